@@ -1,0 +1,123 @@
+"""One-off commands beside Luigi's: `python -m pipeline why TASK …` and `python -m pipeline verify FOLDER`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from luigi.cmdline_parser import CmdlineParser
+
+from . import chain, store
+from .errors import PipelineError, SettingError, nearest
+from .fingerprint import digest_file
+from .store import Condition, Manifest, State
+from .tasks import ROOT_HOOKS, TASKS, ModelTask
+
+_WILL = {
+    Condition.COMPLETE: "is complete",
+    Condition.MISSING: "would run",
+    Condition.STALE: "would run",
+    Condition.DAMAGED: "is damaged",
+}
+
+
+def why(arguments: Sequence[str]) -> int:
+    """Says of each stage whether it would run, and why; runs nothing.
+
+    Args:
+        arguments: a task and its parameters, as `luigi --module pipeline` takes them.
+
+    Returns:
+        0 if everything is complete, 1 if something would run, 2 if something is damaged.
+    """
+    names = [task.__name__ for task in TASKS.values()]
+    if not arguments or arguments[0] not in names:
+        got = arguments[0] if arguments else "nothing"
+        raise SettingError("why needs a task", got=got, next_step=nearest(got, names))
+    ROOT_HOOKS.clear()  # this is no run
+    with CmdlineParser.global_instance(list(arguments)) as command:
+        task = command.get_task_obj()
+        assert isinstance(task, ModelTask)  # it was one of the names above
+        states = chain.examine(task.job, task.stage)
+    for stage, state in states.items():
+        _print_state(stage, state)
+    conditions = {state.condition for state in states.values()}
+    return 2 if Condition.DAMAGED in conditions else int(conditions != {Condition.COMPLETE})
+
+
+def _print_state(stage: str, state: State) -> None:
+    first, *others = [
+        f"{_WILL[state.condition]}{': ' if state.reasons else ''}{state.reasons[0] if state.reasons else ''}",
+        *state.reasons[1:],
+    ]
+    print(f"{stage:<12} {first}")
+    for reason in others:
+        print(f"{'':<12} {reason}")
+
+
+def verify(folder: Path) -> int:
+    """Hashes an artifact again, and the inputs that its manifest records.
+
+    Returns:
+        0 if all bytes are those that were finished and the inputs are as they were; 1 if an input
+        changed or is gone since.
+
+    Raises:
+        StoreError: `folder` is no artifact.
+        DamagedArtifact: a file or the manifest is not as it was finished.
+    """
+    manifest = store.verify(folder)
+    print(
+        f"{folder}: {len(manifest.files)} files, every byte as it was finished (fingerprint {manifest.fingerprint[:12]}…)"
+    )
+    changed = list(_changed_inputs(folder, manifest))
+    for sentence in changed:
+        print(sentence)
+    return int(bool(changed))
+
+
+def _changed_inputs(folder: Path, manifest: Manifest) -> Any:
+    """Sentences on inputs that are not as they were when the artifact was made."""
+    upstream: Mapping[str, str] = manifest.ingredients.get("upstream", {})
+    for label, digest in upstream.items():
+        yield from _compare_input(folder.absolute().parent / label, digest)
+    for label, path in manifest.notes.get("inputs", {}).items():
+        yield from _compare_input(Path(path), manifest.ingredients["files"][label])
+
+
+def _compare_input(path: Path, digest: str | None) -> Any:
+    if not path.is_file():
+        yield f"input {path} is gone"
+    elif (actual := digest_file(path)) != digest:
+        yield f"input {path} changed: sha256 was {str(digest)[:12]}…, is {actual[:12]}…"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command.
+
+    Returns:
+        The exit code: of the command, or 3 for an error of ours, said on standard error.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m pipeline", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    parts = commands.add_parser("why", help="say of each stage whether it would run, and why; exit 0 if none would")
+    parts.add_argument("task", nargs=argparse.REMAINDER, help="a task and its parameters, as luigi takes them")
+    parts = commands.add_parser(
+        "verify", help="hash an artifact and its recorded inputs again; exit 0 if nothing changed"
+    )
+    parts.add_argument("folder", type=Path, help="the artifact's folder, such as output/spam/frozen")
+    given = parser.parse_args(arguments)
+    try:
+        return why(given.task) if given.command == "why" else verify(given.folder)
+    except PipelineError as exc:
+        print(exc, file=sys.stderr)
+        return 3
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,157 @@
+"""Reads the values of checkpoints, with every doubt spoken, and exports one for deployment."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from .errors import CheckpointError, nearest
+from .prefix import find_prefix, require_files, step_of
+from .settings import CheckpointSettings
+
+v1 = tf.compat.v1
+Array = np.ndarray[Any, Any]
+
+
+class CheckpointFiles:
+    """A checkpoint that was found and opened.
+
+    Args:
+        place: a Saver's prefix, any file of it, or a folder with one.
+
+    Raises:
+        CheckpointError: nothing is there, a shard is missing, or the index is not one.
+    """
+
+    def __init__(self, place: Path) -> None:
+        self.prefix = find_prefix(place)
+        require_files(self.prefix)
+        with checkpoint_errors(self.prefix):
+            self._reader = tf.train.load_checkpoint(str(self.prefix))
+            self.shapes: dict[str, list[int]] = self._reader.get_variable_to_shape_map()
+            self.dtypes: dict[str, tf.DType] = self._reader.get_variable_to_dtype_map()
+
+    def values(self, wanted: Mapping[str, tf.Variable]) -> dict[str, Array]:
+        """The values of variables, by the keys they have in the checkpoint.
+
+        TensorFlow restores a resource variable of another shape without a word, so shapes and
+        dtypes are compared first.
+
+        Raises:
+            CheckpointError: a key is missing, its dtype or shape is not the variable's, or its bytes
+                are damaged.
+        """
+        for key, variable in wanted.items():
+            if key not in self.shapes:
+                raise CheckpointError(
+                    "the checkpoint lacks a variable of the graph",
+                    where=self.prefix,
+                    got=f"no {key}",
+                    next_step=nearest(key, self.shapes),
+                )
+            have = f"{self.dtypes[key].name} {self.shapes[key]}"
+            if self.dtypes[key] != variable.dtype.base_dtype or not variable.shape.is_compatible_with(self.shapes[key]):
+                raise CheckpointError(
+                    "the checkpoint's variable is not the graph's",
+                    where=f"{self.prefix}, {key}",
+                    got=have,
+                    wanted=f"{variable.dtype.base_dtype.name} {variable.shape}",
+                )
+        return {key: self._value(key) for key in wanted}
+
+    def read_all(self) -> None:
+        """Reads every tensor once, so that each checksum is compared.
+
+        Raises:
+            CheckpointError: a tensor's bytes are damaged or cut off.
+        """
+        for key in self.shapes:
+            self._value(key)
+
+    def _value(self, key: str) -> Array:
+        with checkpoint_errors(f"{self.prefix}, {key}"):
+            return np.asarray(self._reader.get_tensor(key))
+
+
+@contextmanager
+def checkpoint_errors(where: object) -> Iterator[None]:
+    """TensorFlow's errors about a checkpoint's files leave as CheckpointError."""
+    try:
+        yield
+    except (tf.errors.OpError, RuntimeError, ValueError) as exc:
+        raise CheckpointError(
+            "the checkpoint is damaged or is not one",
+            where=where,
+            got=str(exc).strip().split("\n", 1)[0][:200],
+            next_step="Copy the checkpoint again, or take an older one",
+        ) from exc
+
+
+def export_checkpoint(graph: Path, training: Path, settings: CheckpointSettings, folder: Path) -> dict[str, Any]:
+    """Writes the checkpoint that is deployed: the inference graph and the variables that it needs.
+
+    Args:
+        graph: the artifact of the graphs.
+        training: the artifact of the training, which kept the weights of its last and its best step,
+            moving averages in the place of the variables if there are any.
+        folder: where `checkpoint`, `model.ckpt.*`, the signature and the goldens are written.
+
+    Returns:
+        Notes for the manifest: which step was exported.
+
+    Raises:
+        CheckpointError: the training's files are damaged, or the setting `variables` names what is
+            not there or leaves out what an output needs.
+    """
+    source = CheckpointFiles(training / "deploy" / settings.export)
+    with tf.Graph().as_default(), v1.Session() as session:
+        v1.train.import_meta_graph(str(graph / "inference.meta"))
+        variables = {variable.op.name: variable for variable in v1.global_variables()}
+        keys = export_keys(settings.variables, variables)
+        for name, value in source.values(variables).items():
+            variables[name].load(value, session)
+        saver = v1.train.Saver(
+            {key: variables[name] for name, key in keys.items()}, save_relative_paths=True, allow_empty=True
+        )
+        saver.save(session, str(folder / "model.ckpt"))
+    shutil.copy(graph / "signature.json", folder / "signature.json")
+    shutil.copy(training / "deploy" / settings.export / "goldens.npz", folder / "goldens.npz")
+    shutil.copy(training / "validation.npz", folder / "validation.npz")
+    return {"exported": settings.export, "step": step_of(source.prefix), "variables": keys}
+
+
+def export_keys(setting: str, variables: Iterable[str]) -> dict[str, str]:
+    """Which variables are exported, and under which key each.
+
+    Args:
+        setting: `all`, comma-separated name patterns, or comma-separated `name=key` pairs.
+        variables: names of the inference graph's variables, all of which its outputs may need.
+
+    Raises:
+        CheckpointError: a name or a pattern fits no variable, a key stands twice, or a variable is left out.
+    """
+    names = sorted(variables)
+    if setting.strip() == "all":
+        return {name: name for name in names}
+    keys: dict[str, str] = {}
+    for item in (part.strip() for part in setting.split(",")):
+        pattern, renames, key = item.partition("=")
+        found = [name for name in names if (name == pattern if renames else fnmatchcase(name, pattern))]
+        if not found:
+            raise CheckpointError(
+                "no variable of the inference graph fits",
+                where="[checkpoint] variables",
+                got=pattern,
+                next_step=nearest(pattern, names),
+            )
+        keys.update({name: key if renames else name for name in found})
+    if len(set(keys.values())) != len(keys):
+        raise CheckpointError("a key stands twice", where="[checkpoint] variables", got=setting)
+    return keys

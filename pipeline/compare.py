@@ -1,0 +1,137 @@
+"""Compares two arrays of one output: measure, then judge. Telling is the report's business."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """A candidate is within it where |candidate - reference| <= atol + rtol * |reference|; (0, 0) is exact."""
+
+    rtol: float
+    atol: float
+
+
+@dataclass(frozen=True)
+class Differences:
+    """How far a candidate is from its reference, element by element.
+
+    Args:
+        absolute: float64 `[rows, elements]`, computed in a type that holds the difference; infinite
+            where NaN meets a number or infinities differ, 0 where NaN meets NaN. For strings and
+            bools 1 where they differ.
+        relative: float64 `[rows, elements]`, absolute / |reference|; infinite where a zero was missed.
+        ulp: float64 `[rows, elements]`, how many representable numbers lie between the two; None
+            for what is not a float.
+        magnitude: float64 `[rows, elements]`, |reference|, 0 where it is not a finite number.
+    """
+
+    absolute: Array
+    relative: Array
+    ulp: Array | None
+    magnitude: Array
+
+
+def disagreement(reference: Array, candidate: Array) -> str | None:
+    """Why two arrays cannot be compared value by value, as a sentence; None if they can.
+
+    Nothing is broadcast or converted: another dtype or shape is a difference in itself.
+    """
+    if _kind(reference) != _kind(candidate):
+        return f"dtype {_kind(candidate)} instead of {_kind(reference)}"
+    if reference.shape != candidate.shape:
+        return f"shape {list(candidate.shape)} instead of {list(reference.shape)}"
+    return None
+
+
+def _kind(array: Array) -> str:
+    return "string" if array.dtype.kind in "OSU" else array.dtype.name
+
+
+def measure(reference: Array, candidate: Array) -> Differences:
+    """Measures the differences of two arrays that can be compared.
+
+    Args:
+        reference: `[rows, ...]`.
+        candidate: of the same dtype and shape.
+
+    Raises:
+        ValueError: dtype or shape differ.
+    """
+    problem = disagreement(reference, candidate)
+    if problem is not None:
+        raise ValueError(problem)
+    a, b = _by_row(reference), _by_row(candidate)
+    if np.iscomplexobj(a):
+        a, b = _parts(a), _parts(b)
+    # ml_dtypes' bfloat16 is of kind V for NumPy.
+    if a.dtype.kind in "fV":
+        return _measure_floats(a, b)
+    if a.dtype.kind in "iu":
+        return _measured(_span(a, b).astype(np.float64), np.abs(a.astype(np.float64)), None)
+    return _measured((a != b).astype(np.float64), np.zeros(a.shape), None)
+
+
+def _by_row(array: Array) -> Array:
+    return array.reshape(len(array), -1) if array.size else array.reshape(len(array), 0)  # [rows, elements]
+
+
+def _parts(array: Array) -> Array:
+    return np.stack([array.real, array.imag], axis=-1).reshape(len(array), -1)  # [rows, 2 * elements]
+
+
+def _measure_floats(a: Array, b: Array) -> Differences:
+    wide_a, wide_b = a.astype(np.float64), b.astype(np.float64)
+    with np.errstate(invalid="ignore", over="ignore"):
+        absolute = np.abs(wide_a - wide_b)
+    absolute[(wide_a == wide_b) | (np.isnan(wide_a) & np.isnan(wide_b))] = 0.0
+    # What is still NaN is NaN against a number; inf - inf was equal or is already infinite.
+    absolute[np.isnan(absolute)] = np.inf
+    ulp = _span(_ordinal(a), _ordinal(b)).astype(np.float64)
+    ulp[absolute == 0] = 0.0
+    return _measured(absolute, np.where(np.isfinite(wide_a), np.abs(wide_a), 0.0), ulp)
+
+
+def _measured(absolute: Array, magnitude: Array, ulp: Array | None) -> Differences:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        relative = np.where(absolute == 0, 0.0, absolute / magnitude)
+    return Differences(absolute, relative, ulp, magnitude)
+
+
+def _ordinal(array: Array) -> Array:
+    """Integers in the order of the floats, so that neighbours differ by one (-0 and 0 by none)."""
+    bits = array.view(f"i{array.dtype.itemsize}").astype(np.int64)
+    lowest = np.int64(-(2 ** (8 * array.dtype.itemsize - 1)))
+    return np.where(bits < 0, lowest - bits, bits)
+
+
+def _span(a: Array, b: Array) -> Array:
+    """|a - b| of integers as uint64: the subtraction wraps in int64, its bits as uint64 are right."""
+    high, low = np.maximum(a, b), np.minimum(a, b)
+    with np.errstate(over="ignore"):
+        return high.astype(np.uint64) - low.astype(np.uint64)
+
+
+def judge(differences: Differences, tolerance: Tolerance) -> Array:
+    """Which elements are within the tolerance: bool `[rows, elements]`; NaN is never within."""
+    bound = tolerance.atol + tolerance.rtol * differences.magnitude
+    return np.asarray(differences.absolute <= bound)
+
+
+def worst_elements(differences: Differences, is_within: Array) -> Array:
+    """The element to show of each row: one that failed before one that did not, then the farthest.
+
+    Returns:
+        Indices int64 `[rows]`, -1 for rows without elements.
+    """
+    rows, elements = differences.absolute.shape
+    if elements == 0:
+        return np.full(rows, -1)
+    finite = np.where(np.isfinite(differences.absolute), differences.absolute, np.finfo(np.float64).max)
+    return np.asarray(np.argmax(np.where(is_within, -1.0 / (1.0 + finite), 1.0 + finite), axis=1))

@@ -1,0 +1,62 @@
+"""How a run talks to the person who started it: sentences in the log, and a few lines at the end."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import re
+import sys
+
+import luigi
+import luigi.interface
+
+from .chain import RESUMABLE
+from .errors import PipelineError
+from .process import set_up_logging
+from .store import sweep
+from .tasks import ModelTask, closing_lines
+
+_OUR_ERROR = re.compile(r"Traceback \(most recent call last\):.*?\n(?:pipeline\.)?\w*\.?errors\.\w+: (.*)", re.DOTALL)
+
+
+class _Sentences(logging.Filter):
+    """Lets our own errors appear as their sentence, without the traceback, unless the log level is DEBUG."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if logging.getLogger(record.name).isEnabledFor(logging.DEBUG):
+            return True
+        error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, PipelineError):
+            record.msg, record.args = "%s: %s", (record.getMessage().strip(), error)
+            record.exc_info = record.exc_text = None
+        elif "Traceback" in str(record.msg):
+            record.msg, record.args = _OUR_ERROR.sub(r"\1", record.getMessage()), None
+        return True
+
+
+_failures: list[str] = []
+
+
+def _note_failure(task: luigi.Task, error: BaseException) -> None:
+    if isinstance(error, PipelineError):
+        _failures.append(f"{task.task_family}: {error}")
+
+
+def _close(task: ModelTask) -> None:
+    """Prints the closing lines, on standard output."""
+    try:
+        lines = closing_lines(task)
+    except PipelineError as exc:
+        lines = [f"failed       {exc}"]
+    for line in [*lines, *(f"failed       {failure}" for failure in _failures)]:
+        print(line)
+    sys.stdout.flush()
+
+
+def start_run(task: ModelTask) -> None:
+    """Prepares a run from the command line, once its root task is known."""
+    logging.getLogger("luigi-interface").addFilter(_Sentences())
+    set_up_logging(logging.getLevelName(luigi.interface.core().log_level))
+    luigi.Task.event_handler(luigi.Event.FAILURE)(_note_failure)
+    sweep(task.job.places, spare=RESUMABLE)
+    atexit.register(_close, task)

@@ -1,0 +1,30 @@
+"""The format `checkpoint`: what a Saver wrote, restored into a session by its own `.meta`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import tensorflow as tf
+
+from ..checkpoint import CheckpointFiles, checkpoint_errors
+from ..signature import Signature
+from .session import SessionRunner, session_config
+
+v1 = tf.compat.v1
+
+
+def open_runner(folder: Path, signature: Signature, threads: int) -> SessionRunner:
+    """Opens `model.ckpt` in an artifact's folder.
+
+    Raises:
+        CheckpointError: its files are damaged.
+        RunnerError: the graph is not the signature's.
+    """
+    prefix = folder / "model.ckpt"
+    CheckpointFiles(prefix).read_all()
+    session = v1.Session(graph=tf.Graph(), config=session_config(threads))
+    with session.graph.as_default(), checkpoint_errors(prefix):
+        saver = v1.train.import_meta_graph(f"{prefix}.meta", clear_devices=True)
+        if saver is not None:  # a graph without variables has no saver
+            saver.restore(session, str(prefix))
+    return SessionRunner(session, signature)

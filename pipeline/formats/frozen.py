@@ -1,0 +1,31 @@
+"""The format `frozen`: one `model.pb`, a GraphDef whose variables are constants."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import tensorflow as tf
+from google.protobuf.message import DecodeError
+
+from ..errors import RunnerError
+from ..signature import Signature
+from .session import SessionRunner, session_config
+
+v1 = tf.compat.v1
+
+
+def open_runner(folder: Path, signature: Signature, threads: int) -> SessionRunner:
+    """Opens `model.pb` in an artifact's folder.
+
+    Raises:
+        RunnerError: the file is missing, is not a GraphDef that imports, or is not the signature's.
+    """
+    path = folder / "model.pb"
+    session = v1.Session(graph=tf.Graph(), config=session_config(threads))
+    try:
+        graph_def = v1.GraphDef.FromString(path.read_bytes())
+        with session.graph.as_default():
+            tf.import_graph_def(graph_def, name="")
+    except (OSError, DecodeError, ValueError, tf.errors.OpError) as exc:
+        raise RunnerError("not a frozen graph", where=path, got=str(exc).split("\n", 1)[0][:300]) from exc
+    return SessionRunner(session, signature)

@@ -1,0 +1,64 @@
+"""A runner over a TensorFlow session, shared by the formats that TensorFlow itself runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from ..errors import RunnerError
+from ..signature import Signature
+from . import Array, Batch
+
+v1 = tf.compat.v1
+
+
+class SessionRunner:
+    """Feeds and fetches the tensors of a signature by name.
+
+    Raises:
+        RunnerError: the graph lacks a tensor of the signature, or has it with another dtype.
+    """
+
+    def __init__(self, session: tf.compat.v1.Session, signature: Signature) -> None:
+        self._session = session
+        for spec in (*signature.inputs, *signature.outputs):
+            try:
+                tensor = session.graph.get_tensor_by_name(spec.tensor_name)
+            except KeyError as exc:
+                raise RunnerError("the graph lacks a tensor of the signature", where=spec.name) from exc
+            if tensor.dtype.base_dtype != tf.as_dtype(spec.dtype):
+                raise RunnerError(
+                    "a tensor is not of the signature's dtype",
+                    where=spec.name,
+                    got=tensor.dtype.name,
+                    wanted=spec.dtype,
+                )
+        self._inputs = {spec.name: spec.tensor_name for spec in signature.inputs}
+        self._outputs = {spec.name: spec.tensor_name for spec in signature.outputs}
+
+    def run(self, batch: Batch) -> dict[str, Array]:
+        """Answers a batch; see `Runner.run`."""
+        missing = sorted(set(self._inputs) - set(batch))
+        if missing:
+            raise RunnerError("a batch lacks an input", got=sorted(batch), wanted=", ".join(missing))
+        try:
+            answers = self._session.run(self._outputs, {name: batch[key] for key, name in self._inputs.items()})
+        except (tf.errors.OpError, ValueError, TypeError) as exc:
+            raise RunnerError(
+                "TensorFlow could not run the batch", got=str(exc).strip().split("\n", 1)[0][:300]
+            ) from exc
+        return {name: _as_array(answer) for name, answer in answers.items()}
+
+
+def _as_array(answer: Any) -> Array:
+    # A scalar string comes as plain bytes, of which NumPy would make a fixed-width array without trailing zero bytes.
+    return np.array(answer, dtype=object) if isinstance(answer, bytes) else np.asarray(answer)
+
+
+def session_config(threads: int) -> tf.compat.v1.ConfigProto:
+    """A session with a fixed number of threads: the same bits every time."""
+    return v1.ConfigProto(
+        intra_op_parallelism_threads=threads, inter_op_parallelism_threads=threads, allow_soft_placement=True
+    )

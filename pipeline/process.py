@@ -1,0 +1,183 @@
+"""Work that runs in a process of its own.
+
+Luigi's process never imports TensorFlow: it starts every run, and it may fork, which a process that
+has run a TensorFlow session must not do (the child hangs). Work that needs TensorFlow runs in a
+child of a fork server that has imported TensorFlow once and runs nothing itself, so each stage
+starts in a fresh process without paying for the import again.
+
+A child dies with the process that asked for it, and only that process commits results: a killed run
+leaves no orphan that goes on.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import logging
+import multiprocessing
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Any, Literal
+
+from .errors import PipelineError, StageCrashed, StoreError
+
+logger = logging.getLogger("pipeline")
+
+_PR_SET_PDEATHSIG = 1  # prctl(2)
+
+
+def run_apart(target: str, *args: Any) -> Any:
+    """Calls a function in a process of its own and returns its result.
+
+    Args:
+        target: `package.module:function`, imported in the child alone.
+        args: its arguments; they and the result must pickle.
+
+    Raises:
+        PipelineError: whatever the function raised of ours.
+        StoreError: the function met an error of the operating system, such as a full disk.
+        StageCrashed: the function raised a foreign error, or its process ended without an answer.
+    """
+    with Child(target, *args) as child:
+        return child.receive()
+
+
+class Child:
+    """A process that runs `package.module:function(*args)` and answers through a pipe.
+
+    The function gets a `Connection` as keyword argument `channel` if `talks` is set, and then may
+    answer many times; otherwise its result is the one answer.
+    """
+
+    def __init__(self, target: str, *args: Any, talks: bool = False) -> None:
+        context = _fork_server()
+        self._target = target
+        self._connection, theirs = context.Pipe()
+        self._process = context.Process(
+            target=_serve, args=(theirs, target, args, talks, logger.getEffectiveLevel()), daemon=True
+        )
+        self._process.start()
+        theirs.close()
+
+    def send(self, message: Any) -> None:
+        """Sends a message to the function's channel."""
+        try:
+            self._connection.send(message)
+        except OSError:
+            pass  # The child is gone; why, is what `receive` says.
+
+    def receive(self) -> Any:
+        """The next answer.
+
+        Raises:
+            PipelineError: as `run_apart`.
+        """
+        try:
+            kind, value, trace = self._connection.recv()
+        except (EOFError, OSError):
+            self._process.join()
+            raise self._crash() from None
+        if kind == "result":
+            return value
+        if trace:
+            logger.debug("in the process of %s:\n%s", self._target, trace)
+        raise value
+
+    def _crash(self) -> StageCrashed:
+        code = self._process.exitcode
+        if code is not None and code < 0:
+            name = signal.Signals(-code).name
+            hint = "SIGKILL is mostly the kernel's answer to a lack of memory" if name == "SIGKILL" else None
+            return StageCrashed(
+                "its process was ended by a signal", where=self._target, got=name, next_step=hint or "Run it again"
+            )
+        return StageCrashed("its process ended without an answer", where=self._target, got=f"exit code {code}")
+
+    def close(self) -> None:
+        """Ends the process, whatever it is doing."""
+        self._connection.close()
+        self._process.kill()
+        self._process.join()
+
+    def __enter__(self) -> Child:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+
+def die_with_parent() -> None:
+    """Asks the kernel to kill this process when its parent ends (Linux; elsewhere nothing happens)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+class DieWithParent:
+    """Luigi's `[worker] task_process_context`: its forked workers end with the main process."""
+
+    def __init__(self, process: Any) -> None:
+        self._process = process
+
+    def __enter__(self) -> None:
+        if self._process.use_multiprocessing:
+            die_with_parent()
+
+    def __exit__(self, *exc_info: object) -> Literal[False]:
+        return False
+
+
+def _fork_server() -> multiprocessing.context.ForkServerContext:
+    # Read by TensorFlow when the server imports it. oneDNN picks other kernels, which may differ in the
+    # last bits between a checkpoint's session and its frozen graph.
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+    # What TensorFlow cannot do comes as an exception; what it logs is mostly about accelerators that are not there.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["pipeline.preload"])
+    return context
+
+
+def _serve(channel: Connection, target: str, args: tuple[Any, ...], talks: bool, log_level: int) -> None:
+    die_with_parent()
+    set_up_logging(log_level)
+    try:
+        module, _, name = target.partition(":")
+        function: Callable[..., Any] = getattr(importlib.import_module(module), name)
+        result = function(*args, channel=channel) if talks else function(*args)
+        channel.send(("result", result, None))
+    except Exception as exc:  # The outermost door of this process: nothing may leave it as a bare crash.
+        channel.send(("error", as_ours(exc, target), traceback.format_exc()))
+
+
+def as_ours(exc: Exception, where: str) -> PipelineError:
+    """The error as one of ours, with its sentence."""
+    if isinstance(exc, PipelineError):
+        return exc
+    if isinstance(exc, OSError) and exc.strerror:
+        return StoreError(exc.strerror, where=exc.filename or where, next_step="Free space or correct the permissions")
+    last_line = str(exc).strip().split("\n", 1)[0][:300]
+    if "No space left on device" in str(exc):
+        return StoreError(
+            "no space left on device", where=where, got=last_line, next_step="Free space and run it again"
+        )
+    return StageCrashed(
+        "an unexpected error",
+        where=where,
+        got=f"{type(exc).__name__}: {last_line}",
+        next_step="Run it with --log-level DEBUG for the traceback",
+    )
+
+
+def set_up_logging(level: int) -> None:
+    """Lets the pipeline's own log lines go to standard error, once."""
+    logger.setLevel(level)
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    if not logger.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+        logger.addHandler(handler)
+        logger.propagate = False

@@ -1,0 +1,138 @@
+"""The settings of each stage: one section of tasks.cfg, and one frozen class here, for each.
+
+A section holds exactly what decides its stage, so a changed setting redoes that stage and what hangs on it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from .errors import SettingError
+
+
+def _setting(default: Any, description: str) -> Any:
+    return field(default=default, metadata={"description": description})
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """`[data]`: how rows are divided."""
+
+    seed: int = _setting(7, "seed of the split into training and validation rows")
+    validation_share: float = _setting(0.2, "share of rows kept for validation, between 0 and 1")
+
+    def __post_init__(self) -> None:
+        _require(self, "validation_share", 0 < self.validation_share < 1, "between 0 and 1")
+
+
+@dataclass(frozen=True)
+class GraphSettings:
+    """`[graph]`: what is built into the graphs."""
+
+    seed: int = _setting(7, "seed of the initial weights and of random ops")
+    learning_rate: float = _setting(0.001, "learning rate of Adam, for models that bring no optimizer of their own")
+    moving_average: float = _setting(
+        0.0, "decay of moving averages of the weights, which are then deployed; 0 for none"
+    )
+
+    def __post_init__(self) -> None:
+        _require(self, "learning_rate", 0 < self.learning_rate < math.inf, "above 0")
+        _require(self, "moving_average", 0 <= self.moving_average < 1, "from 0 to below 1")
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """`[training]`: how long, in what portions, and what is saved on the way."""
+
+    steps: int = _setting(600, "number of training steps")
+    batch_size: int = _setting(64, "rows per training step")
+    threads: int = _setting(2, "TensorFlow threads; other numbers may give other last bits")
+    evaluate_every_steps: int = _setting(100, "steps between two looks at the validation rows")
+    save_every_steps: int = _setting(200, "steps between two checkpoints; 0 for none")
+    save_every_minutes: float = _setting(10.0, "minutes between two checkpoints, whatever the steps; 0 for none")
+    keep: int = _setting(5, "how many of the newest checkpoints stay; 0 for all")
+    keep_every_hours: float = _setting(0.0, "one checkpoint for every so many hours stays besides; 0 for none")
+    goldens: int = _setting(64, "validation rows whose outputs are recorded when training ends")
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "threads", "evaluate_every_steps", "goldens"):
+            _require(self, name, getattr(self, name) >= 1, "at least 1")
+        for name in ("save_every_steps", "save_every_minutes", "keep", "keep_every_hours"):
+            _require(self, name, 0 <= getattr(self, name) < math.inf, "0 or more")
+
+
+@dataclass(frozen=True)
+class CheckpointSettings:
+    """`[checkpoint]`: what is exported for deployment."""
+
+    export: str = _setting("last", "which step is exported: last, or best (lowest validation loss)")
+    variables: str = _setting(
+        "all",
+        "which variables are exported: all that inference holds, a comma-separated list of name patterns, "
+        "or name=key pairs that rename them in the checkpoint",
+    )
+
+    def __post_init__(self) -> None:
+        _require(self, "export", self.export in ("last", "best"), "last or best")
+        _require(self, "variables", bool(self.variables.strip()), "all, name patterns, or name=key pairs")
+
+
+@dataclass(frozen=True)
+class ValidationSettings:
+    """`[validation]`: how reference and candidate are compared."""
+
+    batch_size: int = _setting(256, "rows per run of a session")
+    float64_rtol: float = _setting(1e-12, "float64: a few hundred ULP, what a reordered sum may cost")
+    float64_atol: float = _setting(1e-12, "float64: absolute bound near zero")
+    float32_rtol: float = _setting(1e-5, "float32: about 80 ULP, what a reordered sum or a fused kernel may cost")
+    float32_atol: float = _setting(1e-6, "float32: absolute bound near zero")
+    float16_rtol: float = _setting(1e-3, "float16: 1 ULP at 11 bits of mantissa")
+    float16_atol: float = _setting(1e-3, "float16: absolute bound near zero")
+    bfloat16_rtol: float = _setting(1e-2, "bfloat16: about 1 ULP at 8 bits of mantissa")
+    bfloat16_atol: float = _setting(1e-2, "bfloat16: absolute bound near zero")
+
+    def __post_init__(self) -> None:
+        _require(self, "batch_size", self.batch_size >= 1, "at least 1")
+        for item in fields(self):
+            if item.name.endswith(("_rtol", "_atol")):
+                # NaN compares false, so it is refused here rather than letting every difference pass later.
+                _require(self, item.name, 0 <= getattr(self, item.name) < math.inf, "a finite number, 0 or more")
+
+    def tolerance(self, dtype: str) -> tuple[float, float]:
+        """The relative and absolute bound for a dtype; (0, 0), that is exactly equal, for all but floats."""
+        kind = {"complex64": "float32", "complex128": "float64"}.get(dtype, dtype)
+        return float(getattr(self, f"{kind}_rtol", 0.0)), float(getattr(self, f"{kind}_atol", 0.0))
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All sections."""
+
+    data: DataSettings = field(default_factory=DataSettings)
+    graph: GraphSettings = field(default_factory=GraphSettings)
+    training: TrainingSettings = field(default_factory=TrainingSettings)
+    checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)
+    validation: ValidationSettings = field(default_factory=ValidationSettings)
+
+
+@dataclass(frozen=True)
+class WarmStart:
+    """Where a training takes its first weights from.
+
+    Args:
+        prefix: a checkpoint, as `prefix.find_prefix` takes it.
+        keys: the checkpoint's key by the variable's name, where the two differ.
+    """
+
+    prefix: Path
+    keys: Mapping[str, str]
+
+
+def _require(section: Any, name: str, is_right: bool, wanted: str) -> None:
+    if not is_right:
+        title = type(section).__name__.removesuffix("Settings").lower()
+        raise SettingError("out of range", where=f"[{title}] {name}", got=getattr(section, name), wanted=wanted)

@@ -1,0 +1,162 @@
+"""What a model promises: named inputs and outputs with dtype and shape, and which output decides.
+
+A signature is written as `signature.json` beside every artifact that can be run, so that a runner
+needs nothing else: no model code, no graph walk.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from .errors import ModelError
+
+Shape = tuple[int | None, ...]
+
+DTYPES = frozenset(
+    [
+        "float16",
+        "bfloat16",
+        "float32",
+        "float64",
+        "int8",
+        "int16",
+        "int32",
+        "int64",
+        "uint8",
+        "uint16",
+        "uint32",
+        "uint64",
+        "bool",
+        "string",
+        "complex64",
+        "complex128",
+    ]
+)
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One named input or output.
+
+    Args:
+        name: the tensor's name without `:0`.
+        dtype: TensorFlow's name of the dtype, `string` for bytes.
+        shape: one entry per dimension, None where it varies; None for a shape of any rank. The
+            first dimension is the batch.
+    """
+
+    name: str
+    dtype: str
+    shape: Shape | None = None
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise ModelError(
+                "unknown dtype", where=self.name, got=self.dtype, wanted=f"one of {', '.join(sorted(DTYPES))}"
+            )
+        if self.shape is not None:
+            object.__setattr__(self, "shape", tuple(self.shape))
+
+    @property
+    def tensor_name(self) -> str:
+        """The name by which a session feeds or fetches it."""
+        return f"{self.name}:0"
+
+    def __str__(self) -> str:
+        dims = "?" if self.shape is None else ", ".join("?" if d is None else str(d) for d in self.shape)
+        return f"{self.name} {self.dtype} [{dims}]"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The output by which the model's user acts.
+
+    Args:
+        output: name of the output.
+        threshold: a row is positive where the output is at or above it (output `float [batch]`);
+            None where the decision is the argmax over the last dimension (`float [batch, classes]`).
+        labels: names of the classes by index, for reports; for a threshold the negative one first.
+    """
+
+    output: str
+    threshold: float | None = None
+    labels: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "labels", tuple(self.labels))
+
+
+@dataclass(frozen=True)
+class Signature:
+    """The inputs and outputs of a model, in a fixed order, and its decision if it makes one.
+
+    Raises:
+        ModelError: no input or no output, a name that stands twice, or a decision on an output
+            that is not there.
+    """
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    decision: Decision | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "inputs", tuple(self.inputs))
+        object.__setattr__(self, "outputs", tuple(self.outputs))
+        for kind, specs in (("input", self.inputs), ("output", self.outputs)):
+            names = [spec.name for spec in specs]
+            if not names:
+                raise ModelError(f"a signature needs at least one {kind}", got="none")
+            doubled = sorted({name for name in names if names.count(name) > 1})
+            if doubled:
+                raise ModelError(f"an {kind} is named twice in the signature", got=", ".join(doubled))
+        if self.decision is not None and self.decision.output not in {spec.name for spec in self.outputs}:
+            raise ModelError(
+                "the decision names an output that the signature lacks",
+                got=self.decision.output,
+                wanted=f"one of {', '.join(spec.name for spec in self.outputs)}",
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The signature as plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Signature:
+        """Reads what `to_dict` gives.
+
+        Raises:
+            ModelError: a key is missing or a value is not of its kind.
+        """
+        try:
+            decision = values.get("decision")
+            return cls(
+                inputs=_specs(values["inputs"]),
+                outputs=_specs(values["outputs"]),
+                decision=None if decision is None else Decision(**decision),
+            )
+        except (KeyError, TypeError, AttributeError) as exc:
+            raise ModelError("not a signature", got=exc, wanted="inputs, outputs and decision") from exc
+
+    def write(self, path: Path) -> None:
+        """Writes `signature.json`; the same signature gives the same bytes."""
+        path.write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, path: Path) -> Signature:
+        """Reads `signature.json`.
+
+        Raises:
+            ModelError: the file is missing, is not JSON, or holds no signature.
+        """
+        try:
+            return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError) as exc:
+            raise ModelError("no readable signature", where=path, got=exc) from exc
+
+
+def _specs(values: Iterable[Mapping[str, Any]]) -> tuple[TensorSpec, ...]:
+    return tuple(TensorSpec(**value) for value in values)

@@ -1,0 +1,222 @@
+"""Luigi's shells around the stages: what each requires, where its output is, and one call to make it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+import luigi
+from luigi.cmdline_parser import CmdlineParser
+
+from . import chain
+from .chain import STAGES, Job
+from .config import read_settings
+from .errors import SettingError, ValidationFailed, nearest
+from .models.source import find_model
+from .settings import WarmStart
+from .store import Places
+
+logger = logging.getLogger("pipeline")
+
+_CANDIDATES = ("frozen",)
+
+# Called with the task that a command line names, before anything is done for it.
+ROOT_HOOKS: list[Callable[[ModelTask], None]] = []
+
+
+class ModelTask(luigi.Task):
+    """The parameters of every task on one model."""
+
+    model = luigi.Parameter(
+        default="spam", description="a bundled name (spam, multiply_add), package.module:Name, or path/to/file.py:Name"
+    )
+    name = luigi.OptionalParameter(
+        default="", description="folder under the output root; the model's name if not given"
+    )
+    data = luigi.OptionalParameter(default="", description="the data file; the model's own if not given")
+    output_root = luigi.Parameter(default="output", description="where artifacts go")
+    formats = luigi.Parameter(default="frozen", description="comma-separated formats to make and to validate")
+    warm_start = luigi.OptionalParameter(default="", description="a checkpoint whose weights the training starts from")
+    warm_start_map = luigi.OptionalParameter(
+        default="", description="comma-separated name=key: the warm start's key of a variable, where it is not its name"
+    )
+    stage: ClassVar[str]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        command = CmdlineParser.get_instance()
+        if command is not None and command.known_args.root_task == self.task_family:
+            for hook in ROOT_HOOKS:
+                hook(self)
+
+    @cached_property
+    def job(self) -> Job:
+        """The parameters and settings, checked.
+
+        Raises:
+            PipelineError: one of them is not right.
+        """
+        settings = read_settings()
+        source = find_model(self.model)
+        return Job(
+            source=source,
+            places=Places(Path(self.output_root), self.name or source.name),
+            data=Path(self.data) if self.data else source.data,
+            warm_start=WarmStart(Path(self.warm_start), _pairs(self.warm_start_map)) if self.warm_start else None,
+            formats=_formats(self.formats),
+            settings=settings,
+        )
+
+    def requires(self) -> Iterable[luigi.Task]:
+        """The tasks of the stages that this one reads, and the data file."""
+        for stage in STAGES[self.stage].reads:
+            yield self.clone(TASKS[stage])
+        if STAGES[self.stage].uses_data and self.job.data is not None:
+            yield DataFile(path=str(self.job.data))
+
+    def output(self) -> luigi.LocalTarget:
+        """The artifact's folder."""
+        return luigi.LocalTarget(str(self.job.places.artifact(self.stage)))
+
+    def complete(self) -> bool:
+        """Whether the artifact is what it would be if made now, with all that it hangs on."""
+        return chain.examine(self.job, self.stage)[self.stage].is_complete
+
+    def run(self) -> None:
+        """Makes the artifact, in a process of its own where TensorFlow is needed."""
+        chain.build(self.job, self.stage)
+
+
+def _formats(text: str) -> tuple[str, ...]:
+    formats = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    for format in formats:
+        if format not in _CANDIDATES:
+            raise SettingError("unknown format", where="--formats", got=format, next_step=nearest(format, _CANDIDATES))
+    if not formats:
+        raise SettingError("no format", where="--formats", wanted=f"some of {', '.join(_CANDIDATES)}")
+    return formats
+
+
+def _pairs(text: str | None) -> dict[str, str]:
+    pairs = [part.partition("=") for part in (text or "").split(",") if part.strip()]
+    for name, equals, key in pairs:
+        if not (name.strip() and equals and key.strip()):
+            raise SettingError("not a pair", where="--warm-start-map", got=name, wanted="name=key,name=key")
+    return {name.strip(): key.strip() for name, _, key in pairs}
+
+
+class DataFile(luigi.ExternalTask):
+    """A data file that must be there."""
+
+    path = luigi.Parameter(description="the file")
+
+    def output(self) -> luigi.LocalTarget:
+        """The file."""
+        return luigi.LocalTarget(self.path)
+
+    def complete(self) -> bool:
+        """Whether it is there."""
+        is_there = Path(self.path).exists()
+        if not is_there:
+            logger.error("%s: no such data file. Give one with --data", self.path)
+        return is_there
+
+
+class BuildGraph(ModelTask):
+    """Builds the graphs: one to train, one to deploy."""
+
+    stage = "graph"
+
+
+class TrainModel(ModelTask):
+    """Trains the model, or goes on with a training that was killed."""
+
+    stage = "training"
+
+
+class SaveCheckpoint(ModelTask):
+    """Exports the checkpoint that is deployed: the inference graph, its variables, the goldens."""
+
+    stage = "checkpoint"
+
+
+class FreezeModel(ModelTask):
+    """Freezes the checkpoint into one .pb."""
+
+    stage = "frozen"
+
+
+class ValidateModel(ModelTask):
+    """Proves the .pb equal to its checkpoint, or fails."""
+
+    stage = "validation"
+
+    def complete(self) -> bool:
+        """Whether the comparison is done and has passed."""
+        return super().complete() and chain.read_verdict(self.job)["verdict"] == "passed"
+
+    def run(self) -> None:
+        """Compares; a comparison that failed is written down and reported too, and fails again without being redone.
+
+        Raises:
+            ValidationFailed: the candidate is not proven equal.
+        """
+        super().run()
+        verdict = chain.read_verdict(self.job)
+        if verdict["verdict"] != "passed":
+            chain.build(self.job, "report")
+            raise ValidationFailed(
+                f"the .pb is not proven equal to its checkpoint: {verdict['reasons'][0]}",
+                where=self.job.places.artifact("validation"),
+                next_step=f"See {self.job.places.artifact('report') / 'report.html'}",
+            )
+
+
+class WriteReport(ModelTask):
+    """Writes the report on the whole chain."""
+
+    stage = "report"
+
+    def complete(self) -> bool:
+        """Whether the report is there and tells of a model that has passed."""
+        return super().complete() and chain.read_verdict(self.job)["verdict"] == "passed"
+
+
+TASKS: dict[str, type[ModelTask]] = {
+    task.stage: task for task in (BuildGraph, TrainModel, SaveCheckpoint, FreezeModel, ValidateModel, WriteReport)
+}
+
+
+def closing_lines(task: ModelTask) -> list[str]:
+    """What a person wants to know at the end of a run: the verdict, and where things are."""
+    states = chain.examine(task.job, task.stage)
+    done = [stage for stage, state in states.items() if state.is_complete]
+    places = task.job.places
+    files: dict[str, Any] = {
+        "frozen": places.artifact("frozen") / "model.pb",
+        "validation": places.artifact("validation") / "results.csv",
+        "report": places.artifact("report") / "report.html",
+    }
+    lines = []
+    if "validation" in done:
+        verdict = chain.read_verdict(task.job)
+        lines.append(f"verdict      {verdict['verdict']}{_quality(verdict)}")
+        lines += [f"             {reason}" for reason in verdict["reasons"][:3]]
+    lines += [
+        f"{stage:<12} {files.get(stage, places.artifact(stage))}"
+        for stage in done
+        if stage in files or stage == task.stage
+    ]
+    return lines
+
+
+def _quality(verdict: dict[str, Any]) -> str:
+    rows = sum(check["rows"] for check in verdict["checks"])
+    text = f": {rows} comparisons"
+    for format, figures in verdict["metrics"].items():
+        if format != "checkpoint":
+            text += f"; {format}: F1 {figures['f1']:.3f}, accuracy {figures['accuracy']:.3f}"
+    return text

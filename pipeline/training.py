@@ -1,0 +1,425 @@
+"""Trains a model, saves as it goes, resumes after a kill, and records what the result should answer.
+
+    checkpoints/       the Saver's own: model.ckpt-STEP.*, one model.ckpt.meta, the state file
+    deploy/last/       the inference graph's variables after the last step, with goldens.npz
+    deploy/best/       the same of the step with the lowest validation loss
+    validation.npz     the validation rows
+    history.csv        step, loss, validation_loss
+    tensorboard/       the same as TensorBoard summaries, with the graph
+
+All that a step does depends on the seed and the step alone: the order of the rows, the random draws
+(see randomness) and, with a fixed number of threads, the arithmetic. So a training that was killed and
+resumed ends with the weights, bit for bit, of one that was not.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import math
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+from tqdm import tqdm
+
+from .arrays import load_arrays, prefixed, save_arrays
+from .building import AVERAGES, LABELS, LOSS, TRAIN_OP
+from .checkpoint import CheckpointFiles
+from .data import Examples, split
+from .errors import CheckpointError, DataError, ModelError, nearest
+from .formats.session import session_config
+from .models.source import ModelSource, load_model
+from .prefix import complete_prefixes, step_of
+from .randomness import STEP
+from .settings import DataSettings, TrainingSettings, WarmStart
+from .signature import Signature
+
+v1 = tf.compat.v1
+logger = logging.getLogger("pipeline")
+Array = np.ndarray[Any, Any]
+
+_EVALUATION_ROWS = 256
+
+
+def train(
+    source: ModelSource,
+    data: Path | None,
+    graph: Path,
+    warm_start: WarmStart | None,
+    data_settings: DataSettings,
+    settings: TrainingSettings,
+    folder: Path,
+) -> dict[str, Any]:
+    """Trains a model; a model without a loss is only initialized.
+
+    Args:
+        data: the data file; every model needs one, for there is nothing to validate without rows.
+        graph: the artifact of the graphs.
+        folder: where the artifact is made; what a killed training left there is gone on with.
+
+    Returns:
+        Notes for the manifest: seeds, numbers of rows, steps, what was warm-started.
+
+    Raises:
+        DataError, ModelError: see the data file's reader and the model.
+        CheckpointError: the warm start fits no variable, or one of another shape.
+    """
+    model = load_model(source)
+    if data is None:
+        raise DataError(
+            "the model names no data file of its own", where=source.class_name, next_step="Give one with --data"
+        )
+    examples = model.examples(data)
+    _require_inputs(examples, model.signature, data)
+    is_trained = hasattr(model, "loss")
+    if is_trained and examples.labels is None:
+        raise DataError("no labels to train on", where=data, next_step="Let the model's `examples` return them")
+    training, validation = (
+        split(examples, data_settings.seed, data_settings.validation_share) if is_trained else (examples, examples)
+    )
+    labels = {} if validation.labels is None else {"labels": validation.labels}
+    save_arrays(folder / "validation.npz", {**prefixed("input", validation.inputs), **labels})
+    evaluator = Evaluator(graph, model.signature, validation, settings)
+    notes: dict[str, Any] = {"split_seed": data_settings.seed, "validation_rows": len(validation)}
+    if is_trained:
+        with tf.Graph().as_default():
+            work = Training(graph, evaluator, settings, data_settings.seed, folder)
+            return {**notes, "training_rows": len(training), **work.run(training, warm_start)}
+    if warm_start is not None:
+        raise ModelError("a model without a loss is not trained, so it cannot be warm-started", where=source.class_name)
+    evaluator.initialize()
+    for which in ("last", "best"):
+        evaluator.save(folder / "deploy" / which, step=0)
+    write_history(folder / "history.csv", [])
+    return {**notes, "steps": 0, "best_step": 0}
+
+
+def _require_inputs(examples: Examples, signature: Signature, data: Path) -> None:
+    wanted = {spec.name for spec in signature.inputs}
+    if set(examples.inputs) != wanted:
+        raise DataError(
+            "the examples are not the model's inputs", where=data, got=sorted(examples.inputs), wanted=sorted(wanted)
+        )
+
+
+class Evaluator:
+    """The inference graph in a session of its own: where goldens and validation losses come from."""
+
+    def __init__(self, graph: Path, signature: Signature, validation: Examples, settings: TrainingSettings) -> None:
+        self._signature, self._validation, self._settings = signature, validation, settings
+        evaluation = graph / "evaluation.meta"
+        self._graph = tf.Graph()
+        with self._graph.as_default():
+            v1.train.import_meta_graph(str(evaluation if evaluation.exists() else graph / "inference.meta"))
+            self._variables = {variable.op.name: variable for variable in v1.global_variables()}
+            self._saver = v1.train.Saver(self._variables, save_relative_paths=True, allow_empty=True)
+            self._initializer = v1.global_variables_initializer()
+        self._session = v1.Session(graph=self._graph, config=session_config(settings.threads))
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the variables."""
+        return list(self._variables)
+
+    def initialize(self) -> None:
+        """Gives the variables their initial values."""
+        self._session.run(self._initializer)
+
+    def load(self, values: Mapping[str, Array]) -> None:
+        """Gives the variables these values, by name."""
+        for name, value in values.items():
+            self._variables[name].load(value, self._session)
+
+    def loss(self) -> float:
+        """The mean loss over the validation rows, weighted by rows per batch."""
+        labels = self._validation.labels
+        assert labels is not None  # `train` refuses examples without labels
+        [labels_name], [loss_name] = (self._graph.get_collection(key) for key in (LABELS, LOSS))
+        total = 0.0
+        for start in range(0, len(self._validation), _EVALUATION_ROWS):
+            rows = slice(start, start + _EVALUATION_ROWS)
+            feed = {f"{name}:0": values[rows] for name, values in self._validation.inputs.items()}
+            loss = self._session.run(loss_name, {**feed, labels_name: labels[rows]})
+            total += float(loss) * len(labels[rows])
+        return total / len(self._validation)
+
+    def save(self, folder: Path, step: int) -> None:
+        """Writes the variables, and the outputs that they give on the first validation rows (the goldens)."""
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        with self._graph.as_default():
+            self._saver.save(self._session, str(folder / "model.ckpt"), global_step=step, write_meta_graph=False)
+        rows = {name: values[: self._settings.goldens] for name, values in self._validation.inputs.items()}
+        outputs = {spec.name: spec.tensor_name for spec in self._signature.outputs}
+        recorded = self._session.run(outputs, {f"{name}:0": values for name, values in rows.items()})
+        save_arrays(folder / "goldens.npz", {**prefixed("input", rows), **prefixed("output", recorded)})
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a training is.
+
+    Args:
+        losses: the loss of every step so far, `[step]`.
+        history: a row `(step, mean loss since the row before, validation loss)` per evaluation.
+    """
+
+    losses: list[float]
+    history: list[tuple[int, float, float]]
+
+    @property
+    def step(self) -> int:
+        return len(self.losses)
+
+    @property
+    def best_step(self) -> int:
+        """The step with the lowest validation loss, the first of equals; NaN is never the best."""
+        return min(self.history, key=lambda row: math.inf if math.isnan(row[2]) else row[2])[0]
+
+    def up_to(self, step: int) -> Progress:
+        """The progress as it was at an earlier step."""
+        return Progress(self.losses[:step], [row for row in self.history if row[0] <= step])
+
+    def write(self, folder: Path) -> None:
+        """Keeps the progress beside the checkpoints, in one step."""
+        write_history(folder / "history.csv", self.history)
+        save_arrays(folder / "losses.tmp", {"losses": np.array(self.losses, np.float64)})
+        (folder / "losses.tmp").replace(folder / "losses.npz")
+
+    @classmethod
+    def read(cls, folder: Path) -> Progress:
+        """Reads what `write` kept; nothing yet where there is nothing."""
+        if not (folder / "losses.npz").exists():
+            return cls([], [])
+        history = pd.read_csv(folder / "history.csv", float_precision="round_trip")
+        rows = [(int(step), float(loss), float(validation)) for step, loss, validation in history.to_numpy()]
+        return cls(load_arrays(folder / "losses.npz")["losses"].tolist(), rows)
+
+
+def write_history(path: Path, rows: list[tuple[int, float, float]]) -> None:
+    """Writes history.csv, in one step."""
+    unfinished = path.with_suffix(".tmp")
+    pd.DataFrame(rows, columns=["step", "loss", "validation_loss"]).to_csv(unfinished, index=False)
+    unfinished.replace(path)
+
+
+class Checkpoints:
+    """The training's own checkpoints: which are complete, when the next is due, how many stay."""
+
+    def __init__(self, folder: Path, settings: TrainingSettings) -> None:
+        self._folder, self._settings = folder, settings
+        self._saver = v1.train.Saver(
+            max_to_keep=settings.keep or None,
+            keep_checkpoint_every_n_hours=settings.keep_every_hours or 1e9,
+            save_relative_paths=True,
+        )
+        self._saved_at = time.monotonic()
+
+    def restore(self, session: tf.compat.v1.Session) -> int:
+        """Restores the newest complete checkpoint and removes what broken saves left.
+
+        Returns:
+            Its step, 0 if there is none.
+        """
+        whole = [prefix for prefix in complete_prefixes(self._folder) if _is_whole(prefix)]
+        whole.sort(key=step_of)
+        for path in self._folder.glob("*"):
+            if path.name != "checkpoint" and not any(path.name.startswith(f"{prefix.name}.") for prefix in whole):
+                path.unlink()
+        if not whole:
+            return 0
+        # A new Saver knows nothing of the files of the one before, and would never delete them.
+        self._saver.set_last_checkpoints_with_time([(str(p), Path(f"{p}.index").stat().st_mtime) for p in whole])
+        self._saver.restore(session, str(whole[-1]))
+        return step_of(whole[-1])
+
+    def is_due(self, step: int) -> bool:
+        """Whether a checkpoint is due after this step: by number, by time, or because it is the last."""
+        every, minutes = self._settings.save_every_steps, self._settings.save_every_minutes
+        by_time = bool(minutes) and time.monotonic() - self._saved_at >= minutes * 60
+        return step == self._settings.steps or bool(every and step % every == 0) or by_time
+
+    def save(self, session: tf.compat.v1.Session, step: int) -> None:
+        """Saves all variables, with the step in the name; the graph is written once, beside them."""
+        self._saver.save(session, str(self._folder / "model.ckpt"), global_step=step, write_meta_graph=False)
+        self._saved_at = time.monotonic()
+
+    def write_graph(self) -> None:
+        """Writes the one `.meta` that serves all checkpoints of this training."""
+        self._saver.export_meta_graph(str(self._folder / "model.ckpt.meta"))
+
+
+def _is_whole(prefix: Path) -> bool:
+    try:
+        CheckpointFiles(prefix).read_all()
+    except CheckpointError as exc:
+        logger.warning("passing over a broken checkpoint: %s", exc)
+        return False
+    return True
+
+
+class Training:
+    """One training in the current graph, from its first or its last saved step to its end."""
+
+    def __init__(self, graph: Path, evaluator: Evaluator, settings: TrainingSettings, seed: int, folder: Path) -> None:
+        self._settings, self._seed, self._folder, self._evaluator = settings, seed, folder, evaluator
+        (folder / "checkpoints").mkdir(exist_ok=True)
+        v1.train.import_meta_graph(str(graph / "training.meta"))
+        self._variables = {variable.op.name: variable for variable in v1.global_variables()}
+        self._averages = dict(entry.split("=") for entry in v1.get_collection(AVERAGES))
+        self._checkpoints = Checkpoints(folder / "checkpoints", settings)
+        initializer = v1.global_variables_initializer()
+        self._session = v1.Session(config=session_config(settings.threads))
+        self._session.run(initializer)
+
+    def run(self, examples: Examples, warm_start: WarmStart | None) -> dict[str, Any]:
+        """Trains to the last step.
+
+        Returns:
+            Notes for the manifest.
+        """
+        started_from = {} if warm_start is None else {"warm_start": self._start_warm(warm_start)}
+        step = self._checkpoints.restore(self._session)
+        self._checkpoints.write_graph()
+        progress = Progress.read(self._folder).up_to(step)
+        if step:
+            logger.info("going on from step %d of %d", step, self._settings.steps)
+        progress = self._loop(examples, progress)
+        self._evaluator.load(self._deployable())
+        self._evaluator.save(self._folder / "deploy" / "last", self._settings.steps)
+        return {**started_from, "steps": self._settings.steps, "best_step": progress.best_step}
+
+    def _loop(self, examples: Examples, progress: Progress) -> Progress:
+        settings = self._settings
+        labels = examples.labels
+        assert labels is not None  # `train` refuses examples without labels
+        [labels_name], [loss_name], [train_op] = (v1.get_collection(key) for key in (LABELS, LOSS, TRAIN_OP))
+        order = row_order(len(examples), settings.batch_size, self._seed, progress.step)
+        with Reporter(self._folder / "tensorboard", progress.step, settings.steps) as reporter:
+            for step in range(progress.step + 1, settings.steps + 1):
+                rows = next(order)
+                feed = {f"{name}:0": values[rows] for name, values in examples.inputs.items()}
+                feed |= {labels_name: labels[rows], f"{STEP}:0": step}
+                _, loss = self._session.run([train_op, loss_name], feed)
+                if not math.isfinite(loss):
+                    raise ModelError(
+                        "the training diverged",
+                        where=f"step {step}",
+                        got=f"loss {loss}",
+                        next_step="Lower the learning rate",
+                    )
+                progress.losses.append(float(loss))
+                if step % settings.evaluate_every_steps == 0 or step == settings.steps:
+                    self._evaluate(progress)
+                    reporter.tell(*progress.history[-1])
+                if self._checkpoints.is_due(step):
+                    progress.write(self._folder)
+                    self._checkpoints.save(self._session, step)
+                reporter.advance()
+        return progress
+
+    def _evaluate(self, progress: Progress) -> None:
+        """Looks at the validation rows, and keeps the weights if they are the best so far."""
+        self._evaluator.load(self._deployable())
+        since = progress.history[-1][0] if progress.history else 0
+        progress.history.append((progress.step, float(np.mean(progress.losses[since:])), self._evaluator.loss()))
+        if progress.best_step == progress.step:
+            self._evaluator.save(self._folder / "deploy" / "best", progress.step)
+
+    def _deployable(self) -> dict[str, Array]:
+        """The values of the inference graph's variables now: their averages, where there are any."""
+        names = {name: self._variables[self._averages.get(name, name)] for name in self._evaluator.names}
+        values: dict[str, Array] = self._session.run({name: v.value() for name, v in names.items()})
+        return values
+
+    def _start_warm(self, warm_start: WarmStart) -> dict[str, list[str]]:
+        """Takes over the values of all variables that the checkpoint has."""
+        files = CheckpointFiles(warm_start.prefix)
+        unknown = sorted(set(warm_start.keys) - set(self._evaluator.names))
+        if unknown:
+            raise CheckpointError(
+                "the warm start's mapping names a variable that the model lacks",
+                got=unknown[0],
+                next_step=nearest(unknown[0], self._evaluator.names),
+            )
+        keys = {name: warm_start.keys.get(name, name) for name in self._evaluator.names}
+        missing = [name for name in warm_start.keys if keys[name] not in files.shapes]
+        taken = {name: key for name, key in keys.items() if key in files.shapes}
+        if not taken or missing:
+            name = missing[0] if missing else next(iter(keys), "")
+            raise CheckpointError(
+                f"the warm start lacks {keys[name]}" if missing else "the warm start fits no variable of the model",
+                where=files.prefix,
+                got=", ".join(sorted(files.shapes)[:8]),
+                wanted=", ".join(sorted(keys.values())[:8]),
+                next_step="Map the names with --warm-start-map name=key,…",
+            )
+        values = files.values({key: self._variables[name] for name, key in taken.items()})
+        for name, key in taken.items():
+            for target in {name, self._averages.get(name, name)}:
+                self._variables[target].load(values[key], self._session)
+        left = sorted(set(keys) - set(taken))
+        logger.info(
+            "warm start from %s: taken %s; not there, so initialized: %s", files.prefix, sorted(taken), left or "none"
+        )
+        return {"taken": sorted(taken), "initialized": left}
+
+
+def row_order(rows: int, batch_size: int, seed: int, done: int) -> Iterator[Array]:
+    """The rows of each step, after the steps already done: shuffled anew for every pass over the data.
+
+    Yields:
+        Indices int64 `[batch]`; the last batch of a pass is shorter where the rows do not divide.
+    """
+    per_pass = math.ceil(rows / batch_size)
+    for step in itertools.count(done):
+        number, position = divmod(step, per_pass)
+        if position == 0 or step == done:
+            shuffled = np.random.default_rng((seed, number)).permutation(rows)
+        yield shuffled[position * batch_size : (position + 1) * batch_size]
+
+
+class Reporter:
+    """Tells how a training goes: a bar in a terminal, log lines elsewhere, TensorBoard summaries always."""
+
+    def __init__(self, folder: Path, done: int, steps: int) -> None:
+        self._steps, self._done, self._started = steps, done, time.monotonic()
+        self._at = done
+        is_terminal = sys.stderr.isatty()
+        self._bar = tqdm(total=steps, initial=done, unit="step", desc="training", disable=not is_terminal)
+        self._is_plain = not is_terminal
+        self._writer = v1.summary.FileWriter(str(folder), v1.get_default_graph())
+
+    def advance(self) -> None:
+        """One step is done."""
+        self._at += 1
+        self._bar.update()
+
+    def tell(self, step: int, loss: float, validation_loss: float) -> None:
+        """An evaluation is done."""
+        values = {"loss": loss, "validation_loss": validation_loss}
+        summary = v1.Summary(value=[v1.Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()])
+        self._writer.add_summary(summary, step)
+        self._bar.set_postfix(loss=f"{loss:.4f}", validation=f"{validation_loss:.4f}")
+        if self._is_plain:
+            rate = (step - self._done) / max(time.monotonic() - self._started, 1e-9)
+            left = (self._steps - step) / rate if rate else math.inf
+            logger.info(
+                "step %d of %d: loss %.4f, validation loss %.4f, %.0f steps/s, %.0f s left",
+                *(step, self._steps, loss, validation_loss, rate, left),
+            )
+
+    def __enter__(self) -> Reporter:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._bar.close()
+        self._writer.close()
