@@ -13,13 +13,15 @@ from luigi.cmdline_parser import CmdlineParser
 from . import chain, store
 from .errors import PipelineError, SettingError, nearest
 from .fingerprint import digest_file
-from .store import Condition, Manifest, State
+from .manifest import Manifest
+from .store import Condition, State
 from .tasks import ROOT_HOOKS, TASKS, ModelTask
 
 _WILL = {
     Condition.COMPLETE: "is complete",
     Condition.MISSING: "would run",
     Condition.STALE: "would run",
+    Condition.WAITING: "might run",
     Condition.DAMAGED: "is damaged",
 }
 
@@ -49,11 +51,8 @@ def why(arguments: Sequence[str]) -> int:
 
 
 def _print_state(stage: str, state: State) -> None:
-    first, *others = [
-        f"{_WILL[state.condition]}{': ' if state.reasons else ''}{state.reasons[0] if state.reasons else ''}",
-        *state.reasons[1:],
-    ]
-    print(f"{stage:<12} {first}")
+    first, *others = state.reasons or ("",)
+    print(f"{stage:<12} {_WILL[state.condition]}{': ' if first else ''}{first}")
     for reason in others:
         print(f"{'':<12} {reason}")
 
@@ -107,9 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     parts = commands.add_parser("why", help="say of each stage whether it would run, and why; exit 0 if none would")
     parts.add_argument("task", nargs=argparse.REMAINDER, help="a task and its parameters, as luigi takes them")
-    parts = commands.add_parser(
-        "verify", help="hash an artifact and its recorded inputs again; exit 0 if nothing changed"
-    )
+    parts = commands.add_parser("verify", help="hash an artifact and its inputs again; exit 0 if nothing changed")
     parts.add_argument("folder", type=Path, help="the artifact's folder, such as output/spam/frozen")
     given = parser.parse_args(arguments)
     try:

@@ -23,11 +23,12 @@ from typing import Any
 from . import store
 from .errors import StoreError
 from .fingerprint import digest_code, digest_file
+from .manifest import Manifest
 from .models.source import PROJECT, ModelSource
 from .prefix import files_of, find_prefix
 from .process import run_apart
 from .settings import Settings, WarmStart
-from .store import Condition, Manifest, Places, State
+from .store import Condition, Places, State
 
 _PACKAGE = Path(__file__).resolve().parent
 _LIBRARIES = ("tensorflow", "numpy")
@@ -136,7 +137,7 @@ STAGES: dict[str, Stage] = {
     "graph": Stage(_make_graph, ("building.py",), {}, ("graph",), uses_model=True),
     "training": Stage(
         _make_training,
-        ("training.py",),
+        ("training/__init__.py",),
         {"graph": _ALL},
         ("data", "training"),
         uses_model=True,
@@ -171,7 +172,7 @@ def ingredients(job: Job, name: str, manifests: Mapping[str, Manifest]) -> dict[
     """Everything that decides a stage, by kind.
 
     Args:
-        manifests: those of the stages that it reads, by stage.
+        manifests: those of the stages that it reads, by stage, as far as they are there.
     """
     stage = STAGES[name]
     wanted: dict[str, Any] = {
@@ -179,6 +180,7 @@ def ingredients(job: Job, name: str, manifests: Mapping[str, Manifest]) -> dict[
         "upstream": {
             f"{upstream}/{path}": digest
             for upstream, patterns in stage.reads.items()
+            if upstream in manifests
             for path, digest in manifests[upstream].digests(*patterns).items()
         },
         "code": _pipeline_code(stage.code),
@@ -187,10 +189,9 @@ def ingredients(job: Job, name: str, manifests: Mapping[str, Manifest]) -> dict[
     if stage.uses_model:
         wanted["model"] = _model_code(job.source)
     if stage.uses_data:
-        wanted["files"] = {"data": _digest_if_there(job.data)}
+        wanted["files"] = {label: _digest_if_there(path) for label, path in input_files(job).items()}
         if job.warm_start is not None:
-            wanted["files"] |= {"warm start": _digests_of_checkpoint(job.warm_start.prefix)}
-            wanted["settings"] |= {"warm_start_map": dict(job.warm_start.keys)}
+            wanted["settings"]["warm_start_map"] = dict(job.warm_start.keys)
     if stage.is_named:
         wanted["name"] = job.places.name
     return wanted
@@ -213,13 +214,21 @@ def _versions() -> dict[str, str]:
     return {library: version(library) for library in _LIBRARIES}
 
 
-def _digest_if_there(path: Path | None) -> str | None:
-    return digest_file(path) if path is not None and path.is_file() else None
+def input_files(job: Job) -> dict[str, Path]:
+    """The files from outside that a job reads, by what they are to it.
+
+    Raises:
+        CheckpointError: the warm start's checkpoint is not there.
+    """
+    files = {} if job.data is None else {"data": job.data}
+    if job.warm_start is not None:
+        prefix = find_prefix(job.warm_start.prefix)
+        files |= {f"warm start{path.name.removeprefix(prefix.name)}": path for path in files_of(prefix)}
+    return files
 
 
-def _digests_of_checkpoint(place: Path) -> dict[str, str]:
-    prefix = find_prefix(place)
-    return {path.name.removeprefix(prefix.name): digest_file(path) for path in files_of(prefix)}
+def _digest_if_there(path: Path) -> str | None:
+    return digest_file(path) if path.is_file() else None
 
 
 def examine(job: Job, last: str) -> dict[str, State]:
@@ -230,16 +239,13 @@ def examine(job: Job, last: str) -> dict[str, State]:
     """
     states: dict[str, State] = {}
     for name in _up_to(last):
+        artifact, wanted = job.places.artifact(name), ingredients(job, name, _manifests(states))
         waits_for = [upstream for upstream in STAGES[name].reads if not states[upstream].is_complete]
-        if waits_for:
-            here = store.examine(job.places.artifact(name), name, {})
-            reasons = tuple(f"waits for {upstream}; runs if that gives other bytes" for upstream in waits_for)
-            condition = here.condition if here.condition in (Condition.MISSING, Condition.DAMAGED) else Condition.STALE
-            states[name] = State(condition, reasons if condition is Condition.STALE else (*here.reasons, *reasons))
-        else:
-            wanted = ingredients(job, name, _manifests(states))
-            state = store.examine(job.places.artifact(name), name, wanted)
-            states[name] = replace(state, reasons=tuple(_in_words(reason, job) for reason in state.reasons))
+        state = store.examine(artifact, name, wanted, ignored=("upstream",) if waits_for else ())
+        if waits_for and state.is_complete:
+            reason = f"if {' or '.join(waits_for)} gives other bytes"
+            state = replace(state, condition=Condition.WAITING, reasons=(reason,))
+        states[name] = replace(state, reasons=tuple(_in_words(reason, job) for reason in state.reasons))
     return states
 
 
@@ -257,8 +263,11 @@ def _manifests(states: Mapping[str, State]) -> dict[str, Manifest]:
 
 
 def _in_words(reason: str, job: Job) -> str:
-    """The data file is an ingredient by its bytes alone; people know it by its path."""
-    return reason.replace("data changed:", f"{job.data} changed:", 1) if reason.startswith("data changed:") else reason
+    """Files from outside are ingredients by their bytes alone; people know them by their paths."""
+    for label, path in input_files(job).items():
+        if reason.startswith((f"{label} changed", f"{label} is ")):
+            return reason.replace(label, str(path), 1)
+    return reason
 
 
 def build(job: Job, name: str) -> State:
@@ -282,7 +291,12 @@ def build(job: Job, name: str) -> State:
     def make(folder: Path) -> Notes:
         for upstream, patterns in stage.reads.items():
             store.verify(job.folder(upstream), *patterns)
-        made = {"command": shlex.join(sys.argv), "made": datetime.now(UTC).isoformat(timespec="seconds")}
+        made: dict[str, Any] = {
+            "command": shlex.join(sys.argv),
+            "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        if stage.uses_data:
+            made["inputs"] = {label: str(path.resolve()) for label, path in input_files(job).items()}
         return {**stage.make(job, folder), **made, "python": platform.python_version(), "platform": platform.platform()}
 
     return store.build(job.places, name, want, make, RESUMABLE)
@@ -318,7 +332,7 @@ def report_facts(job: Job) -> Any:
             for path, entry in sorted(manifests[stage].files.items())
             if path.startswith("model.")
         },
-        settings={section: values for section, values in asdict(job.settings).items()},
+        settings=asdict(job.settings),
         versions={**_versions(), "python": platform.python_version()},
         stages=[
             StageFacts(name, manifest.content_digest, manifest.fingerprint, manifest.notes.get("seconds"))

@@ -11,13 +11,14 @@ from typing import Any
 
 import luigi
 import luigi.configuration
+import luigi.retcodes  # its section is known only once it is loaded
 from luigi.task_register import Register
 
 from .errors import SettingError, nearest
 from .models.source import PROJECT
 from .settings import Settings
 
-# Sections of Luigi that hold free keys, or belong to parts of it that are not loaded here (from its configuration page).
+# Sections on Luigi's configuration page that hold free keys, or belong to parts of it that are not loaded here.
 _OTHER_SECTIONS = frozenset(
     [
         "DEFAULT",
@@ -58,10 +59,10 @@ _OTHER_SECTIONS = frozenset(
         "webhdfs",
     ]
 )
-_PARAMETERS = {"int": luigi.IntParameter, "float": luigi.FloatParameter, "str": luigi.Parameter}
+_PARAMETERS: dict[str, Any] = {"int": luigi.IntParameter, "float": luigi.FloatParameter, "str": luigi.Parameter}
 
 
-def _config_class(section: str, settings: type) -> type[luigi.Config]:
+def _config_class(section: str, settings: Any) -> type[luigi.Config]:
     """A Luigi config class with one parameter for each setting: `[section] key`, `--section-key`."""
     parameters = {
         item.name: _PARAMETERS[str(item.type)](default=item.default, description=item.metadata["description"])
@@ -93,7 +94,7 @@ def _values(config: luigi.Config) -> dict[str, Any]:
 
 
 def find_config() -> None:
-    """Makes Luigi read the project's tasks.cfg; what LUIGI_CONFIG_PATH names is stronger, the command line strongest."""
+    """Makes Luigi read the project's tasks.cfg, and after it, so stronger, the file in LUIGI_CONFIG_PATH."""
     for path in config_files():
         luigi.configuration.add_config_path(str(path))
 

@@ -69,7 +69,7 @@ class Examples:
         return Examples(
             {name: values[index] for name, values in self.inputs.items()},
             None if self.labels is None else self.labels[index],
-            None if self.keys is None else [self.keys[i] for i in index],
+            None if self.keys is None else [self.keys[int(i)] for i in index],
         )
 
 

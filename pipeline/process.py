@@ -20,6 +20,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any, Literal
 
@@ -28,6 +29,7 @@ from .errors import PipelineError, StageCrashed, StoreError
 logger = logging.getLogger("pipeline")
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
+_CLEARING_UP_SECONDS = 10
 
 
 def run_apart(target: str, *args: Any) -> Any:
@@ -55,7 +57,7 @@ class Child:
 
     def __init__(self, target: str, *args: Any, talks: bool = False) -> None:
         context = _fork_server()
-        self._target = target
+        self._target, self._talks, self._is_done = target, talks, False
         self._connection, theirs = context.Pipe()
         self._process = context.Process(
             target=_serve, args=(theirs, target, args, talks, logger.getEffectiveLevel()), daemon=True
@@ -65,10 +67,8 @@ class Child:
 
     def send(self, message: Any) -> None:
         """Sends a message to the function's channel."""
-        try:
+        with suppress(OSError):  # if the child is gone, `receive` says why
             self._connection.send(message)
-        except OSError:
-            pass  # The child is gone; why, is what `receive` says.
 
     def receive(self) -> Any:
         """The next answer.
@@ -81,8 +81,10 @@ class Child:
         except (EOFError, OSError):
             self._process.join()
             raise self._crash() from None
+        self._is_done = not self._talks
         if kind == "result":
             return value
+        self._is_done = True
         if trace:
             logger.debug("in the process of %s:\n%s", self._target, trace)
         raise value
@@ -98,8 +100,10 @@ class Child:
         return StageCrashed("its process ended without an answer", where=self._target, got=f"exit code {code}")
 
     def close(self) -> None:
-        """Ends the process, whatever it is doing."""
+        """Ends the process: at once if it is at work, else when it has cleared up."""
         self._connection.close()
+        if self._is_done:
+            self._process.join(_CLEARING_UP_SECONDS)
         self._process.kill()
         self._process.join()
 

@@ -14,7 +14,6 @@ its lock is held.
 from __future__ import annotations
 
 import fcntl
-import json
 import logging
 import os
 import re
@@ -22,18 +21,17 @@ import shutil
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from enum import Enum
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 from .errors import DamagedArtifact, StoreError
-from .fingerprint import digest_file, digest_values
+from .fingerprint import digest_file
+from .manifest import MANIFEST, FileEntry, Manifest, differences, fingerprint
 
 logger = logging.getLogger("pipeline")
 
-MANIFEST = "manifest.json"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -74,106 +72,13 @@ class Places:
         return self.home / ".locks" / stage
 
 
-@dataclass(frozen=True)
-class FileEntry:
-    """A finished file: its bytes, and its time stamp as a sign that they are untouched."""
-
-    size_bytes: int
-    sha256: str
-    mtime_ns: int
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What an artifact holds, and everything that decided it.
-
-    Args:
-        ingredients: nested values by kind (settings, files, upstream, code, versions); the
-            fingerprint is their hash.
-        notes: what is good to know and decides nothing: the command, seconds, seeds.
-    """
-
-    stage: str
-    ingredients: Mapping[str, Any]
-    files: Mapping[str, FileEntry]
-    notes: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def fingerprint(self) -> str:
-        return fingerprint(self.stage, self.ingredients)
-
-    def digests(self, *patterns: str) -> dict[str, str]:
-        """The sha256 of each file whose path matches a pattern (`*` crosses folders)."""
-        return {
-            path: entry.sha256
-            for path, entry in sorted(self.files.items())
-            if any(fnmatch(path, pattern) for pattern in patterns)
-        }
-
-    @property
-    def content_digest(self) -> str:
-        """One hash over all files: equal artifacts have equal ones."""
-        return digest_values("artifact", self.digests("*"))
-
-    def to_json(self) -> str:
-        """The text of `manifest.json`; its `seal` is the hash of everything else in it."""
-        values = {
-            "stage": self.stage,
-            "fingerprint": self.fingerprint,
-            "files": {path: asdict(entry) for path, entry in sorted(self.files.items())},
-            "ingredients": self.ingredients,
-            "notes": self.notes,
-        }
-        return json.dumps({**values, "seal": digest_values("manifest", values)}, indent=2, sort_keys=True) + "\n"
-
-    @classmethod
-    def read(cls, folder: Path) -> Manifest:
-        """Reads the manifest of an artifact.
-
-        Raises:
-            StoreError: there is no manifest.
-            DamagedArtifact: a byte of it is not as it was written.
-        """
-        path = folder / MANIFEST
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (FileNotFoundError, NotADirectoryError) as exc:
-            raise StoreError("not an artifact", where=folder, got=f"no {MANIFEST}") from exc
-        except (OSError, UnicodeDecodeError) as exc:
-            raise DamagedArtifact("the manifest cannot be read", where=path, got=exc) from exc
-        try:
-            values = json.loads(text)
-            files = {name: FileEntry(**entry) for name, entry in values["files"].items()}
-            manifest = cls(values["stage"], values["ingredients"], files, values["notes"])
-            # Written again, every byte must agree: this also notices a flip that JSON forgives.
-            is_intact = manifest.to_json() == text
-        except (ValueError, KeyError, TypeError, AttributeError) as exc:
-            raise _damaged_manifest(path, str(exc)) from exc
-        if not is_intact:
-            raise _damaged_manifest(path, "its seal does not fit its content")
-        return manifest
-
-
-def _damaged_manifest(path: Path, got: str) -> DamagedArtifact:
-    return DamagedArtifact(
-        "the manifest was changed after it was finished",
-        where=path,
-        got=got,
-        next_step=f"Find out why; then delete {path.parent} and run again",
-    )
-
-
-def fingerprint(stage: str, ingredients: Mapping[str, Any]) -> str:
-    """The hash of everything that decides an artifact."""
-    return digest_values(f"stage {stage}", ingredients)
-
-
 class Condition(Enum):
     """How an artifact stands against what is wanted now."""
 
     COMPLETE = "complete"
     MISSING = "missing"
     STALE = "stale"
+    WAITING = "waiting"  # as wanted, as long as what it reads stays as it is; but that has to be made again
     DAMAGED = "damaged"
 
 
@@ -190,8 +95,11 @@ class State:
         return self.condition is Condition.COMPLETE
 
 
-def examine(folder: Path, stage: str, ingredients: Mapping[str, Any]) -> State:
+def examine(folder: Path, stage: str, ingredients: Mapping[str, Any], ignored: Collection[str] = ()) -> State:
     """Says whether the artifact in `folder` is what these ingredients would give.
+
+    Args:
+        ignored: kinds of ingredients that do not count.
 
     A file whose size and time stamp are as they were finished is taken as untouched; any other
     is hashed. `verify` hashes them all.
@@ -203,12 +111,16 @@ def examine(folder: Path, stage: str, ingredients: Mapping[str, Any]) -> State:
         missing = _check_files(folder, manifest.files, manifest, trust_mtime=True)
     except DamagedArtifact as exc:
         return State(Condition.DAMAGED, (str(exc),))
-    reasons = tuple(differences(manifest.ingredients, ingredients))
+    reasons = tuple(differences(_without(manifest.ingredients, ignored), _without(ingredients, ignored)))
     if manifest.stage != stage:
         reasons = (f"{folder} holds the stage {manifest.stage}, not {stage}", *reasons)
     if missing or reasons:
         return State(Condition.STALE, (*missing, *reasons), manifest)
     return State(Condition.COMPLETE, (), manifest)
+
+
+def _without(ingredients: Mapping[str, Any], ignored: Collection[str]) -> dict[str, Any]:
+    return {kind: value for kind, value in ingredients.items() if kind not in ignored}
 
 
 def verify(folder: Path, *patterns: str) -> Manifest:
@@ -249,49 +161,6 @@ def _check_files(folder: Path, names: Iterable[str], manifest: Manifest, trust_m
                 next_step=f"Find out why; then delete {folder} and run again",
             )
     return sentences
-
-
-_MEANING = {
-    "settings": "setting {} changed: was {}, is {}",
-    "files": "{} changed: sha256 was {}, is {}",
-    "upstream": "{} changed: sha256 was {}, is {}",
-    "code": "code of {} changed: sha256 was {}, is {}",
-    "model": "the model's file {} changed: sha256 was {}, is {}",
-    "versions": "{} changed: version was {}, is {}",
-}
-
-
-def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
-    """What differs between the ingredients of then and now, a sentence for each."""
-    for kind in sorted({*old, *new}):
-        sentence = _MEANING.get(kind, kind + " {} changed: was {}, is {}")
-        before, after = _flat(old.get(kind)), _flat(new.get(kind))
-        for key in sorted({*before, *after}):
-            if key not in before:
-                yield f"{_thing(kind, key)} is new: {_short(after[key])}"
-            elif key not in after:
-                yield f"{_thing(kind, key)} is gone: was {_short(before[key])}"
-            elif before[key] != after[key] or type(before[key]) is not type(after[key]):
-                yield sentence.format(key, _short(before[key]), _short(after[key]))
-
-
-def _thing(kind: str, key: str) -> str:
-    return _MEANING.get(kind, kind + " {} changed").split(" changed")[0].format(key)
-
-
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(value, Mapping):
-        return {} if value is None else {prefix: value}
-    flat: dict[str, Any] = {}
-    for key, inner in value.items():
-        flat.update(_flat(inner, f"{prefix}.{key}" if prefix else key))
-    return flat
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value):
-        return value[:12] + "…"
-    return repr(value) if isinstance(value, str) else str(value)
 
 
 def build(

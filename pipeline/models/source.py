@@ -172,7 +172,8 @@ def _imported_module(source: ModelSource) -> object:
     if source.module is not None:
         return importlib.import_module(source.module)
     spec = importlib.util.spec_from_file_location(f"model_file_{source.file.stem}", source.file)
-    assert spec is not None and spec.loader is not None  # a .py file always has a loader
+    assert spec is not None  # a .py file always has a spec
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)

@@ -17,30 +17,26 @@ from __future__ import annotations
 import itertools
 import logging
 import math
-import shutil
-import sys
-import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import tensorflow as tf
-from tqdm import tqdm
 
-from .arrays import load_arrays, prefixed, save_arrays
-from .building import AVERAGES, LABELS, LOSS, TRAIN_OP
-from .checkpoint import CheckpointFiles
-from .data import Examples, split
-from .errors import CheckpointError, DataError, ModelError, nearest
-from .formats.session import session_config
-from .models.source import ModelSource, load_model
-from .prefix import complete_prefixes, step_of
-from .randomness import STEP
-from .settings import DataSettings, TrainingSettings, WarmStart
-from .signature import Signature
+from ..arrays import prefixed, save_arrays
+from ..building import AVERAGES, LABELS, LOSS, TRAIN_OP
+from ..checkpoint import CheckpointFiles
+from ..data import Examples, split
+from ..errors import CheckpointError, DataError, ModelError, nearest
+from ..formats.session import session_config
+from ..models.source import ModelSource, load_model
+from ..randomness import STEP
+from ..settings import DataSettings, TrainingSettings, WarmStart
+from ..signature import Signature
+from .evaluator import Evaluator
+from .progress import Progress, Reporter, write_history
+from .saver import Checkpoints
 
 v1 = tf.compat.v1
 logger = logging.getLogger("pipeline")
@@ -110,162 +106,6 @@ def _require_inputs(examples: Examples, signature: Signature, data: Path) -> Non
         )
 
 
-class Evaluator:
-    """The inference graph in a session of its own: where goldens and validation losses come from."""
-
-    def __init__(self, graph: Path, signature: Signature, validation: Examples, settings: TrainingSettings) -> None:
-        self._signature, self._validation, self._settings = signature, validation, settings
-        evaluation = graph / "evaluation.meta"
-        self._graph = tf.Graph()
-        with self._graph.as_default():
-            v1.train.import_meta_graph(str(evaluation if evaluation.exists() else graph / "inference.meta"))
-            self._variables = {variable.op.name: variable for variable in v1.global_variables()}
-            self._saver = v1.train.Saver(self._variables, save_relative_paths=True, allow_empty=True)
-            self._initializer = v1.global_variables_initializer()
-        self._session = v1.Session(graph=self._graph, config=session_config(settings.threads))
-
-    @property
-    def names(self) -> list[str]:
-        """Names of the variables."""
-        return list(self._variables)
-
-    def initialize(self) -> None:
-        """Gives the variables their initial values."""
-        self._session.run(self._initializer)
-
-    def load(self, values: Mapping[str, Array]) -> None:
-        """Gives the variables these values, by name."""
-        for name, value in values.items():
-            self._variables[name].load(value, self._session)
-
-    def loss(self) -> float:
-        """The mean loss over the validation rows, weighted by rows per batch."""
-        labels = self._validation.labels
-        assert labels is not None  # `train` refuses examples without labels
-        [labels_name], [loss_name] = (self._graph.get_collection(key) for key in (LABELS, LOSS))
-        total = 0.0
-        for start in range(0, len(self._validation), _EVALUATION_ROWS):
-            rows = slice(start, start + _EVALUATION_ROWS)
-            feed = {f"{name}:0": values[rows] for name, values in self._validation.inputs.items()}
-            loss = self._session.run(loss_name, {**feed, labels_name: labels[rows]})
-            total += float(loss) * len(labels[rows])
-        return total / len(self._validation)
-
-    def save(self, folder: Path, step: int) -> None:
-        """Writes the variables, and the outputs that they give on the first validation rows (the goldens)."""
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        with self._graph.as_default():
-            self._saver.save(self._session, str(folder / "model.ckpt"), global_step=step, write_meta_graph=False)
-        rows = {name: values[: self._settings.goldens] for name, values in self._validation.inputs.items()}
-        outputs = {spec.name: spec.tensor_name for spec in self._signature.outputs}
-        recorded = self._session.run(outputs, {f"{name}:0": values for name, values in rows.items()})
-        save_arrays(folder / "goldens.npz", {**prefixed("input", rows), **prefixed("output", recorded)})
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a training is.
-
-    Args:
-        losses: the loss of every step so far, `[step]`.
-        history: a row `(step, mean loss since the row before, validation loss)` per evaluation.
-    """
-
-    losses: list[float]
-    history: list[tuple[int, float, float]]
-
-    @property
-    def step(self) -> int:
-        return len(self.losses)
-
-    @property
-    def best_step(self) -> int:
-        """The step with the lowest validation loss, the first of equals; NaN is never the best."""
-        return min(self.history, key=lambda row: math.inf if math.isnan(row[2]) else row[2])[0]
-
-    def up_to(self, step: int) -> Progress:
-        """The progress as it was at an earlier step."""
-        return Progress(self.losses[:step], [row for row in self.history if row[0] <= step])
-
-    def write(self, folder: Path) -> None:
-        """Keeps the progress beside the checkpoints, in one step."""
-        write_history(folder / "history.csv", self.history)
-        save_arrays(folder / "losses.tmp", {"losses": np.array(self.losses, np.float64)})
-        (folder / "losses.tmp").replace(folder / "losses.npz")
-
-    @classmethod
-    def read(cls, folder: Path) -> Progress:
-        """Reads what `write` kept; nothing yet where there is nothing."""
-        if not (folder / "losses.npz").exists():
-            return cls([], [])
-        history = pd.read_csv(folder / "history.csv", float_precision="round_trip")
-        rows = [(int(step), float(loss), float(validation)) for step, loss, validation in history.to_numpy()]
-        return cls(load_arrays(folder / "losses.npz")["losses"].tolist(), rows)
-
-
-def write_history(path: Path, rows: list[tuple[int, float, float]]) -> None:
-    """Writes history.csv, in one step."""
-    unfinished = path.with_suffix(".tmp")
-    pd.DataFrame(rows, columns=["step", "loss", "validation_loss"]).to_csv(unfinished, index=False)
-    unfinished.replace(path)
-
-
-class Checkpoints:
-    """The training's own checkpoints: which are complete, when the next is due, how many stay."""
-
-    def __init__(self, folder: Path, settings: TrainingSettings) -> None:
-        self._folder, self._settings = folder, settings
-        self._saver = v1.train.Saver(
-            max_to_keep=settings.keep or None,
-            keep_checkpoint_every_n_hours=settings.keep_every_hours or 1e9,
-            save_relative_paths=True,
-        )
-        self._saved_at = time.monotonic()
-
-    def restore(self, session: tf.compat.v1.Session) -> int:
-        """Restores the newest complete checkpoint and removes what broken saves left.
-
-        Returns:
-            Its step, 0 if there is none.
-        """
-        whole = [prefix for prefix in complete_prefixes(self._folder) if _is_whole(prefix)]
-        whole.sort(key=step_of)
-        for path in self._folder.glob("*"):
-            if path.name != "checkpoint" and not any(path.name.startswith(f"{prefix.name}.") for prefix in whole):
-                path.unlink()
-        if not whole:
-            return 0
-        # A new Saver knows nothing of the files of the one before, and would never delete them.
-        self._saver.set_last_checkpoints_with_time([(str(p), Path(f"{p}.index").stat().st_mtime) for p in whole])
-        self._saver.restore(session, str(whole[-1]))
-        return step_of(whole[-1])
-
-    def is_due(self, step: int) -> bool:
-        """Whether a checkpoint is due after this step: by number, by time, or because it is the last."""
-        every, minutes = self._settings.save_every_steps, self._settings.save_every_minutes
-        by_time = bool(minutes) and time.monotonic() - self._saved_at >= minutes * 60
-        return step == self._settings.steps or bool(every and step % every == 0) or by_time
-
-    def save(self, session: tf.compat.v1.Session, step: int) -> None:
-        """Saves all variables, with the step in the name; the graph is written once, beside them."""
-        self._saver.save(session, str(self._folder / "model.ckpt"), global_step=step, write_meta_graph=False)
-        self._saved_at = time.monotonic()
-
-    def write_graph(self) -> None:
-        """Writes the one `.meta` that serves all checkpoints of this training."""
-        self._saver.export_meta_graph(str(self._folder / "model.ckpt.meta"))
-
-
-def _is_whole(prefix: Path) -> bool:
-    try:
-        CheckpointFiles(prefix).read_all()
-    except CheckpointError as exc:
-        logger.warning("passing over a broken checkpoint: %s", exc)
-        return False
-    return True
-
-
 class Training:
     """One training in the current graph, from its first or its last saved step to its end."""
 
@@ -306,7 +146,7 @@ class Training:
         with Reporter(self._folder / "tensorboard", progress.step, settings.steps) as reporter:
             for step in range(progress.step + 1, settings.steps + 1):
                 rows = next(order)
-                feed = {f"{name}:0": values[rows] for name, values in examples.inputs.items()}
+                feed: dict[str, Any] = {f"{name}:0": values[rows] for name, values in examples.inputs.items()}
                 feed |= {labels_name: labels[rows], f"{STEP}:0": step}
                 _, loss = self._session.run([train_op, loss_name], feed)
                 if not math.isfinite(loss):
@@ -385,41 +225,3 @@ def row_order(rows: int, batch_size: int, seed: int, done: int) -> Iterator[Arra
         if position == 0 or step == done:
             shuffled = np.random.default_rng((seed, number)).permutation(rows)
         yield shuffled[position * batch_size : (position + 1) * batch_size]
-
-
-class Reporter:
-    """Tells how a training goes: a bar in a terminal, log lines elsewhere, TensorBoard summaries always."""
-
-    def __init__(self, folder: Path, done: int, steps: int) -> None:
-        self._steps, self._done, self._started = steps, done, time.monotonic()
-        self._at = done
-        is_terminal = sys.stderr.isatty()
-        self._bar = tqdm(total=steps, initial=done, unit="step", desc="training", disable=not is_terminal)
-        self._is_plain = not is_terminal
-        self._writer = v1.summary.FileWriter(str(folder), v1.get_default_graph())
-
-    def advance(self) -> None:
-        """One step is done."""
-        self._at += 1
-        self._bar.update()
-
-    def tell(self, step: int, loss: float, validation_loss: float) -> None:
-        """An evaluation is done."""
-        values = {"loss": loss, "validation_loss": validation_loss}
-        summary = v1.Summary(value=[v1.Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()])
-        self._writer.add_summary(summary, step)
-        self._bar.set_postfix(loss=f"{loss:.4f}", validation=f"{validation_loss:.4f}")
-        if self._is_plain:
-            rate = (step - self._done) / max(time.monotonic() - self._started, 1e-9)
-            left = (self._steps - step) / rate if rate else math.inf
-            logger.info(
-                "step %d of %d: loss %.4f, validation loss %.4f, %.0f steps/s, %.0f s left",
-                *(step, self._steps, loss, validation_loss, rate, left),
-            )
-
-    def __enter__(self) -> Reporter:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._bar.close()
-        self._writer.close()

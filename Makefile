@@ -1,0 +1,34 @@
+# make run     the main job: the default model from its data to a validated .pb and a report
+# make run ARGS="--model multiply_add"       the same with parameters
+# make test    ruff, mypy, pytest
+# make bench   the benchmarks of the README's table
+# Each makes the virtual environment first if there is none, or if what it should hold has changed.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+TASK ?= WriteReport
+ARGS ?=
+
+.PHONY: run test bench clean
+
+run: $(VENV)/.installed
+	@$(BIN)/luigi --module pipeline $(TASK) $(ARGS)
+
+test: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest -n 2
+
+bench: $(VENV)/.installed
+	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/spam_quality.py
+
+$(VENV)/.installed: requirements.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+clean:
+	rm -rf $(VENV) output/*/ .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

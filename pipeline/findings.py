@@ -1,0 +1,266 @@
+"""What a comparison found: a line of results.csv for each row, and a finding for each check and output."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from . import compare
+from .compare import Tolerance
+from .settings import ValidationSettings
+from .signature import Signature
+
+Array = np.ndarray[Any, Any]
+Batch = Mapping[str, Array]
+
+COLUMNS = [
+    "model",
+    "format",
+    "check",
+    "output",
+    "row",
+    "element",
+    "reference",
+    "candidate",
+    "abs_diff",
+    "rel_diff",
+    "ulp_diff",
+    "verdict",
+]
+PASSED, FAILED = "passed", "failed"
+
+
+@dataclass
+class Finding:
+    """What one check found on one output of one format, summed over its rows."""
+
+    format: str
+    check: str
+    output: str
+    dtype: str
+    tolerance: Tolerance
+    rows: int = 0
+    rows_failed: int = 0
+    is_bit_equal: bool = True
+    max_abs_diff: float | None = None
+    max_rel_diff: float | None = None
+    max_ulp_diff: float | None = None
+    reason: str | None = None
+    worst: dict[str, Any] | None = None
+
+    @property
+    def has_passed(self) -> bool:
+        return self.reason is None and self.rows > 0 and self.rows_failed == 0
+
+    def fail(self, reason: str) -> None:
+        """Marks the check as failed, whatever its rows say; the first reason stays."""
+        self.reason = self.reason or reason
+
+    def to_dict(self) -> dict[str, Any]:
+        """The finding as it stands in verdict.json."""
+        return {
+            "format": self.format,
+            "check": self.check,
+            "output": self.output,
+            "dtype": self.dtype,
+            "rows": self.rows,
+            "rows_failed": self.rows_failed,
+            "bit_equal": self.is_bit_equal and self.has_passed,
+            "max_abs_diff": _json_number(self.max_abs_diff),
+            "max_rel_diff": _json_number(self.max_rel_diff),
+            "max_ulp_diff": _json_number(self.max_ulp_diff),
+            "rtol": self.tolerance.rtol,
+            "atol": self.tolerance.atol,
+            "verdict": PASSED if self.has_passed else FAILED,
+            "reason": None if self.has_passed else self.sentence(),
+            "worst": self.worst,
+        }
+
+    def sentence(self) -> str:
+        """Why the check failed."""
+        if self.reason is not None:
+            return self.reason
+        if self.rows == 0:
+            return f"{self.check} of {self.output}: no row was compared"
+        worst = self.worst or {}
+        place = f"row {worst.get('row')}" + (f", element {worst['element']}" if worst.get("element") else "")
+        return (
+            f"{self.check} of {self.output}: {self.rows_failed} of {self.rows} rows differ; the worst is {place}: "
+            f"reference {worst.get('reference')}, {self.format} {worst.get('candidate')} "
+            f"(bound: rtol {self.tolerance.rtol:g}, atol {self.tolerance.atol:g})"
+        )
+
+
+@dataclass
+class Validation:
+    """One comparison of candidates with their checkpoint, while it is going on."""
+
+    model: str
+    signature: Signature
+    settings: ValidationSettings
+    results: Path
+    findings: dict[tuple[str, str, str], Finding] = field(default_factory=dict)
+
+    def finding(self, format: str, check: str, output: str) -> Finding:
+        """The finding to add to."""
+        key = (format, check, output)
+        if key not in self.findings:
+            spec = next(spec for spec in self.signature.outputs if spec.name == output)
+            tolerance = Tolerance(*self.settings.tolerance(spec.dtype))
+            self.findings[key] = Finding(format, check, output, spec.dtype, tolerance)
+        return self.findings[key]
+
+    def fail(self, format: str, check: str, reason: str) -> None:
+        """Marks a check as failed on every output."""
+        for spec in self.signature.outputs:
+            self.finding(format, check, spec.name).fail(reason)
+
+    def compare(self, format: str, check: str, reference: Batch, candidate: Batch, labels: Sequence[Any]) -> None:
+        """Compares the outputs of one batch and appends a line to results.csv for each row.
+
+        Args:
+            labels: what stands in the column `row`, one per row.
+        """
+        extra = sorted(set(candidate) - set(reference))
+        if extra:
+            self.fail(format, check, f"{check}: the candidate has outputs that the reference lacks: {', '.join(extra)}")
+        for spec in self.signature.outputs:
+            finding = self.finding(format, check, spec.name)
+            if spec.name not in candidate or spec.name not in reference:
+                side = "candidate" if spec.name not in candidate else "reference"
+                finding.fail(f"{check}: the {side} lacks the output {spec.name}")
+                continue
+            ours, theirs = (_with_rows(side[spec.name], len(labels)) for side in (reference, candidate))
+            problem = compare.disagreement(ours, theirs)
+            if problem is not None:
+                finding.fail(f"{check} of {spec.name}: {problem}")
+                continue
+            self._tell(finding, ours, theirs, labels)
+
+    def _tell(self, finding: Finding, reference: Array, candidate: Array, labels: Sequence[Any]) -> None:
+        differences = compare.measure(reference, candidate)
+        is_within = compare.judge(differences, finding.tolerance)
+        worst = compare.worst_elements(differences, is_within)
+        has_passed = np.asarray(is_within.all(axis=1))
+        rows = np.arange(len(labels))
+        is_shown = worst >= 0
+
+        def shown(values: Array | None) -> Array | None:
+            return None if values is None or not is_shown.all() else values[rows, worst]
+
+        flat_reference, flat_candidate = (side.reshape(len(labels), -1) for side in (reference, candidate))
+        columns = {
+            "row": list(labels),
+            "element": _element_labels(worst, reference.shape[1:]),
+            "reference": _cells(shown(flat_reference), len(labels)),
+            "candidate": _cells(shown(flat_candidate), len(labels)),
+            "abs_diff": _diff_cells(shown(differences.absolute), reference),
+            "rel_diff": _diff_cells(shown(differences.relative), reference),
+            "ulp_diff": _diff_cells(shown(differences.ulp), reference),
+            "verdict": np.where(has_passed, PASSED, FAILED),
+        }
+        self._write(finding, columns)
+        _add_to(finding, differences, is_within, has_passed, columns)
+
+    def tell_refusals(self, format: str, label: str, refusals: Mapping[str, str | None]) -> None:
+        """Writes down an edge row that was refused: equal if both sides refuse it."""
+        ours, theirs = refusals["reference"], refusals["candidate"]
+        has_passed = ours is not None and theirs is not None
+        for spec in self.signature.outputs:
+            finding = self.finding(format, "edge", spec.name)
+            columns: dict[str, list[Any]] = {
+                "row": [label],
+                "element": [""],
+                "reference": [f"refused: {ours}" if ours else "answered"],
+                "candidate": [f"refused: {theirs}" if theirs else "answered"],
+                "abs_diff": [None],
+                "rel_diff": [None],
+                "ulp_diff": [None],
+                "verdict": [PASSED if has_passed else FAILED],
+            }
+            self._write(finding, columns)
+            finding.rows += 1
+            finding.rows_failed += not has_passed
+            if not has_passed:
+                finding.is_bit_equal = False
+                finding.worst = finding.worst or {
+                    key: columns[key][0] for key in ("row", "element", "reference", "candidate")
+                }
+
+    def _write(self, finding: Finding, columns: Mapping[str, Any]) -> None:
+        frame = pd.DataFrame(columns)
+        frame.insert(0, "model", self.model)
+        frame.insert(1, "format", finding.format)
+        frame.insert(2, "check", finding.check)
+        frame.insert(3, "output", finding.output)
+        frame[COLUMNS].to_csv(
+            self.results, mode="a", header=not self.results.exists(), index=False, na_rep="nan", lineterminator="\n"
+        )
+
+
+def _with_rows(array: Array, rows: int) -> Array:
+    """The array with the batch as its first dimension; an output that has none is one single row."""
+    return array if array.ndim and len(array) == rows else array.reshape(1, *array.shape)
+
+
+def _element_labels(worst: Array, shape: tuple[int, ...]) -> list[str]:
+    if not shape:
+        return [""] * len(worst)
+    return [";".join(map(str, np.unravel_index(index, shape))) if index >= 0 else "" for index in worst]
+
+
+def _cells(values: Array | None, rows: int) -> Any:
+    if values is None:
+        return [""] * rows
+    if values.dtype.kind in "OSU":
+        return [_text(value) for value in values]
+    # Widened, a float's shortest text is exact for the original dtype and for float64 alike.
+    return values.astype(np.float64) if values.dtype.kind in "fV" else values
+
+
+def _text(value: Any) -> str:
+    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
+
+
+def _diff_cells(values: Array | None, reference: Array) -> Any:
+    is_measurable = values is not None and reference.dtype.kind not in "OSU"
+    return values if is_measurable else [""] * len(reference)
+
+
+def _add_to(
+    finding: Finding, differences: compare.Differences, is_within: Array, has_passed: Array, columns: Mapping[str, Any]
+) -> None:
+    """Adds the rows of one batch to what was found so far, and keeps the worst row."""
+    finding.rows += len(has_passed)
+    finding.rows_failed += int((~has_passed).sum())
+    if not differences.absolute.size:
+        return
+    largest = float(differences.absolute.max())
+    finding.is_bit_equal = finding.is_bit_equal and largest == 0
+    row = int(np.lexsort((differences.absolute.max(axis=1), ~has_passed))[-1])
+    is_worse = finding.max_abs_diff is None or largest > finding.max_abs_diff
+    if finding.worst is None or (is_worse and not (has_passed[row] and finding.rows_failed)):
+        finding.worst = {
+            "row": _plain(columns["row"][row]),
+            "element": columns["element"][row],
+            "reference": str(_plain(columns["reference"][row])),
+            "candidate": str(_plain(columns["candidate"][row])),
+        }
+    if columns["abs_diff"][row] != "":
+        finding.max_abs_diff = max(finding.max_abs_diff or 0.0, largest)
+        finding.max_rel_diff = max(finding.max_rel_diff or 0.0, float(differences.relative.max()))
+    if differences.ulp is not None:
+        finding.max_ulp_diff = max(finding.max_ulp_diff or 0.0, float(differences.ulp.max()))
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _json_number(value: float | None) -> float | str | None:
+    return str(value) if value is not None and not np.isfinite(value) else value

@@ -1,0 +1,40 @@
+"""Tells a verdict: a page for people, a summary for a CI job, JUnit's XML for machines.
+
+A report judges nothing. It shows what validation measured, and calls a model proven equal only
+where the verdict and every check say so.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..errors import StoreError
+from .facts import ReportFacts, StageFacts
+
+__all__ = ["ReportFacts", "StageFacts", "write_report"]
+
+
+def write_report(folder: Path, facts: ReportFacts) -> None:
+    """Writes `report.html`, `summary.md` and `junit.xml`; the same facts give the same bytes.
+
+    Args:
+        folder: an existing folder.
+        facts: what to tell.
+
+    Raises:
+        StoreError: the folder does not exist, or cannot be written to.
+        DataError: `results.csv` or `history.csv` is missing, unreadable, or lacks a column.
+    """
+    # matplotlib, jinja2 and pandas take a second to import, which only the process that writes a report should pay.
+    from .html import page
+    from .junit import junit
+    from .summary import summary
+
+    if not folder.is_dir():
+        raise StoreError("the report's folder does not exist", where=folder, next_step="Create it first")
+    texts = {"report.html": page(facts), "summary.md": summary(facts), "junit.xml": junit(facts)}
+    for name, text in texts.items():
+        try:
+            (folder / name).write_bytes(text.encode("utf-8"))
+        except OSError as exc:
+            raise StoreError("the report cannot be written", where=folder / name, got=exc) from exc

@@ -1,0 +1,58 @@
+"""What a report is made from: plain values, and the paths of two tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..signature import Signature
+
+
+@dataclass(frozen=True)
+class StageFacts:
+    """Where one stage's artifact comes from.
+
+    Args:
+        stage: the stage's name.
+        digest: hash of the artifact's bytes.
+        fingerprint: hash of everything that decided them.
+        seconds: how long the stage took; None where that was not recorded.
+    """
+
+    stage: str
+    digest: str
+    fingerprint: str
+    seconds: float | None
+
+
+@dataclass(frozen=True)
+class ReportFacts:
+    """All that a report tells about one model.
+
+    Args:
+        name: the run's name.
+        verdict: the content of `verdict.json`.
+        results: `results.csv`, one row per candidate format, check, output and example.
+        history: `history.csv` with the columns step, loss, validation_loss; no rows where nothing was trained.
+        signature: the model's inputs, outputs and decision.
+        exported: which training step was exported, as one phrase.
+        sizes: bytes by file, the file named relative to the model's folder.
+        settings: values by key, by section of `tasks.cfg`.
+        versions: version by library.
+        stages: provenance, in the order of the chain.
+        command: the command line that made it.
+    """
+
+    name: str
+    verdict: Mapping[str, Any]
+    results: Path
+    history: Path
+    signature: Signature
+    exported: str
+    sizes: Mapping[str, int]
+    settings: Mapping[str, Mapping[str, Any]]
+    versions: Mapping[str, str]
+    stages: Sequence[StageFacts]
+    command: str

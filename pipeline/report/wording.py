@@ -1,0 +1,89 @@
+"""Numbers and foreign text as people read them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+NOTHING = "–"
+LONGEST_VALUE = 160
+
+# Everything that XML 1.0 forbids (https://www.w3.org/TR/xml/#charsets), and the control characters that it merely
+# discourages. Lone surrogates are among the forbidden: UTF-8 cannot hold them either.
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+
+
+def visible(text: str) -> str:
+    """Replaces characters that HTML or XML cannot hold by a visible stand-in, such as ␀ for a zero byte."""
+    return _UNPRINTABLE.sub(lambda match: _stand_in(ord(match[0])), text)
+
+
+def _stand_in(code: int) -> str:
+    if code < 0x20:
+        return chr(0x2400 + code)
+    return "\u2421" if code == 0x7F else "\ufffd"
+
+
+def shortened(value: Any) -> str:
+    """A value of the model as text, cut where it is long: a string output may be a whole document."""
+    text = NOTHING if value is None else str(value)
+    if len(text) <= LONGEST_VALUE:
+        return text
+    return f"{text[:LONGEST_VALUE]}… ({number(len(text))} characters)"
+
+
+def number(value: int) -> str:
+    """1115 as `1,115`."""
+    return f"{value:,}"
+
+
+def counted(value: int, noun: str) -> str:
+    """`1 row`, `1,115 rows`."""
+    return f"{number(value)} {noun}{'' if value == 1 else 's'}"
+
+
+def difference(value: Any) -> str:
+    """A measured difference or tolerance: `0` only where it is exactly zero, `–` where none was measured."""
+    if value is None or value == "":
+        return NOTHING
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int):
+        return number(value)
+    return "0" if value == 0 else f"{value:.3g}"
+
+
+def metric(value: Any) -> str:
+    """A metric: four decimals for a fraction, separators for a count."""
+    if value is None:
+        return NOTHING
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    return number(value) if isinstance(value, int) else f"{value:.4f}"
+
+
+def size(size_bytes: int) -> str:
+    """1048576 as `1.0 MiB`."""
+    value = float(size_bytes)
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if value < 1024:
+            return f"{size_bytes} bytes" if unit == "bytes" else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.1f} TiB"
+
+
+def duration(seconds: float | None) -> str:
+    """0.41 as `0.41 s`, 754 as `12 min 34 s`."""
+    if seconds is None:
+        return NOTHING
+    if seconds < 60:
+        return f"{seconds:.2f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
+
+
+def listed(names: Sequence[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))

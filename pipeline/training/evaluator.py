@@ -1,0 +1,76 @@
+"""The inference graph beside a training: validation losses, and the weights and goldens that are deployed."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from ..arrays import prefixed, save_arrays
+from ..building import LABELS, LOSS
+from ..data import Examples
+from ..formats.session import session_config
+from ..settings import TrainingSettings
+from ..signature import Signature
+
+v1 = tf.compat.v1
+Array = np.ndarray[Any, Any]
+
+_EVALUATION_ROWS = 256
+
+
+class Evaluator:
+    """The inference graph in a session of its own: where goldens and validation losses come from."""
+
+    def __init__(self, graph: Path, signature: Signature, validation: Examples, settings: TrainingSettings) -> None:
+        self._signature, self._validation, self._settings = signature, validation, settings
+        evaluation = graph / "evaluation.meta"
+        self._graph = tf.Graph()
+        with self._graph.as_default():
+            v1.train.import_meta_graph(str(evaluation if evaluation.exists() else graph / "inference.meta"))
+            self._variables = {variable.op.name: variable for variable in v1.global_variables()}
+            self._saver = v1.train.Saver(self._variables, save_relative_paths=True, allow_empty=True)
+            self._initializer = v1.global_variables_initializer()
+        self._session = v1.Session(graph=self._graph, config=session_config(settings.threads))
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the variables."""
+        return list(self._variables)
+
+    def initialize(self) -> None:
+        """Gives the variables their initial values."""
+        self._session.run(self._initializer)
+
+    def load(self, values: Mapping[str, Array]) -> None:
+        """Gives the variables these values, by name."""
+        for name, value in values.items():
+            self._variables[name].load(value, self._session)
+
+    def loss(self) -> float:
+        """The mean loss over the validation rows, weighted by rows per batch."""
+        labels = self._validation.labels
+        assert labels is not None  # `train` refuses examples without labels
+        [labels_name], [loss_name] = (self._graph.get_collection(key) for key in (LABELS, LOSS))
+        total = 0.0
+        for start in range(0, len(self._validation), _EVALUATION_ROWS):
+            rows = slice(start, start + _EVALUATION_ROWS)
+            feed = {f"{name}:0": values[rows] for name, values in self._validation.inputs.items()}
+            loss = self._session.run(loss_name, {**feed, labels_name: labels[rows]})
+            total += float(loss) * len(labels[rows])
+        return total / len(self._validation)
+
+    def save(self, folder: Path, step: int) -> None:
+        """Writes the variables, and the outputs that they give on the first validation rows (the goldens)."""
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        with self._graph.as_default():
+            self._saver.save(self._session, str(folder / "model.ckpt"), global_step=step, write_meta_graph=False)
+        rows = {name: values[: self._settings.goldens] for name, values in self._validation.inputs.items()}
+        outputs = {spec.name: spec.tensor_name for spec in self._signature.outputs}
+        recorded = self._session.run(outputs, {f"{name}:0": values for name, values in rows.items()})
+        save_arrays(folder / "goldens.npz", {**prefixed("input", rows), **prefixed("output", recorded)})

@@ -1,0 +1,106 @@
+"""How far a training is: kept for resuming it, and told to those who watch it."""
+
+from __future__ import annotations
+
+import logging
+import math
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+from tqdm import tqdm
+
+from ..arrays import load_arrays, save_arrays
+
+v1 = tf.compat.v1
+logger = logging.getLogger("pipeline")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a training is.
+
+    Args:
+        losses: the loss of every step so far, `[step]`.
+        history: a row `(step, mean loss since the row before, validation loss)` per evaluation.
+    """
+
+    losses: list[float]
+    history: list[tuple[int, float, float]]
+
+    @property
+    def step(self) -> int:
+        return len(self.losses)
+
+    @property
+    def best_step(self) -> int:
+        """The step with the lowest validation loss, the first of equals; NaN is never the best."""
+        return min(self.history, key=lambda row: math.inf if math.isnan(row[2]) else row[2])[0]
+
+    def up_to(self, step: int) -> Progress:
+        """The progress as it was at an earlier step."""
+        return Progress(self.losses[:step], [row for row in self.history if row[0] <= step])
+
+    def write(self, folder: Path) -> None:
+        """Keeps the progress beside the checkpoints, in one step."""
+        write_history(folder / "history.csv", self.history)
+        save_arrays(folder / "losses.tmp", {"losses": np.array(self.losses, np.float64)})
+        (folder / "losses.tmp").replace(folder / "losses.npz")
+
+    @classmethod
+    def read(cls, folder: Path) -> Progress:
+        """Reads what `write` kept; nothing yet where there is nothing."""
+        if not (folder / "losses.npz").exists():
+            return cls([], [])
+        history = pd.read_csv(folder / "history.csv", float_precision="round_trip")
+        rows = [(int(step), float(loss), float(validation)) for step, loss, validation in history.to_numpy()]
+        return cls(load_arrays(folder / "losses.npz")["losses"].tolist(), rows)
+
+
+def write_history(path: Path, rows: list[tuple[int, float, float]]) -> None:
+    """Writes history.csv, in one step."""
+    unfinished = path.with_suffix(".tmp")
+    pd.DataFrame(rows, columns=["step", "loss", "validation_loss"]).to_csv(unfinished, index=False)
+    unfinished.replace(path)
+
+
+class Reporter:
+    """Tells how a training goes: a bar in a terminal, log lines elsewhere, TensorBoard summaries always."""
+
+    def __init__(self, folder: Path, done: int, steps: int) -> None:
+        self._steps, self._done, self._started = steps, done, time.monotonic()
+        self._at = done
+        is_terminal = sys.stderr.isatty()
+        self._bar = tqdm(total=steps, initial=done, unit="step", desc="training", disable=not is_terminal)
+        self._is_plain = not is_terminal
+        self._writer = v1.summary.FileWriter(str(folder), v1.get_default_graph())
+
+    def advance(self) -> None:
+        """One step is done."""
+        self._at += 1
+        self._bar.update()
+
+    def tell(self, step: int, loss: float, validation_loss: float) -> None:
+        """An evaluation is done."""
+        values = {"loss": loss, "validation_loss": validation_loss}
+        summary = v1.Summary(value=[v1.Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()])
+        self._writer.add_summary(summary, step)
+        self._bar.set_postfix(loss=f"{loss:.4f}", validation=f"{validation_loss:.4f}")
+        if self._is_plain:
+            rate = (step - self._done) / max(time.monotonic() - self._started, 1e-9)
+            left = (self._steps - step) / rate if rate else math.inf
+            logger.info(
+                "step %d of %d: loss %.4f, validation loss %.4f, %.0f steps/s, %.0f s left",
+                *(step, self._steps, loss, validation_loss, rate, left),
+            )
+
+    def __enter__(self) -> Reporter:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._bar.close()
+        self._writer.close()

@@ -1,0 +1,72 @@
+"""A training's own checkpoints: when one is due, which stay, which are whole after a kill."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+
+import tensorflow as tf
+
+from ..checkpoint import CheckpointFiles
+from ..errors import CheckpointError
+from ..prefix import complete_prefixes, step_of
+from ..settings import TrainingSettings
+
+v1 = tf.compat.v1
+logger = logging.getLogger("pipeline")
+
+
+class Checkpoints:
+    """The training's own checkpoints: which are complete, when the next is due, how many stay."""
+
+    def __init__(self, folder: Path, settings: TrainingSettings) -> None:
+        self._folder, self._settings = folder, settings
+        self._saver = v1.train.Saver(
+            max_to_keep=settings.keep or None,
+            keep_checkpoint_every_n_hours=settings.keep_every_hours or 1e9,
+            save_relative_paths=True,
+        )
+        self._saved_at = time.monotonic()
+
+    def restore(self, session: tf.compat.v1.Session) -> int:
+        """Restores the newest complete checkpoint and removes what broken saves left.
+
+        Returns:
+            Its step, 0 if there is none.
+        """
+        whole = [prefix for prefix in complete_prefixes(self._folder) if _is_whole(prefix)]
+        whole.sort(key=step_of)
+        for path in self._folder.glob("*"):
+            if path.name != "checkpoint" and not any(path.name.startswith(f"{prefix.name}.") for prefix in whole):
+                path.unlink()
+        if not whole:
+            return 0
+        # A new Saver knows nothing of the files of the one before, and would never delete them.
+        self._saver.set_last_checkpoints_with_time([(str(p), Path(f"{p}.index").stat().st_mtime) for p in whole])
+        self._saver.restore(session, str(whole[-1]))
+        return step_of(whole[-1])
+
+    def is_due(self, step: int) -> bool:
+        """Whether a checkpoint is due after this step: by number, by time, or because it is the last."""
+        every, minutes = self._settings.save_every_steps, self._settings.save_every_minutes
+        by_time = bool(minutes) and time.monotonic() - self._saved_at >= minutes * 60
+        return step == self._settings.steps or bool(every and step % every == 0) or by_time
+
+    def save(self, session: tf.compat.v1.Session, step: int) -> None:
+        """Saves all variables, with the step in the name; the graph is written once, beside them."""
+        self._saver.save(session, str(self._folder / "model.ckpt"), global_step=step, write_meta_graph=False)
+        self._saved_at = time.monotonic()
+
+    def write_graph(self) -> None:
+        """Writes the one `.meta` that serves all checkpoints of this training."""
+        self._saver.export_meta_graph(str(self._folder / "model.ckpt.meta"))
+
+
+def _is_whole(prefix: Path) -> bool:
+    try:
+        CheckpointFiles(prefix).read_all()
+    except CheckpointError as exc:
+        logger.warning("passing over a broken checkpoint: %s", exc)
+        return False
+    return True

@@ -1,0 +1,417 @@
+"""The report, judged by what it writes."""
+
+from __future__ import annotations
+
+import csv
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from pipeline.errors import DataError, StoreError
+from pipeline.report import ReportFacts, StageFacts, write_report
+from pipeline.signature import Decision, Signature, TensorSpec
+
+COLUMNS = [
+    "model",
+    "format",
+    "check",
+    "output",
+    "row",
+    "element",
+    "reference",
+    "candidate",
+    "abs_diff",
+    "rel_diff",
+    "ulp_diff",
+    "verdict",
+]
+HOSTILE = "<script>alert('x')</script>|`[![i](http://evil.example/i.png)]\x00\x1b\ud800"
+
+
+class Page(HTMLParser):
+    """What a browser would find: texts, tags with their attributes, and tags left open."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.open: list[str] = []
+        self.feed(source)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag != "meta":
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self.open:
+            self.words += data.split()
+
+    @property
+    def text(self) -> str:
+        return " ".join(self.words)
+
+    def count(self, tag: str) -> int:
+        return sum(name == tag for name, _ in self.tags)
+
+
+def row(number: int, diff: str = "0.0", verdict: str = "passed", **values: str) -> list[str]:
+    cells = dict.fromkeys(COLUMNS, "") | {"model": "sms", "format": "frozen", "check": "equal", "output": "probability"}
+    cells |= {"row": str(number), "reference": "0.25", "candidate": "0.25", "abs_diff": diff, "verdict": verdict}
+    return [(cells | values)[column] for column in COLUMNS]
+
+
+def check(**values: Any) -> dict[str, Any]:
+    """A check that passed with every bit equal, but for `values`."""
+    return {
+        "format": "frozen", "check": "equal", "output": "probability", "dtype": "float32", "rows": 1115,
+        "rows_failed": 0, "bit_equal": True, "max_abs_diff": 0.0, "max_rel_diff": 0.0, "max_ulp_diff": 0,
+        "rtol": 1e-5, "atol": 1e-6, "verdict": "passed", "reason": None, "worst": None,
+    } | values  # fmt: skip
+
+
+FAILED = check(
+    verdict="failed", rows_failed=1, bit_equal=False, max_abs_diff=0.5, reason="1 of 1,115 rows differs too much.",
+    worst={"row": 17, "element": "1;2", "reference": "0.25", "candidate": "0.75"},
+)  # fmt: skip
+DECISION = {"rows": 1115, "flipped": 0, "nearest_row": 812, "nearest_distance": 0.0031}
+METRICS = {"rows": 1115, "accuracy": 0.9928, "labels": ["ham", "spam"], "confusion": [[960, 3], [5, 147]]}
+
+
+def make_facts(
+    folder: Path,
+    rows: Sequence[list[str]] = (),
+    history: str = "1,0.7,\n2,0.5,0.6\n",
+    name: str = "sms",
+    **verdict: Any,
+) -> ReportFacts:
+    """Facts about a run that passed, but for the arguments; its tables are written into `folder`."""
+    with (folder / "results.csv").open("w", newline="", encoding="utf-8", errors="replace") as lines:
+        csv.writer(lines).writerows([COLUMNS, *(rows or [row(0), row(1)])])
+    (folder / "history.csv").write_text("step,loss,validation_loss\n" + history)
+    passed = {"schema": 1, "verdict": "passed", "model": name, "reasons": [], "rows": {"validation": 1115},
+              "checks": [check(), check(check="golden", rows=64)],
+              "metrics": {"checkpoint": METRICS, "frozen": METRICS}, "decisions": {"frozen": DECISION}}  # fmt: skip
+    return ReportFacts(
+        name=name,
+        verdict=passed | verdict,
+        results=folder / "results.csv",
+        history=folder / "history.csv",
+        signature=Signature(
+            (TensorSpec("text", "string", (None,)),), (TensorSpec("probability", "float32", (None,)),),
+            Decision("probability", 0.5, ("ham", "spam")),
+        ),
+        exported="last step, 600 of 600",
+        sizes={"frozen/model.pb": 1048576},
+        settings={"training": {"steps": 600}},
+        versions={"tensorflow": "2.21.0"},
+        stages=[StageFacts("frozen", "d1e5", "f1e5", 0.41)],
+        command="luigi --module pipeline WriteReport",
+    )  # fmt: skip
+
+
+def written(folder: Path, facts: ReportFacts) -> tuple[Page, str, ElementTree.Element]:
+    """The report's page, summary and XML."""
+    write_report(folder, facts)
+    page = Page((folder / "report.html").read_text(encoding="utf-8"))
+    assert page.open == []
+    xml = ElementTree.fromstring((folder / "junit.xml").read_bytes())
+    return page, (folder / "summary.md").read_text(encoding="utf-8"), xml
+
+
+def test_a_passed_run_says_so_first(tmp_path: Path) -> None:
+    page, summary, xml = written(tmp_path, make_facts(tmp_path, reasons=["All rows agree."]))
+    assert "✓ Passed frozen is proven equal to the checkpoint. All rows agree." in page.text
+    assert summary.startswith("# ✅ Passed: sms\n\n**frozen is proven equal to the checkpoint.**\n\n- All rows agree.")
+    assert xml.attrib["failures"] == "0"
+
+
+def test_a_failed_run_says_why_everywhere(tmp_path: Path) -> None:
+    facts = make_facts(tmp_path, verdict="failed", checks=[FAILED], reasons=["frozen: row 17 differs."])
+    page, summary, xml = written(tmp_path, facts)
+    assert "✗ Failed frozen is not proven equal to the checkpoint. frozen: row 17 differs." in page.text
+    assert "1 of 1,115 rows differs too much. Worst: row 17, element 1;2: 0.25 became 0.75." in page.text
+    assert summary.startswith("# ❌ Failed: sms")
+    assert "- frozen: row 17 differs." in summary
+    failure = xml.find("testsuite/testcase/failure")
+    assert failure is not None
+    assert "rows differs too much; row 17, element 1;2: 0.25 became" in failure.attrib["message"]
+
+
+def test_the_formats_that_did_pass_are_named_beside_the_failed_one(tmp_path: Path) -> None:
+    facts = make_facts(tmp_path, verdict="failed", checks=[FAILED, check(format="tflite")])
+    page, _, _ = written(tmp_path, facts)
+    assert "frozen is not proven equal to the checkpoint; tflite is." in page.text
+
+
+@pytest.mark.parametrize("checks", [[], [FAILED], [check(verdict="unknown")]])
+def test_a_passed_verdict_that_its_checks_do_not_bear_out_is_shown_as_failed(
+    tmp_path: Path, checks: list[dict[str, Any]]
+) -> None:
+    page, summary, xml = written(tmp_path, make_facts(tmp_path, verdict="passed", checks=checks))
+    assert "✗ Failed" in page.text
+    assert summary.startswith("# ❌ Failed")
+    assert xml.attrib["failures"] == "1"
+
+
+def test_a_failure_without_any_failed_check_is_not_green_in_junit(tmp_path: Path) -> None:
+    facts = make_facts(tmp_path, verdict="failed", checks=[], reasons=["The .pb cannot be opened."])
+    _, _, xml = written(tmp_path, facts)
+    assert (xml.attrib["tests"], xml.attrib["failures"]) == ("1", "1")
+    assert "The .pb cannot be opened." in (xml.findtext("testsuite/testcase/failure") or "")
+
+
+def test_junit_has_one_case_per_check_and_right_counts(tmp_path: Path) -> None:
+    checks = [check(), check(check="edge"), FAILED | {"check": "golden"}]
+    _, _, xml = written(tmp_path, make_facts(tmp_path, verdict="failed", checks=checks))
+    names = [case.attrib["name"] for case in xml.iter("testcase")]
+    assert names == ["frozen.equal.probability", "frozen.edge.probability", "frozen.golden.probability"]
+    assert {case.attrib["classname"] for case in xml.iter("testcase")} == {"sms"}
+    assert [case.attrib["name"] for case in xml.iter("testcase") if case.find("failure") is not None] == names[2:]
+    for element in (xml, xml[0]):
+        assert [element.attrib[key] for key in ("tests", "failures", "errors", "skipped")] == ["3", "1", "0", "0"]
+
+
+def test_a_run_without_training_says_that_nothing_was_trained(tmp_path: Path) -> None:
+    page, _, _ = written(tmp_path, make_facts(tmp_path, history=""))
+    assert "Nothing was trained" in page.text
+    assert page.count("svg") == 0
+
+
+def test_the_training_is_drawn_and_said_in_words(tmp_path: Path) -> None:
+    page, _, _ = written(tmp_path, make_facts(tmp_path, history="1,0.7,\n2,nan,0.6\n3,0.5,\n4,nan,\n"))
+    words = "Loss from 0.7 at step 1 to 0.5 at step 3. Validation loss from 0.6 at step 2 to 0.6 at step 2."
+    assert words in page.text
+    labels = [values.get("aria-label") for tag, values in page.tags if tag == "svg"]
+    assert labels == [words]
+    assert "validation loss" in page.text
+
+
+def test_a_run_without_metrics_or_decisions_is_still_a_page(tmp_path: Path) -> None:
+    page, summary, _ = written(tmp_path, make_facts(tmp_path, metrics={}, decisions={}))
+    assert "No metrics" in page.text
+    assert "Decisions flipped" not in page.text
+    assert "## Metrics" not in summary
+
+
+def test_metrics_stand_side_by_side_and_a_change_is_marked(tmp_path: Path) -> None:
+    metrics = {"checkpoint": METRICS, "frozen": METRICS | {"accuracy": 0.98}}
+    page, summary, _ = written(tmp_path, make_facts(tmp_path, metrics=metrics))
+    assert "accuracy 0.9928 0.9800 (-0.0128)" in page.text
+    assert "| accuracy | 0.9928 | 0.9800 |" in summary
+
+
+def test_a_confusion_matrix_of_several_classes_is_a_table(tmp_path: Path) -> None:
+    several = {"rows": 9, "labels": ["a", "b", "c"], "confusion": [[3, 0, 0], [1, 2, 0], [0, 0, 3]]}
+    page, _, _ = written(tmp_path, make_facts(tmp_path, metrics={"checkpoint": several, "frozen": several}))
+    assert page.text.count("a b c a 3 100% 0 0% 0 0% b 1 33% 2 67% 0 0% c 0 0% 0 0% 3 100%") == 2
+
+
+def test_of_many_classes_only_the_commonest_mistakes_are_shown(tmp_path: Path) -> None:
+    confusion = [[5 * (i == j) for j in range(40)] for i in range(40)]
+    confusion[7][9], confusion[1][2] = 4, 3
+    page, _, _ = written(tmp_path, make_facts(tmp_path, metrics={"frozen": {"rows": 207, "confusion": confusion}}))
+    assert "of 40 classes Label Prediction Rows 7 9 4 1 2 3 frozen" in page.text
+
+
+def test_rows_that_are_all_equal_get_a_sentence_and_no_drawing(tmp_path: Path) -> None:
+    page, _, _ = written(tmp_path, make_facts(tmp_path, [row(0), row(1)], history=""))
+    assert "2 rows compared, all without any difference" in page.text
+    assert "No row differs from its reference." in page.text
+    assert page.count("svg") == 0
+
+
+def test_differences_are_counted_apart_by_kind(tmp_path: Path) -> None:
+    rows = [row(0), row(1, "1e-08"), row(2, "2e-07"), row(3, "inf", "failed"), row(4, "nan", "failed"), row(5, "")]
+    page, _, _ = written(tmp_path, make_facts(tmp_path, rows, history=""))
+    words = (
+        "6 rows compared: 1 without any difference, 2 between 1e-08 and 2e-07, 1 by infinity and "
+        "2 without a number (text, or not a number); 2 failed."
+    )
+    assert words in page.text
+    assert [values.get("aria-label") for tag, values in page.tags if tag == "svg"] == [f"frozen: {words}"]
+
+
+def test_failed_rows_are_drawn_apart_from_passed_ones(tmp_path: Path) -> None:
+    page, _, _ = written(tmp_path, make_facts(tmp_path, [row(0, "1e-8"), row(1, "0.5", "failed")], history=""))
+    assert "1 failed" in page.text.split("Differences, frozen")[1].split("2 rows compared")[0]
+    # A hatch, so that they differ by more than their colour.
+    assert page.count("pattern") == 1
+
+
+def test_the_worst_rows_stand_in_order_failed_first(tmp_path: Path) -> None:
+    rows = [row(n, f"{n}e-9") for n in range(1, 90)]
+    rows += [
+        row(90, "0.3"),
+        row(100, "0.1", "failed"),
+        row(101, "0.2", "failed", ulp_diff="7.0"),
+        row(102, "nan", "failed", candidate="nan"),
+    ]
+    page, _, _ = written(tmp_path, make_facts(tmp_path, rows))
+    table = page.text.split("Worst rows", 1)[1].split("Metrics", 1)[0]
+    assert re.findall(r"(\d+) frozen equal", table) == ["102", "101", "100", "90", "89", "88", "87", "86"]
+    assert "0.25 nan –" in table
+    assert "0.2 7 " in table
+
+
+def test_worst_rows_are_found_in_every_piece_of_a_long_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.report.results.CHUNK_ROWS", 7)
+    rows = [row(n, "1e-9") for n in range(100)]
+    rows[3], rows[50] = row(3, "0.5", "failed"), row(50, "0.9", "failed")
+    page, _, _ = written(tmp_path, make_facts(tmp_path, rows))
+    table = page.text.split("Worst rows", 1)[1]
+    assert re.findall(r"(\d+) frozen equal", table)[:3] == ["50", "3", "0"]
+    assert "100 rows compared: 0 without any difference and 100 between 1e-09 and 0.9; 2 failed." in page.text
+
+
+def test_text_results_are_shown_as_they_are(tmp_path: Path) -> None:
+    rows = [row(0, "", "failed", output="label", reference="nan", candidate=""), row(1, "", output="label")]
+    checks = [check(output="label", dtype="string", max_abs_diff=None, max_rel_diff=None, max_ulp_diff=None,
+                    bit_equal=None, rtol=None, atol=None)]  # fmt: skip
+    page, summary, _ = written(tmp_path, make_facts(tmp_path, rows, checks=checks))
+    assert "0 frozen equal label – nan – –" in page.text
+    assert "label string 0 of 1,115 – – – – exact" in page.text
+    assert "| frozen, equal, label | 0 of 1,115 | – | – | exact |" in summary
+
+
+def test_a_text_too_long_to_read_is_cut_and_says_so(tmp_path: Path) -> None:
+    page, _, _ = written(tmp_path, make_facts(tmp_path, [row(0, "", "failed", candidate="z" * 5000)]))
+    assert "z" * 160 + "… (5,000 characters)" in page.text
+    assert "z" * 161 not in page.text
+
+
+def test_hostile_text_is_inert_in_page_summary_and_xml(tmp_path: Path) -> None:
+    evil = check(format=HOSTILE, check=HOSTILE, output=HOSTILE, verdict="failed", reason=HOSTILE, dtype=HOSTILE,
+                 worst={"row": 1, "element": HOSTILE, "reference": HOSTILE, "candidate": HOSTILE})  # fmt: skip
+    metrics = {HOSTILE: METRICS | {"labels": [HOSTILE, "spam"], HOSTILE: HOSTILE}}
+    rows = [row(0, "0.5", "failed", format="<script>", check="<script>", reference="<script>", candidate="|<script>")]
+    facts = make_facts(tmp_path, rows, name=HOSTILE, checks=[evil], metrics=metrics, reasons=[HOSTILE],
+                       decisions={HOSTILE: DECISION | {"nearest_row": None}})  # fmt: skip
+    facts = replace(
+        facts,
+        sizes={HOSTILE: 1},
+        settings={HOSTILE: {HOSTILE: HOSTILE}},
+        versions={HOSTILE: HOSTILE},
+        stages=[StageFacts(HOSTILE, HOSTILE, HOSTILE, None)],
+        command=HOSTILE,
+        exported=HOSTILE,
+    )
+    page, summary, xml = written(tmp_path, facts)
+    assert not {"script", "img"} & {tag for tag, _ in page.tags}
+    assert "<script>alert('x')</script>" in page.text
+    assert "<" not in summary
+    assert not re.search(r"(?<!\\)[\[\]`]", summary)
+    for line in summary.split("## Checks")[1].split("\n\n")[1].splitlines():
+        assert len(re.findall(r"(?<!\\)\|", line)) == 8
+    assert xml.attrib["name"] == HOSTILE.replace("\x00", "␀").replace("\x1b", "␛").replace("\ud800", "\ufffd")
+    for file in ("report.html", "summary.md"):
+        assert not re.search("[\x00-\x08\x0b-\x1f]", (tmp_path / file).read_text(encoding="utf-8"))
+
+
+def test_the_page_fetches_nothing(tmp_path: Path) -> None:
+    rows = [row(0, "1e-8"), row(1, "0.5", "failed")]
+    page, _, _ = written(tmp_path, make_facts(tmp_path, rows))
+    source = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert page.count("svg") == 2
+    assert not {"script", "link", "img", "iframe", "object", "embed", "base"} & {tag for tag, _ in page.tags}
+    for _, values in page.tags:
+        assert "src" not in values
+        for key in ("href", "xlink:href"):
+            assert (values.get(key) or "#").startswith("#")
+    assert all(target.startswith("#") for target in re.findall(r"url\(['\"]?([^)]*)", source))
+    assert "@import" not in source
+    assert not re.search(r"https?:|//\w", re.sub(r'xmlns(:\w+)?="[^"]*"', "", source))
+
+
+def test_every_id_is_used_once_and_every_reference_has_its_id(tmp_path: Path) -> None:
+    rows = [row(0, "1e-8"), row(1, "0.5", "failed"), row(0, "1e-8", format="tflite")]
+    page, _, _ = written(tmp_path, make_facts(tmp_path, rows))
+    source = (tmp_path / "report.html").read_text(encoding="utf-8")
+    ids = [values["id"] for _, values in page.tags if "id" in values]
+    assert page.count("svg") == 3
+    assert len(ids) == len(set(ids))
+    assert set(re.findall(r'(?:href="|url\()#([^")]+)', source)) <= set(ids)
+
+
+def test_the_drawings_take_their_colours_from_the_page(tmp_path: Path) -> None:
+    page, _, _ = written(tmp_path, make_facts(tmp_path, [row(0, "1e-8"), row(1, "0.5", "failed")]))
+    drawings = re.findall(r"<svg.*?</svg>", (tmp_path / "report.html").read_text(encoding="utf-8"), flags=re.DOTALL)
+    assert "var(--first)" in drawings[0]
+    assert "var(--bad)" in drawings[0]
+    assert "var(--second)" in drawings[1]
+    assert not re.search(r"(?:fill|stroke): #", "".join(drawings))
+    assert page.count("style") == 1
+
+
+def test_tables_are_readable_without_eyes_and_by_keyboard(tmp_path: Path) -> None:
+    page, _, _ = written(tmp_path, make_facts(tmp_path, [row(0, "1e-8")]))
+    assert page.tags[0] == ("html", {"lang": "en"})
+    assert page.count("h1") == 1
+    assert page.count("table") == page.count("caption") > 5
+    assert all("scope" in values for tag, values in page.tags if tag == "th")
+    boxes = [values for _, values in page.tags if values.get("class") == "scroll"]
+    assert boxes
+    assert all(box["tabindex"] == "0" and box["aria-label"] for box in boxes)
+
+
+def test_facts_about_the_files_and_their_origin_are_shown(tmp_path: Path) -> None:
+    page, summary, _ = written(tmp_path, make_facts(tmp_path))
+    for words in ("frozen/model.pb 1.0 MiB 1,048,576", "input text:0 string [?]", "steps 600", "tensorflow 2.21.0",
+                  "frozen 0.41 s d1e5 f1e5", "luigi --module pipeline WriteReport", "Exported: last step, 600 of 600.",
+                  "0 of 1,115 decisions flipped. The row nearest to flipping is 812, at a distance of 0.0031.",
+                  "positive at 0.5 or above; labels ham, spam."):  # fmt: skip
+        assert words in page.text
+    assert "| frozen/model.pb | 1.0 MiB (1,048,576) |" in summary
+    assert "validation/results.csv" in summary
+    assert "report/report.html" in summary
+
+
+def test_the_same_facts_give_the_same_bytes(tmp_path: Path) -> None:
+    rows = [row(0, "1e-8"), row(1, "0.5", "failed")]
+    copies = []
+    for name in ("one", "other"):
+        folder = tmp_path / name
+        folder.mkdir()
+        write_report(folder, make_facts(folder, rows))
+        copies.append([(folder / file).read_bytes() for file in ("report.html", "summary.md", "junit.xml")])
+    assert copies[0] == copies[1]
+
+
+def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="does not exist"):
+        write_report(tmp_path / "absent", make_facts(tmp_path))
+
+
+@pytest.mark.parametrize("file", ["results.csv", "history.csv"])
+@pytest.mark.parametrize("content", [None, "", "step,format\n1,frozen\n"])
+def test_a_table_that_is_missing_or_lacks_columns_is_refused_by_name(
+    tmp_path: Path, file: str, content: str | None
+) -> None:
+    facts = make_facts(tmp_path)
+    if content is None:
+        (tmp_path / file).unlink()
+    else:
+        (tmp_path / file).write_text(content)
+    with pytest.raises(DataError, match=re.escape(file)):
+        write_report(tmp_path, facts)
+
+
+def test_importing_the_report_is_light() -> None:
+    heavy = "{'matplotlib', 'jinja2', 'pandas', 'tensorflow'}"
+    code = f"import sys, pipeline.report; print({heavy} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("set()\n", "")
