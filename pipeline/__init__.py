@@ -20,4 +20,5 @@ from .tasks import (
 __all__ = ["BuildGraph", "FreezeModel", "SaveCheckpoint", "TrainModel", "ValidateModel", "WriteReport"]
 
 config.find_config()
+console.set_up()
 ROOT_HOOKS.append(console.start_run)

@@ -69,9 +69,7 @@ def verify(folder: Path) -> int:
         DamagedArtifact: a file or the manifest is not as it was finished.
     """
     manifest = store.verify(folder)
-    print(
-        f"{folder}: {len(manifest.files)} files, every byte as it was finished (fingerprint {manifest.fingerprint[:12]}…)"
-    )
+    print(f"{folder}: {len(manifest.files)} files, every byte as it was finished")
     changed = list(_changed_inputs(folder, manifest))
     for sentence in changed:
         print(sentence)

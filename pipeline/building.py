@@ -112,7 +112,7 @@ def _kept_promise(spec: TensorSpec, given: Mapping[str, tf.Tensor]) -> tf.Tensor
             where=spec.name,
             got=", ".join(sorted(given)) or "nothing",
             wanted=str(spec),
-            next_step=f"In what forward returns, {nearest(spec.name, given)}",
+            next_step=nearest(spec.name, given),
         )
     tensor = tf.convert_to_tensor(given[spec.name])
     if tensor.dtype.base_dtype != tf.as_dtype(spec.dtype) or not tensor.shape.is_compatible_with(spec.shape):
@@ -141,6 +141,11 @@ def _add_loss(model: Any, outputs: Mapping[str, tf.Tensor]) -> tf.Tensor:
     v1.add_to_collection(LABELS, labels.name)
     v1.add_to_collection(LOSS, loss.name)
     return loss
+
+
+def noted(graph: tf.Graph, collection: str) -> list[str]:
+    """The names that building noted in a collection of an imported graph, where strings come back as bytes."""
+    return [tf.compat.as_str(name) for name in graph.get_collection(collection)]
 
 
 def _require_same_variables(training: tf.Graph, inference: tf.Graph) -> None:

@@ -91,14 +91,14 @@ def _make_training(job: Job, folder: Path) -> Notes:
     return _notes(
         run_apart(
             "pipeline.training:train",
-            *(job.source, job.data, job.folder("graph"), job.warm_start, settings.data, settings.training, folder),
+            *(job.source, job.data, job.folder("graph"), job.warm_start, settings.split, settings.training, folder),
         )
     )
 
 
 def _make_checkpoint(job: Job, folder: Path) -> Notes:
     graph, training = job.folder("graph"), job.folder("training")
-    return _notes(run_apart("pipeline.checkpoint:export_checkpoint", graph, training, job.settings.checkpoint, folder))
+    return _notes(run_apart("pipeline.checkpoint:export_checkpoint", graph, training, job.settings.export, folder))
 
 
 def _make_frozen(job: Job, folder: Path) -> Notes:
@@ -139,7 +139,7 @@ STAGES: dict[str, Stage] = {
         _make_training,
         ("training/__init__.py",),
         {"graph": _ALL},
-        ("data", "training"),
+        ("split", "training"),
         uses_model=True,
         uses_data=True,
         is_resumable=True,
@@ -148,7 +148,7 @@ STAGES: dict[str, Stage] = {
         _make_checkpoint,
         ("checkpoint.py",),
         {"graph": ("inference.meta", "signature.json"), "training": ("deploy/*", "validation.npz")},
-        ("checkpoint",),
+        ("export",),
     ),
     "frozen": Stage(_make_frozen, ("freeze.py",), {"checkpoint": ("model.ckpt.*", "signature.json")}),
     "validation": Stage(

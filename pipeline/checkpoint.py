@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from .errors import CheckpointError, nearest
 from .prefix import find_prefix, require_files, step_of
-from .settings import CheckpointSettings
+from .settings import ExportSettings
 
 v1 = tf.compat.v1
 Array = np.ndarray[Any, Any]
@@ -94,7 +94,7 @@ def checkpoint_errors(where: object) -> Iterator[None]:
         ) from exc
 
 
-def export_checkpoint(graph: Path, training: Path, settings: CheckpointSettings, folder: Path) -> dict[str, Any]:
+def export_checkpoint(graph: Path, training: Path, settings: ExportSettings, folder: Path) -> dict[str, Any]:
     """Writes the checkpoint that is deployed: the inference graph and the variables that it needs.
 
     Args:
@@ -110,7 +110,7 @@ def export_checkpoint(graph: Path, training: Path, settings: CheckpointSettings,
         CheckpointError: the training's files are damaged, or the setting `variables` names what is
             not there or leaves out what an output needs.
     """
-    source = CheckpointFiles(training / "deploy" / settings.export)
+    source = CheckpointFiles(training / "deploy" / settings.step)
     with tf.Graph().as_default(), v1.Session() as session:
         v1.train.import_meta_graph(str(graph / "inference.meta"))
         variables = {variable.op.name: variable for variable in v1.global_variables()}
@@ -122,9 +122,9 @@ def export_checkpoint(graph: Path, training: Path, settings: CheckpointSettings,
         )
         saver.save(session, str(folder / "model.ckpt"))
     shutil.copy(graph / "signature.json", folder / "signature.json")
-    shutil.copy(training / "deploy" / settings.export / "goldens.npz", folder / "goldens.npz")
+    shutil.copy(training / "deploy" / settings.step / "goldens.npz", folder / "goldens.npz")
     shutil.copy(training / "validation.npz", folder / "validation.npz")
-    return {"exported": settings.export, "step": step_of(source.prefix), "variables": keys}
+    return {"exported": settings.step, "step": step_of(source.prefix), "variables": keys}
 
 
 def export_keys(setting: str, variables: Iterable[str]) -> dict[str, str]:
@@ -147,11 +147,11 @@ def export_keys(setting: str, variables: Iterable[str]) -> dict[str, str]:
         if not found:
             raise CheckpointError(
                 "no variable of the inference graph fits",
-                where="[checkpoint] variables",
+                where="[export] variables",
                 got=pattern,
                 next_step=nearest(pattern, names),
             )
         keys.update({name: key if renames else name for name in found})
     if len(set(keys.values())) != len(keys):
-        raise CheckpointError("a key stands twice", where="[checkpoint] variables", got=setting)
+        raise CheckpointError("a key stands twice", where="[export] variables", got=setting)
     return keys

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, fields
 from pathlib import Path
@@ -59,6 +60,7 @@ _OTHER_SECTIONS = frozenset(
         "webhdfs",
     ]
 )
+_CENTRAL = ("--scheduler-host", "--scheduler-url")
 _PARAMETERS: dict[str, Any] = {"int": luigi.IntParameter, "float": luigi.FloatParameter, "str": luigi.Parameter}
 
 
@@ -82,21 +84,27 @@ def read_settings() -> Settings:
     """The settings as tasks.cfg, its override and the command line give them.
 
     Raises:
-        SettingError: a value is out of its range, or a file holds an unknown section or key.
+        SettingError: a value is not of its kind or out of its range, or a file holds an unknown section or key.
     """
     for path in config_files():
         check_config(path)
-    return Settings(**{name: settings(**_values(config())) for name, (config, settings) in _SECTIONS.items()})
+    return Settings(**{name: settings(**_values(name, config)) for name, (config, settings) in _SECTIONS.items()})
 
 
-def _values(config: luigi.Config) -> dict[str, Any]:
-    return dict(config.param_kwargs)
+def _values(section: str, config: Any) -> dict[str, Any]:
+    try:
+        return dict(config().param_kwargs)
+    except ValueError as exc:
+        raise SettingError("not a value of its kind", where=f"[{section}]", got=exc.__cause__ or exc) from exc
 
 
 def find_config() -> None:
     """Makes Luigi read the project's tasks.cfg, and after it, so stronger, the file in LUIGI_CONFIG_PATH."""
     for path in config_files():
         luigi.configuration.add_config_path(str(path))
+    if any(word.split("=")[0] in _CENTRAL for word in sys.argv[1:]):
+        # To name a central scheduler is to want it; Luigi by itself would let local_scheduler win.
+        luigi.configuration.get_config().set("core", "local_scheduler", "false")
 
 
 def config_files() -> Iterator[Path]:

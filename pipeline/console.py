@@ -6,9 +6,12 @@ import atexit
 import logging
 import re
 import sys
+from pathlib import Path
+from types import TracebackType
 
 import luigi
 import luigi.interface
+from luigi.task_register import TaskClassException
 
 from .chain import RESUMABLE
 from .errors import PipelineError
@@ -51,6 +54,19 @@ def _close(task: ModelTask) -> None:
     for line in [*lines, *(f"failed       {failure}" for failure in _failures)]:
         print(line)
     sys.stdout.flush()
+
+
+def _tell_unknown_task(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if issubclass(kind, TaskClassException):
+        print(" ".join(str(error).split()), file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)
+
+
+def set_up() -> None:
+    """Lets Luigi's command say an unknown task in a sentence: that is found before any task is there to say it."""
+    if Path(sys.argv[0]).name == "luigi":
+        sys.excepthook = _tell_unknown_task
 
 
 def start_run(task: ModelTask) -> None:

@@ -94,7 +94,7 @@ def split(examples: Examples, seed: int, validation_share: float) -> tuple[Examp
             "too few different rows to split into training and validation",
             got=f"{len(set(keys))} different rows of {len(examples)}",
             wanted=f"rows on both sides at a validation share of {validation_share}",
-            next_step="Add rows, or change [data] validation_share",
+            next_step="Add rows, or change [split] validation_share",
         )
     return examples.take(~mask), examples.take(mask)
 

@@ -56,7 +56,7 @@ class PipelineError(Exception):
         ]
         if facts:
             text = f"{text} ({', '.join(facts)})"
-        return text if self.next_step is None else f"{text}. {self.next_step}"
+        return text if not self.next_step else f"{text}. {self.next_step[0].upper()}{self.next_step[1:]}"
 
     def __reduce__(self) -> tuple[object, ...]:
         # Keyword-only arguments are lost by the default pickling of exceptions, and errors travel between processes.

@@ -73,7 +73,7 @@ class Finding:
             "bit_equal": self.is_bit_equal and self.has_passed,
             "max_abs_diff": _json_number(self.max_abs_diff),
             "max_rel_diff": _json_number(self.max_rel_diff),
-            "max_ulp_diff": _json_number(self.max_ulp_diff),
+            "max_ulp_diff": None if self.max_ulp_diff is None else int(self.max_ulp_diff),
             "rtol": self.tolerance.rtol,
             "atol": self.tolerance.atol,
             "verdict": PASSED if self.has_passed else FAILED,

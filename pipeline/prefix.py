@@ -33,7 +33,7 @@ def find_prefix(place: Path) -> Path:
     prefix = place.with_name(name)
     if not Path(f"{prefix}.index").is_file():
         near = [p.name.removesuffix(".index") for p in place.parent.glob("*.index")] if place.parent.is_dir() else []
-        raise CheckpointError("no such checkpoint", where=f"{prefix}.index", next_step=f"There, {nearest(name, near)}")
+        raise CheckpointError("no such checkpoint", where=f"{prefix}.index", next_step=nearest(name, near))
     return prefix
 
 

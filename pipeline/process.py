@@ -148,13 +148,15 @@ def _fork_server() -> multiprocessing.context.ForkServerContext:
 def _serve(channel: Connection, target: str, args: tuple[Any, ...], talks: bool, log_level: int) -> None:
     die_with_parent()
     set_up_logging(log_level)
+    answer: tuple[str, Any, str | None]
     try:
         module, _, name = target.partition(":")
         function: Callable[..., Any] = getattr(importlib.import_module(module), name)
-        result = function(*args, channel=channel) if talks else function(*args)
-        channel.send(("result", result, None))
+        answer = ("result", function(*args, channel=channel) if talks else function(*args), None)
     except Exception as exc:  # The outermost door of this process: nothing may leave it as a bare crash.
-        channel.send(("error", as_ours(exc, target), traceback.format_exc()))
+        answer = ("error", as_ours(exc, target), traceback.format_exc())
+    with suppress(OSError):  # the other side may have hung up meanwhile
+        channel.send(answer)
 
 
 def as_ours(exc: Exception, where: str) -> PipelineError:

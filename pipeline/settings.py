@@ -19,8 +19,8 @@ def _setting(default: Any, description: str) -> Any:
 
 
 @dataclass(frozen=True)
-class DataSettings:
-    """`[data]`: how rows are divided."""
+class SplitSettings:
+    """`[split]`: how rows are divided."""
 
     seed: int = _setting(7, "seed of the split into training and validation rows")
     validation_share: float = _setting(0.2, "share of rows kept for validation, between 0 and 1")
@@ -66,10 +66,10 @@ class TrainingSettings:
 
 
 @dataclass(frozen=True)
-class CheckpointSettings:
-    """`[checkpoint]`: what is exported for deployment."""
+class ExportSettings:
+    """`[export]`: which checkpoint is deployed."""
 
-    export: str = _setting("last", "which step is exported: last, or best (lowest validation loss)")
+    step: str = _setting("last", "which step is exported: last, or best (lowest validation loss)")
     variables: str = _setting(
         "all",
         "which variables are exported: all that inference holds, a comma-separated list of name patterns, "
@@ -77,7 +77,7 @@ class CheckpointSettings:
     )
 
     def __post_init__(self) -> None:
-        _require(self, "export", self.export in ("last", "best"), "last or best")
+        _require(self, "step", self.step in ("last", "best"), "last or best")
         _require(self, "variables", bool(self.variables.strip()), "all, name patterns, or name=key pairs")
 
 
@@ -112,10 +112,10 @@ class ValidationSettings:
 class Settings:
     """All sections."""
 
-    data: DataSettings = field(default_factory=DataSettings)
+    split: SplitSettings = field(default_factory=SplitSettings)
     graph: GraphSettings = field(default_factory=GraphSettings)
     training: TrainingSettings = field(default_factory=TrainingSettings)
-    checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)
+    export: ExportSettings = field(default_factory=ExportSettings)
     validation: ValidationSettings = field(default_factory=ValidationSettings)
 
 

@@ -22,7 +22,7 @@ def serve(opener: str, folder: Path, threads: int, channel: Connection) -> None:
     while True:
         try:
             batch = channel.recv()
-        except EOFError:
+        except (EOFError, OSError):
             return
         try:
             channel.send(("result", runner.run(batch), None))

@@ -70,7 +70,7 @@ def find_model(reference: str) -> ModelSource:
             "unknown model",
             got=repr(reference),
             wanted="a bundled name, package.module:Name or path/to/file.py:Name",
-            next_step=f"As for bundled names, {nearest(reference, BUNDLED)}",
+            next_step=nearest(reference, BUNDLED),
         )
     if place.endswith(".py"):
         file, module = Path(place).resolve(), None
@@ -96,7 +96,7 @@ def _module_source(module: str) -> Path:
 
 def _python_files_like(file: Path) -> str:
     files = [path.name for path in file.parent.glob("*.py")] if file.parent.is_dir() else []
-    return f"In {file.parent}, {nearest(file.name, files)}"
+    return nearest(file.name, files)
 
 
 def _data_file(file: Path, class_name: str) -> Path | None:

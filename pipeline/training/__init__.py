@@ -25,14 +25,14 @@ import numpy as np
 import tensorflow as tf
 
 from ..arrays import prefixed, save_arrays
-from ..building import AVERAGES, LABELS, LOSS, TRAIN_OP
+from ..building import AVERAGES, LABELS, LOSS, TRAIN_OP, noted
 from ..checkpoint import CheckpointFiles
 from ..data import Examples, split
 from ..errors import CheckpointError, DataError, ModelError, nearest
 from ..formats.session import session_config
 from ..models.source import ModelSource, load_model
 from ..randomness import STEP
-from ..settings import DataSettings, TrainingSettings, WarmStart
+from ..settings import SplitSettings, TrainingSettings, WarmStart
 from ..signature import Signature
 from .evaluator import Evaluator
 from .progress import Progress, Reporter, write_history
@@ -50,7 +50,7 @@ def train(
     data: Path | None,
     graph: Path,
     warm_start: WarmStart | None,
-    data_settings: DataSettings,
+    split_settings: SplitSettings,
     settings: TrainingSettings,
     folder: Path,
 ) -> dict[str, Any]:
@@ -79,15 +79,15 @@ def train(
     if is_trained and examples.labels is None:
         raise DataError("no labels to train on", where=data, next_step="Let the model's `examples` return them")
     training, validation = (
-        split(examples, data_settings.seed, data_settings.validation_share) if is_trained else (examples, examples)
+        split(examples, split_settings.seed, split_settings.validation_share) if is_trained else (examples, examples)
     )
     labels = {} if validation.labels is None else {"labels": validation.labels}
     save_arrays(folder / "validation.npz", {**prefixed("input", validation.inputs), **labels})
     evaluator = Evaluator(graph, model.signature, validation, settings)
-    notes: dict[str, Any] = {"split_seed": data_settings.seed, "validation_rows": len(validation)}
+    notes: dict[str, Any] = {"split_seed": split_settings.seed, "validation_rows": len(validation)}
     if is_trained:
         with tf.Graph().as_default():
-            work = Training(graph, evaluator, settings, data_settings.seed, folder)
+            work = Training(graph, evaluator, settings, split_settings.seed, folder)
             return {**notes, "training_rows": len(training), **work.run(training, warm_start)}
     if warm_start is not None:
         raise ModelError("a model without a loss is not trained, so it cannot be warm-started", where=source.class_name)
@@ -114,7 +114,7 @@ class Training:
         (folder / "checkpoints").mkdir(exist_ok=True)
         v1.train.import_meta_graph(str(graph / "training.meta"))
         self._variables = {variable.op.name: variable for variable in v1.global_variables()}
-        self._averages = dict(entry.split("=") for entry in v1.get_collection(AVERAGES))
+        self._averages = dict(entry.split("=") for entry in noted(v1.get_default_graph(), AVERAGES))
         self._checkpoints = Checkpoints(folder / "checkpoints", settings)
         initializer = v1.global_variables_initializer()
         self._session = v1.Session(config=session_config(settings.threads))
@@ -141,7 +141,7 @@ class Training:
         settings = self._settings
         labels = examples.labels
         assert labels is not None  # `train` refuses examples without labels
-        [labels_name], [loss_name], [train_op] = (v1.get_collection(key) for key in (LABELS, LOSS, TRAIN_OP))
+        [labels_name], [loss_name], [train_op] = (noted(self._session.graph, key) for key in (LABELS, LOSS, TRAIN_OP))
         order = row_order(len(examples), settings.batch_size, self._seed, progress.step)
         with Reporter(self._folder / "tensorboard", progress.step, settings.steps) as reporter:
             for step in range(progress.step + 1, settings.steps + 1):

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from ..arrays import prefixed, save_arrays
-from ..building import LABELS, LOSS
+from ..building import LABELS, LOSS, noted
 from ..data import Examples
 from ..formats.session import session_config
 from ..settings import TrainingSettings
@@ -55,7 +55,7 @@ class Evaluator:
         """The mean loss over the validation rows, weighted by rows per batch."""
         labels = self._validation.labels
         assert labels is not None  # `train` refuses examples without labels
-        [labels_name], [loss_name] = (self._graph.get_collection(key) for key in (LABELS, LOSS))
+        [labels_name], [loss_name] = (noted(self._graph, key) for key in (LABELS, LOSS))
         total = 0.0
         for start in range(0, len(self._validation), _EVALUATION_ROWS):
             rows = slice(start, start + _EVALUATION_ROWS)

@@ -56,7 +56,7 @@ class Progress:
         """Reads what `write` kept; nothing yet where there is nothing."""
         if not (folder / "losses.npz").exists():
             return cls([], [])
-        history = pd.read_csv(folder / "history.csv", float_precision="round_trip")
+        history = pd.read_csv(folder / "history.csv")
         rows = [(int(step), float(loss), float(validation)) for step, loss, validation in history.to_numpy()]
         return cls(load_arrays(folder / "losses.npz")["losses"].tolist(), rows)
 

@@ -1,0 +1,36 @@
+"""Runs the commands that users type, as they type them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parents[1]
+BIN = Path(sys.executable).parent
+
+QUICK = [
+    *("--training-steps", "40"),
+    *("--training-batch-size", "16"),
+    *("--training-evaluate-every-steps", "10"),
+    *("--training-save-every-steps", "20"),
+]
+
+
+def luigi(*arguments: str, cwd: Path = PROJECT, **environment: str) -> subprocess.CompletedProcess[str]:
+    """`luigi --module pipeline …`, from the project's root."""
+    return run(str(BIN / "luigi"), "--module", "pipeline", *arguments, cwd=cwd, **environment)
+
+
+def pipeline(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """`python -m pipeline …`, from the project's root."""
+    return run(sys.executable, "-m", "pipeline", *arguments)
+
+
+def run(*command: str, cwd: Path = PROJECT, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A command in an environment without anything of ours."""
+    kept = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "TMPDIR")}
+    return subprocess.run(
+        command, cwd=cwd, env={**kept, **environment}, capture_output=True, text=True, timeout=300, check=False
+    )

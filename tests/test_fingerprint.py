@@ -1,0 +1,180 @@
+"""Hashes: equal for the same things, different for all others, and stable for ever."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import strategies
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from pipeline.errors import StoreError
+from pipeline.fingerprint import digest_code, digest_file, digest_values
+
+
+def typed(value: Any) -> Any:
+    """The value in a form in which Python itself tells types and the signs of zeros apart."""
+    if isinstance(value, list):
+        return ("list", [typed(item) for item in value])
+    if isinstance(value, dict):
+        return ("dict", {key: typed(item) for key, item in value.items()})
+    return (type(value).__name__, repr(value))
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "digest"),
+    [
+        ("setting", None, "fcf7cc9192c267781476173018658dee5801afcf13d1e6254f2e84470a944670"),
+        ("setting", 1, "12e93b2d74f9dbb6182d442be56f82d2c70c2eef470ad5e1007c478e84191b51"),
+        ("setting", {"steps": 600, "rate": 1e-3, "on": True, "name": "spam", "raw": b"\0"}, "2275c49df4a2d58ccf1211cc3ea09ca39b6bb4053a161151a4e65d1dc278f448"),
+        ("stage graph", [[], {}, "", b"", -0.0], "cf4595176f7726e72eb9201fd9b7d041191b49744181abb711cb670230583e69"),
+    ],
+)
+def test_digests_are_the_same_for_ever(kind: str, value: Any, digest: str) -> None:
+    assert digest_values(kind, value) == digest
+
+
+def test_a_digest_is_the_sha256_of_tagged_values() -> None:
+    # A kind, then a mapping of 13 bytes: each value with its tag, and its length where that may vary.
+    assert digest_values("k", {"b": None, "a": 1}) == hashlib.sha256(b"s1:k" b"m13:" b"s1:ai1:1" b"s1:bn").hexdigest()
+
+
+@given(strategies.nested(strategies.scalars), strategies.nested(strategies.scalars))
+@example(1, True)
+@example(1, 1.0)
+@example(1, "1")
+@example("1", b"1")
+@example(0.0, -0.0)
+@example(None, "")
+@example([], {})
+@example(["a", "b"], ["ab"])
+@example([["a"], "b"], ["a", ["b"]])
+@example({"a": 1}, ["a", 1])
+def test_digests_are_equal_exactly_where_values_and_types_are(one: Any, other: Any) -> None:
+    assert (digest_values("k", one) == digest_values("k", other)) == (typed(one) == typed(other))
+
+
+@given(st.text(max_size=5), st.text(max_size=5), st.text(max_size=5))
+def test_equal_values_of_different_kinds_differ(one: str, other: str, value: str) -> None:
+    assert (digest_values(one, value) == digest_values(other, value)) == (one == other)
+
+
+def test_a_kind_does_not_run_into_its_value() -> None:
+    assert digest_values("ab", "c") != digest_values("a", "bc")
+
+
+@given(st.dictionaries(st.text(max_size=4), strategies.scalars, min_size=2, max_size=5), st.randoms())
+def test_the_order_of_keys_does_not_count(values: dict[str, Any], random: Any) -> None:
+    items = list(values.items())
+    random.shuffle(items)
+    assert digest_values("k", dict(items)) == digest_values("k", values)
+
+
+def test_the_order_of_a_list_counts() -> None:
+    assert digest_values("k", [1, 2]) != digest_values("k", [2, 1])
+
+
+def test_a_tuple_is_a_list_as_json_has_no_tuples() -> None:
+    assert digest_values("k", (1, "a")) == digest_values("k", [1, "a"])
+
+
+def test_text_that_is_no_unicode_can_be_hashed() -> None:
+    assert digest_values("k", "\ud800") != digest_values("k", "\ud801")
+
+
+@pytest.mark.parametrize("value", [{1, 2}, object(), Path("a"), 1j, {"a": {3}}])
+def test_what_has_no_canonical_form_is_refused(value: Any) -> None:
+    with pytest.raises(TypeError, match="cannot be hashed"):
+        digest_values("k", value)
+
+
+def test_keys_that_are_no_text_are_refused() -> None:
+    with pytest.raises(TypeError, match="str keys"):
+        digest_values("k", {1: "a"})
+
+
+@given(st.binary(max_size=64))
+def test_a_files_digest_is_that_of_its_bytes(tmp_path_factory: pytest.TempPathFactory, raw: bytes) -> None:
+    path = tmp_path_factory.getbasetemp() / "some.bin"
+    path.write_bytes(raw)
+    assert digest_file(path) == hashlib.sha256(raw).hexdigest()
+
+
+def test_an_unreadable_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"absent: the file cannot be read \(got No such file"):
+        digest_file(tmp_path / "absent")
+    with pytest.raises(StoreError, match="Is a directory"):
+        digest_file(tmp_path)
+
+
+def write(folder: Path, sources: dict[str, str]) -> Path:
+    for name, text in sources.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return folder
+
+
+PACKAGE = {
+    "top.py": "import os, json\nimport pack.deep\nfrom pack import near as n\n\ndef f():\n    from other import thing\n",
+    "other.py": "import absent_library\n",
+    "unused.py": "",
+    "pack/__init__.py": "",
+    "pack/near.py": "from . import sibling\nfrom .. import other\n",
+    "pack/sibling.py": "from .sub.leaf import x\n",
+    "pack/deep.py": "",
+    "pack/alone.py": "",
+    "pack/page.html.j2": "<p>",
+    "pack/sub/leaf.py": "x = 1\n",
+}
+
+
+def test_code_is_followed_through_every_form_of_import(tmp_path: Path) -> None:
+    found = digest_code(write(tmp_path, PACKAGE) / "top.py", [tmp_path])
+    assert set(found) == set(PACKAGE) - {"unused.py", "pack/alone.py"}
+    assert found["pack/deep.py"] == hashlib.sha256(b"").hexdigest()
+
+
+@pytest.mark.parametrize("name", sorted(set(PACKAGE) - {"unused.py", "pack/alone.py"}))
+def test_a_changed_import_changes_the_code(tmp_path: Path, name: str) -> None:
+    folder = write(tmp_path, PACKAGE)
+    before = digest_code(folder / "top.py", [folder])
+    (folder / name).write_text(PACKAGE[name] + "# changed\n")
+    after = digest_code(folder / "top.py", [folder])
+    assert {key for key in before if before[key] != after[key]} == {name}
+
+
+def test_a_file_that_is_not_imported_changes_nothing(tmp_path: Path) -> None:
+    folder = write(tmp_path, PACKAGE)
+    before = digest_code(folder / "top.py", [folder])
+    (folder / "unused.py").write_text("# changed\n")
+    assert digest_code(folder / "top.py", [folder]) == before
+
+
+def test_code_is_not_executed(tmp_path: Path) -> None:
+    write(tmp_path, {"top.py": "raise SystemExit(1)\n"})
+    assert list(digest_code(tmp_path / "top.py", [tmp_path])) == ["top.py"]
+
+
+def test_where_a_project_stands_does_not_count(tmp_path: Path) -> None:
+    one, two = write(tmp_path / "one", PACKAGE), write(tmp_path / "two", PACKAGE)
+    assert digest_code(one / "top.py", [one]) == digest_code(two / "top.py", [two])
+
+
+def test_imports_are_found_under_every_root(tmp_path: Path) -> None:
+    write(tmp_path, {"a/top.py": "import far\n", "b/far.py": "import back\n", "a/back.py": ""})
+    assert list(digest_code(tmp_path / "a/top.py", [tmp_path / "a", tmp_path / "b"])) == ["back.py", "far.py", "top.py"]
+
+
+def test_code_that_is_not_python_is_refused_with_its_line(tmp_path: Path) -> None:
+    write(tmp_path, {"top.py": "x = 1\ny = (\n"})
+    with pytest.raises(StoreError, match=r"top\.py:2: not valid Python"):
+        digest_code(tmp_path / "top.py", [tmp_path])
+
+
+def test_code_that_is_missing_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"absent\.py"):
+        digest_code(tmp_path / "absent.py", [tmp_path])
