@@ -1,0 +1,68 @@
+"""Every command of the README does what the README says."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from commands import BIN, PROJECT, run
+
+README = (PROJECT / "README.md").read_text()
+COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) for line in block.splitlines()]
+# `why` says with its exit code that something would run.
+EXPECTED = {"python -m pipeline why WriteReport --training-steps 800": 1}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working folder with what the commands name, so that nothing is written into the project."""
+    folder = tmp_path_factory.mktemp("readme")
+    shutil.copytree(PROJECT / "examples", folder / "examples")
+    (folder / "path/to").mkdir(parents=True)
+    shutil.copy(PROJECT / "data/spam.tsv", folder / "path/to/SMSSpamCollection")
+    assert run(str(BIN / "luigi"), "--module", "pipeline", "WriteReport", cwd=folder).returncode == 0
+    return folder
+
+
+@pytest.mark.parametrize("command", [command for command in COMMANDS if not command.startswith("make")])
+def test_a_command_of_the_readme_works(folder: Path, command: str) -> None:
+    program, *arguments = command.split()
+    done = run(str(BIN / program), *arguments, cwd=folder)
+    assert done.returncode == EXPECTED.get(command, 0), done.stderr
+
+
+@pytest.mark.parametrize("command", [command for command in COMMANDS if command.startswith("make")])
+def test_a_target_of_the_readme_exists(command: str) -> None:
+    # Only shown, not run: these install, and one of them runs this very test.
+    done = run("sh", "-c", f"{command} --dry-run", cwd=PROJECT)
+    assert done.returncode == 0, done.stderr
+    assert ("luigi --module pipeline WriteReport" if "run" in command else "pytest") in done.stdout
+
+
+def test_the_readme_shows_commands_of_both_kinds() -> None:
+    assert sum(command.startswith("make") for command in COMMANDS) >= 3
+    assert sum(command.startswith("luigi") for command in COMMANDS) >= 5
+    assert sum(command.startswith("python -m pipeline") for command in COMMANDS) >= 2
+
+
+def test_the_readme_names_every_task_parameter_and_exit_code() -> None:
+    import configparser
+
+    from pipeline.tasks import TASKS
+
+    for task in TASKS.values():
+        assert f"`{task.__name__}`" in README
+        for name, _ in task.get_params():
+            assert f"`--{name.replace('_', '-')}`" in README
+    settings = configparser.ConfigParser()
+    settings.read(PROJECT / "tasks.cfg")
+    for code in settings["retcode"].values():
+        assert f"| {code} |" in README
+
+
+def test_files_that_the_readme_links_to_exist() -> None:
+    links = re.findall(r"\]\(([^)#]+)\)", README)
+    assert links
+    assert [link for link in links if not (PROJECT / link).exists()] == []
