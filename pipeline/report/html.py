@@ -9,7 +9,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from . import findings, wording
+from . import verdict, wording
 from .facts import ReportFacts
 from .plots import draw_differences, draw_training
 from .results import History, Results, Spread, read_history, read_results
@@ -40,12 +40,12 @@ def page(facts: ReportFacts) -> str:
     words = ("number", "difference", "metric", "size", "duration", "shortened")
     environment.filters |= {name: getattr(wording, name) for name in words}
     judged = ("headline", "reasons", "reason", "tolerance", "worst", "is_passed", "is_check_passed", "metric_names")
-    environment.globals |= {name: getattr(findings, name) for name in judged}
+    environment.globals |= {name: getattr(verdict, name) for name in judged}
     results = read_results(facts.results)
     text = environment.get_template("template.html.j2").render(
         facts=facts,
         verdict=facts.verdict,
-        checks=findings.checks(facts),
+        checks=verdict.checks(facts),
         checks_in_words=[(name, CHECKS_IN_WORDS[name]) for name in CHECKS_IN_WORDS if name in _check_names(facts)],
         metrics=facts.verdict.get("metrics") or {},
         decisions=facts.verdict.get("decisions") or {},
@@ -63,7 +63,7 @@ def _visible(value: Any) -> Any:
 
 
 def _check_names(facts: ReportFacts) -> set[str]:
-    return {str(check["check"]) for check in findings.checks(facts)}
+    return {str(check["check"]) for check in verdict.checks(facts)}
 
 
 Tile = tuple[str, str, str, bool]
@@ -87,14 +87,14 @@ def _tiles(facts: ReportFacts) -> list[Tile]:
 
 
 def _difference_tile(facts: ReportFacts) -> Tile:
-    label, check = "Largest difference", findings.largest(facts)
+    label, check = "Largest difference", verdict.largest(facts)
     if check is None:
         return label, wording.NOTHING, "no output is a number", False
     if check["max_abs_diff"] == 0:
-        is_exact = all(each.get("bit_equal") for each in findings.checks(facts) if each["format"] != findings.REFERENCE)
+        is_exact = all(each.get("bit_equal") for each in verdict.checks(facts) if each["format"] != verdict.REFERENCE)
         return label, "0", "bit-equal" if is_exact else "equal, not everywhere bit for bit", False
-    explanation = f"allowed {findings.tolerance(check)}"
-    return label, wording.difference(check["max_abs_diff"]), explanation, not findings.is_check_passed(check)
+    explanation = f"allowed {verdict.tolerance(check)}"
+    return label, wording.difference(check["max_abs_diff"]), explanation, not verdict.is_check_passed(check)
 
 
 def _metric_tiles(metrics: Mapping[str, Mapping[str, Any]]) -> list[Tile]:
@@ -102,7 +102,7 @@ def _metric_tiles(metrics: Mapping[str, Mapping[str, Any]]) -> list[Tile]:
     for name in ("accuracy", "f1"):
         values = {form: wording.metric(found[name]) for form, found in metrics.items() if name in found}
         if values:
-            main = next((form for form in values if form != findings.REFERENCE), next(iter(values)))
+            main = next((form for form in values if form != verdict.REFERENCE), next(iter(values)))
             rest = "".join(f"; {form} {value}" for form, value in values.items() if form != main)
             tiles.append((name.capitalize(), values[main], f"{main}{rest}", False))
     return tiles
@@ -114,7 +114,7 @@ def _differences(facts: ReportFacts, results: Results) -> list[tuple[str, str, M
     for index, (name, spread) in enumerate(results.spreads.items()):
         text, drawing = _spread_in_words(spread), None
         if spread.passed_by_size or spread.failed_by_size:
-            own = (check for check in findings.checks(facts) if check["format"] == name)
+            own = (check for check in verdict.checks(facts) if check["format"] == name)
             atols = {float(check["atol"]) for check in own if check.get("atol")}
             atol = atols.pop() if len(atols) == 1 else None
             drawing = Markup(draw_differences(spread, atol, f"differences-{index}", f"{wording.visible(name)}: {text}"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from xml.etree import ElementTree
 
 from .facts import ReportFacts
-from .findings import Check, checks, failed_checks, headline, is_check_passed, is_passed, reason, reasons, worst
+from .verdict import Check, checks, failed_checks, headline, is_check_passed, is_passed, reason, reasons, worst
 from .wording import visible
 
 

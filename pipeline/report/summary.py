@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from . import wording
 from .facts import ReportFacts
-from .findings import checks, headline, is_check_passed, is_passed, metric_names, reasons, title, tolerance, worst
+from .verdict import checks, headline, is_check_passed, is_passed, metric_names, reasons, title, tolerance, worst
 
 # An underscore inside a word is no markup (https://github.github.com/gfm/#left-flanking-delimiter-run): `multiply_add`
 # stays as it is.
