@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -15,6 +15,7 @@ import tensorflow as tf
 from .errors import CheckpointError, nearest
 from .prefix import find_prefix, require_files, step_of
 from .settings import ExportSettings
+from .signature import Signature
 
 v1 = tf.compat.v1
 Array = np.ndarray[Any, Any]
@@ -115,6 +116,7 @@ def export_checkpoint(graph: Path, training: Path, settings: ExportSettings, fol
         v1.train.import_meta_graph(str(graph / "inference.meta"))
         variables = {variable.op.name: variable for variable in v1.global_variables()}
         keys = export_keys(settings.variables, variables)
+        _require_needed(session.graph, Signature.read(graph / "signature.json"), set(variables) - set(keys))
         for name, value in source.values(variables).items():
             variables[name].load(value, session)
         saver = v1.train.Saver(
@@ -131,17 +133,17 @@ def export_keys(setting: str, variables: Iterable[str]) -> dict[str, str]:
     """Which variables are exported, and under which key each.
 
     Args:
-        setting: `all`, comma-separated name patterns, or comma-separated `name=key` pairs.
-        variables: names of the inference graph's variables, all of which its outputs may need.
+        setting: `all`, or a comma-separated list of name patterns and of `name=key` pairs, which are stronger.
+        variables: names of the inference graph's variables.
 
     Raises:
-        CheckpointError: a name or a pattern fits no variable, a key stands twice, or a variable is left out.
+        CheckpointError: a name or a pattern fits no variable, or two variables would have one key.
     """
     names = sorted(variables)
     if setting.strip() == "all":
         return {name: name for name in names}
     keys: dict[str, str] = {}
-    for item in (part.strip() for part in setting.split(",")):
+    for item in sorted((part.strip() for part in setting.split(",")), key=lambda item: "=" in item):
         pattern, renames, key = item.partition("=")
         found = [name for name in names if (name == pattern if renames else fnmatchcase(name, pattern))]
         if not found:
@@ -153,5 +155,17 @@ def export_keys(setting: str, variables: Iterable[str]) -> dict[str, str]:
             )
         keys.update({name: key if renames else name for name in found})
     if len(set(keys.values())) != len(keys):
-        raise CheckpointError("a key stands twice", where="[export] variables", got=setting)
+        raise CheckpointError("two variables would have one key", where="[export] variables", got=setting)
     return keys
+
+
+def _require_needed(graph: tf.Graph, signature: Signature, left_out: Set[str]) -> None:
+    outputs = [spec.name for spec in signature.outputs]
+    needed = {node.name for node in v1.graph_util.extract_sub_graph(graph.as_graph_def(), outputs).node}
+    for name in sorted(left_out & needed):
+        raise CheckpointError(
+            "a variable that the outputs need is left out",
+            where="[export] variables",
+            got=f"no {name}",
+            next_step=f"Add {name}, or * for all the others",
+        )

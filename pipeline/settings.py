@@ -72,8 +72,8 @@ class ExportSettings:
     step: str = _setting("last", "which step is exported: last, or best (lowest validation loss)")
     variables: str = _setting(
         "all",
-        "which variables are exported: all that inference holds, a comma-separated list of name patterns, "
-        "or name=key pairs that rename them in the checkpoint",
+        "which variables are exported: all that inference holds, or a comma-separated list of name patterns "
+        "and of name=key pairs, which rename them in the checkpoint",
     )
 
     def __post_init__(self) -> None:
