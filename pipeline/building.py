@@ -122,7 +122,18 @@ def _kept_promise(spec: TensorSpec, given: Mapping[str, tf.Tensor]) -> tf.Tensor
             got=f"{tensor.dtype.name} {tensor.shape}",
             wanted=str(spec),
         )
-    return tensor if tensor.name == spec.tensor_name else tf.identity(tensor, name=spec.name)
+    if tensor.name == spec.tensor_name:
+        return tensor
+    taken = {operation.name: operation.type for operation in tensor.graph.get_operations()}
+    if spec.name in taken:
+        raise ModelError(
+            "an output's name is taken by another node of the graph",
+            where=spec.name,
+            got=f"a {taken[spec.name]} of that name, and {tensor.name} as the output",
+            next_step="Give that node another name",
+        )
+    # The slash keeps TensorFlow from numbering the name where a scope has it.
+    return tf.identity(tensor, name=f"{spec.name}/")
 
 
 def _add_loss(model: Any, outputs: Mapping[str, tf.Tensor]) -> tf.Tensor:

@@ -86,7 +86,7 @@ def checkpoint_errors(where: object) -> Iterator[None]:
     """TensorFlow's errors about a checkpoint's files leave as CheckpointError."""
     try:
         yield
-    except (tf.errors.OpError, RuntimeError, ValueError) as exc:
+    except (tf.errors.OpError, RuntimeError, ValueError, IndexError) as exc:  # IndexError where data is cut off
         raise CheckpointError(
             "the checkpoint is damaged or is not one",
             where=where,

@@ -18,10 +18,11 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from typing import Any, Literal
 
 from .errors import PipelineError, StageCrashed, StoreError
@@ -120,6 +121,21 @@ def die_with_parent() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
+def _die_with_asker() -> None:
+    """Ends this process when the one that asked for it ends.
+
+    That is not its parent: the fork server is, and it lives as long as any process that it has started.
+    """
+    asker = multiprocessing.parent_process()
+    assert asker is not None  # this runs in a child of multiprocessing only
+
+    def watch() -> None:
+        wait([asker.sentinel])
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 class DieWithParent:
     """Luigi's `[worker] task_process_context`: its forked workers end with the main process."""
 
@@ -146,7 +162,7 @@ def _fork_server() -> multiprocessing.context.ForkServerContext:
 
 
 def _serve(channel: Connection, target: str, args: tuple[Any, ...], talks: bool, log_level: int) -> None:
-    die_with_parent()
+    _die_with_asker()
     set_up_logging(log_level)
     answer: tuple[str, Any, str | None]
     try:

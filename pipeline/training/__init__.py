@@ -42,8 +42,6 @@ v1 = tf.compat.v1
 logger = logging.getLogger("pipeline")
 Array = np.ndarray[Any, Any]
 
-_EVALUATION_ROWS = 256
-
 
 def train(
     source: ModelSource,
@@ -133,6 +131,8 @@ class Training:
         if step:
             logger.info("going on from step %d of %d", step, self._settings.steps)
         progress = self._loop(examples, progress)
+        if not math.isfinite(progress.history[-1][2]):
+            raise _diverged(progress.step, f"validation loss {progress.history[-1][2]}")
         self._evaluator.load(self._deployable())
         self._evaluator.save(self._folder / "deploy" / "last", self._settings.steps)
         return {**started_from, "steps": self._settings.steps, "best_step": progress.best_step}
@@ -150,12 +150,7 @@ class Training:
                 feed |= {labels_name: labels[rows], f"{STEP}:0": step}
                 _, loss = self._session.run([train_op, loss_name], feed)
                 if not math.isfinite(loss):
-                    raise ModelError(
-                        "the training diverged",
-                        where=f"step {step}",
-                        got=f"loss {loss}",
-                        next_step="Lower the learning rate",
-                    )
+                    raise _diverged(step, f"loss {loss}")
                 progress.losses.append(float(loss))
                 if step % settings.evaluate_every_steps == 0 or step == settings.steps:
                     self._evaluate(progress)
@@ -211,6 +206,10 @@ class Training:
             "warm start from %s: taken %s; not there, so initialized: %s", files.prefix, sorted(taken), left or "none"
         )
         return {"taken": sorted(taken), "initialized": left}
+
+
+def _diverged(step: int, got: str) -> ModelError:
+    return ModelError("the training diverged", where=f"step {step}", got=got, next_step="Lower the learning rate")
 
 
 def row_order(rows: int, batch_size: int, seed: int, done: int) -> Iterator[Array]:

@@ -68,6 +68,7 @@ class Evaluator:
         """Writes the variables, and the outputs that they give on the first validation rows (the goldens)."""
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
+        self._saver.set_last_checkpoints_with_time([])  # else the state file would tell of earlier folders
         with self._graph.as_default():
             self._saver.save(self._session, str(folder / "model.ckpt"), global_step=step, write_meta_graph=False)
         rows = {name: values[: self._settings.goldens] for name, values in self._validation.inputs.items()}

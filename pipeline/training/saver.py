@@ -37,13 +37,20 @@ class Checkpoints:
         """
         whole = [prefix for prefix in complete_prefixes(self._folder) if _is_whole(prefix)]
         whole.sort(key=step_of)
+        newest = whole[-self._settings.keep :]
+        if not self._settings.keep_every_hours:
+            whole = newest  # a kill may have left one more than should stay
+        older = whole[: -len(newest)]
         for path in self._folder.glob("*"):
             if path.name != "checkpoint" and not any(path.name.startswith(f"{prefix.name}.") for prefix in whole):
                 path.unlink()
         if not whole:
             return 0
         # A new Saver knows nothing of the files of the one before, and would never delete them.
-        self._saver.set_last_checkpoints_with_time([(str(p), Path(f"{p}.index").stat().st_mtime) for p in whole])
+        self._saver.set_last_checkpoints_with_time([(str(p), _saved_at(p)) for p in newest])
+        if older:
+            # Nor when the last one that stays for its hour was saved, for which TensorFlow has no public door.
+            self._saver._next_checkpoint_time = _saved_at(older[-1]) + self._settings.keep_every_hours * 3600
         self._saver.restore(session, str(whole[-1]))
         return step_of(whole[-1])
 
@@ -61,6 +68,10 @@ class Checkpoints:
     def write_graph(self) -> None:
         """Writes the one `.meta` that serves all checkpoints of this training."""
         self._saver.export_meta_graph(str(self._folder / "model.ckpt.meta"))
+
+
+def _saved_at(prefix: Path) -> float:
+    return Path(f"{prefix}.index").stat().st_mtime
 
 
 def _is_whole(prefix: Path) -> bool:
