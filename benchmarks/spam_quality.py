@@ -97,7 +97,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=COLLECTION if COLLECTION.exists() else SAMPLE)
     parser.add_argument("--seeds", default="7,8,9", help="seeds of the split, comma-separated")
     parser.add_argument("--validation-share", type=float, default=0.2)
-    parser.add_argument("--steps", type=int, default=560)
+    parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--batch-size", type=int, default=64)
     args = parser.parse_args()
     examples = read_messages(args.data)

@@ -7,17 +7,24 @@ strings is kept as two: all its bytes in a row, and the length of each.
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
 from .errors import DataError
 
 Array = np.ndarray[Any, Any]
 
-_BYTES, _LENGTHS = "//bytes", "//lengths"
+# What NumPy and zipfile raise at a file that is broken, or is something else.
+_BROKEN = (
+    *(OSError, ValueError, TypeError, KeyError, EOFError, NotImplementedError, RuntimeError),
+    *(zipfile.BadZipFile, zlib.error),
+)
+_BYTES, _LENGTHS, _BFLOAT16 = "//bytes", "//lengths", "//bfloat16"
 
 
 def save_arrays(path: Path, arrays: Mapping[str, Array]) -> None:
@@ -31,6 +38,8 @@ def save_arrays(path: Path, arrays: Mapping[str, Array]) -> None:
         if array.dtype == object:
             plain[name + _BYTES] = np.frombuffer(b"".join(array.ravel().tolist()), np.uint8)
             plain[name + _LENGTHS] = np.array([len(item) for item in array.ravel()], np.int64).reshape(array.shape)
+        elif array.dtype == ml_dtypes.bfloat16:  # NumPy's format has no name for it
+            plain[name + _BFLOAT16] = array.view(np.uint16)
         else:
             plain[name] = array
     # A name such as "file" would be taken for np.savez's own parameter, hence the writer below it.
@@ -49,16 +58,21 @@ def load_arrays(path: Path) -> dict[str, Array]:
     try:
         with np.load(path, allow_pickle=False) as archive:
             plain = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as exc:
+        strings = {
+            name.removesuffix(_LENGTHS): _strings(
+                plain.pop(name.removesuffix(_LENGTHS) + _BYTES).tobytes(), plain.pop(name)
+            )
+            for name in list(plain)
+            if name.endswith(_LENGTHS)
+        }
+        narrow = {
+            name.removesuffix(_BFLOAT16): plain.pop(name).view(ml_dtypes.bfloat16)
+            for name in list(plain)
+            if name.endswith(_BFLOAT16)
+        }
+    except _BROKEN as exc:
         raise DataError("no readable arrays", where=path, got=exc, wanted="an .npz file") from exc
-    arrays: dict[str, Array] = {}
-    for name, array in plain.items():
-        if name.endswith(_LENGTHS):
-            base = name.removesuffix(_LENGTHS)
-            arrays[base] = _strings(plain[base + _BYTES].tobytes(), array)
-        elif not name.endswith(_BYTES):
-            arrays[name] = array
-    return arrays
+    return plain | strings | narrow
 
 
 def _strings(joined: bytes, lengths: Array) -> Array:

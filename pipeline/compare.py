@@ -67,9 +67,7 @@ def measure(reference: Array, candidate: Array) -> Differences:
     problem = disagreement(reference, candidate)
     if problem is not None:
         raise ValueError(problem)
-    a, b = _by_row(reference), _by_row(candidate)
-    if np.iscomplexobj(a):
-        a, b = _parts(a), _parts(b)
+    a, b = by_row(reference), by_row(candidate)
     # ml_dtypes' bfloat16 is of kind V for NumPy.
     if a.dtype.kind in "fV":
         return _measure_floats(a, b)
@@ -78,17 +76,16 @@ def measure(reference: Array, candidate: Array) -> Differences:
     return _measured((a != b).astype(np.float64), np.zeros(a.shape), None)
 
 
-def _by_row(array: Array) -> Array:
-    return array.reshape(len(array), -1) if array.size else array.reshape(len(array), 0)  # [rows, elements]
-
-
-def _parts(array: Array) -> Array:
-    return np.stack([array.real, array.imag], axis=-1).reshape(len(array), -1)  # [rows, 2 * elements]
+def by_row(array: Array) -> Array:
+    """The array as `[rows, elements]`; a complex number is two elements, its real and its imaginary part."""
+    if np.iscomplexobj(array):
+        array = np.stack([array.real, array.imag], axis=-1)  # [rows, ..., 2]
+    return array.reshape(len(array), -1) if array.size else array.reshape(len(array), 0)
 
 
 def _measure_floats(a: Array, b: Array) -> Differences:
-    wide_a, wide_b = a.astype(np.float64), b.astype(np.float64)
     with np.errstate(invalid="ignore", over="ignore"):
+        wide_a, wide_b = a.astype(np.float64), b.astype(np.float64)
         absolute = np.abs(wide_a - wide_b)
     absolute[(wide_a == wide_b) | (np.isnan(wide_a) & np.isnan(wide_b))] = 0.0
     # What is still NaN is NaN against a number; inf - inf was equal or is already infinite.
@@ -99,7 +96,7 @@ def _measure_floats(a: Array, b: Array) -> Differences:
 
 
 def _measured(absolute: Array, magnitude: Array, ulp: Array | None) -> Differences:
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         relative = np.where(absolute == 0, 0.0, absolute / magnitude)
     return Differences(absolute, relative, ulp, magnitude)
 
@@ -120,8 +117,10 @@ def _span(a: Array, b: Array) -> Array:
 
 def judge(differences: Differences, tolerance: Tolerance) -> Array:
     """Which elements are within the tolerance: bool `[rows, elements]`; NaN is never within."""
-    bound = tolerance.atol + tolerance.rtol * differences.magnitude
-    return np.asarray(differences.absolute <= bound)
+    with np.errstate(over="ignore"):
+        bound = tolerance.atol + tolerance.rtol * differences.magnitude
+    # A bound may overflow; what is infinitely far is never within.
+    return np.asarray(np.isfinite(differences.absolute) & (differences.absolute <= bound))
 
 
 def worst_elements(differences: Differences, is_within: Array) -> Array:
@@ -133,5 +132,5 @@ def worst_elements(differences: Differences, is_within: Array) -> Array:
     rows, elements = differences.absolute.shape
     if elements == 0:
         return np.full(rows, -1)
-    finite = np.where(np.isfinite(differences.absolute), differences.absolute, np.finfo(np.float64).max)
-    return np.asarray(np.argmax(np.where(is_within, -1.0 / (1.0 + finite), 1.0 + finite), axis=1))
+    is_candidate = ~is_within | is_within.all(axis=1, keepdims=True)
+    return np.asarray(np.argmax(np.where(is_candidate, differences.absolute, -1.0), axis=1))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -178,8 +179,9 @@ def _numbers(path: Path, cells: list[str], lines: list[int], name: str, dtype: s
     values = np.empty(len(cells), dtype=kind)
     for row, (cell, line) in enumerate(zip(cells, lines, strict=True)):
         try:
-            values[row] = int(cell) if kind.kind in "iu" else float(cell)
-        except (ValueError, OverflowError) as exc:
+            with np.errstate(over="raise"):
+                values[row] = int(cell.replace("_", "x")) if kind.kind in "iu" else float(cell.replace("_", "x"))
+        except (ValueError, OverflowError, FloatingPointError) as exc:
             raise DataError(
                 f"column {name} holds no {dtype}",
                 where=f"{path}:{line}",
@@ -240,16 +242,37 @@ def _csv_frame(path: Path) -> tuple[pd.DataFrame, list[int]]:
     """The file's cells as strings, and the line on which each row begins."""
     import pandas as pd
 
-    _text_of(path)
+    # pandas' own reader cuts a first row that is too long, fills one that is too short, and takes a quote
+    # that opens in one row and closes in another for a part of the text.
+    text = _text_of(path)
+    csv.field_size_limit(max(csv.field_size_limit(), len(text)))  # its limit of 128 KiB is for a cell
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    rows, lines, last = [], [], 0
     try:
-        frame = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError) as exc:
-        raise DataError("not a CSV table", where=path, got=exc, wanted="a header and rows of equal length") from exc
-    if frame.empty:
+        for row in reader:
+            if row and (len(row) > 1 or row[0].strip()):
+                rows.append(row)
+                lines.append(last + 1)
+            last = reader.line_num
+    except csv.Error as exc:
+        raise DataError(
+            "not a CSV table", where=f"{path}:{last + 1}", got=exc, wanted="quotes that are closed"
+        ) from exc
+    if len(rows) < 2:
         raise DataError("the table has a header but no rows", where=path, got="0 rows", wanted="at least one")
-    frame.columns = [str(name).strip() for name in frame.columns]
-    inner = sum((frame[name].str.count("\n") for name in frame.columns), start=0 * frame.iloc[:, 0].str.len())
-    return frame, (inner.cumsum().shift(fill_value=0) + range(2, 2 + len(frame))).astype(int).tolist()
+    header = [name.strip() for name in rows[0]]
+    if len(set(header)) != len(header):
+        raise DataError("a column is named twice", where=f"{path}:{lines[0]}", got=", ".join(header))
+    for row, line in zip(rows, lines, strict=True):
+        if len(row) != len(header):
+            raise DataError(
+                "a row is not as long as the header",
+                where=f"{path}:{line}",
+                got=f"{len(row)} cells",
+                wanted=f"{len(header)}",
+                next_step="Correct the line; a cell that holds a comma stands in quotes",
+            )
+    return pd.DataFrame(rows[1:], columns=header, dtype=str), lines[1:]
 
 
 def _column_named(frame: pd.DataFrame, names: Sequence[str]) -> str | None:
@@ -278,11 +301,12 @@ def _text_of(path: Path) -> str:
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as exc:
-        line = raw.count(b"\n", 0, exc.start) + 1
+        # Not `raw`: the codec counts behind a byte order mark.
+        line = exc.object.count(b"\n", 0, exc.start) + 1
         raise DataError(
             "not UTF-8 text",
             where=f"{path}:{line}",
-            got=f"byte 0x{raw[exc.start]:02x}",
+            got=f"byte 0x{exc.object[exc.start]:02x}",
             wanted="UTF-8",
             next_step="Convert the file, for example with iconv",
         ) from exc

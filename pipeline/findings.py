@@ -153,10 +153,10 @@ class Validation:
         def shown(values: Array | None) -> Array | None:
             return None if values is None or not is_shown.all() else values[rows, worst]
 
-        flat_reference, flat_candidate = (side.reshape(len(labels), -1) for side in (reference, candidate))
+        flat_reference, flat_candidate = (compare.by_row(side) for side in (reference, candidate))
         columns = {
             "row": list(labels),
-            "element": _element_labels(worst, reference.shape[1:]),
+            "element": _element_labels(worst, (*reference.shape[1:], *((2,) if np.iscomplexobj(reference) else ()))),
             "reference": _cells(shown(flat_reference), len(labels)),
             "candidate": _cells(shown(flat_candidate), len(labels)),
             "abs_diff": _diff_cells(shown(differences.absolute), reference),

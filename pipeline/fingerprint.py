@@ -112,7 +112,9 @@ def _label(path: Path, roots: Sequence[Path]) -> str:
 
 @lru_cache(maxsize=1024)
 def _imported_files(path: Path, root: Path) -> tuple[Path, ...]:
-    source = _COMMENT.sub("", path.read_text(encoding="utf-8", errors="replace").replace("\\\n", " "))
+    source = path.read_text(encoding="utf-8", errors="replace").replace("\\\n", " ")
+    # With comments and without: a `#` may stand in a string, and a `)` in a comment.
+    source = f"{source}\n{_COMMENT.sub('', source)}"
     return tuple(
         file for parts, base in _imports(source, path, root) if (file := _module_file(base, parts)) is not None
     )
@@ -122,7 +124,8 @@ def _imported_files(path: Path, root: Path) -> tuple[Path, ...]:
 # statement too, and at worst one that stands in a string: a file too many, never one too few.
 _COMMENT = re.compile(r"#.*")
 _IMPORT = re.compile(
-    r"\bfrom\s+(?P<dots>\.*)(?P<module>[\w.]*)\s+import\s+(?:\((?P<block>[^)]*)\)|(?P<line>[^\n;]+))|\bimport\s+(?P<plain>[^\n;]+)"
+    r"\bfrom\b\s*(?P<dots>\.*)(?P<module>[\w.]*?)\s*\bimport\b\s*(?:\((?P<block>[^)]*)\)|(?P<line>[^\n;]+))"
+    r"|\bimport\b\s*(?P<plain>[^\n;]+)"
 )
 
 
@@ -144,7 +147,7 @@ def _imports(source: str, path: Path, root: Path) -> Iterator[tuple[list[str], P
 
 def _names(listed: str) -> list[str]:
     """The names of `a, b as c`."""
-    return [words[0] for item in listed.split(",") if (words := item.split())]
+    return [found[1] for item in listed.split(",") if (found := re.match(r"\s*(\w[\w.]*)", item))]
 
 
 def _module_file(base: Path, parts: Sequence[str]) -> Path | None:

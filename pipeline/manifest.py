@@ -78,7 +78,7 @@ class Manifest:
         """
         path = folder / MANIFEST
         try:
-            text = path.read_text(encoding="utf-8")
+            text = path.read_bytes().decode()  # read_text would take one line end for another
         except (FileNotFoundError, NotADirectoryError) as exc:
             raise StoreError("not an artifact", where=folder, got=f"no {MANIFEST}") from exc
         except (OSError, UnicodeDecodeError) as exc:
@@ -130,7 +130,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]
                 yield f"{_thing(kind, key)} is new: {_short(after[key])}"
             elif key not in after:
                 yield f"{_thing(kind, key)} is gone: was {_short(before[key])}"
-            elif before[key] != after[key] or type(before[key]) is not type(after[key]):
+            elif digest_values("", before[key]) != digest_values("", after[key]):  # as the fingerprint sees them
                 yield sentence.format(key, _short(before[key]), _short(after[key]))
 
 

@@ -80,9 +80,8 @@ def require_files(prefix: Path) -> None:
         CheckpointError: a shard is missing, or a file is a pointer in place of the file.
     """
     shards = _shards(prefix)
-    counts = {int(found["count"]) for found in shards}
-    present = {int(found["number"]) for found in shards}
-    wanted = max(counts, default=1)
+    wanted = max((int(found["count"]) for found in shards), default=1)
+    present = {int(found["number"]) for found in shards if int(found["count"]) == wanted}
     missing = [number for number in range(wanted) if number not in present]
     if missing:
         raise CheckpointError(

@@ -16,6 +16,7 @@ import importlib
 import logging
 import multiprocessing
 import os
+import pickle
 import signal
 import sys
 import threading
@@ -172,7 +173,10 @@ def _serve(channel: Connection, target: str, args: tuple[Any, ...], talks: bool,
     except Exception as exc:  # The outermost door of this process: nothing may leave it as a bare crash.
         answer = ("error", as_ours(exc, target), traceback.format_exc())
     with suppress(OSError):  # the other side may have hung up meanwhile
-        channel.send(answer)
+        try:
+            channel.send(answer)
+        except (AttributeError, TypeError, pickle.PicklingError) as exc:
+            channel.send(("error", as_ours(exc, target), traceback.format_exc()))
 
 
 def as_ours(exc: Exception, where: str) -> PipelineError:

@@ -60,6 +60,11 @@ class TensorSpec:
             )
         if self.shape is not None:
             object.__setattr__(self, "shape", tuple(self.shape))
+        dims = self.shape or ()
+        if not isinstance(self.name, str) or not all(d is None or type(d) is int for d in dims):
+            raise ModelError(
+                "not a tensor's name and shape", got=(self.name, self.shape), wanted="text, and whole numbers"
+            )
 
     @property
     def tensor_name(self) -> str:
@@ -87,6 +92,8 @@ class Decision:
     labels: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if isinstance(self.labels, str) or not isinstance(self.threshold, float | int | None):
+            raise ModelError("not a decision", where=self.output, got=(self.threshold, self.labels))
         object.__setattr__(self, "labels", tuple(self.labels))
 
 

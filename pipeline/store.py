@@ -104,6 +104,13 @@ def examine(folder: Path, stage: str, ingredients: Mapping[str, Any], ignored: C
     A file whose size and time stamp are as they were finished is taken as untouched; any other
     is hashed. `verify` hashes them all.
     """
+    version = folder.resolve()
+    state = _examine(folder, stage, ingredients, ignored)
+    # If another run published meanwhile, two versions were looked at as if they were one.
+    return state if folder.resolve() == version else examine(folder, stage, ingredients, ignored)
+
+
+def _examine(folder: Path, stage: str, ingredients: Mapping[str, Any], ignored: Collection[str]) -> State:
     if not (folder / MANIFEST).exists():
         return State(Condition.MISSING, (f"{folder} does not exist",))
     try:
@@ -204,7 +211,7 @@ def _build_locked(
         return state
     if state.condition is Condition.DAMAGED:
         raise DamagedArtifact(state.reasons[0])
-    _refuse_foreign(places.artifact(stage))
+    _refuse_foreign(places, stage)
     work = _work_folder(places, stage, ingredients, is_resumable)
     started = time.monotonic()
     try:
@@ -227,7 +234,7 @@ def _work_folder(places: Places, stage: str, ingredients: Mapping[str, Any], is_
     if places.work(stage).exists():
         for other in places.work(stage).iterdir():
             if not (is_resumable and other == folder):
-                shutil.rmtree(other)
+                _remove_leftover(other)  # the link of a killed publication lies here too
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
@@ -236,6 +243,7 @@ def _publish(
     places: Places, stage: str, work: Path, ingredients: Mapping[str, Any], notes: Mapping[str, Any]
 ) -> Manifest:
     files = {}
+    (work / MANIFEST).unlink(missing_ok=True)  # of a publication that was killed
     for path in sorted(p for p in work.rglob("*") if p.is_file()):
         _flush(path)
         stat = path.stat()
@@ -265,8 +273,10 @@ def _target(link: Path) -> Path | None:
     return link.parent / os.readlink(link) if link.is_symlink() else None
 
 
-def _refuse_foreign(link: Path) -> None:
-    if link.exists() and not link.is_symlink():
+def _refuse_foreign(places: Places, stage: str) -> None:
+    link = places.artifact(stage)
+    target = _target(link)
+    if target.parent != places.versions if target is not None else link.exists():
         raise StoreError(
             "a folder that the pipeline did not make is in the way",
             where=link,
@@ -289,17 +299,21 @@ def sweep(places: Places, spare: Collection[str] = ()) -> None:
         spare: stages whose work folders stay, because a later run may resume them.
     """
     stages = {path.name for path in _children(places.home / ".work")}
-    stages |= {version.name.split("-")[0] for version in _children(places.versions)}
+    stages |= {_stage_of(version) for version in _children(places.versions)}
     for stage in sorted(stages):
         with hold(places.lock(stage), wait=False) as is_held:
             if not is_held:
                 continue
             for version in _children(places.versions):
-                if version.name.split("-")[0] == stage and _target(places.artifact(stage)) != version:
+                if _stage_of(version) == stage and _target(places.artifact(stage)) != version:
                     _remove_leftover(version)
             for work in _children(places.work(stage)):
                 if stage not in spare:
                     _remove_leftover(work)
+
+
+def _stage_of(version: Path) -> str:
+    return version.name.rsplit("-", 2)[0]
 
 
 def _children(folder: Path) -> list[Path]:

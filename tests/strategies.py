@@ -73,7 +73,7 @@ def named_arrays(draw: st.DrawFn) -> dict[str, np.ndarray]:
     for name in draw(st.lists(words, max_size=3, unique=True)):
         shape = draw(npst.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=3))
         dtype = draw(st.sampled_from([np.dtype(object), np.dtype(bool), np.dtype("complex64"), *FLOATS[:3], *INTEGERS]))
-        if dtype == object:
+        if dtype.kind == "O":
             elements = st.binary(max_size=4) | st.sampled_from([b"a\0", b"\0\0", b""])
             items = draw(st.lists(elements, min_size=int(np.prod(shape)), max_size=int(np.prod(shape))))
             flat = np.empty(len(items), dtype=object)

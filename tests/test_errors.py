@@ -33,6 +33,7 @@ def test_a_value_that_is_false_is_said() -> None:
     error = SettingError("out of range", where="", got=0, wanted=False)
     assert (error.where, error.got, error.wanted) == ("", "0", "False")
     assert "got 0" in str(error)
+    assert str(SettingError("out of range", got="")) == "out of range (got )"
 
 
 @pytest.mark.parametrize("kind", CLASSES)
@@ -68,9 +69,7 @@ def test_every_class_stands_in_the_drawn_tree_under_its_parent() -> None:
             stack.pop()
         drawn[match[2]] = stack[-1][1] if stack else None
         stack.append((depth, match[2]))
-    assert drawn == {
-        kind.__name__: None if kind is PipelineError else kind.__bases__[0].__name__ for kind in CLASSES
-    }
+    assert drawn == {kind.__name__: None if kind is PipelineError else kind.__bases__[0].__name__ for kind in CLASSES}
 
 
 def test_damage_is_an_error_of_the_store() -> None:

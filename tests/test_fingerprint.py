@@ -29,7 +29,11 @@ def typed(value: Any) -> Any:
     [
         ("setting", None, "fcf7cc9192c267781476173018658dee5801afcf13d1e6254f2e84470a944670"),
         ("setting", 1, "12e93b2d74f9dbb6182d442be56f82d2c70c2eef470ad5e1007c478e84191b51"),
-        ("setting", {"steps": 600, "rate": 1e-3, "on": True, "name": "spam", "raw": b"\0"}, "2275c49df4a2d58ccf1211cc3ea09ca39b6bb4053a161151a4e65d1dc278f448"),
+        (
+            "setting",
+            {"steps": 600, "rate": 1e-3, "on": True, "name": "spam", "raw": b"\0"},
+            "2275c49df4a2d58ccf1211cc3ea09ca39b6bb4053a161151a4e65d1dc278f448",
+        ),
         ("stage graph", [[], {}, "", b"", -0.0], "cf4595176f7726e72eb9201fd9b7d041191b49744181abb711cb670230583e69"),
     ],
 )
@@ -39,7 +43,7 @@ def test_digests_are_the_same_for_ever(kind: str, value: Any, digest: str) -> No
 
 def test_a_digest_is_the_sha256_of_tagged_values() -> None:
     # A kind, then a mapping of 13 bytes: each value with its tag, and its length where that may vary.
-    assert digest_values("k", {"b": None, "a": 1}) == hashlib.sha256(b"s1:k" b"m13:" b"s1:ai1:1" b"s1:bn").hexdigest()
+    assert digest_values("k", {"b": None, "a": 1}) == hashlib.sha256(b"s1:km13:s1:ai1:1s1:bn").hexdigest()
 
 
 @given(strategies.nested(strategies.scalars), strategies.nested(strategies.scalars))
@@ -119,7 +123,7 @@ def write(folder: Path, sources: dict[str, str]) -> Path:
 
 
 PACKAGE = {
-    "top.py": "import os, json\nimport pack.deep\nfrom pack import near as n\n\ndef f():\n    from other import thing\n",
+    "top.py": "import os\nimport pack.deep\nfrom pack import near as n\n\ndef f():\n    from other import thing\n",
     "other.py": "import absent_library\n",
     "unused.py": "",
     "pack/__init__.py": "",
@@ -169,10 +173,59 @@ def test_imports_are_found_under_every_root(tmp_path: Path) -> None:
     assert list(digest_code(tmp_path / "a/top.py", [tmp_path / "a", tmp_path / "b"])) == ["back.py", "far.py", "top.py"]
 
 
-def test_code_that_is_not_python_is_refused_with_its_line(tmp_path: Path) -> None:
-    write(tmp_path, {"top.py": "x = 1\ny = (\n"})
-    with pytest.raises(StoreError, match=r"top\.py:2: not valid Python"):
-        digest_code(tmp_path / "top.py", [tmp_path])
+def test_code_that_is_not_python_counts_too(tmp_path: Path) -> None:
+    write(tmp_path, {"top.py": "import near\ny = (\n", "near.py": ""})
+    assert list(digest_code(tmp_path / "top.py", [tmp_path])) == ["near.py", "top.py"]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import pack.near",
+        "import pack.near as n, os",
+        "import os, pack.near",
+        "import os; import pack.near",
+        "if True: import pack.near",
+        "from pack import near",
+        "from pack import (  # ) as it were\n    other,\n    near,\n)",
+        "from pack import(near)",
+        "from pack import other, \\\n    near",
+        "from \\\n    pack import near as n",
+        "from\tpack\timport\tnear",
+        "from pack.near import *",
+        "from .pack import near",
+        "from.pack import near",
+        "from .pack.near import x",
+        "x = '#'; from pack import near",
+        "x = '#fff' if import_it else 0; import pack.near  # why",
+        "try:\n    from pack import near\nexcept ImportError:\n    near = None",
+        "def f():\n    from pack.near import x\n    return x",
+    ],
+)
+def test_every_way_to_write_an_import_is_seen(tmp_path: Path, source: str) -> None:
+    write(tmp_path, {"top.py": source + "\n", "pack/__init__.py": "", "pack/near.py": "", "pack/other.py": ""})
+    assert "pack/near.py" in digest_code(tmp_path / "top.py", [tmp_path])
+
+
+@pytest.mark.parametrize(
+    "source", ["from . import near", "from .import near", "from . import (near)", "from .near import x"]
+)
+def test_a_sibling_is_seen_however_it_is_imported(tmp_path: Path, source: str) -> None:
+    write(tmp_path, {"pack/__init__.py": "", "pack/top.py": source + "\n", "pack/near.py": ""})
+    assert "pack/near.py" in digest_code(tmp_path / "pack/top.py", [tmp_path])
+
+
+@pytest.mark.parametrize(
+    "text", ["the import / export of tables", "import /", "import .", "import ''", "from / import /"]
+)
+def test_prose_that_looks_like_an_import_does_no_harm(tmp_path: Path, text: str) -> None:
+    write(tmp_path, {"top.py": f'"""{text}"""\n'})
+    assert list(digest_code(tmp_path / "top.py", [tmp_path])) == ["top.py"]
+
+
+def test_a_word_in_a_comment_is_no_import(tmp_path: Path) -> None:
+    write(tmp_path, {"top.py": "x = 1  # important: reimport near\nimporter = near = x\n", "near.py": ""})
+    assert list(digest_code(tmp_path / "top.py", [tmp_path])) == ["top.py"]
 
 
 def test_code_that_is_missing_is_refused(tmp_path: Path) -> None:

@@ -31,6 +31,9 @@ def write(folder: Path, raw: bytes) -> Path:
     return folder
 
 
+SMALL = manifest(ingredients={"rate": 0.5}, files={"a": FileEntry(1, DIGEST, 4)}, notes={}).to_json().encode()
+
+
 def test_a_manifest_comes_back_as_it_was_written(tmp_path: Path) -> None:
     assert Manifest.read(write(tmp_path, manifest().to_json().encode())) == manifest()
 
@@ -47,10 +50,10 @@ def test_whatever_decided_a_stage_comes_back(
 
 
 def test_a_byte_that_changed_anywhere_is_noticed(tmp_path: Path) -> None:
-    raw = manifest(ingredients={"name": "s", "rate": 0.5}, files={"a": FileEntry(1, DIGEST, 4)}).to_json().encode()
+    raw = SMALL
     unnoticed = []
     for position, byte in enumerate(raw):
-        for other in {byte ^ 1, byte ^ 0x20, byte ^ 0x80, ord("0"), ord(" "), ord("\r"), ord("\n")} - {byte}:
+        for other in {byte ^ 1, byte ^ 0x80, ord("\r")} - {byte}:
             write(tmp_path, raw[:position] + bytes([other]) + raw[position + 1 :])
             try:
                 Manifest.read(tmp_path)
@@ -61,11 +64,16 @@ def test_a_byte_that_changed_anywhere_is_noticed(tmp_path: Path) -> None:
 
 
 def test_a_byte_that_went_or_came_is_noticed(tmp_path: Path) -> None:
-    raw = manifest().to_json().encode()
-    for position in range(len(raw)):
-        for changed in (raw[:position] + raw[position + 1 :], raw[:position] + b" " + raw[position:], raw[:position]):
+    for position in range(len(SMALL)):
+        for changed in (SMALL[:position] + SMALL[position + 1 :], SMALL[:position] + b" " + SMALL[position:]):
             with pytest.raises(DamagedArtifact):
                 Manifest.read(write(tmp_path, changed))
+
+
+@pytest.mark.parametrize("length", [1, 100, -1])
+def test_a_manifest_that_was_cut_off_is_noticed(tmp_path: Path, length: int) -> None:
+    with pytest.raises(DamagedArtifact):
+        Manifest.read(write(tmp_path, SMALL[:length]))
 
 
 def test_other_line_ends_are_noticed(tmp_path: Path) -> None:
@@ -130,7 +138,8 @@ def test_notes_and_files_do_not_decide_the_fingerprint() -> None:
 
 
 def test_a_fingerprint_is_the_same_for_ever() -> None:
-    assert fingerprint("graph", {"settings": {"seed": 7}}) == "67971096e3e396eb54fa576384bf8baeeec8f92c47ec5dfe937c4f426aa21693"
+    digest = "67971096e3e396eb54fa576384bf8baeeec8f92c47ec5dfe937c4f426aa21693"
+    assert fingerprint("graph", {"settings": {"seed": 7}}) == digest
 
 
 @given(strategies.ingredients, strategies.ingredients)

@@ -121,7 +121,7 @@ def test_training_lowers_the_loss_and_changes_the_answers(trained: Trained) -> N
     assert trained.answer([prize])[0] > 0.5 > trained.answer([lunch])[0]
 
 
-@pytest.mark.parametrize("steps, batch_size", [(60, 64), (3, 2000)])  # only large updates are split over threads
+@pytest.mark.parametrize(("steps", "batch_size"), [(60, 64), (3, 2000)])  # only large updates are split over threads
 def test_two_trainings_give_the_same_bits(steps: int, batch_size: int) -> None:
     first, second = Trained(steps, batch_size), Trained(steps, batch_size)
     assert first.losses == second.losses

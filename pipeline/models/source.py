@@ -11,9 +11,10 @@ import importlib.util
 import re
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import cast
 
@@ -50,7 +51,7 @@ class ModelSource:
     @property
     def roots(self) -> tuple[Path, ...]:
         """Folders whose modules count as the model's own code."""
-        depth = self.module.count(".") if self.module else 0
+        depth = self.module.count(".") + (self.file.name == "__init__.py") if self.module else 0
         return (self.file.parents[depth], PROJECT)
 
 
@@ -79,16 +80,24 @@ def find_model(reference: str) -> ModelSource:
     else:
         file, module = _module_source(place), place
     data = _data_file(file, class_name)
-    name = reference if bundled else re.sub(r"[^A-Za-z0-9._-]", "_", file.stem).strip("._-") or "model"
+    stem = file.parent.name if file.name == "__init__.py" else file.stem
+    name = reference if bundled else re.sub(r"[^A-Za-z0-9._-]", "_", stem).strip("._-") or "model"
     return ModelSource(name, class_name, file, module, data)
 
 
 def _module_source(module: str) -> Path:
-    try:
-        with _importable(Path.cwd()):
-            spec = importlib.util.find_spec(module)
-    except (ImportError, ValueError) as exc:
-        raise ModelError("no such module", where=module, got=exc) from exc
+    # Not importlib.util.find_spec: it imports the packages above the module.
+    importlib.invalidate_caches()
+    spec: ModuleSpec | None = None
+    with _importable(Path.cwd()):
+        folders: Sequence[str] | None = None
+        name = ""
+        for part in module.split("."):
+            name = f"{name}.{part}" if name else part
+            spec = PathFinder.find_spec(name, folders) if part else None
+            if spec is None:
+                break
+            folders = list(spec.submodule_search_locations or ())
     if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
         raise ModelError("no such module", where=module, next_step="Install it, or give path/to/file.py:Name")
     return Path(spec.origin)
@@ -107,6 +116,8 @@ def _data_file(file: Path, class_name: str) -> Path | None:
         raise ModelError("the model's file is not Python", where=f"{file}:{exc.lineno}", got=exc.msg) from exc
     classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
     names = {*classes, *(name.id for node in tree.body for name in ast.walk(node) if isinstance(name, ast.Name))}
+    imports = (node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom))
+    names |= {alias.asname or alias.name for node in imports for alias in node.names}
     if class_name not in names:
         raise ModelError(
             "no such class in the model's file", where=file, got=class_name, next_step=nearest(class_name, classes)

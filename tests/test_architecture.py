@@ -1,0 +1,211 @@
+"""The house stands: imports go down only, and nothing heavy is loaded before it is needed."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).resolve().parents[1]
+PACKAGE = PROJECT / "pipeline"
+
+# By the module's place below the package; a name stands for all that lies below it too, the longest name wins.
+FLOORS = {
+    0: ["errors", "signature", "fingerprint", "settings"],
+    1: ["manifest", "store", "arrays", "data", "compare", "edges", "metrics", "prefix", "process", "report", "preload"],
+    2: ["models"],
+    3: ["randomness", "building", "checkpoint", "freeze", "formats", "training"],
+    4: ["findings", "validation"],
+    5: ["chain", "config", "tasks", "console"],
+    6: ["__main__", ""],
+}
+HEAVY = {"tensorflow", "keras"}  # tensorboard.compat.proto holds the messages without TensorFlow
+# The process that runs Luigi imports these: none of them may lead to TensorFlow.
+LUIGIS = [
+    "findings",
+    "validation",
+    "chain",
+    "config",
+    "tasks",
+    "console",
+    "formats",
+    "formats.serving",
+    "models",
+    "models.source",
+    "report",
+    "__main__",
+    "",
+]
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+FILES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def floor_of(module: str) -> int | None:
+    """The floor of a module or of the nearest package above it; the top package stands for itself alone."""
+    floors = {name: floor for floor, names in FLOORS.items() for name in names}
+    while module not in floors:
+        module, dot, _ = module.rpartition(".")
+        if not dot:
+            return None
+    return floors[module]
+
+
+def is_for_types(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+
+
+def import_nodes(node: ast.AST, lazy: bool) -> Iterator[ast.Import | ast.ImportFrom]:
+    """Import statements, without those for type checkers; without those inside functions unless `lazy`."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Import | ast.ImportFrom):
+            yield child
+        elif is_for_types(child) or (isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef) and not lazy):
+            continue
+        else:
+            yield from import_nodes(child, lazy)
+
+
+def imports_of(module: str, lazy: bool = True) -> Iterator[str]:
+    """What a module imports: modules of the package by their place below it as `.place`, others by their name."""
+    path = FILES[module]
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    for node in import_nodes(ast.parse(path.read_bytes()), lazy):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif node.level:
+            above = package.split(".") if package else []
+            base = ".".join([*above[: len(above) - node.level + 1], *([node.module] if node.module else [])])
+            names = [f"pipeline.{base}.{alias.name}".replace("..", ".") for alias in node.names]
+        else:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        for name in names:
+            yield own_module(name) if name.split(".")[0] == "pipeline" else name
+
+
+def own_module(name: str) -> str:
+    """`pipeline.data.split` is `.data`: the longest beginning that is a module."""
+    place = name.removeprefix("pipeline").removeprefix(".")
+    while place not in FILES:
+        place = place.rpartition(".")[0]
+    return f".{place}"
+
+
+def own_imports(module: str, lazy: bool = True) -> set[str]:
+    return {name[1:] for name in imports_of(module, lazy) if name.startswith(".")} - {module}
+
+
+def libraries(module: str) -> set[str]:
+    return {name.split(".")[0] for name in imports_of(module) if not name.startswith(".")}
+
+
+def test_the_walk_sees_every_form_of_import() -> None:
+    assert {"tasks", "config", "console"} <= own_imports("")
+    assert {"store", "errors", "report", "validation"} <= own_imports("chain")
+    assert {"report", "validation"}.isdisjoint(own_imports("chain", lazy=False))
+    assert {"process", "errors"} <= own_imports("formats")
+    assert "luigi" in libraries("tasks")
+    assert "tensorflow" in libraries("building")
+    assert "data" not in own_imports("models")  # for type checkers alone
+
+
+@pytest.mark.parametrize("module", FILES)
+def test_every_module_stands_on_a_floor(module: str) -> None:
+    assert floor_of(module) is not None
+
+
+def test_every_name_of_a_floor_is_a_module() -> None:
+    assert {name for names in FLOORS.values() for name in names} <= FILES.keys()
+    assert set(LUIGIS) <= FILES.keys()
+
+
+@pytest.mark.parametrize("module", FILES)
+def test_imports_go_down_only(module: str) -> None:
+    own = floor_of(module)
+    assert own is not None
+    higher = {name: floor_of(name) for name in own_imports(module) if (floor_of(name) or 0) > own}
+    assert higher == {}
+
+
+def cycles(graph: Mapping[str, set[str]]) -> list[str]:
+    """Modules that cannot be put in order, once all that lead nowhere new are taken away."""
+    left = {name: set(targets) for name, targets in graph.items()}
+    while free := [name for name, targets in left.items() if not targets & left.keys()]:
+        for name in free:
+            del left[name]
+    return sorted(left)
+
+
+def test_cycles_are_seen() -> None:
+    assert cycles({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": set()}) == ["a", "b", "c"]
+    assert cycles({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
+
+
+def test_no_imports_go_round_in_a_circle() -> None:
+    assert cycles({module: own_imports(module) for module in FILES}) == []
+
+
+@pytest.mark.parametrize("module", [module for module in FILES if (floor_of(module) or 0) <= 1 and module != "preload"])
+def test_the_two_lowest_floors_know_neither_tensorflow_nor_luigi(module: str) -> None:
+    assert libraries(module).isdisjoint(HEAVY | {"luigi"})
+
+
+@pytest.mark.parametrize("module", FILES)
+def test_luigi_is_known_on_the_upper_floors_alone(module: str) -> None:
+    assert "luigi" not in libraries(module) or (floor_of(module) or 0) >= 5
+
+
+@pytest.mark.parametrize("module", LUIGIS)
+def test_no_chain_of_imports_leads_from_luigis_process_to_tensorflow(module: str) -> None:
+    seen, waiting = set[str](), [module]
+    while waiting:
+        name = waiting.pop()
+        if name not in seen:
+            seen.add(name)
+            waiting += own_imports(name)
+    assert {name for name in seen if libraries(name) & HEAVY} == set()
+
+
+def test_the_bottom_needs_the_standard_library_alone() -> None:
+    for module in FLOORS[0]:
+        assert libraries(module) <= sys.stdlib_module_names
+
+
+def loaded_by(statement: str, folder: Path) -> set[str]:
+    """The top names of all modules that a statement loads in a fresh process in another folder."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", f"import sys\n{statement}\nprint(*sys.modules)"],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(PROJECT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    return {name.split(".")[0] for name in done.stdout.split()}
+
+
+def test_importing_the_package_loads_nothing_heavy(tmp_path: Path) -> None:
+    loaded = loaded_by("import pipeline", tmp_path)
+    assert {"pipeline", "luigi"} <= loaded
+    assert loaded.isdisjoint({*HEAVY, "numpy", "pandas", "sklearn", "matplotlib"})
+
+
+@pytest.mark.parametrize("module", [f".{name}" for name in LUIGIS if name not in ("", "__main__")])
+def test_no_module_of_luigis_process_loads_tensorflow(tmp_path: Path, module: str) -> None:
+    assert loaded_by(f"import pipeline{module}", tmp_path).isdisjoint(HEAVY)
+
+
+def test_the_work_of_luigis_process_loads_no_tensorflow(tmp_path: Path) -> None:
+    imports = "import pipeline.validation, pipeline.chain, pipeline.report, pipeline.data, pipeline.metrics"
+    assert loaded_by(imports, tmp_path).isdisjoint(HEAVY)

@@ -1,0 +1,230 @@
+"""Settings: their ranges, tasks.cfg, and what overrides it."""
+
+from __future__ import annotations
+
+import configparser
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+from dataclasses import FrozenInstanceError, asdict, fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.config import check_config, config_files, read_settings
+from pipeline.errors import PipelineError, SettingError
+from pipeline.models.source import PROJECT
+from pipeline.settings import (
+    ExportSettings,
+    GraphSettings,
+    Settings,
+    SplitSettings,
+    TrainingSettings,
+    ValidationSettings,
+)
+from pipeline.signature import DTYPES
+
+NAN, INF = math.nan, math.inf
+CONFIG = PROJECT / "tasks.cfg"
+
+
+@pytest.mark.parametrize(
+    ("section", "name", "wrong", "right"),
+    [
+        (SplitSettings, "validation_share", [0, 1, -0.1, 1.1, NAN], [1e-9, 0.999]),
+        (GraphSettings, "learning_rate", [0, -1, INF, NAN], [1e-12, 10.0]),
+        (GraphSettings, "moving_average", [-0.1, 1, NAN], [0, 0.9999]),
+        (TrainingSettings, "steps", [0, -1], [1]),
+        (TrainingSettings, "batch_size", [0, -1], [1]),
+        (TrainingSettings, "threads", [0, -1], [1]),
+        (TrainingSettings, "evaluate_every_steps", [0, -1], [1]),
+        (TrainingSettings, "goldens", [0, -1], [1]),
+        (TrainingSettings, "save_every_steps", [-1], [0, 1]),
+        (TrainingSettings, "save_every_minutes", [-0.1, INF, NAN], [0, 0.5]),
+        (TrainingSettings, "keep", [-1], [0, 1]),
+        (TrainingSettings, "keep_every_hours", [-0.1, INF, NAN], [0, 0.5]),
+        (ExportSettings, "step", ["", "Best", "first"], ["last", "best"]),
+        (ExportSettings, "variables", ["", " "], ["all", "dense*,b", "a=b"]),
+        (ValidationSettings, "batch_size", [0, -1], [1]),
+        *(
+            (ValidationSettings, f"{dtype}_{bound}", [-1e-9, INF, NAN], [0, 1.0])
+            for dtype in ("float64", "float32", "float16", "bfloat16")
+            for bound in ("rtol", "atol")
+        ),
+    ],
+)
+def test_a_setting_out_of_its_range_is_refused_by_name(section: Any, name: str, wrong: Any, right: Any) -> None:
+    for value in wrong:
+        with pytest.raises(SettingError, match=rf"\[\w+\] {name}: out of range .*wanted") as caught:
+            section(**{name: value})
+        assert caught.value.got == str(value)
+    for value in right:
+        assert getattr(section(**{name: value}), name) == value
+
+
+def test_a_refusal_names_the_section_as_it_stands_in_the_file() -> None:
+    sections = {item.name: item.default_factory for item in fields(Settings)}
+    with pytest.raises(SettingError) as caught:
+        sections["validation"](batch_size=0)  # type: ignore[operator, misc]
+    assert caught.value.where == "[validation] batch_size"
+
+
+def test_settings_do_not_change() -> None:
+    with pytest.raises(FrozenInstanceError):
+        Settings().graph.seed = 8  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "own"),
+    [("float32", "float32"), ("complex64", "float32"), ("float64", "float64"), ("complex128", "float64")],
+)
+def test_complex_numbers_have_the_tolerance_of_their_parts(dtype: str, own: str) -> None:
+    settings = ValidationSettings(float32_rtol=0.1, float32_atol=0.2, float64_rtol=0.3, float64_atol=0.4)
+    wanted = {"float32": (0.1, 0.2), "float64": (0.3, 0.4)}
+    assert settings.tolerance(dtype) == wanted[own]
+
+
+def test_half_precisions_have_a_tolerance_each() -> None:
+    settings = ValidationSettings(float16_rtol=0.1, float16_atol=0.2, bfloat16_rtol=0.3, bfloat16_atol=0.4)
+    assert settings.tolerance("float16") == (0.1, 0.2)
+    assert settings.tolerance("bfloat16") == (0.3, 0.4)
+
+
+@pytest.mark.parametrize("dtype", sorted(name for name in DTYPES if "float" not in name and "complex" not in name))
+def test_what_is_no_float_has_no_tolerance(dtype: str) -> None:
+    assert ValidationSettings().tolerance(dtype) == (0.0, 0.0)
+
+
+# tasks.cfg
+
+
+def test_the_projects_file_holds_every_setting_at_its_default() -> None:
+    parser = configparser.ConfigParser(interpolation=None)
+    parser.read(CONFIG, encoding="utf-8")
+    for section, values in asdict(Settings()).items():
+        assert {key: type(values[key])(parser[section][key]) for key in parser[section]} == values
+
+
+def test_the_projects_file_is_accepted() -> None:
+    check_config(CONFIG)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    return tmp_path / "other.cfg"
+
+
+# For `batch-size`, Luigi would go by the batch_size of the project's file, and say nothing.
+@pytest.mark.parametrize(
+    ("text", "got", "hint"),
+    [
+        ("[training]\nstep = 5\n", "step", "'steps'"),
+        ("[training]\nSTEPZ = 5\n", "stepz", "'steps'"),
+        ("[trainin]\nsteps = 5\n", "[trainin]", "'training'"),
+        ("[ValidateModel]\nmodle = a\n", "modle", "'model'"),
+        ("[core]\nworkerz = 2\n", "workerz", "'workers'"),
+        ("[training]\nbatch-size = 5\n", "batch-size", "'batch_size'"),
+        ("[core]\nlocal-scheduler = false\n", "local-scheduler", "'local_scheduler'"),
+        ("[DEFAULT]\nstep = 5\n[training]\nsteps = 4\n", "step", "'steps'"),
+    ],
+)
+def test_an_unknown_name_is_refused_with_the_nearest_one(config: Path, text: str, got: str, hint: str) -> None:
+    config.write_text(text)
+    with pytest.raises(SettingError, match=f"unknown.*{re.escape(hint)}") as caught:
+        check_config(config)
+    assert caught.value.got == got
+    assert str(config) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[training]\nsteps = 5\n",
+        "[ValidateModel]\nmodel = spam\n",
+        "[resources]\ngpu = 1\n",
+        "[core]\nlocal_scheduler = true\n",
+        "[validation]\n# 100 %\nfloat32_rtol = 1e-3\n",
+    ],
+)
+def test_known_names_are_accepted(config: Path, text: str) -> None:
+    config.write_text(text)
+    check_config(config)
+
+
+@pytest.mark.parametrize(
+    "raw", [b"steps = 5\n", b"[training\n", b"[a]\n[a]\n", b"[training]\nsteps=1\nsteps=2", b"\xff"]
+)
+def test_a_file_that_is_no_settings_is_refused(config: Path, raw: bytes) -> None:
+    config.write_bytes(raw)
+    with pytest.raises(SettingError, match="cannot be read") as caught:
+        check_config(config)
+    assert caught.value.where == str(config)
+
+
+def test_a_missing_file_is_refused(config: Path) -> None:
+    with pytest.raises(SettingError, match="cannot be read"):
+        check_config(config)
+
+
+def test_the_override_comes_after_the_projects_file(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LUIGI_CONFIG_PATH", raising=False)
+    assert list(config_files()) == [CONFIG]
+    monkeypatch.setenv("LUIGI_CONFIG_PATH", str(config))
+    assert list(config_files()) == [CONFIG, config]
+
+
+def test_an_unknown_name_in_the_override_stops_the_reading(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config.write_text("[training]\nstep = 5\n")
+    monkeypatch.setenv("LUIGI_CONFIG_PATH", str(config))
+    with pytest.raises(SettingError, match="step"):
+        read_settings()
+
+
+READ = """
+import dataclasses, json, sys
+from pipeline.config import read_settings
+from pipeline.errors import PipelineError
+try:
+    print(json.dumps(dataclasses.asdict(read_settings())))
+except PipelineError as exc:
+    print(json.dumps({"error": str(exc)}))
+"""
+
+
+def read_apart(folder: Path, override: Path | None = None) -> dict[str, Any]:
+    """The settings as a fresh process in another folder reads them."""
+    environment = {key: value for key, value in os.environ.items() if key != "LUIGI_CONFIG_PATH"}
+    environment |= {"PYTHONPATH": str(PROJECT)} | ({"LUIGI_CONFIG_PATH": str(override)} if override else {})
+    command = [sys.executable, "-W", "ignore", "-c", READ]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return dict(json.loads(done.stdout))
+
+
+def test_the_projects_file_is_found_from_any_folder(tmp_path: Path) -> None:
+    assert read_apart(tmp_path) == asdict(Settings())
+
+
+def test_the_override_is_stronger_and_need_not_be_whole(config: Path) -> None:
+    config.write_text("[training]\nsteps = 5\nbatch_size = 3\n[validation]\nfloat32_rtol = 1e-3\n")
+    settings = read_apart(config.parent, config)
+    assert settings["training"] == asdict(TrainingSettings(steps=5, batch_size=3))
+    assert settings["validation"] == asdict(ValidationSettings(float32_rtol=1e-3))
+    assert settings["graph"] == asdict(GraphSettings())
+
+
+@pytest.mark.parametrize("value", ["0", "many", "1.5", ""])
+def test_a_wrong_value_in_a_file_is_an_error_that_names_it(config: Path, value: str) -> None:
+    config.write_text(f"[training]\nsteps = {value}\n")
+    error = read_apart(config.parent, config)["error"]
+    assert "[training]" in error
+    assert "steps" in error
+
+
+def test_a_setting_error_is_one_of_ours() -> None:
+    assert issubclass(SettingError, PipelineError)
