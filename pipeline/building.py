@@ -45,6 +45,8 @@ def build_graph(source: ModelSource, settings: GraphSettings, folder: Path) -> d
     """
     model = load_model(source)
     inference = _inference_graph(model, settings, has_loss=False)
+    if not _variables(inference):
+        raise ModelError("the model has no variables", where=source.class_name, next_step="There is nothing to freeze")
     _write_meta(inference, folder / "inference.meta")
     model.signature.write(folder / "signature.json")
     notes = {"seed": settings.seed, "inference_nodes": len(inference.get_operations())}

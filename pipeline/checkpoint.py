@@ -86,7 +86,7 @@ def checkpoint_errors(where: object) -> Iterator[None]:
     """TensorFlow's errors about a checkpoint's files leave as CheckpointError."""
     try:
         yield
-    except (tf.errors.OpError, RuntimeError, ValueError, IndexError) as exc:  # IndexError where data is cut off
+    except (tf.errors.OpError, OSError, RuntimeError, ValueError, IndexError) as exc:  # IndexError: data is cut off
         raise CheckpointError(
             "the checkpoint is damaged or is not one",
             where=where,
@@ -120,7 +120,7 @@ def export_checkpoint(graph: Path, training: Path, settings: ExportSettings, fol
         for name, value in source.values(variables).items():
             variables[name].load(value, session)
         saver = v1.train.Saver(
-            {key: variables[name] for name, key in keys.items()}, save_relative_paths=True, allow_empty=True
+            {key: variables[name] for name, key in keys.items()}, save_relative_paths=True
         )
         saver.save(session, str(folder / "model.ckpt"))
     shutil.copy(graph / "signature.json", folder / "signature.json")

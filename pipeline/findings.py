@@ -52,6 +52,7 @@ class Finding:
     max_ulp_diff: float | None = None
     reason: str | None = None
     worst: dict[str, Any] | None = None
+    worst_rank: tuple[bool, float] = (False, -1.0)  # whether that row failed, and by how much
 
     @property
     def has_passed(self) -> bool:
@@ -115,6 +116,11 @@ class Validation:
             self.findings[key] = Finding(format, check, output, spec.dtype, tolerance)
         return self.findings[key]
 
+    def expect(self, format: str, check: str) -> None:
+        """Notes that a check is due: if no row is compared, it has failed."""
+        for spec in self.signature.outputs:
+            self.finding(format, check, spec.name)
+
     def fail(self, format: str, check: str, reason: str) -> None:
         """Marks a check as failed on every output."""
         for spec in self.signature.outputs:
@@ -140,7 +146,7 @@ class Validation:
             if problem is not None:
                 finding.fail(f"{check} of {spec.name}: {problem}")
                 continue
-            self._tell(finding, ours, theirs, labels)
+            self._tell(finding, ours, theirs, labels if len(ours) == len(labels) else labels[:1])
 
     def _tell(self, finding: Finding, reference: Array, candidate: Array, labels: Sequence[Any]) -> None:
         differences = compare.measure(reference, candidate)
@@ -188,9 +194,9 @@ class Validation:
             finding.rows_failed += not has_passed
             if not has_passed:
                 finding.is_bit_equal = False
-                finding.worst = finding.worst or {
-                    key: columns[key][0] for key in ("row", "element", "reference", "candidate")
-                }
+                if finding.worst_rank < (True, np.inf):
+                    finding.worst_rank = (True, np.inf)
+                    finding.worst = {key: columns[key][0] for key in ("row", "element", "reference", "candidate")}
 
     def _write(self, finding: Finding, columns: Mapping[str, Any]) -> None:
         frame = pd.DataFrame(columns)
@@ -243,8 +249,9 @@ def _add_to(
     largest = float(differences.absolute.max())
     finding.is_bit_equal = finding.is_bit_equal and largest == 0
     row = int(np.lexsort((differences.absolute.max(axis=1), ~has_passed))[-1])
-    is_worse = finding.max_abs_diff is None or largest > finding.max_abs_diff
-    if finding.worst is None or (is_worse and not (has_passed[row] and finding.rows_failed)):
+    rank = (not has_passed[row], float(differences.absolute[row].max()))
+    if rank > finding.worst_rank:
+        finding.worst_rank = rank
         finding.worst = {
             "row": _plain(columns["row"][row]),
             "element": columns["element"][row],

@@ -90,6 +90,7 @@ def _check_equal(
     rows: Batch,
     decisions: dict[str, list[Array]],
 ) -> None:
+    validation.expect(candidate.format, "equal")
     for batch, numbers in _batches(rows, validation.settings.batch_size):
         reference.ask(batch)
         candidate.ask(batch)
@@ -118,9 +119,15 @@ def _check_edges(validation: Validation, reference: ApartRunner, candidate: Apar
 
 
 def _check_goldens(validation: Validation, format: str, runner: ApartRunner, goldens: Batch) -> None:
-    recorded = of_kind("output", goldens)
-    for batch, numbers in _batches(of_kind("input", goldens), validation.settings.batch_size):
-        expected = {name: values[numbers.start : numbers.stop] for name, values in recorded.items()}
+    validation.expect(format, "golden")
+    inputs, recorded = of_kind("input", goldens), of_kind("output", goldens)
+    count = len(next(iter(inputs.values())))
+    for batch, numbers in _batches(inputs, validation.settings.batch_size):
+        expected = {
+            # An output without the batch as its first dimension is recorded as it is, once for all rows.
+            name: values[numbers.start : numbers.stop] if values.ndim and len(values) == count else values
+            for name, values in recorded.items()
+        }
         validation.compare(format, "golden", expected, runner.run(batch), numbers)
 
 

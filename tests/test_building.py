@@ -224,3 +224,20 @@ def test_two_fresh_processes_give_the_same_bytes_for_a_model_with_branches_and_l
     assert set(first) == set(second)
     assert "checkpoint/model.ckpt.meta" in first
     assert [name for name in first if first[name] != second[name]] == []
+
+
+def test_a_model_without_variables_is_refused(tmp_path: Path) -> None:
+    model = model_file(
+        tmp_path,
+        """
+        class M:
+            signature = Signature([TensorSpec("x", "float32", [None])], [TensorSpec("y", "float32", [None])])
+            data = "rows.csv"
+            def forward(self, inputs, training):
+                return {"y": inputs["x"] * 2}
+            def examples(self, path):
+                return Examples({"x": np.arange(4, dtype=np.float32)})
+        """,
+    )
+    with pytest.raises(ModelError, match="M: the model has no variables"):
+        run(job_for(tmp_path / "out", model), "graph")

@@ -24,7 +24,5 @@ def open_runner(folder: Path, signature: Signature, threads: int) -> SessionRunn
     CheckpointFiles(prefix).read_all()
     session = v1.Session(graph=tf.Graph(), config=session_config(threads))
     with session.graph.as_default(), checkpoint_errors(prefix):
-        saver = v1.train.import_meta_graph(f"{prefix}.meta", clear_devices=True)
-        if saver is not None:  # a graph without variables has no saver
-            saver.restore(session, str(prefix))
+        v1.train.import_meta_graph(f"{prefix}.meta", clear_devices=True).restore(session, str(prefix))
     return SessionRunner(session, signature)

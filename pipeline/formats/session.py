@@ -35,6 +35,7 @@ class SessionRunner:
                     got=tensor.dtype.name,
                     wanted=spec.dtype,
                 )
+        self._dtypes = {spec.name: tf.as_dtype(spec.dtype) for spec in signature.inputs}
         self._inputs = {spec.name: spec.tensor_name for spec in signature.inputs}
         self._outputs = {spec.name: spec.tensor_name for spec in signature.outputs}
 
@@ -43,6 +44,13 @@ class SessionRunner:
         missing = sorted(set(self._inputs) - set(batch))
         if missing:
             raise RunnerError("a batch lacks an input", got=sorted(batch), wanted=", ".join(missing))
+        extra = sorted(set(batch) - set(self._inputs))
+        if extra:
+            raise RunnerError("a batch has inputs that the signature lacks", got=", ".join(extra))
+        for name, dtype in self._dtypes.items():  # TensorFlow would convert without a word
+            got = "string" if batch[name].dtype.kind in "OSU" else batch[name].dtype.name
+            if got != dtype.name:
+                raise RunnerError("an input is not of the signature's dtype", where=name, got=got, wanted=dtype.name)
         try:
             answers = self._session.run(self._outputs, {name: batch[key] for key, name in self._inputs.items()})
         except (tf.errors.OpError, ValueError, TypeError) as exc:

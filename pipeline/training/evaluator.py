@@ -33,7 +33,7 @@ class Evaluator:
         with self._graph.as_default():
             v1.train.import_meta_graph(str(evaluation if evaluation.exists() else graph / "inference.meta"))
             self._variables = {variable.op.name: variable for variable in v1.global_variables()}
-            self._saver = v1.train.Saver(self._variables, save_relative_paths=True, allow_empty=True)
+            self._saver = v1.train.Saver(self._variables, save_relative_paths=True)
             self._initializer = v1.global_variables_initializer()
         self._session = v1.Session(graph=self._graph, config=session_config(settings.threads))
 

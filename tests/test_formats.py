@@ -1,0 +1,212 @@
+"""Formats: an artifact is opened in a process of its own, which refuses, dies and lives on as promised."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import textwrap
+from pathlib import Path
+
+import jobs
+import numpy as np
+import pytest
+
+from pipeline.errors import CheckpointError, PipelineError, RunnerError, StageCrashed
+from pipeline.formats import FORMATS, ApartRunner
+from pipeline.signature import Signature, TensorSpec
+
+SIGNATURE = Signature([TensorSpec("x", "float32", [None])], [TensorSpec("y", "float32", [None])])
+SPY = """
+    import os, signal, sys
+    import numpy as np
+    from pipeline.errors import RunnerError
+
+    class Spy:
+        def run(self, batch):
+            word = bytes(batch["x"][0]).decode()
+            if word == "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+            if word == "exit":
+                os._exit(3)
+            if word == "refuse":
+                raise RunnerError("not this one", got=word)
+            if word == "bug":
+                raise LookupError("foreign")
+            return {"pid": np.array(os.getpid()), "modules": np.array(sorted(sys.modules), object)}
+
+    def open_runner(folder, signature, threads):
+        return Spy()
+    """
+
+
+def ask(word: str) -> dict[str, np.ndarray]:
+    return {"x": np.array([word.encode()], object)}
+
+
+@pytest.fixture
+def spy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder to open in the format `spy`, whose runner tells where it runs and does what it is asked."""
+    (tmp_path / "spy_format.py").write_text(textwrap.dedent(SPY))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(FORMATS, "spy", "spy_format:open_runner")
+    SIGNATURE.write(tmp_path / "signature.json")
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory: pytest.TempPathFactory) -> jobs.Job:
+    """Two inputs that are fed apart, x * w + y, on its way to the frozen artifact."""
+    folder = tmp_path_factory.mktemp("formats")
+    body = """
+        class M:
+            signature = Signature(
+                [TensorSpec("x", "float32", [None]), TensorSpec("y", "float32", [None])],
+                [TensorSpec("z", "float32", [None])],
+            )
+            data = "rows.csv"
+
+            def forward(self, inputs, training):
+                w = tf.compat.v1.get_variable("w", initializer=3.0)
+                return {"z": inputs["x"] * w + inputs["y"]}
+
+            def examples(self, path):
+                return Examples({name: np.arange(20, dtype=np.float32) for name in ("x", "y")}, None)
+        """
+    job = jobs.job_for(folder / "output", jobs.model_file(folder, body, "code_of_the_model.py"))
+    jobs.run(job, "frozen")
+    return job
+
+
+BATCH = {"x": np.array([1.0, 2.0], np.float32), "y": np.array([0.5, 0.25], np.float32)}
+WANT = np.array([3.5, 6.25], np.float32)
+BOTH = pytest.mark.parametrize("format", ["checkpoint", "frozen"])
+
+
+def test_a_runner_works_in_a_process_of_its_own_each(spy: Path) -> None:
+    with ApartRunner("spy", spy, 1) as one, ApartRunner("spy", spy, 1) as other:
+        pids = {int(runner.run(ask("who"))["pid"]) for runner in (one, one, other)}
+    assert len(pids) == 2
+    assert os.getpid() not in pids
+
+
+def test_the_models_code_is_not_needed_to_run_its_artifacts(job: jobs.Job, spy: Path) -> None:
+    hidden = job.source.file.with_suffix(".hidden")
+    job.source.file.rename(hidden)
+    try:
+        for format in ("checkpoint", "frozen"):
+            with ApartRunner(format, job.folder(format), 1) as runner:
+                np.testing.assert_array_equal(runner.run(BATCH)["z"], WANT, strict=True)
+    finally:
+        hidden.rename(job.source.file)
+    with ApartRunner("spy", spy, 1) as runner:
+        modules = runner.run(ask("who"))["modules"]
+    assert not any("code_of_the_model" in name for name in modules)
+
+
+def test_a_refused_batch_leaves_the_runner_alive(spy: Path) -> None:
+    with ApartRunner("spy", spy, 1) as runner:
+        pid = int(runner.run(ask("who"))["pid"])
+        with pytest.raises(RunnerError, match="not this one") as error:
+            runner.run(ask("refuse"))
+        assert error.value.got == "refuse"
+        assert int(runner.run(ask("who"))["pid"]) == pid
+
+
+@pytest.mark.parametrize(("word", "named"), [("kill", "SIGKILL"), ("exit", "exit code 3"), ("bug", "LookupError")])
+def test_a_runner_that_ends_says_how(word: str, named: str, spy: Path) -> None:
+    with ApartRunner("spy", spy, 1) as runner:
+        with pytest.raises(StageCrashed, match=named):
+            runner.run(ask(word))
+        with pytest.raises(PipelineError):
+            runner.run(ask("who"))
+
+
+def test_a_closed_runner_leaves_no_process(spy: Path) -> None:
+    with ApartRunner("spy", spy, 1) as runner:
+        pid = int(runner.run(ask("who"))["pid"])
+        os.kill(pid, 0)
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def test_two_runners_can_be_asked_before_either_answers(job: jobs.Job) -> None:
+    with (
+        ApartRunner("checkpoint", job.folder("checkpoint"), 1) as one,
+        ApartRunner("frozen", job.folder("frozen"), 1) as other,
+    ):
+        for runner in (one, other):
+            runner.ask(BATCH)
+        for runner in (one, other):
+            np.testing.assert_array_equal(runner.answer()["z"], WANT, strict=True)
+
+
+BAD = {
+    "lacks an input": ({"x": BATCH["x"]}, "y"),
+    "has an input too many": ({**BATCH, "stray": BATCH["x"]}, "stray"),
+    "is of another dtype": ({**BATCH, "y": BATCH["y"].astype(np.float64)}, "float64"),
+    "is of another kind": ({**BATCH, "y": np.array([b"a", b"b"], object)}, ""),
+    "is of another shape": ({**BATCH, "y": np.zeros((2, 2), np.float32)}, "y:0"),
+}
+
+
+@pytest.mark.parametrize("fault", BAD)
+@BOTH
+def test_a_batch_that_is_not_the_signatures_is_refused_and_the_next_is_answered(
+    format: str, fault: str, job: jobs.Job
+) -> None:
+    batch, named = BAD[fault]
+    with ApartRunner(format, job.folder(format), 1) as runner:
+        with pytest.raises(RunnerError, match=named):
+            runner.run(batch)
+        np.testing.assert_array_equal(runner.run(BATCH)["z"], WANT, strict=True)
+
+
+@BOTH
+def test_a_graph_without_a_tensor_of_the_signature_is_not_opened(format: str, job: jobs.Job, tmp_path: Path) -> None:
+    shutil.copytree(job.folder(format), tmp_path / "copy")
+    old = Signature.read(tmp_path / "copy" / "signature.json")
+    Signature(old.inputs, [TensorSpec("nowhere", "float32")]).write(tmp_path / "copy" / "signature.json")
+    with ApartRunner(format, tmp_path / "copy", 1) as runner, pytest.raises(RunnerError, match=r"nowhere: .*lacks"):
+        runner.run(BATCH)
+
+
+@BOTH
+def test_a_tensor_of_another_dtype_than_the_signatures_is_not_opened(
+    format: str, job: jobs.Job, tmp_path: Path
+) -> None:
+    shutil.copytree(job.folder(format), tmp_path / "copy")
+    old = Signature.read(tmp_path / "copy" / "signature.json")
+    Signature(old.inputs, [TensorSpec("z", "float64")]).write(tmp_path / "copy" / "signature.json")
+    with ApartRunner(format, tmp_path / "copy", 1) as runner, pytest.raises(RunnerError, match="float64"):
+        runner.run(BATCH)
+
+
+@pytest.mark.parametrize("damage", ["flipped", "cut", "gone"])
+@pytest.mark.parametrize("file", ["model.ckpt.data-00000-of-00001", "model.ckpt.index", "model.ckpt.meta"])
+def test_a_damaged_checkpoint_file_is_named(file: str, damage: str, job: jobs.Job, tmp_path: Path) -> None:
+    shutil.copytree(job.folder("checkpoint"), tmp_path / "copy")
+    path = tmp_path / "copy" / file
+    content = path.read_bytes()
+    if damage == "gone":
+        path.unlink()
+    elif damage == "cut":
+        path.write_bytes(content[: len(content) // 2])
+    elif file.endswith(".meta"):
+        path.write_bytes(b"\xff" * 20 + content[20:])
+    else:
+        path.write_bytes(bytes([content[0] ^ 1]) + content[1:])
+    with (
+        ApartRunner("checkpoint", tmp_path / "copy", 1) as runner,
+        pytest.raises(CheckpointError, match=r"model\.ckpt"),
+    ):
+        runner.run(BATCH)
+
+
+@pytest.mark.parametrize("content", [b"\x07garbage" * 9, None])
+def test_what_is_not_a_frozen_graph_is_named(content: bytes | None, job: jobs.Job, tmp_path: Path) -> None:
+    shutil.copytree(job.folder("frozen"), tmp_path / "copy")
+    (tmp_path / "copy" / "model.pb").unlink()
+    if content is not None:
+        (tmp_path / "copy" / "model.pb").write_bytes(content)
+    with ApartRunner("frozen", tmp_path / "copy", 1) as runner, pytest.raises(RunnerError, match=r"model\.pb"):
+        runner.run(BATCH)
