@@ -119,9 +119,7 @@ def export_checkpoint(graph: Path, training: Path, settings: ExportSettings, fol
         _require_needed(session.graph, Signature.read(graph / "signature.json"), set(variables) - set(keys))
         for name, value in source.values(variables).items():
             variables[name].load(value, session)
-        saver = v1.train.Saver(
-            {key: variables[name] for name, key in keys.items()}, save_relative_paths=True
-        )
+        saver = v1.train.Saver({key: variables[name] for name, key in keys.items()}, save_relative_paths=True)
         saver.save(session, str(folder / "model.ckpt"))
     shutil.copy(graph / "signature.json", folder / "signature.json")
     shutil.copy(training / "deploy" / settings.step / "goldens.npz", folder / "goldens.npz")
