@@ -27,7 +27,7 @@ bench: $(VENV)/.installed
 
 $(VENV)/.installed: requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/pip install -q -q --disable-pip-version-check -r requirements.txt
 	@touch $@
 
 clean:
