@@ -11,7 +11,7 @@ import importlib.util
 import re
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec, PathFinder
@@ -86,18 +86,16 @@ def find_model(reference: str) -> ModelSource:
 
 
 def _module_source(module: str) -> Path:
-    # Not importlib.util.find_spec: it imports the packages above the module.
+    # Only the top is looked up by importlib.util.find_spec: below it, that imports the packages above a module.
     importlib.invalidate_caches()
-    spec: ModuleSpec | None = None
+    top, *parts = module.split(".")
     with _importable(Path.cwd()):
-        folders: Sequence[str] | None = None
-        name = ""
-        for part in module.split("."):
-            name = f"{name}.{part}" if name else part
+        spec: ModuleSpec | None = importlib.util.find_spec(top) if top else None
+        name = top
+        for part in parts:
+            folders = list(spec.submodule_search_locations or ()) if spec is not None else []
+            name = f"{name}.{part}"
             spec = PathFinder.find_spec(name, folders) if part else None
-            if spec is None:
-                break
-            folders = list(spec.submodule_search_locations or ())
     if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
         raise ModelError("no such module", where=module, next_step="Install it, or give path/to/file.py:Name")
     return Path(spec.origin)
