@@ -1,4 +1,4 @@
-"""One-off commands beside Luigi's: `python -m pipeline why TASK …` and `python -m pipeline verify FOLDER`."""
+"""One-off commands beside Luigi's: `python -m pipeline why TASK …`, `verify FOLDER`, `freeze CHECKPOINT …`."""
 
 from __future__ import annotations
 
@@ -92,6 +92,10 @@ def _compare_input(path: Path, digest: str | None) -> Any:
         yield f"input {path} changed: sha256 was {str(digest)[:12]}…, is {actual[:12]}…"
 
 
+def _listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command.
 
@@ -104,10 +108,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     parts = commands.add_parser("why", help="say of each stage whether it would run, and why; exit 0 if none would")
     parts.add_argument("task", nargs=argparse.REMAINDER, help="a task and its parameters, as luigi takes them")
+    parts = commands.add_parser("freeze", help="freeze a checkpoint or a SavedModel into one .pb, without TensorFlow")
+    parts.add_argument(
+        "checkpoint", type=Path, help="its prefix, one of its files, or a folder; or the folder of a SavedModel"
+    )
+    parts.add_argument("--outputs", default="", help="comma-separated names of tensors; a SavedModel's own by default")
+    parts.add_argument("--signature", help="of a SavedModel with several, which one")
+    parts.add_argument(
+        "--inputs", default="", help="comma-separated placeholders to keep, or inner tensors to make inputs of"
+    )
+    parts.add_argument("-o", "--to", type=Path, default=Path("model.pb"), help="the file to write (default: model.pb)")
     parts = commands.add_parser("verify", help="hash an artifact and its inputs again; exit 0 if nothing changed")
     parts.add_argument("folder", type=Path, help="the artifact's folder, such as output/spam/frozen")
     given = parser.parse_args(arguments)
     try:
+        if given.command == "freeze":
+            from .freeze import freeze  # which needs protobuf, and that takes longer to load than all else here
+
+            names = _listed(given.outputs), _listed(given.inputs)
+            print(freeze(given.checkpoint, *names, given.to, given.signature))
+            return 0
         return why(given.task) if given.command == "why" else verify(given.folder)
     except PipelineError as exc:
         print(exc, file=sys.stderr)

@@ -102,7 +102,9 @@ def _make_checkpoint(job: Job, folder: Path) -> Notes:
 
 
 def _make_frozen(job: Job, folder: Path) -> Notes:
-    return _notes(run_apart("pipeline.freeze:freeze_checkpoint", job.folder("checkpoint"), folder))
+    from .freeze import freeze_checkpoint
+
+    return freeze_checkpoint(job.folder("checkpoint"), folder)
 
 
 def _make_validation(job: Job, folder: Path) -> Notes:

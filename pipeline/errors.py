@@ -110,14 +110,20 @@ class StageCrashed(PipelineError):
     """The process that did the work ended without an answer."""
 
 
+_MOST_NAMES = 12
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Says which known names are like `name`, for the end of an error message.
 
     Returns:
-        `did you mean 'spam'?` where something is close, else the whole list of what is known.
+        `did you mean 'spam'?` where something is close, else what is known, as far as it fits a sentence.
     """
     names = sorted(set(known))
     close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     if close:
         return f"did you mean {' or '.join(repr(n) for n in close)}?"
-    return f"known are {', '.join(names)}" if names else "none is known"
+    if not names:
+        return "none is known"
+    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    return f"known are {', '.join(names[:_MOST_NAMES])}{more}"

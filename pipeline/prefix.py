@@ -31,10 +31,17 @@ def find_prefix(place: Path) -> Path:
         raise CheckpointError("no checkpoint in this folder", where=place, wanted="files NAME.index and NAME.data-…")
     name = re.sub(r"\.(index|meta|data-\d{5}-of-\d{5})$", "", place.name)
     prefix = place.with_name(name)
+    if _is_old_format(prefix):
+        return prefix
     if not Path(f"{prefix}.index").is_file():
         near = [p.name.removesuffix(".index") for p in place.parent.glob("*.index")] if place.parent.is_dir() else []
         raise CheckpointError("no such checkpoint", where=f"{prefix}.index", next_step=nearest(name, near))
     return prefix
+
+
+def _is_old_format(prefix: Path) -> bool:
+    """Whether the V1 format's single file is there, and no newer one of that name."""
+    return prefix.is_file() and not Path(f"{prefix}.index").is_file()
 
 
 def _named_by_state_file(folder: Path) -> Path | None:
@@ -64,7 +71,9 @@ def step_of(prefix: Path) -> int:
 
 
 def files_of(prefix: Path) -> list[Path]:
-    """The index and the data files of a checkpoint that are there."""
+    """The index and the data files of a checkpoint that are there; in the V1 format one file is all."""
+    if _is_old_format(prefix):
+        return [prefix]
     return [Path(found[0]) for found in _shards(prefix)] + [p for p in [Path(f"{prefix}.index")] if p.exists()]
 
 
@@ -83,7 +92,7 @@ def require_files(prefix: Path) -> None:
     wanted = max((int(found["count"]) for found in shards), default=1)
     present = {int(found["number"]) for found in shards if int(found["count"]) == wanted}
     missing = [number for number in range(wanted) if number not in present]
-    if missing:
+    if missing and not _is_old_format(prefix):
         raise CheckpointError(
             "a shard of the checkpoint is missing",
             where=f"{prefix}.data-{missing[0]:05}-of-{wanted:05}",

@@ -59,7 +59,7 @@ def save(
             for name, array in feeds.items()
         }
         outputs = {name: tf.identity(tensor, name=name) for name, tensor in build(**inputs).items()}
-        session.run(v1.global_variables_initializer())
+        session.run([v1.global_variables_initializer(), v1.tables_initializer()])
         if change:
             for variable in v1.global_variables():
                 variable.load(_changed(session.run(variable)), session)
@@ -327,11 +327,6 @@ REFUSED: dict[str, tuple[Callable[[Any], Any], str, str]] = {
         "queue",
         "data set",
     ),
-    "size of a variable": (
-        lambda x: {"y": x + tf.cast(tf.raw_ops.VariableShape(input=weight("w", [3]).handle, name="size"), tf.float32)},
-        "size",
-        "value",
-    ),
 }
 
 
@@ -363,7 +358,7 @@ def test_what_no_right_pb_can_hold_is_refused_with_its_node_and_cause_and_cure(c
 
 
 @pytest.mark.parametrize("is_in_branch", BOTH)
-def test_a_lookup_table_is_refused_by_name(is_in_branch: bool, tmp_path: Path) -> None:
+def test_a_lookup_table_works_from_the_first_run_on(is_in_branch: bool, tmp_path: Path) -> None:
     def build(t: Any) -> Any:
         w, known = weight("w", [3]), table()
 
@@ -372,9 +367,45 @@ def test_a_lookup_table_is_refused_by_name(is_in_branch: bool, tmp_path: Path) -
 
         return {"y": tf.cond(tf.size(t) > 0, found, lambda: w) if is_in_branch else found()}
 
-    save(tmp_path / "ckpt", build, {"t": WORDS}, asks=False)
-    with pytest.raises(FreezeError, match=r"node .*table.*lookup table"):
+    wanted = save(tmp_path / "ckpt", build, {"t": WORDS})
+    frozen = freeze(tmp_path / "ckpt", tmp_path / "frozen")
+    assert np.array_equal(answers_of(frozen, wanted, {"t": WORDS})["y"], wanted["y"])
+
+
+def test_a_lookup_table_from_a_vocabulary_file_does_not_need_the_file(tmp_path: Path) -> None:
+    vocabulary = tmp_path / "words.txt"
+    vocabulary.write_text("a\nb\nzz\n")
+
+    def build(t: Any) -> Any:
+        lines = tf.lookup.TextFileInitializer(
+            str(vocabulary),
+            *(tf.string, tf.lookup.TextFileIndex.WHOLE_LINE, tf.int64, tf.lookup.TextFileIndex.LINE_NUMBER),
+        )
+        return {"y": tf.gather(weight("w", [3]), tf.lookup.StaticHashTable(lines, 0).lookup(t))}
+
+    wanted = save(tmp_path / "ckpt", build, {"t": WORDS})
+    frozen = freeze(tmp_path / "ckpt", tmp_path / "frozen")
+    vocabulary.unlink()
+    assert np.array_equal(answers_of(frozen, wanted, {"t": WORDS})["y"], wanted["y"])
+
+
+def test_a_table_whose_content_is_in_no_graph_is_refused_by_name(tmp_path: Path) -> None:
+    def build(t: Any) -> Any:
+        known = tf.lookup.experimental.MutableHashTable(tf.string, tf.int64, 0)
+        return {"y": tf.gather(weight("w", [3]), known.lookup(t))}
+
+    save(tmp_path / "ckpt", build, {"t": WORDS})
+    with pytest.raises(FreezeError, match=r"node MutableHashTable.* has a content that no graph holds"):
         freeze(tmp_path / "ckpt", tmp_path / "frozen")
+
+
+def test_the_size_of_a_variable_is_that_of_its_constant(tmp_path: Path) -> None:
+    def build(x: Any) -> Any:
+        return {"y": x + tf.cast(tf.raw_ops.VariableShape(input=weight("w", [3]).handle), tf.float32)}
+
+    wanted = save(tmp_path / "ckpt", build, {"x": X})
+    frozen = freeze(tmp_path / "ckpt", tmp_path / "frozen")
+    assert np.array_equal(answers_of(frozen, wanted, {"x": X})["y"], wanted["y"])
 
 
 @pytest.mark.parametrize("res", BOTH, ids=["ref", "resource"])
@@ -391,7 +422,7 @@ def test_a_variable_that_the_checkpoint_lacks_is_named(res: bool, tmp_path: Path
 def test_an_output_that_is_not_in_the_graph_is_named(tmp_path: Path) -> None:
     save(tmp_path / "ckpt", lambda x: {"y": x * weight("w", [3])}, {"x": X})
     Signature([TensorSpec("x", "float32")], [TensorSpec("z", "float32")]).write(tmp_path / "ckpt" / "signature.json")
-    with pytest.raises(FreezeError, match=r"z: a tensor of the signature is not in the graph"):
+    with pytest.raises(FreezeError, match=r"z: no such tensor in the graph"):
         freeze(tmp_path / "ckpt", tmp_path / "frozen")
 
 

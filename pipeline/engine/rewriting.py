@@ -1,0 +1,367 @@
+"""Turns readers of variables into readers of constants: a table of rules, by op.
+
+A resource variable is read through a handle, which travels through identities, calls, branches and loops. Where the
+variable becomes a constant, its handle becomes the value itself, so whatever passes the handle on now passes the
+value: the op stays, its dtype changes. What reads a value through the handle becomes the op that takes the value.
+Functions that are given handles are copied for the dtypes that they are given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from ..errors import FreezeError
+from ..protos import DataType, FunctionDef, GraphDef, NodeDef
+from .graph import control_inputs, data_inputs, is_control, node_of, normalized
+from .variables import REFERENCE_OPS
+
+DT_BOOL, DT_INT32 = DataType.Value("DT_BOOL"), DataType.Value("DT_INT32")
+
+# Ops that pass a handle on: the attribute of its dtype, and the outputs (by the names they have in functions) that
+# carry input 0, or, for a list, the input of the same index.
+_PASSING: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "Identity": ("T", ("output",)),
+    "IdentityN": ("T", ("output",)),
+    "Switch": ("T", ("output_false", "output_true")),
+    "_SwitchN": ("T", ("outputs",)),
+    "Merge": ("T", ("output",)),
+    "Enter": ("T", ("output",)),
+    "Exit": ("T", ("output",)),
+    "NextIteration": ("T", ("output",)),
+}
+
+# Ops on the reference of an old variable, and the ops on a value that take their place.
+_OF_REFERENCES: Mapping[str, str] = {
+    "RefIdentity": "Identity",
+    "RefSwitch": "Switch",
+    "RefMerge": "Merge",
+    "RefEnter": "Enter",
+    "RefExit": "Exit",
+    "RefNextIteration": "NextIteration",
+}
+
+# Ops that call functions: the attributes that name them, the first input that a function is given, and the
+# attributes of the inputs' and the outputs' dtypes.
+_CALLS: Mapping[str, tuple[tuple[str, ...], int, str, str]] = {
+    "PartitionedCall": (("f",), 0, "Tin", "Tout"),
+    "StatefulPartitionedCall": (("f",), 0, "Tin", "Tout"),
+    "If": (("then_branch", "else_branch"), 1, "Tin", "Tout"),
+    "StatelessIf": (("then_branch", "else_branch"), 1, "Tin", "Tout"),
+    "Case": (("branches",), 1, "Tin", "Tout"),
+    "StatelessCase": (("branches",), 1, "Tin", "Tout"),
+    "While": (("cond", "body"), 0, "T", "T"),
+    "StatelessWhile": (("cond", "body"), 0, "T", "T"),
+}
+
+
+@dataclass
+class Scope:
+    """A graph or the body of a function, and the dtypes of the variables whose handles its tensors are.
+
+    Args:
+        nodes: by name.
+        arguments: for each of a function's arguments the dtype that it is given the handle of, else None.
+        is_function: whether references are those of a function's body.
+    """
+
+    nodes: Mapping[str, NodeDef]
+    arguments: Mapping[str, int | None] = field(default_factory=dict)
+    is_function: bool = False
+    found: dict[str, int | None] = field(default_factory=dict)
+
+
+class Rewriter:
+    """Rewrites the nodes of one graph and of the functions that they call.
+
+    Args:
+        graph: its function library is read, never changed.
+    """
+
+    def __init__(self, graph: GraphDef) -> None:
+        self._library = {function.signature.name: function for function in graph.library.function}
+        self._copies: dict[tuple[str, tuple[int | None, ...]], FunctionDef] = {}
+
+    @property
+    def functions(self) -> list[FunctionDef]:
+        """The functions that the rewritten nodes call."""
+        return list(self._copies.values())
+
+    def rewrite(self, nodes: list[NodeDef]) -> list[NodeDef]:
+        """The nodes of the graph, in their order, reading values instead of variables; new ones come last.
+
+        Variables themselves are left, for whoever puts constants in their place.
+        """
+        scope = Scope({node.name: node for node in nodes})
+        parts = [list(self._rewritten(scope, node)) for node in nodes]
+        return [part[-1] for part in parts] + [new for part in parts for new in part[:-1]]
+
+    # Where handles go.
+
+    def handle(self, scope: Scope, reference: str) -> int | None:
+        """The dtype of the variable whose handle a tensor is; None for any other tensor."""
+        key = reference if scope.is_function else normalized(reference)
+        if key not in scope.found:
+            scope.found[key] = None  # what a loop's own back edge says until the loop is known
+            scope.found[key] = self._find_handle(scope, key)
+        return scope.found[key]
+
+    def _find_handle(self, scope: Scope, reference: str) -> int | None:
+        name, _, rest = reference.partition(":")
+        if scope.is_function and not rest:
+            return scope.arguments.get(name)
+        node = scope.nodes.get(name)
+        if node is None:
+            return None
+        if node.op == "VarHandleOp":
+            return int(node.attr["dtype"].type)
+        output, _, index = rest.rpartition(":")
+        port = int(index)
+        if node.op in _PASSING:
+            given = data_inputs(node)
+            if node.op == "IdentityN":
+                return self.handle(scope, given[port])
+            return next(
+                (dtype for r in self._carriers(node, given, output, port) if (dtype := self.handle(scope, r))), None
+            )
+        return self._handle_from_call(scope, node, output, port)
+
+    def _carriers(self, node: NodeDef, given: list[str], output: str, port: int) -> list[str]:
+        """The inputs whose value an output may carry."""
+        if node.op == "Merge":
+            return given if (output, port) in (("", 0), ("output", 0)) else []
+        return given[:1]
+
+    def _handle_from_call(self, scope: Scope, node: NodeDef, output: str, port: int) -> int | None:
+        call = self._call(node)
+        if call is None or not (any(self.handle(scope, r) for r in data_inputs(node))):
+            return None
+        names, first, _, _ = call
+        given = [self.handle(scope, reference) for reference in data_inputs(node)[first:]]
+        if node.op in ("While", "StatelessWhile"):
+            return given[port]
+        function = self._library[names[0]]
+        inner = self._scope_of(function, tuple(given))
+        results = [argument.name for argument in function.signature.output_arg]
+        result = output if node.op in self._library and output in results else results[port]
+        return self.handle(inner, function.ret[result])
+
+    def _call(self, node: NodeDef) -> tuple[list[str], int, str | None, str | None] | None:
+        """The functions that a node calls, the first input that they are given, the attributes of the dtypes."""
+        if node.op in self._library:
+            return [node.op], 0, None, None
+        if node.op not in _CALLS:
+            return None
+        attributes, first, inputs, outputs = _CALLS[node.op]
+        names = []
+        for attribute in attributes:
+            value = node.attr[attribute]
+            names += [value.func.name] if value.WhichOneof("value") == "func" else [f.name for f in value.list.func]
+        return names, first, inputs, outputs
+
+    def _scope_of(self, function: FunctionDef, given: tuple[int | None, ...]) -> Scope:
+        names = [argument.name for argument in function.signature.input_arg]
+        nodes = {node.name: node for node in function.node_def}
+        return Scope(nodes, dict(zip(names, given, strict=False)), is_function=True)
+
+    # What becomes of a node.
+
+    def _rewritten(self, scope: Scope, node: NodeDef) -> Iterator[NodeDef]:
+        new = NodeDef()
+        new.CopyFrom(node)
+        if node.op in _OF_REFERENCES:
+            new.op = _OF_REFERENCES[node.op]
+        elif node.op in REFERENCE_OPS or node.op == "VarHandleOp":
+            pass
+        elif node.op in _PASSING:
+            self._retype(scope, node, new)
+        elif self._call(node) is not None:
+            self._redirect(scope, node, new)
+        elif node.op in _RULES:
+            yield from _RULES[node.op](self, scope, node, new)
+        elif any(self.handle(scope, reference) for reference in data_inputs(node)):
+            raise FreezeError(
+                f"{node.op} uses a variable in a way that a constant does not allow",
+                where=f"node {node.name}",
+                next_step="Read the variable first, and use its value",
+            )
+        if scope.is_function:
+            self._rename_outputs(scope, new)
+        yield new
+
+    def _retype(self, scope: Scope, node: NodeDef, new: NodeDef) -> None:
+        attribute, _ = _PASSING[node.op]
+        given = data_inputs(node)
+        value = new.attr[attribute]
+        if value.WhichOneof("value") == "list":
+            for index, reference in enumerate(given):
+                if dtype := self.handle(scope, reference):
+                    value.list.type[index] = dtype
+        elif dtype := next((found for reference in given if (found := self.handle(scope, reference))), None):
+            value.type = dtype
+
+    def _redirect(self, scope: Scope, node: NodeDef, new: NodeDef) -> None:
+        """Makes a call call the functions as copied for the handles that it gives them."""
+        call = self._call(node)
+        assert call is not None  # the caller has seen that it calls
+        names, first, inputs, outputs = call
+        given = tuple(self.handle(scope, reference) for reference in data_inputs(node)[first:])
+        fresh = {name: self._copy(name, given).signature.name for name in names}
+        if node.op in fresh:
+            new.op = fresh[node.op]
+            return
+        for attribute in _CALLS[node.op][0]:
+            value = new.attr[attribute]
+            for func in [value.func] if value.WhichOneof("value") == "func" else value.list.func:
+                func.name = fresh[func.name]
+        assert inputs is not None  # as for every op of the table
+        assert outputs is not None
+        for index, dtype in enumerate(given):
+            if dtype:
+                new.attr[inputs].list.type[index] = dtype
+                if (
+                    "output_shapes" in new.attr
+                    and inputs == outputs
+                    and index < len(new.attr["output_shapes"].list.shape)
+                ):
+                    new.attr["output_shapes"].list.shape[index].Clear()
+                    new.attr["output_shapes"].list.shape[index].unknown_rank = True
+        if outputs != inputs and any(given):
+            for index in range(len(new.attr[outputs].list.type)):
+                if dtype := self._handle_from_call(scope, node, "", index):
+                    new.attr[outputs].list.type[index] = dtype
+
+    def _copy(self, name: str, given: tuple[int | None, ...]) -> FunctionDef:
+        """A function, with handles of these dtypes as values among its arguments."""
+        key = (name, given)
+        if key in self._copies:
+            return self._copies[key]
+        original = self._library[name]
+        copy = FunctionDef()
+        copy.CopyFrom(original)
+        same = [other for other, _ in self._copies if other == name]
+        copy.signature.name = f"{name}__{len(same)}" if same else name
+        self._copies[key] = copy  # before its body: a function may call itself
+        scope = self._scope_of(original, given)
+        for argument, dtype in zip(copy.signature.input_arg, given, strict=False):
+            if dtype:
+                argument.type = dtype
+                argument.ClearField("handle_data")
+        for argument in copy.signature.output_arg:
+            if dtype := self.handle(scope, original.ret[argument.name]):
+                argument.type = dtype
+                argument.ClearField("handle_data")
+        del copy.node_def[:]
+        copy.node_def.extend(new for node in original.node_def for new in self._rewritten(scope, node))
+        for result, reference in original.ret.items():
+            copy.ret[result] = self._renamed(scope, reference)
+        copy.attr.pop("_input_shapes", None)
+        return copy
+
+    def _rename_outputs(self, scope: Scope, new: NodeDef) -> None:
+        """In functions an input names the output of the op that gives it, which may be another op now."""
+        for index, reference in enumerate(new.input):
+            if not is_control(reference):
+                new.input[index] = self._renamed(scope, reference)
+
+    def _renamed(self, scope: Scope, reference: str) -> str:
+        node = scope.nodes.get(node_of(reference))
+        if node is None or reference.count(":") < 2 or node.op not in _OUTPUT_NAMES:
+            return reference
+        name, _, index = reference.split(":")
+        return f"{name}:{_OUTPUT_NAMES[node.op]}:{index}"
+
+
+# The output of each rule's new op, by the old op: what functions call it.
+_OUTPUT_NAMES = {
+    "ReadVariableOp": "output",
+    "ResourceGather": "output",
+    "ResourceGatherNd": "output",
+    "VariableShape": "output",
+    "VarIsInitializedOp": "output",
+    "IsVariableInitialized": "output",
+}
+
+_Rule = Callable[[Rewriter, Scope, NodeDef, NodeDef], Iterator[NodeDef]]
+
+
+def _read(rewriter: Rewriter, scope: Scope, node: NodeDef, new: NodeDef) -> Iterator[NodeDef]:
+    """ReadVariableOp(handle) -> Identity(value)."""
+    _become(new, "Identity", data_inputs(node)[:1], node)
+    new.attr["T"].type = node.attr["dtype"].type
+    yield from ()
+
+
+def _gather(rewriter: Rewriter, scope: Scope, node: NodeDef, new: NodeDef) -> Iterator[NodeDef]:
+    """ResourceGather(handle, indices) -> GatherV2(value, indices, axis), where the axis is the number of batch dims."""
+    batch_dims = node.attr["batch_dims"].i
+    indices = node.attr["Tindices"].type
+    name = f"{node.name}/axis"
+    while name in scope.nodes or name in scope.arguments:
+        name += "_"
+    axis = NodeDef(name=name, op="Const")
+    # In a loop's frame a constant lives where what it waits for lives.
+    if any(other.op in ("Enter", "RefEnter") for other in scope.nodes.values()):
+        axis.input.append(f"^{node_of(data_inputs(node)[1])}")
+    axis.attr["dtype"].type = indices
+    tensor = axis.attr["value"].tensor
+    tensor.dtype = indices
+    tensor.tensor_shape.SetInParent()
+    (tensor.int_val if indices == DT_INT32 else tensor.int64_val).append(batch_dims)
+    suffix = ":output:0" if scope.is_function else ""
+    _become(new, "GatherV2", [*data_inputs(node)[:2], f"{axis.name}{suffix}"], node)
+    new.attr["Tparams"].type = node.attr["dtype"].type
+    new.attr["Tindices"].type = indices
+    new.attr["Taxis"].type = indices
+    new.attr["batch_dims"].i = batch_dims
+    yield axis
+
+
+def _gather_nd(rewriter: Rewriter, scope: Scope, node: NodeDef, new: NodeDef) -> Iterator[NodeDef]:
+    """ResourceGatherNd(handle, indices) -> GatherNd(value, indices)."""
+    _become(new, "GatherNd", data_inputs(node)[:2], node)
+    new.attr["Tparams"].type = node.attr["dtype"].type
+    new.attr["Tindices"].type = node.attr["Tindices"].type
+    yield from ()
+
+
+def _shape(rewriter: Rewriter, scope: Scope, node: NodeDef, new: NodeDef) -> Iterator[NodeDef]:
+    """VariableShape(handle) -> Shape(value)."""
+    dtype = rewriter.handle(scope, data_inputs(node)[0])
+    if dtype is None:
+        raise FreezeError("the shape of something that is no variable is asked for", where=f"node {node.name}")
+    out_type = node.attr["out_type"].type or DT_INT32
+    _become(new, "Shape", data_inputs(node)[:1], node)
+    new.attr["T"].type = dtype
+    new.attr["out_type"].type = out_type
+    yield from ()
+
+
+def _is_initialized(rewriter: Rewriter, scope: Scope, node: NodeDef, new: NodeDef) -> Iterator[NodeDef]:
+    """VarIsInitializedOp(handle), IsVariableInitialized(reference) -> true, where the value is."""
+    [source] = data_inputs(node)[:1]
+    waits_for = [] if scope.is_function and ":" not in source else [f"^{node_of(source)}"]
+    _become(new, "Const", waits_for, node)
+    new.attr["dtype"].type = DT_BOOL
+    new.attr["value"].tensor.dtype = DT_BOOL
+    new.attr["value"].tensor.tensor_shape.SetInParent()
+    new.attr["value"].tensor.bool_val.append(True)
+    yield from ()
+
+
+_RULES: Mapping[str, _Rule] = {
+    "ReadVariableOp": _read,
+    "ResourceGather": _gather,
+    "ResourceGatherNd": _gather_nd,
+    "VariableShape": _shape,
+    "VarIsInitializedOp": _is_initialized,
+    "IsVariableInitialized": _is_initialized,
+}
+
+
+def _become(new: NodeDef, op: str, inputs: list[str], node: NodeDef) -> None:
+    """Makes a node another op on these inputs; its name and what it waits for stay."""
+    new.op = op
+    del new.input[:]
+    new.input.extend([*inputs, *(r for r in control_inputs(node) if r not in inputs)])
+    new.attr.clear()
