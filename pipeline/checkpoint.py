@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from .bundle import Bundle, open_checkpoint
 from .errors import CheckpointError, nearest
 from .prefix import find_prefix, require_files, step_of
 from .settings import ExportSettings
@@ -21,64 +22,47 @@ v1 = tf.compat.v1
 Array = np.ndarray[Any, Any]
 
 
-class CheckpointFiles:
-    """A checkpoint that was found and opened.
+def find_checkpoint(place: Path) -> Bundle:
+    """Finds a checkpoint and opens it.
 
     Args:
         place: a Saver's prefix, any file of it, or a folder with one.
 
     Raises:
-        CheckpointError: nothing is there, a shard is missing, or the index is not one.
+        CheckpointError: nothing is there, a shard is missing, or the index is damaged or is none.
     """
+    prefix = find_prefix(place)
+    require_files(prefix)
+    return open_checkpoint(prefix)
 
-    def __init__(self, place: Path) -> None:
-        self.prefix = find_prefix(place)
-        require_files(self.prefix)
-        with checkpoint_errors(self.prefix):
-            self._reader = tf.train.load_checkpoint(str(self.prefix))
-            self.shapes: dict[str, list[int]] = self._reader.get_variable_to_shape_map()
-            self.dtypes: dict[str, tf.DType] = self._reader.get_variable_to_dtype_map()
 
-    def values(self, wanted: Mapping[str, tf.Variable]) -> dict[str, Array]:
-        """The values of variables, by the keys they have in the checkpoint.
+def read_values(bundle: Bundle, wanted: Mapping[str, tf.Variable]) -> dict[str, Array]:
+    """The values of variables, by the keys they have in the checkpoint.
 
-        TensorFlow restores a resource variable of another shape without a word, so shapes and
-        dtypes are compared first.
+    TensorFlow restores a resource variable of another shape without a word, so shapes and
+    dtypes are compared first.
 
-        Raises:
-            CheckpointError: a key is missing, its dtype or shape is not the variable's, or its bytes
-                are damaged.
-        """
-        for key, variable in wanted.items():
-            if key not in self.shapes:
-                raise CheckpointError(
-                    "the checkpoint lacks a variable of the graph",
-                    where=self.prefix,
-                    got=f"no {key}",
-                    next_step=nearest(key, self.shapes),
-                )
-            have = f"{self.dtypes[key].name} {self.shapes[key]}"
-            if self.dtypes[key] != variable.dtype.base_dtype or not variable.shape.is_compatible_with(self.shapes[key]):
-                raise CheckpointError(
-                    "the checkpoint's variable is not the graph's",
-                    where=f"{self.prefix}, {key}",
-                    got=have,
-                    wanted=f"{variable.dtype.base_dtype.name} {variable.shape}",
-                )
-        return {key: self._value(key) for key in wanted}
-
-    def read_all(self) -> None:
-        """Reads every tensor once, so that each checksum is compared.
-
-        Raises:
-            CheckpointError: a tensor's bytes are damaged or cut off.
-        """
-        for key in self.shapes:
-            self._value(key)
-
-    def _value(self, key: str) -> Array:
-        with checkpoint_errors(f"{self.prefix}, {key}"):
-            return np.asarray(self._reader.get_tensor(key))
+    Raises:
+        CheckpointError: a key is missing, its dtype or shape is not the variable's, or its bytes
+            are damaged.
+    """
+    for key, variable in wanted.items():
+        if key not in bundle.tensors:
+            raise CheckpointError(
+                "the checkpoint lacks a variable of the graph",
+                where=bundle.prefix,
+                got=f"no {key}",
+                next_step=nearest(key, bundle.tensors),
+            )
+        tensor, dtype = bundle.tensors[key], variable.dtype.base_dtype
+        if tensor.dtype != dtype.as_datatype_enum or not variable.shape.is_compatible_with(tensor.shape):
+            raise CheckpointError(
+                "the checkpoint's variable is not the graph's",
+                where=f"{bundle.prefix}, {key}",
+                got=f"{tensor.dtype_name} {list(tensor.shape)}",
+                wanted=f"{dtype.name} {variable.shape}",
+            )
+    return {key: bundle.read(key) for key in wanted}
 
 
 @contextmanager
@@ -111,20 +95,20 @@ def export_checkpoint(graph: Path, training: Path, settings: ExportSettings, fol
         CheckpointError: the training's files are damaged, or the setting `variables` names what is
             not there or leaves out what an output needs.
     """
-    source = CheckpointFiles(training / "deploy" / settings.step)
+    source = find_checkpoint(training / "deploy" / settings.step)
     with tf.Graph().as_default(), v1.Session() as session:
         v1.train.import_meta_graph(str(graph / "inference.meta"))
         variables = {variable.op.name: variable for variable in v1.global_variables()}
         keys = export_keys(settings.variables, variables)
         _require_needed(session.graph, Signature.read(graph / "signature.json"), set(variables) - set(keys))
-        for name, value in source.values(variables).items():
+        for name, value in read_values(source, variables).items():
             variables[name].load(value, session)
         saver = v1.train.Saver({key: variables[name] for name, key in keys.items()}, save_relative_paths=True)
         saver.save(session, str(folder / "model.ckpt"))
     shutil.copy(graph / "signature.json", folder / "signature.json")
     shutil.copy(training / "deploy" / settings.step / "goldens.npz", folder / "goldens.npz")
     shutil.copy(training / "validation.npz", folder / "validation.npz")
-    return {"exported": settings.step, "step": step_of(source.prefix), "variables": keys}
+    return {"exported": settings.step, "step": step_of(Path(source.prefix)), "variables": keys}
 
 
 def export_keys(setting: str, variables: Iterable[str]) -> dict[str, str]:

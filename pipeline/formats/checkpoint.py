@@ -6,7 +6,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from ..checkpoint import CheckpointFiles, checkpoint_errors
+from ..checkpoint import checkpoint_errors, find_checkpoint
 from ..signature import Signature
 from .session import SessionRunner, session_config
 
@@ -21,7 +21,7 @@ def open_runner(folder: Path, signature: Signature, threads: int) -> SessionRunn
         RunnerError: the graph is not the signature's.
     """
     prefix = folder / "model.ckpt"
-    CheckpointFiles(prefix).read_all()
+    find_checkpoint(prefix).verify()
     session = v1.Session(graph=tf.Graph(), config=session_config(threads))
     with session.graph.as_default(), checkpoint_errors(prefix):
         v1.train.import_meta_graph(f"{prefix}.meta", clear_devices=True).restore(session, str(prefix))

@@ -26,7 +26,7 @@ import tensorflow as tf
 
 from ..arrays import prefixed, save_arrays
 from ..building import AVERAGES, LABELS, LOSS, TRAIN_OP, noted
-from ..checkpoint import CheckpointFiles
+from ..checkpoint import find_checkpoint, read_values
 from ..data import Examples, split
 from ..errors import CheckpointError, DataError, ModelError, nearest
 from ..formats.session import session_config
@@ -177,7 +177,7 @@ class Training:
 
     def _start_warm(self, warm_start: WarmStart) -> dict[str, list[str]]:
         """Takes over the values of all variables that the checkpoint has."""
-        files = CheckpointFiles(warm_start.prefix)
+        files = find_checkpoint(warm_start.prefix)
         unknown = sorted(set(warm_start.keys) - set(self._evaluator.names))
         if unknown:
             raise CheckpointError(
@@ -186,18 +186,18 @@ class Training:
                 next_step=nearest(unknown[0], self._evaluator.names),
             )
         keys = {name: warm_start.keys.get(name, name) for name in self._evaluator.names}
-        missing = [name for name in warm_start.keys if keys[name] not in files.shapes]
-        taken = {name: key for name, key in keys.items() if key in files.shapes}
+        missing = [name for name in warm_start.keys if keys[name] not in files.tensors]
+        taken = {name: key for name, key in keys.items() if key in files.tensors}
         if not taken or missing:
             name = missing[0] if missing else next(iter(keys), "")
             raise CheckpointError(
                 f"the warm start lacks {keys[name]}" if missing else "the warm start fits no variable of the model",
                 where=files.prefix,
-                got=", ".join(sorted(files.shapes)[:8]),
+                got=", ".join(sorted(files.tensors)[:8]),
                 wanted=", ".join(sorted(keys.values())[:8]),
                 next_step="Map the names with --warm-start-map name=key,…",
             )
-        values = files.values({key: self._variables[name] for name, key in taken.items()})
+        values = read_values(files, {key: self._variables[name] for name, key in taken.items()})
         for name, key in taken.items():
             for target in {name, self._averages.get(name, name)}:
                 self._variables[target].load(values[key], self._session)

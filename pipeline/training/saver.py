@@ -8,7 +8,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from ..checkpoint import CheckpointFiles
+from ..checkpoint import find_checkpoint
 from ..errors import CheckpointError
 from ..prefix import complete_prefixes, step_of
 from ..settings import TrainingSettings
@@ -76,7 +76,7 @@ def _saved_at(prefix: Path) -> float:
 
 def _is_whole(prefix: Path) -> bool:
     try:
-        CheckpointFiles(prefix).read_all()
+        find_checkpoint(prefix).verify()
     except CheckpointError as exc:
         logger.warning("passing over a broken checkpoint: %s", exc)
         return False
