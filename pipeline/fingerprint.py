@@ -7,9 +7,10 @@ count: `1`, `1.0`, `True` and `"1"` all differ, and the order of a mapping's key
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -95,9 +96,9 @@ def digest_code(start: Path, roots: Sequence[Path]) -> dict[str, str]:
         if path in seen:
             continue
         seen.add(path)
-        found[_label(path, tops)] = digest_file(path)
+        digest = found[_label(path, tops)] = digest_file(path)
         if path.suffix == ".py":
-            waiting.extend(imported for root in tops for imported in _imported_files(path, root))
+            waiting.extend(_imported_files(path, digest, tuple(tops)))
         if path.name == "__init__.py":
             waiting.extend(p for p in path.parent.iterdir() if p.is_file() and p.suffix not in (".py", ".pyc"))
     return dict(sorted(found.items()))
@@ -111,13 +112,16 @@ def _label(path: Path, roots: Sequence[Path]) -> str:
 
 
 @lru_cache(maxsize=1024)
-def _imported_files(path: Path, root: Path) -> tuple[Path, ...]:
-    source = path.read_text(encoding="utf-8", errors="replace").replace("\\\n", " ")
-    # With comments and without: a `#` may stand in a string, and a `)` in a comment.
-    source = f"{source}\n{_COMMENT.sub('', source)}"
-    return tuple(
-        file for parts, base in _imports(source, path, root) if (file := _module_file(base, parts)) is not None
-    )
+def _imported_files(path: Path, digest: str, roots: tuple[Path, ...]) -> tuple[Path, ...]:
+    """The local files that a module with this digest imports."""
+    found = []
+    for level, parts in _imports(path):
+        for base in [path.parents[level - 1]] if level else roots:
+            # Strings, for there are many: paths as objects would take most of a finished run's time.
+            target = os.path.join(base, *parts)
+            candidates = (f"{target}.py", os.path.join(target, "__init__.py"))
+            found += [Path(candidate) for candidate in candidates if os.path.isfile(candidate)][:1]
+    return tuple(found)
 
 
 # Parsing every file takes longer than all else that a finished run has to do. A pattern sees every import
@@ -129,30 +133,22 @@ _IMPORT = re.compile(
 )
 
 
-def _imports(source: str, path: Path, root: Path) -> Iterator[tuple[list[str], Path]]:
-    """Each imported module as its name's parts and the folder they start from."""
-    for found in _IMPORT.finditer(source):
-        if found["plain"] is not None:
-            for name in _names(found["plain"]):
-                yield name.split("."), root
+def _imports(path: Path) -> set[tuple[int, tuple[str, ...]]]:
+    """The imports of a file: the number of leading dots, and the name's parts."""
+    source = path.read_text(encoding="utf-8", errors="replace").replace("\\\n", " ")
+    found: set[tuple[int, tuple[str, ...]]] = set()
+    # With comments and without: a `#` may stand in a string, and a `)` in a comment.
+    for match in _IMPORT.finditer(f"{source}\n{_COMMENT.sub('', source)}"):
+        if match["plain"] is not None:
+            found |= {(0, tuple(name.split("."))) for name in _names(match["plain"])}
             continue
-        level = len(found["dots"])
-        base = path.parents[level - 1] if level else root
-        parts = found["module"].split(".") if found["module"] else []
-        if parts:
-            yield parts, base
-        for name in _names(found["block"] or found["line"]):
-            yield [*parts, name], base
+        level = len(match["dots"])
+        parts = tuple(match["module"].split(".")) if match["module"] else ()
+        found |= {(level, parts)} if parts else set()
+        found |= {(level, (*parts, name)) for name in _names(match["block"] or match["line"])}
+    return found
 
 
 def _names(listed: str) -> list[str]:
     """The names of `a, b as c`."""
     return [found[1] for item in listed.split(",") if (found := re.match(r"\s*(\w[\w.]*)", item))]
-
-
-def _module_file(base: Path, parts: Sequence[str]) -> Path | None:
-    target = base.joinpath(*parts)
-    for candidate in (target.with_name(target.name + ".py"), target / "__init__.py"):
-        if candidate.is_file():
-            return candidate
-    return None
