@@ -38,8 +38,11 @@ with tf.Graph().as_default(), v1.Session() as session:
         loads.append((w, layer))
     tf.identity(y, name="y")
     saver = v1.train.Saver()
-    for w, layer in loads:
-        w.load(draw.standard_normal((width, width), dtype=np.float32), session)
+    together = max(1, 2**28 // (4 * width * width))  # values fed at once: a run costs the more the larger the graph
+    for start in range(0, layers, together):
+        some = loads[start : start + together]
+        feed = {w.initializer.inputs[1]: draw.standard_normal((width, width), dtype=np.float32) for w, _ in some}
+        session.run([w.initializer for w, _ in some], feed)
     saver.save(session, prefix)
 """
 

@@ -68,6 +68,8 @@ def function_names(attr: AttrValue) -> Iterator[str]:
 
 def called_functions(node: NodeDef, functions: Mapping[str, FunctionDef]) -> Iterator[str]:
     """The functions that a node calls: by an attribute, or by being of the function's name."""
+    if not functions:
+        return
     if node.op in functions:
         yield node.op
     for name in sorted(node.attr):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from ..errors import FreezeError, nearest
 from ..protos import DataType, FunctionDef, GraphDef, NodeDef
@@ -82,6 +83,12 @@ REFUSALS = (_CHANGES_STATE, _TOUCHES_FILES, _CALLS_PYTHON, _DRAWS, _READS_ROWS, 
 _SIDE_EFFECTS = re.compile(
     r"PyFunc|EagerPyFunc|\w*Summary\w*|QueueEnqueue\w*|QueueClose\w*|WriteFile|Barrier\w*|InitializeTable\w*|LookupTableImport\w*"
 )
+
+
+@lru_cache(maxsize=4096)
+def refusal_of(op: str) -> Refusal | None:
+    """Why an op cannot be in a .pb; None for one that can."""
+    return next((refusal for refusal in REFUSALS if refusal.ops.fullmatch(op)), None)
 
 
 def require_outputs(nodes: Mapping[str, NodeDef], outputs: Iterable[str]) -> None:
@@ -165,7 +172,7 @@ def _tainted(nodes: Mapping[str, NodeDef], functions: Mapping[str, FunctionDef])
 
 
 def _acts(node: NodeDef, functions: Mapping[str, FunctionDef], seen: set[str]) -> bool:
-    if any(refusal.ops.fullmatch(node.op) for refusal in REFUSALS) or _SIDE_EFFECTS.fullmatch(node.op):
+    if refusal_of(node.op) is not None or _SIDE_EFFECTS.fullmatch(node.op):
         return True
     for name in called_functions(node, functions):
         if name not in seen:
@@ -176,9 +183,9 @@ def _acts(node: NodeDef, functions: Mapping[str, FunctionDef], seen: set[str]) -
 
 
 def _refuse(node: NodeDef, function: str | None, functions: Mapping[str, FunctionDef], seen: set[str]) -> None:
-    for refusal in REFUSALS:
-        if refusal.ops.fullmatch(node.op):
-            raise refusal.error(node, function)
+    refusal = refusal_of(node.op)
+    if refusal is not None:
+        raise refusal.error(node, function)
     for name in called_functions(node, functions):
         if name not in seen:
             seen.add(name)

@@ -139,14 +139,21 @@ def _saved_behind(reference: str, nodes: Mapping[str, NodeDef]) -> Saved | None:
             return None
         if node.op in _RESTORING:
             port = reference.rpartition(":")[2] if ":" in reference else "0"
-            keys, parts = (strings_of(nodes.get(node_of(name))) for name in data_inputs(node)[1:3])
-            if keys is None or parts is None or not port.isdecimal() or int(port) >= min(len(keys), len(parts)):
-                return None
-            return Saved(keys[int(port)], parts[int(port)].rpartition(" ")[2])
+            key, part = (_string_at(nodes.get(node_of(name)), port) for name in data_inputs(node)[1:3])
+            return None if key is None or part is None else Saved(key, part.rpartition(" ")[2])
         if node.op not in _PASSING_OPS:
             return None
         reference = data_inputs(node)[0]
     return None
+
+
+def _string_at(node: NodeDef | None, index: str) -> str | None:
+    """One string of a Const node: a Saver's lists are long, and each variable asks for one entry."""
+    if node is None or node.op != "Const" or not index.isdecimal():
+        return None
+    values = node.attr["value"].tensor.string_val
+    # A constant of equal values holds the value once.
+    return _text(values[min(int(index), len(values) - 1)]) if values else None
 
 
 def strings_of(node: NodeDef | None) -> list[str] | None:
