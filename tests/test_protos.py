@@ -61,12 +61,11 @@ print(graph.versions.producer > 1000)
     assert run_python(code).strip() == "True"
 
 
-def test_the_messages_are_imported_in_no_time() -> None:
+def test_the_messages_are_imported_without_tensorflow_and_numpy() -> None:
     code = """
-import sys, time
+import sys
 sys.path.insert(0, "pipeline")  # the module alone: the package brings Luigi's tasks
-started = time.process_time()
 import protos
-print(time.process_time() - started)
+print(sorted({"tensorflow", "numpy", "tensorboard.compat.tensorflow_stub"} & set(sys.modules)))
 """
-    assert min(float(run_python(code)) for _ in range(3)) < 0.06
+    assert run_python(code).strip() == "[]"
