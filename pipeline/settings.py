@@ -86,7 +86,7 @@ class ValidationSettings:
     """`[validation]`: how reference and candidate are compared."""
 
     batch_size: int = _setting(256, "rows per run of a session")
-    float64_rtol: float = _setting(1e-12, "float64: a few hundred ULP, what a reordered sum may cost")
+    float64_rtol: float = _setting(1e-12, "float64: a few thousand ULP, what a reordered sum may cost")
     float64_atol: float = _setting(1e-12, "float64: absolute bound near zero")
     float32_rtol: float = _setting(1e-5, "float32: about 80 ULP, what a reordered sum or a fused kernel may cost")
     float32_atol: float = _setting(1e-6, "float32: absolute bound near zero")

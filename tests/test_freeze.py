@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pipeline.errors import FreezeError, PipelineError
+from pipeline.errors import CheckpointError, FreezeError, PipelineError
+from pipeline.freeze import freeze as freeze_any
 from pipeline.freeze import freeze_checkpoint
 from pipeline.process import run_apart
 from pipeline.signature import Signature, TensorSpec
@@ -460,3 +461,13 @@ def test_a_graph_that_reads_a_file_is_refused(tmp_path: Path) -> None:
     save(tmp_path / "ckpt", lambda x: {"y": x * weight("w", [3]), "z": tf.io.read_file("a")}, {"x": X}, asks=False)
     with pytest.raises(FreezeError, match="ReadFile reads or writes files of the machine"):
         freeze(tmp_path / "ckpt", tmp_path / "frozen")
+
+
+@pytest.mark.parametrize(("content", "said"), [(b"<!DOCTYPE html><html>", "an HTML page"), (b"", "empty")])
+def test_a_foreign_file_in_place_of_a_checkpoint_is_said_as_what_it_is(
+    content: bytes, said: str, tmp_path: Path
+) -> None:
+    (tmp_path / "download").write_bytes(content)
+    with pytest.raises(CheckpointError, match=said):
+        freeze_any(tmp_path / "download", ["y"], to=tmp_path / "model.pb")
+    assert [path.name for path in tmp_path.iterdir()] == ["download"]

@@ -47,8 +47,8 @@ def freeze_checkpoint_files(prefix: Path, outputs: Sequence[str], inputs: Sequen
         CheckpointError: a file is missing or damaged.
         FreezeError: the graph cannot become a right .pb.
     """
+    bundle = open_checkpoint(prefix)  # first: of a foreign file it says what it is
     meta = read_meta(Path(f"{prefix}.meta"))
-    bundle = open_checkpoint(prefix)
     keys = restored_keys(meta.graph_def, meta.saver_def.restore_op_name or None)
     graph = with_inputs(meta.graph_def, inputs, meta.meta_info_def.stripped_op_list)
     return freeze_graph(graph, bundle, keys, outputs, inputs), bundle
