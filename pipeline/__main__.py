@@ -123,7 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         if given.command == "freeze":
-            from .freeze import freeze  # which needs protobuf, and that takes longer to load than all else here
+            from .freezing import freeze  # which needs protobuf, and that takes longer to load than all else here
 
             names = _listed(given.outputs), _listed(given.inputs)
             print(freeze(given.checkpoint, *names, given.to, given.signature))

@@ -102,7 +102,7 @@ def _make_checkpoint(job: Job, folder: Path) -> Notes:
 
 
 def _make_frozen(job: Job, folder: Path) -> Notes:
-    from .freeze import freeze_checkpoint
+    from .freezing import freeze_checkpoint
 
     return freeze_checkpoint(job.folder("checkpoint"), folder)
 
@@ -152,7 +152,7 @@ STAGES: dict[str, Stage] = {
         {"graph": ("inference.meta", "signature.json"), "training": ("deploy/*", "validation.npz")},
         ("export",),
     ),
-    "frozen": Stage(_make_frozen, ("freeze.py",), {"checkpoint": ("model.ckpt.*", "signature.json")}),
+    "frozen": Stage(_make_frozen, ("freezing.py",), {"checkpoint": ("model.ckpt.*", "signature.json")}),
     "validation": Stage(
         _make_validation,
         ("validation.py", "formats/serving.py", "formats/checkpoint.py", "formats/frozen.py"),

@@ -30,7 +30,7 @@ import tensorflow as tf
 from tensorflow.python.framework import function as legacy
 from tensorflow.python.tools import freeze_graph
 
-from pipeline.engine.freezing import freeze_checkpoint_files
+from pipeline.engine.assembling import freeze_checkpoint_files
 from pipeline.engine.writing import write_pb
 
 v1, raw = tf.compat.v1, tf.raw_ops

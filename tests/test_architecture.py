@@ -32,7 +32,7 @@ FLOORS = {
         "protos",
         "bundle",
         "engine",
-        "freeze",
+        "freezing",
     ],
     2: ["models"],
     3: ["randomness", "building", "checkpoint", "formats", "training"],

@@ -221,7 +221,7 @@ def test_another_version_of_a_library_redoes_everything(
     ("module", "stages"),
     [
         ("building.py", {"graph", "training"}),  # the training looks up names that building defines
-        ("freeze.py", {"frozen"}),
+        ("freezing.py", {"frozen"}),
         ("validation.py", {"validation"}),
         ("report/template.html.j2", {"report"}),
     ],

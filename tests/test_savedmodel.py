@@ -19,7 +19,7 @@ from google.protobuf import text_format
 from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 
 from pipeline.bundle import Bundle
-from pipeline.engine.freezing import freeze_graph
+from pipeline.engine.assembling import freeze_graph
 from pipeline.engine.savedmodel import SavedModelGraph, read_saved_model
 from pipeline.engine.writing import write_pb
 from pipeline.errors import CheckpointError, FreezeError, PipelineError

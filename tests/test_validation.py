@@ -17,7 +17,7 @@ import tensorflow as tf
 from pipeline import chain
 from pipeline.arrays import prefixed, save_arrays
 from pipeline.findings import COLUMNS
-from pipeline.freeze import freeze_checkpoint
+from pipeline.freezing import freeze_checkpoint
 from pipeline.settings import ValidationSettings
 from pipeline.signature import Decision, Signature, TensorSpec
 from pipeline.validation import validate

@@ -1,10 +1,12 @@
 """The freeze engine: a checkpoint's files to a .pb, without TensorFlow.
 
 graph       how nodes name each other; what an output hangs on
+savedmodel  a SavedModel folder as a graph and a checkpoint; loading: what opening one does to its graph
 variables   which variables a graph has, and under which key a Saver keeps each
+preparing   inner inputs, branches that are settled
 pruning     what is kept for the outputs, and what may not be in a .pb
-handles     where a resource variable's handle goes, through calls, branches and loops
-rewriting   rules by op that turn readers of variables into readers of constants
 tables      lookup tables that bring their content along
+rewriting   rules by op that turn readers of variables into readers of constants
+assembling  all of these in their order: a graph and a checkpoint to a frozen graph
 writing     the .pb, streamed
 """

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .bundle import Bundle
-from .engine.freezing import freeze_checkpoint_files, freeze_graph
+from .engine.assembling import freeze_checkpoint_files, freeze_graph
 from .engine.graph import node_of
 from .engine.savedmodel import read_saved_model
 from .engine.writing import Constant, write_pb
