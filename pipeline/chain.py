@@ -25,7 +25,7 @@ from .errors import StoreError
 from .fingerprint import digest_code, digest_file
 from .manifest import Manifest
 from .models.source import PROJECT, ModelSource
-from .prefix import files_of, find_prefix
+from .prefix import files_of, find_prefix, name_of
 from .process import run_apart
 from .settings import Settings, WarmStart
 from .store import Condition, Places, State
@@ -225,7 +225,7 @@ def input_files(job: Job) -> dict[str, Path]:
     files = {} if job.data is None else {"data": job.data}
     if job.warm_start is not None:
         prefix = find_prefix(job.warm_start.prefix)
-        files |= {f"warm start{path.name.removeprefix(prefix.name)}": path for path in files_of(prefix)}
+        files |= {f"warm start{path.name.removeprefix(name_of(prefix))}": path for path in files_of(prefix)}
     return files
 
 

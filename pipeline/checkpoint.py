@@ -22,7 +22,7 @@ v1 = tf.compat.v1
 Array = np.ndarray[Any, Any]
 
 
-def find_checkpoint(place: Path) -> Bundle:
+def find_checkpoint(place: Path | str) -> Bundle:
     """Finds a checkpoint and opens it.
 
     Args:
@@ -108,7 +108,7 @@ def export_checkpoint(graph: Path, training: Path, settings: ExportSettings, fol
     shutil.copy(graph / "signature.json", folder / "signature.json")
     shutil.copy(training / "deploy" / settings.step / "goldens.npz", folder / "goldens.npz")
     shutil.copy(training / "validation.npz", folder / "validation.npz")
-    return {"exported": settings.step, "step": step_of(Path(source.prefix)), "variables": keys}
+    return {"exported": settings.step, "step": step_of(source.prefix), "variables": keys}
 
 
 def export_keys(setting: str, variables: Iterable[str]) -> dict[str, str]:

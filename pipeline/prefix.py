@@ -1,4 +1,7 @@
-"""Finds checkpoints on disk by what people give for them: a prefix, one of its files, or a folder."""
+"""Finds checkpoints on disk by what people give for them: a prefix, one of its files, a series, or a folder.
+
+A prefix is text and no Path: it may end in a slash, where the files are called `.index`, `.data-…` and `.meta`.
+"""
 
 from __future__ import annotations
 
@@ -8,54 +11,87 @@ from pathlib import Path
 
 from .errors import CheckpointError, nearest
 
-_SHARD = re.compile(r"(?P<prefix>.+)\.data-(?P<number>\d{5})-of-(?P<count>\d{5})$")
+Place = Path | str
+
+_SHARD = re.compile(r"(?P<prefix>.*)\.data-(?P<number>\d{5})-of-(?P<count>\d{5})$")
 _GIT_LFS = b"version https://git-lfs"
 
 
-def find_prefix(place: Path) -> Path:
-    """The prefix that a prefix, one of its files, or a folder stands for.
+def find_prefix(place: Place) -> str:
+    """The prefix that a prefix, one of its files, a series or a folder stands for.
 
     In a folder the `checkpoint` file decides, also when it holds the absolute path of another
-    place; without one, the newest complete prefix.
+    place; without one, the newest complete prefix. The series `model.ckpt` is `model.ckpt-1000` and its like: where
+    there is no `model.ckpt` itself, its newest complete prefix.
 
     Raises:
         CheckpointError: there is no complete checkpoint.
     """
-    if place.is_dir():
-        state = _named_by_state_file(place)
-        complete = list(complete_prefixes(place))
+    path = Path(place)
+    if path.is_dir():
+        state = _named_by_state_file(path)
+        complete = list(complete_prefixes(path))
         if state in complete:
             return state
         if complete:
             return complete[-1]
         raise CheckpointError("no checkpoint in this folder", where=place, wanted="files NAME.index and NAME.data-…")
-    name = re.sub(r"\.(index|meta|data-\d{5}-of-\d{5})$", "", place.name)
-    prefix = place.with_name(name)
-    if _is_old_format(prefix):
+    prefix = str(path.parent / "x")[:-1] + re.sub(r"\.(index|meta|data-\d{5}-of-\d{5})$", "", path.name)
+    if _is_old_format(prefix) or Path(f"{prefix}.index").is_file():
         return prefix
-    if not Path(f"{prefix}.index").is_file():
-        near = [p.name.removesuffix(".index") for p in place.parent.glob("*.index")] if place.parent.is_dir() else []
-        raise CheckpointError("no such checkpoint", where=f"{prefix}.index", next_step=nearest(name, near))
-    return prefix
+    folder, name = folder_of(prefix), name_of(prefix)
+    series = [other for other in complete_prefixes(folder) if stem_of(other) == name] if folder.is_dir() else []
+    if series:
+        return series[-1]
+    near = [p.name.removesuffix(".index") for p in folder.glob("*.index")] if folder.is_dir() else []
+    raise CheckpointError("no such checkpoint", where=f"{prefix}.index", next_step=nearest(name, near))
 
 
-def _is_old_format(prefix: Path) -> bool:
+def folder_of(prefix: Place) -> Path:
+    """The folder that a checkpoint's files are in."""
+    return Path(f"{prefix}.index").parent
+
+
+def name_of(prefix: Place) -> str:
+    """What the names of a checkpoint's files begin with; it may be empty."""
+    return Path(f"{prefix}.index").name.removesuffix(".index")
+
+
+def step_of(prefix: Place) -> int:
+    """The step at the end of a checkpoint's name, -1 if there is none."""
+    found = re.search(r"-(\d+)$", name_of(prefix))
+    return int(found[1]) if found else -1
+
+
+def stem_of(prefix: Place) -> str:
+    """The name of a checkpoint without the step at its end: that of its series."""
+    return re.sub(r"-\d+$", "", name_of(prefix))
+
+
+def _is_old_format(prefix: str) -> bool:
     """Whether the V1 format's single file is there, and no newer one of that name."""
-    return prefix.is_file() and not Path(f"{prefix}.index").is_file()
+    return bool(name_of(prefix)) and Path(prefix).is_file() and not Path(f"{prefix}.index").is_file()
 
 
-def _named_by_state_file(folder: Path) -> Path | None:
+def _named_by_state_file(folder: Path) -> str | None:
     try:
         text = (folder / "checkpoint").read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         return None
     found = re.search(r'^model_checkpoint_path:\s*"(.*)"', text, re.MULTILINE)
-    return folder / Path(found[1]).name if found else None
+    return _in_folder(folder, found[1].rpartition("/")[2]) if found else None
 
 
-def complete_prefixes(folder: Path) -> Iterator[Path]:
-    """The checkpoints of a folder that have their index and all their shards, oldest first."""
-    prefixes = [Path(str(path).removesuffix(".index")) for path in folder.glob("*.index")]
+def _in_folder(folder: Path, name: str) -> str:
+    return str(folder / f"{name}.index").removesuffix(".index")
+
+
+def complete_prefixes(folder: Path) -> Iterator[str]:
+    """The checkpoints of a folder that have their index and all their shards, oldest first.
+
+    What a broken save left is passed over: data without an index, an empty index, a shard too few.
+    """
+    prefixes = [str(path).removesuffix(".index") for path in folder.glob("*.index") if path.stat().st_size]
     for prefix in sorted(prefixes, key=lambda p: (Path(f"{p}.index").stat().st_mtime_ns, step_of(p))):
         try:
             require_files(prefix)
@@ -64,25 +100,20 @@ def complete_prefixes(folder: Path) -> Iterator[Path]:
         yield prefix
 
 
-def step_of(prefix: Path) -> int:
-    """The step at the end of a checkpoint's name, -1 if there is none."""
-    found = re.search(r"-(\d+)$", prefix.name)
-    return int(found[1]) if found else -1
-
-
-def files_of(prefix: Path) -> list[Path]:
+def files_of(prefix: Place) -> list[Path]:
     """The index and the data files of a checkpoint that are there; in the V1 format one file is all."""
-    if _is_old_format(prefix):
-        return [prefix]
+    if _is_old_format(str(prefix)):
+        return [Path(prefix)]
     return [Path(found[0]) for found in _shards(prefix)] + [p for p in [Path(f"{prefix}.index")] if p.exists()]
 
 
-def _shards(prefix: Path) -> list[re.Match[str]]:
-    found = (_SHARD.match(str(path)) for path in sorted(prefix.parent.glob("*.data-*")))
-    return [shard for shard in found if shard is not None and shard["prefix"] == str(prefix)]
+def _shards(prefix: Place) -> list[re.Match[str]]:
+    start = _in_folder(folder_of(prefix), name_of(prefix))
+    found = (_SHARD.match(str(path)) for path in sorted(folder_of(prefix).glob("*.data-*")))
+    return [shard for shard in found if shard is not None and shard["prefix"] == start]
 
 
-def require_files(prefix: Path) -> None:
+def require_files(prefix: Place) -> None:
     """Makes sure that a checkpoint's data files are all there.
 
     Raises:
@@ -92,7 +123,7 @@ def require_files(prefix: Path) -> None:
     wanted = max((int(found["count"]) for found in shards), default=1)
     present = {int(found["number"]) for found in shards if int(found["count"]) == wanted}
     missing = [number for number in range(wanted) if number not in present]
-    if missing and not _is_old_format(prefix):
+    if missing and not _is_old_format(str(prefix)):
         raise CheckpointError(
             "a shard of the checkpoint is missing",
             where=f"{prefix}.data-{missing[0]:05}-of-{wanted:05}",

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import CheckpointError
-from pipeline.prefix import complete_prefixes, files_of, find_prefix, require_files, step_of
+from pipeline.prefix import complete_prefixes, files_of, find_prefix, name_of, require_files, step_of
 
 
 def save(folder: Path, name: str, shards: int = 1, age: int = 0) -> Path:
@@ -30,14 +30,14 @@ def name_in_state_file(folder: Path, path: str) -> None:
 def test_a_checkpoint_is_found_by_its_prefix_and_by_each_of_its_files(tmp_path: Path, ending: str) -> None:
     prefix = save(tmp_path, "model.ckpt-5")
     save(tmp_path, "model.ckpt-50")
-    assert find_prefix(Path(f"{prefix}{ending}")) == prefix
+    assert find_prefix(Path(f"{prefix}{ending}")) == str(prefix)
 
 
 def test_a_relative_prefix_stays_relative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save(tmp_path, "model")
     monkeypatch.chdir(tmp_path)
-    assert find_prefix(Path("model")) == Path("model")
-    assert find_prefix(Path()) == Path("model")
+    assert find_prefix(Path("model")) == str(Path("model"))
+    assert find_prefix(Path()) == str(Path("model"))
     require_files(Path("model"))
 
 
@@ -46,7 +46,7 @@ def test_in_a_folder_the_state_file_decides_wherever_it_points(tmp_path: Path, s
     save(tmp_path, "model-1", age=100)
     save(tmp_path, "model-2")
     name_in_state_file(tmp_path, stated)
-    assert find_prefix(tmp_path) == tmp_path / "model-1"
+    assert find_prefix(tmp_path) == str(tmp_path / "model-1")
 
 
 @pytest.mark.parametrize("text", [None, "", 'model_checkpoint_path: "model-9"\n', "\udcff"])
@@ -56,20 +56,20 @@ def test_without_a_state_file_that_holds_the_newest_whole_checkpoint_is_taken(tm
     save(tmp_path, "model-3").with_name("model-3.data-00000-of-00001").unlink()
     if text is not None:
         (tmp_path / "checkpoint").write_bytes(text.encode("utf-8", "surrogateescape"))
-    assert find_prefix(tmp_path) == tmp_path / "model-2"
+    assert find_prefix(tmp_path) == str(tmp_path / "model-2")
 
 
 def test_a_half_checkpoint_is_not_taken_though_the_state_file_names_it(tmp_path: Path) -> None:
     save(tmp_path, "model-1", age=100)
     save(tmp_path, "model-2").with_name("model-2.data-00000-of-00001").unlink()
     name_in_state_file(tmp_path, "model-2")
-    assert find_prefix(tmp_path) == tmp_path / "model-1"
+    assert find_prefix(tmp_path) == str(tmp_path / "model-1")
 
 
 def test_checkpoints_are_listed_by_age_and_then_by_step(tmp_path: Path) -> None:
     for name, age in [("model-10", 5), ("model-9", 5), ("model-2", 0), ("model-30", 9), ("other", 5)]:
         save(tmp_path, name, age=age)
-    listed = [prefix.name for prefix in complete_prefixes(tmp_path)]
+    listed = [name_of(prefix) for prefix in complete_prefixes(tmp_path)]
     assert listed == ["model-30", "other", "model-9", "model-10", "model-2"]
 
 
@@ -132,7 +132,7 @@ def test_files_of_another_checkpoint_do_not_count(tmp_path: Path) -> None:
 
 def test_names_with_signs_of_patterns_are_plain_names(tmp_path: Path) -> None:
     prefix = save(tmp_path / "a[b]", "mo*d(e)l")
-    assert find_prefix(prefix.parent) == prefix
+    assert find_prefix(prefix.parent) == str(prefix)
     assert len(files_of(prefix)) == 2
 
 
@@ -143,3 +143,34 @@ def test_a_pointer_of_git_lfs_is_not_taken_for_the_file(tmp_path: Path, ending: 
     with pytest.raises(CheckpointError, match=r"Git LFS pointer .*git lfs pull") as caught:
         require_files(prefix)
     assert caught.value.where == f"{prefix}{ending}"
+
+
+def test_an_empty_prefix_is_found_by_its_folder_and_by_its_files(tmp_path: Path) -> None:
+    prefix = save(tmp_path / "run", "")
+    assert str(prefix) == str(tmp_path / "run")
+    found = {
+        find_prefix(place) for place in (prefix, f"{prefix}/", f"{prefix}/.index", f"{prefix}/.data-00000-of-00001")
+    }
+    assert found == {f"{tmp_path}/run/"}
+    assert sorted(path.name for path in files_of(f"{prefix}/")) == [".data-00000-of-00001", ".index"]
+    (prefix / ".data-00000-of-00001").unlink()
+    with pytest.raises(CheckpointError, match=r"shard .* is missing"):
+        require_files(f"{prefix}/")
+
+
+def test_a_series_stands_for_its_newest_complete_checkpoint(tmp_path: Path) -> None:
+    for step in (900, 1000, 1100):
+        save(tmp_path, f"model.ckpt-{step}", age=2000 - step)
+    save(tmp_path, "other.ckpt-5", age=0)
+    (tmp_path / "model.ckpt-1100.data-00000-of-00001").unlink()
+    assert find_prefix(tmp_path / "model.ckpt") == str(tmp_path / "model.ckpt-1000")
+    save(tmp_path, "model.ckpt", age=3000)
+    assert find_prefix(tmp_path / "model.ckpt") == str(tmp_path / "model.ckpt")
+
+
+def test_leftovers_of_broken_saves_are_passed_over(tmp_path: Path) -> None:
+    save(tmp_path, "model-1", age=100)
+    save(tmp_path, "model-2").with_name("model-2.index").write_bytes(b"")
+    (tmp_path / "model-3.data-00000-of-00001.tempstate123").write_bytes(b"bytes")
+    (tmp_path / "model-3.data-00000-of-00001").write_bytes(b"bytes")
+    assert find_prefix(tmp_path) == str(tmp_path / "model-1")

@@ -35,7 +35,9 @@ def read_meta(path: Path) -> MetaGraphDef:
     return meta
 
 
-def freeze_checkpoint_files(prefix: Path, outputs: Sequence[str], inputs: Sequence[str]) -> tuple[FrozenGraph, Bundle]:
+def freeze_checkpoint_files(
+    prefix: Path | str, outputs: Sequence[str], inputs: Sequence[str]
+) -> tuple[FrozenGraph, Bundle]:
     """Freezes a Saver's checkpoint by its own `.meta`.
 
     Args:

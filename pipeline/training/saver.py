@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from ..checkpoint import find_checkpoint
 from ..errors import CheckpointError
-from ..prefix import complete_prefixes, step_of
+from ..prefix import complete_prefixes, name_of, step_of
 from ..settings import TrainingSettings
 
 v1 = tf.compat.v1
@@ -42,16 +42,16 @@ class Checkpoints:
             whole = newest  # a kill may have left one more than should stay
         older = whole[: -len(newest)]
         for path in self._folder.glob("*"):
-            if path.name != "checkpoint" and not any(path.name.startswith(f"{prefix.name}.") for prefix in whole):
+            if path.name != "checkpoint" and not any(path.name.startswith(f"{name_of(prefix)}.") for prefix in whole):
                 path.unlink()
         if not whole:
             return 0
         # A new Saver knows nothing of the files of the one before, and would never delete them.
-        self._saver.set_last_checkpoints_with_time([(str(p), _saved_at(p)) for p in newest])
+        self._saver.set_last_checkpoints_with_time([(p, _saved_at(p)) for p in newest])
         if older:
             # Nor when the last one that stays for its hour was saved, for which TensorFlow has no public door.
             self._saver._next_checkpoint_time = _saved_at(older[-1]) + self._settings.keep_every_hours * 3600
-        self._saver.restore(session, str(whole[-1]))
+        self._saver.restore(session, whole[-1])
         return step_of(whole[-1])
 
     def is_due(self, step: int) -> bool:
@@ -70,11 +70,11 @@ class Checkpoints:
         self._saver.export_meta_graph(str(self._folder / "model.ckpt.meta"))
 
 
-def _saved_at(prefix: Path) -> float:
+def _saved_at(prefix: str) -> float:
     return Path(f"{prefix}.index").stat().st_mtime
 
 
-def _is_whole(prefix: Path) -> bool:
+def _is_whole(prefix: str) -> bool:
     try:
         find_checkpoint(prefix).verify()
     except CheckpointError as exc:
