@@ -3,18 +3,59 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from .bundle import Bundle
-from .engine.assembling import freeze_checkpoint_files, freeze_graph
+from .engine.assembling import freeze_source
+from .engine.describing import Describer, described_origin, described_signature
 from .engine.graph import node_of
-from .engine.savedmodel import read_saved_model
-from .engine.writing import Constant, write_pb
-from .errors import FreezeError, StoreError
-from .prefix import find_prefix
+from .engine.pinning import with_pins
+from .engine.sources import Source, open_source
+from .engine.writing import Constant, FrozenGraph, write_pb
+from .errors import StoreError
+from .protos import GraphDef
 from .signature import Signature
+
+SIGNATURE = "signature.json"
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """What freezing gave.
+
+    Args:
+        path: the .pb.
+        signature: what is fed and fetched; None where there was nothing to do.
+        origin: what else `signature.json` tells: checkpoint, tables, pins, what each output needs.
+        notes: sentences for the reader: how the outputs were found, and the like.
+        nodes: how many the graph has.
+        variables: how many became constants; 0 where the file was frozen already.
+    """
+
+    path: Path
+    signature: Signature | None
+    origin: Mapping[str, Any]
+    notes: tuple[str, ...] = ()
+    nodes: int = 0
+    variables: int = 0
+
+
+@dataclass(frozen=True)
+class _Model:
+    """A frozen graph that is ready to be written, and what is told of it."""
+
+    graph: FrozenGraph
+    bundle: Bundle
+    signature: Signature
+    origin: Mapping[str, Any]
+    notes: tuple[str, ...]
+
+    def result(self, path: Path) -> Frozen:
+        variables = sum(isinstance(node, Constant) for node in self.graph.nodes)
+        return Frozen(path, self.signature, self.origin, self.notes, len(self.graph.nodes), variables)
 
 
 def freeze_checkpoint(checkpoint: Path, folder: Path) -> dict[str, Any]:
@@ -30,54 +71,112 @@ def freeze_checkpoint(checkpoint: Path, folder: Path) -> dict[str, Any]:
         CheckpointError: the checkpoint's files are damaged, or do not fit the graph.
         FreezeError: the graph cannot become a right .pb.
     """
-    signature = Signature.read(checkpoint / "signature.json")
-    outputs, inputs = ([spec.name for spec in specs] for specs in (signature.outputs, signature.inputs))
-    graph, bundle = freeze_checkpoint_files(checkpoint / "model.ckpt", outputs, inputs)
-    write_pb(graph, bundle, folder / "model.pb")
-    signature.write(folder / "signature.json")
-    return {"nodes": len(graph.nodes), "variables": sum(isinstance(node, Constant) for node in graph.nodes)}
+    signature = Signature.read(checkpoint / SIGNATURE)
+    outputs, inputs = ([spec.tensor or spec.name for spec in specs] for specs in (signature.outputs, signature.inputs))
+    model = _model(open_source(checkpoint / "model.ckpt"), outputs, inputs, {})
+    write_pb(model.graph, model.bundle, folder / "model.pb")
+    signature.write(folder / SIGNATURE, origin=model.origin)
+    done = model.result(folder / "model.pb")
+    return {"nodes": done.nodes, "variables": done.variables}
 
 
 def freeze(
-    checkpoint: Path,
+    checkpoint: Path | str,
     outputs: Sequence[str] = (),
     inputs: Sequence[str] = (),
-    to: Path = Path("model.pb"),
+    to: Path | str = Path("model.pb"),
+    *,
+    graph: Path | str | None = None,
     signature: str | None = None,
-) -> Path:
+    pins: Mapping[str, str] | None = None,
+) -> Frozen:
     """Freezes any Saver's checkpoint, or a SavedModel, into one file, which appears whole or not at all.
 
     Args:
-        checkpoint: a prefix, one of its files, or a folder, with a `.meta`; or the folder of a SavedModel.
-        outputs: names of tensors or nodes; for a SavedModel its signature's if none is given.
+        checkpoint: a prefix, one of its files, a series or a folder; the folder of a SavedModel; or a GraphDef (.pb or
+            .pbtxt) beside its checkpoint.
+        outputs: names of tensors or nodes, or of outputs in the SavedModel's signature. By default the signature's;
+            where there is none, those that the graph's structure leaves no doubt of.
         inputs: placeholders to keep though no output uses them; an inner tensor becomes a placeholder.
-        to: the file to write.
-        signature: for a SavedModel with several, which one.
+        to: the file to write; a folder gets `model.pb`. Beside it stands `signature.json`, or for a file of another
+            name `NAME.signature.json`.
+        graph: the graph's file (.meta, .pb or .pbtxt), where it does not stand beside the checkpoint.
+        signature: of a SavedModel with several, which one.
+        pins: placeholders that become constants, such as `{"is_training": "false"}`.
 
     Returns:
-        The file.
+        Where it is and what is told of it. For a GraphDef without variables nothing is written, and it is that file.
 
     Raises:
         CheckpointError: the checkpoint is not there, is damaged, or does not fit its graph.
-        FreezeError: the graph cannot become a right .pb.
+        FreezeError: the graph cannot become a right .pb, or what its outputs are is in doubt.
         StoreError: the file cannot be written.
     """
-    if any((checkpoint / name).is_file() for name in ("saved_model.pb", "saved_model.pbtxt")):
-        model = read_saved_model(checkpoint, signature)
-        bundle = model.bundle or Bundle(checkpoint, {})
-        outputs = [*(outputs or model.outputs.values())]
-        inputs = [*inputs, *model.inputs.values()]
-        graph = freeze_graph(model.graph, bundle, model.keys, outputs, [node_of(name) for name in inputs])
-    elif outputs:
-        graph, bundle = freeze_checkpoint_files(find_prefix(checkpoint), outputs, inputs)
-    else:
-        raise FreezeError("no outputs are named", where=checkpoint, next_step="Name them with --outputs")
-    unfinished = to.with_name(f".{to.name}.{os.getpid()}")
+    source = open_source(checkpoint, Path(graph) if graph is not None else None, signature, outputs)
+    if source.kind == "GraphDef" and not source.has_variables:
+        return Frozen(source.graph_file, None, {}, ("it holds no variables: it is frozen already, nothing to do",))
+    model = _model(source, outputs, inputs, pins or {})
+    path = Path(to)
+    path = path / "model.pb" if path.is_dir() else path
+    _write_file(model, path)
+    return model.result(path)
+
+
+def _model(source: Source, outputs: Sequence[str], inputs: Sequence[str], pins: Mapping[str, str]) -> _Model:
+    """Everything of freezing but the writing."""
+    source = replace(source, graph=with_pins(source.graph, pins))
+    notes = [f"{name} is pinned to {value}" for name, value in pins.items()]
+    fetched = _fetched(source, outputs, notes)
+    fed = {**_named(source.inputs, [*source.inputs], pins), **_named(source.inputs, inputs, pins)}
+    describer = Describer(source.graph, source.definitions, source.infos)
+    frozen = freeze_source(source, list(fetched.values()), list(fed.values()))
+    described = described_signature(describer, frozen, fed, fetched)
+    origin = {**described_origin(source, frozen, fetched), "pins": dict(pins)}
+    return _Model(frozen, source.bundle, described, origin, (*notes, *_defaults(source.graph, frozen, fed)))
+
+
+def _fetched(source: Source, outputs: Sequence[str], notes: list[str]) -> dict[str, str]:
+    """The outputs' tensors by name, and in the notes where they are from."""
+    if outputs:
+        return _named(source.outputs, outputs, {})
+    if source.outputs:
+        notes.append(f"inputs and outputs are those of the signature {source.signature_key}")
+        return dict(source.outputs)
+    from .engine.discovery import discovered_outputs  # needed only here
+
+    found = discovered_outputs(source.graph)
+    notes += [f"output {candidate}" for candidate in found]
+    return _named({}, [candidate.tensor for candidate in found], {})
+
+
+def _named(known: Mapping[str, str], names: Sequence[str], pins: Mapping[str, str]) -> dict[str, str]:
+    """Tensors by name: of the signature where it knows the name, else of the graph; without those that are pinned."""
+    tensors = {(name if name in known else name.removesuffix(":0")): known.get(name, name) for name in names}
+    return {name: tensor for name, tensor in tensors.items() if node_of(tensor) not in map(node_of, pins)}
+
+
+def _defaults(graph: GraphDef, frozen: FrozenGraph, fed: Mapping[str, str]) -> list[str]:
+    """Sentences on inputs that have a default, and are left at it."""
+    given = {node_of(tensor) for tensor in fed.values()}
+    kept = {node.name for node in frozen.nodes}
+    return [
+        f"{node.name} has a default, and may be fed or not; --inputs {node.name} makes it an input of the signature"
+        for node in graph.node
+        if node.op == "PlaceholderWithDefault" and node.name in kept - given
+    ]
+
+
+def _write_file(model: _Model, path: Path) -> None:
+    """Writes a .pb and its signature; each is written beside and moved into place."""
+    beside = path.with_name(SIGNATURE if path.name == "model.pb" else f"{path.stem}.{SIGNATURE}")
+    unfinished = {place: place.with_name(f".{place.name}.{os.getpid()}") for place in (path, beside)}
     try:
-        write_pb(graph, bundle, unfinished)
-        unfinished.replace(to)
+        write_pb(model.graph, model.bundle, unfinished[path])
+        model.signature.write(unfinished[beside], origin=model.origin)
+        for place, file in unfinished.items():
+            file.replace(place)
     except OSError as exc:
-        raise StoreError("the .pb cannot be written", where=to, got=exc.strerror) from exc
+        raise StoreError("the .pb cannot be written", where=path, got=exc.strerror) from exc
     finally:
-        unfinished.unlink(missing_ok=True)
-    return to
+        for file in unfinished.values():
+            file.unlink(missing_ok=True)

@@ -89,10 +89,14 @@ def _in_folder(folder: Path, name: str) -> str:
 def complete_prefixes(folder: Path) -> Iterator[str]:
     """The checkpoints of a folder that have their index and all their shards, oldest first.
 
-    What a broken save left is passed over: data without an index, an empty index, a shard too few.
+    What a broken save left is passed over: data without an index, an empty index, a shard too few. One of the V1 format
+    is known by the graph beside it.
     """
-    prefixes = [str(path).removesuffix(".index") for path in folder.glob("*.index") if path.stat().st_size]
-    for prefix in sorted(prefixes, key=lambda p: (Path(f"{p}.index").stat().st_mtime_ns, step_of(p))):
+    places = {str(path).removesuffix(".index"): path for path in folder.glob("*.index")}
+    singles = [str(path).removesuffix(".meta") for path in folder.glob("*.meta")]
+    places |= {prefix: Path(prefix) for prefix in singles if _is_old_format(prefix)}
+    ages = {prefix: stat.st_mtime_ns for prefix, path in places.items() if (stat := path.stat()).st_size}
+    for prefix in sorted(ages, key=lambda prefix: (ages[prefix], step_of(prefix))):
         try:
             require_files(prefix)
         except CheckpointError:

@@ -34,6 +34,15 @@ DTYPES = frozenset(
         "string",
         "complex64",
         "complex128",
+        "qint8",
+        "quint8",
+        "qint16",
+        "quint16",
+        "qint32",
+        "int4",
+        "uint4",
+        "float8_e4m3fn",
+        "float8_e5m2",
     ]
 )
 
@@ -43,15 +52,17 @@ class TensorSpec:
     """One named input or output.
 
     Args:
-        name: the tensor's name without `:0`.
+        name: what it is called; in a graph of our own making that is the tensor's name without `:0`.
         dtype: TensorFlow's name of the dtype, `string` for bytes.
         shape: one entry per dimension, None where it varies; None for a shape of any rank. The
             first dimension is the batch.
+        tensor: the tensor's name in the graph, where it is not `name:0`.
     """
 
     name: str
     dtype: str
     shape: Shape | None = None
+    tensor: str | None = None
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
@@ -69,11 +80,11 @@ class TensorSpec:
     @property
     def tensor_name(self) -> str:
         """The name by which a session feeds or fetches it."""
-        return f"{self.name}:0"
+        return self.tensor or f"{self.name}:0"
 
     def __str__(self) -> str:
         dims = "?" if self.shape is None else ", ".join("?" if d is None else str(d) for d in self.shape)
-        return f"{self.name} {self.dtype} [{dims}]"
+        return f"{self.name} {self.dtype} [{dims}]" + (f", tensor {self.tensor}" if self.tensor else "")
 
 
 @dataclass(frozen=True)
@@ -102,7 +113,7 @@ class Signature:
     """The inputs and outputs of a model, in a fixed order, and its decision if it makes one.
 
     Raises:
-        ModelError: no input or no output, a name that stands twice, or a decision on an output
+        ModelError: no output, a name that stands twice, or a decision on an output
             that is not there.
     """
 
@@ -115,8 +126,8 @@ class Signature:
         object.__setattr__(self, "outputs", tuple(self.outputs))
         for kind, specs in (("input", self.inputs), ("output", self.outputs)):
             names = [spec.name for spec in specs]
-            if not names:
-                raise ModelError(f"a signature needs at least one {kind}", got="none")
+            if not names and kind == "output":
+                raise ModelError("a signature needs at least one output", got="none")
             doubled = sorted({name for name in names if names.count(name) > 1})
             if doubled:
                 raise ModelError(f"an {kind} is named twice in the signature", got=", ".join(doubled))
@@ -129,7 +140,11 @@ class Signature:
 
     def to_dict(self) -> dict[str, Any]:
         """The signature as plain JSON values."""
-        return asdict(self)
+        values = asdict(self)
+        for spec in (*values["inputs"], *values["outputs"]):
+            if spec["tensor"] is None:
+                del spec["tensor"]
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Signature:
@@ -148,9 +163,13 @@ class Signature:
         except (KeyError, TypeError, AttributeError) as exc:
             raise ModelError("not a signature", got=exc, wanted="inputs, outputs and decision") from exc
 
-    def write(self, path: Path) -> None:
-        """Writes `signature.json`; the same signature gives the same bytes."""
-        path.write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
+    def write(self, path: Path, **more: Any) -> None:
+        """Writes `signature.json`; the same signature gives the same bytes.
+
+        Args:
+            more: what else is told there, as plain JSON values; `read` passes over it.
+        """
+        path.write_text(json.dumps({**self.to_dict(), **more}, indent=2) + "\n", encoding="utf-8")
 
     @classmethod
     def read(cls, path: Path) -> Signature:

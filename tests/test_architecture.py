@@ -33,12 +33,13 @@ FLOORS = {
         "bundle",
         "engine",
         "freezing",
+        "inspection",
     ],
     2: ["models"],
     3: ["randomness", "building", "checkpoint", "formats", "training"],
     4: ["findings", "validation"],
     5: ["chain", "config", "tasks", "console"],
-    6: ["__main__", ""],
+    6: ["commands", "__main__", ""],
 }
 HEAVY = {"tensorflow", "keras"}  # tensorboard.compat.proto holds the messages without TensorFlow
 # The process that runs Luigi imports these: none of them may lead to TensorFlow.
@@ -54,6 +55,11 @@ LUIGIS = [
     "models",
     "models.source",
     "report",
+    "commands",
+    "commands.freeze",
+    "commands.inspect",
+    "commands.verify",
+    "commands.why",
     "__main__",
     "",
 ]

@@ -214,7 +214,11 @@ def test_a_model_that_raised_leaves_the_path_as_it_was(write: Write) -> None:
         (WHOLE + "\nclass Net(Doubler):\n    examples = 3\n", "no method examples"),
         (
             "from pipeline.signature import *\nclass Net:\n    signature = Signature((), ())\n",
-            r"ModelError: .*at least one input .*signature\.py",
+            r"ModelError: .*at least one output .*signature\.py",
+        ),
+        (
+            "from pipeline.signature import *\nclass Net:\n    signature = Signature((), (TensorSpec('y', 'int8'),))\n",
+            "signature needs at least one input",
         ),
     ],
 )

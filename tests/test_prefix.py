@@ -174,3 +174,14 @@ def test_leftovers_of_broken_saves_are_passed_over(tmp_path: Path) -> None:
     (tmp_path / "model-3.data-00000-of-00001.tempstate123").write_bytes(b"bytes")
     (tmp_path / "model-3.data-00000-of-00001").write_bytes(b"bytes")
     assert find_prefix(tmp_path) == str(tmp_path / "model-1")
+
+
+def test_a_checkpoint_of_the_old_format_is_found_in_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "export").write_bytes(b"bytes")
+    (tmp_path / "README").write_bytes(b"bytes")
+    with pytest.raises(CheckpointError, match="no checkpoint in this folder"):
+        find_prefix(tmp_path)
+    (tmp_path / "export.meta").write_bytes(b"bytes")
+    assert find_prefix(tmp_path) == str(tmp_path / "export")
+    name_in_state_file(tmp_path, "export")
+    assert find_prefix(tmp_path) == str(tmp_path / "export")

@@ -574,7 +574,7 @@ def test_signatures_that_are_not_there(saved: Path, tmp_path: Path) -> None:
     assert refusal(FreezeError, saved, "frist").next_step == "did you mean 'first'?"
     assert refusal(FreezeError, saved).got == "first, second"
     none = save_v1(tmp_path / "n", lambda x: {}, keys=())
-    assert refusal(FreezeError, none).got == "no signatures"
+    assert read_saved_model(none).signature_key is None
 
 
 def test_missing_variables(saved: Path) -> None:

@@ -6,54 +6,41 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from ..bundle import Bundle, open_checkpoint
+from ..bundle import Bundle
 from ..bundle.dtypes import DTYPES
 from ..errors import CheckpointError, FreezeError, nearest
-from ..protos import DecodeError, FunctionDef, FunctionDefLibrary, GraphDef, MetaGraphDef, NodeDef
+from ..protos import FunctionDef, FunctionDefLibrary, GraphDef, NodeDef
+from .graph import node_of
 from .preparing import with_inputs, with_own_gradients, with_settled_branches, with_settled_switches
 from .pruning import called, prune
 from .rewriting import Rewriter
+from .sources import Source, open_source
 from .tables import carry_tables
-from .variables import VARIABLE_OPS, Saved, restored_keys, variable_of
+from .variables import VARIABLE_OPS, Saved, variable_of
 from .writing import Constant, FrozenGraph
-
-
-def read_meta(path: Path) -> MetaGraphDef:
-    """Reads a `.meta` file.
-
-    Raises:
-        CheckpointError: it is missing or is no MetaGraphDef.
-    """
-    try:
-        meta = MetaGraphDef.FromString(path.read_bytes())
-    except OSError as exc:
-        raise CheckpointError("the checkpoint's graph cannot be read", where=path, got=exc.strerror) from exc
-    except DecodeError as exc:
-        raise CheckpointError("not a graph of a Saver, or a damaged one", where=path, got=exc) from exc
-    if not meta.graph_def.node:
-        raise CheckpointError("the graph is empty", where=path, got="0 nodes")
-    return meta
 
 
 def freeze_checkpoint_files(
     prefix: Path | str, outputs: Sequence[str], inputs: Sequence[str]
 ) -> tuple[FrozenGraph, Bundle]:
-    """Freezes a Saver's checkpoint by its own `.meta`.
+    """Freezes a Saver's checkpoint by its own graph; see `freeze_source`."""
+    source = open_source(prefix)
+    return freeze_source(source, outputs, inputs), source.bundle
+
+
+def freeze_source(source: Source, outputs: Sequence[str], inputs: Sequence[str]) -> FrozenGraph:
+    """Freezes an opened graph.
 
     Args:
-        prefix: the checkpoint's, with a `.meta` beside it.
         outputs: names of tensors.
         inputs: names of placeholders that stay, whether an output uses them or not; an inner tensor becomes one.
 
     Raises:
-        CheckpointError: a file is missing or damaged.
+        CheckpointError: a variable is not in the checkpoint, or is of another dtype or shape there.
         FreezeError: the graph cannot become a right .pb.
     """
-    bundle = open_checkpoint(prefix)  # first: of a foreign file it says what it is
-    meta = read_meta(Path(f"{prefix}.meta"))
-    keys = restored_keys(meta.graph_def, meta.saver_def.restore_op_name or None)
-    graph = with_inputs(meta.graph_def, inputs, meta.meta_info_def.stripped_op_list)
-    return freeze_graph(graph, bundle, keys, outputs, inputs), bundle
+    graph = with_inputs(source.graph, inputs, source.definitions)
+    return freeze_graph(graph, source.bundle, source.keys, outputs, [node_of(tensor) for tensor in inputs])
 
 
 def freeze_graph(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from ..errors import FreezeError
-from ..protos import GraphDef, NodeDef, OpList
+from ..protos import GraphDef, NodeDef, OpDef
 from .graph import control_inputs, data_inputs, is_control, node_of, normalized
 from .ops import output_dtypes
 
@@ -117,12 +117,12 @@ def _constant_truth(reference: str, nodes: Mapping[str, NodeDef]) -> bool | None
     return bool(values[0]) if len(values) == 1 else None
 
 
-def with_inputs(graph: GraphDef, inputs: Iterable[str], ops: OpList) -> GraphDef:
+def with_inputs(graph: GraphDef, inputs: Iterable[str], definitions: Mapping[str, OpDef]) -> GraphDef:
     """The graph with a Placeholder where an input is an inner tensor, so that nothing before it is needed.
 
     Args:
         inputs: tensors.
-        ops: definitions of ops that the graph uses, as a MetaGraphDef has them; none are needed for TensorFlow's own.
+        definitions: of ops that the graph uses, as a MetaGraphDef has them; none are needed for TensorFlow's own.
 
     Raises:
         FreezeError: an input is another output than the node's first, which no Placeholder has, or has no known dtype.
@@ -131,7 +131,6 @@ def with_inputs(graph: GraphDef, inputs: Iterable[str], ops: OpList) -> GraphDef
     inner = [n for n in graph.node if n.name in wanted and n.op not in ("Placeholder", "PlaceholderWithDefault")]
     if not inner:
         return graph
-    definitions = {op.name: op for op in ops.op}
     functions = {function.signature.name: function for function in graph.library.function}
     names = {n.name for n in inner}
     new = GraphDef()

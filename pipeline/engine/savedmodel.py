@@ -12,7 +12,7 @@ signature is a function, its variables are what the function has captured, and t
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,18 +23,23 @@ from ..bundle.foreign import broken_file, unreadable_file
 from ..errors import CheckpointError, FreezeError, nearest
 from ..protos import (
     AssetFileDef,
+    DataType,
     DecodeError,
     GraphDef,
     MetaGraphDef,
     NodeDef,
+    OpDef,
     SavedModel,
+    SignatureDef,
     TensorInfo,
+    TensorShapeProto,
     TrackableObjectGraph,
 )
 from .graph import ancestors, called_functions, data_inputs, node_of
 from .loading import with_assets, with_initializers
 from .variables import VARIABLE_OPS, Saved, restored_keys, variable_behind
 
+_MESSAGES = ("saved_model.pb", "saved_model.pbtxt")
 _SERVE = "serve"
 _DEFAULT = "serving_default"
 _INIT_OP = "__saved_model_init_op"
@@ -42,6 +47,7 @@ _INIT_COLLECTIONS = ("saved_model_main_op", "legacy_init_op")  # what TensorFlow
 _ASSETS = "saved_model_assets"  # the collection where TensorFlow 1 lists them; TensorFlow 2 has asset_file_def
 _OBJECTS = "_CHECKPOINTABLE_OBJECT_GRAPH"
 _VALUE = "VARIABLE_VALUE"
+DT_INT64 = DataType.Value("DT_INT64")
 _CHANGES = re.compile(r"Assign\w*|(Resource)?Scatter\w+")
 
 
@@ -55,8 +61,11 @@ class SavedModelGraph:
         keys: where the bundle keeps a variable, by the variable's identity.
         inputs: tensors of the graph by their names in the signature; a sparse tensor is three, as `name/indices`.
         outputs: the same.
-        signature_key: the signature's name.
+        infos: what the signature says of its tensors, by tensor.
+        signature_key: the signature's name; None where the SavedModel has no signature, or outputs were named instead.
         assets: files by the tensors of the graph that hold their paths.
+        definitions: the ops that the graph uses, by name.
+        file: the one that holds the graph.
     """
 
     graph: GraphDef
@@ -64,45 +73,67 @@ class SavedModelGraph:
     keys: Mapping[tuple[str, str], Saved]
     inputs: Mapping[str, str]
     outputs: Mapping[str, str]
-    signature_key: str
+    infos: Mapping[str, TensorInfo]
+    signature_key: str | None
     assets: Mapping[str, Path]
+    definitions: Mapping[str, OpDef]
+    file: Path
 
 
-def read_saved_model(folder: Path, signature_key: str | None = None) -> SavedModelGraph:
+def is_saved_model(folder: Path) -> bool:
+    """Whether a folder holds a SavedModel."""
+    return any((folder / name).is_file() for name in _MESSAGES)
+
+
+def read_saved_model(folder: Path, signature_key: str | None = None, outputs: Sequence[str] = ()) -> SavedModelGraph:
     """Reads a SavedModel of TensorFlow 1 or 2.
 
     Args:
         folder: the one that holds `saved_model.pb` or `saved_model.pbtxt`.
         signature_key: by default `serving_default`, or the only signature that there is.
+        outputs: tensors that are wanted, whether a signature has them or not.
 
     Raises:
         CheckpointError: a file is missing or is not what it should be; no graph is for serving.
         FreezeError: there is no such signature, or none is the obvious one; loading the SavedModel changes a
             variable that the outputs need.
     """
-    meta = _read_meta_graph(folder)
-    key = _choose_signature(folder, meta, signature_key)
-    signature = meta.signature_def[key]
-    outputs = dict(_tensors(signature.outputs))
+    file = _find_message(folder)
+    meta = _read_meta_graph(file)
+    key = _choose_signature(folder, meta, signature_key, is_needed=not outputs)
+    signature = meta.signature_def[key] if key is not None else SignatureDef()
+    named = {side: dict(_tensors(infos)) for side, infos in (("in", signature.inputs), ("out", signature.outputs))}
+    tensors = {side: {name: info.name for name, info in infos.items()} for side, infos in named.items()}
     assets = dict(_assets(folder, meta))
     graph = with_initializers(with_assets(meta.graph_def, assets))
     nodes = {node.name: node for node in graph.node}
-    needed = ancestors(nodes, map(node_of, outputs.values()), with_control=False)
+    wanted = [node_of(tensor) for tensor in (*tensors["out"].values(), *outputs)] or list(nodes)
+    needed = ancestors(nodes, wanted, with_control=False)
     variables = [name for name in needed if nodes[name].op in VARIABLE_OPS]
     _refuse_changed_variables(folder, meta, nodes, variables)
     bundle = _open_variables(folder, variables)
     keys = restored_keys(graph, meta.saver_def.restore_op_name or None)
     if bundle is not None:
         keys |= _captured_keys(meta, graph, bundle)
-    return SavedModelGraph(graph, bundle, keys, dict(_tensors(signature.inputs)), outputs, key, assets)
+    return SavedModelGraph(
+        graph=graph,
+        bundle=bundle,
+        keys=keys,
+        inputs=tensors["in"],
+        outputs=tensors["out"],
+        infos={info.name: info for infos in named.values() for info in infos.values()},
+        signature_key=key,
+        assets=assets,
+        definitions={op.name: op for op in meta.meta_info_def.stripped_op_list.op},
+        file=file,
+    )
 
 
 # The folder's files.
 
 
-def _read_meta_graph(folder: Path) -> MetaGraphDef:
+def _read_meta_graph(path: Path) -> MetaGraphDef:
     """The graph for serving; of several, the one with the fewest other tags."""
-    path = _find_message(folder)
     model = _parse(path)
     graphs = [meta for meta in model.meta_graphs if meta.graph_def.node]
     if not graphs:
@@ -121,7 +152,7 @@ def _read_meta_graph(folder: Path) -> MetaGraphDef:
 
 
 def _find_message(folder: Path) -> Path:
-    for name in ("saved_model.pb", "saved_model.pbtxt"):
+    for name in _MESSAGES:
         if (folder / name).is_file():
             return folder / name
     if not folder.is_dir():
@@ -187,7 +218,7 @@ def _open_variables(folder: Path, variables: Iterable[str]) -> Bundle | None:
 # The signature.
 
 
-def _choose_signature(folder: Path, meta: MetaGraphDef, wanted: str | None) -> str:
+def _choose_signature(folder: Path, meta: MetaGraphDef, wanted: str | None, is_needed: bool) -> str | None:
     own: list[str] = sorted(key for key in meta.signature_def if not key.startswith("__saved_model_"))
     if wanted is not None:
         if wanted in own:
@@ -197,27 +228,35 @@ def _choose_signature(folder: Path, meta: MetaGraphDef, wanted: str | None) -> s
         return _DEFAULT
     if len(own) == 1:
         return own[0]
+    if not own or not is_needed:
+        return None
     raise FreezeError(
         f"no signature is called {_DEFAULT}, and none is the only one",
         where=folder,
-        got=", ".join(own) or "no signatures",
-        next_step="Say which of them to freeze" if own else "Save the model with signatures",
+        got=", ".join(own),
+        next_step="Say which of them to freeze (--signature)",
     )
 
 
-def _tensors(infos: Mapping[str, TensorInfo]) -> Iterator[tuple[str, str]]:
+def _tensors(infos: Mapping[str, TensorInfo]) -> Iterator[tuple[str, TensorInfo]]:
     """The tensors of a signature's side; one that is made of several tensors gives each (meta_graph.proto)."""
     for name in sorted(infos):
         info = infos[name]
         if info.HasField("coo_sparse"):
-            yield f"{name}/indices", info.coo_sparse.indices_tensor_name
-            yield f"{name}/values", info.coo_sparse.values_tensor_name
-            yield f"{name}/dense_shape", info.coo_sparse.dense_shape_tensor_name
+            sparse, rank = info.coo_sparse, len(info.tensor_shape.dim)
+            yield f"{name}/indices", _info(sparse.indices_tensor_name, DT_INT64, [-1, rank])
+            yield f"{name}/values", _info(sparse.values_tensor_name, info.dtype, [-1])
+            yield f"{name}/dense_shape", _info(sparse.dense_shape_tensor_name, DT_INT64, [rank])
         elif info.HasField("composite_tensor"):
             components = {str(index): part for index, part in enumerate(info.composite_tensor.components)}
-            yield from ((f"{name}/{index}", tensor) for index, tensor in _tensors(components))
+            yield from ((f"{name}/{index}", part) for index, part in _tensors(components))
         else:
-            yield name, info.name
+            yield name, info
+
+
+def _info(tensor: str, dtype: int, shape: Sequence[int]) -> TensorInfo:
+    dims = [TensorShapeProto.Dim(size=size) for size in shape]
+    return TensorInfo(name=tensor, dtype=dtype, tensor_shape=TensorShapeProto(dim=dims))
 
 
 # The variables' keys.

@@ -16,7 +16,7 @@ from .pruning import called, changes_state
 from .variables import strings_of
 
 _STATIC = frozenset({"HashTableV2", "HashTable"})
-_TABLES = _STATIC | {
+TABLES = _STATIC | {
     "MutableHashTableV2",
     "MutableHashTable",
     "MutableHashTableOfTensorsV2",
@@ -53,11 +53,11 @@ def carry_tables(nodes: list[NodeDef], graph: GraphDef) -> list[NodeDef]:
     Raises:
         FreezeError: a table has no initializer in the graph, has two, or stands in a function.
     """
-    tables = [node for node in nodes if node.op in _TABLES]
+    tables = [node for node in nodes if node.op in TABLES]
     library = {function.signature.name: function for function in graph.library.function}
     for name in called(nodes, library):
         for inner in library[name].node_def:
-            if inner.op in _TABLES:
+            if inner.op in TABLES:
                 raise _refusal(inner, f"stands inside the function {name}", "Create it outside of the function")
     everything = {node.name: node for node in graph.node}
     kept = {node.name for node in nodes}

@@ -171,6 +171,8 @@ def load_model(source: ModelSource) -> Model:
         raise ModelError(
             "the model has no signature", where=where, wanted="an attribute `signature` of class Signature"
         )
+    if not model.signature.inputs:
+        raise ModelError("the model's signature needs at least one input", where=where, got="none")
     for method in ("forward", "examples"):
         if not callable(getattr(model, method, None)):
             raise ModelError(f"the model has no method {method}", where=where, wanted="the contract of pipeline.models")

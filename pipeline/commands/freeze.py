@@ -1,0 +1,77 @@
+"""`python -m pipeline freeze CHECKPOINT`: one .pb of a checkpoint, without TensorFlow."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ..errors import SettingError
+from ..freezing import Frozen, freeze
+from . import listed
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the command's arguments."""
+    parser.add_argument(
+        "checkpoint",
+        help="a Saver's checkpoint: its prefix, one of its files, its series or its folder; the folder of a "
+        "SavedModel; or a .pb or .pbtxt beside its checkpoint",
+    )
+    parser.add_argument(
+        "--outputs",
+        default="",
+        help="comma-separated names of tensors; by default the signature's, or those that the graph leaves no doubt of",
+    )
+    parser.add_argument(
+        "--inputs", default="", help="comma-separated placeholders to keep, or inner tensors to make inputs of"
+    )
+    parser.add_argument("--signature", help="of a SavedModel with several, which one")
+    parser.add_argument(
+        "--graph", type=Path, help="the graph's file (.meta, .pb, .pbtxt), where it is not beside the checkpoint"
+    )
+    parser.add_argument(
+        "--pin",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="make a placeholder a constant, such as is_training=false; may be given several times",
+    )
+    parser.add_argument("-o", "--to", type=Path, default=Path("model.pb"), help="the file to write (default: model.pb)")
+
+
+def run(given: argparse.Namespace) -> int:
+    """Freezes, and says what became of it."""
+    done = freeze(
+        given.checkpoint,
+        listed(given.outputs),
+        listed(given.inputs),
+        given.to,
+        graph=given.graph,
+        signature=given.signature,
+        pins=pins_of(given.pin),
+    )
+    for line in _lines(done):
+        print(line)
+    return 0
+
+
+def pins_of(texts: list[str]) -> dict[str, str]:
+    """Pins by name.
+
+    Raises:
+        SettingError: one is no pair.
+    """
+    pairs = [part.partition("=") for text in texts for part in listed(text)]
+    for name, equals, value in pairs:
+        if not (name.strip() and equals):
+            raise SettingError("not a pair", where="--pin", got=name + equals + value, wanted="NAME=VALUE")
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def _lines(done: Frozen) -> list[str]:
+    lines = [f"note         {note}" for note in done.notes]
+    if done.signature is not None:
+        lines += [f"input        {spec}" for spec in done.signature.inputs]
+        lines += [f"output       {spec}" for spec in done.signature.outputs]
+        lines += [f"frozen       {done.variables:,} variables, {done.nodes:,} nodes"]
+    return [*lines, str(done.path)]

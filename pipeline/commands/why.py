@@ -1,0 +1,54 @@
+"""`python -m pipeline why TASK …`: what would run, and the reason for each stage."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from luigi.cmdline_parser import CmdlineParser
+
+from .. import chain
+from ..errors import SettingError, nearest
+from ..store import Condition, State
+from ..tasks import ROOT_HOOKS, TASKS, ModelTask
+
+_WILL = {
+    Condition.COMPLETE: "is complete",
+    Condition.MISSING: "would run",
+    Condition.STALE: "would run",
+    Condition.WAITING: "might run",
+    Condition.DAMAGED: "is damaged",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the command's arguments."""
+    parser.add_argument("task", nargs=argparse.REMAINDER, help="a task and its parameters, as luigi takes them")
+
+
+def run(given: argparse.Namespace) -> int:
+    """Says of each stage whether it would run, and why; runs nothing.
+
+    Returns:
+        0 if everything is complete, 1 if something would run, 2 if something is damaged.
+    """
+    states = _examine(given.task)
+    for stage, state in states.items():
+        first, *others = state.reasons or ("",)
+        print(f"{stage:<12} {_WILL[state.condition]}{': ' if first else ''}{first}")
+        for reason in others:
+            print(f"{'':<12} {reason}")
+    conditions = {state.condition for state in states.values()}
+    return 2 if Condition.DAMAGED in conditions else int(conditions != {Condition.COMPLETE})
+
+
+def _examine(arguments: Sequence[str]) -> dict[str, State]:
+    names = [task.__name__ for task in TASKS.values()]
+    if not arguments or arguments[0] not in names:
+        got = arguments[0] if arguments else "nothing"
+        raise SettingError("why needs a task", got=got, next_step=nearest(got, names))
+    ROOT_HOOKS.clear()  # this is no run
+    with CmdlineParser.global_instance(list(arguments)) as command:
+        task = command.get_task_obj()
+        assert isinstance(task, ModelTask)  # it was one of the names above
+        return chain.examine(task.job, task.stage)

@@ -1,0 +1,194 @@
+"""Looks into a checkpoint, a SavedModel or a GraphDef, without TensorFlow: what it holds, what is fed and fetched."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from .bundle.stored import StoredTensor
+from .engine.describing import Describer
+from .engine.discovery import Candidate, ranked_inputs, ranked_outputs
+from .engine.graph import all_nodes
+from .engine.pruning import refusal_of
+from .engine.sources import Source, open_source
+from .engine.tables import TABLES
+from .engine.variables import VARIABLE_OPS, Saved, variable_of
+
+_SHOWN = 12  # entries of a list, where not all are asked for
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A tensor of a checkpoint.
+
+    Args:
+        variable: the variable of the graph that is restored from it; None where the graph has none.
+    """
+
+    key: str
+    dtype: str
+    shape: tuple[int, ...]
+    size_bytes: int
+    variable: str | None
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What a file holds.
+
+    Args:
+        kind: `checkpoint`, `SavedModel` or `GraphDef`.
+        place: the prefix, the folder or the file.
+        graph: the graph's file.
+        producer: version of the graph (tensorflow/core/framework/versions.proto).
+        nodes: how many, those of functions included.
+        functions: names.
+        ops: how many nodes of each op, the most frequent first.
+        unfreezable: ops that no .pb can carry if an output needs them, with the reason.
+        tables: names of lookup tables.
+        tensors: those of the checkpoint, the largest first.
+        missing: variables of the graph that the checkpoint lacks.
+        signature: the signature's name, None where there is none.
+        inputs: sentences, one for each likely input; the signature's where there is one.
+        outputs: the same, the likeliest first.
+    """
+
+    kind: str
+    place: str
+    graph: str
+    producer: int
+    nodes: int
+    functions: tuple[str, ...]
+    ops: Mapping[str, int]
+    unfreezable: Mapping[str, str]
+    tables: tuple[str, ...]
+    tensors: tuple[Tensor, ...]
+    missing: tuple[str, ...]
+    signature: str | None
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as plain JSON values."""
+        return asdict(self)
+
+    def lines(self, is_whole: bool = False) -> Iterator[str]:
+        """The same for a reader.
+
+        Args:
+            is_whole: whether long lists are told to their end.
+        """
+        most = None if is_whole else _SHOWN
+        yield f"{self.kind:<12} {self.place}"
+        size = f"{self.nodes:,} nodes, {len(self.functions)} functions"
+        yield f"graph        {self.graph}: {size}, version {self.producer}"
+        total = sum(tensor.size_bytes for tensor in self.tensors)
+        yield f"tensors      {len(self.tensors):,}, {_size(total)}"
+        yield from _shown([_tensor_line(tensor) for tensor in self.tensors], most)
+        yield from _headed("missing", [f"{name} is a variable of the graph" for name in self.missing], most)
+        yield from _headed("tables", self.tables, most)
+        yield f"ops          {', '.join(f'{op} {count:,}' for op, count in list(self.ops.items())[:most])}" + (
+            f" and {len(self.ops) - _SHOWN} more" if most and len(self.ops) > _SHOWN else ""
+        )
+        yield from _headed("careful", [f"{op} {reason}" for op, reason in self.unfreezable.items()], most)
+        origin = f"of the signature {self.signature}" if self.signature else "likely, by the graph's structure"
+        yield f"inputs       {origin}"
+        yield from _shown(self.inputs, most)
+        yield f"outputs      {origin}"
+        yield from _shown(self.outputs, most)
+
+
+def _shown(lines: Any, most: int | None) -> Iterator[str]:
+    yield from (f"  {line}" for line in lines[:most])
+    if most is not None and len(lines) > most:
+        yield f"  and {len(lines) - most:,} more (--all)"
+
+
+def _headed(title: str, lines: Any, most: int | None) -> Iterator[str]:
+    if lines:
+        yield title
+        yield from _shown(lines, most)
+
+
+def _tensor_line(tensor: Tensor) -> str:
+    is_other = "" if tensor.variable == tensor.key else f", of variable {tensor.variable}"
+    use = ", of no variable of the graph" if tensor.variable is None else is_other
+    return f"{tensor.key}: {tensor.dtype} [{', '.join(map(str, tensor.shape))}], {_size(tensor.size_bytes)}{use}"
+
+
+def _size(size_bytes: float) -> str:
+    for unit in ("bytes", "KB", "MB"):
+        if size_bytes < 1000:
+            return f"{size_bytes:.4g} {unit}"
+        size_bytes /= 1000
+    return f"{size_bytes:.4g} GB"
+
+
+def inspect(place: Path | str, graph: Path | str | None = None, signature: str | None = None) -> Inspection:
+    """Looks into a file; nothing of it is run.
+
+    Args:
+        place: what `freeze` takes: a prefix, a folder, a SavedModel, a `.meta`, `.pb` or `.pbtxt`.
+        graph: the graph's file, where it does not stand beside the checkpoint.
+        signature: of a SavedModel with several, which one.
+
+    Raises:
+        CheckpointError: nothing is there, it is damaged, or another kind of file.
+        FreezeError: a SavedModel has several signatures, and none was chosen.
+    """
+    source = open_source(place, Path(graph) if graph is not None else None, signature)
+    nodes = list(all_nodes(source.graph))
+    ops = Counter(node.op for node in nodes)
+    refusals = {op: refusal for op in sorted(ops) if (refusal := refusal_of(op)) is not None}
+    variables = _variables(source)
+    inputs, outputs = _ports(source)
+    return Inspection(
+        kind=source.kind,
+        place=str(source.place),
+        graph=str(source.graph_file),
+        producer=source.graph.versions.producer,
+        nodes=len(nodes),
+        functions=tuple(function.signature.name for function in source.graph.library.function),
+        ops=dict(ops.most_common()),
+        unfreezable={op: refusal.cause for op, refusal in refusals.items()},
+        tables=tuple(node.name for node in source.graph.node if node.op in TABLES),
+        tensors=tuple(_tensor(tensor, variables) for tensor in _by_size(source.bundle.tensors)),
+        missing=tuple(name for key, name in variables.items() if key not in source.bundle.tensors),
+        signature=source.signature_key,
+        inputs=inputs,
+        outputs=outputs,
+    )
+
+
+def _by_size(tensors: Mapping[str, StoredTensor]) -> list[StoredTensor]:
+    return sorted(tensors.values(), key=lambda tensor: (-tensor.size_bytes, tensor.key))
+
+
+def _variables(source: Source) -> dict[str, str]:
+    """The graph's variables by the keys that they are restored from."""
+    variables = [variable_of(node) for node in source.graph.node if node.op in VARIABLE_OPS]
+    return {source.keys.get(one.identity, Saved(one.identity[1])).key: one.name for one in variables}
+
+
+def _tensor(tensor: StoredTensor, variables: Mapping[str, str]) -> Tensor:
+    return Tensor(tensor.key, tensor.dtype_name, tensor.shape, tensor.size_bytes, variables.get(tensor.key))
+
+
+def _ports(source: Source) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The inputs and outputs as sentences."""
+    if source.signature_key is not None:
+        describer = Describer(source.graph, source.definitions, source.infos)
+        inputs, outputs = (
+            tuple(str(describer.spec(name, tensor)) for name, tensor in side.items())
+            for side in (source.inputs, source.outputs)
+        )
+        return inputs, outputs
+    candidates = ranked_outputs(source.graph)
+    best: list[Candidate] = candidates[:1]
+    return (
+        tuple(map(str, ranked_inputs(source.graph, [candidate.tensor for candidate in best]))),
+        tuple(map(str, candidates)),
+    )
