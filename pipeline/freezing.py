@@ -171,6 +171,7 @@ def _write_file(model: _Model, path: Path) -> None:
     beside = path.with_name(SIGNATURE if path.name == "model.pb" else f"{path.stem}.{SIGNATURE}")
     unfinished = {place: place.with_name(f".{place.name}.{os.getpid()}") for place in (path, beside)}
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         write_pb(model.graph, model.bundle, unfinished[path])
         model.signature.write(unfinished[beside], origin=model.origin)
         for place, file in unfinished.items():

@@ -146,14 +146,14 @@ def read_graph(path: Path) -> MetaGraphDef:
     except OSError as exc:
         raise CheckpointError("the checkpoint's graph cannot be read", where=path, got=exc.strerror) from exc
     meta = MetaGraphDef()
-    graph: Any = meta if path.suffix == ".meta" else meta.graph_def
+    graph: Any = meta if path.name.endswith(".meta") else meta.graph_def
     try:
         if path.suffix == ".pbtxt" or _is_text(raw):
             text_format.Parse(raw.decode(), graph, allow_unknown_field=True)
         else:
             graph.ParseFromString(raw)
     except (DecodeError, text_format.ParseError, UnicodeDecodeError) as exc:
-        kind = "a graph of a Saver" if path.suffix == ".meta" else "a GraphDef"
+        kind = "a graph of a Saver" if path.name.endswith(".meta") else "a GraphDef"
         raise broken_file(path, f"not {kind}, or a damaged one", got=exc) from exc
     if not meta.graph_def.node:
         raise broken_file(path, "the graph is empty", got="0 nodes")
