@@ -1,173 +1,33 @@
-"""The chain of stages: what each reads, what decides it, what makes it, and whether it has to run.
+"""Whether the stages of a job's chain have to run, and running one.
 
-    graph ── training ── checkpoint ── frozen ── validation ── report
-
-A stage is a row of `STAGES`. Its fingerprint is taken over the digests of the very files that it
-reads, so a stage that was redone with the same bytes redoes nothing behind it.
+A stage's fingerprint is taken over the digests of the very files that it reads, so a stage that was redone with the
+same bytes redoes nothing behind it.
 """
 
 from __future__ import annotations
 
-import json
 import platform
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import lru_cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from . import store
-from .errors import StoreError
+from .errors import CheckpointError, FreezeError, StoreError
+from .facts import library_versions
 from .fingerprint import digest_code, digest_file
+from .job import Job
 from .manifest import Manifest
 from .models.source import PROJECT, ModelSource
 from .prefix import files_of, find_prefix, name_of
-from .process import run_apart
-from .settings import Settings, WarmStart
-from .store import Condition, Places, State
+from .stages import RESUMABLE, Notes, stages_of
+from .store import Condition, State
 
 _PACKAGE = Path(__file__).resolve().parent
-_LIBRARIES = ("tensorflow", "numpy")
-
-
-@dataclass(frozen=True)
-class Job:
-    """One model on its way through the chain.
-
-    Args:
-        formats: the formats to make and to validate.
-        data: the data file, None if the model names none and none was given.
-    """
-
-    source: ModelSource
-    places: Places
-    data: Path | None
-    warm_start: WarmStart | None
-    formats: tuple[str, ...]
-    settings: Settings
-
-    def folder(self, stage: str) -> Path:
-        """The last finished version of a stage's artifact, by its own path: it stays when the link moves on."""
-        return self.places.artifact(stage).resolve()
-
-
-Notes = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A row of the chain.
-
-    Args:
-        make: fills a folder; returns notes for the manifest.
-        code: the modules that make it; what they import counts too.
-        reads: patterns of the files that it reads, by the stage that made them.
-        sections: the sections of tasks.cfg that decide it.
-        uses_model, uses_data: whether the model's code and the data file decide it.
-        is_named: whether the run's name is written into it.
-        is_resumable: whether a killed run is gone on with.
-    """
-
-    make: Callable[[Job, Path], Notes]
-    code: tuple[str, ...]
-    reads: Mapping[str, tuple[str, ...]]
-    sections: tuple[str, ...] = ()
-    uses_model: bool = False
-    uses_data: bool = False
-    is_named: bool = False
-    is_resumable: bool = False
-
-
-def _make_graph(job: Job, folder: Path) -> Notes:
-    return _notes(run_apart("pipeline.building:build_graph", job.source, job.settings.graph, folder))
-
-
-def _make_training(job: Job, folder: Path) -> Notes:
-    settings = job.settings
-    return _notes(
-        run_apart(
-            "pipeline.training:train",
-            *(job.source, job.data, job.folder("graph"), job.warm_start, settings.split, settings.training, folder),
-        )
-    )
-
-
-def _make_checkpoint(job: Job, folder: Path) -> Notes:
-    graph, training = job.folder("graph"), job.folder("training")
-    return _notes(run_apart("pipeline.checkpoint:export_checkpoint", graph, training, job.settings.export, folder))
-
-
-def _make_frozen(job: Job, folder: Path) -> Notes:
-    from .freezing import freeze_checkpoint
-
-    return freeze_checkpoint(job.folder("checkpoint"), folder)
-
-
-def _make_validation(job: Job, folder: Path) -> Notes:
-    from .validation import validate
-
-    candidates = {format: job.folder(format) for format in job.formats}
-    verdict = validate(
-        job.places.name,
-        job.folder("checkpoint"),
-        candidates,
-        job.settings.validation,
-        job.settings.training.threads,
-        folder,
-    )
-    return {"verdict": verdict["verdict"], "rows": verdict["rows"]}
-
-
-def _make_report(job: Job, folder: Path) -> Notes:
-    from .report import write_report
-
-    write_report(folder, report_facts(job))
-    return {}
-
-
-def _notes(result: Any) -> Notes:
-    return dict(result)
-
-
-_ALL = ("*",)
-
-STAGES: dict[str, Stage] = {
-    "graph": Stage(_make_graph, ("building.py",), {}, ("graph",), uses_model=True),
-    "training": Stage(
-        _make_training,
-        ("training/__init__.py",),
-        {"graph": _ALL},
-        ("split", "training"),
-        uses_model=True,
-        uses_data=True,
-        is_resumable=True,
-    ),
-    "checkpoint": Stage(
-        _make_checkpoint,
-        ("checkpoint.py",),
-        {"graph": ("inference.meta", "signature.json"), "training": ("deploy/*", "validation.npz")},
-        ("export",),
-    ),
-    "frozen": Stage(_make_frozen, ("freezing.py",), {"checkpoint": ("model.ckpt.*", "signature.json")}),
-    "validation": Stage(
-        _make_validation,
-        ("validation.py", "formats/serving.py", "formats/checkpoint.py", "formats/frozen.py"),
-        {"checkpoint": _ALL, "frozen": _ALL},
-        ("validation",),
-        is_named=True,
-    ),
-    "report": Stage(
-        _make_report,
-        ("report/__init__.py",),
-        {"training": ("history.csv",), "checkpoint": _ALL, "frozen": _ALL, "validation": _ALL},
-        is_named=True,
-    ),
-}
-RESUMABLE = tuple(name for name, stage in STAGES.items() if stage.is_resumable)
 
 
 def ingredients(job: Job, name: str, manifests: Mapping[str, Manifest]) -> dict[str, Any]:
@@ -176,7 +36,7 @@ def ingredients(job: Job, name: str, manifests: Mapping[str, Manifest]) -> dict[
     Args:
         manifests: those of the stages that it reads, by stage, as far as they are there.
     """
-    stage = STAGES[name]
+    stage = stages_of(job)[name]
     wanted: dict[str, Any] = {
         "settings": {section: asdict(getattr(job.settings, section)) for section in stage.sections},
         "upstream": {
@@ -186,14 +46,17 @@ def ingredients(job: Job, name: str, manifests: Mapping[str, Manifest]) -> dict[
             for path, digest in manifests[upstream].digests(*patterns).items()
         },
         "code": _pipeline_code(stage.code),
-        "versions": _versions(),
+        "versions": library_versions(),
     }
     if stage.uses_model:
-        wanted["model"] = _model_code(job.source)
+        wanted["model"] = _model_code(job.model)
     if stage.uses_data:
         wanted["files"] = {label: _digest_if_there(path) for label, path in input_files(job).items()}
         if job.warm_start is not None:
             wanted["settings"]["warm_start_map"] = dict(job.warm_start.keys)
+        if job.adopted is not None:
+            named = ("inputs", "outputs", "pins", "signature")
+            wanted["settings"]["adopted"] = {name: asdict(job.adopted)[name] for name in named}
     if stage.is_named:
         wanted["name"] = job.places.name
     return wanted
@@ -211,11 +74,6 @@ def _model_code(source: ModelSource) -> dict[str, str]:
     return {"class": source.class_name, **digest_code(source.file, source.roots)}
 
 
-@lru_cache(maxsize=1)
-def _versions() -> dict[str, str]:
-    return {library: version(library) for library in _LIBRARIES}
-
-
 def input_files(job: Job) -> dict[str, Path]:
     """The files from outside that a job reads, by what they are to it.
 
@@ -226,6 +84,13 @@ def input_files(job: Job) -> dict[str, Path]:
     if job.warm_start is not None:
         prefix = find_prefix(job.warm_start.prefix)
         files |= {f"warm start{path.name.removeprefix(name_of(prefix))}": path for path in files_of(prefix)}
+    if job.adopted is not None:
+        from .adoption import adopted_files  # which needs protobuf, and other chains do not
+
+        try:
+            files |= {f"checkpoint {name}": path for name, path in adopted_files(job.adopted).items()}
+        except (CheckpointError, FreezeError):  # what makes the stage will say it
+            files["checkpoint"] = Path(job.adopted.place)
     return files
 
 
@@ -240,9 +105,9 @@ def examine(job: Job, last: str) -> dict[str, State]:
     once that one has its new bytes.
     """
     states: dict[str, State] = {}
-    for name in _up_to(last):
+    for name in _up_to(job, last):
         artifact, wanted = job.places.artifact(name), ingredients(job, name, _manifests(states))
-        waits_for = [upstream for upstream in STAGES[name].reads if not states[upstream].is_complete]
+        waits_for = [upstream for upstream in stages_of(job)[name].reads if not states[upstream].is_complete]
         state = store.examine(artifact, name, wanted, ignored=("upstream",) if waits_for else ())
         if waits_for and state.is_complete:
             reason = f"if {' or '.join(waits_for)} gives other bytes"
@@ -251,13 +116,13 @@ def examine(job: Job, last: str) -> dict[str, State]:
     return states
 
 
-def _up_to(last: str) -> Iterator[str]:
+def _up_to(job: Job, last: str) -> Iterator[str]:
     """A stage and those that it hangs on, in the order of the chain."""
-    needed = {last}
-    for name in reversed(STAGES):
+    stages, needed = stages_of(job), {last}
+    for name in reversed(stages):
         if name in needed:
-            needed |= set(STAGES[name].reads)
-    return (name for name in STAGES if name in needed)
+            needed |= set(stages[name].reads)
+    return (name for name in stages if name in needed)
 
 
 def _manifests(states: Mapping[str, State]) -> dict[str, Manifest]:
@@ -278,7 +143,7 @@ def build(job: Job, name: str) -> State:
     Raises:
         PipelineError: whatever its maker refuses; see `store.build` besides.
     """
-    stage = STAGES[name]
+    stage = stages_of(job)[name]
 
     def want() -> dict[str, Any]:
         states = {upstream: examine(job, upstream)[upstream] for upstream in stage.reads}
@@ -302,43 +167,3 @@ def build(job: Job, name: str) -> State:
         return {**stage.make(job, folder), **made, "python": platform.python_version(), "platform": platform.platform()}
 
     return store.build(job.places, name, want, make, RESUMABLE)
-
-
-def read_verdict(job: Job) -> dict[str, Any]:
-    """The content of the last verdict.json."""
-    verdict: dict[str, Any] = json.loads((job.folder("validation") / "verdict.json").read_text(encoding="utf-8"))
-    return verdict
-
-
-def report_facts(job: Job) -> Any:
-    """What the report tells, gathered from the artifacts."""
-    from .report import ReportFacts, StageFacts
-    from .signature import Signature
-
-    made = [name for name in STAGES if name != "report"]
-    manifests = {name: Manifest.read(job.folder(name)) for name in made}
-    exported = manifests["checkpoint"].notes
-    steps = manifests["training"].notes["steps"]
-    return ReportFacts(
-        name=job.places.name,
-        verdict=read_verdict(job),
-        results=job.folder("validation") / "results.csv",
-        history=job.folder("training") / "history.csv",
-        signature=Signature.read(job.folder("checkpoint") / "signature.json"),
-        exported=f"{exported['exported']} step, {exported['step']} of {steps}"
-        if steps
-        else "initial values, nothing trained",
-        sizes={
-            f"{stage}/{path}": entry.size_bytes
-            for stage in ("checkpoint", *job.formats)
-            for path, entry in sorted(manifests[stage].files.items())
-            if path.startswith("model.")
-        },
-        settings=asdict(job.settings),
-        versions={**_versions(), "python": platform.python_version()},
-        stages=[
-            StageFacts(name, manifest.content_digest, manifest.fingerprint, manifest.notes.get("seconds"))
-            for name, manifest in manifests.items()
-        ],
-        command=shlex.join(sys.argv),
-    )

@@ -15,9 +15,9 @@ import luigi
 import luigi.interface
 from luigi.task_register import TaskClassException
 
-from .chain import RESUMABLE
 from .errors import PipelineError
 from .process import set_up_logging
+from .stages import RESUMABLE
 from .store import sweep
 
 if TYPE_CHECKING:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from .rows import batch_size_of
 from .signature import Signature, TensorSpec
 
 Array = np.ndarray[Any, Any]
@@ -27,7 +28,7 @@ _STRINGS = {
 
 
 def edge_batches(signature: Signature, sample: Mapping[str, Array]) -> dict[str, dict[str, Array]]:
-    """Batches of one row each, by what is special about them.
+    """Batches of one row each, by what is special about them; of equal rows where the batch is of a fixed size.
 
     Args:
         sample: arrays `[rows, ...]` by input name, which give the sizes that the signature leaves open.
@@ -35,11 +36,12 @@ def edge_batches(signature: Signature, sample: Mapping[str, Array]) -> dict[str,
     Returns:
         By a description, an array `[1, ...]` for each input.
     """
+    size = batch_size_of(signature) or 1
     by_input = {spec.name: _values(spec) for spec in signature.inputs}
     labels = list(dict.fromkeys(label for values in by_input.values() for label in values))
     return {
         label: {
-            name: _filled(sample[name], values.get(label, next(iter(values.values()))))
+            name: _filled(sample[name], size, values.get(label, next(iter(values.values()))))
             for name, values in by_input.items()
         }
         for label in labels
@@ -69,7 +71,7 @@ def _values(spec: TensorSpec) -> Mapping[str, Any]:
     }
 
 
-def _filled(sample: Array, value: Any) -> Array:
-    row = np.empty((1, *sample.shape[1:]), dtype=sample.dtype)
+def _filled(sample: Array, size: int, value: Any) -> Array:
+    row = np.empty((size, *sample.shape[1:]), dtype=sample.dtype)
     row.fill(value)
     return row

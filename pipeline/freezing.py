@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -44,7 +45,7 @@ class Frozen:
 
 
 @dataclass(frozen=True)
-class _Model:
+class Prepared:
     """A frozen graph that is ready to be written, and what is told of it."""
 
     graph: FrozenGraph
@@ -54,15 +55,16 @@ class _Model:
     notes: tuple[str, ...]
 
     def result(self, path: Path) -> Frozen:
+        """What is told of it once it is written."""
         variables = sum(isinstance(node, Constant) for node in self.graph.nodes)
         return Frozen(path, self.signature, self.origin, self.notes, len(self.graph.nodes), variables)
 
 
 def freeze_checkpoint(checkpoint: Path, folder: Path) -> dict[str, Any]:
-    """Freezes the exported checkpoint of an artifact into `model.pb`, with `signature.json` beside it.
+    """Freezes the checkpoint of an artifact into `model.pb`, with `signature.json` beside it.
 
     Args:
-        checkpoint: the artifact with `model.ckpt.*` and `signature.json`.
+        checkpoint: the artifact with `signature.json`, and `model.ckpt.*` or `saved_model/`.
 
     Returns:
         Notes for the manifest: numbers of nodes and of variables that became constants.
@@ -71,13 +73,29 @@ def freeze_checkpoint(checkpoint: Path, folder: Path) -> dict[str, Any]:
         CheckpointError: the checkpoint's files are damaged, or do not fit the graph.
         FreezeError: the graph cannot become a right .pb.
     """
-    signature = Signature.read(checkpoint / SIGNATURE)
+    signature, told = Signature.read(checkpoint / SIGNATURE), read_origin(checkpoint / SIGNATURE)
     outputs, inputs = ([spec.tensor or spec.name for spec in specs] for specs in (signature.outputs, signature.inputs))
-    model = _model(open_source(checkpoint / "model.ckpt"), outputs, inputs, {})
+    model = prepare(open_artifact(checkpoint, told.get("signature")), outputs, inputs, told.get("pins", {}))
     write_pb(model.graph, model.bundle, folder / "model.pb")
     signature.write(folder / SIGNATURE, origin=model.origin)
     done = model.result(folder / "model.pb")
     return {"nodes": done.nodes, "variables": done.variables}
+
+
+def open_artifact(checkpoint: Path, signature: str | None) -> Source:
+    """Opens the checkpoint of an artifact.
+
+    Args:
+        signature: of a SavedModel, the signature's name.
+    """
+    saved_model = checkpoint / "saved_model"
+    return open_source(saved_model if saved_model.is_dir() else checkpoint / "model.ckpt", None, signature)
+
+
+def read_origin(path: Path) -> dict[str, Any]:
+    """What a `signature.json` tells besides the signature; empty where it tells nothing."""
+    told: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")).get("origin", {})
+    return told
 
 
 def freeze(
@@ -115,15 +133,20 @@ def freeze(
     source = open_source(checkpoint, Path(graph) if graph is not None else None, signature, outputs)
     if source.kind == "GraphDef" and not source.has_variables:
         return Frozen(source.graph_file, None, {}, ("it holds no variables: it is frozen already, nothing to do",))
-    model = _model(source, outputs, inputs, pins or {})
+    model = prepare(source, outputs, inputs, pins or {})
     path = Path(to)
     path = path / "model.pb" if path.is_dir() else path
     _write_file(model, path)
     return model.result(path)
 
 
-def _model(source: Source, outputs: Sequence[str], inputs: Sequence[str], pins: Mapping[str, str]) -> _Model:
-    """Everything of freezing but the writing."""
+def prepare(source: Source, outputs: Sequence[str], inputs: Sequence[str], pins: Mapping[str, str]) -> Prepared:
+    """Everything of freezing but the writing; see `freeze`.
+
+    Raises:
+        CheckpointError: the checkpoint does not fit its graph.
+        FreezeError: the graph cannot become a right .pb, or what its outputs are is in doubt.
+    """
     source = replace(source, graph=with_pins(source.graph, pins))
     notes = [f"{name} is pinned to {value}" for name, value in pins.items()]
     fetched = _fetched(source, outputs, notes)
@@ -131,8 +154,8 @@ def _model(source: Source, outputs: Sequence[str], inputs: Sequence[str], pins: 
     describer = Describer(source.graph, source.definitions, source.infos)
     frozen = freeze_source(source, list(fetched.values()), list(fed.values()))
     described = described_signature(describer, frozen, fed, fetched)
-    origin = {**described_origin(source, frozen, fetched), "pins": dict(pins)}
-    return _Model(frozen, source.bundle, described, origin, (*notes, *_defaults(source.graph, frozen, fed)))
+    origin = {**described_origin(source, frozen, fetched), "pins": dict(pins), "signature": source.signature_key}
+    return Prepared(frozen, source.bundle, described, origin, (*notes, *_defaults(source.graph, frozen, fed)))
 
 
 def _fetched(source: Source, outputs: Sequence[str], notes: list[str]) -> dict[str, str]:
@@ -166,7 +189,7 @@ def _defaults(graph: GraphDef, frozen: FrozenGraph, fed: Mapping[str, str]) -> l
     ]
 
 
-def _write_file(model: _Model, path: Path) -> None:
+def _write_file(model: Prepared, path: Path) -> None:
     """Writes a .pb and its signature; each is written beside and moved into place."""
     beside = path.with_name(SIGNATURE if path.name == "model.pb" else f"{path.stem}.{SIGNATURE}")
     unfinished = {place: place.with_name(f".{place.name}.{os.getpid()}") for place in (path, beside)}

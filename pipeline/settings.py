@@ -132,6 +132,26 @@ class WarmStart:
     keys: Mapping[str, str]
 
 
+@dataclass(frozen=True)
+class Adopted:
+    """An existing checkpoint that a chain starts at, in the place of a training of its own.
+
+    Args:
+        place: a Saver's checkpoint, a SavedModel or a GraphDef, as `freezing.freeze` takes it.
+        inputs, outputs: names of tensors; empty where they are to be found.
+        pins: placeholders that become constants.
+        graph: the graph's file, where it does not stand beside the checkpoint.
+        signature: of a SavedModel with several, which one.
+    """
+
+    place: str
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    pins: Mapping[str, str] = field(default_factory=dict)
+    graph: Path | None = None
+    signature: str | None = None
+
+
 def _require(section: Any, name: str, is_right: bool, wanted: str) -> None:
     if not is_right:
         title = type(section).__name__.removesuffix("Settings").lower()

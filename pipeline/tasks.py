@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Iterable
 from functools import cached_property, partial
+from glob import escape
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,11 +14,13 @@ import luigi
 from luigi.cmdline_parser import CmdlineParser
 
 from . import chain, console
-from .chain import STAGES, Job
 from .config import find_config, read_settings
 from .errors import SettingError, ValidationFailed, nearest
+from .facts import read_verdict
+from .job import Job
 from .models.source import find_model
-from .settings import WarmStart
+from .settings import Adopted, WarmStart
+from .stages import Stage, stages_of
 from .store import Places
 
 logger = logging.getLogger("pipeline")
@@ -30,13 +34,37 @@ ROOT_HOOKS: list[Callable[[ModelTask], None]] = []
 class ModelTask(luigi.Task):
     """The parameters of every task on one model."""
 
-    model = luigi.Parameter(
-        default="spam", description="a bundled name (spam, multiply_add), package.module:Name, or path/to/file.py:Name"
+    model = luigi.OptionalParameter(
+        default="",
+        description="a bundled name (spam, multiply_add), package.module:Name, or path/to/file.py:Name; "
+        "spam if no checkpoint is given",
+    )
+    checkpoint = luigi.OptionalParameter(
+        default="",
+        description="an existing checkpoint (prefix, file or folder) or SavedModel that the chain starts at; with "
+        "--model the graph comes from the code and the weights from here",
+    )
+    inputs = luigi.OptionalParameter(
+        default="", description="with --checkpoint: comma-separated tensors to feed; found if not given"
+    )
+    outputs = luigi.OptionalParameter(
+        default="", description="with --checkpoint: comma-separated tensors to fetch; found if not given"
+    )
+    pin = luigi.OptionalParameter(
+        default="", description="with --checkpoint: comma-separated name=value: placeholders to make constants"
+    )
+    signature = luigi.OptionalParameter(
+        default="", description="with --checkpoint: of a SavedModel with several signatures, which one"
+    )
+    graph_file = luigi.OptionalParameter(
+        default="", description="with --checkpoint: its graph (.meta, .pb, .pbtxt), where that does not stand beside it"
     )
     name = luigi.OptionalParameter(
-        default="", description="folder under the output root; the model's name if not given"
+        default="", description="folder under the output root; the model's or the checkpoint's name if not given"
     )
-    data = luigi.OptionalParameter(default="", description="the data file; the model's own if not given")
+    data = luigi.OptionalParameter(
+        default="", description="the data file; the model's own, or made-up rows, if not given"
+    )
     output_root = luigi.Parameter(default="output", description="where artifacts go")
     formats = luigi.Parameter(default="frozen", description="comma-separated formats to make and to validate")
     warm_start = luigi.OptionalParameter(default="", description="a checkpoint whose weights the training starts from")
@@ -60,22 +88,72 @@ class ModelTask(luigi.Task):
             PipelineError: one of them is not right.
         """
         settings = read_settings()
-        source = find_model(self.model)
+        adopted = self._adopted()
+        source = find_model(self.model or "spam") if self.model or adopted is None else None
+        own_name = source.name if source is not None else _name_of(adopted.place if adopted else "")
+        own_data = source.data if source is not None else None
         return Job(
             source=source,
-            places=Places(Path(self.output_root), self.name or source.name),
-            data=Path(self.data) if self.data else source.data,
-            warm_start=WarmStart(Path(self.warm_start), _pairs(self.warm_start_map)) if self.warm_start else None,
+            places=Places(Path(self.output_root), self.name or own_name),
+            data=Path(self.data) if self.data else own_data,
+            adopted=adopted,
+            warm_start=self._warm_start(),
             formats=_formats(self.formats),
             settings=settings,
         )
 
+    def _warm_start(self) -> WarmStart | None:
+        if not self.warm_start:
+            return None
+        return WarmStart(Path(self.warm_start), _pairs("--warm-start-map", self.warm_start_map))
+
+    def _adopted(self) -> Adopted | None:
+        given = {name: getattr(self, name) for name in ("inputs", "outputs", "pin", "signature", "graph_file")}
+        if self.checkpoint and not self.warm_start:
+            return Adopted(
+                place=self.checkpoint,
+                inputs=tuple(_listed(self.inputs)),
+                outputs=tuple(_listed(self.outputs)),
+                pins=_pairs("--pin", self.pin),
+                graph=Path(self.graph_file) if self.graph_file else None,
+                signature=self.signature or None,
+            )
+        if self.checkpoint:
+            raise SettingError(
+                "nothing is trained where a checkpoint is given",
+                where="--warm-start",
+                next_step="Give --checkpoint to deploy its weights, or --warm-start to train on from them",
+            )
+        for name, value in given.items():
+            if value:
+                raise SettingError(
+                    "this is for a chain that starts at a checkpoint",
+                    where=f"--{name.replace('_', '-')}",
+                    got=value,
+                    next_step="Name it with --checkpoint",
+                )
+        return None
+
     def requires(self) -> Iterable[luigi.Task]:
         """The tasks of the stages that this one reads, and the data file."""
-        for stage in STAGES[self.stage].reads:
-            yield self.clone(TASKS[stage])
-        if STAGES[self.stage].uses_data and self.job.data is not None:
+        stage = self._row()
+        for upstream in stage.reads:
+            yield self.clone(TASKS[upstream])
+        if stage.uses_data and self.job.data is not None:
             yield DataFile(path=str(self.job.data))
+        if stage.uses_data and self.checkpoint:
+            yield ExistingCheckpoint(path=self.checkpoint)
+
+    def _row(self) -> Stage:
+        stages = stages_of(self.job)
+        if self.stage not in stages:
+            raise SettingError(
+                f"a chain that starts at a checkpoint has no {self.task_family}",
+                where="--checkpoint",
+                got=self.checkpoint,
+                wanted=f"one of {', '.join(TASKS[stage].__name__ for stage in stages)}",
+            )
+        return stages[self.stage]
 
     def output(self) -> luigi.LocalTarget:
         """The artifact's folder."""
@@ -83,6 +161,7 @@ class ModelTask(luigi.Task):
 
     def complete(self) -> bool:
         """Whether the artifact is what it would be if made now, with all that it hangs on."""
+        self._row()
         return chain.examine(self.job, self.stage)[self.stage].is_complete
 
     def run(self) -> None:
@@ -90,8 +169,18 @@ class ModelTask(luigi.Task):
         chain.build(self.job, self.stage)
 
 
+def _name_of(place: str) -> str:
+    """A folder's name for a checkpoint: its own last part, or the one before where that is a mere version."""
+    parts = [part for part in Path(place).absolute().parts if not part.isdecimal()]
+    return re.sub(r"\.(index|meta|pb|pbtxt|data-\d{5}-of-\d{5})$", "", parts[-1])
+
+
+def _listed(text: str | None) -> list[str]:
+    return [part.strip() for part in (text or "").split(",") if part.strip()]
+
+
 def _formats(text: str) -> tuple[str, ...]:
-    formats = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    formats = tuple(dict.fromkeys(_listed(text)))
     for format in formats:
         if format not in _CANDIDATES:
             raise SettingError("unknown format", where="--formats", got=format, next_step=nearest(format, _CANDIDATES))
@@ -100,11 +189,11 @@ def _formats(text: str) -> tuple[str, ...]:
     return formats
 
 
-def _pairs(text: str | None) -> dict[str, str]:
+def _pairs(flag: str, text: str | None) -> dict[str, str]:
     pairs = [part.partition("=") for part in (text or "").split(",") if part.strip()]
     for name, equals, key in pairs:
         if not (name.strip() and equals and key.strip()):
-            raise SettingError("not a pair", where="--warm-start-map", got=name, wanted="name=key,name=key")
+            raise SettingError("not a pair", where=flag, got=name, wanted="name=value,name=value")
     return {name.strip(): key.strip() for name, _, key in pairs}
 
 
@@ -122,6 +211,24 @@ class DataFile(luigi.ExternalTask):
         is_there = Path(self.path).exists()
         if not is_there:
             logger.error("%s: no such data file. Give one with --data", self.path)
+        return is_there
+
+
+class ExistingCheckpoint(luigi.ExternalTask):
+    """A checkpoint that must be there."""
+
+    path = luigi.Parameter(description="a prefix, a file or a folder")
+
+    def output(self) -> luigi.LocalTarget:
+        """The place."""
+        return luigi.LocalTarget(self.path)
+
+    def complete(self) -> bool:
+        """Whether there is something by that name."""
+        place = Path(self.path)
+        is_there = place.exists() or any(place.parent.glob(f"{escape(place.name)}[.-]*"))
+        if not is_there:
+            logger.error("%s: no such checkpoint. Give one with --checkpoint", self.path)
         return is_there
 
 
@@ -156,7 +263,7 @@ class ValidateModel(ModelTask):
 
     def complete(self) -> bool:
         """Whether the comparison is done and has passed."""
-        return super().complete() and chain.read_verdict(self.job)["verdict"] == "passed"
+        return super().complete() and read_verdict(self.job)["verdict"] == "passed"
 
     def run(self) -> None:
         """Compares; a comparison that failed is written down and reported too, and fails again without being redone.
@@ -165,7 +272,7 @@ class ValidateModel(ModelTask):
             ValidationFailed: the candidate is not proven equal.
         """
         super().run()
-        verdict = chain.read_verdict(self.job)
+        verdict = read_verdict(self.job)
         if verdict["verdict"] != "passed":
             chain.build(self.job, "report")
             raise ValidationFailed(
@@ -182,7 +289,7 @@ class WriteReport(ModelTask):
 
     def complete(self) -> bool:
         """Whether the report is there and tells of a model that has passed."""
-        return super().complete() and chain.read_verdict(self.job)["verdict"] == "passed"
+        return super().complete() and read_verdict(self.job)["verdict"] == "passed"
 
 
 TASKS: dict[str, type[ModelTask]] = {
@@ -202,7 +309,7 @@ def closing_lines(task: ModelTask) -> list[str]:
     }
     lines = []
     if "validation" in done:
-        verdict = chain.read_verdict(task.job)
+        verdict = read_verdict(task.job)
         lines.append(f"verdict      {verdict['verdict']}{_quality(verdict)}")
         lines += [f"             {reason}" for reason in verdict["reasons"][:3]]
     lines += [

@@ -4,7 +4,8 @@ Three checks, each on every output:
 
     equal    the candidate against the checkpoint, on all validation rows
     edge     the same on rows that no data file holds
-    golden   the checkpoint and the candidate against the outputs recorded when the model was trained
+    golden   the checkpoint and the candidate against the outputs recorded when the model was trained; none were where
+             the checkpoint came from elsewhere, and then that is said
 
 Both run in processes of their own that see the artifacts alone, never the model's code. Names are
 compared first, then dtypes and shapes, then values. Whatever cannot be compared has failed.
@@ -25,6 +26,7 @@ from .errors import PipelineError, RunnerError
 from .findings import FAILED, PASSED, Validation
 from .formats import ApartRunner, Array, Batch
 from .metrics import classification, decide, margins
+from .rows import batch_size_of
 from .settings import ValidationSettings
 from .signature import Signature
 
@@ -56,17 +58,19 @@ def validate(
     signature = Signature.read(checkpoint / "signature.json")
     stored = load_arrays(checkpoint / "validation.npz")
     rows, labels = of_kind("input", stored), stored.get("labels")
-    goldens = load_arrays(checkpoint / "goldens.npz")
+    recorded = checkpoint / "goldens.npz"
+    goldens = load_arrays(recorded) if recorded.exists() else {}
     validation = Validation(model, signature, settings, folder / "results.csv")
     decisions: dict[str, list[Array]] = {}
+    size = batch_size_of(signature) or settings.batch_size
     with ApartRunner("checkpoint", checkpoint, threads) as reference:
-        _check_goldens(validation, "checkpoint", reference, goldens)
+        _check_goldens(validation, "checkpoint", reference, goldens, size)
         for format, artifact in candidates.items():
             with ApartRunner(format, artifact, threads) as candidate:
                 try:
-                    _check_equal(validation, reference, candidate, rows, decisions)
+                    _check_equal(validation, reference, candidate, rows, decisions, size)
                     _check_edges(validation, reference, candidate, rows)
-                    _check_goldens(validation, format, candidate, goldens)
+                    _check_goldens(validation, format, candidate, goldens, size)
                 except PipelineError as exc:
                     validation.fail(format, "equal", f"the candidate could not be run: {exc}")
     verdict = _verdict(validation, rows, goldens, labels, decisions)
@@ -89,9 +93,10 @@ def _check_equal(
     candidate: ApartRunner,
     rows: Batch,
     decisions: dict[str, list[Array]],
+    size: int,
 ) -> None:
     validation.expect(candidate.format, "equal")
-    for batch, numbers in _batches(rows, validation.settings.batch_size):
+    for batch, numbers in _batches(rows, size):
         reference.ask(batch)
         candidate.ask(batch)
         ours, theirs = reference.answer(), candidate.answer()
@@ -115,14 +120,17 @@ def _check_edges(validation: Validation, reference: ApartRunner, candidate: Apar
         if any(refusals.values()):
             validation.tell_refusals(candidate.format, label, refusals)
         else:
-            validation.compare(candidate.format, "edge", answers["reference"], answers["candidate"], [label])
+            numbers = [label] * len(next(iter(batch.values())))
+            validation.compare(candidate.format, "edge", answers["reference"], answers["candidate"], numbers)
 
 
-def _check_goldens(validation: Validation, format: str, runner: ApartRunner, goldens: Batch) -> None:
+def _check_goldens(validation: Validation, format: str, runner: ApartRunner, goldens: Batch, size: int) -> None:
+    if not goldens:
+        return
     validation.expect(format, "golden")
     inputs, recorded = of_kind("input", goldens), of_kind("output", goldens)
     count = len(next(iter(inputs.values())))
-    for batch, numbers in _batches(inputs, validation.settings.batch_size):
+    for batch, numbers in _batches(inputs, size):
         expected = {
             # An output without the batch as its first dimension is recorded as it is, once for all rows.
             name: values[numbers.start : numbers.stop] if values.ndim and len(values) == count else values
@@ -147,8 +155,9 @@ def _verdict(
         "rows": {
             "validation": len(next(iter(rows.values()))),
             "edge": len(edge_batches(validation.signature, rows)),
-            "golden": len(next(iter(of_kind("input", goldens).values()))),
+            "golden": len(next(iter(of_kind("input", goldens).values()), ())),
         },
+        "skipped": {} if goldens else {"golden": "no outputs were recorded when the model was trained"},
         "checks": [finding.to_dict() for finding in findings],
         "metrics": _metrics(validation.signature, labels, outputs),
         "decisions": _decisions(validation.signature, outputs),

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import chain
-from pipeline.chain import STAGES, Job
+from pipeline.job import Job
 from pipeline.models.source import find_model
 from pipeline.settings import Settings, WarmStart
+from pipeline.stages import STAGES
 from pipeline.store import Places
 
 PROJECT = Path(__file__).resolve().parents[1]

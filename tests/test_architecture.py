@@ -33,12 +33,14 @@ FLOORS = {
         "bundle",
         "engine",
         "freezing",
+        "adoption",
+        "rows",
         "inspection",
     ],
     2: ["models"],
-    3: ["randomness", "building", "checkpoint", "formats", "training"],
+    3: ["randomness", "building", "checkpoint", "filling", "formats", "training"],
     4: ["findings", "validation"],
-    5: ["chain", "config", "tasks", "console"],
+    5: ["job", "facts", "stages", "chain", "config", "tasks", "console"],
     6: ["commands", "__main__", ""],
 }
 HEAVY = {"tensorflow", "keras"}  # tensorboard.compat.proto holds the messages without TensorFlow

@@ -12,9 +12,10 @@ import pytest
 import tensorflow as tf
 from jobs import ALL_STAGES, FRUIT, PROJECT, job_for, model_file, run
 
-from pipeline import chain
-from pipeline.chain import STAGES, Job
+from pipeline import chain, facts
 from pipeline.errors import DamagedArtifact, StoreError
+from pipeline.job import Job
+from pipeline.stages import STAGES
 from pipeline.store import Condition, Manifest
 
 v1 = tf.compat.v1
@@ -206,13 +207,13 @@ def test_another_version_of_a_library_redoes_everything(
 ) -> None:
     job = job_for(tmp_path / "out", own_fruit)
     run(job, "frozen")
-    now = chain.version(library)
-    chain._versions.cache_clear()
-    monkeypatch.setattr(chain, "version", lambda name: "9.9" if name == library else now)
+    now = facts.version(library)
+    facts.library_versions.cache_clear()
+    monkeypatch.setattr(facts, "version", lambda name: "9.9" if name == library else now)
     try:
         states = chain.examine(job, "frozen")
     finally:
-        chain._versions.cache_clear()
+        facts.library_versions.cache_clear()
     assert {state.condition for state in states.values()} == {Condition.STALE}
     assert f"{library} changed: version was '{now}', is '9.9'" in states["graph"].reasons
 

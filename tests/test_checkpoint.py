@@ -14,9 +14,9 @@ import tensorflow as tf
 from jobs import FRUIT, PROJECT, job_for, model_file, run
 
 from pipeline.arrays import load_arrays, of_kind
-from pipeline.chain import Job
 from pipeline.checkpoint import export_keys
 from pipeline.errors import CheckpointError, ModelError
+from pipeline.job import Job
 from pipeline.settings import WarmStart
 
 v1 = tf.compat.v1

@@ -22,8 +22,8 @@ import tensorflow as tf
 from jobs import FRUIT, job_for, model_file, run
 
 from pipeline.arrays import load_arrays, of_kind
-from pipeline.chain import Job
 from pipeline.errors import DataError, ModelError, StageCrashed
+from pipeline.job import Job
 from pipeline.settings import TrainingSettings
 from pipeline.training import row_order
 from pipeline.training.progress import Progress

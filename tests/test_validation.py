@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 
-from pipeline import chain
+from pipeline import facts
 from pipeline.arrays import prefixed, save_arrays
 from pipeline.findings import COLUMNS
 from pipeline.freezing import freeze_checkpoint
@@ -380,7 +380,7 @@ def test_without_a_validation_row_nothing_is_proven(checkpoint: Path, frozen: Pa
 def test_a_model_goes_through_the_chain_and_a_spoiled_pb_does_not(tmp_path: Path) -> None:
     job = jobs.job_for(tmp_path, f"{jobs.FRUIT}:Fruit")
     jobs.run(job, "validation")
-    verdict = chain.read_verdict(job)
+    verdict = facts.read_verdict(job)
     assert verdict["verdict"] == "passed"
     assert verdict["decisions"]["frozen"]["flipped"] == 0
     assert verdict["metrics"]["frozen"] == verdict["metrics"]["checkpoint"]

@@ -122,7 +122,6 @@ def _checkpoint(source: Source) -> dict[str, Any]:
     return {
         "kind": source.kind,
         "name": Path(source.place).name,
-        "signature": source.signature_key,
         "index_sha256": digest_file(file) if file.is_file() and source.bundle.tensors else None,
         "graph": source.graph_file.name,
         "graph_sha256": digest_file(source.graph_file),

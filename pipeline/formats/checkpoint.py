@@ -1,28 +1,94 @@
-"""The format `checkpoint`: what a Saver wrote, restored into a session by its own `.meta`."""
+"""The format `checkpoint`: what a Saver wrote, restored into a session by its own graph; or a SavedModel as it was.
+
+It is the reference of every comparison, so TensorFlow itself reads it, and nothing of the freeze engine.
+"""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from ..checkpoint import checkpoint_errors, find_checkpoint
+from ..errors import RunnerError
 from ..signature import Signature
+from . import Runner
+from .savedmodel import open_saved_model
 from .session import SessionRunner, session_config
 
 v1 = tf.compat.v1
 
 
-def open_runner(folder: Path, signature: Signature, threads: int) -> SessionRunner:
-    """Opens `model.ckpt` in an artifact's folder.
+def open_runner(folder: Path, signature: Signature, threads: int) -> Runner:
+    """Opens `model.ckpt`, or `saved_model/`, in an artifact's folder.
 
     Raises:
         CheckpointError: its files are damaged.
         RunnerError: the graph is not the signature's.
     """
+    origin = json.loads((folder / "signature.json").read_text(encoding="utf-8")).get("origin", {})
+    if (folder / "saved_model").is_dir():
+        return open_saved_model(folder / "saved_model", origin.get("signature"), signature, threads)
     prefix = folder / "model.ckpt"
     find_checkpoint(prefix).verify()
     session = v1.Session(graph=tf.Graph(), config=session_config(threads))
     with session.graph.as_default(), checkpoint_errors(prefix):
-        v1.train.import_meta_graph(f"{prefix}.meta", clear_devices=True).restore(session, str(prefix))
-    return SessionRunner(session, signature)
+        _restore(session, prefix)
+    return SessionRunner(session, signature, _pinned(session.graph, origin.get("pins", {})))
+
+
+def _restore(session: tf.compat.v1.Session, prefix: Path) -> None:
+    """Restores by the ops that the graph's Saver has; a graph that was written without one, by the variables' names."""
+    meta = v1.MetaGraphDef.FromString(Path(f"{prefix}.meta").read_bytes())
+    for node in meta.graph_def.node:
+        node.device = ""
+        node.attr.pop("_output_shapes", None)  # TensorFlow refuses those of an older one where they disagree
+    tf.import_graph_def(meta.graph_def, name="")
+    if meta.saver_def.restore_op_name:
+        session.run(meta.saver_def.restore_op_name, {meta.saver_def.filename_tensor_name: str(prefix)})
+    else:
+        reader = tf.train.load_checkpoint(str(prefix))
+        for node in meta.graph_def.node:
+            if node.op in ("VarHandleOp", "VariableV2", "Variable"):
+                _assign(session, node, reader.get_tensor(node.name))
+    if v1.get_collection(v1.GraphKeys.TABLE_INITIALIZERS) or _initializers(session.graph):
+        session.run(_initializers(session.graph))
+
+
+def _assign(session: tf.compat.v1.Session, node: Any, value: Any) -> None:
+    tensor = session.graph.get_tensor_by_name(f"{node.name}:0")
+    fed = v1.placeholder(tf.as_dtype(node.attr["dtype"].type), np.shape(value))
+    if node.op == "VarHandleOp":
+        assign = tf.raw_ops.AssignVariableOp(resource=tensor, value=fed)
+    else:
+        assign = tf.raw_ops.Assign(ref=tensor, value=fed, validate_shape=False)
+    session.run(assign, {fed: value})
+
+
+def _initializers(graph: tf.Graph) -> list[tf.Operation]:
+    """The ops that fill the graph's tables, which no checkpoint does."""
+    return [operation for operation in graph.get_operations() if operation.type.startswith("InitializeTable")] + [
+        operation for operation in graph.get_operations() if operation.type.startswith("LookupTableImport")
+    ]
+
+
+def _pinned(graph: tf.Graph, pins: dict[str, str]) -> dict[str, Any]:
+    """What is fed for placeholders that are constants in the .pb, by tensor."""
+    return {name if ":" in name else f"{name}:0": _pinned_value(graph, name, text) for name, text in pins.items()}
+
+
+def _pinned_value(graph: tf.Graph, name: str, text: str) -> Any:
+    try:
+        tensor = graph.get_tensor_by_name(name if ":" in name else f"{name}:0")
+    except KeyError as exc:
+        raise RunnerError("the graph lacks a placeholder that is pinned", where=name) from exc
+    if tensor.dtype == tf.bool:
+        value: Any = text.lower() in ("true", "1")
+    elif tensor.dtype == tf.string:
+        value = text.encode()
+    else:
+        value = tensor.dtype.as_numpy_dtype(text)
+    return np.full(tensor.shape.as_list() if tensor.shape.is_fully_defined() else [], value)

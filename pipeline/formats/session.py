@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -17,12 +18,17 @@ v1 = tf.compat.v1
 class SessionRunner:
     """Feeds and fetches the tensors of a signature by name.
 
+    Args:
+        always: what is fed with every batch, by tensor.
+
     Raises:
         RunnerError: the graph lacks a tensor of the signature, or has it with another dtype.
     """
 
-    def __init__(self, session: tf.compat.v1.Session, signature: Signature) -> None:
-        self._session = session
+    def __init__(
+        self, session: tf.compat.v1.Session, signature: Signature, always: Mapping[str, Any] | None = None
+    ) -> None:
+        self._session, self._signature, self._always = session, signature, dict(always or {})
         for spec in (*signature.inputs, *signature.outputs):
             try:
                 tensor = session.graph.get_tensor_by_name(spec.tensor_name)
@@ -35,29 +41,40 @@ class SessionRunner:
                     got=tensor.dtype.name,
                     wanted=spec.dtype,
                 )
-        self._dtypes = {spec.name: tf.as_dtype(spec.dtype) for spec in signature.inputs}
         self._inputs = {spec.name: spec.tensor_name for spec in signature.inputs}
         self._outputs = {spec.name: spec.tensor_name for spec in signature.outputs}
 
     def run(self, batch: Batch) -> dict[str, Array]:
         """Answers a batch; see `Runner.run`."""
-        missing = sorted(set(self._inputs) - set(batch))
-        if missing:
-            raise RunnerError("a batch lacks an input", got=sorted(batch), wanted=", ".join(missing))
-        extra = sorted(set(batch) - set(self._inputs))
-        if extra:
-            raise RunnerError("a batch has inputs that the signature lacks", got=", ".join(extra))
-        for name, dtype in self._dtypes.items():  # TensorFlow would convert without a word
-            got = "string" if batch[name].dtype.kind in "OSU" else batch[name].dtype.name
-            if got != dtype.name:
-                raise RunnerError("an input is not of the signature's dtype", where=name, got=got, wanted=dtype.name)
+        given = checked_batch(self._signature, batch)
+        fed = {tensor: given[name] for name, tensor in self._inputs.items()}
         try:
-            answers = self._session.run(self._outputs, {name: batch[key] for key, name in self._inputs.items()})
+            answers = self._session.run(self._outputs, {**self._always, **fed})
         except (tf.errors.OpError, ValueError, TypeError) as exc:
             raise RunnerError(
                 "TensorFlow could not run the batch", got=str(exc).strip().split("\n", 1)[0][:300]
             ) from exc
         return {name: _as_array(answer) for name, answer in answers.items()}
+
+
+def checked_batch(signature: Signature, batch: Batch) -> Batch:
+    """The batch, if it is one of the signature's inputs: TensorFlow would convert dtypes without a word.
+
+    Raises:
+        RunnerError: an input is missing, is not of its dtype, or is none of the signature's.
+    """
+    dtypes = {spec.name: spec.dtype for spec in signature.inputs}
+    missing = sorted(set(dtypes) - set(batch))
+    if missing:
+        raise RunnerError("a batch lacks an input", got=sorted(batch), wanted=", ".join(missing))
+    extra = sorted(set(batch) - set(dtypes))
+    if extra:
+        raise RunnerError("a batch has inputs that the signature lacks", got=", ".join(extra))
+    for name, dtype in dtypes.items():
+        got = "string" if batch[name].dtype.kind in "OSU" else batch[name].dtype.name
+        if got != dtype:
+            raise RunnerError("an input is not of the signature's dtype", where=name, got=got, wanted=dtype)
+    return batch
 
 
 def _as_array(answer: Any) -> Array:

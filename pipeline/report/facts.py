@@ -35,7 +35,8 @@ class ReportFacts:
         name: the run's name.
         verdict: the content of `verdict.json`.
         results: `results.csv`, one row per candidate format, check, output and example.
-        history: `history.csv` with the columns step, loss, validation_loss; no rows where nothing was trained.
+        history: `history.csv` with the columns step, loss, validation_loss; no rows where nothing was trained;
+            None where the checkpoint came from elsewhere.
         signature: the model's inputs, outputs and decision.
         exported: which training step was exported, as one phrase.
         sizes: bytes by file, the file named relative to the model's folder.
@@ -48,7 +49,7 @@ class ReportFacts:
     name: str
     verdict: Mapping[str, Any]
     results: Path
-    history: Path
+    history: Path | None
     signature: Signature
     exported: str
     sizes: Mapping[str, int]

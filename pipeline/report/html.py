@@ -53,7 +53,7 @@ def page(facts: ReportFacts) -> str:
         tiles=_tiles(facts),
         results=results,
         differences=_differences(facts, results),
-        training=_training(read_history(facts.history)),
+        training=_training(read_history(facts.history) if facts.history else History([], [])),
     )
     return text if text.endswith("\n") else text + "\n"
 
@@ -142,7 +142,7 @@ def _spread_in_words(spread: Spread) -> str:
 def _training(history: History) -> tuple[str, Markup | None]:
     """The training as a sentence, and a drawing where there is any point."""
     if not history.loss and not history.validation_loss:
-        return "Nothing was trained: the history has no losses.", None
+        return "Nothing was trained: the weights are as they were given.", None
     sentences = []
     for name, points in (("Loss", history.loss), ("Validation loss", history.validation_loss)):
         if points:

@@ -1,0 +1,40 @@
+"""One model on its way through the chain: what a command line and the settings say of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from .models.source import ModelSource
+from .settings import Adopted, Settings, WarmStart
+from .store import Places
+
+
+@dataclass(frozen=True)
+class Job:
+    """One model on its way through the chain.
+
+    Args:
+        source: the model's code; None where a checkpoint brings its own graph.
+        formats: the formats to make and to validate.
+        data: the data file, None if the model names none and none was given.
+        adopted: the checkpoint that the chain starts at; None where the model is trained.
+    """
+
+    source: ModelSource | None
+    places: Places
+    data: Path | None
+    warm_start: WarmStart | None
+    formats: tuple[str, ...]
+    settings: Settings
+    adopted: Adopted | None = None
+
+    @property
+    def model(self) -> ModelSource:
+        """The model's code, for the stages that need it."""
+        assert self.source is not None  # a chain without a model's code has no such stages
+        return self.source
+
+    def folder(self, stage: str) -> Path:
+        """The last finished version of a stage's artifact, by its own path: it stays when the link moves on."""
+        return self.places.artifact(stage).resolve()
