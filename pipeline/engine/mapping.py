@@ -11,7 +11,7 @@ small variables, for which a file each would cost more than it gives, and string
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from ..bundle.dtypes import STRING, VARIANT
 from ..errors import FreezeError
 from ..protos import NodeDef
 from .constants import Constant, FrozenGraph, content, names_of, unused_name
+from .graph import node_of
 from .readers import Readers
 from .writing import MAX_PB_BYTES, Progress, in_bytes, laid_out, shape_proto, untold
 
@@ -42,7 +43,14 @@ class _Weights:
     files: dict[str, Constant]
 
 
-def write_mmap(graph: FrozenGraph, bundle: Bundle, folder: Path, progress: Progress | None = None) -> None:
+def write_mmap(
+    graph: FrozenGraph,
+    bundle: Bundle,
+    folder: Path,
+    progress: Progress | None = None,
+    outputs: Sequence[str] = (),
+    smallest_bytes: int = SMALLEST_MAPPED_BYTES,
+) -> None:
     """Writes `graph.pb` and `weights/`; each tensor's checksum is compared on the way.
 
     `graph.pb` is written last. After an error the folder holds some files of weights, maybe a broken last one, and
@@ -51,13 +59,16 @@ def write_mmap(graph: FrozenGraph, bundle: Bundle, folder: Path, progress: Progr
     Args:
         folder: exists, and is empty.
         progress: called with the bytes written so far and those of all files, first with none written.
+        outputs: names of tensors that will be fetched, as far as other nodes use them too. One that is a mapped
+            variable itself is copied, for whoever fetched it may write it.
+        smallest_bytes: smaller variables stay inside of `graph.pb`; at least 1.
 
     Raises:
         FreezeError: what stays inside of `graph.pb` is more than protobuf can read, and nothing is written; or a
             value is beyond float16's range.
         CheckpointError: a tensor is damaged.
     """
-    weights = _mapped(graph)
+    weights = _mapped(graph, outputs, smallest_bytes)
     layout = laid_out(weights.graph, bundle)
     if layout.size_bytes > MAX_PB_BYTES:
         raise FreezeError(
@@ -65,7 +76,7 @@ def write_mmap(graph: FrozenGraph, bundle: Bundle, folder: Path, progress: Progr
             where=folder / GRAPH_FILE,
             got=in_bytes(layout.size_bytes),
             wanted=f"at most {in_bytes(MAX_PB_BYTES)}, what protobuf can read",
-            next_step=f"Join variables below {SMALLEST_MAPPED_BYTES} bytes to larger ones, or deploy the checkpoint",
+            next_step=f"Join variables below {smallest_bytes} bytes to larger ones, or deploy the checkpoint",
         )
     tell = progress or untold
     total = layout.size_bytes + sum(constant.size_bytes for constant in weights.files.values())
@@ -81,13 +92,13 @@ def write_mmap(graph: FrozenGraph, bundle: Bundle, folder: Path, progress: Progr
     layout.write(bundle, folder / GRAPH_FILE, lambda inside, _: tell(done + inside, total))
 
 
-def _mapped(graph: FrozenGraph) -> _Weights:
+def _mapped(graph: FrozenGraph, outputs: Sequence[str], smallest_bytes: int) -> _Weights:
     """The graph with its large constants mapped."""
-    taken, readers = names_of(graph), Readers(graph)
+    taken, readers = names_of(graph), Readers(graph, map(node_of, outputs))
     files: _Files = {}
     nodes: list[NodeDef | Constant] = []
     for node in graph.nodes:
-        if not isinstance(node, Constant) or node.dtype in _UNMAPPED or node.size_bytes < SMALLEST_MAPPED_BYTES:
+        if not isinstance(node, Constant) or node.dtype in _UNMAPPED or node.size_bytes < smallest_bytes:
             nodes.append(node)
         elif readers.only_read(node.name):
             nodes.append(_immutable(node, node.name, files))

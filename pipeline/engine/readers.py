@@ -75,16 +75,22 @@ class _Scope:
 
 
 class Readers:
-    """Answers for one graph's constants; every function is looked into once for each of its arguments."""
+    """Answers for one graph's constants; every function is looked into once for each of its arguments.
 
-    def __init__(self, graph: FrozenGraph) -> None:
+    Args:
+        outputs: names of nodes whose tensors are fetched, though other nodes use them too. The array that a session
+            returns is the caller's to write, and may be the tensor's own memory.
+    """
+
+    def __init__(self, graph: FrozenGraph, outputs: Iterable[str] = ()) -> None:
+        self._outputs = frozenset(outputs)
         self._functions = {function.signature.name: function for function in graph.library.function}
         self._scopes: dict[str, _Scope] = {}
         self._answers: dict[tuple[str, int], frozenset[int] | None] = {}
         self._graph = _scope_of_graph(node for node in graph.nodes if not isinstance(node, Constant))
 
     def only_read(self, name: str) -> bool:
-        """Whether all behind a constant only reads it. An output does not: its array is the caller's to write."""
+        """Whether all that is behind a constant only reads it."""
         try:
             self._follow(self._graph, (name, 0))
         except _MayWrite:
@@ -106,7 +112,7 @@ class Readers:
             name, port = place
             users = [use for use in scope.uses.get(name, ()) if _meets(use[0], port)]
             ends = [index for output, index in scope.returned.get(name, ()) if _meets(output, port)]
-            if not scope.uses.get(name) and not scope.is_function:
+            if not scope.is_function and (name in self._outputs or not scope.uses.get(name)):
                 raise _MayWrite
             results.update(ends)
             for _, node, index in users:

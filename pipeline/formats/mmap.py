@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 
+from ..engine.mapping import GRAPH_FILE
 from ..errors import RunnerError
 from ..signature import Signature
 from .session import SessionRunner, session_config
 
 v1 = tf.compat.v1
-
-_GRAPH_FILE = "graph.pb"
 
 
 def open_runner(folder: Path, signature: Signature, threads: int) -> SessionRunner:
@@ -40,21 +40,38 @@ def load_mmap(folder: Path | str, threads: int = 0) -> tf.compat.v1.Session:
         RunnerError: there is no such folder or graph; a file of weights is missing, is of another size than the graph
             says, or lies outside of the folder.
     """
-    folder = Path(folder)
     session = v1.Session(graph=tf.Graph(), config=mapping_config(threads))
+    path = Path(folder) / GRAPH_FILE
     try:
-        graph = v1.GraphDef.FromString((folder / _GRAPH_FILE).read_bytes())
-        _point_to_files(graph, folder.absolute())
         with session.graph.as_default():
-            tf.import_graph_def(graph, name="")
-    except (OSError, DecodeError, ValueError, tf.errors.OpError) as exc:
-        raise RunnerError(
-            "not a graph with mapped weights",
-            where=folder / _GRAPH_FILE,
-            got=str(exc).split("\n", 1)[0][:300],
-            wanted=f"a folder with {_GRAPH_FILE} and weights/, as freezing with --format mmap makes it",
-        ) from exc
+            tf.import_graph_def(read_graph(Path(folder)), name="")
+    except (ValueError, tf.errors.OpError) as exc:
+        raise _not_a_graph(path, exc) from exc
     return session
+
+
+def read_graph(folder: Path) -> tf.compat.v1.GraphDef:
+    """The graph of a folder, with absolute paths to weights that are there.
+
+    Raises:
+        RunnerError: as `load_mmap`.
+    """
+    path = folder / GRAPH_FILE
+    try:
+        graph = v1.GraphDef.FromString(path.read_bytes())
+    except (OSError, DecodeError) as exc:
+        raise _not_a_graph(path, exc) from exc
+    _point_to_files(graph, folder.absolute())
+    return graph
+
+
+def _not_a_graph(path: Path, cause: Exception) -> RunnerError:
+    return RunnerError(
+        "not a graph with mapped weights",
+        where=path,
+        got=str(cause).split("\n", 1)[0][:300],
+        wanted=f"{GRAPH_FILE} and weights/ in one folder, as freezing with --format mmap makes it",
+    )
 
 
 def mapping_config(threads: int) -> tf.compat.v1.ConfigProto:
@@ -86,11 +103,14 @@ def _check_size(path: Path, node: tf.compat.v1.NodeDef) -> None:
     # A file that is too short and mapped would end the process (SIGBUS) instead of failing.
     wanted = math.prod(dim.size for dim in node.attr["shape"].shape.dim) * tf.as_dtype(node.attr["dtype"].type).size
     try:
-        size = path.stat().st_size
+        found = path.stat()
     except OSError as exc:
         raise RunnerError(
             "a file of weights is missing", where=path, got=exc.strerror, next_step="Copy the whole folder"
         ) from exc
+    if not stat.S_ISREG(found.st_mode):
+        raise RunnerError("weights are in no file", where=path, next_step="Copy the whole folder")
+    size = found.st_size
     if size != wanted:
         raise RunnerError(
             "a file of weights is not as large as its variable",
