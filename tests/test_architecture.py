@@ -29,6 +29,7 @@ FLOORS = {
         "process",
         "report",
         "preload",
+        "progress",
         "protos",
         "bundle",
         "engine",

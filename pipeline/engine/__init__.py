@@ -1,4 +1,4 @@
-"""The freeze engine: a checkpoint's files to a .pb, without TensorFlow.
+"""The freeze engine: a checkpoint's files to a .pb, or to a graph with mapped weights, without TensorFlow.
 
 graph       how nodes name each other; what an output hangs on
 ops         what ops give: dtypes of outputs, and how many; ops.txt: TensorFlow's ops, one a line
@@ -9,5 +9,9 @@ pruning     what is kept for the outputs, and what may not be in a .pb
 tables      lookup tables that bring their content along
 rewriting   rules by op that turn readers of variables into readers of constants
 assembling  all of these in their order: a graph and a checkpoint to a frozen graph
+constants   variables as constants whose values are still in the checkpoint, streamed from there
+halving     float variables as float16
 writing     the .pb, streamed
+readers     which constants may lie in memory that cannot be written
+mapping     the format mmap: a small graph beside raw files of weights
 """

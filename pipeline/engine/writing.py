@@ -9,7 +9,7 @@ graph by TensorFlow: fields by number, attributes by name.
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -17,7 +17,13 @@ from typing import BinaryIO
 from ..bundle import Bundle
 from ..bundle.stored import StoredTensor
 from ..errors import FreezeError
-from ..protos import AttrValue, FunctionDefLibrary, NodeDef, TensorProto, TensorShapeProto, VersionDef
+from ..protos import AttrValue, NodeDef, TensorProto, TensorShapeProto
+from .constants import Constant, FrozenGraph, content, strings
+from .halving import halved
+
+__all__ = ["Constant", "FrozenGraph", "Layout", "Progress", "in_bytes", "laid_out", "shape_proto", "untold", "write_pb"]
+
+Progress = Callable[[int, int], None]  # told how many bytes are written, of how many in total
 
 MAX_PB_BYTES = 2**31 - 1  # protobuf's limit: a larger GraphDef is written without complaint and cannot be parsed
 
@@ -44,70 +50,96 @@ _BITS = {"float16": "half_val", "bfloat16": "half_val"}
 _PAIRS = {"complex64": "scomplex_val", "complex128": "dcomplex_val"}
 
 
-@dataclass(frozen=True)
-class Constant:
-    """A variable's place in the graph, to be filled from the checkpoint.
-
-    Args:
-        name: the node's.
-        tensor: where its value lies.
-        box: for a part of it, where that begins and ends, by axis.
-    """
-
-    name: str
-    tensor: StoredTensor
-    box: tuple[tuple[int, int], ...] | None = None
-
-
-@dataclass(frozen=True)
-class FrozenGraph:
-    """A graph whose variables are constants that are still in the checkpoint."""
-
-    nodes: Sequence[NodeDef | Constant]
-    library: FunctionDefLibrary
-    versions: VersionDef
-
-
-def write_pb(graph: FrozenGraph, bundle: Bundle, path: Path) -> None:
+def write_pb(graph: FrozenGraph, bundle: Bundle, path: Path, progress: Progress | None = None) -> None:
     """Writes a `.pb`; each tensor's checksum is compared on the way.
 
+    Args:
+        progress: called with the bytes written so far and those of the whole file, first with none written.
+
     Raises:
-        FreezeError: the file would be larger than protobuf can read; nothing is written.
+        FreezeError: the file would be larger than protobuf can read, and nothing is written; or a value is
+            beyond float16's range, and the file is worth nothing.
         CheckpointError: a tensor is damaged; the file is then worth nothing.
+    """
+    layout = laid_out(graph, bundle)
+    if layout.size_bytes > MAX_PB_BYTES:
+        raise _too_large(layout.size_bytes, graph, bundle, path)
+    layout.write(bundle, path, progress or untold)
+
+
+def _too_large(size: int, graph: FrozenGraph, bundle: Bundle, path: Path) -> FreezeError:
+    """The error, with the ways on that there are for this graph."""
+    half = laid_out(halved(graph), bundle).size_bytes
+    way = f", or with --weights float16, which takes {in_bytes(half)}" if half <= MAX_PB_BYTES else ""
+    return FreezeError(
+        "the model is too large for a .pb",
+        where=path,
+        got=in_bytes(size),
+        wanted=f"at most {in_bytes(MAX_PB_BYTES)}, what protobuf can read",
+        next_step=f"Freeze it with --format mmap, whose weights lie in files beside the graph{way}",
+    )
+
+
+def in_bytes(size: int) -> str:
+    """A size for people and for programs: `2214592512 bytes (2.21 GB)`."""
+    return f"{size} bytes ({size / 1e9:.2f} GB)"
+
+
+def untold(done: int, total: int) -> None:
+    """Nobody wants to know."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A GraphDef's bytes but for the content of its large constants, and so its size."""
+
+    parts: list[_Part]
+    tail: bytes
+
+    @property
+    def size_bytes(self) -> int:
+        """Of the whole GraphDef."""
+        return len(self.tail) + sum(len(_header(_GRAPH_NODE, p.size_bytes)) + p.size_bytes for p in self.parts)
+
+    def write(self, bundle: Bundle, path: Path, progress: Progress) -> None:
+        """Writes the file."""
+        total = self.size_bytes
+        progress(0, total)
+        with path.open("wb") as file:
+            for part in self.parts:
+                file.write(_header(_GRAPH_NODE, part.size_bytes))
+                part.write(file, bundle, lambda: progress(file.tell(), total))
+            file.write(self.tail)
+        progress(total, total)
+
+
+def laid_out(graph: FrozenGraph, bundle: Bundle) -> Layout:
+    """Lays a graph out as a GraphDef; of the checkpoint, constants of one element and strings are read.
+
+    Raises:
+        CheckpointError: one of these is damaged.
     """
     parts = [_constant_parts(node, bundle) if isinstance(node, Constant) else _whole(node) for node in graph.nodes]
     # Also an empty one, as TensorFlow does.
     tail = _field(_GRAPH_LIBRARY, graph.library.SerializeToString(deterministic=True))
     tail += _field(_GRAPH_VERSIONS, graph.versions.SerializeToString(deterministic=True))
-    size = len(tail) + sum(len(_header(_GRAPH_NODE, part.size_bytes)) + part.size_bytes for part in parts)
-    if size > MAX_PB_BYTES:
-        raise FreezeError(
-            "the model is too large for a .pb",
-            where=path,
-            got=f"{size} bytes",
-            wanted=f"at most {MAX_PB_BYTES}, what protobuf can read",
-            next_step="Deploy its checkpoint, or a smaller model",
-        )
-    with path.open("wb") as file:
-        for part in parts:
-            file.write(_header(_GRAPH_NODE, part.size_bytes))
-            part.write(file, bundle)
-        file.write(tail)
+    return Layout(parts, tail)
 
 
 @dataclass(frozen=True)
 class _Part:
-    """One node's bytes: what stands before a tensor's content, and the tensor."""
+    """One node's bytes: what stands before a constant's content, and the constant."""
 
     head: bytes
-    tensor: StoredTensor | None
+    constant: Constant | None
     size_bytes: int
 
-    def write(self, file: BinaryIO, bundle: Bundle) -> None:
+    def write(self, file: BinaryIO, bundle: Bundle, tell: Callable[[], None]) -> None:
         file.write(self.head)
-        if self.tensor is not None:
-            for chunk in bundle.stream(self.tensor.key):
+        if self.constant is not None:
+            for chunk in content(self.constant, bundle):
                 file.write(chunk)
+                tell()
 
 
 def _whole(node: NodeDef) -> _Part:
@@ -116,31 +148,32 @@ def _whole(node: NodeDef) -> _Part:
 
 
 def _constant_parts(constant: Constant, bundle: Bundle) -> _Part:
-    tensor = constant.tensor
-    if constant.box is not None:
-        return _whole(_part_of_whole(constant, constant.box, bundle))
-    if tensor.elements < 2 or tensor.dtype_name == "string":
+    if constant.elements < 2 or constant.tensor.is_string:
         return _whole(_small_constant(constant, bundle))
-    shape = TensorShapeProto(dim=[TensorShapeProto.Dim(size=size) for size in tensor.shape])
-    content = tensor.size_bytes
+    size_bytes = constant.size_bytes
     head = (
         _varint(_tag(_TENSOR_DTYPE, _VARINT))
-        + _varint(tensor.dtype)
-        + _field(_TENSOR_SHAPE, shape.SerializeToString(deterministic=True))
-        + _header(_TENSOR_CONTENT, content)
+        + _varint(constant.dtype)
+        + _field(_TENSOR_SHAPE, shape_proto(constant.shape).SerializeToString(deterministic=True))
+        + _header(_TENSOR_CONTENT, size_bytes)
     )
     # From the inside out, each message tells its length before its bytes.
-    size = len(head) + content
+    size = len(head) + size_bytes
     for before, number in ((b"", _ATTR_TENSOR), (_field(1, b"value"), 2), (b"", _NODE_ATTR)):
         head = before + _header(number, size) + head
-        size = len(head) + content
-    dtype = AttrValue(type=tensor.dtype).SerializeToString(deterministic=True)
+        size = len(head) + size_bytes
+    dtype = AttrValue(type=constant.dtype).SerializeToString(deterministic=True)
     first = (
         _field(_NODE_NAME, constant.name.encode())
         + _field(_NODE_OP, b"Const")
         + _field(_NODE_ATTR, _field(1, b"dtype") + _field(2, dtype))
     )
-    return _Part(first + head, tensor, len(first) + size)
+    return _Part(first + head, constant, len(first) + size)
+
+
+def shape_proto(shape: Iterable[int]) -> TensorShapeProto:
+    """A shape as TensorFlow's message."""
+    return TensorShapeProto(dim=[TensorShapeProto.Dim(size=size) for size in shape])
 
 
 def _small_constant(constant: Constant, bundle: Bundle) -> NodeDef:
@@ -151,29 +184,11 @@ def _small_constant(constant: Constant, bundle: Bundle) -> NodeDef:
     proto: TensorProto = node.attr["value"].tensor
     proto.dtype = tensor.dtype
     proto.tensor_shape.SetInParent()
-    for size in tensor.shape:
-        proto.tensor_shape.dim.add(size=size)
-    if tensor.dtype_name == "string":
-        proto.string_val.extend(bundle.strings(tensor.key))
-    elif tensor.elements:
-        _fill_single(proto, tensor, b"".join(bundle.stream(tensor.key)))
-    return node
-
-
-def _part_of_whole(constant: Constant, box: Sequence[tuple[int, int]], bundle: Bundle) -> NodeDef:
-    """A constant of a part of a tensor, which is read whole and cut."""
-    cut = bundle.read(constant.tensor.key)[tuple(slice(start, end) for start, end in box)]
-    node = NodeDef(name=constant.name, op="Const")
-    node.attr["dtype"].type = constant.tensor.dtype
-    proto: TensorProto = node.attr["value"].tensor
-    proto.dtype = constant.tensor.dtype
-    proto.tensor_shape.SetInParent()
-    for size in cut.shape:
-        proto.tensor_shape.dim.add(size=size)
-    if constant.tensor.dtype_name == "string":
-        proto.string_val.extend(cut.ravel().tolist())
-    else:
-        proto.tensor_content = cut.tobytes()
+    proto.tensor_shape.MergeFrom(shape_proto(constant.shape))
+    if tensor.is_string:
+        proto.string_val.extend(strings(constant, bundle))
+    elif constant.elements:
+        _fill_single(proto, tensor, b"".join(content(constant, bundle)))
     return node
 
 

@@ -1,0 +1,126 @@
+"""The format `mmap`: `graph.pb` and the files of weights that it names, which are mapped and never copied."""
+
+from __future__ import annotations
+
+import math
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import tensorflow as tf
+from google.protobuf.message import DecodeError
+
+from ..engine.mapping import GRAPH_FILE
+from ..errors import RunnerError
+from ..signature import Signature
+from .session import SessionRunner, session_config
+
+v1 = tf.compat.v1
+
+
+def open_runner(folder: Path, signature: Signature, threads: int) -> SessionRunner:
+    """Opens an artifact's folder.
+
+    Raises:
+        RunnerError: as `load_mmap`; or the graph is not the signature's.
+    """
+    return SessionRunner(load_mmap(folder, threads), signature)
+
+
+def load_mmap(folder: Path | str, threads: int = 0) -> tf.compat.v1.Session:
+    """Opens a folder that `write_mmap` has written. The folder must stay where it is as long as the session is used.
+
+    Args:
+        threads: how many compute at the same time; 0 leaves it to TensorFlow.
+
+    Returns:
+        A session that needs no initialization.
+
+    Raises:
+        RunnerError: there is no such folder or graph; a file of weights is missing, is of another size than the graph
+            says, or lies outside of the folder.
+    """
+    session = v1.Session(graph=tf.Graph(), config=mapping_config(threads))
+    path = Path(folder) / GRAPH_FILE
+    try:
+        with session.graph.as_default():
+            tf.import_graph_def(read_graph(Path(folder)), name="")
+    except (ValueError, tf.errors.OpError) as exc:
+        raise _not_a_graph(path, exc) from exc
+    return session
+
+
+def read_graph(folder: Path) -> tf.compat.v1.GraphDef:
+    """The graph of a folder, with absolute paths to weights that are there.
+
+    Raises:
+        RunnerError: as `load_mmap`.
+    """
+    path = folder / GRAPH_FILE
+    try:
+        graph = v1.GraphDef.FromString(path.read_bytes())
+    except (OSError, DecodeError) as exc:
+        raise _not_a_graph(path, exc) from exc
+    _point_to_files(graph, folder.absolute())
+    return graph
+
+
+def _not_a_graph(path: Path, cause: Exception) -> RunnerError:
+    return RunnerError(
+        "not a graph with mapped weights",
+        where=path,
+        got=str(cause).split("\n", 1)[0][:300],
+        wanted=f"{GRAPH_FILE} and weights/ in one folder, as freezing with --format mmap makes it",
+    )
+
+
+def mapping_config(threads: int) -> tf.compat.v1.ConfigProto:
+    """A session that leaves mapped weights where they are.
+
+    At its usual level L1 the runtime computes whatever hangs on no input once and keeps it, an ImmutableConst
+    included: a copy of every weight. Grappler's folding knows `Const` alone, and may stay on.
+    """
+    config = session_config(threads)
+    config.graph_options.optimizer_options.opt_level = v1.OptimizerOptions.L0
+    return config
+
+
+def _point_to_files(graph: tf.compat.v1.GraphDef, folder: Path) -> None:
+    """Makes the paths in a graph absolute, for TensorFlow takes them from the working folder.
+
+    Raises:
+        RunnerError: a file is not there, or not as large as its constant.
+    """
+    for node in _mapped_nodes(graph):
+        path = folder / node.attr["memory_region_name"].s.decode("utf-8", "surrogateescape")
+        if not path.resolve().is_relative_to(folder.resolve()):
+            raise RunnerError("a file of weights lies outside of the folder", where=path, got=f"node {node.name}")
+        _check_size(path, node)
+        node.attr["memory_region_name"].s = str(path).encode("utf-8", "surrogateescape")
+
+
+def _check_size(path: Path, node: tf.compat.v1.NodeDef) -> None:
+    # A file that is too short and mapped would end the process (SIGBUS) instead of failing.
+    wanted = math.prod(dim.size for dim in node.attr["shape"].shape.dim) * tf.as_dtype(node.attr["dtype"].type).size
+    try:
+        found = path.stat()
+    except OSError as exc:
+        raise RunnerError(
+            "a file of weights is missing", where=path, got=exc.strerror, next_step="Copy the whole folder"
+        ) from exc
+    if not stat.S_ISREG(found.st_mode):
+        raise RunnerError("weights are in no file", where=path, next_step="Copy the whole folder")
+    size = found.st_size
+    if size != wanted:
+        raise RunnerError(
+            "a file of weights is not as large as its variable",
+            where=path,
+            got=f"{size} bytes",
+            wanted=f"{wanted} bytes of {node.name}",
+            next_step="Copy the whole folder, or freeze the checkpoint again",
+        )
+
+
+def _mapped_nodes(graph: tf.compat.v1.GraphDef) -> Iterator[tf.compat.v1.NodeDef]:
+    for nodes in (graph.node, *(function.node_def for function in graph.library.function)):
+        yield from (node for node in nodes if node.op == "ImmutableConst")
