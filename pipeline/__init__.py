@@ -2,23 +2,39 @@
 
     luigi --module pipeline WriteReport
 
-Importing this finds tasks.cfg and gives Luigi its tasks. It loads no TensorFlow: Luigi imports it at
-every start.
+Where Luigi runs, importing this gives it its tasks, and they find tasks.cfg. Elsewhere each name is loaded when it is
+asked for: `python -m pipeline freeze` starts without Luigi. It never loads TensorFlow: Luigi imports it at every start.
 """
 
-from . import config, console
-from .tasks import (
-    ROOT_HOOKS,
-    BuildGraph,
-    FreezeModel,
-    SaveCheckpoint,
-    TrainModel,
-    ValidateModel,
-    WriteReport,
-)
+import sys
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .tasks import BuildGraph, FreezeModel, SaveCheckpoint, TrainModel, ValidateModel, WriteReport
 
 __all__ = ["BuildGraph", "FreezeModel", "SaveCheckpoint", "TrainModel", "ValidateModel", "WriteReport"]
 
-config.find_config()
-console.set_up()
-ROOT_HOOKS.append(console.start_run)
+# The module of each name that is loaded when it is asked for (PEP 562).
+_HOMES = {
+    "BuildGraph": "tasks",
+    "FreezeModel": "tasks",
+    "SaveCheckpoint": "tasks",
+    "TrainModel": "tasks",
+    "ValidateModel": "tasks",
+    "WriteReport": "tasks",
+}
+
+if "luigi" in sys.modules:  # who runs Luigi has loaded it before us, and will ask it for the tasks by their names
+    from . import tasks  # noqa: F401
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

@@ -6,24 +6,14 @@ import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from luigi.cmdline_parser import CmdlineParser
-
-from . import chain, store
 from .errors import PipelineError, SettingError, nearest
-from .fingerprint import digest_file
-from .manifest import Manifest
-from .store import Condition, State
-from .tasks import ROOT_HOOKS, TASKS, ModelTask
 
-_WILL = {
-    Condition.COMPLETE: "is complete",
-    Condition.MISSING: "would run",
-    Condition.STALE: "would run",
-    Condition.WAITING: "might run",
-    Condition.DAMAGED: "is damaged",
-}
+# Each command loads what it needs: Luigi alone takes longer to load than a small checkpoint to freeze.
+if TYPE_CHECKING:
+    from .manifest import Manifest
+    from .store import State
 
 
 def why(arguments: Sequence[str]) -> int:
@@ -35,6 +25,12 @@ def why(arguments: Sequence[str]) -> int:
     Returns:
         0 if everything is complete, 1 if something would run, 2 if something is damaged.
     """
+    from luigi.cmdline_parser import CmdlineParser
+
+    from . import chain
+    from .store import Condition
+    from .tasks import ROOT_HOOKS, TASKS, ModelTask
+
     names = [task.__name__ for task in TASKS.values()]
     if not arguments or arguments[0] not in names:
         got = arguments[0] if arguments else "nothing"
@@ -51,8 +47,17 @@ def why(arguments: Sequence[str]) -> int:
 
 
 def _print_state(stage: str, state: State) -> None:
+    from .store import Condition
+
+    will = {
+        Condition.COMPLETE: "is complete",
+        Condition.MISSING: "would run",
+        Condition.STALE: "would run",
+        Condition.WAITING: "might run",
+        Condition.DAMAGED: "is damaged",
+    }
     first, *others = state.reasons or ("",)
-    print(f"{stage:<12} {_WILL[state.condition]}{': ' if first else ''}{first}")
+    print(f"{stage:<12} {will[state.condition]}{': ' if first else ''}{first}")
     for reason in others:
         print(f"{'':<12} {reason}")
 
@@ -68,6 +73,8 @@ def verify(folder: Path) -> int:
         StoreError: `folder` is no artifact.
         DamagedArtifact: a file or the manifest is not as it was finished.
     """
+    from . import store
+
     manifest = store.verify(folder)
     print(f"{folder}: {len(manifest.files)} files, every byte as it was finished")
     changed = list(_changed_inputs(folder, manifest))
@@ -86,6 +93,8 @@ def _changed_inputs(folder: Path, manifest: Manifest) -> Any:
 
 
 def _compare_input(path: Path, digest: str | None) -> Any:
+    from .fingerprint import digest_file
+
     if not path.is_file():
         yield f"input {path} is gone"
     elif (actual := digest_file(path)) != digest:
@@ -123,7 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         if given.command == "freeze":
-            from .freezing import freeze  # which needs protobuf, and that takes longer to load than all else here
+            from .freezing import freeze
 
             names = _listed(given.outputs), _listed(given.inputs)
             print(freeze(given.checkpoint, *names, given.to, given.signature))

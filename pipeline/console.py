@@ -6,8 +6,10 @@ import atexit
 import logging
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 import luigi
 import luigi.interface
@@ -17,7 +19,9 @@ from .chain import RESUMABLE
 from .errors import PipelineError
 from .process import set_up_logging
 from .store import sweep
-from .tasks import ModelTask, closing_lines
+
+if TYPE_CHECKING:
+    from .tasks import ModelTask
 
 _OUR_ERROR = re.compile(r"Traceback \(most recent call last\):.*?\n(?:pipeline\.)?\w*\.?errors\.\w+: (.*)", re.DOTALL)
 
@@ -45,7 +49,7 @@ def _note_failure(task: luigi.Task, error: BaseException) -> None:
         _failures.append(f"{task.task_family}: {error}")
 
 
-def _close(task: ModelTask) -> None:
+def _close(closing_lines: Callable[[ModelTask], list[str]], task: ModelTask) -> None:
     """Prints the closing lines, on standard output."""
     try:
         lines = closing_lines(task)
@@ -69,10 +73,15 @@ def set_up() -> None:
         sys.excepthook = _tell_unknown_task
 
 
-def start_run(task: ModelTask) -> None:
-    """Prepares a run from the command line, once its root task is known."""
+def start_run(closing_lines: Callable[[ModelTask], list[str]], task: ModelTask) -> None:
+    """Prepares a run from the command line, once its root task is known.
+
+    Args:
+        closing_lines: what to print of the task when all is done.
+        task: the one that the command line names.
+    """
     logging.getLogger("luigi-interface").addFilter(_Sentences())
     set_up_logging(logging.getLevelName(luigi.interface.core().log_level))
     luigi.Task.event_handler(luigi.Event.FAILURE)(_note_failure)
     sweep(task.job.places, spare=RESUMABLE)
-    atexit.register(_close, task)
+    atexit.register(_close, closing_lines, task)

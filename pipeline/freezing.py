@@ -10,7 +10,6 @@ from typing import Any
 from .bundle import Bundle
 from .engine.assembling import freeze_checkpoint_files, freeze_graph
 from .engine.graph import node_of
-from .engine.savedmodel import read_saved_model
 from .engine.writing import Constant, write_pb
 from .errors import FreezeError, StoreError
 from .prefix import find_prefix
@@ -63,6 +62,8 @@ def freeze(
         StoreError: the file cannot be written.
     """
     if any((checkpoint / name).is_file() for name in ("saved_model.pb", "saved_model.pbtxt")):
+        from .engine.savedmodel import read_saved_model  # a Saver's checkpoint does without
+
         model = read_saved_model(checkpoint, signature)
         bundle = model.bundle or Bundle(checkpoint, {})
         outputs = [*(outputs or model.outputs.values())]

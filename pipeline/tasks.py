@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar
 
 import luigi
 from luigi.cmdline_parser import CmdlineParser
 
-from . import chain
+from . import chain, console
 from .chain import STAGES, Job
-from .config import read_settings
+from .config import find_config, read_settings
 from .errors import SettingError, ValidationFailed, nearest
 from .models.source import find_model
 from .settings import WarmStart
@@ -220,3 +220,9 @@ def _quality(verdict: dict[str, Any]) -> str:
         if format != "checkpoint":
             text += f"; {format}: F1 {figures['f1']:.3f}, accuracy {figures['accuracy']:.3f}"
     return text
+
+
+# Whoever loads the tasks, by whatever import, has the settings and the closing lines with them, once.
+find_config()
+console.set_up()
+ROOT_HOOKS.append(partial(console.start_run, closing_lines))

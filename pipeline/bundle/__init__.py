@@ -17,7 +17,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CheckpointError, nearest
-from . import tensors_v1, tensors_v2
+from . import tensors_v2
 from .foreign import unreadable_file
 from .stored import StoredTensor
 
@@ -48,6 +48,8 @@ def open_checkpoint(prefix: Path | str) -> Bundle:
             where=prefix,
             wanted=f"{single.name}.index and {single.name}.data-…, or the V1 format's {single.name}",
         )
+    from . import tensors_v1  # which almost no checkpoint needs
+
     return Bundle(prefix, tensors_v1.read_tensors(paths))
 
 
