@@ -24,7 +24,7 @@ from .stored import StoredTensor
 if TYPE_CHECKING:
     import numpy as np
 
-_CHUNK_BYTES = 1 << 20
+_CHUNK_BYTES = 1 << 18  # fits a core's cache; Linux writes pieces of 1 MiB at a third of the speed
 _V1_SHARD = re.compile(r"-(\d{5})-of-(\d{5})$")
 
 
