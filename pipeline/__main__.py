@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -134,6 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if given.command == "freeze":
             from .freezing import freeze
 
+            gc.disable()  # what it holds, it holds to the end: looking through that again and again finds nothing
             names = _listed(given.outputs), _listed(given.inputs)
             print(freeze(given.checkpoint, *names, given.to, given.signature))
             return 0

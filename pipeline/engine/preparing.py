@@ -127,6 +127,8 @@ def with_inputs(graph: GraphDef, inputs: Iterable[str], ops: OpList) -> GraphDef
         FreezeError: an input is another output than the node's first, which no Placeholder has, or has no known dtype.
     """
     wanted = {node_of(name): normalized(name) for name in inputs}
+    if not wanted:
+        return graph
     inner = [n for n in graph.node if n.name in wanted and n.op not in ("Placeholder", "PlaceholderWithDefault")]
     if not inner:
         return graph

@@ -13,6 +13,7 @@ import os
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
@@ -204,6 +205,7 @@ def _fill_single(proto: TensorProto, tensor: StoredTensor, raw: bytes) -> None:
         proto.tensor_content = raw
 
 
+@lru_cache(maxsize=4096)  # layers are of few sizes
 def _varint(value: int) -> bytes:
     out = bytearray()
     while value > 0x7F:
@@ -217,6 +219,7 @@ def _tag(number: int, kind: int) -> int:
     return number << 3 | kind
 
 
+@lru_cache(maxsize=4096)
 def _header(number: int, size: int) -> bytes:
     return _varint(_tag(number, _LENGTH_DELIMITED)) + _varint(size)
 
