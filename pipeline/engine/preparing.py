@@ -86,12 +86,17 @@ def with_settled_switches(graph: GraphDef) -> GraphDef:
 
 
 def _dead_nodes(graph: GraphDef, settled: Mapping[str, int]) -> set[str]:
-    dead = set[str]()
-    while True:
-        found = {node.name for node in graph.node if node.name not in dead and _dies(node, dead, settled)}
-        if not found:
-            return dead
-        dead |= found
+    consumers: dict[str, list[NodeDef]] = {}
+    for node in graph.node:
+        for reference in node.input:
+            consumers.setdefault(node_of(reference), []).append(node)
+    dead, waiting = set[str](), list(graph.node)
+    while waiting:
+        node = waiting.pop()
+        if node.name not in dead and _dies(node, dead, settled):
+            dead.add(node.name)
+            waiting.extend(consumers.get(node.name, ()))  # a Merge dies with its last input
+    return dead
 
 
 def _dies(node: NodeDef, dead: set[str], settled: Mapping[str, int]) -> bool:
