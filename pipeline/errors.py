@@ -18,7 +18,6 @@ The same values are attributes, for programs.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 
@@ -119,6 +118,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
     Returns:
         `did you mean 'spam'?` where something is close, else what is known, as far as it fits a sentence.
     """
+    import difflib  # for messages alone: not loaded where nothing goes wrong
+
     names = sorted(set(known))
     close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     if close:

@@ -7,6 +7,7 @@ TensorFlow registers when it is loaded in the same process; the bytes on disk kn
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
@@ -60,6 +61,7 @@ __all__ = [
     "TrackableObjectGraph",
     "VariableDef",
     "VersionDef",
+    "parse_text",
 ]
 
 _PACKAGE = "pipeline"
@@ -160,3 +162,20 @@ SavedTensorSlices = _CLASSES["SavedTensorSlices"]
 PackedTensor = _CLASSES["PackedTensor"]
 SavedModel = _CLASSES["SavedModel"]
 CheckpointState = _CLASSES["CheckpointState"]
+
+
+def parse_text(raw: bytes, message: Any) -> None:
+    """Fills a message from its text form, as `.pbtxt` files hold it; fields that it lacks are passed over.
+
+    Raises:
+        DecodeError: it is no such text.
+    """
+    from google.protobuf import text_format  # which takes longer to load than most messages to parse
+
+    try:
+        # An Any names its message; TensorFlow's messages are known here by tensorboard's package.
+        pattern = r"\[type\.googleapis\.com/tensorflow\.(\w+)\]"
+        text = re.sub(pattern, r"[type.googleapis.com/tensorboard.\1]", raw.decode())
+        text_format.Parse(text, message, allow_unknown_field=True)
+    except (text_format.ParseError, UnicodeDecodeError, RecursionError) as exc:
+        raise DecodeError(str(exc)) from exc

@@ -135,7 +135,7 @@ def libraries(module: str) -> set[str]:
 
 
 def test_the_walk_sees_every_form_of_import() -> None:
-    assert {"tasks", "config", "console"} <= own_imports("")
+    assert {"config", "console", "chain"} <= own_imports("tasks")
     assert {"store", "errors", "report", "validation"} <= own_imports("chain")
     assert {"report", "validation"}.isdisjoint(own_imports("chain", lazy=False))
     assert {"process", "errors"} <= own_imports("formats")
@@ -221,9 +221,34 @@ def loaded_by(statement: str, folder: Path) -> set[str]:
 
 
 def test_importing_the_package_loads_nothing_heavy(tmp_path: Path) -> None:
-    loaded = loaded_by("import pipeline", tmp_path)
+    loaded = loaded_by("import luigi, pipeline\nassert 'pipeline.tasks' in sys.modules", tmp_path)
     assert {"pipeline", "luigi"} <= loaded
     assert loaded.isdisjoint({*HEAVY, "numpy", "pandas", "sklearn", "matplotlib"})
+
+
+def test_luigi_is_loaded_only_for_who_runs_it_or_asks_for_a_task(tmp_path: Path) -> None:
+    engine = "import pipeline.__main__, pipeline.freezing"
+    assert loaded_by(engine, tmp_path).isdisjoint({*HEAVY, "luigi", "numpy"})
+    assert "luigi" in loaded_by("import pipeline; pipeline.FreezeModel", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["import luigi, pipeline", "from pipeline import FreezeModel", "import pipeline.tasks, pipeline.config"],
+)
+def test_whoever_loads_the_tasks_has_the_projects_settings_once(tmp_path: Path, statement: str) -> None:
+    check = """
+import luigi, pipeline.tasks
+paths = luigi.configuration.LuigiConfigParser._config_paths
+assert [path.endswith("/tasks.cfg") for path in paths].count(True) == 1, paths
+assert len(pipeline.tasks.ROOT_HOOKS) == 1"""
+    loaded_by(statement + check, tmp_path)
+
+
+def test_the_package_gives_each_of_its_names_and_no_other(tmp_path: Path) -> None:
+    loaded_by("from pipeline import *\nassert FreezeModel.__name__ == 'FreezeModel'", tmp_path)
+    loaded_by("import pipeline\nassert {*pipeline.__all__} == {*pipeline._HOMES} <= {*dir(pipeline)}", tmp_path)
+    loaded_by("import pipeline\nassert not hasattr(pipeline, 'ThawModel')", tmp_path)
 
 
 @pytest.mark.parametrize("module", [f".{name}" for name in LUIGIS if name not in ("", "__main__")])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pipeline.errors import CheckpointError, FreezeError, PipelineError
+from pipeline.errors import CheckpointError, FreezeError, PipelineError, StoreError
 from pipeline.freezing import freeze as freeze_any
 from pipeline.freezing import freeze_checkpoint
 from pipeline.process import run_apart
@@ -471,3 +472,32 @@ def test_a_foreign_file_in_place_of_a_checkpoint_is_said_as_what_it_is(
     with pytest.raises(CheckpointError, match=said):
         freeze_any(tmp_path / "download", ["y"], to=tmp_path / "model.pb")
     assert [path.name for path in tmp_path.iterdir()] == ["download"]
+
+
+def test_a_disk_without_room_for_the_pb_is_told_and_what_stood_there_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*place: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    save(tmp_path / "ckpt", lambda x: {"y": x * weight("w", [3])}, {"x": X})
+    to = tmp_path / "model.pb"
+    to.write_bytes(b"before")
+    monkeypatch.setattr("os.posix_fallocate", refuse)
+    with pytest.raises(StoreError, match="No space left") as error:
+        freeze_any(tmp_path / "ckpt" / "model.ckpt", ["y"], to=to)
+    assert error.value.where == str(to)
+    assert to.read_bytes() == b"before"
+    assert {path.name for path in tmp_path.iterdir()} == {"ckpt", "model.pb"}
+
+
+def test_a_file_system_that_reserves_no_room_gets_the_same_pb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*place: int) -> None:
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    save(tmp_path / "ckpt", lambda x: {"y": x * weight("w", [3])}, {"x": X})
+    pb = freeze(tmp_path / "ckpt", tmp_path / "frozen")
+    monkeypatch.setattr("os.posix_fallocate", refuse)
+    assert freeze(tmp_path / "ckpt", tmp_path / "again") == pb
+    monkeypatch.delattr("os.posix_fallocate")
+    assert freeze(tmp_path / "ckpt", tmp_path / "elsewhere") == pb

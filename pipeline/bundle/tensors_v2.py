@@ -25,7 +25,7 @@ from .packing import unpack_strings, variants_crc
 from .stored import StoredTensor, box_of, check_cover, checked_dtype, checked_shape, checked_version, extents_of
 from .table import Table, unmask_crc
 
-_CHUNK_BYTES = 1 << 20
+_CHUNK_BYTES = 1 << 18
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 from pathlib import Path
 
 from ..errors import SettingError
@@ -41,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> int:
     """Freezes, and says what became of it."""
+    gc.disable()  # what is held is held to the end: looking through that again and again finds nothing
     done = freeze(
         given.checkpoint,
         listed(given.outputs),

@@ -12,10 +12,10 @@ from ..errors import CheckpointError, FreezeError, nearest
 from ..protos import FunctionDef, FunctionDefLibrary, GraphDef, NodeDef
 from .graph import node_of
 from .preparing import with_inputs, with_own_gradients, with_settled_branches, with_settled_switches
-from .pruning import called, prune
+from .pruning import called, prune, reach
 from .rewriting import Rewriter
 from .sources import Source, open_source
-from .tables import carry_tables
+from .tables import FILLING_OPS, carry_tables
 from .variables import VARIABLE_OPS, Saved, variable_of
 from .writing import Constant, FrozenGraph
 
@@ -59,6 +59,7 @@ def freeze_graph(
         CheckpointError: a variable is not in the checkpoint, or is of another dtype or shape there.
         FreezeError: see `pruning.prune` and `rewriting.Rewriter`.
     """
+    graph = reach(graph, [*outputs, *inputs], FILLING_OPS)
     graph = with_settled_switches(with_settled_branches(with_own_gradients(graph)))
     nodes = prune(graph, [*outputs, *inputs])
     nodes = carry_tables(nodes, graph)
@@ -137,8 +138,10 @@ def _refuse_inner_variables(functions: Iterable[FunctionDef]) -> None:
 def _clean(node: NodeDef) -> None:
     """Removes what belongs to the place of training."""
     node.device = ""
-    for attribute in ("_class", "_output_shapes"):
-        node.attr.pop(attribute, None)
+    attributes = node.attr
+    for name in ("_class", "_output_shapes"):
+        if name in attributes:
+            del attributes[name]
 
 
 def _renamed(nodes: Sequence[NodeDef], functions: Sequence[FunctionDef]) -> list[FunctionDef]:
@@ -146,6 +149,8 @@ def _renamed(nodes: Sequence[NodeDef], functions: Sequence[FunctionDef]) -> list
 
     TensorFlow's own names count up as long as a process lives, so the same model would give other bytes.
     """
+    if not functions:
+        return []
     library = {function.signature.name: function for function in functions}
     order = list(called(nodes, library))
     fresh = {name: f"{re.sub(r'(_frozen|_rewritten|_+[0-9]+)+$', '', name)}_{n}" for n, name in enumerate(order)}

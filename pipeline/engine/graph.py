@@ -28,12 +28,12 @@ def normalized(reference: str) -> str:
 
 def data_inputs(node: NodeDef) -> list[str]:
     """The inputs that carry values; they come before the control inputs."""
-    return [reference for reference in node.input if not is_control(reference)]
+    return [reference for reference in node.input if not reference.startswith("^")]
 
 
 def control_inputs(node: NodeDef) -> list[str]:
     """The inputs that only order."""
-    return [reference for reference in node.input if is_control(reference)]
+    return [reference for reference in node.input if reference.startswith("^")]
 
 
 def ancestors(

@@ -87,12 +87,17 @@ def with_settled_switches(graph: GraphDef) -> GraphDef:
 
 
 def _dead_nodes(graph: GraphDef, settled: Mapping[str, int]) -> set[str]:
-    dead = set[str]()
-    while True:
-        found = {node.name for node in graph.node if node.name not in dead and _dies(node, dead, settled)}
-        if not found:
-            return dead
-        dead |= found
+    consumers: dict[str, list[NodeDef]] = {}
+    for node in graph.node:
+        for reference in node.input:
+            consumers.setdefault(node_of(reference), []).append(node)
+    dead, waiting = set[str](), list(graph.node)
+    while waiting:
+        node = waiting.pop()
+        if node.name not in dead and _dies(node, dead, settled):
+            dead.add(node.name)
+            waiting.extend(consumers.get(node.name, ()))  # a Merge dies with its last input
+    return dead
 
 
 def _dies(node: NodeDef, dead: set[str], settled: Mapping[str, int]) -> bool:
@@ -128,6 +133,8 @@ def with_inputs(graph: GraphDef, inputs: Iterable[str], definitions: Mapping[str
         FreezeError: an input is another output than the node's first, which no Placeholder has, or has no known dtype.
     """
     wanted = {node_of(name): normalized(name) for name in inputs}
+    if not wanted:
+        return graph
     inner = [n for n in graph.node if n.name in wanted and n.op not in ("Placeholder", "PlaceholderWithDefault")]
     if not inner:
         return graph

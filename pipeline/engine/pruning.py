@@ -8,7 +8,7 @@ value would depend on it, and no constant could give it.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -126,6 +126,27 @@ def _count_outputs(node: NodeDef, functions: Mapping[str, FunctionDef]) -> int |
     return len(node.attr["_output_shapes"].list.shape) if "_output_shapes" in node.attr else None
 
 
+def reach(graph: GraphDef, outputs: Iterable[str], also: Collection[str] = ()) -> GraphDef:
+    """The part of a graph that the outputs hang on in any way, and all functions.
+
+    Most of what a Saver writes is training, initializing and saving: whoever looks through all nodes comes after this.
+
+    Args:
+        outputs: tensors or nodes.
+        also: ops whose nodes are to stay, with what they hang on.
+
+    Raises:
+        FreezeError: an output is not there.
+    """
+    nodes = {node.name: node for node in graph.node}
+    functions = {function.signature.name: function for function in graph.library.function}
+    require_outputs(nodes, outputs, functions)
+    starts = [name for name, node in nodes.items() if node.op in also]
+    reached = ancestors(nodes, [*map(node_of, outputs), *starts], with_control=True)
+    kept = [node for name, node in nodes.items() if name in reached]
+    return GraphDef(node=kept, library=graph.library, versions=graph.versions)
+
+
 def prune(graph: GraphDef, outputs: Iterable[str], inputs: Iterable[str] = ()) -> list[NodeDef]:
     """The nodes that the outputs need, in their order, without the control edges that they do not.
 
@@ -222,6 +243,8 @@ def _require_unchanged(
     nodes: Mapping[str, NodeDef], functions: Mapping[str, FunctionDef], kept: set[str], dropped: set[str]
 ) -> None:
     """What the edges that go would have waited for must not change a variable that is read."""
+    if not dropped:
+        return
     read = {variable.identity for name in kept if (variable := _variable(name, nodes)) is not None}
     for name in sorted(ancestors(nodes, dropped, with_control=True) - kept):
         node = nodes[name]
@@ -270,8 +293,10 @@ def _variable(name: str, nodes: Mapping[str, NodeDef]) -> Variable | None:
 def _without_edges(node: NodeDef, kept: set[str], ends: set[str]) -> NodeDef:
     new = NodeDef()
     new.CopyFrom(node)
-    del new.input[:]
-    if node.name not in ends:
+    if node.name in ends:
+        del new.input[:]
+    elif control_inputs(node):
+        del new.input[:]
         new.input.extend(r for r in node.input if not r.startswith("^") or node_of(r) in kept)
     return new
 

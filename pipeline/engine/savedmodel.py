@@ -16,8 +16,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from google.protobuf import text_format
-
 from ..bundle import Bundle, open_checkpoint
 from ..bundle.foreign import broken_file, unreadable_file
 from ..errors import CheckpointError, FreezeError, nearest
@@ -34,6 +32,7 @@ from ..protos import (
     TensorInfo,
     TensorShapeProto,
     TrackableObjectGraph,
+    parse_text,
 )
 from .graph import ancestors, called_functions, data_inputs, node_of
 from .loading import with_assets, with_initializers
@@ -78,11 +77,6 @@ class SavedModelGraph:
     assets: Mapping[str, Path]
     definitions: Mapping[str, OpDef]
     file: Path
-
-
-def is_saved_model(folder: Path) -> bool:
-    """Whether a folder holds a SavedModel."""
-    return any((folder / name).is_file() for name in _MESSAGES)
 
 
 def read_saved_model(folder: Path, signature_key: str | None = None, outputs: Sequence[str] = ()) -> SavedModelGraph:
@@ -174,14 +168,12 @@ def _parse(path: Path) -> SavedModel:
         content = path.read_bytes()
         if path.suffix == ".pb":
             return SavedModel.FromString(content)
-        # An Any names its message; TensorFlow's messages are known here by tensorboard's package.
-        text = re.sub(
-            r"\[type\.googleapis\.com/tensorflow\.(\w+)\]", r"[type.googleapis.com/tensorboard.\1]", content.decode()
-        )
-        return text_format.Parse(text, SavedModel(), allow_unknown_field=True)
+        model = SavedModel()
+        parse_text(content, model)
+        return model
     except OSError as exc:
         raise unreadable_file(path, exc) from exc
-    except (DecodeError, text_format.ParseError, UnicodeDecodeError) as exc:
+    except DecodeError as exc:
         raise broken_file(path, "not a SavedModel, or a damaged one", got=exc) from exc
 
 

@@ -15,17 +15,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from google.protobuf import text_format
-
 from ..bundle import Bundle, open_checkpoint
 from ..bundle.foreign import broken_file
 from ..errors import CheckpointError
 from ..prefix import complete_prefixes, find_prefix, folder_of, name_of, stem_of, step_of
-from ..protos import DecodeError, GraphDef, MetaGraphDef, OpDef, TensorInfo
-from .savedmodel import is_saved_model, read_saved_model
+from ..protos import DecodeError, GraphDef, MetaGraphDef, OpDef, TensorInfo, parse_text
 from .variables import VARIABLE_OPS, Saved, restored_keys
 
-_GRAPH_ENDINGS = (".pb", ".pbtxt", ".meta")
+_SAVED_MODELS = ("saved_model.pb", "saved_model.pbtxt")
 
 
 @dataclass(frozen=True)
@@ -82,8 +79,8 @@ def open_source(
         FreezeError: a SavedModel has no such signature, or none that is the obvious one.
     """
     path = Path(place)
-    folder = path.parent if path.name in ("saved_model.pb", "saved_model.pbtxt") else path
-    if graph is None and is_saved_model(folder):
+    folder = path.parent if path.name in _SAVED_MODELS else path
+    if graph is None and any((folder / name).is_file() for name in _SAVED_MODELS):
         return _of_saved_model(folder, signature_key, outputs)
     if path.suffix in (".pb", ".pbtxt") and path.is_file():
         return _of_graph_file(path)
@@ -93,6 +90,8 @@ def open_source(
 
 
 def _of_saved_model(folder: Path, signature_key: str | None, outputs: Sequence[str]) -> Source:
+    from .savedmodel import read_saved_model  # a Saver's checkpoint does without
+
     model = read_saved_model(folder, signature_key, outputs)
     return Source(
         place=folder,
@@ -149,10 +148,10 @@ def read_graph(path: Path) -> MetaGraphDef:
     graph: Any = meta if path.name.endswith(".meta") else meta.graph_def
     try:
         if path.suffix == ".pbtxt" or _is_text(raw):
-            text_format.Parse(raw.decode(), graph, allow_unknown_field=True)
+            parse_text(raw, graph)
         else:
             graph.ParseFromString(raw)
-    except (DecodeError, text_format.ParseError, UnicodeDecodeError) as exc:
+    except DecodeError as exc:
         kind = "a graph of a Saver" if path.name.endswith(".meta") else "a GraphDef"
         raise broken_file(path, f"not {kind}, or a damaged one", got=exc) from exc
     if not meta.graph_def.node:

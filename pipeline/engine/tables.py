@@ -30,6 +30,7 @@ TABLES = _STATIC | {
 }
 _FROM_TENSORS = frozenset({"InitializeTableV2", "InitializeTable", "LookupTableImportV2", "LookupTableImport"})
 _FROM_FILE = frozenset({"InitializeTableFromTextFileV2", "InitializeTableFromTextFile"})
+FILLING_OPS = _FROM_TENSORS | _FROM_FILE
 
 _WHOLE_LINE, _LINE_NUMBER = -2, -1  # key_index and value_index, tensorflow/core/ops/lookup_ops.cc
 DT_STRING, DT_INT64, DT_INT32 = (DataType.Value(name) for name in ("DT_STRING", "DT_INT64", "DT_INT32"))
@@ -77,9 +78,7 @@ def _initializer_of(table: NodeDef, everything: Mapping[str, NodeDef]) -> tuple[
     if table.op not in _STATIC:
         raise _refusal(table, "has a content that no graph holds", "Use a static table, or a constant")
     found = [
-        node
-        for node in everything.values()
-        if node.op in _FROM_TENSORS | _FROM_FILE and node_of(data_inputs(node)[0]) == table.name
+        node for node in everything.values() if node.op in FILLING_OPS and node_of(data_inputs(node)[0]) == table.name
     ]
     if len(found) != 1:
         raise _refusal(

@@ -82,12 +82,11 @@ def restored_keys(graph: GraphDef, restore_op: str | None) -> dict[tuple[str, st
     nodes = {node.name: node for node in graph.node}
     functions = {function.signature.name: function for function in graph.library.function}
     own = ancestors(nodes, [node_of(restore_op)], with_control=True) if restore_op else set()
+    assigning = [node for node in nodes.values() if node.op in _ASSIGN_OPS or functions]
     keys: dict[tuple[str, str], Saved] = {}
-    for chosen in (set(nodes) - own, own):
-        for node in graph.node:
-            if node.name in chosen:
-                keys.update(_assigned(node, nodes, nodes, {}))
-                keys.update(_assigned_in_functions(node, nodes, functions))
+    for node in sorted(assigning, key=lambda node: node.name in own):  # the last one wins
+        keys.update(_assigned(node, nodes, nodes, {}))
+        keys.update(_assigned_in_functions(node, nodes, functions))
     return keys
 
 
@@ -95,12 +94,10 @@ def _assigned(
     node: NodeDef, body: Mapping[str, NodeDef], nodes: Mapping[str, NodeDef], arguments: Mapping[str, str]
 ) -> Iterator[tuple[tuple[str, str], Saved]]:
     """What one Assign restores, in the graph or in a function whose arguments are tensors of the graph."""
-    given = data_inputs(node)
-    if node.op in _ASSIGN_OPS and len(given) > 1:
-        target = arguments.get(node_of(given[0]), given[0]) if body is not nodes else given[0]
-        variable = variable_behind(target, nodes)
+    if node.op in _ASSIGN_OPS and len(given := data_inputs(node)) > 1:
         saved = _saved_behind(given[1], body)
-        if variable is not None and saved is not None:
+        target = arguments.get(node_of(given[0]), given[0]) if body is not nodes else given[0]
+        if saved is not None and (variable := variable_behind(target, nodes)) is not None:
             yield variable.identity, saved
 
 
