@@ -10,6 +10,7 @@ from ..bundle import Bundle, open_checkpoint
 from ..bundle.dtypes import DTYPES
 from ..errors import CheckpointError, FreezeError, nearest
 from ..protos import DecodeError, FunctionDef, FunctionDefLibrary, GraphDef, MetaGraphDef, NodeDef
+from .graph import require_tensor_names
 from .preparing import with_inputs, with_own_gradients, with_settled_branches, with_settled_switches
 from .pruning import called, prune
 from .rewriting import Rewriter
@@ -47,6 +48,7 @@ def freeze_checkpoint_files(prefix: Path, outputs: Sequence[str], inputs: Sequen
         CheckpointError: a file is missing or damaged.
         FreezeError: the graph cannot become a right .pb.
     """
+    require_tensor_names([*outputs, *inputs])
     bundle = open_checkpoint(prefix)  # first: of a foreign file it says what it is
     meta = read_meta(Path(f"{prefix}.meta"))
     keys = restored_keys(meta.graph_def, meta.saver_def.restore_op_name or None)
@@ -70,6 +72,7 @@ def freeze_graph(
         CheckpointError: a variable is not in the checkpoint, or is of another dtype or shape there.
         FreezeError: see `pruning.prune` and `rewriting.Rewriter`.
     """
+    require_tensor_names([*outputs, *inputs])
     graph = with_settled_switches(with_settled_branches(with_own_gradients(graph)))
     nodes = prune(graph, [*outputs, *inputs])
     nodes = carry_tables(nodes, graph)

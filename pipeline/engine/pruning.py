@@ -46,10 +46,12 @@ _CHANGES_STATE = Refusal(
 _TOUCHES_FILES = Refusal(
     re.compile(
         r"ReadFile|WriteFile|MatchingFiles|SaveV2|SaveSlices|Save|RestoreV2|RestoreSlice|Restore|MergeV2Checkpoints"
+        r"|ImmutableConst|LoadAndRemapMatrix|GenerateVocabRemapping"
     ),
     "reads or writes files of the machine that it runs on",
     "Make what it reads an input",
 )
+_TELLS_TIME = Refusal(re.compile(r"Timestamp"), "tells the time at which it runs", "Make its result an input")
 _CALLS_PYTHON = Refusal(
     re.compile(r"EagerPyFunc|PyFunc|PyFuncStateless"),
     "calls Python code, which a .pb cannot carry",
@@ -59,25 +61,26 @@ _DRAWS = Refusal(
     re.compile(
         r"RandomUniform|RandomUniformInt|RandomStandardNormal|TruncatedNormal|RandomShuffle|Multinomial|RandomGamma"
         r"|RandomPoisson\w*|ParameterizedTruncatedNormal|\w+CandidateSampler|SampleDistortedBoundingBox(V2)?"
-        r"|NonDeterministicInts|Skipgram|RandomCrop|Stateful\w*(Uniform|Normal)\w*|StatefulRandomBinomial"
+        r"|NonDeterministicInts|Skipgram|RandomCrop|Fractional(Max|Avg)Pool|Stateful\w*(Uniform|Normal)\w*|StatefulRandomBinomial"
     ),
     "draws random numbers on the way to an output",
     "Leave it out of the inference graph, as one does with dropout",
 )
 _CANNOT_BE_REWRITTEN = Refusal(
-    re.compile(r"RefSelect|SymbolicGradient"),
+    re.compile(r"RefSelect"),
     "has no counterpart on constants here",
-    "Take the gradient, or select, before the graph is saved",
+    "Select before the graph is saved",
 )
 _READS_ROWS = Refusal(
     re.compile(
         r"Iterator\w*|OneShotIterator|AnonymousIterator\w*|MakeIterator|QueueDequeue\w*|\w*Queue(V2)?|Reader\w+|\w+Reader(V2)?"
-        r"|Barrier\w*|(Ordered)?(Map)?(Uns|S)tage(NoKey)?|(Ordered)?(Map)?(Stage)?Peek|RecordInput|\w+Dataset(V\d)?"
+        r"|Barrier\w*|(Ordered)?(Map)?(Uns|S)tage(NoKey)?|(Ordered)?(Map)?(Stage)?Peek|RecordInput"
+        r"|((Ordered)?Map|Stage)(Incomplete)?(Size|Clear)|GetSession(Handle(V2)?|Tensor)|(Resource|Sparse)?(Conditional)?Accumulator\w*|\w+Dataset(V\d)?"
     ),
-    "reads rows from a queue, a reader or a data set",
+    "reads rows from a queue, a reader, a data set or another store",
     "Make its result an input",
 )
-REFUSALS = (_CHANGES_STATE, _TOUCHES_FILES, _CALLS_PYTHON, _DRAWS, _READS_ROWS, _CANNOT_BE_REWRITTEN)
+REFUSALS = (_CHANGES_STATE, _TOUCHES_FILES, _CALLS_PYTHON, _DRAWS, _TELLS_TIME, _READS_ROWS, _CANNOT_BE_REWRITTEN)
 
 # Waiting for these is not worth keeping: they do nothing for an output.
 _SIDE_EFFECTS = re.compile(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
 
-from .cases import BOTH, EQUAL, FLOW, case, raw, weight
+from .cases import BOTH, EQUAL, FLOW, REFUSED, case, raw, weight
 
 
 @case("Control flow", EQUAL, "variables in the branches", **FLOW)
@@ -119,3 +120,65 @@ def gradient(x: Any) -> Any:
     w = weight("w", [3, 3])
     end = tf.while_loop(lambda i, a: i < 3, lambda i, a: [i + 1, tf.tanh(a @ w)], [0, x], maximum_iterations=3)[1]
     return tf.gradients(tf.reduce_sum(end), x)[0]
+
+
+@case("Control flow", EQUAL, "foldl and foldr, one in a branch", **FLOW)
+def folds(x: Any, res: bool) -> Any:
+    w = weight("w", [3], res)
+    first = tf.foldl(lambda a, row: a * w + row, x)
+    return tf.cond(tf.reduce_sum(x) < 9, lambda: first + tf.foldr(lambda a, row: a * w - row, x), lambda: w + 0)
+
+
+@case("Control flow", EQUAL, "conds in conds in a loop, with a loop in a branch", flow=BOTH)
+def deeply_nested(x: Any) -> Any:
+    w, u = weight("w", [3]), weight("u", [3])
+
+    def many(a: Any) -> Any:
+        return tf.while_loop(lambda j, b: j < 2, lambda j, b: (j + 1, b * u), [0, a])[1]
+
+    def body(i: Any, a: Any) -> Any:
+        def even() -> Any:
+            return tf.cond(tf.reduce_sum(a) > 0, lambda: a * w, lambda: many(a))
+
+        return i + 1, tf.cond(tf.equal(i % 2, 0), even, lambda: a + u)
+
+    return tf.while_loop(lambda i, a: i < 4, body, [0, x])[1]
+
+
+def _turns(handles: list[Any], a: Any, turn: Callable[..., Any]) -> Any:
+    shapes = [tf.TensorShape([]), *(tf.TensorShape([]) for _ in handles), tf.TensorShape(None)]
+    return tf.while_loop(lambda i, *_: i < 3, turn, [0, *handles, a], shape_invariants=shapes)[-1]
+
+
+@case("Control flow", EQUAL, "a handle among a loop's variables", flow=BOTH)
+def handle_as_loop_variable(x: Any) -> Any:
+    def turn(i: Any, handle: Any, a: Any) -> Any:
+        return i + 1, handle, a * raw.ReadVariableOp(resource=handle, dtype=tf.float32)
+
+    return _turns([weight("w", [3]).handle], x, turn)
+
+
+def _change_places(x: Any) -> Any:
+    def turn(i: Any, one: Any, other: Any, a: Any) -> Any:
+        return i + 1, other, one, a * raw.ReadVariableOp(resource=one, dtype=tf.float32)
+
+    return _turns([weight("w", [3]).handle, weight("u", [3]).handle], x, turn)
+
+
+case("Control flow", EQUAL, "two handles that change places in each turn", name="handles by turns", flow=(False,))(
+    _change_places
+)
+case(
+    "Control flow",
+    REFUSED,
+    "TensorFlow takes a handle for the same in every turn, also where the body gives it another",
+    name="handles by turns in a function",
+    mentions="handle",
+)(_change_places)
+
+
+@case("Control flow", REFUSED, "the branches' variables are of two dtypes", flow=BOTH, mentions="dtype")
+def handles_of_two_dtypes(x: Any) -> Any:
+    w, u = weight("w", [3]), weight("u", [3], dtype=tf.float64)
+    chosen = tf.cond(tf.reduce_sum(x) > 0, lambda: tf.identity(w.handle), lambda: tf.identity(u.handle))
+    return x * w + tf.cast(raw.VariableShape(input=chosen), tf.float32)

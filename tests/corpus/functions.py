@@ -6,8 +6,9 @@ from typing import Any
 
 import tensorflow as tf
 from tensorflow.python.framework import function as legacy
+from tensorflow.python.ops import functional_ops
 
-from .cases import EQUAL, case, raw, weight
+from .cases import EQUAL, REFUSED, case, raw, weight
 
 
 @case("Functions", EQUAL, "a function in a function")
@@ -159,3 +160,102 @@ def custom_gradient(x: Any) -> Any:
         return a * 2.0, lambda dy: dy * 0.5
 
     return tf.gradients(half(x) * w, x)[0] + x
+
+
+@case("Functions", EQUAL, "a loop of the old kind that counts, by a function")
+def counting_loop(x: Any) -> Any:
+    @legacy.Defun(tf.int32, tf.float32, tf.float32)
+    def body(i: Any, a: Any, b: Any) -> Any:
+        return a * b, b
+
+    return functional_ops.For(0, 3, 1, [x, weight("w", [3]) + tf.zeros([3])], body)[0]
+
+
+@case("Functions", EQUAL, "a loop of the old kind whose functions take a variable")
+def old_while(x: Any) -> Any:
+    w = weight("w", [3])
+
+    @legacy.Defun(tf.int32, tf.float32)
+    def body(i: Any, a: Any) -> Any:
+        return i + 1, a * w
+
+    @legacy.Defun(tf.int32, tf.float32)
+    def condition(i: Any, a: Any) -> Any:
+        return i < 3
+
+    return functional_ops.While([0, x], condition, body)[1]
+
+
+@case("Functions", EQUAL, "a call of a function on a device that is given by name")
+def remote_call(x: Any) -> Any:
+    @tf.function(input_signature=[tf.TensorSpec([], tf.resource), tf.TensorSpec(None, tf.float32)], autograph=False)
+    def times(handle: Any, a: Any) -> Any:
+        return a * raw.ReadVariableOp(resource=handle, dtype=tf.float32)
+
+    place = "/job:localhost/replica:0/task:0/device:CPU:0"
+    given = [weight("w", [3]).handle, x]
+    return raw.RemoteCall(target=place, args=given, Tout=[tf.float32], f=times.get_concrete_function())[0]
+
+
+@case("Functions", EQUAL, "a gradient that the session takes of an old function")
+def symbolic_gradient(x: Any) -> Any:
+    @legacy.Defun(tf.float32, tf.float32)
+    def cube(a: Any, b: Any) -> Any:
+        return a * b * a
+
+    return tf.gradients(cube(x, weight("w", [3]) + 0 * x), x)[0]
+
+
+@case("Functions", REFUSED, "such a gradient, of a function that calls one with a gradient of its own", mentions="own")
+def symbolic_gradient_of_own(x: Any) -> Any:
+    @legacy.Defun(tf.float32, tf.float32)
+    def slope(a: Any, dy: Any) -> Any:
+        return dy * 7.0
+
+    @legacy.Defun(tf.float32, grad_func=slope)
+    def sine(a: Any) -> Any:
+        return tf.sin(a)
+
+    @legacy.Defun(tf.float32)
+    def outer(a: Any) -> Any:
+        return sine(a) * 2.0
+
+    return tf.gradients(outer(x * weight("w", [3])), x)[0]
+
+
+@case("Functions", EQUAL, "autograph's loop with a branch and a break")
+def autograph(x: Any) -> Any:
+    w, u = weight("w", [3]), weight("u", [3])
+
+    @tf.function
+    def run(a: Any) -> Any:
+        for i in tf.range(3):
+            a = a * w if tf.reduce_sum(a) > 0 else a - u
+            if i > 1:
+                break
+        return a
+
+    return run(x)
+
+
+@case("Functions", EQUAL, "vectorized_map, and map_fn in a function")
+def mapped(x: Any) -> Any:
+    w = weight("w", [3])
+    return tf.vectorized_map(lambda row: row * w, x) + tf.function(lambda a: tf.map_fn(lambda row: row * w, a))(x)
+
+
+@case("Functions", EQUAL, "recompute_grad")
+def recomputed(x: Any) -> Any:
+    w = weight("w", [3, 3])
+    return tf.gradients(tf.recompute_grad(lambda a: tf.tanh(a @ w))(x), x)[0]
+
+
+@case("Functions", EQUAL, "the gradient of a function with a loop, and of one by its variable")
+def gradient_of_function(x: Any) -> Any:
+    w = weight("w", [3, 3])
+
+    @tf.function
+    def run(a: Any) -> Any:
+        return tf.while_loop(lambda i, b: i < 3, lambda i, b: (i + 1, tf.tanh(b @ w)), [0, a], maximum_iterations=3)[1]
+
+    return [tf.gradients(run(x), x)[0], tf.gradients(tf.function(lambda a: tf.tanh(a @ w))(x), w)[0]]

@@ -144,3 +144,35 @@ def is_initialized_inside(x: Any) -> Any:
 def initialized_value(x: Any, res: bool) -> Any:
     w = weight("w", [3], res)
     return x * v1.Variable.initialized_value(w)
+
+
+@case("Gathers", EQUAL, "a lookup with a largest norm, in parts by remainder")
+def lookup_max_norm(i: Any) -> Any:
+    parts = [weight(f"w{n}", [2, 2]) for n in range(3)]
+    return v1.nn.embedding_lookup(parts, i, partition_strategy="mod", max_norm=2.0)
+
+
+@case("Gathers", EQUAL, "a lookup of several rows each, one of them of none")
+def lookup_sparse(i: Any) -> Any:
+    ids = tf.SparseTensor([[0, 0], [0, 1], [2, 0]], tf.cast(i, tf.int64), [3, 2])
+    w = weight("w", [3, 2])
+    mean = tf.nn.embedding_lookup_sparse(w, ids, None, combiner="mean")
+    return [mean, v1.nn.safe_embedding_lookup_sparse(w, ids, None, combiner="sqrtn")]
+
+
+@case("Gathers", EQUAL, "the gradient by the variable", flow=BOTH)
+def gather_gradient(i: Any) -> Any:
+    w = weight("w", [3, 2])
+    inside = tf.function(lambda k: tf.sin(tf.gather(w, k)))
+    found = tf.gradients(tf.reduce_sum(tf.sin(tf.gather(w, i))), w) + tf.gradients(inside(i), w)
+    return [tf.convert_to_tensor(one) for one in found]
+
+
+@case("Gathers", EQUAL, "in a loop in a loop", flow=BOTH)
+def gather_in_nested_loops(i: Any) -> Any:
+    w = weight("w", [3, 2])
+
+    def body(n: Any, a: Any) -> Any:
+        return n + 1, tf.while_loop(lambda j, c: j < 2, lambda j, c: (j + 1, c + tf.gather(w, [j, n, 0])), [0, a])[1]
+
+    return tf.while_loop(lambda n, a: n < 3, body, [0, tf.gather(w, i)])[1]

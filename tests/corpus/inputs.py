@@ -41,3 +41,35 @@ def default_input(x: Any) -> Any:
 @case("Inputs", REFUSED, "a queue in the way", mentions="queue")
 def queue_in_the_way(x: Any) -> Any:
     return x * weight("w", [3]) + tf.cast(tf.queue.FIFOQueue(9, tf.float32, [3], name="queue").size(), tf.float32)
+
+
+@case("Inputs", EQUAL, "a constant that is fed", feeds={"c:0": X})
+def fed_constant(*_: Any) -> Any:
+    return tf.constant(np.zeros([2, 3], np.float32), name="c") * weight("w", [3])
+
+
+@case("Inputs", EQUAL, "a default that is an input itself", feeds={"d:0": X})
+def fed_default(*_: Any) -> Any:
+    return v1.placeholder_with_default(np.zeros([2, 3], np.float32), [None, 3], name="d") * weight("w", [3])
+
+
+@case("Inputs", EQUAL, "a variable that is fed", feeds={"x": X, "v:0": X[0]})
+def fed_variable(x: Any) -> Any:
+    return x * tf.identity(weight("v", [3], False)._ref()) + weight("w", [3])
+
+
+@case("Inputs", EQUAL, "an inner tensor and what stands before it", feeds={"x": X, "m:0": X + 9})
+def fed_behind_another(x: Any) -> Any:
+    return tf.identity(x * 2, name="m") * weight("w", [3]) + x
+
+
+@case("Inputs", EQUAL, "an inner tensor behind the output", feeds={"x": X, "late:0": X})
+def fed_behind_the_output(x: Any) -> Any:
+    y = x * weight("w", [3])
+    tf.identity(y, name="late")
+    return y
+
+
+@case("Inputs", EQUAL, "an input that is the output", feeds={"m:0": X}, has_weights=False)
+def input_is_output(*_: Any) -> Any:
+    return tf.identity(tf.ones([2, 3]) * weight("w", [3]), name="m")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from .cases import BOTH, EQUAL, REFUSED, case, v1, weight
+from .cases import BOTH, EQUAL, REFUSED, case, raw, v1, weight
 
 
 def words(default: int = -1, name: str = "table") -> Any:
@@ -176,3 +177,126 @@ def table_from_variable(t: Any) -> Any:
     with tf.control_dependencies([values.assign([1, 0])]):
         filler = tf.lookup.KeyValueTensorInitializer(tf.constant([b"a", b"b"]), values.read_value())
     return _rows(tf.lookup.StaticHashTable(filler, -1).lookup(t))
+
+
+@case("Tables", EQUAL, "two nodes of one table, by its shared name")
+def table_of_two_nodes(t: Any) -> Any:
+    one, other = (raw.HashTableV2(key_dtype=tf.string, value_dtype=tf.int32, shared_name="shared") for _ in range(2))
+    filler = raw.LookupTableImportV2(table_handle=one, keys=tf.constant([b"a", b"b"]), values=tf.constant([0, 1]))
+    v1.add_to_collection(v1.GraphKeys.TABLE_INITIALIZERS, filler)
+    return _rows(raw.LookupTableFindV2(table_handle=other, keys=t, default_value=-1))
+
+
+@case("Tables", EQUAL, "a table of the first kind, by reference")
+def table_by_reference(t: Any) -> Any:
+    known = raw.HashTable(key_dtype=tf.string, value_dtype=tf.int32)
+    filler = raw.InitializeTable(table_handle=known, keys=tf.constant([b"a", b"b"]), values=tf.constant([0, 1]))
+    v1.add_to_collection(v1.GraphKeys.TABLE_INITIALIZERS, filler)
+    return _rows(raw.LookupTableFind(table_handle=known, keys=t, default_value=-1))
+
+
+@case("Tables", EQUAL, "a table that is a function's argument, and behind an Identity")
+def table_as_argument(t: Any) -> Any:
+    @tf.function(input_signature=[tf.TensorSpec([], tf.resource), tf.TensorSpec([None], tf.string)], autograph=False)
+    def find(handle: Any, a: Any) -> Any:
+        return raw.LookupTableFindV2(table_handle=handle, keys=a, default_value=tf.constant(-1))
+
+    return _rows(find.get_concrete_function()(tf.identity(words().resource_handle), t))
+
+
+@case("Tables", EQUAL, "one table of two, by a branch", flow=BOTH)
+def table_chosen(t: Any) -> Any:
+    one, other = words(), words(5, "other")
+    chosen = tf.cond(
+        tf.size(t) > 3, lambda: tf.identity(one.resource_handle), lambda: tf.identity(other.resource_handle)
+    )
+    return _rows(raw.LookupTableFindV2(table_handle=chosen, keys=t, default_value=-1))
+
+
+@case("Tables", EQUAL, "the value of unknown words is a variable")
+def table_default_of_variable(t: Any) -> Any:
+    default = v1.get_variable("default", initializer=2)
+    return _rows(
+        raw.LookupTableFindV2(table_handle=words().resource_handle, keys=t, default_value=default.read_value())
+    )
+
+
+@case("Tables", EQUAL, "a table's whole content")
+def table_exported(x: Any) -> Any:
+    return x * weight("w", [3]) + tf.cast(tf.reduce_sum(words().export()[1]), tf.float32)
+
+
+@case("Tables", EQUAL, "filled with what is computed from constants")
+def table_of_computed(t: Any) -> Any:
+    keys = tf.strings.join([["a", "b"], ["", " "]])
+    return _rows(tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(keys, tf.range(2) * 2), -1).lookup(t))
+
+
+def _lines(content: bytes, **options: Any) -> Any:
+    index = tf.lookup.TextFileIndex
+    _FILES[:] = [Path(_file(content))]
+    filler = tf.lookup.TextFileInitializer(
+        str(_FILES[0]), tf.string, index.WHOLE_LINE, tf.int64, index.LINE_NUMBER, **options
+    )
+    return tf.lookup.StaticHashTable(filler, -1)
+
+
+@case("Tables", EQUAL, "a file whose lines do not count from 0")
+def table_from_line_2_on(t: Any) -> Any:
+    return _rows(_lines(b"a\nb\n", value_index_offset=2).lookup(t))
+
+
+@case("Tables", EQUAL, "numbers of a file, with signs and blanks", feeds={"k": np.array([-1, 1, 5])})
+def table_of_signed_numbers(k: Any) -> Any:
+    filler = tf.lookup.TextFileInitializer(_file(b" -1\t0.1\n1\t 1e300 \n"), tf.int64, 0, tf.float64, 1)
+    return tf.lookup.StaticHashTable(filler, -1.0).lookup(k) * weight("w", [], dtype=tf.float64)
+
+
+def _rewrite(content: bytes) -> Callable[[Path], None]:
+    def damage(prefix: Path) -> None:
+        _FILES[0].write_bytes(content)
+
+    return damage
+
+
+for _name, _content in {
+    "empty vocabulary": b"",
+    "blank line in a vocabulary": b"a\n\nb\n",
+    "word twice in a vocabulary": b"a\nb\na\n",
+    "vocabulary shorter than said": b"a\n",
+}.items():
+    case("Tables", REFUSED, "TensorFlow refuses the file too", name=_name, damage=_rewrite(_content), mentions="fill")(
+        lambda t, size=2 if "said" in _name else None: _rows(_lines(b"a\nb\n", vocab_size=size).lookup(t))
+    )
+
+
+@case(
+    "Tables",
+    REFUSED,
+    "the file has a number that only Python takes for one",
+    mentions="1_0",
+    damage=_rewrite(b"a 1_0\n"),
+)
+def table_of_no_number(t: Any) -> Any:
+    _FILES[:] = [Path(_file(b"a 1\n"))]
+    filler = tf.lookup.TextFileInitializer(str(_FILES[0]), tf.string, 0, tf.int64, 1, delimiter=" ")
+    return _rows(tf.lookup.StaticHashTable(filler, -1).lookup(t))
+
+
+@case("Tables", REFUSED, "filled from a variable: with its first value or with the restored one", mentions="variable")
+def table_of_a_variable(t: Any) -> Any:
+    values = v1.get_variable("values", initializer=tf.constant([0, 1]))
+    filler = tf.lookup.KeyValueTensorInitializer(tf.constant([b"a", b"b"]), v1.Variable.initialized_value(values))
+    return _rows(tf.lookup.StaticHashTable(filler, -1).lookup(t))
+
+
+@case("Tables", REFUSED, "filled at random", mentions="random")
+def table_of_random(t: Any) -> Any:
+    filler = tf.lookup.KeyValueTensorInitializer(tf.constant([b"a", b"b"]), tf.random.uniform([2], 0, 2, tf.int32))
+    return _rows(tf.lookup.StaticHashTable(filler, -1).lookup(t))
+
+
+@case("Tables", REFUSED, "filled by Python", mentions="Python")
+def table_of_python(t: Any) -> Any:
+    values = tf.ensure_shape(tf.numpy_function(lambda: np.array([0, 1], np.int32), [], tf.int32), [2])
+    return _rows(tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(["a", "b"], values), -1).lookup(t))

@@ -61,3 +61,22 @@ def no_such_port(x: Any) -> Any:
 @case("Outputs", REFUSED, "a node that is not there", mentions="probs")
 def no_such_output(x: Any) -> Any:
     return {"probs:0": tf.multiply(x, weight("w", [3]), name="prob")}
+
+
+@case("Outputs", EQUAL, "a placeholder, a constant and a first value as outputs", has_weights=False)
+def without_variables(x: Any) -> Any:
+    w = weight("w", [3])
+    return [x, tf.constant([1.0, 2]), w.initial_value]
+
+
+@case("Outputs", EQUAL, "read beside an assignment that no output waits for", res=BOTH)
+def beside_an_assignment(x: Any, res: bool) -> Any:
+    w = weight("w", [3], res)
+    v1.assign_add(w, [1.0, 1, 1])
+    return x * w
+
+
+for _name in ("^y", "y:", "y:-1", "y:a", "y:\u0661", "y:output:0", ":0"):
+    case("Outputs", REFUSED, "what is no tensor's name", name=f"output {_name!a}", mentions="no name")(
+        lambda x, name=_name: {name: tf.multiply(x, weight("w", [3]), name="y")}
+    )

@@ -171,3 +171,53 @@ def stateless_random(x: Any) -> Any:
 @case("State", EQUAL, "random initializers are not in the way")
 def random_initializer(x: Any) -> Any:
     return x * v1.get_variable("w", [3], initializer=v1.random_normal_initializer())
+
+
+@case("State", REFUSED, "an assignment in a loop", flow=BOTH, mentions="changes state")
+def assigned_in_loop(x: Any) -> Any:
+    w = weight("w", [3])
+    return tf.while_loop(lambda i, a: i < 3, lambda i, a: (i + 1, a * w.assign_add([1.0, 1, 1])), [0, x])[1]
+
+
+@case("State", REFUSED, "a count that goes on with each run", mentions="changes state")
+def counted(x: Any) -> Any:
+    count = v1.get_variable("count", initializer=0, use_resource=False)
+    return x * weight("w", [3]) + tf.cast(v1.count_up_to(count, 99), tf.float32)
+
+
+@case("State", REFUSED, "a metric that goes on with each run", mentions="changes state")
+def metric(x: Any) -> Any:
+    return v1.metrics.mean(x * weight("w", [3]))[1]
+
+
+@case("State", REFUSED, "the variable's end is waited for", mentions="variable")
+def destroyed(x: Any) -> Any:
+    w = weight("w", [3])
+    y = x * w.read_value()
+    with tf.control_dependencies([y]):
+        gone = raw.DestroyResourceOp(resource=w.handle)
+    with tf.control_dependencies([gone]):
+        return tf.identity(y)
+
+
+@case("State", REFUSED, "the time of day", mentions="time", has_weights=False)
+def timestamp(x: Any) -> Any:
+    return tf.timestamp() + tf.cast(weight("w", []), tf.float64)
+
+
+@case("State", REFUSED, "how many rows are waiting on a stage", mentions="rows")
+def staged(x: Any) -> Any:
+    return x * weight("w", [3]) + tf.cast(raw.StageSize(dtypes=[tf.float32]), tf.float32)
+
+
+@case(
+    "State", REFUSED, "with a seed each run draws the next numbers: the answer hangs on how many ran", mentions="random"
+)
+def seeded(x: Any) -> Any:
+    return x * weight("w", [3]) + tf.random.normal([3], seed=1)
+
+
+@case("State", REFUSED, "regions that are drawn at random", mentions="random")
+def fractional_pool(x: Any) -> Any:
+    image = tf.reshape(x * weight("w", [3]), [1, 2, 3, 1])
+    return raw.FractionalMaxPool(value=image, pooling_ratio=[1.0, 1.0, 1.4, 1.0])[0]
