@@ -10,10 +10,12 @@ from ..bundle import Bundle, open_checkpoint
 from ..bundle.dtypes import DTYPES
 from ..errors import CheckpointError, FreezeError, nearest
 from ..protos import DecodeError, FunctionDef, FunctionDefLibrary, GraphDef, MetaGraphDef, NodeDef
+from .bodies import require_unread, with_pruned_bodies
 from .graph import require_tensor_names
-from .preparing import with_inputs, with_own_gradients, with_settled_branches, with_settled_switches
+from .preparing import with_inputs, with_own_gradients, with_settled_switches
 from .pruning import called, prune
 from .rewriting import Rewriter
+from .settling import with_settled
 from .tables import carry_tables
 from .variables import VARIABLE_OPS, Saved, restored_keys, variable_of
 from .writing import Constant, FrozenGraph
@@ -73,8 +75,10 @@ def freeze_graph(
         FreezeError: see `pruning.prune` and `rewriting.Rewriter`.
     """
     require_tensor_names([*outputs, *inputs])
-    graph = with_settled_switches(with_settled_branches(with_own_gradients(graph)))
-    nodes = prune(graph, [*outputs, *inputs])
+    whole = with_settled_switches(with_settled(with_own_gradients(graph)))
+    graph = with_pruned_bodies(whole)
+    nodes = prune(whole, [*outputs, *inputs], bodies=graph.library)
+    require_unread(nodes, whole, graph)
     nodes = carry_tables(nodes, graph)
     rewriter = Rewriter(graph)
     rewritten = rewriter.rewrite(nodes)

@@ -43,7 +43,7 @@ _OF_REFERENCES: Mapping[str, str] = {
 
 # Ops that call functions: the attributes that name them, the first input that a function is given, and the
 # attributes of the inputs' and the outputs' dtypes.
-_CALLS: Mapping[str, tuple[tuple[str, ...], int, str, str]] = {
+CALLS: Mapping[str, tuple[tuple[str, ...], int, str, str]] = {
     "PartitionedCall": (("f",), 0, "Tin", "Tout"),
     "StatefulPartitionedCall": (("f",), 0, "Tin", "Tout"),
     "If": (("then_branch", "else_branch"), 1, "Tin", "Tout"),
@@ -54,7 +54,7 @@ _CALLS: Mapping[str, tuple[tuple[str, ...], int, str, str]] = {
     "StatelessWhile": (("cond", "body"), 0, "T", "T"),
     "RemoteCall": (("f",), 1, "Tin", "Tout"),
 }
-_LOOPS = ("While", "StatelessWhile")
+LOOPS = ("While", "StatelessWhile")
 
 
 @dataclass
@@ -141,7 +141,7 @@ class Rewriter:
             return None
         names, first, _, _ = call
         given = [self.handle(scope, reference) for reference in data_inputs(node)[first:]]
-        if node.op in _LOOPS:
+        if node.op in LOOPS:
             return given[port]
         found = {self._result(name, tuple(given), output if node.op in self._library else "", port) for name in names}
         if len(found) > 1:
@@ -159,9 +159,9 @@ class Rewriter:
         """The functions that a node calls, the first input that they are given, the attributes of the dtypes."""
         if node.op in self._library:
             return [node.op], 0, None, None
-        if node.op not in _CALLS:
+        if node.op not in CALLS:
             return None
-        attributes, first, inputs, outputs = _CALLS[node.op]
+        attributes, first, inputs, outputs = CALLS[node.op]
         names = []
         for attribute in attributes:
             value = node.attr[attribute]
@@ -219,13 +219,13 @@ class Rewriter:
         assert call is not None  # the caller has seen that it calls
         names, first, inputs, outputs = call
         given = tuple(self.handle(scope, reference) for reference in data_inputs(node)[first:])
-        if node.op in _LOOPS and any(given):
+        if node.op in LOOPS and any(given):
             self._require_kept(node, self._library[names[1]], given)
         fresh = {name: self._copy(name, given).signature.name for name in names}
         if node.op in fresh:
             new.op = fresh[node.op]
             return
-        for attribute in _CALLS[node.op][0]:
+        for attribute in CALLS[node.op][0]:
             value = new.attr[attribute]
             for func in [value.func] if value.WhichOneof("value") == "func" else value.list.func:
                 func.name = fresh[func.name]
@@ -255,7 +255,7 @@ class Rewriter:
         nodes = {node.name: node for node in body.node_def}
         for index, dtype in enumerate(given):
             reference = body.ret[body.signature.output_arg[index].name]
-            while (inner := nodes.get(node_of(reference))) is not None and inner.op in ("Identity", *_LOOPS):
+            while (inner := nodes.get(node_of(reference))) is not None and inner.op in ("Identity", *LOOPS):
                 reference = data_inputs(inner)[int(reference.rpartition(":")[2])]
             if dtype and reference != body.signature.input_arg[index].name:
                 raise FreezeError(

@@ -16,6 +16,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from . import (  # each registers its cases
     control_flow,
+    draws,
     files,
     functions,
     gathers,
@@ -34,7 +35,9 @@ from .oracle import answers_of, by_us, inputs_of, is_same, plain, store
 from .table import PAGE
 
 REGISTERED = (
+    draws,
     control_flow,
+    draws,
     files,
     functions,
     gathers,

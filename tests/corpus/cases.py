@@ -69,6 +69,7 @@ GROUPS: dict[str, list[Case]] = {
         "Names",
         "Outputs",
         "State",
+        "Draws",
         "Tables",
         "Inputs",
         "Layers",

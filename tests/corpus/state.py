@@ -221,3 +221,49 @@ def seeded(x: Any) -> Any:
 def fractional_pool(x: Any) -> Any:
     image = tf.reshape(x * weight("w", [3]), [1, 2, 3, 1])
     return raw.FractionalMaxPool(value=image, pooling_ratio=[1.0, 1.0, 1.4, 1.0])[0]
+
+
+def _counting(w: Any, count: Any) -> Any:
+    @tf.function
+    def run(a: Any) -> Any:
+        count.assign_add(1)
+        return a * w
+
+    return run
+
+
+@case("State", EQUAL, "functions in branches count their calls, and nobody reads the count", flow=BOTH)
+def counted_calls(x: Any) -> Any:
+    w = weight("w", [3])
+    run = _counting(w, v1.get_variable("count", initializer=0))
+    outer = tf.function(lambda a: tf.cond(tf.reduce_sum(a) > 0, lambda: run(a), lambda: a - w))
+    return run(x) + outer(x) + outer(-x)
+
+
+@case("State", REFUSED, "a function counts its calls, and another reads the count", mentions="changes state")
+def counted_calls_read(x: Any) -> Any:
+    count = v1.get_variable("count", initializer=0)
+    run = _counting(weight("w", [3]), count)
+    return tf.function(lambda a: a + tf.cast(count, tf.float32))(run(x))
+
+
+@case("State", REFUSED, "a function counts its calls, read by another handle", mentions="changes state")
+def counted_calls_read_by_another_handle(x: Any) -> Any:
+    y = _counting(weight("w", [3]), v1.get_variable("count", initializer=0))(x)
+    again = raw.VarHandleOp(dtype=tf.int32, shape=[], shared_name="count", name="again")
+    with tf.control_dependencies([y]):
+        return y + tf.cast(raw.ReadVariableOp(resource=again, dtype=tf.int32), tf.float32)
+
+
+@case("State", EQUAL, "Python code, a print and a check in a function, whose result does not hang on them")
+def beside_the_result(x: Any) -> Any:
+    w = weight("w", [3])
+
+    @tf.function
+    def run(a: Any) -> Any:
+        tf.py_function(lambda b: None, [a], [])
+        tf.print("", output_stream=sys.stderr, end="")
+        tf.debugging.assert_greater(tf.reduce_max(tf.abs(a)), 0.0)
+        return a * w
+
+    return run(x)
