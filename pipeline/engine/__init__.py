@@ -4,7 +4,9 @@ graph       how nodes name each other; what an output hangs on
 ops         what ops give: dtypes of outputs, and how many; ops.txt: TensorFlow's ops, one a line
 savedmodel  a SavedModel folder as a graph and a checkpoint; loading: what opening one does to its graph
 variables   which variables a graph has, and under which key a Saver keeps each
-preparing   inner inputs, branches that are settled
+preparing   inner inputs, switches that are settled
+settling    what constants decide: branches, and draws that make no difference
+bodies      what functions keep for their results
 pruning     what is kept for the outputs, and what may not be in a .pb
 tables      lookup tables that bring their content along
 rewriting   rules by op that turn readers of variables into readers of constants

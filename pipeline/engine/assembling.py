@@ -10,10 +10,12 @@ from ..bundle import Bundle
 from ..bundle.dtypes import DTYPES
 from ..errors import CheckpointError, FreezeError, nearest
 from ..protos import FunctionDef, FunctionDefLibrary, GraphDef, NodeDef
-from .graph import node_of
-from .preparing import with_inputs, with_own_gradients, with_settled_branches, with_settled_switches
+from .bodies import require_unread, with_pruned_bodies
+from .graph import node_of, require_tensor_names
+from .preparing import with_inputs, with_own_gradients, with_settled_switches
 from .pruning import called, prune, reach
 from .rewriting import Rewriter
+from .settling import with_settled
 from .sources import Source, open_source
 from .tables import FILLING_OPS, carry_tables
 from .variables import VARIABLE_OPS, Saved, variable_of
@@ -39,6 +41,7 @@ def freeze_source(source: Source, outputs: Sequence[str], inputs: Sequence[str])
         CheckpointError: a variable is not in the checkpoint, or is of another dtype or shape there.
         FreezeError: the graph cannot become a right .pb.
     """
+    require_tensor_names([*outputs, *inputs])
     graph = with_inputs(source.graph, inputs, source.definitions)
     return freeze_graph(graph, source.bundle, source.keys, outputs, [node_of(tensor) for tensor in inputs])
 
@@ -59,9 +62,12 @@ def freeze_graph(
         CheckpointError: a variable is not in the checkpoint, or is of another dtype or shape there.
         FreezeError: see `pruning.prune` and `rewriting.Rewriter`.
     """
+    require_tensor_names([*outputs, *inputs])
     graph = reach(graph, [*outputs, *inputs], FILLING_OPS)
-    graph = with_settled_switches(with_settled_branches(with_own_gradients(graph)))
-    nodes = prune(graph, [*outputs, *inputs])
+    whole = with_settled_switches(with_settled(with_own_gradients(graph)))
+    graph = with_pruned_bodies(whole)
+    nodes = prune(whole, [*outputs, *inputs], bodies=graph.library)
+    require_unread(nodes, whole, graph)
     nodes = carry_tables(nodes, graph)
     rewriter = Rewriter(graph)
     rewritten = rewriter.rewrite(nodes)

@@ -6,14 +6,32 @@ name, `node:output:2` or `^node` (tensorflow/core/framework/node_def.proto and f
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 
+from ..errors import FreezeError
 from ..protos import AttrValue, FunctionDef, GraphDef, NodeDef
 
 
 def node_of(reference: str) -> str:
     """The name of the node, or of the function's argument, that an input refers to."""
     return reference.lstrip("^").split(":", 1)[0]
+
+
+_TENSOR = re.compile(r"[^:^]+(:[0-9]+)?")
+
+
+def require_tensor_names(names: Iterable[str]) -> None:
+    """Makes sure that names can be those of tensors or nodes.
+
+    Raises:
+        FreezeError: one cannot.
+    """
+    for name in names:
+        if not _TENSOR.fullmatch(name):
+            raise FreezeError(
+                "this is no name of a tensor", where="inputs and outputs", got=repr(name), wanted="node or node:port"
+            )
 
 
 def is_control(reference: str) -> bool:

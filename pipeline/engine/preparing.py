@@ -1,4 +1,4 @@
-"""Makes a graph simpler before it is frozen: inner inputs, settled branches, gradients that functions were given."""
+"""Makes a graph simpler before it is frozen: inner inputs, settled switches, gradients that functions were given."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from ..errors import FreezeError
 from ..protos import GraphDef, NodeDef, OpDef
 from .graph import control_inputs, data_inputs, is_control, node_of, normalized
 from .ops import output_dtypes
+from .settling import constants_of, truth_of
+
+_SWITCHES = ("Switch", "RefSwitch")
 
 
 def with_own_gradients(graph: GraphDef) -> GraphDef:
@@ -28,42 +31,19 @@ def with_own_gradients(graph: GraphDef) -> GraphDef:
     return new
 
 
-def with_settled_branches(graph: GraphDef) -> GraphDef:
-    """The graph with a call of the one branch where an If's condition is a constant.
-
-    What stands in the other branch, a dropout perhaps, is then in nobody's way.
-    """
-    nodes = {node.name: node for node in graph.node}
-    settled = {
-        node.name: condition
-        for node in graph.node
-        if node.op in ("If", "StatelessIf") and (condition := _constant_truth(data_inputs(node)[0], nodes)) is not None
-    }
-    if not settled:
-        return graph
-    new = GraphDef()
-    new.CopyFrom(graph)
-    for node in new.node:
-        if node.name in settled:
-            branch = node.attr["then_branch" if settled[node.name] else "else_branch"].func
-            node.attr["f"].func.CopyFrom(branch)
-            node.op = "StatefulPartitionedCall" if node.op == "If" else "PartitionedCall"
-            del node.input[0]
-            for name in ("then_branch", "else_branch", "Tcond", "output_shapes"):
-                node.attr.pop(name, None)
-    return new
-
-
 def with_settled_switches(graph: GraphDef) -> GraphDef:
     """The graph without the branches of old conds that a constant condition never takes.
 
     What hangs on a Switch's dead output is dead; a Merge of one live input and dead ones is that input.
     """
+    if not any(node.op in _SWITCHES for node in graph.node):
+        return graph
     nodes = {node.name: node for node in graph.node}
+    known = constants_of(graph.node)
     settled = {
         node.name: int(condition)
         for node in graph.node
-        if node.op in ("Switch", "RefSwitch") and (condition := _constant_truth(node.input[1], nodes)) is not None
+        if node.op in _SWITCHES and (condition := truth_of(node.input[1], known)) is not None
     }
     if not settled:
         return graph
@@ -111,15 +91,6 @@ def _is_dead(reference: str, dead: set[str], settled: Mapping[str, int]) -> bool
     if name in settled and not is_control(reference):
         return normalized(reference) != f"{name}:{settled[name]}"
     return name in dead
-
-
-def _constant_truth(reference: str, nodes: Mapping[str, NodeDef]) -> bool | None:
-    """Whether a bool is true; None where it is no constant of one bool."""
-    node = nodes[node_of(reference)]
-    while node.op == "Identity":
-        node = nodes[node_of(node.input[0])]
-    values = list(node.attr["value"].tensor.bool_val) if node.op == "Const" else []
-    return bool(values[0]) if len(values) == 1 else None
 
 
 def with_inputs(graph: GraphDef, inputs: Iterable[str], definitions: Mapping[str, OpDef]) -> GraphDef:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from ..errors import FreezeError, nearest
-from ..protos import DataType, FunctionDef, GraphDef, NodeDef
+from ..protos import DataType, FunctionDef, FunctionDefLibrary, GraphDef, NodeDef
 from .graph import ancestors, called_functions, control_inputs, data_inputs, node_of
 from .ops import output_dtypes
 from .variables import VARIABLE_OPS, Variable, variable_behind, variable_of
@@ -35,7 +35,7 @@ class Refusal:
         return FreezeError(f"{node.op} {self.cause}", where=where, next_step=self.cure)
 
 
-_CHANGES_STATE = Refusal(
+CHANGES_STATE = Refusal(
     re.compile(
         r"Assign|AssignAdd|AssignSub|Assign(Add|Sub)?VariableOp|(Resource)?CountUpTo"
         r"|Scatter(Add|Sub|Mul|Div|Min|Max|Update)|ScatterNd(Add|Sub|Min|Max|Update)"
@@ -47,10 +47,12 @@ _CHANGES_STATE = Refusal(
 _TOUCHES_FILES = Refusal(
     re.compile(
         r"ReadFile|WriteFile|MatchingFiles|SaveV2|SaveSlices|Save|RestoreV2|RestoreSlice|Restore|MergeV2Checkpoints"
+        r"|ImmutableConst|LoadAndRemapMatrix|GenerateVocabRemapping"
     ),
     "reads or writes files of the machine that it runs on",
     "Make what it reads an input",
 )
+_TELLS_TIME = Refusal(re.compile(r"Timestamp"), "tells the time at which it runs", "Make its result an input")
 _CALLS_PYTHON = Refusal(
     re.compile(r"EagerPyFunc|PyFunc|PyFuncStateless"),
     "calls Python code, which a .pb cannot carry",
@@ -60,25 +62,26 @@ _DRAWS = Refusal(
     re.compile(
         r"RandomUniform|RandomUniformInt|RandomStandardNormal|TruncatedNormal|RandomShuffle|Multinomial|RandomGamma"
         r"|RandomPoisson\w*|ParameterizedTruncatedNormal|\w+CandidateSampler|SampleDistortedBoundingBox(V2)?"
-        r"|NonDeterministicInts|Skipgram|RandomCrop|Stateful\w*(Uniform|Normal)\w*|StatefulRandomBinomial"
+        r"|NonDeterministicInts|Skipgram|RandomCrop|Fractional(Max|Avg)Pool|Stateful\w*(Uniform|Normal)\w*|StatefulRandomBinomial"
     ),
     "draws random numbers on the way to an output",
     "Leave it out of the inference graph, as one does with dropout",
 )
 _CANNOT_BE_REWRITTEN = Refusal(
-    re.compile(r"RefSelect|SymbolicGradient"),
+    re.compile(r"RefSelect"),
     "has no counterpart on constants here",
-    "Take the gradient, or select, before the graph is saved",
+    "Select before the graph is saved",
 )
 _READS_ROWS = Refusal(
     re.compile(
         r"Iterator\w*|OneShotIterator|AnonymousIterator\w*|MakeIterator|QueueDequeue\w*|\w*Queue(V2)?|Reader\w+|\w+Reader(V2)?"
-        r"|Barrier\w*|(Ordered)?(Map)?(Uns|S)tage(NoKey)?|(Ordered)?(Map)?(Stage)?Peek|RecordInput|\w+Dataset(V\d)?"
+        r"|Barrier\w*|(Ordered)?(Map)?(Uns|S)tage(NoKey)?|(Ordered)?(Map)?(Stage)?Peek|RecordInput"
+        r"|((Ordered)?Map|Stage)(Incomplete)?(Size|Clear)|GetSession(Handle(V2)?|Tensor)|(Resource|Sparse)?(Conditional)?Accumulator\w*|\w+Dataset(V\d)?"
     ),
-    "reads rows from a queue, a reader or a data set",
+    "reads rows from a queue, a reader, a data set or another store",
     "Make its result an input",
 )
-REFUSALS = (_CHANGES_STATE, _TOUCHES_FILES, _CALLS_PYTHON, _DRAWS, _READS_ROWS, _CANNOT_BE_REWRITTEN)
+REFUSALS = (CHANGES_STATE, _TOUCHES_FILES, _CALLS_PYTHON, _DRAWS, _TELLS_TIME, _READS_ROWS, _CANNOT_BE_REWRITTEN)
 
 # Waiting for these is not worth keeping: they do nothing for an output.
 _SIDE_EFFECTS = re.compile(
@@ -147,12 +150,18 @@ def reach(graph: GraphDef, outputs: Iterable[str], also: Collection[str] = ()) -
     return GraphDef(node=kept, library=graph.library, versions=graph.versions)
 
 
-def prune(graph: GraphDef, outputs: Iterable[str], inputs: Iterable[str] = ()) -> list[NodeDef]:
+def prune(
+    graph: GraphDef,
+    outputs: Iterable[str],
+    inputs: Iterable[str] = (),
+    bodies: FunctionDefLibrary | None = None,
+) -> list[NodeDef]:
     """The nodes that the outputs need, in their order, without the control edges that they do not.
 
     Args:
         outputs: tensors or nodes.
         inputs: nodes where the way back ends.
+        bodies: the functions as they are kept; by default the graph's.
 
     Raises:
         FreezeError: an output is not there, or what it is computed from cannot be in a .pb.
@@ -161,19 +170,20 @@ def prune(graph: GraphDef, outputs: Iterable[str], inputs: Iterable[str] = ()) -
     functions = {function.signature.name: function for function in graph.library.function}
     require_outputs(nodes, outputs, functions)
     ends = set(inputs)
-    tainted = _tainted(nodes, functions)
-    kept, dropped = _kept(nodes, [node_of(output) for output in outputs], ends, tainted)
+    left = {function.signature.name: function for function in (bodies or graph.library).function}
+    tainted = tainted_nodes(nodes, functions)
+    kept, dropped = kept_nodes(nodes, [node_of(output) for output in outputs], ends, tainted)
     for node in graph.node:
         if node.name in kept and node.name not in ends:
-            _refuse(node, None, functions, set())
+            _refuse(node, None, left, set())
     _require_unchanged(nodes, functions, kept, dropped)
     return [_without_edges(node, kept, ends) for node in graph.node if node.name in kept]
 
 
-def _kept(
+def kept_nodes(
     nodes: Mapping[str, NodeDef], outputs: list[str], ends: set[str], tainted: set[str]
 ) -> tuple[set[str], set[str]]:
-    """The nodes to keep, and the ends of the control edges that go."""
+    """The nodes to keep for outputs, and the ends of the control edges that go."""
     kept, dropped = ancestors(nodes, outputs, with_control=False, stop=ends), set[str]()
     waiting = list(kept)
     while waiting:
@@ -193,13 +203,13 @@ def _kept(
     return kept, dropped
 
 
-def _tainted(nodes: Mapping[str, NodeDef], functions: Mapping[str, FunctionDef]) -> set[str]:
+def tainted_nodes(nodes: Mapping[str, NodeDef], functions: Mapping[str, FunctionDef]) -> set[str]:
     """Nodes that change state or act on the outside world, and all that hang on them."""
     consumers: dict[str, list[str]] = {}
     for node in nodes.values():
         for reference in node.input:
             consumers.setdefault(node_of(reference), []).append(node.name)
-    waiting = [node.name for node in nodes.values() if _acts(node, functions, set())]
+    waiting = [node.name for node in nodes.values() if acts(node, functions, set())]
     tainted = set[str]()
     while waiting:
         name = waiting.pop()
@@ -209,13 +219,14 @@ def _tainted(nodes: Mapping[str, NodeDef], functions: Mapping[str, FunctionDef])
     return tainted
 
 
-def _acts(node: NodeDef, functions: Mapping[str, FunctionDef], seen: set[str]) -> bool:
+def acts(node: NodeDef, functions: Mapping[str, FunctionDef], seen: set[str]) -> bool:
+    """Whether a node changes state or acts on the outside world, by itself or in a function that it calls."""
     if refusal_of(node.op) is not None or _SIDE_EFFECTS.fullmatch(node.op):
         return True
     for name in called_functions(node, functions):
         if name not in seen:
             seen.add(name)
-            if any(_acts(inner, functions, seen) for inner in functions[name].node_def):
+            if any(acts(inner, functions, seen) for inner in functions[name].node_def):
                 return True
     return False
 
@@ -232,7 +243,7 @@ def _refuse(node: NodeDef, function: str | None, functions: Mapping[str, Functio
 
 
 def _changes_state(node: NodeDef, functions: Mapping[str, FunctionDef], seen: set[str]) -> bool:
-    if _CHANGES_STATE.ops.fullmatch(node.op):
+    if CHANGES_STATE.ops.fullmatch(node.op):
         return True
     names = [name for name in called_functions(node, functions) if name not in seen]
     seen.update(names)
@@ -249,12 +260,12 @@ def _require_unchanged(
     for name in sorted(ancestors(nodes, dropped, with_control=True) - kept):
         node = nodes[name]
         given = data_inputs(node)
-        for index in sorted(_changed_inputs(node, functions)):
+        for index in sorted(changed_inputs(node, functions)):
             if _reads_reference(nodes.get(node_of(given[index]))):
                 continue
             variable = variable_behind(given[index], nodes)
             if variable is not None and variable.identity in read:
-                raise _CHANGES_STATE.error(node, None)
+                raise CHANGES_STATE.error(node, None)
 
 
 def _reads_reference(node: NodeDef | None) -> bool:
@@ -262,10 +273,10 @@ def _reads_reference(node: NodeDef | None) -> bool:
     return node is not None and node.op == "Identity" and node.attr["T"].type != DT_RESOURCE
 
 
-def _changed_inputs(node: NodeDef, functions: Mapping[str, FunctionDef], callers: tuple[str, ...] = ()) -> set[int]:
+def changed_inputs(node: NodeDef, functions: Mapping[str, FunctionDef], callers: tuple[str, ...] = ()) -> set[int]:
     """The inputs of a node that may be variables that it changes, by itself or in a function that it calls."""
     given = data_inputs(node)
-    if _CHANGES_STATE.ops.fullmatch(node.op):
+    if CHANGES_STATE.ops.fullmatch(node.op):
         return set(range(len(given)))
     changed = set[int]()
     for name in called_functions(node, functions):
@@ -277,7 +288,7 @@ def _changed_inputs(node: NodeDef, functions: Mapping[str, FunctionDef], callers
         first = len(given) - len(arguments)  # before them an If has its condition
         for inner in function.node_def:
             passed = data_inputs(inner)
-            for index in _changed_inputs(inner, functions, (*callers, name)):
+            for index in changed_inputs(inner, functions, (*callers, name)):
                 reference = passed[index]
                 while ":" in reference and body[node_of(reference)].op in ("Identity", "Enter", "Switch"):
                     reference = data_inputs(body[node_of(reference)])[0]
@@ -303,7 +314,7 @@ def _without_edges(node: NodeDef, kept: set[str], ends: set[str]) -> NodeDef:
 
 def changes_state(names: Iterable[str], nodes: Mapping[str, NodeDef]) -> bool:
     """Whether one of these nodes changes state."""
-    return any(_CHANGES_STATE.ops.fullmatch(nodes[name].op) for name in names)
+    return any(CHANGES_STATE.ops.fullmatch(nodes[name].op) for name in names)
 
 
 def called(nodes: Iterable[NodeDef], functions: Mapping[str, FunctionDef]) -> Iterator[str]:

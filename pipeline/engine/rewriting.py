@@ -43,7 +43,7 @@ _OF_REFERENCES: Mapping[str, str] = {
 
 # Ops that call functions: the attributes that name them, the first input that a function is given, and the
 # attributes of the inputs' and the outputs' dtypes.
-_CALLS: Mapping[str, tuple[tuple[str, ...], int, str, str]] = {
+CALLS: Mapping[str, tuple[tuple[str, ...], int, str, str]] = {
     "PartitionedCall": (("f",), 0, "Tin", "Tout"),
     "StatefulPartitionedCall": (("f",), 0, "Tin", "Tout"),
     "If": (("then_branch", "else_branch"), 1, "Tin", "Tout"),
@@ -52,7 +52,9 @@ _CALLS: Mapping[str, tuple[tuple[str, ...], int, str, str]] = {
     "StatelessCase": (("branches",), 1, "Tin", "Tout"),
     "While": (("cond", "body"), 0, "T", "T"),
     "StatelessWhile": (("cond", "body"), 0, "T", "T"),
+    "RemoteCall": (("f",), 1, "Tin", "Tout"),
 }
+LOOPS = ("While", "StatelessWhile")
 
 
 @dataclass
@@ -80,6 +82,7 @@ class Rewriter:
 
     def __init__(self, graph: GraphDef) -> None:
         self._library = {function.signature.name: function for function in graph.library.function}
+        self._has_gradients = bool(graph.library.gradient)
         self._copies: dict[tuple[str, tuple[int | None, ...]], FunctionDef] = {}
 
     @property
@@ -138,21 +141,27 @@ class Rewriter:
             return None
         names, first, _, _ = call
         given = [self.handle(scope, reference) for reference in data_inputs(node)[first:]]
-        if node.op in ("While", "StatelessWhile"):
+        if node.op in LOOPS:
             return given[port]
-        function = self._library[names[0]]
-        inner = self._scope_of(function, tuple(given))
+        found = {self._result(name, tuple(given), output if node.op in self._library else "", port) for name in names}
+        if len(found) > 1:
+            raise _of_several_dtypes(node)
+        return found.pop()
+
+    def _result(self, name: str, given: tuple[int | None, ...], output: str, port: int) -> int | None:
+        """The dtype of the variable whose handle a function returns there."""
+        function = self._library[name]
         results = [argument.name for argument in function.signature.output_arg]
-        result = output if node.op in self._library and output in results else results[port]
-        return self.handle(inner, function.ret[result])
+        result = output if output in results else results[port]
+        return self.handle(self._scope_of(function, given), function.ret[result])
 
     def _call(self, node: NodeDef) -> tuple[list[str], int, str | None, str | None] | None:
         """The functions that a node calls, the first input that they are given, the attributes of the dtypes."""
         if node.op in self._library:
             return [node.op], 0, None, None
-        if node.op not in _CALLS:
+        if node.op not in CALLS:
             return None
-        attributes, first, inputs, outputs = _CALLS[node.op]
+        attributes, first, inputs, outputs = CALLS[node.op]
         names = []
         for attribute in attributes:
             value = node.attr[attribute]
@@ -185,6 +194,8 @@ class Rewriter:
                 where=f"node {node.name}",
                 next_step="Read the variable first, and use its value",
             )
+        else:
+            self._carry_functions(new)
         if scope.is_function:
             self._rename_outputs(scope, new)
         yield new
@@ -197,8 +208,10 @@ class Rewriter:
             for index, reference in enumerate(given):
                 if dtype := self.handle(scope, reference):
                     value.list.type[index] = dtype
-        elif dtype := next((found for reference in given if (found := self.handle(scope, reference))), None):
-            value.type = dtype
+        elif dtypes := {found for reference in given if (found := self.handle(scope, reference))}:
+            if len(dtypes) > 1:
+                raise _of_several_dtypes(node)
+            value.type = dtypes.pop()
 
     def _redirect(self, scope: Scope, node: NodeDef, new: NodeDef) -> None:
         """Makes a call call the functions as copied for the handles that it gives them."""
@@ -206,11 +219,13 @@ class Rewriter:
         assert call is not None  # the caller has seen that it calls
         names, first, inputs, outputs = call
         given = tuple(self.handle(scope, reference) for reference in data_inputs(node)[first:])
+        if node.op in LOOPS and any(given):
+            self._require_kept(node, self._library[names[1]], given)
         fresh = {name: self._copy(name, given).signature.name for name in names}
         if node.op in fresh:
             new.op = fresh[node.op]
             return
-        for attribute in _CALLS[node.op][0]:
+        for attribute in CALLS[node.op][0]:
             value = new.attr[attribute]
             for func in [value.func] if value.WhichOneof("value") == "func" else value.list.func:
                 func.name = fresh[func.name]
@@ -231,12 +246,44 @@ class Rewriter:
                 if dtype := self._handle_from_call(scope, node, "", index):
                     new.attr[outputs].list.type[index] = dtype
 
+    def _require_kept(self, loop: NodeDef, body: FunctionDef, given: tuple[int | None, ...]) -> None:
+        """Makes sure that a loop's body returns the handles that it is given.
+
+        TensorFlow takes a resource among a loop's variables for the same one in every turn
+        (tensorflow/core/common_runtime/lower_while_op.cc), whatever the body returns.
+        """
+        nodes = {node.name: node for node in body.node_def}
+        for index, dtype in enumerate(given):
+            reference = body.ret[body.signature.output_arg[index].name]
+            while (inner := nodes.get(node_of(reference))) is not None and inner.op in ("Identity", *LOOPS):
+                reference = data_inputs(inner)[int(reference.rpartition(":")[2])]
+            if dtype and reference != body.signature.input_arg[index].name:
+                raise FreezeError(
+                    f"{loop.op} is given one variable's handle and returns another's",
+                    where=f"node {loop.name}",
+                    next_step="Choose between the variables' values",
+                )
+
+    def _carry_functions(self, new: NodeDef) -> None:
+        """The functions that an op names which is given no handles, such as a gradient or a counting loop."""
+        if new.op == "SymbolicGradient" and self._has_gradients:
+            raise FreezeError(
+                "SymbolicGradient may be of a function with a gradient of its own, which a .pb does not name",
+                where=f"node {new.name}",
+                next_step="Take the gradient before the graph is saved",
+            )
+        for name in sorted(new.attr):
+            value = new.attr[name]
+            for func in [value.func] if value.WhichOneof("value") == "func" else value.list.func:
+                if func.name in self._library:
+                    func.name = self._copy(func.name, ()).signature.name
+
     def _copy(self, name: str, given: tuple[int | None, ...]) -> FunctionDef:
         """A function, with handles of these dtypes as values among its arguments."""
-        key = (name, given)
+        original = self._library[name]
+        key = (name, given if any(given) else ())
         if key in self._copies:
             return self._copies[key]
-        original = self._library[name]
         copy = FunctionDef()
         copy.CopyFrom(original)
         same = [other for other, _ in self._copies if other == name]
@@ -281,6 +328,15 @@ _OUTPUT_NAMES = {
     "VarIsInitializedOp": "output",
     "IsVariableInitialized": "output",
 }
+
+
+def _of_several_dtypes(node: NodeDef) -> FreezeError:
+    return FreezeError(
+        f"{node.op} gives a variable of one dtype or of another",
+        where=f"node {node.name}",
+        next_step="Choose between the variables' values",
+    )
+
 
 _Rule = Callable[[Rewriter, Scope, NodeDef, NodeDef], Iterator[NodeDef]]
 

@@ -6,14 +6,16 @@ handle waits for the initializer, which fills the table at the first run and fin
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
 from ..errors import FreezeError
-from ..protos import DataType, GraphDef, NodeDef
+from ..protos import DataType, FunctionDef, GraphDef, NodeDef
 from .graph import ancestors, data_inputs, node_of
-from .pruning import called, changes_state
-from .variables import strings_of
+from .pruning import called, changes_state, refusal_of
+from .variables import VARIABLE_OPS, identity_of, strings_of
 
 _STATIC = frozenset({"HashTableV2", "HashTable"})
 TABLES = _STATIC | {
@@ -42,6 +44,7 @@ _FIELDS = {
     DT_FLOAT: "float_val",
     DT_DOUBLE: "double_val",
 }
+_NUMBER = re.compile(rb"-?[0-9]+(\.[0-9]*)?([eE][-+]?[0-9]+)?")
 
 
 def carry_tables(nodes: list[NodeDef], graph: GraphDef) -> list[NodeDef]:
@@ -65,6 +68,7 @@ def carry_tables(nodes: list[NodeDef], graph: GraphDef) -> list[NodeDef]:
     added: list[NodeDef] = []
     for table in tables:
         initializer, needed = _initializer_of(table, everything)
+        _require_constant(table, needed, library)
         added += [node for node in needed if node.name not in kept]
         kept |= {node.name for node in needed}
         for node in nodes:
@@ -73,12 +77,30 @@ def carry_tables(nodes: list[NodeDef], graph: GraphDef) -> list[NodeDef]:
     return nodes + added
 
 
+def _require_constant(table: NodeDef, needed: list[NodeDef], library: Mapping[str, FunctionDef]) -> None:
+    """What a table is filled with must be the same whenever it is filled: before a variable was restored, or after.
+
+    Raises:
+        FreezeError: it is not.
+    """
+    bodies = (library[name].node_def for name in called(needed, library))
+    for node in itertools.chain(needed, *bodies):
+        if node.op in VARIABLE_OPS:
+            raise _refusal(table, f"is filled from the variable {node.name}", "Fill it from constants")
+        if (refusal := refusal_of(node.op)) is not None:
+            raise refusal.error(node, None)
+
+
 def _initializer_of(table: NodeDef, everything: Mapping[str, NodeDef]) -> tuple[str, list[NodeDef]]:
     """The op that fills a table, and the nodes that it needs, itself included."""
     if table.op not in _STATIC:
         raise _refusal(table, "has a content that no graph holds", "Use a static table, or a constant")
     found = [
-        node for node in everything.values() if node.op in FILLING_OPS and node_of(data_inputs(node)[0]) == table.name
+        node
+        for node in everything.values()
+        if node.op in FILLING_OPS
+        and (filled := everything[node_of(data_inputs(node)[0])]).op == table.op
+        and identity_of(filled) == identity_of(table)
     ]
     if len(found) != 1:
         raise _refusal(
@@ -113,13 +135,21 @@ def _from_file(node: NodeDef, table: NodeDef, everything: Mapping[str, NodeDef])
         ) from exc
     lines = lines[:-1] if lines and not lines[-1] else lines
     size = node.attr["vocab_size"].i
-    if size > 0:
-        lines = lines[:size]
-    delimiter = node.attr["delimiter"].s or b"\t"
+    if size > len(lines) or not lines:
+        raise _refusal(
+            table, f"is filled with {size if size > 0 else 'the'} lines of a file of {len(lines)}", "Correct the file"
+        )
+    lines = lines[:size] if size > 0 else lines
+    if b"" in lines:
+        raise _refusal(table, f"is filled from {names[0]}, whose line {lines.index(b'') + 1} is empty", "Correct it")
+    delimiter, offset = node.attr["delimiter"].s or b"\t", node.attr["offset"].i
     columns = [
-        _column(table, lines, node.attr[index].i, delimiter, table.attr[dtype].type)
+        _column(table, lines, node.attr[index].i, delimiter, table.attr[dtype].type, offset)
         for index, dtype in (("key_index", "key_dtype"), ("value_index", "value_dtype"))
     ]
+    pairs = dict(zip(*columns, strict=True))
+    if any(pairs[key] != value for key, value in zip(*columns, strict=True)):
+        raise _refusal(table, f"is filled from {names[0]}, which gives one key two values", "Correct the file")
     parts = [
         _const(f"{node.name}/{name}", values, table.attr[dtype].type)
         for name, values, dtype in zip(("keys", "values"), columns, ("key_dtype", "value_dtype"), strict=True)
@@ -130,16 +160,34 @@ def _from_file(node: NodeDef, table: NodeDef, everything: Mapping[str, NodeDef])
     return node.name, [*parts, new]
 
 
-def _column(table: NodeDef, lines: list[bytes], index: int, delimiter: bytes, dtype: int) -> list[bytes | int | float]:
+def _column(
+    table: NodeDef, lines: list[bytes], index: int, delimiter: bytes, dtype: int, offset: int
+) -> list[bytes | int | float]:
     if index == _LINE_NUMBER:
-        return list(range(len(lines)))
+        return [number + offset for number in range(len(lines))]
     try:
         cells = lines if index == _WHOLE_LINE else [line.split(delimiter)[index] for line in lines]
         if dtype == DT_STRING:
             return list(cells)
-        return [float(cell) if dtype in (DT_FLOAT, DT_DOUBLE) else int(cell) for cell in cells]
+        return [_number(cell.strip(), dtype) for cell in cells]
     except (IndexError, ValueError) as exc:
         raise _refusal(table, f"is filled from a file whose lines are not as said: {exc}", "Correct the file") from exc
+
+
+def _number(cell: bytes, dtype: int) -> int | float:
+    """A number as TensorFlow reads it, which is less than Python takes for one.
+
+    Raises:
+        ValueError: TensorFlow would not read it, or not into this dtype.
+    """
+    if not _NUMBER.fullmatch(cell):
+        raise ValueError(f"{cell!r} is no number")
+    if dtype in (DT_FLOAT, DT_DOUBLE):
+        return float(cell)
+    number = int(cell)
+    if number.bit_length() > (31 if dtype == DT_INT32 else 63):
+        raise ValueError(f"{number} is too large")
+    return number
 
 
 def _const(name: str, values: list[bytes | int | float], dtype: int) -> NodeDef:
@@ -148,14 +196,7 @@ def _const(name: str, values: list[bytes | int | float], dtype: int) -> NodeDef:
     tensor = node.attr["value"].tensor
     tensor.dtype = dtype
     tensor.tensor_shape.dim.add(size=len(values))
-    fields = {
-        DT_STRING: "string_val",
-        DT_INT64: "int64_val",
-        DT_INT32: "int_val",
-        DT_FLOAT: "float_val",
-        DT_DOUBLE: "double_val",
-    }
-    getattr(tensor, fields[dtype]).extend(values)
+    getattr(tensor, _FIELDS[dtype]).extend(values)
     return node
 
 

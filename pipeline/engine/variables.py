@@ -55,14 +55,18 @@ class Saved:
     part: str = ""
 
 
+def identity_of(node: NodeDef) -> tuple[str, str]:
+    """What makes two nodes one variable, or one table: container and shared name."""
+    return _text(node.attr["container"].s), _text(node.attr["shared_name"].s) or node.name
+
+
 def variable_of(node: NodeDef) -> Variable:
     """Reads a variable's node."""
-    shared = _text(node.attr["shared_name"].s) or node.name
     shape = node.attr["shape"].shape
     dims = None if shape.unknown_rank else tuple(d.size if d.size >= 0 else None for d in shape.dim)
     if node.op in ("Variable", "VariableV2") and not node.attr["shape"].HasField("shape"):
         dims = None
-    return Variable(node.name, (_text(node.attr["container"].s), shared), node.attr["dtype"].type, dims)
+    return Variable(node.name, identity_of(node), node.attr["dtype"].type, dims)
 
 
 def _text(raw: bytes) -> str:

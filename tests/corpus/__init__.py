@@ -1,0 +1,68 @@
+"""The corner cases of freezing: models with one peculiarity each, and what must become of them.
+
+`python -m tests.corpus --table` writes docs/corner_cases.md: what TensorFlow's tools and ours do with each.
+
+cases       what a case is, and the register of all
+oracle      checkpoints of a case, and what a live session and a .pb give
+table       the page
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+from . import (  # each registers its cases
+    control_flow,
+    draws,
+    files,
+    functions,
+    gathers,
+    inputs,
+    keys,
+    layers,
+    lookups,
+    names,
+    references,
+    stale,
+    state,
+    variables,
+)
+from .cases import EQUAL, GROUPS, REFUSED, Case
+from .oracle import answers_of, by_us, inputs_of, is_same, plain, store
+from .table import PAGE
+
+REGISTERED = (
+    draws,
+    control_flow,
+    draws,
+    files,
+    functions,
+    gathers,
+    inputs,
+    keys,
+    layers,
+    lookups,
+    names,
+    references,
+    stale,
+    state,
+    variables,
+)
+CASES = [one for cases in GROUPS.values() for one in cases]
+__all__ = [
+    "CASES",
+    "EQUAL",
+    "GROUPS",
+    "PAGE",
+    "REFUSED",
+    "Case",
+    "answers_of",
+    "by_us",
+    "inputs_of",
+    "is_same",
+    "plain",
+    "store",
+]
