@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..bundle import Bundle
-from ..bundle.dtypes import STRING, VARIANT
 from ..errors import FreezeError
 from ..protos import NodeDef
 from .constants import Constant, FrozenGraph, content, names_of, unused_name
@@ -30,7 +29,6 @@ GRAPH_FILE, WEIGHTS_FOLDER = "graph.pb", "weights"
 SMALLEST_MAPPED_BYTES = 64 * 1024
 
 _LONGEST_STEM = 100  # characters of a file's name, of which file systems allow 255 bytes
-_UNMAPPED = frozenset({STRING.number, VARIANT.number})
 # What DeepCopy has a kernel for (tensorflow/core/kernels/inplace_ops.cc: TF_CALL_ALL_TYPES).
 _COPIED = frozenset({1, 2, 3, 4, 5, 6, 8, 9, 10, 14, 17, 18, 19, 22, 23})
 
@@ -98,7 +96,7 @@ def _mapped(graph: FrozenGraph, outputs: Sequence[str], smallest_bytes: int) -> 
     files: _Files = {}
     nodes: list[NodeDef | Constant] = []
     for node in graph.nodes:
-        if not isinstance(node, Constant) or node.dtype in _UNMAPPED or node.size_bytes < smallest_bytes:
+        if not isinstance(node, Constant) or node.size_bytes < smallest_bytes:  # strings are of 0
             nodes.append(node)
         elif readers.only_read(node.name):
             nodes.append(_immutable(node, node.name, files))

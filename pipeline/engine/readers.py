@@ -123,7 +123,7 @@ class Readers:
         """The outputs of a node that may be the memory of one of its inputs."""
         if index in _READING.get(node.op, ()):
             return []
-        if node.op == "Cast" and node.attr["SrcT"].type != node.attr["DstT"].type:
+        if _answers_anew(node):
             return []
         if node.op == "IdentityN":
             return [(node.name, index)]
@@ -162,6 +162,14 @@ class Readers:
         if answer is None:
             raise _MayWrite
         return answer
+
+
+def _answers_anew(node: NodeDef) -> bool:
+    """Whether an op, by its attributes, never answers in the memory of an input."""
+    if node.op == "Cast":
+        return bool(node.attr["SrcT"].type != node.attr["DstT"].type)
+    # Of one operand it may be a transposition, and that the operand itself; of two it is a matrix product.
+    return bool(node.op == "Einsum" and node.attr["N"].i == 2)
 
 
 def _meets(one: int | None, other: int | None) -> bool:
