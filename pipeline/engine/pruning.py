@@ -109,26 +109,6 @@ def require_outputs(nodes: Mapping[str, NodeDef], outputs: Iterable[str]) -> Non
             )
 
 
-def reach(graph: GraphDef, outputs: Iterable[str], also: Collection[str] = ()) -> GraphDef:
-    """The part of a graph that the outputs hang on in any way, and all functions.
-
-    Most of what a Saver writes is training, initializing and saving: whoever looks through all nodes comes after this.
-
-    Args:
-        outputs: tensors or nodes.
-        also: ops whose nodes are to stay, with what they hang on.
-
-    Raises:
-        FreezeError: an output is not there.
-    """
-    nodes = {node.name: node for node in graph.node}
-    require_outputs(nodes, outputs)
-    starts = [name for name, node in nodes.items() if node.op in also]
-    reached = ancestors(nodes, [*map(node_of, outputs), *starts], with_control=True)
-    kept = [node for name, node in nodes.items() if name in reached]
-    return GraphDef(node=kept, library=graph.library, versions=graph.versions)
-
-
 def prune(graph: GraphDef, outputs: Iterable[str], inputs: Iterable[str] = ()) -> list[NodeDef]:
     """The nodes that the outputs need, in their order, without the control edges that they do not.
 
@@ -298,3 +278,23 @@ def called(nodes: Iterable[NodeDef], functions: Mapping[str, FunctionDef]) -> It
                 seen[name] = None
                 waiting.extend(list(functions[name].node_def)[::-1])
     yield from seen
+
+
+def reach(graph: GraphDef, outputs: Iterable[str], also: Collection[str] = ()) -> GraphDef:
+    """The part of a graph that the outputs hang on in any way, and all functions.
+
+    Most of what a Saver writes is training, initializing and saving: whoever looks through all nodes comes after this.
+
+    Args:
+        outputs: tensors or nodes.
+        also: ops whose nodes are to stay, with what they hang on.
+
+    Raises:
+        FreezeError: an output is not there.
+    """
+    nodes = {node.name: node for node in graph.node}
+    require_outputs(nodes, outputs)
+    starts = [name for name, node in nodes.items() if node.op in also]
+    reached = ancestors(nodes, [*map(node_of, outputs), *starts], with_control=True)
+    kept = [node for name, node in nodes.items() if name in reached]
+    return GraphDef(node=kept, library=graph.library, versions=graph.versions)

@@ -78,7 +78,9 @@ def _initializer_of(table: NodeDef, everything: Mapping[str, NodeDef]) -> tuple[
     if table.op not in _STATIC:
         raise _refusal(table, "has a content that no graph holds", "Use a static table, or a constant")
     found = [
-        node for node in everything.values() if node.op in FILLING_OPS and node_of(data_inputs(node)[0]) == table.name
+        node
+        for node in everything.values()
+        if node.op in _FROM_TENSORS | _FROM_FILE and node_of(data_inputs(node)[0]) == table.name
     ]
     if len(found) != 1:
         raise _refusal(
