@@ -136,15 +136,16 @@ def _saved_behind(reference: str, nodes: Mapping[str, NodeDef]) -> Saved | None:
     """Where a value was restored from."""
     for _ in range(len(nodes)):
         node = nodes.get(node_of(reference))
-        if node is None or len(data_inputs(node)) < (3 if node.op in _RESTORING else 1):
+        if node is None or node.op not in _RESTORING | _PASSING_OPS:
+            return None
+        given = data_inputs(node)
+        if len(given) < (3 if node.op in _RESTORING else 1):
             return None
         if node.op in _RESTORING:
             port = reference.rpartition(":")[2] if ":" in reference else "0"
-            key, part = (_string_at(nodes.get(node_of(name)), port) for name in data_inputs(node)[1:3])
+            key, part = (_string_at(nodes.get(node_of(name)), port) for name in given[1:3])
             return None if key is None or part is None else Saved(key, part.rpartition(" ")[2])
-        if node.op not in _PASSING_OPS:
-            return None
-        reference = data_inputs(node)[0]
+        reference = given[0]
     return None
 
 
