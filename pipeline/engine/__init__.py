@@ -1,6 +1,7 @@
 """The freeze engine: a checkpoint's files to a .pb, without TensorFlow.
 
 graph       how nodes name each other; what an output hangs on
+ops         what ops give: dtypes of outputs, and how many; ops.txt: TensorFlow's ops, one a line
 savedmodel  a SavedModel folder as a graph and a checkpoint; loading: what opening one does to its graph
 variables   which variables a graph has, and under which key a Saver keeps each
 preparing   inner inputs, branches that are settled

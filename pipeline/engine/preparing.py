@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from ..errors import FreezeError
-from ..protos import GraphDef, NodeDef, OpDef, OpList
+from ..protos import GraphDef, NodeDef, OpList
 from .graph import control_inputs, data_inputs, is_control, node_of, normalized
+from .ops import output_dtypes
 
 
 def with_own_gradients(graph: GraphDef) -> GraphDef:
@@ -121,7 +122,7 @@ def with_inputs(graph: GraphDef, inputs: Iterable[str], ops: OpList) -> GraphDef
 
     Args:
         inputs: tensors.
-        ops: the ops that the graph uses, as a MetaGraphDef has them: they tell a tensor's dtype.
+        ops: definitions of ops that the graph uses, as a MetaGraphDef has them; none are needed for TensorFlow's own.
 
     Raises:
         FreezeError: an input is another output than the node's first, which no Placeholder has, or has no known dtype.
@@ -131,29 +132,24 @@ def with_inputs(graph: GraphDef, inputs: Iterable[str], ops: OpList) -> GraphDef
     if not inner:
         return graph
     definitions = {op.name: op for op in ops.op}
+    functions = {function.signature.name: function for function in graph.library.function}
+    names = {n.name for n in inner}
     new = GraphDef()
     new.CopyFrom(graph)
     for node in new.node:
-        if node.name in {n.name for n in inner}:
-            _become_placeholder(node, wanted[node.name], definitions.get(node.op))
+        if node.name in names:
+            _become_placeholder(node, wanted[node.name], output_dtypes(node, functions, definitions))
     return new
 
 
-def _become_placeholder(node: NodeDef, tensor: str, definition: OpDef | None) -> None:
-    dtype = 0
-    if definition is not None and definition.output_arg and tensor.endswith(":0"):
-        first = definition.output_arg[0]
-        if first.type_list_attr:
-            dtype = next(iter(node.attr[first.type_list_attr].list.type), 0)
-        else:
-            dtype = first.type or node.attr[first.type_attr].type
-    if not dtype:
+def _become_placeholder(node: NodeDef, tensor: str, dtypes: Sequence[int] | None) -> None:
+    if not dtypes or not tensor.endswith(":0"):
         raise FreezeError(
             "this tensor cannot be made an input", where=tensor, next_step="Give the first output of a node"
         )
     shapes = node.attr["_output_shapes"].list.shape
     placeholder = NodeDef(name=node.name, op="Placeholder")
-    placeholder.attr["dtype"].type = dtype
+    placeholder.attr["dtype"].type = dtypes[0]
     placeholder.attr["shape"].shape.unknown_rank = True
     if shapes:
         placeholder.attr["shape"].shape.CopyFrom(shapes[0])

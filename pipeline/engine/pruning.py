@@ -14,7 +14,8 @@ from functools import lru_cache
 
 from ..errors import FreezeError, nearest
 from ..protos import DataType, FunctionDef, GraphDef, NodeDef
-from .graph import ancestors, called_functions, control_inputs, data_inputs, node_of, normalized
+from .graph import ancestors, called_functions, control_inputs, data_inputs, node_of
+from .ops import output_dtypes
 from .variables import VARIABLE_OPS, Variable, variable_behind, variable_of
 
 DT_RESOURCE = DataType.Value("DT_RESOURCE")
@@ -91,8 +92,13 @@ def refusal_of(op: str) -> Refusal | None:
     return next((refusal for refusal in REFUSALS if refusal.ops.fullmatch(op)), None)
 
 
-def require_outputs(nodes: Mapping[str, NodeDef], outputs: Iterable[str]) -> None:
+def require_outputs(
+    nodes: Mapping[str, NodeDef], outputs: Iterable[str], functions: Mapping[str, FunctionDef] | None = None
+) -> None:
     """Makes sure that the tensors are there.
+
+    Args:
+        functions: of the graph's library.
 
     Raises:
         FreezeError: one is not; the nearest names are given.
@@ -100,13 +106,24 @@ def require_outputs(nodes: Mapping[str, NodeDef], outputs: Iterable[str]) -> Non
     for name in outputs:
         if node_of(name) not in nodes:
             raise FreezeError("no such tensor in the graph", where=name, next_step=nearest(node_of(name), nodes))
-        # What a Saver writes tells a shape for each of a node's outputs.
-        node, port = nodes[node_of(name)], int(normalized(name).rpartition(":")[2])
-        count = len(node.attr["_output_shapes"].list.shape) if "_output_shapes" in node.attr else port + 1
-        if port >= count:
+        count = _count_outputs(nodes[node_of(name)], functions or {})
+        port = name.rpartition(":")[2] if ":" in name else "0"
+        # A node that gives nothing can be asked for by its name, and is run then.
+        if count is not None and ":" in name and (not port.isdecimal() or int(port) >= count):
             raise FreezeError(
-                "the node has no such output", where=name, got=f"port {port}", wanted=f"one of {count} from 0 on"
+                "the node has no such output",
+                where=name,
+                got=f"port {port}",
+                wanted=f"one of {count} from 0 on" if count else "the node's name alone, for it has no outputs",
             )
+
+
+def _count_outputs(node: NodeDef, functions: Mapping[str, FunctionDef]) -> int | None:
+    """How many outputs a node has; None where its op is not known, and nobody wrote shapes beside it."""
+    dtypes = output_dtypes(node, functions)
+    if dtypes is not None:
+        return len(dtypes)
+    return len(node.attr["_output_shapes"].list.shape) if "_output_shapes" in node.attr else None
 
 
 def prune(graph: GraphDef, outputs: Iterable[str], inputs: Iterable[str] = ()) -> list[NodeDef]:
@@ -121,7 +138,7 @@ def prune(graph: GraphDef, outputs: Iterable[str], inputs: Iterable[str] = ()) -
     """
     nodes = {node.name: node for node in graph.node}
     functions = {function.signature.name: function for function in graph.library.function}
-    require_outputs(nodes, outputs)
+    require_outputs(nodes, outputs, functions)
     ends = set(inputs)
     tainted = _tainted(nodes, functions)
     kept, dropped = _kept(nodes, [node_of(output) for output in outputs], ends, tainted)
