@@ -165,11 +165,12 @@ def _fetched(source: Source, outputs: Sequence[str], notes: list[str]) -> dict[s
     if source.outputs:
         notes.append(f"inputs and outputs are those of the signature {source.signature_key}")
         return dict(source.outputs)
-    from .engine.discovery import discovered_outputs  # needed only here
+    from .engine.discovery import discovered_outputs, ranked_inputs, ranked_outputs  # needed only here
 
     found = discovered_outputs(source.graph)
-    notes += [f"output {candidate}" for candidate in found]
-    return _named({}, [candidate.tensor for candidate in found], {})
+    notes += [f"output {candidate}" for candidate in ranked_outputs(source.graph) if candidate.tensor in found]
+    notes += [f"input {candidate}" for candidate in ranked_inputs(source.graph, found)]
+    return _named({}, found, {})
 
 
 def _named(known: Mapping[str, str], names: Sequence[str], pins: Mapping[str, str]) -> dict[str, str]:

@@ -400,10 +400,10 @@ def test_corner_cases_with_all_that_can_be_mapped_mapped_give_the_bits_of_the_re
     graph, bundle = frozen(stored.prefixes[0].parent, stored.outputs, corpus.inputs_of(case))
     place = mapped(graph, bundle, tmp_path / "made")
     with load_mmap(place) as session:  # Grappler's work may change last bits, but must not write what is mapped
-        corpus._run(session, stored.outputs, case.feeds)
+        corpus.run(session, stored.outputs, case.feeds)
     with tf.Graph().as_default(), v1.Session(config=as_it_stands()) as session:
         tf.import_graph_def(read_graph(place), name="")
-        found = corpus._run(session, stored.outputs, case.feeds)
+        found = corpus.run(session, stored.outputs, case.feeds)
     assert stored.answers[0] is not None
     assert corpus.is_same(found, stored.answers[0])
 

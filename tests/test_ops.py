@@ -16,7 +16,7 @@ from pipeline.engine.ops import TABLE, dtype_name, output_dtypes
 from pipeline.engine.preparing import with_inputs
 from pipeline.engine.pruning import prune
 from pipeline.errors import FreezeError
-from pipeline.protos import AttrValue, DataType, GraphDef, MetaGraphDef, NodeDef, OpDef, OpList
+from pipeline.protos import AttrValue, DataType, GraphDef, MetaGraphDef, NodeDef, OpDef
 
 v1 = tf.compat.v1
 FLOAT, INT32, INT64, STRING = (DataType.Value(f"DT_{name}") for name in ("FLOAT", "INT32", "INT64", "STRING"))
@@ -166,18 +166,18 @@ def test_an_output_that_the_node_has_or_may_have_is_kept(of: NodeDef, tensor: st
     assert [kept.name for kept in prune(one(of), [tensor])] == ["n"]
 
 
-@pytest.mark.parametrize("ops", [OpList(), OpList(op=[zero_out()])])
-def test_an_inner_input_needs_no_definitions_of_tensorflow_s_ops(ops: OpList) -> None:
+@pytest.mark.parametrize("ops", [{}, {"ZeroOut": zero_out()}])
+def test_an_inner_input_needs_no_definitions_of_tensorflow_s_ops(ops: dict[str, OpDef]) -> None:
     [became] = with_inputs(one(node("ArgMax")), ["n"], ops).node
     assert (became.op, became.attr["dtype"].type) == ("Placeholder", INT64)
 
 
 def test_an_inner_input_at_a_custom_op_needs_its_definition() -> None:
-    [became] = with_inputs(one(node("ZeroOut")), ["n:0"], OpList(op=[zero_out()])).node
+    [became] = with_inputs(one(node("ZeroOut")), ["n:0"], {"ZeroOut": zero_out()}).node
     assert became.attr["dtype"].type == STRING
     for graph, tensor in ((one(node("ZeroOut")), "n"), (one(node("NoOp")), "n"), (one(node("ArgMax")), "n:1")):
         with pytest.raises(FreezeError, match="cannot be made an input"):
-            with_inputs(graph, [tensor], OpList())
+            with_inputs(graph, [tensor], {})
 
 
 def test_looking_an_op_up_loads_no_tensorflow() -> None:

@@ -31,7 +31,7 @@ from . import (  # each registers its cases
     variables,
 )
 from .cases import EQUAL, GROUPS, REFUSED, Case
-from .oracle import answers_of, by_us, inputs_of, is_same, plain, store
+from .oracle import answers_of, by_us, inputs_of, is_same, plain, run, store
 from .table import PAGE
 
 REGISTERED = (
@@ -64,5 +64,6 @@ __all__ = [
     "inputs_of",
     "is_same",
     "plain",
+    "run",
     "store",
 ]

@@ -109,14 +109,14 @@ def _restored_answers(case: Case, saver: Any, session: Any, prefix: Path, built:
     try:
         saver.restore(session, str(prefix))
         session.run(v1.tables_initializer())
-        return _run(session, list(built.values()), case.feeds)
+        return run(session, list(built.values()), case.feeds)
     except (tf.errors.OpError, ValueError):
         if case.must == EQUAL:
             raise
         return None
 
 
-def _run(session: Any, fetches: list[Any], feeds: Mapping[str, Array]) -> Answers:
+def run(session: Any, fetches: list[Any], feeds: Mapping[str, Array]) -> Answers:
     named = {name if ":" in name else f"{name}:0": array for name, array in feeds.items()}
     return [_array(answer) for answer in session.run(fetches, named)]
 
@@ -164,7 +164,7 @@ def answers_of(pb: bytes, outputs: Sequence[str], feeds: Mapping[str, Array]) ->
     """What a .pb gives in a new graph."""
     with tf.Graph().as_default() as graph, v1.Session(graph=graph, config=plain()) as session:
         tf.import_graph_def(v1.GraphDef.FromString(pb), name="")
-        return _run(session, list(outputs), feeds)
+        return run(session, list(outputs), feeds)
 
 
 def is_same(one: Answers, other: Answers) -> bool:
