@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .formats.mmap import load_mmap
     from .freezing import freeze
     from .inspection import inspect
     from .tasks import BuildGraph, FreezeModel, SaveCheckpoint, TrainModel, ValidateModel, WriteReport
@@ -24,6 +25,7 @@ __all__ = [
     "WriteReport",
     "freeze",
     "inspect",
+    "load_mmap",
 ]
 
 # The module of each name that is loaded when it is asked for (PEP 562).
@@ -36,6 +38,7 @@ _HOMES = {
     "WriteReport": "tasks",
     "freeze": "freezing",
     "inspect": "inspection",
+    "load_mmap": "formats.mmap",
 }
 
 if "luigi" in sys.modules:  # who runs Luigi has loaded it before us, and will ask it for the tasks by their names

@@ -1,10 +1,12 @@
-"""Freezes a checkpoint: one .pb in which the variables are constants, or a sentence on why it cannot be."""
+"""Freezes a checkpoint: a file in which the variables are constants, or a sentence on why there can be none."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,14 +15,18 @@ from .bundle import Bundle
 from .engine.assembling import freeze_source
 from .engine.describing import Describer, described_origin, described_signature
 from .engine.graph import node_of
+from .engine.halving import halved
+from .engine.mapping import GRAPH_FILE, write_mmap
 from .engine.pinning import with_pins
 from .engine.sources import Source, open_source
 from .engine.writing import Constant, FrozenGraph, write_pb
-from .errors import StoreError
+from .errors import SettingError, StoreError, nearest
+from .progress import ByteProgress
 from .protos import GraphDef
 from .signature import Signature
 
 SIGNATURE = "signature.json"
+FORMATS, WEIGHTS = ("frozen", "mmap"), ("exact", "float16")
 
 
 @dataclass(frozen=True)
@@ -28,7 +34,7 @@ class Frozen:
     """What freezing gave.
 
     Args:
-        path: the .pb.
+        path: the .pb, or the folder of the format mmap.
         signature: what is fed and fetched; None where there was nothing to do.
         origin: what else `signature.json` tells: checkpoint, tables, pins, what each output needs.
         notes: sentences for the reader: how the outputs were found, and the like.
@@ -56,7 +62,7 @@ class Prepared:
 
     def result(self, path: Path) -> Frozen:
         """What is told of it once it is written."""
-        variables = sum(isinstance(node, Constant) for node in self.graph.nodes)
+        variables = sum(isinstance(node, Constant) for node in self.graph.nodes)  # one becomes one
         return Frozen(path, self.signature, self.origin, self.notes, len(self.graph.nodes), variables)
 
 
@@ -76,7 +82,8 @@ def freeze_checkpoint(checkpoint: Path, folder: Path) -> dict[str, Any]:
     signature, told = Signature.read(checkpoint / SIGNATURE), read_origin(checkpoint / SIGNATURE)
     outputs, inputs = ([spec.tensor or spec.name for spec in specs] for specs in (signature.outputs, signature.inputs))
     model = prepare(open_artifact(checkpoint, told.get("signature")), outputs, inputs, told.get("pins", {}))
-    write_pb(model.graph, model.bundle, folder / "model.pb")
+    with ByteProgress(folder / "model.pb") as progress:
+        write_pb(model.graph, model.bundle, folder / "model.pb", progress)
     signature.write(folder / SIGNATURE, origin=model.origin)
     done = model.result(folder / "model.pb")
     return {"nodes": done.nodes, "variables": done.variables}
@@ -102,13 +109,15 @@ def freeze(
     checkpoint: Path | str,
     outputs: Sequence[str] = (),
     inputs: Sequence[str] = (),
-    to: Path | str = Path("model.pb"),
+    to: Path | str | None = None,
     *,
     graph: Path | str | None = None,
     signature: str | None = None,
     pins: Mapping[str, str] | None = None,
+    format: str = "frozen",
+    weights: str = "exact",
 ) -> Frozen:
-    """Freezes any Saver's checkpoint, or a SavedModel, into one file, which appears whole or not at all.
+    """Freezes any Saver's checkpoint, or a SavedModel, into one file or folder, which appears whole or not at all.
 
     Args:
         checkpoint: a prefix, one of its files, a series or a folder; the folder of a SavedModel; or a GraphDef (.pb or
@@ -116,11 +125,14 @@ def freeze(
         outputs: names of tensors or nodes, or of outputs in the SavedModel's signature. By default the signature's;
             where there is none, those that the graph's structure leaves no doubt of.
         inputs: placeholders to keep though no output uses them; an inner tensor becomes a placeholder.
-        to: the file to write; a folder gets `model.pb`. Beside it stands `signature.json`, or for a file of another
-            name `NAME.signature.json`.
+        to: the file to write, by default `model.pb`; a folder gets `model.pb`. Beside it stands `signature.json`, or
+            for a file of another name `NAME.signature.json`. For the format mmap the folder, by default `mmap`.
         graph: the graph's file (.meta, .pb or .pbtxt), where it does not stand beside the checkpoint.
         signature: of a SavedModel with several, which one.
         pins: placeholders that become constants, such as `{"is_training": "false"}`.
+        format: `frozen`, one .pb; or `mmap`, a graph beside files of weights that are mapped into memory, for models
+            that take long to load or are beyond a .pb's 2 GiB.
+        weights: `exact`; or `float16`, where floats are stored at half the size or less, behind Casts.
 
     Returns:
         Where it is and what is told of it. For a GraphDef without variables nothing is written, and it is that file.
@@ -128,19 +140,29 @@ def freeze(
     Raises:
         CheckpointError: the checkpoint is not there, is damaged, or does not fit its graph.
         FreezeError: the graph cannot become a right .pb, or what its outputs are is in doubt.
+        SettingError: `format` or `weights` is none of these.
         StoreError: the file cannot be written.
     """
+    _require_known("format", format, FORMATS)
+    _require_known("weights", weights, WEIGHTS)
     source = open_source(checkpoint, Path(graph) if graph is not None else None, signature, outputs)
     if source.kind == "GraphDef" and not source.has_variables:
         return Frozen(source.graph_file, None, {}, ("it holds no variables: it is frozen already, nothing to do",))
-    model = prepare(source, outputs, inputs, pins or {})
-    path = Path(to)
-    path = path / "model.pb" if path.is_dir() else path
-    _write_file(model, path)
-    return model.result(path)
+    model = prepare(source, outputs, inputs, pins or {}, weights)
+    if format == "mmap":
+        return model.result(_write_folder(model, Path(to or "mmap")))
+    path = Path(to or "model.pb")
+    return model.result(_write_file(model, path / "model.pb" if path.is_dir() else path))
 
 
-def prepare(source: Source, outputs: Sequence[str], inputs: Sequence[str], pins: Mapping[str, str]) -> Prepared:
+def _require_known(what: str, value: str, known: Sequence[str]) -> None:
+    if value not in known:
+        raise SettingError(f"unknown {what}", where=f"--{what}", got=value, next_step=nearest(value, known))
+
+
+def prepare(
+    source: Source, outputs: Sequence[str], inputs: Sequence[str], pins: Mapping[str, str], weights: str = "exact"
+) -> Prepared:
     """Everything of freezing but the writing; see `freeze`.
 
     Raises:
@@ -154,8 +176,14 @@ def prepare(source: Source, outputs: Sequence[str], inputs: Sequence[str], pins:
     describer = Describer(source.graph, source.definitions, source.infos)
     frozen = freeze_source(source, list(fetched.values()), list(fed.values()))
     described = described_signature(describer, frozen, fed, fetched)
-    origin = {**described_origin(source, frozen, fetched), "pins": dict(pins), "signature": source.signature_key}
-    return Prepared(frozen, source.bundle, described, origin, (*notes, *_defaults(source.graph, frozen, fed)))
+    origin = {
+        **described_origin(source, frozen, fetched),
+        "signature": source.signature_key,
+        "pins": dict(pins),
+        "weights": weights,
+    }
+    written = halved(frozen) if weights == "float16" else frozen
+    return Prepared(written, source.bundle, described, origin, (*notes, *_defaults(source.graph, frozen, fed)))
 
 
 def _fetched(source: Source, outputs: Sequence[str], notes: list[str]) -> dict[str, str]:
@@ -190,13 +218,14 @@ def _defaults(graph: GraphDef, frozen: FrozenGraph, fed: Mapping[str, str]) -> l
     ]
 
 
-def _write_file(model: Prepared, path: Path) -> None:
+def _write_file(model: Prepared, path: Path) -> Path:
     """Writes a .pb and its signature; each is written beside and moved into place."""
     beside = path.with_name(SIGNATURE if path.name == "model.pb" else f"{path.stem}.{SIGNATURE}")
-    unfinished = {place: place.with_name(f".{place.name}.{os.getpid()}") for place in (path, beside)}
+    unfinished = {place: _unfinished(place) for place in (path, beside)}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_pb(model.graph, model.bundle, unfinished[path])
+        with ByteProgress(path) as progress:
+            write_pb(model.graph, model.bundle, unfinished[path], progress)
         model.signature.write(unfinished[beside], origin=model.origin)
         for place, file in unfinished.items():
             file.replace(place)
@@ -204,4 +233,40 @@ def _write_file(model: Prepared, path: Path) -> None:
         raise StoreError("the .pb cannot be written", where=path, got=exc.strerror) from exc
     finally:
         for file in unfinished.values():
-            file.unlink(missing_ok=True)
+            with suppress(OSError):
+                file.unlink()
+    return path
+
+
+def _write_folder(model: Prepared, folder: Path) -> Path:
+    """Writes the format mmap beside and moves it into place; what stood there before goes, if it was the same kind."""
+    if folder.exists() and not (folder / GRAPH_FILE).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+        raise StoreError(
+            "something else stands where the folder is to be written",
+            where=folder,
+            wanted=f"nothing, or a folder with {GRAPH_FILE}",
+            next_step="Give another folder with -o",
+        )
+    unfinished, old = _unfinished(folder), _unfinished(folder.with_name(f"{folder.name}.old"))
+    try:
+        unfinished.mkdir(parents=True)
+        with ByteProgress(folder) as progress:
+            write_mmap(model.graph, model.bundle, unfinished, progress, _fetched_names(model.signature))
+        model.signature.write(unfinished / SIGNATURE, origin=model.origin)
+        if folder.exists():
+            folder.replace(old)
+        unfinished.replace(folder)
+    except OSError as exc:
+        raise StoreError("the folder cannot be written", where=folder, got=exc.strerror) from exc
+    finally:
+        for place in (unfinished, old):
+            shutil.rmtree(place, ignore_errors=True)
+    return folder
+
+
+def _unfinished(place: Path) -> Path:
+    return place.with_name(f".{place.name}.{os.getpid()}")
+
+
+def _fetched_names(signature: Signature) -> list[str]:
+    return [spec.tensor_name for spec in signature.outputs]

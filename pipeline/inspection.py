@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from .bundle.stored import StoredTensor
 from .engine.describing import Describer
-from .engine.discovery import Candidate, ranked_inputs, ranked_outputs
-from .engine.graph import all_nodes
-from .engine.pruning import refusal_of
+from .engine.discovery import discovered_outputs, ranked_inputs, ranked_outputs
+from .engine.graph import all_nodes, ancestors, node_of
+from .engine.pruning import called, refusal_of
 from .engine.sources import Source, open_source
 from .engine.tables import TABLES
 from .engine.variables import VARIABLE_OPS, Saved, variable_of
+from .errors import FreezeError
 
 _SHOWN = 12  # entries of a list, where not all are asked for
 
@@ -47,7 +48,7 @@ class Inspection:
         nodes: how many, those of functions included.
         functions: names.
         ops: how many nodes of each op, the most frequent first.
-        unfreezable: ops that no .pb can carry if an output needs them, with the reason.
+        unfreezable: ops that the likely outputs need and that no .pb can carry, with the reason.
         tables: names of lookup tables.
         tensors: those of the checkpoint, the largest first.
         missing: variables of the graph that the checkpoint lacks.
@@ -93,7 +94,7 @@ class Inspection:
         yield f"ops          {', '.join(f'{op} {count:,}' for op, count in list(self.ops.items())[:most])}" + (
             f" and {len(self.ops) - _SHOWN} more" if most and len(self.ops) > _SHOWN else ""
         )
-        yield from _headed("careful", [f"{op} {reason}" for op, reason in self.unfreezable.items()], most)
+        yield from _headed("refused", [f"{op} {reason}" for op, reason in self.unfreezable.items()], most)
         origin = f"of the signature {self.signature}" if self.signature else "likely, by the graph's structure"
         yield f"inputs       {origin}"
         yield from _shown(self.inputs, most)
@@ -142,9 +143,8 @@ def inspect(place: Path | str, graph: Path | str | None = None, signature: str |
     source = open_source(place, Path(graph) if graph is not None else None, signature)
     nodes = list(all_nodes(source.graph))
     ops = Counter(node.op for node in nodes)
-    refusals = {op: refusal for op in sorted(ops) if (refusal := refusal_of(op)) is not None}
     variables = _variables(source)
-    inputs, outputs = _ports(source)
+    tensors, inputs, outputs = _ports(source)
     return Inspection(
         kind=source.kind,
         place=str(source.place),
@@ -153,7 +153,7 @@ def inspect(place: Path | str, graph: Path | str | None = None, signature: str |
         nodes=len(nodes),
         functions=tuple(function.signature.name for function in source.graph.library.function),
         ops=dict(ops.most_common()),
-        unfreezable={op: refusal.cause for op, refusal in refusals.items()},
+        unfreezable=_unfreezable(source, tensors),
         tables=tuple(node.name for node in source.graph.node if node.op in TABLES),
         tensors=tuple(_tensor(tensor, variables) for tensor in _by_size(source.bundle.tensors)),
         missing=tuple(name for key, name in variables.items() if key not in source.bundle.tensors),
@@ -177,18 +177,28 @@ def _tensor(tensor: StoredTensor, variables: Mapping[str, str]) -> Tensor:
     return Tensor(tensor.key, tensor.dtype_name, tensor.shape, tensor.size_bytes, variables.get(tensor.key))
 
 
-def _ports(source: Source) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The inputs and outputs as sentences."""
+def _unfreezable(source: Source, outputs: Sequence[str]) -> dict[str, str]:
+    """Ops that outputs hang on and that are refused, with the reason."""
+    functions = {function.signature.name: function for function in source.graph.library.function}
+    nodes = {node.name: node for node in source.graph.node}
+    needed = [nodes[name] for name in ancestors(nodes, map(node_of, outputs), with_control=False)]
+    inner = (node for name in called(needed, functions) for node in functions[name].node_def)
+    ops = sorted({node.op for node in (*needed, *inner)})
+    return {op: refusal.cause for op in ops if (refusal := refusal_of(op)) is not None}
+
+
+def _ports(source: Source) -> tuple[list[str], tuple[str, ...], tuple[str, ...]]:
+    """The outputs' tensors, and inputs and outputs as sentences."""
     if source.signature_key is not None:
         describer = Describer(source.graph, source.definitions, source.infos)
         inputs, outputs = (
             tuple(str(describer.spec(name, tensor)) for name, tensor in side.items())
             for side in (source.inputs, source.outputs)
         )
-        return inputs, outputs
-    candidates = ranked_outputs(source.graph)
-    best: list[Candidate] = candidates[:1]
-    return (
-        tuple(map(str, ranked_inputs(source.graph, [candidate.tensor for candidate in best]))),
-        tuple(map(str, candidates)),
-    )
+        return list(source.outputs.values()), inputs, outputs
+    try:
+        chosen = discovered_outputs(source.graph)
+    except FreezeError:  # it is not clear which: then the likeliest
+        chosen = [candidate.tensor for candidate in ranked_outputs(source.graph)[:1]]
+    inputs = tuple(map(str, ranked_inputs(source.graph, chosen)))
+    return chosen, inputs, tuple(map(str, ranked_outputs(source.graph)))

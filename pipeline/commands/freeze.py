@@ -37,7 +37,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=VALUE",
         help="make a placeholder a constant, such as is_training=false; may be given several times",
     )
-    parser.add_argument("-o", "--to", type=Path, default=Path("model.pb"), help="the file to write (default: model.pb)")
+    parser.add_argument(
+        "--format",
+        default="frozen",
+        metavar="frozen|mmap",
+        help="frozen, one .pb (default); or mmap, a folder with a small graph and files of weights that are mapped "
+        "into memory, for models that take long to load or are beyond 2 GiB",
+    )
+    parser.add_argument(
+        "--weights",
+        default="exact",
+        metavar="exact|float16",
+        help="exact (default); or float16, which stores floats at half the size or less",
+    )
+    parser.add_argument(
+        "-o", "--to", type=Path, help="the file to write (default: model.pb), or the folder of the format mmap (mmap)"
+    )
 
 
 def run(given: argparse.Namespace) -> int:
@@ -51,6 +66,8 @@ def run(given: argparse.Namespace) -> int:
         graph=given.graph,
         signature=given.signature,
         pins=pins_of(given.pin),
+        format=given.format,
+        weights=given.weights,
     )
     for line in _lines(done):
         print(line)
