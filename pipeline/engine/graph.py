@@ -71,8 +71,8 @@ def ancestors(
             continue
         found.add(name)
         if name not in ends:
-            node = nodes[name]
-            waiting.extend(node_of(r) for r in node.input if with_control or not is_control(r))
+            references = nodes[name].input if with_control else data_inputs(nodes[name])
+            waiting += map(node_of, references)
     return found
 
 

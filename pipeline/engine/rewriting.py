@@ -272,7 +272,7 @@ class Rewriter:
                 where=f"node {new.name}",
                 next_step="Take the gradient before the graph is saved",
             )
-        for name in sorted(new.attr):
+        for name in sorted(new.attr) if self._library else ():
             value = new.attr[name]
             for func in [value.func] if value.WhichOneof("value") == "func" else value.list.func:
                 if func.name in self._library:
