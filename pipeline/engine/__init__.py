@@ -1,6 +1,7 @@
 """The freeze engine: a checkpoint's files to a .pb, without TensorFlow.
 
 graph       how nodes name each other; what an output hangs on
+soundness   whether a graph is one at all
 savedmodel  a SavedModel folder as a graph and a checkpoint; loading: what opening one does to its graph
 variables   which variables a graph has, and under which key a Saver keeps each
 preparing   inner inputs, switches that are settled

@@ -16,6 +16,7 @@ from .preparing import with_inputs, with_own_gradients, with_settled_switches
 from .pruning import called, prune
 from .rewriting import Rewriter
 from .settling import with_settled
+from .soundness import require_sound
 from .tables import carry_tables
 from .variables import VARIABLE_OPS, Saved, restored_keys, variable_of
 from .writing import Constant, FrozenGraph
@@ -25,7 +26,7 @@ def read_meta(path: Path) -> MetaGraphDef:
     """Reads a `.meta` file.
 
     Raises:
-        CheckpointError: it is missing or is no MetaGraphDef.
+        CheckpointError: it is missing, is no MetaGraphDef, or its graph is damaged.
     """
     try:
         meta = MetaGraphDef.FromString(path.read_bytes())
@@ -35,6 +36,7 @@ def read_meta(path: Path) -> MetaGraphDef:
         raise CheckpointError("not a graph of a Saver, or a damaged one", where=path, got=exc) from exc
     if not meta.graph_def.node:
         raise CheckpointError("the graph is empty", where=path, got="0 nodes")
+    require_sound(meta.graph_def, path)
     return meta
 
 
@@ -81,7 +83,10 @@ def freeze_graph(
     require_unread(nodes, whole, graph)
     nodes = carry_tables(nodes, graph)
     rewriter = Rewriter(graph)
-    rewritten = rewriter.rewrite(nodes)
+    try:
+        rewritten = rewriter.rewrite(nodes)
+    except RecursionError as exc:
+        raise FreezeError("calls, or what passes a value on, are nested too deeply", where="the graph") from exc
     for node in rewritten:
         _clean(node)
     _refuse_inner_variables(rewriter.functions)

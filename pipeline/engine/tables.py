@@ -141,6 +141,8 @@ def _from_file(node: NodeDef, table: NodeDef, everything: Mapping[str, NodeDef])
     lines = lines[:size] if size > 0 else lines
     if b"" in lines:
         raise _refusal(table, f"is filled from {names[0]}, whose line {lines.index(b'') + 1} is empty", "Correct it")
+    if not {table.attr["key_dtype"].type, table.attr["value_dtype"].type} <= _FIELDS.keys():
+        raise _refusal(table, "is of dtypes that no file holds", "Correct the table")
     delimiter, offset = node.attr["delimiter"].s or b"\t", node.attr["offset"].i
     columns = [
         _column(table, lines, node.attr[index].i, delimiter, table.attr[dtype].type, offset)
