@@ -8,6 +8,7 @@ from pathlib import Path
 
 from .errors import CheckpointError, nearest
 
+_V1_SHARD = re.compile(r"-(\?{5}|\d{5})-of-\d{5}$")
 _SHARD = re.compile(r"(?P<prefix>.+)\.data-(?P<number>\d{5})-of-(?P<count>\d{5})$")
 _GIT_LFS = b"version https://git-lfs"
 
@@ -26,22 +27,38 @@ def find_prefix(place: Path) -> Path:
         complete = list(complete_prefixes(place))
         if state in complete:
             return state
+        if state is not None and (old := _old_format(state)) is not None:
+            return old
         if complete:
             return complete[-1]
         raise CheckpointError("no checkpoint in this folder", where=place, wanted="files NAME.index and NAME.data-…")
     name = re.sub(r"\.(index|meta|data-\d{5}-of-\d{5})$", "", place.name)
     prefix = place.with_name(name)
-    if _is_old_format(prefix):
-        return prefix
+    if (old := _old_format(prefix)) is not None:
+        return old
     if not Path(f"{prefix}.index").is_file():
         near = [p.name.removesuffix(".index") for p in place.parent.glob("*.index")] if place.parent.is_dir() else []
         raise CheckpointError("no such checkpoint", where=f"{prefix}.index", next_step=nearest(name, near))
     return prefix
 
 
-def _is_old_format(prefix: Path) -> bool:
-    """Whether the V1 format's single file is there, and no newer one of that name."""
-    return prefix.is_file() and not Path(f"{prefix}.index").is_file()
+def _old_format(place: Path) -> Path | None:
+    """The prefix in the V1 format that a place stands for; None where there is none.
+
+    A Saver that writes shards calls them `NAME-00000-of-00002`, and all of them `NAME-?????-of-00002`.
+    """
+    whole = place.with_name(_V1_SHARD.sub("", place.name) or place.name)
+    return next((prefix for prefix in (whole, place) if _old_files(prefix)), None)
+
+
+def _old_files(prefix: Path) -> list[Path]:
+    """The files of a checkpoint in the V1 format, where no newer one has its name."""
+    if Path(f"{prefix}.index").is_file():
+        return []
+    if prefix.is_file():
+        return [prefix]
+    near = sorted(prefix.parent.iterdir()) if prefix.parent.is_dir() else []
+    return [path for path in near if _V1_SHARD.search(path.name) and _V1_SHARD.sub("", path.name) == prefix.name]
 
 
 def _named_by_state_file(folder: Path) -> Path | None:
@@ -71,9 +88,9 @@ def step_of(prefix: Path) -> int:
 
 
 def files_of(prefix: Path) -> list[Path]:
-    """The index and the data files of a checkpoint that are there; in the V1 format one file is all."""
-    if _is_old_format(prefix):
-        return [prefix]
+    """The index and the data files of a checkpoint that are there; those of the V1 format hold all."""
+    if old := _old_files(prefix):
+        return old
     return [Path(found[0]) for found in _shards(prefix)] + [p for p in [Path(f"{prefix}.index")] if p.exists()]
 
 
@@ -92,7 +109,7 @@ def require_files(prefix: Path) -> None:
     wanted = max((int(found["count"]) for found in shards), default=1)
     present = {int(found["number"]) for found in shards if int(found["count"]) == wanted}
     missing = [number for number in range(wanted) if number not in present]
-    if missing and not _is_old_format(prefix):
+    if missing and not _old_files(prefix):
         raise CheckpointError(
             "a shard of the checkpoint is missing",
             where=f"{prefix}.data-{missing[0]:05}-of-{wanted:05}",

@@ -124,7 +124,7 @@ class Rewriter:
         if node.op in _PASSING:
             given = data_inputs(node)
             if node.op == "IdentityN":
-                return self.handle(scope, given[port])
+                return self.handle(scope, given[port]) if port < len(given) else None
             return next(
                 (dtype for r in self._carriers(node, given, output, port) if (dtype := self.handle(scope, r))), None
             )
@@ -143,7 +143,7 @@ class Rewriter:
         names, first, _, _ = call
         given = [self.handle(scope, reference) for reference in data_inputs(node)[first:]]
         if node.op in LOOPS:
-            return given[port]
+            return given[port] if port < len(given) else None
         found = {self._result(name, tuple(given), output if node.op in self._library else "", port) for name in names}
         if len(found) > 1:
             raise _of_several_dtypes(node)
@@ -274,7 +274,7 @@ class Rewriter:
         for index, dtype in enumerate(given):
             reference = body.ret[body.signature.output_arg[index].name]
             while (inner := nodes.get(node_of(reference))) is not None and inner.op in ("Identity", *LOOPS):
-                reference = data_inputs(inner)[int(reference.rpartition(":")[2])]
+                reference = next(iter(data_inputs(inner)[int(reference.rpartition(":")[2]) :]), "")
             if dtype and reference != body.signature.input_arg[index].name:
                 raise FreezeError(
                     f"{loop.op} is given one variable's handle and returns another's",

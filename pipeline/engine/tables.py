@@ -152,13 +152,19 @@ def _from_file(node: NodeDef, table: NodeDef, everything: Mapping[str, NodeDef])
     if any(pairs[key] != value for key, value in zip(*columns, strict=True)):
         raise _refusal(table, f"is filled from {names[0]}, which gives one key two values", "Correct the file")
     parts = [
-        _const(f"{node.name}/{name}", values, table.attr[dtype].type)
+        _const(_unused(f"{node.name}/{name}", everything), values, table.attr[dtype].type)
         for name, values, dtype in zip(("keys", "values"), columns, ("key_dtype", "value_dtype"), strict=True)
     ]
     new = NodeDef(name=node.name, op="LookupTableImportV2", input=[table.name, *(part.name for part in parts)])
     new.attr["Tin"].type = table.attr["key_dtype"].type
     new.attr["Tout"].type = table.attr["value_dtype"].type
     return node.name, [*parts, new]
+
+
+def _unused(name: str, taken: Mapping[str, NodeDef]) -> str:
+    while name in taken:
+        name += "_"
+    return name
 
 
 def _column(
