@@ -13,6 +13,7 @@ from .errors import CheckpointError, nearest
 
 Place = Path | str
 
+_V1_SHARD = re.compile(r"-(\?{5}|\d{5})-of-\d{5}$")
 _SHARD = re.compile(r"(?P<prefix>.*)\.data-(?P<number>\d{5})-of-(?P<count>\d{5})$")
 _GIT_LFS = b"version https://git-lfs"
 
@@ -33,11 +34,15 @@ def find_prefix(place: Place) -> str:
         complete = list(complete_prefixes(path))
         if state in complete:
             return state
+        if state is not None and (old := _old_format(state)) is not None:
+            return old
         if complete:
             return complete[-1]
         raise CheckpointError("no checkpoint in this folder", where=place, wanted="files NAME.index and NAME.data-…")
     prefix = str(path.parent / "x")[:-1] + re.sub(r"\.(index|meta|data-\d{5}-of-\d{5})$", "", path.name)
-    if _is_old_format(prefix) or Path(f"{prefix}.index").is_file():
+    if (old := _old_format(prefix)) is not None:
+        return old
+    if Path(f"{prefix}.index").is_file():
         return prefix
     folder, name = folder_of(prefix), name_of(prefix)
     series = [other for other in complete_prefixes(folder) if stem_of(other) == name] if folder.is_dir() else []
@@ -68,9 +73,24 @@ def stem_of(prefix: Place) -> str:
     return re.sub(r"-\d+$", "", name_of(prefix))
 
 
-def _is_old_format(prefix: str) -> bool:
-    """Whether the V1 format's single file is there, and no newer one of that name."""
-    return bool(name_of(prefix)) and Path(prefix).is_file() and not Path(f"{prefix}.index").is_file()
+def _old_format(place: str) -> str | None:
+    """The prefix in the V1 format that a place stands for; None where there is none.
+
+    A Saver that writes shards calls them `NAME-00000-of-00002`, and all of them `NAME-?????-of-00002`.
+    """
+    whole = _in_folder(folder_of(place), _V1_SHARD.sub("", name_of(place)) or name_of(place))
+    return next((prefix for prefix in (whole, place) if _old_files(prefix)), None)
+
+
+def _old_files(prefix: Place) -> list[Path]:
+    """The files of a checkpoint in the V1 format, where no newer one has its name."""
+    folder, name = folder_of(prefix), name_of(prefix)
+    if not name or Path(f"{prefix}.index").is_file():
+        return []
+    if Path(prefix).is_file():
+        return [Path(prefix)]
+    near = sorted(folder.iterdir()) if folder.is_dir() else []
+    return [path for path in near if _V1_SHARD.search(path.name) and _V1_SHARD.sub("", path.name) == name]
 
 
 def _named_by_state_file(folder: Path) -> str | None:
@@ -94,7 +114,7 @@ def complete_prefixes(folder: Path) -> Iterator[str]:
     """
     places = {str(path).removesuffix(".index"): path for path in folder.glob("*.index")}
     singles = [str(path).removesuffix(".meta") for path in folder.glob("*.meta")]
-    places |= {prefix: Path(prefix) for prefix in singles if _is_old_format(prefix)}
+    places |= {prefix: files[0] for prefix in singles if (files := _old_files(prefix))}
     ages = {prefix: stat.st_mtime_ns for prefix, path in places.items() if (stat := path.stat()).st_size}
     for prefix in sorted(ages, key=lambda prefix: (ages[prefix], step_of(prefix))):
         try:
@@ -105,9 +125,9 @@ def complete_prefixes(folder: Path) -> Iterator[str]:
 
 
 def files_of(prefix: Place) -> list[Path]:
-    """The index and the data files of a checkpoint that are there; in the V1 format one file is all."""
-    if _is_old_format(str(prefix)):
-        return [Path(prefix)]
+    """The index and the data files of a checkpoint that are there; those of the V1 format hold all."""
+    if old := _old_files(prefix):
+        return old
     return [Path(found[0]) for found in _shards(prefix)] + [p for p in [Path(f"{prefix}.index")] if p.exists()]
 
 
@@ -127,7 +147,7 @@ def require_files(prefix: Place) -> None:
     wanted = max((int(found["count"]) for found in shards), default=1)
     present = {int(found["number"]) for found in shards if int(found["count"]) == wanted}
     missing = [number for number in range(wanted) if number not in present]
-    if missing and not _is_old_format(str(prefix)):
+    if missing and not _old_files(prefix):
         raise CheckpointError(
             "a shard of the checkpoint is missing",
             where=f"{prefix}.data-{missing[0]:05}-of-{wanted:05}",

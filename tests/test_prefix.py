@@ -185,3 +185,16 @@ def test_a_checkpoint_of_the_old_format_is_found_in_its_folder(tmp_path: Path) -
     assert find_prefix(tmp_path) == str(tmp_path / "export")
     name_in_state_file(tmp_path, "export")
     assert find_prefix(tmp_path) == str(tmp_path / "export")
+
+
+@pytest.mark.parametrize("place", ["model", "model-?????-of-00002", "model-00001-of-00002", "model.meta", ""])
+def test_shards_of_the_first_format_are_found_by_their_prefix_by_each_of_them_and_by_what_a_saver_returns(
+    tmp_path: Path, place: str
+) -> None:
+    shards = [tmp_path / f"model-{number:05}-of-00002" for number in range(2)]
+    for path in (*shards, tmp_path / "model.meta"):
+        path.write_bytes(b"bytes")
+    name_in_state_file(tmp_path, "model-?????-of-00002")
+    assert find_prefix(tmp_path / place) == str(tmp_path / "model")
+    assert files_of(tmp_path / "model") == shards
+    require_files(tmp_path / "model")

@@ -398,6 +398,10 @@ def test_functions_that_call_each_other_without_end(tmp_path: Path) -> None:
         for other in library.function:
             call = function.node_def.add(name=f"to_{other.signature.name}", op="PartitionedCall")
             call.attr["f"].func.name = other.signature.name
+            for argument in other.signature.input_arg:
+                call.input.append(function.signature.input_arg[0].name)
+                call.attr["Tin"].list.type.append(argument.type)
+            call.attr["Tin"].list.SetInParent()
     write_message(folder, model)
     assert set(read_saved_model(folder).outputs) == {"branch", "loop", "rows"}
 

@@ -2,6 +2,7 @@
 
 graph       how nodes name each other; what an output hangs on
 ops         what ops give: dtypes of outputs, and how many; ops.txt: TensorFlow's ops, one a line
+soundness   whether a graph is one at all
 savedmodel  a SavedModel folder as a graph and a checkpoint; loading: what opening one does to its graph
 variables   which variables a graph has, and under which key a Saver keeps each
 preparing   inner inputs, switches that are settled

@@ -293,7 +293,8 @@ def changed_inputs(node: NodeDef, functions: Mapping[str, FunctionDef], callers:
                 while ":" in reference and body[node_of(reference)].op in ("Identity", "Enter", "Switch"):
                     reference = data_inputs(body[node_of(reference)])[0]
                 if reference in arguments:
-                    changed.add(first + arguments.index(reference))
+                    place = first + arguments.index(reference)
+                    changed |= {place} if 0 <= place < len(given) else set(range(len(given)))
     return changed
 
 

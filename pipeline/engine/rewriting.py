@@ -83,6 +83,7 @@ class Rewriter:
     def __init__(self, graph: GraphDef) -> None:
         self._library = {function.signature.name: function for function in graph.library.function}
         self._has_gradients = bool(graph.library.gradient)
+        self._results: dict[tuple[str, tuple[int | None, ...], str, int], int | None] = {}
         self._copies: dict[tuple[str, tuple[int | None, ...]], FunctionDef] = {}
 
     @property
@@ -123,7 +124,7 @@ class Rewriter:
         if node.op in _PASSING:
             given = data_inputs(node)
             if node.op == "IdentityN":
-                return self.handle(scope, given[port])
+                return self.handle(scope, given[port]) if port < len(given) else None
             return next(
                 (dtype for r in self._carriers(node, given, output, port) if (dtype := self.handle(scope, r))), None
             )
@@ -142,7 +143,7 @@ class Rewriter:
         names, first, _, _ = call
         given = [self.handle(scope, reference) for reference in data_inputs(node)[first:]]
         if node.op in LOOPS:
-            return given[port]
+            return given[port] if port < len(given) else None
         found = {self._result(name, tuple(given), output if node.op in self._library else "", port) for name in names}
         if len(found) > 1:
             raise _of_several_dtypes(node)
@@ -150,10 +151,21 @@ class Rewriter:
 
     def _result(self, name: str, given: tuple[int | None, ...], output: str, port: int) -> int | None:
         """The dtype of the variable whose handle a function returns there."""
-        function = self._library[name]
-        results = [argument.name for argument in function.signature.output_arg]
-        result = output if output in results else results[port]
-        return self.handle(self._scope_of(function, given), function.ret[result])
+        key = (name, given, output, port)
+        if key not in self._results:
+            self._results[key] = None  # what a function says of itself until it is known
+            function = self._function(name)
+            results = [argument.name for argument in function.signature.output_arg]
+            if output not in results and port >= len(results):
+                raise FreezeError("a function has no such result", where=f"function {name}", got=f"number {port}")
+            result = output if output in results else results[port]
+            self._results[key] = self.handle(self._scope_of(function, given), function.ret[result])
+        return self._results[key]
+
+    def _function(self, name: str) -> FunctionDef:
+        if name not in self._library:
+            raise FreezeError("a function that is called is not in the graph", where=f"function {name!r}")
+        return self._library[name]
 
     def _call(self, node: NodeDef) -> tuple[list[str], int, str | None, str | None] | None:
         """The functions that a node calls, the first input that they are given, the attributes of the dtypes."""
@@ -166,6 +178,8 @@ class Rewriter:
         for attribute in attributes:
             value = node.attr[attribute]
             names += [value.func.name] if value.WhichOneof("value") == "func" else [f.name for f in value.list.func]
+        if len(names) < len(attributes):
+            raise FreezeError(f"{node.op} names no function to call", where=f"node {node.name}")
         return names, first, inputs, outputs
 
     def _scope_of(self, function: FunctionDef, given: tuple[int | None, ...]) -> Scope:
@@ -205,6 +219,8 @@ class Rewriter:
         given = data_inputs(node)
         value = new.attr[attribute]
         if value.WhichOneof("value") == "list":
+            if len(value.list.type) != len(given):
+                raise FreezeError(f"{node.op} has more or less inputs than dtypes", where=f"node {node.name}")
             for index, reference in enumerate(given):
                 if dtype := self.handle(scope, reference):
                     value.list.type[index] = dtype
@@ -220,7 +236,7 @@ class Rewriter:
         names, first, inputs, outputs = call
         given = tuple(self.handle(scope, reference) for reference in data_inputs(node)[first:])
         if node.op in LOOPS and any(given):
-            self._require_kept(node, self._library[names[1]], given)
+            self._require_kept(node, self._function(names[1]), given)
         fresh = {name: self._copy(name, given).signature.name for name in names}
         if node.op in fresh:
             new.op = fresh[node.op]
@@ -253,10 +269,12 @@ class Rewriter:
         (tensorflow/core/common_runtime/lower_while_op.cc), whatever the body returns.
         """
         nodes = {node.name: node for node in body.node_def}
+        if len(body.signature.output_arg) != len(given):
+            raise FreezeError("a loop's body returns more or less than it is given", where=f"node {loop.name}")
         for index, dtype in enumerate(given):
             reference = body.ret[body.signature.output_arg[index].name]
             while (inner := nodes.get(node_of(reference))) is not None and inner.op in ("Identity", *LOOPS):
-                reference = data_inputs(inner)[int(reference.rpartition(":")[2])]
+                reference = next(iter(data_inputs(inner)[int(reference.rpartition(":")[2]) :]), "")
             if dtype and reference != body.signature.input_arg[index].name:
                 raise FreezeError(
                     f"{loop.op} is given one variable's handle and returns another's",
@@ -280,7 +298,7 @@ class Rewriter:
 
     def _copy(self, name: str, given: tuple[int | None, ...]) -> FunctionDef:
         """A function, with handles of these dtypes as values among its arguments."""
-        original = self._library[name]
+        original = self._function(name)
         key = (name, given if any(given) else ())
         if key in self._copies:
             return self._copies[key]

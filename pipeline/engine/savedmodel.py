@@ -36,6 +36,7 @@ from ..protos import (
 )
 from .graph import ancestors, called_functions, data_inputs, node_of
 from .loading import with_assets, with_initializers
+from .soundness import require_sound
 from .variables import VARIABLE_OPS, Saved, restored_keys, variable_behind
 
 _MESSAGES = ("saved_model.pb", "saved_model.pbtxt")
@@ -142,7 +143,9 @@ def _read_meta_graph(path: Path) -> MetaGraphDef:
             wanted=f"the tag {_SERVE!r}",
             next_step="Export the model again, for serving",
         )
-    return min(serving, key=lambda meta: len(meta.meta_info_def.tags))
+    meta = min(serving, key=lambda meta: len(meta.meta_info_def.tags))
+    require_sound(meta.graph_def, path)
+    return meta
 
 
 def _find_message(folder: Path) -> Path:

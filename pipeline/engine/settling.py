@@ -239,7 +239,7 @@ def _calls_of(
     """The functions that a node calls, and what is known of their arguments."""
     attributes, first = CALLS[node.op][:2] if node.op in CALLS else ((), 0)
     truth = truth_of(next(iter(node.input), ""), known) if node.op in _BRANCHES else None
-    for name in [node.op] if node.op in functions else node.attr:
+    for name in [node.op] if node.op in functions else list(node.attr):
         if name != node.op and truth is not None and name != ("then_branch" if truth else "else_branch"):
             continue
         value = node.attr[name] if name != node.op else None

@@ -20,6 +20,7 @@ from ..bundle.foreign import broken_file
 from ..errors import CheckpointError
 from ..prefix import complete_prefixes, find_prefix, folder_of, name_of, stem_of, step_of
 from ..protos import DecodeError, GraphDef, MetaGraphDef, OpDef, TensorInfo, parse_text
+from .soundness import require_sound
 from .variables import VARIABLE_OPS, Saved, restored_keys
 
 _SAVED_MODELS = ("saved_model.pb", "saved_model.pbtxt")
@@ -156,6 +157,7 @@ def read_graph(path: Path) -> MetaGraphDef:
         raise broken_file(path, f"not {kind}, or a damaged one", got=exc) from exc
     if not meta.graph_def.node:
         raise broken_file(path, "the graph is empty", got="0 nodes")
+    require_sound(meta.graph_def, path)
     return meta
 
 

@@ -142,6 +142,8 @@ def _from_file(node: NodeDef, table: NodeDef, everything: Mapping[str, NodeDef])
     lines = lines[:size] if size > 0 else lines
     if b"" in lines:
         raise _refusal(table, f"is filled from {names[0]}, whose line {lines.index(b'') + 1} is empty", "Correct it")
+    if not {table.attr["key_dtype"].type, table.attr["value_dtype"].type} <= _FIELDS.keys():
+        raise _refusal(table, "is of dtypes that no file holds", "Correct the table")
     delimiter, offset = node.attr["delimiter"].s or b"\t", node.attr["offset"].i
     columns = [
         _column(table, lines, node.attr[index].i, delimiter, table.attr[dtype].type, offset)
@@ -151,13 +153,19 @@ def _from_file(node: NodeDef, table: NodeDef, everything: Mapping[str, NodeDef])
     if any(pairs[key] != value for key, value in zip(*columns, strict=True)):
         raise _refusal(table, f"is filled from {names[0]}, which gives one key two values", "Correct the file")
     parts = [
-        _const(f"{node.name}/{name}", values, table.attr[dtype].type)
+        _const(_unused(f"{node.name}/{name}", everything), values, table.attr[dtype].type)
         for name, values, dtype in zip(("keys", "values"), columns, ("key_dtype", "value_dtype"), strict=True)
     ]
     new = NodeDef(name=node.name, op="LookupTableImportV2", input=[table.name, *(part.name for part in parts)])
     new.attr["Tin"].type = table.attr["key_dtype"].type
     new.attr["Tout"].type = table.attr["value_dtype"].type
     return node.name, [*parts, new]
+
+
+def _unused(name: str, taken: Mapping[str, NodeDef]) -> str:
+    while name in taken:
+        name += "_"
+    return name
 
 
 def _column(

@@ -143,3 +143,9 @@ def dropout_gradient(x: Any) -> Any:
 def draw_unused_in_function(x: Any) -> Any:
     w = weight("w", [3])
     return tf.function(lambda a: (tf.random.uniform([3]), a * w)[1])(x)
+
+
+@case("Draws", EQUAL, "a node has the name of what stands in for the draw")
+def settled_name_taken(x: Any) -> Any:
+    taken = tf.constant(9.0, name="drop/settled")
+    return x * weight("w", [3]) * tf.floor(1.0 + tf.random.uniform([2, 3]), name="drop") + taken

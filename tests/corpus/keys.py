@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from .cases import BOTH, EQUAL, case, v1, weight
+from .cases import BOTH, EQUAL, REFUSED, case, v1, weight
 
 
 def _variables() -> dict[str, Any]:
@@ -143,3 +143,64 @@ def partitioned_renamed(x: Any) -> Any:
 
 
 _PARTS: list[Any] = []
+
+
+def _turned() -> Any:
+    found = _variables()
+    return v1.train.Saver({"w": found["u"], "u": found["v"], "v": found["w"]})
+
+
+@case("Keys", EQUAL, "three variables, each under the next one's name", saver=_turned)
+def turned(x: Any) -> Any:
+    return x * weight("w", [3]) + weight("u", [3]) * tf.sin(weight("v", [3]))
+
+
+@case(
+    "Keys",
+    EQUAL,
+    "keys that are no names of nodes",
+    saver=lambda: v1.train.Saver({"a b/é\n*": _variables()["w"], "^:0": _variables()["u"]}),
+)
+def odd_keys(x: Any) -> Any:
+    return x * weight("w", [3]) + weight("u", [3])
+
+
+def _scoped() -> Any:
+    with v1.name_scope("scope"):
+        return v1.train.Saver(sharded=True, reshape=True)
+
+
+@case("Keys", EQUAL, "a Saver in a name scope, with shards of two devices, that reshapes", res=BOTH, saver=_scoped)
+def scoped_saver(x: Any, res: bool) -> Any:
+    with tf.device("/cpu:0"):
+        w = weight("w", [3], res)
+    with tf.device("/job:localhost/task:0/cpu:0"):
+        return x * w + weight("u", [3], res)
+
+
+@case("Keys", EQUAL, "uneven parts of three dimensions, and their gradients", res=BOTH)
+def partitioned_gradient(x: Any, res: bool) -> Any:
+    parts = weight("w", [2, 5, 3], res, partitioner=lambda shape, dtype: [1, 3, 1])
+    y = tf.sin(tf.reduce_sum(tf.convert_to_tensor(parts), [0, 1]) * x)
+    return [y, *tf.gradients(y, list(parts))]
+
+
+@case("Keys", EQUAL, "a partitioned variable in a loop", res=BOTH, flow=BOTH)
+def partitioned_in_loop(x: Any, res: bool) -> Any:
+    parts = weight("w", [3, 3], res, partitioner=v1.fixed_size_partitioner(3))
+    return tf.while_loop(lambda i, a: i < 2, lambda i, a: (i + 1, a @ tf.convert_to_tensor(parts)), [0, x])[1]
+
+
+@case(
+    "Keys",
+    REFUSED,
+    "the Saver left out what the output needs",
+    mentions="lacks",
+    saver=lambda: v1.train.Saver(_first()),
+)
+def unsaved(x: Any) -> Any:
+    return x * weight("w", [3]) + weight("u", [3])
+
+
+def _first() -> list[Any]:
+    return [_variables()["w"]]

@@ -300,3 +300,11 @@ def table_of_random(t: Any) -> Any:
 def table_of_python(t: Any) -> Any:
     values = tf.ensure_shape(tf.numpy_function(lambda: np.array([0, 1], np.int32), [], tf.int32), [2])
     return _rows(tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(["a", "b"], values), -1).lookup(t))
+
+
+@case("Tables", EQUAL, "nodes have the names that the file's columns would get")
+def table_names_taken(t: Any) -> Any:
+    known = _lines(b"a\nb\n")
+    [filler] = [op for op in v1.get_default_graph().get_operations() if op.type.startswith("InitializeTable")]
+    taken = tf.constant([b"q"], name=f"{filler.name}/keys"), tf.constant(3, name=f"{filler.name}/values")
+    return _rows(known.lookup(t)) + tf.cast(tf.size(taken[0]) + taken[1], tf.float32)
