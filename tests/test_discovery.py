@@ -18,6 +18,7 @@ from pipeline.errors import FreezeError
 from pipeline.models.source import find_model
 from pipeline.protos import GraphDef, MetaGraphDef, NodeDef
 from pipeline.settings import GraphSettings
+from pipeline.signature import Signature
 
 v1 = tf.compat.v1
 MODELS = Path(__file__).parent.parent.parent / "shared" / "models"
@@ -616,17 +617,20 @@ def test_a_face_detector_has_nine_outputs_and_fifteen_ends_before_its_author_fro
 @pytest.mark.parametrize(
     ("model", "file", "outputs"),
     [
-        ("spam", "training.meta", None),
+        ("spam", "training.meta", ["probability"]),
         ("spam", "inference.meta", ["probability"]),
-        ("spam", "evaluation.meta", None),
+        ("spam", "evaluation.meta", ["probability"]),
         ("multiply_add", "inference.meta", ["op_to_store"]),
     ],
 )
-def test_outputs_of_the_bundled_models(model: str, file: str, outputs: list[str] | None, tmp_path: Path) -> None:
-    build_graph(find_model(model), GraphSettings(), tmp_path)
+def test_outputs_and_inputs_of_the_bundled_models_are_found(
+    model: str, file: str, outputs: list[str], tmp_path: Path
+) -> None:
+    build_graph(find_model(model), GraphSettings(moving_average=0.9), tmp_path)
     graph = MetaGraphDef.FromString((tmp_path / file).read_bytes()).graph_def
-    print(ranked_outputs(graph)[:4])
-    assert discovered_outputs(graph) == (outputs or ["probability"])
+    assert discovered_outputs(graph) == outputs
+    signature = Signature.read(tmp_path / "signature.json")
+    assert {one.tensor for one in ranked_inputs(graph, outputs)} == {spec.name for spec in signature.inputs}
 
 
 def test_a_candidate_tells_what_it_is_and_why() -> None:

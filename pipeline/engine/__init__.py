@@ -10,4 +10,9 @@ tables      lookup tables that bring their content along
 rewriting   rules by op that turn readers of variables into readers of constants
 assembling  all of these in their order: a graph and a checkpoint to a frozen graph
 writing     the .pb, streamed
+
+discovery   the inputs and outputs of a graph that nobody named, with reasons
+ends        the tensors in which a model ends, less those of losses and metrics; tails: what follows its last layer
+anatomy     data, labels, modes, weights and layers of a graph; gradients: what training added; shapes; wiring: all
+            of it as numbers, in an order
 """
