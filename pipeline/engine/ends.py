@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from ..protos import DataType, FunctionDef
 from .anatomy import Anatomy, changes_state
 from .ops import output_dtypes
-from .shapes import ELEMENTWISE, REDUCTIONS
+from .shapes import ELEMENTWISE, REDUCTIONS, shape_of
 from .tails import DECIDES, RESHAPES, Tails
 from .wiring import Tensor
 
@@ -34,6 +34,7 @@ _HANDLES = frozenset(DataType.Value(f"DT_{name}") for name in ("RESOURCE", "VARI
 MODEL = "the rest of the model"
 NOTHING, LOSS, SEEN, _STATE = "nothing", "the loss", "metrics or summaries", "updates of variables"
 _UNANCHORED = "its loss compares it with nothing that was given"
+_BEFORE_LOGARITHM = "the loss may take the logarithm of something later"
 _TWO_JOINS = "it is combined with an input, and the result is compared with an input"
 
 
@@ -94,7 +95,8 @@ class _Peeling:
         self.tails = Tails(anatomy, functions)
         self.inner = self.tails.inner
         self.peeled: dict[int, _Feeds] = {}  # what was taken away
-        self.is_logarithm = set[int]()
+        self.is_logarithm = set[int]()  # and what guards it
+        self.is_flattening = set[int]()
         self.ends: list[End] = []
         self.alternatives: list[End] = []
 
@@ -180,7 +182,8 @@ class _Peeling:
                     return None
                 behind = self.peeled[consumer]
                 kinds |= behind.kinds or {LOSS if self._may_be_loss(consumer) else SEEN}
-                labels |= behind.labels
+                # That a term of a loss is added to one that has labels says nothing about what the term is made of.
+                labels |= 0 if self.anatomy.is_scalar[consumer] else behind.labels
                 joins = max(joins, behind.joins + (consumer in self.tails.joins))
             elif changes_state(self.wiring.ops[consumer]):
                 kinds.add(_STATE)
@@ -225,22 +228,27 @@ class _Peeling:
 
     def _begins_loss(self, index: int, feeds: _Feeds) -> bool:
         """Whether an end that feeds the loss is a step of the loss."""
-        op, consumers = self.wiring.ops[index], self.wiring.consumers[index]
-        if op in _LOGARITHMS or (
-            op in _GUARDS_LOGARITHM and any(consumer in self.is_logarithm for consumer, _ in consumers)
-        ):
+        op = self.wiring.ops[index]
+        if op in _LOGARITHMS or (feeds.kinds == {LOSS} and self._guards_logarithm(index)):
             self.is_logarithm.add(index)
             return True
         if not feeds.labels:
             return self.tails.is_behind_join[index] or op in _LOSS_MATH
         if op == "Reshape":
             shape = self.wiring.inputs[index][1][0] if len(self.wiring.inputs[index]) > 1 else index
-            takers = [self.wiring.ops[c] for c, _ in consumers if c not in self.anatomy.gradients]
-            if self.wiring.ops[shape] != "Const" and all(map(_CROSS_ENTROPY.fullmatch, takers)):
+            if self.wiring.ops[shape] != "Const" and self._is_for_cross_entropy(index):
+                self.is_flattening.add(index)
                 return True  # tf.nn makes a matrix of logits of any rank
         if op in RESHAPES:
             return self._has_other_uses(self.wiring.inputs[index][0][0], index)
         return op in ELEMENTWISE and self._meets_loss_earlier(index)
+
+    def _guards_logarithm(self, index: int) -> bool:
+        """Whether an end only keeps a logarithm's argument in range: a clip, an epsilon, a norm, one minus it."""
+        op, given = self.wiring.ops[index], self.wiring.inputs[index]
+        if op in ("Div", "RealDiv") and not self.inner[given[0][0]]:
+            return False  # one over something is more than that: so is a sigmoid written
+        return op in _GUARDS_LOGARITHM and any(c in self.is_logarithm for c, _ in self.wiring.consumers[index])
 
     def _has_other_uses(self, index: int, but: int) -> bool:
         return self.inner[index] and any(
@@ -261,16 +269,53 @@ class _Peeling:
         decides_on = self.tails.decided[index]
         for port, dtype in self._ports(index, bool(feeds.kinds)):
             end = End((index, port), kind, self.tails.head[index], feeds.labels, decides_on, is_bool=dtype == _DT_BOOL)
-            if kind == LOSS and not feeds.labels:
-                end.doubt = (_UNANCHORED, "", _TWO_JOINS)[min(feeds.joins, 2)]
-            if kind == LOSS and self.wiring.ops[index] == "LogSoftmax":
-                end.doubt = "a LogSoftmax may belong to the loss"
-                self.alternatives.append(End(self.wiring.inputs[index][0], LOSS, end.head, feeds.labels))
+            if kind == LOSS:
+                end.doubt = self._doubt(index, feeds)
             self.ends.append(end)
         if decides_on is not None and self.anatomy.has_training:
             self.alternatives.append(
                 End(decides_on, MODEL, self.tails.head[decides_on[0]], doubt="a decision is made on it")
             )
+
+    def _doubt(self, index: int, feeds: _Feeds) -> str:
+        """Why another tensor than this end of the loss may have been meant; that one is kept beside the ends."""
+        op, given = self.wiring.ops[index], self.wiring.inputs[index]
+        base = self.tails.base[index]
+        if base != index:
+            other = "the loss begins with what is made of it, element by element"
+            self.alternatives.append(End((base, 0), MODEL, self.tails.head[base], doubt=other))
+        if not feeds.labels:
+            return (_UNANCHORED, "", _TWO_JOINS)[min(feeds.joins, 2)]
+        is_logits = self._is_for_cross_entropy(index)
+        if (
+            op == "LogSoftmax"
+            or (op == "Reshape" and is_logits and not self._keeps_rows(index))
+            or (op in REDUCTIONS and not is_logits and not self.anatomy.is_layer[index])
+        ):
+            doubt = f"a {op} in front of a loss may belong to it"
+            self.alternatives.append(End(given[0], MODEL, self.tails.head[given[0][0]], doubt=doubt))
+            return doubt
+        if op in ELEMENTWISE and not self.anatomy.is_layer[index]:
+            takers = [c for c, _ in self.wiring.consumers[index] if c not in self.anatomy.gradients]
+            guards = [c for c in takers if c in self.is_logarithm and self.wiring.ops[c] not in _LOGARITHMS]
+            if len(guards) < len(takers):
+                return ""
+            self.alternatives += [End((c, 0), MODEL, self.tails.head[c], doubt=_BEFORE_LOGARITHM) for c in guards]
+            return _BEFORE_LOGARITHM if guards else ""
+        return ""
+
+    def _is_for_cross_entropy(self, index: int) -> bool:
+        """Whether nothing but a cross entropy takes a node's output, as what it takes is logits."""
+        return all(
+            _CROSS_ENTROPY.fullmatch(self.wiring.ops[consumer]) or consumer in self.is_flattening
+            for consumer, _ in self.wiring.consumers[index]
+            if consumer not in self.anatomy.gradients and self.anatomy.above[consumer]
+        )
+
+    def _keeps_rows(self, index: int) -> bool:
+        """Whether a Reshape is known to leave the rows of a batch what they are."""
+        before = shape_of(self.wiring, self.wiring.inputs[index][0], self.anatomy.producer)
+        return before is not None and all(size == 1 for size in before[1:-1])
 
     def _later_joins(self) -> list[End]:
         """What was made from an end and an input, and is compared with an input again, may be the output as well."""
