@@ -171,23 +171,25 @@ def test_an_output_root_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 
 def test_a_failed_validation_fails_the_run_and_is_reported(tmp_path: Path) -> None:
-    # A clock in the graph: no constant can give what the checkpoint gives.
+    # TensorFlow multiplies constants with each other first, and variables not: with no tolerance that is another value.
     model = model_file(
         tmp_path,
         """
         class M:
-            signature = Signature([TensorSpec("x", "float64", [None])], [TensorSpec("late", "float64", [None])])
+            signature = Signature([TensorSpec("x", "float64", [None])], [TensorSpec("y", "float64", [None])])
             data = "rows.csv"
             def forward(self, inputs, training):
-                w = tf.compat.v1.get_variable("w", initializer=tf.constant(2.0, tf.float64))
-                return {"late": inputs["x"] * w + tf.timestamp()}
+                w = tf.compat.v1.get_variable("w", initializer=tf.constant(0.1, tf.float64))
+                v = tf.compat.v1.get_variable("v", initializer=tf.constant(0.3, tf.float64))
+                return {"y": (inputs["x"] * w) * v}
             def examples(self, path):
-                return Examples({"x": np.arange(5.0)})
+                return Examples({"x": np.arange(100.0) / 7})
         """,
     )
     root = tmp_path / "out"
     for _ in range(2):  # the second run finds the comparison done, and fails all the same
-        done = luigi("WriteReport", "--model", model, "--output-root", str(root))
+        strict = ("--validation-float64-rtol", "0", "--validation-float64-atol", "0")
+        done = luigi("WriteReport", "--model", model, "--output-root", str(root), *strict)
         assert done.returncode == 30
         assert "is not proven equal to its checkpoint" in done.stdout
         assert "the worst is row" in done.stdout

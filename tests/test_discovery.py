@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import corpus
 import numpy as np
 import pytest
 import tensorflow as tf
+from corpus import oracle
 
 from pipeline.building import build_graph
 from pipeline.engine.discovery import Candidate, discovered_outputs, ranked_inputs, ranked_outputs
@@ -18,6 +18,7 @@ from pipeline.errors import FreezeError
 from pipeline.models.source import find_model
 from pipeline.protos import GraphDef, MetaGraphDef, NodeDef
 from pipeline.settings import GraphSettings
+from pipeline.signature import Signature
 
 v1 = tf.compat.v1
 MODELS = Path(__file__).parent.parent.parent / "shared" / "models"
@@ -65,7 +66,7 @@ def style(
 
 def graph_of(one: Style, has_shapes: bool) -> GraphDef:
     """The graph as a Saver writes it, with the saving and restoring ops in it; or without the shapes."""
-    with corpus.control_flow(one.is_v2), tf.Graph().as_default() as graph:
+    with oracle.control_flow(one.is_v2), tf.Graph().as_default() as graph:
         one.build()
         if v1.global_variables():
             v1.train.Saver()
@@ -517,7 +518,165 @@ def a_frozen_graph() -> None:
     tf.nn.softmax(tf.matmul(h, tf.constant(np.ones([8, 3], np.float32))) + tf.constant([1.0, 2, 3]), name="y")
 
 
+@style("imported/y_conv", inputs=["imported/x"], modes=["imported/keep_prob"])
+def a_graph_imported_under_a_scope() -> None:
+    with tf.Graph().as_default() as graph:
+        deep_mnist_with_dropout()
+        text = graph.as_graph_def()
+    tf.import_graph_def(text, name="imported")
+
+
+@style("probs", flow=(False, True))
+def residual_blocks_with_fused_normalization() -> None:
+    x, y_ = v1.placeholder(tf.float32, [None, 8, 8, 3], name="x"), v1.placeholder(tf.int64, [None], name="labels")
+    h = x
+    for block in range(3):
+        h = tf.nn.conv2d(h, v1.get_variable(f"w{block}", [3, 3, int(h.shape[-1]), 4]), 1, "SAME")
+        names = ("gamma", "beta", "mean", "variance")
+        gamma, beta, mean, variance = (v1.get_variable(f"{name}{block}", [4]) for name in names)
+        new, now, spread = v1.nn.fused_batch_norm(h, gamma, beta)
+        mean.assign_sub((mean - now) * 0.1)
+        variance.assign_sub((variance - spread) * 0.1)
+        h = tf.nn.relu(new) + (h if block else 0)
+    logits = dense(tf.reduce_mean(h, [1, 2]), 5, "fc", is_resource=True)
+    tf.nn.softmax(logits, name="probs")
+    loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=y_, logits=logits))
+    loss += tf.add_n([1e-4 * tf.nn.l2_loss(variable) for variable in v1.trainable_variables()])
+    train(loss, v1.train.MomentumOptimizer(0.1, 0.9))
+    tf.reduce_mean(tf.cast(tf.equal(tf.argmax(logits, 1), y_), tf.float32))
+
+
+def _by_hand() -> tuple[Any, Any]:
+    x, y_ = images(8), v1.placeholder(tf.float32, [None, 1], name="y_")
+    z = tf.matmul(x, v1.get_variable("w", [8, 1])) + v1.get_variable("b", [1])
+    y = tf.divide(1.0, 1.0 + tf.exp(-z), name="hypothesis")
+    train(-tf.reduce_mean(y_ * tf.math.log(y) + (1 - y_) * tf.math.log(1 - y)))
+    return y, y_
+
+
+@style("hypothesis")
+def a_sigmoid_by_hand() -> None:
+    _by_hand()
+
+
+@style("hypothesis")
+def a_sigmoid_by_hand_with_accuracy() -> None:
+    y, y_ = _by_hand()
+    tf.reduce_mean(tf.cast(tf.equal(tf.cast(y > 0.5, tf.float32), y_), tf.float32))
+
+
+@style("predict")
+def a_loss_that_adds_an_epsilon() -> None:
+    y, y_ = tf.nn.softmax(dense(images(8), 3, "out"), name="predict"), classes(3)
+    v1.losses.log_loss(y_, y)
+    train(v1.losses.get_total_loss())
+
+
+@style("Mean")
+def logits_that_are_an_average_over_the_image() -> None:
+    x = v1.placeholder(tf.float32, [None, 8, 8, 3], name="x")
+    h = tf.nn.conv2d(x, v1.get_variable("w", [3, 3, 3, 4]), 1, "SAME")
+    train(softmax_loss(classes(4), tf.reduce_mean(h, [1, 2])))
+
+
+@style("prob")
+def a_dice_loss_of_segments() -> None:
+    x, y_ = (v1.placeholder(tf.float32, [None, 8, 8, depth], name=name) for depth, name in ((3, "x"), (1, "y_")))
+    y = tf.sigmoid(tf.nn.conv2d(x, v1.get_variable("w", [3, 3, 3, 1]), 1, "SAME"), name="prob")
+    both = tf.reduce_sum(y * y_)
+    train(1 - (2 * both + 1) / (tf.reduce_sum(y) + tf.reduce_sum(y_) + 1))
+
+
+@style("reconstructed")
+def a_variational_autoencoder_with_a_cross_entropy() -> None:
+    x = images(32)
+    h = dense(x, 8, "encoder", tf.nn.relu)
+    mean, spread = dense(h, 2, "mean"), dense(h, 2, "spread")
+    logits = dense(mean + tf.exp(spread) * tf.random.normal(tf.shape(mean)), 32, "decoder")
+    tf.sigmoid(logits, name="reconstructed")
+    same = tf.reduce_sum(tf.nn.sigmoid_cross_entropy_with_logits(labels=x, logits=logits), 1)
+    train(tf.reduce_mean(same - 0.5 * tf.reduce_sum(1 + spread - mean * mean - tf.exp(spread), 1)))
+
+
+@style("out/BiasAdd", inputs=["IteratorGetNext:1"])
+def an_iterator_that_gives_labels_first() -> None:
+    rows = np.zeros([8], np.int64), np.zeros([8, 4], np.float32)
+    batches = tf.data.Dataset.from_tensor_slices(rows).batch(4)
+    labels, x = v1.data.make_initializable_iterator(batches).get_next()
+    train(softmax_loss(tf.one_hot(labels, 3), dense(x, 3, "out")))
+
+
 # ------------------------------------------------------------------------------------------------- what stays unclear
+
+
+@style(unclear=["Reshape_1", "logits"], flow=(False, True))
+def a_language_model_that_is_flattened_for_its_loss() -> None:
+    x, y_ = (v1.placeholder(tf.int32, [4, 5], name=name) for name in ("x", "y_"))
+    h = tf.nn.embedding_lookup(v1.get_variable("table", [30, 8], use_resource=False), x)
+    h, _ = v1.nn.dynamic_rnn(Cell(), v1.nn.dropout(h, 0.5), dtype=tf.float32)
+    logits = tf.reshape(dense(tf.reshape(h, [-1, 8]), 30, "softmax"), [4, 5, 30], name="logits")
+    flat = tf.reshape(logits, [-1, 30]), tf.reshape(y_, [-1])
+    cost = tf.reduce_sum(tf.nn.sparse_softmax_cross_entropy_with_logits(logits=flat[0], labels=flat[1]))
+    variables = v1.trainable_variables()
+    gradients, _ = tf.clip_by_global_norm(tf.gradients(cost, variables), 5.0)
+    v1.train.GradientDescentOptimizer(1.0).apply_gradients(zip(gradients, variables, strict=True))
+
+
+@style(unclear=["tower_0/out/BiasAdd", "tower_1/out/BiasAdd"], inputs=["x0"])
+def a_tower_for_each_device() -> None:
+    for number in range(2):
+        x, y_ = (v1.placeholder(tf.float32, [None, 3], name=f"{name}{number}") for name in "xy")
+        with v1.name_scope(f"tower_{number}"):
+            loss = softmax_loss(y_, dense(x, 3, "out"))
+        train(loss, v1.train.GradientDescentOptimizer(0.1))
+
+
+@style(unclear=["prob", "class", "logits"])
+def segments_with_probabilities_and_classes() -> None:
+    x, y_ = v1.placeholder(tf.float32, [None, 8, 8, 3], name="x"), v1.placeholder(tf.int32, [None, 8, 8], name="y_")
+    logits = tf.nn.conv2d(x, v1.get_variable("w", [3, 3, 3, 4]), 1, "SAME", name="logits")
+    tf.argmax(logits, 3, name="class")
+    tf.nn.softmax(logits, name="prob")
+    train(tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=y_, logits=logits)))
+
+
+@style(unclear=["q_eval/BiasAdd"], inputs=["s"])
+def two_networks_of_a_q_learner() -> None:
+    s, later = (v1.placeholder(tf.float32, [None, 4], name=name) for name in ("s", "s_"))
+    action, reward = v1.placeholder(tf.int32, [None], name="a"), v1.placeholder(tf.float32, [None], name="r")
+    now, then = dense(s, 2, "q_eval"), dense(later, 2, "q_next")
+    target = tf.stop_gradient(reward + 0.9 * tf.reduce_max(then, 1))
+    train(tf.reduce_mean(tf.square(tf.reduce_sum(now * tf.one_hot(action, 2), 1) - target)))
+
+
+@style("policy", "value", inputs=["s"])
+def an_actor_and_a_critic() -> None:
+    s = v1.placeholder(tf.float32, [None, 4], name="s")
+    action, reward = v1.placeholder(tf.int32, [None], name="a"), v1.placeholder(tf.float32, [None], name="r")
+    h = dense(s, 8, "h", tf.nn.relu)
+    policy, value = tf.nn.softmax(dense(h, 2, "pi"), name="policy"), tf.squeeze(dense(h, 1, "v"), 1, name="value")
+    better = reward - value
+    likely = tf.math.log(tf.reduce_sum(policy * tf.one_hot(action, 2), 1) + 1e-8)
+    entropy = -tf.reduce_sum(policy * tf.math.log(policy + 1e-8), 1)
+    losses = tf.reduce_mean(likely * tf.stop_gradient(better)), tf.reduce_mean(tf.square(better))
+    train(losses[1] - losses[0] - 0.01 * tf.reduce_mean(entropy))
+
+
+@style(unclear=["Sum"], inputs=["a", "b"])
+def twins_with_a_distance() -> None:
+    a, b = (v1.placeholder(tf.float32, [None, 8], name=name) for name in "ab")
+    y_ = v1.placeholder(tf.float32, [None], name="y_")
+    apart = tf.reduce_sum(tf.square(dense(a, 4, "out") - dense(b, 4, "out")), 1)
+    train(tf.reduce_mean(y_ * apart + (1 - y_) * tf.square(tf.maximum(1 - tf.sqrt(apart + 1e-6), 0))))
+
+
+@style(unclear=["out", "prediction"])
+def a_support_vector_machine() -> None:
+    x, y_ = images(8), v1.placeholder(tf.float32, [None, 1], name="y_")
+    w = v1.get_variable("w", [8, 1])
+    y = tf.subtract(tf.matmul(x, w), v1.get_variable("b", [1]), name="out")
+    train(tf.reduce_mean(tf.maximum(0.0, 1 - y * y_)) + 0.01 * tf.reduce_sum(tf.square(w)))
+    tf.sign(y, name="prediction")
 
 
 @style(unclear=["probability", "class"])
@@ -616,17 +775,20 @@ def test_a_face_detector_has_nine_outputs_and_fifteen_ends_before_its_author_fro
 @pytest.mark.parametrize(
     ("model", "file", "outputs"),
     [
-        ("spam", "training.meta", None),
+        ("spam", "training.meta", ["probability"]),
         ("spam", "inference.meta", ["probability"]),
-        ("spam", "evaluation.meta", None),
+        ("spam", "evaluation.meta", ["probability"]),
         ("multiply_add", "inference.meta", ["op_to_store"]),
     ],
 )
-def test_outputs_of_the_bundled_models(model: str, file: str, outputs: list[str] | None, tmp_path: Path) -> None:
-    build_graph(find_model(model), GraphSettings(), tmp_path)
+def test_outputs_and_inputs_of_the_bundled_models_are_found(
+    model: str, file: str, outputs: list[str], tmp_path: Path
+) -> None:
+    build_graph(find_model(model), GraphSettings(moving_average=0.9), tmp_path)
     graph = MetaGraphDef.FromString((tmp_path / file).read_bytes()).graph_def
-    print(ranked_outputs(graph)[:4])
-    assert discovered_outputs(graph) == (outputs or ["probability"])
+    assert discovered_outputs(graph) == outputs
+    signature = Signature.read(tmp_path / "signature.json")
+    assert {one.tensor for one in ranked_inputs(graph, outputs)} == {spec.name for spec in signature.inputs}
 
 
 def test_a_candidate_tells_what_it_is_and_why() -> None:

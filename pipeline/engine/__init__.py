@@ -17,4 +17,9 @@ halving     float variables as float16
 writing     the .pb, streamed
 readers     which constants may lie in memory that cannot be written
 mapping     the format mmap: a small graph beside raw files of weights
+
+discovery   the inputs and outputs of a graph that nobody named, with reasons
+ends        the tensors in which a model ends, less those of losses and metrics; tails: what follows its last layer
+anatomy     data, labels, modes, weights and layers of a graph; gradients: what training added; shapes; wiring: all
+            of it as numbers, in an order
 """

@@ -14,6 +14,7 @@ What a tensor is, is told by what it hangs on and what hangs on it:
 
 from __future__ import annotations
 
+import gc
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -21,12 +22,12 @@ from functools import lru_cache, reduce
 from operator import or_
 
 from ..protos import DataType, GraphDef, NodeDef
+from .gradients import find_gradients
 from .pruning import refusal_of
-from .variables import VARIABLE_OPS, variable_of
-from .wiring import Tensor, Wiring, depths, reached, wire
+from .shapes import PLACEHOLDERS, REDUCTIONS, find_scalars, shape_of
+from .variables import VARIABLE_OPS
+from .wiring import Tensor, Wiring, depths, wire
 
-_GRADIENTS = re.compile(r"(?:.*?/)??gradients(?:_\d+)?(?=/)")
-_GRADIENT_OPS = re.compile(r"(?!StopGradient|PreventGradient)\w*Grad(V\d|N|Ex|Grad|GradV\d)?|\w+BackpropFilter\w*")
 _SOURCES = re.compile(
     r"Placeholder(V2|WithDefault)?|IteratorGetNext\w*|Queue\w*Dequeue\w*|Reader(Read\w*)|(OrderedMap|Map)?Unstage\w*"
     r"|InfeedDequeue\w*|RecordInput"
@@ -36,24 +37,14 @@ _PARSERS = re.compile(r"Parse(Single)?(Sequence)?Example\w*|DecodeCSV|_ParseExam
 _OBSERVERS = re.compile(r"\w*Summary\w*|Assert|PrintV2|Timestamp|\w*QueueEnqueue\w*|\w*HistogramFixedWidth")
 _SHAPES = frozenset({"Shape", "ShapeN", "Size", "Rank", "VariableShape", "TensorArraySizeV3", "BroadcastGradientArgs"})
 _QUESTIONS = frozenset({"VarIsInitializedOp", "IsVariableInitialized"})
-_PLACEHOLDERS = frozenset({"Placeholder", "PlaceholderV2", "PlaceholderWithDefault"})
 
-_REDUCTIONS = "Sum Mean Max Min Prod All Any L2Loss EuclideanNorm"
-_ELEMENTWISE = """
-    Abs Add AddN AddV2 BitwiseAnd Cast ClipByValue Div DivNoNan Equal Exp Expm1 Floor FloorDiv Greater GreaterEqual Inv
-    IsFinite IsInf IsNan Less LessEqual Log Log1p LogicalAnd LogicalNot LogicalOr Maximum Minimum Mul MulNoNan Neg
-    NotEqual OnesLike Pow RealDiv Reciprocal Relu Rsqrt Select SelectV2 Sign Softplus Sqrt Square SquaredDifference
-    StopGradient Sub Xdivy Xlogy ZerosLike
-"""
-REDUCTIONS, ELEMENTWISE = frozenset(_REDUCTIONS.split()), frozenset(_ELEMENTWISE.split())
-_KEEP_SCALARS = ELEMENTWISE | {"Identity", "Switch", "Merge", "Enter", "Exit", "PreventGradient", "CheckNumerics"}
 
 _CHANGES_STATE, _DRAWS, _FILES = refusal_of("Assign"), refusal_of("RandomUniform"), refusal_of("SaveV2")
 _FLOATS = frozenset({DataType.Value(f"DT_{name}") for name in ("FLOAT", "DOUBLE", "HALF", "BFLOAT16", "COMPLEX64")}) | {
     DataType.Value(f"DT_{name}") for name in ("COMPLEX128", "QINT8", "QUINT8", "QINT32", "INT8", "UINT8")
 }
+_MOST_UPDATED = 64  # what leads to the update of more is no step of one variable's update
 _DT_BOOL = DataType.Value("DT_BOOL")
-_UNTIL_PRODUCER = 21  # graphs up to this version wrote an unknown shape of a Placeholder as a scalar's
 
 
 @lru_cache(maxsize=4096)
@@ -89,6 +80,7 @@ class Anatomy:
         above: the sources that a node hangs on, without modes.
         modes: what a mode decides, by its bit.
         weight: 2 for what hangs on weights, 1 where these were reduced to a norm, 0 for the rest.
+        is_cut: whether what hangs on a node hangs on nothing before it: shapes, outcomes, gradients.
         is_layer: whether a node applies weights to what hangs on a source.
         applied: by layer, variables that it applies, one for each input.
         data, labels: sources.
@@ -100,6 +92,7 @@ class Anatomy:
     producer: int
     gradients: set[int]
     is_outcome: list[bool]
+    is_cut: list[bool]
     sources: dict[Tensor, int]
     depth: list[int]
     is_scalar: list[bool] = field(default_factory=list)
@@ -142,25 +135,41 @@ class Anatomy:
 
 def dissect(graph: GraphDef) -> Anatomy:
     """Tells the parts of a graph apart."""
+    # Every few hundred new lists the collector would look through the objects of all nodes, and find nothing.
+    is_collecting = gc.isenabled()
+    gc.disable()
+    try:
+        return _dissect(graph)
+    finally:
+        if is_collecting:
+            gc.enable()
+
+
+def _dissect(graph: GraphDef) -> Anatomy:
     wiring = wire(graph)
-    gradients, differentiated = _find_gradients(wiring)
+    gradients, differentiated = find_gradients(wiring)
     sources: dict[Tensor, int] = {}
     for index, op in enumerate(wiring.ops):
         if op and _is_source(op):
             for port in {port for _, port in wiring.consumers[index]} or {0}:
                 sources[index, port] = 1 << len(sources)
+    outcomes = [is_outcome(op) for op in wiring.ops]
+    cuts = [outcome or op in _SHAPES for outcome, op in zip(outcomes, wiring.ops, strict=True)]
+    for index in gradients:
+        cuts[index] = True
     anatomy = Anatomy(
         wiring=wiring,
         producer=graph.versions.producer,
         gradients=gradients,
-        is_outcome=[is_outcome(op) for op in wiring.ops],
+        is_outcome=outcomes,
+        is_cut=cuts,
         sources=sources,
         depth=depths(wiring),
         differentiated=differentiated,
     )
     anatomy.has_updates = any("Apply" in op and changes_state(op) for op in set(wiring.ops))
-    anatomy.is_scalar = _find_scalars(anatomy)
-    anatomy.above = _propagate(anatomy, sources, lambda index, op: 0)
+    anatomy.is_scalar = find_scalars(wiring, gradients, graph.versions.producer)
+    anatomy.above = _propagate(anatomy, sources)
     _find_modes(anatomy)
     decided = sum(anatomy.modes)
     anatomy.above = [above & ~decided for above in anatomy.above]
@@ -169,128 +178,27 @@ def dissect(graph: GraphDef) -> Anatomy:
     return anatomy
 
 
-def _propagate(
-    anatomy: Anatomy, given: dict[Tensor, int], own: Callable[[int, str], int], cut: frozenset[str] = _SHAPES
-) -> list[int]:
-    """Sets of bits that nodes pass on to what hangs on them; shapes, training and outcomes pass nothing on."""
-    wiring = anatomy.wiring
+def _propagate(anatomy: Anatomy, given: dict[Tensor, int], own: Callable[[str], bool] | None = None) -> list[int]:
+    """Sets of bits that nodes pass on to what hangs on them; shapes, training and outcomes pass nothing on.
+
+    Args:
+        given: the bits of tensors.
+        own: by op, nodes with a bit of their own, 1.
+    """
+    wiring, inputs = anatomy.wiring, anatomy.wiring.inputs
     found = [0] * len(wiring.ops)
-    cuts = [outcome or op in cut for outcome, op in zip(anatomy.is_outcome, wiring.ops, strict=True)]
-    for index in anatomy.gradients:
-        cuts[index] = True
+    starts = {op: own is not None and own(op) for op in set(wiring.ops)}
+    ends = {op: op != "" and _is_source(op) for op in starts}
     for index in wiring.order:
-        if cuts[index]:
+        if anatomy.is_cut[index]:
             continue
         op = wiring.ops[index]
-        bits = own(index, op)
-        if not (op and _is_source(op)):
-            for tensor in wiring.inputs[index]:
-                bits |= given.get(tensor, found[tensor[0]])
+        bits = int(starts[op])
+        if not ends[op]:
+            for tensor in inputs[index]:
+                bits |= given[tensor] if tensor in given else found[tensor[0]]
         found[index] = bits
     return found
-
-
-# What training added.
-
-
-def _find_gradients(wiring: Wiring) -> tuple[set[int], set[int]]:
-    """The gradients' nodes, and the nodes that they are the gradients of."""
-    scopes: dict[str, bool] = {}  # by a scope that may be one of gradients, whether it is
-    inside: list[tuple[int, str]] = []
-    starts, differentiated = set[int](), set[int]()
-    for index, node in enumerate(wiring.nodes):
-        name = node.name
-        if _GRADIENT_OPS.fullmatch(node.op):
-            starts.add(index)
-        end = name.rfind("_grad/")
-        found = _GRADIENTS.match(name)
-        if found is not None:
-            scopes[found[0]] = scopes.get(found[0], False) or end > found.end()
-            inside.append((index, found[0]))
-        if end > 0:
-            forward = _forward_of(name[:end], wiring.number)
-            if forward is not None:
-                starts.add(index)
-                differentiated.add(forward)
-    starts |= {index for index, scope in inside if scopes[scope]}
-    # A loop that has a gradient is given lists to fill for it, but it is no part of the gradient.
-    return starts | reached(wiring, starts, differentiated - starts), differentiated
-
-
-def _forward_of(name: str, number: dict[str, int]) -> int | None:
-    """The node whose gradient has this name; a scope that was put before all names stands before both parts."""
-    start = -1
-    while (start := name.find("/", start + 1)) >= 0:
-        rest = name[start + 1 :]
-        if rest in number:
-            return number[rest]
-        scope = name[:start].rpartition("/")[0]
-        if scope and f"{scope}/{rest}" in number:
-            return number[f"{scope}/{rest}"]
-    return None
-
-
-# Shapes.
-
-
-def shape_of(wiring: Wiring, tensor: Tensor, producer: int) -> tuple[int | None, ...] | None:
-    """A tensor's shape, as far as the graph tells it; None where the rank is unknown."""
-    node = wiring.nodes[tensor[0]]
-    if "_output_shapes" in node.attr:
-        shapes = node.attr["_output_shapes"].list.shape
-        if tensor[1] >= len(shapes):
-            return None
-        shape = shapes[tensor[1]]
-    elif node.op in _PLACEHOLDERS and "shape" in node.attr:
-        shape = node.attr["shape"].shape
-        if producer <= _UNTIL_PRODUCER and not shape.dim:
-            return None
-    else:
-        return None
-    return None if shape.unknown_rank else tuple(dim.size if dim.size >= 0 else None for dim in shape.dim)
-
-
-def _find_scalars(anatomy: Anatomy) -> list[bool]:
-    """Which nodes' first outputs are known to be scalars, or are reduced to one."""
-    wiring = anatomy.wiring
-    found = [False] * len(wiring.ops)
-    for index in wiring.order:
-        op = wiring.ops[index]
-        if not op:
-            continue
-        node = wiring.nodes[index]
-        if "_output_shapes" in node.attr or op in _PLACEHOLDERS:
-            found[index] = shape_of(wiring, (index, 0), anatomy.producer) == ()
-        elif op == "Const":
-            found[index] = not node.attr["value"].tensor.tensor_shape.dim
-        elif op in VARIABLE_OPS:
-            found[index] = variable_of(node).shape == ()
-        elif op == "L2Loss":
-            found[index] = True
-        elif op in REDUCTIONS:
-            found[index] = _reduces_all(wiring, index)
-        elif op in _KEEP_SCALARS or op == "ReadVariableOp":
-            found[index] = bool(wiring.inputs[index]) and all(found[source] for source, _ in wiring.inputs[index])
-    return found
-
-
-def _reduces_all(wiring: Wiring, index: int) -> bool:
-    """Whether a reduction is over all axes, which by default are counted from 0 in a list."""
-    node = wiring.nodes[index]
-    if len(wiring.inputs[index]) < 2 or ("keep_dims" in node.attr and node.attr["keep_dims"].b):
-        return False
-    axes = wiring.nodes[wiring.inputs[index][1][0]]
-    if axes.op == "Range":
-        return True
-    if axes.op != "Const" or len(axes.attr["value"].tensor.tensor_shape.dim) != 1:
-        return False
-    tensor = axes.attr["value"].tensor
-    size = tensor.tensor_shape.dim[0].size
-    if tensor.tensor_content:
-        values = [int.from_bytes(tensor.tensor_content[at : at + 4], "little") for at in range(0, size * 4, 4)]
-    else:
-        values = list(tensor.int_val)
-    return values == list(range(size)) and size > 0
 
 
 # Modes.
@@ -301,17 +209,19 @@ def _find_modes(anatomy: Anatomy) -> None:
     wiring = anatomy.wiring
     scalars: dict[int, tuple[int, bool]] = {}  # by the bit: the dtype, and whether the shape is known
     for (index, port), bit in anatomy.sources.items():
-        if wiring.ops[index] in _PLACEHOLDERS:
+        if wiring.ops[index] in PLACEHOLDERS:
             shape = shape_of(wiring, (index, port), anatomy.producer)
             if shape in ((), None):
                 scalars[bit] = (wiring.nodes[index].attr["dtype"].type, shape == ())
     if not scalars:
         return
-    random = _propagate(anatomy, {}, lambda index, op: int(draws(op)))
-    variables = _propagate(anatomy, {}, lambda index, op: int(op in VARIABLE_OPS))
-    weighted = 0
+    random = _propagate(anatomy, {}, draws)
+    variables = _propagate(anatomy, {}, VARIABLE_OPS.__contains__)
+    weighted, candidates = 0, union(scalars)
     for index, given in enumerate(wiring.inputs):
         op = wiring.ops[index]
+        if not anatomy.above[index] & candidates:
+            continue
         bits = [anatomy.sources.get(tensor, anatomy.above[tensor[0]]) for tensor in given]
         if len(bits) == 2 and (op in ("Switch", "RefSwitch") or op in ("Select", "SelectV2")):
             decider = bits[1]
@@ -378,7 +288,7 @@ def _apply_weights(anatomy: Anatomy, weights: set[int]) -> None:
         op = wiring.ops[index]
         if index in weights:
             weight[index], variable[index] = 2, index
-        elif not (anatomy.is_outcome[index] or op in _SHAPES or op in _QUESTIONS or index in anatomy.gradients):
+        elif not (anatomy.is_cut[index] or op in _QUESTIONS):
             if op and _is_source(op):
                 continue
             for source, _ in wiring.inputs[index]:
@@ -412,10 +322,11 @@ def _own_updates(anatomy: Anatomy, variable: list[int]) -> dict[int, set[int]]:
         elif wiring.consumers[index] and anatomy.above[index]:
             behind = [updated.get(consumer) for consumer, _ in wiring.consumers[index]]
             known = [variables for variables in behind if variables is not None]
-            # Of what many variables are updated from, a few are enough to tell.
-            if len(known) == len(behind) and len(known) <= 8:
-                updated[index] = set().union(*known)
-    return {index: variables for index, variables in updated.items() if len(variables) <= 64}
+            if len(known) == len(behind):
+                variables = set().union(*known)
+                if len(variables) <= _MOST_UPDATED:
+                    updated[index] = variables
+    return updated
 
 
 def _find_labels(anatomy: Anatomy) -> None:

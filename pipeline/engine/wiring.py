@@ -62,10 +62,12 @@ def wire(graph: GraphDef) -> Wiring:
     for node in nodes:
         given: list[Tensor] = []
         for reference in node.input:
-            source = number.get(node_of(reference))
-            if source is None:
+            source = number.get(reference)
+            if source is not None:
+                given.append((source, 0))
+            elif (source := number.get(node_of(reference))) is None:
                 continue
-            if reference.startswith("^"):
+            elif reference.startswith("^"):
                 is_awaited[source] = True
             else:
                 port = reference.partition(":")[2]
@@ -122,6 +124,8 @@ def _ordered(inputs: list[list[Tensor]], consumers: list[list[Tensor]]) -> list[
 def depths(wiring: Wiring) -> list[int]:
     """How many loops and branches of TensorFlow 1 each node stands in: inside, a value may never come to be."""
     found = [0] * len(wiring.ops)
+    if {"Switch", "RefSwitch", "Enter", "RefEnter"}.isdisjoint(wiring.ops):
+        return found
     for index in wiring.order:
         op, given = wiring.ops[index], wiring.inputs[index]
         depth = max((found[source] for source, _ in given), default=0)
