@@ -20,7 +20,7 @@ from .facts import read_verdict
 from .job import Job
 from .models.source import find_model
 from .settings import Adopted, WarmStart
-from .stages import Stage, stages_of
+from .stages import stages_of
 from .store import Places
 
 logger = logging.getLogger("pipeline")
@@ -92,7 +92,7 @@ class ModelTask(luigi.Task):
         source = find_model(self.model or "spam") if self.model or adopted is None else None
         own_name = source.name if source is not None else _name_of(adopted.place if adopted else "")
         own_data = source.data if source is not None else None
-        return Job(
+        job = Job(
             source=source,
             places=Places(Path(self.output_root), self.name or own_name),
             data=Path(self.data) if self.data else own_data,
@@ -101,6 +101,14 @@ class ModelTask(luigi.Task):
             formats=_formats(self.formats),
             settings=settings,
         )
+        if self.stage not in stages_of(job):
+            raise SettingError(
+                f"a chain that starts at a checkpoint has no {self.task_family}",
+                where="--checkpoint",
+                got=self.checkpoint,
+                wanted=f"one of {', '.join(TASKS[stage].__name__ for stage in stages_of(job))}",
+            )
+        return job
 
     def _warm_start(self) -> WarmStart | None:
         if not self.warm_start:
@@ -136,7 +144,7 @@ class ModelTask(luigi.Task):
 
     def requires(self) -> Iterable[luigi.Task]:
         """The tasks of the stages that this one reads, and the data file."""
-        stage = self._row()
+        stage = stages_of(self.job)[self.stage]
         for upstream in stage.reads:
             yield self.clone(TASKS[upstream])
         if stage.uses_data and self.job.data is not None:
@@ -144,24 +152,12 @@ class ModelTask(luigi.Task):
         if stage.uses_data and self.checkpoint:
             yield ExistingCheckpoint(path=self.checkpoint)
 
-    def _row(self) -> Stage:
-        stages = stages_of(self.job)
-        if self.stage not in stages:
-            raise SettingError(
-                f"a chain that starts at a checkpoint has no {self.task_family}",
-                where="--checkpoint",
-                got=self.checkpoint,
-                wanted=f"one of {', '.join(TASKS[stage].__name__ for stage in stages)}",
-            )
-        return stages[self.stage]
-
     def output(self) -> luigi.LocalTarget:
         """The artifact's folder."""
         return luigi.LocalTarget(str(self.job.places.artifact(self.stage)))
 
     def complete(self) -> bool:
         """Whether the artifact is what it would be if made now, with all that it hangs on."""
-        self._row()
         return chain.examine(self.job, self.stage)[self.stage].is_complete
 
     def run(self) -> None:

@@ -1,0 +1,244 @@
+"""A chain that starts at a checkpoint that somebody else made: everything behind it works as for one of our own."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import commands
+import graphs
+import jobs
+import numpy as np
+import pytest
+import tensorflow as tf
+from test_freeze import control_flow
+
+from pipeline import chain, facts
+from pipeline.arrays import load_arrays, save_arrays
+from pipeline.errors import CheckpointError, DataError, FreezeError
+from pipeline.job import Job
+from pipeline.settings import Adopted, Settings
+from pipeline.store import Condition, Places
+
+v1 = tf.compat.v1
+STAGES = {"checkpoint", "frozen", "validation", "report"}
+
+
+def job_for(root: Path, place: Path | str, data: Path | None = None, **options: Any) -> Job:
+    return Job(
+        source=None,
+        places=Places(root, "foreign"),
+        data=data,
+        warm_start=None,
+        formats=("frozen",),
+        settings=Settings(),
+        adopted=Adopted(str(place), **options),
+    )
+
+
+def verdict_of(job: Job) -> dict[str, Any]:
+    jobs.run(job)
+    return facts.read_verdict(job)
+
+
+def saved_model(folder: Path) -> Path:
+    """A SavedModel of TensorFlow 2, with a table."""
+    module = tf.Module()
+    module.w = tf.Variable(np.arange(6, dtype=np.float32).reshape(3, 2))
+    initializer = tf.lookup.KeyValueTensorInitializer(tf.constant(["a", "b"]), tf.constant([1, 2], tf.int64))
+    module.table = tf.lookup.StaticHashTable(initializer, -1)
+
+    def answer(x: Any, words: Any) -> Any:
+        return {"scores": x @ module.w, "ids": module.table.lookup(words)}
+
+    specs = [tf.TensorSpec([None, 3], tf.float32, name="x"), tf.TensorSpec([None], tf.string, name="words")]
+    tf.saved_model.save(module, str(folder), {"serving_default": tf.function(answer, specs)})
+    return folder
+
+
+def as_prefix(folder: Path) -> Path:
+    graphs.save(folder / "model.ckpt-7")
+    return folder / "model.ckpt-7"
+
+
+def as_folder(folder: Path) -> Path:
+    return as_prefix(folder).parent
+
+
+def as_graph_def(folder: Path) -> Path:
+    graphs.save(folder / "model.ckpt", write_meta_graph=False)
+    with tf.Graph().as_default() as graph:
+        graphs.product(v1.placeholder(tf.float32, [None, 3], name="x"))
+        tf.io.write_graph(graph, str(folder), "graph.pb", as_text=False)
+    return folder
+
+
+def of_the_first_format(folder: Path) -> Path:
+    with tf.Graph().as_default(), v1.Session() as session:
+        graphs.product(v1.placeholder(tf.float32, [None, 3], name="x"))
+        session.run(v1.global_variables_initializer())
+        folder.mkdir()
+        v1.train.Saver(write_version=v1.train.SaverDef.V1).save(session, str(folder / "old"))
+    return folder / "old"
+
+
+@pytest.mark.parametrize("make", [as_prefix, as_folder, as_graph_def, of_the_first_format, saved_model])
+def test_the_whole_chain_proves_a_foreign_checkpoint_frozen_right(make: Any, tmp_path: Path) -> None:
+    job = job_for(tmp_path / "out", make(tmp_path / "in"))
+    assert set(chain.examine(job, "report")) == STAGES
+    verdict = verdict_of(job)
+    assert verdict["verdict"] == "passed", verdict["reasons"]
+    assert verdict["rows"]["validation"] == 64
+    assert verdict["skipped"] == {"golden": "no outputs were recorded when the model was trained"}
+    assert (job.folder("frozen") / "model.pb").is_file()
+    assert "taken over from" in (job.folder("report") / "report.html").read_text()
+    assert jobs.run(job) == set()
+
+
+def test_other_weights_in_the_same_place_redo_the_chain(tmp_path: Path) -> None:
+    prefix = as_prefix(tmp_path / "in")
+    job = job_for(tmp_path / "out", prefix)
+    jobs.run(job)
+    pb = (job.folder("frozen") / "model.pb").read_bytes()
+    with tf.Graph().as_default(), v1.Session() as session:
+        w = v1.get_variable("w", initializer=np.ones((3, 2), np.float32))
+        b = v1.get_variable("b", initializer=np.ones(2, np.float32))
+        session.run(v1.global_variables_initializer())
+        v1.train.Saver([w, b]).save(session, str(prefix), write_meta_graph=False)
+    assert chain.examine(job, "checkpoint")["checkpoint"].condition is Condition.STALE
+    assert jobs.run(job) == STAGES
+    assert (job.folder("frozen") / "model.pb").read_bytes() != pb
+
+
+def test_named_outputs_inner_inputs_and_pins_reach_the_end(tmp_path: Path) -> None:
+    def build(x: Any) -> None:
+        is_training = v1.placeholder(tf.bool, [], name="is_training")
+        inner = tf.multiply(x, 2.0, name="inner")
+        w = v1.get_variable("w", initializer=tf.constant([1.0, 2, 3]))
+        mode = tf.cond(is_training, lambda: tf.nn.dropout(inner * w, 0.5), lambda: tf.tanh(inner * w))
+        tf.identity(mode, name="y")
+
+    with control_flow(True):
+        graphs.save(tmp_path / "in" / "model.ckpt", build, {"is_training:0": False})
+    named = {"inputs": ("inner",), "outputs": ("y",)}
+    job = job_for(tmp_path / "out", tmp_path / "in", pins={"is_training": "false"}, **named)
+    verdict = verdict_of(job)
+    assert verdict["verdict"] == "passed", verdict["reasons"]
+    signature = json.loads((job.folder("frozen") / "signature.json").read_text())
+    assert [spec["name"] for spec in signature["inputs"]] == ["inner"]
+    assert signature["origin"]["pins"] == {"is_training": "false"}
+    unpinned = job_for(tmp_path / "other", tmp_path / "in", **named)
+    with pytest.raises(FreezeError, match="RandomUniform draws"):
+        jobs.run(unpinned)
+
+
+def test_a_batch_of_a_fixed_size_is_validated_in_that_size(tmp_path: Path) -> None:
+    with tf.Graph().as_default(), v1.Session() as session:
+        x = v1.placeholder(tf.float32, [3, 2], name="x")
+        tf.identity(tf.reshape(x, [6]) * v1.get_variable("w", initializer=np.float32(2)), name="y")
+        session.run(v1.global_variables_initializer())
+        v1.train.Saver().save(session, str(tmp_path / "in" / "model.ckpt"))
+    job = job_for(tmp_path / "out", tmp_path / "in")
+    verdict = verdict_of(job)
+    assert verdict["verdict"] == "passed", verdict["reasons"]
+    assert verdict["rows"]["validation"] % 3 == 0
+
+
+def test_an_input_that_is_no_data_must_be_pinned(tmp_path: Path) -> None:
+    def build(x: Any) -> None:
+        tf.multiply(graphs.product(x), v1.placeholder(tf.float32, [], name="scale"), name="z")
+        # `y` is what the helper asks for
+
+    graphs.save(tmp_path / "in" / "model.ckpt", build)
+    with pytest.raises(DataError, match=r"scale: an input without a batch dimension .*--pin scale="):
+        jobs.run(job_for(tmp_path / "out", tmp_path / "in", outputs=("z",)))
+    pinned = job_for(tmp_path / "out", tmp_path / "in", outputs=("z",), pins={"scale": "3"})
+    assert verdict_of(pinned)["verdict"] == "passed"
+
+
+def test_rows_of_one_s_own_are_validated(tmp_path: Path) -> None:
+    prefix = as_prefix(tmp_path / "in")
+    rows = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
+    save_arrays(tmp_path / "rows.npz", {"x": rows})
+    job = job_for(tmp_path / "out", prefix, data=tmp_path / "rows.npz")
+    assert verdict_of(job)["rows"]["validation"] == 5
+    assert np.array_equal(load_arrays(job.folder("checkpoint") / "validation.npz")["input/x"], rows)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "said"),
+    [
+        ({"X": np.zeros((2, 3), np.float32)}, "the data lacks an input .got no x"),
+        ({"x": np.zeros((2, 3))}, "not of its dtype .got float64, wanted x float32"),
+        ({"x": np.zeros((2, 3), np.float32), "z": np.zeros(2)}, "arrays that are no inputs"),
+        ({"x": np.zeros((2, 3), np.float32), "labels": np.zeros(3)}, "different numbers of rows"),
+    ],
+)
+def test_rows_that_are_not_the_inputs_are_refused(tmp_path: Path, arrays: dict[str, Any], said: str) -> None:
+    save_arrays(tmp_path / "rows.npz", arrays)
+    with pytest.raises(DataError, match=said):
+        jobs.run(job_for(tmp_path / "out", as_prefix(tmp_path / "in"), data=tmp_path / "rows.npz"))
+
+
+def test_a_frozen_graph_has_nothing_to_freeze(tmp_path: Path) -> None:
+    job = job_for(tmp_path / "out", as_prefix(tmp_path / "in"))
+    jobs.run(job)
+    with pytest.raises(CheckpointError, match="nothing to freeze"):
+        jobs.run(job_for(tmp_path / "again", job.folder("frozen") / "model.pb"))
+
+
+FILLED = """
+class M:
+    signature = Signature([TensorSpec("x", "float32", [None, 3])], [TensorSpec("y", "float32", [None, 2])])
+    data = "rows.csv"
+    def forward(self, inputs, training):
+        w = tf.compat.v1.get_variable("w", [3, 2])
+        b = tf.compat.v1.get_variable("b", [2])
+        return {"y": tf.tanh(inputs["x"] @ w + b)}
+    def examples(self, path):
+        return Examples({"x": np.arange(12, dtype=np.float32).reshape(4, 3)})
+"""
+
+
+def test_a_graph_of_one_s_own_takes_somebody_else_s_weights(tmp_path: Path) -> None:
+    wanted = graphs.save(tmp_path / "in" / "model.ckpt")
+    model = jobs.model_file(tmp_path, FILLED)
+    root = tmp_path / "out"
+    done = commands.luigi(
+        *("WriteReport", "--model", model, "--checkpoint", str(tmp_path / "in"), "--output-root", str(root))
+    )
+    assert done.returncode == 0, done.stderr
+    assert "verdict      passed" in done.stdout
+    [folder] = [path for path in root.iterdir() if path.is_dir()]
+    assert np.allclose(graphs.answer(folder / "frozen" / "model.pb"), np.tanh(wanted), atol=1e-6)
+    (tmp_path / "other").mkdir()
+    other = jobs.model_file(tmp_path / "other", FILLED.replace('"b", [2]', '"c", [2]'))
+    refused = commands.luigi(
+        *("FreezeModel", "--model", other, "--checkpoint", str(tmp_path / "in"), "--output-root", str(root))
+    )
+    assert refused.returncode == 30
+    assert "the checkpoint lacks a variable of the graph" in refused.stdout
+
+
+def test_luigi_takes_a_checkpoint_and_says_what_it_is_not_for(tmp_path: Path) -> None:
+    prefix, root = as_prefix(tmp_path / "in"), ["--output-root", str(tmp_path / "out")]
+    done = commands.luigi("FreezeModel", "--checkpoint", str(prefix), "--outputs", "y", *root)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "model.ckpt-7" / "frozen" / "model.pb").is_file()
+    for arguments, code, said in [
+        (["TrainModel", "--checkpoint", str(prefix)], 40, "has no TrainModel"),
+        (["FreezeModel", "--outputs", "y"], 40, "--outputs: this is for a chain that starts at a checkpoint"),
+        (["FreezeModel", "--checkpoint", str(prefix), "--warm-start", str(prefix)], 40, "nothing is trained"),
+        (["FreezeModel", "--checkpoint", str(tmp_path / "absent")], 20, "no such checkpoint"),
+        (["FreezeModel", "--checkpoint", str(prefix), "--outputs", "z"], 30, "z: no such tensor in the graph"),
+    ]:
+        refused = commands.luigi(*arguments, *root)
+        assert (refused.returncode, said in refused.stdout + refused.stderr) == (code, True), refused.stdout
+
+
+def test_a_checkpoint_is_named_by_its_folder_or_its_prefix_less_a_mere_version(tmp_path: Path) -> None:
+    place = saved_model(tmp_path / "clicks" / "3")
+    done = commands.luigi("FreezeModel", "--checkpoint", str(place), "--output-root", str(tmp_path / "out"))
+    assert done.returncode == 0, done.stdout
+    assert (tmp_path / "out" / "clicks" / "frozen" / "model.pb").is_file()
