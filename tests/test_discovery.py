@@ -518,6 +518,27 @@ def a_frozen_graph() -> None:
     tf.nn.softmax(tf.matmul(h, tf.constant(np.ones([8, 3], np.float32))) + tf.constant([1.0, 2, 3]), name="y")
 
 
+@style("out/BiasAdd")
+def a_moving_average_of_labels() -> None:
+    logits, y_ = dense(images(8), 3, "out"), classes(3)
+    frequency = v1.get_variable("frequency", [3], trainable=False)
+    frequency.assign_sub((frequency - tf.reduce_mean(y_, 0)) * 0.1)
+    train(softmax_loss(y_, logits))
+
+
+@style("y")
+def a_variable_that_nothing_reads() -> None:
+    v1.get_variable("unused", [3])
+    tf.multiply(images(8), 2.0, name="y")
+
+
+@style("y", flow=(False, True))
+def a_loop_as_the_last_layer_and_its_unused_state() -> None:
+    x = v1.placeholder(tf.float32, [None, 5, 4], name="x")
+    outputs, _ = v1.nn.dynamic_rnn(Cell(), x, dtype=tf.float32)
+    tf.identity(outputs[:, -1], name="y")
+
+
 @style("imported/y_conv", inputs=["imported/x"], modes=["imported/keep_prob"])
 def a_graph_imported_under_a_scope() -> None:
     with tf.Graph().as_default() as graph:

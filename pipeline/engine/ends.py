@@ -135,12 +135,13 @@ class _Peeling:
         """The ends, less the outputs of loops and calls that nothing takes, while something takes the others."""
         results = [end for end in ends if not self._is_bare_result(end.tensor[0])]
         roots = {self.tails.root[end.tensor[0]] for end in results} | {-1}
+        tensors = {end.tensor for end in results}
         return [
             end
             for end in ends
             if end.feeds != NOTHING
             or self.tails.root[end.tensor[0]] < 0
-            or (end.head >= 0 and (end in results or self.tails.root[end.tensor[0]] not in roots))
+            or (end.head >= 0 and (end.tensor in tensors or self.tails.root[end.tensor[0]] not in roots))
         ]
 
     def _is_bare_result(self, index: int) -> bool:
