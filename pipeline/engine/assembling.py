@@ -77,7 +77,7 @@ def freeze_graph(
         FreezeError: see `pruning.prune` and `rewriting.Rewriter`.
     """
     require_tensor_names([*outputs, *inputs])
-    whole = with_settled_switches(with_settled(with_own_gradients(graph)))
+    whole = with_settled_switches(with_settled(with_own_gradients(graph), [*outputs, *inputs]))
     graph = with_pruned_bodies(whole)
     nodes = prune(whole, [*outputs, *inputs], bodies=graph.library)
     require_unread(nodes, whole, graph)

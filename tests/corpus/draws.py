@@ -49,6 +49,12 @@ def _almost(x: Any, dtype: str) -> Any:
     return _of_first_years(_weighted(x, dtype), tf.constant(1 - 2.0 ** -steps[dtype], dtype))
 
 
+def _above(x: Any, dtype: str) -> Any:
+    """One step above 1: with the largest draw the sum is 2."""
+    steps = {"float16": 10, "bfloat16": 7, "float32": 23, "float64": 52}
+    return _of_first_years(_weighted(x, dtype), tf.constant(1 + 2.0 ** -steps[dtype], dtype))
+
+
 for _dtype in ("float16", "bfloat16", "float32", "float64"):
     for _name, _must, _why, _build in (
         ("keep_prob 1 of TensorFlow 1.0", EQUAL, "floor(1 + u) is 1 for every u", _floors),
@@ -56,6 +62,7 @@ for _dtype in ("float16", "bfloat16", "float32", "float64"):
         ("rate 0", EQUAL, "u >= 0 for every u", _rates),
         ("comparisons that are settled", EQUAL, "u < 1, u > 1, and u * 0", _compares),
         ("keep_prob almost 1", REFUSED, "floor(keep_prob + u) is 0 for the smallest u", _almost),
+        ("keep_prob just above 1", REFUSED, "floor(keep_prob + u) is 2 for the largest u", _above),
     ):
         case("Draws", _must, _why, name=f"{_name}, {_dtype}")(partial(_build, dtype=_dtype))
 
@@ -149,3 +156,20 @@ def draw_unused_in_function(x: Any) -> Any:
 def settled_name_taken(x: Any) -> Any:
     taken = tf.constant(9.0, name="drop/settled")
     return x * weight("w", [3]) * tf.floor(1.0 + tf.random.uniform([2, 3]), name="drop") + taken
+
+
+@case("Draws", REFUSED, "switched off by a default that somebody may feed over", mentions="random")
+def dropout_by_default(x: Any) -> Any:
+    return v1.nn.dropout(x * weight("w", [3]), keep_prob=v1.placeholder_with_default(1.0, []))
+
+
+@case("Draws", EQUAL, "gradients through a loop with a branch that a constant never takes", flow=BOTH)
+def dropout_in_loop_gradient(x: Any) -> Any:
+    w, is_training = weight("w", [3]), tf.constant(False)
+
+    def turn(i: Any, a: Any) -> Any:
+        a = tf.cond(is_training, lambda: tf.nn.dropout(tf.sin(a), 0.5), lambda: tf.tanh(a * w))
+        return [i + 1, tf.ensure_shape(a, [None, 3])]
+
+    end = tf.while_loop(lambda i, a: i < 2, turn, [0, x], maximum_iterations=2)[1]
+    return [end, tf.gradients(end, x)[0]]

@@ -240,6 +240,26 @@ def counted_calls(x: Any) -> Any:
     return run(x) + outer(x) + outer(-x)
 
 
+@case("State", EQUAL, "a function counts its calls from a loop in a function")
+def counted_calls_in_loop(x: Any) -> Any:
+    run = _counting(weight("w", [3]), v1.get_variable("count", initializer=0))
+    turns = tf.function(lambda a: tf.while_loop(lambda i, b: i < 2, lambda i, b: (i + 1, run(b)), [0, a])[1])
+    return turns(x)
+
+
+@case("State", REFUSED, "the count of a loop's calls is read behind the loop", mentions="changes state")
+def counted_calls_in_loop_read(x: Any) -> Any:
+    count = v1.get_variable("count", initializer=0)
+    run = _counting(weight("w", [3]), count)
+
+    @tf.function
+    def turns(a: Any) -> Any:
+        a = tf.while_loop(lambda i, b: i < 2, lambda i, b: (i + 1, run(b)), [0, a])[1]
+        return a + tf.cast(count, tf.float32)
+
+    return turns(x)
+
+
 @case("State", REFUSED, "a function counts its calls, and another reads the count", mentions="changes state")
 def counted_calls_read(x: Any) -> Any:
     count = v1.get_variable("count", initializer=0)
