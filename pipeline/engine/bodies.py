@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Set
 
 from ..errors import FreezeError
 from ..protos import FunctionDef, GraphDef, NodeDef
-from .graph import called_functions, data_inputs, is_control, node_of
+from .graph import ancestors, called_functions, data_inputs, is_control, node_of
 from .pruning import CHANGES_STATE, DT_RESOURCE, acts, called, changed_inputs, kept_nodes, tainted_nodes
 from .rewriting import LOOPS
 from .variables import VARIABLE_OPS, variable_behind
@@ -36,9 +36,10 @@ def _pruned(function: FunctionDef, functions: Mapping[str, FunctionDef]) -> Func
     if not acting:
         return function
     nodes = {node.name: node for node in function.node_def}
-    tainted = tainted_nodes(nodes, functions)
+    results = [node_of(reference) for reference in function.ret.values()]
+    tainted = tainted_nodes(nodes, acting - ancestors(nodes, results, with_control=False))
     waited_for = [node for node in function.control_ret.values() if node not in tainted]
-    kept, _ = kept_nodes(nodes, [*map(node_of, function.ret.values()), *waited_for], set(), tainted)
+    kept, _ = kept_nodes(nodes, [*results, *waited_for], set(), tainted)
     gone = nodes.keys() - kept
     # A variable of the function's own may be one of the graph, which then changes unseen.
     if not acting & gone or any(nodes[name].op in VARIABLE_OPS for name in gone):

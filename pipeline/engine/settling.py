@@ -189,7 +189,7 @@ def with_settled(graph: GraphDef, outputs: Iterable[str]) -> GraphDef:
         return graph
     nodes = {node.name: node for node in graph.node}
     # Most draws are initializers, which no output needs.
-    needed = ancestors(nodes, map(node_of, outputs), with_control=False)
+    needed = ancestors(nodes, map(node_of, outputs), with_control=True)
     if not deciding & needed and not inside:
         return graph
     known = _known_by_scope([node for node in graph.node if node.name in needed], graph.library.function)

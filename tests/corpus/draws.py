@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -173,3 +174,22 @@ def dropout_in_loop_gradient(x: Any) -> Any:
 
     end = tf.while_loop(lambda i, a: i < 2, turn, [0, x], maximum_iterations=2)[1]
     return [end, tf.gradients(end, x)[0]]
+
+
+def _gradient_of_turns(x: Any, factor: Callable[[], Any]) -> Any:
+    w = weight("w", [3])
+
+    def turn(i: Any, a: Any) -> Any:
+        return [i + 1, tf.ensure_shape(tf.sin(a * w) * factor(), [None, 3])]
+
+    return tf.gradients(tf.while_loop(lambda i, a: i < 2, turn, [0, x], maximum_iterations=2)[1], x)[0]
+
+
+@case("Draws", REFUSED, "only gradients are asked for, and a loop's draws come to them by a stack", flow=BOTH)
+def draws_on_a_stack(x: Any) -> Any:
+    return _gradient_of_turns(x, lambda: tf.random.uniform([2, 3]))
+
+
+@case("Draws", EQUAL, "such draws, where a constant decides them", flow=BOTH)
+def settled_draws_on_a_stack(x: Any) -> Any:
+    return _gradient_of_turns(x, lambda: tf.floor(1.0 + tf.random.uniform([2, 3])))

@@ -247,6 +247,23 @@ def counted_calls_in_loop(x: Any) -> Any:
     return turns(x)
 
 
+@case("State", EQUAL, "a function counts its calls in a loop, and decides by its value on a branch", flow=BOTH)
+def counted_calls_decide(x: Any) -> Any:
+    run = _counting(weight("w", [3]), v1.get_variable("count", initializer=0))
+
+    def turn(i: Any, a: Any) -> Any:
+        a = run(a)
+        return i + 1, tf.cond(tf.reduce_sum(a) > 0, lambda: a - 1.0, lambda: 1.0 - a)
+
+    return tf.while_loop(lambda i, a: i < 3, turn, [0, x])[1]
+
+
+@case("State", EQUAL, "gradients through a loop of calls that are counted", flow=(False,))
+def counted_calls_gradient(x: Any) -> Any:
+    run = _counting(weight("w", [3]), v1.get_variable("count", initializer=0))
+    return tf.gradients(tf.map_fn(lambda row: tf.sin(run(tf.sin(row))), x), x)[0]
+
+
 @case("State", REFUSED, "the count of a loop's calls is read behind the loop", mentions="changes state")
 def counted_calls_in_loop_read(x: Any) -> Any:
     count = v1.get_variable("count", initializer=0)
