@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from ..errors import FreezeError
 from ..protos import GraphDef, NodeDef, OpDef, OpList
 from .graph import ancestors, control_inputs, data_inputs, is_control, node_of, normalized
+from .pruning import STACK_PUSHES
 from .settling import constants_of, truth_of
 
 _SWITCHES = ("Switch", "RefSwitch")
@@ -51,6 +52,8 @@ def with_settled_switches(graph: GraphDef) -> GraphDef:
     new = GraphDef()
     new.CopyFrom(graph)
     for node in new.node:
+        if node.name in dead and node.op in STACK_PUSHES:
+            node.CopyFrom(NodeDef(name=node.name, op="NoOp"))  # nothing is pushed there
         if node.name in dead:
             continue
         if node.op == "ControlTrigger":

@@ -88,7 +88,7 @@ _SIDE_EFFECTS = re.compile(
 )
 
 
-_PUSHES = frozenset({"StackPush", "StackPushV2"})
+STACK_PUSHES = frozenset({"StackPush", "StackPushV2"})
 _PASSES_STACKS = frozenset({"Identity", "Enter", "Switch", "RefIdentity", "RefEnter", "RefSwitch"})
 
 
@@ -153,7 +153,7 @@ def prune(
 def _values(nodes: Mapping[str, NodeDef], outputs: Iterable[str], ends: set[str]) -> set[str]:
     """What outputs are computed from. What is popped from a stack was pushed there, which no input tells."""
     values = ancestors(nodes, outputs, with_control=False, stop=ends)
-    pushes = {node.name: _stack(node, nodes) for node in nodes.values() if node.op in _PUSHES}
+    pushes = {node.name: _stack(node, nodes) for node in nodes.values() if node.op in STACK_PUSHES}
     while new := [name for name, stack in pushes.items() if stack in values and name not in values]:
         values |= ancestors(nodes, new, with_control=False, stop=ends)
     return values
@@ -162,7 +162,7 @@ def _values(nodes: Mapping[str, NodeDef], outputs: Iterable[str], ends: set[str]
 def _stack(node: NodeDef, nodes: Mapping[str, NodeDef]) -> str:
     for _ in range(len(nodes)):
         given = data_inputs(node)
-        if not given or (node.op not in _PUSHES and node.op not in _PASSES_STACKS):
+        if not given or (node.op not in STACK_PUSHES and node.op not in _PASSES_STACKS):
             break
         node = nodes[node_of(given[0])]
     return str(node.name)
