@@ -13,7 +13,7 @@ from ..protos import FunctionDef, FunctionDefLibrary, GraphDef, NodeDef
 from .bodies import require_unread, with_pruned_bodies
 from .graph import node_of, require_tensor_names
 from .preparing import with_inputs, with_own_gradients, with_settled_switches
-from .pruning import called, prune, reach
+from .pruning import STACK_PUSHES, called, prune, reach
 from .rewriting import Rewriter
 from .settling import with_settled
 from .sources import Source, open_source
@@ -63,8 +63,8 @@ def freeze_graph(
         FreezeError: see `pruning.prune` and `rewriting.Rewriter`.
     """
     require_tensor_names([*outputs, *inputs])
-    graph = reach(graph, [*outputs, *inputs], FILLING_OPS)
-    whole = with_settled_switches(with_settled(with_own_gradients(graph)))
+    graph = reach(graph, [*outputs, *inputs], FILLING_OPS | STACK_PUSHES)
+    whole = with_settled_switches(with_settled(with_own_gradients(graph), [*outputs, *inputs]))
     graph = with_pruned_bodies(whole)
     nodes = prune(whole, [*outputs, *inputs], bodies=graph.library)
     require_unread(nodes, whole, graph)

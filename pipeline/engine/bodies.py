@@ -6,12 +6,13 @@ itself, if nothing that it changes is read.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 
 from ..errors import FreezeError
 from ..protos import FunctionDef, GraphDef, NodeDef
-from .graph import called_functions, data_inputs, is_control, node_of
+from .graph import ancestors, called_functions, data_inputs, is_control, node_of
 from .pruning import CHANGES_STATE, DT_RESOURCE, acts, called, changed_inputs, kept_nodes, tainted_nodes
+from .rewriting import LOOPS
 from .variables import VARIABLE_OPS, variable_behind
 
 _PASSES = frozenset({"Identity", "RefIdentity", "Switch", "RefSwitch", "Enter", "RefEnter"})
@@ -35,9 +36,10 @@ def _pruned(function: FunctionDef, functions: Mapping[str, FunctionDef]) -> Func
     if not acting:
         return function
     nodes = {node.name: node for node in function.node_def}
-    tainted = tainted_nodes(nodes, functions)
+    results = [node_of(reference) for reference in function.ret.values()]
+    tainted = tainted_nodes(nodes, acting - ancestors(nodes, results, with_control=False))
     waited_for = [node for node in function.control_ret.values() if node not in tainted]
-    kept, _ = kept_nodes(nodes, [*map(node_of, function.ret.values()), *waited_for], set(), tainted)
+    kept, _ = kept_nodes(nodes, [*results, *waited_for], set(), tainted)
     gone = nodes.keys() - kept
     # A variable of the function's own may be one of the graph, which then changes unseen.
     if not acting & gone or any(nodes[name].op in VARIABLE_OPS for name in gone):
@@ -85,10 +87,11 @@ def require_unread(nodes: list[NodeDef], before: GraphDef, after: GraphDef) -> N
     if None in changed:  # one that goes by no name
         raise _error(changed[None], functions)
     left = {function.signature.name: function for function in after.library.function}
+    used = {reference for node in nodes for reference in node.input}
     for node in nodes if changed else ():
         for index, reference in enumerate(data_inputs(node)):
             variable = variable_behind(reference, everything)
-            if variable is not None and variable.identity in changed and _reads(node, index, left, ()):
+            if variable is not None and variable.identity in changed and _reads(node, index, left, (), used):
                 raise _error(changed[variable.identity], functions)
 
 
@@ -98,12 +101,25 @@ def _error(call: NodeDef, functions: Mapping[str, FunctionDef]) -> FreezeError:
     return CHANGES_STATE.error(*next(changing, (call, None)))
 
 
-def _reads(node: NodeDef, index: int, functions: Mapping[str, FunctionDef], callers: tuple[str, ...]) -> bool:
-    """Whether a node may look at the variable that it is given."""
+def _reads(
+    node: NodeDef, index: int, functions: Mapping[str, FunctionDef], callers: tuple[str, ...], used: Set[str]
+) -> bool:
+    """Whether a node may look at the variable that it is given.
+
+    Args:
+        callers: the functions in which it stands.
+        used: the references of the innermost of them, or of the graph.
+    """
     if node.op in _PASSES and not callers and node.attr["T"].type == DT_RESOURCE:
         return False  # whatever it passes the handle on to is asked itself
     names = list(called_functions(node, functions))
-    return not names or any(_reads_inside(functions[name], node, index, functions, callers) for name in names)
+    if not names or (node.op in LOOPS and used & _names_of(node.name, index)):
+        return True
+    return any(_reads_inside(functions[name], node, index, functions, callers) for name in names)
+
+
+def _names_of(node: str, port: int) -> set[str]:
+    return {f"{node}:{port}", f"{node}:output:{port}", *([node] if port == 0 else [])}
 
 
 def _reads_inside(
@@ -114,8 +130,12 @@ def _reads_inside(
     if function.signature.name in callers or not 0 <= place < len(arguments):
         return True
     name = arguments[place]
-    return name in function.ret.values() or any(
-        _reads(inner, at, functions, (*callers, function.signature.name)) for inner, at in _uses(function, name)
+    results = [function.ret[result.name] for result in function.signature.output_arg]
+    if call.op in LOOPS and results[place : place + 1] == [name]:
+        del results[place]  # the same handle for the next turn, and for whoever uses what the loop returns
+    used = {*results, *(reference for node in function.node_def for reference in node.input)}
+    return name in results or any(
+        _reads(inner, at, functions, (*callers, function.signature.name), used) for inner, at in _uses(function, name)
     )
 
 

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from ..errors import FreezeError
 from ..protos import GraphDef, NodeDef, OpDef
-from .graph import control_inputs, data_inputs, is_control, node_of, normalized
+from .graph import ancestors, control_inputs, data_inputs, is_control, node_of, normalized
 from .ops import output_dtypes
+from .pruning import STACK_PUSHES
 from .settling import constants_of, truth_of
 
 _SWITCHES = ("Switch", "RefSwitch")
@@ -39,11 +40,11 @@ def with_settled_switches(graph: GraphDef) -> GraphDef:
     if not any(node.op in _SWITCHES for node in graph.node):
         return graph
     nodes = {node.name: node for node in graph.node}
-    known = constants_of(graph.node)
+    conditions = {node.name: node.input[1] for node in graph.node if node.op in _SWITCHES}
+    needed = ancestors(nodes, map(node_of, conditions.values()), with_control=False)
+    known = constants_of(node for node in graph.node if node.name in needed)
     settled = {
-        node.name: int(condition)
-        for node in graph.node
-        if node.op in _SWITCHES and (condition := truth_of(node.input[1], known)) is not None
+        name: int(truth) for name, reference in conditions.items() if (truth := truth_of(reference, known)) is not None
     }
     if not settled:
         return graph
@@ -52,8 +53,14 @@ def with_settled_switches(graph: GraphDef) -> GraphDef:
     new = GraphDef()
     new.CopyFrom(graph)
     for node in new.node:
+        if node.name in dead and node.op in STACK_PUSHES:
+            node.CopyFrom(NodeDef(name=node.name, op="NoOp"))  # nothing is pushed there
         if node.name in dead:
             continue
+        if node.op == "ControlTrigger":
+            living = [r for r in node.input if not _is_dead(r, dead, settled)]
+            del node.input[:]
+            node.input.extend(living)
         alive = [r for r in data_inputs(node) if not _is_dead(r, dead, settled)]
         if node.op in ("Merge", "RefMerge") and len(alive) == 1 and node.name not in counted:
             dtype = node.attr["T"].type
@@ -83,6 +90,8 @@ def _dead_nodes(graph: GraphDef, settled: Mapping[str, int]) -> set[str]:
 def _dies(node: NodeDef, dead: set[str], settled: Mapping[str, int]) -> bool:
     if node.op in ("Merge", "RefMerge"):
         return all(_is_dead(reference, dead, settled) for reference in data_inputs(node))
+    if node.op == "ControlTrigger":
+        return False  # it waits for the dead too, and lives (tensorflow/core/ops/control_flow_ops.cc)
     return any(_is_dead(reference, dead, settled) for reference in node.input)
 
 

@@ -89,6 +89,10 @@ _SIDE_EFFECTS = re.compile(
 )
 
 
+STACK_PUSHES = frozenset({"StackPush", "StackPushV2"})
+_PASSES_STACKS = frozenset({"Identity", "Enter", "Switch", "RefIdentity", "RefEnter", "RefSwitch"})
+
+
 @lru_cache(maxsize=4096)
 def refusal_of(op: str) -> Refusal | None:
     """Why an op cannot be in a .pb; None for one that can."""
@@ -171,8 +175,12 @@ def prune(
     require_outputs(nodes, outputs, functions)
     ends = set(inputs)
     left = {function.signature.name: function for function in (bodies or graph.library).function}
-    tainted = tainted_nodes(nodes, functions)
-    kept, dropped = kept_nodes(nodes, [node_of(output) for output in outputs], ends, tainted)
+    # What a value hangs on is kept, and refused if it acts: only what is beside it has to go.
+    values = _values(nodes, map(node_of, outputs), ends)
+    tainted = tainted_nodes(
+        nodes, (name for name in nodes if name not in values and acts(nodes[name], functions, set()))
+    )
+    kept, dropped = kept_nodes(nodes, values, ends, tainted)
     for node in graph.node:
         if node.name in kept and node.name not in ends:
             _refuse(node, None, left, set())
@@ -180,8 +188,26 @@ def prune(
     return [_without_edges(node, kept, ends) for node in graph.node if node.name in kept]
 
 
+def _values(nodes: Mapping[str, NodeDef], outputs: Iterable[str], ends: set[str]) -> set[str]:
+    """What outputs are computed from. What is popped from a stack was pushed there, which no input tells."""
+    values = ancestors(nodes, outputs, with_control=False, stop=ends)
+    pushes = {node.name: _stack(node, nodes) for node in nodes.values() if node.op in STACK_PUSHES}
+    while new := [name for name, stack in pushes.items() if stack in values and name not in values]:
+        values |= ancestors(nodes, new, with_control=False, stop=ends)
+    return values
+
+
+def _stack(node: NodeDef, nodes: Mapping[str, NodeDef]) -> str:
+    for _ in range(len(nodes)):
+        given = data_inputs(node)
+        if not given or (node.op not in STACK_PUSHES and node.op not in _PASSES_STACKS):
+            break
+        node = nodes[node_of(given[0])]
+    return str(node.name)
+
+
 def kept_nodes(
-    nodes: Mapping[str, NodeDef], outputs: list[str], ends: set[str], tainted: set[str]
+    nodes: Mapping[str, NodeDef], outputs: Iterable[str], ends: set[str], tainted: set[str]
 ) -> tuple[set[str], set[str]]:
     """The nodes to keep for outputs, and the ends of the control edges that go."""
     kept, dropped = ancestors(nodes, outputs, with_control=False, stop=ends), set[str]()
@@ -203,13 +229,13 @@ def kept_nodes(
     return kept, dropped
 
 
-def tainted_nodes(nodes: Mapping[str, NodeDef], functions: Mapping[str, FunctionDef]) -> set[str]:
+def tainted_nodes(nodes: Mapping[str, NodeDef], acting: Iterable[str]) -> set[str]:
     """Nodes that change state or act on the outside world, and all that hang on them."""
     consumers: dict[str, list[str]] = {}
     for node in nodes.values():
         for reference in node.input:
             consumers.setdefault(node_of(reference), []).append(node.name)
-    waiting = [node.name for node in nodes.values() if acts(node, functions, set())]
+    waiting = list(acting)
     tainted = set[str]()
     while waiting:
         name = waiting.pop()

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, MutableSequen
 from dataclasses import dataclass, replace
 
 from ..protos import DataType, FunctionDef, GraphDef, NodeDef
-from .graph import all_nodes, control_inputs, data_inputs, is_control, node_of
+from .graph import ancestors, control_inputs, data_inputs, is_control, node_of
 from .rewriting import CALLS, LOOPS
 
 _BOOL, _FLOAT, _DOUBLE, _HALF, _BFLOAT16 = (
@@ -25,6 +25,7 @@ _FIELDS = {_BOOL: "bool_val", _FLOAT: "float_val", _DOUBLE: "double_val"}
 _BITS = {_FLOAT: 23, _DOUBLE: 52, _HALF: 10, _BFLOAT16: 7}
 
 _BRANCHES = ("If", "StatelessIf")
+_DECIDING = frozenset({*_BRANCHES, "RandomUniform"})
 _OF_BRANCHES = ("then_branch", "else_branch", "Tcond", "output_shapes")
 
 
@@ -177,27 +178,42 @@ def truth_of(reference: str, known: Mapping[str, Range]) -> bool | None:
     return bool(found.low) if found and found.dtype == _BOOL and found.draw is None and found.is_settled else None
 
 
-def with_settled(graph: GraphDef) -> GraphDef:
+def with_settled(graph: GraphDef, outputs: Iterable[str]) -> GraphDef:
     """The graph with a call of the one branch where an If's condition is known, and without draws that decide nothing.
 
     What stands in the other branch, a dropout perhaps, is then in nobody's way.
     """
-    if not any(node.op in _BRANCHES or node.op == "RandomUniform" for node in all_nodes(graph)):
+    deciding = {node.name for node in graph.node if node.op in _DECIDING}
+    inside = any(node.op in _DECIDING for function in graph.library.function for node in function.node_def)
+    if not deciding and not inside:
         return graph
-    known = _known_by_scope(graph)
+    nodes = {node.name: node for node in graph.node}
+    # Most draws are initializers, which no output needs.
+    needed = ancestors(nodes, map(node_of, outputs), with_control=True)
+    if not deciding & needed and not inside:
+        return graph
+    known = _known_by_scope([node for node in graph.node if node.name in needed], graph.library.function)
+    bodies = {function.signature.name: function.node_def for function in graph.library.function} | {"": graph.node}
+    if not any(_is_decided(node, found) for scope, found in known.items() for node in bodies[scope]):
+        return graph
     new = GraphDef()
     new.CopyFrom(graph)
     scopes: list[tuple[FunctionDef | None, MutableSequence[NodeDef]]] = [(None, new.node)]
     scopes += [(function, function.node_def) for function in new.library.function]
-    for function, nodes in scopes:
-        found = known.get(function.signature.name if function is not None else "")
-        if found is None:
-            continue  # nobody calls it
-        for node in nodes:
+    for function, body in scopes:
+        found = known.get(function.signature.name if function is not None else "", {})
+        for node in body:
             if node.op in _BRANCHES and (truth := truth_of(next(iter(node.input), ""), found)) is not None:
                 _take_branch(node, truth)
-        _settle_draws(nodes, function, found)
+        _settle_draws(body, function, found)
     return new
+
+
+def _is_decided(node: NodeDef, known: Mapping[str, Range]) -> bool:
+    if node.op in _BRANCHES:
+        return truth_of(next(iter(node.input), ""), known) is not None
+    found = known.get(node.name)
+    return found is not None and found.draw is not None and found.is_settled
 
 
 def _take_branch(node: NodeDef, truth: bool) -> None:
@@ -208,9 +224,9 @@ def _take_branch(node: NodeDef, truth: bool) -> None:
         node.attr.pop(name, None)
 
 
-def _known_by_scope(graph: GraphDef) -> dict[str, dict[str, Range]]:
+def _known_by_scope(graph: Sequence[NodeDef], library: Iterable[FunctionDef]) -> dict[str, dict[str, Range]]:
     """What is known in the graph, under the name "", and in each function that is called."""
-    functions = {function.signature.name: function for function in graph.library.function}
+    functions = {function.signature.name: function for function in library}
     arguments: dict[str, list[Range | None]] = {"": []}
     found: dict[str, dict[str, Range]] = {}
     waiting = [""]
@@ -218,7 +234,7 @@ def _known_by_scope(graph: GraphDef) -> dict[str, dict[str, Range]]:
         scope = waiting.pop()
         names = [argument.name for argument in functions[scope].signature.input_arg] if scope else []
         given = {name: one for name, one in zip(names, arguments[scope], strict=False) if one is not None}
-        nodes = functions[scope].node_def if scope else graph.node
+        nodes = functions[scope].node_def if scope else graph
         found[scope] = constants_of(nodes, given)
         for node in nodes:
             for name, passed in _calls_of(node, functions, found[scope]):

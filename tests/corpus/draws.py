@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -49,6 +50,12 @@ def _almost(x: Any, dtype: str) -> Any:
     return _of_first_years(_weighted(x, dtype), tf.constant(1 - 2.0 ** -steps[dtype], dtype))
 
 
+def _above(x: Any, dtype: str) -> Any:
+    """One step above 1: with the largest draw the sum is 2."""
+    steps = {"float16": 10, "bfloat16": 7, "float32": 23, "float64": 52}
+    return _of_first_years(_weighted(x, dtype), tf.constant(1 + 2.0 ** -steps[dtype], dtype))
+
+
 for _dtype in ("float16", "bfloat16", "float32", "float64"):
     for _name, _must, _why, _build in (
         ("keep_prob 1 of TensorFlow 1.0", EQUAL, "floor(1 + u) is 1 for every u", _floors),
@@ -56,6 +63,7 @@ for _dtype in ("float16", "bfloat16", "float32", "float64"):
         ("rate 0", EQUAL, "u >= 0 for every u", _rates),
         ("comparisons that are settled", EQUAL, "u < 1, u > 1, and u * 0", _compares),
         ("keep_prob almost 1", REFUSED, "floor(keep_prob + u) is 0 for the smallest u", _almost),
+        ("keep_prob just above 1", REFUSED, "floor(keep_prob + u) is 2 for the largest u", _above),
     ):
         case("Draws", _must, _why, name=f"{_name}, {_dtype}")(partial(_build, dtype=_dtype))
 
@@ -149,3 +157,39 @@ def draw_unused_in_function(x: Any) -> Any:
 def settled_name_taken(x: Any) -> Any:
     taken = tf.constant(9.0, name="drop/settled")
     return x * weight("w", [3]) * tf.floor(1.0 + tf.random.uniform([2, 3]), name="drop") + taken
+
+
+@case("Draws", REFUSED, "switched off by a default that somebody may feed over", mentions="random")
+def dropout_by_default(x: Any) -> Any:
+    return v1.nn.dropout(x * weight("w", [3]), keep_prob=v1.placeholder_with_default(1.0, []))
+
+
+@case("Draws", EQUAL, "gradients through a loop with a branch that a constant never takes", flow=BOTH)
+def dropout_in_loop_gradient(x: Any) -> Any:
+    w, is_training = weight("w", [3]), tf.constant(False)
+
+    def turn(i: Any, a: Any) -> Any:
+        a = tf.cond(is_training, lambda: tf.nn.dropout(tf.sin(a), 0.5), lambda: tf.tanh(a * w))
+        return [i + 1, tf.ensure_shape(a, [None, 3])]
+
+    end = tf.while_loop(lambda i, a: i < 2, turn, [0, x], maximum_iterations=2)[1]
+    return [end, tf.gradients(end, x)[0]]
+
+
+def _gradient_of_turns(x: Any, factor: Callable[[], Any]) -> Any:
+    w = weight("w", [3])
+
+    def turn(i: Any, a: Any) -> Any:
+        return [i + 1, tf.ensure_shape(tf.sin(a * w) * factor(), [None, 3])]
+
+    return tf.gradients(tf.while_loop(lambda i, a: i < 2, turn, [0, x], maximum_iterations=2)[1], x)[0]
+
+
+@case("Draws", REFUSED, "only gradients are asked for, and a loop's draws come to them by a stack", flow=BOTH)
+def draws_on_a_stack(x: Any) -> Any:
+    return _gradient_of_turns(x, lambda: tf.random.uniform([2, 3]))
+
+
+@case("Draws", EQUAL, "such draws, where a constant decides them", flow=BOTH)
+def settled_draws_on_a_stack(x: Any) -> Any:
+    return _gradient_of_turns(x, lambda: tf.floor(1.0 + tf.random.uniform([2, 3])))

@@ -240,6 +240,43 @@ def counted_calls(x: Any) -> Any:
     return run(x) + outer(x) + outer(-x)
 
 
+@case("State", EQUAL, "a function counts its calls from a loop in a function")
+def counted_calls_in_loop(x: Any) -> Any:
+    run = _counting(weight("w", [3]), v1.get_variable("count", initializer=0))
+    turns = tf.function(lambda a: tf.while_loop(lambda i, b: i < 2, lambda i, b: (i + 1, run(b)), [0, a])[1])
+    return turns(x)
+
+
+@case("State", EQUAL, "a function counts its calls in a loop, and decides by its value on a branch", flow=BOTH)
+def counted_calls_decide(x: Any) -> Any:
+    run = _counting(weight("w", [3]), v1.get_variable("count", initializer=0))
+
+    def turn(i: Any, a: Any) -> Any:
+        a = run(a)
+        return i + 1, tf.cond(tf.reduce_sum(a) > 0, lambda: a - 1.0, lambda: 1.0 - a)
+
+    return tf.while_loop(lambda i, a: i < 3, turn, [0, x])[1]
+
+
+@case("State", EQUAL, "gradients through a loop of calls that are counted", flow=(False,))
+def counted_calls_gradient(x: Any) -> Any:
+    run = _counting(weight("w", [3]), v1.get_variable("count", initializer=0))
+    return tf.gradients(tf.map_fn(lambda row: tf.sin(run(tf.sin(row))), x), x)[0]
+
+
+@case("State", REFUSED, "the count of a loop's calls is read behind the loop", mentions="changes state")
+def counted_calls_in_loop_read(x: Any) -> Any:
+    count = v1.get_variable("count", initializer=0)
+    run = _counting(weight("w", [3]), count)
+
+    @tf.function
+    def turns(a: Any) -> Any:
+        a = tf.while_loop(lambda i, b: i < 2, lambda i, b: (i + 1, run(b)), [0, a])[1]
+        return a + tf.cast(count, tf.float32)
+
+    return turns(x)
+
+
 @case("State", REFUSED, "a function counts its calls, and another reads the count", mentions="changes state")
 def counted_calls_read(x: Any) -> Any:
     count = v1.get_variable("count", initializer=0)
