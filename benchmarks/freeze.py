@@ -11,7 +11,6 @@ It ends with 1 if a bound is missed.
 from __future__ import annotations
 
 import argparse
-import filecmp
 import os
 import statistics
 import subprocess
@@ -132,10 +131,6 @@ def compare(case: Case, prefix: Path, pairs: int) -> bool:
         seconds = statistics.median(each.seconds for each in runs)
         memory = statistics.median(each.peak_mb for each in runs)
         print(f"  {name:<18} {seconds:8.2f} s   {ratios[name]:6.2f} times ours   {memory:8.0f} MB")
-    mine, theirs = (Path(f"{prefix}.{name}.pb") for name in ("ours", "peer"))
-    if theirs.exists():
-        # Not read into this process: a child's peak begins with the memory of the process that started it.
-        print(f"  same bytes as freeze_graph: {filecmp.cmp(mine, theirs, shallow=False)}")
     memory = statistics.median(each.peak_mb for each in counted["ours"])
     return all(
         [
