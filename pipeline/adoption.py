@@ -1,6 +1,6 @@
 """Takes an existing checkpoint or SavedModel into a chain, as the artifact that everything after it reads.
 
-model.ckpt.*      a Saver's files as they were, and the graph as model.ckpt.meta; or
+model.ckpt.*      a Saver's files as they were, and the graph as model.ckpt.meta, whatever form it had; or
 saved_model/      the SavedModel as it was
 signature.json    the inputs and outputs that were named or found, and the pins
 validation.npz    the rows of a data file, or made-up ones
@@ -76,11 +76,8 @@ def _copy_checkpoint(source: Source, folder: Path) -> None:
     name = name_of(source.place)
     for path in files_of(source.place):
         shutil.copyfile(path, folder / f"model.ckpt{path.name.removeprefix(name)}")
-    graph = folder / "model.ckpt.meta"
-    if source.graph_file.name.endswith(".meta"):
-        shutil.copyfile(source.graph_file, graph)
-    else:
-        graph.write_bytes(read_graph(source.graph_file).SerializeToString(deterministic=True))
+    meta = read_graph(source.graph_file)
+    (folder / "model.ckpt.meta").write_bytes(meta.SerializeToString(deterministic=True))
     (folder / "checkpoint").write_text('model_checkpoint_path: "model.ckpt"\n', encoding="utf-8")
 
 

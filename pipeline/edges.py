@@ -27,6 +27,9 @@ _STRINGS = {
 }
 
 
+_HALF_BYTES = {"int4": (-8, 7), "uint4": (0, 15)}  # which numpy lacks
+
+
 def edge_batches(signature: Signature, sample: Mapping[str, Array]) -> dict[str, dict[str, Array]]:
     """Batches of one row each, by what is special about them; of equal rows where the batch is of a fixed size.
 
@@ -54,9 +57,10 @@ def _values(spec: TensorSpec) -> Mapping[str, Any]:
         return _STRINGS
     if spec.dtype == "bool":
         return {"zero": False, "one": True}
-    if spec.dtype.startswith(("int", "uint")):
-        limits = np.iinfo(spec.dtype)
-        return {"zero": 0, "one": 1, "largest": int(limits.max), "smallest": int(limits.min)}
+    if "int" in spec.dtype:
+        kind = spec.dtype.removeprefix("q")  # a quantized integer is an integer with a meaning
+        smallest, largest = _HALF_BYTES.get(kind) or (int(np.iinfo(kind).min), int(np.iinfo(kind).max))
+        return {"zero": 0, "one": 1, "largest": largest, "smallest": smallest}
     largest = {"float16": 65504.0, "float64": np.finfo(np.float64).max}.get(spec.dtype, 3.3e38)
     return {
         "zero": 0.0,

@@ -193,7 +193,7 @@ def _fetched(source: Source, outputs: Sequence[str], notes: list[str]) -> dict[s
     if source.outputs:
         notes.append(f"inputs and outputs are those of the signature {source.signature_key}")
         return dict(source.outputs)
-    from .engine.discovery import discovered_outputs, ranked_inputs, ranked_outputs  # needed only here
+    from .discovery import discovered_outputs, ranked_inputs, ranked_outputs  # needed only here
 
     found = discovered_outputs(source.graph)
     notes += [f"output {candidate}" for candidate in ranked_outputs(source.graph) if candidate.tensor in found]

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from .bundle.stored import StoredTensor
+from .discovery import discovered_outputs, ranked_inputs, ranked_outputs
 from .engine.describing import Describer
-from .engine.discovery import discovered_outputs, ranked_inputs, ranked_outputs
 from .engine.graph import all_nodes, ancestors, node_of
 from .engine.pruning import called, refusal_of
 from .engine.sources import Source, open_source

@@ -33,6 +33,7 @@ FLOORS = {
         "protos",
         "bundle",
         "engine",
+        "discovery",
         "freezing",
         "adoption",
         "rows",

@@ -13,7 +13,7 @@ import tensorflow as tf
 from corpus import oracle
 
 from pipeline.building import build_graph
-from pipeline.engine.discovery import Candidate, discovered_outputs, ranked_inputs, ranked_outputs
+from pipeline.discovery import Candidate, discovered_outputs, ranked_inputs, ranked_outputs
 from pipeline.errors import FreezeError
 from pipeline.models.source import find_model
 from pipeline.protos import GraphDef, MetaGraphDef, NodeDef

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+import pipeline.tasks  # noqa: F401  # known keys are those of what is loaded
 from pipeline.config import check_config, config_files, read_settings
 from pipeline.errors import PipelineError, SettingError
 from pipeline.models.source import PROJECT

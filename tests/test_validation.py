@@ -207,8 +207,9 @@ def test_the_verdict_says_all_that_a_program_needs(equal: tuple[dict[str, Any], 
     kinds = {key: type(value) for key, value in verdict.items()}
     assert kinds == {
         **{"schema": int, "verdict": str, "model": str, "reasons": list, "rows": dict, "checks": list},
-        **{"metrics": dict, "decisions": dict},
+        **{"metrics": dict, "decisions": dict, "skipped": dict},
     }
+    assert verdict["skipped"] == {}
     assert {"validation": ROWS, "golden": 5}.items() <= verdict["rows"].items()
     found = check(verdict, "equal", "scores")
     figures = {"max_abs_diff": float, "max_rel_diff": float, "max_ulp_diff": int, "rtol": float, "atol": float}

@@ -10,16 +10,14 @@ settling    what constants decide: branches, and draws that make no difference
 bodies      what functions keep for their results
 pruning     what is kept for the outputs, and what may not be in a .pb
 tables      lookup tables that bring their content along
-rewriting   rules by op that turn readers of variables into readers of constants
+rewriting   turns readers of variables into readers of constants; rules: by op; handles: where those of variables go
+pinning     placeholders that become constants
+sources     opens whatever holds a graph: a checkpoint, a SavedModel, a GraphDef
+describing  the signature of what is frozen, and what each output comes from
 assembling  all of these in their order: a graph and a checkpoint to a frozen graph
 constants   variables as constants whose values are still in the checkpoint, streamed from there
 halving     float variables as float16
 writing     the .pb, streamed
 readers     which constants may lie in memory that cannot be written
 mapping     the format mmap: a small graph beside raw files of weights
-
-discovery   the inputs and outputs of a graph that nobody named, with reasons
-ends        the tensors in which a model ends, less those of losses and metrics; tails: what follows its last layer
-anatomy     data, labels, modes, weights and layers of a graph; gradients: what training added; shapes; wiring: all
-            of it as numbers, in an order
 """

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping, Set
 from ..errors import FreezeError
 from ..protos import FunctionDef, GraphDef, NodeDef
 from .graph import ancestors, called_functions, data_inputs, is_control, node_of
+from .handles import LOOPS
 from .pruning import CHANGES_STATE, DT_RESOURCE, acts, called, changed_inputs, kept_nodes, tainted_nodes
-from .rewriting import LOOPS
 from .variables import VARIABLE_OPS, variable_behind
 
 _PASSES = frozenset({"Identity", "RefIdentity", "Switch", "RefSwitch", "Enter", "RefEnter"})

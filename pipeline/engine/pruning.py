@@ -114,14 +114,14 @@ def require_outputs(
         if node_of(name) not in nodes:
             raise FreezeError("no such tensor in the graph", where=name, next_step=nearest(node_of(name), nodes))
         count = _count_outputs(nodes[node_of(name)], functions or {})
-        port = name.rpartition(":")[2] if ":" in name else "0"
-        # A node that gives nothing can be asked for by its name, and is run then.
-        if count is not None and ":" in name and (not port.isdecimal() or int(port) >= count):
+        if count == 0:
             raise FreezeError(
-                "the node has no such output",
-                where=name,
-                got=f"port {port}",
-                wanted=f"one of {count} from 0 on" if count else "the node's name alone, for it has no outputs",
+                "the node gives nothing", where=name, got=f"op {nodes[node_of(name)].op}", wanted="a node with outputs"
+            )
+        port = name.rpartition(":")[2] if ":" in name else "0"
+        if count is not None and (not port.isdecimal() or int(port) >= count):
+            raise FreezeError(
+                "the node has no such output", where=name, got=f"port {port}", wanted=f"one of {count} from 0 on"
             )
 
 

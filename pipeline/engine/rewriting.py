@@ -1,76 +1,20 @@
-"""Turns readers of variables into readers of constants: a table of rules, by op.
+"""Turns readers of variables into readers of constants.
 
-A resource variable is read through a handle, which travels through identities, calls, branches and loops. Where the
-variable becomes a constant, its handle becomes the value itself, so whatever passes the handle on now passes the
-value: the op stays, its dtype changes. What reads a value through the handle becomes the op that takes the value.
-Functions that are given handles are copied for the dtypes that they are given.
+Where a variable becomes a constant, its handle becomes the value itself, so whatever passes the handle on now passes
+the value: the op stays, its dtype changes. What reads a value through the handle becomes the op that takes the value,
+by the table in `rules`. Functions that are given handles are copied for the dtypes that they are given.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 
 from ..errors import FreezeError
-from ..protos import DataType, FunctionDef, GraphDef, NodeDef
-from .graph import control_inputs, data_inputs, is_control, node_of, normalized
+from ..protos import FunctionDef, GraphDef, NodeDef
+from .graph import data_inputs, is_control, node_of
+from .handles import CALLS, LOOPS, PASSING, Handles, Scope, of_several_dtypes
+from .rules import OF_REFERENCES, OUTPUT_NAMES, RULES
 from .variables import REFERENCE_OPS
-
-DT_BOOL, DT_INT32 = DataType.Value("DT_BOOL"), DataType.Value("DT_INT32")
-
-# Ops that pass a handle on: the attribute of its dtype, and the outputs (by the names they have in functions) that
-# carry input 0, or, for a list, the input of the same index.
-_PASSING: Mapping[str, tuple[str, tuple[str, ...]]] = {
-    "Identity": ("T", ("output",)),
-    "IdentityN": ("T", ("output",)),
-    "Switch": ("T", ("output_false", "output_true")),
-    "_SwitchN": ("T", ("outputs",)),
-    "Merge": ("T", ("output",)),
-    "Enter": ("T", ("output",)),
-    "Exit": ("T", ("output",)),
-    "NextIteration": ("T", ("output",)),
-}
-
-# Ops on the reference of an old variable, and the ops on a value that take their place.
-_OF_REFERENCES: Mapping[str, str] = {
-    "RefIdentity": "Identity",
-    "RefSwitch": "Switch",
-    "RefMerge": "Merge",
-    "RefEnter": "Enter",
-    "RefExit": "Exit",
-    "RefNextIteration": "NextIteration",
-}
-
-# Ops that call functions: the attributes that name them, the first input that a function is given, and the
-# attributes of the inputs' and the outputs' dtypes.
-CALLS: Mapping[str, tuple[tuple[str, ...], int, str, str]] = {
-    "PartitionedCall": (("f",), 0, "Tin", "Tout"),
-    "StatefulPartitionedCall": (("f",), 0, "Tin", "Tout"),
-    "If": (("then_branch", "else_branch"), 1, "Tin", "Tout"),
-    "StatelessIf": (("then_branch", "else_branch"), 1, "Tin", "Tout"),
-    "Case": (("branches",), 1, "Tin", "Tout"),
-    "StatelessCase": (("branches",), 1, "Tin", "Tout"),
-    "While": (("cond", "body"), 0, "T", "T"),
-    "StatelessWhile": (("cond", "body"), 0, "T", "T"),
-    "RemoteCall": (("f",), 1, "Tin", "Tout"),
-}
-LOOPS = ("While", "StatelessWhile")
-
-
-@dataclass
-class Scope:
-    """A graph or the body of a function, and the dtypes of the variables whose handles its tensors are.
-
-    Args:
-        nodes: by name.
-        arguments: for each of a function's arguments the dtype that it is given the handle of, else None.
-        is_function: whether references are those of a function's body.
-    """
-
-    nodes: Mapping[str, NodeDef]
-    arguments: Mapping[str, int | None] = field(default_factory=dict)
-    is_function: bool = False
-    found: dict[str, int | None] = field(default_factory=dict)
 
 
 class Rewriter:
@@ -81,9 +25,8 @@ class Rewriter:
     """
 
     def __init__(self, graph: GraphDef) -> None:
-        self._library = {function.signature.name: function for function in graph.library.function}
+        self._handles = Handles(graph)
         self._has_gradients = bool(graph.library.gradient)
-        self._results: dict[tuple[str, tuple[int | None, ...], str, int], int | None] = {}
         self._copies: dict[tuple[str, tuple[int | None, ...]], FunctionDef] = {}
 
     @property
@@ -100,109 +43,20 @@ class Rewriter:
         parts = [list(self._rewritten(scope, node)) for node in nodes]
         return [part[-1] for part in parts] + [new for part in parts for new in part[:-1]]
 
-    # Where handles go.
-
-    def handle(self, scope: Scope, reference: str) -> int | None:
-        """The dtype of the variable whose handle a tensor is; None for any other tensor."""
-        key = reference if scope.is_function else normalized(reference)
-        if key not in scope.found:
-            scope.found[key] = None  # what a loop's own back edge says until the loop is known
-            scope.found[key] = self._find_handle(scope, key)
-        return scope.found[key]
-
-    def _find_handle(self, scope: Scope, reference: str) -> int | None:
-        name, _, rest = reference.partition(":")
-        if scope.is_function and not rest:
-            return scope.arguments.get(name)
-        node = scope.nodes.get(name)
-        if node is None:
-            return None
-        if node.op == "VarHandleOp":
-            return int(node.attr["dtype"].type)
-        output, _, index = rest.rpartition(":")
-        port = int(index)
-        if node.op in _PASSING:
-            given = data_inputs(node)
-            if node.op == "IdentityN":
-                return self.handle(scope, given[port]) if port < len(given) else None
-            return next(
-                (dtype for r in self._carriers(node, given, output, port) if (dtype := self.handle(scope, r))), None
-            )
-        return self._handle_from_call(scope, node, output, port)
-
-    def _carriers(self, node: NodeDef, given: list[str], output: str, port: int) -> list[str]:
-        """The inputs whose value an output may carry."""
-        if node.op == "Merge":
-            return given if (output, port) in (("", 0), ("output", 0)) else []
-        return given[:1]
-
-    def _handle_from_call(self, scope: Scope, node: NodeDef, output: str, port: int) -> int | None:
-        call = self._call(node)
-        if call is None or not (any(self.handle(scope, r) for r in data_inputs(node))):
-            return None
-        names, first, _, _ = call
-        given = [self.handle(scope, reference) for reference in data_inputs(node)[first:]]
-        if node.op in LOOPS:
-            return given[port] if port < len(given) else None
-        found = {self._result(name, tuple(given), output if node.op in self._library else "", port) for name in names}
-        if len(found) > 1:
-            raise _of_several_dtypes(node)
-        return found.pop()
-
-    def _result(self, name: str, given: tuple[int | None, ...], output: str, port: int) -> int | None:
-        """The dtype of the variable whose handle a function returns there."""
-        key = (name, given, output, port)
-        if key not in self._results:
-            self._results[key] = None  # what a function says of itself until it is known
-            function = self._function(name)
-            results = [argument.name for argument in function.signature.output_arg]
-            if output not in results and port >= len(results):
-                raise FreezeError("a function has no such result", where=f"function {name}", got=f"number {port}")
-            result = output if output in results else results[port]
-            self._results[key] = self.handle(self._scope_of(function, given), function.ret[result])
-        return self._results[key]
-
-    def _function(self, name: str) -> FunctionDef:
-        if name not in self._library:
-            raise FreezeError("a function that is called is not in the graph", where=f"function {name!r}")
-        return self._library[name]
-
-    def _call(self, node: NodeDef) -> tuple[list[str], int, str | None, str | None] | None:
-        """The functions that a node calls, the first input that they are given, the attributes of the dtypes."""
-        if node.op in self._library:
-            return [node.op], 0, None, None
-        if node.op not in CALLS:
-            return None
-        attributes, first, inputs, outputs = CALLS[node.op]
-        names = []
-        for attribute in attributes:
-            value = node.attr[attribute]
-            names += [value.func.name] if value.WhichOneof("value") == "func" else [f.name for f in value.list.func]
-        if len(names) < len(attributes):
-            raise FreezeError(f"{node.op} names no function to call", where=f"node {node.name}")
-        return names, first, inputs, outputs
-
-    def _scope_of(self, function: FunctionDef, given: tuple[int | None, ...]) -> Scope:
-        names = [argument.name for argument in function.signature.input_arg]
-        nodes = {node.name: node for node in function.node_def}
-        return Scope(nodes, dict(zip(names, given, strict=False)), is_function=True)
-
-    # What becomes of a node.
-
     def _rewritten(self, scope: Scope, node: NodeDef) -> Iterator[NodeDef]:
         new = NodeDef()
         new.CopyFrom(node)
-        if node.op in _OF_REFERENCES:
-            new.op = _OF_REFERENCES[node.op]
+        if node.op in OF_REFERENCES:
+            new.op = OF_REFERENCES[node.op]
         elif node.op in REFERENCE_OPS or node.op == "VarHandleOp":
             pass
-        elif node.op in _PASSING:
+        elif node.op in PASSING:
             self._retype(scope, node, new)
-        elif self._call(node) is not None:
+        elif self._handles.call(node) is not None:
             self._redirect(scope, node, new)
-        elif node.op in _RULES:
-            yield from _RULES[node.op](self, scope, node, new)
-        elif any(self.handle(scope, reference) for reference in data_inputs(node)):
+        elif node.op in RULES:
+            yield from RULES[node.op](self._handles, scope, node, new)
+        elif any(self._handles.of(scope, reference) for reference in data_inputs(node)):
             raise FreezeError(
                 f"{node.op} uses a variable in a way that a constant does not allow",
                 where=f"node {node.name}",
@@ -215,28 +69,28 @@ class Rewriter:
         yield new
 
     def _retype(self, scope: Scope, node: NodeDef, new: NodeDef) -> None:
-        attribute, _ = _PASSING[node.op]
+        attribute, _ = PASSING[node.op]
         given = data_inputs(node)
         value = new.attr[attribute]
         if value.WhichOneof("value") == "list":
             if len(value.list.type) != len(given):
                 raise FreezeError(f"{node.op} has more or less inputs than dtypes", where=f"node {node.name}")
             for index, reference in enumerate(given):
-                if dtype := self.handle(scope, reference):
+                if dtype := self._handles.of(scope, reference):
                     value.list.type[index] = dtype
-        elif dtypes := {found for reference in given if (found := self.handle(scope, reference))}:
+        elif dtypes := {found for reference in given if (found := self._handles.of(scope, reference))}:
             if len(dtypes) > 1:
-                raise _of_several_dtypes(node)
+                raise of_several_dtypes(node)
             value.type = dtypes.pop()
 
     def _redirect(self, scope: Scope, node: NodeDef, new: NodeDef) -> None:
         """Makes a call call the functions as copied for the handles that it gives them."""
-        call = self._call(node)
+        call = self._handles.call(node)
         assert call is not None  # the caller has seen that it calls
         names, first, inputs, outputs = call
-        given = tuple(self.handle(scope, reference) for reference in data_inputs(node)[first:])
+        given = tuple(self._handles.of(scope, reference) for reference in data_inputs(node)[first:])
         if node.op in LOOPS and any(given):
-            self._require_kept(node, self._function(names[1]), given)
+            self._require_kept(node, self._handles.function(names[1]), given)
         fresh = {name: self._copy(name, given).signature.name for name in names}
         if node.op in fresh:
             new.op = fresh[node.op]
@@ -259,7 +113,7 @@ class Rewriter:
                     new.attr["output_shapes"].list.shape[index].unknown_rank = True
         if outputs != inputs and any(given):
             for index in range(len(new.attr[outputs].list.type)):
-                if dtype := self._handle_from_call(scope, node, "", index):
+                if dtype := self._handles.from_call(scope, node, "", index):
                     new.attr[outputs].list.type[index] = dtype
 
     def _require_kept(self, loop: NodeDef, body: FunctionDef, given: tuple[int | None, ...]) -> None:
@@ -290,15 +144,15 @@ class Rewriter:
                 where=f"node {new.name}",
                 next_step="Take the gradient before the graph is saved",
             )
-        for name in sorted(new.attr) if self._library else ():
+        for name in sorted(new.attr) if self._handles.library else ():
             value = new.attr[name]
             for func in [value.func] if value.WhichOneof("value") == "func" else value.list.func:
-                if func.name in self._library:
+                if func.name in self._handles.library:
                     func.name = self._copy(func.name, ()).signature.name
 
     def _copy(self, name: str, given: tuple[int | None, ...]) -> FunctionDef:
         """A function, with handles of these dtypes as values among its arguments."""
-        original = self._function(name)
+        original = self._handles.function(name)
         key = (name, given if any(given) else ())
         if key in self._copies:
             return self._copies[key]
@@ -307,13 +161,13 @@ class Rewriter:
         same = [other for other, _ in self._copies if other == name]
         copy.signature.name = f"{name}__{len(same)}" if same else name
         self._copies[key] = copy  # before its body: a function may call itself
-        scope = self._scope_of(original, given)
+        scope = self._handles.scope_of(original, given)
         for argument, dtype in zip(copy.signature.input_arg, given, strict=False):
             if dtype:
                 argument.type = dtype
                 argument.ClearField("handle_data")
         for argument in copy.signature.output_arg:
-            if dtype := self.handle(scope, original.ret[argument.name]):
+            if dtype := self._handles.of(scope, original.ret[argument.name]):
                 argument.type = dtype
                 argument.ClearField("handle_data")
         del copy.node_def[:]
@@ -331,111 +185,7 @@ class Rewriter:
 
     def _renamed(self, scope: Scope, reference: str) -> str:
         node = scope.nodes.get(node_of(reference))
-        if node is None or reference.count(":") < 2 or node.op not in _OUTPUT_NAMES:
+        if node is None or reference.count(":") < 2 or node.op not in OUTPUT_NAMES:
             return reference
         name, _, index = reference.split(":")
-        return f"{name}:{_OUTPUT_NAMES[node.op]}:{index}"
-
-
-# The output of each rule's new op, by the old op: what functions call it.
-_OUTPUT_NAMES = {
-    "ReadVariableOp": "output",
-    "ResourceGather": "output",
-    "ResourceGatherNd": "output",
-    "VariableShape": "output",
-    "VarIsInitializedOp": "output",
-    "IsVariableInitialized": "output",
-}
-
-
-def _of_several_dtypes(node: NodeDef) -> FreezeError:
-    return FreezeError(
-        f"{node.op} gives a variable of one dtype or of another",
-        where=f"node {node.name}",
-        next_step="Choose between the variables' values",
-    )
-
-
-_Rule = Callable[[Rewriter, Scope, NodeDef, NodeDef], Iterator[NodeDef]]
-
-
-def _read(rewriter: Rewriter, scope: Scope, node: NodeDef, new: NodeDef) -> Iterator[NodeDef]:
-    """ReadVariableOp(handle) -> Identity(value)."""
-    _become(new, "Identity", data_inputs(node)[:1], node)
-    new.attr["T"].type = node.attr["dtype"].type
-    yield from ()
-
-
-def _gather(rewriter: Rewriter, scope: Scope, node: NodeDef, new: NodeDef) -> Iterator[NodeDef]:
-    """ResourceGather(handle, indices) -> GatherV2(value, indices, axis), where the axis is the number of batch dims."""
-    batch_dims = node.attr["batch_dims"].i
-    indices = node.attr["Tindices"].type
-    name = f"{node.name}/axis"
-    while name in scope.nodes or name in scope.arguments:
-        name += "_"
-    axis = NodeDef(name=name, op="Const")
-    # In a loop's frame a constant lives where what it waits for lives.
-    if any(other.op in ("Enter", "RefEnter") for other in scope.nodes.values()):
-        axis.input.append(f"^{node_of(data_inputs(node)[1])}")
-    axis.attr["dtype"].type = indices
-    tensor = axis.attr["value"].tensor
-    tensor.dtype = indices
-    tensor.tensor_shape.SetInParent()
-    (tensor.int_val if indices == DT_INT32 else tensor.int64_val).append(batch_dims)
-    suffix = ":output:0" if scope.is_function else ""
-    _become(new, "GatherV2", [*data_inputs(node)[:2], f"{axis.name}{suffix}"], node)
-    new.attr["Tparams"].type = node.attr["dtype"].type
-    new.attr["Tindices"].type = indices
-    new.attr["Taxis"].type = indices
-    new.attr["batch_dims"].i = batch_dims
-    yield axis
-
-
-def _gather_nd(rewriter: Rewriter, scope: Scope, node: NodeDef, new: NodeDef) -> Iterator[NodeDef]:
-    """ResourceGatherNd(handle, indices) -> GatherNd(value, indices)."""
-    _become(new, "GatherNd", data_inputs(node)[:2], node)
-    new.attr["Tparams"].type = node.attr["dtype"].type
-    new.attr["Tindices"].type = node.attr["Tindices"].type
-    yield from ()
-
-
-def _shape(rewriter: Rewriter, scope: Scope, node: NodeDef, new: NodeDef) -> Iterator[NodeDef]:
-    """VariableShape(handle) -> Shape(value)."""
-    dtype = rewriter.handle(scope, data_inputs(node)[0])
-    if dtype is None:
-        raise FreezeError("the shape of something that is no variable is asked for", where=f"node {node.name}")
-    out_type = node.attr["out_type"].type or DT_INT32
-    _become(new, "Shape", data_inputs(node)[:1], node)
-    new.attr["T"].type = dtype
-    new.attr["out_type"].type = out_type
-    yield from ()
-
-
-def _is_initialized(rewriter: Rewriter, scope: Scope, node: NodeDef, new: NodeDef) -> Iterator[NodeDef]:
-    """VarIsInitializedOp(handle), IsVariableInitialized(reference) -> true, where the value is."""
-    [source] = data_inputs(node)[:1]
-    waits_for = [] if scope.is_function and ":" not in source else [f"^{node_of(source)}"]
-    _become(new, "Const", waits_for, node)
-    new.attr["dtype"].type = DT_BOOL
-    new.attr["value"].tensor.dtype = DT_BOOL
-    new.attr["value"].tensor.tensor_shape.SetInParent()
-    new.attr["value"].tensor.bool_val.append(True)
-    yield from ()
-
-
-_RULES: Mapping[str, _Rule] = {
-    "ReadVariableOp": _read,
-    "ResourceGather": _gather,
-    "ResourceGatherNd": _gather_nd,
-    "VariableShape": _shape,
-    "VarIsInitializedOp": _is_initialized,
-    "IsVariableInitialized": _is_initialized,
-}
-
-
-def _become(new: NodeDef, op: str, inputs: list[str], node: NodeDef) -> None:
-    """Makes a node another op on these inputs; its name and what it waits for stay."""
-    new.op = op
-    del new.input[:]
-    new.input.extend([*inputs, *(r for r in control_inputs(node) if r not in inputs)])
-    new.attr.clear()
+        return f"{name}:{OUTPUT_NAMES[node.op]}:{index}"

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from ..protos import DataType, FunctionDef, GraphDef, NodeDef
 from .graph import ancestors, control_inputs, data_inputs, is_control, node_of
-from .rewriting import CALLS, LOOPS
+from .handles import CALLS, LOOPS
 
 _BOOL, _FLOAT, _DOUBLE, _HALF, _BFLOAT16 = (
     DataType.Value(name) for name in ("DT_BOOL", "DT_FLOAT", "DT_DOUBLE", "DT_HALF", "DT_BFLOAT16")

@@ -13,7 +13,7 @@ from pathlib import Path
 from ..errors import CheckpointError
 from ..protos import FunctionDef, GraphDef, NodeDef
 from .graph import data_inputs
-from .rewriting import CALLS
+from .handles import CALLS
 
 _PORT = re.compile(r"[^:^]+:[0-9]{1,9}")
 _OUTPUT = re.compile(r"[^:^]+:[^:^]+:[0-9]{1,9}")

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from google.protobuf.message import DecodeError
 
 from ..checkpoint import checkpoint_errors, find_checkpoint
-from ..errors import RunnerError
+from ..errors import CheckpointError, RunnerError
 from ..signature import Signature
 from . import Runner
 from .savedmodel import open_saved_model
@@ -42,7 +43,7 @@ def open_runner(folder: Path, signature: Signature, threads: int) -> Runner:
 
 def _restore(session: tf.compat.v1.Session, prefix: Path) -> None:
     """Restores by the ops that the graph's Saver has; a graph that was written without one, by the variables' names."""
-    meta = v1.MetaGraphDef.FromString(Path(f"{prefix}.meta").read_bytes())
+    meta = _read_meta(Path(f"{prefix}.meta"))
     for node in meta.graph_def.node:
         node.device = ""
         node.attr.pop("_output_shapes", None)  # TensorFlow refuses those of an older one where they disagree
@@ -56,6 +57,13 @@ def _restore(session: tf.compat.v1.Session, prefix: Path) -> None:
                 _assign(session, node, reader.get_tensor(node.name))
     if v1.get_collection(v1.GraphKeys.TABLE_INITIALIZERS) or _initializers(session.graph):
         session.run(_initializers(session.graph))
+
+
+def _read_meta(path: Path) -> tf.compat.v1.MetaGraphDef:
+    try:
+        return v1.MetaGraphDef.FromString(path.read_bytes())
+    except DecodeError as exc:
+        raise CheckpointError("not a graph of a Saver, or a damaged one", where=path, got=exc) from exc
 
 
 def _assign(session: tf.compat.v1.Session, node: Any, value: Any) -> None:

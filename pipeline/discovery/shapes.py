@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .variables import VARIABLE_OPS, variable_of
+from ..engine.variables import VARIABLE_OPS, variable_of
 from .wiring import Tensor, Wiring
 
 PLACEHOLDERS = frozenset({"Placeholder", "PlaceholderV2", "PlaceholderWithDefault"})

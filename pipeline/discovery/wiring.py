@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Container, Iterable
 from dataclasses import dataclass
 
+from ..engine.graph import node_of
 from ..protos import GraphDef, NodeDef
-from .graph import node_of
 
 Tensor = tuple[int, int]  # a node's number and the port
 

@@ -10,9 +10,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ..engine.ops import output_dtypes
 from ..protos import DataType, FunctionDef
 from .anatomy import Anatomy, changes_state
-from .ops import output_dtypes
 from .shapes import ELEMENTWISE, REDUCTIONS, shape_of
 from .tails import DECIDES, RESHAPES, Tails
 from .wiring import Tensor
