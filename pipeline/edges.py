@@ -59,8 +59,8 @@ def _values(spec: TensorSpec) -> Mapping[str, Any]:
         return {"zero": False, "one": True}
     if "int" in spec.dtype:
         kind = spec.dtype.removeprefix("q")  # a quantized integer is an integer with a meaning
-        smallest, largest = _HALF_BYTES.get(kind) or (int(np.iinfo(kind).min), int(np.iinfo(kind).max))
-        return {"zero": 0, "one": 1, "largest": largest, "smallest": smallest}
+        low, high = _HALF_BYTES.get(kind) or (int(np.iinfo(kind).min), int(np.iinfo(kind).max))
+        return {"zero": 0, "one": 1, "largest": high, "smallest": low}
     largest = {"float16": 65504.0, "float64": np.finfo(np.float64).max}.get(spec.dtype, 3.3e38)
     return {
         "zero": 0.0,
