@@ -99,12 +99,19 @@ class Finding:
 
 @dataclass
 class Validation:
-    """One comparison of candidates with their checkpoint, while it is going on."""
+    """One comparison of candidates with their checkpoint, while it is going on.
+
+    Args:
+        model: the name that stands in results.csv.
+        results: the file.
+        halved: formats whose weights are stored as float16: their floats are held to that dtype's bounds.
+    """
 
     model: str
     signature: Signature
     settings: ValidationSettings
     results: Path
+    halved: frozenset[str] = frozenset()
     findings: dict[tuple[str, str, str], Finding] = field(default_factory=dict)
 
     def finding(self, format: str, check: str, output: str) -> Finding:
@@ -112,7 +119,8 @@ class Validation:
         key = (format, check, output)
         if key not in self.findings:
             spec = next(spec for spec in self.signature.outputs if spec.name == output)
-            tolerance = Tolerance(*self.settings.tolerance(spec.dtype))
+            is_coarse = format in self.halved and spec.dtype in ("float32", "float64")
+            tolerance = Tolerance(*self.settings.tolerance("float16" if is_coarse else spec.dtype))
             self.findings[key] = Finding(format, check, output, spec.dtype, tolerance)
         return self.findings[key]
 

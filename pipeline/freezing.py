@@ -66,11 +66,12 @@ class Prepared:
         return Frozen(path, self.signature, self.origin, self.notes, len(self.graph.nodes), variables)
 
 
-def freeze_checkpoint(checkpoint: Path, folder: Path) -> dict[str, Any]:
+def freeze_checkpoint(checkpoint: Path, folder: Path, weights: str = "exact") -> dict[str, Any]:
     """Freezes the checkpoint of an artifact into `model.pb`, with `signature.json` beside it.
 
     Args:
         checkpoint: the artifact with `signature.json`, and `model.ckpt.*` or `saved_model/`.
+        weights: see `freeze`.
 
     Returns:
         Notes for the manifest: numbers of nodes and of variables that became constants.
@@ -81,7 +82,7 @@ def freeze_checkpoint(checkpoint: Path, folder: Path) -> dict[str, Any]:
     """
     signature, told = Signature.read(checkpoint / SIGNATURE), read_origin(checkpoint / SIGNATURE)
     outputs, inputs = ([spec.tensor or spec.name for spec in specs] for specs in (signature.outputs, signature.inputs))
-    model = prepare(open_artifact(checkpoint, told.get("signature")), outputs, inputs, told.get("pins", {}))
+    model = prepare(open_artifact(checkpoint, told.get("signature")), outputs, inputs, told.get("pins", {}), weights)
     with ByteProgress(folder / "model.pb") as progress:
         write_pb(model.graph, model.bundle, folder / "model.pb", progress)
     signature.write(folder / SIGNATURE, origin=model.origin)

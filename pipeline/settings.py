@@ -82,6 +82,18 @@ class ExportSettings:
 
 
 @dataclass(frozen=True)
+class FreezingSettings:
+    """`[freezing]`: how weights are stored in what is frozen."""
+
+    weights: str = _setting(
+        "exact", "how weights are stored in what is frozen: exact, or float16 (half the size, behind Casts)"
+    )
+
+    def __post_init__(self) -> None:
+        _require(self, "weights", self.weights in ("exact", "float16"), "exact or float16")
+
+
+@dataclass(frozen=True)
 class ValidationSettings:
     """`[validation]`: how reference and candidate are compared."""
 
@@ -116,6 +128,7 @@ class Settings:
     graph: GraphSettings = field(default_factory=GraphSettings)
     training: TrainingSettings = field(default_factory=TrainingSettings)
     export: ExportSettings = field(default_factory=ExportSettings)
+    freezing: FreezingSettings = field(default_factory=FreezingSettings)
     validation: ValidationSettings = field(default_factory=ValidationSettings)
 
 

@@ -81,7 +81,7 @@ def _make_filled(job: Job, folder: Path) -> Notes:
 def _make_frozen(job: Job, folder: Path) -> Notes:
     from .freezing import freeze_checkpoint
 
-    return freeze_checkpoint(job.folder("checkpoint"), folder)
+    return freeze_checkpoint(job.folder("checkpoint"), folder, job.settings.freezing.weights)
 
 
 def _make_validation(job: Job, folder: Path) -> Notes:
@@ -130,7 +130,12 @@ STAGES: dict[str, Stage] = {
         {"graph": ("inference.meta", "signature.json"), "training": ("deploy/*", "validation.npz")},
         ("export",),
     ),
-    "frozen": Stage(_make_frozen, ("freezing.py",), {"checkpoint": ("model.ckpt.*", "signature.json")}),
+    "frozen": Stage(
+        _make_frozen,
+        ("freezing.py",),
+        {"checkpoint": ("model.ckpt*", "saved_model/*", "signature.json")},
+        ("freezing",),
+    ),
     "validation": Stage(
         _make_validation,
         ("validation.py", "formats/serving.py", "formats/checkpoint.py", "formats/frozen.py"),

@@ -60,7 +60,8 @@ def validate(
     rows, labels = of_kind("input", stored), stored.get("labels")
     recorded = checkpoint / "goldens.npz"
     goldens = load_arrays(recorded) if recorded.exists() else {}
-    validation = Validation(model, signature, settings, folder / "results.csv")
+    halved = frozenset(format for format, place in candidates.items() if _weights_of(place) == "float16")
+    validation = Validation(model, signature, settings, folder / "results.csv", halved)
     decisions: dict[str, list[Array]] = {}
     size = batch_size_of(signature) or settings.batch_size
     with ApartRunner("checkpoint", checkpoint, threads) as reference:
@@ -76,6 +77,12 @@ def validate(
     verdict = _verdict(validation, rows, goldens, labels, decisions)
     (folder / "verdict.json").write_text(json.dumps(verdict, indent=2) + "\n", encoding="utf-8")
     return verdict
+
+
+def _weights_of(artifact: Path) -> str:
+    """How an artifact stores its weights, as its `signature.json` tells."""
+    origin = json.loads((artifact / "signature.json").read_text(encoding="utf-8")).get("origin", {})
+    return str(origin.get("weights", "exact"))
 
 
 def _batches(rows: Batch, size: int) -> Iterator[tuple[Batch, range]]:

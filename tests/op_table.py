@@ -1,4 +1,4 @@
-"""Writes pipeline/engine/ops.txt: `python tests/op_table.py`, after another TensorFlow was installed."""
+"""Writes pipeline/engine/ops/table.txt: `python tests/op_table.py`, after another TensorFlow was installed."""
 
 from __future__ import annotations
 

@@ -328,3 +328,23 @@ def test_a_data_file_that_changes_while_it_is_read_is_noticed(tmp_path: Path) ->
     with pytest.raises(StoreError, match="an input changed while it was used"):
         run(job, "training")
     assert not job.places.artifact("training").exists()
+
+
+def test_weights_of_half_the_size_are_held_to_the_bounds_of_their_dtype(own_fruit: str, tmp_path: Path) -> None:
+    exact, halved = (
+        job_for(tmp_path / weights, own_fruit, freezing={"weights": weights}) for weights in ("exact", "float16")
+    )
+    for job in (exact, halved):
+        run(job)
+    bounds = [
+        {(check["rtol"], check["atol"]) for check in facts.read_verdict(job)["checks"] if check["format"] == "frozen"}
+        for job in (exact, halved)
+    ]
+    assert bounds == [{(1e-5, 1e-6)}, {(1e-3, 1e-3)}]
+    assert facts.read_verdict(halved)["verdict"] == "passed"
+    assert not all(check["bit_equal"] for check in facts.read_verdict(halved)["checks"])
+    pbs = [(job.folder("frozen") / "model.pb").read_bytes() for job in (exact, halved)]
+    assert pbs[0] != pbs[1]
+    assert run(job_for(tmp_path / "exact", own_fruit, freezing={"weights": "float16"})) == {
+        *("frozen", "validation", "report")
+    }

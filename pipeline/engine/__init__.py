@@ -1,7 +1,7 @@
 """The freeze engine: a checkpoint's files to a .pb, or to a graph with mapped weights, without TensorFlow.
 
 graph       how nodes name each other; what an output hangs on
-ops         what ops give: dtypes of outputs, and how many; ops.txt: TensorFlow's ops, one a line
+ops         what ops give: dtypes of outputs, and how many; a table of TensorFlow's ops, one a line
 soundness   whether a graph is one at all
 savedmodel  a SavedModel folder as a graph and a checkpoint; loading: what opening one does to its graph
 variables   which variables a graph has, and under which key a Saver keeps each

@@ -1,6 +1,6 @@
 """What ops give: the dtypes of a node's outputs, and so how many there are.
 
-`ops.txt` has a line for each op that TensorFlow 2.21 registers, `name outputs defaults`:
+`table.txt` has a line for each op that TensorFlow 2.21 registers, `name outputs defaults`:
 
     MatMul T                          one output, of the dtype that the attribute T names
     TopKV2 T,index_type index_type=int32    two; a node that has no index_type has int32
@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from ..bundle.dtypes import DTYPES
-from ..protos import AttrValue, DataType, FunctionDef, NodeDef, OpDef
+from ...bundle.dtypes import DTYPES
+from ...protos import AttrValue, DataType, FunctionDef, NodeDef, OpDef
 
-TABLE = Path(__file__).with_name("ops.txt")
+TABLE = Path(__file__).with_name("table.txt")
 
 _RESOURCE = DataType.Value("DT_RESOURCE")
 _NAMES: dict[int, str] = {number: dtype.name for number, dtype in DTYPES.items()} | {_RESOURCE: "resource"}
