@@ -215,3 +215,25 @@ def test_the_package_says_what_it_has() -> None:
     assert {"freeze", "inspect", "load_mmap", "FreezeModel"} <= set(dir(pipeline))
     with pytest.raises(AttributeError, match="no attribute 'freez'"):
         _ = pipeline.freez
+
+
+def test_the_outputs_of_an_iterator_become_inputs_under_their_names(tmp_path: Path) -> None:
+    with tf.Graph().as_default(), v1.Session() as session:
+        rows = tf.data.Dataset.from_tensors((np.zeros([2, 3], np.float32), np.zeros(3, np.float32)))
+        first, second = v1.data.make_initializable_iterator(rows).get_next(name="next")
+        tf.add(first * v1.get_variable("w", initializer=np.float32(2)), second, name="y")
+        session.run(v1.global_variables_initializer())
+        v1.train.Saver().save(session, str(tmp_path / "model.ckpt"))
+        feeds = {"next:0": graphs.X, "next:1": graphs.X[0]}
+        wanted = session.run("y:0", feeds)
+    done = pipeline.freeze(tmp_path, ["y"], ["next:0", "next:1"], to=tmp_path / "model.pb")
+    assert done.signature is not None
+    assert [str(spec) for spec in done.signature.inputs] == [
+        "next float32 [2, 3]",
+        "next:1 float32 [3], tensor next:1",
+    ]
+    assert np.array_equal(graphs.answer(done.path, feeds), wanted)
+    with pytest.raises(FreezeError, match="fetched, and another one of its node is fed"):
+        pipeline.freeze(tmp_path, ["y", "next:0"], ["next:1"], to=tmp_path / "other.pb")
+    with pytest.raises(FreezeError, match=r"next:7: this tensor cannot be made an input .*of 2 outputs"):
+        pipeline.freeze(tmp_path, ["y"], ["next:0", "next:7"], to=tmp_path / "other.pb")

@@ -12,8 +12,8 @@ import pytest
 import tensorflow as tf
 from corpus import Case, oracle
 
+from pipeline.engine.feeding import with_inputs
 from pipeline.engine.ops import TABLE, dtype_name, output_dtypes
-from pipeline.engine.preparing import with_inputs
 from pipeline.engine.pruning import prune
 from pipeline.errors import FreezeError
 from pipeline.protos import AttrValue, DataType, GraphDef, MetaGraphDef, NodeDef, OpDef
@@ -168,16 +168,16 @@ def test_an_output_that_the_node_has_or_may_have_is_kept(of: NodeDef, tensor: st
 
 @pytest.mark.parametrize("ops", [{}, {"ZeroOut": zero_out()}])
 def test_an_inner_input_needs_no_definitions_of_tensorflow_s_ops(ops: dict[str, OpDef]) -> None:
-    [became] = with_inputs(one(node("ArgMax")), ["n"], ops).node
+    *_, became = with_inputs(one(node("ArgMax")), ["n"], [], ops).node
     assert (became.op, became.attr["dtype"].type) == ("Placeholder", INT64)
 
 
 def test_an_inner_input_at_a_custom_op_needs_its_definition() -> None:
-    [became] = with_inputs(one(node("ZeroOut")), ["n:0"], {"ZeroOut": zero_out()}).node
+    *_, became = with_inputs(one(node("ZeroOut")), ["n:0"], [], {"ZeroOut": zero_out()}).node
     assert became.attr["dtype"].type == STRING
     for graph, tensor in ((one(node("ZeroOut")), "n"), (one(node("NoOp")), "n"), (one(node("ArgMax")), "n:1")):
         with pytest.raises(FreezeError, match="cannot be made an input"):
-            with_inputs(graph, [tensor], {})
+            with_inputs(graph, [tensor], [], {})
 
 
 def test_looking_an_op_up_loads_no_tensorflow() -> None:

@@ -5,7 +5,8 @@ ops         what ops give: dtypes of outputs, and how many; a table of TensorFlo
 soundness   whether a graph is one at all
 savedmodel  a SavedModel folder as a graph and a checkpoint; loading: what opening one does to its graph
 variables   which variables a graph has, and under which key a Saver keeps each
-preparing   inner inputs, switches that are settled
+feeding     inner tensors that become inputs
+preparing   switches that are settled
 settling    what constants decide: branches, and draws that make no difference
 bodies      what functions keep for their results
 pruning     what is kept for the outputs, and what may not be in a .pb

@@ -11,8 +11,9 @@ from ..bundle.dtypes import DTYPES
 from ..errors import CheckpointError, FreezeError, nearest
 from ..protos import FunctionDef, FunctionDefLibrary, GraphDef, NodeDef
 from .bodies import require_unread, with_pruned_bodies
+from .feeding import with_inputs
 from .graph import node_of, require_tensor_names
-from .preparing import with_inputs, with_own_gradients, with_settled_switches
+from .preparing import with_own_gradients, with_settled_switches
 from .pruning import STACK_PUSHES, called, prune, reach
 from .rewriting import Rewriter
 from .settling import with_settled
@@ -42,7 +43,7 @@ def freeze_source(source: Source, outputs: Sequence[str], inputs: Sequence[str])
         FreezeError: the graph cannot become a right .pb.
     """
     require_tensor_names([*outputs, *inputs])
-    graph = with_inputs(source.graph, inputs, source.definitions)
+    graph = with_inputs(source.graph, inputs, outputs, source.definitions)
     return freeze_graph(graph, source.bundle, source.keys, outputs, [node_of(tensor) for tensor in inputs])
 
 

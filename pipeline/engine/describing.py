@@ -90,6 +90,10 @@ def described_signature(
         outputs: tensors by name.
     """
     given = {node_of(tensor) for tensor in inputs.values()}
+    # A node of which several outputs are fed is made of placeholders of its own.
+    given |= {
+        node_of(r) for node in frozen.nodes if isinstance(node, NodeDef) and node.name in given for r in node.input
+    }
     needed = {
         node.name: normalized(node.name)
         for node in frozen.nodes

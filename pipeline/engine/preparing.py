@@ -1,13 +1,11 @@
-"""Makes a graph simpler before it is frozen: inner inputs, settled switches, gradients that functions were given."""
+"""Makes a graph simpler before it is frozen: settled switches, gradients that functions were given."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 
-from ..errors import FreezeError
-from ..protos import GraphDef, NodeDef, OpDef
+from ..protos import GraphDef, NodeDef
 from .graph import ancestors, control_inputs, data_inputs, is_control, node_of, normalized
-from .ops import output_dtypes
 from .pruning import STACK_PUSHES
 from .settling import constants_of, truth_of
 
@@ -100,43 +98,3 @@ def _is_dead(reference: str, dead: set[str], settled: Mapping[str, int]) -> bool
     if name in settled and not is_control(reference):
         return normalized(reference) != f"{name}:{settled[name]}"
     return name in dead
-
-
-def with_inputs(graph: GraphDef, inputs: Iterable[str], definitions: Mapping[str, OpDef]) -> GraphDef:
-    """The graph with a Placeholder where an input is an inner tensor, so that nothing before it is needed.
-
-    Args:
-        inputs: tensors.
-        definitions: of ops that the graph uses, as a MetaGraphDef has them; none are needed for TensorFlow's own.
-
-    Raises:
-        FreezeError: an input is another output than the node's first, which no Placeholder has, or has no known dtype.
-    """
-    wanted = {node_of(name): normalized(name) for name in inputs}
-    if not wanted:
-        return graph
-    inner = [n for n in graph.node if n.name in wanted and n.op not in ("Placeholder", "PlaceholderWithDefault")]
-    if not inner:
-        return graph
-    functions = {function.signature.name: function for function in graph.library.function}
-    names = {n.name for n in inner}
-    new = GraphDef()
-    new.CopyFrom(graph)
-    for node in new.node:
-        if node.name in names:
-            _become_placeholder(node, wanted[node.name], output_dtypes(node, functions, definitions))
-    return new
-
-
-def _become_placeholder(node: NodeDef, tensor: str, dtypes: Sequence[int] | None) -> None:
-    if not dtypes or not tensor.endswith(":0"):
-        raise FreezeError(
-            "this tensor cannot be made an input", where=tensor, next_step="Give the first output of a node"
-        )
-    shapes = node.attr["_output_shapes"].list.shape
-    placeholder = NodeDef(name=node.name, op="Placeholder")
-    placeholder.attr["dtype"].type = dtypes[0]
-    placeholder.attr["shape"].shape.unknown_rank = True
-    if shapes:
-        placeholder.attr["shape"].shape.CopyFrom(shapes[0])
-    node.CopyFrom(placeholder)

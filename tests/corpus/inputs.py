@@ -73,3 +73,41 @@ def fed_behind_the_output(x: Any) -> Any:
 @case("Inputs", EQUAL, "an input that is the output", feeds={"m:0": X}, has_weights=False)
 def input_is_output(*_: Any) -> Any:
     return tf.identity(tf.ones([2, 3]) * weight("w", [3]), name="m")
+
+
+@case("Inputs", EQUAL, "two of an iterator's outputs", feeds={"next:0": X, "next:1": X[0] + 9})
+def fed_together(*_: Any) -> Any:
+    rows = tf.data.Dataset.from_tensors((np.zeros([2, 3], np.float32), np.zeros(3, np.float32), 1))
+    features, scale, _labels = v1.data.make_initializable_iterator(rows).get_next(name="next")
+    return features * weight("w", [3]) + scale
+
+
+@case("Inputs", EQUAL, "an output that is not the first", feeds={"next:1": X})
+def fed_second(*_: Any) -> Any:
+    rows = v1.data.make_initializable_iterator(tf.data.Dataset.from_tensors((1, np.zeros([2, 3], np.float32))))
+    return rows.get_next(name="next")[1] * weight("w", [3])
+
+
+@case("Inputs", EQUAL, "an output, where another of the same op is computed", feeds={"x": X, "parts:0": X[:1] + 5})
+def fed_beside_computed(x: Any) -> Any:
+    first, second = tf.split(x, 2, name="parts")
+    return first * weight("w", [3]) + second
+
+
+@case("Inputs", EQUAL, "an output, where one before it is computed", feeds={"x": X, "parts:1": X[:1] + 5})
+def fed_behind_computed(x: Any) -> Any:
+    first, second = tf.split(x, 2, name="parts")
+    return first * weight("w", [3]) + second
+
+
+@case(
+    "Inputs",
+    REFUSED,
+    "one of an iterator's outputs, where another is read too",
+    feeds={"next:1": X},
+    mentions="iterator",
+)
+def fed_one_of_two(*_: Any) -> Any:
+    rows = tf.data.Dataset.from_tensors((np.zeros(3, np.float32), np.zeros([2, 3], np.float32)))
+    scale, features = v1.data.make_initializable_iterator(rows).get_next(name="next")
+    return features * weight("w", [3]) + scale
