@@ -50,3 +50,19 @@ def test_the_page_tells_of_every_case_what_must_become_of_it() -> None:
     assert {row[0]: row[4] for row in rows if row[0] not in ("case", "---")} == {
         case.name: case.must for case in corpus.CASES
     }
+
+
+def test_the_readme_gives_the_page_s_figures() -> None:
+    page = corpus.PAGE.read_text()
+    right, wrong, refused = (
+        re.search(rf"^\| {verdict} \| (\d+) \| \d+ \| (\d+) \|$", page, re.MULTILINE)
+        for verdict in ("equal", "wrong", "refused")
+    )
+    assert right is not None
+    assert wrong is not None
+    assert refused is not None
+    readme = " ".join((corpus.PAGE.parents[1] / "README.md").read_text().split())
+    assert wrong[2] == "0"
+    assert f"Of {len(corpus.CASES)} corner cases of freezing, {right[2]} give the bits" in readme
+    assert f"and {refused[2]} are refused with a sentence" in readme
+    assert f"`freeze_graph` it is {right[1]} right, {wrong[1]} wrong, {refused[1]} refused" in readme
