@@ -10,7 +10,7 @@ import hashlib
 import os
 import re
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -96,12 +96,26 @@ def digest_code(start: Path, roots: Sequence[Path]) -> dict[str, str]:
         if path in seen:
             continue
         seen.add(path)
-        digest = found[_label(path, tops)] = digest_file(path)
+        digest = found[_label(path, tops)] = _digest_code_file(path)
         if path.suffix == ".py":
             waiting.extend(_imported_files(path, digest, tuple(tops)))
         if path.name == "__init__.py":
             waiting.extend(p for p in path.parent.iterdir() if p.is_file() and p.suffix not in (".py", ".pyc"))
     return dict(sorted(found.items()))
+
+
+def _digest_code_file(path: Path) -> str:
+    """A source file's digest; stages share most of their code, so each file is read once as long as it stays."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return digest_file(path)  # which says what is wrong
+    return _digest_as_of(path, stat.st_mtime_ns, stat.st_size, stat.st_ino)
+
+
+@lru_cache(maxsize=1024)
+def _digest_as_of(path: Path, *_changes: int) -> str:
+    return digest_file(path)
 
 
 def _label(path: Path, roots: Sequence[Path]) -> str:
@@ -117,11 +131,26 @@ def _imported_files(path: Path, digest: str, roots: tuple[Path, ...]) -> tuple[P
     found = []
     for level, parts in _imports(path):
         for base in [path.parents[level - 1]] if level else roots:
+            if parts and parts[0] not in _names_in(base):
+                continue  # most imports are of libraries
             # Strings, for there are many: paths as objects would take most of a finished run's time.
             target = os.path.join(base, *parts)
             candidates = (f"{target}.py", os.path.join(target, "__init__.py"))
             found += [Path(candidate) for candidate in candidates if os.path.isfile(candidate)][:1]
     return tuple(found)
+
+
+def _names_in(folder: Path) -> frozenset[str]:
+    """What can be imported from a folder, and other names in it."""
+    try:
+        return _names_as_of(folder, folder.stat().st_mtime_ns)
+    except OSError:
+        return frozenset()
+
+
+@lru_cache(maxsize=256)
+def _names_as_of(folder: Path, _changed_ns: int) -> frozenset[str]:
+    return frozenset(name.removesuffix(".py") for name in os.listdir(folder))
 
 
 # Parsing every file takes longer than all else that a finished run has to do. A pattern sees every import
@@ -138,7 +167,7 @@ def _imports(path: Path) -> set[tuple[int, tuple[str, ...]]]:
     source = path.read_text(encoding="utf-8", errors="replace").replace("\\\n", " ")
     found: set[tuple[int, tuple[str, ...]]] = set()
     # With comments and without: a `#` may stand in a string, and a `)` in a comment.
-    for match in _IMPORT.finditer(f"{source}\n{_COMMENT.sub('', source)}"):
+    for match in _statements(f"{source}\n{_COMMENT.sub('', source)}"):
         if match["plain"] is not None:
             found |= {(0, tuple(name.split("."))) for name in _names(match["plain"])}
             continue
@@ -147,6 +176,20 @@ def _imports(path: Path) -> set[tuple[int, tuple[str, ...]]]:
         found |= {(level, parts)} if parts else set()
         found |= {(level, (*parts, name)) for name in _names(match["block"] or match["line"])}
     return found
+
+
+def _statements(source: str) -> Iterator[re.Match[str]]:
+    """The import statements: where a line says `import`, from its `from` on if it has one."""
+    at = source.find("import")
+    while at >= 0:
+        match = _IMPORT.match(source, at)
+        start = source.find("from", source.rfind("\n", 0, at) + 1, at)
+        while start >= 0:
+            longer = _IMPORT.match(source, start)
+            match, start = (longer, -1) if longer else (match, source.find("from", start + 1, at))
+        if match is not None:
+            yield match
+        at = source.find("import", max(at + 1, match.end() if match else 0))
 
 
 def _names(listed: str) -> list[str]:

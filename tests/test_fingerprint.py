@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 from pathlib import Path
 from typing import Any
@@ -231,3 +232,33 @@ def test_a_word_in_a_comment_is_no_import(tmp_path: Path) -> None:
 def test_code_that_is_missing_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"absent\.py"):
         digest_code(tmp_path / "absent.py", [tmp_path])
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "from fromage import x",
+        "a = 'from'; from fromage import x",
+        "if True: import fromage",
+        "import os, fromage as f",
+        "from fromage import (  # why (or not)\n    a,\n    b,\n)",
+        "from \\\n    fromage import x",
+        "import important; import fromage",
+        "def f(): from fromage import x",
+        "x = 'no import'\nimport fromage",
+    ],
+)
+def test_odd_forms_of_imports_are_seen(tmp_path: Path, statement: str) -> None:
+    write(tmp_path, {"top.py": f"{statement}\n", "fromage.py": "x = 1\n", "important.py": "y = 2\n"})
+    assert "fromage.py" in digest_code(tmp_path / "top.py", [tmp_path])
+
+
+def test_every_import_of_the_package_that_python_sees_is_seen() -> None:
+    package = Path(__file__).resolve().parents[1] / "pipeline"
+    for path in package.rglob("*.py"):
+        tree = ast.walk(ast.parse(path.read_text()))
+        relative = [node for node in tree if isinstance(node, ast.ImportFrom) and node.level]
+        wanted = {path.parents[node.level - 1].joinpath(*node.module.split(".")) for node in relative if node.module}
+        files = {f"{place}.py" for place in wanted} | {str(place / "__init__.py") for place in wanted}
+        seen = {str(package.parent / name) for name in digest_code(path, [package.parent])}
+        assert {name for name in files if Path(name).is_file()} <= seen, path
