@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from .arrays import load_arrays, of_kind
+from .causes import explain
 from .edges import edge_batches
 from .errors import PipelineError, RunnerError
 from .findings import FAILED, PASSED, Validation
@@ -74,7 +75,8 @@ def validate(
                     _check_goldens(validation, format, candidate, goldens, size)
                 except PipelineError as exc:
                     validation.fail(format, "equal", f"the candidate could not be run: {exc}")
-    verdict = _verdict(validation, rows, goldens, labels, decisions)
+    causes = explain(validation, checkpoint, candidates, rows, threads)
+    verdict = _verdict(validation, rows, goldens, labels, decisions, causes)
     (folder / "verdict.json").write_text(json.dumps(verdict, indent=2) + "\n", encoding="utf-8")
     return verdict
 
@@ -147,18 +149,25 @@ def _check_goldens(validation: Validation, format: str, runner: ApartRunner, gol
 
 
 def _verdict(
-    validation: Validation, rows: Batch, goldens: Batch, labels: Array | None, decisions: Mapping[str, list[Array]]
+    validation: Validation,
+    rows: Batch,
+    goldens: Batch,
+    labels: Array | None,
+    decisions: Mapping[str, list[Array]],
+    causes: Mapping[str, str],
 ) -> dict[str, Any]:
     findings = [validation.findings[key] for key in sorted(validation.findings)]
     reasons = [finding.sentence() for finding in findings if not finding.has_passed]
     if not findings:
         reasons.append("nothing was compared")
+    reasons += [f"{format}: {cause}" for format, cause in causes.items()]
     outputs = {format: np.concatenate(parts) for format, parts in decisions.items()}
     return {
         "schema": _VERDICT_SCHEMA,
         "verdict": FAILED if reasons else PASSED,
         "model": validation.model,
         "reasons": reasons,
+        "causes": dict(causes),
         "rows": {
             "validation": len(next(iter(rows.values()))),
             "edge": len(edge_batches(validation.signature, rows)),

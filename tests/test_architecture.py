@@ -40,8 +40,8 @@ FLOORS = {
         "inspection",
     ],
     2: ["models"],
-    3: ["randomness", "building", "checkpoint", "filling", "formats", "training"],
-    4: ["findings", "validation"],
+    3: ["randomness", "building", "checkpoint", "filling", "formats", "divergence", "training"],
+    4: ["findings", "causes", "validation"],
     5: ["job", "facts", "stages", "chain", "config", "tasks", "console"],
     6: ["commands", "__main__", ""],
 }
@@ -49,6 +49,7 @@ HEAVY = {"tensorflow", "keras"}  # tensorboard.compat.proto holds the messages w
 # The process that runs Luigi imports these: none of them may lead to TensorFlow.
 LUIGIS = [
     "findings",
+    "causes",
     "validation",
     "chain",
     "config",

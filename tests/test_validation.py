@@ -207,7 +207,7 @@ def test_the_verdict_says_all_that_a_program_needs(equal: tuple[dict[str, Any], 
     kinds = {key: type(value) for key, value in verdict.items()}
     assert kinds == {
         **{"schema": int, "verdict": str, "model": str, "reasons": list, "rows": dict, "checks": list},
-        **{"metrics": dict, "decisions": dict, "skipped": dict},
+        **{"metrics": dict, "decisions": dict, "skipped": dict, "causes": dict},
     }
     assert verdict["skipped"] == {}
     assert {"validation": ROWS, "golden": 5}.items() <= verdict["rows"].items()
@@ -338,6 +338,22 @@ def test_a_planted_fault_fails_and_is_named(fault: str, checkpoint: Path, frozen
     assert wanted <= failed(verdict)
     assert any(sentence in reason for reason in verdict["reasons"]), verdict["reasons"]
     assert not any(found["bit_equal"] for found in verdict["checks"] if found["verdict"] == "failed")
+
+
+CAUSES = {
+    "not a number": "the weights differ: variable d",
+    "int off by one": "the weights differ: variable b",
+    "other string": "the weights differ: variable s",
+}
+
+
+@pytest.mark.parametrize("fault", CAUSES)
+def test_the_cause_is_the_first_node_that_differs(fault: str, checkpoint: Path, frozen: Path, tmp_path: Path) -> None:
+    change, _, _ = FAULTS[fault]
+    verdict, _ = judged(checkpoint, planted(frozen, tmp_path, change), tmp_path)
+    assert list(verdict["causes"]) == ["frozen"]
+    assert CAUSES[fault] in verdict["causes"]["frozen"]
+    assert f"frozen: {verdict['causes']['frozen']}" in verdict["reasons"]
 
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "garbage", "gone"])

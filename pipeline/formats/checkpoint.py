@@ -30,18 +30,22 @@ def open_runner(folder: Path, signature: Signature, threads: int) -> Runner:
         CheckpointError: its files are damaged.
         RunnerError: the graph is not the signature's.
     """
-    origin = json.loads((folder / "signature.json").read_text(encoding="utf-8")).get("origin", {})
     if (folder / "saved_model").is_dir():
-        return open_saved_model(folder / "saved_model", origin.get("signature"), signature, threads)
+        return open_saved_model(folder / "saved_model", _origin(folder).get("signature"), signature, threads)
     prefix = folder / "model.ckpt"
     find_checkpoint(prefix).verify()
     session = v1.Session(graph=tf.Graph(), config=session_config(threads))
     with session.graph.as_default(), checkpoint_errors(prefix):
-        _restore(session, prefix)
-    return SessionRunner(session, signature, _pinned(session.graph, origin.get("pins", {})))
+        restore(session, prefix)
+    return SessionRunner(session, signature, read_pins(session.graph, folder))
 
 
-def _restore(session: tf.compat.v1.Session, prefix: Path) -> None:
+def _origin(folder: Path) -> dict[str, Any]:
+    told: dict[str, Any] = json.loads((folder / "signature.json").read_text(encoding="utf-8")).get("origin", {})
+    return told
+
+
+def restore(session: tf.compat.v1.Session, prefix: Path) -> None:
     """Restores by the ops that the graph's Saver has; a graph that was written without one, by the variables' names."""
     meta = _read_meta(Path(f"{prefix}.meta"))
     for node in meta.graph_def.node:
@@ -83,8 +87,13 @@ def _initializers(graph: tf.Graph) -> list[tf.Operation]:
     ]
 
 
-def _pinned(graph: tf.Graph, pins: dict[str, str]) -> dict[str, Any]:
-    """What is fed for placeholders that are constants in the .pb, by tensor."""
+def read_pins(graph: tf.Graph, folder: Path) -> dict[str, Any]:
+    """What is fed for placeholders that are constants in the .pb, by tensor.
+
+    Args:
+        folder: of an artifact whose `signature.json` tells the pins.
+    """
+    pins = _origin(folder).get("pins", {})
     return {name if ":" in name else f"{name}:0": _pinned_value(graph, name, text) for name, text in pins.items()}
 
 

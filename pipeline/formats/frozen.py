@@ -20,12 +20,20 @@ def open_runner(folder: Path, signature: Signature, threads: int) -> SessionRunn
     Raises:
         RunnerError: the file is missing, is not a GraphDef that imports, or is not the signature's.
     """
-    path = folder / "model.pb"
     session = v1.Session(graph=tf.Graph(), config=session_config(threads))
+    import_frozen(session, folder / "model.pb")
+    return SessionRunner(session, signature)
+
+
+def import_frozen(session: tf.compat.v1.Session, path: Path) -> None:
+    """Imports a `.pb` into a session's graph.
+
+    Raises:
+        RunnerError: the file is missing or is not a GraphDef that imports.
+    """
     try:
         graph_def = v1.GraphDef.FromString(path.read_bytes())
         with session.graph.as_default():
             tf.import_graph_def(graph_def, name="")
     except (OSError, DecodeError, ValueError, tf.errors.OpError) as exc:
         raise RunnerError("not a frozen graph", where=path, got=str(exc).split("\n", 1)[0][:300]) from exc
-    return SessionRunner(session, signature)

@@ -87,3 +87,11 @@ def session_config(threads: int) -> tf.compat.v1.ConfigProto:
     return v1.ConfigProto(
         intra_op_parallelism_threads=threads, inter_op_parallelism_threads=threads, allow_soft_placement=True
     )
+
+
+def plain_config(threads: int) -> tf.compat.v1.ConfigProto:
+    """The same with TensorFlow's optimizer off: every node of the graph is run as it stands."""
+    config = session_config(threads)
+    config.graph_options.optimizer_options.opt_level = v1.OptimizerOptions.L0
+    config.graph_options.rewrite_options.disable_meta_optimizer = True
+    return config
