@@ -52,7 +52,8 @@ class Inspection:
         tables: names of lookup tables.
         tensors: those of the checkpoint, the largest first.
         missing: variables of the graph that the checkpoint lacks.
-        signature: the signature's name, None where there is none.
+        signature: the name of the signature that is told, None where there is none or none is the obvious one.
+        signatures: the names of all.
         inputs: sentences, one for each likely input; the signature's where there is one.
         outputs: the same, the likeliest first.
     """
@@ -69,6 +70,7 @@ class Inspection:
     tensors: tuple[Tensor, ...]
     missing: tuple[str, ...]
     signature: str | None
+    signatures: tuple[str, ...]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
 
@@ -95,6 +97,8 @@ class Inspection:
             f" and {len(self.ops) - _SHOWN} more" if most and len(self.ops) > _SHOWN else ""
         )
         yield from _headed("refused", [f"{op} {reason}" for op, reason in self.unfreezable.items()], most)
+        if self.signatures:
+            yield f"signatures   {', '.join(self.signatures)}"
         origin = f"of the signature {self.signature}" if self.signature else "likely, by the graph's structure"
         yield f"inputs       {origin}"
         yield from _shown(self.inputs, most)
@@ -138,9 +142,9 @@ def inspect(place: Path | str, graph: Path | str | None = None, signature: str |
 
     Raises:
         CheckpointError: nothing is there, it is damaged, or another kind of file.
-        FreezeError: a SavedModel has several signatures, and none was chosen.
+        FreezeError: a SavedModel has no such signature.
     """
-    source = open_source(place, Path(graph) if graph is not None else None, signature)
+    source = open_source(place, Path(graph) if graph is not None else None, signature, is_key_needed=False)
     nodes = list(all_nodes(source.graph))
     ops = Counter(node.op for node in nodes)
     variables = _variables(source)
@@ -158,6 +162,7 @@ def inspect(place: Path | str, graph: Path | str | None = None, signature: str |
         tensors=tuple(_tensor(tensor, variables) for tensor in _by_size(source.bundle.tensors)),
         missing=tuple(name for key, name in variables.items() if key not in source.bundle.tensors),
         signature=source.signature_key,
+        signatures=source.signature_keys,
         inputs=inputs,
         outputs=outputs,
     )

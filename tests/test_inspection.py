@@ -71,7 +71,12 @@ def test_a_pb_has_no_tensors_and_a_saved_model_its_signature(tmp_path: Path) -> 
     found = pipeline.inspect(tmp_path / "saved")
     assert (found.kind, found.signature) == ("SavedModel", "serving_default")
     assert found.outputs[0].startswith("doubled float32 [?, 2], tensor ")
+    assert found.signatures == ("other", "serving_default")
+    assert "signatures   other, serving_default" in list(found.lines())
     assert pipeline.inspect(tmp_path / "saved", signature="other").signature == "other"
+    tf.saved_model.save(module, str(tmp_path / "none obvious"), {"first": module.call, "second": module.call})
+    found = pipeline.inspect(tmp_path / "none obvious")
+    assert (found.signature, found.signatures) == (None, ("first", "second"))
     with pytest.raises(FreezeError, match="no such signature"):
         pipeline.inspect(tmp_path / "saved", signature="othre")
 

@@ -63,6 +63,7 @@ class SavedModelGraph:
         outputs: the same.
         infos: what the signature says of its tensors, by tensor.
         signature_key: the signature's name; None where the SavedModel has no signature, or outputs were named instead.
+        signature_keys: the names of all.
         assets: files by the tensors of the graph that hold their paths.
         definitions: the ops that the graph uses, by name.
         file: the one that holds the graph.
@@ -75,18 +76,22 @@ class SavedModelGraph:
     outputs: Mapping[str, str]
     infos: Mapping[str, TensorInfo]
     signature_key: str | None
+    signature_keys: tuple[str, ...]
     assets: Mapping[str, Path]
     definitions: Mapping[str, OpDef]
     file: Path
 
 
-def read_saved_model(folder: Path, signature_key: str | None = None, outputs: Sequence[str] = ()) -> SavedModelGraph:
+def read_saved_model(
+    folder: Path, signature_key: str | None = None, outputs: Sequence[str] = (), is_key_needed: bool = True
+) -> SavedModelGraph:
     """Reads a SavedModel of TensorFlow 1 or 2.
 
     Args:
         folder: the one that holds `saved_model.pb` or `saved_model.pbtxt`.
         signature_key: by default `serving_default`, or the only signature that there is.
         outputs: tensors that are wanted, whether a signature has them or not.
+        is_key_needed: whether it is an error that no signature is the obvious one, where no outputs are named.
 
     Raises:
         CheckpointError: a file is missing or is not what it should be; no graph is for serving.
@@ -95,7 +100,7 @@ def read_saved_model(folder: Path, signature_key: str | None = None, outputs: Se
     """
     file = _find_message(folder)
     meta = _read_meta_graph(file)
-    key = _choose_signature(folder, meta, signature_key, is_needed=not outputs)
+    key = _choose_signature(folder, meta, signature_key, is_needed=is_key_needed and not outputs)
     signature = meta.signature_def[key] if key is not None else SignatureDef()
     named = {side: dict(_tensors(infos)) for side, infos in (("in", signature.inputs), ("out", signature.outputs))}
     tensors = {side: {name: info.name for name, info in infos.items()} for side, infos in named.items()}
@@ -118,6 +123,7 @@ def read_saved_model(folder: Path, signature_key: str | None = None, outputs: Se
         outputs=tensors["out"],
         infos={info.name: info for infos in named.values() for info in infos.values()},
         signature_key=key,
+        signature_keys=tuple(_signature_keys(meta)),
         assets=assets,
         definitions={op.name: op for op in meta.meta_info_def.stripped_op_list.op},
         file=file,
@@ -213,8 +219,12 @@ def _open_variables(folder: Path, variables: Iterable[str]) -> Bundle | None:
 # The signature.
 
 
+def _signature_keys(meta: MetaGraphDef) -> list[str]:
+    return sorted(key for key in meta.signature_def if not key.startswith("__saved_model_"))
+
+
 def _choose_signature(folder: Path, meta: MetaGraphDef, wanted: str | None, is_needed: bool) -> str | None:
-    own: list[str] = sorted(key for key in meta.signature_def if not key.startswith("__saved_model_"))
+    own = _signature_keys(meta)
     if wanted is not None:
         if wanted in own:
             return wanted

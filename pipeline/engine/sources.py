@@ -41,6 +41,7 @@ class Source:
         outputs: the same.
         infos: what the signature says of its tensors, by tensor.
         signature_key: the signature's name.
+        signature_keys: the names of all signatures.
         definitions: the ops that a MetaGraphDef brings along, by name.
         assets: files by the tensors of the graph that hold their paths.
     """
@@ -55,6 +56,7 @@ class Source:
     outputs: Mapping[str, str] = field(default_factory=dict)
     infos: Mapping[str, TensorInfo] = field(default_factory=dict)
     signature_key: str | None = None
+    signature_keys: tuple[str, ...] = ()
     definitions: Mapping[str, OpDef] = field(default_factory=dict)
     assets: Mapping[str, Path] = field(default_factory=dict)
 
@@ -66,7 +68,11 @@ class Source:
 
 
 def open_source(
-    place: Path | str, graph: Path | None = None, signature_key: str | None = None, outputs: Sequence[str] = ()
+    place: Path | str,
+    graph: Path | None = None,
+    signature_key: str | None = None,
+    outputs: Sequence[str] = (),
+    is_key_needed: bool = True,
 ) -> Source:
     """Opens what people name: a prefix, one of its files, a series, a folder, a SavedModel, a GraphDef.
 
@@ -74,6 +80,7 @@ def open_source(
         graph: the file of the graph, where it is not found beside the checkpoint: a `.meta`, `.pb` or `.pbtxt`.
         signature_key: of a SavedModel with several signatures, which one.
         outputs: tensors that are wanted, where they are named.
+        is_key_needed: whether it is an error that no signature is the obvious one, where no outputs are named.
 
     Raises:
         CheckpointError: nothing is there, it is damaged, another kind of file, or has no graph.
@@ -82,7 +89,7 @@ def open_source(
     path = Path(place)
     folder = path.parent if path.name in _SAVED_MODELS else path
     if graph is None and any((folder / name).is_file() for name in _SAVED_MODELS):
-        return _of_saved_model(folder, signature_key, outputs)
+        return _of_saved_model(folder, signature_key, outputs, is_key_needed)
     if path.suffix in (".pb", ".pbtxt") and path.is_file():
         return _of_graph_file(path)
     prefix = find_prefix(place)
@@ -90,10 +97,10 @@ def open_source(
     return _of_checkpoint(prefix, bundle, graph or _graph_beside(prefix))
 
 
-def _of_saved_model(folder: Path, signature_key: str | None, outputs: Sequence[str]) -> Source:
+def _of_saved_model(folder: Path, signature_key: str | None, outputs: Sequence[str], is_key_needed: bool) -> Source:
     from .savedmodel import read_saved_model  # a Saver's checkpoint does without
 
-    model = read_saved_model(folder, signature_key, outputs)
+    model = read_saved_model(folder, signature_key, outputs, is_key_needed)
     return Source(
         place=folder,
         kind="SavedModel",
@@ -105,6 +112,7 @@ def _of_saved_model(folder: Path, signature_key: str | None, outputs: Sequence[s
         outputs=model.outputs,
         infos=model.infos,
         signature_key=model.signature_key,
+        signature_keys=model.signature_keys,
         definitions=model.definitions,
         assets=model.assets,
     )
