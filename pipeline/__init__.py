@@ -14,11 +14,12 @@ if TYPE_CHECKING:
     from .formats.mmap import load_mmap
     from .freezing import freeze
     from .inspection import inspect
-    from .tasks import BuildGraph, FreezeModel, SaveCheckpoint, TrainModel, ValidateModel, WriteReport
+    from .tasks import BuildGraph, FreezeModel, MakeFormat, SaveCheckpoint, TrainModel, ValidateModel, WriteReport
 
 __all__ = [
     "BuildGraph",
     "FreezeModel",
+    "MakeFormat",
     "SaveCheckpoint",
     "TrainModel",
     "ValidateModel",
@@ -32,6 +33,7 @@ __all__ = [
 _HOMES = {
     "BuildGraph": "tasks",
     "FreezeModel": "tasks",
+    "MakeFormat": "tasks",
     "SaveCheckpoint": "tasks",
     "TrainModel": "tasks",
     "ValidateModel": "tasks",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import platform
 import shlex
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -18,13 +18,13 @@ from typing import Any
 
 from . import store
 from .errors import CheckpointError, FreezeError, StoreError
-from .facts import library_versions
+from .facts import extra_versions, library_versions
 from .fingerprint import digest_code, digest_file
 from .job import Job
 from .manifest import Manifest
 from .models.source import PROJECT, ModelSource
 from .prefix import files_of, find_prefix, name_of
-from .stages import RESUMABLE, Notes, stages_of
+from .stages import RESUMABLE, Notes, stages_before, stages_of
 from .store import Condition, State
 
 _PACKAGE = Path(__file__).resolve().parent
@@ -46,8 +46,10 @@ def ingredients(job: Job, name: str, manifests: Mapping[str, Manifest]) -> dict[
             for path, digest in manifests[upstream].digests(*patterns).items()
         },
         "code": _pipeline_code(stage.code),
-        "versions": library_versions(),
+        "versions": {**library_versions(), **extra_versions(stage.extras)},
     }
+    if stage.reads_formats:
+        wanted["settings"]["formats"] = ", ".join(job.formats)
     if stage.uses_model:
         wanted["model"] = _model_code(job.model)
     if stage.uses_data:
@@ -105,7 +107,7 @@ def examine(job: Job, last: str) -> dict[str, State]:
     once that one has its new bytes.
     """
     states: dict[str, State] = {}
-    for name in _up_to(job, last):
+    for name in (*stages_before(job, last), last):
         artifact, wanted = job.places.artifact(name), ingredients(job, name, _manifests(states))
         waits_for = [upstream for upstream in stages_of(job)[name].reads if not states[upstream].is_complete]
         state = store.examine(artifact, name, wanted, ignored=("upstream",) if waits_for else ())
@@ -114,15 +116,6 @@ def examine(job: Job, last: str) -> dict[str, State]:
             state = replace(state, condition=Condition.WAITING, reasons=(reason,))
         states[name] = replace(state, reasons=tuple(_in_words(reason, job) for reason in state.reasons))
     return states
-
-
-def _up_to(job: Job, last: str) -> Iterator[str]:
-    """A stage and those that it hangs on, in the order of the chain."""
-    stages, needed = stages_of(job), {last}
-    for name in reversed(stages):
-        if name in needed:
-            needed |= set(stages[name].reads)
-    return (name for name in stages if name in needed)
 
 
 def _manifests(states: Mapping[str, State]) -> dict[str, Manifest]:

@@ -6,7 +6,7 @@ import json
 import platform
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import lru_cache
 from importlib.metadata import version
@@ -22,6 +22,11 @@ _LIBRARIES = ("tensorflow", "numpy")
 def library_versions() -> dict[str, str]:
     """The libraries that decide what is made."""
     return {library: version(library) for library in _LIBRARIES}
+
+
+def extra_versions(extras: Iterable[str]) -> dict[str, str]:
+    """Those that a format needs besides."""
+    return {extra: version(extra) for extra in extras}
 
 
 def read_verdict(job: Job) -> dict[str, Any]:
@@ -47,12 +52,7 @@ def report_facts(job: Job, made: Sequence[str]) -> Any:
         history=job.folder("training") / "history.csv" if "training" in manifests else None,
         signature=Signature.read(job.folder("checkpoint") / "signature.json"),
         exported=_exported(manifests),
-        sizes={
-            f"{stage}/{path}": entry.size_bytes
-            for stage in ("checkpoint", *job.formats)
-            for path, entry in sorted(manifests[stage].files.items())
-            if path.startswith(("model.", "saved_model/"))
-        },
+        sizes={**_sizes_of_checkpoint(manifests["checkpoint"]), **_sizes_of_formats(job, manifests)},
         settings=asdict(job.settings),
         versions={**library_versions(), "python": platform.python_version()},
         stages=[
@@ -61,6 +61,25 @@ def report_facts(job: Job, made: Sequence[str]) -> Any:
         ],
         command=shlex.join(sys.argv),
     )
+
+
+def _sizes_of_checkpoint(manifest: Manifest) -> dict[str, int]:
+    """The bytes of each file of a Saver or a SavedModel; not those of rows and goldens."""
+    saved = ("model.", "saved_model/")
+    files = {path: entry for path, entry in sorted(manifest.files.items()) if path.startswith(saved)}
+    return {f"checkpoint/{path}": entry.size_bytes for path, entry in files.items()}
+
+
+def _sizes_of_formats(job: Job, manifests: Mapping[str, Manifest]) -> dict[str, int]:
+    """The bytes of each file of each format, and of a folder all in one, for it may hold thousands."""
+    sizes: dict[str, int] = {}
+    for format in job.formats:
+        for path, entry in sorted(manifests[format].files.items()):
+            folder, slash, _ = path.partition("/")
+            if path != "signature.json":
+                name = f"{format}/{folder}{slash}"
+                sizes[name] = sizes.get(name, 0) + entry.size_bytes
+    return sizes
 
 
 def _exported(manifests: Mapping[str, Manifest]) -> str:

@@ -80,13 +80,33 @@ def freeze_checkpoint(checkpoint: Path, folder: Path, weights: str = "exact") ->
         CheckpointError: the checkpoint's files are damaged, or do not fit the graph.
         FreezeError: the graph cannot become a right .pb.
     """
+    model, path = _prepare_artifact(checkpoint, weights), folder / "model.pb"
+    with ByteProgress(path) as progress:
+        write_pb(model.graph, model.bundle, path, progress)
+    return _finish_artifact(model, checkpoint, path)
+
+
+def map_checkpoint(checkpoint: Path, folder: Path, weights: str = "exact") -> dict[str, Any]:
+    """Freezes the checkpoint of an artifact into the format mmap: `graph.pb`, `weights/` and `signature.json`.
+
+    Args, Returns, Raises: as `freeze_checkpoint`.
+    """
+    model = _prepare_artifact(checkpoint, weights)
+    with ByteProgress(folder) as progress:
+        write_mmap(model.graph, model.bundle, folder, progress, _fetched_names(model.signature))
+    return _finish_artifact(model, checkpoint, folder / GRAPH_FILE)
+
+
+def _prepare_artifact(checkpoint: Path, weights: str) -> Prepared:
     signature, told = Signature.read(checkpoint / SIGNATURE), read_origin(checkpoint / SIGNATURE)
     outputs, inputs = ([spec.tensor or spec.name for spec in specs] for specs in (signature.outputs, signature.inputs))
-    model = prepare(open_artifact(checkpoint, told.get("signature")), outputs, inputs, told.get("pins", {}), weights)
-    with ByteProgress(folder / "model.pb") as progress:
-        write_pb(model.graph, model.bundle, folder / "model.pb", progress)
-    signature.write(folder / SIGNATURE, origin=model.origin)
-    done = model.result(folder / "model.pb")
+    return prepare(open_artifact(checkpoint, told.get("signature")), outputs, inputs, told.get("pins", {}), weights)
+
+
+def _finish_artifact(model: Prepared, checkpoint: Path, path: Path) -> dict[str, Any]:
+    """Writes the checkpoint's own signature beside the graph; gives the notes for the manifest."""
+    Signature.read(checkpoint / SIGNATURE).write(path.with_name(SIGNATURE), origin=model.origin)
+    done = model.result(path)
     return {"nodes": done.nodes, "variables": done.variables}
 
 

@@ -1,18 +1,22 @@
 """The stages of a chain, as a table: what each reads, what decides it, what makes it.
 
-    graph ── training ── checkpoint ── frozen ── validation ── report
+    graph ── training ── checkpoint ─┬─ frozen ─┬──────── validation ── report
+                                     └─ mmap    └─ savedmodel
 
 A chain may start at a checkpoint that exists already: then nothing is trained, and without a model's code no graph is
-built either.
+built either. Each format is a stage, by the table `formats.FORMATS`; only those that are asked for, and what they are
+made from, are made.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from .formats import CANDIDATES, FORMATS, Format
 from .job import Job
 from .process import run_apart
 
@@ -29,6 +33,9 @@ class Stage:
         reads: patterns of the files that it reads, by the stage that made them.
         sections: the sections of tasks.cfg that decide it.
         uses_model, uses_data: whether the model's code and the files from outside decide it.
+        extras: distributions whose versions decide it besides TensorFlow's.
+        reads_formats, opens_formats: whether it reads every format that is asked for, and whether it opens them, so
+            that the code which does decides it.
         is_named: whether the run's name is written into it.
         is_resumable: whether a killed run is gone on with.
     """
@@ -39,6 +46,9 @@ class Stage:
     sections: tuple[str, ...] = ()
     uses_model: bool = False
     uses_data: bool = False
+    extras: tuple[str, ...] = ()
+    reads_formats: bool = False
+    opens_formats: bool = False
     is_named: bool = False
     is_resumable: bool = False
 
@@ -78,10 +88,9 @@ def _make_filled(job: Job, folder: Path) -> Notes:
     )
 
 
-def _make_frozen(job: Job, folder: Path) -> Notes:
-    from .freezing import freeze_checkpoint
-
-    return freeze_checkpoint(job.folder("checkpoint"), folder, job.settings.freezing.weights)
+def _make_format(format: Format, job: Job, folder: Path) -> Notes:
+    settings = {key: value for name in format.sections for key, value in asdict(getattr(job.settings, name)).items()}
+    return format.make(job.folder(format.origin), folder, settings)
 
 
 def _make_validation(job: Job, folder: Path) -> Notes:
@@ -103,7 +112,7 @@ def _make_report(job: Job, folder: Path) -> Notes:
     from .facts import report_facts
     from .report import write_report
 
-    write_report(folder, report_facts(job, [name for name in stages_of(job) if name != "report"]))
+    write_report(folder, report_facts(job, stages_before(job, "report")))
     return {}
 
 
@@ -112,6 +121,23 @@ def _notes(result: Any) -> Notes:
 
 
 _ALL = ("*",)
+
+
+def _code_of(function: str) -> str:
+    """The file of a `package.module:function` of ours."""
+    return function.partition(":")[0].removeprefix("pipeline.").replace(".", "/") + ".py"
+
+
+def _format_stage(format: Format) -> Stage:
+    assert format.maker is not None  # it is a candidate
+    return Stage(
+        partial(_make_format, format),
+        (_code_of(format.maker),),
+        {format.origin: format.reads},
+        format.sections,
+        extras=format.extras,
+    )
+
 
 STAGES: dict[str, Stage] = {
     "graph": Stage(_make_graph, ("building.py",), {}, ("graph",), uses_model=True),
@@ -130,31 +156,29 @@ STAGES: dict[str, Stage] = {
         {"graph": ("inference.meta", "signature.json"), "training": ("deploy/*", "validation.npz")},
         ("export",),
     ),
-    "frozen": Stage(
-        _make_frozen,
-        ("freezing.py",),
-        {"checkpoint": ("model.ckpt*", "saved_model/*", "signature.json")},
-        ("freezing",),
-    ),
+    **{name: _format_stage(format) for name, format in FORMATS.items() if name in CANDIDATES},
     "validation": Stage(
         _make_validation,
-        ("validation.py", "formats/serving.py", "formats/checkpoint.py", "formats/frozen.py"),
-        {"checkpoint": _ALL, "frozen": _ALL},
+        ("validation.py", "formats/serving.py", "formats/checkpoint.py"),
+        {"checkpoint": _ALL},
         ("validation",),
+        reads_formats=True,
+        opens_formats=True,
         is_named=True,
     ),
     "report": Stage(
         _make_report,
         ("report/__init__.py",),
-        {"training": ("history.csv",), "checkpoint": _ALL, "frozen": _ALL, "validation": _ALL},
+        {"training": ("history.csv",), "checkpoint": _ALL, "validation": _ALL},
+        reads_formats=True,
         is_named=True,
     ),
 }
-_REPORT = replace(STAGES["report"], reads={"checkpoint": _ALL, "frozen": _ALL, "validation": _ALL})
+_REPORT = replace(STAGES["report"], reads={"checkpoint": _ALL, "validation": _ALL})
 # The chain of a checkpoint that brings its own graph.
 _ADOPTED: dict[str, Stage] = {
     "checkpoint": Stage(_make_adopted, ("adoption.py",), {}, ("split",), uses_data=True),
-    **{name: STAGES[name] for name in ("frozen", "validation")},
+    **{name: STAGES[name] for name in (*CANDIDATES, "validation")},
     "report": _REPORT,
 }
 # The chain of a model's own graph and somebody else's weights.
@@ -167,16 +191,33 @@ _FILLED: dict[str, Stage] = {
         uses_model=True,
         uses_data=True,
     ),
-    **{name: STAGES[name] for name in ("frozen", "validation")},
+    **{name: STAGES[name] for name in (*CANDIDATES, "validation")},
     "report": _REPORT,
 }
 
 
 def stages_of(job: Job) -> dict[str, Stage]:
-    """The stages of a job's chain, by name and in their order."""
-    if job.adopted is None:
-        return STAGES
-    return _ADOPTED if job.source is None else _FILLED
+    """The stages of a job's chain, by name and in their order; what reads formats reads those of the job."""
+    stages = STAGES if job.adopted is None else _ADOPTED if job.source is None else _FILLED
+    return {name: _with_formats(stage, job) if stage.reads_formats else stage for name, stage in stages.items()}
+
+
+def _with_formats(stage: Stage, job: Job) -> Stage:
+    reads = {**stage.reads, **dict.fromkeys(job.formats, _ALL)}
+    if not stage.opens_formats:
+        return replace(stage, reads=reads)
+    formats = [FORMATS[name] for name in job.formats]
+    code = (*stage.code, *(_code_of(format.opener) for format in formats))
+    return replace(stage, reads=reads, code=code, extras=tuple(extra for format in formats for extra in format.extras))
+
+
+def stages_before(job: Job, last: str) -> list[str]:
+    """The stages that one hangs on, in the order of the chain."""
+    stages, needed = stages_of(job), {last}
+    for name in reversed(stages):
+        if name in needed:
+            needed |= set(stages[name].reads)
+    return [name for name in stages if name in needed and name != last]
 
 
 RESUMABLE = tuple(name for name, stage in STAGES.items() if stage.is_resumable)

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterable
 from functools import cached_property, partial
 from glob import escape
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,6 +18,7 @@ from . import chain, console
 from .config import find_config, read_settings
 from .errors import SettingError, ValidationFailed, nearest
 from .facts import read_verdict
+from .formats import CANDIDATES, FORMATS
 from .job import Job
 from .models.source import find_model
 from .settings import Adopted, WarmStart
@@ -24,8 +26,6 @@ from .stages import stages_of
 from .store import Places
 
 logger = logging.getLogger("pipeline")
-
-_CANDIDATES = ("frozen",)
 
 # Called with the task that a command line names, before anything is done for it.
 ROOT_HOOKS: list[Callable[[ModelTask], None]] = []
@@ -71,7 +71,16 @@ class ModelTask(luigi.Task):
     warm_start_map = luigi.OptionalParameter(
         default="", description="comma-separated name=key: the warm start's key of a variable, where it is not its name"
     )
-    stage: ClassVar[str]
+    makes: ClassVar[str]
+
+    @property
+    def stage(self) -> str:
+        """The stage that it makes.
+
+        Raises:
+            SettingError: there is none of that name.
+        """
+        return self.makes
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -106,7 +115,7 @@ class ModelTask(luigi.Task):
                 f"a chain that starts at a checkpoint has no {self.task_family}",
                 where="--checkpoint",
                 got=self.checkpoint,
-                wanted=f"one of {', '.join(TASKS[stage].__name__ for stage in stages_of(job))}",
+                wanted=f"one of {', '.join(dict.fromkeys(TASKS[stage].__name__ for stage in stages_of(job)))}",
             )
         return job
 
@@ -146,7 +155,8 @@ class ModelTask(luigi.Task):
         """The tasks of the stages that this one reads, and the data file."""
         stage = stages_of(self.job)[self.stage]
         for upstream in stage.reads:
-            yield self.clone(TASKS[upstream])
+            # The format is a parameter of MakeFormat alone.
+            yield self.clone(TASKS[upstream], **({"format": upstream} if TASKS[upstream] is MakeFormat else {}))
         if stage.uses_data and self.job.data is not None:
             yield DataFile(path=str(self.job.data))
         if stage.uses_data and self.checkpoint:
@@ -176,13 +186,28 @@ def _listed(text: str | None) -> list[str]:
 
 
 def _formats(text: str) -> tuple[str, ...]:
-    formats = tuple(dict.fromkeys(_listed(text)))
-    for format in formats:
-        if format not in _CANDIDATES:
-            raise SettingError("unknown format", where="--formats", got=format, next_step=nearest(format, _CANDIDATES))
+    formats = {_known_format("--formats", name) for name in _listed(text)}
     if not formats:
-        raise SettingError("no format", where="--formats", wanted=f"some of {', '.join(_CANDIDATES)}")
-    return formats
+        raise SettingError("no format", where="--formats", wanted=f"some of {', '.join(CANDIDATES)}")
+    return tuple(name for name in CANDIDATES if name in formats)  # in one order, however they were asked for
+
+
+def _known_format(flag: str, name: str) -> str:
+    if name not in CANDIDATES:
+        raise SettingError("unknown format", where=flag, got=name, next_step=nearest(name, CANDIDATES))
+    missing = [extra for extra in FORMATS[name].extras if not _is_installed(extra)]
+    if missing:
+        raise SettingError(
+            "a format needs what is not installed", where=flag, got=name, next_step=f"pip install {' '.join(missing)}"
+        )
+    return name
+
+
+def _is_installed(distribution: str) -> bool:
+    try:
+        return bool(version(distribution))
+    except PackageNotFoundError:
+        return False
 
 
 def _pairs(flag: str, text: str | None) -> dict[str, str]:
@@ -231,31 +256,42 @@ class ExistingCheckpoint(luigi.ExternalTask):
 class BuildGraph(ModelTask):
     """Builds the graphs: one to train, one to deploy."""
 
-    stage = "graph"
+    makes = "graph"
 
 
 class TrainModel(ModelTask):
     """Trains the model, or goes on with a training that was killed."""
 
-    stage = "training"
+    makes = "training"
 
 
 class SaveCheckpoint(ModelTask):
     """Exports the checkpoint that is deployed: the inference graph, its variables, the goldens."""
 
-    stage = "checkpoint"
+    makes = "checkpoint"
 
 
 class FreezeModel(ModelTask):
     """Freezes the checkpoint into one .pb."""
 
-    stage = "frozen"
+    makes = "frozen"
+
+
+class MakeFormat(ModelTask):
+    """Makes one format, such as mmap or savedmodel."""
+
+    format = luigi.Parameter(description="the format to make")
+
+    @property
+    def stage(self) -> str:
+        """The format's stage."""
+        return _known_format("--format", self.format)
 
 
 class ValidateModel(ModelTask):
-    """Proves the .pb equal to its checkpoint, or fails."""
+    """Proves each format equal to its checkpoint, or fails."""
 
-    stage = "validation"
+    makes = "validation"
 
     def complete(self) -> bool:
         """Whether the comparison is done and has passed."""
@@ -265,14 +301,14 @@ class ValidateModel(ModelTask):
         """Compares; a comparison that failed is written down and reported too, and fails again without being redone.
 
         Raises:
-            ValidationFailed: the candidate is not proven equal.
+            ValidationFailed: a format is not proven equal.
         """
         super().run()
         verdict = read_verdict(self.job)
         if verdict["verdict"] != "passed":
             chain.build(self.job, "report")
             raise ValidationFailed(
-                f"the .pb is not proven equal to its checkpoint: {verdict['reasons'][0]}",
+                f"{_failed_formats(verdict)} not proven equal to its checkpoint: {verdict['reasons'][0]}",
                 where=self.job.places.artifact("validation"),
                 next_step=f"See {self.job.places.artifact('report') / 'report.html'}",
             )
@@ -281,7 +317,7 @@ class ValidateModel(ModelTask):
 class WriteReport(ModelTask):
     """Writes the report on the whole chain."""
 
-    stage = "report"
+    makes = "report"
 
     def complete(self) -> bool:
         """Whether the report is there and tells of a model that has passed."""
@@ -289,7 +325,8 @@ class WriteReport(ModelTask):
 
 
 TASKS: dict[str, type[ModelTask]] = {
-    task.stage: task for task in (BuildGraph, TrainModel, SaveCheckpoint, FreezeModel, ValidateModel, WriteReport)
+    **dict.fromkeys(CANDIDATES, MakeFormat),
+    **{task.makes: task for task in (BuildGraph, TrainModel, SaveCheckpoint, FreezeModel, ValidateModel, WriteReport)},
 }
 
 
@@ -299,7 +336,7 @@ def closing_lines(task: ModelTask) -> list[str]:
     done = [stage for stage, state in states.items() if state.is_complete]
     places = task.job.places
     files: dict[str, Any] = {
-        "frozen": places.artifact("frozen") / "model.pb",
+        **{name: places.artifact(name) / FORMATS[name].opened for name in CANDIDATES},
         "validation": places.artifact("validation") / "results.csv",
         "report": places.artifact("report") / "report.html",
     }
@@ -314,6 +351,13 @@ def closing_lines(task: ModelTask) -> list[str]:
         if stage in files or stage == task.stage
     ]
     return lines
+
+
+def _failed_formats(verdict: dict[str, Any]) -> str:
+    """Which formats failed, and the verb."""
+    failed = {check["format"] for check in verdict["checks"] if check["verdict"] != "passed"}
+    named = [format for format in CANDIDATES if format in failed] or ["the candidate"]
+    return f"{' and '.join(named)} {'is' if len(named) == 1 else 'are'}"
 
 
 def _quality(verdict: dict[str, Any]) -> str:

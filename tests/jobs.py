@@ -11,7 +11,6 @@ from pipeline import chain
 from pipeline.job import Job
 from pipeline.models.source import find_model
 from pipeline.settings import Settings, WarmStart
-from pipeline.stages import STAGES
 from pipeline.store import Places
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -29,6 +28,7 @@ def job_for(
     data: Path | None = None,
     name: str | None = None,
     warm_start: WarmStart | None = None,
+    formats: tuple[str, ...] = ("frozen",),
     **sections: dict[str, Any],
 ) -> Job:
     """A job under `root`; settings by section, such as `training={"steps": 10}`, over quick ones."""
@@ -43,7 +43,7 @@ def job_for(
         places=Places(root, name or source.name),
         data=data or source.data,
         warm_start=warm_start,
-        formats=("frozen",),
+        formats=formats,
         settings=settings,
     )
 
@@ -81,4 +81,4 @@ def model_file(folder: Path, body: str, name: str = "model.py") -> str:
     return f"{folder / name}:M"
 
 
-ALL_STAGES = set(STAGES)
+ALL_STAGES = {"graph", "training", "checkpoint", "frozen", "validation", "report"}

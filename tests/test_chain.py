@@ -15,7 +15,7 @@ from jobs import ALL_STAGES, FRUIT, PROJECT, job_for, model_file, run
 from pipeline import chain, facts
 from pipeline.errors import DamagedArtifact, StoreError
 from pipeline.job import Job
-from pipeline.stages import STAGES
+from pipeline.stages import stages_of
 from pipeline.store import Condition, Manifest
 
 v1 = tf.compat.v1
@@ -268,7 +268,7 @@ def test_a_stage_does_not_read_a_damaged_artifact_even_if_its_time_stamp_is_unto
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    reader = next(name for name, row in STAGES.items() if stage in row.reads)
+    reader = next(name for name, row in stages_of(job).items() if stage in row.reads)
     with pytest.raises(DamagedArtifact, match=file):
         run(job, reader)
     assert not job.places.artifact(reader).exists()

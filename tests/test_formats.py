@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import CheckpointError, PipelineError, RunnerError, StageCrashed
-from pipeline.formats import FORMATS, ApartRunner
+from pipeline.formats import CANDIDATES, FORMATS, ApartRunner, Format
 from pipeline.signature import Signature, TensorSpec
 
 SIGNATURE = Signature([TensorSpec("x", "float32", [None])], [TensorSpec("y", "float32", [None])])
@@ -48,14 +48,14 @@ def spy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder to open in the format `spy`, whose runner tells where it runs and does what it is asked."""
     (tmp_path / "spy_format.py").write_text(textwrap.dedent(SPY))
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setitem(FORMATS, "spy", "spy_format:open_runner")
+    monkeypatch.setitem(FORMATS, "spy", Format("spy_format:open_runner"))
     SIGNATURE.write(tmp_path / "signature.json")
     return tmp_path
 
 
 @pytest.fixture(scope="module")
 def job(tmp_path_factory: pytest.TempPathFactory) -> jobs.Job:
-    """Two inputs that are fed apart, x * w + y, on its way to the frozen artifact."""
+    """Two inputs that are fed apart, x * w + y, in every format."""
     folder = tmp_path_factory.mktemp("formats")
     body = """
         class M:
@@ -72,14 +72,16 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> jobs.Job:
             def examples(self, path):
                 return Examples({name: np.arange(20, dtype=np.float32) for name in ("x", "y")}, None)
         """
-    job = jobs.job_for(folder / "output", jobs.model_file(folder, body, "code_of_the_model.py"))
-    jobs.run(job, "frozen")
+    model = jobs.model_file(folder, body, "code_of_the_model.py")
+    job = jobs.job_for(folder / "output", model, formats=CANDIDATES)
+    for format in CANDIDATES:
+        jobs.run(job, format)
     return job
 
 
 BATCH = {"x": np.array([1.0, 2.0], np.float32), "y": np.array([0.5, 0.25], np.float32)}
 WANT = np.array([3.5, 6.25], np.float32)
-BOTH = pytest.mark.parametrize("format", ["checkpoint", "frozen"])
+EVERY = pytest.mark.parametrize("format", FORMATS)
 
 
 def test_a_runner_works_in_a_process_of_its_own_each(spy: Path) -> None:
@@ -93,7 +95,7 @@ def test_the_models_code_is_not_needed_to_run_its_artifacts(job: jobs.Job, spy: 
     hidden = job.source.file.with_suffix(".hidden")
     job.source.file.rename(hidden)
     try:
-        for format in ("checkpoint", "frozen"):
+        for format in ("checkpoint", *CANDIDATES):
             with ApartRunner(format, job.folder(format), 1) as runner:
                 np.testing.assert_array_equal(runner.run(BATCH)["z"], WANT, strict=True)
     finally:
@@ -150,7 +152,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("fault", BAD)
-@BOTH
+@EVERY
 def test_a_batch_that_is_not_the_signatures_is_refused_and_the_next_is_answered(
     format: str, fault: str, job: jobs.Job
 ) -> None:
@@ -161,7 +163,7 @@ def test_a_batch_that_is_not_the_signatures_is_refused_and_the_next_is_answered(
         np.testing.assert_array_equal(runner.run(BATCH)["z"], WANT, strict=True)
 
 
-@BOTH
+@EVERY
 def test_a_graph_without_a_tensor_of_the_signature_is_not_opened(format: str, job: jobs.Job, tmp_path: Path) -> None:
     shutil.copytree(job.folder(format), tmp_path / "copy")
     old = Signature.read(tmp_path / "copy" / "signature.json")
@@ -170,7 +172,7 @@ def test_a_graph_without_a_tensor_of_the_signature_is_not_opened(format: str, jo
         runner.run(BATCH)
 
 
-@BOTH
+@EVERY
 def test_a_tensor_of_another_dtype_than_the_signatures_is_not_opened(
     format: str, job: jobs.Job, tmp_path: Path
 ) -> None:

@@ -27,7 +27,7 @@ from pipeline.engine.constants import Constant
 from pipeline.engine.mapping import SMALLEST_MAPPED_BYTES
 from pipeline.engine.writing import write_pb
 from pipeline.errors import CheckpointError, FreezeError, RunnerError
-from pipeline.formats import FORMATS, ApartRunner
+from pipeline.formats import ApartRunner
 from pipeline.formats.mmap import load_mmap, open_runner, read_graph
 from pipeline.signature import Signature
 
@@ -422,8 +422,7 @@ def test_the_loaded_session_answers_from_any_working_folder(
         np.testing.assert_array_equal(session.run("y:0", {"x:0": X}), wanted, strict=True)
 
 
-def test_a_runner_apart_answers_as_the_pb_does(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(FORMATS, "mmap", "pipeline.formats.mmap:open_runner")
+def test_a_runner_apart_answers_as_the_pb_does(folder: Path) -> None:
     with ApartRunner("mmap", folder, 1) as runner:
         for _ in range(2):
             np.testing.assert_allclose(runner.run({"x": X})["y"], np.load(folder.parent / "y.npy"), rtol=1e-5)

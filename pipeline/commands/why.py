@@ -43,7 +43,7 @@ def run(given: argparse.Namespace) -> int:
 
 
 def _examine(arguments: Sequence[str]) -> dict[str, State]:
-    names = [task.__name__ for task in TASKS.values()]
+    names = {task.__name__ for task in TASKS.values()}
     if not arguments or arguments[0] not in names:
         got = arguments[0] if arguments else "nothing"
         raise SettingError("why needs a task", got=got, next_step=nearest(got, names))

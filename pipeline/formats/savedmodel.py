@@ -1,20 +1,104 @@
-"""A SavedModel as TensorFlow loads it: the signature's function, called with tensors."""
+"""The format `savedmodel`: a SavedModel of TensorFlow 1 around the frozen graph, for what serves such folders.
+
+Any SavedModel can be opened too, as TensorFlow loads it: the reference where a chain starts at one.
+"""
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from google.protobuf.message import DecodeError, EncodeError
+from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
-from ..errors import RunnerError
-from ..signature import Signature
+from ..errors import FreezeError, RunnerError
+from ..signature import Signature, TensorSpec
 from . import Array, Batch, Runner
 from .session import SessionRunner, checked_batch, session_config
 
 v1 = tf.compat.v1
+SIGNATURE_KEY, TAG, GRAPH_FILE = "serving_default", "serve", "saved_model.pb"
 _BROKEN = (OSError, ValueError, KeyError, RuntimeError, TypeError, tf.errors.OpError)
+
+
+def make_saved_model(frozen: Path, folder: Path) -> dict[str, Any]:
+    """Writes `saved_model.pb` around a frozen graph, and `signature.json` beside it.
+
+    The graph is that of `model.pb`, node by node. Its one signature has the inputs and outputs of `signature.json`
+    by their names. There are no variables to restore and no tables to initialize; nothing in it tells when or where it
+    was made (TensorFlow's own writer adds a `fingerprint.pb` with a random number), so the same graph gives the same
+    bytes.
+
+    Args:
+        frozen: an artifact in the format `frozen`.
+
+    Returns:
+        Notes for the manifest: the signature's name.
+
+    Raises:
+        FreezeError: TensorFlow cannot import the graph, it lacks a tensor of the signature, or is too large.
+    """
+    signature, path = Signature.read(frozen / "signature.json"), frozen / "model.pb"
+    try:
+        graph_def = v1.GraphDef.FromString(path.read_bytes())
+        with tf.Graph().as_default() as graph:
+            tf.import_graph_def(graph_def, name="")
+            served = v1.saved_model.build_signature_def(
+                _tensor_infos(graph, signature.inputs),
+                _tensor_infos(graph, signature.outputs),
+                v1.saved_model.signature_constants.PREDICT_METHOD_NAME,
+            )
+        meta = v1.train.export_meta_graph(graph=graph, graph_def=graph_def)
+        meta.meta_info_def.tags.append(TAG)
+        meta.signature_def[SIGNATURE_KEY].CopyFrom(served)
+        content = SavedModel(saved_model_schema_version=1, meta_graphs=[meta]).SerializeToString(deterministic=True)
+    except (ValueError, KeyError, DecodeError, EncodeError, tf.errors.OpError) as exc:
+        got = str(exc).strip().split("\n", 1)[0][:300]
+        raise FreezeError(
+            "no SavedModel can be made of this", where=path, got=got, next_step="Leave savedmodel out of --formats"
+        ) from exc
+    (folder / GRAPH_FILE).write_bytes(content)
+    shutil.copyfile(frozen / "signature.json", folder / "signature.json")
+    return {"signature": SIGNATURE_KEY}
+
+
+def _tensor_infos(graph: tf.Graph, specs: tuple[TensorSpec, ...]) -> dict[str, Any]:
+    tensors = {spec.name: graph.get_tensor_by_name(spec.tensor_name) for spec in specs}
+    return {name: v1.saved_model.build_tensor_info(tensor) for name, tensor in tensors.items()}
+
+
+def open_runner(folder: Path, signature: Signature, threads: int) -> SessionRunner:
+    """Opens an artifact's folder, and feeds and fetches the tensors that its `serving_default` names.
+
+    Raises:
+        RunnerError: it does not load, or its signature lacks an input or output of `signature.json`.
+    """
+    session = v1.Session(graph=tf.Graph(), config=session_config(threads))
+    try:
+        meta = v1.saved_model.load(session, [TAG], str(folder))
+    except (*_BROKEN, DecodeError) as exc:
+        raise _not_loaded(folder / GRAPH_FILE, exc) from exc
+    served = meta.signature_def[SIGNATURE_KEY]
+    inputs, outputs = _served(signature.inputs, served.inputs), _served(signature.outputs, served.outputs)
+    return SessionRunner(session, replace(signature, inputs=inputs, outputs=outputs))
+
+
+def _served(specs: tuple[TensorSpec, ...], served: Any) -> tuple[TensorSpec, ...]:
+    for spec in specs:
+        if spec.name not in served:
+            raise RunnerError(
+                "the SavedModel's signature lacks a tensor of the signature", where=spec.name, got=", ".join(served)
+            )
+    return tuple(replace(spec, tensor=served[spec.name].name) for spec in specs)
+
+
+def _not_loaded(place: Path, cause: Exception) -> RunnerError:
+    got = f"{type(cause).__name__}: {cause}".split("\n", 1)[0][:300]
+    return RunnerError("TensorFlow cannot load the SavedModel", where=place, got=got)
 
 
 def open_saved_model(folder: Path, key: str | None, signature: Signature, threads: int) -> Runner:
@@ -36,8 +120,7 @@ def open_saved_model(folder: Path, key: str | None, signature: Signature, thread
         loaded = tf.saved_model.load(str(folder))
         return FunctionRunner(loaded, loaded.signatures[key], signature)
     except _BROKEN as exc:
-        got = f"{type(exc).__name__}: {exc}".split("\n", 1)[0][:300]
-        raise RunnerError("TensorFlow cannot load the SavedModel", where=folder, got=got) from exc
+        raise _not_loaded(folder, exc) from exc
 
 
 class FunctionRunner:
