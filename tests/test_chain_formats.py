@@ -4,43 +4,46 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import logging
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import jobs
 import numpy as np
 import pytest
 import tensorflow as tf
 from jobs import FRUIT, job_for, model_file, run
+from test_adoption import job_for as adopted
+from test_adoption import saved_model
 
 from pipeline import chain, facts
+from pipeline.arrays import save_arrays
 from pipeline.errors import DamagedArtifact, FreezeError, RunnerError, SettingError
-from pipeline.formats import CANDIDATES, FORMATS, ApartRunner, Format
+from pipeline.formats import CANDIDATES, FORMATS, ApartRunner
 from pipeline.formats.savedmodel import make_saved_model
 from pipeline.job import Job
 from pipeline.signature import Signature
 from pipeline.stages import stages_before
-from pipeline.store import Condition, Manifest
+from pipeline.store import Condition
+from pipeline.validation import validate
 
 v1 = tf.compat.v1
 ALL = ("frozen", "mmap", "savedmodel")
-# Words through a table, weights large enough to be mapped, a batch of any size.
-LOOKED_UP = """
+# Words, weights large enough to be mapped, a batch of any size.
+WORDS = """
     class M:
         signature = Signature(
-            [TensorSpec("word", "string", [None])], [TensorSpec("score", "float32", [None]), TensorSpec("id", "int64", [None])]
+            [TensorSpec("word", "string", [None])],
+            [TensorSpec("score", "float32", [None]), TensorSpec("id", "int64", [None])],
         )
         data = "rows.csv"
 
         def forward(self, inputs, training):
-            keys, values = tf.constant(["ham", "spam", "é"]), tf.constant([1, 2, 3], tf.int64)
-            table = tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(keys, values), 0)
-            ids = table.lookup(inputs["word"])
+            ids = tf.cast(tf.strings.length(inputs["word"]) % 4, tf.int64)
             start = np.sin(np.arange(4 * 8192, dtype=np.float32)).reshape(4, 8192)
             w = tf.compat.v1.get_variable("w", initializer=start)
-            return {"score": tf.reduce_max(tf.gather(w, ids), axis=1) * tf.cast(ids, tf.float32), "id": ids}
+            return {"score": tf.reduce_max(tf.gather(w, ids), axis=1) * tf.cast(ids + 1, tf.float32), "id": ids}
 
         def examples(self, path):
             return Examples({"word": np.array([b"ham", b"spam", "é".encode(), b"other"] * 5, object)}, None)
@@ -48,9 +51,9 @@ LOOKED_UP = """
 
 
 @pytest.fixture(scope="module")
-def looked_up(tmp_path_factory: pytest.TempPathFactory) -> Job:
-    folder = tmp_path_factory.mktemp("looked_up")
-    job = job_for(folder / "out", model_file(folder, LOOKED_UP), formats=ALL)
+def words(tmp_path_factory: pytest.TempPathFactory) -> Job:
+    folder = tmp_path_factory.mktemp("words")
+    job = job_for(folder / "out", model_file(folder, WORDS), formats=ALL)
     assert run(job) == jobs.ALL_STAGES | set(ALL)
     return job
 
@@ -74,12 +77,34 @@ def test_every_format_of_a_model_passes_the_same_checks(model: str, tmp_path: Pa
     _assert_proven(job)
 
 
-def test_every_format_of_a_model_with_a_table_passes_the_same_checks(looked_up: Job) -> None:
-    _assert_proven(looked_up)
-    words = {"word": np.array([b"spam", b"nothing", "é".encode()], object)}
+def _saver_with_a_table(folder: Path) -> Path:
+    with tf.Graph().as_default(), v1.Session() as session:
+        word = v1.placeholder(tf.string, [None], name="words")
+        initializer = tf.lookup.KeyValueTensorInitializer(["a", "b"], tf.constant([1, 2], tf.int64))
+        ids = tf.identity(tf.lookup.StaticHashTable(initializer, 0).lookup(word), name="ids")
+        w = v1.get_variable("w", initializer=np.sin(np.arange(9, dtype=np.float32)).reshape(3, 3))
+        tf.identity(tf.gather(w, ids), name="scores")
+        session.run([v1.global_variables_initializer(), v1.tables_initializer()])
+        v1.train.Saver().save(session, str(folder / "model.ckpt"))
+    return folder
+
+
+@pytest.mark.parametrize(("make", "other"), [(_saver_with_a_table, 0), (saved_model, -1)])
+def test_every_format_of_a_checkpoint_with_a_table_answers_from_the_first_run(
+    make: Any, other: int, tmp_path: Path
+) -> None:
+    data = {"words": np.array([b"b", b"no such", b"a"] * 4, object), "x": np.ones((12, 3), np.float32)}
+    inputs = {name: rows for name, rows in data.items() if make is saved_model or name == "words"}
+    save_arrays(tmp_path / "rows.npz", inputs)
+    outputs = ("scores", "ids")
+    job = adopted(tmp_path / "out", make(tmp_path / "in"), tmp_path / "rows.npz", outputs=outputs)
+    job = dataclasses.replace(job, formats=ALL)
+    run(job)
+    verdict = facts.read_verdict(job)
+    assert verdict["verdict"] == "passed", verdict["reasons"]
     for format in ALL:
-        with ApartRunner(format, looked_up.folder(format), 1) as runner:
-            np.testing.assert_array_equal(runner.run(words)["id"], [2, 0, 3])
+        with ApartRunner(format, job.folder(format), 1) as runner:
+            np.testing.assert_array_equal(runner.run(inputs)["ids"], [2, other, 1] * 4)
 
 
 def test_one_format_more_makes_it_and_what_tells_of_it_and_nothing_else(tmp_path: Path) -> None:
@@ -89,7 +114,7 @@ def test_one_format_more_makes_it_and_what_tells_of_it_and_nothing_else(tmp_path
         more = dataclasses.replace(job, formats=formats)
         states = chain.examine(more, "report")
         assert states[made].condition is Condition.MISSING
-        assert "setting formats changed" in states["validation"].reasons[0]
+        assert any(reason.startswith("setting formats changed") for reason in states["validation"].reasons)
         assert run(more) == {made, "validation", "report"}
         assert run(more) == set()
     assert run(job) == {"validation", "report"}
@@ -113,15 +138,15 @@ def test_a_changed_setting_of_freezing_makes_every_format_again_and_loosens_the_
     assert {check["rtol"] for check in checks if check["format"] in ALL} == {1e-3}
 
 
-def test_the_report_tells_the_size_of_every_format(looked_up: Job) -> None:
-    sizes = facts.report_facts(looked_up, stages_before(looked_up, "report")).sizes
-    weights = sum(path.stat().st_size for path in (looked_up.folder("mmap") / "weights").iterdir())
+def test_the_report_tells_the_size_of_every_format(words: Job) -> None:
+    sizes = facts.report_facts(words, stages_before(words, "report")).sizes
+    weights = sum(path.stat().st_size for path in (words.folder("mmap") / "weights").iterdir())
     assert sizes["mmap/weights/"] == weights == 4 * 8192 * 4
     for name in ("frozen/model.pb", "mmap/graph.pb", "savedmodel/saved_model.pb"):
         format, _, file = name.partition("/")
-        assert sizes[name] == (looked_up.folder(format) / file).stat().st_size
-    page = (looked_up.folder("report") / "report.html").read_text()
-    summary = (looked_up.folder("report") / "summary.md").read_text()
+        assert sizes[name] == (words.folder(format) / file).stat().st_size
+    page = (words.folder("report") / "report.html").read_text()
+    summary = (words.folder("report") / "summary.md").read_text()
     for name in ("mmap/weights/", "savedmodel/saved_model.pb"):
         assert name in page
         assert name in summary
@@ -131,11 +156,9 @@ def test_the_report_tells_the_size_of_every_format(looked_up: Job) -> None:
 
 
 @pytest.mark.parametrize("format", ALL)
-def test_weights_that_differ_from_the_checkpoints_fail_the_validation(
-    format: str, looked_up: Job, tmp_path: Path
-) -> None:
-    shutil.copytree(looked_up.places.artifact("report").parent, tmp_path / "model", symlinks=True)
-    job = dataclasses.replace(looked_up, places=dataclasses.replace(looked_up.places, root=tmp_path))
+def test_weights_that_differ_from_the_checkpoints_fail_the_validation(format: str, words: Job, tmp_path: Path) -> None:
+    shutil.copytree(words.places.artifact("report").parent, tmp_path / "model", symlinks=True)
+    job = dataclasses.replace(words, places=dataclasses.replace(words.places, root=tmp_path))
     path = {
         "frozen": job.folder("frozen") / "model.pb",
         "mmap": next((job.folder("mmap") / "weights").iterdir()),
@@ -144,8 +167,6 @@ def test_weights_that_differ_from_the_checkpoints_fail_the_validation(
     weights = np.sin(np.arange(4 * 8192, dtype=np.float32)).tobytes()
     assert path.read_bytes().count(weights) == 1
     path.write_bytes(path.read_bytes().replace(weights, (np.frombuffer(weights, np.float32) * 1.5).tobytes()))
-    from pipeline.validation import validate
-
     candidates = {name: job.folder(name) for name in ALL}
     (tmp_path / "made").mkdir()
     verdict = validate("m", job.folder("checkpoint"), candidates, job.settings.validation, 1, tmp_path / "made")
@@ -158,25 +179,34 @@ def test_weights_that_differ_from_the_checkpoints_fail_the_validation(
 
 
 @pytest.mark.parametrize(("format", "file"), [("mmap", "weights/00000-w.bin"), ("savedmodel", "saved_model.pb")])
-@pytest.mark.parametrize("damage", ["flipped", "cut"])
-def test_a_damaged_file_of_a_format_stops_the_chain_with_its_name(
-    format: str, file: str, damage: str, tmp_path: Path
-) -> None:
-    job = job_for(tmp_path / "out", model_file(tmp_path, LOOKED_UP), formats=ALL)
+def test_a_damaged_file_of_a_format_stops_the_chain_with_its_name(format: str, file: str, tmp_path: Path) -> None:
+    job = job_for(tmp_path / "out", model_file(tmp_path, WORDS), formats=ALL)
     run(job, format)
     path = job.folder(format) / file
     stat, content = path.stat(), bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
-    path.write_bytes(content if damage == "flipped" else content[: len(content) // 2])
+    path.write_bytes(content)
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    with pytest.raises(DamagedArtifact if damage == "flipped" else Exception, match=path.name):
+    with pytest.raises(DamagedArtifact, match=path.name):
         run(job)
     assert not job.places.artifact("validation").exists()
 
 
+@pytest.mark.parametrize("damage", ["cut", "gone"])
+def test_mapped_weights_that_are_not_whole_are_not_opened_and_named(damage: str, words: Job, tmp_path: Path) -> None:
+    folder = shutil.copytree(words.folder("mmap"), tmp_path / "copy")
+    path = folder / "weights/00000-w.bin"
+    if damage == "cut":
+        os.truncate(path, path.stat().st_size // 2)
+    else:
+        path.unlink()
+    with ApartRunner("mmap", folder, 1) as runner, pytest.raises(RunnerError, match=r"00000-w\.bin"):
+        runner.run({"word": np.array([b"ham"], object)})
+
+
 @pytest.mark.parametrize("damage", ["garbage", "cut", "gone", "no signature"])
-def test_a_damaged_saved_model_is_not_opened_and_named(damage: str, looked_up: Job, tmp_path: Path) -> None:
-    folder = shutil.copytree(looked_up.folder("savedmodel"), tmp_path / "copy")
+def test_a_damaged_saved_model_is_not_opened_and_named(damage: str, words: Job, tmp_path: Path) -> None:
+    folder = shutil.copytree(words.folder("savedmodel"), tmp_path / "copy")
     path = folder / "saved_model.pb"
     content = path.read_bytes()
     path.unlink()
@@ -199,33 +229,33 @@ def _answers(session: v1.Session, signature: object, words: list[bytes]) -> np.n
     return session.run(served.outputs["score"].name, {served.inputs["word"].name: words})
 
 
-def test_a_saved_model_is_loaded_by_both_of_tensorflows_loaders(looked_up: Job) -> None:
-    folder, words = str(looked_up.folder("savedmodel")), [b"spam", "é".encode(), b"other"]
+def test_a_saved_model_is_loaded_by_both_of_tensorflows_loaders(words: Job) -> None:
+    folder, given = str(words.folder("savedmodel")), [b"spam", "é".encode(), b"other"]
     with tf.Graph().as_default(), v1.Session() as session:
-        ours = _answers(session, v1.saved_model.load(session, ["serve"], folder), words)
+        ours = _answers(session, v1.saved_model.load(session, ["serve"], folder), given)
     loaded = tf.saved_model.load(folder)
     function = loaded.signatures["serving_default"]
-    theirs = function(word=tf.constant(words))["score"].numpy()
+    theirs = function(word=tf.constant(given))["score"].numpy()
     np.testing.assert_array_equal(ours, theirs)
     w = np.sin(np.arange(4 * 8192, dtype=np.float32)).reshape(4, 8192)
-    np.testing.assert_allclose(ours, w.max(axis=1)[[2, 3, 0]] * [2, 3, 0], rtol=1e-6)
+    np.testing.assert_allclose(ours, w.max(axis=1)[[0, 2, 1]] * [1, 3, 2], rtol=1e-6)
     assert function.structured_input_signature[1]["word"].shape.as_list() == [None]
 
 
-def test_a_saved_models_signature_is_that_of_its_json(looked_up: Job) -> None:
-    folder = looked_up.folder("savedmodel")
+def test_a_saved_models_signature_is_that_of_its_json(words: Job) -> None:
+    folder = words.folder("savedmodel")
     signature = Signature.read(folder / "signature.json")
     with tf.Graph().as_default(), v1.Session() as session:
         served = v1.saved_model.load(session, ["serve"], str(folder)).signature_def
     assert [*served] == ["serving_default"]
     assert {*served["serving_default"].inputs} == {spec.name for spec in signature.inputs}
     assert {*served["serving_default"].outputs} == {spec.name for spec in signature.outputs}
-    assert (folder / "signature.json").read_bytes() == (looked_up.folder("frozen") / "signature.json").read_bytes()
+    assert (folder / "signature.json").read_bytes() == (words.folder("frozen") / "signature.json").read_bytes()
 
 
-def test_the_same_frozen_graph_gives_the_same_saved_model_in_any_process(looked_up: Job, tmp_path: Path) -> None:
-    make_saved_model(looked_up.folder("frozen"), tmp_path)
-    made = looked_up.folder("savedmodel")
+def test_the_same_frozen_graph_gives_the_same_saved_model_in_any_process(words: Job, tmp_path: Path) -> None:
+    make_saved_model(words.folder("frozen"), tmp_path)
+    made = words.folder("savedmodel")
     assert {path.name for path in tmp_path.iterdir()} == {path.name for path in made.iterdir()} - {"manifest.json"}
     for path in tmp_path.iterdir():
         assert path.read_bytes() == (made / path.name).read_bytes()
@@ -235,9 +265,9 @@ def test_the_same_frozen_graph_gives_the_same_saved_model_in_any_process(looked_
 
 
 def test_a_graph_that_tensorflow_does_not_import_becomes_no_saved_model_and_the_stage_says_why(
-    looked_up: Job, tmp_path: Path
+    words: Job, tmp_path: Path
 ) -> None:
-    frozen = shutil.copytree(looked_up.folder("frozen"), tmp_path / "frozen")
+    frozen = shutil.copytree(words.folder("frozen"), tmp_path / "frozen")
     graph = v1.GraphDef.FromString((frozen / "model.pb").read_bytes())
     graph.node.add(name="stray", op="NoSuchOp")
     (frozen / "model.pb").write_bytes(graph.SerializeToString())
@@ -246,8 +276,8 @@ def test_a_graph_that_tensorflow_does_not_import_becomes_no_saved_model_and_the_
     assert not (tmp_path / "saved_model.pb").exists()
 
 
-def test_a_graph_without_a_tensor_of_the_signature_becomes_no_saved_model(looked_up: Job, tmp_path: Path) -> None:
-    frozen = shutil.copytree(looked_up.folder("frozen"), tmp_path / "frozen")
+def test_a_graph_without_a_tensor_of_the_signature_becomes_no_saved_model(words: Job, tmp_path: Path) -> None:
+    frozen = shutil.copytree(words.folder("frozen"), tmp_path / "frozen")
     text = json.loads((frozen / "signature.json").read_text())
     text["outputs"][0]["name"] = "nowhere"
     (frozen / "signature.json").write_text(json.dumps(text))
@@ -258,7 +288,6 @@ def test_a_graph_without_a_tensor_of_the_signature_becomes_no_saved_model(looked
 # As tasks.
 
 
-@pytest.mark.usefixtures("quiet")
 def test_the_tasks_of_the_formats_are_required_by_the_validation(tmp_path: Path) -> None:
     from pipeline.tasks import FreezeModel, MakeFormat, SaveCheckpoint, ValidateModel
 
@@ -274,7 +303,6 @@ def test_the_tasks_of_the_formats_are_required_by_the_validation(tmp_path: Path)
     assert isinstance(checkpoint, SaveCheckpoint)
 
 
-@pytest.mark.usefixtures("quiet")
 def test_an_unknown_format_is_refused_with_the_nearest_known(tmp_path: Path) -> None:
     from pipeline.tasks import MakeFormat, WriteReport
 
@@ -286,7 +314,6 @@ def test_an_unknown_format_is_refused_with_the_nearest_known(tmp_path: Path) -> 
         _ = WriteReport(output_root=str(tmp_path), formats="checkpoint").job
 
 
-@pytest.mark.usefixtures("quiet")
 def test_a_format_whose_library_is_not_installed_is_refused_with_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -304,13 +331,3 @@ def test_the_version_of_a_formats_library_decides_its_artifact(tmp_path: Path, m
     versions = chain.ingredients(job, "validation", {})["versions"]
     assert "luigi" in versions
     assert "luigi" not in chain.ingredients(job, "frozen", {})["versions"]
-
-
-@pytest.fixture
-def quiet() -> None:
-    logging.getLogger("pipeline").setLevel(logging.ERROR)
-
-
-def test_a_format_is_one_line_of_the_table() -> None:
-    assert all(isinstance(format, Format) for format in FORMATS.values())
-    assert Manifest  # every stage's artifact has one, formats included
