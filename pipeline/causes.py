@@ -18,6 +18,7 @@ from .signature import DTYPES
 Array = np.ndarray[Any, Any]
 Batch = Mapping[str, Array]
 
+_LOOKED_INTO = ("equal", "edge")  # the others compare a candidate with itself, or with what was recorded
 _OPTIMIZER = (
     "with TensorFlow's optimizer off all inner tensors agree, so graph and weights are the same: kernels round, or "
     "overflow, in another order"
@@ -35,11 +36,12 @@ def explain(
         rows: the validation rows.
 
     Returns:
-        A sentence for each format of which rows differ, and nothing where none does.
+        A sentence for each format of which rows differ in the checks `equal` or `edge`.
     """
     causes = {}
     for format, artifact in candidates.items():
-        failed = [one for one in validation.findings.values() if one.format == format and one.rows_failed and one.worst]
+        findings = (one for one in validation.findings.values() if one.format == format and one.check in _LOOKED_INTO)
+        failed = [one for one in findings if one.rows_failed and one.worst]
         if failed and (artifact / "model.pb").is_file() and not (checkpoint / "saved_model").is_dir():
             batch = _worst_batch(validation, failed, rows)
             causes[format] = _cause(validation, checkpoint, artifact / "model.pb", batch, format, threads)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import pandas as pd
 from . import compare
 from .compare import Tolerance
 from .settings import ValidationSettings
-from .signature import Signature
+from .signature import Signature, TensorSpec
 
 Array = np.ndarray[Any, Any]
 Batch = Mapping[str, Array]
@@ -33,6 +33,10 @@ COLUMNS = [
     "verdict",
 ]
 PASSED, FAILED = "passed", "failed"
+UNSTABLE = (
+    "Its answer depends on a row's neighbours or on chance, as with batch norm or dropout in training mode, or with a "
+    "softmax over the batch"
+)
 
 
 @dataclass
@@ -90,10 +94,16 @@ class Finding:
             return f"{self.check} of {self.output}: no row was compared"
         worst = self.worst or {}
         place = f"row {worst.get('row')}" + (f", element {worst['element']}" if worst.get("element") else "")
+        bound = f"(bound: rtol {self.tolerance.rtol:g}, atol {self.tolerance.atol:g})"
+        if self.check == "stable":
+            return (
+                f"stable of {self.output}: {self.rows_failed} of {self.rows} rows are answered otherwise when "
+                f"{self.format} is asked again in other batches; the worst is {place}: first {worst.get('reference')}, "
+                f"then {worst.get('candidate')} {bound}. {UNSTABLE}"
+            )
         return (
             f"{self.check} of {self.output}: {self.rows_failed} of {self.rows} rows differ; the worst is {place}: "
-            f"reference {worst.get('reference')}, {self.format} {worst.get('candidate')} "
-            f"(bound: rtol {self.tolerance.rtol:g}, atol {self.tolerance.atol:g})"
+            f"reference {worst.get('reference')}, {self.format} {worst.get('candidate')} {bound}"
         )
 
 
@@ -124,26 +134,38 @@ class Validation:
             self.findings[key] = Finding(format, check, output, spec.dtype, tolerance)
         return self.findings[key]
 
-    def expect(self, format: str, check: str) -> None:
-        """Notes that a check is due: if no row is compared, it has failed."""
-        for spec in self.signature.outputs:
+    def expect(self, format: str, check: str, outputs: Collection[str] | None = None) -> None:
+        """Notes that a check is due, on all outputs or on some: if no row is compared, it has failed."""
+        for spec in self._specs(outputs):
             self.finding(format, check, spec.name)
 
-    def fail(self, format: str, check: str, reason: str) -> None:
-        """Marks a check as failed on every output."""
-        for spec in self.signature.outputs:
+    def fail(self, format: str, check: str, reason: str, outputs: Collection[str] | None = None) -> None:
+        """Marks a check as failed, on all outputs or on some."""
+        for spec in self._specs(outputs):
             self.finding(format, check, spec.name).fail(reason)
 
-    def compare(self, format: str, check: str, reference: Batch, candidate: Batch, labels: Sequence[Any]) -> None:
+    def _specs(self, outputs: Collection[str] | None) -> list[TensorSpec]:
+        return [spec for spec in self.signature.outputs if outputs is None or spec.name in outputs]
+
+    def compare(
+        self,
+        format: str,
+        check: str,
+        reference: Batch,
+        candidate: Batch,
+        labels: Sequence[Any],
+        outputs: Collection[str] | None = None,
+    ) -> None:
         """Compares the outputs of one batch and appends a line to results.csv for each row.
 
         Args:
             labels: what stands in the column `row`, one per row.
+            outputs: those that the check is on; None for all.
         """
         extra = sorted(set(candidate) - set(reference))
         if extra:
             self.fail(format, check, f"{check}: the candidate has outputs that the reference lacks: {', '.join(extra)}")
-        for spec in self.signature.outputs:
+        for spec in self._specs(outputs):
             finding = self.finding(format, check, spec.name)
             if spec.name not in candidate or spec.name not in reference:
                 side = "candidate" if spec.name not in candidate else "reference"
@@ -181,12 +203,12 @@ class Validation:
         self._write(finding, columns)
         _add_to(finding, differences, is_within, has_passed, columns)
 
-    def tell_refusals(self, format: str, label: str, refusals: Mapping[str, str | None]) -> None:
-        """Writes down an edge row that was refused: equal if both sides refuse it."""
+    def tell_refusals(self, format: str, check: str, label: str, refusals: Mapping[str, str | None]) -> None:
+        """Writes down a row or a batch that was refused, on one line: equal if both sides refuse it."""
         ours, theirs = refusals["reference"], refusals["candidate"]
         has_passed = ours is not None and theirs is not None
         for spec in self.signature.outputs:
-            finding = self.finding(format, "edge", spec.name)
+            finding = self.finding(format, check, spec.name)
             columns: dict[str, list[Any]] = {
                 "row": [label],
                 "element": [""],

@@ -11,7 +11,9 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from .errors import SettingError
+from .errors import SettingError, nearest
+
+CHECKS = ("equal", "edge", "generated", "stable", "golden")
 
 
 def _setting(default: Any, description: str) -> Any:
@@ -97,6 +99,7 @@ class FreezingSettings:
 class ValidationSettings:
     """`[validation]`: how reference and candidate are compared."""
 
+    checks: str = _setting("all", f"which checks are made: all, or a comma-separated list of {', '.join(CHECKS)}")
     batch_size: int = _setting(256, "rows per run of a session")
     float64_rtol: float = _setting(1e-12, "float64: a few thousand ULP, what a reordered sum may cost")
     float64_atol: float = _setting(1e-12, "float64: absolute bound near zero")
@@ -109,10 +112,25 @@ class ValidationSettings:
 
     def __post_init__(self) -> None:
         _require(self, "batch_size", self.batch_size >= 1, "at least 1")
+        for name in self.chosen_checks:
+            if name not in CHECKS:
+                raise SettingError(
+                    "unknown check", where="[validation] checks", got=repr(name), next_step=nearest(name, CHECKS)
+                )
         for item in fields(self):
             if item.name.endswith(("_rtol", "_atol")):
                 # NaN compares false, so it is refused here rather than letting every difference pass later.
                 _require(self, item.name, 0 <= getattr(self, item.name) < math.inf, "a finite number, 0 or more")
+
+    @property
+    def chosen_checks(self) -> tuple[str, ...]:
+        """The names of the checks to make."""
+        return CHECKS if self.is_every_check else tuple(name.strip() for name in self.checks.split(","))
+
+    @property
+    def is_every_check(self) -> bool:
+        """Whether every check that applies is made, rather than some that were asked for by name."""
+        return self.checks.strip() == "all"
 
     def tolerance(self, dtype: str) -> tuple[float, float]:
         """The relative and absolute bound for a dtype; (0, 0), that is exactly equal, for all but floats."""

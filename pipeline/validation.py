@@ -1,20 +1,24 @@
 """Proves a candidate equal to its checkpoint, or says where it is not.
 
-Three checks, each on every output:
+Five checks, each on every output:
 
-    equal    the candidate against the checkpoint, on all validation rows
-    edge     the same on rows that no data file holds
-    golden   the checkpoint and the candidate against the outputs recorded when the model was trained; none were where
-             the checkpoint came from elsewhere, and then that is said
+    equal      the candidate against the checkpoint, on all validation rows
+    edge       the same on rows that no data file holds
+    generated  the same on seeded random rows, in batches of several sizes
+    stable     the candidate against itself: the same validation rows again, in another order and other batches; what
+               depends on a row's neighbours or on chance is equal to its checkpoint, and wrong all the same
+    golden     the checkpoint and the candidate against the outputs recorded when the model was trained; none were
+               where the checkpoint came from elsewhere
 
-Both run in processes of their own that see the artifacts alone, never the model's code. Names are
+All are made where they apply, and what is skipped is said; or those that were asked for, and then one that does not
+apply has failed. Both run in processes of their own that see the artifacts alone, never the model's code. Names are
 compared first, then dtypes and shapes, then values. Whatever cannot be compared has failed.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +26,13 @@ import numpy as np
 
 from .arrays import load_arrays, of_kind
 from .causes import explain
-from .edges import edge_batches
-from .errors import PipelineError, RunnerError
+from .checks import TABLE, Material, check_recorded
+from .errors import PipelineError
 from .findings import FAILED, PASSED, Validation
-from .formats import ApartRunner, Array, Batch
+from .formats import ApartRunner, Array
 from .metrics import classification, decide, margins
 from .rows import batch_size_of
-from .settings import ValidationSettings
+from .settings import CHECKS, ValidationSettings
 from .signature import Signature
 
 _VERDICT_SCHEMA = 1
@@ -58,27 +62,50 @@ def validate(
     """
     signature = Signature.read(checkpoint / "signature.json")
     stored = load_arrays(checkpoint / "validation.npz")
-    rows, labels = of_kind("input", stored), stored.get("labels")
     recorded = checkpoint / "goldens.npz"
     goldens = load_arrays(recorded) if recorded.exists() else {}
+    size = batch_size_of(signature) or settings.batch_size
+    material = Material(signature, of_kind("input", stored), goldens, size)
     halved = frozenset(format for format, place in candidates.items() if _weights_of(place) == "float16")
     validation = Validation(model, signature, settings, folder / "results.csv", halved)
-    decisions: dict[str, list[Array]] = {}
-    size = batch_size_of(signature) or settings.batch_size
+    skipped = {name: "it was not asked for" for name in CHECKS if name not in settings.chosen_checks}
     with ApartRunner("checkpoint", checkpoint, threads) as reference:
-        _check_goldens(validation, "checkpoint", reference, goldens, size)
+        if goldens and "golden" not in skipped:
+            check_recorded(validation, reference, material)
         for format, artifact in candidates.items():
             with ApartRunner(format, artifact, threads) as candidate:
-                try:
-                    _check_equal(validation, reference, candidate, rows, decisions, size)
-                    _check_edges(validation, reference, candidate, rows)
-                    _check_goldens(validation, format, candidate, goldens, size)
-                except PipelineError as exc:
-                    validation.fail(format, "equal", f"the candidate could not be run: {exc}")
-    causes = explain(validation, checkpoint, candidates, rows, threads)
-    verdict = _verdict(validation, rows, goldens, labels, decisions, causes)
+                skipped |= _check(validation, reference, candidate, material)
+    causes = explain(validation, checkpoint, candidates, of_kind("input", stored), threads)
+    verdict = _verdict(validation, material, skipped, stored.get("labels"), causes)
     (folder / "verdict.json").write_text(json.dumps(verdict, indent=2) + "\n", encoding="utf-8")
     return verdict
+
+
+def _check(
+    validation: Validation, reference: ApartRunner, candidate: ApartRunner, material: Material
+) -> dict[str, str]:
+    """Makes the checks of one candidate.
+
+    Returns:
+        Why a check was skipped, by its name.
+    """
+    format, settings, skipped = candidate.format, validation.settings, {}
+    for name, check in TABLE.items():
+        if name not in settings.chosen_checks:
+            continue
+        try:
+            unfit = check(validation, reference, candidate, material)
+        except PipelineError as exc:
+            validation.fail(format, name, f"the candidate could not be run: {exc}")
+            break
+        if unfit is not None and settings.is_every_check:
+            skipped[name] = unfit
+        elif unfit is not None:
+            validation.fail(format, name, f"{name} was asked for ([validation] checks), and does not apply: {unfit}")
+        elif name == "stable":
+            without = {spec.name for spec in material.signature.outputs} - set(material.sample(format).outputs)
+            skipped |= {f"stable of {output}": "it has not one answer for each row" for output in sorted(without)}
+    return skipped
 
 
 def _weights_of(artifact: Path) -> str:
@@ -87,73 +114,11 @@ def _weights_of(artifact: Path) -> str:
     return str(origin.get("weights", "exact"))
 
 
-def _batches(rows: Batch, size: int) -> Iterator[tuple[Batch, range]]:
-    count = len(next(iter(rows.values())))
-    for start in range(0, count, size):
-        yield (
-            {name: values[start : start + size] for name, values in rows.items()},
-            range(start, min(start + size, count)),
-        )
-
-
-def _check_equal(
-    validation: Validation,
-    reference: ApartRunner,
-    candidate: ApartRunner,
-    rows: Batch,
-    decisions: dict[str, list[Array]],
-    size: int,
-) -> None:
-    validation.expect(candidate.format, "equal")
-    for batch, numbers in _batches(rows, size):
-        reference.ask(batch)
-        candidate.ask(batch)
-        ours, theirs = reference.answer(), candidate.answer()
-        validation.compare(candidate.format, "equal", ours, theirs, numbers)
-        decision = validation.signature.decision
-        if decision is not None:
-            for format, outputs in (("checkpoint", ours), (candidate.format, theirs)):
-                if decision.output in outputs:
-                    decisions.setdefault(format, []).append(outputs[decision.output])
-
-
-def _check_edges(validation: Validation, reference: ApartRunner, candidate: ApartRunner, rows: Batch) -> None:
-    for label, batch in edge_batches(validation.signature, rows).items():
-        answers: dict[str, Batch] = {}
-        refusals: dict[str, str | None] = {"reference": None, "candidate": None}
-        for side, runner in (("reference", reference), ("candidate", candidate)):
-            try:
-                answers[side] = runner.run(batch)
-            except RunnerError as exc:
-                refusals[side] = exc.got or exc.what
-        if any(refusals.values()):
-            validation.tell_refusals(candidate.format, label, refusals)
-        else:
-            numbers = [label] * len(next(iter(batch.values())))
-            validation.compare(candidate.format, "edge", answers["reference"], answers["candidate"], numbers)
-
-
-def _check_goldens(validation: Validation, format: str, runner: ApartRunner, goldens: Batch, size: int) -> None:
-    if not goldens:
-        return
-    validation.expect(format, "golden")
-    inputs, recorded = of_kind("input", goldens), of_kind("output", goldens)
-    count = len(next(iter(inputs.values())))
-    for batch, numbers in _batches(inputs, size):
-        expected = {
-            # An output without the batch as its first dimension is recorded as it is, once for all rows.
-            name: values[numbers.start : numbers.stop] if values.ndim and len(values) == count else values
-            for name, values in recorded.items()
-        }
-        validation.compare(format, "golden", expected, runner.run(batch), numbers)
-
-
 def _verdict(
     validation: Validation,
-    rows: Batch,
-    goldens: Batch,
+    material: Material,
+    skipped: Mapping[str, str],
     labels: Array | None,
-    decisions: Mapping[str, list[Array]],
     causes: Mapping[str, str],
 ) -> dict[str, Any]:
     findings = [validation.findings[key] for key in sorted(validation.findings)]
@@ -161,19 +126,16 @@ def _verdict(
     if not findings:
         reasons.append("nothing was compared")
     reasons += [f"{format}: {cause}" for format, cause in causes.items()]
-    outputs = {format: np.concatenate(parts) for format, parts in decisions.items()}
+    outputs = {format: np.concatenate(parts) for format, parts in material.decisions.items()}
+    rows = {name: 0 if name in skipped else material.rows_of(name) for name in CHECKS}
     return {
         "schema": _VERDICT_SCHEMA,
         "verdict": FAILED if reasons else PASSED,
         "model": validation.model,
         "reasons": reasons,
         "causes": dict(causes),
-        "rows": {
-            "validation": len(next(iter(rows.values()))),
-            "edge": len(edge_batches(validation.signature, rows)),
-            "golden": len(next(iter(of_kind("input", goldens).values()), ())),
-        },
-        "skipped": {} if goldens else {"golden": "no outputs were recorded when the model was trained"},
+        "rows": {{"equal": "validation"}.get(name, name): count for name, count in rows.items()},
+        "skipped": dict(skipped),
         "checks": [finding.to_dict() for finding in findings],
         "metrics": _metrics(validation.signature, labels, outputs),
         "decisions": _decisions(validation.signature, outputs),

@@ -37,17 +37,19 @@ FLOORS = {
         "freezing",
         "adoption",
         "rows",
+        "stability",
         "inspection",
     ],
     2: ["models"],
     3: ["randomness", "building", "checkpoint", "filling", "formats", "divergence", "training"],
-    4: ["findings", "causes", "validation"],
+    4: ["checks", "findings", "causes", "validation"],
     5: ["job", "facts", "stages", "chain", "config", "tasks", "console"],
     6: ["commands", "__main__", ""],
 }
 HEAVY = {"tensorflow", "keras"}  # tensorboard.compat.proto holds the messages without TensorFlow
 # The process that runs Luigi imports these: none of them may lead to TensorFlow.
 LUIGIS = [
+    "checks",
     "findings",
     "causes",
     "validation",

@@ -19,6 +19,8 @@ MOST_CLASSES = 12
 CHECKS_IN_WORDS = {
     "equal": "on every validation row, the same outputs as the checkpoint",
     "edge": "the same on rows made to be awkward",
+    "generated": "the same on random rows, in batches of several sizes",
+    "stable": "the same answers when asked again, in another order and other batches",
     "golden": "the same as the outputs recorded when the model was trained",
 }
 
@@ -47,6 +49,7 @@ def page(facts: ReportFacts) -> str:
         verdict=facts.verdict,
         checks=verdict.checks(facts),
         checks_in_words=[(name, CHECKS_IN_WORDS[name]) for name in CHECKS_IN_WORDS if name in _check_names(facts)],
+        skipped=verdict.skipped(facts),
         metrics=facts.verdict.get("metrics") or {},
         decisions=facts.verdict.get("decisions") or {},
         confusions=_confusions(facts.verdict.get("metrics") or {}),
@@ -91,7 +94,7 @@ def _difference_tile(facts: ReportFacts) -> Tile:
     if check is None:
         return label, wording.NOTHING, "no output is a number", False
     if check["max_abs_diff"] == 0:
-        is_exact = all(each.get("bit_equal") for each in verdict.checks(facts) if each["format"] != verdict.REFERENCE)
+        is_exact = all(each.get("bit_equal") for each in verdict.against_reference(facts))
         return label, "0", "bit-equal" if is_exact else "equal, not everywhere bit for bit", False
     explanation = f"allowed {verdict.tolerance(check)}"
     return label, wording.difference(check["max_abs_diff"]), explanation, not verdict.is_check_passed(check)

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import DataError
+from .verdict import STABLE
 
 WORST_ROWS = 8
 STEPS_PER_DECADE = 2
@@ -52,7 +53,10 @@ class Spread:
 
 @dataclass(frozen=True)
 class Results:
-    """The spread by format, and the worst rows: failed before passed, no number before a number, then by size."""
+    """The spread by format, and the worst rows: failed before passed, no number before a number, then by size.
+
+    Both are of differences from the reference; where a candidate was compared with itself, of what failed alone.
+    """
 
     spreads: dict[str, Spread]
     worst: list[dict[str, object]]
@@ -86,7 +90,7 @@ def read_results(path: Path) -> Results:
             chunksize=CHUNK_ROWS,
         )
         for chunk in chunks:
-            for name, rows in chunk.groupby("format", sort=False):
+            for name, rows in chunk[chunk["check"] != STABLE].groupby("format", sort=False):
                 _count(spreads.setdefault(str(name), Spread()), rows)
             worst = _worst(pd.concat([worst, _worst(chunk)]))
     except (OSError, ValueError) as exc:
@@ -116,7 +120,7 @@ def _worst(rows: pd.DataFrame) -> pd.DataFrame:
     if rows.empty:
         return rows
     ranked = rows.assign(is_failed=rows["verdict"] != "passed", rank=rows["abs_diff"].fillna(math.inf))
-    ranked = ranked[ranked["is_failed"] | (rows["abs_diff"] > 0)]
+    ranked = ranked[ranked["is_failed"] | ((rows["abs_diff"] > 0) & (rows["check"] != STABLE))]
     ranked = ranked.sort_values(["is_failed", "rank"], ascending=False, kind="stable")
     return ranked[_SHOWN].head(WORST_ROWS)
 

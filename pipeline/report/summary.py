@@ -7,7 +7,18 @@ from collections.abc import Iterable, Sequence
 
 from . import wording
 from .facts import ReportFacts
-from .verdict import checks, headline, is_check_passed, is_passed, metric_names, reasons, title, tolerance, worst
+from .verdict import (
+    checks,
+    headline,
+    is_check_passed,
+    is_passed,
+    metric_names,
+    reasons,
+    skipped,
+    title,
+    tolerance,
+    worst,
+)
 
 # An underscore inside a word is no markup (https://github.github.com/gfm/#left-flanking-delimiter-run): `multiply_add`
 # stays as it is.
@@ -48,7 +59,8 @@ def _checks(facts: ReportFacts) -> list[str]:
         ]
         for check in checks(facts)
     ]
-    return ["## Checks", _table(header, rows)] if rows else []
+    left_out = ["\n".join(f"- Skipped: {_text(each)}" for each in skipped(facts))] if skipped(facts) else []
+    return ["## Checks", _table(header, rows), *left_out] if rows else left_out
 
 
 def _files(facts: ReportFacts) -> list[str]:

@@ -12,6 +12,7 @@ from .wording import counted, difference, listed, shortened
 Check = Mapping[str, Any]
 
 REFERENCE = "checkpoint"
+STABLE = "stable"  # the check that compares a candidate with itself
 
 
 def checks(facts: ReportFacts) -> Sequence[Check]:
@@ -47,6 +48,8 @@ def headline(facts: ReportFacts) -> str:
     if failed == [REFERENCE]:
         return "The checkpoint does not give its own recorded outputs."
     names = [name for name in failed if name != REFERENCE]
+    if {str(check["check"]) for check in failed_checks(facts)} == {STABLE}:
+        return f"{_are(names)} equal to the checkpoint, and the answers to a row depend on other rows or on chance."
     proven = [name for name in candidates(facts) if names and name not in failed]
     rest = f"; {_are(proven)}" if proven else ""
     return f"{_are(names)} not proven equal to the checkpoint{rest}."
@@ -104,11 +107,19 @@ def tolerance(check: Check) -> str:
 
 
 def largest(facts: ReportFacts) -> Check | None:
-    """The candidates' check with the largest absolute difference, NaN before all; None if none has one."""
-    measured = [
-        check for check in checks(facts) if check["format"] != REFERENCE and check.get("max_abs_diff") is not None
-    ]
+    """The check with the largest absolute difference from the reference, NaN before all; None if none has one."""
+    measured = [check for check in against_reference(facts) if check.get("max_abs_diff") is not None]
     return max(measured, key=_severity, default=None)
+
+
+def against_reference(facts: ReportFacts) -> list[Check]:
+    """The checks that compare a candidate with something other than itself."""
+    return [check for check in checks(facts) if check["format"] != REFERENCE and check["check"] != STABLE]
+
+
+def skipped(facts: ReportFacts) -> list[str]:
+    """The checks that were not made, each with its reason."""
+    return [f"{name}: {reason}" for name, reason in (facts.verdict.get("skipped") or {}).items()]
 
 
 def _severity(check: Check) -> float:

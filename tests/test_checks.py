@@ -1,0 +1,235 @@
+"""The checks: what is equal and wrong all the same, rows that no file holds, and which checks are made."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import tensorflow as tf
+
+from pipeline.arrays import prefixed, save_arrays
+from pipeline.checks import TABLE
+from pipeline.errors import SettingError
+from pipeline.freezing import freeze_checkpoint
+from pipeline.settings import CHECKS, ValidationSettings
+from pipeline.signature import Signature, TensorSpec
+from pipeline.validation import validate
+
+v1 = tf.compat.v1
+Build = Callable[[Any], Any]
+
+ROWS = 300
+X = np.random.default_rng(3).normal(size=(ROWS, 4)).astype(np.float32)
+W = np.array([[0.5, -1.0], [2.0, 0.25], [-0.75, 1.5], [1.0, 0.125]], np.float32)
+
+
+def logits(x: Any) -> Any:
+    return x @ v1.get_variable("w", initializer=tf.constant(W))
+
+
+def honest(x: Any) -> Any:
+    return tf.nn.softmax(logits(x), axis=1)
+
+
+def batch_norm(x: Any) -> Any:
+    """In training mode: by the batch's own mean and variance."""
+    y = logits(x)
+    offset = v1.get_variable("offset", initializer=tf.constant([0.5, -0.5]))
+    return tf.raw_ops.FusedBatchNorm(
+        x=y[:, None, None, :], scale=[1.0, 1.0], offset=offset, mean=[], variance=[], is_training=True
+    ).y[:, 0, 0, :]
+
+
+def softmax_over_the_batch(x: Any) -> Any:
+    return tf.nn.softmax(logits(x), axis=0)
+
+
+def centred(x: Any) -> Any:
+    y = logits(x)
+    return y - tf.reduce_mean(y, axis=0)
+
+
+def neighbour(x: Any) -> Any:
+    """Each row's answer is that of the row before it."""
+    return tf.roll(logits(x), 1, axis=0)
+
+
+def as_long_as_the_batch(x: Any) -> Any:
+    return logits(x) @ tf.transpose(logits_again(x))
+
+
+def logits_again(x: Any) -> Any:
+    with v1.variable_scope(v1.get_variable_scope(), reuse=True):
+        return x @ v1.get_variable("w", W.shape)
+
+
+def for_more_than_one(x: Any) -> Any:
+    y = logits(x)
+    with tf.control_dependencies([v1.assert_greater(tf.shape(y)[0], 1, message="one row is no batch")]):
+        return tf.identity(y)
+
+
+def total(x: Any) -> Any:
+    return tf.reduce_sum(logits(x), axis=0)
+
+
+def looked_up(x: Any) -> Any:
+    table = v1.get_variable("table", initializer=tf.constant(W[:2]))
+    return tf.gather(table, x)
+
+
+def judged(
+    folder: Path,
+    build: Build,
+    rows: Any = X,
+    shape: Sequence[int | None] = (None, 4),
+    output: Sequence[int | None] | None = (None, 2),
+    settings: ValidationSettings | None = None,
+) -> tuple[dict[str, Any], pd.DataFrame]:
+    """The verdict on a model, frozen from its checkpoint, and its results."""
+    for name in ("checkpoint", "frozen", "validation"):
+        (folder / name).mkdir()
+    dtype = tf.as_dtype(rows.dtype)
+    with tf.Graph().as_default(), v1.Session() as session:
+        tf.identity(build(v1.placeholder(dtype, shape, name="x")), name="y")
+        session.run(v1.global_variables_initializer())
+        v1.train.Saver().save(session, str(folder / "checkpoint" / "model.ckpt"))
+    signature = Signature(
+        (TensorSpec("x", dtype.name, tuple(shape)),),
+        (TensorSpec("y", "float32", None if output is None else tuple(output)),),
+    )
+    signature.write(folder / "checkpoint" / "signature.json")
+    save_arrays(folder / "checkpoint" / "validation.npz", prefixed("input", {"x": rows}))
+    freeze_checkpoint(folder / "checkpoint", folder / "frozen")
+    candidates = {"frozen": folder / "frozen"}
+    verdict = validate(
+        "m", folder / "checkpoint", candidates, settings or ValidationSettings(), 1, folder / "validation"
+    )
+    assert verdict == json.loads((folder / "validation" / "verdict.json").read_text())
+    return verdict, pd.read_csv(folder / "validation" / "results.csv", dtype=str, keep_default_na=False)
+
+
+def verdicts(verdict: dict[str, Any]) -> dict[str, str]:
+    return {found["check"]: found["verdict"] for found in verdict["checks"]}
+
+
+@pytest.mark.parametrize("build", [batch_norm, softmax_over_the_batch, centred, neighbour])
+def test_what_depends_on_its_neighbours_is_equal_and_not_stable(build: Build, tmp_path: Path) -> None:
+    verdict, _ = judged(tmp_path, build)
+    assert verdicts(verdict) == {"edge": "passed", "equal": "passed", "generated": "passed", "stable": "failed"}
+    (equal,) = [found for found in verdict["checks"] if found["check"] == "equal"]
+    assert equal["max_abs_diff"] == 0
+    (reason,) = verdict["reasons"]
+    assert reason.startswith("stable of y: ")
+    assert "depends on a row's neighbours or on chance" in reason
+
+
+def test_what_depends_on_its_row_alone_is_stable_in_every_size_of_batch(tmp_path: Path) -> None:
+    verdict, results = judged(tmp_path, honest)
+    assert verdict["verdict"] == "passed"
+    stable = results.query("check == 'stable'")
+    assert len(stable) == verdict["rows"]["stable"] == 256
+    assert stable["row"].is_unique
+    assert stable["row"].astype(int).max() < ROWS
+    assert not stable["row"].astype(int).is_monotonic_increasing
+
+
+def test_the_first_answers_are_those_of_the_check_equal(tmp_path: Path) -> None:
+    _, results = judged(tmp_path, centred)
+    equal, stable = (results.query(f"check == '{name}'").set_index("row") for name in ("equal", "stable"))
+    same = stable["element"] == equal.loc[stable.index, "element"]
+    assert same.any()
+    assert (stable["reference"] == equal.loc[stable.index, "candidate"])[same].all()
+
+
+@pytest.mark.parametrize("size", [1, 3, 1000])
+def test_the_size_of_the_first_batches_hides_nothing(size: int, tmp_path: Path) -> None:
+    settings = ValidationSettings(batch_size=size, checks="stable")
+    assert verdicts(judged(tmp_path, centred, settings=settings)[0]) == {"stable": "failed"}
+
+
+def test_batches_of_a_fixed_size_stay_together(tmp_path: Path) -> None:
+    verdict, results = judged(tmp_path, centred, shape=(30, 4), output=(30, 2))
+    assert verdict["verdict"] == "passed"
+    numbers = results.query("check == 'stable'")["row"].astype(int).to_numpy().reshape(-1, 30)
+    assert (np.diff(numbers, axis=1) == 1).all()
+    assert len(numbers) == 8
+    assert (np.diff(numbers[:, 0]) < 0).any()
+    assert verdict["rows"]["generated"] == 30
+
+
+def test_an_output_without_rows_is_left_out_and_said(tmp_path: Path) -> None:
+    verdict, _ = judged(tmp_path, total, output=(2,))
+    assert verdict["verdict"] == "passed"
+    assert verdict["skipped"]["stable"] == "no output has an answer for each row"
+
+
+def test_an_answer_whose_shape_depends_on_the_batch_is_not_stable(tmp_path: Path) -> None:
+    verdict, _ = judged(tmp_path, as_long_as_the_batch, output=(None, None))
+    assert verdicts(verdict)["stable"] == "failed"
+    assert "shape" in verdict["reasons"][0]
+
+
+def test_rows_that_are_refused_in_other_batches_are_not_stable(tmp_path: Path) -> None:
+    verdict, _ = judged(tmp_path, for_more_than_one)
+    assert verdicts(verdict) == {"edge": "passed", "equal": "passed", "generated": "passed", "stable": "failed"}
+    assert "refused in a batch of 1: " in verdict["reasons"][0]
+
+
+def test_generated_rows_are_compared_in_batches_of_several_sizes(tmp_path: Path) -> None:
+    _, results = judged(tmp_path, honest)
+    rows = results.query("check == 'generated'")["row"].tolist()
+    assert rows == [f"made up {size}/{row}" for size in (1, 2, 7, 64) for row in range(size)]
+
+
+def test_generated_rows_are_the_same_on_every_run(tmp_path: Path) -> None:
+    shown = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        shown.append(judged(tmp_path / name, honest)[1].query("check in ('generated', 'stable')"))
+    pd.testing.assert_frame_equal(*shown)
+
+
+def test_generated_rows_are_as_long_as_the_validation_rows(tmp_path: Path) -> None:
+    verdict, results = judged(tmp_path, honest, shape=(None, None))
+    assert verdict["verdict"] == "passed"
+    assert not results.query("check == 'generated'")["reference"].str.startswith("refused").any()
+
+
+def test_generated_rows_that_both_sides_refuse_pass(tmp_path: Path) -> None:
+    verdict, results = judged(tmp_path, looked_up, rows=np.arange(ROWS) % 2, shape=(None,))
+    assert verdict["verdict"] == "passed"
+    refused = results.query("check == 'generated' and row == 'made up 64'")
+    assert refused["reference"].str.startswith("refused: ").tolist() == [True]
+
+
+def test_all_checks_are_made_unless_some_are_asked_for(tmp_path: Path) -> None:
+    verdict, results = judged(tmp_path, honest, settings=ValidationSettings(checks="edge, stable"))
+    assert set(results["check"]) == {"edge", "stable"}
+    assert verdict["skipped"] == dict.fromkeys(["equal", "generated", "golden"], "it was not asked for")
+    assert verdict["verdict"] == "passed"
+    assert (verdict["rows"]["validation"], verdict["rows"]["stable"]) == (0, 256)
+
+
+@pytest.mark.parametrize("name", ["golden", "stable"])
+def test_a_check_that_was_asked_for_and_does_not_apply_has_failed(name: str, tmp_path: Path) -> None:
+    verdict, _ = judged(tmp_path, total, output=(2,), settings=ValidationSettings(checks=f"equal,{name}"))
+    assert verdicts(verdict) == {"equal": "passed", name: "failed"}
+    assert f"{name} was asked for ([validation] checks), and does not apply: no output" in verdict["reasons"][0]
+
+
+@pytest.mark.parametrize("checks", ["stabel", "equal,stabel", "", "equal,", "all,equal", "Equal"])
+def test_an_unknown_check_is_refused(checks: str) -> None:
+    with pytest.raises(SettingError, match=r"\[validation\] checks: unknown check") as caught:
+        ValidationSettings(checks=checks)
+    if "stabel" in checks:
+        assert "Did you mean 'stable'" in str(caught.value)
+
+
+def test_every_check_that_can_be_asked_for_is_there() -> None:
+    assert tuple(TABLE) == CHECKS
