@@ -20,7 +20,7 @@ from .rows import batch_size_of, made_up_rows
 from .signature import Signature, TensorSpec
 from .stability import SIZES, Sample
 
-_SEED = 7
+_SEED = 1009  # none that a chain's own made-up rows are likely to have
 
 
 @dataclass

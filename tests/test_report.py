@@ -17,6 +17,8 @@ import pytest
 
 from pipeline.errors import DataError, StoreError
 from pipeline.report import ReportFacts, StageFacts, write_report
+from pipeline.report.html import CHECKS_IN_WORDS
+from pipeline.settings import CHECKS
 from pipeline.signature import Decision, Signature, TensorSpec
 
 COLUMNS = [
@@ -251,6 +253,35 @@ def test_failed_rows_are_drawn_apart_from_passed_ones(tmp_path: Path) -> None:
     assert "1 failed" in page.text.split("Differences, frozen")[1].split("2 rows compared")[0]
     # A hatch, so that they differ by more than their colour.
     assert page.count("pattern") == 1
+
+
+def test_a_candidate_against_itself_is_no_difference_from_the_checkpoint(tmp_path: Path) -> None:
+    rows = [row(0), row(0, "3e-07", check="stable"), row(1, "2e-07", check="stable")]
+    checks = [check(), check(check="stable", bit_equal=False, max_abs_diff=3e-7)]
+    page, _, _ = written(tmp_path, make_facts(tmp_path, rows, checks=checks))
+    assert "1 row compared, all without any difference" in page.text
+    assert "No row differs from its reference." in page.text
+    assert "Largest difference 0 bit-equal" in page.text
+
+
+def test_answers_that_depend_on_other_rows_are_not_called_unequal(tmp_path: Path) -> None:
+    checks = [check(), FAILED | {"check": "stable"}]
+    rows = [row(0), row(17, "0.5", "failed", check="stable")]
+    facts = make_facts(tmp_path, rows, verdict="failed", checks=checks, reasons=["stable of probability: ..."])
+    for text in (written(tmp_path, facts)[0].text, written(tmp_path, facts)[1]):
+        assert "frozen is equal to the checkpoint, and the answers to a row depend on other rows or on chance." in text
+    assert "17 frozen stable" in written(tmp_path, facts)[0].text
+
+
+def test_a_check_that_was_skipped_is_said_with_its_reason(tmp_path: Path) -> None:
+    facts = make_facts(tmp_path, skipped={"golden": "nothing was recorded", "stable of y": "no rows"})
+    page, summary, _ = written(tmp_path, facts)
+    assert "Skipped: golden: nothing was recorded; stable of y: no rows." in page.text
+    assert "- Skipped: golden: nothing was recorded\n- Skipped: stable of y: no rows\n" in summary
+
+
+def test_every_check_is_explained() -> None:
+    assert set(CHECKS_IN_WORDS) == set(CHECKS)
 
 
 def test_the_worst_rows_stand_in_order_failed_first(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from pipeline.config import check_config, config_files, read_settings
 from pipeline.errors import PipelineError, SettingError
 from pipeline.models.source import PROJECT
 from pipeline.settings import (
+    CHECKS,
     ExportSettings,
     GraphSettings,
     Settings,
@@ -72,6 +73,11 @@ def test_a_refusal_names_the_section_as_it_stands_in_the_file() -> None:
     with pytest.raises(SettingError) as caught:
         sections["validation"](batch_size=0)  # type: ignore[operator, misc]
     assert caught.value.where == "[validation] batch_size"
+
+
+def test_every_check_is_chosen_unless_some_are_named() -> None:
+    assert ValidationSettings().chosen_checks == ValidationSettings(checks=" all ").chosen_checks == CHECKS
+    assert ValidationSettings(checks=" stable,equal ").chosen_checks == ("stable", "equal")
 
 
 def test_settings_do_not_change() -> None:
