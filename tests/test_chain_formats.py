@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import json
 import os
@@ -17,15 +18,16 @@ from jobs import FRUIT, job_for, model_file, run
 from test_adoption import job_for as adopted
 from test_adoption import saved_model
 
-from pipeline import chain, facts
+from pipeline import chain, facts, tasks
 from pipeline.arrays import save_arrays
+from pipeline.commands import why
 from pipeline.errors import DamagedArtifact, FreezeError, RunnerError, SettingError
-from pipeline.formats import CANDIDATES, FORMATS, ApartRunner
-from pipeline.formats.savedmodel import make_saved_model
+from pipeline.formats import CANDIDATES, FORMATS, ApartRunner, savedmodel
 from pipeline.job import Job
 from pipeline.signature import Signature
 from pipeline.stages import stages_before
 from pipeline.store import Condition
+from pipeline.tasks import FreezeModel, MakeFormat, SaveCheckpoint, ValidateModel, WriteReport, closing_lines
 from pipeline.validation import validate
 
 v1 = tf.compat.v1
@@ -254,7 +256,7 @@ def test_a_saved_models_signature_is_that_of_its_json(words: Job) -> None:
 
 
 def test_the_same_frozen_graph_gives_the_same_saved_model_in_any_process(words: Job, tmp_path: Path) -> None:
-    make_saved_model(words.folder("frozen"), tmp_path)
+    savedmodel.make_saved_model(words.folder("frozen"), tmp_path)
     made = words.folder("savedmodel")
     assert {path.name for path in tmp_path.iterdir()} == {path.name for path in made.iterdir()} - {"manifest.json"}
     for path in tmp_path.iterdir():
@@ -285,12 +287,19 @@ def test_a_graph_without_a_tensor_of_the_signature_becomes_no_saved_model(words:
         FORMATS["savedmodel"].make(frozen, tmp_path, {})
 
 
+def test_a_graph_that_is_too_large_for_a_saved_model_becomes_none(
+    words: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(savedmodel, "MAX_BYTES", 1000)
+    with pytest.raises(FreezeError, match=r"no SavedModel .*1000 are the most"):
+        savedmodel.make_saved_model(words.folder("frozen"), tmp_path)
+    assert not [*tmp_path.iterdir()]
+
+
 # As tasks.
 
 
 def test_the_tasks_of_the_formats_are_required_by_the_validation(tmp_path: Path) -> None:
-    from pipeline.tasks import FreezeModel, MakeFormat, SaveCheckpoint, ValidateModel
-
     given = {"model": "multiply_add", "output_root": str(tmp_path), "formats": "savedmodel, mmap,frozen"}
     validate = ValidateModel(**given)
     assert validate.job.formats == ALL
@@ -304,8 +313,6 @@ def test_the_tasks_of_the_formats_are_required_by_the_validation(tmp_path: Path)
 
 
 def test_an_unknown_format_is_refused_with_the_nearest_known(tmp_path: Path) -> None:
-    from pipeline.tasks import MakeFormat, WriteReport
-
     with pytest.raises(SettingError, match=r"--formats: unknown format .*mmpa.*[Dd]id you mean 'mmap'"):
         _ = WriteReport(output_root=str(tmp_path), formats="frozen,mmpa").job
     with pytest.raises(SettingError, match=r"--format: unknown format .*[Dd]id you mean 'savedmodel'"):
@@ -317,8 +324,6 @@ def test_an_unknown_format_is_refused_with_the_nearest_known(tmp_path: Path) -> 
 def test_a_format_whose_library_is_not_installed_is_refused_with_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pipeline.tasks import WriteReport
-
     lacking = dataclasses.replace(FORMATS["mmap"], extras=("no-such-distribution",))
     monkeypatch.setitem(FORMATS, "mmap", lacking)
     with pytest.raises(SettingError, match="Pip install no-such-distribution"):
@@ -331,3 +336,26 @@ def test_the_version_of_a_formats_library_decides_its_artifact(tmp_path: Path, m
     versions = chain.ingredients(job, "validation", {})["versions"]
     assert "luigi" in versions
     assert "luigi" not in chain.ingredients(job, "frozen", {})["versions"]
+
+
+def test_the_closing_lines_tell_where_each_format_is(tmp_path: Path) -> None:
+    task = WriteReport(model="multiply_add", output_root=str(tmp_path), formats="frozen,mmap,savedmodel")
+    run(task.job)
+    lines = dict(line.split(maxsplit=1) for line in closing_lines(task))
+    folder = tmp_path / "multiply_add"
+    assert lines["frozen"] == str(folder / "frozen/model.pb")
+    assert (lines["mmap"], lines["savedmodel"]) == (str(folder / "mmap"), str(folder / "savedmodel"))
+    assert closing_lines(MakeFormat(model="multiply_add", output_root=str(tmp_path), format="mmap")) == [
+        f"mmap         {folder / 'mmap'}"
+    ]
+
+
+def test_why_shows_the_stage_of_every_format(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tasks, "ROOT_HOOKS", [])
+    monkeypatch.setattr(why, "ROOT_HOOKS", [])
+    command = ["WriteReport", "--model", "multiply_add", "--output-root", str(tmp_path), "--formats", "frozen,mmap"]
+    assert why.run(argparse.Namespace(task=command)) == 1
+    stages = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    assert stages == ["graph", "training", "checkpoint", "frozen", "mmap", "validation", "report"]

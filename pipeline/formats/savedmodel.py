@@ -22,6 +22,7 @@ from .session import SessionRunner, checked_batch, session_config
 
 v1 = tf.compat.v1
 SIGNATURE_KEY, TAG, GRAPH_FILE = "serving_default", "serve", "saved_model.pb"
+MAX_BYTES = 2**31 - 1
 _BROKEN = (OSError, ValueError, KeyError, RuntimeError, TypeError, tf.errors.OpError)
 
 
@@ -56,6 +57,8 @@ def make_saved_model(frozen: Path, folder: Path) -> dict[str, Any]:
         meta.meta_info_def.tags.append(TAG)
         meta.signature_def[SIGNATURE_KEY].CopyFrom(served)
         content = SavedModel(saved_model_schema_version=1, meta_graphs=[meta]).SerializeToString(deterministic=True)
+        if len(content) > MAX_BYTES:  # protobuf writes it without complaint
+            raise ValueError(f"{len(content)} bytes, and {MAX_BYTES} are the most that can be read again")
     except (ValueError, KeyError, DecodeError, EncodeError, tf.errors.OpError) as exc:
         got = str(exc).strip().split("\n", 1)[0][:300]
         raise FreezeError(
