@@ -163,8 +163,9 @@ def test_batches_of_a_fixed_size_stay_together(tmp_path: Path) -> None:
     assert verdict["rows"]["generated"] == 30
 
 
-def test_an_output_without_rows_is_left_out_and_said(tmp_path: Path) -> None:
-    verdict, _ = judged(tmp_path, total, output=(2,))
+@pytest.mark.parametrize("output", [(2,), (None,), None])
+def test_an_output_without_rows_is_left_out_and_said(output: Sequence[int | None] | None, tmp_path: Path) -> None:
+    verdict, _ = judged(tmp_path, total, output=output)
     assert verdict["verdict"] == "passed"
     assert verdict["skipped"]["stable"] == "no output has an answer for each row"
 
