@@ -1,7 +1,8 @@
 """Proves a candidate equal to its checkpoint, or says where it is not.
 
-Three checks, each on every output:
+Three checks, each on every output, and one on every variable:
 
+    weights  the candidate's constants against the checkpoint's tensors, byte for byte, before anything is run
     equal    the candidate against the checkpoint, on all validation rows
     edge     the same on rows that no data file holds
     golden   the checkpoint and the candidate against the outputs recorded when the model was trained; none were where
@@ -29,8 +30,10 @@ from .metrics import classification, decide, margins
 from .rows import batch_size_of
 from .settings import ValidationSettings
 from .signature import Signature
+from .weighing import compare_weights
 
 _VERDICT_SCHEMA = 1
+_WEIGHED = ("frozen", "mmap")  # formats whose files hold the weights as constants
 
 
 def validate(
@@ -67,6 +70,8 @@ def validate(
     with ApartRunner("checkpoint", checkpoint, threads) as reference:
         _check_goldens(validation, "checkpoint", reference, goldens, size)
         for format, artifact in candidates.items():
+            if format in _WEIGHED:
+                validation.tell_weights(format, compare_weights(checkpoint, artifact))
             with ApartRunner(format, artifact, threads) as candidate:
                 try:
                     _check_equal(validation, reference, candidate, rows, decisions, size)
@@ -164,7 +169,10 @@ def _verdict(
             "edge": len(edge_batches(validation.signature, rows)),
             "golden": len(next(iter(of_kind("input", goldens).values()), ())),
         },
-        "skipped": {} if goldens else {"golden": "no outputs were recorded when the model was trained"},
+        "skipped": {
+            **({} if goldens else {"golden": "no outputs were recorded when the model was trained"}),
+            **validation.skipped,
+        },
         "checks": [finding.to_dict() for finding in findings],
         "metrics": _metrics(validation.signature, labels, outputs),
         "decisions": _decisions(validation.signature, outputs),

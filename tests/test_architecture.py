@@ -38,6 +38,8 @@ FLOORS = {
         "adoption",
         "rows",
         "inspection",
+        "tensors",
+        "weighing",
     ],
     2: ["models"],
     3: ["randomness", "building", "checkpoint", "filling", "formats", "training"],
