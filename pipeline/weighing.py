@@ -7,6 +7,7 @@ and is to be the checkpoint's value rounded to float16. Protobuf alone reads the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from . import compare
+from .bits import Difference, difference
 from .bundle import Bundle
 from .bundle.dtypes import DTYPES
 from .engine.graph import data_inputs, node_of
@@ -29,33 +30,8 @@ from .tensors import content_of, shape_of, strings_of
 
 Array = np.ndarray[Any, Any]
 
-SMALLEST_WEIGHTS_BYTES = 1024  # smaller constants are taken for sizes, axes and the like
+SMALLEST_WEIGHTS = 256  # elements; smaller constants are taken for sizes, axes and the like
 _FLOATS, _HALF = (1, 2), 19  # DataType's numbers
-_BLOCK = 1 << 20  # elements that are measured at a time
-
-
-@dataclass(frozen=True)
-class Difference:
-    """Where a variable's values differ.
-
-    Args:
-        elements: how many do, by their bits.
-        first: index of the first of them, its axes joined by `;`.
-        reference: its value in the checkpoint, a plain number or text; with its bits where they alone differ.
-        candidate: its value in the candidate.
-        measured: absolute, relative and ulp difference of the first; None where there is none, as for strings.
-        largest: the largest of each.
-    """
-
-    elements: int
-    first: str
-    reference: Any
-    candidate: Any
-    measured: Measured
-    largest: Measured
-
-
-Measured = tuple[float | None, float | None, float | None]
 
 
 @dataclass(frozen=True)
@@ -203,8 +179,7 @@ class _Constants:
         return {
             node.name
             for node in self.graph.node
-            if node.op == "ImmutableConst"
-            or (node.op == "Const" and node.attr["value"].tensor.ByteSize() >= SMALLEST_WEIGHTS_BYTES)
+            if node.op == "ImmutableConst" or (node.op == "Const" and _elements(node) >= SMALLEST_WEIGHTS)
         }
 
     def behind(self, variable: Variable) -> tuple[NodeDef, bool]:
@@ -240,21 +215,23 @@ class _Constants:
             raise DataError("stands in a file that cannot be read", got=exc) from exc
 
 
+def _elements(node: NodeDef) -> int:
+    return math.prod(shape_of(node.attr["value"].tensor))
+
+
 def _weighed(variable: Variable, saved: Saved, values: _Values, constants: _Constants) -> Weights:
     tensor, shape = values.bundle.tensor(saved.key), values.shape(saved)
-    elements, is_halved = int(np.prod(shape, dtype=object)), False
+    elements, is_halved = math.prod(shape), False
     try:
         node, is_halved = constants.behind(variable)
         _require_same_kind(node, _HALF if is_halved else tensor.dtype, shape)
         if tensor.is_string:
-            difference = _difference(
-                values.array(saved).ravel(), _of_objects(strings_of(node.attr["value"].tensor)), shape
-            )
+            found = difference(values.array(saved).ravel(), _of_objects(strings_of(node.attr["value"].tensor)), shape)
         else:
-            difference = _of_bytes(saved, values, constants.content(node), is_halved)
+            found = _of_bytes(saved, values, constants.content(node), is_halved)
     except DataError as exc:
         return Weights(variable.name, tensor.dtype_name, elements, is_halved, str(exc))
-    return Weights(variable.name, tensor.dtype_name, elements, is_halved, None, difference)
+    return Weights(variable.name, tensor.dtype_name, elements, is_halved, None, found)
 
 
 def _require_same_kind(node: NodeDef, dtype: int, shape: tuple[int, ...]) -> None:
@@ -281,7 +258,7 @@ def _of_bytes(saved: Saved, values: _Values, content: bytes, is_halved: bool) ->
             ours = ours.astype("<f2")
     if len(content) != ours.nbytes:
         raise DataError("is of another size than its shape", got=len(content), wanted=ours.nbytes)
-    return _difference(ours.reshape(-1), np.frombuffer(content, ours.dtype), ours.shape)
+    return difference(ours.reshape(-1), np.frombuffer(content, ours.dtype), ours.shape)
 
 
 def _is_same(chunks: Iterator[bytes], content: bytes) -> bool:
@@ -296,57 +273,3 @@ def _of_objects(strings: list[bytes]) -> Array:
     array = np.empty(len(strings), object)
     array[:] = strings
     return array
-
-
-def _difference(ours: Array, theirs: Array, shape: tuple[int, ...]) -> Difference | None:
-    """Where two flat arrays of one dtype and length differ in a bit; None where they do not."""
-    count, first, largest = 0, -1, _NOTHING
-    for at in range(0, len(ours), _BLOCK):
-        a, b = ours[at : at + _BLOCK], theirs[at : at + _BLOCK]
-        where = np.flatnonzero(_is_different(a, b))
-        if len(where):
-            first = at + int(where[0]) if first < 0 else first
-            count += len(where)
-            largest = _larger(largest, _measured(a[where], b[where]))
-    if not count:
-        return None
-    reference, candidate = (_plain(side[first]) for side in (ours, theirs))
-    if str(reference) == str(candidate) and ours.dtype != object:
-        reference, candidate = (f"{_plain(v[first])} (0x{v[first].tobytes()[::-1].hex()})" for v in (ours, theirs))
-    index = ";".join(map(str, np.unravel_index(first, shape))) if shape else ""
-    measured = _measured(ours[first : first + 1], theirs[first : first + 1])
-    return Difference(count, index, reference, candidate, measured, largest)
-
-
-_NOTHING: Measured = (None, None, None)
-
-
-def _is_different(a: Array, b: Array) -> Array:
-    if a.dtype == object:
-        return np.asarray(a != b)
-    if a.dtype.itemsize <= 8:
-        bits = f"u{a.dtype.itemsize}"
-        return np.asarray(a.view(bits) != b.view(bits))
-    return np.asarray((a.view("u8") != b.view("u8")).reshape(len(a), -1).any(axis=1))
-
-
-def _measured(a: Array, b: Array) -> Measured:
-    """The largest absolute, relative and ulp difference."""
-    if a.dtype == object:
-        return _NOTHING
-    found = compare.measure(a[:, None], b[:, None])
-    ulp = None if found.ulp is None else float(found.ulp.max())
-    return float(found.absolute.max()), float(found.relative.max()), ulp
-
-
-def _larger(one: Measured, other: Measured) -> Measured:
-    a, b, c = (max((v for v in pair if v is not None), default=None) for pair in zip(one, other, strict=True))
-    return a, b, c
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "backslashreplace")
-    if not isinstance(value, np.generic):
-        return value
-    return value.item() if value.dtype.kind in "biufc" else float(value)

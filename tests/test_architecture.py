@@ -38,6 +38,7 @@ FLOORS = {
         "adoption",
         "rows",
         "inspection",
+        "bits",
         "tensors",
         "weighing",
     ],
