@@ -14,9 +14,11 @@ import tensorflow as tf
 from test_validation import Change, check, failed, judged, make_checkpoint, node, planted, read, set_weight
 
 from pipeline.errors import CheckpointError, DataError
+from pipeline.findings import Validation
 from pipeline.freezing import freeze, freeze_checkpoint
 from pipeline.protos import TensorProto
 from pipeline.report.html import CHECKS_IN_WORDS
+from pipeline.settings import ValidationSettings
 from pipeline.signature import Signature, TensorSpec
 from pipeline.tensors import content_of, strings_of
 from pipeline.weighing import Weights, WeightsFinding, compare_weights
@@ -481,6 +483,36 @@ def test_a_wrong_weight_fails_the_validation_by_the_variables_name(model: tuple[
     assert (line["output"], float(line["reference"]), line["ulp_diff"]) == ("level_v", np.float32(0.3), "1.0")
     found = check(verdict, "weights", "variables")
     assert (found["rows_failed"], found["max_ulp_diff"], found["worst"]["row"]) == (1, 1, "level_v")
+
+
+def told(folder: Path, found: WeightsFinding) -> Validation:
+    spec = TensorSpec("y", "float32", [None])
+    validation = Validation("m", Signature([spec], [spec]), ValidationSettings(), folder / "results.csv")
+    validation.tell_weights("frozen", found)
+    return validation
+
+
+def test_outputs_that_need_no_variable_are_told_and_no_fault(tmp_path: Path) -> None:
+    validation = told(tmp_path, WeightsFinding(()))
+    assert (validation.findings, validation.skipped) == ({}, {"weights": "the outputs need no variable"})
+
+
+def test_a_candidate_that_cannot_be_read_fails_with_the_reason(tmp_path: Path) -> None:
+    (finding,) = told(tmp_path, WeightsFinding((), problem="no graph")).findings.values()
+    assert (finding.has_passed, finding.sentence()) == (False, "weights: no graph")
+
+
+def test_of_many_wrong_variables_three_are_named(tmp_path: Path) -> None:
+    wrong = [Weights(f"v{number}", "float32", 2, problem="is needed") for number in range(5)]
+    validation = told(tmp_path, WeightsFinding([*wrong, Weights("right", "int32", 1)], others=4))
+    (finding,) = validation.findings.values()
+    assert finding.sentence() == (
+        "weights: 5 of 6 variables are not the checkpoint's: v0 is needed; v1 is needed; v2 is needed; and 2 more "
+        "(constants of the size of weights that are of no variable: 4)"
+    )
+    lines = read(tmp_path / "results.csv")
+    assert lines["verdict"].tolist() == ["failed"] * 5 + ["passed"]
+    assert (lines["candidate"][0], lines["abs_diff"][0], lines["abs_diff"][5]) == ("is needed", "", "0.0")
 
 
 def test_the_page_says_what_is_compared() -> None:
