@@ -14,6 +14,7 @@ from . import compare
 from .compare import Tolerance
 from .settings import ValidationSettings
 from .signature import Signature, TensorSpec
+from .weighing import Weights, WeightsFinding
 
 Array = np.ndarray[Any, Any]
 Batch = Mapping[str, Array]
@@ -123,6 +124,7 @@ class Validation:
     results: Path
     halved: frozenset[str] = frozenset()
     findings: dict[tuple[str, str, str], Finding] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
 
     def finding(self, format: str, check: str, output: str) -> Finding:
         """The finding to add to."""
@@ -228,15 +230,89 @@ class Validation:
                     finding.worst_rank = (True, np.inf)
                     finding.worst = {key: columns[key][0] for key in ("row", "element", "reference", "candidate")}
 
+    def tell_weights(self, format: str, found: WeightsFinding) -> None:
+        """Writes down how a candidate's weights compare with the checkpoint's: a line for each variable."""
+        if not found.weights and found.problem is None:
+            self.skipped["weights"] = "the outputs need no variable"
+            return
+        dtypes = ", ".join(sorted({weights.dtype for weights in found.weights}))
+        finding = Finding(format, "weights", "variables", dtypes, Tolerance(0.0, 0.0))
+        self.findings[format, "weights", "variables"] = finding
+        differing = [weights for weights in found.weights if not weights.is_equal]
+        finding.rows, finding.rows_failed = len(found.weights), len(differing)
+        finding.is_bit_equal = not any(weights.is_halved for weights in found.weights)
+        if found.problem is not None:
+            finding.fail(f"weights: {found.problem}")
+            return
+        lines = [_weights_line(weights) for weights in found.weights]
+        self._write(finding, {column: [line[column] for line in lines] for column in lines[0]})
+        figures = zip(*(_largest(weights) for weights in found.weights), strict=True)
+        finding.max_abs_diff, finding.max_rel_diff, finding.max_ulp_diff = (
+            max((value for value in values if value is not None), default=None) for values in figures
+        )
+        if differing:
+            _add_worst(finding, differing, found.others)
+
     def _write(self, finding: Finding, columns: Mapping[str, Any]) -> None:
         frame = pd.DataFrame(columns)
         frame.insert(0, "model", self.model)
         frame.insert(1, "format", finding.format)
         frame.insert(2, "check", finding.check)
-        frame.insert(3, "output", finding.output)
+        if "output" not in columns:
+            frame.insert(3, "output", finding.output)
         frame[COLUMNS].to_csv(
             self.results, mode="a", header=not self.results.exists(), index=False, na_rep="nan", lineterminator="\n"
         )
+
+
+_MOST_NAMED = 3
+
+
+def _weights_line(weights: Weights) -> dict[str, Any]:
+    """A variable's line of results.csv: the first element that differs."""
+    found, figures = weights.difference, _largest(weights)
+    measured = found.measured if found else figures
+    return {
+        "output": weights.name,
+        "row": "weights",
+        "element": found.first if found else "",
+        "reference": found.reference if found else "",
+        "candidate": found.candidate if found else weights.problem or "",
+        **{
+            column: "" if value is None else value
+            for column, value in zip(("abs_diff", "rel_diff", "ulp_diff"), measured, strict=True)
+        },
+        "verdict": PASSED if weights.is_equal else FAILED,
+    }
+
+
+def _largest(weights: Weights) -> tuple[float | None, float | None, float | None]:
+    """A variable's largest absolute, relative and ulp difference; None for what has none."""
+    if weights.difference is not None:
+        return weights.difference.largest
+    if weights.problem is not None or weights.dtype == "string":
+        return None, None, None
+    return 0.0, 0.0, 0.0 if "float" in weights.dtype or "complex" in weights.dtype else None
+
+
+def _add_worst(finding: Finding, differing: Sequence[Weights], others: int) -> None:
+    """Names the variables that differ, and the one that is farthest off."""
+    worst = max(differing, key=lambda weights: _farness(weights.difference.largest[0] if weights.difference else None))
+    line = _weights_line(worst)
+    finding.worst = {
+        "row": worst.name,
+        "element": line["element"],
+        "reference": str(line["reference"]),
+        "candidate": str(line["candidate"]),
+    }
+    named = "; ".join(weights.sentence() for weights in differing[:_MOST_NAMED])
+    more = f"; and {len(differing) - _MOST_NAMED} more" if len(differing) > _MOST_NAMED else ""
+    rest = f" (constants of the size of weights that are of no variable: {others})" if others else ""
+    finding.fail(f"weights: {len(differing)} of {finding.rows} variables are not the checkpoint's: {named}{more}{rest}")
+
+
+def _farness(distance: float | None) -> float:
+    return np.inf if distance is None else distance
 
 
 def _with_rows(array: Array, rows: int) -> Array:

@@ -13,7 +13,7 @@ from typing import Any
 
 from .errors import SettingError, nearest
 
-CHECKS = ("equal", "edge", "generated", "stable", "golden")
+CHECKS = ("weights", "equal", "edge", "generated", "stable", "golden")
 
 
 def _setting(default: Any, description: str) -> Any:

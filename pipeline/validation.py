@@ -1,7 +1,8 @@
 """Proves a candidate equal to its checkpoint, or says where it is not.
 
-Five checks, each on every output:
+Six checks, one on every variable and five on every output:
 
+    weights    the candidate's constants against the checkpoint's tensors, byte for byte, before anything is run
     equal      the candidate against the checkpoint, on all validation rows
     edge       the same on rows that no data file holds
     generated  the same on seeded random rows, in batches of several sizes
@@ -34,8 +35,10 @@ from .metrics import classification, decide, margins
 from .rows import batch_size_of
 from .settings import CHECKS, ValidationSettings
 from .signature import Signature
+from .weighing import compare_weights
 
 _VERDICT_SCHEMA = 1
+_WEIGHED = ("frozen", "mmap")  # formats whose files hold the weights as constants
 
 
 def validate(
@@ -73,6 +76,8 @@ def validate(
         if goldens and "golden" not in skipped:
             check_recorded(validation, reference, material)
         for format, artifact in candidates.items():
+            if format in _WEIGHED and "weights" not in skipped:
+                validation.tell_weights(format, compare_weights(checkpoint, artifact))
             with ApartRunner(format, artifact, threads) as candidate:
                 skipped |= _check(validation, reference, candidate, material)
     causes = explain(validation, checkpoint, candidates, of_kind("input", stored), threads)
@@ -127,7 +132,7 @@ def _verdict(
         reasons.append("nothing was compared")
     reasons += [f"{format}: {cause}" for format, cause in causes.items()]
     outputs = {format: np.concatenate(parts) for format, parts in material.decisions.items()}
-    rows = {name: 0 if name in skipped else material.rows_of(name) for name in CHECKS}
+    rows = {name: 0 if name in skipped else material.rows_of(name) for name in TABLE}
     return {
         "schema": _VERDICT_SCHEMA,
         "verdict": FAILED if reasons else PASSED,
@@ -135,7 +140,7 @@ def _verdict(
         "reasons": reasons,
         "causes": dict(causes),
         "rows": {{"equal": "validation"}.get(name, name): count for name, count in rows.items()},
-        "skipped": dict(skipped),
+        "skipped": {**validation.skipped, **skipped},
         "checks": [finding.to_dict() for finding in findings],
         "metrics": _metrics(validation.signature, labels, outputs),
         "decisions": _decisions(validation.signature, outputs),

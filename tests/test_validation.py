@@ -159,7 +159,7 @@ def test_what_is_equal_passes_bit_by_bit(equal: tuple[dict[str, Any], Path]) -> 
     assert all(found["rows_failed"] == 0 for found in verdict["checks"])
     names = {(found["format"], found["check"]) for found in verdict["checks"]}
     assert names == {("checkpoint", "golden"), *(("frozen", name) for name in CHECKS)}
-    assert len(verdict["checks"]) == 6 * len(SIGNATURE.outputs) - 1  # no row has a level of its own
+    assert len(verdict["checks"]) == 6 * len(SIGNATURE.outputs) - 1 + 1  # no row has a level of its own; and weights
 
 
 def test_not_a_number_on_both_sides_passes(equal: tuple[dict[str, Any], Path]) -> None:
@@ -250,13 +250,13 @@ def test_the_size_of_a_batch_changes_nothing_in_the_results(
     assert verdict["verdict"] == "passed"
 
 
-def test_a_weight_off_by_one_ulp_is_noticed_and_within_tolerance(
+def test_a_weight_off_by_one_ulp_is_within_the_outputs_tolerance_but_not_the_checkpoints(
     checkpoint: Path, frozen: Path, tmp_path: Path
 ) -> None:
     change = set_weight("level_v", np.nextafter(LEVEL, np.float32(1)))
     verdict, results = judged(checkpoint, planted(frozen, tmp_path, change), tmp_path)
     found = check(verdict, "equal", "level")
-    assert verdict["verdict"] == "passed"
+    assert failed(verdict) == {("weights", "variables")}
     assert (found["bit_equal"], found["max_ulp_diff"]) == (False, 1)
     assert read(results).query("check == 'equal' and output == 'level'")["ulp_diff"].astype(float).tolist() == [1.0]
 
@@ -274,7 +274,7 @@ def test_a_weight_that_is_off_fails_and_the_message_shows_the_worst_row_and_its_
     (reason,) = [text for text in verdict["reasons"] if text.startswith("equal of scores")]
     for part in (f"7 of 7 rows differ; the worst is row {row}, element 1", line["reference"], line["candidate"]):
         assert part in reason
-    assert {output for _, output in failed(verdict)} == {"scores"}
+    assert {output for _, output in failed(verdict)} == {"scores", "variables"}
 
 
 @pytest.mark.parametrize("by", [0.5, 1.0, -20.0])
@@ -377,7 +377,9 @@ def test_the_pb_of_another_training_fails_on_every_check_against_the_checkpoint(
     (tmp_path / "frozen").mkdir()
     freeze_checkpoint(other, tmp_path / "frozen")
     verdict, _ = judged(checkpoint, tmp_path / "frozen", tmp_path)
-    assert failed(verdict) == {(name, "scores") for name in CHECKS if name != "stable"}
+    assert failed(verdict) == {("weights", "variables")} | {
+        (name, "scores") for name in CHECKS if name not in ("stable", "weights")
+    }
 
 
 def test_a_checkpoint_that_does_not_give_its_goldens_fails_too(frozen: Path, tmp_path: Path) -> None:

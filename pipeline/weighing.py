@@ -1,0 +1,275 @@
+"""Compares the weights of a frozen model with those in its checkpoint, byte for byte, without running either.
+
+A variable is in the checkpoint under the key that restoring would read, and in the candidate as the constant of its
+name: a Const, or in the format mmap an ImmutableConst that names a file. Stored as float16 it stands behind a Cast,
+and is to be the checkpoint's value rounded to float16. Protobuf alone reads the file here, nothing that wrote it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .bits import Difference, difference
+from .bundle import Bundle
+from .bundle.dtypes import DTYPES
+from .engine.graph import data_inputs, node_of
+from .engine.sources import Source
+from .engine.variables import VARIABLE_OPS, Saved, Variable, variable_of
+from .errors import DataError
+from .freezing import SIGNATURE, open_artifact, prepare, read_origin
+from .protos import DecodeError, GraphDef, NodeDef
+from .signature import Signature
+from .tensors import content_of, shape_of, strings_of
+
+Array = np.ndarray[Any, Any]
+
+SMALLEST_WEIGHTS = 256  # elements; smaller constants are taken for sizes, axes and the like
+_FLOATS, _HALF = (1, 2), 19  # DataType's numbers
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What was found of one variable.
+
+    Args:
+        elements: how many it has.
+        is_halved: the candidate stores it as float16.
+        problem: why it could not be compared value by value.
+        difference: where the values differ.
+    """
+
+    name: str
+    dtype: str
+    elements: int = 0
+    is_halved: bool = False
+    problem: str | None = None
+    difference: Difference | None = None
+
+    @property
+    def is_equal(self) -> bool:
+        return self.problem is None and self.difference is None
+
+    def sentence(self) -> str:
+        """What is wrong with it."""
+        if self.difference is None:
+            return f"{self.name} {self.problem}"
+        found = self.difference
+        largest = "" if found.largest[0] is None else f"; the largest difference is {found.largest[0]:g}"
+        place = f" at {found.first}" if found.first else ""
+        return (
+            f"{self.name} differs in {found.elements} of {self.elements} elements, first{place}: "
+            f"checkpoint {found.reference}, candidate {found.candidate}{largest}"
+        )
+
+
+@dataclass(frozen=True)
+class WeightsFinding:
+    """What was found of all variables that the outputs need.
+
+    Args:
+        weights: by variable.
+        others: how many constants of the size of weights the candidate has that are of no variable.
+        problem: why nothing could be compared.
+    """
+
+    weights: Sequence[Weights]
+    others: int = 0
+    problem: str | None = None
+
+
+def compare_weights(checkpoint: Path, candidate: Path) -> WeightsFinding:
+    """Compares the constants of a candidate with the variables of its checkpoint.
+
+    Args:
+        checkpoint: the artifact with `signature.json`, and `model.ckpt.*` or `saved_model/`.
+        candidate: the artifact with `model.pb`, or `graph.pb` and `weights/`; what is wrong with it is a finding.
+
+    Raises:
+        CheckpointError: the checkpoint is damaged, or lacks a variable.
+        FreezeError: the checkpoint's graph cannot become a .pb at all.
+    """
+    signature, told = Signature.read(checkpoint / SIGNATURE), read_origin(checkpoint / SIGNATURE)
+    source = open_artifact(checkpoint, told.get("signature"))
+    try:
+        constants = _Constants(candidate)
+    except DataError as exc:
+        return WeightsFinding((), problem=str(exc))
+    fed = {node_of(spec.tensor_name) for spec in signature.inputs}
+    variables = [variable_of(node) for node in source.graph.node if node.op in VARIABLE_OPS and node.name not in fed]
+    needed = {variable.name for variable in variables if variable.name in constants.nodes}
+    if len(needed) < len(variables):  # an optimizer's, and those of branches that are never taken: or they are missing
+        needed |= _frozen_names(source, signature, told.get("pins", {}))
+    values = _Values(source.bundle)
+    weights = [
+        _weighed(variable, source.keys.get(variable.identity, Saved(variable.identity[1])), values, constants)
+        for variable in variables
+        if variable.name in needed
+    ]
+    return WeightsFinding(weights, len(constants.sizeable - constants.used))
+
+
+def _frozen_names(source: Source, signature: Signature, pins: Mapping[str, str]) -> set[str]:
+    """The variables that freezing makes constants."""
+    outputs, inputs = ([spec.tensor or spec.name for spec in specs] for specs in (signature.outputs, signature.inputs))
+    return {node.name for node in prepare(source, outputs, inputs, pins).graph.nodes if not isinstance(node, NodeDef)}
+
+
+class _Values:
+    """The checkpoint's values. The whole of a partitioned variable is kept while its parts are asked for."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.bundle = bundle
+        self._last: tuple[str, Array] | None = None
+
+    def array(self, saved: Saved) -> Array:
+        """A variable's value."""
+        if not saved.part:
+            return self.bundle.read(saved.key)
+        if self._last is None or self._last[0] != saved.key:
+            self._last = saved.key, self.bundle.read(saved.key)
+        return self._last[1][_slices(saved.part)]
+
+    def chunks(self, saved: Saved) -> Iterator[bytes]:
+        """Its bytes, a piece at a time where it is no part of a whole."""
+        return iter([self.array(saved).tobytes()]) if saved.part else self.bundle.stream(saved.key)
+
+    def shape(self, saved: Saved) -> tuple[int, ...]:
+        """Its lengths, by axis."""
+        whole = self.bundle.tensor(saved.key).shape
+        if not saved.part:
+            return whole
+        cuts = zip(_slices(saved.part), whole, strict=True)
+        return tuple(size if cut.start is None else cut.stop - cut.start for cut, size in cuts)
+
+
+def _slices(part: str) -> tuple[slice, ...]:
+    """A part of a whole, from `start,length` or `-` per axis, joined by `:`."""
+    sides = (side.split(",") for side in part.split(":"))
+    return tuple(slice(None) if side == ["-"] else slice(int(side[0]), int(side[0]) + int(side[1])) for side in sides)
+
+
+class _Constants:
+    """The candidate's graph and its constants.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        path = folder / ("graph.pb" if (folder / "graph.pb").is_file() else "model.pb")
+        try:
+            self.graph = GraphDef.FromString(path.read_bytes())
+        except (OSError, DecodeError) as exc:
+            raise DataError("the candidate's graph cannot be read", where=path, got=exc) from exc
+        self.nodes: dict[str, NodeDef] = {node.name: node for node in self.graph.node}
+        self.used: set[str] = set()
+        self.is_halved = (folder / SIGNATURE).is_file() and read_origin(folder / SIGNATURE).get("weights") == "float16"
+
+    @cached_property
+    def sizeable(self) -> set[str]:
+        """The constants of the size of weights."""
+        return {
+            node.name
+            for node in self.graph.node
+            if node.op == "ImmutableConst" or (node.op == "Const" and _elements(node) >= SMALLEST_WEIGHTS)
+        }
+
+    def behind(self, variable: Variable) -> tuple[NodeDef, bool]:
+        """The constant of a variable, and whether it is stored as float16.
+
+        Raises:
+            DataError: there is none.
+        """
+        if variable.name not in self.nodes:
+            raise DataError("is needed, and the candidate lacks it")
+        node, is_halved = self.nodes[variable.name], False
+        for _ in range(3):  # at most a Cast, a copy, and the constant
+            given = data_inputs(node)
+            is_rounded = self.is_halved and variable.dtype in _FLOATS and node.op == "Cast"
+            if is_rounded and (node.attr["SrcT"].type, node.attr["DstT"].type) == (_HALF, variable.dtype):
+                is_halved = True
+            elif node.op != "DeepCopy":
+                break
+            node = self.nodes.get(node_of(given[0]) if given else "", NodeDef(op="node that is not there"))
+        if node.op not in ("Const", "ImmutableConst"):
+            raise DataError(f"is no constant in the candidate but a {node.op}")
+        self.used.add(node.name)
+        return node, is_halved
+
+    def content(self, node: NodeDef) -> bytes:
+        """A constant's bytes."""
+        if node.op == "Const":
+            return content_of(node.attr["value"].tensor)
+        try:
+            path: Path = self._folder / node.attr["memory_region_name"].s.decode()
+            return path.read_bytes()
+        except (OSError, UnicodeDecodeError) as exc:
+            raise DataError("stands in a file that cannot be read", got=exc) from exc
+
+
+def _elements(node: NodeDef) -> int:
+    return math.prod(shape_of(node.attr["value"].tensor))
+
+
+def _weighed(variable: Variable, saved: Saved, values: _Values, constants: _Constants) -> Weights:
+    tensor, shape = values.bundle.tensor(saved.key), values.shape(saved)
+    elements, is_halved = math.prod(shape), False
+    try:
+        node, is_halved = constants.behind(variable)
+        _require_same_kind(node, _HALF if is_halved else tensor.dtype, shape)
+        if tensor.is_string:
+            found = difference(values.array(saved).ravel(), _of_objects(strings_of(node.attr["value"].tensor)), shape)
+        else:
+            found = _of_bytes(saved, values, constants.content(node), is_halved)
+    except DataError as exc:
+        return Weights(variable.name, tensor.dtype_name, elements, is_halved, str(exc))
+    return Weights(variable.name, tensor.dtype_name, elements, is_halved, None, found)
+
+
+def _require_same_kind(node: NodeDef, dtype: int, shape: tuple[int, ...]) -> None:
+    proto, declared = node.attr["value"].tensor, node.attr["shape"].shape
+    is_message = node.op == "Const"
+    found = {node.attr["dtype"].type, *([proto.dtype] if is_message else ())}
+    lengths = shape_of(proto) if is_message else tuple(dim.size for dim in declared.dim)
+    if found != {dtype} or lengths != shape:
+        names = " and ".join(DTYPES[each].name if each in DTYPES else str(each) for each in sorted(found))
+        raise DataError(
+            "is of another dtype or shape",
+            got=f"{names} {list(lengths)}",
+            wanted=f"{DTYPES[dtype].name} {list(shape)}",
+        )
+
+
+def _of_bytes(saved: Saved, values: _Values, content: bytes, is_halved: bool) -> Difference | None:
+    """Where the bytes differ; what is equal, nearly always everything, is never an array."""
+    if not is_halved and _is_same(values.chunks(saved), content):
+        return None
+    ours = values.array(saved)
+    if is_halved:
+        with np.errstate(all="ignore"):
+            ours = ours.astype("<f2")
+    if len(content) != ours.nbytes:
+        raise DataError("is of another size than its shape", got=len(content), wanted=ours.nbytes)
+    return difference(ours.reshape(-1), np.frombuffer(content, ours.dtype), ours.shape)
+
+
+def _is_same(chunks: Iterator[bytes], content: bytes) -> bool:
+    view, at, is_same = memoryview(content), 0, True
+    for chunk in chunks:  # all of them: the checksum comes after the last
+        is_same = is_same and bytes(view[at : at + len(chunk)]) == chunk
+        at += len(chunk)
+    return is_same and at == len(content)
+
+
+def _of_objects(strings: list[bytes]) -> Array:
+    array = np.empty(len(strings), object)
+    array[:] = strings
+    return array
