@@ -317,6 +317,8 @@ def test_an_unknown_format_is_refused_with_the_nearest_known(tmp_path: Path) -> 
         _ = WriteReport(output_root=str(tmp_path), formats="frozen,mmpa").job
     with pytest.raises(SettingError, match=r"--format: unknown format .*[Dd]id you mean 'savedmodel'"):
         _ = MakeFormat(output_root=str(tmp_path), format="savedmode").job
+    with pytest.raises(SettingError, match="--format: no format .*one of frozen, mmap, savedmodel"):
+        _ = MakeFormat(output_root=str(tmp_path)).job
     with pytest.raises(SettingError, match="unknown format"):
         _ = WriteReport(output_root=str(tmp_path), formats="checkpoint").job
 
