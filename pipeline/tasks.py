@@ -193,6 +193,8 @@ def _formats(text: str) -> tuple[str, ...]:
 
 
 def _known_format(flag: str, name: str) -> str:
+    if not name:
+        raise SettingError("no format", where=flag, wanted=f"one of {', '.join(CANDIDATES)}")
     if name not in CANDIDATES:
         raise SettingError("unknown format", where=flag, got=name, next_step=nearest(name, CANDIDATES))
     missing = [extra for extra in FORMATS[name].extras if not _is_installed(extra)]
@@ -280,7 +282,7 @@ class FreezeModel(ModelTask):
 class MakeFormat(ModelTask):
     """Makes one format, such as mmap or savedmodel."""
 
-    format = luigi.Parameter(description="the format to make")
+    format = luigi.Parameter(default="", description="the format to make, one of those that --formats takes")
 
     @property
     def stage(self) -> str:

@@ -77,6 +77,8 @@ def test_every_format_of_a_model_passes_the_same_checks(model: str, tmp_path: Pa
     job = job_for(tmp_path, model, formats=ALL)
     assert run(job) == jobs.ALL_STAGES | set(ALL)
     _assert_proven(job)
+    weights = sum(path.stat().st_size for path in (job.folder("mmap") / "weights").iterdir())
+    assert facts.report_facts(job, stages_before(job, "report")).sizes.get("mmap/weights/", 0) == weights
 
 
 def _saver_with_a_table(folder: Path) -> Path:
@@ -317,6 +319,8 @@ def test_an_unknown_format_is_refused_with_the_nearest_known(tmp_path: Path) -> 
         _ = WriteReport(output_root=str(tmp_path), formats="frozen,mmpa").job
     with pytest.raises(SettingError, match=r"--format: unknown format .*[Dd]id you mean 'savedmodel'"):
         _ = MakeFormat(output_root=str(tmp_path), format="savedmode").job
+    with pytest.raises(SettingError, match=r"--format: no format .*one of frozen, mmap, savedmodel"):
+        _ = MakeFormat(output_root=str(tmp_path)).job
     with pytest.raises(SettingError, match="unknown format"):
         _ = WriteReport(output_root=str(tmp_path), formats="checkpoint").job
 
