@@ -139,7 +139,8 @@ def test_a_changed_setting_of_freezing_makes_every_format_again_and_loosens_the_
     halved = job_for(tmp_path, f"{FRUIT}:Fruit", formats=ALL, freezing={"weights": "float16"})
     assert run(halved) == {*ALL, "validation", "report"}
     checks = facts.read_verdict(halved)["checks"]
-    assert {check["rtol"] for check in checks if check["format"] in ALL} == {1e-3}
+    by_value = [check for check in checks if check["format"] in ALL and check["check"] != "weights"]
+    assert {check["rtol"] for check in by_value} == {1e-3}
 
 
 def test_the_report_tells_the_size_of_every_format(words: Job) -> None:
