@@ -179,9 +179,18 @@ def _variables(graph: tf.Graph) -> list[tf.Variable]:
     return list(graph.get_collection(v1.GraphKeys.GLOBAL_VARIABLES))
 
 
+def _name_tables(graph: tf.compat.v1.GraphDef) -> None:
+    """Names tables by their nodes: TensorFlow gives each a random name, and the same model would give other bytes."""
+    names: dict[bytes, bytes] = {}
+    for node in graph.node:
+        if "HashTable" in node.op and node.attr["shared_name"].s:
+            node.attr["shared_name"].s = names.setdefault(node.attr["shared_name"].s, node.name.encode())
+
+
 def _write_meta(graph: tf.Graph, path: Path) -> None:
     with graph.as_default():
         meta = v1.train.export_meta_graph()
+    _name_tables(meta.graph_def)
     if graph.get_collection(TRAIN_OP):
         unkeyed = key_draws_by_step(meta.graph_def, [variable.initializer.name for variable in _variables(graph)])
         if unkeyed:

@@ -349,3 +349,29 @@ def test_weights_of_half_the_size_are_held_to_the_bounds_of_their_dtype(own_frui
     assert run(job_for(tmp_path / "exact", own_fruit, freezing={"weights": "float16"})) == {
         *("frozen", "validation", "report")
     }
+
+
+WITH_TABLE = """
+class M:
+    signature = Signature([TensorSpec("word", "string", [None])], [TensorSpec("score", "float32", [None])])
+    data = "rows.csv"
+    def forward(self, inputs, training):
+        keys = tf.lookup.KeyValueTensorInitializer(["a", "b"], tf.constant([0, 1], tf.int64))
+        ids = tf.lookup.StaticHashTable(keys, 2).lookup(inputs["word"])
+        return {"score": tf.gather(tf.compat.v1.get_variable("w", [3]), ids)}
+    def loss(self, outputs, labels):
+        return tf.reduce_mean((outputs["score"] - tf.cast(labels, tf.float32)) ** 2)
+    def examples(self, path):
+        words = np.array([b"a", b"b", b"c"] * 20, object)
+        return Examples({"word": words}, np.arange(60) % 3, [str(k) for k in range(60)])
+"""
+
+
+def test_a_model_with_a_table_is_trained_and_deployed_with_it_and_has_the_same_bytes_every_time(tmp_path: Path) -> None:
+    pbs = []
+    for place in ("one", "two"):
+        job = job_for(tmp_path / place, model_file(tmp_path, WITH_TABLE))
+        run(job)
+        assert facts.read_verdict(job)["verdict"] == "passed"
+        pbs.append((job.folder("frozen") / "model.pb").read_bytes())
+    assert pbs[0] == pbs[1]

@@ -114,9 +114,9 @@ class Training:
         self._variables = {variable.op.name: variable for variable in v1.global_variables()}
         self._averages = dict(entry.split("=") for entry in noted(v1.get_default_graph(), AVERAGES))
         self._checkpoints = Checkpoints(folder / "checkpoints", settings)
-        initializer = v1.global_variables_initializer()
+        initializers = [v1.global_variables_initializer(), v1.tables_initializer()]
         self._session = v1.Session(config=session_config(settings.threads))
-        self._session.run(initializer)
+        self._session.run(initializers)
 
     def run(self, examples: Examples, warm_start: WarmStart | None) -> dict[str, Any]:
         """Trains to the last step.

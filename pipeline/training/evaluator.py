@@ -35,7 +35,9 @@ class Evaluator:
             self._variables = {variable.op.name: variable for variable in v1.global_variables()}
             self._saver = v1.train.Saver(self._variables, save_relative_paths=True)
             self._initializer = v1.global_variables_initializer()
+            fill_tables = v1.tables_initializer()
         self._session = v1.Session(graph=self._graph, config=session_config(settings.threads))
+        self._session.run(fill_tables)
 
     @property
     def names(self) -> list[str]:
