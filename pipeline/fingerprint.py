@@ -128,29 +128,40 @@ def _label(path: Path, roots: Sequence[Path]) -> str:
 @lru_cache(maxsize=1024)
 def _imported_files(path: Path, digest: str, roots: tuple[Path, ...]) -> tuple[Path, ...]:
     """The local files that a module with this digest imports."""
+    bases = {0: [str(root) for root in roots]}
     found = []
     for level, parts in _imports(path):
-        for base in [path.parents[level - 1]] if level else roots:
-            if parts and parts[0] not in _names_in(base):
-                continue  # most imports are of libraries
-            # Strings, for there are many: paths as objects would take most of a finished run's time.
-            target = os.path.join(base, *parts)
-            candidates = (f"{target}.py", os.path.join(target, "__init__.py"))
-            found += [Path(candidate) for candidate in candidates if os.path.isfile(candidate)][:1]
+        for base in bases.setdefault(level, [str(path.parents[level - 1])] if level else []):
+            file = _file_of(base, parts)
+            if file is not None:
+                found.append(Path(file))
     return tuple(found)
 
 
-def _names_in(folder: Path) -> frozenset[str]:
-    """What can be imported from a folder, and other names in it."""
+def _file_of(base: str, parts: Sequence[str]) -> str | None:
+    """The file of a module below a folder. Strings, for there are many: paths as objects take much longer."""
+    *packages, name = parts
+    for package in packages:
+        if package not in _names_in(base):
+            return None
+        base = f"{base}/{package}"
+    names = _names_in(base)
+    if f"{name}.py" in names:
+        return f"{base}/{name}.py"
+    return f"{base}/{name}/__init__.py" if name in names and "__init__.py" in _names_in(f"{base}/{name}") else None
+
+
+def _names_in(folder: str) -> frozenset[str]:
+    """The names in a folder; none if there is no such folder."""
     try:
-        return _names_as_of(folder, folder.stat().st_mtime_ns)
+        return _names_as_of(folder, os.stat(folder).st_mtime_ns)
     except OSError:
         return frozenset()
 
 
 @lru_cache(maxsize=256)
-def _names_as_of(folder: Path, _changed_ns: int) -> frozenset[str]:
-    return frozenset(name.removesuffix(".py") for name in os.listdir(folder))
+def _names_as_of(folder: str, _changed_ns: int) -> frozenset[str]:
+    return frozenset(os.listdir(folder))
 
 
 # Parsing every file takes longer than all else that a finished run has to do. A pattern sees every import
@@ -166,8 +177,11 @@ def _imports(path: Path) -> set[tuple[int, tuple[str, ...]]]:
     """The imports of a file: the number of leading dots, and the name's parts."""
     source = path.read_text(encoding="utf-8", errors="replace").replace("\\\n", " ")
     found: set[tuple[int, tuple[str, ...]]] = set()
-    # With comments and without: a `#` may stand in a string, and a `)` in a comment.
-    for match in _statements(f"{source}\n{_COMMENT.sub('', source)}"):
+    statements = list(_statements(source))
+    if any("#" in (match["block"] or "") for match in statements):
+        # A `)` in a comment would end it early; without comments too, then, but not only: a `#` may stand in a string.
+        statements += _statements(_COMMENT.sub("", source))
+    for match in statements:
         if match["plain"] is not None:
             found |= {(0, tuple(name.split("."))) for name in _names(match["plain"])}
             continue
