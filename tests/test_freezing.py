@@ -237,3 +237,28 @@ def test_the_outputs_of_an_iterator_become_inputs_under_their_names(tmp_path: Pa
         pipeline.freeze(tmp_path, ["y", "next:0"], ["next:1"], to=tmp_path / "other.pb")
     with pytest.raises(FreezeError, match=r"next:7: this tensor cannot be made an input .*of 2 outputs"):
         pipeline.freeze(tmp_path, ["y"], ["next:0", "next:7"], to=tmp_path / "other.pb")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "bits"),
+    [
+        ("float32", 0x7F800001),
+        ("float32", 0xFFC12345),
+        ("float64", 0x7FF0000000000001),
+        ("complex64", 0x7F8000013F800000),
+        ("float32", 0x3F800000),
+        ("complex64", 0x3F80000040000000),
+    ],
+)
+def test_a_single_number_keeps_its_bits_a_signalling_nan_too(tmp_path: Path, dtype: str, bits: int) -> None:
+    size = np.dtype(dtype).itemsize
+    raw = bits.to_bytes(size, "little")
+    with tf.Graph().as_default(), v1.Session() as session:
+        w = v1.get_variable("w", initializer=np.zeros([], dtype))
+        tf.bitcast(w.read_value(), tf.uint8, name="y")
+        session.run(w.initializer)
+        w.load(np.frombuffer(raw, dtype)[0], session)
+        assert session.run("y:0").tobytes() == raw
+        v1.train.Saver().save(session, str(tmp_path / "model.ckpt"))
+    done = pipeline.freeze(tmp_path, ["y"], to=tmp_path / "model.pb")
+    assert np.asarray(graphs.answer(done.path, {})).tobytes() == raw

@@ -9,6 +9,7 @@ graph by TensorFlow: fields by number, attributes by name.
 from __future__ import annotations
 
 import errno
+import math
 import os
 import struct
 from collections.abc import Callable, Iterable
@@ -210,10 +211,13 @@ def _fill_single(proto: TensorProto, tensor: StoredTensor, raw: bytes) -> None:
     name, code = tensor.dtype_name, tensor.kind.code
     if name in _BITS:
         getattr(proto, _BITS[name]).append(int.from_bytes(raw, "little"))
-    elif name in _PAIRS:
-        getattr(proto, _PAIRS[name]).extend(struct.unpack("<ff" if len(raw) == 8 else "<dd", raw))
-    elif name in _SINGLE and code[1] == "f":
-        getattr(proto, _SINGLE[name]).append(struct.unpack("<f" if len(raw) == 4 else "<d", raw)[0])
+    elif name in _PAIRS or (name in _SINGLE and code[1] == "f"):
+        half = len(raw) // 2 if name in _PAIRS else len(raw)
+        values = struct.unpack(f"<{len(raw) // half}{'f' if half == 4 else 'd'}", raw)
+        if any(math.isnan(value) for value in values):
+            proto.tensor_content = raw  # by way of Python's floats a signalling NaN would become a quiet one
+        else:
+            getattr(proto, {**_PAIRS, **_SINGLE}[name]).extend(values)
     elif name in _SINGLE:
         getattr(proto, _SINGLE[name]).append(int.from_bytes(raw, "little", signed=code[1] == "i"))
     else:
