@@ -20,6 +20,27 @@ def _setting(default: Any, description: str) -> Any:
     return field(default=default, metadata={"description": description})
 
 
+def listed(text: str | None) -> list[str]:
+    """The parts of a comma-separated list."""
+    return [part.strip() for part in (text or "").split(",") if part.strip()]
+
+
+def paired(flag: str, text: str | None) -> dict[str, str]:
+    """The pairs of a comma-separated list `name=value,name=value`.
+
+    Args:
+        flag: the option that it was given by, for the message.
+
+    Raises:
+        SettingError: a part is no pair.
+    """
+    pairs = [part.partition("=") for part in listed(text)]
+    for name, equals, value in pairs:
+        if not (name.strip() and equals and value.strip()):
+            raise SettingError("not a pair", where=flag, got=name + equals + value, wanted="NAME=VALUE")
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
 @dataclass(frozen=True)
 class SplitSettings:
     """`[split]`: how rows are divided."""

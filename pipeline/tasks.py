@@ -21,7 +21,7 @@ from .facts import read_verdict
 from .formats import CANDIDATES, FORMATS
 from .job import Job
 from .models.source import find_model
-from .settings import Adopted, WarmStart
+from .settings import Adopted, WarmStart, listed, paired
 from .stages import stages_of
 from .store import Places
 
@@ -122,16 +122,16 @@ class ModelTask(luigi.Task):
     def _warm_start(self) -> WarmStart | None:
         if not self.warm_start:
             return None
-        return WarmStart(Path(self.warm_start), _pairs("--warm-start-map", self.warm_start_map))
+        return WarmStart(Path(self.warm_start), paired("--warm-start-map", self.warm_start_map))
 
     def _adopted(self) -> Adopted | None:
         given = {name: getattr(self, name) for name in ("inputs", "outputs", "pin", "signature", "graph_file")}
         if self.checkpoint and not self.warm_start:
             return Adopted(
                 place=self.checkpoint,
-                inputs=tuple(_listed(self.inputs)),
-                outputs=tuple(_listed(self.outputs)),
-                pins=_pairs("--pin", self.pin),
+                inputs=tuple(listed(self.inputs)),
+                outputs=tuple(listed(self.outputs)),
+                pins=paired("--pin", self.pin),
                 graph=Path(self.graph_file) if self.graph_file else None,
                 signature=self.signature or None,
             )
@@ -181,12 +181,8 @@ def _name_of(place: str) -> str:
     return re.sub(r"\.(index|meta|pb|pbtxt|data-\d{5}-of-\d{5})$", "", parts[-1])
 
 
-def _listed(text: str | None) -> list[str]:
-    return [part.strip() for part in (text or "").split(",") if part.strip()]
-
-
 def _formats(text: str) -> tuple[str, ...]:
-    formats = {_known_format("--formats", name) for name in _listed(text)}
+    formats = {_known_format("--formats", name) for name in listed(text)}
     if not formats:
         raise SettingError("no format", where="--formats", wanted=f"some of {', '.join(CANDIDATES)}")
     return tuple(name for name in CANDIDATES if name in formats)  # in one order, however they were asked for
@@ -210,14 +206,6 @@ def _is_installed(distribution: str) -> bool:
         return bool(version(distribution))
     except PackageNotFoundError:
         return False
-
-
-def _pairs(flag: str, text: str | None) -> dict[str, str]:
-    pairs = [part.partition("=") for part in (text or "").split(",") if part.strip()]
-    for name, equals, key in pairs:
-        if not (name.strip() and equals and key.strip()):
-            raise SettingError("not a pair", where=flag, got=name, wanted="name=value,name=value")
-    return {name.strip(): key.strip() for name, _, key in pairs}
 
 
 class DataFile(luigi.ExternalTask):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,17 @@ import tensorflow as tf
 v1 = tf.compat.v1
 Array = np.ndarray[Any, Any]
 X = np.arange(6, dtype=np.float32).reshape(2, 3) - 2
+
+
+@contextmanager
+def control_flow(is_v2: bool) -> Iterator[None]:
+    """Control flow as functions or as nodes."""
+    before = v1.control_flow_v2_enabled()
+    (v1.enable_control_flow_v2 if is_v2 else v1.disable_control_flow_v2)()
+    try:
+        yield
+    finally:
+        (v1.enable_control_flow_v2 if before else v1.disable_control_flow_v2)()
 
 
 def product(x: Any) -> Any:

@@ -12,7 +12,7 @@ import jobs
 import numpy as np
 import pytest
 import tensorflow as tf
-from test_freeze import control_flow
+from graphs import control_flow
 
 from pipeline import chain, facts
 from pipeline.arrays import load_arrays, save_arrays
@@ -148,7 +148,7 @@ def test_a_batch_of_a_fixed_size_is_validated_in_that_size(tmp_path: Path) -> No
 def test_an_input_that_is_no_data_must_be_pinned(tmp_path: Path) -> None:
     def build(x: Any) -> None:
         tf.multiply(graphs.product(x), v1.placeholder(tf.float32, [], name="scale"), name="z")
-        # `y` is what the helper asks for
+        # `y` is what `save` asks for
 
     graphs.save(tmp_path / "in" / "model.ckpt", build)
     with pytest.raises(DataError, match=r"scale: an input without a batch dimension .*--pin scale="):

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
-from corpus import oracle
+from graphs import control_flow
 
 from pipeline.building import build_graph
 from pipeline.discovery import Candidate, discovered_outputs, ranked_inputs, ranked_outputs
@@ -66,7 +66,7 @@ def style(
 
 def graph_of(one: Style, has_shapes: bool) -> GraphDef:
     """The graph as a Saver writes it, with the saving and restoring ops in it; or without the shapes."""
-    with oracle.control_flow(one.is_v2), tf.Graph().as_default() as graph:
+    with control_flow(one.is_v2), tf.Graph().as_default() as graph:
         one.build()
         if v1.global_variables():
             v1.train.Saver()

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import errno
 import zlib
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import jobs
 import numpy as np
 import pytest
 import tensorflow as tf
+from graphs import control_flow
 
 from pipeline.errors import CheckpointError, FreezeError, PipelineError, StoreError
 from pipeline.freezing import freeze as freeze_any
@@ -31,16 +31,6 @@ def weight(name: str, shape: list[int], is_resource: bool = True) -> Any:
     """A variable whose values follow from its name."""
     values = np.random.default_rng(zlib.crc32(name.encode())).normal(size=shape).astype(np.float32)
     return v1.get_variable(name, initializer=tf.constant(values), use_resource=is_resource)
-
-
-@contextmanager
-def control_flow(is_v2: bool) -> Iterator[None]:
-    before = v1.control_flow_v2_enabled()
-    (v1.enable_control_flow_v2 if is_v2 else v1.disable_control_flow_v2)()
-    try:
-        yield
-    finally:
-        (v1.enable_control_flow_v2 if before else v1.disable_control_flow_v2)()
 
 
 def save(

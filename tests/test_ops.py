@@ -10,7 +10,8 @@ import corpus
 import op_table
 import pytest
 import tensorflow as tf
-from corpus import Case, oracle
+from corpus import Case
+from graphs import control_flow
 
 from pipeline.engine.feeding import with_inputs
 from pipeline.engine.ops import TABLE, dtype_name, output_dtypes
@@ -24,7 +25,7 @@ FLOAT, INT32, INT64, STRING = (DataType.Value(f"DT_{name}") for name in ("FLOAT"
 
 def built(case: Case) -> tf.Graph:
     """A case's graph with the training ops and the Saver that surround it in a checkpoint."""
-    with oracle.control_flow(case.is_v2), tf.Graph().as_default() as graph:
+    with control_flow(case.is_v2), tf.Graph().as_default() as graph:
         case.build(
             *(
                 v1.placeholder(tf.as_dtype(array.dtype), [None, *array.shape[1:]] if array.ndim else [], name=name)

@@ -9,7 +9,7 @@ import graphs
 import numpy as np
 import pytest
 import tensorflow as tf
-from test_freeze import control_flow
+from graphs import control_flow
 
 import pipeline
 from pipeline.errors import FreezeError

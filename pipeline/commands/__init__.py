@@ -51,8 +51,3 @@ def _parsed(words: Sequence[str]) -> tuple[Any, argparse.Namespace]:
             module = import_module(f".{name}", __name__)
             module.add_arguments(part)
     return module, parser.parse_args(words)
-
-
-def listed(text: str) -> list[str]:
-    """The parts of a comma-separated list."""
-    return [part.strip() for part in text.split(",") if part.strip()]

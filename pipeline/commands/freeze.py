@@ -6,9 +6,8 @@ import argparse
 import gc
 from pathlib import Path
 
-from ..errors import SettingError
 from ..freezing import Frozen, freeze
-from . import listed
+from ..settings import listed, paired
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -65,26 +64,13 @@ def run(given: argparse.Namespace) -> int:
         given.to,
         graph=given.graph,
         signature=given.signature,
-        pins=pins_of(given.pin),
+        pins=paired("--pin", ",".join(given.pin)),
         format=given.format,
         weights=given.weights,
     )
     for line in _lines(done):
         print(line)
     return 0
-
-
-def pins_of(texts: list[str]) -> dict[str, str]:
-    """Pins by name.
-
-    Raises:
-        SettingError: one is no pair.
-    """
-    pairs = [part.partition("=") for text in texts for part in listed(text)]
-    for name, equals, value in pairs:
-        if not (name.strip() and equals):
-            raise SettingError("not a pair", where="--pin", got=name + equals + value, wanted="NAME=VALUE")
-    return {name.strip(): value.strip() for name, _, value in pairs}
 
 
 def _lines(done: Frozen) -> list[str]:

@@ -21,11 +21,12 @@ from dataclasses import dataclass, field
 from functools import lru_cache, reduce
 from operator import or_
 
+from ..engine.pinning import PLACEHOLDERS
 from ..engine.pruning import refusal_of
 from ..engine.variables import VARIABLE_OPS
 from ..protos import DataType, GraphDef, NodeDef
 from .gradients import find_gradients
-from .shapes import PLACEHOLDERS, REDUCTIONS, find_scalars, shape_of
+from .shapes import REDUCTIONS, find_scalars, shape_of
 from .wiring import Tensor, Wiring, depths, wire
 
 _SOURCES = re.compile(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from ..engine.pinning import PLACEHOLDERS
 from ..engine.variables import VARIABLE_OPS, variable_of
 from .wiring import Tensor, Wiring
 
-PLACEHOLDERS = frozenset({"Placeholder", "PlaceholderV2", "PlaceholderWithDefault"})
 _REDUCTIONS = "Sum Mean Max Min Prod All Any L2Loss EuclideanNorm"
 _ELEMENTWISE = """
     Abs Add AddN AddV2 BitwiseAnd Cast ClipByValue Div DivNoNan Equal Exp Expm1 Floor FloorDiv Greater GreaterEqual Inv

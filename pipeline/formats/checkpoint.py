@@ -59,8 +59,7 @@ def restore(session: tf.compat.v1.Session, prefix: Path) -> None:
         for node in meta.graph_def.node:
             if node.op in ("VarHandleOp", "VariableV2", "Variable"):
                 _assign(session, node, reader.get_tensor(node.name))
-    if v1.get_collection(v1.GraphKeys.TABLE_INITIALIZERS) or _initializers(session.graph):
-        session.run(_initializers(session.graph))
+    session.run(_initializers(session.graph))
 
 
 def _read_meta(path: Path) -> tf.compat.v1.MetaGraphDef:
@@ -82,9 +81,8 @@ def _assign(session: tf.compat.v1.Session, node: Any, value: Any) -> None:
 
 def _initializers(graph: tf.Graph) -> list[tf.Operation]:
     """The ops that fill the graph's tables, which no checkpoint does."""
-    return [operation for operation in graph.get_operations() if operation.type.startswith("InitializeTable")] + [
-        operation for operation in graph.get_operations() if operation.type.startswith("LookupTableImport")
-    ]
+    fills = ("InitializeTable", "LookupTableImport")
+    return [operation for operation in graph.get_operations() if operation.type.startswith(fills)]
 
 
 def read_pins(graph: tf.Graph, folder: Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import os
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from . import (  # each registers its cases
+from . import (  # noqa: F401  # each registers its cases
     control_flow,
     draws,
     files,
@@ -34,23 +34,6 @@ from .cases import EQUAL, GROUPS, REFUSED, Case
 from .oracle import answers_of, by_us, inputs_of, is_same, plain, run, store
 from .table import PAGE
 
-REGISTERED = (
-    draws,
-    control_flow,
-    draws,
-    files,
-    functions,
-    gathers,
-    inputs,
-    keys,
-    layers,
-    lookups,
-    names,
-    references,
-    stale,
-    state,
-    variables,
-)
 CASES = [one for cases in GROUPS.values() for one in cases]
 __all__ = [
     "CASES",

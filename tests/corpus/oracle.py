@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from graphs import control_flow
 from tensorflow.python.tools import freeze_graph
 
 from pipeline.engine.assembling import freeze_checkpoint_files
@@ -28,17 +29,6 @@ class Stored:
     outputs: list[str]
     answers: list[Answers | None]
     by_v1_util: bytes | Exception | None
-
-
-@contextlib.contextmanager
-def control_flow(is_v2: bool) -> Iterator[None]:
-    """Control flow as functions or as nodes."""
-    before = v1.control_flow_v2_enabled()
-    (v1.enable_control_flow_v2 if is_v2 else v1.disable_control_flow_v2)()
-    try:
-        yield
-    finally:
-        (v1.enable_control_flow_v2 if before else v1.disable_control_flow_v2)()
 
 
 def plain() -> Any:
