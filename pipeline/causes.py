@@ -49,8 +49,8 @@ def explain(
 
 
 def _cause(validation: Validation, checkpoint: Path, pb: Path, batch: Batch, format: str, threads: int) -> str:
-    settings, is_halved = validation.settings, format in validation.halved
-    bounds = {dtype: settings.tolerance("float16" if is_halved else dtype) for dtype in DTYPES if "float" in dtype}
+    settings, coarser = validation.settings, validation.bounds.get(format, "")
+    bounds = {dtype: settings.tolerance(dtype, coarser) for dtype in DTYPES if "float" in dtype}
     try:
         found = run_apart(
             "pipeline.divergence:find_divergence", checkpoint, pb, validation.signature, dict(batch), bounds, threads

@@ -121,9 +121,13 @@ def find_divergence(
 
 
 def _comparable(reference: tf.Graph, candidate: tf.Graph, outputs: Sequence[str]) -> Iterator[str]:
-    """Names of tensors that both graphs have, as they are computed for the outputs; not those inside of loops."""
+    """Names of tensors that both graphs have, as they are computed for the outputs; not those inside of loops.
+
+    What a node gives and nobody reads is left out: a batch norm in inference leaves its reserve spaces uninitialised.
+    """
     known = {operation.name: operation for operation in reference.get_operations()}
     needed = _ancestors(candidate, outputs)
+    read = {*outputs, *(tensor.name for operation in needed.values() for tensor in operation.inputs)}
     inside = _inside_loops(needed)
     edges = {op.name: [tensor.op.name for tensor in op.inputs if tensor.op.name in needed] for op in needed.values()}
     for name in TopologicalSorter(_without_back_edges(edges, needed)).static_order():
@@ -132,7 +136,7 @@ def _comparable(reference: tf.Graph, candidate: tf.Graph, outputs: Sequence[str]
             continue
         for own, its in zip(operation.outputs, other.outputs, strict=False):
             dtypes = {own.dtype.base_dtype, its.dtype.base_dtype}
-            if not dtypes & {tf.resource, tf.variant}:
+            if own.name in read and not dtypes & {tf.resource, tf.variant}:
                 yield own.name
 
 

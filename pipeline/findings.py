@@ -115,14 +115,14 @@ class Validation:
     Args:
         model: the name that stands in results.csv.
         results: the file.
-        halved: formats whose weights are stored as float16: their floats are held to that dtype's bounds.
+        bounds: by format whose bounds its floats are held to, where not those of their dtype: `float16`, say.
     """
 
     model: str
     signature: Signature
     settings: ValidationSettings
     results: Path
-    halved: frozenset[str] = frozenset()
+    bounds: Mapping[str, str] = field(default_factory=dict)
     findings: dict[tuple[str, str, str], Finding] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
 
@@ -131,8 +131,7 @@ class Validation:
         key = (format, check, output)
         if key not in self.findings:
             spec = next(spec for spec in self.signature.outputs if spec.name == output)
-            is_coarse = format in self.halved and spec.dtype in ("float32", "float64")
-            tolerance = Tolerance(*self.settings.tolerance("float16" if is_coarse else spec.dtype))
+            tolerance = Tolerance(*self.settings.tolerance(spec.dtype, self.bounds.get(format, "")))
             self.findings[key] = Finding(format, check, output, spec.dtype, tolerance)
         return self.findings[key]
 

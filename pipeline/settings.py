@@ -153,9 +153,14 @@ class ValidationSettings:
         """Whether every check that applies is made, rather than some that were asked for by name."""
         return self.checks.strip() == "all"
 
-    def tolerance(self, dtype: str) -> tuple[float, float]:
-        """The relative and absolute bound for a dtype; (0, 0), that is exactly equal, for all but floats."""
+    def tolerance(self, dtype: str, coarser: str = "") -> tuple[float, float]:
+        """The relative and absolute bound for a dtype; (0, 0), that is exactly equal, for all but floats.
+
+        Args:
+            coarser: whose bounds hold for float32 and float64 instead, where weights were stored with less precision.
+        """
         kind = {"complex64": "float32", "complex128": "float64"}.get(dtype, dtype)
+        kind = coarser if coarser and dtype in ("float32", "float64") else kind
         return float(getattr(self, f"{kind}_rtol", 0.0)), float(getattr(self, f"{kind}_atol", 0.0))
 
 

@@ -30,7 +30,7 @@ from .causes import explain
 from .checks import TABLE, Material, check_recorded
 from .errors import PipelineError
 from .findings import FAILED, PASSED, Validation
-from .formats import ApartRunner, Array
+from .formats import FORMATS, ApartRunner, Array
 from .metrics import classification, decide, margins
 from .rows import batch_size_of
 from .settings import CHECKS, ValidationSettings
@@ -69,8 +69,8 @@ def validate(
     goldens = load_arrays(recorded) if recorded.exists() else {}
     size = batch_size_of(signature) or settings.batch_size
     material = Material(signature, of_kind("input", stored), goldens, size)
-    halved = frozenset(format for format, place in candidates.items() if _weights_of(place) == "float16")
-    validation = Validation(model, signature, settings, folder / "results.csv", halved)
+    bounds = {format: _bounds_of(format, place) for format, place in candidates.items()}
+    validation = Validation(model, signature, settings, folder / "results.csv", bounds)
     skipped = {name: "it was not asked for" for name in CHECKS if name not in settings.chosen_checks}
     with ApartRunner("checkpoint", checkpoint, threads) as reference:
         if goldens and "golden" not in skipped:
@@ -113,10 +113,11 @@ def _check(
     return skipped
 
 
-def _weights_of(artifact: Path) -> str:
-    """How an artifact stores its weights, as its `signature.json` tells."""
+def _bounds_of(format: str, artifact: Path) -> str:
+    """Whose bounds a candidate's floats are held to: its format's, or those of how its weights are stored."""
     origin = json.loads((artifact / "signature.json").read_text(encoding="utf-8")).get("origin", {})
-    return str(origin.get("weights", "exact"))
+    weights = str(origin.get("weights", "exact"))
+    return FORMATS[format].bounds or ("" if weights == "exact" else weights)
 
 
 def _verdict(

