@@ -14,9 +14,19 @@ if TYPE_CHECKING:
     from .formats.mmap import load_mmap
     from .freezing import freeze
     from .inspection import inspect
-    from .tasks import BuildGraph, FreezeModel, MakeFormat, SaveCheckpoint, TrainModel, ValidateModel, WriteReport
+    from .tasks import (
+        AdoptCandidate,
+        BuildGraph,
+        FreezeModel,
+        MakeFormat,
+        SaveCheckpoint,
+        TrainModel,
+        ValidateModel,
+        WriteReport,
+    )
 
 __all__ = [
+    "AdoptCandidate",
     "BuildGraph",
     "FreezeModel",
     "MakeFormat",
@@ -31,6 +41,7 @@ __all__ = [
 
 # The module of each name that is loaded when it is asked for (PEP 562).
 _HOMES = {
+    "AdoptCandidate": "tasks",
     "BuildGraph": "tasks",
     "FreezeModel": "tasks",
     "MakeFormat": "tasks",

@@ -8,34 +8,42 @@ validation.npz    the rows of a data file, or made-up ones
 
 from __future__ import annotations
 
+import logging
 import shutil
 from pathlib import Path
 from typing import Any
 
 from .arrays import load_arrays, prefixed, save_arrays
+from .candidates import settled_outputs
 from .engine.sources import Source, open_source, read_graph
 from .errors import CheckpointError, DataError, nearest
 from .freezing import SIGNATURE, prepare
 from .prefix import files_of, name_of
 from .rows import made_up_rows
-from .settings import Adopted
+from .settings import Adopted, Candidate
 from .signature import Signature
+
+logger = logging.getLogger("pipeline")
 
 ROWS = 64
 
 
-def adopt_checkpoint(adopted: Adopted, data: Path | None, seed: int, folder: Path) -> dict[str, Any]:
+def adopt_checkpoint(
+    adopted: Adopted, data: Path | None, seed: int, folder: Path, candidate: Candidate | None = None
+) -> dict[str, Any]:
     """Writes the artifact of a checkpoint that somebody else made.
 
     Args:
         data: an `.npz` with an array `[rows, ...]` for each input, and perhaps `labels`; None for made-up rows.
         seed: of the made-up rows.
+        candidate: what the checkpoint is compared with; it helps to find outputs that are not named.
 
     Returns:
         Notes for the manifest: how inputs and outputs were found, and how many rows there are.
 
     Raises:
         CheckpointError: the checkpoint is not there, is damaged, or holds nothing to freeze.
+        CandidateError: the candidate was to help, and cannot be read.
         FreezeError: the graph cannot become a right .pb, or what its outputs are is in doubt.
         DataError: the rows are not those of the inputs.
     """
@@ -44,7 +52,12 @@ def adopt_checkpoint(adopted: Adopted, data: Path | None, seed: int, folder: Pat
         raise CheckpointError(
             "there is nothing to freeze: the graph has no variables", where=source.graph_file, next_step="Deploy it"
         )
-    model = prepare(source, adopted.outputs, adopted.inputs, adopted.pins)
+    outputs, reasons = list(adopted.outputs), list[str]()
+    if candidate is not None and not outputs and not source.outputs:
+        outputs, reasons = settled_outputs(source.graph, candidate)
+    model = prepare(source, outputs, adopted.inputs, adopted.pins)
+    for reason in reasons:
+        logger.info("checkpoint: %s", reason)
     if source.kind == "SavedModel":
         shutil.copytree(source.place, folder / "saved_model")
     else:
@@ -53,7 +66,7 @@ def adopt_checkpoint(adopted: Adopted, data: Path | None, seed: int, folder: Pat
     rows = made_up_rows(model.signature, ROWS, seed) if data is None else _rows_of(data, model.signature)
     labels = {"labels": rows.pop("labels")} if "labels" in rows else {}
     save_arrays(folder / "validation.npz", {**prefixed("input", rows), **labels})
-    return {"adopted": str(source.place), "found": list(model.notes), "rows": len(next(iter(rows.values()), ()))}
+    return {"adopted": str(source.place), "found": [*reasons, *model.notes], "rows": len(next(iter(rows.values()), ()))}
 
 
 def adopted_files(adopted: Adopted) -> dict[str, Path]:

@@ -36,6 +36,7 @@ FLOORS = {
         "discovery",
         "freezing",
         "adoption",
+        "candidates",
         "rows",
         "stability",
         "inspection",
