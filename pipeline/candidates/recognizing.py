@@ -114,7 +114,8 @@ def _format_of(path: Path) -> str:
     if tail == _TABLE or re.search(r"\.data-\d{5}-of-\d{5}$|\.index$", path.name):
         raise _refused(path, "not a model", "a checkpoint")
     if (kind := foreign_kind(path)) is not None:
-        raise _refused(path, "not a model", kind[0], "Download or copy the file itself again, or unpack it")
+        is_for_any_file = "checkpoint" not in kind[1]
+        raise _refused(path, "not a model", kind[0], kind[1] if is_for_any_file else "Give the model's own file")
     if _TEXT.match(head):
         raise _refused(path, "not a model", "a graph written as text", "Write it as a binary .pb, or freeze it")
     return _format_of_message(path, head)
