@@ -216,3 +216,40 @@ def test_every_row_and_check_has_its_lines_in_the_order_of_the_rows(tmp_path: Pa
     for check in ("equal", "decisions"):
         rows = results.query(f"check == '{check}' and output == 'p'")["row"].astype(int).tolist()
         assert rows == list(range(ROWS))
+
+
+def overflowing(x: Any, factor: float = 1.0) -> None:
+    """Large numbers overflow on the way, unless the optimizer multiplies the weights first, once they are constants."""
+    model(x)
+    large, small = (v1.get_variable(name, initializer=tf.constant(value)) for name, value in SCALES.items())
+    tf.identity((x[:, 0] * large) * small * factor, name="scaled")
+
+
+SCALES = {"large": np.float32(1e30), "small": np.float32(1e-30)}
+
+
+def judged_at_the_edges(folder: Path, candidate: Build) -> dict[str, Any]:
+    outputs = (TensorSpec("p", "float32", (None,)), TensorSpec("scaled", "float32", (None,)))
+    signature = Signature(SIGNATURE.inputs, outputs)
+    for name, build in (("checkpoint", overflowing), ("other", candidate)):
+        signature.write(checkpoint_of(folder / name, build) / "signature.json")
+    (folder / "frozen").mkdir()
+    freeze_checkpoint(folder / "other", folder / "frozen")
+    settings = ValidationSettings(checks="edge")
+    return validate("m", folder / "checkpoint", {"frozen": folder / "frozen"}, settings, 1, folder)
+
+
+def test_a_row_that_overflows_is_judged_with_the_optimizer_off_and_that_is_told(tmp_path: Path) -> None:
+    verdict = judged_at_the_edges(tmp_path, overflowing)
+    assert verdict["verdict"] == "passed", verdict["reasons"]
+    (note,) = verdict["notes"]["frozen"]
+    assert note.startswith("edge: 2 of 9 rows overflow, and agree only with TensorFlow's optimizer off")
+    assert note.endswith("largest, smallest")
+
+
+def test_a_row_that_does_not_overflow_is_not_excused_by_the_optimizer(tmp_path: Path) -> None:
+    verdict = judged_at_the_edges(tmp_path, lambda x: overflowing(x, 1.1))
+    assert verdict["verdict"] == "failed"
+    assert "notes" not in verdict or verdict["notes"] == {}
+    (scaled,) = [found for found in verdict["checks"] if found["output"] == "scaled"]
+    assert scaled["rows_failed"] == 2  # one, and minus one
