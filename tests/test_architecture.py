@@ -48,6 +48,7 @@ FLOORS = {
         "tensors",
         "weighing",
         "tracing",
+        "leangraph",
     ],
     2: ["models"],
     3: ["randomness", "building", "checkpoint", "filling", "formats", "divergence", "training"],
