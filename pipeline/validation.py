@@ -30,6 +30,7 @@ from .checks import TABLE, Material, check_recorded
 from .errors import PipelineError, SettingError, nearest
 from .findings import FAILED, PASSED, Validation
 from .formats import FORMATS, ApartRunner
+from .freezing import read_origin
 from .process import Limits
 from .rowfile import RowFile
 from .rows import batch_size_of
@@ -66,7 +67,7 @@ def validate(
         SettingError: a tolerance is for an output that is not there.
         PipelineError: the checkpoint itself cannot be opened or run; what a candidate cannot do is a finding.
     """
-    material = _material(checkpoint, settings)
+    material = _material(checkpoint, settings, _fixed_batch(candidates))
     bounds = {format: _bounds_of(format, place) for format, place in candidates.items()}
     validation = Validation(model, material.signature, settings, folder / "results.csv", bounds)
     skipped = {name: "it was not asked for" for name in CHECKS if name not in settings.chosen_checks}
@@ -87,8 +88,18 @@ def validate(
     return verdict
 
 
-def _material(checkpoint: Path, settings: ValidationSettings) -> Material:
+def _fixed_batch(candidates: Mapping[str, Path]) -> int | None:
+    """The number of rows that a candidate of somebody else's takes at once, where that is fixed."""
+    files = (place / "signature.json" for place in candidates.values())
+    foreign = (file for file in files if file.is_file() and "candidate" in read_origin(file))
+    sizes = (batch_size_of(Signature.read(file)) for file in foreign)
+    return next((size for size in sizes if size is not None), None)
+
+
+def _material(checkpoint: Path, settings: ValidationSettings, batch: int | None) -> Material:
     signature = Signature.read(checkpoint / "signature.json")
+    if batch is not None:
+        signature = signature.of_batch(batch)
     for output in settings.output_tolerances:
         names = [spec.name for spec in signature.outputs]
         if output not in names:

@@ -68,8 +68,12 @@ def adopt_candidate(candidate: Candidate, checkpoint: Path, weights: str, folder
 
 
 def _specs(specs: Sequence[TensorSpec], pairs: Pairs) -> tuple[TensorSpec, ...]:
-    found = [(spec.name, pairs.found[spec.name]) for spec in specs if spec.name in pairs.found]
-    return tuple(TensorSpec(name, port.dtype, port.shape, port.own) for name, port in found)
+    found = [(spec, pairs.found[spec.name]) for spec in specs if spec.name in pairs.found]
+    # A scalar in TFLite may be of any shape: it has no other word for what is open.
+    return tuple(
+        TensorSpec(spec.name, port.dtype, port.shape if port.shape or spec.shape is not None else None, port.own)
+        for spec, port in found
+    )
 
 
 def _paired(candidate: Candidate, signature: Signature, ports: Ports) -> tuple[Pairs, Pairs]:

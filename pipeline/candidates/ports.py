@@ -14,9 +14,10 @@ from ..engine.mapping import GRAPH_FILE
 from ..engine.ops import dtype_name, output_dtypes
 from ..engine.pinning import PLACEHOLDERS
 from ..engine.savedmodel import read_signature
-from ..engine.sources import read_graph
+from ..engine.soundness import require_sound
 from ..engine.variables import VARIABLE_OPS
-from ..errors import CandidateError, CheckpointError, FreezeError, PipelineError, StageCrashed
+from ..errors import CandidateError, CheckpointError, DataError, FreezeError, PipelineError, StageCrashed
+from ..leangraph import read_lean
 from ..process import run_apart
 from ..protos import GraphDef, NodeDef, TensorInfo
 from ..settings import Candidate
@@ -147,8 +148,9 @@ def read_ports(candidate: Candidate) -> Ports:
 
 def _of_graph(path: Path) -> Ports:
     try:
-        graph = read_graph(path).graph_def
-    except CheckpointError as exc:
+        graph = read_lean(path).graph
+        require_sound(graph, path)
+    except (DataError, CheckpointError) as exc:
         raise _broken(exc, path) from exc
     variables = [node.name for node in graph.node if node.op in VARIABLE_OPS]
     if variables:
