@@ -52,7 +52,7 @@ FLOORS = {
     ],
     2: ["models"],
     3: ["randomness", "building", "checkpoint", "filling", "formats", "divergence", "training"],
-    4: ["checks", "findings", "causes", "validation"],
+    4: ["checks", "findings", "causes", "plain", "validation"],
     5: ["job", "facts", "stages", "chain", "config", "tasks", "console"],
     6: ["commands", "__main__", ""],
 }
@@ -62,6 +62,7 @@ LUIGIS = [
     "checks",
     "findings",
     "causes",
+    "plain",
     "validation",
     "chain",
     "config",
