@@ -229,6 +229,15 @@ class Validation:
                     finding.worst_rank = (True, np.inf)
                     finding.worst = {key: columns[key][0] for key in ("row", "element", "reference", "candidate")}
 
+    def tell_unmade(self, format: str, reason: str) -> None:
+        """Writes down, on one line, why there is no file of a format: a check of it that has failed."""
+        finding = Finding(format, "made", "file", "", Tolerance(0.0, 0.0), rows=1, rows_failed=1, is_bit_equal=False)
+        finding.fail(f"{format} could not be made: {reason}")
+        self.findings[format, "made", "file"] = finding
+        shown = {"row": "", "element": "", "reference": "", "candidate": reason}
+        empty = {"abs_diff": "", "rel_diff": "", "ulp_diff": ""}
+        self._write(finding, {key: [value] for key, value in {**shown, **empty, "verdict": FAILED}.items()})
+
     def tell_weights(self, format: str, found: WeightsFinding) -> None:
         """Writes down how a candidate's weights compare with the checkpoint's: a line for each variable."""
         if not found.weights and found.problem is None:

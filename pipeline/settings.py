@@ -130,6 +130,8 @@ class ValidationSettings:
     float16_atol: float = _setting(1e-3, "float16: absolute bound near zero")
     bfloat16_rtol: float = _setting(1e-2, "bfloat16: about 1 ULP at 8 bits of mantissa")
     bfloat16_atol: float = _setting(1e-2, "bfloat16: absolute bound near zero")
+    int8_rtol: float = _setting(5e-2, "formats with int8 weights: a few steps of the 255 that weights are rounded to")
+    int8_atol: float = _setting(2e-2, "formats with int8 weights: two points of a probability")
 
     def __post_init__(self) -> None:
         _require(self, "batch_size", self.batch_size >= 1, "at least 1")

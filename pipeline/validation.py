@@ -30,7 +30,7 @@ from .causes import explain
 from .checks import TABLE, Material, check_recorded
 from .errors import PipelineError
 from .findings import FAILED, PASSED, Validation
-from .formats import FORMATS, ApartRunner, Array
+from .formats import FORMATS, ApartRunner, Array, refusal_of
 from .metrics import classification, decide, margins
 from .rows import batch_size_of
 from .settings import CHECKS, ValidationSettings
@@ -69,8 +69,12 @@ def validate(
     goldens = load_arrays(recorded) if recorded.exists() else {}
     size = batch_size_of(signature) or settings.batch_size
     material = Material(signature, of_kind("input", stored), goldens, size)
+    refusals = {format: reason for format, place in candidates.items() if (reason := refusal_of(place)) is not None}
+    candidates = {format: place for format, place in candidates.items() if format not in refusals}
     bounds = {format: _bounds_of(format, place) for format, place in candidates.items()}
     validation = Validation(model, signature, settings, folder / "results.csv", bounds)
+    for format, reason in refusals.items():
+        validation.tell_unmade(format, reason)
     skipped = {name: "it was not asked for" for name in CHECKS if name not in settings.chosen_checks}
     with ApartRunner("checkpoint", checkpoint, threads) as reference:
         if goldens and "golden" not in skipped:
