@@ -139,7 +139,7 @@ FORMATS = {
     "tflite_int8": replace(_TFLITE, maker="pipeline.formats.tflite:make_tflite_int8", bounds="int8", edges="finite"),
     "onnx": _ONNX,
     "onnx_float16": replace(_ONNX, maker="pipeline.formats.onnx:make_onnx_float16", bounds="float16"),
-    "onnx_int8": replace(_ONNX, maker="pipeline.formats.onnx:make_onnx_int8", bounds="int8", edges="finite"),
+    "onnx_int8": replace(_ONNX, maker="pipeline.formats.onnx:make_onnx_int8", bounds="int8"),
 }
 CANDIDATES = tuple(name for name, format in FORMATS.items() if format.maker is not None)
 

@@ -2,8 +2,7 @@
 
 tf2onnx makes it, onnx's own checker checks it, and onnxruntime runs it, without TensorFlow. Its inputs and outputs have
 the names of `signature.json`, where ONNX allows that, and a batch of any size where the signature leaves it open. With
-float16 the weights take half their bytes, behind Casts, and are computed with as float32; with int8, a quarter, and
-what they are multiplied with is rounded to eight bits as well, by the range of the whole batch.
+float16 its kernels and tables take half their bytes, with int8 a quarter; they are computed with as float32.
 """
 
 from __future__ import annotations
@@ -23,9 +22,10 @@ from ..errors import FreezeError, RunnerError
 from ..signature import Signature, TensorSpec
 from . import Array, Batch, checked_batch
 
+logger = logging.getLogger("pipeline")
+
 FILE, OPSET = "model.onnx", 17
 MAX_BYTES = 2**31 - 1
-_LARGEST_HALF = float(np.finfo(np.float16).max)
 _FAULTS = (ValueError, TypeError, LookupError, AttributeError, AssertionError, RuntimeError)
 _DTYPES = {"float": "float32", "double": "float64"}  # where onnxruntime's names are not TensorFlow's
 _UNSUPPORTED = re.compile(r"Tensorflow op \[(.+): (\w+)\] is not supported")
@@ -39,7 +39,7 @@ def make_onnx(frozen: Path, folder: Path) -> dict[str, Any]:
         frozen: an artifact in the format `frozen`.
 
     Returns:
-        Notes for the manifest: the version of ONNX's operators.
+        Notes for the manifest: the version of ONNX's operators, and how many weights are stored with less precision.
 
     Raises:
         FreezeError: tf2onnx cannot express the graph, or what it made is not valid or does not open.
@@ -48,12 +48,12 @@ def make_onnx(frozen: Path, folder: Path) -> dict[str, Any]:
 
 
 def make_onnx_float16(frozen: Path, folder: Path) -> dict[str, Any]:
-    """The same with its weights as float16; see `make_onnx`."""
+    """The same with its kernels and tables as float16; see `make_onnx`."""
     return _make(frozen, folder, "float16")
 
 
 def make_onnx_int8(frozen: Path, folder: Path) -> dict[str, Any]:
-    """The same with its weights in eight bits; see `make_onnx`."""
+    """The same with its kernels and tables as int8, a scale for each channel; see `make_onnx`."""
     return _make(frozen, folder, "int8")
 
 
@@ -62,17 +62,14 @@ def _make(frozen: Path, folder: Path, stored: str) -> dict[str, Any]:
     signature = Signature.from_dict(told)
     named = _named(signature)
     model = _converted(frozen / "model.pb", signature, named)
-    if stored == "float16":
-        _halve(model)
-    elif stored == "int8":
-        model = _quantized(model, folder / FILE)
+    reduced = _reduced(model, stored) if stored else []
     (folder / FILE).write_bytes(_checked(model))
     named.write(folder / "signature.json", **{key: told[key] for key in told if key not in named.to_dict()})
     try:
         open_runner(folder, named, 1)
     except RunnerError as exc:
         raise FreezeError("the ONNX file that was made of this does not open", got=exc) from exc
-    return {"opset": OPSET}
+    return {"opset": OPSET, "reduced": len(reduced)}
 
 
 def _named(signature: Signature) -> Signature:
@@ -185,50 +182,17 @@ def _explained(complaints: list[str], nodes: dict[str, str]) -> FreezeError:
     return _refused(complaints[0].strip().split("\n", 1)[0][:300], where)
 
 
-def _halve(model: Any) -> None:
-    """Stores kernels and tables as float16 in place, each behind a Cast of its own name; vectors cost nothing."""
-    import onnx
+def _reduced(model: Any, stored: str) -> list[str]:
+    """The names of the weights that are now stored with less precision."""
+    from .reducing import reduce_weights
 
-    casts = []
-    for tensor in model.graph.initializer:
-        kind = tensor.data_type
-        if len(tensor.dims) < 2 or kind not in (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE):
-            continue
-        values = onnx.numpy_helper.to_array(tensor)
-        largest = np.abs(values[np.isfinite(values)]).max(initial=0.0)
-        if largest > _LARGEST_HALF:
-            raise _refused(f"{largest:g}, too large for float16", f"weights {tensor.name}")
-        name = tensor.name
-        tensor.CopyFrom(onnx.numpy_helper.from_array(values.astype(np.float16), f"{name}/float16"))
-        casts.append(onnx.helper.make_node("Cast", [tensor.name], [name], f"{name}/cast", to=kind))
-    nodes = [*casts, *model.graph.node]
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
-
-
-def _quantized(model: Any, path: Path) -> Any:
-    """The model with its weights in eight bits, unsigned: so no sum saturates on processors without VNNI."""
-    import onnx
-    from google.protobuf.message import Error
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
-    logging.disable(logging.WARNING)  # on the root logger it recommends preparations that other kinds need
     try:
-        quantize_dynamic(model, path, weight_type=QuantType.QUInt8)
-        return onnx.load(path)
-    except (*_FAULTS, *_onnx_errors(), Error) as exc:
-        raise _refused(_first_line(exc)) from exc
-    finally:
-        logging.disable(logging.NOTSET)
-
-
-def _onnx_errors() -> tuple[type[Exception], ...]:
-    """The errors of onnx and onnxruntime, which have nothing in common but `Exception`."""
-    import onnx
-    from onnxruntime.capi import onnxruntime_pybind11_state as state
-
-    theirs = [value for value in vars(state).values() if isinstance(value, type) and issubclass(value, Exception)]
-    return (*theirs, onnx.checker.ValidationError, onnx.shape_inference.InferenceError)
+        names = reduce_weights(model, stored)
+    except ValueError as exc:
+        raise _refused(exc) from exc
+    if not names:
+        logger.warning("onnx: there is no kernel or table to store as %s", stored)
+    return names
 
 
 def _checked(model: Any) -> bytes:
@@ -239,7 +203,7 @@ def _checked(model: Any) -> bytes:
     try:
         onnx.checker.check_model(model, full_check=True)
         content: bytes = model.SerializeToString(deterministic=True)
-    except (*_FAULTS, *_onnx_errors(), Error) as exc:
+    except (*_FAULTS, Error, onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as exc:
         raise _refused(_first_line(exc)) from exc
     if len(content) > MAX_BYTES:  # protobuf writes it without complaint
         raise _refused(f"{len(content)} bytes, and {MAX_BYTES} are the most that can be read again")
@@ -270,10 +234,11 @@ def open_runner(folder: Path, signature: Signature, threads: int) -> OnnxRunner:
 
 
 def _runtime_errors() -> tuple[type[Exception], ...]:
+    """Those of onnxruntime, which have nothing in common but `Exception`, and what Python's side of it raises."""
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
     theirs = [value for value in vars(state).values() if isinstance(value, type) and issubclass(value, Exception)]
-    return (*theirs, OSError, ValueError, RuntimeError, TypeError)
+    return (*theirs, OSError, *_FAULTS)
 
 
 class OnnxRunner:
