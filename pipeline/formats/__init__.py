@@ -2,7 +2,7 @@
 
 A format's module has one function that opens an artifact, and one that makes it where nothing else does:
 
-    open_runner(folder: Path, signature: Signature, threads: int) -> Runner
+    open_runner(folder: Path, signature: Signature, threads: int) -> Runner     # and is_plain, see Format.is_optimized
     make_…(origin: Path, folder: Path, **settings) -> notes for the manifest
 
 A new format is one file and one line in `FORMATS`: from that the chain has its stage, its validation and its report.
@@ -14,16 +14,18 @@ from __future__ import annotations
 import importlib
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from ..errors import FreezeError, PipelineError, RunnerError, StageCrashed
-from ..process import Child, run_apart
+from ..process import Child, Limits, run_apart
 
 if TYPE_CHECKING:
     import numpy as np  # tasks know the table below, and Luigi loads them at every start
 
+    from ..rowfile import RowFile
     from ..signature import Signature
 
 Array: TypeAlias = "np.ndarray[Any, Any]"
@@ -43,7 +45,9 @@ class Format:
         is_apart: whether the maker needs TensorFlow, and so a process of its own.
         opened: the file that is opened, as a run tells it at its end; empty for the whole folder.
         extras: distributions that it needs besides TensorFlow's.
-        bounds: whose bounds its floats are held to, such as `float16`; empty for those of their dtype.
+        bounds: whose bounds its floats are held to, such as `half`; empty for those of their dtype.
+        is_optimized: whether TensorFlow's optimizer changes its graph before it is run; then its opener takes
+            `is_plain=True`, which switches that off.
         is_bare: whether its runner does without TensorFlow, and so gets a process that has not loaded it.
         edges: `finite` where it has no value for NaN and infinities, and rows of them are told as not compared.
     """
@@ -57,6 +61,7 @@ class Format:
     opened: str = ""
     extras: tuple[str, ...] = ()
     bounds: str = ""
+    is_optimized: bool = False
     is_bare: bool = False
     edges: str = ""
 
@@ -103,6 +108,7 @@ _TFLITE = Format(
     is_apart=True,
     opened="model.tflite",
     extras=("ai-edge-litert",),
+    bounds="runtime",
     is_bare=True,
 )
 _ONNX = Format(
@@ -113,19 +119,25 @@ _ONNX = Format(
     is_apart=True,
     opened="model.onnx",
     extras=("tf2onnx", "onnx", "onnxruntime"),
+    bounds="runtime",
     is_bare=True,
 )
 FORMATS = {
-    "checkpoint": Format("pipeline.formats.checkpoint:open_runner"),
+    "checkpoint": Format("pipeline.formats.checkpoint:open_runner", is_optimized=True),
     "frozen": Format(
         "pipeline.formats.frozen:open_runner",
         "pipeline.freezing:freeze_checkpoint",
         reads=_SAVED,
         sections=("freezing",),
         opened="model.pb",
+        is_optimized=True,
     ),
     "mmap": Format(
-        "pipeline.formats.mmap:open_runner", "pipeline.freezing:map_checkpoint", reads=_SAVED, sections=("freezing",)
+        "pipeline.formats.mmap:open_runner",
+        "pipeline.freezing:map_checkpoint",
+        reads=_SAVED,
+        sections=("freezing",),
+        is_optimized=True,
     ),
     "savedmodel": Format(
         "pipeline.formats.savedmodel:open_runner",
@@ -133,12 +145,13 @@ FORMATS = {
         origin="frozen",
         reads=_FROZEN,
         is_apart=True,
+        is_optimized=True,
     ),
     "tflite": _TFLITE,
-    "tflite_float16": replace(_TFLITE, maker="pipeline.formats.tflite:make_tflite_float16", bounds="float16"),
+    "tflite_float16": replace(_TFLITE, maker="pipeline.formats.tflite:make_tflite_float16", bounds="half"),
     "tflite_int8": replace(_TFLITE, maker="pipeline.formats.tflite:make_tflite_int8", bounds="int8", edges="finite"),
     "onnx": _ONNX,
-    "onnx_float16": replace(_ONNX, maker="pipeline.formats.onnx:make_onnx_float16", bounds="float16"),
+    "onnx_float16": replace(_ONNX, maker="pipeline.formats.onnx:make_onnx_float16", bounds="half"),
     "onnx_int8": replace(_ONNX, maker="pipeline.formats.onnx:make_onnx_int8", bounds="int8"),
 }
 CANDIDATES = tuple(name for name, format in FORMATS.items() if format.maker is not None)
@@ -165,6 +178,19 @@ def refusal_of(folder: Path) -> str | None:
     """
     path = folder / _REFUSAL
     return str(json.loads(path.read_text(encoding="utf-8"))["reason"]) if path.is_file() else None
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Rows of a file, which the runner's process reads for itself.
+
+    Args:
+        start, stop: the numbers of the first row, and of the one after the last.
+    """
+
+    rows: RowFile
+    start: int
+    stop: int
 
 
 class Runner(Protocol):
@@ -211,31 +237,70 @@ class ApartRunner:
     Args:
         format: a key of `FORMATS`.
         folder: the artifact; its `signature.json` says what is fed and fetched.
+        limits: what its process may take.
+        is_plain: TensorFlow's optimizer is off, where the format has it.
+
+    Attributes:
+        has_ended: whether its process is gone, or could not open the artifact.
+        last_error: the last one that `answer` raised.
     """
 
-    def __init__(self, format: str, folder: Path, threads: int) -> None:
-        self.format = format
-        opener, is_bare = FORMATS[format].opener, FORMATS[format].is_bare
-        self._child = Child("pipeline.formats.serving:serve", opener, folder, threads, talks=True, is_bare=is_bare)
+    def __init__(
+        self, format: str, folder: Path, threads: int, limits: Limits | None = None, is_plain: bool = False
+    ) -> None:
+        self.format, self.has_ended = format, False
+        self.last_error: PipelineError | None = None
+        self._unanswered = 0
+        self._how = (folder, threads, limits)
+        line = FORMATS[format]
+        how = {"is_plain": True} if is_plain and line.is_optimized else {}
+        self._child = Child(
+            "pipeline.formats.serving:serve",
+            *(line.opener, folder, threads, how),
+            talks=True,
+            limits=limits,
+            is_bare=line.is_bare,
+        )
 
-    def ask(self, batch: Batch) -> None:
-        """Sends a batch; `answer` waits for what it gives. So two runners can work at the same time."""
-        self._child.send(dict(batch))
+    def ask(self, batch: Batch | Wanted) -> None:
+        """Sends a batch, or which rows of a file it is; `answer` waits for what it gives.
+
+        So two runners can work at the same time. Of batches only one may be on its way, for both sides might wait for
+        the other to read; of wanted rows several may.
+        """
+        self._child.send(batch if isinstance(batch, Wanted) else dict(batch))
+        self._unanswered += 1
 
     def answer(self) -> dict[str, Array]:
-        """The outputs of the batch that was asked last.
+        """The outputs of the oldest batch that was asked.
 
         Raises:
             RunnerError: the artifact could not answer; the runner lives on.
-            StageCrashed: its process ended.
+            StageCrashed: its process ended, or passed a limit.
         """
-        outputs: dict[str, Array] | PipelineError = self._child.receive()
-        if isinstance(outputs, RunnerError):
+        self._unanswered -= 1
+        try:
+            outputs: dict[str, Array] | PipelineError = self._child.receive()
+        except PipelineError as exc:
+            self.has_ended, self.last_error = True, exc
+            raise
+        if isinstance(outputs, PipelineError):
+            self.last_error = outputs
             raise outputs
-        assert isinstance(outputs, dict)  # nothing else is sent by `serve`
         return outputs
 
-    def run(self, batch: Batch) -> dict[str, Array]:
+    def forget(self) -> None:
+        """Waits for answers that nobody will take, so that nobody takes them for those to a later question."""
+        while self._unanswered and not self.has_ended:
+            with suppress(PipelineError):
+                self.answer()
+
+    def plain(self) -> ApartRunner:
+        """Another runner of the same artifact, with TensorFlow's optimizer off."""
+        folder, threads, limits = self._how
+        return ApartRunner(self.format, folder, threads, limits, is_plain=True)
+
+    def run(self, batch: Batch | Wanted) -> dict[str, Array]:
         """Answers a batch; see `Runner.run`."""
         self.ask(batch)
         return self.answer()
