@@ -208,8 +208,8 @@ class ValidationSettings:
         """The relative and absolute bound for a dtype; (0, 0), that is exactly equal, for all but floats.
 
         Args:
-            coarser: whose bounds hold for float32 and float64 instead, where weights were stored with less precision; or for
-                float32 alone, where another runtime computes: float64 leaves it room enough.
+            coarser: whose bounds hold for float32 and float64 instead, where weights were stored with less precision;
+                of `runtime` for float32 alone: in float64 another runtime has room enough.
             output: one that may have bounds of its own.
         """
         if output in self.output_tolerances:
