@@ -201,7 +201,8 @@ def check_edges(
         plain: list[ApartRunner] = []
         for label, batch in material.edges.items():
             answers = _both(reference, candidate, batch)
-            if FORMATS[candidate.format].edges == "finite" and not _is_finite(batch, answers[0]):
+            has_no_value = FORMATS[candidate.format].edges == "finite" and not _is_finite(batch, answers[0])
+            if has_no_value and not _agrees(validation, candidate.format, answers):
                 left_out.append(label)
                 continue
             if _is_overflow(validation, candidate.format, answers):
@@ -215,7 +216,7 @@ def check_edges(
         validation.note(
             candidate.format,
             f"edge: {len(left_out)} of {len(material.edges)} rows hold NaN or infinities, or lead to them, and are not "
-            f"compared: {candidate.format} has no value for these, and its answer is a number like any other: "
+            f"held against {candidate.format}, which has no value for these and answers otherwise than the checkpoint: "
             f"{', '.join(left_out)}",
         )
     if agreed:

@@ -49,7 +49,7 @@ class Format:
         is_optimized: whether TensorFlow's optimizer changes its graph before it is run; then its opener takes
             `is_plain=True`, which switches that off.
         is_bare: whether its runner does without TensorFlow, and so gets a process that has not loaded it.
-        edges: `finite` where it has no value for NaN and infinities, and rows of them are told as not compared.
+        edges: `finite` where it has no value for NaN and infinities, so that rows of them may be answered otherwise.
     """
 
     opener: str
