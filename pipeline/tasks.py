@@ -67,7 +67,10 @@ class ModelTask(luigi.Task):
         default="", description="the data file; the model's own, or made-up rows, if not given"
     )
     output_root = luigi.Parameter(default="output", description="where artifacts go")
-    formats = luigi.Parameter(default="frozen", description="comma-separated formats to make and to validate")
+    formats = luigi.Parameter(
+        default="frozen",
+        description=f"comma-separated formats to make and to validate, of {', '.join(CANDIDATES)}",
+    )
     warm_start = luigi.OptionalParameter(default="", description="a checkpoint whose weights the training starts from")
     warm_start_map = luigi.OptionalParameter(
         default="", description="comma-separated name=key: the warm start's key of a variable, where it is not its name"
