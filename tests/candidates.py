@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import graphs
 import numpy as np
 import tensorflow as tf
 
@@ -139,8 +138,31 @@ def write_module(folder: Path, change: Change | None = None) -> Path:
     return folder
 
 
-def answers(graph: Any) -> Any:
-    """What a frozen graph gives for the rows of `graphs`."""
-    with tf.Graph().as_default() as made, v1.Session(graph=made) as session:
-        tf.import_graph_def(graph, name="")
-        return session.run(["y:0", "p:0"], {"x:0": graphs.X})
+def write_tflite(graph: Any, path: Path, batch: int | None = None) -> Path:
+    """A TFLite file of a frozen graph, by TensorFlow's converter, which keeps no names but those of tensors."""
+    path.with_suffix(".graph").write_bytes(graph.SerializeToString())
+    converter = v1.lite.TFLiteConverter.from_frozen_graph(
+        str(path.with_suffix(".graph")), ["x"], ["y", "p"], {"x": [batch, 3]}
+    )
+    path.write_bytes(converter.convert())
+    return path
+
+
+def write_onnx(graph: Any, path: Path, batch: int | None = None, names: Sequence[str] = ("y", "p")) -> Path:
+    """An ONNX model of a frozen graph.
+
+    Args:
+        names: those of the outputs `y` and `p` there.
+    """
+    import tf2onnx
+
+    model, _ = tf2onnx.convert.from_graph_def(
+        graph,
+        input_names=["x:0"],
+        output_names=["y:0", "p:0"],
+        opset=17,
+        shape_override={"x:0": [batch, 3]} if batch else None,
+        tensors_to_rename={"y:0": names[0], "p:0": names[1]},
+    )
+    path.write_bytes(model.SerializeToString())
+    return path
