@@ -168,7 +168,7 @@ def test_a_face_detector_with_one_other_weight_is_none(tmp_path: Path) -> None:
     assert f"1 of 273 variables are not the checkpoint's: {kernel.name} differs in 1 of " in verdict["reasons"][0]
 
 
-@pytest.mark.parametrize("name", ["graphdef/frozen.pb", "saved_model"])
+@pytest.mark.parametrize("name", ["graphdef/frozen.pb", "saved_model", "tflite/model.tflite"])
 def test_a_linear_regression_in_production_is_its_checkpoint(name: str, tmp_path: Path) -> None:
     folder = model("linear-regression")
     checks = "weights,equal,generated,stable" if name.endswith(".pb") else "equal,edge,generated,stable"
