@@ -15,6 +15,7 @@ from ai_edge_litert.interpreter import Interpreter
 
 from pipeline.errors import FreezeError, RunnerError
 from pipeline.formats import FORMATS, ApartRunner
+from pipeline.freezing import freeze
 from pipeline.signature import Signature, TensorSpec
 
 v1 = tf.compat.v1
@@ -233,6 +234,22 @@ def test_what_a_format_cannot_carry_is_refused_with_op_and_node(case: str, famil
     with pytest.raises(FreezeError, match=named) as error:
         made(family, origin)
     assert f"Leave {family} out of --formats" in str(error.value)
+
+
+@BOTH
+def test_a_table_is_refused_by_its_node(family: str, tmp_path: Path) -> None:
+    with tf.Graph().as_default(), v1.Session() as session:
+        x = v1.placeholder(tf.int64, [None], name="x")
+        content = tf.lookup.KeyValueTensorInitializer(tf.constant([10, 20], tf.int64), tf.constant([1, 2], tf.int64))
+        found = tf.lookup.StaticHashTable(content, 0).lookup(x, name="found")
+        tf.gather(v1.get_variable("w", initializer=np.eye(3, dtype=np.float32)), found, name="y")
+        session.run([v1.global_variables_initializer(), v1.tables_initializer()])
+        v1.train.Saver().save(session, str(tmp_path / "model.ckpt"))
+    (tmp_path / "frozen").mkdir()
+    freeze(str(tmp_path / "model.ckpt"), ["y"], ["x"], tmp_path / "frozen" / "model.pb")
+    with pytest.raises(FreezeError, match=r"node \S+.*(HashTableV2|LookupTableFindV2)") as error:
+        made(family, tmp_path / "frozen")
+    assert " at 0x" not in str(error.value)  # the same refusal has the same bytes
 
 
 @pytest.mark.parametrize("damage", ["cut", "gone", "a page"])
