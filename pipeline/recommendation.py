@@ -87,14 +87,19 @@ def _choices(known: Entries) -> list[str]:
 
 def _criteria(known: Entries) -> list[_Criterion]:
     sizes = sorted(set.intersection(*({int(size) for size in entry["batches"]} for entry in known.values())))
-    noise = _NOISE if all(entry["is_stable"] for entry in known.values()) else _UNSETTLED
+    noise = _noise(known)
     return [
         *(_of_runs(sizes[0], sizes[-1], noise) if sizes else []),
         _Criterion(
             "memory", "Smallest memory", lambda entry, _: float(entry["peak_bytes"]), lambda e: _bytes(e["peak_bytes"])
         ),
-        _Criterion("start", "Fastest start", _start, lambda e: f"{_short(e['import_seconds'] + _load(e))} s"),
+        _Criterion("start", "Fastest start", _start, lambda e: f"{_short(e['import_seconds'] + _load(e))} s", noise),
     ]
+
+
+def _noise(known: Entries) -> float:
+    """The ratio below which two times do not differ."""
+    return _NOISE if all(entry["is_stable"] for entry in known.values()) else _UNSETTLED
 
 
 def _of_runs(smallest: int, largest: int, noise: float) -> list[_Criterion]:
@@ -142,7 +147,7 @@ def _loading(known: Entries) -> list[str]:
         return []
     frozen, checkpoint = known["frozen"], known["checkpoint"]
     ratio, seconds = _load(frozen) / _load(checkpoint), _load(frozen) - _load(checkpoint)
-    if ratio < _NOISE or seconds < _NOISE_SECONDS:
+    if ratio < _noise(known) or seconds < _NOISE_SECONDS:
         return []
     sentences = [
         f"The .pb takes {_short(_load(frozen))} s to load and to answer first, {_short(ratio)} times as long as its "

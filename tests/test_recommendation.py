@@ -83,6 +83,9 @@ def test_times_that_did_not_settle_differ_only_by_a_factor_of_two_and_that_is_sa
         text = recommend({"checkpoint": entry(is_stable=False), "frozen": entry(p50_ms=p50_ms)})
         assert ("Lowest latency: frozen" in text) == differs
         assert "The times of checkpoint did not settle" in text
+    slow = recommend({"checkpoint": entry(is_stable=False), "frozen": entry(import_seconds=0.3, load_seconds=1.0)})
+    assert "Fastest start" not in slow
+    assert "The .pb takes" not in slow
 
 
 def test_imports_of_one_library_that_took_unequally_long_make_no_faster_start() -> None:
