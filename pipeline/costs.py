@@ -22,12 +22,13 @@ from typing import Any
 
 import numpy as np
 
-from .arrays import load_arrays, of_kind, save_arrays
+from .arrays import save_arrays
 from .formats import FORMATS
 from .manifest import MANIFEST
 from .metering import Order
 from .process import TENSORFLOW_ENVIRONMENT
 from .recommendation import recommend
+from .rowfile import RowFile
 from .rows import batch_size_of
 from .settings import CostsSettings
 from .signature import Signature
@@ -94,12 +95,13 @@ def _write_rows(checkpoint: Path, settings: CostsSettings, path: Path) -> tuple[
     """
     fixed = batch_size_of(Signature.read(checkpoint / "signature.json"))
     sizes = (fixed,) if fixed else settings.sizes
-    inputs = of_kind("input", load_arrays(checkpoint / "validation.npz")) if settings.seconds else {}
-    available = min((len(values) for values in inputs.values()), default=0)
-    if available:
-        numbers = np.arange(max(sizes)) % available
-        save_arrays(path, {name: values[numbers] for name, values in inputs.items()})
-    return sizes, min(available, max(sizes))
+    if not settings.seconds:
+        return sizes, 0
+    rows = RowFile(checkpoint / "validation.npz", "input")
+    count = min(len(rows), max(sizes))
+    if count:
+        save_arrays(path, rows.take(np.arange(max(sizes)) % count))
+    return sizes, count
 
 
 def _measured(
