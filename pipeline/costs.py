@@ -146,7 +146,7 @@ def _carry_out(order: Order, limit_seconds: float) -> tuple[dict[str, Any], str 
     """
     paths = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
     with subprocess.Popen(
-        [sys.executable, "-m", "pipeline.metering"],
+        [sys.executable, "-P", "-m", "pipeline.metering"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=None if logger.isEnabledFor(logging.DEBUG) else subprocess.DEVNULL,

@@ -69,6 +69,7 @@ def main() -> None:
     except Exception as exc:  # The outermost door of this process: nothing may leave it as a bare crash.
         traceback.print_exc()
         _tell(answers, {"problem": str(as_ours(exc, order.opener))})
+    os._exit(0)  # all is said: how long libraries take to clear up, or whether they crash at it, is no cost
 
 
 def _tell(answers: IO[str], values: dict[str, Any]) -> None:
