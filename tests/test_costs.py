@@ -51,14 +51,14 @@ def test_each_second_is_counted_where_it_was_spent(measure: Any) -> None:
     costs = measure(CostsSettings(seconds=0.4), slow=SLOW)
     slow, plain = costs["formats"]["slow"], costs["formats"]["checkpoint"]
     assert slow["problem"] is None
-    assert slow["import_seconds"] >= 0.5
-    assert slow["load_seconds"] >= 0.4
-    assert slow["first_answer_seconds"] >= 0.3
+    assert slow["import_seconds"] >= 1.2
+    assert 0.6 <= slow["load_seconds"] < 1.2
+    assert 0.3 <= slow["first_answer_seconds"] < 0.6
     for batch in slow["batches"].values():
         assert 20 <= batch["p50_ms"] < 300  # the first answer is none of them
     assert slow["rows_per_second"] == slow["batches"]["64"]["rows_per_second"] <= 64 / 0.02
-    assert plain["import_seconds"] < 0.5
-    assert plain["load_seconds"] < 0.4
+    assert plain["import_seconds"] < 1.2
+    assert plain["load_seconds"] < 0.3
     assert plain["batches"]["1"]["p50_ms"] < 20
 
 
