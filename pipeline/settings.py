@@ -220,6 +220,8 @@ class ValidationSettings:
         if output in self.output_tolerances:
             return self.output_tolerances[output]
         kind = {"complex64": "float32", "complex128": "float64"}.get(dtype, dtype)
+        if "float" not in kind:  # of int8, say, which is a dtype too, and no bound of one
+            return 0.0, 0.0
         if coarser and kind in ("float32", "float64") and (coarser, kind) != ("runtime", "float64"):
             kind = coarser
         return float(getattr(self, f"{kind}_rtol", 0.0)), float(getattr(self, f"{kind}_atol", 0.0))
