@@ -414,12 +414,24 @@ class ValidateModel(ModelTask):
         super().run()
         verdict = read_verdict(self.job)
         if verdict["verdict"] != "passed":
-            chain.build(self.job, "report")
+            for stage in ("costs", "report"):
+                chain.build(self.job, stage)
             raise ValidationFailed(
                 f"{_failed_formats(verdict)} not proven equal to its checkpoint: {verdict['reasons'][0]}",
                 where=self.job.places.artifact("validation"),
                 next_step=f"See {self.job.places.artifact('report') / 'report.html'}",
             )
+
+
+class MeasureCosts(ModelTask):
+    """Measures what the checkpoint and each format cost: size, start, latency, throughput, memory."""
+
+    makes = "costs"
+
+    def requires(self) -> Iterable[luigi.Task]:
+        """What it measures; and the validation, so that nothing of this chain is at work at the same time."""
+        yield from super().requires()
+        yield self.clone(ValidateModel)
 
 
 class WriteReport(ModelTask):
@@ -434,13 +446,8 @@ class WriteReport(ModelTask):
 
 TASKS: dict[str, type[ModelTask]] = {
     **dict.fromkeys(CANDIDATES, MakeFormat),
-    **{
-        task.makes: task
-        for task in (
-            *(BuildGraph, TrainModel, SaveCheckpoint, FreezeModel, AdoptCandidate),
-            *(ValidateModel, WriteReport),
-        )
-    },
+    **{task.makes: task for task in (BuildGraph, TrainModel, SaveCheckpoint, FreezeModel, AdoptCandidate)},
+    **{task.makes: task for task in (ValidateModel, MeasureCosts, WriteReport)},
 }
 
 
@@ -453,6 +460,7 @@ def closing_lines(task: ModelTask) -> list[str]:
         **{name: places.artifact(name) / FORMATS[name].opened for name in CANDIDATES},
         **{stage: places.artifact(stage) / FORMATS[name].opened for name, stage in task.job.candidates.items()},
         "validation": places.artifact("validation") / "results.csv",
+        "costs": places.artifact("costs") / "costs.csv",
         "report": places.artifact("report") / "report.html",
     }
     lines = []

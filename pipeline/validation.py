@@ -29,8 +29,7 @@ from .causes import explain
 from .checks import TABLE, Material, check_recorded
 from .errors import PipelineError, SettingError, nearest
 from .findings import FAILED, PASSED, Validation
-from .formats import FORMATS, ApartRunner, refusal_of
-from .freezing import read_origin
+from .formats import FORMATS, ApartRunner, fixed_batch, refusal_of
 from .process import Limits
 from .rowfile import RowFile
 from .rows import batch_size_of
@@ -67,7 +66,7 @@ def validate(
         SettingError: a tolerance is for an output that is not there.
         PipelineError: the checkpoint itself cannot be opened or run; what a candidate cannot do is a finding.
     """
-    material = _material(checkpoint, settings, _fixed_batch(candidates))
+    material = _material(checkpoint, settings, fixed_batch(candidates))
     refusals = {format: reason for format, place in candidates.items() if (reason := refusal_of(place)) is not None}
     candidates = {format: place for format, place in candidates.items() if format not in refusals}
     bounds = {format: _bounds_of(format, place) for format, place in candidates.items()}
@@ -90,14 +89,6 @@ def validate(
     for format, rows_per_second in material.rows_per_second.items():
         tell_speed(format, rows_per_second)
     return verdict
-
-
-def _fixed_batch(candidates: Mapping[str, Path]) -> int | None:
-    """The number of rows that a candidate of somebody else's takes at once, where that is fixed."""
-    files = (place / "signature.json" for place in candidates.values())
-    foreign = (file for file in files if file.is_file() and "candidate" in read_origin(file))
-    sizes = (batch_size_of(Signature.read(file)) for file in foreign)
-    return next((size for size in sizes if size is not None), None)
 
 
 def _material(checkpoint: Path, settings: ValidationSettings, batch: int | None) -> Material:
