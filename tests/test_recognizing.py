@@ -81,6 +81,17 @@ def renamed_saved_model(folder: Path, prefix: Path, pb: Path) -> Path:
     return Path(shutil.copy(folder / "served" / "saved_model.pb", folder / "model.pb"))
 
 
+def renamed_index(folder: Path, prefix: Path, pb: Path) -> Path:
+    return Path(shutil.copy(f"{prefix}.index", folder / "model.pb"))
+
+
+def renamed_graph(folder: Path, prefix: Path, pb: Path) -> Path:
+    """A checkpoint's graph without its Saver: a message with no more fields than a GraphDef has."""
+    meta = v1.MetaGraphDef.FromString(Path(f"{prefix}.meta").read_bytes())
+    bare = v1.MetaGraphDef(meta_info_def=meta.meta_info_def, graph_def=meta.graph_def)
+    return written(bare.SerializeToString())(folder, prefix, pb)
+
+
 def folder_with(name: str) -> Make:
     def make(folder: Path, prefix: Path, pb: Path) -> Path:
         (folder / "release").mkdir()
@@ -114,6 +125,8 @@ REFUSED: dict[str, tuple[Make, str]] = {
         lambda folder, prefix, pb: Path(f"{prefix}.meta"),
         "the graph of a checkpoint .* without its weights",
     ),
+    "its index under another name": (renamed_index, "got a checkpoint"),
+    "its graph under another name": (renamed_graph, "the graph of a checkpoint .* without its weights"),
     "a lone message": (renamed_saved_model, "saved_model.pb of a SavedModel under another name.*Give its folder"),
     "an empty folder": (folder_with(""), "no model is in this folder .got an empty folder"),
     "another folder": (folder_with("VERSION"), "no model is in this folder .got VERSION"),
