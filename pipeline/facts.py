@@ -36,6 +36,15 @@ def read_verdict(job: Job) -> dict[str, Any]:
     return verdict
 
 
+def read_costs(job: Job) -> dict[str, Any]:
+    """The content of the last costs.json; a format that is not proven equal is not recommended, whatever it costs."""
+    from .recommendation import recommend
+
+    costs: dict[str, Any] = json.loads((job.folder("costs") / "costs.json").read_text(encoding="utf-8"))
+    failed = {check["format"] for check in read_verdict(job)["checks"] if check["verdict"] != "passed"}
+    return {**costs, "recommendation": recommend(costs["formats"], failed)}
+
+
 def report_facts(job: Job, made: Sequence[str]) -> Any:
     """What the report tells, gathered from the artifacts.
 
@@ -61,6 +70,7 @@ def report_facts(job: Job, made: Sequence[str]) -> Any:
             for name, manifest in manifests.items()
         ],
         command=shlex.join(sys.argv),
+        costs=read_costs(job),
     )
 
 

@@ -33,6 +33,13 @@ from .errors import PipelineError, StageCrashed, StoreError
 
 logger = logging.getLogger("pipeline")
 
+# Read by TensorFlow when it is imported, unless the environment says otherwise already.
+TENSORFLOW_ENVIRONMENT = {
+    # oneDNN picks other kernels, which may differ in the last bits between a checkpoint's session and its frozen graph.
+    "TF_ENABLE_ONEDNN_OPTS": "0",
+    # What TensorFlow cannot do comes as an exception; what it logs is mostly about accelerators that are not there.
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+}
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 _CLEARING_UP_SECONDS = 10
 _TOO_MUCH_MEMORY = 87  # the exit code of a process that took more than its limit
@@ -207,11 +214,8 @@ class DieWithParent:
 
 
 def _fork_server() -> multiprocessing.context.ForkServerContext:
-    # Read by TensorFlow when the server imports it. oneDNN picks other kernels, which may differ in the
-    # last bits between a checkpoint's session and its frozen graph.
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-    # What TensorFlow cannot do comes as an exception; what it logs is mostly about accelerators that are not there.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    for name, value in TENSORFLOW_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["pipeline.preload"])
     return context

@@ -220,9 +220,37 @@ class ValidationSettings:
         if output in self.output_tolerances:
             return self.output_tolerances[output]
         kind = {"complex64": "float32", "complex128": "float64"}.get(dtype, dtype)
+        if "float" not in kind:  # of int8, say, which is a dtype too, and no bound of one
+            return 0.0, 0.0
         if coarser and kind in ("float32", "float64") and (coarser, kind) != ("runtime", "float64"):
             kind = coarser
         return float(getattr(self, f"{kind}_rtol", 0.0)), float(getattr(self, f"{kind}_atol", 0.0))
+
+
+@dataclass(frozen=True)
+class CostsSettings:
+    """`[costs]`: how long what each format costs is measured, and on what."""
+
+    seconds: float = _setting(
+        0.5, "most seconds of runs for each format and batch size; 0 to measure nothing but sizes on disk"
+    )
+    batch_sizes: str = _setting("1,64", "comma-separated rows per run; the first answer is to a batch of the smallest")
+    threads: int = _setting(2, "threads that each format computes with")
+    limit_seconds: float = _setting(
+        600.0, "most seconds for one format from its start to its end; one that takes longer has no numbers"
+    )
+
+    def __post_init__(self) -> None:
+        _require(self, "seconds", 0 <= self.seconds < math.inf, "0 or more")
+        _require(self, "threads", self.threads >= 1, "at least 1")
+        _require(self, "limit_seconds", 0 < self.limit_seconds < math.inf, "above 0")
+        are_sizes = all(part.isdecimal() and int(part) >= 1 for part in listed(self.batch_sizes))
+        _require(self, "batch_sizes", are_sizes and bool(listed(self.batch_sizes)), "whole numbers, at least 1")
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The batch sizes, the smallest first."""
+        return tuple(sorted({int(part) for part in listed(self.batch_sizes)}))
 
 
 @dataclass(frozen=True)
@@ -235,6 +263,7 @@ class Settings:
     export: ExportSettings = field(default_factory=ExportSettings)
     freezing: FreezingSettings = field(default_factory=FreezingSettings)
     validation: ValidationSettings = field(default_factory=ValidationSettings)
+    costs: CostsSettings = field(default_factory=CostsSettings)
 
 
 @dataclass(frozen=True)

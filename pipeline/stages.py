@@ -1,7 +1,7 @@
 """The stages of a chain, as a table: what each reads, what decides it, what makes it.
 
     graph ── training ── checkpoint ─┬─ frozen ─┬──────────────────────── validation ── report
-                                     └─ mmap    └─ savedmodel, tflite, onnx
+                                     └─ mmap    └─ savedmodel, tflite, onnx  costs ──┘
 
 A chain may start at a checkpoint that exists already: then nothing is trained, and without a model's code no graph is
 built either. Each format is a stage, by the table `formats.FORMATS`; only those that are asked for, and what they are
@@ -130,6 +130,14 @@ def _make_validation(job: Job, folder: Path) -> Notes:
     return {"verdict": verdict["verdict"], "rows": verdict["rows"], "rows_per_second": rows_per_second}
 
 
+def _make_costs(job: Job, folder: Path) -> Notes:
+    from .costs import measure_costs
+
+    candidates = {format: job.folder(format) for format in job.formats}
+    costs = measure_costs(job.folder("checkpoint"), candidates, job.settings.costs, folder)
+    return {"recommendation": costs["recommendation"], "machine": costs["machine"]}
+
+
 def _make_report(job: Job, folder: Path) -> Notes:
     from .facts import report_facts
     from .report import write_report
@@ -188,19 +196,27 @@ STAGES: dict[str, Stage] = {
         opens_formats=True,
         is_named=True,
     ),
+    "costs": Stage(
+        _make_costs,
+        ("costs.py", "metering.py", "formats/checkpoint.py"),
+        {"checkpoint": ("model.*", "saved_model/*", "signature.json", "validation.npz")},
+        ("costs",),
+        reads_formats=True,
+        opens_formats=True,
+    ),
     "report": Stage(
         _make_report,
         ("report/__init__.py",),
-        {"training": ("history.csv",), "checkpoint": _ALL, "validation": _ALL},
+        {"training": ("history.csv",), "checkpoint": _ALL, "validation": _ALL, "costs": _ALL},
         reads_formats=True,
         is_named=True,
     ),
 }
-_REPORT = replace(STAGES["report"], reads={"checkpoint": _ALL, "validation": _ALL})
+_REPORT = replace(STAGES["report"], reads={"checkpoint": _ALL, "validation": _ALL, "costs": _ALL})
 # The chain of a checkpoint that brings its own graph.
 _ADOPTED: dict[str, Stage] = {
     "checkpoint": Stage(_make_adopted, ("adoption.py",), {}, ("split",), uses_data=True),
-    **{name: STAGES[name] for name in (*CANDIDATES, "validation")},
+    **{name: STAGES[name] for name in (*CANDIDATES, "validation", "costs")},
     "report": _REPORT,
 }
 # The chain of a model's own graph and somebody else's weights.
@@ -213,7 +229,7 @@ _FILLED: dict[str, Stage] = {
         uses_model=True,
         uses_data=True,
     ),
-    **{name: STAGES[name] for name in (*CANDIDATES, "validation")},
+    **{name: STAGES[name] for name in (*CANDIDATES, "validation", "costs")},
     "report": _REPORT,
 }
 

@@ -327,12 +327,24 @@ class ValidateModel(ModelTask):
         super().run()
         verdict = read_verdict(self.job)
         if verdict["verdict"] != "passed":
-            chain.build(self.job, "report")
+            for stage in ("costs", "report"):
+                chain.build(self.job, stage)
             raise ValidationFailed(
                 f"{_failed_formats(verdict)} not proven equal to its checkpoint: {verdict['reasons'][0]}",
                 where=self.job.places.artifact("validation"),
                 next_step=f"See {self.job.places.artifact('report') / 'report.html'}",
             )
+
+
+class MeasureCosts(ModelTask):
+    """Measures what the checkpoint and each format cost: size, start, latency, throughput, memory."""
+
+    makes = "costs"
+
+    def requires(self) -> Iterable[luigi.Task]:
+        """What it measures; and the validation, so that nothing of this chain is at work at the same time."""
+        yield from super().requires()
+        yield self.clone(ValidateModel)
 
 
 class WriteReport(ModelTask):
@@ -347,7 +359,8 @@ class WriteReport(ModelTask):
 
 TASKS: dict[str, type[ModelTask]] = {
     **dict.fromkeys(CANDIDATES, MakeFormat),
-    **{task.makes: task for task in (BuildGraph, TrainModel, SaveCheckpoint, FreezeModel, ValidateModel, WriteReport)},
+    **{task.makes: task for task in (BuildGraph, TrainModel, SaveCheckpoint, FreezeModel, ValidateModel)},
+    **{task.makes: task for task in (MeasureCosts, WriteReport)},
 }
 
 
@@ -359,6 +372,7 @@ def closing_lines(task: ModelTask) -> list[str]:
     files: dict[str, Any] = {
         **{name: places.artifact(name) / FORMATS[name].opened for name in CANDIDATES},
         "validation": places.artifact("validation") / "results.csv",
+        "costs": places.artifact("costs") / "costs.csv",
         "report": places.artifact("report") / "report.html",
     }
     lines = []
