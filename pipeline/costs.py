@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from .arrays import save_arrays
-from .formats import FORMATS
+from .formats import FORMATS, fixed_batch
 from .manifest import MANIFEST
 from .metering import Order
 from .process import TENSORFLOW_ENVIRONMENT
@@ -68,7 +68,7 @@ def measure_costs(
     """
     rows, formats = folder / "rows.npz", {}
     try:
-        sizes, count = _write_rows(checkpoint, settings, rows)
+        sizes, count = _write_rows(checkpoint, fixed_batch(candidates), settings, rows)
         for format, place in {"checkpoint": checkpoint, **candidates}.items():
             formats[format] = _measured(format, place, rows if count else None, sizes, settings)
             if settings.seconds and formats[format]["problem"]:
@@ -87,13 +87,18 @@ def measure_costs(
     return costs
 
 
-def _write_rows(checkpoint: Path, settings: CostsSettings, path: Path) -> tuple[tuple[int, ...], int]:
+def _write_rows(
+    checkpoint: Path, batch: int | None, settings: CostsSettings, path: Path
+) -> tuple[tuple[int, ...], int]:
     """Writes as many validation rows as the largest batch has, again from the first one where there are fewer.
+
+    Args:
+        batch: the size that a candidate wants, where the checkpoint leaves it open.
 
     Returns:
         The batch sizes to measure, and how many different rows there are in the file.
     """
-    fixed = batch_size_of(Signature.read(checkpoint / "signature.json"))
+    fixed = batch_size_of(Signature.read(checkpoint / "signature.json")) or batch
     sizes = (fixed,) if fixed else settings.sizes
     if not settings.seconds:
         return sizes, 0

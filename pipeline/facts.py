@@ -13,7 +13,7 @@ from importlib.metadata import version
 from typing import Any
 
 from .formats import refusal_of
-from .job import Job
+from .job import CANDIDATE, Job
 from .manifest import Manifest
 
 _LIBRARIES = ("tensorflow", "numpy")
@@ -84,19 +84,27 @@ def _sizes_of_checkpoint(manifest: Manifest) -> dict[str, int]:
 def _sizes_of_formats(job: Job, manifests: Mapping[str, Manifest]) -> dict[str, int]:
     """The bytes of each file of each format, and of a folder all in one, for it may hold thousands."""
     sizes: dict[str, int] = {}
-    for format in job.formats:
-        if refusal_of(job.folder(format)) is not None:
+    for stage in job.candidates.values():
+        if refusal_of(job.folder(stage)) is not None:
             continue
-        for path, entry in sorted(manifests[format].files.items()):
+        for path, entry in sorted(manifests[stage].files.items()):
             folder, slash, _ = path.partition("/")
             if path != "signature.json":
-                name = f"{format}/{folder}{slash}"
+                name = f"{stage}/{folder}{slash}"
                 sizes[name] = sizes.get(name, 0) + entry.size_bytes
     return sizes
 
 
 def _exported(manifests: Mapping[str, Manifest]) -> str:
-    """Which weights the checkpoint holds."""
+    """Which weights the checkpoint holds, and what they are compared with where that is none of our own making."""
+    exported = _weights(manifests)
+    if CANDIDATE not in manifests:
+        return exported
+    manifest = manifests[CANDIDATE]
+    return f"{exported}; compared with {manifest.notes['candidate']}, artifact {manifest.content_digest[:12]}…"
+
+
+def _weights(manifests: Mapping[str, Manifest]) -> str:
     notes = manifests["checkpoint"].notes
     if "adopted" in notes:
         return f"taken over from {notes['adopted']}"

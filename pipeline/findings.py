@@ -325,8 +325,10 @@ class Validation:
 
     def tell_weights(self, format: str, found: WeightsFinding) -> None:
         """Writes down how a candidate's weights compare with the checkpoint's: a line for each variable."""
-        if not found.weights and found.problem is None:
-            self.skipped["weights"] = "the outputs need no variable"
+        absent = self._tell_absent(format, found)
+        if not found.weights and found.problem is None and absent is None:
+            if not found.absent:
+                self.skipped["weights"] = "the outputs need no variable"
             return
         dtypes = ", ".join(sorted({weights.dtype for weights in found.weights}))
         finding = Finding(format, "weights", "variables", dtypes, Tolerance(0.0, 0.0))
@@ -337,6 +339,10 @@ class Validation:
         if found.problem is not None:
             finding.fail(f"weights: {found.problem}")
             return
+        if absent is not None:
+            finding.fail(absent)
+        if not found.weights:
+            return
         lines = [_weights_line(weights) for weights in found.weights]
         self._write(finding, {column: [line[column] for line in lines] for column in lines[0]})
         figures = zip(*(_largest(weights) for weights in found.weights), strict=True)
@@ -345,6 +351,30 @@ class Validation:
         )
         if differing:
             _add_worst(finding, differing, found.others)
+
+    def _tell_absent(self, format: str, found: WeightsFinding) -> str | None:
+        """Tells of variables that a candidate of somebody else's has not as constants: it may have folded them.
+
+        Returns:
+            Why the check has failed, if it was asked for by its name.
+        """
+        renamed = [weights for weights in found.weights if weights.constant]
+        if renamed:
+            first = f"such as {renamed[0].name} as {renamed[0].constant}"
+            self.note(format, f"{len(renamed)} variables are constants of other names, {first}")
+        if not found.absent:
+            return None
+        reason = (
+            "found neither by name nor by their bits among the constants: folded into others, it seems, so the outputs "
+            "alone tell of them"
+        )
+        title = f"weights of {', '.join(found.absent[:_MOST_NAMED])}" + (
+            f" and {len(found.absent) - _MOST_NAMED} more" if len(found.absent) > _MOST_NAMED else ""
+        )
+        if self.settings.is_every_check:
+            self.skipped[title] = reason
+            return None
+        return f"weights was asked for ([validation] checks), and does not apply: {title}: {reason}"
 
     def _write(self, finding: Finding, columns: Mapping[str, Any]) -> None:
         self._file.write(finding.format, finding.check, columns, finding.output)

@@ -299,6 +299,28 @@ class Adopted:
     signature: str | None = None
 
 
+@dataclass(frozen=True)
+class Candidate:
+    """An existing file or folder that is compared with the checkpoint, in the place of formats that are made of it.
+
+    Args:
+        place: the file, or the folder of a SavedModel or of the format mmap.
+        format: the format that it is in.
+        names: the candidate's tensor by the signature's name, where the two are not to be found by themselves.
+        signature: of a SavedModel or a TFLite file with several, which one.
+    """
+
+    place: Path
+    format: str
+    names: Mapping[str, str] = field(default_factory=dict)
+    signature: str | None = None
+
+    @property
+    def kind(self) -> str:
+        """What the file is: of its format, whatever the precision of its weights."""
+        return self.format.partition("_")[0]
+
+
 def _require(section: Any, name: str, is_right: bool, wanted: str) -> None:
     if not is_right:
         title = type(section).__name__.removesuffix("Settings").lower()

@@ -3,17 +3,20 @@
     graph ── training ── checkpoint ─┬─ frozen ─┬──────────────────────── validation ── report
                                      └─ mmap    └─ savedmodel, tflite, onnx  costs ──┘
 
+    checkpoint ── candidate ── validation, costs ── report
+
 A chain may start at a checkpoint that exists already: then nothing is trained, and without a model's code no graph is
 built either. Each format is a stage, by the table `formats.FORMATS`; only those that are asked for, and what they are
 made from, are made. A format that cannot carry a model stops none of the others: its artifact holds the reason, and
 validation tells it as a failure of that format. Only `frozen`, which the others hang on, is made or stops the chain.
+Where a candidate is given, it is compared in their place, and none is made.
 """
 
 from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -21,7 +24,7 @@ from typing import Any
 
 from .errors import FreezeError
 from .formats import CANDIDATES, FORMATS, Format, refuse
-from .job import Job
+from .job import CANDIDATE, Job
 from .process import run_apart
 
 logger = logging.getLogger("pipeline")
@@ -38,7 +41,8 @@ class Stage:
         code: the modules that make it; what they import counts too.
         reads: patterns of the files that it reads, by the stage that made them.
         sections: the sections of tasks.cfg that decide it.
-        uses_model, uses_data: whether the model's code and the files from outside decide it.
+        uses_model, uses_data, uses_candidate: whether the model's code, the files from outside, and among these the
+            candidate decide it.
         extras: distributions whose versions decide it besides TensorFlow's.
         reads_formats, opens_formats: whether it reads every format that is asked for, and whether it opens them, so
             that the code which does decides it.
@@ -52,6 +56,7 @@ class Stage:
     sections: tuple[str, ...] = ()
     uses_model: bool = False
     uses_data: bool = False
+    uses_candidate: bool = False
     extras: tuple[str, ...] = ()
     reads_formats: bool = False
     opens_formats: bool = False
@@ -82,7 +87,7 @@ def _make_adopted(job: Job, folder: Path) -> Notes:
     from .adoption import adopt_checkpoint
 
     assert job.adopted is not None  # such chains alone have this stage
-    return adopt_checkpoint(job.adopted, job.data, job.settings.split.seed, folder)
+    return adopt_checkpoint(job.adopted, job.data, job.settings.split.seed, folder, job.candidate)
 
 
 def _make_filled(job: Job, folder: Path) -> Notes:
@@ -113,10 +118,18 @@ def _make_format(name: str, job: Job, folder: Path) -> Notes:
     return {"refused": reason}
 
 
+def _make_candidate(job: Job, folder: Path) -> Notes:
+    from .candidates import adopt_candidate
+
+    assert job.candidate is not None  # such chains alone have this stage
+    weights = job.settings.freezing.weights if "freezing" in FORMATS[job.candidate.format].sections else "exact"
+    return adopt_candidate(job.candidate, job.folder("checkpoint"), weights, folder)
+
+
 def _make_validation(job: Job, folder: Path) -> Notes:
     from .validation import validate
 
-    candidates = {format: job.folder(format) for format in job.formats}
+    candidates = {format: job.folder(stage) for format, stage in job.candidates.items()}
     rows_per_second: dict[str, float] = {}
     verdict = validate(
         job.places.name,
@@ -133,7 +146,7 @@ def _make_validation(job: Job, folder: Path) -> Notes:
 def _make_costs(job: Job, folder: Path) -> Notes:
     from .costs import measure_costs
 
-    candidates = {format: job.folder(format) for format in job.formats}
+    candidates = {format: job.folder(stage) for format, stage in job.candidates.items()}
     costs = measure_costs(job.folder("checkpoint"), candidates, job.settings.costs, folder)
     return {"recommendation": costs["recommendation"], "machine": costs["machine"]}
 
@@ -212,6 +225,9 @@ STAGES: dict[str, Stage] = {
         is_named=True,
     ),
 }
+_CANDIDATE = Stage(
+    _make_candidate, ("candidates/__init__.py",), {"checkpoint": ("signature.json",)}, uses_candidate=True
+)
 _REPORT = replace(STAGES["report"], reads={"checkpoint": _ALL, "validation": _ALL, "costs": _ALL})
 # The chain of a checkpoint that brings its own graph.
 _ADOPTED: dict[str, Stage] = {
@@ -237,11 +253,28 @@ _FILLED: dict[str, Stage] = {
 def stages_of(job: Job) -> dict[str, Stage]:
     """The stages of a job's chain, by name and in their order; what reads formats reads those of the job."""
     stages = STAGES if job.adopted is None else _ADOPTED if job.source is None else _FILLED
+    if job.candidate is not None:
+        stages = dict(_with_candidate(stages, job))
     return {name: _with_formats(stage, job) if stage.reads_formats else stage for name, stage in stages.items()}
 
 
+def _with_candidate(stages: Mapping[str, Stage], job: Job) -> Iterator[tuple[str, Stage]]:
+    """A chain in which nothing is frozen, and a candidate is taken in its place."""
+    assert job.candidate is not None
+    format = FORMATS[job.candidate.format]
+    is_settling = job.adopted is not None and job.source is None and not job.adopted.outputs
+    for name, stage in stages.items():
+        if name == "checkpoint":
+            # Where nobody names outputs, the candidate has a say in which they are.
+            yield name, replace(stage, uses_candidate=stage.uses_candidate or is_settling)
+            sections = tuple(section for section in format.sections if section == "freezing")
+            yield CANDIDATE, replace(_CANDIDATE, sections=sections, extras=format.extras)
+        elif name not in CANDIDATES:
+            yield name, stage
+
+
 def _with_formats(stage: Stage, job: Job) -> Stage:
-    reads = {**stage.reads, **dict.fromkeys(job.formats, _ALL)}
+    reads = {**stage.reads, **dict.fromkeys(job.candidates.values(), _ALL)}
     if not stage.opens_formats:
         return replace(stage, reads=reads)
     formats = [FORMATS[name] for name in job.formats]

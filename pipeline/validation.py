@@ -29,7 +29,7 @@ from .causes import explain
 from .checks import TABLE, Material, check_recorded
 from .errors import PipelineError, SettingError, nearest
 from .findings import FAILED, PASSED, Validation
-from .formats import FORMATS, ApartRunner, refusal_of
+from .formats import FORMATS, ApartRunner, fixed_batch, refusal_of
 from .process import Limits
 from .rowfile import RowFile
 from .rows import batch_size_of
@@ -66,7 +66,7 @@ def validate(
         SettingError: a tolerance is for an output that is not there.
         PipelineError: the checkpoint itself cannot be opened or run; what a candidate cannot do is a finding.
     """
-    material = _material(checkpoint, settings)
+    material = _material(checkpoint, settings, fixed_batch(candidates))
     refusals = {format: reason for format, place in candidates.items() if (reason := refusal_of(place)) is not None}
     candidates = {format: place for format, place in candidates.items() if format not in refusals}
     bounds = {format: _bounds_of(format, place) for format, place in candidates.items()}
@@ -91,8 +91,10 @@ def validate(
     return verdict
 
 
-def _material(checkpoint: Path, settings: ValidationSettings) -> Material:
+def _material(checkpoint: Path, settings: ValidationSettings, batch: int | None) -> Material:
     signature = Signature.read(checkpoint / "signature.json")
+    if batch is not None:
+        signature = signature.of_batch(batch)
     for output in settings.output_tolerances:
         names = [spec.name for spec in signature.outputs]
         if output not in names:

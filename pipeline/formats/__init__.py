@@ -196,6 +196,22 @@ class Wanted:
     stop: int
 
 
+def fixed_batch(candidates: Mapping[str, Path]) -> int | None:
+    """The number of rows that a candidate takes at once which the pipeline did not make, where that is fixed.
+
+    Args:
+        candidates: the artifact's folder by format.
+    """
+    from ..freezing import read_origin  # Luigi's process does without
+    from ..rows import batch_size_of
+    from ..signature import Signature
+
+    files = (place / "signature.json" for place in candidates.values())
+    foreign = (file for file in files if file.is_file() and "candidate" in read_origin(file))
+    sizes = (batch_size_of(Signature.read(file)) for file in foreign)
+    return next((size for size in sizes if size is not None), None)
+
+
 class Runner(Protocol):
     """An opened artifact of one format."""
 
