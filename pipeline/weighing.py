@@ -8,7 +8,7 @@ and is to be the checkpoint's value rounded to float16. Protobuf alone reads the
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,7 +24,7 @@ from .engine.sources import Source
 from .engine.variables import VARIABLE_OPS, Saved, Variable, variable_of
 from .errors import DataError
 from .freezing import SIGNATURE, open_artifact, prepare, read_origin
-from .protos import DecodeError, GraphDef, NodeDef
+from .protos import DecodeError, GraphDef, NodeDef, SavedModel
 from .signature import Signature
 from .tensors import content_of, shape_of, strings_of
 
@@ -115,6 +115,70 @@ def compare_weights(checkpoint: Path, candidate: Path) -> WeightsFinding:
     return WeightsFinding(weights, len(constants.sizeable - constants.used))
 
 
+def read_candidate(folder: Path) -> GraphDef:
+    """The graph of a candidate: of `model.pb`, of `graph.pb`, or the first one of `saved_model.pb`.
+
+    Raises:
+        DataError: there is none, or it cannot be read.
+    """
+    names = ("graph.pb", "saved_model.pb", "model.pb")
+    path = next((folder / name for name in names if (folder / name).is_file()), folder / names[-1])
+    try:
+        if path.name == "saved_model.pb":
+            return SavedModel.FromString(path.read_bytes()).meta_graphs[0].graph_def
+        return GraphDef.FromString(path.read_bytes())
+    except (OSError, DecodeError, IndexError) as exc:
+        raise DataError("the candidate's graph cannot be read", where=path, got=exc) from exc
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A variable that differs, with both its values.
+
+    Args:
+        key: the checkpoint's key of it.
+        ours: the checkpoint's value; theirs: the candidate's, in its own dtype and shape.
+    """
+
+    name: str
+    key: str
+    ours: Array
+    theirs: Array
+
+
+def differing_pairs(checkpoint: Path, candidate: Path, names: Collection[str]) -> Iterator[Pair]:
+    """The values of variables on both sides, one variable at a time; those that have no numbers there are left out.
+
+    Args:
+        checkpoint, candidate: as `compare_weights`.
+        names: the variables.
+
+    Raises:
+        CheckpointError, FreezeError, DataError: as `compare_weights`; one of the sides cannot be read.
+    """
+    source = open_artifact(checkpoint, read_origin(checkpoint / SIGNATURE).get("signature"))
+    constants, values = _Constants(candidate), _Values(source.bundle)
+    variables = [variable_of(node) for node in source.graph.node if node.op in VARIABLE_OPS and node.name in names]
+    for variable in variables:
+        saved = source.keys.get(variable.identity, Saved(variable.identity[1]))
+        try:
+            node, _ = constants.behind(variable)
+            content = constants.content(node)
+        except DataError:
+            continue
+        dtype, lengths = DTYPES.get(node.attr["dtype"].type), _lengths(node)
+        if dtype is None or not dtype.code or math.prod(lengths) * dtype.size_bytes != len(content):
+            continue
+        theirs = np.frombuffer(content, dtype.numpy()).reshape(lengths)
+        yield Pair(variable.name, saved.key, values.array(saved), theirs)
+
+
+def _lengths(node: NodeDef) -> tuple[int, ...]:
+    if node.op == "Const":
+        return shape_of(node.attr["value"].tensor)
+    return tuple(dim.size for dim in node.attr["shape"].shape.dim)
+
+
 def _frozen_names(source: Source, signature: Signature, pins: Mapping[str, str]) -> set[str]:
     """The variables that freezing makes constants."""
     outputs, inputs = ([spec.tensor or spec.name for spec in specs] for specs in (signature.outputs, signature.inputs))
@@ -159,16 +223,12 @@ class _Constants:
     """The candidate's graph and its constants.
 
     Raises:
-        DataError: it cannot be read.
+        DataError: as `read_candidate`.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        path = folder / ("graph.pb" if (folder / "graph.pb").is_file() else "model.pb")
-        try:
-            self.graph = GraphDef.FromString(path.read_bytes())
-        except (OSError, DecodeError) as exc:
-            raise DataError("the candidate's graph cannot be read", where=path, got=exc) from exc
+        self.graph = read_candidate(folder)
         self.nodes: dict[str, NodeDef] = {node.name: node for node in self.graph.node}
         self.used: set[str] = set()
         self.is_halved = (folder / SIGNATURE).is_file() and read_origin(folder / SIGNATURE).get("weights") == "float16"
@@ -235,10 +295,9 @@ def _weighed(variable: Variable, saved: Saved, values: _Values, constants: _Cons
 
 
 def _require_same_kind(node: NodeDef, dtype: int, shape: tuple[int, ...]) -> None:
-    proto, declared = node.attr["value"].tensor, node.attr["shape"].shape
+    proto = node.attr["value"].tensor
     is_message = node.op == "Const"
-    found = {node.attr["dtype"].type, *([proto.dtype] if is_message else ())}
-    lengths = shape_of(proto) if is_message else tuple(dim.size for dim in declared.dim)
+    found, lengths = {node.attr["dtype"].type, *([proto.dtype] if is_message else ())}, _lengths(node)
     if found != {dtype} or lengths != shape:
         names = " and ".join(DTYPES[each].name if each in DTYPES else str(each) for each in sorted(found))
         raise DataError(
