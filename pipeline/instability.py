@@ -7,7 +7,6 @@ company. The first tensor, in the order of computation, that is not the same for
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import tensorflow as tf
 
 from .formats.bare import open_graph
 from .signature import Signature
+from .traces import Instability, Node
 from .walking import NEVER_FETCHED, ancestors_of, inside_loops, ordered
 
 Array = np.ndarray[Any, Any]
@@ -23,29 +23,6 @@ Batch = Mapping[str, Array]
 
 _CHUNK = 32
 _CLOSE = 1e-4  # what a kernel that adds in another order for other rows may cost; what depends on them differs by more
-
-
-@dataclass(frozen=True)
-class Node:
-    """A node by which rows, or draws, come in: its name, its op, and the ops that it is computed from."""
-
-    name: str
-    op: str
-    reads: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Instability:
-    """The first tensor that is not the same for the same row.
-
-    Args:
-        is_chance: it differs when the same rows are asked again; else with other rows beside them.
-        mixing: its own node, and those before it whose values belong to no single row, the nearest first.
-    """
-
-    tensor: str
-    is_chance: bool
-    mixing: tuple[Node, ...]
 
 
 def find_instability(

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from .arrays import load_arrays, of_kind
-from .causes import explain
+from .causes import Cause, explain
 from .checks import TABLE, Material, check_recorded
 from .errors import PipelineError
 from .findings import FAILED, PASSED, Validation
@@ -36,8 +36,9 @@ from .rows import batch_size_of
 from .settings import CHECKS, ValidationSettings
 from .signature import Signature
 from .weighing import compare_weights
+from .worst import write_worst
 
-_VERDICT_SCHEMA = 1
+_VERDICT_SCHEMA = 2
 _WEIGHED = ("frozen", "mmap")  # formats whose files hold the weights as constants
 
 
@@ -80,7 +81,8 @@ def validate(
                 validation.tell_weights(format, compare_weights(checkpoint, artifact))
             with ApartRunner(format, artifact, threads) as candidate:
                 skipped |= _check(validation, reference, candidate, material)
-    causes = explain(validation, checkpoint, candidates, of_kind("input", stored), threads)
+    write_worst(folder, validation, checkpoint, candidates, material, threads)
+    causes = explain(validation, checkpoint, candidates, material, threads)
     verdict = _verdict(validation, material, skipped, stored.get("labels"), causes)
     (folder / "verdict.json").write_text(json.dumps(verdict, indent=2) + "\n", encoding="utf-8")
     return verdict
@@ -125,13 +127,13 @@ def _verdict(
     material: Material,
     skipped: Mapping[str, str],
     labels: Array | None,
-    causes: Mapping[str, str],
+    causes: Mapping[str, Cause],
 ) -> dict[str, Any]:
     findings = [validation.findings[key] for key in sorted(validation.findings)]
     reasons = [finding.sentence() for finding in findings if not finding.has_passed]
     if not findings:
         reasons.append("nothing was compared")
-    reasons += [f"{format}: {cause}" for format, cause in causes.items()]
+    reasons += [f"{format}: {cause.sentence}" for format, cause in causes.items()]
     outputs = {format: np.concatenate(parts) for format, parts in material.decisions.items()}
     rows = {name: 0 if name in skipped else material.rows_of(name) for name in TABLE}
     return {
@@ -139,7 +141,7 @@ def _verdict(
         "verdict": FAILED if reasons else PASSED,
         "model": validation.model,
         "reasons": reasons,
-        "causes": dict(causes),
+        "causes": {format: cause.to_dict() for format, cause in causes.items()},
         "rows": {{"equal": "validation"}.get(name, name): count for name, count in rows.items()},
         "skipped": {**validation.skipped, **skipped},
         "checks": [finding.to_dict() for finding in findings],
