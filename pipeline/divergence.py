@@ -20,7 +20,7 @@ from . import compare
 from .compare import Tolerance
 from .formats.bare import open_graph
 from .formats.checkpoint import read_pins, restore
-from .formats.session import plain_config
+from .formats.session import session_config
 from .signature import Signature
 from .traces import PASSES, VARIABLES, Agreement, Divergence, Drift
 from .walking import NEVER_FETCHED, ancestors_of, inside_loops, ordered
@@ -50,7 +50,7 @@ def find_divergence(
     Raises:
         CheckpointError, RunnerError: one of the graphs cannot be opened.
     """
-    reference = v1.Session(graph=tf.Graph(), config=plain_config(threads))
+    reference = v1.Session(graph=tf.Graph(), config=session_config(threads, is_plain=True))
     with reference.graph.as_default():
         restore(reference, checkpoint / "model.ckpt")
     other = open_graph(candidate, threads)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -24,6 +24,7 @@ from .compare import Tolerance
 from .errors import DataError, PipelineError, RunnerError
 from .formats import FORMATS, ApartRunner, Array, Batch
 from .metrics import decide
+from .process import Limits
 from .rows import batch_size_of
 from .signature import Signature
 
@@ -76,9 +77,9 @@ class Line:
 class Side:
     """An artifact that is asked batch after batch, opened anew where a batch ended its process."""
 
-    def __init__(self, format: str, artifact: Path, threads: int) -> None:
+    def __init__(self, format: str, artifact: Path, threads: int, limits: Limits | None = None) -> None:
         self.format = format
-        self._artifact, self._threads = artifact, threads
+        self._artifact, self._threads, self._limits = artifact, threads, limits
         self._runner: ApartRunner | None = None
         self._failures: list[PipelineError] = []
 
@@ -88,7 +89,7 @@ class Side:
             return self._failures[-1]
         try:
             if self._runner is None:
-                self._runner = ApartRunner(self.format, self._artifact, self._threads)
+                self._runner = ApartRunner(self.format, self._artifact, self._threads, self._limits)
             answer = self._runner.run(batch)
         except PipelineError as exc:
             self.close()
@@ -292,17 +293,23 @@ def note_artifact(artifact: Path, folder: Path) -> dict[str, str]:
 
 
 def write_notes(
-    folder: Path, checkpoint: Path, threads: int, formats: Mapping[str, tuple[Path, Mapping[str, Any]]]
+    folder: Path,
+    checkpoint: Path,
+    threads: int,
+    limits: Limits,
+    formats: Mapping[str, tuple[Path, Mapping[str, Any]]],
 ) -> None:
     """Writes `worst.json`.
 
     Args:
+        limits: what a candidate's process may take.
         formats: by format the artifact, and its bounds by check and output.
     """
     notes = {
         "schema": _SCHEMA,
         "checkpoint": note_artifact(checkpoint, folder),
         "threads": threads,
+        "limits": asdict(limits),
         "formats": {
             format: {"artifact": note_artifact(artifact, folder), "bounds": bounds}
             for format, (artifact, bounds) in formats.items()
@@ -332,7 +339,8 @@ def rerun(folder: Path) -> Iterator[tuple[str, Line]]:
             raise DataError("a format that is none", where=folder / NOTES, got=format, wanted=", ".join(FORMATS))
         cases = load_cases(folder / f"{format}.npz")
         artifact = _find(folder, told["artifact"])
-        with Side("checkpoint", checkpoint, threads) as reference, Side(format, artifact, threads) as candidate:
+        limits = Limits(**notes["limits"])
+        with Side("checkpoint", checkpoint, threads) as reference, Side(format, artifact, threads, limits) as candidate:
             for case in cases:
                 ours, theirs = answers(case, reference, candidate, size)
                 for line in compared(case, ours, theirs, told["bounds"].get(case.check, {}), signature):
@@ -349,6 +357,7 @@ def _read_notes(folder: Path) -> dict[str, Any]:
             if not set(told) & {"stage", "path"}:
                 raise ValueError(f"an artifact without a place: {told}")
         int(notes["threads"])
+        Limits(**notes["limits"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
         raise DataError(
             "no worst rows to feed again",

@@ -7,18 +7,20 @@ import heapq
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import chain, zip_longest
+from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 
 from .arrays import of_kind
 from .checks import Material, rows_in
 from .findings import PASSED, Finding, Validation
-from .formats import Array, Batch
+from .formats import Batch
+from .process import Limits
 from .rerunning import Case, Side, answers, save_cases, write_notes
 from .rows import batch_size_of
+from .settings import ValidationSettings
 
 FOLDER, MOST_ROWS = "worst", 16
 _MOST_COMPANY = 64
@@ -64,14 +66,16 @@ def write_worst(
     if not any(cases.values()):
         return
     place, size = folder / FOLDER, batch_size_of(material.signature)
+    limits = limits_of(validation.settings)
     place.mkdir()
     for format, its_cases in cases.items():
         if its_cases:
-            with Side("checkpoint", checkpoint, threads) as ours, Side(format, artifacts[format], threads) as theirs:
+            side = Side(format, artifacts[format], threads, limits)
+            with Side("checkpoint", checkpoint, threads) as ours, side as theirs:
                 told = [(case, *answers(case, ours, theirs, size)) for case in its_cases]
             save_cases(place / f"{format}.npz", told)
     formats = {format: (artifacts[format], _bounds(validation, format)) for format, kept in cases.items() if kept}
-    write_notes(place, checkpoint, threads, formats)
+    write_notes(place, checkpoint, threads, limits, formats)
     script = place / "reproduce.sh"
     script.write_text(_SCRIPT.format(folder=f"output/{validation.model}/validation/{FOLDER}"), encoding="utf-8")
     script.chmod(0o755)
@@ -86,21 +90,26 @@ def _bounds(validation: Validation, format: str) -> dict[str, dict[str, tuple[fl
     return bounds
 
 
+def limits_of(settings: ValidationSettings) -> Limits:
+    """What a candidate's process may take."""
+    return Limits(settings.time_limit_seconds, int(settings.memory_limit_gb * 1e9))
+
+
 def failed_cases(validation: Validation, material: Material, format: str) -> Iterator[Case]:
     """The worst rows of a format's checks that failed, as batches to feed.
 
-    Of a check that failed without a row, because a process died, say, the rows that it begins with.
+    Of a check that failed without a row, because a process died, say, the rows at which it stopped.
     """
     failed = [one for one in validation.findings.values() if one.format == format and not one.has_passed]
     failed = [one for one in failed if one.check in _CASES]
     by_row: dict[tuple[str, str], list[str]] = {}
-    picks = _picked(validation.results, format) if any(one.rows_failed for one in failed) else []
-    for pick in chain(picks, _first_rows(failed, material)):
+    picks = _picked(validation.results, format) if failed else []
+    for pick in [*picks, *(_stop(one, material) for one in failed if not _has_rows(one))]:
         by_row.setdefault((pick.check, pick.row), []).append(pick.output)
     for (check, row), outputs in list(by_row.items())[:MOST_ROWS]:
-        case = _CASES[check](material, format, row)
-        if case is not None:
-            batch, positions, recorded = case
+        found = _CASES[check](material, format, row)
+        if found is not None:
+            batch, positions, recorded = found
             yield Case(check, tuple(dict.fromkeys(outputs)), row, batch, positions, recorded)
 
 
@@ -109,7 +118,7 @@ def _picked(results: Path, format: str) -> list[Picked]:
     worst: dict[tuple[str, str], list[Picked]] = {}
     with results.open(encoding="utf-8", newline="") as file:
         for line in csv.DictReader(file):
-            if line["format"] != format or line["verdict"] == PASSED or line["check"] not in _CASES:
+            if line["format"] != format or line["verdict"] == PASSED or line["check"] not in _CASES or not line["row"]:
                 continue
             heap = worst.setdefault((line["check"], line["output"]), [])
             heapq.heappush(heap, Picked(_distance(line["abs_diff"]), line["check"], line["output"], line["row"]))
@@ -128,31 +137,47 @@ def _distance(text: str) -> float:
     return math.inf if math.isnan(value) else value
 
 
-def _first_rows(failed: list[Finding], material: Material) -> Iterator[Picked]:
-    for finding in failed:
-        if not finding.rows_failed:
-            labels: Mapping[str, Any] = {"edge": material.edges, "generated": material.made_up}
-            for label in labels.get(finding.check, ["0"]):
-                yield Picked(0.0, finding.check, finding.output, label)
+def _has_rows(finding: Finding) -> bool:
+    """Whether rows of it failed by their values, rather than the check as a whole."""
+    return finding.reason is None and bool(finding.rows_failed)
 
 
-Found = tuple[Batch, tuple[int, ...], Batch]
+def _stop(finding: Finding, material: Material) -> Picked:
+    """Where a check stopped: at the first row, or batch, that it has no line of."""
+    done = max(0, finding.rows - finding.rows_failed)
+    labels = list({"edge": material.edges, "generated": material.made_up}.get(finding.check, ()))
+    if labels:
+        counts = np.cumsum([1 if finding.check == "edge" else rows_in(material.made_up[label]) for label in labels])
+        label = labels[min(int(np.searchsorted(counts, done, side="right")), len(labels) - 1)]
+    else:
+        label = f"from {done}"
+    return Picked(0.0, finding.check, finding.output, label)
+
+
+Found: TypeAlias = "tuple[Batch, tuple[int, ...], Batch]"
 
 
 def _validation_row(material: Material, format: str, label: str) -> Found | None:
-    """A row alone, or in its batch where batches are of a fixed size."""
-    return _row_of(material.rows, label, batch_size_of(material.signature) or 1)
-
-
-def _row_of(rows: Batch, label: str, size: int) -> Found | None:
-    if not label.isdecimal() or int(label) >= rows_in(rows):
+    """A row alone, or in its batch where batches are of a fixed size; or all from the one at which a check stopped."""
+    size, rows = batch_size_of(material.signature), material.rows
+    number = _number(label, len(rows))
+    if number is None:
         return None
-    start = int(label) // size * size
-    return _part(rows, slice(start, start + size)), (int(label) - start,), {}
+    if label.startswith(_FROM):
+        start = number // (size or 1) * (size or 1)
+        batch = rows.read(start, start + (size or _MOST_COMPANY))
+        return batch, tuple(range(rows_in(batch))), {}
+    start = number // (size or 1) * (size or 1)
+    return rows.read(start, start + (size or 1)), (number - start,), {}
 
 
-def _part(rows: Batch, which: slice | Array) -> Batch:
-    return {name: np.asarray(values[which]) for name, values in rows.items()}
+_FROM = "from "
+
+
+def _number(label: str, count: int) -> int | None:
+    """The number of a row; None where it is none of these rows."""
+    text = label.removeprefix(_FROM)
+    return int(text) if text.isdecimal() and int(text) < count else None
 
 
 def _edge_row(material: Material, format: str, label: str) -> Found | None:
@@ -170,30 +195,30 @@ def _generated_row(material: Material, format: str, label: str) -> Found | None:
 
 def _stable_row(material: Material, format: str, label: str) -> Found | None:
     """A row in the company in which it was asked again; where it was alone then, in that of the first time."""
-    if not label.isdecimal():
+    rows = material.rows
+    row = _number(label, len(rows))
+    if row is None:
         return None
-    rows, row = material.rows, int(label)
     for numbers in material.sample(format).batches:
         if row in numbers and (len(numbers) > 1 or batch_size_of(material.signature)):
-            return _part(rows, numbers), (int(np.flatnonzero(numbers == row)[0]),), {}
-    start = max(0, min(row, rows_in(rows) - _MOST_COMPANY))
-    return _part(rows, slice(start, start + _MOST_COMPANY)), (row - start,), {}
+            return rows.take(numbers), (int(np.flatnonzero(numbers == row)[0]),), {}
+    start = max(0, min(row, len(rows) - _MOST_COMPANY))
+    return rows.read(start, start + _MOST_COMPANY), (row - start,), {}
 
 
 def _golden_row(material: Material, format: str, label: str) -> Found | None:
     inputs, outputs = (of_kind(kind, material.goldens) for kind in ("input", "output"))
-    found = _row_of(inputs, label, batch_size_of(material.signature) or 1)
-    if found is None:
+    count, size = rows_in(inputs), batch_size_of(material.signature) or 1
+    number = _number(label, count)
+    if number is None:
         return None
-    batch, (position,), _ = found
-    start = int(label) - position
-    count, size = rows_in(inputs), rows_in(batch)
+    which = slice(start := number // size * size, start + size)
     recorded = {
         # An output without the batch as its first dimension is recorded once for all rows.
-        name: values[start : start + size] if values.ndim and len(values) == count else values
+        name: values[which] if values.ndim and len(values) == count else values
         for name, values in outputs.items()
     }
-    return batch, (position,), recorded
+    return {name: values[which] for name, values in inputs.items()}, (number - start,), recorded
 
 
 _CASES = {

@@ -25,7 +25,7 @@ from ..rows import batch_size_of
 from ..signature import DTYPES
 from ..traces import Agreement, Divergence, Instability
 from ..weighing import WeightsFinding, compare_weights, differing_pairs, read_candidate
-from ..worst import failed_cases
+from ..worst import failed_cases, limits_of
 
 _ROWS = 32
 _ALONGSIDE = 7  # rows that are looked at in two companies
@@ -103,7 +103,7 @@ class Evidence:
     def _samples(self) -> list[Batch]:
         """Rows to look at: the first of the validation rows, and the batches of the worst rows."""
         size = batch_size_of(self.signature) or _ROWS
-        first = {name: np.asarray(values[:size]) for name, values in self.material.rows.items()}
+        first = self.material.rows.read(0, size)
         cases = failed_cases(self.validation, self.material, self.format) if self.format != "checkpoint" else ()
         return [first, *(case.batch for case in cases if case.check not in ("stable", "golden"))]
 
@@ -112,7 +112,7 @@ class Evidence:
         """The outputs of the checkpoint and of the candidate, for batches that both answer."""
         with (
             Side("checkpoint", self.checkpoint, self.threads) as reference,
-            Side(self.format, self.artifact, self.threads) as candidate,
+            Side(self.format, self.artifact, self.threads, limits_of(self.validation.settings)) as candidate,
         ):
             both = [(reference.run(batch), candidate.run(batch)) for batch in self._samples if rows_in(batch)]
         return [
@@ -219,13 +219,13 @@ class Evidence:
     def instability(self) -> Instability | None:
         """The first inner tensor of the candidate that is not the same for the same row; None where none is found."""
         rows, size = self.material.rows, batch_size_of(self.signature) or _ALONGSIDE
-        count = rows_in(rows)
+        count = len(rows)
         if self.graph is None or count < size or not size:
             return None
         shared = (size + 1) // 2
         first = np.arange(size)
         others = np.concatenate([first[:shared], count - 1 - np.arange(size - shared)])
-        batches = [{name: np.asarray(values[which]) for name, values in rows.items()} for which in (first, others)]
+        batches = [rows.take(which) for which in (first, others)]
         try:
             found: Instability | None = run_apart(
                 "pipeline.instability:find_instability",

@@ -10,7 +10,7 @@ from google.protobuf.message import DecodeError
 from ..errors import RunnerError
 from .frozen import import_frozen
 from .mmap import read_graph
-from .session import plain_config
+from .session import session_config
 
 v1 = tf.compat.v1
 
@@ -21,7 +21,7 @@ def open_graph(folder: Path, threads: int) -> tf.compat.v1.Session:
     Raises:
         RunnerError: there is none of them, or it does not import.
     """
-    session = v1.Session(graph=tf.Graph(), config=plain_config(threads))
+    session = v1.Session(graph=tf.Graph(), config=session_config(threads, is_plain=True))
     try:
         if (folder / "graph.pb").is_file():
             with session.graph.as_default():
