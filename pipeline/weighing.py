@@ -158,6 +158,7 @@ def differing_pairs(checkpoint: Path, candidate: Path, names: Collection[str]) -
     """
     source = open_artifact(checkpoint, read_origin(checkpoint / SIGNATURE).get("signature"))
     constants, values = _Constants(candidate), _Values(source.bundle)
+    constants.is_halved = True  # whether that was told or not, a Cast is looked behind
     variables = [variable_of(node) for node in source.graph.node if node.op in VARIABLE_OPS and node.name in names]
     for variable in variables:
         saved = source.keys.get(variable.identity, Saved(variable.identity[1]))

@@ -107,8 +107,7 @@ def weights_differ(evidence: Evidence) -> Cause | None:
     named = "; ".join(one.sentence() for one in found[:_MOST_NAMED])
     return Cause(
         "weights_differ",
-        f"the weights differ: variable{'s' * (len(found) > 1)} "
-        f"{', '.join(one.name for one in found[:_MOST_NAMED])}: {named}{more}. {_AGAIN}",
+        f"the weights differ: variable{'s' * (len(found) > 1)} {named}{more}. {_AGAIN}",
     )
 
 
