@@ -20,7 +20,7 @@ from . import compare
 from .compare import Tolerance
 from .formats.bare import open_graph
 from .formats.checkpoint import read_pins, restore
-from .formats.session import session_config
+from .formats.session import session_config, told
 from .signature import Signature
 from .traces import PASSES, VARIABLES, Agreement, Divergence, Drift
 from .walking import NEVER_FETCHED, ancestors_of, inside_loops, ordered
@@ -115,7 +115,7 @@ def _answers(session: tf.compat.v1.Session, names: Sequence[str], fed: Mapping[s
         return {name: np.asarray(value) for name, value in zip(names, session.run(list(names), fed), strict=True)}
     except (tf.errors.OpError, ValueError, TypeError) as exc:
         if len(names) == 1:
-            return {names[0]: str(exc).strip().split("\n", 1)[0][:200]}
+            return {names[0]: told(exc)}
         half = len(names) // 2
         return {**_answers(session, names[:half], fed), **_answers(session, names[half:], fed)}
 
@@ -180,7 +180,7 @@ def _attributes(one: tf.Operation, other: tf.Operation) -> Iterator[str]:
     mine, its = one.node_def.attr, other.node_def.attr
     for key in sorted(set(mine) & set(its)):
         if not key.startswith("_") and mine[key] != its[key]:
-            texts = [" ".join(str(side[key]).split()) for side in (mine, its)]
+            texts = [" ".join(str(side[key]).split()).partition(": ")[2] for side in (mine, its)]
             yield f"{key} is {texts[1]}, in the checkpoint {texts[0]}" if max(map(len, texts)) < 60 else f"other {key}"
 
 

@@ -9,6 +9,10 @@ VARIABLES = ("VarHandleOp", "Variable", "VariableV2", "AutoReloadVariable")
 PASSES = ("Identity", "ReadVariableOp", "RefIdentity", "Enter", "RefEnter", "Switch", "RefSwitch")
 
 
+def _a(op: str) -> str:
+    return f"{'an' if op[:1] in 'AEIOU' else 'a'} {op}"
+
+
 @dataclass(frozen=True)
 class Drift:
     """A tensor that is within its bound, and not the same to the bit."""
@@ -59,7 +63,7 @@ class Divergence:
         if self.is_weight:
             return f"the weights differ: variable {self.variables[0]}"
         if self.op != self.candidate_op:
-            return f"a {self.candidate_op} stands where the checkpoint has a {self.op}"
+            return f"{_a(self.candidate_op)} stands where the checkpoint has {_a(self.op)}"
         if self.op.startswith("FusedBatchNorm"):
             return "a batch norm is computed otherwise: in training mode on one side"
         if self.attributes:

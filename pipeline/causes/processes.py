@@ -33,7 +33,11 @@ def crash(evidence: Evidence) -> Cause | None:
     found = _ENDED.search(evidence.said)
     if found is None:
         return None
-    return Cause("crash", f"the candidate ends its process: {found[0].strip()}. Feed the worst rows again to see where")
+    return Cause(
+        "crash",
+        f"the candidate ends its process: {found[0].strip()}. "
+        "Feed the rows again with worst/reproduce.sh to see at which",
+    )
 
 
 def missing_output(evidence: Evidence) -> Cause | None:

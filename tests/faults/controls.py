@@ -27,7 +27,7 @@ def a_right_pair(home: Home, folder: Path) -> Pair:
 def scaled(x: Any) -> dict[str, Any]:
     """A convolution and a scale, which TensorFlow's optimizer multiplies where both are constants."""
     draw = np.random.default_rng(8)
-    kernel = v1.get_variable("kernel", initializer=draw.normal(size=(3, 3, 3, 8)).astype(np.float32))
+    kernel = v1.get_variable("kernel", initializer=(0.05 * draw.normal(size=(3, 3, 3, 8))).astype(np.float32))
     scale = v1.get_variable("scale", initializer=draw.normal(size=8).astype(np.float32))
     return {"y": tf.nn.conv2d(x, kernel, 1, "SAME") * scale}
 

@@ -53,16 +53,19 @@ def averages_not_exported(home: Home, folder: Path) -> Pair:
     return recorded_by(home, folder, home.averaged[300])
 
 
-WIDE = Signature((TensorSpec("x", "float32", (None, 64)),), (TensorSpec("y", "float32", (None, 64)),))
+PICTURES = Signature((TensorSpec("x", "float32", (None, 6, 6, 3)),), (TensorSpec("y", "float32", (None, 6, 6, 8)),))
 
 
-def deep(x: Any) -> dict[str, Any]:
-    """Layers wide enough for kernels to add in different orders."""
+def normed(x: Any) -> dict[str, Any]:
+    """A batch norm in inference, which oneDNN's kernel rounds otherwise than TensorFlow's own."""
     draw = np.random.default_rng(4)
-    for number in range(4):
-        w = v1.get_variable(f"w{number}", initializer=draw.normal(size=(64, 64)).astype(np.float32))
-        x = tf.tanh(x @ w)
-    return {"y": x}
+    kernel, scale = (
+        v1.get_variable(name, initializer=draw.normal(size=size).astype(np.float32))
+        for name, size in (("kernel", (3, 3, 3, 8)), ("scale", (8,)))
+    )
+    y = tf.nn.conv2d(x, kernel, 1, "SAME")
+    norm = tf.raw_ops.FusedBatchNormV3
+    return {"y": norm(x=y, scale=scale, offset=scale, mean=scale, variance=scale * scale, is_training=False).y}
 
 
 @fault(
@@ -74,8 +77,8 @@ def deep(x: Any) -> dict[str, Any]:
     settings=ValidationSettings(checks="weights,equal,golden", float32_rtol=0.0, float32_atol=0.0),
 )
 def oneDNN_on_one_side(home: Home, folder: Path) -> Pair:
-    rows = {"x": np.random.default_rng(6).normal(size=(models.ROWS, 64)).astype(np.float32)}
-    checkpoint = models.save_checkpoint(folder / "checkpoint", deep, WIDE, rows)
+    rows = {"x": np.random.default_rng(6).normal(size=(models.ROWS, 6, 6, 3)).astype(np.float32)}
+    checkpoint = models.save_checkpoint(folder / "checkpoint", normed, PICTURES, rows)
     inputs = of_kind("input", load_arrays(checkpoint / "goldens.npz"))
     recorded = answers_with(True, FORMATS["checkpoint"].opener, checkpoint, inputs, 1)
     save_arrays(checkpoint / "goldens.npz", prefixed("input", inputs) | prefixed("output", recorded))
