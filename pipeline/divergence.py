@@ -20,15 +20,13 @@ from . import compare
 from .compare import Tolerance
 from .formats.bare import open_graph
 from .formats.checkpoint import read_pins, restore
-from .formats.session import session_config, told
+from .formats.session import session_config
 from .signature import Signature
 from .traces import PASSES, VARIABLES, Agreement, Divergence, Drift
-from .walking import NEVER_FETCHED, ancestors_of, inside_loops, ordered
+from .walking import NEVER_FETCHED, Walker, ancestors_of, chunks, inside_loops, ordered
 
 v1 = tf.compat.v1
 Array = np.ndarray[Any, Any]
-
-_CHUNK, _CHUNK_BYTES = 32, 64_000_000  # tensors that are held at the same time, and their bytes
 
 
 def find_divergence(
@@ -58,8 +56,9 @@ def find_divergence(
     always = read_pins(reference.graph, checkpoint)
     compared, first, last = 0, None, None
     names = list(_comparable(reference.graph, other.graph, [spec.tensor_name for spec in signature.outputs]))
-    for chunk in _chunks(reference.graph, names, len(next(iter(batch.values()), ()))):
-        ours, theirs = _answers(reference, chunk, {**always, **fed}), _answers(other, chunk, fed)
+    walks = Walker(reference, names, {**always, **fed}), Walker(other, names, fed)
+    for chunk in chunks(reference.graph, names, len(next(iter(batch.values()), ()))):
+        ours, theirs = (walk.answers(chunk) for walk in walks)
         for name in chunk:
             found = _measured(ours.pop(name), theirs.pop(name), tolerances)
             if found.texts is not None:
@@ -88,36 +87,6 @@ def _comparable(reference: tf.Graph, candidate: tf.Graph, outputs: Sequence[str]
             dtypes = {own.dtype.base_dtype, its.dtype.base_dtype}
             if own.name in read and not dtypes & {tf.resource, tf.variant}:
                 yield own.name
-
-
-def _chunks(graph: tf.Graph, names: Sequence[str], rows: int) -> Iterator[list[str]]:
-    """The names in groups that fit into memory, as far as the graph tells sizes; of what it leaves open, one for each
-    dimension, and for the first the rows.
-    """
-    chunk, size = list[str](), 0
-    for name in names:
-        tensor = graph.get_tensor_by_name(name)
-        lengths = tensor.shape.as_list() if tensor.shape.rank is not None else []
-        sizes = [(1 if axis else max(rows, 1)) if length is None else length for axis, length in enumerate(lengths)]
-        needed = math.prod(sizes) * max(tensor.dtype.base_dtype.size, 1)
-        if chunk and (len(chunk) == _CHUNK or size + needed > _CHUNK_BYTES):
-            yield chunk
-            chunk, size = [], 0
-        chunk.append(name)
-        size += needed
-    if chunk:
-        yield chunk
-
-
-def _answers(session: tf.compat.v1.Session, names: Sequence[str], fed: Mapping[str, Any]) -> dict[str, Array | str]:
-    """Each tensor's value, or what TensorFlow said instead."""
-    try:
-        return {name: np.asarray(value) for name, value in zip(names, session.run(list(names), fed), strict=True)}
-    except (tf.errors.OpError, ValueError, TypeError) as exc:
-        if len(names) == 1:
-            return {names[0]: told(exc)}
-        half = len(names) // 2
-        return {**_answers(session, names[:half], fed), **_answers(session, names[half:], fed)}
 
 
 @dataclass(frozen=True)

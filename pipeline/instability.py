@@ -16,12 +16,11 @@ import tensorflow as tf
 from .formats.bare import open_graph
 from .signature import Signature
 from .traces import Instability, Node
-from .walking import NEVER_FETCHED, ancestors_of, inside_loops, ordered
+from .walking import NEVER_FETCHED, Walker, ancestors_of, chunks, inside_loops, ordered
 
 Array = np.ndarray[Any, Any]
 Batch = Mapping[str, Array]
 
-_CHUNK = 32
 _CLOSE = 1e-4  # what a kernel that adds in another order for other rows may cost; what depends on them differs by more
 
 
@@ -42,19 +41,20 @@ def find_instability(
     fed, moved = ({spec.tensor_name: side[spec.name] for spec in signature.inputs} for side in (rows, others))
     count = len(next(iter(rows.values()), ()))
     names, by_row = list(_fetchable(session.graph, [spec.tensor_name for spec in signature.outputs])), set[str]()
-    for start in range(0, len(names), _CHUNK):
-        chunk = names[start : start + _CHUNK]
-        first, again, elsewhere = (_run(session, chunk, feed) for feed in (fed, fed, moved))
+    walks = [Walker(session, names, feed) for feed in (fed, fed, moved)]
+    for chunk in chunks(session.graph, names, count):
+        first, again, elsewhere = (walk.answers(chunk) for walk in walks)
         for name in chunk:
-            if name not in first or name not in again:
+            one, two, other = first.pop(name), again.pop(name), elsewhere.pop(name)
+            if isinstance(one, str) or isinstance(two, str):
                 continue
             tensor = session.graph.get_tensor_by_name(name)
-            if not _is_same(first[name], again[name]):
+            if not _is_same(one, two):
                 return Instability(name, True, (_node(tensor.op),))
-            if not _is_by_row(tensor, first[name], count):
+            if not _is_by_row(tensor, one, count):
                 continue
             by_row.add(name)
-            if name in elsewhere and not _is_same(first[name][:shared], elsewhere[name][:shared]):
+            if not isinstance(other, str) and not _is_same(one[:shared], other[:shared]):
                 return Instability(name, False, tuple(_mixing(tensor.op, by_row)))
     return None
 
@@ -68,17 +68,6 @@ def _fetchable(graph: tf.Graph, outputs: Sequence[str]) -> Iterator[str]:
             for tensor in operation.outputs:
                 if tensor.name in read and tensor.dtype.base_dtype not in (tf.resource, tf.variant):
                     yield tensor.name
-
-
-def _run(session: tf.compat.v1.Session, names: Sequence[str], fed: Mapping[str, Any]) -> dict[str, Array]:
-    """The values of the tensors that can be had."""
-    try:
-        return {name: np.asarray(value) for name, value in zip(names, session.run(list(names), fed), strict=True)}
-    except (tf.errors.OpError, ValueError, TypeError):
-        if len(names) == 1:
-            return {}
-        half = len(names) // 2
-        return {**_run(session, names[:half], fed), **_run(session, names[half:], fed)}
 
 
 def _is_by_row(tensor: tf.Tensor, value: Array, count: int) -> bool:
