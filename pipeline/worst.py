@@ -20,7 +20,6 @@ from .formats import Batch
 from .process import Limits
 from .rerunning import Case, Side, answers, save_cases, write_notes
 from .rows import batch_size_of
-from .settings import ValidationSettings
 
 FOLDER, MOST_ROWS = "worst", 16
 _MOST_COMPANY = 64
@@ -66,7 +65,7 @@ def write_worst(
     if not any(cases.values()):
         return
     place, size = folder / FOLDER, batch_size_of(material.signature)
-    limits = limits_of(validation.settings)
+    limits = Limits(*validation.settings.limits)
     place.mkdir()
     for format, its_cases in cases.items():
         if its_cases:
@@ -88,11 +87,6 @@ def _bounds(validation: Validation, format: str) -> dict[str, dict[str, tuple[fl
             tolerance = finding.tolerance
             bounds.setdefault(finding.check, {})[finding.output] = (tolerance.rtol, tolerance.atol)
     return bounds
-
-
-def limits_of(settings: ValidationSettings) -> Limits:
-    """What a candidate's process may take."""
-    return Limits(settings.time_limit_seconds, int(settings.memory_limit_gb * 1e9))
 
 
 def failed_cases(validation: Validation, material: Material, format: str) -> Iterator[Case]:

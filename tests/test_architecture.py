@@ -48,6 +48,7 @@ FLOORS = {
         "resemblance",
         "traces",
         "onednn",
+        "leangraph",
     ],
     2: ["models"],
     3: [
@@ -62,7 +63,7 @@ FLOORS = {
         "walking",
         "training",
     ],
-    4: ["checks", "findings", "rerunning", "worst", "causes", "validation"],
+    4: ["checks", "findings", "rerunning", "worst", "causes", "plain", "validation"],
     5: ["job", "facts", "stages", "chain", "config", "tasks", "console"],
     6: ["commands", "__main__", ""],
 }
@@ -74,6 +75,7 @@ LUIGIS = [
     "causes",
     "rerunning",
     "worst",
+    "plain",
     "validation",
     "chain",
     "config",

@@ -17,7 +17,7 @@ from ..errors import PipelineError
 from ..findings import Finding, Validation
 from ..formats import Array, Batch
 from ..freezing import SIGNATURE, open_artifact, read_origin
-from ..process import run_apart
+from ..process import Limits, run_apart
 from ..protos import GraphDef, NodeDef
 from ..rerunning import Side
 from ..resemblance import Place, Resemblance, other_checkpoints, resemblances
@@ -25,7 +25,7 @@ from ..rows import batch_size_of
 from ..signature import DTYPES
 from ..traces import Agreement, Divergence, Instability
 from ..weighing import WeightsFinding, compare_weights, differing_pairs, read_candidate
-from ..worst import failed_cases, limits_of
+from ..worst import failed_cases
 
 _ROWS = 32
 _ALONGSIDE = 7  # rows that are looked at in two companies
@@ -67,7 +67,7 @@ class Evidence:
     ) -> None:
         self.format, self.artifact = format, artifact
         self.validation, self.checkpoint, self.material, self.threads = validation, checkpoint, material, threads
-        self.signature = validation.signature
+        self.signature, self.limits = validation.signature, Limits(*validation.settings.limits)
 
     @cached_property
     def failed(self) -> list[Finding]:
@@ -112,7 +112,7 @@ class Evidence:
         """The outputs of the checkpoint and of the candidate, for batches that both answer."""
         with (
             Side("checkpoint", self.checkpoint, self.threads) as reference,
-            Side(self.format, self.artifact, self.threads, limits_of(self.validation.settings)) as candidate,
+            Side(self.format, self.artifact, self.threads, self.limits) as candidate,
         ):
             both = [(reference.run(batch), candidate.run(batch)) for batch in self._samples if rows_in(batch)]
         return [
@@ -172,7 +172,7 @@ class Evidence:
     def graph(self) -> GraphDef | None:
         """The candidate's graph; None where its format has none of TensorFlow's."""
         try:
-            return read_candidate(self.artifact) if self.format != "checkpoint" else None
+            return read_candidate(self.artifact).graph if self.format != "checkpoint" else None
         except PipelineError:
             return None
 
@@ -208,6 +208,7 @@ class Evidence:
                 found = run_apart(
                     "pipeline.divergence:find_divergence",
                     *(self.checkpoint, self.artifact, self.signature, dict(batch), bounds, self.threads),
+                    limits=self.limits,
                 )
             except PipelineError:
                 return None
@@ -230,6 +231,7 @@ class Evidence:
             found: Instability | None = run_apart(
                 "pipeline.instability:find_instability",
                 *(self.artifact, self.signature, *batches, shared, self.threads),
+                limits=self.limits,
             )
         except PipelineError:
             return None
