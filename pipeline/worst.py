@@ -6,7 +6,7 @@ import csv
 import heapq
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import TypeAlias
@@ -18,11 +18,12 @@ from .checks import Material, rows_in
 from .findings import PASSED, Finding, Validation
 from .formats import Batch
 from .process import Limits
-from .rerunning import Case, Side, answers, save_cases, write_notes
+from .rerunning import Answer, Case, Side, answers, compared, save_cases, write_notes
 from .rows import batch_size_of
 
 FOLDER, MOST_ROWS = "worst", 16
 _MOST_COMPANY = 64
+Bound: TypeAlias = tuple[float, float]
 _SCRIPT = """#!/bin/sh
 # Feeds the worst rows to the checkpoint and the candidates again, from the project's root:
 #     sh {folder}/reproduce.sh
@@ -64,14 +65,15 @@ def write_worst(
     cases = {format: list(failed_cases(validation, material, format)) for format in artifacts}
     if not any(cases.values()):
         return
-    place, size = folder / FOLDER, batch_size_of(material.signature)
+    place = folder / FOLDER
     limits = Limits(*validation.settings.limits)
     place.mkdir()
     for format, its_cases in cases.items():
         if its_cases:
             side = Side(format, artifacts[format], threads, limits)
             with Side("checkpoint", checkpoint, threads) as ours, side as theirs:
-                told = [(case, *answers(case, ours, theirs, size)) for case in its_cases]
+                bounds = _bounds(validation, format)
+                told = [_reproduced(case, ours, theirs, material, bounds) for case in its_cases]
             save_cases(place / f"{format}.npz", told)
     formats = {format: (artifacts[format], _bounds(validation, format)) for format, kept in cases.items() if kept}
     write_notes(place, checkpoint, threads, limits, formats)
@@ -80,8 +82,23 @@ def write_worst(
     script.chmod(0o755)
 
 
-def _bounds(validation: Validation, format: str) -> dict[str, dict[str, tuple[float, float]]]:
-    bounds: dict[str, dict[str, tuple[float, float]]] = {}
+def _reproduced(
+    case: Case, reference: Side, candidate: Side, material: Material, bounds: Mapping[str, Mapping[str, Bound]]
+) -> tuple[Case, Answer, Answer]:
+    """A case with both sides' answers: alone, or, where a row differs only in it, in the company that it had."""
+    size = batch_size_of(material.signature)
+    told = answers(case, reference, candidate, size)
+    lines = compared(case, *told, bounds.get(case.check, {}), material.signature)
+    if size or case.check not in ("equal", "decisions") or not all(line.is_equal for line in lines):
+        return case, *told
+    row = int(case.row)
+    start = row // material.size * material.size
+    together = replace(case, batch=material.rows.read(start, start + material.size), positions=(row - start,))
+    return together, *answers(together, reference, candidate, size)
+
+
+def _bounds(validation: Validation, format: str) -> dict[str, dict[str, Bound]]:
+    bounds: dict[str, dict[str, Bound]] = {}
     for finding in validation.findings.values():
         if finding.format == format:
             tolerance = finding.tolerance

@@ -45,7 +45,7 @@ def kernel_rounding_within_its_bound(home: Home, folder: Path) -> Pair:
 
 
 @fault(
-    "the same, where last bits are held to a bound of 0",
+    "a scale is folded into a kernel, and last bits are held to a bound of 0",
     "kernel_rounding",
     "equal",
     mentions="with TensorFlow's optimizer off",

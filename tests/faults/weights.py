@@ -76,7 +76,7 @@ def averages_left_out(home: Home, folder: Path) -> Pair:
     return Pair(checkpoint, home.frozen)
 
 
-@fault("a square kernel is transposed", "transposed_weights", f"weights {ALL}", mentions="dense1/kernel hold")
+@fault("a square kernel is transposed", "transposed_weights", EVERYTHING, mentions="dense1/kernel hold")
 def transposed_kernel(home: Home, folder: Path) -> Pair:
     return home.planted(folder, with_weights(lambda name, value: value.T if name == "dense1/kernel" else value))
 
