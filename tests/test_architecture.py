@@ -49,6 +49,8 @@ FLOORS = {
         "traces",
         "onednn",
         "leangraph",
+        "recommendation",
+        "metering",
     ],
     2: ["models"],
     3: [
@@ -63,7 +65,7 @@ FLOORS = {
         "walking",
         "training",
     ],
-    4: ["checks", "findings", "rerunning", "worst", "causes", "plain", "validation"],
+    4: ["checks", "findings", "rerunning", "worst", "causes", "plain", "validation", "costs"],
     5: ["job", "facts", "stages", "chain", "config", "tasks", "console"],
     6: ["commands", "__main__", ""],
 }
@@ -77,6 +79,7 @@ LUIGIS = [
     "worst",
     "plain",
     "validation",
+    "costs",
     "chain",
     "config",
     "tasks",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from ..traces import Agreement, Divergence, Instability, Node
 from .evidence import Cause, Evidence
 
@@ -115,7 +117,9 @@ def node_differs(evidence: Evidence) -> Cause | None:
 
 def kernel_rounding(evidence: Evidence) -> Cause | None:
     """Weights and nodes are the same, and kernels round otherwise."""
-    found = evidence.divergence
+    found = evidence.divergence if evidence.graph is not None else _rounding_by_size(evidence)
+    if isinstance(found, Cause):
+        return found
     next_step = (
         "If it is acceptable, raise the bounds in [validation]; the model amplifies last bits where it takes the "
         "difference of large numbers"
@@ -142,6 +146,28 @@ def kernel_rounding(evidence: Evidence) -> Cause | None:
             f"beyond its bound. {next_step}",
         )
     return None
+
+
+def _rounding_by_size(evidence: Evidence) -> Cause | None:
+    """Of a format without inner names: whether no value is off by more than rounding comes to."""
+    largest, bound = 0.0, _SMALL
+    for finding in evidence.failed:
+        sides = evidence.flat(finding.output) if finding.check in ("equal", "edge", "generated") else None
+        if sides is None or sides[0].dtype.kind not in "fV":
+            return None
+        wide = [side.astype(np.float64) for side in sides]
+        if not all(np.isfinite(side).all() for side in wide):
+            return None
+        apart, size = float(np.abs(wide[0] - wide[1]).max()), float(np.abs(wide[0]).max())
+        largest, bound = max(largest, apart / max(size, 1e-30)), max(bound, 10 * finding.tolerance.rtol)
+    if not 0 < largest <= bound:
+        return None
+    return Cause(
+        "kernel_rounding",
+        f"no value is off by more than {largest:.2g} of the largest one: that is how {evidence.format} rounds its "
+        "weights or its kernels, rather than another model; its inner tensors have no names to be compared by. If it "
+        "is acceptable, raise the bounds in [validation]",
+    )
 
 
 def _is_rounding(evidence: Evidence, found: Divergence) -> bool:

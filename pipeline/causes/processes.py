@@ -8,7 +8,9 @@ from ..engine.graph import data_inputs, node_of
 from .evidence import Cause, Evidence
 
 _UNINITIALIZED = re.compile(r"table not initialized|initialized when it is used|need to be initialized", re.IGNORECASE)
-_ENDED = re.compile(r"its process (?:was ended|ended without)[^\n]*")
+_ENDED = re.compile(
+    r"(?:its process (?:was ended|ended without)|it gave no answer in time|it took more memory than it may)[^\n]*"
+)
 _LACKS = re.compile(r"(\S+): (?:the graph|the SavedModel's signature) lacks a tensor of the signature")
 _KIND = re.compile(r"(?:^|: )(\S+): a tensor is not of the signature's dtype \(([^)]*)\)")
 _OTHER_KIND = re.compile(r"(?:equal|edge|generated) of (\S+): ((?:dtype|shape) [^\n]*)")
@@ -35,7 +37,7 @@ def crash(evidence: Evidence) -> Cause | None:
         return None
     return Cause(
         "crash",
-        f"the candidate ends its process: {found[0].strip()}. "
+        f"the candidate's process does not last: {found[0].strip()}. "
         "Feed the rows again with worst/reproduce.sh to see at which",
     )
 

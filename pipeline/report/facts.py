@@ -44,6 +44,7 @@ class ReportFacts:
         versions: version by library.
         stages: provenance, in the order of the chain.
         command: the command line that made it.
+        costs: the content of `costs.json`; None where nothing was measured.
     """
 
     name: str
@@ -57,3 +58,4 @@ class ReportFacts:
     versions: Mapping[str, str]
     stages: Sequence[StageFacts]
     command: str
+    costs: Mapping[str, Any] | None = None
