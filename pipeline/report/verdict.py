@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from .facts import ReportFacts
@@ -13,6 +14,9 @@ Check = Mapping[str, Any]
 
 REFERENCE = "checkpoint"
 STABLE = "stable"  # the check that compares a candidate with itself
+MADE = "made"  # the check that a format which was asked for could be made
+DECISIONS = "decisions"  # the check that compares what is decided, and not the outputs
+WEIGHTS = "weights"  # the check that compares variables, and not rows
 
 
 def checks(facts: ReportFacts) -> Sequence[Check]:
@@ -47,12 +51,41 @@ def headline(facts: ReportFacts) -> str:
     failed = list(dict.fromkeys(str(check["format"]) for check in failed_checks(facts)))
     if failed == [REFERENCE]:
         return "The checkpoint does not give its own recorded outputs."
-    names = [name for name in failed if name != REFERENCE]
+    refused = [str(check["format"]) for check in failed_checks(facts) if check["check"] == MADE]
+    names = [name for name in failed if name != REFERENCE and name not in refused]
+    proven = [name for name in candidates(facts) if failed and name not in failed]
     if {str(check["check"]) for check in failed_checks(facts)} == {STABLE}:
         return f"{_are(names)} equal to the checkpoint, and the answers to a row depend on other rows or on chance."
-    proven = [name for name in candidates(facts) if names and name not in failed]
-    rest = f"; {_are(proven)}" if proven else ""
-    return f"{_are(names)} not proven equal to the checkpoint{rest}."
+    parts = [f"{listed(refused)} could not be made"] if refused else []
+    if names or not refused:
+        parts.insert(0, f"{_are(names)} not proven equal to the checkpoint")
+    if proven:
+        parts.append(_are(proven) if names else f"{_are(proven)} proven equal to the checkpoint")
+    return f"{'; '.join(parts)}."
+
+
+@dataclass(frozen=True)
+class Cause:
+    """Why a format differs: the class of the cause, and what was found, as a sentence."""
+
+    format: str
+    kind: str
+    sentence: str
+
+
+def causes(facts: ReportFacts) -> list[Cause]:
+    """The causes that were found, in the verdict's order."""
+    found = []
+    for format, cause in (facts.verdict.get("causes") or {}).items():
+        kind, sentence = (cause["kind"], cause["sentence"]) if isinstance(cause, Mapping) else ("", cause)
+        found.append(Cause(str(format), str(kind).replace("_", " "), str(sentence)))
+    return found
+
+
+def notes(facts: ReportFacts) -> list[str]:
+    """What passed and is worth knowing, as sentences."""
+    told = (facts.verdict.get("notes") or {}).items()
+    return [f"{format}: {sentence}" for format, sentences in told for sentence in sentences]
 
 
 def _are(names: Sequence[str]) -> str:
@@ -60,11 +93,12 @@ def _are(names: Sequence[str]) -> str:
 
 
 def reasons(facts: ReportFacts) -> list[str]:
-    """The verdict's reasons; never empty.
+    """The verdict's reasons, without the causes behind them; never empty.
 
     A verdict without reasons is given one, and so is a `passed` that its own checks contradict.
     """
-    given = [str(reason) for reason in facts.verdict.get("reasons") or ()]
+    told = {f"{cause.format}: {cause.sentence}" for cause in causes(facts)}
+    given = [str(reason) for reason in facts.verdict.get("reasons") or () if reason not in told]
     if is_passed(facts):
         return given or [f"{counted(len(checks(facts)), 'check')} made, all passed."]
     if not checks(facts):
@@ -113,8 +147,9 @@ def largest(facts: ReportFacts) -> Check | None:
 
 
 def against_reference(facts: ReportFacts) -> list[Check]:
-    """The checks that compare a candidate with something other than itself."""
-    return [check for check in checks(facts) if check["format"] != REFERENCE and check["check"] != STABLE]
+    """The checks that compare a candidate's outputs or weights with something other than itself."""
+    own = (STABLE, DECISIONS, MADE)
+    return [check for check in checks(facts) if check["format"] != REFERENCE and check["check"] not in own]
 
 
 def skipped(facts: ReportFacts) -> list[str]:
