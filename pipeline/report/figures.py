@@ -111,7 +111,8 @@ class Comparison:
         verdict: both verdicts as a sentence.
         columns: names of the figures that either has.
         rows: by format, for each column what it was, what it is, and whether that differs.
-        changes: what differs in settings, versions, inputs and artifacts: what, then, now.
+        changes: what differs in settings, versions and inputs: what, then, now.
+        remade, same: the stages with other bytes, and with the same.
         trend: the verdict and figures of earlier reports, the newest first.
     """
 
@@ -121,6 +122,8 @@ class Comparison:
     columns: Sequence[str]
     rows: Sequence[tuple[str, Sequence[tuple[str, str, bool]]]]
     changes: Sequence[tuple[str, str, str]]
+    remade: Sequence[str]
+    same: Sequence[str]
     trend: Sequence[tuple[str, str, Sequence[str]]]
 
 
@@ -133,6 +136,7 @@ def comparison(facts: ReportFacts) -> Comparison | None:
     ours, theirs = now["formats"], then.get("formats") or {}
     names = [*ours, *(name for name in theirs if name not in ours)]
     columns = [key for key in _COLUMNS if any(_has(own, key) for own in (*ours.values(), *theirs.values()))]
+    remade, same = _remade(then, now)
     rows = [(name, [_pair(theirs.get(name) or {}, ours.get(name) or {}, key) for key in columns]) for name in names]
     return Comparison(
         then=wording.date(then.get("made")),
@@ -141,6 +145,8 @@ def comparison(facts: ReportFacts) -> Comparison | None:
         columns=[_COLUMNS[key][0] for key in columns],
         rows=rows,
         changes=list(_changes(then, now)),
+        remade=remade,
+        same=same,
         trend=[_point(one) for one in (now, *before)] if len(before) > 1 else [],
     )
 
@@ -152,7 +158,7 @@ def _has(own: Figures, key: str) -> bool:
 def _verdicts(then: str, now: str) -> str:
     if then == now:
         return f"It {now} then too."
-    return f"It {now} now, and {then} then."
+    return "It passes now, and failed then." if now == "passed" else "It fails now, and passed then."
 
 
 def _pair(then: Figures, now: Figures, key: str) -> tuple[str, str, bool]:
@@ -170,8 +176,8 @@ def _point(one: Figures) -> tuple[str, str, Sequence[str]]:
 
 
 def _changes(then: Figures, now: Figures) -> Iterator[tuple[str, str, str]]:
-    """Settings, versions and digests that differ: what, then, now."""
-    for title, key in (("", "settings"), ("", "versions"), ("bytes of ", "inputs"), ("bytes of ", "digests")):
+    """Settings, versions and inputs that differ: what, then, now."""
+    for title, key in (("", "settings"), ("", "versions"), ("bytes of ", "inputs")):
         # As JSON knows them: a tuple is a list there, and the last report's values come from there.
         was, is_ = (_flat(json.loads(json.dumps(side.get(key) or {}, default=str))) for side in (then, now))
         for name in [*is_, *(name for name in was if name not in is_)]:
@@ -189,4 +195,13 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def _shown(value: Any, key: str) -> str:
     if value is None:
         return wording.NOTHING
-    return f"{str(value)[:12]}…" if key in ("inputs", "digests") else str(value)
+    return f"{str(value)[:12]}…" if key == "inputs" else str(value)
+
+
+def _remade(then: Figures, now: Figures) -> tuple[list[str], list[str]]:
+    """The stages with other bytes than then, and those with the same; what validation says differs by its times."""
+    was, is_ = (side.get("digests") or {} for side in (then, now))
+    stages = [stage for stage in is_ if stage != "validation"]
+    return [stage for stage in stages if was.get(stage) != is_[stage]], [
+        stage for stage in stages if was.get(stage) == is_[stage]
+    ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,7 @@ def page(facts: ReportFacts) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    words = ("number", "difference", "metric", "size", "duration", "shortened", "date")
+    words = ("number", "difference", "metric", "size", "duration", "shortened", "date", "whole")
     environment.filters |= {name: getattr(wording, name) for name in words}
     judged = ("headline", "reasons", "reason", "tolerance", "worst", "is_passed", "is_check_passed", "metric_names")
     environment.globals |= {name: getattr(verdict, name) for name in (*judged, "causes", "notes")}
@@ -148,7 +148,7 @@ class Differences:
 
 
 def _differences(facts: ReportFacts, results: Results) -> list[Differences]:
-    """By format; in sight what failed and the first that can be drawn."""
+    """By format; in sight what failed, or else the first that can be drawn."""
     found: list[Differences] = []
     for index, (name, spread) in enumerate(results.spreads.items()):
         words, drawings = _spread_in_words(spread), []
@@ -160,8 +160,10 @@ def _differences(facts: ReportFacts, results: Results) -> list[Differences]:
             drawings.append(Markup(draw_differences(spread, atol, f"differences-{index}", label)))
         if spread.zero < spread.rows:
             drawings += _values(results, name, f"values-{index}")
-        is_open = bool(drawings) and (spread.failed > 0 or not any(one.is_open for one in found))
-        found.append(Differences(name, words, drawings, is_open))
+        found.append(Differences(name, words, drawings, bool(drawings) and spread.failed > 0))
+    if not any(one.is_open for one in found):
+        first = next((index for index, one in enumerate(found) if one.drawings), 0)
+        found[first : first + 1] = [replace(one, is_open=bool(one.drawings)) for one in found[first : first + 1]]
     return found
 
 

@@ -56,18 +56,29 @@ def matrix(facts: ReportFacts) -> Matrix:
     formats = candidates(facts)
     if any(format == REFERENCE for format, _ in found):
         formats.append(REFERENCE)
+    # Of what is not there nothing could be skipped.
+    without = {REFERENCE, *(format for (format, name), own in found.items() if name == MADE and _has_failed(own))}
     rows = [
-        (format, [_cell(facts, format, name, found.get((format, name), []), skipped) for name in columns])
+        (format, [_cell(facts, format, name, found.get((format, name), []), skipped, without) for name in columns])
         for format in formats
     ]
     return Matrix(columns, rows)
 
 
+def _has_failed(found: Sequence[tuple[int, Check]]) -> bool:
+    return any(not is_check_passed(check) for _, check in found)
+
+
 def _cell(
-    facts: ReportFacts, format: str, name: str, found: Sequence[tuple[int, Check]], skipped: dict[str, str]
+    facts: ReportFacts,
+    format: str,
+    name: str,
+    found: Sequence[tuple[int, Check]],
+    skipped: dict[str, str],
+    without: set[str],
 ) -> Cell:
     if not found:
-        if format != REFERENCE and name in skipped:
+        if name in skipped and format not in without:
             return Cell(SKIPPED, "skipped", f"{format}, {name}: skipped, {skipped[name]}")
         return Cell(NONE, "–", f"{format}, {name}: not made")
     failed = [(index, check) for index, check in found if not is_check_passed(check)]

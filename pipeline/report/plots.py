@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.patches import PathPatch
+from matplotlib.patches import Patch, PathPatch
 from matplotlib.path import Path
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
@@ -102,11 +102,15 @@ def _draw_bars(axes: Axes, spread: Spread, width: int) -> None:
             axes.bar(middle, heights[0], thickness, color=FIRST, linewidth=0)
         if bad:
             axes.bar(middle, heights[1], thickness, heights[0], color=BAD, edgecolor=CARD, hatch="////", linewidth=0)
-        text = f"{bad:,} failed" if bad and not good else f"{good + bad:,}" + (f"\n{bad:,} failed" if bad else "")
+        text = f"{good + bad:,}" + (f"\n{bad:,} failed" if good and bad else "")
         colour = BAD if bad else TEXT
         above = (middle, sum(heights))
         axes.annotate(text, above, (0, 2), textcoords="offset points", ha="center", fontsize=8, color=colour)
     axes.set_ylim(0, tallest * 1.25)
+    if failed:
+        kinds = [Patch(color=FIRST, label="passed")] if passed else []
+        kinds.append(Patch(facecolor=BAD, edgecolor=CARD, hatch="////", linewidth=0, label="failed"))
+        axes.legend(handles=kinds, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
 
 
 def _bar_width(sizes: set[int]) -> int:
@@ -168,4 +172,5 @@ def _draw_dots(axes: Axes, points: FloatArray, colour: str, size: float) -> None
     if len(points):
         codes = np.tile([Path.MOVETO, Path.LINETO], len(points))
         path = Path(np.repeat(points, 2, axis=0), codes.astype(Path.code_type))
+        path.should_simplify = False  # which would take lines without any length for none
         axes.add_patch(PathPatch(path, fill=False, edgecolor=colour, linewidth=size, capstyle="round", zorder=3))

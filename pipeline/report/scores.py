@@ -148,6 +148,6 @@ def _draw_calibration(curves: Sequence[tuple[list[str], list[Mapping[str, Any]]]
         axes.set_xlabel("mean score")
         axes.set_ylabel("share")
         axes.grid()
-        axes.legend(loc="upper left")
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0))
 
     return drawn(draw, "calibration", words)

@@ -56,11 +56,11 @@ def headline(facts: ReportFacts) -> str:
     proven = [name for name in candidates(facts) if failed and name not in failed]
     if {str(check["check"]) for check in failed_checks(facts)} == {STABLE}:
         return f"{_are(names)} equal to the checkpoint, and the answers to a row depend on other rows or on chance."
-    parts = [f"{listed(refused)} could not be made"] if refused else []
-    if names or not refused:
-        parts.insert(0, f"{_are(names)} not proven equal to the checkpoint")
+    parts = [f"{_are(names)} not proven equal to the checkpoint"] if names or not refused else []
     if proven:
-        parts.append(_are(proven) if names else f"{_are(proven)} proven equal to the checkpoint")
+        parts.append(_are(proven) if parts else f"{_are(proven)} proven equal to the checkpoint")
+    if refused:
+        parts.append(f"{listed(refused)} could not be made")
     return f"{'; '.join(parts)}."
 
 
