@@ -222,7 +222,8 @@ def made_up_costs() -> dict[str, Any]:
     for index, name in enumerate(("checkpoint", *FORMATS)):
         formats[name] = {
             "size_bytes": 1081961 // (1 + 3 * (name == "onnx_int8")), "import_seconds": 2.4,
-            "load_seconds": 0.8 / (1 + index), "first_answer_seconds": 0.9 / (1 + index), "rows_per_second": 9000.0 + 4000 * index,
+            "load_seconds": 0.8 / (1 + index), "first_answer_seconds": 0.9 / (1 + index),
+            "rows_per_second": 9000.0 + 4000 * index,
             "batches": {"1": {"p50_ms": 0.61 / (1 + index), "p95_ms": 0.9, "p99_ms": 1.1 / (1 + index), "runs": 400},
                         "64": {"p50_ms": 4.2 / (1 + index), "p95_ms": 5.0, "p99_ms": 6.1 / (1 + index), "runs": 200}},
             "is_stable": True, "peak_bytes": 630_000_000 - 80_000_000 * index, "problem": None,
