@@ -1,16 +1,21 @@
-"""Facts for reports, made up: a small run that passed, and large ones with everything that a report can tell."""
+"""Facts for reports, made up: a small run that passed, and large ones with everything that a report can tell.
+
+And what a reader finds in what is written from them.
+"""
 
 from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
 from dataclasses import replace
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 
-from pipeline.report import ReportFacts, StageFacts
+from pipeline.report import ReportFacts, StageFacts, write_report
 from pipeline.signature import Decision, Signature, TensorSpec
 
 COLUMNS = [
@@ -27,6 +32,53 @@ COLUMNS = [
     "ulp_diff",
     "verdict",
 ]
+
+
+class Page(HTMLParser):
+    """What a browser would find: texts, tags with their attributes, and tags left open."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.open: list[str] = []
+        self.feed(source)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag != "meta":
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self.open:
+            self.words += data.split()
+
+    @property
+    def text(self) -> str:
+        return " ".join(self.words)
+
+    @property
+    def drawings(self) -> list[str | None]:
+        """What each drawing says to those who cannot see it."""
+        return [values.get("aria-label") for tag, values in self.tags if tag == "svg"]
+
+    def count(self, tag: str) -> int:
+        return sum(name == tag for name, _ in self.tags)
+
+
+def written(folder: Path, facts: ReportFacts) -> tuple[Page, str, ElementTree.Element]:
+    """The report's page, summary and XML."""
+    write_report(folder, facts)
+    page = Page((folder / "report.html").read_text(encoding="utf-8"))
+    assert page.open == []
+    xml = ElementTree.fromstring((folder / "junit.xml").read_bytes())
+    return page, (folder / "summary.md").read_text(encoding="utf-8"), xml
 
 
 def row(number: int, diff: str = "0.0", verdict: str = "passed", **values: str) -> list[str]:

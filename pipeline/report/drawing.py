@@ -49,16 +49,19 @@ def drawn(draw: Callable[[Axes], None], name: str, label: str, inches: tuple[flo
         inches: width and height; text keeps its size, and the page scales the whole.
     """
     with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=inches, layout="constrained")
-        FigureCanvasSVG(figure)
-        draw(figure.add_subplot())
+        figure = Figure(figsize=inches, dpi=72, layout="constrained")
+        axes = figure.add_subplot()
+        draw(axes)
+        for background in (figure.patch, axes.patch):
+            background.set_visible(False)
         written = StringIO()
-        figure.savefig(written, format="svg", transparent=True)
+        FigureCanvasSVG(figure).print_svg(written)  # savefig would draw everything twice
     svg = written.getvalue()
     # The prologue and the metadata name foreign addresses and the date, and the style would apply to the whole page.
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", svg)
+    svg = re.sub(r" font-family: [^;\"]*;", "", svg)  # it is the page's
     svg = re.sub(r' d="[^"]*"', lambda path: re.sub(r"(\.\d\d)\d+", r"\1", path[0]), svg)  # hundredths of a point do
     for colour, variable in _VARIABLES.items():
         svg = svg.replace(colour, f"var({variable})")
