@@ -11,7 +11,7 @@ import numpy as np
 from .edges import edge_batches
 from .errors import PipelineError
 from .findings import Finding, Validation
-from .process import run_apart
+from .process import Limits, run_apart
 from .rowfile import RowFile
 from .rows import batch_size_of
 from .signature import DTYPES
@@ -54,7 +54,9 @@ def _cause(validation: Validation, checkpoint: Path, pb: Path, batch: Batch, for
     bounds = {dtype: settings.tolerance(dtype, coarser) for dtype in DTYPES if "float" in dtype}
     try:
         found = run_apart(
-            "pipeline.divergence:find_divergence", checkpoint, pb, validation.signature, dict(batch), bounds, threads
+            "pipeline.divergence:find_divergence",
+            *(checkpoint, pb, validation.signature, dict(batch), bounds, threads),
+            limits=Limits(*settings.limits),
         )
     except PipelineError as exc:
         return f"the cause could not be looked for: {exc}"

@@ -39,19 +39,20 @@ _TOO_MUCH_MEMORY = 87  # the exit code of a process that took more than its limi
 _MEMORY_POLL_SECONDS = 0.1
 
 
-def run_apart(target: str, *args: Any) -> Any:
+def run_apart(target: str, *args: Any, limits: Limits | None = None) -> Any:
     """Calls a function in a process of its own and returns its result.
 
     Args:
         target: `package.module:function`, imported in the child alone.
         args: its arguments; they and the result must pickle.
+        limits: what its process may take.
 
     Raises:
         PipelineError: whatever the function raised of ours.
         StoreError: the function met an error of the operating system, such as a full disk.
-        StageCrashed: the function raised a foreign error, or its process ended without an answer.
+        StageCrashed: the function raised a foreign error, or its process ended without an answer or passed a limit.
     """
-    with Child(target, *args) as child:
+    with Child(target, *args, limits=limits) as child:
         return child.receive()
 
 

@@ -168,6 +168,11 @@ class ValidationSettings:
         return self.checks.strip() == "all"
 
     @property
+    def limits(self) -> tuple[float, int]:
+        """What a candidate's process may take: seconds for an answer, and bytes of memory; 0 for no limit."""
+        return self.time_limit_seconds, int(self.memory_limit_gb * 1e9)
+
+    @property
     def output_tolerances(self) -> dict[str, tuple[float, float]]:
         """The bounds of single outputs, relative and absolute, by output.
 

@@ -70,7 +70,7 @@ def validate(
     bounds = {format: _bounds_of(format, place) for format, place in candidates.items()}
     validation = Validation(model, material.signature, settings, folder / "results.csv", bounds)
     skipped = {name: "it was not asked for" for name in CHECKS if name not in settings.chosen_checks}
-    limits = Limits(settings.time_limit_seconds, int(settings.memory_limit_gb * 1e9))
+    limits = Limits(*settings.limits)
     with validation, ApartRunner("checkpoint", checkpoint, threads) as reference:
         if material.goldens and "golden" not in skipped:
             check_recorded(validation, reference, material)

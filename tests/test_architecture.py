@@ -45,6 +45,7 @@ FLOORS = {
         "bits",
         "tensors",
         "weighing",
+        "leangraph",
     ],
     2: ["models"],
     3: ["randomness", "building", "checkpoint", "filling", "formats", "divergence", "training"],
