@@ -49,7 +49,7 @@ def page(facts: ReportFacts) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    words = ("number", "difference", "metric", "size", "duration", "shortened", "date", "whole")
+    words = ("number", "difference", "metric", "size", "duration", "shortened", "date", "whole", "counted")
     environment.filters |= {name: getattr(wording, name) for name in words}
     judged = ("headline", "reasons", "reason", "tolerance", "worst", "is_passed", "is_check_passed", "metric_names")
     environment.globals |= {name: getattr(verdict, name) for name in (*judged, "causes", "notes")}
@@ -173,7 +173,7 @@ def _values(results: Results, name: str, place: str) -> list[Markup]:
         points = len(values.passed.finite) + len(values.failed.finite)
         if points:
             shown = wording.visible(output)
-            every = f", every {values.passed.stride}th of those that passed" if values.passed.stride > 1 else ""
+            every = f", one in {values.passed.stride} of those that passed" if values.passed.stride > 1 else ""
             label = f"{wording.visible(name)}: {shown} of the checkpoint against the candidate, {points:,} rows{every}"
             drawings.append(Markup(draw_values(values, shown, f"{place}-{number}", label)))
     return drawings
