@@ -134,10 +134,7 @@ def test_any_number_of_rows_leaves_a_small_page_with_every_kind_of_row(tmp_path:
     rows[777] = row(777, "0.9", "failed", reference="0.1", candidate="1.0")
     page, _, _ = written(tmp_path, make_facts(tmp_path, rows))
     [label] = [label for label in page.drawings if "against" in (label or "")]
-    assert (
-        label
-        == "frozen: probability of the checkpoint against the candidate, 1,564 rows, every 32th of those that passed"
-    )
+    assert str(label).endswith("against the candidate, 1,564 rows, one in 32 of those that passed")
     assert (tmp_path / "report.html").stat().st_size < 100_000
 
 
@@ -169,8 +166,8 @@ def test_decisions_and_weights_are_no_differences_of_outputs(tmp_path: Path) -> 
 def test_formats_with_the_same_scores_share_a_drawing(tmp_path: Path) -> None:
     told = {"checkpoint": scores(1), "frozen": scores(1), "onnx": scores(1, shift=0.2)}
     page, _, _ = written(tmp_path, make_facts(tmp_path, history="", scores=told))
-    assert "Scores of checkpoint and frozen ham spam" in page.text
-    assert "Scores of onnx ham spam" in page.text
+    assert "Scores of checkpoint and frozen" in page.text
+    assert "Scores of onnx" in page.text
     assert "the dashed line is the threshold" in str(page.drawings[0])
     assert "onnx: off by" in str(page.drawings[2])
     assert len(page.drawings) == 3
@@ -248,11 +245,10 @@ def test_a_report_is_compared_with_the_one_before(tmp_path: Path) -> None:
     )
     assert words in page.text
     assert "frozen passed → failed 0 → 0.5 0 0.9928 → 0.9700 1.0 MiB → 2.0 MiB" in page.text
-    assert "training.steps 600 800 bytes of data aa… bb… The same bytes" not in page.text
     assert "training.steps 600 800 bytes of data aa… bb…" in page.text
     assert "Other bytes than then: none. The same bytes: frozen." in page.text
     assert "- It fails now, and passed then." in summary
-    assert "accuracy 0.9928 → 0.9700" in summary.replace("Accuracy", "accuracy")
+    assert "Accuracy 0.9928 → 0.9700" in summary
 
 
 def test_a_report_written_again_on_the_same_validation_is_compared_with_the_one_before_that(tmp_path: Path) -> None:
@@ -297,7 +293,7 @@ def test_a_second_run_of_the_chain_is_compared_with_the_first(tmp_path: Path) ->
     assert "It passed then too." in text
     assert "validation.batch_size 256 7" in text
     assert "The checkpoint's graph has" in text
-    assert "and 1 parameters" in text.replace("1 parameters (4 bytes)", "1 parameters")
+    assert "and 1 parameter (4 bytes)." in text
 
 
 # Where things come from.

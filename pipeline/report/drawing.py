@@ -55,7 +55,8 @@ def drawn(draw: Callable[[Axes], None], name: str, label: str, inches: tuple[flo
         for background in (figure.patch, axes.patch):
             background.set_visible(False)
         written = StringIO()
-        FigureCanvasSVG(figure).print_svg(written)  # savefig would draw everything twice
+        canvas: Any = FigureCanvasSVG(figure)
+        canvas.print_svg(written)  # savefig would draw everything twice
     svg = written.getvalue()
     # The prologue and the metadata name foreign addresses and the date, and the style would apply to the whole page.
     svg = svg[svg.index("<svg") :]

@@ -98,7 +98,8 @@ Tile = tuple[str, str, str, bool]
 
 def _tiles(facts: ReportFacts) -> list[Tile]:
     """The numbers that most readers come for: label, number, explanation, and whether it is bad news."""
-    rows: Mapping[str, int] = facts.verdict.get("rows") or {}
+    # What is decided is decided on the validation rows, which are counted already.
+    rows = {kind: count for kind, count in (facts.verdict.get("rows") or {}).items() if kind != verdict.DECISIONS}
     kinds = ", ".join(f"{wording.number(count)} {kind}" for kind, count in rows.items())
     tiles = [("Rows compared", wording.number(sum(rows.values())), kinds, False), _difference_tile(facts)]
     decisions = facts.verdict.get("decisions") or {}

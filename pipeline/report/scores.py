@@ -58,12 +58,21 @@ def _alike(scores: Mapping[str, Mapping[str, Any]], key: str) -> list[tuple[list
     groups: list[tuple[list[str], Mapping[str, Any]]] = []
     for name in sorted(scores, key=lambda name: name != REFERENCE):
         for names, own in groups:
-            if own.get(key) == scores[name].get(key):
+            if _rounded(own.get(key)) == _rounded(scores[name].get(key)):
                 names.append(name)
                 break
         else:
             groups.append(([name], scores[name]))
     return groups
+
+
+def _rounded(value: Any) -> Any:
+    """A value without the digits that no drawing shows."""
+    if isinstance(value, Mapping):
+        return {key: _rounded(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_rounded(inner) for inner in value]
+    return round(value, 4) if isinstance(value, float) else value
 
 
 def _counts(by_label: Mapping[str, Sequence[int]]) -> dict[str, list[int]]:
