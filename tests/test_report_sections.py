@@ -12,7 +12,9 @@ import pytest
 from jobs import job_for, run
 from reports import DECISION, FAILED, FORMATS, check, full_facts, made_up_costs, make_facts, row, scores, written
 
+from pipeline.facts import report_facts
 from pipeline.report import ReportFacts, StageFacts, write_report
+from pipeline.stages import stages_before
 
 # The matrix of checks.
 
@@ -102,7 +104,7 @@ def test_a_cause_stands_before_the_reasons_and_once(tmp_path: Path, cause: Any) 
 def test_of_many_reasons_the_first_are_in_sight_and_all_on_the_page(tmp_path: Path) -> None:
     facts = make_facts(tmp_path, verdict="failed", checks=[FAILED], reasons=[f"reason {n}." for n in range(40)])
     page, summary, _ = written(tmp_path, facts)
-    assert "reason 4. 35 more reasons reason 5." in page.text
+    assert "reason 2. 37 more reasons reason 3." in page.text
     assert "reason 39." in page.text
     assert "and 32 more" in summary
 
@@ -293,7 +295,20 @@ def test_a_second_run_of_the_chain_is_compared_with_the_first(tmp_path: Path) ->
     assert "It passed then too." in text
     assert "validation.batch_size 256 7" in text
     assert "The checkpoint's graph has" in text
-    assert "and 1 parameter (4 bytes)." in text
+    assert "variables hold 1 parameter (4 bytes)." in text
+
+
+@pytest.mark.parametrize("content", ["", "<html>", "[1]", '{"schema": 1}', None])
+def test_a_last_report_that_cannot_be_read_is_passed_over(tmp_path: Path, content: str | None) -> None:
+    job = job_for(tmp_path)
+    run(job)
+    path = job.folder("report") / "report.json"
+    path.unlink()
+    if content is not None:
+        path.write_text(content)
+    facts = report_facts(job, stages_before(job, "report"))
+    page, _, _ = written(tmp_path, facts)
+    assert "Since the last report" not in page.text
 
 
 # Where things come from.
@@ -301,7 +316,7 @@ def test_a_second_run_of_the_chain_is_compared_with_the_first(tmp_path: Path) ->
 
 def test_graph_inputs_and_worst_rows_are_told(tmp_path: Path) -> None:
     page, _, xml = written(tmp_path, full_facts(tmp_path, is_passed=False))
-    assert "The checkpoint's graph has 148 nodes and 262,145 parameters (1.0 MiB)." in page.text
+    assert "The checkpoint's graph has 148 nodes, and its variables hold 262,145 parameters (1.0 MiB)." in page.text
     assert "4 kinds of ops Const 52 Identity 17" in page.text
     assert f"data {'ab' * 32}" in page.text
     assert "To run just those again: bash output/sms/validation/worst/reproduce.sh" in page.text

@@ -21,7 +21,7 @@ from .results import History, Results, Spread, read_history, read_results
 from .scores import draw_scores
 
 MOST_CHECKS = 12  # in sight at once; beyond that those that passed are folded away
-MOST_REASONS = 5
+MOST_REASONS = 3
 
 CHECKS_IN_WORDS = {
     "weights": "every constant of a variable has the bits of the checkpoint's tensor, or of its rounding to float16",

@@ -23,7 +23,7 @@ WORST_ROWS = 8
 MOST_SAMPLED = 2_000
 MOST_SAMPLED_OUTPUTS = 2
 STEPS_PER_DECADE = 2
-CHUNK_ROWS = 100_000
+CHUNK_ROWS = 20_000
 
 FloatArray = np.ndarray[Any, np.dtype[np.float64]]
 
