@@ -14,12 +14,22 @@ if TYPE_CHECKING:
     from .formats.mmap import load_mmap
     from .freezing import freeze
     from .inspection import inspect
-    from .tasks import BuildGraph, FreezeModel, MakeFormat, SaveCheckpoint, TrainModel, ValidateModel, WriteReport
+    from .tasks import (
+        BuildGraph,
+        FreezeModel,
+        MakeFormat,
+        MeasureCosts,
+        SaveCheckpoint,
+        TrainModel,
+        ValidateModel,
+        WriteReport,
+    )
 
 __all__ = [
     "BuildGraph",
     "FreezeModel",
     "MakeFormat",
+    "MeasureCosts",
     "SaveCheckpoint",
     "TrainModel",
     "ValidateModel",
@@ -34,6 +44,7 @@ _HOMES = {
     "BuildGraph": "tasks",
     "FreezeModel": "tasks",
     "MakeFormat": "tasks",
+    "MeasureCosts": "tasks",
     "SaveCheckpoint": "tasks",
     "TrainModel": "tasks",
     "ValidateModel": "tasks",

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import PipelineError
+from .formats import refusal_of
 from .job import Job
 from .manifest import Manifest
 
@@ -38,6 +39,15 @@ def read_verdict(job: Job) -> dict[str, Any]:
     """The content of the last verdict.json."""
     verdict: dict[str, Any] = json.loads((job.folder("validation") / "verdict.json").read_text(encoding="utf-8"))
     return verdict
+
+
+def read_costs(job: Job) -> dict[str, Any]:
+    """The content of the last costs.json; a format that is not proven equal is not recommended, whatever it costs."""
+    from .recommendation import recommend
+
+    costs: dict[str, Any] = json.loads((job.folder("costs") / "costs.json").read_text(encoding="utf-8"))
+    failed = {check["format"] for check in read_verdict(job)["checks"] if check["verdict"] != "passed"}
+    return {**costs, "recommendation": recommend(costs["formats"], failed)}
 
 
 def report_facts(job: Job, made: Sequence[str]) -> Any:
@@ -72,6 +82,7 @@ def report_facts(job: Job, made: Sequence[str]) -> Any:
         ],
         command=shlex.join(sys.argv),
         inputs=_inputs(manifests),
+        costs=read_costs(job),
         graph=_graph(job),
         previous=_previous(job),
         worst=[str(job.places.artifact("validation") / "worst" / path.name) for path in _worst_files(job)],
@@ -130,6 +141,8 @@ def _sizes_of_formats(job: Job, manifests: Mapping[str, Manifest]) -> dict[str, 
     """The bytes of each file of each format, and of a folder all in one, for it may hold thousands."""
     sizes: dict[str, int] = {}
     for format in job.formats:
+        if refusal_of(job.folder(format)) is not None:
+            continue
         for path, entry in sorted(manifests[format].files.items()):
             folder, slash, _ = path.partition("/")
             if path != "signature.json":

@@ -33,6 +33,13 @@ from .errors import PipelineError, StageCrashed, StoreError
 
 logger = logging.getLogger("pipeline")
 
+# Read by TensorFlow when it is imported, unless the environment says otherwise already.
+TENSORFLOW_ENVIRONMENT = {
+    # oneDNN picks other kernels, which may differ in the last bits between a checkpoint's session and its frozen graph.
+    "TF_ENABLE_ONEDNN_OPTS": "0",
+    # What TensorFlow cannot do comes as an exception; what it logs is mostly about accelerators that are not there.
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+}
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 _CLEARING_UP_SECONDS = 10
 _TOO_MUCH_MEMORY = 87  # the exit code of a process that took more than its limit
@@ -73,11 +80,14 @@ class Child:
     """A process that runs `package.module:function(*args)` and answers through a pipe.
 
     The function gets a `Connection` as keyword argument `channel` if `talks` is set, and then may
-    answer many times; otherwise its result is the one answer.
+    answer many times; otherwise its result is the one answer. With `is_bare` it runs in a new interpreter instead of
+    a child of the fork server, where TensorFlow is loaded already.
     """
 
-    def __init__(self, target: str, *args: Any, talks: bool = False, limits: Limits | None = None) -> None:
-        context = _fork_server()
+    def __init__(
+        self, target: str, *args: Any, talks: bool = False, limits: Limits | None = None, is_bare: bool = False
+    ) -> None:
+        context = multiprocessing.get_context("spawn") if is_bare else _fork_server()
         self._target, self._talks, self._is_done = target, talks, False
         self._limits = limits or Limits()
         self._connection, theirs = context.Pipe()
@@ -204,11 +214,8 @@ class DieWithParent:
 
 
 def _fork_server() -> multiprocessing.context.ForkServerContext:
-    # Read by TensorFlow when the server imports it. oneDNN picks other kernels, which may differ in the
-    # last bits between a checkpoint's session and its frozen graph.
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-    # What TensorFlow cannot do comes as an exception; what it logs is mostly about accelerators that are not there.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    for name, value in TENSORFLOW_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["pipeline.preload"])
     return context

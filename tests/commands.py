@@ -15,6 +15,7 @@ QUICK = [
     *("--training-batch-size", "16"),
     *("--training-evaluate-every-steps", "10"),
     *("--training-save-every-steps", "20"),
+    *("--costs-seconds", "0"),
 ]
 
 

@@ -18,6 +18,7 @@ FRUIT = PROJECT / "examples" / "fruit.py"
 
 QUICK = {
     "training": {"steps": 40, "batch_size": 16, "evaluate_every_steps": 10, "save_every_steps": 20, "goldens": 8},
+    "costs": {"seconds": 0.0},
 }
 
 
@@ -81,4 +82,4 @@ def model_file(folder: Path, body: str, name: str = "model.py") -> str:
     return f"{folder / name}:M"
 
 
-ALL_STAGES = {"graph", "training", "checkpoint", "frozen", "validation", "report"}
+ALL_STAGES = {"graph", "training", "checkpoint", "frozen", "validation", "costs", "report"}

@@ -21,7 +21,7 @@ from commands import BIN, PROJECT
 COMMAND = [
     *(str(BIN / "luigi"), "--module", "pipeline", "WriteReport", "--model", "examples/fruit.py:Fruit"),
     *("--training-steps", "300", "--training-evaluate-every-steps", "10", "--training-save-every-steps", "10"),
-    *("--graph-moving-average", "0.9"),
+    *("--graph-moving-average", "0.9", "--costs-seconds", "0.1"),
 ]
 COMPARED = ("frozen/model.pb", "validation/results.csv")
 

@@ -18,11 +18,11 @@ from pipeline import chain, facts
 from pipeline.arrays import load_arrays, save_arrays
 from pipeline.errors import CheckpointError, DataError, FreezeError
 from pipeline.job import Job
-from pipeline.settings import Adopted, Settings
+from pipeline.settings import Adopted, CostsSettings, Settings
 from pipeline.store import Condition, Places
 
 v1 = tf.compat.v1
-STAGES = {"checkpoint", "frozen", "validation", "report"}
+STAGES = {"checkpoint", "frozen", "validation", "costs", "report"}
 
 
 def job_for(root: Path, place: Path | str, data: Path | None = None, **options: Any) -> Job:
@@ -32,7 +32,7 @@ def job_for(root: Path, place: Path | str, data: Path | None = None, **options: 
         data=data,
         warm_start=None,
         formats=("frozen",),
-        settings=Settings(),
+        settings=Settings(costs=CostsSettings(seconds=0)),
         adopted=Adopted(str(place), **options),
     )
 
@@ -206,7 +206,8 @@ def test_a_graph_of_one_s_own_takes_somebody_else_s_weights(tmp_path: Path) -> N
     model = jobs.model_file(tmp_path, FILLED)
     root = tmp_path / "out"
     done = commands.luigi(
-        *("WriteReport", "--model", model, "--checkpoint", str(tmp_path / "in"), "--output-root", str(root))
+        *("WriteReport", "--model", model, "--checkpoint", str(tmp_path / "in"), "--output-root", str(root)),
+        *("--costs-seconds", "0"),
     )
     assert done.returncode == 0, done.stderr
     assert "verdict      passed" in done.stdout

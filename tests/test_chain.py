@@ -103,8 +103,8 @@ def _edit(path: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new, 1))
 
 
-BEHIND_TRAINING = {"training", "checkpoint", "frozen", "validation", "report"}
-BEHIND_FROZEN = {"validation", "report"}
+BEHIND_TRAINING = {"training", "checkpoint", "frozen", "validation", "costs", "report"}
+BEHIND_FROZEN = {"validation", "costs", "report"}
 
 
 @pytest.mark.parametrize(
@@ -116,6 +116,7 @@ BEHIND_FROZEN = {"validation", "report"}
         # Other checkpoints on the way, the same weights at the end: the chain stops being redone there.
         ({"training": {"save_every_steps": 15}}, {"training"}),
         ({"validation": {"batch_size": 7}}, {"validation"}),
+        ({"costs": {"threads": 1}}, {"costs"}),
         ({"export": {"step": "best"}}, {"checkpoint"}),
     ],
 )
@@ -224,6 +225,7 @@ def test_another_version_of_a_library_redoes_everything(
         ("building.py", {"graph", "training"}),  # the training looks up names that building defines
         ("freezing.py", {"frozen", "validation"}),  # the weights are found as freezing finds them
         ("validation.py", {"validation"}),
+        ("metering.py", {"costs"}),
         ("report/template.html.j2", {"report"}),
     ],
 )
@@ -340,14 +342,14 @@ def test_weights_of_half_the_size_are_held_to_the_bounds_of_their_dtype(own_frui
         [check for check in facts.read_verdict(job)["checks"] if check["format"] == "frozen"] for job in (exact, halved)
     ]
     bounds = [{(c["rtol"], c["atol"]) for c in found if c["check"] != "weights"} for found in checks]
-    assert bounds == [{(1e-5, 1e-6)}, {(1e-3, 1e-3)}]
+    assert bounds == [{(1e-5, 1e-6)}, {(5e-3, 5e-3)}]
     assert [(c["rtol"], c["atol"]) for found in checks for c in found if c["check"] == "weights"] == [(0, 0)] * 2
     assert facts.read_verdict(halved)["verdict"] == "passed"
     assert not all(check["bit_equal"] for check in facts.read_verdict(halved)["checks"])
     pbs = [(job.folder("frozen") / "model.pb").read_bytes() for job in (exact, halved)]
     assert pbs[0] != pbs[1]
     assert run(job_for(tmp_path / "exact", own_fruit, freezing={"weights": "float16"})) == {
-        *("frozen", "validation", "report")
+        *("frozen", "validation", "costs", "report")
     }
 
 

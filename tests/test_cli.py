@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from commands import BIN, PROJECT, QUICK, luigi, pipeline, run
-from jobs import model_file
+from jobs import ALL_STAGES, model_file
 
 FRUIT = "examples/fruit.py:Fruit"
 
@@ -29,11 +29,12 @@ def fruit_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_model_of_ones_own_goes_the_whole_chain(fruit_root: Path) -> None:
     names = {path.name for path in (fruit_root / "fruit").iterdir() if not path.name.startswith(".")}
-    assert names == {"graph", "training", "checkpoint", "frozen", "validation", "report"}
+    assert names == ALL_STAGES
     for stage, files in {
         "checkpoint": {"checkpoint", "model.ckpt.index", "model.ckpt.meta", "signature.json", "goldens.npz"},
         "frozen": {"model.pb", "signature.json"},
         "validation": {"results.csv", "verdict.json"},
+        "costs": {"costs.json", "costs.csv"},
         "report": {"report.html", "summary.md", "junit.xml"},
     }.items():
         assert {path.name for path in (fruit_root / "fruit" / stage).iterdir()} >= {*files, "manifest.json"}
@@ -54,7 +55,7 @@ def test_the_last_lines_say_the_verdict_and_where_things_are(fruit_root: Path) -
     assert again.returncode == 0
     verdict, *files = again.stdout.splitlines()
     assert verdict.startswith("verdict      passed: ")
-    assert [line.split()[0] for line in files] == ["frozen", "validation", "report"]
+    assert [line.split()[0] for line in files] == ["frozen", "validation", "costs", "report"]
     assert all(Path(line.split()[1]).is_file() for line in files)
 
 
@@ -70,7 +71,7 @@ def test_a_run_in_which_all_is_complete_imports_no_tensorflow(fruit_root: Path) 
 def test_why_says_what_would_run_and_runs_nothing(fruit_root: Path) -> None:
     complete = pipeline("why", "WriteReport", "--model", FRUIT, "--output-root", str(fruit_root), *QUICK)
     assert complete.returncode == 0
-    assert complete.stdout.count("is complete") == 6
+    assert complete.stdout.count("is complete") == len(ALL_STAGES)
     before = sorted((fruit_root / "fruit/.versions").iterdir())
     changed = pipeline(
         *("why", "WriteReport", "--model", FRUIT, "--output-root", str(fruit_root), *QUICK, "--training-steps", "50")
@@ -188,13 +189,14 @@ def test_a_failed_validation_fails_the_run_and_is_reported(tmp_path: Path) -> No
     )
     root = tmp_path / "out"
     for _ in range(2):  # the second run finds the comparison done, and fails all the same
-        strict = ("--validation-float64-rtol", "0", "--validation-float64-atol", "0")
+        strict = ("--validation-float64-rtol", "0", "--validation-float64-atol", "0", "--costs-seconds", "0")
         done = luigi("WriteReport", "--model", model, "--output-root", str(root), *strict)
         assert done.returncode == 30
         assert "is not proven equal to its checkpoint" in done.stdout
         assert "the worst is row" in done.stdout
         assert "Traceback" not in done.stderr
     assert json.loads((root / "model/validation/verdict.json").read_text())["verdict"] == "failed"
+    assert (root / "model/costs/costs.json").exists()
     assert "Failed" in (root / "model/report/report.html").read_text()
     assert len(list((root / "model/.versions").glob("validation-*"))) == 1
 

@@ -21,6 +21,7 @@ from pipeline.errors import PipelineError, SettingError
 from pipeline.models.source import PROJECT
 from pipeline.settings import (
     CHECKS,
+    CostsSettings,
     ExportSettings,
     GraphSettings,
     Settings,
@@ -52,6 +53,10 @@ CONFIG = PROJECT / "tasks.cfg"
         (ExportSettings, "step", ["", "Best", "first"], ["last", "best"]),
         (ExportSettings, "variables", ["", " "], ["all", "dense*,b", "a=b"]),
         (ValidationSettings, "batch_size", [0, -1], [1]),
+        (CostsSettings, "seconds", [-0.1, INF, NAN], [0, 0.5]),
+        (CostsSettings, "threads", [0, -1], [1]),
+        (CostsSettings, "limit_seconds", [0, -1, INF, NAN], [0.1]),
+        (CostsSettings, "batch_sizes", ["", " , ", "0", "1,many", "1.5", "-1"], ["1", "64, 1"]),
         *(
             (ValidationSettings, f"{dtype}_{bound}", [-1e-9, INF, NAN], [0, 1.0])
             for dtype in ("float64", "float32", "float16", "bfloat16")

@@ -24,6 +24,7 @@ MOST_CHECKS = 12  # in sight at once; beyond that those that passed are folded a
 MOST_REASONS = 3
 
 CHECKS_IN_WORDS = {
+    "made": "the format's file could be made",
     "weights": "every constant of a variable has the bits of the checkpoint's tensor, or of its rounding to float16",
     "equal": "on every validation row, the same outputs as the checkpoint",
     "edge": "the same on rows made to be awkward",
@@ -31,7 +32,6 @@ CHECKS_IN_WORDS = {
     "stable": "the same answers when asked again, in another order and other batches",
     "golden": "the same as the outputs recorded when the model was trained",
     "decisions": "on every validation row, the same class as the checkpoint",
-    "made": "the format could be made of the model",
 }
 
 
