@@ -86,6 +86,25 @@ def test_many_checks_are_folded_away_and_those_that_failed_are_not(tmp_path: Pat
         assert f'id="check-{count}"' in before
 
 
+def test_a_refused_format_has_a_reason_and_neither_rows_nor_costs(tmp_path: Path) -> None:
+    reason = "tflite could not be made: no op for StringLower"
+    worst = {"row": "", "element": "", "reference": "", "candidate": "no op for StringLower"}
+    refused = check(format="tflite", check="made", output="file", rows=1, rows_failed=1, verdict="failed",
+                    bit_equal=False, reason=reason, max_abs_diff=None, worst=worst)  # fmt: skip
+    rows = [row(0), row(0, "", "failed", format="tflite", check="made", candidate="no op for StringLower")]
+    costs = {"schema": 1, "formats": {name: {"size_bytes": 7, "problem": "no file"} for name in ("frozen", "tflite")}}
+    facts = make_facts(tmp_path, rows, verdict="failed", checks=[check(), refused], reasons=[reason])
+    page, _, xml = written(tmp_path, replace(facts, costs=costs))
+    assert page.text.count("no op for StringLower") == 2  # the reason, above and beside its check
+    assert "Worst:" not in page.text
+    assert "No row differs from its reference." in page.text
+    assert "tflite 1 row compared" not in page.text
+    assert "Size frozen 7 bytes frozen : no file" in page.text
+    failure = xml.find("testsuite/testcase/failure")
+    assert failure is not None
+    assert failure.attrib["message"] == reason
+
+
 # Reasons, causes and notes.
 
 
@@ -202,11 +221,11 @@ def test_flipped_rows_are_named_with_both_decisions(tmp_path: Path) -> None:
 def test_costs_are_a_table_and_drawings_and_what_is_missing_says_why(tmp_path: Path) -> None:
     page, summary, _ = written(tmp_path, replace(make_facts(tmp_path, history=""), costs=made_up_costs()))
     assert "Costs onnx_int8 answers soonest and is the smallest; frozen loads in 0.4 s." in page.text
-    assert "frozen 1.0 MiB 0.40 s 0.45 s 0.305 ms 0.550 ms 2.10 ms 3.05 ms 13,000 524.5 MiB" in page.text
+    assert "frozen 1.0 MiB 2.40 s 0.40 s 0.45 s 0.305 ms 0.550 ms 2.10 ms 3.05 ms 13,000 524.5 MiB" in page.text
     assert "savedmodel : It answered nothing within 60 s." in page.text
-    assert "savedmodel –, onnx 0.18 s" in str(page.drawings[1])
+    assert "savedmodel –, onnx 0.34 s" in str(page.drawings[1])
     assert len(page.drawings) == 6
-    assert "| frozen | 1.0 MiB | 0.40 s | 0.45 s |" in summary
+    assert "| frozen | 1.0 MiB | 2.40 s | 0.40 s | 0.45 s |" in summary
 
 
 @pytest.mark.parametrize("costs", [None, {}, {"schema": 1, "formats": {}}])

@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from .bars import Bar, draw_bars
 from .facts import ReportFacts
+from .verdict import refused_formats
 from .wording import NOTHING, duration, milliseconds, number, size
 
 Format = Mapping[str, Any]
@@ -23,14 +24,14 @@ class Column:
         name: of its column.
         value: the number of a format, None where there is none.
         text: a number as people read it.
-        is_drawn: whether it has a drawing of its own.
+        drawn: what is drawn of it; None where it has no drawing of its own.
         other: a second number, drawn as a thinner bar behind the first.
     """
 
     name: str
     value: Callable[[Format], float | None]
     text: Callable[[Any], str]
-    is_drawn: bool = False
+    drawn: Callable[[Format], float | None] | None = None
     other: Callable[[Format], float | None] | None = None
 
 
@@ -42,16 +43,23 @@ def _latency(batch: str, share: str) -> Callable[[Format], float | None]:
     return lambda format: ((format.get("batches") or {}).get(batch) or {}).get(share)
 
 
+def _start(format: Format) -> float | None:
+    """Seconds from an imported library to the first answer."""
+    load, answer = format.get("load_seconds"), format.get("first_answer_seconds")
+    return None if load is None or answer is None else load + answer
+
+
 COLUMNS = (
-    Column("Size", _of("size_bytes"), size, True),
+    Column("Size", _of("size_bytes"), size, _of("size_bytes")),
+    Column("Import", _of("import_seconds"), duration),
     Column("Load", _of("load_seconds"), duration),
-    Column("First answer", _of("first_answer_seconds"), duration, True),
-    Column("p50, 1 row", _latency("1", "p50_ms"), milliseconds, True, _latency("1", "p99_ms")),
+    Column("First answer", _of("first_answer_seconds"), duration, _start),
+    Column("p50, 1 row", _latency("1", "p50_ms"), milliseconds, _latency("1", "p50_ms"), _latency("1", "p99_ms")),
     Column("p99, 1 row", _latency("1", "p99_ms"), milliseconds),
-    Column("p50, 64 rows", _latency("64", "p50_ms"), milliseconds, True, _latency("64", "p99_ms")),
+    Column("p50, 64 rows", _latency("64", "p50_ms"), milliseconds, _latency("64", "p50_ms"), _latency("64", "p99_ms")),
     Column("p99, 64 rows", _latency("64", "p99_ms"), milliseconds),
-    Column("Rows/s", _of("rows_per_second"), lambda value: number(round(value)), True),
-    Column("Peak memory", _of("peak_bytes"), size, True),
+    Column("Rows/s", _of("rows_per_second"), lambda value: number(round(value)), _of("rows_per_second")),
+    Column("Peak memory", _of("peak_bytes"), size, _of("peak_bytes")),
 )
 _TITLES = {
     "Size": "Size on disk",
@@ -85,7 +93,9 @@ class Costs:
 
 def costs(facts: ReportFacts, is_drawn: bool = True) -> Costs | None:
     """What was measured; None where nothing was."""
-    measured: Mapping[str, Format] = (facts.costs or {}).get("formats") or {}
+    refused = refused_formats(facts)  # of which nothing could be measured
+    told: Mapping[str, Format] = (facts.costs or {}).get("formats") or {}
+    measured = {name: format for name, format in told.items() if name not in refused}
     if facts.costs is None or not measured:
         return None
     columns = [column for column in COLUMNS if any(column.value(format) is not None for format in measured.values())]
@@ -94,13 +104,16 @@ def costs(facts: ReportFacts, is_drawn: bool = True) -> Costs | None:
         columns=[column.name for column in columns],
         rows=[(name, [_text(column, format) for column in columns]) for name, format in measured.items()],
         problems=[(name, str(format["problem"])) for name, format in measured.items() if format.get("problem")],
-        drawings=[_drawing(column, measured) for column in columns if column.is_drawn] if is_drawn else [],
+        drawings=[_drawing(column, measured) for column in columns if column.drawn] if is_drawn else [],
         machine=_machine(facts.costs),
     )
 
 
 def _text(column: Column, format: Format) -> str:
-    value = column.value(format)
+    return _told(column, column.value(format))
+
+
+def _told(column: Column, value: float | None) -> str:
     return NOTHING if value is None else column.text(value)
 
 
@@ -114,8 +127,9 @@ def _machine(told: Mapping[str, Any]) -> str:
 
 
 def _drawing(column: Column, measured: Mapping[str, Format]) -> Markup:
+    drawn = column.drawn or column.value
     bars = [
-        Bar(name, column.value(format), column.other(format) if column.other else None, _text(column, format))
+        Bar(name, drawn(format), column.other(format) if column.other else None, _told(column, drawn(format)))
         for name, format in measured.items()
     ]
     title = _TITLES[column.name]

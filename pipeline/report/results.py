@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import DataError
-from .verdict import DECISIONS, STABLE, WEIGHTS
+from .verdict import DECISIONS, MADE, STABLE, WEIGHTS
 
 WORST_ROWS = 8
 MOST_SAMPLED = 2_000
@@ -27,7 +27,7 @@ CHUNK_ROWS = 20_000
 
 FloatArray = np.ndarray[Any, np.dtype[np.float64]]
 
-_NO_OUTPUTS = (STABLE, WEIGHTS, DECISIONS)  # checks that are not of an output against its reference
+_NO_OUTPUTS = (STABLE, WEIGHTS, DECISIONS, MADE)  # checks that are not of an output against its reference
 _TEXTS = ["format", "check", "output", "row", "element", "reference", "candidate", "ulp_diff", "verdict"]
 _SHOWN = ["format", "check", "output", "row", "element", "reference", "candidate", "abs_diff", "ulp_diff", "verdict"]
 
@@ -192,7 +192,8 @@ def _worst(rows: pd.DataFrame) -> pd.DataFrame:
         is_output=rows["check"] != DECISIONS,  # whose differences are those of class numbers
         rank=rows["abs_diff"].fillna(math.inf),
     )
-    ranked = ranked[ranked["is_failed"] | ((rows["abs_diff"] > 0) & ~rows["check"].isin(_NO_OUTPUTS))]
+    ranked = ranked[ranked["check"] != MADE]  # a refused format has no rows
+    ranked = ranked[ranked["is_failed"] | ((ranked["abs_diff"] > 0) & ~ranked["check"].isin(_NO_OUTPUTS))]
     ranked = ranked.sort_values(["is_failed", "is_output", "rank"], ascending=False, kind="stable")
     return ranked[_SHOWN].head(WORST_ROWS)
 

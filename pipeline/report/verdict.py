@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .facts import ReportFacts
-from .wording import counted, difference, listed, shortened
+from .wording import NOTHING, counted, difference, listed, shortened
 
 Check = Mapping[str, Any]
 
@@ -44,6 +44,11 @@ def candidates(facts: ReportFacts) -> list[str]:
     return [name for name in dict.fromkeys(str(check["format"]) for check in checks(facts)) if name != REFERENCE]
 
 
+def refused_formats(facts: ReportFacts) -> list[str]:
+    """The formats that could not be made."""
+    return [str(check["format"]) for check in failed_checks(facts) if check["check"] == MADE]
+
+
 def headline(facts: ReportFacts) -> str:
     """The verdict as one sentence."""
     if is_passed(facts):
@@ -51,7 +56,7 @@ def headline(facts: ReportFacts) -> str:
     failed = list(dict.fromkeys(str(check["format"]) for check in failed_checks(facts)))
     if failed == [REFERENCE]:
         return "The checkpoint does not give its own recorded outputs."
-    refused = [str(check["format"]) for check in failed_checks(facts) if check["check"] == MADE]
+    refused = refused_formats(facts)
     names = [name for name in failed if name != REFERENCE and name not in refused]
     proven = [name for name in candidates(facts) if failed and name not in failed]
     if {str(check["check"]) for check in failed_checks(facts)} == {STABLE}:
@@ -123,7 +128,7 @@ def reason(check: Check) -> str:
 def worst(check: Check) -> str:
     """A check's worst row as words; empty where it has none."""
     row = check.get("worst")
-    if not row:
+    if not row or check["check"] == MADE:
         return ""
     element = f", element {row['element']}" if row.get("element") not in (None, "") else ""
     reference, candidate = shortened(row.get("reference")), shortened(row.get("candidate"))
@@ -133,6 +138,8 @@ def worst(check: Check) -> str:
 def tolerance(check: Check) -> str:
     """What a check allows, as words."""
     atol, rtol = check.get("atol"), check.get("rtol")
+    if check["check"] == MADE:
+        return NOTHING
     if atol is None and rtol is None:
         return "exact"
     if not atol and not rtol:
