@@ -50,10 +50,27 @@ def adopt_checkpoint(adopted: Adopted, data: Path | None, seed: int, folder: Pat
     else:
         _copy_checkpoint(source, folder)
     model.signature.write(folder / SIGNATURE, origin=model.origin)
-    rows = made_up_rows(model.signature, ROWS, seed) if data is None else _rows_of(data, model.signature)
+    rows = write_rows(model.signature, data, seed, folder)
+    return {"adopted": str(source.place), "found": list(model.notes), "rows": len(next(iter(rows.values()), ()))}
+
+
+def write_rows(signature: Signature, data: Path | None, seed: int, folder: Path) -> dict[str, Any]:
+    """Writes `validation.npz`.
+
+    Args:
+        data: an `.npz` with an array `[rows, ...]` for each input, and perhaps `labels`; None for made-up rows.
+        seed: of the made-up rows.
+
+    Returns:
+        The rows by input name, without labels.
+
+    Raises:
+        DataError: the rows are not those of the inputs.
+    """
+    rows = made_up_rows(signature, ROWS, seed) if data is None else _rows_of(data, signature)
     labels = {"labels": rows.pop("labels")} if "labels" in rows else {}
     save_arrays(folder / "validation.npz", {**prefixed("input", rows), **labels})
-    return {"adopted": str(source.place), "found": list(model.notes), "rows": len(next(iter(rows.values()), ()))}
+    return rows
 
 
 def adopted_files(adopted: Adopted) -> dict[str, Path]:
@@ -63,6 +80,8 @@ def adopted_files(adopted: Adopted) -> dict[str, Path]:
         CheckpointError: there is no such checkpoint.
         FreezeError: a SavedModel has no such signature.
     """
+    if adopted.is_keras:
+        return {"model": Path(adopted.place)}
     source = open_source(adopted.place, adopted.graph, adopted.signature, adopted.outputs)
     if source.kind == "SavedModel":
         root = Path(source.place)

@@ -194,7 +194,7 @@ class Adopted:
     """An existing checkpoint that a chain starts at, in the place of a training of its own.
 
     Args:
-        place: a Saver's checkpoint, a SavedModel or a GraphDef, as `freezing.freeze` takes it.
+        place: a Saver's checkpoint, a SavedModel or a GraphDef, as `freezing.freeze` takes it; or a Keras model's file.
         inputs, outputs: names of tensors; empty where they are to be found.
         pins: placeholders that become constants.
         graph: the graph's file, where it does not stand beside the checkpoint.
@@ -207,6 +207,16 @@ class Adopted:
     pins: Mapping[str, str] = field(default_factory=dict)
     graph: Path | None = None
     signature: str | None = None
+
+    @property
+    def is_keras(self) -> bool:
+        """Whether it is a file that Keras wrote, by its name."""
+        return is_keras_file(self.place)
+
+
+def is_keras_file(place: Path | str) -> bool:
+    """Whether a file is one that Keras writes, by its name: a model, or weights alone."""
+    return str(place).lower().endswith((".keras", ".h5", ".hdf5"))
 
 
 def _require(section: Any, name: str, is_right: bool, wanted: str) -> None:

@@ -44,7 +44,7 @@ FLOORS = {
         "weighing",
     ],
     2: ["models"],
-    3: ["randomness", "building", "checkpoint", "filling", "formats", "divergence", "training"],
+    3: ["randomness", "building", "checkpoint", "filling", "formats", "divergence", "training", "keras"],
     4: ["checks", "findings", "causes", "validation"],
     5: ["job", "facts", "stages", "chain", "config", "tasks", "console"],
     6: ["commands", "__main__", ""],
