@@ -44,4 +44,5 @@ class Digits:
 
     def examples(self, path):
         table = read_table(path, PIXELS, label="digit")
-        return Examples({"image": np.stack([table.inputs[name] for name in PIXELS], 1).reshape(-1, 8, 8, 1)}, table.labels)
+        images = np.stack([table.inputs[name] for name in PIXELS], axis=1).reshape(-1, 8, 8, 1)
+        return Examples({"image": images}, table.labels)

@@ -4,8 +4,8 @@
                                      └─ mmap    └─ savedmodel
 
 A chain may start at a checkpoint that exists already: then nothing is trained, and without a model's code no graph is
-built either. Models and files of Keras's have makers of their own up to the checkpoint. Each format is a stage, by the table `formats.FORMATS`; only those that are asked for, and what they are
-made from, are made.
+built either. Models and files of Keras have makers of their own up to the checkpoint. Each format is a stage, by the
+table `formats.FORMATS`; only those that are asked for, and what they are made from, are made.
 """
 
 from __future__ import annotations
@@ -90,9 +90,7 @@ def _make_filled(job: Job, folder: Path) -> Notes:
 
 def _make_keras_graph(job: Job, folder: Path) -> Notes:
     settings = job.settings
-    return _notes(
-        run_apart("pipeline.keras.building:write_graph", job.model, settings.graph, settings.export, folder)
-    )
+    return _notes(run_apart("pipeline.keras.building:write_graph", job.model, settings.graph, settings.export, folder))
 
 
 def _make_keras_training(job: Job, folder: Path) -> Notes:

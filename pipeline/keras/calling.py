@@ -50,7 +50,7 @@ class NamedModel:
         Raises:
             ModelError: it has none, or two inputs or outputs have the same.
         """
-        if not (is_functional(model) or isinstance(model, keras.Sequential) and model.built):
+        if not (is_functional(model) or (isinstance(model, keras.Sequential) and model.built)):
             raise ModelError("the model does not tell its inputs and outputs", got=type(model).__name__)
         inputs, outputs = ([_own_spec(*item) for item in own_tensors(model, side).items()] for side in ("in", "out"))
         return cls(model, Signature(tuple(inputs), tuple(outputs)))

@@ -111,5 +111,7 @@ def keras_errors(path: Path) -> Iterator[None]:
             next_step = "Write the layer as a class, or build the model in a file of your own (--model)"
         elif "Could not locate" in text or "Unknown layer" in text or "Unknown object" in text:
             what, got = "the model holds a class that Keras does not know", first[:200]
-            next_step = "Build the model in a file of your own, and take its weights from here: --model with --checkpoint"
+            next_step = (
+                "Build the model in a file of your own, and take its weights from here: --model with --checkpoint"
+            )
         raise CheckpointError(what, where=path, got=got, next_step=next_step) from exc

@@ -76,7 +76,7 @@ def train_model(
     is_trained = named.model.compiled
     examples, validation = divide(read_examples(contract, source, data), data, split_settings, is_trained)
     save_validation(validation, folder)
-    notes = {"split_seed": split_settings.seed, "validation_rows": len(validation)}
+    notes: dict[str, Any] = {"split_seed": split_settings.seed, "validation_rows": len(validation)}
     if warm_start is not None:
         notes |= {"warm_start": _start_warm(named.model, warm_start)}
     work = Training(named, validation, settings, folder)
@@ -153,9 +153,7 @@ class Training:
         """Looks at the validation rows, and keeps the weights if they are the best so far."""
         starts = range(0, len(self._validation), _EVALUATION_ROWS)
         numbers = np.arange(len(self._validation))
-        rows = self._dataset(
-            self._validation, lambda: (numbers[start : start + _EVALUATION_ROWS] for start in starts)
-        )
+        rows = self._dataset(self._validation, lambda: (numbers[start : start + _EVALUATION_ROWS] for start in starts))
         loss = float(self._model.evaluate(rows, steps=len(starts), verbose=0, return_dict=True)["loss"])
         since = progress.history[-1][0] if progress.history else 0
         progress.history.append((progress.step, float(np.mean(progress.losses[since:])), loss))

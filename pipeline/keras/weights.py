@@ -24,7 +24,7 @@ def named_state(model: keras.Model) -> dict[str, tf.Variable]:
 
 
 def _named(variables: Iterable[keras.Variable]) -> dict[str, tf.Variable]:
-    """Variables by their paths; of several with one path, which a class of one's own may have, the later are numbered."""
+    """Variables by their paths; of several with one path, as a class of one's own may have, the later are numbered."""
     named: dict[str, tf.Variable] = {}
     for variable in variables:
         path, number = variable.path, 1
