@@ -181,7 +181,7 @@ class WarmStart:
     """Where a training takes its first weights from.
 
     Args:
-        prefix: a checkpoint, as `prefix.find_prefix` takes it.
+        prefix: a checkpoint, as `prefix.find_prefix` takes it; for a Keras model, a file of Keras's too.
         keys: the checkpoint's key by the variable's name, where the two differ.
     """
 

@@ -23,7 +23,7 @@ import numpy as np
 import tensorflow as tf
 
 from ..data import Examples
-from ..errors import ModelError
+from ..errors import ModelError, SettingError
 from ..formats import Array
 from ..models import KerasModel
 from ..models.source import ModelSource, load_model
@@ -94,6 +94,13 @@ def _start_warm(model: keras.Model, warm_start: WarmStart) -> Mapping[str, list[
         raise ModelError("a model that is not compiled is not trained, so it cannot be warm-started", where=model.name)
     variables = named_weights(model)
     if is_keras_file(warm_start.prefix):
+        if warm_start.keys:
+            raise SettingError(
+                "a file of Keras's gives a model all its weights, by its layers",
+                where="--warm-start-map",
+                got=", ".join(warm_start.keys),
+                next_step="Leave it out, or load such weights in build",
+            )
         take_weights_of_file(model, warm_start.prefix)
         return {"taken": sorted(variables), "initialized": []}
     values, told = warm_values(warm_start, variables)
