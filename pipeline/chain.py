@@ -105,7 +105,7 @@ def _files_adopted(adopted: Adopted, source: ModelSource | None) -> dict[str, Pa
 def _files_of_weights(place: Path) -> dict[str, Path]:
     """The files of a checkpoint, or the one of Keras's, by what tells them apart."""
     if is_keras_file(place):
-        return {" file": place}
+        return {place.suffix: place}
     prefix = find_prefix(place)
     return {path.name.removeprefix(name_of(prefix)): path for path in files_of(prefix)}
 

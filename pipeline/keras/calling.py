@@ -57,14 +57,14 @@ class NamedModel:
 
     def pack(self, values: Mapping[str, Any]) -> Any:
         """Values by name, as the model takes them."""
-        if len(self._fed) == 1 and not (is_functional(self.model) and isinstance(self.model.input, dict)):
-            [value] = (values[name] for name in self._fed)
-            packed = [value]
-        elif not is_functional(self.model) or isinstance(self.model.input, dict):
-            return {name: values[name] for name in self._fed}
-        else:
-            packed = [values[name] for name in own_tensors(self.model, "in")]
-        return keras.tree.pack_sequence_as(self.model.input, packed) if is_functional(self.model) else packed[0]
+        fed = [values[name] for name in self._fed]
+        if not is_functional(self.model):
+            return fed[0] if len(fed) == 1 else dict(zip(self._fed, fed, strict=True))
+        own = own_tensors(self.model, "in")
+        by_own_name = dict(zip(own, fed, strict=True)) if len(own) == 1 else values
+        if isinstance(self.model.input, dict):
+            return {name: by_own_name[name] for name in own}
+        return keras.tree.pack_sequence_as(self.model.input, [by_own_name[name] for name in own])
 
     def unpack(self, answer: Any) -> dict[str, Any]:
         """What the model gave, by name.

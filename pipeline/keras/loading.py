@@ -9,6 +9,7 @@ not reason enough to run it.
 
 from __future__ import annotations
 
+import re
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from ..bundle.foreign import broken_file, unreadable_file
 from ..errors import CheckpointError
 
 _AGAIN = "Copy the file again from where it was written"
+_UNKNOWN = re.compile(r"(?:Could not locate \w+|Unknown \w+:) '([^']+)'")
 _PARTS = ("config.json", "model.weights.h5")
 
 
@@ -103,15 +105,19 @@ def keras_errors(path: Path) -> Iterator[None]:
         yield
     except Exception as exc:  # Keras looks up whatever the file names, and raises whatever comes of it.
         text = str(exc)
-        first = text.strip().split("\n", 1)[0]
-        got, next_step = f"{type(exc).__name__}: {first[:200]}", _AGAIN
-        what = "Keras cannot load the file"
+        unknown = _UNKNOWN.search(text)
         if "unsafe deserialization" in text or "safe_mode" in text:
-            what, got = "the model holds Python code (a Lambda layer), which is not run", "a Lambda layer"
-            next_step = "Write the layer as a class, or build the model in a file of your own (--model)"
-        elif "Could not locate" in text or "Unknown layer" in text or "Unknown object" in text:
-            what, got = "the model holds a class that Keras does not know", first[:200]
-            next_step = (
-                "Build the model in a file of your own, and take its weights from here: --model with --checkpoint"
-            )
-        raise CheckpointError(what, where=path, got=got, next_step=next_step) from exc
+            raise CheckpointError(
+                "the file holds Python code, a Lambda layer, which is not run",
+                where=path,
+                next_step="Write the layer as a class of its own, in a file that builds the model (--model)",
+            ) from exc
+        if unknown:
+            raise CheckpointError(
+                "the file names a class that is not Keras's own",
+                where=path,
+                got=unknown[1],
+                next_step="Build the model in a file of your own, and give both: --model takes the weights from here",
+            ) from exc
+        got = f"{type(exc).__name__}: {' '.join(text.split())[:200]}"
+        raise CheckpointError("Keras cannot load the file", where=path, got=got, next_step=_AGAIN) from exc
