@@ -156,7 +156,7 @@ def test_a_training_that_was_stopped_ends_with_the_same_weights_bit_for_bit(
         f"""        import os
         class Ending(type(model.optimizer)):
             def apply(self, *args, **kwargs):
-                tf.py_function(lambda step: os._exit(9) if step == {stop} and os.path.exists({str(mark)!r}) else 0,
+                tf.py_function(lambda step: os._exit(9) if step == {stop} and os.path.exists({str(mark)!r}) else [],
                                [self.iterations.value], [])
                 return super().apply(*args, **kwargs)
         model.optimizer.__class__ = Ending
@@ -203,27 +203,22 @@ def test_averages_of_the_optimizer_are_what_is_deployed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("sections", "remade"),
+    ("section", "value", "stale"),
     [
-        ({"graph": {"seed": 8}}, {"graph", "training", "checkpoint"}),
-        ({"training": {"steps": 41}}, {"training", "checkpoint"}),
-        ({"training": {"save_every_steps": 15}}, {"training"}),
-        ({"export": {"step": "best"}}, {"checkpoint"}),
+        ("graph", {"seed": 8}, {"graph", "training", "checkpoint"}),
+        ("split", {"seed": 8}, {"training"}),
+        ("training", {"steps": 41}, {"training"}),
+        ("export", {"step": "best"}, {"checkpoint"}),
+        ("freezing", {"weights": "float16"}, {"frozen", "mmap"}),
     ],
 )
-def test_a_changed_setting_makes_its_stage_again(trained: Any, sections: dict[str, Any], remade: set[str]) -> None:
-    changed = dict(trained.settings.__dict__)
-    for section, values in sections.items():
-        changed[section] = dataclasses.replace(changed[section], **values)
-    job = dataclasses.replace(trained, settings=type(trained.settings)(**changed))
-    states = chain.examine(job, "checkpoint")
-    stale = {name for name, state in states.items() if state.condition is Condition.STALE}
-    assert stale == remade & {
-        *sections,
-        "checkpoint" if "export" in sections or "graph" in sections else "",
-        "graph" if "graph" in sections else "",
-        "training" if "training" in sections or "graph" in sections else "",
-    }
+def test_a_changed_setting_decides_the_stages_that_it_is_for(
+    trained: Any, section: str, value: dict[str, Any], stale: set[str]
+) -> None:
+    changed = dataclasses.replace(getattr(trained.settings, section), **value)
+    job = dataclasses.replace(trained, settings=dataclasses.replace(trained.settings, **{section: changed}))
+    states = {name: state for last in ("frozen", "mmap") for name, state in chain.examine(job, last).items()}
+    assert {name for name, state in states.items() if state.condition is Condition.STALE} == stale
 
 
 @pytest.mark.parametrize(
@@ -359,6 +354,12 @@ def test_a_loss_that_is_no_number_ends_the_training_with_a_sentence(tmp_path: Pa
     wild = SMALL.replace("OPTIMIZER", "keras.optimizers.SGD(1e30)")
     with pytest.raises(ModelError, match=r"the training diverged .got (validation )?loss (nan|inf)"):
         run(job_for(tmp_path / "out", model_file(tmp_path, wild)), "training")
+
+
+def test_what_keras_says_of_rows_that_it_cannot_train_on_is_told(tmp_path: Path) -> None:
+    beyond = ADAM.replace("(x[:, 2] > 1))", "2 * (x[:, 2] > 1))")
+    with pytest.raises(ModelError, match=r"cannot train the model on these rows and labels .*valid range"):
+        run(job_for(tmp_path / "out", model_file(tmp_path, beyond)), "training")
 
 
 def test_data_without_labels_cannot_be_trained_on(tmp_path: Path) -> None:

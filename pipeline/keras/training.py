@@ -15,6 +15,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -137,7 +138,10 @@ class Training:
             rows = self._dataset(examples, lambda: row_order(len(examples), settings.batch_size, seed, step))
             with reporter:
                 following = _Following(self, checkpoints, progress, reporter)
-                model.fit(rows, steps_per_epoch=settings.steps - step, verbose=0, shuffle=False, callbacks=[following])
+                with _fit_errors(model.name):
+                    model.fit(
+                        rows, steps_per_epoch=settings.steps - step, verbose=0, shuffle=False, callbacks=[following]
+                    )
         require_finite(progress.history[-1][2], "validation loss", progress.step)
         model.optimizer.finalize_variable_values(model.trainable_variables)  # averages, if the optimizer keeps them
         self.deploy("last", settings.steps)
@@ -191,6 +195,21 @@ class Training:
         self._weights_saver.save(None, str(folder / "model.ckpt"), global_step=step, write_meta_graph=False)
         rows = {name: values[: self._settings.goldens] for name, values in self._validation.inputs.items()}
         record_goldens(self._named, rows, folder / "goldens.npz")
+
+
+@contextmanager
+def _fit_errors(where: str) -> Iterator[None]:
+    """What Keras and TensorFlow raise at a step leaves as ModelError."""
+    try:
+        yield
+    except (tf.errors.OpError, ValueError, TypeError) as exc:
+        # TensorFlow tells first where a node was made, and what is wrong with it at the end.
+        told = [line.strip() for line in str(exc).splitlines() if line.strip() and "[[{{" not in line]
+        raise ModelError(
+            "Keras cannot train the model on these rows and labels",
+            where=where,
+            got=(told[-1] if isinstance(exc, tf.errors.OpError) else told[0])[:300],
+        ) from exc
 
 
 class _Following(keras.callbacks.Callback):  # type: ignore[misc]  # Keras is untyped
