@@ -1,6 +1,6 @@
 """Writes a Keras model as a checkpoint's artifact: a SavedModel, its signature, and Keras's own answers as goldens.
 
-saved_model/      one signature, `serving_default`, with inputs and outputs by their names; no goldens of training alone
+saved_model/      one signature, `serving_default`, with inputs and outputs by their names
 signature.json    what it is fed and gives
 goldens.npz       rows, and what Keras itself answers to them
 
@@ -28,6 +28,7 @@ from ..signature import Signature, TensorSpec
 from .calling import NamedModel
 
 SIGNATURE_KEY, FOLDER = "serving_default", "saved_model"
+_MARK = "_user_specified_name"
 
 
 def write_checkpoint(named: NamedModel, folder: Path) -> None:
@@ -56,9 +57,21 @@ def _write_saved_model(named: NamedModel, folder: Path) -> None:
         part for part in tf.train.TrackableView(named.model).descendants() if isinstance(part, TrackableResource)
     ]
     tf.saved_model.save(kept, str(folder), {SIGNATURE_KEY: serve})
-    graph = folder / "saved_model.pb"
-    graph.write_bytes(SavedModel.FromString(graph.read_bytes()).SerializeToString(deterministic=True))
+    _forget_history(folder / "saved_model.pb")
     (folder / "fingerprint.pb").unlink(missing_ok=True)  # it holds a random number, and loading does without
+
+
+def _forget_history(path: Path) -> None:
+    """Writes a SavedModel's graph again without what depends on the process that wrote it.
+
+    Captured arguments are marked with a running number of their process, and maps are written in any order.
+    """
+    model = SavedModel.FromString(path.read_bytes())
+    for function in model.meta_graphs[0].graph_def.library.function:
+        for attributes in function.arg_attr.values():
+            if attributes.attr[_MARK].s.isdigit():
+                del attributes.attr[_MARK]
+    path.write_bytes(model.SerializeToString(deterministic=True))
 
 
 def kept_promise(promised: Signature, given: Signature) -> Signature:

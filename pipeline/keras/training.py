@@ -182,7 +182,7 @@ class Training:
         def take(rows: tf.Tensor) -> tuple[Any, Any]:
             taken = tf.gather(labels, rows)
             batch = self._named.pack({name: tf.gather(values, rows) for name, values in inputs.items()})
-            return batch, taken if named is None else {named: taken}
+            return keras.tree.lists_to_tuples(batch), taken if named is None else {named: taken}
 
         return tf.data.Dataset.from_generator(order, output_signature=tf.TensorSpec([None], tf.int64)).map(take)
 

@@ -52,5 +52,9 @@ def take_weights_of_file(model: keras.Model, path: Path) -> None:
         CheckpointError: the file is missing or damaged, or holds the weights of another model.
     """
     require_whole(path, is_model=False)
+    # Keras takes over the state of an optimizer as well, with its learning rate.
+    kept = [(variable, variable.numpy()) for variable in (model.optimizer.variables if model.compiled else ())]
     with keras_errors(path):
         model.load_weights(path)
+    for variable, value in kept:
+        variable.assign(value)
