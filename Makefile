@@ -26,6 +26,7 @@ bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/spam_quality.py
 	$(BIN)/python benchmarks/freeze.py
 	$(BIN)/python benchmarks/first_answer.py
+	$(BIN)/python benchmarks/validate.py
 
 $(VENV)/.installed: requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)

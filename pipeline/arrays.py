@@ -20,11 +20,11 @@ from .errors import DataError
 Array = np.ndarray[Any, Any]
 
 # What NumPy and zipfile raise at a file that is broken, or is something else.
-_BROKEN = (
+BROKEN = (
     *(OSError, ValueError, TypeError, KeyError, EOFError, NotImplementedError, RuntimeError),
     *(zipfile.BadZipFile, zlib.error),
 )
-_BYTES, _LENGTHS, _BFLOAT16 = "//bytes", "//lengths", "//bfloat16"
+BYTES, LENGTHS, BFLOAT16 = "//bytes", "//lengths", "//bfloat16"
 
 
 def save_arrays(path: Path, arrays: Mapping[str, Array]) -> None:
@@ -36,10 +36,10 @@ def save_arrays(path: Path, arrays: Mapping[str, Array]) -> None:
     plain: dict[str, Array] = {}
     for name, array in sorted(arrays.items()):
         if array.dtype == object:
-            plain[name + _BYTES] = np.frombuffer(b"".join(array.ravel().tolist()), np.uint8)
-            plain[name + _LENGTHS] = np.array([len(item) for item in array.ravel()], np.int64).reshape(array.shape)
+            plain[name + BYTES] = np.frombuffer(b"".join(array.ravel().tolist()), np.uint8)
+            plain[name + LENGTHS] = np.array([len(item) for item in array.ravel()], np.int64).reshape(array.shape)
         elif array.dtype == ml_dtypes.bfloat16:  # NumPy's format has no name for it
-            plain[name + _BFLOAT16] = array.view(np.uint16)
+            plain[name + BFLOAT16] = array.view(np.uint16)
         else:
             plain[name] = array
     # A name such as "file" would be taken for np.savez's own parameter, hence the writer below it.
@@ -59,23 +59,24 @@ def load_arrays(path: Path) -> dict[str, Array]:
         with np.load(path, allow_pickle=False) as archive:
             plain = {name: archive[name] for name in archive.files}
         strings = {
-            name.removesuffix(_LENGTHS): _strings(
-                plain.pop(name.removesuffix(_LENGTHS) + _BYTES).tobytes(), plain.pop(name)
+            name.removesuffix(LENGTHS): split_strings(
+                plain.pop(name.removesuffix(LENGTHS) + BYTES).tobytes(), plain.pop(name)
             )
             for name in list(plain)
-            if name.endswith(_LENGTHS)
+            if name.endswith(LENGTHS)
         }
         narrow = {
-            name.removesuffix(_BFLOAT16): plain.pop(name).view(ml_dtypes.bfloat16)
+            name.removesuffix(BFLOAT16): plain.pop(name).view(ml_dtypes.bfloat16)
             for name in list(plain)
-            if name.endswith(_BFLOAT16)
+            if name.endswith(BFLOAT16)
         }
-    except _BROKEN as exc:
+    except BROKEN as exc:
         raise DataError("no readable arrays", where=path, got=exc, wanted="an .npz file") from exc
     return plain | strings | narrow
 
 
-def _strings(joined: bytes, lengths: Array) -> Array:
+def split_strings(joined: bytes, lengths: Array) -> Array:
+    """Strings from all their bytes in a row, and the length of each: `object` of `bytes`, of the lengths' shape."""
     ends = np.cumsum(lengths.ravel())
     items = np.empty(lengths.size, dtype=object)
     items[:] = [joined[end - length : end] for end, length in zip(ends, lengths.ravel(), strict=True)]

@@ -11,7 +11,8 @@ import numpy as np
 from .edges import edge_batches
 from .errors import PipelineError
 from .findings import Finding, Validation
-from .process import run_apart
+from .process import Limits, run_apart
+from .rowfile import RowFile
 from .rows import batch_size_of
 from .signature import DTYPES
 
@@ -26,7 +27,7 @@ _OPTIMIZER = (
 
 
 def explain(
-    validation: Validation, checkpoint: Path, candidates: Mapping[str, Path], rows: Batch, threads: int
+    validation: Validation, checkpoint: Path, candidates: Mapping[str, Path], rows: RowFile, threads: int
 ) -> dict[str, str]:
     """The causes of what was found, by format.
 
@@ -53,20 +54,22 @@ def _cause(validation: Validation, checkpoint: Path, pb: Path, batch: Batch, for
     bounds = {dtype: settings.tolerance(dtype, coarser) for dtype in DTYPES if "float" in dtype}
     try:
         found = run_apart(
-            "pipeline.divergence:find_divergence", checkpoint, pb, validation.signature, dict(batch), bounds, threads
+            "pipeline.divergence:find_divergence",
+            *(checkpoint, pb, validation.signature, dict(batch), bounds, threads),
+            limits=Limits(*settings.limits),
         )
     except PipelineError as exc:
         return f"the cause could not be looked for: {exc}"
     return _OPTIMIZER if found is None else str(found.sentence())
 
 
-def _worst_batch(validation: Validation, failed: list[Finding], rows: Batch) -> Batch:
+def _worst_batch(validation: Validation, failed: list[Finding], rows: RowFile) -> Batch:
     """The rows to look at: of the finding that fails worst, on validation rows if it does there."""
     worst = max(failed, key=lambda one: (one.check == "equal", one.worst_rank))
     label = (worst.worst or {}).get("row")
-    edges = edge_batches(validation.signature, rows)
+    edges = edge_batches(validation.signature, rows.first)
     if label in edges:
         return edges[label]
     size = batch_size_of(validation.signature) or 1
     start = int(label) // size * size if worst.check == "equal" and isinstance(label, int) else 0
-    return {name: values[start : start + size] for name, values in rows.items()}
+    return rows.read(start, start + size)

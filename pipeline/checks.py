@@ -5,22 +5,30 @@ A check writes what it finds through `Validation`, and returns None; or it retur
 
 from __future__ import annotations
 
+import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain, repeat
+from typing import TypeAlias
 
 import numpy as np
 
 from .arrays import of_kind
+from .decisions import Flips, Scores, edges_for, has_decisions
 from .edges import edge_batches
 from .errors import RunnerError
 from .findings import UNSTABLE, Validation
-from .formats import ApartRunner, Array, Batch
+from .formats import ApartRunner, Batch, Wanted
+from .rowfile import RowFile
 from .rows import batch_size_of, made_up_rows
 from .signature import Signature, TensorSpec
 from .stability import SIZES, Sample
 
 _SEED = 1009  # none that a chain's own made-up rows are likely to have
+_AHEAD = 2  # batches that runners work on while the answers to one are compared
 
 
 @dataclass
@@ -28,36 +36,41 @@ class Material:
     """What the checks of one validation run on, and what one of them leaves for others.
 
     Args:
-        rows: the validation rows, by input name `[rows, ...]`.
+        rows: the validation rows.
+        labels: the rows' true classes, int `[rows]` under the name `labels`; None where there are none.
         goldens: the recorded inputs and outputs; empty where none were.
         size: rows per batch.
-        decisions: by format the batches of the deciding output, on the validation rows.
-        samples: by format the rows to ask again, once `equal` has kept the first answers to them.
+        scores: by format what it decides, the checkpoint's too, once the validation rows were answered.
+        flips: by format the rows that it decides otherwise than the checkpoint.
+        rows_per_second: by format how fast the validation rows were compared.
+        samples: by format the rows to ask again, once the first answers to them are kept.
     """
 
     signature: Signature
-    rows: Batch
+    rows: RowFile
+    labels: RowFile | None
     goldens: Batch
     size: int
-    decisions: dict[str, list[Array]] = field(default_factory=dict)
+    scores: dict[str, Scores] = field(default_factory=dict)
+    flips: dict[str, Flips] = field(default_factory=dict)
+    rows_per_second: dict[str, float] = field(default_factory=dict)
     samples: dict[str, Sample] = field(default_factory=dict)
-
-    @property
-    def count(self) -> int:
-        """The number of validation rows."""
-        return rows_in(self.rows)
 
     @cached_property
     def edges(self) -> Mapping[str, Batch]:
         """Batches of awkward rows, by what is special about them."""
-        return edge_batches(self.signature, self.rows)
+        return edge_batches(self.signature, self.rows.first)
 
     @cached_property
     def made_up(self) -> dict[str, Batch]:
         """Batches of generated rows in several sizes, by name; none where a batch would be too large."""
         specs = tuple(
             # Lengths that the signature leaves open are those of the validation rows.
-            TensorSpec(spec.name, spec.dtype, (spec.shape[0] if spec.shape else None, *self.rows[spec.name].shape[1:]))
+            TensorSpec(
+                spec.name,
+                spec.dtype,
+                (spec.shape[0] if spec.shape else None, *self.rows.first[spec.name].shape[1:]),
+            )
             for spec in self.signature.inputs
         )
         fixed = batch_size_of(self.signature)
@@ -73,16 +86,17 @@ class Material:
     def sample(self, format: str) -> Sample:
         """The rows that a candidate is asked again; the same ones for every candidate."""
         if format not in self.samples:
-            self.samples[format] = Sample(self.signature, self.count)
+            self.samples[format] = Sample(self.signature, len(self.rows))
         return self.samples[format]
 
     def rows_of(self, check: str) -> int:
         """How many rows a check is made on."""
         counts: Mapping[str, Callable[[], int]] = {
-            "equal": lambda: self.count,
+            "equal": lambda: len(self.rows),
+            "decisions": lambda: max((flips.rows for flips in self.flips.values()), default=0),
             "edge": lambda: len(self.edges),
             "generated": lambda: sum(rows_in(batch) for batch in self.made_up.values()),
-            "stable": lambda: len(Sample(self.signature, self.count).numbers),
+            "stable": lambda: len(Sample(self.signature, len(self.rows)).numbers),
             "golden": lambda: rows_in(of_kind("input", self.goldens)),
         }
         return counts[check]()
@@ -93,16 +107,6 @@ def rows_in(batch: Batch) -> int:
     return len(next(iter(batch.values()), ()))
 
 
-def batches_of(rows: Batch, size: int) -> Iterator[tuple[Batch, range]]:
-    """Rows in batches, each with its rows' numbers."""
-    count = rows_in(rows)
-    for start in range(0, count, size):
-        yield (
-            {name: values[start : start + size] for name, values in rows.items()},
-            range(start, min(start + size, count)),
-        )
-
-
 Check = Callable[[Validation, ApartRunner, ApartRunner, Material], str | None]
 
 
@@ -110,27 +114,104 @@ def check_equal(
     validation: Validation, reference: ApartRunner, candidate: ApartRunner, material: Material
 ) -> str | None:
     """The candidate against the checkpoint, on all validation rows."""
-    validation.expect(candidate.format, "equal")
-    decision, sample = material.signature.decision, material.sample(candidate.format)
-    for batch, numbers in batches_of(material.rows, material.size):
-        reference.ask(batch)
-        candidate.ask(batch)
-        ours, theirs = reference.answer(), candidate.answer()
-        validation.compare(candidate.format, "equal", ours, theirs, numbers)
-        sample.keep(theirs, numbers)
-        if decision is not None:
-            for format, outputs in (("checkpoint", ours), (candidate.format, theirs)):
-                if decision.output in outputs:
-                    material.decisions.setdefault(format, []).append(outputs[decision.output])
+    format, started = candidate.format, time.monotonic()
+    validation.expect(format, "equal")
+    for ours, theirs, numbers in _answers(reference, candidate, material):
+        validation.compare(format, "equal", ours, theirs, numbers)
+        _decide(validation, format, ours, theirs, numbers, material)
+        material.sample(format).keep(theirs, numbers)
+    material.rows_per_second[format] = len(material.rows) / (time.monotonic() - started)
     return None
+
+
+def check_decisions(
+    validation: Validation, reference: ApartRunner, candidate: ApartRunner, material: Material
+) -> str | None:
+    """What is decided by the candidate against what is by the checkpoint, on all validation rows."""
+    format, decision = candidate.format, material.signature.decision
+    if decision is None:
+        return "no output decides"
+    if "equal" not in validation.settings.chosen_checks:
+        for ours, theirs, numbers in _answers(reference, candidate, material):
+            _decide(validation, format, ours, theirs, numbers, material)
+    if format not in material.flips:
+        return f"{decision.output} has not one decision for each row"
+    validation.judge_decisions(format, decision.output, material.flips[format])
+    return None
+
+
+def _answers(
+    reference: ApartRunner, candidate: ApartRunner, material: Material
+) -> Iterator[tuple[Batch, Batch, range]]:
+    """Both sides' answers to all validation rows, batch by batch, with the rows' numbers.
+
+    The runners read the rows for themselves, and are some batches ahead of what is compared.
+    """
+    runners, waiting = (reference, candidate), deque[range]()
+    try:
+        for numbers in chain(material.rows.batches(material.size), repeat(None, _AHEAD)):
+            if numbers is not None:
+                for runner in runners:
+                    runner.ask(Wanted(material.rows, numbers.start, numbers.stop))
+                waiting.append(numbers)
+            if waiting and (len(waiting) > _AHEAD or numbers is None):
+                yield reference.answer(), candidate.answer(), waiting.popleft()
+    finally:
+        for runner in runners:
+            runner.forget()
+
+
+def _decide(
+    validation: Validation, format: str, ours: Batch, theirs: Batch, numbers: range, material: Material
+) -> None:
+    """Counts what both sides decide, and writes it down where the check was asked for."""
+    decision = material.signature.decision
+    if decision is None or decision.output not in ours or decision.output not in theirs:
+        return
+    sides = {"checkpoint": ours[decision.output], format: theirs[decision.output]}
+    if not all(has_decisions(output, decision, len(numbers)) for output in sides.values()):
+        return
+    if len({output.shape for output in sides.values()}) > 1:
+        return
+    labels = None if material.labels is None else material.labels.read(numbers.start, numbers.stop)["labels"]
+    flips = material.flips.setdefault(format, Flips(decision))
+    for side, output in sides.items():
+        if side == format or len(material.flips) == 1:  # the checkpoint's are the same for every candidate
+            if side not in material.scores:
+                edges = edges_for(output, decision) if side == "checkpoint" else material.scores["checkpoint"].edges
+                material.scores[side] = Scores(decision, edges)
+            material.scores[side].add(output, labels)
+    decided = flips.add(sides["checkpoint"], sides[format], numbers)
+    if "decisions" in validation.settings.chosen_checks:
+        validation.tell_decisions(format, decision, *decided, numbers)
 
 
 def check_edges(
     validation: Validation, reference: ApartRunner, candidate: ApartRunner, material: Material
 ) -> str | None:
-    """The same on rows that no data file holds."""
-    for label, batch in material.edges.items():
-        _compare_or_refuse(validation, "edge", (reference, candidate), (label, batch), [label] * rows_in(batch))
+    """The same on rows that no data file holds.
+
+    Where such a row overflows on the way, it hangs on the order of operations which of the many numbers that are none
+    comes out, and TensorFlow's optimizer changes that order. So rows that differ there are asked again without it.
+    """
+    agreed = []
+    with ExitStack() as stack:
+        plain: list[ApartRunner] = []
+        for label, batch in material.edges.items():
+            answers = _both(reference, candidate, batch)
+            if _is_overflow(validation, candidate.format, answers):
+                plain = plain or [stack.enter_context(runner.plain()) for runner in (reference, candidate)]
+                again = _both(plain[0], plain[1], batch)
+                if _agrees(validation, candidate.format, again):
+                    answers = again
+                    agreed.append(label)
+            _tell_answers(validation, "edge", candidate.format, label, answers, [label] * rows_in(batch))
+    if agreed:
+        validation.note(
+            candidate.format,
+            f"edge: {len(agreed)} of {len(material.edges)} rows overflow, and agree only with TensorFlow's optimizer "
+            f"off, which computes in another order: {', '.join(agreed)}",
+        )
     return None
 
 
@@ -142,31 +223,59 @@ def check_generated(
         return "a batch of generated rows would be too large"
     for label, batch in material.made_up.items():
         labels = [f"{label}/{row}" for row in range(rows_in(batch))]
-        _compare_or_refuse(validation, "generated", (reference, candidate), (label, batch), labels)
+        answers = _both(reference, candidate, batch)
+        _tell_answers(validation, "generated", candidate.format, label, answers, labels)
     return None
 
 
-def _compare_or_refuse(
+Answer: TypeAlias = "Batch | RunnerError"
+
+
+def _both(reference: ApartRunner, candidate: ApartRunner, batch: Batch) -> tuple[Answer, Answer]:
+    """What both sides answer to a batch, or why they refuse it."""
+    return _answer(reference, batch), _answer(candidate, batch)
+
+
+def _answer(runner: ApartRunner, batch: Batch) -> Answer:
+    try:
+        return runner.run(batch)
+    except RunnerError as exc:
+        return exc
+
+
+def _agrees(validation: Validation, format: str, answers: tuple[Answer, Answer]) -> bool:
+    ours, theirs = answers
+    if isinstance(ours, RunnerError) or isinstance(theirs, RunnerError):
+        return isinstance(ours, RunnerError) and isinstance(theirs, RunnerError)
+    return not validation.disagreeing(format, ours, theirs)
+
+
+def _is_overflow(validation: Validation, format: str, answers: tuple[Answer, Answer]) -> bool:
+    """Whether the sides differ, and only where a number is infinite or none."""
+    ours, theirs = answers
+    if _agrees(validation, format, answers) or isinstance(ours, RunnerError) or isinstance(theirs, RunnerError):
+        return False
+    return validation.disagreeing(format, ours, theirs) == {"not finite"}
+
+
+def _tell_answers(
     validation: Validation,
     check: str,
-    runners: tuple[ApartRunner, ApartRunner],
-    labelled: tuple[str, Batch],
+    format: str,
+    label: str,
+    answers: tuple[Answer, Answer],
     labels: Sequence[str],
 ) -> None:
     """Compares the answers to a batch; where a side refuses it, the other has to as well."""
-    label, batch = labelled
-    answers: dict[str, Batch] = {}
-    refusals: dict[str, str | None] = {"reference": None, "candidate": None}
-    for side, runner in zip(refusals, runners, strict=True):
-        try:
-            answers[side] = runner.run(batch)
-        except RunnerError as exc:
-            refusals[side] = exc.got or exc.what
-    format = runners[1].format
-    if any(refusals.values()):
+    ours, theirs = answers
+    if isinstance(ours, RunnerError) or isinstance(theirs, RunnerError):
+        refusals = {
+            side: (answer.got or answer.what) if isinstance(answer, RunnerError) else None
+            for side, answer in (("reference", ours), ("candidate", theirs))
+        }
         validation.tell_refusals(format, check, label, refusals)
     else:
-        validation.compare(format, check, answers["reference"], answers["candidate"], labels)
+        validation.compare(format, check, ours, theirs, labels)
 
 
 def check_stable(
@@ -175,26 +284,26 @@ def check_stable(
     """The candidate against itself: the same rows again, in another order and other batches."""
     format, rows, sample = candidate.format, material.rows, material.sample(candidate.format)
     if not sample.is_kept:  # for `equal` was not asked for
-        for batch, its_rows in batches_of(rows, material.size):
-            sample.keep(candidate.run(batch), its_rows)
+        for numbers in rows.batches(material.size):
+            sample.keep(candidate.run(Wanted(rows, numbers.start, numbers.stop)), numbers)
     if not sample.outputs:
         return "no output has an answer for each row"
     validation.expect(format, "stable", sample.outputs)
-    for numbers in sample.batches:
+    for chosen in sample.batches:
         try:
-            again = candidate.run({name: values[numbers] for name, values in rows.items()})
+            again = candidate.run(rows.take(chosen))
         except RunnerError as exc:
-            refusal = f"stable: rows that were answered are refused in a batch of {len(numbers)}: {exc}"
+            refusal = f"stable: rows that were answered are refused in a batch of {len(chosen)}: {exc}"
             validation.fail(format, "stable", refusal, sample.outputs)
             return None
-        first = {name: sample.first_answers(name, numbers) for name in sample.outputs}
+        first = {name: sample.first_answers(name, chosen) for name in sample.outputs}
         for name, answers in first.items():
             if answers is None:
                 reason = f"stable of {name}: the shape of a row's answer differs from batch to batch. {UNSTABLE}"
                 validation.fail(format, "stable", reason, [name])
         compared = {name: answers for name, answers in first.items() if answers is not None}
         validation.compare(
-            format, "stable", compared, {name: again[name] for name in compared}, numbers.tolist(), compared
+            format, "stable", compared, {name: again[name] for name in compared}, chosen.tolist(), compared
         )
     return None
 
@@ -214,7 +323,9 @@ def check_recorded(validation: Validation, runner: ApartRunner, material: Materi
     validation.expect(runner.format, "golden")
     inputs, recorded = (of_kind(kind, material.goldens) for kind in ("input", "output"))
     count = rows_in(inputs)
-    for batch, numbers in batches_of(inputs, material.size):
+    for start in range(0, count, material.size):
+        numbers = range(start, min(start + material.size, count))
+        batch = {name: values[numbers.start : numbers.stop] for name, values in inputs.items()}
         expected = {
             # An output without the batch as its first dimension is recorded as it is, once for all rows.
             name: values[numbers.start : numbers.stop] if values.ndim and len(values) == count else values
@@ -225,6 +336,7 @@ def check_recorded(validation: Validation, runner: ApartRunner, material: Materi
 
 TABLE: dict[str, Check] = {
     "equal": check_equal,
+    "decisions": check_decisions,
     "edge": check_edges,
     "generated": check_generated,
     "stable": check_stable,

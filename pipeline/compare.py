@@ -83,6 +83,12 @@ def by_row(array: Array) -> Array:
     return array.reshape(len(array), -1) if array.size else array.reshape(len(array), 0)
 
 
+def is_finite(array: Array) -> Array:
+    """Which elements are neither infinite nor NaN: bool `[rows, elements]`; what is no float never is."""
+    flat = by_row(array)
+    return np.isfinite(flat.astype(np.float64)) if flat.dtype.kind in "fV" else np.ones(flat.shape, bool)
+
+
 def _measure_floats(a: Array, b: Array) -> Differences:
     with np.errstate(invalid="ignore", over="ignore"):
         wide_a, wide_b = a.astype(np.float64), b.astype(np.float64)

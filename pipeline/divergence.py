@@ -20,7 +20,7 @@ from . import compare
 from .compare import Tolerance
 from .formats.checkpoint import read_pins, restore
 from .formats.frozen import import_frozen
-from .formats.session import plain_config
+from .formats.session import session_config
 from .signature import Signature
 
 v1 = tf.compat.v1
@@ -101,7 +101,9 @@ def find_divergence(
     Raises:
         CheckpointError, RunnerError: one of the graphs cannot be opened.
     """
-    reference, candidate = (v1.Session(graph=tf.Graph(), config=plain_config(threads)) for _ in range(2))
+    reference, candidate = (
+        v1.Session(graph=tf.Graph(), config=session_config(threads, is_plain=True)) for _ in range(2)
+    )
     with reference.graph.as_default():
         restore(reference, checkpoint / "model.ckpt")
     import_frozen(candidate, pb)

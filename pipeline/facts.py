@@ -47,7 +47,7 @@ def report_facts(job: Job, made: Sequence[str]) -> Any:
     manifests = {name: Manifest.read(job.folder(name)) for name in made}
     return ReportFacts(
         name=job.places.name,
-        verdict=read_verdict(job),
+        verdict={**read_verdict(job), "rows_per_second": manifests["validation"].notes.get("rows_per_second", {})},
         results=job.folder("validation") / "results.csv",
         history=job.folder("training") / "history.csv" if "training" in manifests else None,
         signature=Signature.read(job.folder("checkpoint") / "signature.json"),

@@ -8,31 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from . import compare
 from .compare import Tolerance
+from .decisions import Flips
+from .resultsfile import ResultsFile
 from .settings import ValidationSettings
-from .signature import Signature, TensorSpec
+from .signature import Decision, Signature, TensorSpec
 from .weighing import Weights, WeightsFinding
 
 Array = np.ndarray[Any, Any]
 Batch = Mapping[str, Array]
 
-COLUMNS = [
-    "model",
-    "format",
-    "check",
-    "output",
-    "row",
-    "element",
-    "reference",
-    "candidate",
-    "abs_diff",
-    "rel_diff",
-    "ulp_diff",
-    "verdict",
-]
 PASSED, FAILED = "passed", "failed"
 UNSTABLE = (
     "Its answer depends on a row's neighbours or on chance, as with batch norm or dropout in training mode, or with a "
@@ -42,7 +29,11 @@ UNSTABLE = (
 
 @dataclass
 class Finding:
-    """What one check found on one output of one format, summed over its rows."""
+    """What one check found on one output of one format, summed over its rows.
+
+    Args:
+        rows_allowed: how many rows may fail; more than none for decisions alone.
+    """
 
     format: str
     check: str
@@ -51,6 +42,7 @@ class Finding:
     tolerance: Tolerance
     rows: int = 0
     rows_failed: int = 0
+    rows_allowed: int = 0
     is_bit_equal: bool = True
     max_abs_diff: float | None = None
     max_rel_diff: float | None = None
@@ -61,7 +53,7 @@ class Finding:
 
     @property
     def has_passed(self) -> bool:
-        return self.reason is None and self.rows > 0 and self.rows_failed == 0
+        return self.reason is None and self.rows > 0 and self.rows_failed <= self.rows_allowed
 
     def fail(self, reason: str) -> None:
         """Marks the check as failed, whatever its rows say; the first reason stays."""
@@ -76,6 +68,7 @@ class Finding:
             "dtype": self.dtype,
             "rows": self.rows,
             "rows_failed": self.rows_failed,
+            "rows_allowed": self.rows_allowed,
             "bit_equal": self.is_bit_equal and self.has_passed,
             "max_abs_diff": _json_number(self.max_abs_diff),
             "max_rel_diff": _json_number(self.max_rel_diff),
@@ -125,15 +118,56 @@ class Validation:
     bounds: Mapping[str, str] = field(default_factory=dict)
     findings: dict[tuple[str, str, str], Finding] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
+    notes: dict[str, list[str]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._file = ResultsFile(self.results, self.model)
+
+    def __enter__(self) -> Validation:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._file.close()
+
+    def flush(self) -> None:
+        """Lets others read what stands in results.csv so far."""
+        self._file.flush()
+
+    def note(self, format: str, sentence: str) -> None:
+        """Keeps what is no failure and worth knowing."""
+        self.notes.setdefault(format, []).append(sentence)
 
     def finding(self, format: str, check: str, output: str) -> Finding:
         """The finding to add to."""
         key = (format, check, output)
         if key not in self.findings:
             spec = next(spec for spec in self.signature.outputs if spec.name == output)
-            tolerance = Tolerance(*self.settings.tolerance(spec.dtype, self.bounds.get(format, "")))
-            self.findings[key] = Finding(format, check, output, spec.dtype, tolerance)
+            self.findings[key] = Finding(format, check, output, spec.dtype, self._tolerance(format, spec))
         return self.findings[key]
+
+    def _tolerance(self, format: str, spec: TensorSpec) -> Tolerance:
+        return Tolerance(*self.settings.tolerance(spec.dtype, self.bounds.get(format, ""), spec.name))
+
+    def disagreeing(self, format: str, reference: Batch, candidate: Batch) -> set[str]:
+        """In what the outputs of a batch differ beyond their bounds, without a word of it in results.csv.
+
+        Returns:
+            Of `names`, `kinds` (dtype or shape), `values`, and `not finite` where a number is infinite or none; nothing
+            where both agree.
+        """
+        found = set[str]()
+        for spec in self.signature.outputs:
+            if spec.name not in candidate or spec.name not in reference:
+                found.add("names")
+            elif compare.disagreement(reference[spec.name], candidate[spec.name]) is not None:
+                found.add("kinds")
+            else:
+                ours, theirs = (side[spec.name][None] for side in (reference, candidate))
+                is_within = compare.judge(compare.measure(ours, theirs), self._tolerance(format, spec))
+                is_plain = np.array(compare.is_finite(ours) & compare.is_finite(theirs))
+                found |= {"not finite"} if (~is_within & ~is_plain).any() else set()
+                found |= {"values"} if (~is_within & is_plain).any() else set()
+        return found
 
     def expect(self, format: str, check: str, outputs: Collection[str] | None = None) -> None:
         """Notes that a check is due, on all outputs or on some: if no row is compared, it has failed."""
@@ -199,7 +233,7 @@ class Validation:
             "abs_diff": _diff_cells(shown(differences.absolute), reference),
             "rel_diff": _diff_cells(shown(differences.relative), reference),
             "ulp_diff": _diff_cells(shown(differences.ulp), reference),
-            "verdict": np.where(has_passed, PASSED, FAILED),
+            "verdict": np.where(has_passed, PASSED, FAILED).tolist(),
         }
         self._write(finding, columns)
         _add_to(finding, differences, is_within, has_passed, columns)
@@ -209,25 +243,65 @@ class Validation:
         ours, theirs = refusals["reference"], refusals["candidate"]
         has_passed = ours is not None and theirs is not None
         for spec in self.signature.outputs:
+            line = _line(
+                label,
+                f"refused: {ours}" if ours else "answered",
+                f"refused: {theirs}" if theirs else "answered",
+                has_passed,
+            )
+            self._add_line(self.finding(format, check, spec.name), line, has_passed)
+
+    def tell_crash(self, format: str, check: str, problem: str) -> None:
+        """Writes down that a candidate could not go on with a check: a line that failed, for each output."""
+        for spec in self.signature.outputs:
             finding = self.finding(format, check, spec.name)
-            columns: dict[str, list[Any]] = {
-                "row": [label],
-                "element": [""],
-                "reference": [f"refused: {ours}" if ours else "answered"],
-                "candidate": [f"refused: {theirs}" if theirs else "answered"],
-                "abs_diff": [None],
-                "rel_diff": [None],
-                "ulp_diff": [None],
-                "verdict": [PASSED if has_passed else FAILED],
-            }
-            self._write(finding, columns)
-            finding.rows += 1
-            finding.rows_failed += not has_passed
-            if not has_passed:
-                finding.is_bit_equal = False
-                if finding.worst_rank < (True, np.inf):
-                    finding.worst_rank = (True, np.inf)
-                    finding.worst = {key: columns[key][0] for key in ("row", "element", "reference", "candidate")}
+            self._add_line(finding, _line("", "answered", f"failed: {problem}", False), False)
+            finding.fail(f"{check}: the candidate could not be run: {problem}")
+
+    def _add_line(self, finding: Finding, line: Mapping[str, Any], has_passed: bool) -> None:
+        self._write(finding, {column: [value] for column, value in line.items()})
+        finding.rows += 1
+        finding.rows_failed += not has_passed
+        if not has_passed:
+            finding.is_bit_equal = False
+            if finding.worst_rank < (True, np.inf):
+                finding.worst_rank = (True, np.inf)
+                finding.worst = {key: line[key] for key in ("row", "element", "reference", "candidate")}
+
+    def tell_decisions(
+        self, format: str, decision: Decision, reference: Array, candidate: Array, numbers: Sequence[int]
+    ) -> None:
+        """Writes down what was decided of the rows of a batch, a line for each.
+
+        Args:
+            reference, candidate: classes, int64 `[rows]`.
+        """
+        columns = {
+            **dict.fromkeys(("element", "abs_diff", "rel_diff", "ulp_diff"), [""] * len(numbers)),
+            "row": list(numbers),
+            "reference": reference.tolist(),
+            "candidate": candidate.tolist(),
+            "verdict": np.where(reference == candidate, PASSED, FAILED).tolist(),
+        }
+        self._file.write(format, "decisions", columns, decision.output)
+
+    def judge_decisions(self, format: str, output: str, flips: Flips) -> None:
+        """Makes the finding of what was decided: it has failed if more rows flipped than may."""
+        finding = Finding(format, "decisions", output, "int64", Tolerance(0.0, 0.0), flips.rows, flips.flipped)
+        self.findings[format, "decisions", output] = finding
+        share = self.settings.most_flipped(self.bounds.get(format, ""))
+        finding.rows_allowed = int(share * flips.rows)
+        finding.is_bit_equal = not flips.flipped
+        if flips.shown:
+            flip = flips.shown[0]
+            finding.worst = {"element": "", **{key: flip[key] for key in ("row", "reference", "candidate")}}
+        if flips.flipped > finding.rows_allowed:
+            allowed = f"; allowed are {finding.rows_allowed}" if share else ""
+            distance = "" if flip["distance"] is None else f", which was decided by {flip['distance']:.3g}"
+            finding.fail(
+                f"decisions of {output}: {flips.flipped} of {flips.rows} rows are decided otherwise{allowed}; the "
+                f"surest of them is row {flip['row']}{distance}: {flip['reference']} became {flip['candidate']}"
+            )
 
     def tell_weights(self, format: str, found: WeightsFinding) -> None:
         """Writes down how a candidate's weights compare with the checkpoint's: a line for each variable."""
@@ -253,15 +327,19 @@ class Validation:
             _add_worst(finding, differing, found.others)
 
     def _write(self, finding: Finding, columns: Mapping[str, Any]) -> None:
-        frame = pd.DataFrame(columns)
-        frame.insert(0, "model", self.model)
-        frame.insert(1, "format", finding.format)
-        frame.insert(2, "check", finding.check)
-        if "output" not in columns:
-            frame.insert(3, "output", finding.output)
-        frame[COLUMNS].to_csv(
-            self.results, mode="a", header=not self.results.exists(), index=False, na_rep="nan", lineterminator="\n"
-        )
+        self._file.write(finding.format, finding.check, columns, finding.output)
+
+
+def _line(label: str, reference: str, candidate: str, has_passed: bool) -> dict[str, Any]:
+    """A line on something other than values."""
+    return {
+        "row": label,
+        "element": "",
+        "reference": reference,
+        "candidate": candidate,
+        **dict.fromkeys(("abs_diff", "rel_diff", "ulp_diff"), ""),
+        "verdict": PASSED if has_passed else FAILED,
+    }
 
 
 _MOST_NAMED = 3
@@ -325,22 +403,22 @@ def _element_labels(worst: Array, shape: tuple[int, ...]) -> list[str]:
     return [";".join(map(str, np.unravel_index(index, shape))) if index >= 0 else "" for index in worst]
 
 
-def _cells(values: Array | None, rows: int) -> Any:
+def _cells(values: Array | None, rows: int) -> list[Any]:
     if values is None:
         return [""] * rows
     if values.dtype.kind in "OSU":
         return [_text(value) for value in values]
     # Widened, a float's shortest text is exact for the original dtype and for float64 alike.
-    return values.astype(np.float64) if values.dtype.kind in "fV" else values
+    return list((values.astype(np.float64) if values.dtype.kind in "fV" else values).tolist())
 
 
 def _text(value: Any) -> str:
     return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
 
 
-def _diff_cells(values: Array | None, reference: Array) -> Any:
+def _diff_cells(values: Array | None, reference: Array) -> list[Any]:
     is_measurable = values is not None and reference.dtype.kind not in "OSU"
-    return values if is_measurable else [""] * len(reference)
+    return values.tolist() if values is not None and is_measurable else [""] * len(reference)
 
 
 def _add_to(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -34,36 +35,40 @@ def margins(output: Array, decision: Decision) -> Array:
     return np.abs(wide.reshape(len(wide)) - decision.threshold)
 
 
-def classification(labels: Array, decided: Array, decision: Decision) -> dict[str, Any]:
+def classification(confusion: Mapping[tuple[int, int], int], decision: Decision) -> dict[str, Any]:
     """Accuracy, precision, recall, F1 and confusion.
 
     Precision, recall and F1 are those of class 1 for a threshold, and unweighted means over the
     classes for an argmax; 0 where they would divide by zero.
 
     Args:
-        labels: int `[rows]`.
-        decided: int `[rows]`.
+        confusion: how many rows by the true class and the decided one; at least one.
 
     Returns:
         The figures by name; `confusion` holds a row per true class and a column per decided one.
     """
     from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support
 
-    classes = max(int(max(labels.max(), decided.max())) + 1, len(decision.labels), 2)
+    pairs = np.array(list(confusion), np.int64).reshape(-1, 2)
+    (labels, decided), counts = pairs.T, np.array(list(confusion.values()))
+    classes = max(int(pairs.max()) + 1, len(decision.labels), 2)
     names = list(decision.labels) + [str(index) for index in range(len(decision.labels), classes)]
     precision, recall, f1, _ = precision_recall_fscore_support(
         labels,
         decided,
         labels=range(classes),
         average="binary" if decision.threshold is not None else "macro",
+        sample_weight=counts,
         zero_division=0,
     )
     return {
-        "rows": len(labels),
-        "accuracy": float(accuracy_score(labels, decided)),
+        "rows": int(counts.sum()),
+        "accuracy": float(accuracy_score(labels, decided, sample_weight=counts)),
         "precision": float(precision),
         "recall": float(recall),
         "f1": float(f1),
         "labels": names,
-        "confusion": confusion_matrix(labels, decided, labels=range(classes)).tolist(),
+        "confusion": confusion_matrix(
+            labels, decided, labels=range(classes), sample_weight=counts.astype(np.int64)
+        ).tolist(),
     }

@@ -20,10 +20,13 @@ import pickle
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import Any, Literal
 
 from .errors import PipelineError, StageCrashed, StoreError
@@ -32,22 +35,38 @@ logger = logging.getLogger("pipeline")
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 _CLEARING_UP_SECONDS = 10
+_TOO_MUCH_MEMORY = 87  # the exit code of a process that took more than its limit
+_MEMORY_POLL_SECONDS = 0.1
 
 
-def run_apart(target: str, *args: Any) -> Any:
+def run_apart(target: str, *args: Any, limits: Limits | None = None) -> Any:
     """Calls a function in a process of its own and returns its result.
 
     Args:
         target: `package.module:function`, imported in the child alone.
         args: its arguments; they and the result must pickle.
+        limits: what its process may take.
 
     Raises:
         PipelineError: whatever the function raised of ours.
         StoreError: the function met an error of the operating system, such as a full disk.
-        StageCrashed: the function raised a foreign error, or its process ended without an answer.
+        StageCrashed: the function raised a foreign error, or its process ended without an answer or passed a limit.
     """
-    with Child(target, *args) as child:
+    with Child(target, *args, limits=limits) as child:
         return child.receive()
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a process may take before it is ended.
+
+    Args:
+        seconds: for one answer; 0 for any time.
+        memory_bytes: resident memory; 0 for any. Watched on Linux alone.
+    """
+
+    seconds: float = 0.0
+    memory_bytes: int = 0
 
 
 class Child:
@@ -57,12 +76,15 @@ class Child:
     answer many times; otherwise its result is the one answer.
     """
 
-    def __init__(self, target: str, *args: Any, talks: bool = False) -> None:
+    def __init__(self, target: str, *args: Any, talks: bool = False, limits: Limits | None = None) -> None:
         context = _fork_server()
         self._target, self._talks, self._is_done = target, talks, False
+        self._limits = limits or Limits()
         self._connection, theirs = context.Pipe()
         self._process = context.Process(
-            target=_serve, args=(theirs, target, args, talks, logger.getEffectiveLevel()), daemon=True
+            target=_serve,
+            args=(theirs, target, args, talks, logger.getEffectiveLevel(), self._limits.memory_bytes),
+            daemon=True,
         )
         self._process.start()
         theirs.close()
@@ -77,7 +99,16 @@ class Child:
 
         Raises:
             PipelineError: as `run_apart`.
+            StageCrashed: besides, where a limit is passed.
         """
+        if self._limits.seconds and not self._connection.poll(self._limits.seconds):
+            self._process.kill()
+            raise StageCrashed(
+                "it gave no answer in time",
+                where=self._target,
+                wanted=f"an answer within {self._limits.seconds:g} s",
+                next_step="Raise the time limit if it may take longer",
+            )
         try:
             kind, value, trace = self._connection.recv()
         except (EOFError, OSError):
@@ -93,6 +124,13 @@ class Child:
 
     def _crash(self) -> StageCrashed:
         code = self._process.exitcode
+        if code == _TOO_MUCH_MEMORY:
+            return StageCrashed(
+                "it took more memory than it may",
+                where=self._target,
+                wanted=f"at most {self._limits.memory_bytes / 1e9:.1f} GB",
+                next_step="Raise the memory limit if it may take more",
+            )
         if code is not None and code < 0:
             name = signal.Signals(-code).name
             hint = "SIGKILL is mostly the kernel's answer to a lack of memory" if name == "SIGKILL" else None
@@ -137,6 +175,20 @@ def _die_with_asker() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+def _die_of_greed(most_bytes: int) -> None:
+    """Ends this process when it takes more memory than it may."""
+    page, statm = os.sysconf("SC_PAGE_SIZE"), Path("/proc/self/statm")
+    if not most_bytes or not statm.exists():
+        return
+
+    def watch() -> None:
+        while int(statm.read_bytes().split()[1]) * page <= most_bytes:
+            time.sleep(_MEMORY_POLL_SECONDS)
+        os._exit(_TOO_MUCH_MEMORY)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 class DieWithParent:
     """Luigi's `[worker] task_process_context`: its forked workers end with the main process."""
 
@@ -162,8 +214,11 @@ def _fork_server() -> multiprocessing.context.ForkServerContext:
     return context
 
 
-def _serve(channel: Connection, target: str, args: tuple[Any, ...], talks: bool, log_level: int) -> None:
+def _serve(
+    channel: Connection, target: str, args: tuple[Any, ...], talks: bool, log_level: int, memory_bytes: int
+) -> None:
     _die_with_asker()
+    _die_of_greed(memory_bytes)
     set_up_logging(log_level)
     answer: tuple[str, Any, str | None]
     try:

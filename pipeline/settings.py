@@ -13,7 +13,7 @@ from typing import Any
 
 from .errors import SettingError, nearest
 
-CHECKS = ("weights", "equal", "edge", "generated", "stable", "golden")
+CHECKS = ("weights", "equal", "decisions", "edge", "generated", "stable", "golden")
 
 
 def _setting(default: Any, description: str) -> Any:
@@ -122,6 +122,15 @@ class ValidationSettings:
 
     checks: str = _setting("all", f"which checks are made: all, or a comma-separated list of {', '.join(CHECKS)}")
     batch_size: int = _setting(256, "rows per run of a session")
+    time_limit_seconds: float = _setting(600.0, "seconds that a candidate may take for one batch; 0 for any time")
+    memory_limit_gb: float = _setting(0.0, "GB that a candidate's process may take; 0 for all that there is")
+    flipped_share: float = _setting(0.0, "share of rows that may be decided otherwise than by the checkpoint")
+    float16_flipped_share: float = _setting(0.002, "the same where weights are stored as float16")
+    tolerances: str = _setting(
+        "none",
+        "bounds of single outputs, before those of their dtype: output rtol atol, separated by commas "
+        "(probability 1e-4 1e-5, logits 1e-3 1e-3)",
+    )
     float64_rtol: float = _setting(1e-12, "float64: a few thousand ULP, what a reordered sum may cost")
     float64_atol: float = _setting(1e-12, "float64: absolute bound near zero")
     float32_rtol: float = _setting(1e-5, "float32: about 80 ULP, what a reordered sum or a fused kernel may cost")
@@ -138,7 +147,12 @@ class ValidationSettings:
                 raise SettingError(
                     "unknown check", where="[validation] checks", got=repr(name), next_step=nearest(name, CHECKS)
                 )
+        for name in ("time_limit_seconds", "memory_limit_gb"):
+            _require(self, name, 0 <= getattr(self, name) < math.inf, "0 or more")
+        self.output_tolerances  # noqa: B018  # read once, so that what is wrong is said before anything runs
         for item in fields(self):
+            if item.name.endswith("flipped_share"):
+                _require(self, item.name, 0 <= getattr(self, item.name) < 1, "from 0 to below 1")
             if item.name.endswith(("_rtol", "_atol")):
                 # NaN compares false, so it is refused here rather than letting every difference pass later.
                 _require(self, item.name, 0 <= getattr(self, item.name) < math.inf, "a finite number, 0 or more")
@@ -153,12 +167,48 @@ class ValidationSettings:
         """Whether every check that applies is made, rather than some that were asked for by name."""
         return self.checks.strip() == "all"
 
-    def tolerance(self, dtype: str, coarser: str = "") -> tuple[float, float]:
+    @property
+    def limits(self) -> tuple[float, int]:
+        """What a candidate's process may take: seconds for an answer, and bytes of memory; 0 for no limit."""
+        return self.time_limit_seconds, int(self.memory_limit_gb * 1e9)
+
+    @property
+    def output_tolerances(self) -> dict[str, tuple[float, float]]:
+        """The bounds of single outputs, relative and absolute, by output.
+
+        Raises:
+            SettingError: an entry is not an output and two finite numbers, 0 or more.
+        """
+        bounds = {}
+        for entry in listed("" if self.tolerances.strip() == "none" else self.tolerances):
+            output, *numbers = entry.rsplit(maxsplit=2)
+            try:
+                rtol, atol = (float(number) for number in numbers)
+            except ValueError:
+                rtol = atol = math.nan
+            if not (0 <= rtol < math.inf and 0 <= atol < math.inf):
+                raise SettingError(
+                    "not the bounds of an output",
+                    where="[validation] tolerances",
+                    got=entry,
+                    wanted="output rtol atol, each a finite number, 0 or more",
+                )
+            bounds[output] = (rtol, atol)
+        return bounds
+
+    def most_flipped(self, coarser: str = "") -> float:
+        """The share of rows that may be decided otherwise; see `tolerance` for `coarser`."""
+        return float(getattr(self, f"{coarser}_flipped_share" if coarser else "flipped_share", self.flipped_share))
+
+    def tolerance(self, dtype: str, coarser: str = "", output: str = "") -> tuple[float, float]:
         """The relative and absolute bound for a dtype; (0, 0), that is exactly equal, for all but floats.
 
         Args:
             coarser: whose bounds hold for float32 and float64 instead, where weights were stored with less precision.
+            output: one that may have bounds of its own.
         """
+        if output in self.output_tolerances:
+            return self.output_tolerances[output]
         kind = {"complex64": "float32", "complex128": "float64"}.get(dtype, dtype)
         kind = coarser if coarser and dtype in ("float32", "float64") else kind
         return float(getattr(self, f"{kind}_rtol", 0.0)), float(getattr(self, f"{kind}_atol", 0.0))

@@ -137,6 +137,7 @@ def _make_validation(job: Job, folder: Path) -> Notes:
     from .validation import validate
 
     candidates = {format: job.folder(format) for format in job.formats}
+    rows_per_second: dict[str, float] = {}
     verdict = validate(
         job.places.name,
         job.folder("checkpoint"),
@@ -144,8 +145,9 @@ def _make_validation(job: Job, folder: Path) -> Notes:
         job.settings.validation,
         job.settings.training.threads,
         folder,
+        rows_per_second.__setitem__,
     )
-    return {"verdict": verdict["verdict"], "rows": verdict["rows"]}
+    return {"verdict": verdict["verdict"], "rows": verdict["rows"], "rows_per_second": rows_per_second}
 
 
 def _make_report(job: Job, folder: Path) -> Notes:

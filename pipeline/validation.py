@@ -1,9 +1,10 @@
 """Proves a candidate equal to its checkpoint, or says where it is not.
 
-Six checks, one on every variable and five on every output:
+Seven checks, one on every variable, the others on outputs:
 
     weights    the candidate's constants against the checkpoint's tensors, byte for byte, before anything is run
     equal      the candidate against the checkpoint, on all validation rows
+    decisions  what the candidate decides, at the threshold or by argmax, against what the checkpoint does
     edge       the same on rows that no data file holds
     generated  the same on seeded random rows, in batches of several sizes
     stable     the candidate against itself: the same validation rows again, in another order and other batches; what
@@ -19,25 +20,24 @@ compared first, then dtypes and shapes, then values. Whatever cannot be compared
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from .arrays import load_arrays, of_kind
+from .arrays import load_arrays
 from .causes import explain
 from .checks import TABLE, Material, check_recorded
-from .errors import PipelineError
+from .errors import PipelineError, SettingError, nearest
 from .findings import FAILED, PASSED, Validation
-from .formats import FORMATS, ApartRunner, Array
-from .metrics import classification, decide, margins
+from .formats import FORMATS, ApartRunner
+from .process import Limits
+from .rowfile import RowFile
 from .rows import batch_size_of
 from .settings import CHECKS, ValidationSettings
 from .signature import Signature
 from .weighing import compare_weights
 
-_VERDICT_SCHEMA = 1
+_VERDICT_SCHEMA = 2
 _WEIGHED = ("frozen", "mmap")  # formats whose files hold the weights as constants
 
 
@@ -48,6 +48,7 @@ def validate(
     settings: ValidationSettings,
     threads: int,
     folder: Path,
+    tell_speed: Callable[[str, float], None] = lambda format, rows_per_second: None,
 ) -> dict[str, Any]:
     """Compares candidates with their checkpoint and writes `results.csv` and `verdict.json`.
 
@@ -55,35 +56,51 @@ def validate(
         model: the name that stands in results.csv.
         checkpoint: the artifact of the checkpoint, with its signature, goldens and validation rows.
         candidates: the artifact's folder by format.
-        folder: where the two files are written.
+        folder: where the two files are written; the same comparison gives the same bytes.
+        tell_speed: called with each format and how many validation rows were compared in a second.
 
     Returns:
         The content of verdict.json.
 
     Raises:
+        SettingError: a tolerance is for an output that is not there.
         PipelineError: the checkpoint itself cannot be opened or run; what a candidate cannot do is a finding.
     """
-    signature = Signature.read(checkpoint / "signature.json")
-    stored = load_arrays(checkpoint / "validation.npz")
-    recorded = checkpoint / "goldens.npz"
-    goldens = load_arrays(recorded) if recorded.exists() else {}
-    size = batch_size_of(signature) or settings.batch_size
-    material = Material(signature, of_kind("input", stored), goldens, size)
+    material = _material(checkpoint, settings)
     bounds = {format: _bounds_of(format, place) for format, place in candidates.items()}
-    validation = Validation(model, signature, settings, folder / "results.csv", bounds)
+    validation = Validation(model, material.signature, settings, folder / "results.csv", bounds)
     skipped = {name: "it was not asked for" for name in CHECKS if name not in settings.chosen_checks}
-    with ApartRunner("checkpoint", checkpoint, threads) as reference:
-        if goldens and "golden" not in skipped:
+    limits = Limits(*settings.limits)
+    with validation, ApartRunner("checkpoint", checkpoint, threads) as reference:
+        if material.goldens and "golden" not in skipped:
             check_recorded(validation, reference, material)
         for format, artifact in candidates.items():
             if format in _WEIGHED and "weights" not in skipped:
                 validation.tell_weights(format, compare_weights(checkpoint, artifact))
-            with ApartRunner(format, artifact, threads) as candidate:
+            with ApartRunner(format, artifact, threads, limits) as candidate:
                 skipped |= _check(validation, reference, candidate, material)
-    causes = explain(validation, checkpoint, candidates, of_kind("input", stored), threads)
-    verdict = _verdict(validation, material, skipped, stored.get("labels"), causes)
+    causes = explain(validation, checkpoint, candidates, material.rows, threads)
+    verdict = _verdict(validation, material, skipped, causes)
     (folder / "verdict.json").write_text(json.dumps(verdict, indent=2) + "\n", encoding="utf-8")
+    for format, rows_per_second in material.rows_per_second.items():
+        tell_speed(format, rows_per_second)
     return verdict
+
+
+def _material(checkpoint: Path, settings: ValidationSettings) -> Material:
+    signature = Signature.read(checkpoint / "signature.json")
+    for output in settings.output_tolerances:
+        names = [spec.name for spec in signature.outputs]
+        if output not in names:
+            raise SettingError(
+                "no such output", where="[validation] tolerances", got=output, next_step=nearest(output, names)
+            )
+    path, recorded = checkpoint / "validation.npz", checkpoint / "goldens.npz"
+    kept = RowFile(path)
+    has_classes = "labels" in kept.names and kept.first["labels"].dtype.kind in "iu"
+    goldens = load_arrays(recorded) if recorded.exists() else {}
+    size = batch_size_of(signature) or settings.batch_size
+    return Material(signature, RowFile(path, "input"), kept if has_classes else None, goldens, size)
 
 
 def _check(
@@ -94,15 +111,20 @@ def _check(
     Returns:
         Why a check was skipped, by its name.
     """
-    format, settings, skipped = candidate.format, validation.settings, {}
+    format, settings, skipped = candidate.format, validation.settings, dict[str, str]()
     for name, check in TABLE.items():
         if name not in settings.chosen_checks:
+            continue
+        if candidate.has_ended:
+            skipped[f"{name} of {format}"] = "its process had ended before"
             continue
         try:
             unfit = check(validation, reference, candidate, material)
         except PipelineError as exc:
-            validation.fail(format, name, f"the candidate could not be run: {exc}")
-            break
+            if exc is reference.last_error:
+                raise
+            validation.tell_crash(format, name, str(exc))
+            continue
         if unfit is not None and settings.is_every_check:
             skipped[name] = unfit
         elif unfit is not None:
@@ -121,19 +143,15 @@ def _bounds_of(format: str, artifact: Path) -> str:
 
 
 def _verdict(
-    validation: Validation,
-    material: Material,
-    skipped: Mapping[str, str],
-    labels: Array | None,
-    causes: Mapping[str, str],
+    validation: Validation, material: Material, skipped: Mapping[str, str], causes: Mapping[str, str]
 ) -> dict[str, Any]:
     findings = [validation.findings[key] for key in sorted(validation.findings)]
     reasons = [finding.sentence() for finding in findings if not finding.has_passed]
     if not findings:
         reasons.append("nothing was compared")
     reasons += [f"{format}: {cause}" for format, cause in causes.items()]
-    outputs = {format: np.concatenate(parts) for format, parts in material.decisions.items()}
     rows = {name: 0 if name in skipped else material.rows_of(name) for name in TABLE}
+    metrics = {format: scores.metrics() for format, scores in material.scores.items()}
     return {
         "schema": _VERDICT_SCHEMA,
         "verdict": FAILED if reasons else PASSED,
@@ -142,39 +160,9 @@ def _verdict(
         "causes": dict(causes),
         "rows": {{"equal": "validation"}.get(name, name): count for name, count in rows.items()},
         "skipped": {**validation.skipped, **skipped},
+        "notes": validation.notes,
         "checks": [finding.to_dict() for finding in findings],
-        "metrics": _metrics(validation.signature, labels, outputs),
-        "decisions": _decisions(validation.signature, outputs),
+        "metrics": {format: figures for format, figures in metrics.items() if figures},
+        "decisions": {format: flips.to_dict() for format, flips in material.flips.items()},
+        "scores": {format: scores.to_dict() for format, scores in material.scores.items()},
     }
-
-
-def _metrics(signature: Signature, labels: Array | None, outputs: Mapping[str, Array]) -> dict[str, Any]:
-    decision = signature.decision
-    if decision is None or labels is None or labels.dtype.kind not in "iu" or not len(labels):
-        return {}
-    return {
-        format: classification(labels, decide(output, decision), decision)
-        for format, output in outputs.items()
-        if len(output) == len(labels)
-    }
-
-
-def _decisions(signature: Signature, outputs: Mapping[str, Array]) -> dict[str, Any]:
-    """For each candidate how many rows are decided otherwise, and how close the nearest row is to that."""
-    decision = signature.decision
-    if decision is None or "checkpoint" not in outputs:
-        return {}
-    reference = outputs["checkpoint"]
-    distances = margins(reference, decision)
-    found = {}
-    for format, output in outputs.items():
-        if format != "checkpoint" and output.shape == reference.shape:
-            flipped = int((decide(output, decision) != decide(reference, decision)).sum())
-            nearest = int(np.argmin(distances))
-            found[format] = {
-                "rows": len(output),
-                "flipped": flipped,
-                "nearest_row": nearest,
-                "nearest_distance": float(distances[nearest]),
-            }
-    return found

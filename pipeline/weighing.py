@@ -24,7 +24,8 @@ from .engine.sources import Source
 from .engine.variables import VARIABLE_OPS, Saved, Variable, variable_of
 from .errors import DataError
 from .freezing import SIGNATURE, open_artifact, prepare, read_origin
-from .protos import DecodeError, GraphDef, NodeDef
+from .leangraph import read_lean
+from .protos import NodeDef
 from .signature import Signature
 from .tensors import content_of, shape_of, strings_of
 
@@ -165,10 +166,8 @@ class _Constants:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         path = folder / ("graph.pb" if (folder / "graph.pb").is_file() else "model.pb")
-        try:
-            self.graph = GraphDef.FromString(path.read_bytes())
-        except (OSError, DecodeError) as exc:
-            raise DataError("the candidate's graph cannot be read", where=path, got=exc) from exc
+        lean = read_lean(path)
+        self.graph, self._contents = lean.graph, lean.contents
         self.nodes: dict[str, NodeDef] = {node.name: node for node in self.graph.node}
         self.used: set[str] = set()
         self.is_halved = (folder / SIGNATURE).is_file() and read_origin(folder / SIGNATURE).get("weights") == "float16"
@@ -204,10 +203,10 @@ class _Constants:
         self.used.add(node.name)
         return node, is_halved
 
-    def content(self, node: NodeDef) -> bytes:
+    def content(self, node: NodeDef) -> bytes | memoryview:
         """A constant's bytes."""
         if node.op == "Const":
-            return content_of(node.attr["value"].tensor)
+            return self._contents.get(node.name) or content_of(node.attr["value"].tensor)
         try:
             path: Path = self._folder / node.attr["memory_region_name"].s.decode()
             return path.read_bytes()
@@ -248,7 +247,7 @@ def _require_same_kind(node: NodeDef, dtype: int, shape: tuple[int, ...]) -> Non
         )
 
 
-def _of_bytes(saved: Saved, values: _Values, content: bytes, is_halved: bool) -> Difference | None:
+def _of_bytes(saved: Saved, values: _Values, content: bytes | memoryview, is_halved: bool) -> Difference | None:
     """Where the bytes differ; what is equal, nearly always everything, is never an array."""
     if not is_halved and _is_same(values.chunks(saved), content):
         return None
@@ -261,7 +260,7 @@ def _of_bytes(saved: Saved, values: _Values, content: bytes, is_halved: bool) ->
     return difference(ours.reshape(-1), np.frombuffer(content, ours.dtype), ours.shape)
 
 
-def _is_same(chunks: Iterator[bytes], content: bytes) -> bool:
+def _is_same(chunks: Iterator[bytes], content: bytes | memoryview) -> bool:
     view, at, is_same = memoryview(content), 0, True
     for chunk in chunks:  # all of them: the checksum comes after the last
         is_same = is_same and bytes(view[at : at + len(chunk)]) == chunk

@@ -218,7 +218,9 @@ def test_generated_rows_that_both_sides_refuse_pass(tmp_path: Path) -> None:
 def test_all_checks_are_made_unless_some_are_asked_for(tmp_path: Path) -> None:
     verdict, results = judged(tmp_path, honest, settings=ValidationSettings(checks="edge, stable"))
     assert set(results["check"]) == {"edge", "stable"}
-    assert verdict["skipped"] == dict.fromkeys(["weights", "equal", "generated", "golden"], "it was not asked for")
+    assert verdict["skipped"] == dict.fromkeys(
+        ["weights", "equal", "decisions", "generated", "golden"], "it was not asked for"
+    )
     assert verdict["verdict"] == "passed"
     assert (verdict["rows"]["validation"], verdict["rows"]["stable"]) == (0, 256)
 

@@ -16,8 +16,8 @@ from pipeline.signature import Signature, TensorSpec
 
 def compared(reference: Any, candidate: Any, rows: int, folder: Path) -> tuple[Finding, pd.DataFrame]:
     signature = Signature([TensorSpec("x", "float32")], [TensorSpec("y", str(reference.dtype))])
-    validation = Validation("m", signature, ValidationSettings(), folder / "results.csv")
-    validation.compare("frozen", "equal", {"y": reference}, {"y": candidate}, range(rows))
+    with Validation("m", signature, ValidationSettings(), folder / "results.csv") as validation:
+        validation.compare("frozen", "equal", {"y": reference}, {"y": candidate}, range(rows))
     return validation.finding("frozen", "equal", "y"), pd.read_csv(folder / "results.csv", keep_default_na=False)
 
 

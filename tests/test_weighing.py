@@ -487,8 +487,8 @@ def test_a_wrong_weight_fails_the_validation_by_the_variables_name(model: tuple[
 
 def told(folder: Path, found: WeightsFinding) -> Validation:
     spec = TensorSpec("y", "float32", [None])
-    validation = Validation("m", Signature([spec], [spec]), ValidationSettings(), folder / "results.csv")
-    validation.tell_weights("frozen", found)
+    with Validation("m", Signature([spec], [spec]), ValidationSettings(), folder / "results.csv") as validation:
+        validation.tell_weights("frozen", found)
     return validation
 
 

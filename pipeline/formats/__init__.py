@@ -2,7 +2,7 @@
 
 A format's module has one function that opens an artifact, and one that makes it where nothing else does:
 
-    open_runner(folder: Path, signature: Signature, threads: int) -> Runner
+    open_runner(folder: Path, signature: Signature, threads: int) -> Runner     # and is_plain, see Format.is_optimized
     make_…(origin: Path, folder: Path, **settings) -> notes for the manifest
 
 A new format is one file and one line in `FORMATS`: from that the chain has its stage, its validation and its report.
@@ -12,15 +12,18 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
-from ..errors import PipelineError, RunnerError
-from ..process import Child, run_apart
+from ..errors import PipelineError
+from ..process import Child, Limits, run_apart
 
 if TYPE_CHECKING:
     import numpy as np  # tasks know the table below, and Luigi loads them at every start
+
+    from ..rowfile import RowFile
 
 Array: TypeAlias = "np.ndarray[Any, Any]"
 Batch: TypeAlias = "Mapping[str, Array]"
@@ -40,6 +43,8 @@ class Format:
         opened: the file that is opened, as a run tells it at its end; empty for the whole folder.
         extras: distributions that it needs besides TensorFlow's.
         bounds: whose bounds its floats are held to, such as `float16`; empty for those of their dtype.
+        is_optimized: whether TensorFlow's optimizer changes its graph before it is run; then its opener takes
+            `is_plain=True`, which switches that off.
     """
 
     opener: str
@@ -51,6 +56,7 @@ class Format:
     opened: str = ""
     extras: tuple[str, ...] = ()
     bounds: str = ""
+    is_optimized: bool = False
 
     def make(self, origin: Path, folder: Path, settings: Mapping[str, Any]) -> Mapping[str, Any]:
         """Fills a folder.
@@ -73,16 +79,21 @@ class Format:
 
 _SAVED = ("model.ckpt*", "saved_model/*", "signature.json")  # what freezing reads of a checkpoint's artifact
 FORMATS = {
-    "checkpoint": Format("pipeline.formats.checkpoint:open_runner"),
+    "checkpoint": Format("pipeline.formats.checkpoint:open_runner", is_optimized=True),
     "frozen": Format(
         "pipeline.formats.frozen:open_runner",
         "pipeline.freezing:freeze_checkpoint",
         reads=_SAVED,
         sections=("freezing",),
         opened="model.pb",
+        is_optimized=True,
     ),
     "mmap": Format(
-        "pipeline.formats.mmap:open_runner", "pipeline.freezing:map_checkpoint", reads=_SAVED, sections=("freezing",)
+        "pipeline.formats.mmap:open_runner",
+        "pipeline.freezing:map_checkpoint",
+        reads=_SAVED,
+        sections=("freezing",),
+        is_optimized=True,
     ),
     "savedmodel": Format(
         "pipeline.formats.savedmodel:open_runner",
@@ -90,6 +101,7 @@ FORMATS = {
         origin="frozen",
         reads=("model.pb", "signature.json"),
         is_apart=True,
+        is_optimized=True,
     ),
 }
 CANDIDATES = tuple(name for name, format in FORMATS.items() if format.maker is not None)
@@ -100,6 +112,19 @@ def call(maker: str, origin: Path, folder: Path, settings: Mapping[str, Any]) ->
     module, _, name = maker.partition(":")
     notes: Mapping[str, Any] = getattr(importlib.import_module(module), name)(origin, folder, **settings)
     return notes
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Rows of a file, which the runner's process reads for itself.
+
+    Args:
+        start, stop: the numbers of the first row, and of the one after the last.
+    """
+
+    rows: RowFile
+    start: int
+    stop: int
 
 
 class Runner(Protocol):
@@ -126,30 +151,66 @@ class ApartRunner:
     Args:
         format: a key of `FORMATS`.
         folder: the artifact; its `signature.json` says what is fed and fetched.
+        limits: what its process may take.
+        is_plain: TensorFlow's optimizer is off, where the format has it.
+
+    Attributes:
+        has_ended: whether its process is gone, or could not open the artifact.
+        last_error: the last one that `answer` raised.
     """
 
-    def __init__(self, format: str, folder: Path, threads: int) -> None:
-        self.format = format
-        self._child = Child("pipeline.formats.serving:serve", FORMATS[format].opener, folder, threads, talks=True)
+    def __init__(
+        self, format: str, folder: Path, threads: int, limits: Limits | None = None, is_plain: bool = False
+    ) -> None:
+        self.format, self.has_ended = format, False
+        self.last_error: PipelineError | None = None
+        self._unanswered = 0
+        self._how = (folder, threads, limits)
+        line = FORMATS[format]
+        how = {"is_plain": True} if is_plain and line.is_optimized else {}
+        self._child = Child(
+            "pipeline.formats.serving:serve", line.opener, folder, threads, how, talks=True, limits=limits
+        )
 
-    def ask(self, batch: Batch) -> None:
-        """Sends a batch; `answer` waits for what it gives. So two runners can work at the same time."""
-        self._child.send(dict(batch))
+    def ask(self, batch: Batch | Wanted) -> None:
+        """Sends a batch, or which rows of a file it is; `answer` waits for what it gives.
+
+        So two runners can work at the same time. Of batches only one may be on its way, for both sides might wait for
+        the other to read; of wanted rows several may.
+        """
+        self._child.send(batch if isinstance(batch, Wanted) else dict(batch))
+        self._unanswered += 1
 
     def answer(self) -> dict[str, Array]:
-        """The outputs of the batch that was asked last.
+        """The outputs of the oldest batch that was asked.
 
         Raises:
             RunnerError: the artifact could not answer; the runner lives on.
-            StageCrashed: its process ended.
+            StageCrashed: its process ended, or passed a limit.
         """
-        outputs: dict[str, Array] | PipelineError = self._child.receive()
-        if isinstance(outputs, RunnerError):
+        self._unanswered -= 1
+        try:
+            outputs: dict[str, Array] | PipelineError = self._child.receive()
+        except PipelineError as exc:
+            self.has_ended, self.last_error = True, exc
+            raise
+        if isinstance(outputs, PipelineError):
+            self.last_error = outputs
             raise outputs
-        assert isinstance(outputs, dict)  # nothing else is sent by `serve`
         return outputs
 
-    def run(self, batch: Batch) -> dict[str, Array]:
+    def forget(self) -> None:
+        """Waits for answers that nobody will take, so that nobody takes them for those to a later question."""
+        while self._unanswered and not self.has_ended:
+            with suppress(PipelineError):
+                self.answer()
+
+    def plain(self) -> ApartRunner:
+        """Another runner of the same artifact, with TensorFlow's optimizer off."""
+        folder, threads, limits = self._how
+        return ApartRunner(self.format, folder, threads, limits, is_plain=True)
+
+    def run(self, batch: Batch | Wanted) -> dict[str, Array]:
         """Answers a batch; see `Runner.run`."""
         self.ask(batch)
         return self.answer()

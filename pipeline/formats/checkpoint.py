@@ -23,7 +23,7 @@ from .session import SessionRunner, session_config
 v1 = tf.compat.v1
 
 
-def open_runner(folder: Path, signature: Signature, threads: int) -> Runner:
+def open_runner(folder: Path, signature: Signature, threads: int, is_plain: bool = False) -> Runner:
     """Opens `model.ckpt`, or `saved_model/`, in an artifact's folder.
 
     Raises:
@@ -31,10 +31,10 @@ def open_runner(folder: Path, signature: Signature, threads: int) -> Runner:
         RunnerError: the graph is not the signature's.
     """
     if (folder / "saved_model").is_dir():
-        return open_saved_model(folder / "saved_model", _origin(folder).get("signature"), signature, threads)
+        return open_saved_model(folder / "saved_model", _origin(folder).get("signature"), signature, threads, is_plain)
     prefix = folder / "model.ckpt"
     find_checkpoint(prefix).verify()
-    session = v1.Session(graph=tf.Graph(), config=session_config(threads))
+    session = v1.Session(graph=tf.Graph(), config=session_config(threads, is_plain))
     with session.graph.as_default(), checkpoint_errors(prefix):
         restore(session, prefix)
     return SessionRunner(session, signature, read_pins(session.graph, folder))

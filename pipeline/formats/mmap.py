@@ -18,13 +18,13 @@ from .session import SessionRunner, session_config
 v1 = tf.compat.v1
 
 
-def open_runner(folder: Path, signature: Signature, threads: int) -> SessionRunner:
+def open_runner(folder: Path, signature: Signature, threads: int, is_plain: bool = False) -> SessionRunner:
     """Opens an artifact's folder.
 
     Raises:
         RunnerError: as `load_mmap`; or the graph is not the signature's.
     """
-    return SessionRunner(load_mmap(folder, threads), signature)
+    return SessionRunner(_opened(folder, mapping_config(threads, is_plain)), signature)
 
 
 def load_mmap(folder: Path | str, threads: int = 0) -> tf.compat.v1.Session:
@@ -40,11 +40,14 @@ def load_mmap(folder: Path | str, threads: int = 0) -> tf.compat.v1.Session:
         RunnerError: there is no such folder or graph; a file of weights is missing, is of another size than the graph
             says, or lies outside of the folder.
     """
-    session = v1.Session(graph=tf.Graph(), config=mapping_config(threads))
-    path = Path(folder) / GRAPH_FILE
+    return _opened(Path(folder), mapping_config(threads))
+
+
+def _opened(folder: Path, config: tf.compat.v1.ConfigProto) -> tf.compat.v1.Session:
+    session, path = v1.Session(graph=tf.Graph(), config=config), folder / GRAPH_FILE
     try:
         with session.graph.as_default():
-            tf.import_graph_def(read_graph(Path(folder)), name="")
+            tf.import_graph_def(read_graph(folder), name="")
     except (ValueError, tf.errors.OpError) as exc:
         raise _not_a_graph(path, exc) from exc
     return session
@@ -74,13 +77,13 @@ def _not_a_graph(path: Path, cause: Exception) -> RunnerError:
     )
 
 
-def mapping_config(threads: int) -> tf.compat.v1.ConfigProto:
+def mapping_config(threads: int, is_plain: bool = False) -> tf.compat.v1.ConfigProto:
     """A session that leaves mapped weights where they are.
 
     At its usual level L1 the runtime computes whatever hangs on no input once and keeps it, an ImmutableConst
     included: a copy of every weight. Grappler's folding knows `Const` alone, and may stay on.
     """
-    config = session_config(threads)
+    config = session_config(threads, is_plain)
     config.graph_options.optimizer_options.opt_level = v1.OptimizerOptions.L0
     return config
 

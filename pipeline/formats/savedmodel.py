@@ -74,13 +74,13 @@ def _tensor_infos(graph: tf.Graph, specs: tuple[TensorSpec, ...]) -> dict[str, A
     return {name: v1.saved_model.build_tensor_info(tensor) for name, tensor in tensors.items()}
 
 
-def open_runner(folder: Path, signature: Signature, threads: int) -> SessionRunner:
+def open_runner(folder: Path, signature: Signature, threads: int, is_plain: bool = False) -> SessionRunner:
     """Opens an artifact's folder, and feeds and fetches the tensors that its `serving_default` names.
 
     Raises:
         RunnerError: it does not load, or its signature lacks an input or output of `signature.json`.
     """
-    session = v1.Session(graph=tf.Graph(), config=session_config(threads))
+    session = v1.Session(graph=tf.Graph(), config=session_config(threads, is_plain))
     try:
         meta = v1.saved_model.load(session, [TAG], str(folder))
     except (*_BROKEN, DecodeError) as exc:
@@ -104,7 +104,9 @@ def _not_loaded(place: Path, cause: Exception) -> RunnerError:
     return RunnerError("TensorFlow cannot load the SavedModel", where=place, got=got)
 
 
-def open_saved_model(folder: Path, key: str | None, signature: Signature, threads: int) -> Runner:
+def open_saved_model(
+    folder: Path, key: str | None, signature: Signature, threads: int, is_plain: bool = False
+) -> Runner:
     """Opens a SavedModel: by its signature, or, where tensors were named instead, in a session of TensorFlow 1.
 
     Args:
@@ -115,11 +117,12 @@ def open_saved_model(folder: Path, key: str | None, signature: Signature, thread
     """
     try:
         if key is None:
-            session = v1.Session(graph=tf.Graph(), config=session_config(threads))
+            session = v1.Session(graph=tf.Graph(), config=session_config(threads, is_plain))
             v1.saved_model.load(session, ["serve"], str(folder))
             return SessionRunner(session, signature)
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(threads)
+        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": is_plain})
         loaded = tf.saved_model.load(str(folder))
         return FunctionRunner(loaded, loaded.signatures[key], signature)
     except _BROKEN as exc:

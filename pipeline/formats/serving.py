@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
-from ..errors import RunnerError
+from ..errors import DataError, RunnerError
 from ..signature import Signature
+from . import Wanted
 
 
-def serve(opener: str, folder: Path, threads: int, channel: Connection) -> None:
+def serve(opener: str, folder: Path, threads: int, how: Mapping[str, Any], channel: Connection) -> None:
     """Answers batches until the other side hangs up.
 
     Args:
         opener: `package.module:open_runner` of a format.
+        how: what else that takes.
     """
     module, _, name = opener.partition(":")
     signature = Signature.read(folder / "signature.json")
-    runner = getattr(importlib.import_module(module), name)(folder, signature, threads)
+    runner = getattr(importlib.import_module(module), name)(folder, signature, threads, **how)
     while True:
         try:
-            batch = channel.recv()
+            asked = channel.recv()
         except (EOFError, OSError):
             return
         try:
+            batch = asked.rows.read(asked.start, asked.stop) if isinstance(asked, Wanted) else asked
             channel.send(("result", runner.run(batch), None))
-        except RunnerError as exc:
+        except (RunnerError, DataError) as exc:
             channel.send(("result", exc, None))

@@ -1,0 +1,137 @@
+"""Decisions, counted batch by batch: against figures worked out by hand, and against the whole at once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.calibration import calibration_curve
+
+from pipeline.decisions import MOST_FLIPS, Flips, Scores, edges_for, has_decisions
+from pipeline.signature import Decision
+
+THRESHOLD = Decision("p", 0.5, ("ham", "spam"))
+ARGMAX = Decision("p", labels=("a", "b", "c"))
+
+
+def scores(output: Any, labels: Any, size: int, decision: Decision = THRESHOLD) -> Scores:
+    counted = Scores(decision, edges_for(output[:size], decision))
+    for start in range(0, len(output), size):
+        counted.add(output[start : start + size], None if labels is None else labels[start : start + size])
+    return counted
+
+
+def test_a_row_flips_where_its_decision_is_another() -> None:
+    flips = Flips(THRESHOLD)
+    flips.add(np.array([0.1, 0.9, 0.6]), np.array([0.2, 0.4, 0.7]), range(3))
+    flips.add(np.array([0.49, 0.5]), np.array([0.5, 0.49]), range(3, 5))
+    assert flips.to_dict() == {
+        "rows": 5,
+        "flipped": 3,
+        "nearest_row": 4,
+        "nearest_distance": 0.0,
+        "flips": [
+            {"row": 1, "reference": "spam", "candidate": "ham", "distance": pytest.approx(0.4)},
+            {"row": 3, "reference": "ham", "candidate": "spam", "distance": pytest.approx(0.01)},
+            {"row": 4, "reference": "spam", "candidate": "ham", "distance": 0.0},
+        ],
+    }
+
+
+def test_a_tie_that_is_broken_otherwise_is_a_flip_at_no_distance() -> None:
+    flips = Flips(ARGMAX)
+    flips.add(np.array([[0.4, 0.4, 0.2]]), np.array([[0.4, 0.4 + 1e-9, 0.2]]), range(1))
+    assert (flips.flipped, flips.nearest_distance) == (1, 0.0)
+    assert flips.shown == [{"row": 0, "reference": "a", "candidate": "b", "distance": 0.0}]
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=60), st.integers(1, 7))
+def test_the_surest_flips_are_shown_however_the_rows_are_split(values: list[float], size: int) -> None:
+    ours = np.array(values)
+    theirs = 1 - ours
+    whole, split = Flips(THRESHOLD), Flips(THRESHOLD)
+    whole.add(ours, theirs, range(len(ours)))
+    for start in range(0, len(ours), size):
+        split.add(ours[start : start + size], theirs[start : start + size], range(start, min(start + size, len(ours))))
+    assert whole.to_dict() == split.to_dict()
+    assert len(whole.shown) == min(MOST_FLIPS, whole.flipped)
+    distances = [flip["distance"] for flip in whole.shown]
+    assert distances == sorted(distances, reverse=True)
+
+
+def test_a_score_that_is_not_a_number_is_never_the_nearest() -> None:
+    flips = Flips(THRESHOLD)
+    flips.add(np.array([np.nan, 0.7]), np.array([np.nan, 0.7]), range(2))
+    assert (flips.nearest_row, flips.flipped) == (1, 0)
+
+
+@given(st.integers(0, 10_000), st.integers(1, 50))
+def test_scores_are_the_same_however_the_rows_are_split(seed: int, size: int) -> None:
+    draw = np.random.default_rng(seed)
+    output, labels = draw.uniform(size=50).astype(np.float32), draw.integers(0, 2, 50)
+    whole, split = scores(output, labels, 50), scores(output, labels, size)
+    assert whole.metrics() == split.metrics()
+    ours, theirs = whole.to_dict(), split.to_dict()
+    assert (ours["by_label"], ours["edges"]) == (theirs["by_label"], theirs["edges"])
+    for one, other in zip(ours["calibration"], theirs["calibration"], strict=True):
+        assert one == pytest.approx(other)
+
+
+def test_the_calibration_is_that_of_scikit_learn() -> None:
+    draw = np.random.default_rng(3)
+    output = draw.uniform(size=400)
+    labels = (draw.uniform(size=400) < output).astype(np.int64)
+    share, mean = calibration_curve(labels, output, n_bins=10)
+    bins = scores(output, labels, 64).to_dict()["calibration"]
+    assert [one["share"] for one in bins] == pytest.approx(share)
+    assert [one["mean_score"] for one in bins] == pytest.approx(mean)
+    assert sum(one["rows"] for one in bins) == 400
+
+
+def test_the_distribution_is_counted_by_label() -> None:
+    counted = scores(np.array([0.0, 0.049, 0.05, 0.97, 1.0]), np.array([0, 0, 1, 1, 1]), 5).to_dict()
+    assert counted["by_label"]["ham"] == [2] + [0] * 19
+    assert counted["by_label"]["spam"] == [0, 1] + [0] * 17 + [2]
+    assert len(counted["edges"]) == 21
+
+
+def test_an_argmax_is_calibrated_by_whether_it_is_right() -> None:
+    output = np.array([[0.65, 0.25, 0.1], [0.1, 0.62, 0.28], [0.9, 0.05, 0.05]])
+    [first, second] = [
+        one for one in scores(output, np.array([0, 2, 0]), 3, ARGMAX).to_dict()["calibration"] if one["rows"]
+    ]
+    assert (first["rows"], first["share"]) == (2, 0.5)
+    assert (second["rows"], second["mean_score"], second["share"]) == (1, pytest.approx(0.9), 1.0)
+
+
+def test_scores_that_are_no_probabilities_have_a_distribution_and_no_calibration() -> None:
+    counted = scores(np.array([-3.0, 0.0, 5.0]), np.array([0, 0, 1]), 3).to_dict()
+    assert (counted["edges"][0], counted["edges"][-1], counted["calibration"]) == (-3.0, 5.0, [])
+
+
+def test_without_labels_there_is_one_distribution_and_no_metrics() -> None:
+    counted = scores(np.array([0.2, 0.8]), None, 2)
+    assert list(counted.to_dict()["by_label"]) == ["all"]
+    assert counted.metrics() == {}
+
+
+@pytest.mark.parametrize(
+    ("output", "decision", "does"),
+    [
+        (np.zeros(3), THRESHOLD, True),
+        (np.zeros((3, 1)), THRESHOLD, True),
+        (np.zeros((3, 2)), THRESHOLD, False),
+        (np.zeros((3, 2)), ARGMAX, True),
+        (np.zeros(3), ARGMAX, False),
+        (np.zeros((2, 2)), ARGMAX, False),
+        (np.float32(1), THRESHOLD, False),
+        (np.array([b"a", b"b", b"c"], object), THRESHOLD, False),
+    ],
+)
+def test_only_an_output_with_a_number_or_classes_for_each_row_decides(
+    output: Any, decision: Decision, does: bool
+) -> None:
+    assert has_decisions(np.asarray(output), decision, 3) == does
