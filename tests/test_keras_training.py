@@ -300,7 +300,7 @@ class M:
         hidden = keras.layers.Concatenate()([words, numbers])
         q = keras.layers.Dense(1, name="q")(hidden)
         model = keras.Model([text, numbers], [q, keras.layers.Dense(2, "softmax", name="p")(hidden)])
-        model.compile("adam", {"p": "sparse_categorical_crossentropy"})
+        model.compile("adam", [None, "sparse_categorical_crossentropy"])
         return model
     def examples(self, path):
         words = np.array([b"x", b"y", b"z"] * 20, object)
@@ -358,7 +358,7 @@ def test_a_loss_that_is_no_number_ends_the_training_with_a_sentence(tmp_path: Pa
 
 def test_what_keras_says_of_rows_that_it_cannot_train_on_is_told(tmp_path: Path) -> None:
     beyond = ADAM.replace("(x[:, 2] > 1))", "2 * (x[:, 2] > 1))")
-    with pytest.raises(ModelError, match=r"cannot train the model on these rows and labels .*valid range"):
+    with pytest.raises(ModelError, match=r"cannot train the model on these rows and labels .*is not in"):
         run(job_for(tmp_path / "out", model_file(tmp_path, beyond)), "training")
 
 
@@ -424,8 +424,6 @@ def test_a_model_of_one_s_own_takes_the_weights_of_its_training(trained: Any, tm
     job = filled(tmp_path / "out", model_file(tmp_path, ADAM), place)
     run(job)
     assert facts.read_verdict(job)["verdict"] == "passed"
-    saved = [load_arrays(j.folder("checkpoint") / "goldens.npz") for j in (job, trained)]
-    assert np.array_equal(saved[1]["output/y"], saved[1]["output/y"])
     pbs = [(j.folder("frozen") / "model.pb").read_bytes() for j in (job, trained)]
     assert pbs[0] == pbs[1]
 

@@ -33,7 +33,7 @@ def adopt_file(adopted: Adopted, data: Path | None, seed: int, folder: Path) -> 
         DataError: the rows are not those of the inputs.
     """
     _require_nothing_named(adopted)
-    settle_arithmetic(1)
+    settle_arithmetic()
     named = NamedModel.by_own_names(load_file(Path(adopted.place)))
     write_checkpoint(named, folder)
     rows = write_rows(Signature.read(folder / SIGNATURE), data, seed, folder)

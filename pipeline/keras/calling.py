@@ -17,11 +17,12 @@ from ..signature import Signature, TensorSpec
 _ROWS = 256  # per call
 
 
-def settle_arithmetic(threads: int) -> None:
+def settle_arithmetic(threads: int = 0) -> None:
     """Makes what this process computes depend on its inputs alone; to be called before anything is computed.
 
     Args:
-        threads: other numbers may give other last bits.
+        threads: other numbers may give other last bits; 0 for TensorFlow's own. A SavedModel keeps the number of the
+            process that wrote it, so one that writes leaves it open.
     """
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     tf.config.threading.set_inter_op_parallelism_threads(threads)

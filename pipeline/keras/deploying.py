@@ -37,6 +37,7 @@ def export_trained(
         ModelError, SettingError: see `build_model`.
     """
     require_all_variables(settings)
+    settle_arithmetic()
     kept = training / "deploy" / settings.step
     named, bundle = build_model(cast(KerasModel, load_model(source)), graph_settings), find_checkpoint(kept)
     take_weights(named.model, bundle)
@@ -63,7 +64,7 @@ def fill_model(
         CheckpointError: the file is not there, is damaged, or holds the weights of another model.
         DataError, FreezeError, ModelError, SettingError: see `read_examples`, `write_checkpoint`, `build_model`.
     """
-    settle_arithmetic(1)
+    settle_arithmetic()
     contract = cast(KerasModel, load_model(source))
     examples = read_examples(contract, source, data)
     named = build_model(contract, graph_settings)

@@ -69,7 +69,7 @@ def _forget_history(path: Path) -> None:
     model = SavedModel.FromString(path.read_bytes())
     for function in model.meta_graphs[0].graph_def.library.function:
         for attributes in function.arg_attr.values():
-            if attributes.attr[_MARK].s.isdigit():
+            if _MARK in attributes.attr and attributes.attr[_MARK].s.isdigit():
                 del attributes.attr[_MARK]
     path.write_bytes(model.SerializeToString(deterministic=True))
 
