@@ -8,11 +8,10 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain, repeat
-from typing import TypeAlias
+from typing import Any
 
 import numpy as np
 
@@ -22,6 +21,7 @@ from .edges import edge_batches
 from .errors import RunnerError
 from .findings import UNSTABLE, Validation
 from .formats import ApartRunner, Batch, Wanted
+from .plain import Answers, PlainPair, ask_both
 from .rowfile import RowFile
 from .rows import batch_size_of, made_up_rows
 from .signature import Signature, TensorSpec
@@ -116,10 +116,13 @@ def check_equal(
     """The candidate against the checkpoint, on all validation rows."""
     format, started = candidate.format, time.monotonic()
     validation.expect(format, "equal")
-    for ours, theirs, numbers in _answers(reference, candidate, material):
-        validation.compare(format, "equal", ours, theirs, numbers)
-        _decide(validation, format, ours, theirs, numbers, material)
-        material.sample(format).keep(theirs, numbers)
+    with PlainPair(validation, "equal", reference, candidate) as plain:
+        for ours, theirs, numbers in _answers(reference, candidate, material):
+            _decide(validation, format, ours, theirs, numbers, material)
+            material.sample(format).keep(theirs, numbers)
+            wanted = Wanted(material.rows, numbers.start, numbers.stop)
+            judged = plain.settled(wanted, (ours, theirs), len(numbers))
+            _tell_answers(validation, "equal", format, str(numbers.start), judged, numbers)
     material.rows_per_second[format] = len(material.rows) / (time.monotonic() - started)
     return None
 
@@ -189,29 +192,11 @@ def _decide(
 def check_edges(
     validation: Validation, reference: ApartRunner, candidate: ApartRunner, material: Material
 ) -> str | None:
-    """The same on rows that no data file holds.
-
-    Where such a row overflows on the way, it hangs on the order of operations which of the many numbers that are none
-    comes out, and TensorFlow's optimizer changes that order. So rows that differ there are asked again without it.
-    """
-    agreed = []
-    with ExitStack() as stack:
-        plain: list[ApartRunner] = []
+    """The same on rows that no data file holds."""
+    with PlainPair(validation, "edge", reference, candidate) as plain:
         for label, batch in material.edges.items():
-            answers = _both(reference, candidate, batch)
-            if _is_overflow(validation, candidate.format, answers):
-                plain = plain or [stack.enter_context(runner.plain()) for runner in (reference, candidate)]
-                again = _both(plain[0], plain[1], batch)
-                if _agrees(validation, candidate.format, again):
-                    answers = again
-                    agreed.append(label)
+            answers = plain.settled(batch, ask_both(reference, candidate, batch), rows_in(batch), label)
             _tell_answers(validation, "edge", candidate.format, label, answers, [label] * rows_in(batch))
-    if agreed:
-        validation.note(
-            candidate.format,
-            f"edge: {len(agreed)} of {len(material.edges)} rows overflow, and agree only with TensorFlow's optimizer "
-            f"off, which computes in another order: {', '.join(agreed)}",
-        )
     return None
 
 
@@ -221,41 +206,12 @@ def check_generated(
     """The same on generated rows, in batches of several sizes."""
     if not material.made_up:
         return "a batch of generated rows would be too large"
-    for label, batch in material.made_up.items():
-        labels = [f"{label}/{row}" for row in range(rows_in(batch))]
-        answers = _both(reference, candidate, batch)
-        _tell_answers(validation, "generated", candidate.format, label, answers, labels)
+    with PlainPair(validation, "generated", reference, candidate) as plain:
+        for label, batch in material.made_up.items():
+            labels = [f"{label}/{row}" for row in range(rows_in(batch))]
+            answers = plain.settled(batch, ask_both(reference, candidate, batch), rows_in(batch))
+            _tell_answers(validation, "generated", candidate.format, label, answers, labels)
     return None
-
-
-Answer: TypeAlias = "Batch | RunnerError"
-
-
-def _both(reference: ApartRunner, candidate: ApartRunner, batch: Batch) -> tuple[Answer, Answer]:
-    """What both sides answer to a batch, or why they refuse it."""
-    return _answer(reference, batch), _answer(candidate, batch)
-
-
-def _answer(runner: ApartRunner, batch: Batch) -> Answer:
-    try:
-        return runner.run(batch)
-    except RunnerError as exc:
-        return exc
-
-
-def _agrees(validation: Validation, format: str, answers: tuple[Answer, Answer]) -> bool:
-    ours, theirs = answers
-    if isinstance(ours, RunnerError) or isinstance(theirs, RunnerError):
-        return isinstance(ours, RunnerError) and isinstance(theirs, RunnerError)
-    return not validation.disagreeing(format, ours, theirs)
-
-
-def _is_overflow(validation: Validation, format: str, answers: tuple[Answer, Answer]) -> bool:
-    """Whether the sides differ, and only where a number is infinite or none."""
-    ours, theirs = answers
-    if _agrees(validation, format, answers) or isinstance(ours, RunnerError) or isinstance(theirs, RunnerError):
-        return False
-    return validation.disagreeing(format, ours, theirs) == {"not finite"}
 
 
 def _tell_answers(
@@ -263,8 +219,8 @@ def _tell_answers(
     check: str,
     format: str,
     label: str,
-    answers: tuple[Answer, Answer],
-    labels: Sequence[str],
+    answers: Answers,
+    labels: Sequence[Any],
 ) -> None:
     """Compares the answers to a batch; where a side refuses it, the other has to as well."""
     ours, theirs = answers

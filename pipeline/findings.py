@@ -148,25 +148,38 @@ class Validation:
     def _tolerance(self, format: str, spec: TensorSpec) -> Tolerance:
         return Tolerance(*self.settings.tolerance(spec.dtype, self.bounds.get(format, ""), spec.name))
 
-    def disagreeing(self, format: str, reference: Batch, candidate: Batch) -> set[str]:
+    def disagreeing(self, format: str, reference: Batch, candidate: Batch, rows: int) -> dict[str, float]:
         """In what the outputs of a batch differ beyond their bounds, without a word of it in results.csv.
 
+        Args:
+            rows: how many the batch has.
+
         Returns:
-            Of `names`, `kinds` (dtype or shape), `values`, and `not finite` where a number is infinite or none; nothing
+            The largest absolute difference by its kind: `names`, `kinds` (dtype or shape), `values`, `not finite` where
+            a number is infinite or none, and `rounding` where the difference is within the relative bound of the
+            largest number of its row: a sum's error grows with what was added, not with what is left of it. Nothing
             where both agree.
         """
-        found = set[str]()
+        found: dict[str, float] = {}
         for spec in self.signature.outputs:
             if spec.name not in candidate or spec.name not in reference:
-                found.add("names")
-            elif compare.disagreement(reference[spec.name], candidate[spec.name]) is not None:
-                found.add("kinds")
-            else:
-                ours, theirs = (side[spec.name][None] for side in (reference, candidate))
-                is_within = compare.judge(compare.measure(ours, theirs), self._tolerance(format, spec))
-                is_plain = np.array(compare.is_finite(ours) & compare.is_finite(theirs))
-                found |= {"not finite"} if (~is_within & ~is_plain).any() else set()
-                found |= {"values"} if (~is_within & is_plain).any() else set()
+                found["names"] = np.inf
+                continue
+            ours, theirs = (_with_rows(side[spec.name], rows) for side in (reference, candidate))
+            if compare.disagreement(ours, theirs) is not None:
+                found["kinds"] = np.inf
+                continue
+            tolerance, differences = self._tolerance(format, spec), compare.measure(ours, theirs)
+            is_off = ~compare.judge(differences, tolerance)
+            is_finite = compare.is_finite(ours) & compare.is_finite(theirs)
+            is_near = differences.absolute <= tolerance.rtol * differences.magnitude.max(
+                axis=1, keepdims=True, initial=0
+            )
+            kinds = {"not finite": ~is_finite, "rounding": is_finite & is_near, "values": is_finite & ~is_near}
+            for kind, is_kind in kinds.items():
+                if (is_off & is_kind).any():
+                    largest = float(differences.absolute[is_off & is_kind].max())
+                    found[kind] = max(found.get(kind, 0.0), largest)
         return found
 
     def expect(self, format: str, check: str, outputs: Collection[str] | None = None) -> None:

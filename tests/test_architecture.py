@@ -49,7 +49,7 @@ FLOORS = {
     ],
     2: ["models"],
     3: ["randomness", "building", "checkpoint", "filling", "formats", "divergence", "training", "keras"],
-    4: ["checks", "findings", "causes", "validation"],
+    4: ["checks", "findings", "causes", "plain", "validation"],
     5: ["job", "facts", "stages", "chain", "config", "tasks", "console"],
     6: ["commands", "__main__", ""],
 }
@@ -59,6 +59,7 @@ LUIGIS = [
     "checks",
     "findings",
     "causes",
+    "plain",
     "validation",
     "chain",
     "config",

@@ -92,6 +92,16 @@ def test_a_keras_file_goes_the_whole_chain_by_its_own_names(
         assert np.allclose(found[output], named[output], rtol=1e-3 if name == "halves" else 1e-5, atol=1e-6)
 
 
+def test_a_batch_of_a_fixed_size_is_answered_in_that_size(tmp_path: Path) -> None:
+    x = keras.Input(batch_shape=(3, 2), name="x")
+    keras.Model(x, keras.layers.Dense(1, name="y")(keras.layers.Reshape((2,))(x))).save(tmp_path / "model.keras")
+    job = job_for(tmp_path / "out", tmp_path / "model.keras")
+    jobs.run(job)
+    verdict = facts.read_verdict(job)
+    assert (verdict["verdict"], verdict["skipped"]) == ("passed", {}), verdict["reasons"]
+    assert len(load_arrays(job.folder("checkpoint") / "goldens.npz")["output/y"]) == 63
+
+
 def test_the_older_form_of_a_keras_file_is_taken_too(tmp_path: Path) -> None:
     kerases.write("images", tmp_path / "model.h5")
     job = job_for(tmp_path / "out", tmp_path / "model.h5")

@@ -14,8 +14,6 @@ from ..formats import Array, Batch
 from ..rows import batch_size_of
 from ..signature import Signature, TensorSpec
 
-_ROWS = 256  # per call
-
 
 def settle_arithmetic(threads: int = 0) -> None:
     """Makes what this process computes depend on its inputs alone; to be called before anything is computed.
@@ -96,16 +94,23 @@ class NamedModel:
         return self.unpack(self.model(self.pack(values), training=False))
 
     def answer(self, rows: Batch) -> dict[str, Array]:
-        """Keras's own answers to rows, by output name."""
-        size = batch_size_of(self.signature) or _ROWS
+        """Keras's own answers to rows, by output name.
+
+        Args:
+            rows: a whole number of batches, where the batch is fixed.
+        """
         count = len(next(iter(rows.values())))
-        answers: list[dict[str, Any]] = []
-        for start in range(0, count, size):
-            batch = {
+        size = batch_size_of(self.signature) or count
+        batches = (
+            {
                 spec.name: tf.constant(rows[spec.name][start : start + size], spec.dtype)
                 for spec in self.signature.inputs
             }
-            answers.append({name: tf.convert_to_tensor(value).numpy() for name, value in self(batch).items()})
+            for start in range(0, count, size)
+        )
+        answers = [{name: np.asarray(value) for name, value in self(batch).items()} for batch in batches]
+        if len(answers) == 1:
+            return answers[0]
         return {name: np.concatenate([answer[name] for answer in answers]) for name in self._given}
 
 

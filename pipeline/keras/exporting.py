@@ -24,6 +24,7 @@ from ..engine.sources import open_source
 from ..errors import CheckpointError, ModelError, nearest
 from ..formats import Batch
 from ..freezing import SIGNATURE, prepare
+from ..rows import batch_size_of
 from ..signature import Signature, TensorSpec
 from .calling import NamedModel
 
@@ -104,5 +105,8 @@ def _kept(spec: TensorSpec, given: Mapping[str, TensorSpec]) -> TensorSpec:
 
 
 def record_goldens(named: NamedModel, rows: Batch, path: Path) -> None:
-    """Writes rows, and what Keras answers to them."""
+    """Writes rows, and what Keras answers to them; where the batch is fixed, those of whole batches."""
+    count = len(next(iter(rows.values())))
+    whole = count - count % (batch_size_of(named.signature) or 1)
+    rows = {name: values[:whole] for name, values in rows.items()}
     save_arrays(path, {**prefixed("input", rows), **prefixed("output", named.answer(rows))})

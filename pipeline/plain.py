@@ -1,0 +1,93 @@
+"""Rows that differ only in how kernels round or overflow are asked again with TensorFlow's optimizer off.
+
+A checkpoint's variables are constants in its .pb, and of constants the optimizer makes other kernels: it folds a batch
+norm into the weights of a convolution, say. The graph and its weights are the same, and the last bits are not; in a
+deep net they may pass the bound of an element that is small beside its neighbours. With the optimizer off on both
+sides every node is run as it stands, so that what differs then is the graph or its weights.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+from .errors import RunnerError
+from .findings import Validation
+from .formats import ApartRunner, Batch, Wanted
+
+Answer: TypeAlias = "Batch | RunnerError"
+Answers: TypeAlias = "tuple[Answer, Answer]"
+
+EXCUSABLE = frozenset({"not finite", "rounding"})
+
+
+def ask_both(reference: ApartRunner, candidate: ApartRunner, batch: Batch | Wanted) -> Answers:
+    """What both sides answer to a batch, or why they refuse it."""
+    return _ask(reference, batch), _ask(candidate, batch)
+
+
+def _ask(runner: ApartRunner, batch: Batch | Wanted) -> Answer:
+    try:
+        return runner.run(batch)
+    except RunnerError as exc:
+        return exc
+
+
+class PlainPair:
+    """Both sides with the optimizer off, opened when the first row needs it. Its rows become a note on the candidate.
+
+    Args:
+        check: the name of the check that it is for.
+    """
+
+    def __init__(self, validation: Validation, check: str, reference: ApartRunner, candidate: ApartRunner) -> None:
+        self._validation, self._check, self._deployed = validation, check, (reference, candidate)
+        self._plain: list[ApartRunner] = []
+        self._rows, self._labels, self._largest = 0, list[str](), 0.0
+        self._is_of_use = True
+
+    def settled(self, batch: Batch | Wanted, answers: Answers, rows: int, label: str = "") -> Answers:
+        """The answers to judge: those of the plain pair where the given ones differ by rounding alone and those agree.
+
+        Args:
+            answers: both sides' to the batch.
+            rows: how many the batch has.
+            label: what the batch is called, for the note.
+        """
+        ours, theirs = answers
+        if not self._is_of_use or isinstance(ours, RunnerError) or isinstance(theirs, RunnerError):
+            return answers
+        found = self._validation.disagreeing(self._deployed[1].format, ours, theirs, rows)
+        if not found or not set(found) <= EXCUSABLE:
+            return answers
+        if not self._plain:
+            self._plain = [runner.plain() for runner in self._deployed]
+        again = ask_both(self._plain[0], self._plain[1], batch)
+        if not self._agrees(again, rows):
+            # What is wrong with one batch is mostly wrong with all: they need not all be asked twice.
+            self._is_of_use = False
+            return answers
+        self._rows += rows
+        self._labels += [label] if label else []
+        self._largest = max(self._largest, found.get("rounding", 0.0))
+        return again
+
+    def _agrees(self, answers: Answers, rows: int) -> bool:
+        ours, theirs = answers
+        if isinstance(ours, RunnerError) or isinstance(theirs, RunnerError):
+            return False
+        return not self._validation.disagreeing(self._deployed[1].format, ours, theirs, rows)
+
+    def __enter__(self) -> PlainPair:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        for runner in self._plain:
+            runner.close()
+        if self._rows:
+            named = f" ({', '.join(self._labels)})" if self._labels else ""
+            how = f"differ by up to {self._largest:.3g}" if self._largest else "overflow"
+            self._validation.note(
+                self._deployed[1].format,
+                f"{self._check}: {self._rows} rows{named} {how} with TensorFlow's optimizer, which makes other kernels "
+                f"of constants than of variables; with it off they agree, so graph and weights are the same",
+            )
