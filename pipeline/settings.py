@@ -59,7 +59,7 @@ class GraphSettings:
     seed: int = _setting(7, "seed of the initial weights and of random ops")
     learning_rate: float = _setting(0.001, "learning rate of Adam, for models that bring no optimizer of their own")
     moving_average: float = _setting(
-        0.0, "decay of moving averages of the weights, which are then deployed; 0 for none"
+        0.0, "decay of moving averages of the weights, which are then deployed; 0 for none, and for Keras models"
     )
 
     def __post_init__(self) -> None:

@@ -372,6 +372,8 @@ def test_whether_a_model_is_one_of_keras_is_known_without_running_it(tmp_path: P
     (tmp_path / "never.py").write_text("raise SystemExit\nclass M:\n    def build(self): ...\n")
     assert find_model(f"{tmp_path / 'never.py'}:M").is_keras
     assert not find_model("spam").is_keras
+    (tmp_path / "graph.py").write_text("class M:\n    def forward(self): ...\n    def build(self): ...\n")
+    assert not find_model(f"{tmp_path / 'graph.py'}:M").is_keras
     (tmp_path / "inherited.py").write_text(
         "from pipeline.signature import Signature, TensorSpec\n"
         "class Base:\n    def build(self): ...\n"

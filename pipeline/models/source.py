@@ -84,7 +84,9 @@ def find_model(reference: str) -> ModelSource:
     body = _class_body(file, class_name)
     stem = file.parent.name if file.name == "__init__.py" else file.stem
     name = reference if bundled else re.sub(r"[^A-Za-z0-9._-]", "_", stem).strip("._-") or "model"
-    return ModelSource(name, class_name, file, module, _data_file(file, body), "build" in _methods(body))
+    methods = {node.name for node in body if isinstance(node, ast.FunctionDef)}
+    is_keras = "build" in methods and "forward" not in methods
+    return ModelSource(name, class_name, file, module, _data_file(file, body), is_keras)
 
 
 def _module_source(module: str) -> Path:
@@ -123,10 +125,6 @@ def _class_body(file: Path, class_name: str) -> list[ast.stmt]:
             "no such class in the model's file", where=file, got=class_name, next_step=nearest(class_name, classes)
         )
     return classes[class_name].body if class_name in classes else []
-
-
-def _methods(body: list[ast.stmt]) -> set[str]:
-    return {node.name for node in body if isinstance(node, ast.FunctionDef)}
 
 
 def _data_file(file: Path, body: list[ast.stmt]) -> Path | None:
@@ -185,14 +183,12 @@ def load_model(source: ModelSource) -> Model:
         raise ModelError("the model's signature needs at least one input", where=where, got="none")
     for method in ("build" if source.is_keras else "forward", "examples"):
         if not callable(getattr(model, method, None)):
-            is_inherited = method == "forward" and callable(getattr(model, "build", None))
+            is_elsewhere = method == "forward" and callable(getattr(model, "build", None))
             raise ModelError(
                 f"the model has no method {method}",
                 where=where,
                 wanted="the contract of pipeline.models",
-                next_step="Define build in the class itself: it is looked for there without running it"
-                if is_inherited
-                else None,
+                next_step="Define build in the class itself: there it is looked for" if is_elsewhere else None,
             )
     return cast(Model, model)
 
