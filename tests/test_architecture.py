@@ -67,6 +67,7 @@ FLOORS = {
         "replaying",
         "walking",
         "training",
+        "keras",
     ],
     4: ["checks", "findings", "rerunning", "worst", "causes", "plain", "validation", "costs"],
     5: ["job", "facts", "stages", "chain", "config", "tasks", "console"],
