@@ -26,8 +26,8 @@ bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/spam_quality.py
 	$(BIN)/python benchmarks/freeze.py
 	$(BIN)/python benchmarks/first_answer.py
-	$(BIN)/python benchmarks/costs.py
 	$(BIN)/python benchmarks/validate.py
+	$(BIN)/python benchmarks/costs.py
 
 $(VENV)/.installed: requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)

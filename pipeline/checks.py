@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 
 from .arrays import of_kind
+from .compare import is_finite
 from .decisions import Flips, Scores, edges_for, has_decisions
 from .edges import edge_batches
 from .errors import RunnerError
 from .findings import UNSTABLE, Validation
-from .formats import ApartRunner, Batch, Wanted
+from .formats import FORMATS, ApartRunner, Batch, Wanted
 from .plain import Answers, PlainPair, ask_both
 from .rowfile import RowFile
 from .rows import batch_size_of, made_up_rows
@@ -192,11 +193,26 @@ def _decide(
 def check_edges(
     validation: Validation, reference: ApartRunner, candidate: ApartRunner, material: Material
 ) -> str | None:
-    """The same on rows that no data file holds."""
+    """The same on rows that no data file holds.
+
+    A format that has no value for NaN and infinities is not held to what the checkpoint makes of them.
+    """
+    format, left_out = candidate.format, list[str]()
     with PlainPair(validation, "edge", reference, candidate) as plain:
         for label, batch in material.edges.items():
-            answers = plain.settled(batch, ask_both(reference, candidate, batch), rows_in(batch), label)
-            _tell_answers(validation, "edge", candidate.format, label, answers, [label] * rows_in(batch))
+            answers = ask_both(reference, candidate, batch)
+            if FORMATS[format].edges == "finite" and _is_beyond(validation, format, batch, answers):
+                left_out.append(label)
+                continue
+            answers = plain.settled(batch, answers, rows_in(batch), label)
+            _tell_answers(validation, "edge", format, label, answers, [label] * rows_in(batch))
+    if left_out:
+        validation.note(
+            format,
+            f"edge: {len(left_out)} of {len(material.edges)} rows ({', '.join(left_out)}) hold NaN or infinities, or "
+            f"lead to them; {format} has no value for these and answers otherwise than the checkpoint, which is not "
+            "held against it",
+        )
     return None
 
 
@@ -212,6 +228,16 @@ def check_generated(
             answers = plain.settled(batch, ask_both(reference, candidate, batch), rows_in(batch))
             _tell_answers(validation, "generated", candidate.format, label, answers, labels)
     return None
+
+
+def _is_beyond(validation: Validation, format: str, batch: Batch, answers: Answers) -> bool:
+    """Whether the sides differ where there is NaN or an infinity in a batch, or in what the checkpoint makes of it."""
+    ours, theirs = answers
+    if isinstance(ours, RunnerError) or isinstance(theirs, RunnerError):
+        return False
+    if all(bool(np.all(is_finite(values[None]))) for values in (*batch.values(), *ours.values())):
+        return False
+    return bool(validation.disagreeing(format, ours, theirs, rows_in(batch)))
 
 
 def _tell_answers(

@@ -12,6 +12,7 @@ from functools import lru_cache
 from importlib.metadata import version
 from typing import Any
 
+from .formats import refusal_of
 from .job import Job
 from .manifest import Manifest
 
@@ -84,6 +85,8 @@ def _sizes_of_formats(job: Job, manifests: Mapping[str, Manifest]) -> dict[str, 
     """The bytes of each file of each format, and of a folder all in one, for it may hold thousands."""
     sizes: dict[str, int] = {}
     for format in job.formats:
+        if refusal_of(job.folder(format)) is not None:
+            continue
         for path, entry in sorted(manifests[format].files.items()):
             folder, slash, _ = path.partition("/")
             if path != "signature.json":

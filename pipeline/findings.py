@@ -316,6 +316,13 @@ class Validation:
                 f"surest of them is row {flip['row']}{distance}: {flip['reference']} became {flip['candidate']}"
             )
 
+    def tell_unmade(self, format: str, reason: str) -> None:
+        """Writes down, on one line, why there is no file of a format: a check of it that has failed."""
+        finding = Finding(format, "made", "file", "", Tolerance(0.0, 0.0))
+        self.findings[format, "made", "file"] = finding
+        self._add_line(finding, _line("", "", reason, False), False)
+        finding.fail(f"{format} could not be made: {reason}")
+
     def tell_weights(self, format: str, found: WeightsFinding) -> None:
         """Writes down how a candidate's weights compare with the checkpoint's: a line for each variable."""
         if not found.weights and found.problem is None:

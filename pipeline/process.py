@@ -80,11 +80,14 @@ class Child:
     """A process that runs `package.module:function(*args)` and answers through a pipe.
 
     The function gets a `Connection` as keyword argument `channel` if `talks` is set, and then may
-    answer many times; otherwise its result is the one answer.
+    answer many times; otherwise its result is the one answer. With `is_bare` it runs in a new interpreter instead of
+    a child of the fork server, where TensorFlow is loaded already.
     """
 
-    def __init__(self, target: str, *args: Any, talks: bool = False, limits: Limits | None = None) -> None:
-        context = _fork_server()
+    def __init__(
+        self, target: str, *args: Any, talks: bool = False, limits: Limits | None = None, is_bare: bool = False
+    ) -> None:
+        context = multiprocessing.get_context("spawn") if is_bare else _fork_server()
         self._target, self._talks, self._is_done = target, talks, False
         self._limits = limits or Limits()
         self._connection, theirs = context.Pipe()

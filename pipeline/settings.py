@@ -125,7 +125,8 @@ class ValidationSettings:
     time_limit_seconds: float = _setting(600.0, "seconds that a candidate may take for one batch; 0 for any time")
     memory_limit_gb: float = _setting(0.0, "GB that a candidate's process may take; 0 for all that there is")
     flipped_share: float = _setting(0.0, "share of rows that may be decided otherwise than by the checkpoint")
-    float16_flipped_share: float = _setting(0.002, "the same where weights are stored as float16")
+    half_flipped_share: float = _setting(0.002, "the same where weights are stored as float16")
+    int8_flipped_share: float = _setting(0.01, "the same where weights are stored as int8")
     tolerances: str = _setting(
         "none",
         "bounds of single outputs, before those of their dtype: output rtol atol, separated by commas "
@@ -139,6 +140,14 @@ class ValidationSettings:
     float16_atol: float = _setting(1e-3, "float16: absolute bound near zero")
     bfloat16_rtol: float = _setting(1e-2, "bfloat16: about 1 ULP at 8 bits of mantissa")
     bfloat16_atol: float = _setting(1e-2, "bfloat16: absolute bound near zero")
+    runtime_rtol: float = _setting(1e-4, "float32 in another runtime (tflite, onnx): its kernels add in other orders")
+    runtime_atol: float = _setting(1e-5, "another runtime: absolute bound near zero")
+    half_rtol: float = _setting(
+        5e-3, "weights stored as float16: each is off by up to 1/2048, and a sum by some of that"
+    )
+    half_atol: float = _setting(5e-3, "weights stored as float16: half a point of a probability")
+    int8_rtol: float = _setting(5e-2, "weights stored as int8: each is off by up to 1/254 of its channel's largest")
+    int8_atol: float = _setting(5e-2, "weights stored as int8: five points of a probability")
 
     def __post_init__(self) -> None:
         _require(self, "batch_size", self.batch_size >= 1, "at least 1")
@@ -204,13 +213,17 @@ class ValidationSettings:
         """The relative and absolute bound for a dtype; (0, 0), that is exactly equal, for all but floats.
 
         Args:
-            coarser: whose bounds hold for float32 and float64 instead, where weights were stored with less precision.
+            coarser: whose bounds hold for float32 and float64 instead, where weights were stored with less precision;
+                of `runtime` for float32 alone: in float64 another runtime has room enough.
             output: one that may have bounds of its own.
         """
         if output in self.output_tolerances:
             return self.output_tolerances[output]
         kind = {"complex64": "float32", "complex128": "float64"}.get(dtype, dtype)
-        kind = coarser if coarser and dtype in ("float32", "float64") else kind
+        if "float" not in kind:  # of int8, say, which is a dtype too, and no bound of one
+            return 0.0, 0.0
+        if coarser and kind in ("float32", "float64") and (coarser, kind) != ("runtime", "float64"):
+            kind = coarser
         return float(getattr(self, f"{kind}_rtol", 0.0)), float(getattr(self, f"{kind}_atol", 0.0))
 
 

@@ -1,24 +1,30 @@
 """The stages of a chain, as a table: what each reads, what decides it, what makes it.
 
-    graph ── training ── checkpoint ─┬─ frozen ─┬──────── validation ── report
-                                     └─ mmap    └─ savedmodel   costs ──┘
+    graph ── training ── checkpoint ─┬─ frozen ─┬──────────────────────── validation ── report
+                                     └─ mmap    └─ savedmodel, tflite, onnx  costs ──┘
 
 A chain may start at a checkpoint that exists already: then nothing is trained, and without a model's code no graph is
 built either. Each format is a stage, by the table `formats.FORMATS`; only those that are asked for, and what they are
-made from, are made.
+made from, are made. A format that cannot carry a model stops none of the others: its artifact holds the reason, and
+validation tells it as a failure of that format. Only `frozen`, which the others hang on, is made or stops the chain.
 """
 
 from __future__ import annotations
 
+import logging
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from .formats import CANDIDATES, FORMATS, Format
+from .errors import FreezeError
+from .formats import CANDIDATES, FORMATS, Format, refuse
 from .job import Job
 from .process import run_apart
+
+logger = logging.getLogger("pipeline")
 
 Notes = Mapping[str, Any]
 
@@ -88,9 +94,23 @@ def _make_filled(job: Job, folder: Path) -> Notes:
     )
 
 
-def _make_format(format: Format, job: Job, folder: Path) -> Notes:
-    settings = {key: value for name in format.sections for key, value in asdict(getattr(job.settings, name)).items()}
-    return format.make(job.folder(format.origin), folder, settings)
+def _make_format(name: str, job: Job, folder: Path) -> Notes:
+    format = FORMATS[name]
+    settings = {
+        key: value for section in format.sections for key, value in asdict(getattr(job.settings, section)).items()
+    }
+    try:
+        return format.make(job.folder(format.origin), folder, settings)
+    except FreezeError as exc:
+        if name == "frozen":
+            raise
+        # By the path that stays: a version's own has the time in it, and the same refusal has the same bytes.
+        reason = str(exc).replace(str(job.folder(format.origin)), str(job.places.artifact(format.origin)))
+    for unfinished in folder.iterdir():
+        shutil.rmtree(unfinished) if unfinished.is_dir() else unfinished.unlink()
+    refuse(name, reason, folder)
+    logger.warning("%s is refused: %s", name, reason)
+    return {"refused": reason}
 
 
 def _make_validation(job: Job, folder: Path) -> Notes:
@@ -138,10 +158,10 @@ def _code_of(function: str) -> str:
     return function.partition(":")[0].removeprefix("pipeline.").replace(".", "/") + ".py"
 
 
-def _format_stage(format: Format) -> Stage:
+def _format_stage(name: str, format: Format) -> Stage:
     assert format.maker is not None  # it is a candidate
     return Stage(
-        partial(_make_format, format),
+        partial(_make_format, name),
         (_code_of(format.maker),),
         {format.origin: format.reads},
         format.sections,
@@ -166,7 +186,7 @@ STAGES: dict[str, Stage] = {
         {"graph": ("inference.meta", "signature.json"), "training": ("deploy/*", "validation.npz")},
         ("export",),
     ),
-    **{name: _format_stage(format) for name, format in FORMATS.items() if name in CANDIDATES},
+    **{name: _format_stage(name, format) for name, format in FORMATS.items() if name in CANDIDATES},
     "validation": Stage(
         _make_validation,
         ("validation.py", "formats/serving.py", "formats/checkpoint.py"),

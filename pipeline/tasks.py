@@ -13,12 +13,13 @@ from typing import Any, ClassVar
 
 import luigi
 from luigi.cmdline_parser import CmdlineParser
+from luigi.parameter import ParameterVisibility
 
 from . import chain, console
 from .config import find_config, read_settings
-from .errors import SettingError, ValidationFailed, nearest
+from .errors import FreezeError, SettingError, ValidationFailed, nearest
 from .facts import read_verdict
-from .formats import CANDIDATES, FORMATS
+from .formats import CANDIDATES, FORMATS, refusal_of
 from .job import Job
 from .models.source import find_model
 from .settings import Adopted, WarmStart, listed, paired
@@ -66,7 +67,10 @@ class ModelTask(luigi.Task):
         default="", description="the data file; the model's own, or made-up rows, if not given"
     )
     output_root = luigi.Parameter(default="output", description="where artifacts go")
-    formats = luigi.Parameter(default="frozen", description="comma-separated formats to make and to validate")
+    formats = luigi.Parameter(
+        default="frozen",
+        description=f"comma-separated formats to make and to validate, of {', '.join(CANDIDATES)}",
+    )
     warm_start = luigi.OptionalParameter(default="", description="a checkpoint whose weights the training starts from")
     warm_start_map = luigi.OptionalParameter(
         default="", description="comma-separated name=key: the warm start's key of a variable, where it is not its name"
@@ -155,8 +159,9 @@ class ModelTask(luigi.Task):
         """The tasks of the stages that this one reads, and the data file."""
         stage = stages_of(self.job)[self.stage]
         for upstream in stage.reads:
-            # The format is a parameter of MakeFormat alone.
-            yield self.clone(TASKS[upstream], **({"format": upstream} if TASKS[upstream] is MakeFormat else {}))
+            # These are parameters of MakeFormat alone.
+            more = {"format": upstream, "may_refuse": True} if TASKS[upstream] is MakeFormat else {}
+            yield self.clone(TASKS[upstream], **more)
         if stage.uses_data and self.job.data is not None:
             yield DataFile(path=str(self.job.data))
         if stage.uses_data and self.checkpoint:
@@ -196,7 +201,10 @@ def _known_format(flag: str, name: str) -> str:
     missing = [extra for extra in FORMATS[name].extras if not _is_installed(extra)]
     if missing:
         raise SettingError(
-            "a format needs what is not installed", where=flag, got=name, next_step=f"pip install {' '.join(missing)}"
+            f"the format {name} needs what is not installed",
+            where=flag,
+            wanted=" and ".join(missing),
+            next_step=f"pip install 'freeze-pipeline[{FORMATS[name].family}]'",
         )
     return name
 
@@ -268,14 +276,37 @@ class FreezeModel(ModelTask):
 
 
 class MakeFormat(ModelTask):
-    """Makes one format, such as mmap or savedmodel."""
+    """Makes one format, such as mmap or savedmodel; one that cannot carry the model is an error."""
 
     format = luigi.Parameter(default="", description="the format to make, one of those that --formats takes")
+    may_refuse = luigi.BoolParameter(
+        significant=False,
+        visibility=ParameterVisibility.PRIVATE,
+        description="leave it to the validation to tell that the format cannot carry the model",
+    )
 
     @property
     def stage(self) -> str:
         """The format's stage."""
         return _known_format("--format", self.format)
+
+    def complete(self) -> bool:
+        """Whether the format is there; or its refusal, where the validation is going to tell it."""
+        return super().complete() and (self.may_refuse or self._refusal() is None)
+
+    def run(self) -> None:
+        """Makes the format; a refusal is written down, and told again without trying again.
+
+        Raises:
+            FreezeError: the format cannot carry the model, and no validation is going to tell it.
+        """
+        super().run()
+        refusal = self._refusal()
+        if refusal is not None and not self.may_refuse:
+            raise FreezeError(refusal)
+
+    def _refusal(self) -> str | None:
+        return refusal_of(self.job.folder(self.stage))
 
 
 class ValidateModel(ModelTask):
@@ -349,11 +380,13 @@ def closing_lines(task: ModelTask) -> list[str]:
         verdict = read_verdict(task.job)
         lines.append(f"verdict      {verdict['verdict']}{_quality(verdict)}")
         lines += [f"             {reason}" for reason in verdict["reasons"][:3]]
-    lines += [
-        f"{stage:<12} {files.get(stage, places.artifact(stage))}"
-        for stage in done
-        if stage in files or stage == task.stage
-    ]
+    shown = [stage for stage in done if stage in files or stage == task.stage]
+    width = max([12, *map(len, shown)])
+    for stage in shown:
+        refusal = refusal_of(task.job.folder(stage)) if stage in CANDIDATES else None
+        lines.append(
+            f"{stage:<{width}} {files.get(stage, places.artifact(stage)) if refusal is None else f'refused: {refusal}'}"
+        )
     return lines
 
 

@@ -29,7 +29,7 @@ from .causes import explain
 from .checks import TABLE, Material, check_recorded
 from .errors import PipelineError, SettingError, nearest
 from .findings import FAILED, PASSED, Validation
-from .formats import FORMATS, ApartRunner
+from .formats import FORMATS, ApartRunner, refusal_of
 from .process import Limits
 from .rowfile import RowFile
 from .rows import batch_size_of
@@ -67,11 +67,15 @@ def validate(
         PipelineError: the checkpoint itself cannot be opened or run; what a candidate cannot do is a finding.
     """
     material = _material(checkpoint, settings)
+    refusals = {format: reason for format, place in candidates.items() if (reason := refusal_of(place)) is not None}
+    candidates = {format: place for format, place in candidates.items() if format not in refusals}
     bounds = {format: _bounds_of(format, place) for format, place in candidates.items()}
     validation = Validation(model, material.signature, settings, folder / "results.csv", bounds)
     skipped = {name: "it was not asked for" for name in CHECKS if name not in settings.chosen_checks}
     limits = Limits(*settings.limits)
     with validation, ApartRunner("checkpoint", checkpoint, threads) as reference:
+        for format, reason in refusals.items():
+            validation.tell_unmade(format, reason)
         if material.goldens and "golden" not in skipped:
             check_recorded(validation, reference, material)
         for format, artifact in candidates.items():
@@ -138,8 +142,7 @@ def _check(
 def _bounds_of(format: str, artifact: Path) -> str:
     """Whose bounds a candidate's floats are held to: its format's, or those of how its weights are stored."""
     origin = json.loads((artifact / "signature.json").read_text(encoding="utf-8")).get("origin", {})
-    weights = str(origin.get("weights", "exact"))
-    return FORMATS[format].bounds or ("" if weights == "exact" else weights)
+    return FORMATS[format].bounds or ("half" if origin.get("weights") == "float16" else "")
 
 
 def _verdict(

@@ -32,6 +32,7 @@ from pipeline.validation import validate
 
 v1 = tf.compat.v1
 ALL = ("frozen", "mmap", "savedmodel")
+OTHER_RUNTIMES = ("tflite", "tflite_float16", "tflite_int8", "onnx", "onnx_float16", "onnx_int8")
 # Words, weights large enough to be mapped, a batch of any size.
 WORDS = """
     class M:
@@ -68,7 +69,7 @@ def _assert_proven(job: Job) -> None:
 
 
 def test_the_formats_of_the_chain_are_those_that_can_be_made() -> None:
-    assert CANDIDATES == ALL
+    assert (*ALL, *OTHER_RUNTIMES) == CANDIDATES
     assert {name for name in FORMATS if name not in CANDIDATES} == {"checkpoint"}
 
 
@@ -140,7 +141,7 @@ def test_a_changed_setting_of_freezing_makes_every_format_again_and_loosens_the_
     assert run(halved) == {*ALL, "validation", "costs", "report"}
     checks = facts.read_verdict(halved)["checks"]
     by_value = [check for check in checks if check["format"] in ALL and check["check"] != "weights"]
-    assert {check["rtol"] for check in by_value} == {1e-3}
+    assert {check["rtol"] for check in by_value} == {5e-3}
 
 
 def test_the_report_tells_the_size_of_every_format(words: Job) -> None:
@@ -320,7 +321,7 @@ def test_an_unknown_format_is_refused_with_the_nearest_known(tmp_path: Path) -> 
         _ = WriteReport(output_root=str(tmp_path), formats="frozen,mmpa").job
     with pytest.raises(SettingError, match=r"--format: unknown format .*[Dd]id you mean 'savedmodel'"):
         _ = MakeFormat(output_root=str(tmp_path), format="savedmode").job
-    with pytest.raises(SettingError, match=r"--format: no format .*one of frozen, mmap, savedmodel"):
+    with pytest.raises(SettingError, match=r"--format: no format .*one of frozen, mmap, savedmodel, tflite"):
         _ = MakeFormat(output_root=str(tmp_path)).job
     with pytest.raises(SettingError, match="unknown format"):
         _ = WriteReport(output_root=str(tmp_path), formats="checkpoint").job
@@ -331,7 +332,9 @@ def test_a_format_whose_library_is_not_installed_is_refused_with_what_to_install
 ) -> None:
     lacking = dataclasses.replace(FORMATS["mmap"], extras=("no-such-distribution",))
     monkeypatch.setitem(FORMATS, "mmap", lacking)
-    with pytest.raises(SettingError, match="Pip install no-such-distribution"):
+    with pytest.raises(
+        SettingError, match=r"the format mmap .*no-such-distribution.*Pip install 'freeze-pipeline\[mmap\]'"
+    ):
         _ = WriteReport(output_root=str(tmp_path), formats="mmap").job
 
 

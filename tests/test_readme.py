@@ -56,11 +56,14 @@ def test_the_readme_shows_commands_of_both_kinds() -> None:
 def test_the_readme_names_every_task_parameter_and_exit_code() -> None:
     import configparser
 
+    from luigi.parameter import ParameterVisibility
+
     from pipeline.tasks import TASKS
 
     for task in TASKS.values():
         assert f"`{task.__name__}`" in README
-        for name, _ in task.get_params():
+        public = [name for name, kind in task.get_params() if kind.visibility is ParameterVisibility.PUBLIC]
+        for name in public:
             assert f"`--{name.replace('_', '-')}`" in README
     settings = configparser.ConfigParser()
     settings.read(PROJECT / "tasks.cfg")

@@ -34,12 +34,18 @@ def run(given: argparse.Namespace) -> int:
     """
     states = _examine(given.task)
     for stage, state in states.items():
-        first, *others = state.reasons or ("",)
+        first, *others = state.reasons or _refusal(state)
         print(f"{stage:<12} {_WILL[state.condition]}{': ' if first else ''}{first}")
         for reason in others:
             print(f"{'':<12} {reason}")
     conditions = {state.condition for state in states.values()}
     return 2 if Condition.DAMAGED in conditions else int(conditions != {Condition.COMPLETE})
+
+
+def _refusal(state: State) -> tuple[str]:
+    """What a complete artifact tells of a format that cannot be made; nothing where it was made."""
+    reason = state.manifest.notes.get("refused") if state.manifest is not None else None
+    return (f"it was refused: {reason}" if reason else "",)
 
 
 def _examine(arguments: Sequence[str]) -> dict[str, State]:

@@ -6,24 +6,27 @@ A format's module has one function that opens an artifact, and one that makes it
     make_…(origin: Path, folder: Path, **settings) -> notes for the manifest
 
 A new format is one file and one line in `FORMATS`: from that the chain has its stage, its validation and its report.
+A format that cannot carry a model has an artifact all the same, which holds the reason and nothing to open.
 """
 
 from __future__ import annotations
 
 import importlib
+import json
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
-from ..errors import PipelineError
+from ..errors import FreezeError, PipelineError, RunnerError, StageCrashed
 from ..process import Child, Limits, run_apart
 
 if TYPE_CHECKING:
     import numpy as np  # tasks know the table below, and Luigi loads them at every start
 
     from ..rowfile import RowFile
+    from ..signature import Signature
 
 Array: TypeAlias = "np.ndarray[Any, Any]"
 Batch: TypeAlias = "Mapping[str, Array]"
@@ -42,9 +45,11 @@ class Format:
         is_apart: whether the maker needs TensorFlow, and so a process of its own.
         opened: the file that is opened, as a run tells it at its end; empty for the whole folder.
         extras: distributions that it needs besides TensorFlow's.
-        bounds: whose bounds its floats are held to, such as `float16`; empty for those of their dtype.
+        bounds: whose bounds its floats are held to, such as `half`; empty for those of their dtype.
         is_optimized: whether TensorFlow's optimizer changes its graph before it is run; then its opener takes
             `is_plain=True`, which switches that off.
+        is_bare: whether its runner does without TensorFlow, and so gets a process that has not loaded it.
+        edges: `finite` where it has no value for NaN and infinities, so that rows of them may be answered otherwise.
     """
 
     opener: str
@@ -57,6 +62,13 @@ class Format:
     extras: tuple[str, ...] = ()
     bounds: str = ""
     is_optimized: bool = False
+    is_bare: bool = False
+    edges: str = ""
+
+    @property
+    def family(self) -> str:
+        """The module that it belongs to; what is to be installed for it is an extra of that name."""
+        return self.opener.partition(":")[0].rpartition(".")[2]
 
     def make(self, origin: Path, folder: Path, settings: Mapping[str, Any]) -> Mapping[str, Any]:
         """Fills a folder.
@@ -69,15 +81,47 @@ class Format:
             Notes for the manifest.
 
         Raises:
-            PipelineError: it cannot be made of this.
+            FreezeError: it cannot be made of this.
+            PipelineError: it could not be made now.
         """
         assert self.maker is not None  # others are no stage
-        if self.is_apart:
+        if not self.is_apart:
+            return call(self.maker, origin, folder, settings)
+        try:
             return dict(run_apart("pipeline.formats:call", self.maker, origin, folder, settings))
-        return call(self.maker, origin, folder, settings)
+        except StageCrashed as exc:
+            if exc.got in _FATAL:
+                raise FreezeError("its converter crashed over this model", where=self.maker, got=exc.got) from exc
+            raise
 
 
+_REFUSAL = "refusal.json"
+# How a library's own check of its insides ends a process. A kernel that lacks memory does it by SIGKILL.
+_FATAL = ("SIGABRT", "SIGSEGV")
 _SAVED = ("model.ckpt*", "saved_model/*", "signature.json")  # what freezing reads of a checkpoint's artifact
+_FROZEN = ("model.pb", "signature.json")
+_TFLITE = Format(
+    "pipeline.formats.tflite:open_runner",
+    "pipeline.formats.tflite:make_tflite",
+    origin="frozen",
+    reads=_FROZEN,
+    is_apart=True,
+    opened="model.tflite",
+    extras=("ai-edge-litert",),
+    bounds="runtime",
+    is_bare=True,
+)
+_ONNX = Format(
+    "pipeline.formats.onnx:open_runner",
+    "pipeline.formats.onnx:make_onnx",
+    origin="frozen",
+    reads=_FROZEN,
+    is_apart=True,
+    opened="model.onnx",
+    extras=("tf2onnx", "onnx", "onnxruntime"),
+    bounds="runtime",
+    is_bare=True,
+)
 FORMATS = {
     "checkpoint": Format("pipeline.formats.checkpoint:open_runner", is_optimized=True),
     "frozen": Format(
@@ -99,10 +143,16 @@ FORMATS = {
         "pipeline.formats.savedmodel:open_runner",
         "pipeline.formats.savedmodel:make_saved_model",
         origin="frozen",
-        reads=("model.pb", "signature.json"),
+        reads=_FROZEN,
         is_apart=True,
         is_optimized=True,
     ),
+    "tflite": _TFLITE,
+    "tflite_float16": replace(_TFLITE, maker="pipeline.formats.tflite:make_tflite_float16", bounds="half"),
+    "tflite_int8": replace(_TFLITE, maker="pipeline.formats.tflite:make_tflite_int8", bounds="int8", edges="finite"),
+    "onnx": _ONNX,
+    "onnx_float16": replace(_ONNX, maker="pipeline.formats.onnx:make_onnx_float16", bounds="half"),
+    "onnx_int8": replace(_ONNX, maker="pipeline.formats.onnx:make_onnx_int8", bounds="int8"),
 }
 CANDIDATES = tuple(name for name, format in FORMATS.items() if format.maker is not None)
 
@@ -112,6 +162,22 @@ def call(maker: str, origin: Path, folder: Path, settings: Mapping[str, Any]) ->
     module, _, name = maker.partition(":")
     notes: Mapping[str, Any] = getattr(importlib.import_module(module), name)(origin, folder, **settings)
     return notes
+
+
+def refuse(format: str, reason: str, folder: Path) -> None:
+    """Leaves in an artifact's folder, in the place of the format, why it cannot be made."""
+    told = {"format": format, "reason": reason}
+    (folder / _REFUSAL).write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+
+
+def refusal_of(folder: Path) -> str | None:
+    """Why an artifact holds no model in its format, as a sentence; None if it holds one.
+
+    Args:
+        folder: the artifact of a format's stage.
+    """
+    path = folder / _REFUSAL
+    return str(json.loads(path.read_text(encoding="utf-8"))["reason"]) if path.is_file() else None
 
 
 @dataclass(frozen=True)
@@ -145,6 +211,26 @@ class Runner(Protocol):
         ...
 
 
+def checked_batch(signature: Signature, batch: Batch) -> Batch:
+    """The batch, if it is one of the signature's inputs: libraries would convert dtypes without a word.
+
+    Raises:
+        RunnerError: an input is missing, is not of its dtype, or is none of the signature's.
+    """
+    dtypes = {spec.name: spec.dtype for spec in signature.inputs}
+    missing = sorted(set(dtypes) - set(batch))
+    if missing:
+        raise RunnerError("a batch lacks an input", got=sorted(batch), wanted=", ".join(missing))
+    extra = sorted(set(batch) - set(dtypes))
+    if extra:
+        raise RunnerError("a batch has inputs that the signature lacks", got=", ".join(extra))
+    for name, dtype in dtypes.items():
+        got = "string" if batch[name].dtype.kind in "OSU" else batch[name].dtype.name
+        if got != dtype:
+            raise RunnerError("an input is not of the signature's dtype", where=name, got=got, wanted=dtype)
+    return batch
+
+
 class ApartRunner:
     """A runner in a process of its own, which knows the artifact's folder and nothing of the model's code.
 
@@ -169,7 +255,11 @@ class ApartRunner:
         line = FORMATS[format]
         how = {"is_plain": True} if is_plain and line.is_optimized else {}
         self._child = Child(
-            "pipeline.formats.serving:serve", line.opener, folder, threads, how, talks=True, limits=limits
+            "pipeline.formats.serving:serve",
+            *(line.opener, folder, threads, how),
+            talks=True,
+            limits=limits,
+            is_bare=line.is_bare,
         )
 
     def ask(self, batch: Batch | Wanted) -> None:

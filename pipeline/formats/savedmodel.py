@@ -17,8 +17,8 @@ from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from ..errors import FreezeError, RunnerError
 from ..signature import Signature, TensorSpec
-from . import Array, Batch, Runner
-from .session import SessionRunner, checked_batch, session_config
+from . import Array, Batch, Runner, checked_batch
+from .session import SessionRunner, session_config
 
 v1 = tf.compat.v1
 SIGNATURE_KEY, TAG, GRAPH_FILE = "serving_default", "serve", "saved_model.pb"

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from ..errors import RunnerError
 from ..signature import Signature
-from . import Array, Batch
+from . import Array, Batch, checked_batch
 
 v1 = tf.compat.v1
 
@@ -55,26 +55,6 @@ class SessionRunner:
                 "TensorFlow could not run the batch", got=str(exc).strip().split("\n", 1)[0][:300]
             ) from exc
         return {name: _as_array(answer) for name, answer in answers.items()}
-
-
-def checked_batch(signature: Signature, batch: Batch) -> Batch:
-    """The batch, if it is one of the signature's inputs: TensorFlow would convert dtypes without a word.
-
-    Raises:
-        RunnerError: an input is missing, is not of its dtype, or is none of the signature's.
-    """
-    dtypes = {spec.name: spec.dtype for spec in signature.inputs}
-    missing = sorted(set(dtypes) - set(batch))
-    if missing:
-        raise RunnerError("a batch lacks an input", got=sorted(batch), wanted=", ".join(missing))
-    extra = sorted(set(batch) - set(dtypes))
-    if extra:
-        raise RunnerError("a batch has inputs that the signature lacks", got=", ".join(extra))
-    for name, dtype in dtypes.items():
-        got = "string" if batch[name].dtype.kind in "OSU" else batch[name].dtype.name
-        if got != dtype:
-            raise RunnerError("an input is not of the signature's dtype", where=name, got=got, wanted=dtype)
-    return batch
 
 
 def _as_array(answer: Any) -> Array:

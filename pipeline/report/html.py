@@ -17,6 +17,7 @@ from .results import History, Results, Spread, read_history, read_results
 MOST_CLASSES = 12
 
 CHECKS_IN_WORDS = {
+    "made": "the format's file could be made",
     "weights": "every constant of a variable has the bits of the checkpoint's tensor, or of its rounding to float16",
     "equal": "on every validation row, the same outputs as the checkpoint",
     "edge": "the same on rows made to be awkward",

@@ -1,0 +1,248 @@
+"""TFLite and ONNX: what their makers make of odd graphs, that they give the same bytes, and what they refuse."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import tensorflow as tf
+from ai_edge_litert.interpreter import Interpreter
+
+from pipeline.errors import FreezeError, RunnerError
+from pipeline.formats import FORMATS, ApartRunner
+from pipeline.signature import Signature, TensorSpec
+
+v1 = tf.compat.v1
+Array = np.ndarray[Any, Any]
+Build = Callable[..., Mapping[str, Any]]
+X = np.arange(6, dtype=np.float32).reshape(2, 3) - 2
+BOTH = pytest.mark.parametrize("family", ["tflite", "onnx"])
+ALL = [f"{family}{kind}" for family in ("tflite", "onnx") for kind in ("", "_float16", "_int8")]
+
+
+def frozen(folder: Path, build: Build, **inputs: tuple[str, list[int | None] | None]) -> Path:
+    """An artifact in the format `frozen` of what `build` makes of placeholders, by output name."""
+    folder.mkdir()
+    with tf.Graph().as_default() as graph:
+        fed = {name: v1.placeholder(dtype, shape, name=name) for name, (dtype, shape) in inputs.items()}
+        outputs = build(**fed)
+        (folder / "model.pb").write_bytes(graph.as_graph_def().SerializeToString(deterministic=True))
+
+    def spec(name: str, tensor: Any) -> TensorSpec:
+        shape = None if tensor.shape.rank is None else tensor.shape.as_list()
+        return TensorSpec(name, tensor.dtype.name, shape, tensor.name)
+
+    signature = Signature([spec(*item) for item in fed.items()], [spec(*item) for item in outputs.items()])
+    signature.write(folder / "signature.json", origin={"weights": "exact", "step": 7})
+    return folder
+
+
+def made(format: str, origin: Path) -> Path:
+    """The artifact's folder of a format."""
+    folder = origin.with_name(format)
+    folder.mkdir()
+    FORMATS[format].make(origin, folder, {})
+    return folder
+
+
+def answers(format: str, folder: Path, **batch: Array) -> dict[str, Array]:
+    with ApartRunner(format, folder, 1) as runner:
+        return runner.run(batch)
+
+
+def _named_twice(x: Any) -> dict[str, Any]:
+    tripled = x * 3.0
+    return {"one": tripled, "other": tripled, "double": x * 2.0}
+
+
+ROWS = ("float32", [None, 3])
+ODD: dict[str, tuple[Build, dict[str, Array]]] = {
+    "a tensor has two names": (_named_twice, {"one": X * 3, "other": X * 3, "double": X * 2}),
+    "an input is an output": (lambda x: {"x_again": x, "half": x * 0.5}, {"x_again": X, "half": X / 2}),
+    "an input and an output share a name": (lambda x: {"x": x * 2.0}, {"x": X * 2}),
+    "an output hangs on no input": (
+        lambda x: {"half": x * 0.5, "fixed": tf.constant([1.5, 2.5])},
+        {"half": X / 2, "fixed": np.array([1.5, 2.5], np.float32)},
+    ),
+    "a name has a slash and a space": (lambda x: {"out/of a scope": x * 2.0}, {"out/of a scope": X * 2}),
+    "outputs are of other dtypes": (
+        lambda x: {"largest": tf.argmax(x, 1), "is_large": x > 1.0},
+        {"largest": np.array([2, 2]), "is_large": X > 1},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", ODD)
+@BOTH
+def test_odd_signatures_keep_their_names(family: str, case: str, tmp_path: Path) -> None:
+    build, wanted = ODD[case]
+    got = answers(family, made(family, frozen(tmp_path / "frozen", build, x=ROWS)), x=X)
+    assert {*got} == {*wanted}
+    for name, values in wanted.items():
+        np.testing.assert_array_equal(got[name], values, strict=True)
+
+
+@BOTH
+def test_inputs_are_paired_by_name_and_one_that_nothing_reads_may_be_fed(family: str, tmp_path: Path) -> None:
+    origin = frozen(tmp_path / "frozen", lambda b, a, unread: {"y": a - 2.0 * b}, b=ROWS, a=ROWS, unread=ROWS)
+    got = answers(family, made(family, origin), a=X, unread=X, b=X * 5)
+    np.testing.assert_array_equal(got["y"], X - X * 10)
+
+
+@BOTH
+def test_lengths_that_the_signature_leaves_open_stay_open_and_a_fixed_batch_fixed(family: str, tmp_path: Path) -> None:
+    rows = np.ones((2, 5, 4), np.float32)
+    origin = frozen(tmp_path / "open", lambda x: {"y": tf.reduce_sum(x, 1)}, x=("float32", [None, None, 4]))
+    np.testing.assert_array_equal(answers(family, made(family, origin), x=rows)["y"], np.full((2, 4), 5.0))
+    (tmp_path / "more").mkdir()
+    origin = frozen(tmp_path / "more" / "fixed", lambda x: {"y": tf.reduce_sum(x, 1)}, x=("float32", [2, 5, 4]))
+    folder = made(family, origin)
+    with ApartRunner(family, folder, 1) as runner:
+        assert runner.run({"x": rows})["y"].shape == (2, 4)
+        with pytest.raises(RunnerError, match=r"\bx\b"):
+            runner.run({"x": rows[:1]})
+        assert runner.run({"x": rows})["y"].shape == (2, 4)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "int32", "int64", "uint8", "bool"])
+def test_dtypes_are_kept(dtype: str, tmp_path: Path) -> None:
+    origin = frozen(tmp_path / "frozen", lambda x: {"y": tf.reverse(x, [1])}, x=(dtype, [None, 3]))
+    values = np.array([[0, 1, 1], [1, 0, 0]]).astype(dtype)
+    got = answers("onnx", made("onnx", origin), x=values)
+    np.testing.assert_array_equal(got["y"], values[:, ::-1], strict=True)
+
+
+def test_the_files_themselves_have_the_signatures_names(tmp_path: Path) -> None:
+    origin = frozen(tmp_path / "frozen", lambda features: {"score": tf.reduce_sum(features, 1)}, features=ROWS)
+    interpreter = Interpreter(model_path=str(made("tflite", origin) / "model.tflite"))
+    assert interpreter.get_signature_list() == {"serving_default": {"inputs": ["features"], "outputs": ["score"]}}
+    assert interpreter.get_input_details()[0]["shape_signature"].tolist() == [-1, 3]
+    graph = onnx.load(made("onnx", origin) / "model.onnx").graph
+    assert [value.name for value in graph.input] == ["features"]
+    assert [value.name for value in graph.output] == ["score"]
+    batch, width = graph.input[0].type.tensor_type.shape.dim
+    assert (batch.dim_param != "", width.dim_value) == (True, 3)
+
+
+@pytest.mark.parametrize("format", ALL)
+def test_what_is_known_of_the_weights_goes_along(format: str, tmp_path: Path) -> None:
+    folder = made(format, frozen(tmp_path / "frozen", lambda x: {"y": x * 2.0}, x=ROWS))
+    assert json.loads((folder / "signature.json").read_text())["origin"] == {"weights": "exact", "step": 7}
+
+
+# Less precision.
+
+
+def _dense(x: Any) -> dict[str, Any]:
+    draw = np.random.default_rng(4)
+    hidden = tf.nn.relu(x @ tf.constant(draw.normal(size=(3, 512)).astype(np.float32)))
+    return {"y": hidden @ tf.constant(draw.normal(size=(512, 64)).astype(np.float32) / 16)}
+
+
+@pytest.mark.parametrize("format", ALL)
+def test_the_same_graph_gives_the_same_bytes_in_any_process(format: str, tmp_path: Path) -> None:
+    contents = []
+    for turn in ("one", "two", "three"):
+        (tmp_path / turn).mkdir()
+        folder = made(format, frozen(tmp_path / turn / "frozen", _dense, x=ROWS))
+        contents.append({path.name: path.read_bytes() for path in folder.iterdir()})
+    assert {*contents[0]} == {FORMATS[format].opened, "signature.json"}
+    assert contents[0] == contents[1] == contents[2]
+
+
+@BOTH
+def test_weights_take_a_half_and_a_quarter_of_their_bytes_and_are_still_there(family: str, tmp_path: Path) -> None:
+    origin = frozen(tmp_path / "frozen", _dense, x=ROWS)
+    sizes, outputs, notes = {}, {}, {}
+    for kind in ("", "_float16", "_int8"):
+        folder = origin.with_name(f"{family}{kind}")
+        folder.mkdir()
+        notes[kind] = FORMATS[folder.name].make(origin, folder, {})["reduced"]
+        sizes[kind] = (folder / FORMATS[folder.name].opened).stat().st_size
+        outputs[kind] = answers(folder.name, folder, x=X)["y"]
+    weights = 4 * (3 * 512 + 512 * 64)
+    assert sizes[""] > weights
+    assert sizes["_float16"] < 0.5 * weights + 4_000
+    assert sizes["_int8"] < 0.25 * weights + 10_000
+    assert notes == {"": 0, "_float16": 2, "_int8": 2}
+    spread = np.abs(outputs[""]).max()
+    for kind, bound in (("_float16", 1e-3), ("_int8", 2e-2)):
+        distance = np.abs(outputs[kind] - outputs[""]).max() / spread
+        assert 0 < distance < bound
+
+
+def test_a_row_of_an_int8_file_does_not_depend_on_its_neighbours(tmp_path: Path) -> None:
+    origin = frozen(tmp_path / "frozen", _dense, x=ROWS)
+    batch = np.concatenate([X[:1], 1000 * X, X[1:]])
+    for format in ("tflite_int8", "onnx_int8"):
+        folder = made(format, origin)
+        alone, among = answers(format, folder, x=X)["y"], answers(format, folder, x=batch)["y"]
+        np.testing.assert_allclose(among[[0, -1]], alone, rtol=1e-5, atol=1e-6)
+
+
+def test_nan_stays_nan_where_floats_are_computed(tmp_path: Path) -> None:
+    origin = frozen(tmp_path / "frozen", _dense, x=ROWS)
+    for format in (name for name in ALL if FORMATS[name].edges != "finite"):
+        assert np.isnan(answers(format, made(format, origin), x=np.full((1, 3), np.nan, np.float32))["y"]).all()
+
+
+def test_a_weight_that_is_too_large_for_float16_is_refused_by_its_name(tmp_path: Path) -> None:
+    def build(x: Any) -> dict[str, Any]:
+        return {"y": x @ tf.constant(np.full((3, 2), 1e6, np.float32), name="huge")}
+
+    origin = frozen(tmp_path / "frozen", build, x=ROWS)
+    with pytest.raises(FreezeError, match=r"1e\+06, which is too large for float16"):
+        made("onnx_float16", origin)
+
+
+# What cannot be made.
+
+REFUSED: dict[str, tuple[str, Build, tuple[str, list[int | None]], str]] = {
+    "no op": ("both", lambda x: {"y": tf.linalg.svd(x, compute_uv=False)}, ("float32", [None, 3, 3]), "node Svd.*Svd"),
+    "an op in a scope": ("onnx", lambda x: {"y": tf.math.lgamma(x, name="a/b")}, ROWS, "node a/b: .*Lgamma"),
+    "bytes": ("onnx", lambda x: {"y": tf.strings.length(x)}, ("string", [None]), "StringLength.*StringLength.* text"),
+    "bytes given": (
+        "onnx",
+        lambda x: {"y": tf.gather(tf.constant(["a", "b"]), x, name="word")},
+        ("int32", [None]),
+        "node word",
+    ),
+    "needs TensorFlow": (
+        "tflite",
+        lambda x: {"y": x @ tf.ones([3, 2], tf.float64)},
+        ("float64", [None, 3]),
+        "node matmul: .*MatMul",
+    ),
+    "bfloat16": ("both", lambda x: {"y": x * tf.cast(1.5, tf.bfloat16)}, ("bfloat16", [None, 3]), "(?i)mul"),
+    "complex": ("onnx", lambda x: {"y": x * tf.cast(1.5, tf.complex64)}, ("complex64", [None, 3]), "mul"),
+}
+
+
+@pytest.mark.parametrize(
+    ("case", "family"),
+    [(case, family) for case, (who, *_) in REFUSED.items() for family in ("tflite", "onnx") if who in ("both", family)],
+)
+def test_what_a_format_cannot_carry_is_refused_with_op_and_node(case: str, family: str, tmp_path: Path) -> None:
+    _, build, given, named = REFUSED[case]
+    origin = frozen(tmp_path / "frozen", build, x=given)
+    with pytest.raises(FreezeError, match=named) as error:
+        made(family, origin)
+    assert f"Leave {family} out of --formats" in str(error.value)
+
+
+@pytest.mark.parametrize("damage", ["cut", "gone", "a page"])
+@BOTH
+def test_a_frozen_graph_that_is_not_whole_is_refused(family: str, damage: str, tmp_path: Path) -> None:
+    origin = frozen(tmp_path / "frozen", _dense, x=ROWS)
+    path = origin / "model.pb"
+    content = path.read_bytes()
+    path.unlink()
+    if damage != "gone":
+        path.write_bytes(content[: len(content) // 2] if damage == "cut" else b"<html></html>")
+    with pytest.raises(Exception, match=r"ONNX|SavedModel|No such file"):
+        made(family, origin)

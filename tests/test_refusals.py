@@ -1,0 +1,216 @@
+"""Refusals: a format that cannot carry a model says why, fails the run, and stops none of the others."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import os
+import re
+import tomllib
+from pathlib import Path
+from xml.etree import ElementTree
+
+import jobs
+import pytest
+from commands import luigi, pipeline
+from jobs import PROJECT, job_for, model_file, run
+
+from pipeline import chain, facts, tasks
+from pipeline.errors import FreezeError, SettingError, StageCrashed
+from pipeline.formats import CANDIDATES, FORMATS, Format, refusal_of
+from pipeline.job import Job
+from pipeline.manifest import Manifest
+from pipeline.store import Condition, verify
+from pipeline.tasks import MakeFormat, ValidateModel, WriteReport, closing_lines
+
+WORDS = """
+    class M:
+        signature = Signature(
+            [TensorSpec("word", "string", [None])], [TensorSpec("score", "float32", [None])]
+        )
+        data = "rows.csv"
+
+        def forward(self, inputs, training):
+            w = tf.compat.v1.get_variable("w", initializer=np.sin(np.arange(9, dtype=np.float32)))
+            return {"score": tf.gather(w, tf.strings.length(inputs["word"], name="measured") % 9)}
+
+        def examples(self, path):
+            return Examples({"word": np.array([b"ham", b"spam", "é".encode(), b"other"] * 5, object)}, None)
+    """
+FORMATS_ASKED = ("frozen", "tflite", "onnx")
+
+
+@pytest.fixture(scope="module")
+def words(tmp_path_factory: pytest.TempPathFactory) -> Job:
+    """A chain that was run: frozen carries strings, the two others do not."""
+    folder = tmp_path_factory.mktemp("words")
+    job = job_for(folder / "out", model_file(folder, WORDS), formats=FORMATS_ASKED)
+    assert run(job) == jobs.ALL_STAGES | set(FORMATS_ASKED)
+    return job
+
+
+def task_of(job: Job, kind: type[tasks.ModelTask], **more: object) -> tasks.ModelTask:
+    """The task of a job, with the quick settings that it was run with."""
+    given = {"model": f"{job.source.file}:M", "output_root": str(job.places.root), "name": job.places.name}
+    task = kind(**given, **more)
+    task.__dict__["job"] = job
+    return task
+
+
+@pytest.mark.parametrize("format", ["tflite", "onnx"])
+def test_a_refusal_names_op_and_node(format: str, words: Job) -> None:
+    reason = refusal_of(words.folder(format))
+    assert reason is not None
+    assert re.search(r"node measured\b.*\bStringLength\b", reason)
+    told = json.loads((words.folder(format) / "refusal.json").read_text())
+    assert told == {"format": format, "reason": reason}
+    assert {*Manifest.read(words.folder(format)).files} == {"refusal.json"}
+    verify(words.folder(format))
+
+
+def test_the_formats_that_carry_the_model_are_validated_and_the_run_has_failed(words: Job) -> None:
+    verdict = facts.read_verdict(words)
+    assert verdict["verdict"] == "failed"
+    by_format = {check["format"]: check for check in verdict["checks"] if check["check"] == "made"}
+    assert {*by_format} == {"tflite", "onnx"}
+    assert {check["output"] for check in by_format.values()} == {"file"}
+    failed = {(check["format"], check["check"]) for check in verdict["checks"] if check["verdict"] != "passed"}
+    assert failed == {("tflite", "made"), ("onnx", "made")}
+    assert {check["check"] for check in verdict["checks"] if check["format"] == "frozen"} >= {"equal", "edge", "golden"}
+    for format in ("tflite", "onnx"):
+        assert f"{format} could not be made: {refusal_of(words.folder(format))}" in verdict["reasons"]
+
+
+def test_a_refusal_is_a_row_of_the_results(words: Job) -> None:
+    with (words.folder("validation") / "results.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["check"] == "made"]
+    assert [(row["format"], row["output"], row["verdict"]) for row in rows] == [
+        ("tflite", "file", "failed"),
+        ("onnx", "file", "failed"),
+    ]
+    assert [row["candidate"] for row in rows] == [refusal_of(words.folder(row["format"])) for row in rows]
+
+
+def test_the_report_tells_it_in_every_form(words: Job) -> None:
+    folder = words.folder("report")
+    suite = ElementTree.parse(folder / "junit.xml").getroot()
+    cases = {case.get("name"): case.find("failure") for case in suite.iter("testcase")}
+    for format in ("tflite", "onnx"):
+        failure = cases[f"{format}.made.file"]
+        assert failure is not None
+        assert "StringLength" in failure.get("message", "")
+        for name in ("summary.md", "report.html"):
+            assert f"{format} could not be made" in (folder / name).read_text()
+    assert "refusal.json" not in (folder / "summary.md").read_text()  # it is none of the files to deploy
+
+
+def test_a_refusal_is_not_tried_again_until_something_changed(words: Job) -> None:
+    assert run(words) == set()
+    state = chain.examine(words, "tflite")["tflite"]
+    assert state.condition is Condition.COMPLETE
+    wanted = chain.ingredients(words, "tflite", {})
+    assert {"ai-edge-litert", "tensorflow"} <= {*wanted["versions"]}
+    assert any(name.endswith("formats/tflite.py") for name in wanted["code"])
+
+
+def test_the_task_of_a_format_fails_by_itself_and_not_for_the_validation(words: Job) -> None:
+    alone = task_of(words, MakeFormat, format="tflite")
+    assert not alone.complete()
+    before = words.folder("tflite")
+    with pytest.raises(FreezeError, match="node measured"):
+        alone.run()
+    assert words.folder("tflite") == before  # it was not made again
+    validation = task_of(words, ValidateModel, formats=",".join(FORMATS_ASKED))
+    required = [task for task in validation.requires() if isinstance(task, MakeFormat)]
+    assert [(task.format, task.may_refuse) for task in required] == [("tflite", True), ("onnx", True)]
+    assert task_of(words, MakeFormat, format="tflite", may_refuse=True).complete()
+
+
+def test_the_closing_lines_and_why_tell_the_refusal(words: Job) -> None:
+    lines = closing_lines(task_of(words, WriteReport, formats=",".join(FORMATS_ASKED)))
+    assert [line for line in lines if line.startswith("tflite ")] == [
+        f"tflite       refused: {refusal_of(words.folder('tflite'))}"
+    ]
+    assert any(line.startswith("frozen ") and line.endswith("model.pb") for line in lines)
+
+
+def test_what_frozen_itself_refuses_stops_the_chain(tmp_path: Path) -> None:
+    body = WORDS.replace('tf.strings.length(inputs["word"], name="measured")', "tf.random.uniform([4], 0, 9, tf.int32)")
+    job = job_for(tmp_path / "out", model_file(tmp_path, body), formats=FORMATS_ASKED)
+    with pytest.raises(FreezeError):
+        run(job)
+    assert not job.places.artifact("validation").exists()
+    assert not job.places.artifact("frozen").exists()
+
+
+def test_on_the_command_line_the_run_fails_with_the_reason(words: Job) -> None:
+    common = [
+        *("--model", f"{words.source.file}:M", "--output-root", str(words.places.root), "--name", "typed"),
+        *("--training-steps", "1", "--training-goldens", "8"),
+    ]
+    made = luigi("WriteReport", *common, "--formats", "frozen,tflite")
+    assert made.returncode == 30
+    assert "tflite       refused: node measured" in made.stdout
+    assert "verdict      failed" in made.stdout
+    again = luigi("MakeFormat", *common, "--format", "tflite")
+    assert again.returncode == 30
+    assert re.search(
+        r"failed       MakeFormat: node measured: no TFLite file can be made of this .*StringLength", again.stdout
+    )
+    assert luigi("MakeFormat", *common, "--format", "mmap").returncode == 0
+    told = pipeline("why", "WriteReport", *common, "--formats", "frozen,tflite")
+    assert re.search(r"tflite\s+is complete: it was refused: node measured", told.stdout)
+
+
+# What ends a conversion otherwise.
+
+
+def abort(origin: Path, folder: Path) -> None:
+    """A converter whose own checks end its process."""
+    os.abort()
+
+
+def leave(origin: Path, folder: Path) -> None:
+    """A converter that is ended from outside, for the machine lacks memory, say."""
+    os.kill(os.getpid(), 9)
+
+
+def test_a_converter_that_crashes_is_a_refusal_and_one_that_was_killed_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    crashing = Format("x:y", "test_refusals:abort", is_apart=True)
+    with pytest.raises(FreezeError, match=r"crashed over this model .*SIGABRT"):
+        crashing.make(tmp_path, tmp_path, {})
+    with pytest.raises(StageCrashed, match="SIGKILL"):
+        dataclasses.replace(crashing, maker="test_refusals:leave").make(tmp_path, tmp_path, {})
+
+
+# Extras.
+
+
+def extras() -> dict[str, set[str]]:
+    """The distributions of each extra of the package."""
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+    return {
+        name: {re.match(r"[\w-]+", wanted)[0] for wanted in distributions}
+        for name, distributions in project["optional-dependencies"].items()
+    }
+
+
+@pytest.mark.parametrize("format", [name for name in CANDIDATES if FORMATS[name].extras])
+def test_what_a_format_needs_is_what_its_extra_installs(format: str) -> None:
+    assert extras()[FORMATS[format].family] == {*FORMATS[format].extras}
+
+
+@pytest.mark.parametrize(("format", "absent"), [("tflite_int8", "ai-edge-litert"), ("onnx", "onnxruntime")])
+def test_a_missing_extra_is_said_before_anything_runs(
+    format: str, absent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tasks, "_is_installed", lambda distribution: distribution != absent)
+    family = FORMATS[format].family
+    with pytest.raises(SettingError, match=rf"{format}.*{absent}.*Pip install 'freeze-pipeline\[{family}\]'"):
+        _ = WriteReport(output_root=str(tmp_path), formats=f"frozen,{format}").job
+    assert not any(tmp_path.iterdir())
+    assert WriteReport(output_root=str(tmp_path), formats="frozen,mmap").job.formats == ("frozen", "mmap")
