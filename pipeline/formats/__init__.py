@@ -202,14 +202,15 @@ def fixed_batch(candidates: Mapping[str, Path]) -> int | None:
     Args:
         candidates: the artifact's folder by format.
     """
-    from ..freezing import read_origin  # Luigi's process does without
-    from ..rows import batch_size_of
+    from ..rows import batch_size_of  # which needs NumPy, and tasks do not
     from ..signature import Signature
 
-    files = (place / "signature.json" for place in candidates.values())
-    foreign = (file for file in files if file.is_file() and "candidate" in read_origin(file))
-    sizes = (batch_size_of(Signature.read(file)) for file in foreign)
-    return next((size for size in sizes if size is not None), None)
+    for path in (place / "signature.json" for place in candidates.values()):
+        told = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        size = batch_size_of(Signature.from_dict(told)) if "candidate" in told.get("origin", {}) else None
+        if size is not None:
+            return size
+    return None
 
 
 class Runner(Protocol):
