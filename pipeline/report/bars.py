@@ -31,7 +31,7 @@ class Bar:
 
 
 def draw_bars(bars: Sequence[Bar], title: str, name: str, label: str) -> str:
-    """Bars from zero, the checkpoint's hatched, each with its number.
+    """Bars from zero, each with its number; the checkpoint's in another colour.
 
     Args:
         bars: at least one with a value.
