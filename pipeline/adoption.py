@@ -22,6 +22,7 @@ from .freezing import SIGNATURE, prepare
 from .prefix import files_of, name_of
 from .rows import made_up_rows
 from .settings import Adopted, Candidate
+from .signature import Signature
 
 logger = logging.getLogger("pipeline")
 
@@ -63,10 +64,27 @@ def adopt_checkpoint(
     else:
         _copy_checkpoint(source, folder)
     model.signature.write(folder / SIGNATURE, origin=model.origin)
-    rows = made_up_rows(model.signature, ROWS, seed) if data is None else read_rows(data, model.signature)
+    rows = write_rows(model.signature, data, seed, folder)
+    return {"adopted": str(source.place), "found": [*reasons, *model.notes], "rows": len(next(iter(rows.values()), ()))}
+
+
+def write_rows(signature: Signature, data: Path | None, seed: int, folder: Path) -> dict[str, Any]:
+    """Writes `validation.npz`.
+
+    Args:
+        data: as `datafile.read_rows` takes it; None for made-up rows.
+        seed: of the made-up rows.
+
+    Returns:
+        The rows by input name, without labels.
+
+    Raises:
+        DataError: the rows are not those of the inputs.
+    """
+    rows = made_up_rows(signature, ROWS, seed) if data is None else read_rows(data, signature)
     labels = {"labels": rows.pop("labels")} if "labels" in rows else {}
     save_arrays(folder / "validation.npz", {**prefixed("input", rows), **labels})
-    return {"adopted": str(source.place), "found": [*reasons, *model.notes], "rows": len(next(iter(rows.values()), ()))}
+    return rows
 
 
 def adopted_files(adopted: Adopted) -> dict[str, Path]:
@@ -76,6 +94,8 @@ def adopted_files(adopted: Adopted) -> dict[str, Path]:
         CheckpointError: there is no such checkpoint.
         FreezeError: a SavedModel has no such signature.
     """
+    if adopted.is_keras:
+        return {"model": Path(adopted.place)}
     source = open_source(adopted.place, adopted.graph, adopted.signature, adopted.outputs)
     if source.kind == "SavedModel":
         root = Path(source.place)

@@ -24,6 +24,7 @@ from .job import Job
 from .manifest import Manifest
 from .models.source import PROJECT, ModelSource
 from .prefix import files_of, find_prefix, name_of
+from .settings import Adopted, is_keras_file
 from .stages import RESUMABLE, Notes, Stage, stages_before, stages_of
 from .store import Condition, State
 
@@ -88,13 +89,10 @@ def input_files(job: Job) -> dict[str, Path]:
     """
     files = {} if job.data is None else {"data": job.data}
     if job.warm_start is not None:
-        prefix = find_prefix(job.warm_start.prefix)
-        files |= {f"warm start{path.name.removeprefix(name_of(prefix))}": path for path in files_of(prefix)}
+        files |= {f"warm start{name}": path for name, path in _files_of_weights(job.warm_start.prefix).items()}
     if job.adopted is not None:
-        from .adoption import adopted_files  # which needs protobuf, and other chains do not
-
         try:
-            files |= {f"checkpoint {name}": path for name, path in adopted_files(job.adopted).items()}
+            files |= {f"checkpoint {name}": path for name, path in _files_adopted(job.adopted, job.source).items()}
         except (CheckpointError, FreezeError):  # what makes the stage will say it
             files["checkpoint"] = Path(job.adopted.place)
     return files
@@ -120,6 +118,22 @@ def files_of_stage(job: Job, stage: Stage) -> dict[str, Path]:
     """
     files = input_files(job) if stage.uses_data else {}
     return {**files, **candidate_files(job)} if stage.uses_candidate else files
+
+
+def _files_adopted(adopted: Adopted, source: ModelSource | None) -> dict[str, Path]:
+    if source is not None:  # its code gives the graph, so weights alone may be given
+        return _files_of_weights(Path(adopted.place))
+    from .adoption import adopted_files  # which needs protobuf, and other chains do not
+
+    return adopted_files(adopted)
+
+
+def _files_of_weights(place: Path) -> dict[str, Path]:
+    """The files of a checkpoint, or the one of Keras's, by what tells them apart."""
+    if is_keras_file(place):
+        return {place.suffix: place}
+    prefix = find_prefix(place)
+    return {path.name.removeprefix(name_of(prefix)): path for path in files_of(prefix)}
 
 
 def _digest_if_there(path: Path) -> str | None:

@@ -6,10 +6,11 @@
     checkpoint ── candidate ── validation, costs ── report
 
 A chain may start at a checkpoint that exists already: then nothing is trained, and without a model's code no graph is
-built either. Each format is a stage, by the table `formats.FORMATS`; only those that are asked for, and what they are
-made from, are made. A format that cannot carry a model stops none of the others: its artifact holds the reason, and
-validation tells it as a failure of that format. Only `frozen`, which the others hang on, is made or stops the chain.
-Where a candidate is given, it is compared in their place, and none is made.
+built either. Models and files of Keras have makers of their own up to the checkpoint. Each format is a stage, by the
+table `formats.FORMATS`; only those that are asked for, and what they are made from, are made. A format that cannot
+carry a model stops none of the others: its artifact holds the reason, and validation tells it as a failure of that
+format. Only `frozen`, which the others hang on, is made or stops the chain. Where a candidate is given, it is compared
+in their place, and none is made.
 """
 
 from __future__ import annotations
@@ -95,6 +96,46 @@ def _make_filled(job: Job, folder: Path) -> Notes:
     return _notes(
         run_apart(
             "pipeline.filling:fill_checkpoint", job.model, job.data, job.folder("graph"), job.adopted.place, folder
+        )
+    )
+
+
+def _make_keras_graph(job: Job, folder: Path) -> Notes:
+    settings = job.settings
+    return _notes(run_apart("pipeline.keras.building:write_graph", job.model, settings.graph, settings.export, folder))
+
+
+def _make_keras_training(job: Job, folder: Path) -> Notes:
+    settings = job.settings
+    return _notes(
+        run_apart(
+            "pipeline.keras.training:train_model",
+            *(job.model, job.data, job.folder("graph"), job.warm_start),
+            *(settings.graph, settings.split, settings.training, folder),
+        )
+    )
+
+
+def _make_keras_checkpoint(job: Job, folder: Path) -> Notes:
+    settings, training = job.settings, job.folder("training")
+    return _notes(
+        run_apart(
+            "pipeline.keras.deploying:export_trained", job.model, training, settings.graph, settings.export, folder
+        )
+    )
+
+
+def _make_keras_adopted(job: Job, folder: Path) -> Notes:
+    seed = job.settings.split.seed
+    return _notes(run_apart("pipeline.keras.adopting:adopt_file", job.adopted, job.data, seed, folder))
+
+
+def _make_keras_filled(job: Job, folder: Path) -> Notes:
+    assert job.adopted is not None
+    return _notes(
+        run_apart(
+            "pipeline.keras.deploying:fill_model",
+            *(job.model, job.data, job.settings.graph, job.adopted.place, folder),
         )
     )
 
@@ -250,9 +291,58 @@ _FILLED: dict[str, Stage] = {
 }
 
 
+# The same chains where the model, or the file that a chain starts at, is one of Keras's.
+_KERAS: dict[str, Stage] = {
+    **STAGES,
+    "graph": replace(STAGES["graph"], make=_make_keras_graph, code=("keras/building.py",), extras=("keras",)),
+    "training": replace(
+        STAGES["training"],
+        make=_make_keras_training,
+        code=("keras/training.py",),
+        sections=("graph", "split", "training"),
+        extras=("keras",),
+    ),
+    "checkpoint": replace(
+        STAGES["checkpoint"],
+        make=_make_keras_checkpoint,
+        code=("keras/deploying.py",),
+        reads={"training": ("deploy/*", "validation.npz")},
+        sections=("graph", "export"),
+        uses_model=True,
+        extras=("keras",),
+    ),
+}
+_KERAS_ADOPTED: dict[str, Stage] = {
+    **_ADOPTED,
+    "checkpoint": replace(
+        _ADOPTED["checkpoint"], make=_make_keras_adopted, code=("keras/adopting.py",), extras=("keras",)
+    ),
+}
+_KERAS_FILLED: dict[str, Stage] = {
+    **_FILLED,
+    "graph": _KERAS["graph"],
+    "checkpoint": replace(
+        _FILLED["checkpoint"],
+        make=_make_keras_filled,
+        code=("keras/deploying.py",),
+        reads={"graph": ("signature.json",)},
+        sections=("graph",),
+        extras=("keras",),
+    ),
+}
+
+
+def _chain_of(job: Job) -> dict[str, Stage]:
+    if job.source is None:
+        return _KERAS_ADOPTED if job.adopted is not None and job.adopted.is_keras else _ADOPTED
+    if job.adopted is None:
+        return _KERAS if job.source.is_keras else STAGES
+    return _KERAS_FILLED if job.source.is_keras else _FILLED
+
+
 def stages_of(job: Job) -> dict[str, Stage]:
     """The stages of a job's chain, by name and in their order; what reads formats reads those of the job."""
-    stages = STAGES if job.adopted is None else _ADOPTED if job.source is None else _FILLED
+    stages = _chain_of(job)
     if job.candidate is not None:
         stages = dict(_with_candidate(stages, job))
     return {name: _with_formats(stage, job) if stage.reads_formats else stage for name, stage in stages.items()}

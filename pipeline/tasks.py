@@ -42,8 +42,8 @@ class ModelTask(luigi.Task):
     )
     checkpoint = luigi.OptionalParameter(
         default="",
-        description="an existing checkpoint (prefix, file or folder) or SavedModel that the chain starts at; with "
-        "--model the graph comes from the code and the weights from here",
+        description="an existing checkpoint (prefix, file or folder), SavedModel or .keras file that the chain starts "
+        "at; with --model the graph comes from the code and the weights from here",
     )
     inputs = luigi.OptionalParameter(
         default="", description="with --checkpoint: comma-separated tensors to feed; found if not given"
@@ -224,7 +224,7 @@ class ModelTask(luigi.Task):
 def _name_of(place: str) -> str:
     """A folder's name for a checkpoint: its own last part, or the one before where that is a mere version."""
     parts = [part for part in Path(place).absolute().parts if not part.isdecimal()]
-    return re.sub(r"\.(index|meta|pb|pbtxt|data-\d{5}-of-\d{5})$", "", parts[-1])
+    return re.sub(r"\.(index|meta|pb|pbtxt|keras|(weights\.)?h5|hdf5|data-\d{5}-of-\d{5})$", "", parts[-1])
 
 
 def _formats(text: str) -> tuple[str, ...]:

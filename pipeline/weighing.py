@@ -11,7 +11,7 @@ name is looked for by its bits (see `tracing`), and one that is not found is tol
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -27,8 +27,8 @@ from .engine.sources import Source
 from .engine.variables import VARIABLE_OPS, Saved, Variable, variable_of
 from .errors import DataError
 from .freezing import SIGNATURE, open_artifact, prepare, read_origin
-from .leangraph import read_lean
-from .protos import NodeDef
+from .leangraph import LeanGraph, read_lean
+from .protos import DecodeError, NodeDef, SavedModel
 from .signature import Signature
 from .tensors import content_of, shape_of, strings_of
 from .tracing import trace
@@ -152,6 +152,65 @@ def _traced(saved: Mapping[Variable, Saved], values: _Values, constants: _Consta
     return WeightsFinding(found, len(constants.sizeable - constants.used), absent=absent)
 
 
+def read_candidate(folder: Path) -> LeanGraph:
+    """The graph of a candidate: of `model.pb`, of `graph.pb`, or the first one of `saved_model.pb`.
+
+    Raises:
+        DataError: there is none, or it cannot be read.
+    """
+    names = ("graph.pb", "saved_model.pb", "model.pb")
+    path = next((folder / name for name in names if (folder / name).is_file()), folder / names[-1])
+    if path.name != "saved_model.pb":
+        return read_lean(path)
+    try:
+        return LeanGraph(SavedModel.FromString(path.read_bytes()).meta_graphs[0].graph_def, {})
+    except (OSError, DecodeError, IndexError) as exc:
+        raise DataError("the candidate's graph cannot be read", where=path, got=exc) from exc
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A variable that differs, with both its values.
+
+    Args:
+        key: the checkpoint's key of it.
+        ours: the checkpoint's value; theirs: the candidate's, in its own dtype and shape.
+    """
+
+    name: str
+    key: str
+    ours: Array
+    theirs: Array
+
+
+def differing_pairs(checkpoint: Path, candidate: Path, names: Collection[str]) -> Iterator[Pair]:
+    """The values of variables on both sides, one variable at a time; those that have no numbers there are left out.
+
+    Args:
+        checkpoint, candidate: as `compare_weights`.
+        names: the variables.
+
+    Raises:
+        CheckpointError, FreezeError, DataError: as `compare_weights`; one of the sides cannot be read.
+    """
+    source = open_artifact(checkpoint, read_origin(checkpoint / SIGNATURE).get("signature"))
+    constants, values = _Constants(candidate), _Values(source.bundle)
+    constants.is_halved = True  # whether that was told or not, a Cast is looked behind
+    variables = [variable_of(node) for node in source.graph.node if node.op in VARIABLE_OPS and node.name in names]
+    for variable in variables:
+        saved = source.keys.get(variable.identity, Saved(variable.identity[1]))
+        try:
+            node, _ = constants.behind(variable)
+            content = constants.content(node)
+        except DataError:
+            continue
+        dtype, lengths = DTYPES.get(node.attr["dtype"].type), _lengths(node)
+        if dtype is None or not dtype.code or math.prod(lengths) * dtype.size_bytes != len(content):
+            continue
+        theirs = np.frombuffer(content, dtype.numpy()).reshape(lengths)
+        yield Pair(variable.name, saved.key, values.array(saved), theirs)
+
+
 def _frozen_names(source: Source, signature: Signature, pins: Mapping[str, str]) -> set[str]:
     """The variables that freezing makes constants."""
     outputs, inputs = ([spec.tensor or spec.name for spec in specs] for specs in (signature.outputs, signature.inputs))
@@ -196,13 +255,12 @@ class _Constants:
     """The candidate's graph and its constants.
 
     Raises:
-        DataError: it cannot be read.
+        DataError: as `read_candidate`.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        path = folder / ("graph.pb" if (folder / "graph.pb").is_file() else "model.pb")
-        lean = read_lean(path)
+        lean = read_candidate(folder)
         self.graph, self._contents = lean.graph, lean.contents
         self.nodes: dict[str, NodeDef] = {node.name: node for node in self.graph.node}
         self.used: set[str] = set()

@@ -49,7 +49,8 @@ class Format:
         is_optimized: whether TensorFlow's optimizer changes its graph before it is run; then its opener takes
             `is_plain=True`, which switches that off.
         is_bare: whether its runner does without TensorFlow, and so gets a process that has not loaded it.
-        edges: `finite` where it has no value for NaN and infinities, so that rows of them may be answered otherwise.
+        edges: `finite` where other kernels than TensorFlow's compute it, so that rows of NaN, infinities and what
+            overflows may be answered otherwise.
     """
 
     opener: str
@@ -108,6 +109,7 @@ _TFLITE = Format(
     is_apart=True,
     opened="model.tflite",
     extras=("ai-edge-litert",),
+    edges="finite",
     bounds="runtime",
     is_bare=True,
 )
@@ -119,6 +121,7 @@ _ONNX = Format(
     is_apart=True,
     opened="model.onnx",
     extras=("tf2onnx", "onnx", "onnxruntime"),
+    edges="finite",
     bounds="runtime",
     is_bare=True,
 )
@@ -149,7 +152,7 @@ FORMATS = {
     ),
     "tflite": _TFLITE,
     "tflite_float16": replace(_TFLITE, maker="pipeline.formats.tflite:make_tflite_float16", bounds="half"),
-    "tflite_int8": replace(_TFLITE, maker="pipeline.formats.tflite:make_tflite_int8", bounds="int8", edges="finite"),
+    "tflite_int8": replace(_TFLITE, maker="pipeline.formats.tflite:make_tflite_int8", bounds="int8"),
     "onnx": _ONNX,
     "onnx_float16": replace(_ONNX, maker="pipeline.formats.onnx:make_onnx_float16", bounds="half"),
     "onnx_int8": replace(_ONNX, maker="pipeline.formats.onnx:make_onnx_int8", bounds="int8"),
