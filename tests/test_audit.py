@@ -225,6 +225,7 @@ def test_the_file_is_taken_as_it_is_with_the_checkpoint_s_names_for_its_tensors(
             {"x": "prod/x"},
             "the candidate has no output y.*checkpoint's outputs are\n  y .*\n  p .*\nThe candidate's are\n",
         ),
+        ({"x": "prod/x", "y": "prod/y"}, "the candidate has no output p, and none that is the only one it may be"),
         ({**SAID, "z": "prod/y"}, "the checkpoint has no such input or output .got z"),
         ({**SAID, "y": "prod/z"}, "the candidate lacks a tensor that was named .got prod/z"),
     ],
