@@ -6,7 +6,6 @@ import logging
 import re
 from collections.abc import Callable, Iterable
 from functools import cached_property, partial
-from glob import escape
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,8 +15,10 @@ from luigi.cmdline_parser import CmdlineParser
 from luigi.parameter import ParameterVisibility
 
 from . import chain, console
+from .closing import closing_lines, failed_formats
 from .config import find_config, read_settings
-from .errors import CandidateError, FreezeError, SettingError, ValidationFailed, nearest
+from .errors import FreezeError, SettingError, ValidationFailed, nearest
+from .existing import DataFile, ExistingCandidate, ExistingCheckpoint
 from .facts import read_verdict
 from .formats import CANDIDATES, FORMATS, refusal_of
 from .job import CANDIDATE, Job
@@ -275,63 +276,6 @@ def _is_installed(distribution: str) -> bool:
         return False
 
 
-class DataFile(luigi.ExternalTask):
-    """A data file that must be there."""
-
-    path = luigi.Parameter(description="the file")
-
-    def output(self) -> luigi.LocalTarget:
-        """The file."""
-        return luigi.LocalTarget(self.path)
-
-    def complete(self) -> bool:
-        """Whether it is there."""
-        is_there = Path(self.path).exists()
-        if not is_there:
-            logger.error("%s: no such data file. Give one with --data", self.path)
-        return is_there
-
-
-class ExistingCheckpoint(luigi.ExternalTask):
-    """A checkpoint that must be there."""
-
-    path = luigi.Parameter(description="a prefix, a file or a folder")
-
-    def output(self) -> luigi.LocalTarget:
-        """The place."""
-        return luigi.LocalTarget(self.path)
-
-    def complete(self) -> bool:
-        """Whether there is something by that name."""
-        place = Path(self.path)
-        is_there = place.exists() or any(place.parent.glob(f"{escape(place.name)}[.-]*"))
-        if not is_there:
-            logger.error("%s: no such checkpoint. Give one with --checkpoint", self.path)
-        return is_there
-
-
-class ExistingCandidate(luigi.ExternalTask):
-    """A candidate that must be there."""
-
-    path = luigi.Parameter(description="a file or a folder")
-
-    def output(self) -> luigi.LocalTarget:
-        """The place."""
-        return luigi.LocalTarget(self.path)
-
-    def complete(self) -> bool:
-        """Whether there is something by that name."""
-        from .candidates.recognizing import recognize
-
-        is_there = Path(self.path).exists()
-        if not is_there:
-            try:
-                recognize(Path(self.path))
-            except CandidateError as exc:
-                logger.error("%s", exc)
-        return is_there
-
-
 class BuildGraph(ModelTask):
     """Builds the graphs: one to train, one to deploy."""
 
@@ -417,7 +361,7 @@ class ValidateModel(ModelTask):
             for stage in ("costs", "report"):
                 chain.build(self.job, stage)
             raise ValidationFailed(
-                f"{_failed_formats(verdict)} not proven equal to its checkpoint: {verdict['reasons'][0]}",
+                f"{failed_formats(verdict)} not proven equal to its checkpoint: {verdict['reasons'][0]}",
                 where=self.job.places.artifact("validation"),
                 next_step=f"See {self.job.places.artifact('report') / 'report.html'}",
             )
@@ -451,50 +395,7 @@ TASKS: dict[str, type[ModelTask]] = {
 }
 
 
-def closing_lines(task: ModelTask) -> list[str]:
-    """What a person wants to know at the end of a run: the verdict, and where things are."""
-    states = chain.examine(task.job, task.stage)
-    done = [stage for stage, state in states.items() if state.is_complete]
-    places = task.job.places
-    files: dict[str, Any] = {
-        **{name: places.artifact(name) / FORMATS[name].opened for name in CANDIDATES},
-        **{stage: places.artifact(stage) / FORMATS[name].opened for name, stage in task.job.candidates.items()},
-        "validation": places.artifact("validation") / "results.csv",
-        "costs": places.artifact("costs") / "costs.csv",
-        "report": places.artifact("report") / "report.html",
-    }
-    lines = []
-    if "validation" in done:
-        verdict = read_verdict(task.job)
-        lines.append(f"verdict      {verdict['verdict']}{_quality(verdict)}")
-        lines += [f"             {reason}" for reason in verdict["reasons"][:3]]
-    shown = [stage for stage in done if stage in files or stage == task.stage]
-    width = max([12, *map(len, shown)])
-    for stage in shown:
-        refusal = refusal_of(task.job.folder(stage)) if stage in CANDIDATES else None
-        lines.append(
-            f"{stage:<{width}} {files.get(stage, places.artifact(stage)) if refusal is None else f'refused: {refusal}'}"
-        )
-    return lines
-
-
-def _failed_formats(verdict: dict[str, Any]) -> str:
-    """Which formats failed, and the verb."""
-    failed = {check["format"] for check in verdict["checks"] if check["verdict"] != "passed"}
-    named = [format for format in CANDIDATES if format in failed] or ["the candidate"]
-    return f"{' and '.join(named)} {'is' if len(named) == 1 else 'are'}"
-
-
-def _quality(verdict: dict[str, Any]) -> str:
-    rows = sum(check["rows"] for check in verdict["checks"])
-    text = f": {rows} comparisons"
-    for format, figures in verdict["metrics"].items():
-        if format != "checkpoint":
-            text += f"; {format}: F1 {figures['f1']:.3f}, accuracy {figures['accuracy']:.3f}"
-    return text
-
-
 # Whoever loads the tasks, by whatever import, has the settings and the closing lines with them, once.
 find_config()
 console.set_up()
-ROOT_HOOKS.append(partial(console.start_run, closing_lines))
+ROOT_HOOKS.append(partial(console.start_run, lambda task: closing_lines(task.job, task.stage)))

@@ -27,8 +27,9 @@ from typing import Any
 from .arrays import load_arrays
 from .causes import Cause, explain
 from .checks import TABLE, Material, check_recorded
+from .comparison import Validation
 from .errors import PipelineError, SettingError, nearest
-from .findings import FAILED, PASSED, Validation
+from .findings import FAILED, PASSED
 from .formats import FORMATS, ApartRunner, fixed_batch, refusal_of
 from .process import Limits
 from .rowfile import RowFile

@@ -69,8 +69,8 @@ FLOORS = {
         "training",
         "keras",
     ],
-    4: ["checks", "findings", "rerunning", "worst", "causes", "plain", "validation", "costs"],
-    5: ["job", "facts", "stages", "chain", "config", "tasks", "console"],
+    4: ["checks", "findings", "lines", "comparison", "rerunning", "worst", "causes", "plain", "validation", "costs"],
+    5: ["job", "facts", "stages", "chain", "config", "existing", "closing", "tasks", "console"],
     6: ["commands", "__main__", ""],
 }
 HEAVY = {"tensorflow", "keras"}  # tensorboard.compat.proto holds the messages without TensorFlow
@@ -78,6 +78,8 @@ HEAVY = {"tensorflow", "keras"}  # tensorboard.compat.proto holds the messages w
 LUIGIS = [
     "checks",
     "findings",
+    "lines",
+    "comparison",
     "causes",
     "rerunning",
     "worst",
@@ -85,6 +87,8 @@ LUIGIS = [
     "validation",
     "costs",
     "chain",
+    "closing",
+    "existing",
     "config",
     "tasks",
     "console",
