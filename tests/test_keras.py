@@ -19,7 +19,10 @@ import tensorflow as tf
 from pipeline import chain, facts
 from pipeline.arrays import load_arrays, save_arrays
 from pipeline.errors import CheckpointError, DataError, ModelError, SettingError
+from pipeline.freezing import freeze_checkpoint
 from pipeline.job import Job
+from pipeline.keras.calling import NamedModel
+from pipeline.keras.exporting import write_checkpoint
 from pipeline.settings import Adopted, Settings
 from pipeline.store import Condition, Manifest, Places
 
@@ -118,6 +121,18 @@ def test_the_same_file_gives_the_same_bytes_and_a_second_run_makes_nothing(tmp_p
         assert jobs.run(job, "frozen") == set()
         digests.append([Manifest.read(job.folder(stage)).content_digest for stage in ("checkpoint", "frozen")])
     assert digests[0] == digests[1]
+
+
+@pytest.mark.parametrize("name", ["images", "pairs"])
+def test_a_model_has_the_same_bytes_whatever_its_process_did_before(tmp_path: Path, name: str) -> None:
+    # Loops and tables have numbers of their process in their names; but each export has a process of its own.
+    named, pbs = NamedModel.by_own_names(kerases.made(name)), []
+    for folder in (tmp_path / "one", tmp_path / "two"):
+        folder.mkdir()
+        write_checkpoint(named, folder)
+        freeze_checkpoint(folder, folder)
+        pbs.append((folder / "model.pb").read_bytes())
+    assert pbs[0] == pbs[1]
 
 
 def test_other_weights_in_the_same_file_redo_the_chain(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from pipeline import chain, facts
 from pipeline.arrays import load_arrays
 from pipeline.bundle import open_checkpoint
 from pipeline.errors import CheckpointError, DataError, ModelError, PipelineError, SettingError
+from pipeline.formats import CANDIDATES
 from pipeline.formats.savedmodel import open_saved_model
 from pipeline.models.source import find_model
 from pipeline.settings import Adopted, WarmStart
@@ -303,9 +304,9 @@ class M:
         text, numbers = keras.Input((), dtype="string", name="a"), keras.Input((2,), name="b")
         words = keras.layers.StringLookup(vocabulary=["x", "y"], output_mode="one_hot")(text)
         hidden = keras.layers.Concatenate()([words, numbers])
-        q = keras.layers.Dense(1, name="q")(hidden)
-        model = keras.Model([text, numbers], [q, keras.layers.Dense(2, "softmax", name="p")(hidden)])
-        model.compile("adam", [None, "sparse_categorical_crossentropy"])
+        outputs = {"q": keras.layers.Dense(1)(hidden), "p": keras.layers.Dense(2, "softmax")(hidden)}
+        model = keras.Model([text, numbers], outputs)
+        model.compile("adam", {"p": "sparse_categorical_crossentropy"})
         return model
     def examples(self, path):
         words = np.array([b"x", b"y", b"z"] * 20, object)
@@ -320,7 +321,7 @@ def test_several_inputs_and_outputs_pair_by_name_and_the_labels_belong_to_the_on
     verdict = facts.read_verdict(job)
     assert verdict["verdict"] == "passed", verdict["reasons"]
     (tmp_path / "other").mkdir()
-    renamed = model_file(tmp_path / "other", TWO.replace('name="q"', 'name="r"'))
+    renamed = model_file(tmp_path / "other", TWO.replace('{"q": ', '{"r": '))
     with pytest.raises(
         ModelError, match=r"the outputs of the model are not those of its signature .got p, r, wanted p, q"
     ):
@@ -469,20 +470,13 @@ def test_a_training_starts_from_other_weights(trained: Any, tmp_path: Path, plac
 # The example.
 
 
-def test_the_example_reads_digits_from_its_own_file(tmp_path: Path) -> None:
-    root = ["--output-root", str(tmp_path / "out")]
+def test_the_example_passes_every_format(tmp_path: Path) -> None:
+    steps = ["--training-steps", "150", "--training-evaluate-every-steps", "150"]
     done = commands.luigi(
-        "WriteReport",
-        "--model",
-        DIGITS,
-        "--formats",
-        "frozen,mmap,savedmodel",
-        "--training-steps",
-        "150",
-        "--training-threads",
-        "1",
-        *root,
+        *("ValidateModel", "--model", DIGITS, "--formats", ",".join(CANDIDATES), *steps),
+        *("--output-root", str(tmp_path / "out")),
     )
     assert done.returncode == 0, done.stdout
-    [accuracy] = re.findall(r"frozen: F1 [0-9.]+, accuracy ([0-9.]+)", done.stdout)
-    assert float(accuracy) > 0.95
+    accuracies = dict(re.findall(r"(\w+): F1 [0-9.]+, accuracy ([0-9.]+)", done.stdout))
+    assert accuracies.keys() == set(CANDIDATES)
+    assert all(float(accuracy) > 0.95 for accuracy in accuracies.values())
