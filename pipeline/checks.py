@@ -17,10 +17,11 @@ import numpy as np
 
 from .arrays import of_kind
 from .compare import is_finite
+from .comparison import Validation
 from .decisions import Flips, Scores, edges_for, has_decisions
 from .edges import edge_batches
 from .errors import RunnerError
-from .findings import UNSTABLE, Validation
+from .findings import UNSTABLE
 from .formats import FORMATS, ApartRunner, Batch, Wanted
 from .plain import Answers, PlainPair, ask_both
 from .rowfile import RowFile

@@ -25,17 +25,19 @@ from pathlib import Path
 from typing import Any
 
 from .arrays import load_arrays
-from .causes import explain
+from .causes import Cause, explain
 from .checks import TABLE, Material, check_recorded
+from .comparison import Validation
 from .errors import PipelineError, SettingError, nearest
-from .findings import FAILED, PASSED, Validation
-from .formats import FORMATS, ApartRunner, refusal_of
+from .findings import FAILED, PASSED
+from .formats import FORMATS, ApartRunner, fixed_batch, refusal_of
 from .process import Limits
 from .rowfile import RowFile
 from .rows import batch_size_of
 from .settings import CHECKS, ValidationSettings
 from .signature import Signature
 from .weighing import compare_weights
+from .worst import write_worst
 
 _VERDICT_SCHEMA = 2
 _WEIGHED = ("frozen", "mmap")  # formats whose files hold the weights as constants
@@ -66,7 +68,7 @@ def validate(
         SettingError: a tolerance is for an output that is not there.
         PipelineError: the checkpoint itself cannot be opened or run; what a candidate cannot do is a finding.
     """
-    material = _material(checkpoint, settings)
+    material = _material(checkpoint, settings, fixed_batch(candidates))
     refusals = {format: reason for format, place in candidates.items() if (reason := refusal_of(place)) is not None}
     candidates = {format: place for format, place in candidates.items() if format not in refusals}
     bounds = {format: _bounds_of(format, place) for format, place in candidates.items()}
@@ -83,7 +85,8 @@ def validate(
                 validation.tell_weights(format, compare_weights(checkpoint, artifact))
             with ApartRunner(format, artifact, threads, limits) as candidate:
                 skipped |= _check(validation, reference, candidate, material)
-    causes = explain(validation, checkpoint, candidates, material.rows, threads)
+    write_worst(folder, validation, checkpoint, candidates, material, threads)
+    causes = explain(validation, checkpoint, candidates, material, threads)
     verdict = _verdict(validation, material, skipped, causes)
     (folder / "verdict.json").write_text(json.dumps(verdict, indent=2) + "\n", encoding="utf-8")
     for format, rows_per_second in material.rows_per_second.items():
@@ -91,8 +94,10 @@ def validate(
     return verdict
 
 
-def _material(checkpoint: Path, settings: ValidationSettings) -> Material:
+def _material(checkpoint: Path, settings: ValidationSettings, batch: int | None) -> Material:
     signature = Signature.read(checkpoint / "signature.json")
+    if batch is not None:
+        signature = signature.of_batch(batch)
     for output in settings.output_tolerances:
         names = [spec.name for spec in signature.outputs]
         if output not in names:
@@ -146,13 +151,13 @@ def _bounds_of(format: str, artifact: Path) -> str:
 
 
 def _verdict(
-    validation: Validation, material: Material, skipped: Mapping[str, str], causes: Mapping[str, str]
+    validation: Validation, material: Material, skipped: Mapping[str, str], causes: Mapping[str, Cause]
 ) -> dict[str, Any]:
     findings = [validation.findings[key] for key in sorted(validation.findings)]
     reasons = [finding.sentence() for finding in findings if not finding.has_passed]
     if not findings:
         reasons.append("nothing was compared")
-    reasons += [f"{format}: {cause}" for format, cause in causes.items()]
+    reasons += [f"{format}: {cause.sentence}" for format, cause in causes.items()]
     rows = {name: 0 if name in skipped else material.rows_of(name) for name in TABLE}
     metrics = {format: scores.metrics() for format, scores in material.scores.items()}
     return {
@@ -160,7 +165,7 @@ def _verdict(
         "verdict": FAILED if reasons else PASSED,
         "model": validation.model,
         "reasons": reasons,
-        "causes": dict(causes),
+        "causes": {format: cause.to_dict() for format, cause in causes.items()},
         "rows": {{"equal": "validation"}.get(name, name): count for name, count in rows.items()},
         "skipped": {**validation.skipped, **skipped},
         "notes": validation.notes,

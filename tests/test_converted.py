@@ -115,6 +115,21 @@ def test_lengths_that_the_signature_leaves_open_stay_open_and_a_fixed_batch_fixe
         assert runner.run({"x": rows})["y"].shape == (2, 4)
 
 
+def _called(x: Any) -> dict[str, Any]:
+    body = tf.function(lambda rows: rows * 3.0 + 1.0).get_concrete_function(tf.TensorSpec([None, 3], tf.float32))
+    body.add_to_graph()
+    [y] = tf.raw_ops.StatefulPartitionedCall(args=[x], Tout=[tf.float32], f=body)
+    return {"y": tf.ensure_shape(y, [None, 3])}
+
+
+@BOTH
+def test_a_call_of_a_function_is_inlined_though_it_might_have_state(family: str, tmp_path: Path) -> None:
+    """So does a graph of Keras's call its layers, whose variables are constants by then."""
+    origin = frozen(tmp_path / "frozen", _called, x=ROWS)
+    assert b"StatefulPartitionedCall" in (origin / "model.pb").read_bytes()
+    np.testing.assert_allclose(answers(family, made(family, origin), x=X)["y"], X * 3 + 1)
+
+
 @pytest.mark.parametrize("dtype", ["float64", "int32", "int64", "uint8", "bool"])
 def test_dtypes_are_kept(dtype: str, tmp_path: Path) -> None:
     origin = frozen(tmp_path / "frozen", lambda x: {"y": tf.reverse(x, [1])}, x=(dtype, [None, 3]))

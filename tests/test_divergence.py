@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,9 +15,10 @@ import tensorflow as tf
 from graphs import control_flow
 
 import pipeline
-from pipeline.divergence import Divergence, find_divergence
+from pipeline.divergence import find_divergence
 from pipeline.errors import RunnerError
 from pipeline.signature import Signature
+from pipeline.traces import Divergence
 
 v1 = tf.compat.v1
 FLOATS = {"float32": (1e-5, 1e-6), "float64": (1e-12, 1e-12)}
@@ -38,7 +41,7 @@ def layers(x: Any) -> None:
 def found(
     folder: Path, change: Callable[[Any], None] | None = None, build: Any = layers, outputs: tuple[str, ...] = ("y",)
 ) -> Divergence | None:
-    """What is found where the .pb was changed."""
+    """What is found where the .pb was changed; None where all tensors agree."""
     graphs.save(folder / "model.ckpt", build)
     done = pipeline.freeze(folder, outputs, to=folder / "model.pb")
     if change is not None:
@@ -46,7 +49,9 @@ def found(
         change(graph)
         done.path.write_bytes(graph.SerializeToString())
     signature = Signature.read(folder / "signature.json")
-    return find_divergence(folder, done.path, signature, {"x": graphs.X}, FLOATS, 1)
+    difference = find_divergence(folder, folder, signature, {"x": graphs.X}, FLOATS, 1)
+    assert isinstance(difference, Divergence) or difference.compared > 3
+    return difference if isinstance(difference, Divergence) else None
 
 
 def node(graph: Any, name: str) -> Any:
@@ -146,3 +151,33 @@ def test_a_deep_graph_is_searched_to_its_end(tmp_path: Path) -> None:
     assert difference is not None
     assert difference.tensor == "last:0"
     assert difference.compared >= 2000
+
+
+def test_a_graph_of_two_thousand_products_is_searched_in_little_memory(tmp_path: Path) -> None:
+    def long(x: Any) -> None:
+        ws = [v1.get_variable(f"w{number}", initializer=np.eye(3, dtype=np.float32)) for number in range(250)]
+        for number in range(2000):
+            x = tf.tanh(tf.matmul(x, ws[number % 250], name=f"product{number}"))
+        tf.identity(x, name="y")
+
+    def change(graph: Any) -> None:
+        node(graph, "product1900").attr["transpose_a"].b = True
+        node(graph, "product1900").op = "MatMul"
+
+    graphs.save(tmp_path / "model.ckpt", long, x=graphs.X[:1].repeat(3, 0))
+    done = pipeline.freeze(tmp_path, ["y"], to=tmp_path / "model.pb")
+    graph = v1.GraphDef.FromString(done.path.read_bytes())
+    change(graph)
+    done.path.write_bytes(graph.SerializeToString())
+    signature = Signature.read(tmp_path / "signature.json")
+    fed = {"x": np.array([[1, 2, 3], [4, 5, 6], [7, 8, 9]], np.float32) / 9}
+    started, before = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    difference = find_divergence(tmp_path, tmp_path, signature, fed, FLOATS, 1)
+    seconds, peak = time.monotonic() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(f"\n{len(graph.node)} nodes: {seconds:.1f} s, {(peak - before) / 1024:.0f} MB more")
+    assert isinstance(difference, Divergence)
+    assert difference.tensor == "product1900:0"
+    assert difference.attributes == ("transpose_a is true, in the checkpoint false",)
+    assert "product1900:0" in difference.sentence()
+    assert difference.inputs[0] in difference.sentence()
+    assert peak - before < 500 * 1024

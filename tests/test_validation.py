@@ -357,12 +357,13 @@ CAUSES = {
 
 
 @pytest.mark.parametrize("fault", CAUSES)
-def test_the_cause_is_the_first_node_that_differs(fault: str, checkpoint: Path, frozen: Path, tmp_path: Path) -> None:
+def test_the_cause_is_the_weight_that_differs(fault: str, checkpoint: Path, frozen: Path, tmp_path: Path) -> None:
     change, _, _ = FAULTS[fault]
     verdict, _ = judged(checkpoint, planted(frozen, tmp_path, change), tmp_path)
     assert list(verdict["causes"]) == ["frozen"]
-    assert CAUSES[fault] in verdict["causes"]["frozen"]
-    assert f"frozen: {verdict['causes']['frozen']}" in verdict["reasons"]
+    assert verdict["causes"]["frozen"]["kind"] == "weights_differ"
+    assert CAUSES[fault] in verdict["causes"]["frozen"]["sentence"]
+    assert f"frozen: {verdict['causes']['frozen']['sentence']}" in verdict["reasons"]
 
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "garbage", "gone"])

@@ -18,6 +18,7 @@ COMMANDS = {
     "freeze": "freeze a checkpoint or a SavedModel into one .pb, without TensorFlow",
     "inspect": "look into a checkpoint, a SavedModel or a .pb: tensors, ops, likely inputs and outputs",
     "why": "say of each stage whether it would run, and why; exit 0 if none would",
+    "rerun": "feed the worst rows of a failed validation again; exit 0 if they agree now",
     "verify": "hash an artifact and its inputs again; exit 0 if nothing changed",
 }
 ERROR = 3  # the exit code for an error of ours

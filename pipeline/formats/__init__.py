@@ -196,6 +196,23 @@ class Wanted:
     stop: int
 
 
+def fixed_batch(candidates: Mapping[str, Path]) -> int | None:
+    """The number of rows that a candidate takes at once which the pipeline did not make, where that is fixed.
+
+    Args:
+        candidates: the artifact's folder by format.
+    """
+    from ..rows import batch_size_of  # which needs NumPy, and tasks do not
+    from ..signature import Signature
+
+    for path in (place / "signature.json" for place in candidates.values()):
+        told = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        size = batch_size_of(Signature.from_dict(told)) if "candidate" in told.get("origin", {}) else None
+        if size is not None:
+            return size
+    return None
+
+
 class Runner(Protocol):
     """An opened artifact of one format."""
 

@@ -106,6 +106,7 @@ def _converted(path: Path, signature: Signature, named: Signature) -> Any:
             fetched = [tf.identity(graph.get_tensor_by_name(spec.tensor_name)).name for spec in signature.outputs]
             nodes = {operation.name: operation.type for operation in graph.get_operations()}
             graph_def = graph.as_graph_def()
+        _call_without_state(graph_def)
         fed = [spec.tensor_name for spec in signature.inputs]
         names = [spec.tensor for spec in (*named.inputs, *named.outputs)]
         with _listening(complaints):
@@ -124,6 +125,14 @@ def _converted(path: Path, signature: Signature, named: Signature) -> Any:
     if complaints:
         raise _explained(complaints, nodes)
     return model
+
+
+def _call_without_state(graph_def: Any) -> None:
+    """Makes of calls that may have state ones that have none, as none has in a frozen graph: those can be inlined."""
+    bodies = (function.node_def for function in graph_def.library.function)
+    for node in (node for nodes in (graph_def.node, *bodies) for node in nodes):
+        if node.op == "StatefulPartitionedCall":
+            node.op = "PartitionedCall"
 
 
 def _refused(got: object, where: str | None = None) -> FreezeError:

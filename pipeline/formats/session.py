@@ -51,10 +51,18 @@ class SessionRunner:
         try:
             answers = self._session.run(self._outputs, {**self._always, **fed})
         except (tf.errors.OpError, ValueError, TypeError) as exc:
-            raise RunnerError(
-                "TensorFlow could not run the batch", got=str(exc).strip().split("\n", 1)[0][:300]
-            ) from exc
+            raise RunnerError("TensorFlow could not run the batch", got=told(exc)) from exc
         return {name: _as_array(answer) for name, answer in answers.items()}
+
+
+def told(exc: Exception) -> str:
+    """What TensorFlow says of an error, on one line: of a node that failed, the sentence behind its name."""
+    lines = [line.strip() for line in str(exc).splitlines() if line.strip()] or [type(exc).__name__]
+    nodes = [number for number, line in enumerate(lines[:-1]) if line.startswith("Node: ")]
+    if not lines[0].startswith("Graph execution error") or not nodes:
+        return lines[0][:300]
+    after = [line for line in lines[nodes[-1] + 1 :] if not line.endswith("root error(s) found.")]
+    return f"{(after or lines)[0].removeprefix('(0) ')} ({lines[nodes[-1]]})"[:300]
 
 
 def _as_array(answer: Any) -> Array:
