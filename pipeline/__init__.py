@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .freezing import freeze
     from .inspection import inspect
     from .tasks import (
+        AdoptCandidate,
         BuildGraph,
         FreezeModel,
         MakeFormat,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "AdoptCandidate",
     "BuildGraph",
     "FreezeModel",
     "MakeFormat",
@@ -41,6 +43,7 @@ __all__ = [
 
 # The module of each name that is loaded when it is asked for (PEP 562).
 _HOMES = {
+    "AdoptCandidate": "tasks",
     "BuildGraph": "tasks",
     "FreezeModel": "tasks",
     "MakeFormat": "tasks",

@@ -17,14 +17,15 @@ from pathlib import Path
 from typing import Any
 
 from . import store
-from .errors import CheckpointError, FreezeError, StoreError
+from .errors import CandidateError, CheckpointError, FreezeError, StoreError
 from .facts import extra_versions, library_versions
 from .fingerprint import digest_code, digest_file
 from .job import Job
 from .manifest import Manifest
 from .models.source import PROJECT, ModelSource
 from .prefix import files_of, find_prefix, name_of
-from .stages import RESUMABLE, Notes, stages_before, stages_of
+from .settings import Adopted, is_keras_file
+from .stages import RESUMABLE, Notes, Stage, stages_before, stages_of
 from .store import Condition, State
 
 _PACKAGE = Path(__file__).resolve().parent
@@ -52,8 +53,12 @@ def ingredients(job: Job, name: str, manifests: Mapping[str, Manifest]) -> dict[
         wanted["settings"]["formats"] = ", ".join(job.formats)
     if stage.uses_model:
         wanted["model"] = _model_code(job.model)
+    if stage.uses_data or stage.uses_candidate:
+        wanted["files"] = {label: _digest_if_there(path) for label, path in files_of_stage(job, stage).items()}
+    if stage.uses_candidate and job.candidate is not None:
+        told = asdict(job.candidate)
+        wanted["settings"]["candidate"] = {name: told[name] for name in ("format", "names", "signature")}
     if stage.uses_data:
-        wanted["files"] = {label: _digest_if_there(path) for label, path in input_files(job).items()}
         if job.warm_start is not None:
             wanted["settings"]["warm_start_map"] = dict(job.warm_start.keys)
         if job.adopted is not None:
@@ -84,16 +89,51 @@ def input_files(job: Job) -> dict[str, Path]:
     """
     files = {} if job.data is None else {"data": job.data}
     if job.warm_start is not None:
-        prefix = find_prefix(job.warm_start.prefix)
-        files |= {f"warm start{path.name.removeprefix(name_of(prefix))}": path for path in files_of(prefix)}
+        files |= {f"warm start{name}": path for name, path in _files_of_weights(job.warm_start.prefix).items()}
     if job.adopted is not None:
-        from .adoption import adopted_files  # which needs protobuf, and other chains do not
-
         try:
-            files |= {f"checkpoint {name}": path for name, path in adopted_files(job.adopted).items()}
+            files |= {f"checkpoint {name}": path for name, path in _files_adopted(job.adopted, job.source).items()}
         except (CheckpointError, FreezeError):  # what makes the stage will say it
             files["checkpoint"] = Path(job.adopted.place)
     return files
+
+
+def candidate_files(job: Job) -> dict[str, Path]:
+    """The files of the candidate, by what they are to the job."""
+    if job.candidate is None:
+        return {}
+    from . import candidates
+
+    try:
+        return {f"candidate {name}": path for name, path in candidates.candidate_files(job.candidate).items()}
+    except CandidateError:  # what makes the stage will say it
+        return {"candidate": job.candidate.place}
+
+
+def files_of_stage(job: Job, stage: Stage) -> dict[str, Path]:
+    """The files from outside that a stage reads, by what they are to it.
+
+    Raises:
+        CheckpointError: the warm start's checkpoint is not there.
+    """
+    files = input_files(job) if stage.uses_data else {}
+    return {**files, **candidate_files(job)} if stage.uses_candidate else files
+
+
+def _files_adopted(adopted: Adopted, source: ModelSource | None) -> dict[str, Path]:
+    if source is not None:  # its code gives the graph, so weights alone may be given
+        return _files_of_weights(Path(adopted.place))
+    from .adoption import adopted_files  # which needs protobuf, and other chains do not
+
+    return adopted_files(adopted)
+
+
+def _files_of_weights(place: Path) -> dict[str, Path]:
+    """The files of a checkpoint, or the one of Keras's, by what tells them apart."""
+    if is_keras_file(place):
+        return {place.suffix: place}
+    prefix = find_prefix(place)
+    return {path.name.removeprefix(name_of(prefix)): path for path in files_of(prefix)}
 
 
 def _digest_if_there(path: Path) -> str | None:
@@ -124,7 +164,7 @@ def _manifests(states: Mapping[str, State]) -> dict[str, Manifest]:
 
 def _in_words(reason: str, job: Job) -> str:
     """Files from outside are ingredients by their bytes alone; people know them by their paths."""
-    for label, path in input_files(job).items():
+    for label, path in {**input_files(job), **candidate_files(job)}.items():
         if reason.startswith((f"{label} changed", f"{label} is ")):
             return reason.replace(label, str(path), 1)
     return reason
@@ -155,8 +195,8 @@ def build(job: Job, name: str) -> State:
             "command": shlex.join(sys.argv),
             "made": datetime.now(UTC).isoformat(timespec="seconds"),
         }
-        if stage.uses_data:
-            made["inputs"] = {label: str(path.resolve()) for label, path in input_files(job).items()}
+        if files := files_of_stage(job, stage):
+            made["inputs"] = {label: str(path.resolve()) for label, path in files.items()}
         return {**stage.make(job, folder), **made, "python": platform.python_version(), "platform": platform.platform()}
 
     return store.build(job.places, name, want, make, RESUMABLE)

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from .arrays import save_arrays
-from .formats import FORMATS
+from .formats import FORMATS, fixed_batch, refusal_of
 from .manifest import MANIFEST
 from .metering import Order
 from .process import TENSORFLOW_ENVIRONMENT
@@ -39,7 +39,7 @@ _SCHEMA = 1
 _OF_FORMAT = ("import_seconds", "load_seconds", "first_answer_seconds", "rows_per_second", "is_stable", "peak_bytes")
 _OF_BATCH = ("p50_ms", "p95_ms", "p99_ms", "runs", "rows_per_second", "is_stable")
 _SAVED = ("model.", "saved_model/")  # what is opened of a checkpoint's artifact, and no rows, goldens, names
-_BESIDE = ("signature.json", "refusal.json", MANIFEST)  # what lies beside what is opened of any other
+_BESIDE = ("signature.json", MANIFEST)  # what lies beside what is opened of any other
 # What a process was at when it ended, by the last number that it had told.
 _PHASES = {
     "": "while its libraries were imported",
@@ -68,10 +68,10 @@ def measure_costs(
     """
     rows, formats = folder / "rows.npz", {}
     try:
-        sizes, count = _write_rows(checkpoint, settings, rows)
+        sizes, count = _write_rows(checkpoint, fixed_batch(candidates), settings, rows)
         for format, place in {"checkpoint": checkpoint, **candidates}.items():
             formats[format] = _measured(format, place, rows if count else None, sizes, settings)
-            if settings.seconds and formats[format]["problem"]:
+            if settings.seconds and formats[format]["problem"] and not refusal_of(place):
                 logger.warning("what %s costs is not known: %s", format, formats[format]["problem"])
     finally:
         rows.unlink(missing_ok=True)
@@ -87,13 +87,18 @@ def measure_costs(
     return costs
 
 
-def _write_rows(checkpoint: Path, settings: CostsSettings, path: Path) -> tuple[tuple[int, ...], int]:
+def _write_rows(
+    checkpoint: Path, batch: int | None, settings: CostsSettings, path: Path
+) -> tuple[tuple[int, ...], int]:
     """Writes as many validation rows as the largest batch has, again from the first one where there are fewer.
+
+    Args:
+        batch: the size that a candidate wants, where the checkpoint leaves it open.
 
     Returns:
         The batch sizes to measure, and how many different rows there are in the file.
     """
-    fixed = batch_size_of(Signature.read(checkpoint / "signature.json"))
+    fixed = batch_size_of(Signature.read(checkpoint / "signature.json")) or batch
     sizes = (fixed,) if fixed else settings.sizes
     if not settings.seconds:
         return sizes, 0
@@ -109,13 +114,9 @@ def _measured(
 ) -> dict[str, Any]:
     """A format's line of costs.json."""
     told: dict[str, Any] = {}
-    if not settings.seconds:
-        problem: str | None = "not measured, for [costs] seconds is 0"
-    elif (place / "refusal.json").exists():
-        problem = json.loads((place / "refusal.json").read_text(encoding="utf-8"))["reason"]
-    elif rows is None:
-        problem = "there are no validation rows to measure it on"
-    else:
+    refusal = refusal_of(place)
+    problem = refusal or _why_not(rows, settings)
+    if problem is None:
         order = Order(
             opener=FORMATS[format].opener,
             folder=str(place),
@@ -132,7 +133,15 @@ def _measured(
         told["rows_per_second"] = told["batches"][str(max(sizes))]["rows_per_second"]
         told["is_stable"] = all(batch["is_stable"] for batch in told["batches"].values())
     numbers = {name: told.get(name) for name in _OF_FORMAT}
-    return {"size_bytes": size_of(format, place), **numbers, "batches": told["batches"], "problem": problem}
+    size_bytes = None if refusal else size_of(format, place)
+    return {"size_bytes": size_bytes, **numbers, "batches": told["batches"], "problem": problem}
+
+
+def _why_not(rows: Path | None, settings: CostsSettings) -> str | None:
+    """Why nothing is measured at all."""
+    if not settings.seconds:
+        return "not measured, for [costs] seconds is 0"
+    return "there are no validation rows to measure it on" if rows is None else None
 
 
 def _carry_out(order: Order, limit_seconds: float) -> tuple[dict[str, Any], str | None]:

@@ -162,19 +162,28 @@ def read_table(path: Path, inputs: Mapping[str, str], label: str | None = None) 
         DataError: the file is missing, empty, not UTF-8 or an HTML page, a column is missing, or a
             cell is not a number of its dtype.
     """
-    frame, lines = _csv_frame(path)
+    frame, lines = read_cells(path)
     wanted = {**inputs, **({} if label is None else {label: "int64"})}
     missing = [name for name in wanted if name not in frame.columns]
     if missing:
         raise DataError(
             f"no column named {', '.join(missing)}", where=path, got=", ".join(frame.columns), wanted=", ".join(wanted)
         )
-    columns = {name: _numbers(path, frame[name].tolist(), lines, name, dtype) for name, dtype in wanted.items()}
+    columns = {name: numbers_of(path, frame[name].tolist(), lines, name, dtype) for name, dtype in wanted.items()}
     labels = columns.pop(label) if label is not None else None
     return Examples(columns, labels)
 
 
-def _numbers(path: Path, cells: list[str], lines: list[int], name: str, dtype: str) -> Array:
+def numbers_of(path: Path, cells: list[str], lines: list[int], name: str, dtype: np.dtype[Any] | str) -> Array:
+    """The numbers in a column's cells.
+
+    Args:
+        lines: where each row begins, for messages.
+        name: the column's.
+
+    Raises:
+        DataError: a cell is not a number of the dtype.
+    """
     kind = np.dtype(dtype)
     values = np.empty(len(cells), dtype=kind)
     for row, (cell, line) in enumerate(zip(cells, lines, strict=True)):
@@ -224,7 +233,7 @@ def _tsv_messages(path: Path) -> tuple[list[str], list[str], list[int]]:
 
 
 def _csv_messages(path: Path) -> tuple[list[str], list[str], list[int]]:
-    frame, lines = _csv_frame(path)
+    frame, lines = read_cells(path)
     label = _column_named(frame, _LABEL_COLUMNS) or _column_of_labels(frame)
     text = _column_named(frame, _TEXT_COLUMNS) or _column_of_texts(frame, label)
     if label is None or text is None or label == text:
@@ -238,8 +247,13 @@ def _csv_messages(path: Path) -> tuple[list[str], list[str], list[int]]:
     return frame[text].tolist(), frame[label].tolist(), lines
 
 
-def _csv_frame(path: Path) -> tuple[pd.DataFrame, list[int]]:
-    """The file's cells as strings, and the line on which each row begins."""
+def read_cells(path: Path) -> tuple[pd.DataFrame, list[int]]:
+    """A CSV file's cells as strings under the names in its header, and the line on which each row begins.
+
+    Raises:
+        DataError: the file is missing, empty, not UTF-8 or an HTML page; a quote is not closed, a column is named
+            twice, or a row is not as long as the header.
+    """
     import pandas as pd
 
     # pandas' own reader cuts a first row that is too long, fills one that is too short, and takes a quote

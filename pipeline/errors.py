@@ -5,6 +5,7 @@
     ├── ModelError                a model cannot be found, imported, or does not keep its own signature
     ├── DataError                 a data file is missing, unreadable or not what its reader wants
     ├── CheckpointError           a checkpoint is missing, broken, or does not fit the graph
+    ├── CandidateError            a file to compare is no model, or has not the checkpoint's inputs and outputs
     ├── FreezeError               this graph cannot become a right .pb
     ├── RunnerError               an opened artifact could not answer a batch
     ├── ValidationFailed          the candidate is not proven equal to its checkpoint
@@ -83,6 +84,10 @@ class DataError(PipelineError):
 
 class CheckpointError(PipelineError):
     """A checkpoint is missing, broken, or does not fit the graph it is restored into."""
+
+
+class CandidateError(PipelineError):
+    """A file that is to be compared with a checkpoint is no model, or has not the checkpoint's inputs and outputs."""
 
 
 class FreezeError(PipelineError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import platform
 import shlex
 import sys
@@ -10,11 +11,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import lru_cache
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
+from .errors import PipelineError
 from .formats import refusal_of
-from .job import Job
+from .job import CANDIDATE, Job
 from .manifest import Manifest
+
+logger = logging.getLogger("pipeline")
 
 _LIBRARIES = ("tensorflow", "numpy")
 
@@ -66,12 +71,63 @@ def report_facts(job: Job, made: Sequence[str]) -> Any:
         settings=asdict(job.settings),
         versions={**library_versions(), "python": platform.python_version()},
         stages=[
-            StageFacts(name, manifest.content_digest, manifest.fingerprint, manifest.notes.get("seconds"))
+            StageFacts(
+                name,
+                manifest.content_digest,
+                manifest.fingerprint,
+                manifest.notes.get("seconds"),
+                manifest.notes.get("made"),
+            )
             for name, manifest in manifests.items()
         ],
         command=shlex.join(sys.argv),
+        inputs=_inputs(manifests),
         costs=read_costs(job),
+        graph=_graph(job),
+        previous=_previous(job),
+        worst=[str(job.places.artifact("validation") / "worst" / path.name) for path in _worst_files(job)],
     )
+
+
+def _inputs(manifests: Mapping[str, Manifest]) -> dict[str, str]:
+    """The sha256 of each file from outside that decided a stage."""
+    inputs: dict[str, str] = {}
+    for manifest in manifests.values():
+        files = manifest.ingredients.get("files") or {}
+        inputs |= {label: digest for label, digest in files.items() if digest is not None}
+    return inputs
+
+
+def _graph(job: Job) -> dict[str, Any] | None:
+    """What the checkpoint's graph consists of; None where it cannot be read without TensorFlow."""
+    from .inspection import summarise  # which needs protobuf; a finished run does without
+
+    folder = job.folder("checkpoint")
+    try:
+        return summarise(folder / "saved_model" if (folder / "saved_model").is_dir() else folder)
+    except PipelineError as exc:
+        logger.info("the report leaves out the graph: %s", exc)
+        return None
+
+
+def _previous(job: Job) -> dict[str, Any] | None:
+    """The key figures of the last report, which still stands where it was published; None where there is none."""
+    path = job.folder("report") / "report.json"
+    try:
+        previous = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as exc:
+        logger.info("the report is not compared with the last one, which cannot be read: %s", exc)
+        return None
+    return previous if isinstance(previous, dict) else None
+
+
+def _worst_files(job: Job) -> list[Path]:
+    """The files of the worst rows, what runs them again last."""
+    folder = job.folder("validation") / "worst"
+    files = (path for path in folder.iterdir() if path.is_file()) if folder.is_dir() else ()
+    return sorted(files, key=lambda path: (path.suffix == ".sh", path.name))
 
 
 def _sizes_of_checkpoint(manifest: Manifest) -> dict[str, int]:
@@ -84,19 +140,27 @@ def _sizes_of_checkpoint(manifest: Manifest) -> dict[str, int]:
 def _sizes_of_formats(job: Job, manifests: Mapping[str, Manifest]) -> dict[str, int]:
     """The bytes of each file of each format, and of a folder all in one, for it may hold thousands."""
     sizes: dict[str, int] = {}
-    for format in job.formats:
-        if refusal_of(job.folder(format)) is not None:
+    for stage in job.candidates.values():
+        if refusal_of(job.folder(stage)) is not None:
             continue
-        for path, entry in sorted(manifests[format].files.items()):
+        for path, entry in sorted(manifests[stage].files.items()):
             folder, slash, _ = path.partition("/")
             if path != "signature.json":
-                name = f"{format}/{folder}{slash}"
+                name = f"{stage}/{folder}{slash}"
                 sizes[name] = sizes.get(name, 0) + entry.size_bytes
     return sizes
 
 
 def _exported(manifests: Mapping[str, Manifest]) -> str:
-    """Which weights the checkpoint holds."""
+    """Which weights the checkpoint holds, and what they are compared with where that is none of our own making."""
+    exported = _weights(manifests)
+    if CANDIDATE not in manifests:
+        return exported
+    manifest = manifests[CANDIDATE]
+    return f"{exported}; compared with {manifest.notes['candidate']}, artifact {manifest.content_digest[:12]}…"
+
+
+def _weights(manifests: Mapping[str, Manifest]) -> str:
     notes = manifests["checkpoint"].notes
     if "adopted" in notes:
         return f"taken over from {notes['adopted']}"

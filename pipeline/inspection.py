@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +167,31 @@ def inspect(place: Path | str, graph: Path | str | None = None, signature: str |
         inputs=inputs,
         outputs=outputs,
     )
+
+
+def summarise(place: Path | str) -> dict[str, Any]:
+    """What a checkpoint's graph consists of, without looking for its inputs and outputs.
+
+    Args:
+        place: what `inspect` takes.
+
+    Returns:
+        `nodes` (those of functions included), `ops` (how many of each, the most frequent first), and `parameters`
+        and `parameter_bytes` of the variables that are in the checkpoint.
+
+    Raises:
+        CheckpointError: as `inspect`.
+    """
+    source = open_source(place, is_key_needed=False)
+    ops = Counter(node.op for node in all_nodes(source.graph))
+    keys = _variables(source)
+    tensors = [tensor for key, tensor in source.bundle.tensors.items() if key in keys]
+    return {
+        "nodes": ops.total(),
+        "parameters": sum(prod(tensor.shape) for tensor in tensors),
+        "parameter_bytes": sum(tensor.size_bytes for tensor in tensors),
+        "ops": dict(sorted(ops.items(), key=lambda item: (-item[1], item[0]))),
+    }
 
 
 def _by_size(tensors: Mapping[str, StoredTensor]) -> list[StoredTensor]:

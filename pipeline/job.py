@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from .models.source import ModelSource
-from .settings import Adopted, Settings, WarmStart
+from .settings import Adopted, Candidate, Settings, WarmStart
 from .store import Places
+
+CANDIDATE = "candidate"  # the stage of a file that the pipeline did not make
 
 
 @dataclass(frozen=True)
@@ -19,6 +22,7 @@ class Job:
         formats: the formats to make and to validate.
         data: the data file, None if the model names none and none was given.
         adopted: the checkpoint that the chain starts at; None where the model is trained.
+        candidate: a file that is compared with the checkpoint, in the place of formats that are made of it.
     """
 
     source: ModelSource | None
@@ -28,6 +32,12 @@ class Job:
     formats: tuple[str, ...]
     settings: Settings
     adopted: Adopted | None = None
+    candidate: Candidate | None = None
+
+    @property
+    def candidates(self) -> Mapping[str, str]:
+        """The stage whose artifact is compared with the checkpoint, by format."""
+        return {format: format if self.candidate is None else CANDIDATE for format in self.formats}
 
     @property
     def model(self) -> ModelSource:

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
+from .comparison import Validation
 from .errors import RunnerError
-from .findings import Validation
 from .formats import ApartRunner, Batch, Wanted
 
 Answer: TypeAlias = "Batch | RunnerError"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +138,10 @@ class Signature:
                 wanted=f"one of {', '.join(spec.name for spec in self.outputs)}",
             )
 
+    def of_batch(self, rows: int) -> Signature:
+        """The same for batches of a fixed number of rows, where it leaves that open."""
+        return replace(self, inputs=_of_rows(self.inputs, rows), outputs=_of_rows(self.outputs, rows))
+
     def to_dict(self) -> dict[str, Any]:
         """The signature as plain JSON values."""
         values = asdict(self)
@@ -182,6 +186,11 @@ class Signature:
             return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
         except (OSError, ValueError) as exc:
             raise ModelError("no readable signature", where=path, got=exc) from exc
+
+
+def _of_rows(specs: Iterable[TensorSpec], rows: int) -> tuple[TensorSpec, ...]:
+    """Tensors whose first dimension is the rows, where it is open."""
+    return tuple(replace(s, shape=(rows, *s.shape[1:])) if s.shape and s.shape[0] is None else s for s in specs)
 
 
 def _specs(values: Iterable[Mapping[str, Any]]) -> tuple[TensorSpec, ...]:

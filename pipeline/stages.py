@@ -3,17 +3,21 @@
     graph ── training ── checkpoint ─┬─ frozen ─┬──────────────────────── validation ── report
                                      └─ mmap    └─ savedmodel, tflite, onnx  costs ──┘
 
+    checkpoint ── candidate ── validation, costs ── report
+
 A chain may start at a checkpoint that exists already: then nothing is trained, and without a model's code no graph is
-built either. Each format is a stage, by the table `formats.FORMATS`; only those that are asked for, and what they are
-made from, are made. A format that cannot carry a model stops none of the others: its artifact holds the reason, and
-validation tells it as a failure of that format. Only `frozen`, which the others hang on, is made or stops the chain.
+built either. Models and files of Keras have makers of their own up to the checkpoint. Each format is a stage, by the
+table `formats.FORMATS`; only those that are asked for, and what they are made from, are made. A format that cannot
+carry a model stops none of the others: its artifact holds the reason, and validation tells it as a failure of that
+format. Only `frozen`, which the others hang on, is made or stops the chain. Where a candidate is given, it is compared
+in their place, and none is made.
 """
 
 from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -21,7 +25,7 @@ from typing import Any
 
 from .errors import FreezeError
 from .formats import CANDIDATES, FORMATS, Format, refuse
-from .job import Job
+from .job import CANDIDATE, Job
 from .process import run_apart
 
 logger = logging.getLogger("pipeline")
@@ -38,7 +42,8 @@ class Stage:
         code: the modules that make it; what they import counts too.
         reads: patterns of the files that it reads, by the stage that made them.
         sections: the sections of tasks.cfg that decide it.
-        uses_model, uses_data: whether the model's code and the files from outside decide it.
+        uses_model, uses_data, uses_candidate: whether the model's code, the files from outside, and among these the
+            candidate decide it.
         extras: distributions whose versions decide it besides TensorFlow's.
         reads_formats, opens_formats: whether it reads every format that is asked for, and whether it opens them, so
             that the code which does decides it.
@@ -52,6 +57,7 @@ class Stage:
     sections: tuple[str, ...] = ()
     uses_model: bool = False
     uses_data: bool = False
+    uses_candidate: bool = False
     extras: tuple[str, ...] = ()
     reads_formats: bool = False
     opens_formats: bool = False
@@ -82,7 +88,7 @@ def _make_adopted(job: Job, folder: Path) -> Notes:
     from .adoption import adopt_checkpoint
 
     assert job.adopted is not None  # such chains alone have this stage
-    return adopt_checkpoint(job.adopted, job.data, job.settings.split.seed, folder)
+    return adopt_checkpoint(job.adopted, job.data, job.settings.split.seed, folder, job.candidate)
 
 
 def _make_filled(job: Job, folder: Path) -> Notes:
@@ -90,6 +96,46 @@ def _make_filled(job: Job, folder: Path) -> Notes:
     return _notes(
         run_apart(
             "pipeline.filling:fill_checkpoint", job.model, job.data, job.folder("graph"), job.adopted.place, folder
+        )
+    )
+
+
+def _make_keras_graph(job: Job, folder: Path) -> Notes:
+    settings = job.settings
+    return _notes(run_apart("pipeline.keras.building:write_graph", job.model, settings.graph, settings.export, folder))
+
+
+def _make_keras_training(job: Job, folder: Path) -> Notes:
+    settings = job.settings
+    return _notes(
+        run_apart(
+            "pipeline.keras.training:train_model",
+            *(job.model, job.data, job.folder("graph"), job.warm_start),
+            *(settings.graph, settings.split, settings.training, folder),
+        )
+    )
+
+
+def _make_keras_checkpoint(job: Job, folder: Path) -> Notes:
+    settings, training = job.settings, job.folder("training")
+    return _notes(
+        run_apart(
+            "pipeline.keras.deploying:export_trained", job.model, training, settings.graph, settings.export, folder
+        )
+    )
+
+
+def _make_keras_adopted(job: Job, folder: Path) -> Notes:
+    seed = job.settings.split.seed
+    return _notes(run_apart("pipeline.keras.adopting:adopt_file", job.adopted, job.data, seed, folder))
+
+
+def _make_keras_filled(job: Job, folder: Path) -> Notes:
+    assert job.adopted is not None
+    return _notes(
+        run_apart(
+            "pipeline.keras.deploying:fill_model",
+            *(job.model, job.data, job.settings.graph, job.adopted.place, folder),
         )
     )
 
@@ -113,10 +159,18 @@ def _make_format(name: str, job: Job, folder: Path) -> Notes:
     return {"refused": reason}
 
 
+def _make_candidate(job: Job, folder: Path) -> Notes:
+    from .candidates import adopt_candidate
+
+    assert job.candidate is not None  # such chains alone have this stage
+    weights = job.settings.freezing.weights if "freezing" in FORMATS[job.candidate.format].sections else "exact"
+    return adopt_candidate(job.candidate, job.folder("checkpoint"), weights, folder)
+
+
 def _make_validation(job: Job, folder: Path) -> Notes:
     from .validation import validate
 
-    candidates = {format: job.folder(format) for format in job.formats}
+    candidates = {format: job.folder(stage) for format, stage in job.candidates.items()}
     rows_per_second: dict[str, float] = {}
     verdict = validate(
         job.places.name,
@@ -133,7 +187,7 @@ def _make_validation(job: Job, folder: Path) -> Notes:
 def _make_costs(job: Job, folder: Path) -> Notes:
     from .costs import measure_costs
 
-    candidates = {format: job.folder(format) for format in job.formats}
+    candidates = {format: job.folder(stage) for format, stage in job.candidates.items()}
     costs = measure_costs(job.folder("checkpoint"), candidates, job.settings.costs, folder)
     return {"recommendation": costs["recommendation"], "machine": costs["machine"]}
 
@@ -212,6 +266,9 @@ STAGES: dict[str, Stage] = {
         is_named=True,
     ),
 }
+_CANDIDATE = Stage(
+    _make_candidate, ("candidates/__init__.py",), {"checkpoint": ("signature.json",)}, uses_candidate=True
+)
 _REPORT = replace(STAGES["report"], reads={"checkpoint": _ALL, "validation": _ALL, "costs": _ALL})
 # The chain of a checkpoint that brings its own graph.
 _ADOPTED: dict[str, Stage] = {
@@ -234,14 +291,80 @@ _FILLED: dict[str, Stage] = {
 }
 
 
+# The same chains where the model, or the file that a chain starts at, is one of Keras's.
+_KERAS: dict[str, Stage] = {
+    **STAGES,
+    "graph": replace(STAGES["graph"], make=_make_keras_graph, code=("keras/building.py",), extras=("keras",)),
+    "training": replace(
+        STAGES["training"],
+        make=_make_keras_training,
+        code=("keras/training.py",),
+        sections=("graph", "split", "training"),
+        extras=("keras",),
+    ),
+    "checkpoint": replace(
+        STAGES["checkpoint"],
+        make=_make_keras_checkpoint,
+        code=("keras/deploying.py",),
+        reads={"training": ("deploy/*", "validation.npz")},
+        sections=("graph", "export"),
+        uses_model=True,
+        extras=("keras",),
+    ),
+}
+_KERAS_ADOPTED: dict[str, Stage] = {
+    **_ADOPTED,
+    "checkpoint": replace(
+        _ADOPTED["checkpoint"], make=_make_keras_adopted, code=("keras/adopting.py",), extras=("keras",)
+    ),
+}
+_KERAS_FILLED: dict[str, Stage] = {
+    **_FILLED,
+    "graph": _KERAS["graph"],
+    "checkpoint": replace(
+        _FILLED["checkpoint"],
+        make=_make_keras_filled,
+        code=("keras/deploying.py",),
+        reads={"graph": ("signature.json",)},
+        sections=("graph",),
+        extras=("keras",),
+    ),
+}
+
+
+def _chain_of(job: Job) -> dict[str, Stage]:
+    if job.source is None:
+        return _KERAS_ADOPTED if job.adopted is not None and job.adopted.is_keras else _ADOPTED
+    if job.adopted is None:
+        return _KERAS if job.source.is_keras else STAGES
+    return _KERAS_FILLED if job.source.is_keras else _FILLED
+
+
 def stages_of(job: Job) -> dict[str, Stage]:
     """The stages of a job's chain, by name and in their order; what reads formats reads those of the job."""
-    stages = STAGES if job.adopted is None else _ADOPTED if job.source is None else _FILLED
+    stages = _chain_of(job)
+    if job.candidate is not None:
+        stages = dict(_with_candidate(stages, job))
     return {name: _with_formats(stage, job) if stage.reads_formats else stage for name, stage in stages.items()}
 
 
+def _with_candidate(stages: Mapping[str, Stage], job: Job) -> Iterator[tuple[str, Stage]]:
+    """A chain in which nothing is frozen, and a candidate is taken in its place."""
+    assert job.candidate is not None
+    format = FORMATS[job.candidate.format]
+    is_settling = job.adopted is not None and job.source is None and not job.adopted.outputs
+    for name, stage in stages.items():
+        if name == "checkpoint":
+            # Where nobody names outputs, the candidate has a say in which they are.
+            yield name, replace(stage, uses_candidate=stage.uses_candidate or is_settling)
+            sections = tuple(section for section in format.sections if section == "freezing")
+            yield CANDIDATE, replace(_CANDIDATE, sections=sections, extras=format.extras)
+        elif name not in CANDIDATES:
+            yield name, stage
+
+
 def _with_formats(stage: Stage, job: Job) -> Stage:
-    reads = {**stage.reads, **dict.fromkeys(job.formats, _ALL)}
+    reads = {**stage.reads, **dict.fromkeys(job.candidates.values(), _ALL)}
     if not stage.opens_formats:
         return replace(stage, reads=reads)
     formats = [FORMATS[name] for name in job.formats]

@@ -6,7 +6,6 @@ import logging
 import re
 from collections.abc import Callable, Iterable
 from functools import cached_property, partial
-from glob import escape
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,13 +15,15 @@ from luigi.cmdline_parser import CmdlineParser
 from luigi.parameter import ParameterVisibility
 
 from . import chain, console
+from .closing import closing_lines, failed_formats
 from .config import find_config, read_settings
 from .errors import FreezeError, SettingError, ValidationFailed, nearest
+from .existing import DataFile, ExistingCandidate, ExistingCheckpoint
 from .facts import read_verdict
 from .formats import CANDIDATES, FORMATS, refusal_of
-from .job import Job
+from .job import CANDIDATE, Job
 from .models.source import find_model
-from .settings import Adopted, WarmStart, listed, paired
+from .settings import Adopted, Candidate, WarmStart, listed, paired
 from .stages import stages_of
 from .store import Places
 
@@ -42,8 +43,8 @@ class ModelTask(luigi.Task):
     )
     checkpoint = luigi.OptionalParameter(
         default="",
-        description="an existing checkpoint (prefix, file or folder) or SavedModel that the chain starts at; with "
-        "--model the graph comes from the code and the weights from here",
+        description="an existing checkpoint (prefix, file or folder), SavedModel or .keras file that the chain starts "
+        "at; with --model the graph comes from the code and the weights from here",
     )
     inputs = luigi.OptionalParameter(
         default="", description="with --checkpoint: comma-separated tensors to feed; found if not given"
@@ -60,6 +61,19 @@ class ModelTask(luigi.Task):
     graph_file = luigi.OptionalParameter(
         default="", description="with --checkpoint: its graph (.meta, .pb, .pbtxt), where that does not stand beside it"
     )
+    candidate = luigi.OptionalParameter(
+        default="",
+        description="with --checkpoint or --model: an existing .pb, SavedModel, mmap folder, .tflite or .onnx that is "
+        "compared with the checkpoint; nothing is frozen then",
+    )
+    candidate_names = luigi.OptionalParameter(
+        default="",
+        description="with --candidate: comma-separated name=tensor: the candidate's tensor of an input or output, "
+        "where it is not found by its name",
+    )
+    candidate_signature = luigi.OptionalParameter(
+        default="", description="with --candidate: of a SavedModel or .tflite with several signatures, which one"
+    )
     name = luigi.OptionalParameter(
         default="", description="folder under the output root; the model's or the checkpoint's name if not given"
     )
@@ -67,9 +81,10 @@ class ModelTask(luigi.Task):
         default="", description="the data file; the model's own, or made-up rows, if not given"
     )
     output_root = luigi.Parameter(default="output", description="where artifacts go")
-    formats = luigi.Parameter(
-        default="frozen",
-        description=f"comma-separated formats to make and to validate, of {', '.join(CANDIDATES)}",
+    formats = luigi.OptionalParameter(
+        default="",
+        description=f"comma-separated formats to make and to validate, of {', '.join(CANDIDATES)}; frozen if not "
+        "given. With --candidate: the candidate's format, where its content leaves it open",
     )
     warm_start = luigi.OptionalParameter(default="", description="a checkpoint whose weights the training starts from")
     warm_start_map = luigi.OptionalParameter(
@@ -105,20 +120,23 @@ class ModelTask(luigi.Task):
         source = find_model(self.model or "spam") if self.model or adopted is None else None
         own_name = source.name if source is not None else _name_of(adopted.place if adopted else "")
         own_data = source.data if source is not None else None
+        candidate = self._candidate()
         job = Job(
             source=source,
             places=Places(Path(self.output_root), self.name or own_name),
             data=Path(self.data) if self.data else own_data,
             adopted=adopted,
             warm_start=self._warm_start(),
-            formats=_formats(self.formats),
+            formats=_formats(self.formats or "frozen") if candidate is None else (candidate.format,),
             settings=settings,
+            candidate=candidate,
         )
         if self.stage not in stages_of(job):
+            kind = "with a candidate" if candidate else "that starts at a checkpoint"
             raise SettingError(
-                f"a chain that starts at a checkpoint has no {self.task_family}",
-                where="--checkpoint",
-                got=self.checkpoint,
+                f"a chain {kind} has no {self.task_family}",
+                where="--candidate" if candidate else "--checkpoint",
+                got=self.candidate if candidate else self.checkpoint,
                 wanted=f"one of {', '.join(dict.fromkeys(TASKS[stage].__name__ for stage in stages_of(job)))}",
             )
         return job
@@ -155,6 +173,28 @@ class ModelTask(luigi.Task):
                 )
         return None
 
+    def _candidate(self) -> Candidate | None:
+        if not self.candidate:
+            for name in ("candidate_names", "candidate_signature"):
+                if value := getattr(self, name):
+                    raise SettingError(
+                        "this is for a chain with a candidate",
+                        where=f"--{name.replace('_', '-')}",
+                        got=value,
+                        next_step="Name it with --candidate",
+                    )
+            return None
+        if not self.checkpoint and not self.model:
+            raise SettingError(
+                "there is nothing to compare the candidate with",
+                where="--candidate",
+                got=self.candidate,
+                wanted="--checkpoint, or --model",
+            )
+        names = paired("--candidate-names", self.candidate_names)
+        format = _format_of_candidate(self.candidate, listed(self.formats))
+        return Candidate(Path(self.candidate), format, names, self.candidate_signature or None)
+
     def requires(self) -> Iterable[luigi.Task]:
         """The tasks of the stages that this one reads, and the data file."""
         stage = stages_of(self.job)[self.stage]
@@ -166,6 +206,8 @@ class ModelTask(luigi.Task):
             yield DataFile(path=str(self.job.data))
         if stage.uses_data and self.checkpoint:
             yield ExistingCheckpoint(path=self.checkpoint)
+        if stage.uses_candidate:
+            yield ExistingCandidate(path=self.candidate)
 
     def output(self) -> luigi.LocalTarget:
         """The artifact's folder."""
@@ -183,7 +225,7 @@ class ModelTask(luigi.Task):
 def _name_of(place: str) -> str:
     """A folder's name for a checkpoint: its own last part, or the one before where that is a mere version."""
     parts = [part for part in Path(place).absolute().parts if not part.isdecimal()]
-    return re.sub(r"\.(index|meta|pb|pbtxt|data-\d{5}-of-\d{5})$", "", parts[-1])
+    return re.sub(r"\.(index|meta|pb|pbtxt|keras|(weights\.)?h5|hdf5|data-\d{5}-of-\d{5})$", "", parts[-1])
 
 
 def _formats(text: str) -> tuple[str, ...]:
@@ -191,6 +233,24 @@ def _formats(text: str) -> tuple[str, ...]:
     if not formats:
         raise SettingError("no format", where="--formats", wanted=f"some of {', '.join(CANDIDATES)}")
     return tuple(name for name in CANDIDATES if name in formats)  # in one order, however they were asked for
+
+
+def _format_of_candidate(place: str, named: list[str]) -> str:
+    """The format that a candidate is in: what its content says, or one that was named and is of that kind."""
+    from .candidates.recognizing import recognize  # which needs protobuf, and other chains do not
+
+    path = Path(place)
+    if len(named) > 1:
+        raise SettingError("a candidate is in one format", where="--formats", got=", ".join(named))
+    if not path.exists():  # as the scheduler will say
+        return _known_format("--formats", named[0] if named else CANDIDATES[0])
+    found = recognize(path).format
+    format = _known_format("--formats", named[0]) if named else _known_format("--candidate", found)
+    if FORMATS[format].opener != FORMATS[found].opener:
+        raise SettingError(
+            "the candidate is in another format", where=f"--formats {format}", got=f"{place}, which is {found}"
+        )
+    return format
 
 
 def _known_format(flag: str, name: str) -> str:
@@ -214,41 +274,6 @@ def _is_installed(distribution: str) -> bool:
         return bool(version(distribution))
     except PackageNotFoundError:
         return False
-
-
-class DataFile(luigi.ExternalTask):
-    """A data file that must be there."""
-
-    path = luigi.Parameter(description="the file")
-
-    def output(self) -> luigi.LocalTarget:
-        """The file."""
-        return luigi.LocalTarget(self.path)
-
-    def complete(self) -> bool:
-        """Whether it is there."""
-        is_there = Path(self.path).exists()
-        if not is_there:
-            logger.error("%s: no such data file. Give one with --data", self.path)
-        return is_there
-
-
-class ExistingCheckpoint(luigi.ExternalTask):
-    """A checkpoint that must be there."""
-
-    path = luigi.Parameter(description="a prefix, a file or a folder")
-
-    def output(self) -> luigi.LocalTarget:
-        """The place."""
-        return luigi.LocalTarget(self.path)
-
-    def complete(self) -> bool:
-        """Whether there is something by that name."""
-        place = Path(self.path)
-        is_there = place.exists() or any(place.parent.glob(f"{escape(place.name)}[.-]*"))
-        if not is_there:
-            logger.error("%s: no such checkpoint. Give one with --checkpoint", self.path)
-        return is_there
 
 
 class BuildGraph(ModelTask):
@@ -309,6 +334,12 @@ class MakeFormat(ModelTask):
         return refusal_of(self.job.folder(self.stage))
 
 
+class AdoptCandidate(ModelTask):
+    """Takes the file that is named with --candidate, and pairs its inputs and outputs with the checkpoint's."""
+
+    makes = CANDIDATE
+
+
 class ValidateModel(ModelTask):
     """Proves each format equal to its checkpoint, or fails."""
 
@@ -330,7 +361,7 @@ class ValidateModel(ModelTask):
             for stage in ("costs", "report"):
                 chain.build(self.job, stage)
             raise ValidationFailed(
-                f"{_failed_formats(verdict)} not proven equal to its checkpoint: {verdict['reasons'][0]}",
+                f"{failed_formats(verdict)} not proven equal to its checkpoint: {verdict['reasons'][0]}",
                 where=self.job.places.artifact("validation"),
                 next_step=f"See {self.job.places.artifact('report') / 'report.html'}",
             )
@@ -359,54 +390,12 @@ class WriteReport(ModelTask):
 
 TASKS: dict[str, type[ModelTask]] = {
     **dict.fromkeys(CANDIDATES, MakeFormat),
-    **{task.makes: task for task in (BuildGraph, TrainModel, SaveCheckpoint, FreezeModel, ValidateModel)},
-    **{task.makes: task for task in (MeasureCosts, WriteReport)},
+    **{task.makes: task for task in (BuildGraph, TrainModel, SaveCheckpoint, FreezeModel, AdoptCandidate)},
+    **{task.makes: task for task in (ValidateModel, MeasureCosts, WriteReport)},
 }
-
-
-def closing_lines(task: ModelTask) -> list[str]:
-    """What a person wants to know at the end of a run: the verdict, and where things are."""
-    states = chain.examine(task.job, task.stage)
-    done = [stage for stage, state in states.items() if state.is_complete]
-    places = task.job.places
-    files: dict[str, Any] = {
-        **{name: places.artifact(name) / FORMATS[name].opened for name in CANDIDATES},
-        "validation": places.artifact("validation") / "results.csv",
-        "costs": places.artifact("costs") / "costs.csv",
-        "report": places.artifact("report") / "report.html",
-    }
-    lines = []
-    if "validation" in done:
-        verdict = read_verdict(task.job)
-        lines.append(f"verdict      {verdict['verdict']}{_quality(verdict)}")
-        lines += [f"             {reason}" for reason in verdict["reasons"][:3]]
-    shown = [stage for stage in done if stage in files or stage == task.stage]
-    width = max([12, *map(len, shown)])
-    for stage in shown:
-        refusal = refusal_of(task.job.folder(stage)) if stage in CANDIDATES else None
-        lines.append(
-            f"{stage:<{width}} {files.get(stage, places.artifact(stage)) if refusal is None else f'refused: {refusal}'}"
-        )
-    return lines
-
-
-def _failed_formats(verdict: dict[str, Any]) -> str:
-    """Which formats failed, and the verb."""
-    failed = {check["format"] for check in verdict["checks"] if check["verdict"] != "passed"}
-    named = [format for format in CANDIDATES if format in failed] or ["the candidate"]
-    return f"{' and '.join(named)} {'is' if len(named) == 1 else 'are'}"
-
-
-def _quality(verdict: dict[str, Any]) -> str:
-    rows = sum(check["rows"] for check in verdict["checks"])
-    text = f": {rows} comparisons"
-    for format, figures in verdict["metrics"].items():
-        if format != "checkpoint":
-            text += f"; {format}: F1 {figures['f1']:.3f}, accuracy {figures['accuracy']:.3f}"
-    return text
 
 
 # Whoever loads the tasks, by whatever import, has the settings and the closing lines with them, once.
 find_config()
 console.set_up()
-ROOT_HOOKS.append(partial(console.start_run, closing_lines))
+ROOT_HOOKS.append(partial(console.start_run, lambda task: closing_lines(task.job, task.stage)))

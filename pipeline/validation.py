@@ -27,9 +27,10 @@ from typing import Any
 from .arrays import load_arrays
 from .causes import Cause, explain
 from .checks import TABLE, Material, check_recorded
+from .comparison import Validation
 from .errors import PipelineError, SettingError, nearest
-from .findings import FAILED, PASSED, Validation
-from .formats import FORMATS, ApartRunner, refusal_of
+from .findings import FAILED, PASSED
+from .formats import FORMATS, ApartRunner, fixed_batch, refusal_of
 from .process import Limits
 from .rowfile import RowFile
 from .rows import batch_size_of
@@ -67,7 +68,7 @@ def validate(
         SettingError: a tolerance is for an output that is not there.
         PipelineError: the checkpoint itself cannot be opened or run; what a candidate cannot do is a finding.
     """
-    material = _material(checkpoint, settings)
+    material = _material(checkpoint, settings, fixed_batch(candidates))
     refusals = {format: reason for format, place in candidates.items() if (reason := refusal_of(place)) is not None}
     candidates = {format: place for format, place in candidates.items() if format not in refusals}
     bounds = {format: _bounds_of(format, place) for format, place in candidates.items()}
@@ -93,8 +94,10 @@ def validate(
     return verdict
 
 
-def _material(checkpoint: Path, settings: ValidationSettings) -> Material:
+def _material(checkpoint: Path, settings: ValidationSettings, batch: int | None) -> Material:
     signature = Signature.read(checkpoint / "signature.json")
+    if batch is not None:
+        signature = signature.of_batch(batch)
     for output in settings.output_tolerances:
         names = [spec.name for spec in signature.outputs]
         if output not in names:

@@ -3,6 +3,9 @@
 A variable is in the checkpoint under the key that restoring would read, and in the candidate as the constant of its
 name: a Const, or in the format mmap an ImmutableConst that names a file. Stored as float16 it stands behind a Cast,
 and is to be the checkpoint's value rounded to float16. Protobuf alone reads the file here, nothing that wrote it.
+
+A candidate that the pipeline did not make may name its constants otherwise: there a variable without a constant of its
+name is looked for by its bits (see `tracing`), and one that is not found is told apart from those that differ.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +31,7 @@ from .leangraph import LeanGraph, read_lean
 from .protos import DecodeError, NodeDef, SavedModel
 from .signature import Signature
 from .tensors import content_of, shape_of, strings_of
+from .tracing import trace
 
 Array = np.ndarray[Any, Any]
 
@@ -42,6 +46,7 @@ class Weights:
     Args:
         elements: how many it has.
         is_halved: the candidate stores it as float16.
+        constant: what the candidate calls it, where that is not the variable's name.
         problem: why it could not be compared value by value.
         difference: where the values differ.
     """
@@ -52,6 +57,7 @@ class Weights:
     is_halved: bool = False
     problem: str | None = None
     difference: Difference | None = None
+    constant: str = ""
 
     @property
     def is_equal(self) -> bool:
@@ -64,8 +70,9 @@ class Weights:
         found = self.difference
         largest = "" if found.largest[0] is None else f"; the largest difference is {found.largest[0]:g}"
         place = f" at {found.first}" if found.first else ""
+        called = f" (nearly the constant {self.constant})" if self.constant else ""
         return (
-            f"{self.name} differs in {found.elements} of {self.elements} elements, first{place}: "
+            f"{self.name}{called} differs in {found.elements} of {self.elements} elements, first{place}: "
             f"checkpoint {found.reference}, candidate {found.candidate}{largest}"
         )
 
@@ -78,11 +85,13 @@ class WeightsFinding:
         weights: by variable.
         others: how many constants of the size of weights the candidate has that are of no variable.
         problem: why nothing could be compared.
+        absent: variables that a candidate of somebody else's has neither by name nor by their bits.
     """
 
     weights: Sequence[Weights]
     others: int = 0
     problem: str | None = None
+    absent: Sequence[str] = ()
 
 
 def compare_weights(checkpoint: Path, candidate: Path) -> WeightsFinding:
@@ -108,12 +117,39 @@ def compare_weights(checkpoint: Path, candidate: Path) -> WeightsFinding:
     if len(needed) < len(variables):  # an optimizer's, and those of branches that are never taken: or they are missing
         needed |= _frozen_names(source, signature, told.get("pins", {}))
     values = _Values(source.bundle)
-    weights = [
-        _weighed(variable, source.keys.get(variable.identity, Saved(variable.identity[1])), values, constants)
+    saved = {
+        variable: source.keys.get(variable.identity, Saved(variable.identity[1]))
         for variable in variables
         if variable.name in needed
-    ]
+    }
+    if constants.is_foreign:
+        return _traced(saved, values, constants)
+    weights = [_weighed(variable, place, values, constants) for variable, place in saved.items()]
     return WeightsFinding(weights, len(constants.sizeable - constants.used))
+
+
+def _traced(saved: Mapping[Variable, Saved], values: _Values, constants: _Constants) -> WeightsFinding:
+    """The weights of a candidate that the pipeline did not make."""
+    named = {variable for variable in saved if constants.has(variable)}
+    free = constants.names - {variable.name for variable in named}
+    found: list[Weights] = []
+    absent: list[str] = []
+    for variable, place in saved.items():
+        if variable in named:
+            found.append(_weighed(variable, place, values, constants))
+            continue
+        tensor, shape = values.bundle.tensor(place.key), values.shape(place)
+        value = values.array(place)
+        alike = constants.of_kind(tensor.dtype, shape)
+        traced = trace(value, alike, free, partial(constants.value, like=value))
+        if traced is None:
+            absent.append(variable.name)
+            continue
+        constants.used.add(traced.name)
+        gap = None if traced.is_same else difference(value.reshape(-1), traced.value.reshape(-1), shape)
+        elements, constant = math.prod(shape), traced.name
+        found.append(Weights(variable.name, tensor.dtype_name, elements, difference=gap, constant=constant))
+    return WeightsFinding(found, len(constants.sizeable - constants.used), absent=absent)
 
 
 def read_candidate(folder: Path) -> LeanGraph:
@@ -175,12 +211,6 @@ def differing_pairs(checkpoint: Path, candidate: Path, names: Collection[str]) -
         yield Pair(variable.name, saved.key, values.array(saved), theirs)
 
 
-def _lengths(node: NodeDef) -> tuple[int, ...]:
-    if node.op == "Const":
-        return shape_of(node.attr["value"].tensor)
-    return tuple(dim.size for dim in node.attr["shape"].shape.dim)
-
-
 def _frozen_names(source: Source, signature: Signature, pins: Mapping[str, str]) -> set[str]:
     """The variables that freezing makes constants."""
     outputs, inputs = ([spec.tensor or spec.name for spec in specs] for specs in (signature.outputs, signature.inputs))
@@ -234,7 +264,8 @@ class _Constants:
         self.graph, self._contents = lean.graph, lean.contents
         self.nodes: dict[str, NodeDef] = {node.name: node for node in self.graph.node}
         self.used: set[str] = set()
-        self.is_halved = (folder / SIGNATURE).is_file() and read_origin(folder / SIGNATURE).get("weights") == "float16"
+        origin = read_origin(folder / SIGNATURE) if (folder / SIGNATURE).is_file() else {}
+        self.is_halved, self.is_foreign = origin.get("weights") == "float16", "candidate" in origin
 
     @cached_property
     def sizeable(self) -> set[str]:
@@ -244,6 +275,46 @@ class _Constants:
             for node in self.graph.node
             if node.op == "ImmutableConst" or (node.op == "Const" and _elements(node) >= SMALLEST_WEIGHTS)
         }
+
+    @cached_property
+    def names(self) -> set[str]:
+        """The names of all constants."""
+        return {node.name for node in self.graph.node if node.op in ("Const", "ImmutableConst")}
+
+    def has(self, variable: Variable) -> bool:
+        """Whether there is a constant of a variable's name."""
+        try:
+            self.behind(variable)
+        except DataError:
+            return False
+        return True
+
+    def of_kind(self, dtype: int, shape: tuple[int, ...]) -> list[NodeDef]:
+        """The constants of a dtype and shape that can be read."""
+        return self._by_kind.get((dtype, shape), [])
+
+    @cached_property
+    def _by_kind(self) -> dict[tuple[int, tuple[int, ...]], list[NodeDef]]:
+        found: dict[tuple[int, tuple[int, ...]], list[NodeDef]] = {}
+        for node in self.graph.node:
+            if node.name in self.names:
+                found.setdefault((node.attr["dtype"].type, _lengths(node)), []).append(node)
+        return found
+
+    def value(self, node: NodeDef, like: Array) -> Array | None:
+        """A constant's value; None where it cannot be read.
+
+        Args:
+            like: a value of the constant's dtype and shape.
+        """
+        try:
+            if like.dtype == object:
+                flat = _of_objects(strings_of(node.attr["value"].tensor))
+            else:
+                flat = np.frombuffer(self.content(node), like.dtype)
+            return flat.reshape(like.shape)
+        except (DataError, ValueError):  # such a file does not import either
+            return None
 
     def behind(self, variable: Variable) -> tuple[NodeDef, bool]:
         """The constant of a variable, and whether it is stored as float16.
@@ -297,10 +368,17 @@ def _weighed(variable: Variable, saved: Saved, values: _Values, constants: _Cons
     return Weights(variable.name, tensor.dtype_name, elements, is_halved, None, found)
 
 
+def _lengths(node: NodeDef) -> tuple[int, ...]:
+    """A constant's lengths, by axis."""
+    if node.op == "Const":
+        return shape_of(node.attr["value"].tensor)
+    return tuple(dim.size for dim in node.attr["shape"].shape.dim)
+
+
 def _require_same_kind(node: NodeDef, dtype: int, shape: tuple[int, ...]) -> None:
-    proto = node.attr["value"].tensor
     is_message = node.op == "Const"
-    found, lengths = {node.attr["dtype"].type, *([proto.dtype] if is_message else ())}, _lengths(node)
+    found = {node.attr["dtype"].type, *([node.attr["value"].tensor.dtype] if is_message else ())}
+    lengths = _lengths(node)
     if found != {dtype} or lengths != shape:
         names = " and ".join(DTYPES[each].name if each in DTYPES else str(each) for each in sorted(found))
         raise DataError(

@@ -15,7 +15,8 @@ import numpy as np
 
 from .arrays import of_kind
 from .checks import Material, rows_in
-from .findings import PASSED, Finding, Validation
+from .comparison import Validation
+from .findings import PASSED, Finding
 from .formats import Batch
 from .process import Limits
 from .rerunning import Answer, Case, Side, answers, compared, save_cases, write_notes

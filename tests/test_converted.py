@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import jobs
 import numpy as np
 import onnx
 import pytest
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 
+from pipeline import facts
 from pipeline.errors import FreezeError, RunnerError
 from pipeline.formats import FORMATS, ApartRunner
+from pipeline.freezing import freeze
 from pipeline.signature import Signature, TensorSpec
+from pipeline.validation import validate
 
 v1 = tf.compat.v1
 Array = np.ndarray[Any, Any]
@@ -109,6 +115,21 @@ def test_lengths_that_the_signature_leaves_open_stay_open_and_a_fixed_batch_fixe
         assert runner.run({"x": rows})["y"].shape == (2, 4)
 
 
+def _called(x: Any) -> dict[str, Any]:
+    body = tf.function(lambda rows: rows * 3.0 + 1.0).get_concrete_function(tf.TensorSpec([None, 3], tf.float32))
+    body.add_to_graph()
+    [y] = tf.raw_ops.StatefulPartitionedCall(args=[x], Tout=[tf.float32], f=body)
+    return {"y": tf.ensure_shape(y, [None, 3])}
+
+
+@BOTH
+def test_a_call_of_a_function_is_inlined_though_it_might_have_state(family: str, tmp_path: Path) -> None:
+    """So does a graph of Keras's call its layers, whose variables are constants by then."""
+    origin = frozen(tmp_path / "frozen", _called, x=ROWS)
+    assert b"StatefulPartitionedCall" in (origin / "model.pb").read_bytes()
+    np.testing.assert_allclose(answers(family, made(family, origin), x=X)["y"], X * 3 + 1)
+
+
 @pytest.mark.parametrize("dtype", ["float64", "int32", "int64", "uint8", "bool"])
 def test_dtypes_are_kept(dtype: str, tmp_path: Path) -> None:
     origin = frozen(tmp_path / "frozen", lambda x: {"y": tf.reverse(x, [1])}, x=(dtype, [None, 3]))
@@ -187,7 +208,7 @@ def test_a_row_of_an_int8_file_does_not_depend_on_its_neighbours(tmp_path: Path)
 
 def test_nan_stays_nan_where_floats_are_computed(tmp_path: Path) -> None:
     origin = frozen(tmp_path / "frozen", _dense, x=ROWS)
-    for format in (name for name in ALL if FORMATS[name].edges != "finite"):
+    for format in (name for name in ALL if name != "tflite_int8"):
         assert np.isnan(answers(format, made(format, origin), x=np.full((1, 3), np.nan, np.float32))["y"]).all()
 
 
@@ -198,6 +219,57 @@ def test_a_weight_that_is_too_large_for_float16_is_refused_by_its_name(tmp_path:
     origin = frozen(tmp_path / "frozen", build, x=ROWS)
     with pytest.raises(FreezeError, match=r"1e\+06, which is too large for float16"):
         made("onnx_float16", origin)
+
+
+# NaN, infinities and overflow.
+
+POOLED = """
+    class M:
+        signature = Signature([TensorSpec("x", "float32", [None, 4, 4, 1])], [TensorSpec("y", "float32", [None, 4])])
+        data = "rows.csv"
+
+        def forward(self, inputs, training):
+            w = tf.compat.v1.get_variable("w", initializer=np.arange(16, dtype=np.float32).reshape(4, 4) / 7)
+            return {"y": tf.reshape(tf.nn.max_pool2d(inputs["x"], 2, 2, "VALID"), [-1, 4]) @ w}
+
+        def examples(self, path):
+            return Examples({"x": np.random.default_rng(2).normal(size=(20, 4, 4, 1)).astype(np.float32)}, None)
+    """
+
+
+def _edges_of(verdict: Mapping[str, Any], format: str) -> dict[str, Any]:
+    [found] = [check for check in verdict["checks"] if (check["format"], check["check"]) == (format, "edge")]
+    return found
+
+
+def test_what_other_kernels_make_of_nan_is_told_and_what_they_make_of_numbers_is_judged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = jobs.job_for(tmp_path / "out", jobs.model_file(tmp_path, POOLED), formats=("frozen", "onnx"))
+    jobs.run(job)
+    verdict = facts.read_verdict(job)
+    assert verdict["verdict"] == "passed", verdict["reasons"]
+    [note] = verdict["notes"]["onnx"]
+    assert "not a number" in note
+    assert _edges_of(verdict, "onnx")["rows"] == 9 - int(note.split()[1])
+    assert _edges_of(verdict, "frozen")["rows"] == 9
+
+    def again(name: str, onnx_folder: Path) -> dict[str, Any]:
+        (tmp_path / name).mkdir()
+        candidates = {"onnx": onnx_folder}
+        return validate("m", job.folder("checkpoint"), candidates, job.settings.validation, 1, tmp_path / name)
+
+    # A file that answers NaN to rows of ordinary numbers has failed on those.
+    origin = shutil.copytree(job.folder("frozen"), tmp_path / "frozen")
+    content, weights = (origin / "model.pb").read_bytes(), np.arange(16, dtype=np.float32) / 7
+    assert content.count(weights.tobytes()) == 1
+    broken = content.replace(weights.tobytes(), np.full(16, np.nan, np.float32).tobytes())
+    (origin / "model.pb").write_bytes(broken)
+    found = _edges_of(again("broken", made("onnx", origin)), "onnx")
+    assert (found["verdict"], found["rows_failed"]) == ("failed", 4)
+    # A format of TensorFlow's own kernels is held to NaN too.
+    monkeypatch.setitem(FORMATS, "onnx", dataclasses.replace(FORMATS["onnx"], edges=""))
+    assert _edges_of(again("strict", job.folder("onnx")), "onnx")["verdict"] == "failed"
 
 
 # What cannot be made.
@@ -233,6 +305,22 @@ def test_what_a_format_cannot_carry_is_refused_with_op_and_node(case: str, famil
     with pytest.raises(FreezeError, match=named) as error:
         made(family, origin)
     assert f"Leave {family} out of --formats" in str(error.value)
+
+
+@BOTH
+def test_a_table_is_refused_by_its_node(family: str, tmp_path: Path) -> None:
+    with tf.Graph().as_default(), v1.Session() as session:
+        x = v1.placeholder(tf.int64, [None], name="x")
+        content = tf.lookup.KeyValueTensorInitializer(tf.constant([10, 20], tf.int64), tf.constant([1, 2], tf.int64))
+        found = tf.lookup.StaticHashTable(content, 0).lookup(x, name="found")
+        tf.gather(v1.get_variable("w", initializer=np.eye(3, dtype=np.float32)), found, name="y")
+        session.run([v1.global_variables_initializer(), v1.tables_initializer()])
+        v1.train.Saver().save(session, str(tmp_path / "model.ckpt"))
+    (tmp_path / "frozen").mkdir()
+    freeze(str(tmp_path / "model.ckpt"), ["y"], ["x"], tmp_path / "frozen" / "model.pb")
+    with pytest.raises(FreezeError, match=r"node \S+.*(HashTableV2|LookupTableFindV2)") as error:
+        made(family, tmp_path / "frozen")
+    assert " at 0x" not in str(error.value)  # the same refusal has the same bytes
 
 
 @pytest.mark.parametrize("damage", ["cut", "gone", "a page"])

@@ -19,8 +19,10 @@ from measured import LARGE, PLAIN, SLOW, artifact, checkpoint, register
 
 from pipeline import chain, facts
 from pipeline.costs import measure_costs, size_of
+from pipeline.formats import refuse
 from pipeline.metering import time_runs
 from pipeline.settings import CostsSettings
+from pipeline.stages import stages_before
 from pipeline.tasks import MeasureCosts, ValidateModel, WriteReport, closing_lines
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -233,11 +235,10 @@ def test_what_a_library_prints_is_not_taken_for_an_answer(measure: Any) -> None:
 
 def test_a_format_that_was_refused_is_not_opened_and_has_the_reason(measure: Any, tmp_path: Path) -> None:
     refused = artifact(tmp_path / "artifacts/refused")
-    (refused / "refusal.json").write_text(json.dumps({"format": "refused", "reason": "it has no op for strings"}))
+    refuse("refused", "it has no op for strings", refused)
     entry = measure(refused=PLAIN)["formats"]["refused"]
     assert entry["problem"] == "it has no op for strings"
-    assert entry["size_bytes"] == 0
-    assert entry["peak_bytes"] is None
+    assert entry["size_bytes"] is entry["peak_bytes"] is None
 
 
 def test_no_seconds_measure_nothing_but_sizes(measure: Any, tmp_path: Path) -> None:
@@ -371,7 +372,7 @@ def test_the_stage_measures_every_format_once_and_the_report_knows(tmp_path: Pat
         assert entry["size_bytes"] > 0
         assert entry["peak_bytes"] > 200_000_000  # TensorFlow
         assert entry["import_seconds"] > entry["batches"]["1"]["p50_ms"] / 1000 > 0
-    assert facts.report_facts(job, ["checkpoint", "training", "frozen"]).costs == costs
+    assert facts.report_facts(job, stages_before(job, "report")).costs == costs
     assert run(job) == set()
     again = job_for(tmp_path, f"{FRUIT}:Fruit")
     assert (

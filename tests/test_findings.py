@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.findings import Finding, Validation
+from pipeline.comparison import Validation
+from pipeline.findings import Finding
 from pipeline.settings import ValidationSettings
 from pipeline.signature import Signature, TensorSpec
 

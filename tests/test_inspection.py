@@ -8,11 +8,13 @@ from typing import Any
 
 import commands
 import graphs
+import numpy as np
 import pytest
 import tensorflow as tf
 
 import pipeline
 from pipeline.errors import CheckpointError, FreezeError
+from pipeline.inspection import summarise
 
 v1 = tf.compat.v1
 
@@ -110,3 +112,27 @@ def test_a_foreign_file_is_said_as_what_it_is(tmp_path: Path) -> None:
     (tmp_path / "model.pb").write_bytes(b"<!DOCTYPE html><html>")
     with pytest.raises(CheckpointError, match="an HTML page in place"):
         pipeline.inspect(tmp_path / "model.pb")
+
+
+@pytest.mark.parametrize("kind", ["checkpoint", "SavedModel"])
+def test_a_graph_is_summarised_by_its_nodes_ops_and_parameters(tmp_path: Path, kind: str) -> None:
+    if kind == "checkpoint":
+        graphs.save(tmp_path / "model.ckpt")
+        sizes = tf.train.load_checkpoint(str(tmp_path / "model.ckpt")).get_variable_to_shape_map()
+        expected = sum(int(np.prod(shape)) for shape in sizes.values())
+    else:
+        module = tf.Module()
+        module.w = tf.Variable(tf.ones([3, 5]))
+        module.f = tf.function(lambda x: {"y": x @ module.w}, input_signature=[tf.TensorSpec([None, 3], tf.float32)])
+        tf.saved_model.save(module, str(tmp_path), signatures={"serving_default": module.f.get_concrete_function()})
+        expected = 15
+    found = summarise(tmp_path)
+    assert (found["parameters"], found["parameter_bytes"]) == (expected, 4 * expected)
+    assert found["nodes"] == sum(found["ops"].values()) > 3
+    assert list(found["ops"].values()) == sorted(found["ops"].values(), reverse=True)
+
+
+def test_what_holds_no_graph_has_no_summary(tmp_path: Path) -> None:
+    (tmp_path / "model.pb").write_text("<html>not found</html>")
+    with pytest.raises(CheckpointError, match=r"model\.pb"):
+        summarise(tmp_path / "model.pb")

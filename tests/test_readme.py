@@ -7,9 +7,12 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import candidates
 import pytest
+import tensorflow as tf
 from commands import BIN, PROJECT, run
 
+v1 = tf.compat.v1
 README = (PROJECT / "README.md").read_text()
 COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) for line in block.splitlines()]
 # `why` says with its exit code that something would run.
@@ -25,6 +28,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copy(PROJECT / "data/spam.tsv", folder / "path/to/SMSSpamCollection")
     (folder / "quick.cfg").write_text("[costs]\nseconds = 0\n")  # else each chain would import TensorFlow twice more
     assert run_in(folder, "luigi", "--module", "pipeline", "WriteReport").returncode == 0
+    candidates.write_saved_model(
+        v1.GraphDef.FromString((folder / "output/spam/frozen/model.pb").read_bytes()),
+        *(folder / "served/3", {"probability": "probability:0"}, {"text": "text:0"}),
+    )
+    shutil.copy(folder / "output/spam/frozen/model.pb", folder / "production.pb")
+    (folder / "rows.csv").write_text("text,labels\nyou have won a prize,1\nsee you at six,0\n")
     return folder
 
 

@@ -9,12 +9,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import candidates
 import corpus
 import numpy as np
 import pytest
 import tensorflow as tf
+from test_audit import job_for, verdict_of
 
 from pipeline.bundle import open_checkpoint
+from pipeline.errors import CandidateError
 
 v1 = tf.compat.v1
 Array = np.ndarray[Any, Any]
@@ -131,3 +134,61 @@ def normalize(folder: str) -> None:
     for is_training in (False, True):
         feeds = {"input:0": values(*sizes), "is_training:0": np.array(is_training)}
         agree(prefix, ["fc1/BiasAdd:0"], feeds, Path(folder))
+
+
+def audited(
+    root: Path, checkpoint: Path, place: Path, checks: str = "weights,equal,generated,stable"
+) -> dict[str, Any]:
+    """The verdict on a pair."""
+    return verdict_of(job_for(root, checkpoint, place, checks))
+
+
+def test_a_face_detector_in_production_is_its_checkpoint(tmp_path: Path) -> None:
+    folder = model("retinaface-mnet")
+    [author] = folder.glob("*.pb")
+    verdict = audited(tmp_path / "out", folder / "mnet.25-1080x1920", author, "weights,equal")
+    assert verdict["verdict"] == "passed", verdict["reasons"]
+    outputs = {check["output"] for check in verdict["checks"] if check["check"] == "equal"}
+    assert outputs == {name.removesuffix(":0") for name in HEADS}  # which nobody named
+    [weights] = [check for check in verdict["checks"] if check["check"] == "weights"]
+    assert (weights["rows"], weights["rows_failed"]) == (273, 0)
+    assert not [name for name in verdict["skipped"] if name.startswith("weights")]
+
+
+def test_a_face_detector_with_one_other_weight_is_none(tmp_path: Path) -> None:
+    folder = model("retinaface-mnet")
+    [author] = folder.glob("*.pb")
+    graph = v1.GraphDef.FromString(author.read_bytes())
+    kernel = next(node for node in graph.node if node.op == "Const" and "conv5" in node.name and "weight" in node.name)
+    value = tf.make_ndarray(kernel.attr["value"].tensor).copy()
+    value.flat[0] = np.nextafter(value.flat[0], np.float32(9))
+    kernel.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(value))
+    place = candidates.write_pb(graph, tmp_path / "production.pb")
+    verdict = audited(tmp_path / "out", folder / "mnet.25-1080x1920", place, "weights")
+    assert f"1 of 273 variables are not the checkpoint's: {kernel.name} differs in 1 of " in verdict["reasons"][0]
+
+
+@pytest.mark.parametrize("name", ["graphdef/frozen.pb", "saved_model", "tflite/model.tflite"])
+def test_a_linear_regression_in_production_is_its_checkpoint(name: str, tmp_path: Path) -> None:
+    folder = model("linear-regression")
+    checks = "weights,equal,generated,stable" if name.endswith(".pb") else "equal,edge,generated,stable"
+    verdict = audited(tmp_path / "out", folder / "checkpoint", folder / name, checks)
+    assert verdict["verdict"] == "passed", verdict["reasons"]
+    assert {check["output"] for check in verdict["checks"]} <= {"pred", "variables"}
+
+
+def test_another_model_is_told_to_be_another(tmp_path: Path) -> None:
+    prefix = model("animal-classifier-v4") / "classifier-model-v4"
+    [detector] = model("retinaface-mnet").glob("*.pb")
+    with pytest.raises(CandidateError, match="the candidate has no input x, and none that is the only one it may be"):
+        verdict_of(job_for(tmp_path / "out", prefix, detector, outputs=("y_pred",)))
+
+
+def test_another_model_of_one_input_and_one_output_is_none(tmp_path: Path) -> None:
+    prefix, place = (
+        model("animal-classifier-v4") / "classifier-model-v4",
+        model("linear-regression") / "graphdef/frozen.pb",
+    )
+    verdict = verdict_of(job_for(tmp_path / "out", prefix, place, "equal", outputs=("y_pred",)))
+    assert verdict["verdict"] == "failed"
+    assert "equal of y_pred" in verdict["reasons"][0]

@@ -25,7 +25,7 @@ from pipeline.arrays import load_arrays, of_kind
 from pipeline.errors import DataError, ModelError, StageCrashed
 from pipeline.job import Job
 from pipeline.settings import TrainingSettings
-from pipeline.training import row_order
+from pipeline.training.order import row_order
 from pipeline.training.progress import Progress
 from pipeline.training.saver import Checkpoints
 

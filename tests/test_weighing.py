@@ -13,8 +13,8 @@ import pytest
 import tensorflow as tf
 from test_validation import Change, check, failed, judged, make_checkpoint, node, planted, read, set_weight
 
+from pipeline.comparison import Validation
 from pipeline.errors import CheckpointError, DataError
-from pipeline.findings import Validation
 from pipeline.freezing import freeze, freeze_checkpoint
 from pipeline.protos import TensorProto
 from pipeline.report.html import CHECKS_IN_WORDS

@@ -8,6 +8,7 @@ from ..errors import CheckpointError
 
 _AGAIN = "Copy the checkpoint again from where it was written"
 _UNPACK = "Unpack it and give the checkpoint inside"
+_EXPORT = "Give it to the chain, which has Keras export it: luigi --module pipeline FreezeModel --checkpoint FILE"
 
 # Where the mark stands, the mark, what such a file is, and what to do about it. Text is compared in lower case.
 _KINDS: list[tuple[int, bytes, str, str]] = [
@@ -17,12 +18,13 @@ _KINDS: list[tuple[int, bytes, str, str]] = [
     (0, b"<?xml", "an XML document", "Download the file itself: this is likely a server's error message"),
     (0, b'{"', "a JSON text", "Download the file itself: this is likely a server's error message"),
     (0, b"model_checkpoint_path:", "a `checkpoint` state file", "Give the prefix that it names, or its folder"),
+    (30, b"metadata.json", "a Keras model's file", _EXPORT),  # the first in the archive
     (0, b"pk\x03\x04", "a ZIP archive", _UNPACK),
     (0, b"\x1f\x8b", "a gzip archive", _UNPACK),
     (0, b"bzh", "a bzip2 archive", _UNPACK),
     (0, b"\xfd7zxz\0", "an xz archive", _UNPACK),
     (257, b"ustar", "a tar archive", _UNPACK),
-    (0, b"\x89hdf\r\n\x1a\n", "an HDF5 file", "Load it with Keras and export a SavedModel"),
+    (0, b"\x89hdf\r\n\x1a\n", "an HDF5 file", _EXPORT),
     (0, b"\x93numpy", "a NumPy file", "Give the checkpoint that TensorFlow's Saver wrote"),
     (0, b"\x80\x02", "a Python pickle", "Give the checkpoint that TensorFlow's Saver wrote"),
     (8, b'{"', "a safetensors file", "Give the checkpoint that TensorFlow's Saver wrote"),

@@ -17,8 +17,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from ..checks import Material
+from ..comparison import Validation
 from ..errors import PipelineError
-from ..findings import Validation
 from . import graphs, outputs, processes, recordings, weights
 from .evidence import Cause, Evidence
 

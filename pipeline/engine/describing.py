@@ -76,6 +76,11 @@ class Describer:
         return _dims(node.attr["shape"].shape) if node.op in PLACEHOLDERS and "shape" in node.attr else None
 
 
+def shape_of_info(info: TensorInfo) -> Shape | None:
+    """The shape of a signature's tensor."""
+    return _dims(info.tensor_shape)
+
+
 def _dims(shape: TensorShapeProto) -> Shape | None:
     return None if shape.unknown_rank else tuple(dim.size if dim.size >= 0 else None for dim in shape.dim)
 

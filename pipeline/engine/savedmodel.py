@@ -130,6 +130,28 @@ def read_saved_model(
     )
 
 
+def read_signature(
+    folder: Path, signature_key: str | None = None
+) -> tuple[str, Mapping[str, TensorInfo], Mapping[str, TensorInfo]]:
+    """The name of a SavedModel's signature, and its inputs and outputs by their names.
+
+    Args:
+        signature_key: by default `serving_default`, or the only signature that there is.
+
+    Raises:
+        CheckpointError: the file is missing or is not what it should be; no graph is for serving, or it has no
+            signature.
+        FreezeError: there is no such signature, or none is the obvious one.
+    """
+    file = _find_message(folder)
+    meta = _read_meta_graph(file)
+    key = _choose_signature(folder, meta, signature_key, is_needed=True)
+    if key is None:
+        raise CheckpointError("the SavedModel has no signature", where=file, wanted="inputs and outputs that are named")
+    signature = meta.signature_def[key]
+    return key, dict(_tensors(signature.inputs)), dict(_tensors(signature.outputs))
+
+
 # The folder's files.
 
 

@@ -49,7 +49,8 @@ class Format:
         is_optimized: whether TensorFlow's optimizer changes its graph before it is run; then its opener takes
             `is_plain=True`, which switches that off.
         is_bare: whether its runner does without TensorFlow, and so gets a process that has not loaded it.
-        edges: `finite` where it has no value for NaN and infinities, so that rows of them may be answered otherwise.
+        edges: `finite` where other kernels than TensorFlow's compute it, so that rows of NaN, infinities and what
+            overflows may be answered otherwise.
     """
 
     opener: str
@@ -108,6 +109,7 @@ _TFLITE = Format(
     is_apart=True,
     opened="model.tflite",
     extras=("ai-edge-litert",),
+    edges="finite",
     bounds="runtime",
     is_bare=True,
 )
@@ -119,6 +121,7 @@ _ONNX = Format(
     is_apart=True,
     opened="model.onnx",
     extras=("tf2onnx", "onnx", "onnxruntime"),
+    edges="finite",
     bounds="runtime",
     is_bare=True,
 )
@@ -149,7 +152,7 @@ FORMATS = {
     ),
     "tflite": _TFLITE,
     "tflite_float16": replace(_TFLITE, maker="pipeline.formats.tflite:make_tflite_float16", bounds="half"),
-    "tflite_int8": replace(_TFLITE, maker="pipeline.formats.tflite:make_tflite_int8", bounds="int8", edges="finite"),
+    "tflite_int8": replace(_TFLITE, maker="pipeline.formats.tflite:make_tflite_int8", bounds="int8"),
     "onnx": _ONNX,
     "onnx_float16": replace(_ONNX, maker="pipeline.formats.onnx:make_onnx_float16", bounds="half"),
     "onnx_int8": replace(_ONNX, maker="pipeline.formats.onnx:make_onnx_int8", bounds="int8"),
@@ -191,6 +194,23 @@ class Wanted:
     rows: RowFile
     start: int
     stop: int
+
+
+def fixed_batch(candidates: Mapping[str, Path]) -> int | None:
+    """The number of rows that a candidate takes at once which the pipeline did not make, where that is fixed.
+
+    Args:
+        candidates: the artifact's folder by format.
+    """
+    from ..rows import batch_size_of  # which needs NumPy, and tasks do not
+    from ..signature import Signature
+
+    for path in (place / "signature.json" for place in candidates.values()):
+        told = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        size = batch_size_of(Signature.from_dict(told)) if "candidate" in told.get("origin", {}) else None
+        if size is not None:
+            return size
+    return None
 
 
 class Runner(Protocol):

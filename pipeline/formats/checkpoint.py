@@ -5,7 +5,6 @@ It is the reference of every comparison, so TensorFlow itself reads it, and noth
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,10 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 
 from ..checkpoint import checkpoint_errors, find_checkpoint
-from ..errors import CheckpointError, RunnerError
+from ..errors import CheckpointError
 from ..signature import Signature
 from . import Runner
+from .origin import origin_of, pinned
 from .savedmodel import open_saved_model
 from .session import SessionRunner, session_config
 
@@ -31,18 +31,14 @@ def open_runner(folder: Path, signature: Signature, threads: int, is_plain: bool
         RunnerError: the graph is not the signature's.
     """
     if (folder / "saved_model").is_dir():
-        return open_saved_model(folder / "saved_model", _origin(folder).get("signature"), signature, threads, is_plain)
+        key = origin_of(folder).get("signature")
+        return open_saved_model(folder / "saved_model", key, signature, threads, is_plain)
     prefix = folder / "model.ckpt"
     find_checkpoint(prefix).verify()
     session = v1.Session(graph=tf.Graph(), config=session_config(threads, is_plain))
     with session.graph.as_default(), checkpoint_errors(prefix):
         restore(session, prefix)
     return SessionRunner(session, signature, read_pins(session.graph, folder))
-
-
-def _origin(folder: Path) -> dict[str, Any]:
-    told: dict[str, Any] = json.loads((folder / "signature.json").read_text(encoding="utf-8")).get("origin", {})
-    return told
 
 
 def restore(session: tf.compat.v1.Session, prefix: Path) -> None:
@@ -91,19 +87,4 @@ def read_pins(graph: tf.Graph, folder: Path) -> dict[str, Any]:
     Args:
         folder: of an artifact whose `signature.json` tells the pins.
     """
-    pins = _origin(folder).get("pins", {})
-    return {name if ":" in name else f"{name}:0": _pinned_value(graph, name, text) for name, text in pins.items()}
-
-
-def _pinned_value(graph: tf.Graph, name: str, text: str) -> Any:
-    try:
-        tensor = graph.get_tensor_by_name(name if ":" in name else f"{name}:0")
-    except KeyError as exc:
-        raise RunnerError("the graph lacks a placeholder that is pinned", where=name) from exc
-    if tensor.dtype == tf.bool:
-        value: Any = text.lower() in ("true", "1")
-    elif tensor.dtype == tf.string:
-        value = text.encode()
-    else:
-        value = tensor.dtype.as_numpy_dtype(text)
-    return np.full(tensor.shape.as_list() if tensor.shape.is_fully_defined() else [], value)
+    return pinned(graph, origin_of(folder).get("pins", {}))

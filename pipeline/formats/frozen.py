@@ -9,6 +9,7 @@ from google.protobuf.message import DecodeError
 
 from ..errors import RunnerError
 from ..signature import Signature
+from .origin import fed_always, fill_tables
 from .session import SessionRunner, session_config
 
 v1 = tf.compat.v1
@@ -22,7 +23,8 @@ def open_runner(folder: Path, signature: Signature, threads: int, is_plain: bool
     """
     session = v1.Session(graph=tf.Graph(), config=session_config(threads, is_plain))
     import_frozen(session, folder / "model.pb")
-    return SessionRunner(session, signature)
+    fill_tables(session, folder)
+    return SessionRunner(session, signature, fed_always(session, folder))
 
 
 def import_frozen(session: tf.compat.v1.Session, path: Path) -> None:

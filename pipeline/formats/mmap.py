@@ -13,6 +13,7 @@ from google.protobuf.message import DecodeError
 from ..engine.mapping import GRAPH_FILE
 from ..errors import RunnerError
 from ..signature import Signature
+from .origin import fed_always, fill_tables
 from .session import SessionRunner, session_config
 
 v1 = tf.compat.v1
@@ -24,7 +25,9 @@ def open_runner(folder: Path, signature: Signature, threads: int, is_plain: bool
     Raises:
         RunnerError: as `load_mmap`; or the graph is not the signature's.
     """
-    return SessionRunner(_opened(folder, mapping_config(threads, is_plain)), signature)
+    session = _opened(folder, mapping_config(threads, is_plain))
+    fill_tables(session, folder)
+    return SessionRunner(session, signature, fed_always(session, folder))
 
 
 def load_mmap(folder: Path | str, threads: int = 0) -> tf.compat.v1.Session:

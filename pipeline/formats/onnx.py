@@ -95,6 +95,8 @@ def _converted(path: Path, signature: Signature, named: Signature) -> Any:
     import tensorflow as tf
     from google.protobuf.message import Error
 
+    complaints: list[str] = []
+    nodes: dict[str, str] = {}
     try:
         graph_def = tf.compat.v1.GraphDef.FromString(path.read_bytes())
         _refuse_strings(graph_def, signature)
@@ -104,9 +106,10 @@ def _converted(path: Path, signature: Signature, named: Signature) -> Any:
             fetched = [tf.identity(graph.get_tensor_by_name(spec.tensor_name)).name for spec in signature.outputs]
             nodes = {operation.name: operation.type for operation in graph.get_operations()}
             graph_def = graph.as_graph_def()
+        _call_without_state(graph_def)
         fed = [spec.tensor_name for spec in signature.inputs]
         names = [spec.tensor for spec in (*named.inputs, *named.outputs)]
-        with _listening() as complaints:
+        with _listening(complaints):
             import tf2onnx
 
             model, _ = tf2onnx.convert.from_graph_def(
@@ -118,10 +121,18 @@ def _converted(path: Path, signature: Signature, named: Signature) -> Any:
                 tensors_to_rename=dict(zip((*fed, *fetched), names, strict=True)),
             )
     except (*_FAULTS, Error, tf.errors.OpError) as exc:
-        raise _refused(_first_line(exc)) from exc
+        raise (_explained(complaints, nodes) if complaints else _refused(_first_line(exc))) from exc
     if complaints:
         raise _explained(complaints, nodes)
     return model
+
+
+def _call_without_state(graph_def: Any) -> None:
+    """Makes of calls that may have state ones that have none, as none has in a frozen graph: those can be inlined."""
+    bodies = (function.node_def for function in graph_def.library.function)
+    for node in (node for nodes in (graph_def.node, *bodies) for node in nodes):
+        if node.op == "StatefulPartitionedCall":
+            node.op = "PartitionedCall"
 
 
 def _refused(got: object, where: str | None = None) -> FreezeError:
@@ -148,20 +159,22 @@ def _refuse_strings(graph_def: Any, signature: Signature) -> None:
 
 
 @contextmanager
-def _listening() -> Iterator[list[str]]:
-    """What tf2onnx logs as an error: it goes on after it, and what it gives then is no model."""
-    complaints: list[str] = []
+def _listening(complaints: list[str]) -> Iterator[None]:
+    """Collects what tf2onnx logs as an error: it goes on after it, and what it gives then is no model."""
 
     class Listener(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            complaints.append(record.getMessage())
+            cause = record.exc_info[1] if record.exc_info else None
+            # With the error that it met, its message has a function's address in it.
+            text = record.getMessage().split(" (fct=")[0]
+            complaints.append(text if cause is None else f"{text}: {type(cause).__name__}: {cause}")
 
     theirs, listener = logging.getLogger("tf2onnx"), Listener(logging.ERROR)
     before = theirs.propagate
     theirs.addHandler(listener)
     theirs.propagate = False
     try:
-        yield complaints
+        yield
     finally:
         theirs.removeHandler(listener)
         theirs.propagate = before
@@ -177,9 +190,11 @@ def _explained(complaints: list[str], nodes: dict[str, str]) -> FreezeError:
         others = [other for other in dict.fromkeys(other for _, other in unsupported) if other != op]
         besides = f"; nor for {', '.join(others)}" if others else ""
         return _refused(f"tf2onnx has no op for {op}{besides}", f"node {node}")
-    failed = next((match[1] for line in complaints for match in [_FAILED.match(line)] if match), None)
-    where = f"node {failed}, op {nodes[failed]}" if failed in nodes else failed and f"node {failed}"
-    return _refused(complaints[0].strip().split("\n", 1)[0][:300], where)
+    first = next((line for line in complaints if _FAILED.match(line)), complaints[0])
+    failed = _FAILED.match(first)
+    node = None if failed is None else failed[1]
+    where = f"node {node}, op {nodes[node]}" if node in nodes else node and f"node {node}"
+    return _refused(first.strip().split("\n", 1)[0][:300], where)
 
 
 def _reduced(model: Any, stored: str) -> list[str]:

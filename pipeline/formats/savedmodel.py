@@ -6,6 +6,7 @@ Any SavedModel can be opened too, as TensorFlow loads it: the reference where a 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 from ..errors import FreezeError, RunnerError
 from ..signature import Signature, TensorSpec
 from . import Array, Batch, Runner, checked_batch
+from .origin import candidate_of
 from .session import SessionRunner, session_config
 
 v1 = tf.compat.v1
@@ -74,12 +76,17 @@ def _tensor_infos(graph: tf.Graph, specs: tuple[TensorSpec, ...]) -> dict[str, A
     return {name: v1.saved_model.build_tensor_info(tensor) for name, tensor in tensors.items()}
 
 
-def open_runner(folder: Path, signature: Signature, threads: int, is_plain: bool = False) -> SessionRunner:
+def open_runner(folder: Path, signature: Signature, threads: int, is_plain: bool = False) -> Runner:
     """Opens an artifact's folder, and feeds and fetches the tensors that its `serving_default` names.
+
+    A candidate that the pipeline did not make is opened by a signature of its own, with names of its own.
 
     Raises:
         RunnerError: it does not load, or its signature lacks an input or output of `signature.json`.
     """
+    if told := candidate_of(folder):
+        called = {spec.name: spec.tensor_name for spec in (*signature.inputs, *signature.outputs)}
+        return open_saved_model(folder, told["signature"], signature, threads, is_plain, called)
     session = v1.Session(graph=tf.Graph(), config=session_config(threads, is_plain))
     try:
         meta = v1.saved_model.load(session, [TAG], str(folder))
@@ -105,12 +112,18 @@ def _not_loaded(place: Path, cause: Exception) -> RunnerError:
 
 
 def open_saved_model(
-    folder: Path, key: str | None, signature: Signature, threads: int, is_plain: bool = False
+    folder: Path,
+    key: str | None,
+    signature: Signature,
+    threads: int,
+    is_plain: bool = False,
+    called: Mapping[str, str] | None = None,
 ) -> Runner:
     """Opens a SavedModel: by its signature, or, where tensors were named instead, in a session of TensorFlow 1.
 
     Args:
         key: the signature's name in the SavedModel.
+        called: the SavedModel's name of an input or output, where it is not the signature's.
 
     Raises:
         RunnerError: it does not load, or has no such signature.
@@ -124,7 +137,7 @@ def open_saved_model(
         tf.config.threading.set_inter_op_parallelism_threads(threads)
         tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": is_plain})
         loaded = tf.saved_model.load(str(folder))
-        return FunctionRunner(loaded, loaded.signatures[key], signature)
+        return FunctionRunner(loaded, loaded.signatures[key], signature, called)
     except _BROKEN as exc:
         raise _not_loaded(folder, exc) from exc
 
@@ -134,18 +147,24 @@ class FunctionRunner:
 
     Args:
         loaded: what keeps the function's variables alive.
+        called: the function's name of an input or output, where it is not the signature's.
     """
 
-    def __init__(self, loaded: Any, function: Any, signature: Signature) -> None:
-        self._loaded, self._function, self._signature = loaded, function, signature
+    def __init__(
+        self, loaded: Any, function: Any, signature: Signature, called: Mapping[str, str] | None = None
+    ) -> None:
+        self._loaded, self._function, self._signature, self._called = loaded, function, signature, dict(called or {})
+
+    def _own(self, spec: TensorSpec) -> str:
+        return self._called.get(spec.name, spec.name)
 
     def run(self, batch: Batch) -> dict[str, Array]:
         """Answers a batch; see `Runner.run`."""
         given = checked_batch(self._signature, batch)
         try:
-            tensors = {spec.name: tf.constant(given[spec.name], spec.dtype) for spec in self._signature.inputs}
+            tensors = {self._own(spec): tf.constant(given[spec.name], spec.dtype) for spec in self._signature.inputs}
             answers = self._function(**tensors)
-            return {spec.name: np.asarray(answers[spec.name].numpy()) for spec in self._signature.outputs}
+            return {spec.name: np.asarray(answers[self._own(spec)].numpy()) for spec in self._signature.outputs}
         except (tf.errors.OpError, ValueError, TypeError, KeyError) as exc:
             got = str(exc).strip().split("\n", 1)[0][:300]
             raise RunnerError("TensorFlow could not run the batch", got=got) from exc

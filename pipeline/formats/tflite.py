@@ -9,6 +9,7 @@ with is rounded to int8 as well, row by row.
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import shutil
@@ -118,7 +119,14 @@ def open_runner(folder: Path, signature: Signature, threads: int) -> TfliteRunne
     Raises:
         RunnerError: the file is missing or is no TFLite model that runs here, or is not the signature's.
     """
-    return TfliteRunner(_open(folder / FILE, threads), signature)
+    return TfliteRunner(_open(folder / FILE, threads), signature, _key_of(folder))
+
+
+def _key_of(folder: Path) -> str | None:
+    """The signature that a candidate of somebody else's is opened by."""
+    told = json.loads((folder / "signature.json").read_text(encoding="utf-8"))
+    key: str | None = told.get("origin", {}).get("candidate", {}).get("signature")
+    return key
 
 
 def _open(path: Path, threads: int) -> Any:
@@ -154,14 +162,15 @@ class TfliteRunner:
 
     Args:
         interpreter: of ai-edge-litert.
+        key: the signature's name in the file, where it is not the usual one.
 
     Raises:
         RunnerError: the model lacks a tensor of the signature, or has it with another dtype.
     """
 
-    def __init__(self, interpreter: Any, signature: Signature) -> None:
+    def __init__(self, interpreter: Any, signature: Signature, key: str | None = None) -> None:
         self._interpreter, self._signature = interpreter, signature
-        inputs, outputs = _named_tensors(interpreter)
+        inputs, outputs = _named_tensors(interpreter, key)
         self._inputs = {spec.name: _paired(spec, inputs) for spec in signature.inputs}
         self._outputs = {spec.name: _paired(spec, outputs) for spec in signature.outputs}
         self._shapes: dict[str, tuple[int, ...]] = {}
@@ -197,11 +206,11 @@ class TfliteRunner:
         self._shapes = dict(shapes)
 
 
-def _named_tensors(interpreter: Any) -> tuple[dict[str, _Tensor], dict[str, _Tensor]]:
+def _named_tensors(interpreter: Any, key: str | None) -> tuple[dict[str, _Tensor], dict[str, _Tensor]]:
     """A model's inputs and outputs by their names in its SignatureDef, or, without one, by their own."""
     signatures = interpreter.get_signature_list()
     if signatures:
-        key = SIGNATURE_KEY if SIGNATURE_KEY in signatures else next(iter(signatures))
+        key = key or (SIGNATURE_KEY if SIGNATURE_KEY in signatures else next(iter(signatures)))
         # It must not outlive this: the interpreter refuses to allocate as long as anything else refers to its tensors.
         named = interpreter.get_signature_runner(key)
         inputs, outputs = named.get_input_details(), named.get_output_details()
@@ -227,7 +236,7 @@ def _paired(spec: TensorSpec, tensors: Mapping[str, _Tensor]) -> _Tensor:
     Raises:
         RunnerError: there is none, or it has another dtype.
     """
-    name = next((name for name in (spec.name, spec.tensor_name) if name in tensors), None)
+    name = next((name for name in (spec.tensor_name, spec.name) if name in tensors), None)
     if name is None:
         raise RunnerError("the model lacks a tensor of the signature", where=spec.name, got=", ".join(tensors))
     if tensors[name].dtype != spec.dtype:

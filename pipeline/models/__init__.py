@@ -14,6 +14,13 @@ A model is any class with a signature and a forward pass; nothing is registered 
         def optimizer(self): ...                               # optional: Adam at [graph] learning_rate
         labels = TensorSpec("labels", "float32", (None,))      # optional: int64 [batch] without it
         def examples(self, path): ...                          # how a data file becomes batches
+
+In the place of a forward pass, a loss and an optimizer it may have one method that gives a Keras model:
+
+        def build(self):                                       # compiled, so that `fit` trains it
+            model = keras.Sequential([keras.Input((), name="x"), ..., keras.layers.Dense(1, name="y")])
+            model.compile("adam", "mse")
+            return model
 """
 
 from __future__ import annotations
@@ -25,6 +32,7 @@ from typing import TYPE_CHECKING, Protocol
 from ..signature import Signature
 
 if TYPE_CHECKING:
+    import keras
     import tensorflow as tf
 
     from ..data import Examples
@@ -64,4 +72,30 @@ class Model(Protocol):
         Raises:
             DataError: the file is not what this model reads.
         """
+        ...
+
+
+class KerasModel(Protocol):
+    """Code that gives a Keras model. This is looked for, and may be missing:
+
+    `loss`: what `compile` takes for one. A model that is not compiled is compiled with it and with Adam at [graph]
+    learning_rate; without a loss either, nothing is trained.
+    `data: str`: as for any model.
+    """
+
+    signature: Signature
+
+    def build(self) -> keras.Model:
+        """Gives the model, compiled or not. It stands in the class itself, for it is looked for without running it.
+
+        Called in several processes, after Keras was seeded: each time it has to give the same layers.
+
+        Returns:
+            A model whose inputs and outputs are the signature's: a functional one by the names of its layers or the
+            keys of its dicts (a single one needs no name), any other by dicts.
+        """
+        ...
+
+    def examples(self, path: Path) -> Examples:
+        """Reads a data file; see `Model.examples`."""
         ...

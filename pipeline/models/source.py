@@ -40,6 +40,7 @@ class ModelSource:
         file: its source file.
         module: the module's dotted name, None for a file outside any package.
         data: the model's own data file, None if it names none.
+        is_keras: whether the class builds a Keras model rather than a graph.
     """
 
     name: str
@@ -47,6 +48,7 @@ class ModelSource:
     file: Path
     module: str | None
     data: Path | None
+    is_keras: bool = False
 
     @property
     def roots(self) -> tuple[Path, ...]:
@@ -79,10 +81,12 @@ def find_model(reference: str) -> ModelSource:
             raise ModelError("no such model file", where=place, next_step=_python_files_like(file))
     else:
         file, module = _module_source(place), place
-    data = _data_file(file, class_name)
+    body = _class_body(file, class_name)
     stem = file.parent.name if file.name == "__init__.py" else file.stem
     name = reference if bundled else re.sub(r"[^A-Za-z0-9._-]", "_", stem).strip("._-") or "model"
-    return ModelSource(name, class_name, file, module, data)
+    methods = {node.name for node in body if isinstance(node, ast.FunctionDef)}
+    is_keras = "build" in methods and "forward" not in methods
+    return ModelSource(name, class_name, file, module, _data_file(file, body), is_keras)
 
 
 def _module_source(module: str) -> Path:
@@ -106,8 +110,8 @@ def _python_files_like(file: Path) -> str:
     return nearest(file.name, files)
 
 
-def _data_file(file: Path, class_name: str) -> Path | None:
-    """The file that the class attribute `data` names: beside the model, else under `data/`."""
+def _class_body(file: Path, class_name: str) -> list[ast.stmt]:
+    """What stands in a class, as its file says; nothing for one that is only imported there."""
     try:
         tree = ast.parse(file.read_bytes())
     except SyntaxError as exc:
@@ -120,7 +124,11 @@ def _data_file(file: Path, class_name: str) -> Path | None:
         raise ModelError(
             "no such class in the model's file", where=file, got=class_name, next_step=nearest(class_name, classes)
         )
-    body = classes[class_name].body if class_name in classes else []
+    return classes[class_name].body if class_name in classes else []
+
+
+def _data_file(file: Path, body: list[ast.stmt]) -> Path | None:
+    """The file that the class attribute `data` names: beside the model, else under `data/`."""
     literal = next((value for node in body if (value := _string_assigned(node, "data")) is not None), None)
     if literal is None:
         return None
@@ -173,9 +181,15 @@ def load_model(source: ModelSource) -> Model:
         )
     if not model.signature.inputs:
         raise ModelError("the model's signature needs at least one input", where=where, got="none")
-    for method in ("forward", "examples"):
+    for method in ("build" if source.is_keras else "forward", "examples"):
         if not callable(getattr(model, method, None)):
-            raise ModelError(f"the model has no method {method}", where=where, wanted="the contract of pipeline.models")
+            is_elsewhere = method == "forward" and callable(getattr(model, "build", None))
+            raise ModelError(
+                f"the model has no method {method}",
+                where=where,
+                wanted="the contract of pipeline.models",
+                next_step="Define build in the class itself: there it is looked for" if is_elsewhere else None,
+            )
     return cast(Model, model)
 
 

@@ -1,4 +1,4 @@
-"""Tells a verdict: a page for people, a summary for a CI job, JUnit's XML for machines.
+"""Tells a verdict: a page for people, a summary for a CI job, JUnit's XML for machines, figures for the next report.
 
 A report judges nothing. It shows what validation measured, and calls a model proven equal only
 where the verdict and every check say so.
@@ -15,7 +15,7 @@ __all__ = ["ReportFacts", "StageFacts", "write_report"]
 
 
 def write_report(folder: Path, facts: ReportFacts) -> None:
-    """Writes `report.html`, `summary.md` and `junit.xml`; the same facts give the same bytes.
+    """Writes `report.html`, `summary.md`, `junit.xml` and `report.json`; the same facts give the same bytes.
 
     Args:
         folder: an existing folder.
@@ -26,13 +26,19 @@ def write_report(folder: Path, facts: ReportFacts) -> None:
         DataError: `results.csv` or `history.csv` is missing, unreadable, or lacks a column.
     """
     # matplotlib, jinja2 and pandas take a second to import, which only the process that writes a report should pay.
+    from .figures import report_json
     from .html import page
     from .junit import junit
     from .summary import summary
 
     if not folder.is_dir():
         raise StoreError("the report's folder does not exist", where=folder, next_step="Create it first")
-    texts = {"report.html": page(facts), "summary.md": summary(facts), "junit.xml": junit(facts)}
+    texts = {
+        "report.html": page(facts),
+        "summary.md": summary(facts),
+        "junit.xml": junit(facts),
+        "report.json": report_json(facts),
+    }
     for name, text in texts.items():
         try:
             (folder / name).write_bytes(text.encode("utf-8"))

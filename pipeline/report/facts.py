@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,14 @@ class StageFacts:
         digest: hash of the artifact's bytes.
         fingerprint: hash of everything that decided them.
         seconds: how long the stage took; None where that was not recorded.
+        made: when it was made, ISO 8601; None where that was not recorded.
     """
 
     stage: str
     digest: str
     fingerprint: str
     seconds: float | None
+    made: str | None = None
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,11 @@ class ReportFacts:
         versions: version by library.
         stages: provenance, in the order of the chain.
         command: the command line that made it.
+        inputs: sha256 of each file from outside, by what it is to the model.
         costs: the content of `costs.json`; None where nothing was measured.
+        graph: the checkpoint's graph as `inspection.summarise` gives it; None where that is not known.
+        previous: the content of the last report's `report.json`; None where there is none.
+        worst: paths of the files in `validation/worst/`; empty where no row was worth keeping.
     """
 
     name: str
@@ -58,4 +64,8 @@ class ReportFacts:
     versions: Mapping[str, str]
     stages: Sequence[StageFacts]
     command: str
+    inputs: Mapping[str, str] = field(default_factory=dict)
     costs: Mapping[str, Any] | None = None
+    graph: Mapping[str, Any] | None = None
+    previous: Mapping[str, Any] | None = None
+    worst: Sequence[str] = ()

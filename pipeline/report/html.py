@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,17 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from . import verdict, wording
+from .confusion import confusions
+from .costs import costs
 from .facts import ReportFacts
-from .plots import draw_differences, draw_training
+from .figures import comparison
+from .matrix import matrix
+from .plots import draw_differences, draw_training, draw_values
 from .results import History, Results, Spread, read_history, read_results
+from .scores import draw_scores
 
-MOST_CLASSES = 12
+MOST_CHECKS = 12  # in sight at once; beyond that those that passed are folded away
+MOST_REASONS = 3
 
 CHECKS_IN_WORDS = {
     "made": "the format's file could be made",
@@ -24,6 +31,7 @@ CHECKS_IN_WORDS = {
     "generated": "the same on random rows, in batches of several sizes",
     "stable": "the same answers when asked again, in another order and other batches",
     "golden": "the same as the outputs recorded when the model was trained",
+    "decisions": "on every validation row, the same class as the checkpoint",
 }
 
 
@@ -41,20 +49,28 @@ def page(facts: ReportFacts) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    words = ("number", "difference", "metric", "size", "duration", "shortened")
+    words = ("number", "difference", "metric", "size", "duration", "shortened", "date", "whole", "counted")
     environment.filters |= {name: getattr(wording, name) for name in words}
     judged = ("headline", "reasons", "reason", "tolerance", "worst", "is_passed", "is_check_passed", "metric_names")
-    environment.globals |= {name: getattr(verdict, name) for name in judged}
-    results = read_results(facts.results)
+    environment.globals |= {name: getattr(verdict, name) for name in (*judged, "causes", "notes")}
+    decision = facts.signature.decision
+    results = read_results(facts.results, decision.output if decision is not None else None)
     text = environment.get_template("template.html.j2").render(
         facts=facts,
         verdict=facts.verdict,
+        most_checks=MOST_CHECKS,
+        most_reasons=MOST_REASONS,
         checks=verdict.checks(facts),
+        matrix=matrix(facts),
         checks_in_words=[(name, CHECKS_IN_WORDS[name]) for name in CHECKS_IN_WORDS if name in _check_names(facts)],
         skipped=verdict.skipped(facts),
+        speeds=_speeds(facts),
         metrics=facts.verdict.get("metrics") or {},
         decisions=facts.verdict.get("decisions") or {},
-        confusions=_confusions(facts.verdict.get("metrics") or {}),
+        confusions=confusions(facts.verdict.get("metrics") or {}),
+        scores=draw_scores(facts),
+        costs=costs(facts),
+        comparison=comparison(facts),
         tiles=_tiles(facts),
         results=results,
         differences=_differences(facts, results),
@@ -71,12 +87,19 @@ def _check_names(facts: ReportFacts) -> set[str]:
     return {str(check["check"]) for check in verdict.checks(facts)}
 
 
+def _speeds(facts: ReportFacts) -> str:
+    """How fast the rows of `equal` were compared, as a phrase; empty where that is not told."""
+    told = (facts.verdict.get("rows_per_second") or {}).items()
+    return wording.listed([f"{name} {wording.number(round(speed))}" for name, speed in told if speed])
+
+
 Tile = tuple[str, str, str, bool]
 
 
 def _tiles(facts: ReportFacts) -> list[Tile]:
     """The numbers that most readers come for: label, number, explanation, and whether it is bad news."""
-    rows: Mapping[str, int] = facts.verdict.get("rows") or {}
+    # What is decided is decided on the validation rows, which are counted already.
+    rows = {kind: count for kind, count in (facts.verdict.get("rows") or {}).items() if kind != verdict.DECISIONS}
     kinds = ", ".join(f"{wording.number(count)} {kind}" for kind, count in rows.items())
     tiles = [("Rows compared", wording.number(sum(rows.values())), kinds, False), _difference_tile(facts)]
     decisions = facts.verdict.get("decisions") or {}
@@ -108,23 +131,53 @@ def _metric_tiles(metrics: Mapping[str, Mapping[str, Any]]) -> list[Tile]:
         values = {form: wording.metric(found[name]) for form, found in metrics.items() if name in found}
         if values:
             main = next((form for form in values if form != verdict.REFERENCE), next(iter(values)))
-            rest = "".join(f"; {form} {value}" for form, value in values.items() if form != main)
-            tiles.append((name.capitalize(), values[main], f"{main}{rest}", False))
+            others = {form: value for form, value in values.items() if value != values[main]}
+            rest = "".join(f"; {form} {value}" for form, value in others.items())
+            same = "every format" if not others and len(values) > 1 else main
+            tiles.append((name.capitalize(), values[main], f"{same}{rest}", False))
     return tiles
 
 
-def _differences(facts: ReportFacts, results: Results) -> list[tuple[str, str, Markup | None]]:
-    """By format: its name, its differences as a sentence, and a drawing where there is any."""
-    found = []
+@dataclass(frozen=True)
+class Differences:
+    """How one format differs: in words, and in drawings where there is anything to draw."""
+
+    format: str
+    words: str
+    drawings: list[Markup]
+    is_open: bool
+
+
+def _differences(facts: ReportFacts, results: Results) -> list[Differences]:
+    """By format; in sight what failed, or else the first that can be drawn."""
+    found: list[Differences] = []
     for index, (name, spread) in enumerate(results.spreads.items()):
-        text, drawing = _spread_in_words(spread), None
+        words, drawings = _spread_in_words(spread), []
         if spread.passed_by_size or spread.failed_by_size:
-            own = (check for check in verdict.checks(facts) if check["format"] == name)
+            own = (check for check in verdict.checks(facts) if check["format"] == name and check["check"] != "weights")
             atols = {float(check["atol"]) for check in own if check.get("atol")}
             atol = atols.pop() if len(atols) == 1 else None
-            drawing = Markup(draw_differences(spread, atol, f"differences-{index}", f"{wording.visible(name)}: {text}"))
-        found.append((name, text, drawing))
+            label = f"{wording.visible(name)}: {words}"
+            drawings.append(Markup(draw_differences(spread, atol, f"differences-{index}", label)))
+        if spread.zero < spread.rows:
+            drawings += _values(results, name, f"values-{index}")
+        found.append(Differences(name, words, drawings, bool(drawings) and spread.failed > 0))
+    if not any(one.is_open for one in found):
+        first = next((index for index, one in enumerate(found) if one.drawings), 0)
+        found[first : first + 1] = [replace(one, is_open=bool(one.drawings)) for one in found[first : first + 1]]
     return found
+
+
+def _values(results: Results, name: str, place: str) -> list[Markup]:
+    drawings = []
+    for number, (output, values) in enumerate(results.values.get(name, {}).items()):
+        points = len(values.passed.finite) + len(values.failed.finite)
+        if points:
+            shown = wording.visible(output)
+            every = f", one in {values.passed.stride} of those that passed" if values.passed.stride > 1 else ""
+            label = f"{wording.visible(name)}: {shown} of the checkpoint against the candidate, {points:,} rows{every}"
+            drawings.append(Markup(draw_values(values, shown, f"{place}-{number}", label)))
+    return drawings
 
 
 def _spread_in_words(spread: Spread) -> str:
@@ -155,32 +208,3 @@ def _training(history: History) -> tuple[str, Markup | None]:
             sentences.append(f"{name} from {start:.4g} at step {first:,.0f} to {end:.4g} at step {last:,.0f}.")
     text = " ".join(sentences)
     return text, Markup(draw_training(history, "training", text))
-
-
-def _confusions(metrics: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """By format with a confusion matrix: its labels, its rows, and for many classes only the commonest mistakes."""
-    found = []
-    for name, values in metrics.items():
-        matrix = values.get("confusion")
-        if not matrix:
-            continue
-        labels = [str(label) for label in values.get("labels") or ()]
-        labels += [str(index) for index in range(len(labels), len(matrix))]
-        mistakes = [
-            (count, labels[true], labels[given])
-            for true, row in enumerate(matrix)
-            for given, count in enumerate(row)
-            if count and true != given
-        ]
-        mistakes.sort(key=lambda mistake: -mistake[0])
-        rows = [
-            {"label": labels[true], "cells": [_cell(count, row, true == given) for given, count in enumerate(row)]}
-            for true, row in enumerate(matrix)
-        ]
-        is_small = len(matrix) <= MOST_CLASSES
-        found.append({"format": name, "labels": labels, "rows": rows if is_small else None, "mistakes": mistakes})
-    return found
-
-
-def _cell(count: int, row: list[int], is_right: bool) -> dict[str, Any]:
-    return {"count": count, "percent": round(100 * count / max(1, sum(row))), "is_right": is_right}

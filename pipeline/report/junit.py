@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from xml.etree import ElementTree
 
 from .facts import ReportFacts
@@ -16,17 +17,29 @@ def junit(facts: ReportFacts) -> str:
     suite would be green.
     """
     is_unexplained = not is_passed(facts) and not failed_checks(facts)
+    skipped = facts.verdict.get("skipped") or {}
     counts = {
-        "tests": str(len(checks(facts)) + is_unexplained),
+        "tests": str(len(checks(facts)) + len(skipped) + is_unexplained),
         "failures": str(len(failed_checks(facts)) + is_unexplained),
         "errors": "0",
-        "skipped": "0",
+        "skipped": str(len(skipped)),
     }
+    validation = next((stage for stage in facts.stages if stage.stage == "validation"), None)
+    if validation is not None and validation.seconds is not None:
+        counts["time"] = f"{validation.seconds:.3f}"
     model = visible(str(facts.verdict.get("model", facts.name)))
     root = ElementTree.Element("testsuites", {"name": visible(facts.name), **counts})
     suite = ElementTree.SubElement(root, "testsuite", {"name": model, **counts})
+    if validation is not None and validation.made:
+        suite.set("timestamp", validation.made)
+    properties = ElementTree.SubElement(suite, "properties")
+    for name, value in _properties(facts):
+        ElementTree.SubElement(properties, "property", name=visible(name), value=visible(value))
     for check in checks(facts):
-        _add_case(suite, model, check)
+        _add_case(suite, model, check, _seconds(facts, check))
+    for name, why in skipped.items():
+        case = ElementTree.SubElement(suite, "testcase", classname=model, name=visible(str(name)))
+        ElementTree.SubElement(case, "skipped", message=visible(str(why)))
     if is_unexplained:
         case = ElementTree.SubElement(suite, "testcase", classname=model, name="verdict")
         failure = ElementTree.SubElement(case, "failure", message=visible(headline(facts)), type="ValidationFailed")
@@ -35,9 +48,25 @@ def junit(facts: ReportFacts) -> str:
     return '<?xml version="1.0" encoding="utf-8"?>\n' + ElementTree.tostring(root, encoding="unicode") + "\n"
 
 
-def _add_case(suite: ElementTree.Element, model: str, check: Check) -> None:
+def _properties(facts: ReportFacts) -> Iterator[tuple[str, str]]:
+    """Where what was checked comes from."""
+    yield "command", facts.command
+    yield from ((f"version.{library}", version) for library, version in facts.versions.items())
+    yield from ((f"digest.{stage.stage}", stage.digest) for stage in facts.stages)
+    yield from ((f"sha256.{label}", digest) for label, digest in facts.inputs.items())
+
+
+def _seconds(facts: ReportFacts, check: Check) -> float | None:
+    """How long a check took; None where that is not known. All outputs are compared in the same pass."""
+    speed = (facts.verdict.get("rows_per_second") or {}).get(check["format"])
+    return check["rows"] / speed if check["check"] == "equal" and speed and check.get("rows") else None
+
+
+def _add_case(suite: ElementTree.Element, model: str, check: Check, seconds: float | None) -> None:
     name = visible(f"{check['format']}.{check['check']}.{check['output']}")
     case = ElementTree.SubElement(suite, "testcase", classname=model, name=name)
+    if seconds is not None:
+        case.set("time", f"{seconds:.3f}")
     if is_check_passed(check):
         return
     lines = [reason(check), *filter(None, [worst(check)])]

@@ -1,49 +1,22 @@
-"""Drawings as inline SVG that follow the page's colours and fonts.
-
-The page sets the colours, light or dark, so that a drawing may not hold any: matplotlib draws in stand-in colours,
-and each is replaced by a variable of the page's style.
-"""
+"""Drawings of what was measured row by row and step by step: the training, the differences, the values."""
 
 from __future__ import annotations
 
-import html
 import math
-import re
 from collections.abc import Sequence
-from io import StringIO
-from typing import Any
 
-import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.figure import Figure
+from matplotlib.patches import Patch, PathPatch
+from matplotlib.path import Path
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
-from .results import STEPS_PER_DECADE, History, Spread
+from .drawing import BAD, CARD, FIRST, LINE, SECOND, TEXT, drawn
+from .results import STEPS_PER_DECADE, FloatArray, History, Spread, Values
 
 MOST_BARS = 16
 MOST_POINTS = 800
-
-_TEXT, _LINE, _FIRST, _SECOND, _BAD, _CARD = (f"#00010{digit}" for digit in range(1, 7))
-_VARIABLES = {_TEXT: "--muted", _LINE: "--line", _FIRST: "--first", _SECOND: "--second", _BAD: "--bad", _CARD: "--card"}
-_STYLE: Any = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "report",
-    "font.size": 10,
-    "hatch.linewidth": 0.8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": _LINE,
-    "axes.labelcolor": _TEXT,
-    "axes.axisbelow": True,
-    "grid.color": _LINE,
-    "grid.linewidth": 0.7,
-    "xtick.color": _TEXT,
-    "ytick.color": _TEXT,
-    "ytick.major.size": 0,
-    "text.color": _TEXT,
-    "legend.frameon": False,
-}
+DOTS_ACROSS = 160  # of a drawing of values: points that would lie on each other are drawn once
 
 
 def draw_training(history: History, name: str, label: str) -> str:
@@ -51,32 +24,32 @@ def draw_training(history: History, name: str, label: str) -> str:
 
     Args:
         history: at least one point.
-        name: prefix of the drawing's ids, unlike that of any other drawing on the page.
-        label: the drawing in words, for those who cannot see it.
+        name, label: as `drawn` takes them.
     """
-    with mpl.rc_context(_STYLE):
-        figure, axes = _figure()
+
+    def draw(axes: Axes) -> None:
         values = [value for points in (history.loss, history.validation_loss) for _, value in points]
         if min(values) > 0 and max(values) / min(values) > 100:
             axes.set_yscale("log")
             axes.yaxis.set_major_formatter(FuncFormatter(lambda loss, _: f"{loss:g}"))
             axes.yaxis.set_minor_formatter(NullFormatter())
         for points, text, colour, style in (
-            (history.loss, "loss", _FIRST, "-"),
-            (history.validation_loss, "validation loss", _SECOND, "--"),
+            (history.loss, "loss", FIRST, "-"),
+            (history.validation_loss, "validation loss", SECOND, "--"),
         ):
             thin = _thinned(points)
             marker = "o" if len(thin) <= 20 else None
             steps, losses = [step for step, _ in thin], [loss for _, loss in thin]
             if points:
-                axes.plot(steps, losses, style, label=text, color=colour, linewidth=1.8, marker=marker, markersize=4)
+                axes.plot(steps, losses, style, label=text, color=colour, linewidth=1.6, marker=marker, markersize=4)
         axes.set_xlabel("step")
         axes.set_ylabel("loss")
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda step, _: f"{step:,.0f}"))
         axes.grid(axis="y")
-        axes.legend(loc="upper right")
-        return _svg(figure, name, label)
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+
+    return drawn(draw, name, label)
 
 
 def draw_differences(spread: Spread, atol: float | None, name: str, label: str) -> str:
@@ -85,11 +58,10 @@ def draw_differences(spread: Spread, atol: float | None, name: str, label: str) 
     Args:
         spread: at least one finite difference above zero.
         atol: the absolute tolerance, drawn as a line; None where the checks have no single one.
-        name: prefix of the drawing's ids, unlike that of any other drawing on the page.
-        label: the drawing in words, for those who cannot see it.
+        name, label: as `drawn` takes them.
     """
-    with mpl.rc_context(_STYLE):
-        figure, axes = _figure()
+
+    def draw(axes: Axes) -> None:
         sizes = {*spread.passed_by_size, *spread.failed_by_size}
         width = _bar_width(sizes)
         _draw_bars(axes, spread, width)
@@ -98,11 +70,11 @@ def draw_differences(spread: Spread, atol: float | None, name: str, label: str) 
         if atol:
             place = STEPS_PER_DECADE * math.log10(atol)
             low, high = min(low, math.floor(place)), max(high, math.ceil(place))
-            axes.axvline(place, color=_TEXT, linewidth=1.2, linestyle=(0, (4, 3)))
+            axes.axvline(place, color=TEXT, linewidth=1.2, linestyle=(0, (4, 3)))
             side = "right" if place > (low + high) / 2 else "left"
             gap = -4 if side == "right" else 4
             axes.annotate(
-                f"atol {atol:g}", (place, 0.97), (gap, 0), ("data", "axes fraction"), "offset points", ha=side, va="top"
+                f"atol {atol:g}", (place, 0.99), (gap, 0), ("data", "axes fraction"), "offset points", ha=side, va="top"
             )
         axes.set_xlim(low - 0.3, high + 0.3)
         decades = range(math.ceil(low / STEPS_PER_DECADE), math.floor(high / STEPS_PER_DECADE) + 1)
@@ -113,7 +85,8 @@ def draw_differences(spread: Spread, atol: float | None, name: str, label: str) 
         axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda count, _: f"{count:,.0f}"))
         axes.grid(axis="y")
-        return _svg(figure, name, label)
+
+    return drawn(draw, name, label)
 
 
 def _draw_bars(axes: Axes, spread: Spread, width: int) -> None:
@@ -126,14 +99,18 @@ def _draw_bars(axes: Axes, spread: Spread, width: int) -> None:
         heights = [max(count, least) if count else 0 for count in (good, bad)]
         middle, thickness = place + width / 2, width * 0.86
         if good:
-            axes.bar(middle, heights[0], thickness, color=_FIRST, linewidth=0)
+            axes.bar(middle, heights[0], thickness, color=FIRST, linewidth=0)
         if bad:
-            axes.bar(middle, heights[1], thickness, heights[0], color=_BAD, edgecolor=_CARD, hatch="////", linewidth=0)
-        text = f"{bad:,} failed" if bad and not good else f"{good + bad:,}" + (f"\n{bad:,} failed" if bad else "")
-        colour = _BAD if bad else _TEXT
+            axes.bar(middle, heights[1], thickness, heights[0], color=BAD, edgecolor=CARD, hatch="////", linewidth=0)
+        text = f"{good + bad:,}" + (f"\n{bad:,} failed" if good and bad else "")
+        colour = BAD if bad else TEXT
         above = (middle, sum(heights))
         axes.annotate(text, above, (0, 2), textcoords="offset points", ha="center", fontsize=8, color=colour)
-    axes.set_ylim(0, tallest * 1.2)
+    axes.set_ylim(0, tallest * 1.25)
+    if failed:
+        kinds = [Patch(color=FIRST, label="passed")] if passed else []
+        kinds.append(Patch(facecolor=BAD, edgecolor=CARD, hatch="////", linewidth=0, label="failed"))
+        axes.legend(handles=kinds, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
 
 
 def _bar_width(sizes: set[int]) -> int:
@@ -156,22 +133,44 @@ def _thinned(points: Sequence[tuple[float, float]]) -> Sequence[tuple[float, flo
     return points[::-stride][::-1]
 
 
-def _figure() -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(5.4, 3.3), layout="constrained")
-    FigureCanvasSVG(figure)
-    return figure, figure.add_subplot()
+def draw_values(values: Values, output: str, name: str, label: str) -> str:
+    """Reference against candidate, with the diagonal on which both are equal.
+
+    Args:
+        values: at least one finite point.
+        output: its name.
+        name, label: as `drawn` takes them.
+    """
+
+    def draw(axes: Axes) -> None:
+        every = np.concatenate([values.passed.finite, values.failed.finite])
+        low, high = float(every.min()), float(every.max())
+        gap = (high - low) * 0.05 or abs(high) * 0.05 or 1.0
+        low, high = low - gap, high + gap
+        axes.plot([low, high], [low, high], color=LINE, linewidth=1.2, zorder=1)
+        for points, colour, size in ((values.passed.finite, FIRST, 3.6), (values.failed.finite, BAD, 5.0)):
+            _draw_dots(axes, _apart(points, low, high), colour, size)
+        axes.set_xlim(low, high)
+        axes.set_ylim(low, high)
+        axes.set_xlabel(f"{output}, checkpoint")
+        axes.set_ylabel("candidate")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(MaxNLocator(5))
+        axes.grid()
+
+    return drawn(draw, name, label)
 
 
-def _svg(figure: Figure, name: str, label: str) -> str:
-    written = StringIO()
-    figure.savefig(written, format="svg", transparent=True)
-    svg = written.getvalue()
-    # The prologue and the metadata name foreign addresses and the date, and the style would apply to the whole page.
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", svg)
-    for colour, variable in _VARIABLES.items():
-        svg = svg.replace(colour, f"var({variable})")
-    start, rest = svg.split(">", 1)
-    start = re.sub(r' (?:width|height)="[^"]*"', "", start)
-    return f'{start} role="img" aria-label="{html.escape(label)}">{rest}'
+def _apart(points: FloatArray, low: float, high: float) -> FloatArray:
+    """One point of those that would be drawn in the same place."""
+    _, first = np.unique(np.round((points - low) / (high - low) * DOTS_ACROSS), axis=0, return_index=True)
+    return points[np.sort(first)]
+
+
+def _draw_dots(axes: Axes, points: FloatArray, colour: str, size: float) -> None:
+    """All dots as one path of round ends without any length: a tenth of the bytes of as many markers."""
+    if len(points):
+        codes = np.tile([Path.MOVETO, Path.LINETO], len(points))
+        path = Path(np.repeat(points, 2, axis=0), codes.astype(Path.code_type))
+        path.should_simplify = False  # which would take lines without any length for none
+        axes.add_patch(PathPatch(path, fill=False, edgecolor=colour, linewidth=size, capstyle="round", zorder=3))

@@ -1,7 +1,7 @@
 """`results.csv` and `history.csv`, as much of them as a report shows.
 
-`results.csv` may have a million rows, so that it is read in pieces: what stays is a count by size of difference, and
-the few worst rows.
+`results.csv` may have a million rows, so that it is read in pieces: what stays is a count by size of difference, a
+sample of the values, and the few worst rows.
 """
 
 from __future__ import annotations
@@ -11,17 +11,23 @@ import math
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from ..errors import DataError
-from .verdict import STABLE
+from .verdict import DECISIONS, MADE, STABLE, WEIGHTS
 
 WORST_ROWS = 8
+MOST_SAMPLED = 2_000
+MOST_SAMPLED_OUTPUTS = 2
 STEPS_PER_DECADE = 2
-CHUNK_ROWS = 100_000
+CHUNK_ROWS = 20_000
 
+FloatArray = np.ndarray[Any, np.dtype[np.float64]]
+
+_NO_OUTPUTS = (STABLE, WEIGHTS, DECISIONS, MADE)  # checks that are not of an output against its reference
 _TEXTS = ["format", "check", "output", "row", "element", "reference", "candidate", "ulp_diff", "verdict"]
 _SHOWN = ["format", "check", "output", "row", "element", "reference", "candidate", "abs_diff", "ulp_diff", "verdict"]
 
@@ -51,14 +57,56 @@ class Spread:
     failed_by_size: Counter[int] = field(default_factory=Counter)
 
 
+@dataclass
+class Sample:
+    """Every so many-th of a stream of points, so that any number of rows leaves at most `MOST_SAMPLED`.
+
+    Attributes:
+        seen: points that went by.
+        stride: how far those that stay are apart.
+        points: reference and candidate, float64 `[n, 2]`.
+    """
+
+    seen: int = 0
+    stride: int = 1
+    points: FloatArray = field(default_factory=lambda: np.empty((0, 2)))
+
+    def add(self, rows: pd.DataFrame) -> None:
+        """Adds the points of some rows; what is not a finite number on both sides is none."""
+        kept = rows.iloc[(-self.seen) % self.stride :: self.stride]
+        self.seen += len(rows)
+        columns = [pd.to_numeric(kept[side], errors="coerce") for side in ("reference", "candidate")]
+        self.points = np.concatenate([self.points, np.column_stack(columns).astype(np.float64)])
+        while len(self.points) > MOST_SAMPLED:
+            self.points, self.stride = self.points[::2], self.stride * 2
+
+    @property
+    def finite(self) -> FloatArray:
+        """The points that can be drawn, float64 `[n, 2]`."""
+        return self.points[np.isfinite(self.points).all(axis=1)]
+
+
+@dataclass
+class Values:
+    """Reference against candidate, for one output of one format on the rows of `equal`; failed rows apart."""
+
+    passed: Sample = field(default_factory=Sample)
+    failed: Sample = field(default_factory=Sample)
+
+
 @dataclass(frozen=True)
 class Results:
-    """The spread by format, and the worst rows: failed before passed, no number before a number, then by size.
+    """What is shown of the results.
 
-    Both are of differences from the reference; where a candidate was compared with itself, of what failed alone.
+    Args:
+        spreads: by format, of differences of outputs from their reference.
+        values: by format and output, the deciding output first.
+        worst: the worst rows: failed before passed, no number before a number, then by size. Of a candidate that was
+            compared with itself, of weights and of decisions only what failed, decisions last.
     """
 
     spreads: dict[str, Spread]
+    values: dict[str, dict[str, Values]]
     worst: list[dict[str, object]]
 
 
@@ -70,13 +118,17 @@ class History:
     validation_loss: list[tuple[float, float]]
 
 
-def read_results(path: Path) -> Results:
+def read_results(path: Path, first: str | None = None) -> Results:
     """Reads `results.csv`.
+
+    Args:
+        first: the output whose values are wanted before those of all others.
 
     Raises:
         DataError: the file is missing, unreadable, or lacks a column.
     """
     spreads: dict[str, Spread] = {}
+    values: dict[str, dict[str, Values]] = {}
     worst = pd.DataFrame()
     try:
         chunks = pd.read_csv(
@@ -90,12 +142,28 @@ def read_results(path: Path) -> Results:
             chunksize=CHUNK_ROWS,
         )
         for chunk in chunks:
-            for name, rows in chunk[chunk["check"] != STABLE].groupby("format", sort=False):
+            for name, rows in chunk[~chunk["check"].isin(_NO_OUTPUTS)].groupby("format", sort=False):
                 _count(spreads.setdefault(str(name), Spread()), rows)
+                _keep(values.setdefault(str(name), {}), rows[rows["check"] == "equal"], first)
             worst = _worst(pd.concat([worst, _worst(chunk)]))
     except (OSError, ValueError) as exc:
         raise DataError("no readable results", where=path, got=exc, wanted=f"the columns {', '.join(_SHOWN)}") from exc
-    return Results(spreads, [{str(key): value for key, value in row.items()} for row in worst.to_dict("records")])
+    shown = [{str(key): value for key, value in row.items()} for row in worst.to_dict("records")]
+    return Results(spreads, {name: _chosen(outputs, first) for name, outputs in values.items()}, shown)
+
+
+def _keep(values: dict[str, Values], rows: pd.DataFrame, first: str | None) -> None:
+    """Adds the values of some rows; of outputs beyond the first few only those of the wanted one."""
+    for output, own in rows.groupby("output", sort=False):
+        if output in values or len(values) < MOST_SAMPLED_OUTPUTS or output == first:
+            kept = values.setdefault(str(output), Values())
+            is_passed = own["verdict"] == "passed"
+            kept.passed.add(own[is_passed])
+            kept.failed.add(own[~is_passed])
+
+
+def _chosen(values: dict[str, Values], first: str | None) -> dict[str, Values]:
+    return dict(sorted(values.items(), key=lambda item: item[0] != first)[:MOST_SAMPLED_OUTPUTS])
 
 
 def _count(spread: Spread, rows: pd.DataFrame) -> None:
@@ -119,9 +187,14 @@ def _count(spread: Spread, rows: pd.DataFrame) -> None:
 def _worst(rows: pd.DataFrame) -> pd.DataFrame:
     if rows.empty:
         return rows
-    ranked = rows.assign(is_failed=rows["verdict"] != "passed", rank=rows["abs_diff"].fillna(math.inf))
-    ranked = ranked[ranked["is_failed"] | ((rows["abs_diff"] > 0) & (rows["check"] != STABLE))]
-    ranked = ranked.sort_values(["is_failed", "rank"], ascending=False, kind="stable")
+    ranked = rows.assign(
+        is_failed=rows["verdict"] != "passed",
+        is_output=rows["check"] != DECISIONS,  # whose differences are those of class numbers
+        rank=rows["abs_diff"].fillna(math.inf),
+    )
+    ranked = ranked[ranked["check"] != MADE]  # a refused format has no rows
+    ranked = ranked[ranked["is_failed"] | ((ranked["abs_diff"] > 0) & ~ranked["check"].isin(_NO_OUTPUTS))]
+    ranked = ranked.sort_values(["is_failed", "is_output", "rank"], ascending=False, kind="stable")
     return ranked[_SHOWN].head(WORST_ROWS)
 
 

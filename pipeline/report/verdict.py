@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from .facts import ReportFacts
-from .wording import counted, difference, listed, shortened
+from .wording import NOTHING, counted, difference, listed, shortened
 
 Check = Mapping[str, Any]
 
 REFERENCE = "checkpoint"
 STABLE = "stable"  # the check that compares a candidate with itself
+MADE = "made"  # the check that a format which was asked for could be made
+DECISIONS = "decisions"  # the check that compares what is decided, and not the outputs
+WEIGHTS = "weights"  # the check that compares variables, and not rows
 
 
 def checks(facts: ReportFacts) -> Sequence[Check]:
@@ -40,6 +44,11 @@ def candidates(facts: ReportFacts) -> list[str]:
     return [name for name in dict.fromkeys(str(check["format"]) for check in checks(facts)) if name != REFERENCE]
 
 
+def refused_formats(facts: ReportFacts) -> list[str]:
+    """The formats that could not be made."""
+    return [str(check["format"]) for check in failed_checks(facts) if check["check"] == MADE]
+
+
 def headline(facts: ReportFacts) -> str:
     """The verdict as one sentence."""
     if is_passed(facts):
@@ -47,12 +56,40 @@ def headline(facts: ReportFacts) -> str:
     failed = list(dict.fromkeys(str(check["format"]) for check in failed_checks(facts)))
     if failed == [REFERENCE]:
         return "The checkpoint does not give its own recorded outputs."
-    names = [name for name in failed if name != REFERENCE]
+    refused = refused_formats(facts)
+    names = [name for name in failed if name != REFERENCE and name not in refused]
+    proven = [name for name in candidates(facts) if failed and name not in failed]
     if {str(check["check"]) for check in failed_checks(facts)} == {STABLE}:
         return f"{_are(names)} equal to the checkpoint, and the answers to a row depend on other rows or on chance."
-    proven = [name for name in candidates(facts) if names and name not in failed]
-    rest = f"; {_are(proven)}" if proven else ""
-    return f"{_are(names)} not proven equal to the checkpoint{rest}."
+    parts = [f"{_are(names)} not proven equal to the checkpoint"] if names or not refused else []
+    if proven:
+        parts.append(_are(proven) if parts else f"{_are(proven)} proven equal to the checkpoint")
+    if refused:
+        parts.append(f"{listed(refused)} could not be made")
+    return f"{'; '.join(parts)}."
+
+
+@dataclass(frozen=True)
+class Cause:
+    """Why formats differ: their names, the class of the cause, and what was found, as a sentence."""
+
+    formats: str
+    kind: str
+    sentence: str
+
+
+def causes(facts: ReportFacts) -> list[Cause]:
+    """The causes that were found, in the verdict's order; formats with the same one share it."""
+    alike: dict[tuple[str, str], list[str]] = {}
+    for format, cause in (facts.verdict.get("causes") or {}).items():
+        alike.setdefault((str(cause["kind"]).replace("_", " "), str(cause["sentence"])), []).append(str(format))
+    return [Cause(listed(formats), kind, sentence) for (kind, sentence), formats in alike.items()]
+
+
+def notes(facts: ReportFacts) -> list[str]:
+    """What passed and is worth knowing, as sentences."""
+    told = (facts.verdict.get("notes") or {}).items()
+    return [f"{format}: {sentence}" for format, sentences in told for sentence in sentences]
 
 
 def _are(names: Sequence[str]) -> str:
@@ -60,11 +97,12 @@ def _are(names: Sequence[str]) -> str:
 
 
 def reasons(facts: ReportFacts) -> list[str]:
-    """The verdict's reasons; never empty.
+    """The verdict's reasons, without the causes behind them; never empty.
 
     A verdict without reasons is given one, and so is a `passed` that its own checks contradict.
     """
-    given = [str(reason) for reason in facts.verdict.get("reasons") or ()]
+    told = {f"{format}: {cause['sentence']}" for format, cause in (facts.verdict.get("causes") or {}).items()}
+    given = [str(reason) for reason in facts.verdict.get("reasons") or () if reason not in told]
     if is_passed(facts):
         return given or [f"{counted(len(checks(facts)), 'check')} made, all passed."]
     if not checks(facts):
@@ -89,7 +127,7 @@ def reason(check: Check) -> str:
 def worst(check: Check) -> str:
     """A check's worst row as words; empty where it has none."""
     row = check.get("worst")
-    if not row:
+    if not row or check["check"] == MADE:
         return ""
     element = f", element {row['element']}" if row.get("element") not in (None, "") else ""
     reference, candidate = shortened(row.get("reference")), shortened(row.get("candidate"))
@@ -99,6 +137,8 @@ def worst(check: Check) -> str:
 def tolerance(check: Check) -> str:
     """What a check allows, as words."""
     atol, rtol = check.get("atol"), check.get("rtol")
+    if check["check"] == MADE:
+        return NOTHING
     if atol is None and rtol is None:
         return "exact"
     if not atol and not rtol:
@@ -113,8 +153,9 @@ def largest(facts: ReportFacts) -> Check | None:
 
 
 def against_reference(facts: ReportFacts) -> list[Check]:
-    """The checks that compare a candidate with something other than itself."""
-    return [check for check in checks(facts) if check["format"] != REFERENCE and check["check"] != STABLE]
+    """The checks that compare a candidate's outputs or weights with something other than itself."""
+    own = (STABLE, DECISIONS, MADE)
+    return [check for check in checks(facts) if check["format"] != REFERENCE and check["check"] not in own]
 
 
 def skipped(facts: ReportFacts) -> list[str]:

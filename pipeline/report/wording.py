@@ -38,6 +38,12 @@ def number(value: int) -> str:
     return f"{value:,}"
 
 
+def whole(text: str) -> str:
+    """`9881231.0`, as results.csv has it, as `9,881,231`; what is no whole number as it is, `–` for nothing."""
+    digits = text.removesuffix(".0")
+    return number(int(digits)) if digits.isdecimal() else digits or NOTHING
+
+
 def counted(value: int, noun: str) -> str:
     """`1 row`, `1,115 rows`."""
     return f"{number(value)} {noun}{'' if value == 1 else 's'}"
@@ -74,9 +80,11 @@ def size(size_bytes: int) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """0.41 as `0.41 s`, 754 as `12 min 34 s`."""
+    """0.0041 as `4.10 ms`, 0.41 as `0.41 s`, 754 as `12 min 34 s`."""
     if seconds is None:
         return NOTHING
+    if 0 < seconds < 0.05:
+        return milliseconds(seconds * 1000)
     if seconds < 60:
         return f"{seconds:.2f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -87,3 +95,15 @@ def duration(seconds: float | None) -> str:
 def listed(names: Sequence[str]) -> str:
     """`a`, `a and b`, `a, b and c`."""
     return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
+
+
+def milliseconds(value: float) -> str:
+    """0.7 as `0.700 ms`, 1234.5 as `1,234 ms`: three figures, so that numbers below each other can be compared."""
+    return f"{value:,.0f} ms" if value >= 100 else f"{value:#.3g} ms"
+
+
+def date(moment: str | None) -> str:
+    """`2026-11-25T21:38:02+00:00` as `2026-11-25 21:38 UTC`."""
+    if not moment:
+        return NOTHING
+    return f"{moment[:16].replace('T', ' ')}{' UTC' if moment.endswith(('+00:00', 'Z')) else ''}"

@@ -14,29 +14,26 @@ resumed ends with the weights, bit for bit, of one that was not.
 
 from __future__ import annotations
 
-import itertools
 import logging
-import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from ..arrays import prefixed, save_arrays
 from ..building import AVERAGES, LABELS, LOSS, TRAIN_OP, noted
-from ..checkpoint import find_checkpoint, read_values
-from ..data import Examples, split
-from ..errors import CheckpointError, DataError, ModelError, nearest
+from ..data import Examples
+from ..errors import ModelError
 from ..formats.session import session_config
 from ..models.source import ModelSource, load_model
 from ..randomness import STEP
 from ..settings import SplitSettings, TrainingSettings, WarmStart
-from ..signature import Signature
 from .evaluator import Evaluator
-from .progress import Progress, Reporter, write_history
+from .examples import divide, read_examples, save_validation
+from .order import row_order
+from .progress import Progress, Reporter, require_finite, write_history
 from .saver import Checkpoints
+from .warm import warm_values
 
 v1 = tf.compat.v1
 logger = logging.getLogger("pipeline")
@@ -67,20 +64,9 @@ def train(
         CheckpointError: the warm start fits no variable, or one of another shape.
     """
     model = load_model(source)
-    if data is None:
-        raise DataError(
-            "the model names no data file of its own", where=source.class_name, next_step="Give one with --data"
-        )
-    examples = model.examples(data)
-    _require_inputs(examples, model.signature, data)
     is_trained = hasattr(model, "loss")
-    if is_trained and examples.labels is None:
-        raise DataError("no labels to train on", where=data, next_step="Let the model's `examples` return them")
-    training, validation = (
-        split(examples, split_settings.seed, split_settings.validation_share) if is_trained else (examples, examples)
-    )
-    labels = {} if validation.labels is None else {"labels": validation.labels}
-    save_arrays(folder / "validation.npz", {**prefixed("input", validation.inputs), **labels})
+    training, validation = divide(read_examples(model, source, data), data, split_settings, is_trained)
+    save_validation(validation, folder)
     evaluator = Evaluator(graph, model.signature, validation, settings)
     notes: dict[str, Any] = {"split_seed": split_settings.seed, "validation_rows": len(validation)}
     if is_trained:
@@ -94,14 +80,6 @@ def train(
         evaluator.save(folder / "deploy" / which, step=0)
     write_history(folder / "history.csv", [])
     return {**notes, "steps": 0, "best_step": 0}
-
-
-def _require_inputs(examples: Examples, signature: Signature, data: Path) -> None:
-    wanted = {spec.name for spec in signature.inputs}
-    if set(examples.inputs) != wanted:
-        raise DataError(
-            "the examples are not the model's inputs", where=data, got=sorted(examples.inputs), wanted=sorted(wanted)
-        )
 
 
 class Training:
@@ -124,15 +102,21 @@ class Training:
         Returns:
             Notes for the manifest.
         """
-        started_from = {} if warm_start is None else {"warm_start": self._start_warm(warm_start)}
+        started_from = {}
+        if warm_start is not None:
+            values, started_from["warm_start"] = warm_values(
+                warm_start, {name: self._variables[name] for name in self._evaluator.names}
+            )
+            for name, value in values.items():
+                for target in {name, self._averages.get(name, name)}:
+                    self._variables[target].load(value, self._session)
         step = self._checkpoints.restore(self._session)
         self._checkpoints.write_graph()
         progress = Progress.read(self._folder).up_to(step)
         if step:
             logger.info("going on from step %d of %d", step, self._settings.steps)
         progress = self._loop(examples, progress)
-        if not math.isfinite(progress.history[-1][2]):
-            raise _diverged(progress.step, f"validation loss {progress.history[-1][2]}")
+        require_finite(progress.history[-1][2], "validation loss", progress.step)
         self._evaluator.load(self._deployable())
         self._evaluator.save(self._folder / "deploy" / "last", self._settings.steps)
         return {**started_from, "steps": self._settings.steps, "best_step": progress.best_step}
@@ -149,8 +133,7 @@ class Training:
                 feed: dict[str, Any] = {f"{name}:0": values[rows] for name, values in examples.inputs.items()}
                 feed |= {labels_name: labels[rows], f"{STEP}:0": step}
                 _, loss = self._session.run([train_op, loss_name], feed)
-                if not math.isfinite(loss):
-                    raise _diverged(step, f"loss {loss}")
+                require_finite(loss, "loss", step)
                 progress.losses.append(float(loss))
                 if step % settings.evaluate_every_steps == 0 or step == settings.steps:
                     self._evaluate(progress)
@@ -174,53 +157,3 @@ class Training:
         names = {name: self._variables[self._averages.get(name, name)] for name in self._evaluator.names}
         values: dict[str, Array] = self._session.run({name: v.value() for name, v in names.items()})
         return values
-
-    def _start_warm(self, warm_start: WarmStart) -> dict[str, list[str]]:
-        """Takes over the values of all variables that the checkpoint has."""
-        files = find_checkpoint(warm_start.prefix)
-        unknown = sorted(set(warm_start.keys) - set(self._evaluator.names))
-        if unknown:
-            raise CheckpointError(
-                "the warm start's mapping names a variable that the model lacks",
-                got=unknown[0],
-                next_step=nearest(unknown[0], self._evaluator.names),
-            )
-        keys = {name: warm_start.keys.get(name, name) for name in self._evaluator.names}
-        missing = [name for name in warm_start.keys if keys[name] not in files.tensors]
-        taken = {name: key for name, key in keys.items() if key in files.tensors}
-        if not taken or missing:
-            name = missing[0] if missing else next(iter(keys), "")
-            raise CheckpointError(
-                f"the warm start lacks {keys[name]}" if missing else "the warm start fits no variable of the model",
-                where=files.prefix,
-                got=", ".join(sorted(files.tensors)[:8]),
-                wanted=", ".join(sorted(keys.values())[:8]),
-                next_step="Map the names with --warm-start-map name=key,…",
-            )
-        values = read_values(files, {key: self._variables[name] for name, key in taken.items()})
-        for name, key in taken.items():
-            for target in {name, self._averages.get(name, name)}:
-                self._variables[target].load(values[key], self._session)
-        left = sorted(set(keys) - set(taken))
-        logger.info(
-            "warm start from %s: taken %s; not there, so initialized: %s", files.prefix, sorted(taken), left or "none"
-        )
-        return {"taken": sorted(taken), "initialized": left}
-
-
-def _diverged(step: int, got: str) -> ModelError:
-    return ModelError("the training diverged", where=f"step {step}", got=got, next_step="Lower the learning rate")
-
-
-def row_order(rows: int, batch_size: int, seed: int, done: int) -> Iterator[Array]:
-    """The rows of each step, after the steps already done: shuffled anew for every pass over the data.
-
-    Yields:
-        Indices int64 `[batch]`; the last batch of a pass is shorter where the rows do not divide.
-    """
-    per_pass = math.ceil(rows / batch_size)
-    for step in itertools.count(done):
-        number, position = divmod(step, per_pass)
-        if position == 0 or step == done:
-            shuffled = np.random.default_rng((seed, number)).permutation(rows)
-        yield shuffled[position * batch_size : (position + 1) * batch_size]

@@ -15,6 +15,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from ..arrays import load_arrays, save_arrays
+from ..errors import ModelError
 
 v1 = tf.compat.v1
 logger = logging.getLogger("pipeline")
@@ -59,6 +60,18 @@ class Progress:
         history = pd.read_csv(folder / "history.csv")
         rows = [(int(step), float(loss), float(validation)) for step, loss, validation in history.to_numpy()]
         return cls(load_arrays(folder / "losses.npz")["losses"].tolist(), rows)
+
+
+def require_finite(loss: float, what: str, step: int) -> None:
+    """Ends a training whose loss is no number any more.
+
+    Raises:
+        ModelError: that is so.
+    """
+    if not math.isfinite(loss):
+        raise ModelError(
+            "the training diverged", where=f"step {step}", got=f"{what} {loss}", next_step="Lower the learning rate"
+        )
 
 
 def write_history(path: Path, rows: list[tuple[int, float, float]]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import tensorflow as tf
@@ -18,18 +19,26 @@ logger = logging.getLogger("pipeline")
 
 
 class Checkpoints:
-    """The training's own checkpoints: which are complete, when the next is due, how many stay."""
+    """The training's own checkpoints: which are complete, when the next is due, how many stay.
 
-    def __init__(self, folder: Path, settings: TrainingSettings) -> None:
+    Args:
+        variables: what is saved, by name; all variables of the current graph where None. Those of no graph are saved
+            and restored without a session.
+    """
+
+    def __init__(
+        self, folder: Path, settings: TrainingSettings, variables: Mapping[str, tf.Variable] | None = None
+    ) -> None:
         self._folder, self._settings = folder, settings
         self._saver = v1.train.Saver(
+            variables,
             max_to_keep=settings.keep or None,
             keep_checkpoint_every_n_hours=settings.keep_every_hours or 1e9,
             save_relative_paths=True,
         )
         self._saved_at = time.monotonic()
 
-    def restore(self, session: tf.compat.v1.Session) -> int:
+    def restore(self, session: tf.compat.v1.Session | None) -> int:
         """Restores the newest complete checkpoint and removes what broken saves left.
 
         Returns:
@@ -60,8 +69,8 @@ class Checkpoints:
         by_time = bool(minutes) and time.monotonic() - self._saved_at >= minutes * 60
         return step == self._settings.steps or bool(every and step % every == 0) or by_time
 
-    def save(self, session: tf.compat.v1.Session, step: int) -> None:
-        """Saves all variables, with the step in the name; the graph is written once, beside them."""
+    def save(self, session: tf.compat.v1.Session | None, step: int) -> None:
+        """Saves the variables, with the step in the name; the graph is written once, beside them."""
         self._saver.save(session, str(self._folder / "model.ckpt"), global_step=step, write_meta_graph=False)
         self._saved_at = time.monotonic()
 

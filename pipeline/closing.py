@@ -1,0 +1,57 @@
+"""The few lines at the end of a run: the verdict, and where things are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from . import chain
+from .facts import read_verdict
+from .formats import CANDIDATES, FORMATS, refusal_of
+from .job import Job
+
+
+def closing_lines(job: Job, last: str) -> list[str]:
+    """What a person wants to know at the end of a run: the verdict, and where things are.
+
+    Args:
+        last: the stage that was asked for.
+    """
+    states = chain.examine(job, last)
+    done = [stage for stage, state in states.items() if state.is_complete]
+    places = job.places
+    files: dict[str, Any] = {
+        **{name: places.artifact(name) / FORMATS[name].opened for name in CANDIDATES},
+        **{stage: places.artifact(stage) / FORMATS[name].opened for name, stage in job.candidates.items()},
+        "validation": places.artifact("validation") / "results.csv",
+        "costs": places.artifact("costs") / "costs.csv",
+        "report": places.artifact("report") / "report.html",
+    }
+    lines = []
+    if "validation" in done:
+        verdict = read_verdict(job)
+        lines.append(f"verdict      {verdict['verdict']}{_quality(verdict)}")
+        lines += [f"             {reason}" for reason in verdict["reasons"][:3]]
+    shown = [stage for stage in done if stage in files or stage == last]
+    width = max([12, *map(len, shown)])
+    for stage in shown:
+        refusal = refusal_of(job.folder(stage)) if stage in CANDIDATES else None
+        lines.append(
+            f"{stage:<{width}} {files.get(stage, places.artifact(stage)) if refusal is None else f'refused: {refusal}'}"
+        )
+    return lines
+
+
+def failed_formats(verdict: dict[str, Any]) -> str:
+    """Which formats failed, and the verb: `frozen is`, `tflite and onnx are`."""
+    failed = {check["format"] for check in verdict["checks"] if check["verdict"] != "passed"}
+    named = [format for format in CANDIDATES if format in failed] or ["the candidate"]
+    return f"{' and '.join(named)} {'is' if len(named) == 1 else 'are'}"
+
+
+def _quality(verdict: dict[str, Any]) -> str:
+    rows = sum(check["rows"] for check in verdict["checks"])
+    text = f": {rows} comparisons"
+    for format, figures in verdict["metrics"].items():
+        if format != "checkpoint":
+            text += f"; {format}: F1 {figures['f1']:.3f}, accuracy {figures['accuracy']:.3f}"
+    return text

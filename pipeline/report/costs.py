@@ -1,0 +1,137 @@
+"""What each format costs: a table, and bars side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import Markup
+
+from .bars import Bar, draw_bars
+from .facts import ReportFacts
+from .verdict import refused_formats
+from .wording import NOTHING, duration, milliseconds, number, size
+
+Format = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One measured quantity.
+
+    Args:
+        name: of its column.
+        value: the number of a format, None where there is none.
+        text: a number as people read it.
+        drawn: what is drawn of it; None where it has no drawing of its own.
+        other: a second number, drawn as a thinner bar behind the first.
+    """
+
+    name: str
+    value: Callable[[Format], float | None]
+    text: Callable[[Any], str]
+    drawn: Callable[[Format], float | None] | None = None
+    other: Callable[[Format], float | None] | None = None
+
+
+def _of(key: str) -> Callable[[Format], float | None]:
+    return lambda format: format.get(key)
+
+
+def _latency(batch: str, share: str) -> Callable[[Format], float | None]:
+    return lambda format: ((format.get("batches") or {}).get(batch) or {}).get(share)
+
+
+def _start(format: Format) -> float | None:
+    """Seconds from an imported library to the first answer."""
+    load, answer = format.get("load_seconds"), format.get("first_answer_seconds")
+    return None if load is None or answer is None else load + answer
+
+
+COLUMNS = (
+    Column("Size", _of("size_bytes"), size, _of("size_bytes")),
+    Column("Import", _of("import_seconds"), duration),
+    Column("Load", _of("load_seconds"), duration),
+    Column("First answer", _of("first_answer_seconds"), duration, _start),
+    Column("p50, 1 row", _latency("1", "p50_ms"), milliseconds, _latency("1", "p50_ms"), _latency("1", "p99_ms")),
+    Column("p99, 1 row", _latency("1", "p99_ms"), milliseconds),
+    Column("p50, 64 rows", _latency("64", "p50_ms"), milliseconds, _latency("64", "p50_ms"), _latency("64", "p99_ms")),
+    Column("p99, 64 rows", _latency("64", "p99_ms"), milliseconds),
+    Column("Rows/s", _of("rows_per_second"), lambda value: number(round(value)), _of("rows_per_second")),
+    Column("Peak memory", _of("peak_bytes"), size, _of("peak_bytes")),
+)
+_TITLES = {
+    "Size": "Size on disk",
+    "First answer": "Load and first answer",
+    "p50, 1 row": "Latency of 1 row, p50 (thin: p99)",
+    "p50, 64 rows": "Latency of 64 rows, p50 (thin: p99)",
+    "Rows/s": "Rows per second",
+    "Peak memory": "Peak memory",
+}
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Costs as a report shows them.
+
+    Args:
+        columns: names of the columns that any format has a number for.
+        rows: by format its numbers as text, in the order of the columns.
+        problems: by format, why numbers are missing.
+        drawings: SVG.
+        machine: what it was measured on, as one phrase.
+    """
+
+    recommendation: str
+    columns: Sequence[str]
+    rows: Sequence[tuple[str, Sequence[str]]]
+    problems: Sequence[tuple[str, str]]
+    drawings: Sequence[Markup]
+    machine: str
+
+
+def costs(facts: ReportFacts, is_drawn: bool = True) -> Costs | None:
+    """What was measured; None where nothing was."""
+    refused = refused_formats(facts)  # of which nothing could be measured
+    told: Mapping[str, Format] = (facts.costs or {}).get("formats") or {}
+    measured = {name: format for name, format in told.items() if name not in refused}
+    if facts.costs is None or not measured:
+        return None
+    columns = [column for column in COLUMNS if any(column.value(format) is not None for format in measured.values())]
+    return Costs(
+        recommendation=str(facts.costs.get("recommendation") or ""),
+        columns=[column.name for column in columns],
+        rows=[(name, [_text(column, format) for column in columns]) for name, format in measured.items()],
+        problems=[(name, str(format["problem"])) for name, format in measured.items() if format.get("problem")],
+        drawings=[_drawing(column, measured) for column in columns if column.drawn] if is_drawn else [],
+        machine=_machine(facts.costs),
+    )
+
+
+def _text(column: Column, format: Format) -> str:
+    return _told(column, column.value(format))
+
+
+def _told(column: Column, value: float | None) -> str:
+    return NOTHING if value is None else column.text(value)
+
+
+def _machine(told: Mapping[str, Any]) -> str:
+    machine = told.get("machine") or {}
+    parts = [f"{number(told['rows'])} rows"] if told.get("rows") else []
+    parts += [str(machine["cpu"])] if machine.get("cpu") else []
+    parts += [f"{machine['cores']} cores"] if machine.get("cores") else []
+    parts += [f"{size(machine['memory_bytes'])} of memory"] if machine.get("memory_bytes") else []
+    return ", ".join(parts)
+
+
+def _drawing(column: Column, measured: Mapping[str, Format]) -> Markup:
+    drawn = column.drawn or column.value
+    bars = [
+        Bar(name, drawn(format), column.other(format) if column.other else None, _told(column, drawn(format)))
+        for name, format in measured.items()
+    ]
+    title = _TITLES[column.name]
+    words = f"{title}: {', '.join(f'{bar.name} {bar.text}' for bar in bars)}"
+    return Markup(draw_bars(bars, title, f"cost-{COLUMNS.index(column)}", words))

@@ -1,0 +1,210 @@
+"""The key figures of a report, kept as `report.json` so that the next report can be compared with it.
+
+    {"schema": 1, "figures": {…}, "before": [figures of the reports before it, the newest first]}
+
+A report is made in a folder of its own while the last one still stands where it was published, and the last one is
+removed afterwards: what is to be told of it has to be carried on.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from . import wording
+from .facts import ReportFacts
+from .verdict import against_reference, candidates, checks, headline, is_check_passed, is_passed
+
+SCHEMA = 1
+MOST_KEPT = 10
+
+Figures = Mapping[str, Any]
+
+
+def report_json(facts: ReportFacts) -> str:
+    """The text of `report.json`."""
+    content = {"schema": SCHEMA, "figures": figures(facts), "before": earlier(facts)}
+    return json.dumps(content, indent=1, default=str) + "\n"
+
+
+def figures(facts: ReportFacts) -> dict[str, Any]:
+    """What the next report is compared with, as plain values."""
+    formats = [*candidates(facts)]
+    reference = [name for name in (facts.verdict.get("metrics") or {}) if name not in formats]
+    return {
+        "made": _made(facts),
+        "verdict": "passed" if is_passed(facts) else "failed",
+        "headline": headline(facts),
+        "rows": sum((facts.verdict.get("rows") or {}).values()),
+        "formats": {name: _of_format(facts, name) for name in (*formats, *reference)},
+        "settings": facts.settings,
+        "versions": facts.versions,
+        "inputs": facts.inputs,
+        "digests": _digests(facts),
+    }
+
+
+def earlier(facts: ReportFacts) -> list[Figures]:
+    """The figures of the reports before this one, the newest first; none where they cannot be read.
+
+    A report on the same artifacts as the last one takes its place: it is compared with what that one was.
+    """
+    last = facts.previous or {}
+    if last.get("schema") != SCHEMA or not isinstance(last.get("figures"), Mapping):
+        return []
+    kept = [last["figures"], *(last.get("before") or ())]
+    if kept[0].get("digests") == _digests(facts):
+        del kept[0]
+    return kept[:MOST_KEPT]
+
+
+def _digests(facts: ReportFacts) -> dict[str, str]:
+    return {stage.stage: stage.digest for stage in facts.stages}
+
+
+def _made(facts: ReportFacts) -> str | None:
+    return next((stage.made for stage in reversed(facts.stages) if stage.made), None)
+
+
+def _of_format(facts: ReportFacts, name: str) -> dict[str, Any]:
+    own = [check for check in checks(facts) if check["format"] == name]
+    sizes = [check["max_abs_diff"] for check in against_reference(facts) if check["format"] == name]
+    measured = [size for size in sizes if size is not None]
+    metrics = (facts.verdict.get("metrics") or {}).get(name) or {}
+    decisions = (facts.verdict.get("decisions") or {}).get(name) or {}
+    costs = ((facts.costs or {}).get("formats") or {}).get(name) or {}
+    files = [count for file, count in facts.sizes.items() if file.startswith(f"{name}/")]
+    return {
+        "verdict": ("passed" if all(map(is_check_passed, own)) else "failed") if own else None,
+        "max_abs_diff": max(measured, key=_size, default=None),
+        "flipped": decisions.get("flipped"),
+        "accuracy": metrics.get("accuracy"),
+        "f1": metrics.get("f1"),
+        "size_bytes": sum(files) if files else None,
+        "first_answer_seconds": costs.get("first_answer_seconds"),
+        "p50_ms": ((costs.get("batches") or {}).get("1") or {}).get("p50_ms"),
+    }
+
+
+def _size(value: Any) -> float:
+    return math.inf if math.isnan(float(value)) else float(value)  # the verdict writes what JSON lacks as text
+
+
+_COLUMNS: dict[str, tuple[str, Callable[[Any], str]]] = {
+    "verdict": ("Verdict", str),
+    "max_abs_diff": ("Largest difference", wording.difference),
+    "flipped": ("Decisions flipped", wording.difference),
+    "accuracy": ("Accuracy", wording.metric),
+    "f1": ("F1", wording.metric),
+    "size_bytes": ("Size", wording.size),
+    "first_answer_seconds": ("First answer", wording.duration),
+    "p50_ms": ("p50, 1 row", wording.milliseconds),
+}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """This report against the one before it.
+
+    Args:
+        then, now: when both were made, as text.
+        verdict: both verdicts as a sentence.
+        columns: names of the figures that either has.
+        rows: by format, for each column what it was, what it is, and whether that differs.
+        changes: what differs in settings, versions and inputs: what, then, now.
+        remade, same: the stages with other bytes, and with the same.
+        trend: the verdict and figures of earlier reports, the newest first.
+    """
+
+    then: str
+    now: str
+    verdict: str
+    columns: Sequence[str]
+    rows: Sequence[tuple[str, Sequence[tuple[str, str, bool]]]]
+    changes: Sequence[tuple[str, str, str]]
+    remade: Sequence[str]
+    same: Sequence[str]
+    trend: Sequence[tuple[str, str, Sequence[str]]]
+
+
+def comparison(facts: ReportFacts) -> Comparison | None:
+    """What differs from the last report; None where there is none to compare with."""
+    before = earlier(facts)
+    if not before:
+        return None
+    then, now = before[0], figures(facts)
+    ours, theirs = now["formats"], then.get("formats") or {}
+    names = [*ours, *(name for name in theirs if name not in ours)]
+    columns = [key for key in _COLUMNS if any(_has(own, key) for own in (*ours.values(), *theirs.values()))]
+    remade, same = _remade(then, now)
+    rows = [(name, [_pair(theirs.get(name) or {}, ours.get(name) or {}, key) for key in columns]) for name in names]
+    return Comparison(
+        then=wording.date(then.get("made")),
+        now=wording.date(now["made"]),
+        verdict=_verdicts(str(then.get("verdict")), now["verdict"]),
+        columns=[_COLUMNS[key][0] for key in columns],
+        rows=rows,
+        changes=list(_changes(then, now)),
+        remade=remade,
+        same=same,
+        trend=[_point(one) for one in (now, *before)] if len(before) > 1 else [],
+    )
+
+
+def _has(own: Figures, key: str) -> bool:
+    return own.get(key) is not None
+
+
+def _verdicts(then: str, now: str) -> str:
+    if then == now:
+        return f"It {now} then too."
+    return "It passes now, and failed then." if now == "passed" else "It fails now, and passed then."
+
+
+def _pair(then: Figures, now: Figures, key: str) -> tuple[str, str, bool]:
+    text = _COLUMNS[key][1]
+    was, is_ = (wording.NOTHING if own.get(key) is None else text(own[key]) for own in (then, now))
+    return was, is_, was != is_
+
+
+def _point(one: Figures) -> tuple[str, str, Sequence[str]]:
+    formats = one.get("formats") or {}
+    own: Figures = next(iter(formats.values()), {})
+    keys = ("max_abs_diff", "accuracy", "f1", "size_bytes")
+    shown = [wording.NOTHING if own.get(key) is None else _COLUMNS[key][1](own[key]) for key in keys]
+    return wording.date(one.get("made")), str(one.get("verdict")), shown
+
+
+def _changes(then: Figures, now: Figures) -> Iterator[tuple[str, str, str]]:
+    """Settings, versions and inputs that differ: what, then, now."""
+    for title, key in (("", "settings"), ("", "versions"), ("bytes of ", "inputs")):
+        # As JSON knows them: a tuple is a list there, and the last report's values come from there.
+        was, is_ = (_flat(json.loads(json.dumps(side.get(key) or {}, default=str))) for side in (then, now))
+        for name in [*is_, *(name for name in was if name not in is_)]:
+            if was.get(name) != is_.get(name):
+                yield f"{title}{name}", _shown(was.get(name), key), _shown(is_.get(name), key)
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
+
+
+def _shown(value: Any, key: str) -> str:
+    if value is None:
+        return wording.NOTHING
+    return f"{str(value)[:12]}…" if key == "inputs" else str(value)
+
+
+def _remade(then: Figures, now: Figures) -> tuple[list[str], list[str]]:
+    """The stages with other bytes than then, and those with the same; what validation says differs by its times."""
+    was, is_ = (side.get("digests") or {} for side in (then, now))
+    stages = [stage for stage in is_ if stage != "validation"]
+    return [stage for stage in stages if was.get(stage) != is_[stage]], [
+        stage for stage in stages if was.get(stage) == is_[stage]
+    ]

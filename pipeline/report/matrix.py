@@ -1,0 +1,121 @@
+"""Format by check: whether each check passed, and the one number that matters."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .facts import ReportFacts
+from .verdict import DECISIONS, MADE, REFERENCE, WEIGHTS, Check, candidates, checks, is_check_passed
+from .wording import difference, number
+
+ORDER = (MADE, WEIGHTS, "equal", "edge", "generated", "stable", "golden", DECISIONS)
+PASSED, FAILED, SKIPPED, NONE = "passed", "failed", "skipped", "none"
+SIGNS = {PASSED: "✓", FAILED: "✗", SKIPPED: "○", NONE: ""}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What one check says of one format.
+
+    Args:
+        state: `passed`, `failed`, `skipped`, or `none` where the check is not one for this format.
+        text: the number, or a word.
+        title: the same as a sentence.
+        target: index of the check in the verdict that the cell stands for; None where there is none.
+    """
+
+    state: str
+    text: str
+    title: str
+    target: int | None = None
+
+    @property
+    def sign(self) -> str:
+        return SIGNS[self.state]
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Rows of formats, columns of checks; every row has a cell for each column."""
+
+    columns: Sequence[str]
+    rows: Sequence[tuple[str, Sequence[Cell]]]
+
+
+def matrix(facts: ReportFacts) -> Matrix:
+    """All checks of a verdict, the candidates before the checkpoint."""
+    found: dict[tuple[str, str], list[tuple[int, Check]]] = {}
+    for index, check in enumerate(checks(facts)):
+        found.setdefault((str(check["format"]), str(check["check"])), []).append((index, check))
+    skipped = {str(name): str(reason) for name, reason in (facts.verdict.get("skipped") or {}).items()}
+    names = {check for _, check in found} | {name for name in skipped if name in ORDER}
+    columns = [name for name in ORDER if name in names] + sorted(names - set(ORDER))
+    formats = candidates(facts)
+    if any(format == REFERENCE for format, _ in found):
+        formats.append(REFERENCE)
+    # Of what is not there nothing could be skipped.
+    without = {REFERENCE, *(format for (format, name), own in found.items() if name == MADE and _has_failed(own))}
+    rows = [
+        (format, [_cell(facts, format, name, found.get((format, name), []), skipped, without) for name in columns])
+        for format in formats
+    ]
+    return Matrix(columns, rows)
+
+
+def _has_failed(found: Sequence[tuple[int, Check]]) -> bool:
+    return any(not is_check_passed(check) for _, check in found)
+
+
+def _cell(
+    facts: ReportFacts,
+    format: str,
+    name: str,
+    found: Sequence[tuple[int, Check]],
+    skipped: dict[str, str],
+    without: set[str],
+) -> Cell:
+    if not found:
+        if name in skipped and format not in without:
+            return Cell(SKIPPED, "skipped", f"{format}, {name}: skipped, {skipped[name]}")
+        return Cell(NONE, "–", f"{format}, {name}: not made")
+    failed = [(index, check) for index, check in found if not is_check_passed(check)]
+    own = [check for _, check in failed or found]
+    text = _failure(facts, format, name, own) if failed else _success(facts, format, name, own)
+    state = FAILED if failed else PASSED
+    return Cell(state, text, f"{format}, {name}: {state}, {text}", (failed or found)[0][0])
+
+
+def _success(facts: ReportFacts, format: str, name: str, own: Sequence[Check]) -> str:
+    if name == MADE:
+        return "made"
+    if name == DECISIONS:
+        return f"{_flipped(facts, format, own)} flipped"
+    if all(check.get("bit_equal") for check in own):
+        return "bit-equal"
+    sizes = [check["max_abs_diff"] for check in own if check.get("max_abs_diff") is not None]
+    return difference(max(sizes, key=_size)) if sizes else "equal"
+
+
+def _failure(facts: ReportFacts, format: str, name: str, own: Sequence[Check]) -> str:
+    if name == MADE:
+        return "refused"
+    failed = max(int(check.get("rows_failed") or 0) for check in own)
+    if name == DECISIONS and failed:
+        return f"{_flipped(facts, format, own)} flipped"
+    if failed:
+        of = max(int(check.get("rows") or 0) for check in own)
+        return f"{number(failed)} of {number(of)} {'variables' if name == WEIGHTS else 'rows'}"
+    return "failed" if any(check.get("rows") for check in own) else "no row compared"
+
+
+def _flipped(facts: ReportFacts, format: str, own: Sequence[Check]) -> str:
+    told = (facts.verdict.get("decisions") or {}).get(format) or {}
+    return number(int(told.get("flipped", max(int(check.get("rows_failed") or 0) for check in own))))
+
+
+def _size(value: Any) -> float:
+    size = float(value)
+    return math.inf if math.isnan(size) else size

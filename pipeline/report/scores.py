@@ -1,0 +1,162 @@
+"""Drawings of what is decided: how the scores are spread by label, and whether they mean what they say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+
+from ..signature import Decision
+from .drawing import CARD, FIRST, LINE, SECOND, TEXT, drawn
+from .facts import ReportFacts
+from .results import FloatArray
+from .verdict import REFERENCE
+from .wording import counted, listed, visible
+
+MOST_CURVES = 5
+_MOST_LABELS = 2  # more than these are counted as one
+_ALL = "all rows"
+_STYLES = ("-", "--", ":", "-.", (0, (1, 3)))
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A drawing with its title and its content in words."""
+
+    title: str
+    words: str
+    svg: Markup
+
+
+def draw_scores(facts: ReportFacts) -> list[Drawing]:
+    """The distributions, one for all formats whose rows fall into the same bins; then the calibration.
+
+    Nothing where the model decides nothing.
+    """
+    scores: Mapping[str, Mapping[str, Any]] = facts.verdict.get("scores") or {}
+    drawings = []
+    for index, (names, own) in enumerate(_alike(scores, "by_label")):
+        edges, counts = own.get("edges") or (), _counts(own.get("by_label") or {})
+        if any(map(sum, counts.values())) and len(edges) == len(next(iter(counts.values()))) + 1:
+            title, words = f"Scores of {listed(names)}", _distribution_in_words(counts, facts.signature.decision)
+            drawing = _draw_distribution(edges, counts, facts.signature.decision, f"scores-{index}", words)
+            drawings.append(Drawing(title, words, Markup(drawing)))
+    curves = [(names, bins) for names, own in _alike(scores, "calibration") if (bins := _filled(own))]
+    if curves:
+        words = f"{_calibration_in_words(curves, facts.signature.decision)}"
+        drawings.append(Drawing("Calibration", words, Markup(_draw_calibration(curves[:MOST_CURVES], words))))
+    return drawings
+
+
+def _alike(scores: Mapping[str, Mapping[str, Any]], key: str) -> list[tuple[list[str], Mapping[str, Any]]]:
+    """The formats by what stands under a key, the checkpoint's first."""
+    groups: list[tuple[list[str], Mapping[str, Any]]] = []
+    for name in sorted(scores, key=lambda name: name != REFERENCE):
+        for names, own in groups:
+            if _rounded(own.get(key)) == _rounded(scores[name].get(key)):
+                names.append(name)
+                break
+        else:
+            groups.append(([name], scores[name]))
+    return groups
+
+
+def _rounded(value: Any) -> Any:
+    """A value without the digits that no drawing shows."""
+    if isinstance(value, Mapping):
+        return {key: _rounded(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_rounded(inner) for inner in value]
+    return round(value, 4) if isinstance(value, float) else value
+
+
+def _counts(by_label: Mapping[str, Sequence[int]]) -> dict[str, list[int]]:
+    """Counts by label; as one where there are no labels or too many."""
+    if not 1 < len(by_label) <= _MOST_LABELS:
+        return {_ALL: [sum(counts) for counts in zip(*by_label.values(), strict=True)]} if by_label else {}
+    return {str(label): list(counts) for label, counts in by_label.items()}
+
+
+def _distribution_in_words(counts: Mapping[str, Sequence[int]], decision: Decision | None) -> str:
+    rows = listed(
+        [f"{counted(sum(own), 'row')}{'' if label == _ALL else f' of {label}'}" for label, own in counts.items()]
+    )
+    line = "; the dashed line is the threshold" if decision is not None and decision.threshold is not None else ""
+    return visible(f"How many rows have which score: {rows}{line}.")
+
+
+def _draw_distribution(
+    edges: Sequence[float], counts: Mapping[str, Sequence[int]], decision: Decision | None, name: str, words: str
+) -> str:
+    def draw(axes: Axes) -> None:
+        left, width = np.asarray(edges[:-1], float), np.diff(np.asarray(edges, float))
+        share = 0.88 / len(counts)
+        for index, (label, own) in enumerate(counts.items()):
+            colour, hatch = ((FIRST, ""), (SECOND, "////"))[index]
+            place = left + width * (0.06 + share * index)
+            axes.bar(place, own, width * share, align="edge", color=colour, edgecolor=CARD, hatch=hatch, linewidth=0,
+                     label=visible(label))  # fmt: skip
+        most = max(max(own) for own in counts.values())
+        _scale(axes, most)
+        if decision is not None and decision.threshold is not None:
+            axes.axvline(decision.threshold, color=TEXT, linewidth=1.2, linestyle=(0, (4, 3)))
+        axes.set_xlabel("score" if decision is None else f"score ({visible(decision.output)})")
+        axes.set_ylabel("rows")
+        axes.grid(axis="y")
+        if len(counts) > 1:
+            axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+
+    return drawn(draw, name, words)
+
+
+def _scale(axes: Axes, most: int) -> None:
+    """Logarithmic where most rows are at the ends, so that the few in between, which flip first, can be seen."""
+    if most > 50:
+        axes.set_yscale("log")
+        axes.set_ylim(0.7, most * 1.5)
+        axes.yaxis.set_minor_formatter(NullFormatter())
+    else:
+        axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda count, _: f"{count:,.0f}"))
+
+
+def _filled(own: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [one for one in own.get("calibration") or () if one["rows"] and one["mean_score"] is not None]
+
+
+def _calibration_in_words(
+    curves: Sequence[tuple[list[str], list[Mapping[str, Any]]]], decision: Decision | None
+) -> str:
+    kind = "of positive rows" if decision is not None and decision.threshold is not None else "of right decisions"
+    sentences = [f"Of rows with a score, the share {kind}; on the diagonal a score is a probability."]
+    for names, bins in curves:
+        rows = sum(one["rows"] for one in bins)
+        error = sum(one["rows"] * abs(one["mean_score"] - one["share"]) for one in bins) / rows
+        sentences.append(f"{listed(names)}: off by {error:.3f} on average (expected calibration error).")
+    return visible(" ".join(sentences))
+
+
+def _draw_calibration(curves: Sequence[tuple[list[str], list[Mapping[str, Any]]]], words: str) -> str:
+    def draw(axes: Axes) -> None:
+        axes.plot([0, 1], [0, 1], color=LINE, linewidth=1.2, zorder=1)
+        for index, (names, bins) in enumerate(curves):
+            style, colour = _STYLES[index], (FIRST, SECOND, TEXT)[index % 3]
+            points: FloatArray = np.array([(one["mean_score"], one["share"]) for one in bins], float)
+            rows = np.array([one["rows"] for one in bins], float)
+            scores, shares = points.T
+            axes.plot(scores, shares, linestyle=style, color=colour, linewidth=1.6, label=visible(listed(names)))
+            sizes = 12 + 60 * rows / rows.max()
+            axes.scatter(scores, shares, s=sizes, color=colour, edgecolor=CARD, linewidth=0.8, zorder=3)
+        axes.set_xlim(-0.03, 1.03)
+        axes.set_ylim(-0.03, 1.03)
+        axes.set_xlabel("mean score")
+        axes.set_ylabel("share")
+        axes.grid()
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0))
+
+    return drawn(draw, "calibration", words)

@@ -1,0 +1,63 @@
+"""The rows of a training, read by the model's own reader and divided."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+from ..arrays import prefixed, save_arrays
+from ..data import Examples, split
+from ..errors import DataError
+from ..models.source import ModelSource
+from ..settings import SplitSettings
+from ..signature import Signature
+
+
+class Reader(Protocol):
+    """What of a model reads its rows."""
+
+    signature: Signature
+
+    def examples(self, path: Path) -> Examples:
+        """Reads a data file; see `models.Model.examples`."""
+        ...
+
+
+def read_examples(reader: Reader, source: ModelSource, data: Path | None) -> Examples:
+    """Reads a model's rows.
+
+    Raises:
+        DataError: there is no data file, or its rows are not the model's inputs.
+    """
+    if data is None:
+        raise DataError(
+            "the model names no data file of its own", where=source.class_name, next_step="Give one with --data"
+        )
+    examples = reader.examples(data)
+    wanted = {spec.name for spec in reader.signature.inputs}
+    if set(examples.inputs) != wanted:
+        raise DataError(
+            "the examples are not the model's inputs", where=data, got=sorted(examples.inputs), wanted=sorted(wanted)
+        )
+    return examples
+
+
+def divide(
+    examples: Examples, data: Path | None, settings: SplitSettings, is_trained: bool
+) -> tuple[Examples, Examples]:
+    """The rows to train on, and those to validate on; all are both where nothing is trained.
+
+    Raises:
+        DataError: there is nothing to train on.
+    """
+    if not is_trained:
+        return examples, examples
+    if examples.labels is None:
+        raise DataError("no labels to train on", where=data, next_step="Let the model's `examples` return them")
+    return split(examples, settings.seed, settings.validation_share)
+
+
+def save_validation(examples: Examples, folder: Path) -> None:
+    """Writes `validation.npz`."""
+    labels = {} if examples.labels is None else {"labels": examples.labels}
+    save_arrays(folder / "validation.npz", {**prefixed("input", examples.inputs), **labels})
