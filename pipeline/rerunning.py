@@ -22,7 +22,7 @@ from . import compare
 from .arrays import load_arrays, of_kind, prefixed, save_arrays
 from .compare import Tolerance
 from .errors import DataError, PipelineError, RunnerError
-from .formats import FORMATS, ApartRunner, Array, Batch
+from .formats import FORMATS, ApartRunner, Array, Batch, fixed_batch
 from .metrics import decide
 from .process import Limits
 from .rows import batch_size_of
@@ -333,14 +333,14 @@ def rerun(folder: Path) -> Iterator[tuple[str, Line]]:
     notes = _read_notes(folder)
     checkpoint = _find(folder, notes["checkpoint"])
     signature = Signature.read(checkpoint / "signature.json")
-    size, threads = batch_size_of(signature), int(notes["threads"])
+    artifacts = {format: _find(folder, told["artifact"]) for format, told in notes["formats"].items()}
+    size, threads = batch_size_of(signature) or fixed_batch(artifacts), int(notes["threads"])
     for format, told in notes["formats"].items():
         if format not in FORMATS:
             raise DataError("a format that is none", where=folder / NOTES, got=format, wanted=", ".join(FORMATS))
         cases = load_cases(folder / f"{format}.npz")
-        artifact = _find(folder, told["artifact"])
-        limits = Limits(**notes["limits"])
-        with Side("checkpoint", checkpoint, threads) as reference, Side(format, artifact, threads, limits) as candidate:
+        side = Side(format, artifacts[format], threads, Limits(**notes["limits"]))
+        with Side("checkpoint", checkpoint, threads) as reference, side as candidate:
             for case in cases:
                 ours, theirs = answers(case, reference, candidate, size)
                 for line in compared(case, ours, theirs, told["bounds"].get(case.check, {}), signature):

@@ -117,7 +117,9 @@ def failed_cases(validation: Validation, material: Material, format: str) -> Ite
     failed = [one for one in failed if one.check in _CASES]
     by_row: dict[tuple[str, str], list[str]] = {}
     picks = _picked(validation.results, format) if failed else []
-    for pick in [*picks, *(_stop(one, material) for one in failed if not _has_rows(one))]:
+    seen = {(pick.check, pick.output) for pick in picks}
+    stops = [_stop(one, material) for one in failed if (one.check, one.output) not in seen or _is_cut_short(one)]
+    for pick in [*picks[: MOST_ROWS - 1], *stops, *picks[MOST_ROWS - 1 :]]:
         by_row.setdefault((pick.check, pick.row), []).append(pick.output)
     for (check, row), outputs in list(by_row.items())[:MOST_ROWS]:
         found = _CASES[check](material, format, row)
@@ -150,9 +152,9 @@ def _distance(text: str) -> float:
     return math.inf if math.isnan(value) else value
 
 
-def _has_rows(finding: Finding) -> bool:
-    """Whether rows of it failed by their values, rather than the check as a whole."""
-    return finding.reason is None and bool(finding.rows_failed)
+def _is_cut_short(finding: Finding) -> bool:
+    """Whether the candidate could not go on with the check, whatever it answered before."""
+    return "could not be run" in (finding.reason or "")
 
 
 def _stop(finding: Finding, material: Material) -> Picked:

@@ -126,7 +126,7 @@ def test_a_pair_that_matches_passes(kind: str, prefix: Path, tmp_path: Path) -> 
     # Another runtime overflows otherwise, which the check `edge` does not forgive.
     checks = "equal,generated,stable" if kind in ("tflite", "onnx") else "all"
     job = job_for(tmp_path / "out", prefix, make(tmp_path, prefix, None), checks, names=names, outputs=("y", "p"))
-    assert set(chain.examine(job, "report")) == {"checkpoint", "candidate", "validation", "report"}
+    assert set(chain.examine(job, "report")) == {"checkpoint", "candidate", "validation", "costs", "report"}
     verdict = verdict_of(job)
     assert verdict["verdict"] == "passed", verdict["reasons"]
     assert {check["format"] for check in verdict["checks"]} == {kind.split()[0]}
@@ -450,6 +450,7 @@ def test_a_model_of_one_s_own_is_compared_with_what_is_in_production(tmp_path: P
         "checkpoint",
         "candidate",
         "validation",
+        "costs",
         "report",
     }
     assert jobs.run(audit, "validation") == {"candidate", "validation"}

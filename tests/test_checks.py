@@ -127,8 +127,9 @@ def test_what_depends_on_its_neighbours_is_equal_and_not_stable(build: Build, tm
     }
     (equal,) = [found for found in verdict["checks"] if found["check"] == "equal"]
     assert equal["max_abs_diff"] == 0
-    (reason,) = verdict["reasons"]
+    reason, *causes = verdict["reasons"]
     assert reason.startswith("stable of y: ")
+    assert all(cause.startswith("frozen: ") for cause in causes)
     assert "depends on a row's neighbours or on chance" in reason
 
 

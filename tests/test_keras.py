@@ -27,7 +27,7 @@ from pipeline.settings import Adopted, Settings
 from pipeline.store import Condition, Manifest, Places
 
 v1 = tf.compat.v1
-STAGES = {"checkpoint", "frozen", "validation", "report"}
+STAGES = {"checkpoint", "frozen", "validation", "costs", "report"}
 
 
 def job_for(root: Path, place: Path, data: Path | None = None, **options: Any) -> Job:

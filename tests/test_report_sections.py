@@ -108,16 +108,16 @@ def test_a_refused_format_has_a_reason_and_neither_rows_nor_costs(tmp_path: Path
 # Reasons, causes and notes.
 
 
-@pytest.mark.parametrize(
-    "cause", ["the weights differ", {"kind": "weights_differ", "sentence": "the weights differ"}], ids=["text", "kind"]
-)
-def test_a_cause_stands_before_the_reasons_and_once(tmp_path: Path, cause: Any) -> None:
-    told = ["31 rows differ", "frozen: the weights differ"]
-    facts = make_facts(tmp_path, verdict="failed", checks=[FAILED], reasons=told, causes={"frozen": cause})
+def test_a_cause_stands_before_the_reasons_once_for_all_formats_that_share_it(tmp_path: Path) -> None:
+    told = ["31 rows differ", "frozen: they differ", "mmap: they differ", "onnx: it rounds"]
+    causes = {name: {"kind": "weights_differ", "sentence": "they differ"} for name in ("frozen", "mmap")}
+    causes["onnx"] = {"kind": "kernel_rounding", "sentence": "it rounds"}
+    facts = make_facts(tmp_path, verdict="failed", checks=[FAILED], reasons=told, causes=causes)
     page, summary, _ = written(tmp_path, facts)
-    assert page.text.count("the weights differ") == summary.count("the weights differ") == 1
-    assert page.text.index("the weights differ") < page.text.index("31 rows differ")
-    assert ("frozen, weights differ: the" in page.text) == isinstance(cause, dict)
+    assert "frozen and mmap, weights differ: they differ onnx, kernel rounding: it rounds 31 rows differ" in page.text
+    assert "- Cause: frozen and mmap, weights differ: they differ\n- Cause: onnx, kernel rounding" in summary
+    for text in (page.text, summary):
+        assert (text.count("they differ"), text.count("it rounds")) == (1, 1)
 
 
 def test_of_many_reasons_the_first_are_in_sight_and_all_on_the_page(tmp_path: Path) -> None:
@@ -280,6 +280,14 @@ def test_a_report_written_again_on_the_same_validation_is_compared_with_the_one_
     assert reported(tmp_path, replace(facts, previous=second)) == second
     assert (tmp_path / "report.html").read_bytes() == once
     assert b"2026-03-01 02:31 UTC" in once
+
+
+def test_the_same_validation_of_other_bytes_is_compared(tmp_path: Path) -> None:
+    facts = at(make_facts(tmp_path), "2026-03-01T02:31:00+00:00", "d1")
+    told = reported(tmp_path, facts)
+    stages = [replace(stage, digest="other") if stage.stage == "frozen" else stage for stage in facts.stages]
+    page, _, _ = written(tmp_path, replace(facts, stages=stages, previous=told))
+    assert "Other bytes than then: frozen. The same bytes: none." in page.text
 
 
 def test_the_figures_of_the_last_ten_reports_are_carried_on(tmp_path: Path) -> None:

@@ -65,8 +65,11 @@ def fill_tables(session: tf.compat.v1.Session, folder: Path) -> None:
     Raises:
         RunnerError: TensorFlow cannot run it.
     """
+    fillers = candidate_of(folder).get("fillers", [])
+    if not fillers:
+        return
     try:
-        session.run(candidate_of(folder).get("fillers", []))
+        session.run(fillers)
     except (tf.errors.OpError, ValueError) as exc:
         got = str(exc).strip().split("\n", 1)[0][:300]
         raise RunnerError("a table of the candidate cannot be filled", where=folder, got=got) from exc

@@ -43,23 +43,26 @@ def figures(facts: ReportFacts) -> dict[str, Any]:
         "settings": facts.settings,
         "versions": facts.versions,
         "inputs": facts.inputs,
-        "digests": {stage.stage: stage.digest for stage in facts.stages},
+        "digests": _digests(facts),
     }
 
 
 def earlier(facts: ReportFacts) -> list[Figures]:
     """The figures of the reports before this one, the newest first; none where they cannot be read.
 
-    A report that tells the same validation as the last one takes its place: it is compared with what that one was.
+    A report on the same artifacts as the last one takes its place: it is compared with what that one was.
     """
     last = facts.previous or {}
     if last.get("schema") != SCHEMA or not isinstance(last.get("figures"), Mapping):
         return []
     kept = [last["figures"], *(last.get("before") or ())]
-    own = {stage.stage: stage.digest for stage in facts.stages}.get("validation")
-    if own is not None and own == (kept[0].get("digests") or {}).get("validation"):
+    if kept[0].get("digests") == _digests(facts):
         del kept[0]
     return kept[:MOST_KEPT]
+
+
+def _digests(facts: ReportFacts) -> dict[str, str]:
+    return {stage.stage: stage.digest for stage in facts.stages}
 
 
 def _made(facts: ReportFacts) -> str | None:

@@ -54,7 +54,7 @@ def summary(facts: ReportFacts) -> str:
 
 
 def _reasons(facts: ReportFacts) -> list[str]:
-    told = [f"Cause: {each.format}{f', {each.kind}' if each.kind else ''}: {each.sentence}" for each in causes(facts)]
+    told = [f"Cause: {each.formats}, {each.kind}: {each.sentence}" for each in causes(facts)]
     told += reasons(facts)
     lines = [f"- {_text(reason)}" for reason in told[:MOST_REASONS]]
     if len(told) > MOST_REASONS:

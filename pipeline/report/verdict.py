@@ -71,20 +71,19 @@ def headline(facts: ReportFacts) -> str:
 
 @dataclass(frozen=True)
 class Cause:
-    """Why a format differs: the class of the cause, and what was found, as a sentence."""
+    """Why formats differ: their names, the class of the cause, and what was found, as a sentence."""
 
-    format: str
+    formats: str
     kind: str
     sentence: str
 
 
 def causes(facts: ReportFacts) -> list[Cause]:
-    """The causes that were found, in the verdict's order."""
-    found = []
+    """The causes that were found, in the verdict's order; formats with the same one share it."""
+    alike: dict[tuple[str, str], list[str]] = {}
     for format, cause in (facts.verdict.get("causes") or {}).items():
-        kind, sentence = (cause["kind"], cause["sentence"]) if isinstance(cause, Mapping) else ("", cause)
-        found.append(Cause(str(format), str(kind).replace("_", " "), str(sentence)))
-    return found
+        alike.setdefault((str(cause["kind"]).replace("_", " "), str(cause["sentence"])), []).append(str(format))
+    return [Cause(listed(formats), kind, sentence) for (kind, sentence), formats in alike.items()]
 
 
 def notes(facts: ReportFacts) -> list[str]:
@@ -102,7 +101,7 @@ def reasons(facts: ReportFacts) -> list[str]:
 
     A verdict without reasons is given one, and so is a `passed` that its own checks contradict.
     """
-    told = {f"{cause.format}: {cause.sentence}" for cause in causes(facts)}
+    told = {f"{format}: {cause['sentence']}" for format, cause in (facts.verdict.get("causes") or {}).items()}
     given = [str(reason) for reason in facts.verdict.get("reasons") or () if reason not in told]
     if is_passed(facts):
         return given or [f"{counted(len(checks(facts)), 'check')} made, all passed."]
