@@ -155,10 +155,10 @@ def _loading(known: Entries) -> list[str]:
         f"({_bytes(checkpoint['peak_bytes'])})."
     ]
     if checkpoint["size_bytes"] >= _LARGE_BYTES:
-        quickest = min(known, key=lambda name: _load(known[name]))
+        quickest = min(known, key=lambda name: _start(known[name], known))
         sentences.append(
-            f"With {_bytes(checkpoint['size_bytes'])} of weights take {quickest} instead, where processes start often "
-            f"or memory is short: {_short(_load(known[quickest]))} s, {_bytes(known[quickest]['peak_bytes'])}."
+            f"With {_bytes(checkpoint['size_bytes'])} of weights take {quickest} instead where processes start often: "
+            f"{_short(_load(known[quickest]))} s, {_bytes(known[quickest]['peak_bytes'])}."
         )
         if "mmap" not in known:
             sentences.append("The format mmap (--formats) was not measured; it loads at any size at once.")
