@@ -20,6 +20,7 @@ from test_adoption import saved_model
 
 from pipeline import chain, facts, tasks
 from pipeline.arrays import save_arrays
+from pipeline.closing import closing_lines
 from pipeline.commands import why
 from pipeline.errors import DamagedArtifact, FreezeError, RunnerError, SettingError
 from pipeline.formats import CANDIDATES, FORMATS, ApartRunner, savedmodel
@@ -27,7 +28,7 @@ from pipeline.job import Job
 from pipeline.signature import Signature
 from pipeline.stages import stages_before
 from pipeline.store import Condition
-from pipeline.tasks import FreezeModel, MakeFormat, SaveCheckpoint, ValidateModel, WriteReport, closing_lines
+from pipeline.tasks import FreezeModel, MakeFormat, SaveCheckpoint, ValidateModel, WriteReport
 from pipeline.validation import validate
 
 v1 = tf.compat.v1
@@ -349,13 +350,12 @@ def test_the_version_of_a_formats_library_decides_its_artifact(tmp_path: Path, m
 def test_the_closing_lines_tell_where_each_format_is(tmp_path: Path) -> None:
     task = WriteReport(model="multiply_add", output_root=str(tmp_path), formats="frozen,mmap,savedmodel")
     run(task.job, "validation")
-    lines = dict(line.split(maxsplit=1) for line in closing_lines(task))
+    lines = dict(line.split(maxsplit=1) for line in closing_lines(task.job, task.stage))
     folder = tmp_path / "multiply_add"
     assert lines["frozen"] == str(folder / "frozen/model.pb")
     assert (lines["mmap"], lines["savedmodel"]) == (str(folder / "mmap"), str(folder / "savedmodel"))
-    assert closing_lines(MakeFormat(model="multiply_add", output_root=str(tmp_path), format="mmap")) == [
-        f"mmap         {folder / 'mmap'}"
-    ]
+    mapped = MakeFormat(model="multiply_add", output_root=str(tmp_path), format="mmap")
+    assert closing_lines(mapped.job, mapped.stage) == [f"mmap         {folder / 'mmap'}"]
 
 
 def test_why_shows_the_stage_of_every_format(

@@ -18,12 +18,13 @@ from jobs import FRUIT, job_for, run
 from measured import LARGE, PLAIN, SLOW, artifact, checkpoint, register
 
 from pipeline import chain, facts
+from pipeline.closing import closing_lines
 from pipeline.costs import measure_costs, size_of
 from pipeline.formats import refuse
 from pipeline.metering import time_runs
 from pipeline.settings import CostsSettings
 from pipeline.stages import stages_before
-from pipeline.tasks import MeasureCosts, ValidateModel, WriteReport, closing_lines
+from pipeline.tasks import MeasureCosts, ValidateModel, WriteReport
 
 PROJECT = Path(__file__).resolve().parents[1]
 QUICK = CostsSettings(seconds=0.05)
@@ -393,14 +394,11 @@ def test_a_format_that_failed_validation_is_not_recommended_in_the_report(tmp_pa
     assert facts.read_costs(job)["recommendation"].endswith("Left out: frozen, not proven equal.")
 
 
-def test_the_task_waits_for_the_validation_and_the_report_for_the_task(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_task_waits_for_the_validation_and_the_report_for_the_task(tmp_path: Path) -> None:
     given = {"model": "multiply_add", "output_root": str(tmp_path)}
     costs = MeasureCosts(**given)
     assert ValidateModel(**given) in [*costs.requires()]
     assert costs in [*WriteReport(**given).requires()]
     run(job_for(tmp_path), "validation")
     chain.build(job_for(tmp_path), "costs")
-    monkeypatch.setattr(costs, "job", job_for(tmp_path))  # whose settings it was made with
-    assert closing_lines(costs)[-1] == f"costs        {tmp_path / 'multiply_add/costs/costs.csv'}"
+    assert closing_lines(job_for(tmp_path), "costs")[-1] == f"costs        {tmp_path / 'multiply_add/costs/costs.csv'}"

@@ -17,12 +17,13 @@ from commands import luigi, pipeline
 from jobs import PROJECT, job_for, model_file, run
 
 from pipeline import chain, facts, tasks
+from pipeline.closing import closing_lines
 from pipeline.errors import FreezeError, SettingError, StageCrashed
 from pipeline.formats import CANDIDATES, FORMATS, Format, refusal_of
 from pipeline.job import Job
 from pipeline.manifest import Manifest
 from pipeline.store import Condition, verify
-from pipeline.tasks import MakeFormat, ValidateModel, WriteReport, closing_lines
+from pipeline.tasks import MakeFormat, ValidateModel, WriteReport
 
 WORDS = """
     class M:
@@ -128,7 +129,7 @@ def test_the_task_of_a_format_fails_by_itself_and_not_for_the_validation(words: 
 
 
 def test_the_closing_lines_and_why_tell_the_refusal(words: Job) -> None:
-    lines = closing_lines(task_of(words, WriteReport, formats=",".join(FORMATS_ASKED)))
+    lines = closing_lines(task_of(words, WriteReport, formats=",".join(FORMATS_ASKED)).job, "report")
     assert [line for line in lines if line.startswith("tflite ")] == [
         f"tflite       refused: {refusal_of(words.folder('tflite'))}"
     ]
