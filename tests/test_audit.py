@@ -25,7 +25,7 @@ from pipeline.engine.mapping import GRAPH_FILE
 from pipeline.errors import CandidateError, FreezeError
 from pipeline.freezing import freeze
 from pipeline.job import Job
-from pipeline.settings import Adopted, Candidate, Settings, ValidationSettings
+from pipeline.settings import Adopted, Candidate, CostsSettings, Settings, ValidationSettings
 from pipeline.signature import Signature
 from pipeline.store import Condition, Places
 
@@ -52,7 +52,7 @@ def job_for(root: Path, checkpoint: Path, place: Path, checks: str = QUICK, **op
         data=options.pop("data", None),
         warm_start=None,
         formats=(candidate.format,),
-        settings=dataclasses.replace(Settings(), validation=ValidationSettings(checks=checks)),
+        settings=Settings(validation=ValidationSettings(checks=checks), costs=CostsSettings(seconds=0)),
         adopted=Adopted(str(checkpoint), **options),
         candidate=candidate,
     )

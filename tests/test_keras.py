@@ -23,7 +23,7 @@ from pipeline.freezing import freeze_checkpoint
 from pipeline.job import Job
 from pipeline.keras.calling import NamedModel
 from pipeline.keras.exporting import write_checkpoint
-from pipeline.settings import Adopted, Settings
+from pipeline.settings import Adopted, CostsSettings, Settings
 from pipeline.store import Condition, Manifest, Places
 
 v1 = tf.compat.v1
@@ -38,7 +38,7 @@ def job_for(root: Path, place: Path, data: Path | None = None, **options: Any) -
         data=data,
         warm_start=None,
         formats=("frozen",),
-        settings=Settings(),
+        settings=Settings(costs=CostsSettings(seconds=0)),
         adopted=Adopted(str(place), **options),
     )
 
