@@ -20,8 +20,7 @@ from pipeline import chain, facts
 from pipeline.arrays import load_arrays
 from pipeline.bundle import open_checkpoint
 from pipeline.errors import CheckpointError, DataError, ModelError, PipelineError, SettingError
-from pipeline.formats import CANDIDATES
-from pipeline.formats.savedmodel import open_saved_model
+from pipeline.formats import CANDIDATES, ApartRunner
 from pipeline.models.source import find_model
 from pipeline.settings import Adopted, WarmStart
 from pipeline.signature import Signature
@@ -110,10 +109,9 @@ def test_the_training_keeps_what_it_would_go_on_with_and_what_is_deployed(traine
 def test_the_checkpoint_answers_what_keras_recorded(trained: Any) -> None:
     folder = trained.folder("checkpoint")
     goldens = load_arrays(folder / "goldens.npz")
-    runner = open_saved_model(
-        folder / "saved_model", "serving_default", Signature.read(folder / "signature.json"), threads=2
-    )
-    assert np.allclose(runner.run({"x": goldens["input/x"]})["y"], goldens["output/y"], rtol=1e-5, atol=1e-6)
+    with ApartRunner("checkpoint", folder, 2) as runner:
+        answers = runner.run({"x": goldens["input/x"]})
+    assert np.allclose(answers["y"], goldens["output/y"], rtol=1e-5, atol=1e-6)
     assert len(goldens["input/x"]) == 8
     # The names of the file are those of the promise, and the decision is told on.
     assert Signature.read(folder / "signature.json").decision is not None
