@@ -493,7 +493,8 @@ def test_names_that_are_said_reach_a_tflite_file(prefix: Path, tmp_path: Path) -
 
 
 def test_weights_beside_an_onnx_model_come_along(prefix: Path, checkpoint: Path, tmp_path: Path) -> None:
-    onnx = pytest.importorskip("onnx")
+    import onnx
+
     model = onnx.load(candidates.write_onnx(frozen_graph(prefix), tmp_path / "whole.onnx"))
     for place in ("production", "elsewhere"):
         (tmp_path / place).mkdir()

@@ -49,7 +49,8 @@ def test_a_tflite_file_is_known_by_its_identifier(tmp_path: Path) -> None:
 
 
 def test_an_onnx_model_is_known_by_its_fields(tmp_path: Path) -> None:
-    onnx = pytest.importorskip("onnx")
+    import onnx
+
     x, y = (onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [None]) for name in "xy")
     graph = onnx.helper.make_graph([onnx.helper.make_node("Neg", ["x"], ["y"])], "graph", [x], [y])
     onnx.save(onnx.helper.make_model(graph), tmp_path / "model.pb")
