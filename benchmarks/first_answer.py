@@ -75,9 +75,9 @@ def answer(path: Path, later: int) -> list[Any]:
 
 def freeze(prefix: Path, folder: Path) -> None:
     """Writes `model.pb` and `mapped/`."""
-    from pipeline.engine.assembling import freeze_checkpoint_files
-    from pipeline.engine.mapping import write_mmap
-    from pipeline.engine.writing import write_pb
+    from pipeline.freezer.assembling import freeze_checkpoint_files
+    from pipeline.freezer.mapping import write_mmap
+    from pipeline.freezer.writing import write_pb
 
     graph, bundle = freeze_checkpoint_files(prefix, ["y"], ["x"])
     (folder / "mapped").mkdir()

@@ -16,8 +16,8 @@ from typing import Any
 from .arrays import prefixed, save_arrays
 from .candidates import settled_outputs
 from .datafile import read_rows
-from .engine.sources import Source, open_source, read_graph
 from .errors import CheckpointError
+from .freezer.sources import Source, open_source, read_graph
 from .freezing import SIGNATURE, prepare
 from .prefix import files_of, name_of
 from .rows import made_up_rows

@@ -18,7 +18,7 @@ from luigi.task_register import Register
 
 from .errors import SettingError, nearest
 from .models.source import PROJECT
-from .settings import Settings
+from .settings import Operations, Settings
 
 # Sections on Luigi's configuration page that hold free keys, or belong to parts of it that are not loaded here.
 _OTHER_SECTIONS = frozenset(
@@ -74,11 +74,15 @@ def _config_class(section: str, settings: Any) -> type[luigi.Config]:
     return type(section, (luigi.Config,), {**parameters, "__module__": __name__, "__doc__": settings.__doc__})
 
 
-_SECTIONS = {
-    item.name: (_config_class(item.name, item.default_factory), item.default_factory)
-    for item in fields(Settings)
-    if item.default_factory is not MISSING and isinstance(item.default_factory, type)
-}
+def _sections(settings: Any) -> dict[str, tuple[type[luigi.Config], type]]:
+    return {
+        item.name: (_config_class(item.name, item.default_factory), item.default_factory)
+        for item in fields(settings)
+        if item.default_factory is not MISSING and isinstance(item.default_factory, type)
+    }
+
+
+_SECTIONS, _OPERATIONS = _sections(Settings), _sections(Operations)
 
 
 def read_settings() -> Settings:
@@ -87,9 +91,22 @@ def read_settings() -> Settings:
     Raises:
         SettingError: a value is not of its kind or out of its range, or a file holds an unknown section or key.
     """
+    return Settings(**_read(_SECTIONS))
+
+
+def read_operations() -> Operations:
+    """How work is to be done, as `read_settings`.
+
+    Raises:
+        SettingError: see there.
+    """
+    return Operations(**_read(_OPERATIONS))
+
+
+def _read(sections: Mapping[str, Any]) -> dict[str, Any]:
     for path in config_files():
         check_config(path)
-    return Settings(**{name: settings(**_values(name, config)) for name, (config, settings) in _SECTIONS.items()})
+    return {name: settings(**_values(name, config)) for name, (config, settings) in sections.items()}
 
 
 def _values(section: str, config: Any) -> dict[str, Any]:

@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from .bundle import Bundle
-from .engine.assembling import freeze_source
-from .engine.describing import Describer, described_origin, described_signature
-from .engine.graph import node_of
-from .engine.halving import halved
-from .engine.mapping import GRAPH_FILE, write_mmap
-from .engine.pinning import with_pins
-from .engine.sources import Source, open_source
-from .engine.writing import Constant, FrozenGraph, write_pb
 from .errors import SettingError, StoreError, nearest
+from .freezer.assembling import freeze_source
+from .freezer.describing import Describer, described_origin, described_signature
+from .freezer.graph import node_of
+from .freezer.halving import halved
+from .freezer.mapping import GRAPH_FILE, write_mmap
+from .freezer.pinning import with_pins
+from .freezer.sources import Source, open_source
+from .freezer.writing import Constant, FrozenGraph, write_pb
 from .progress import ByteProgress
 from .protos import GraphDef
 from .signature import Signature

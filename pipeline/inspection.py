@@ -11,13 +11,13 @@ from typing import Any
 
 from .bundle.stored import StoredTensor
 from .discovery import discovered_outputs, ranked_inputs, ranked_outputs
-from .engine.describing import Describer
-from .engine.graph import all_nodes, ancestors, node_of
-from .engine.pruning import called, refusal_of
-from .engine.sources import Source, open_source
-from .engine.tables import TABLES
-from .engine.variables import VARIABLE_OPS, Saved, variable_of
 from .errors import FreezeError
+from .freezer.describing import Describer
+from .freezer.graph import all_nodes, ancestors, node_of
+from .freezer.pruning import called, refusal_of
+from .freezer.sources import Source, open_source
+from .freezer.tables import TABLES
+from .freezer.variables import VARIABLE_OPS, Saved, variable_of
 
 _SHOWN = 12  # entries of a list, where not all are asked for
 

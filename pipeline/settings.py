@@ -13,6 +13,7 @@ from typing import Any
 
 from .errors import SettingError, nearest
 
+ENGINES = ("local", "dask")
 CHECKS = ("weights", "equal", "decisions", "edge", "generated", "stable", "golden")
 
 
@@ -264,6 +265,41 @@ class Settings:
     freezing: FreezingSettings = field(default_factory=FreezingSettings)
     validation: ValidationSettings = field(default_factory=ValidationSettings)
     costs: CostsSettings = field(default_factory=CostsSettings)
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """`[engine]`: what does the heavy work of a batch. It decides no byte of what is made."""
+
+    kind: str = _setting("local", "local: processes of this machine; dask: the workers of a Dask cluster")
+    address: str = _setting("", "with dask: its scheduler, such as tcp://host:8786; empty: one of this machine")
+
+    def __post_init__(self) -> None:
+        _require(self, "kind", self.kind in ENGINES, f"one of {', '.join(ENGINES)}")
+
+
+@dataclass(frozen=True)
+class BatchSettings:
+    """`[batch]`: what a model of a batch may take, and how a batch is divided. It decides no byte of what is made."""
+
+    limit_seconds: float = _setting(900.0, "seconds that one model may take; 0 for any time")
+    limit_memory_gb: float = _setting(0.0, "GB that a process at work on a model may take; 0 for all that there is")
+    shard_models: int = _setting(
+        0, "models to one task of Luigi, so that several hosts can share a batch; 0: one task, but 50 with a luigid"
+    )
+
+    def __post_init__(self) -> None:
+        _require(self, "limit_seconds", 0 <= self.limit_seconds < math.inf, "0, or seconds")
+        _require(self, "limit_memory_gb", 0 <= self.limit_memory_gb < math.inf, "0, or GB")
+        _require(self, "shard_models", self.shard_models >= 0, "0, or a number of models")
+
+
+@dataclass(frozen=True)
+class Operations:
+    """The sections that say how work is done, and decide no byte of it."""
+
+    engine: EngineSettings = field(default_factory=EngineSettings)
+    batch: BatchSettings = field(default_factory=BatchSettings)
 
 
 @dataclass(frozen=True)

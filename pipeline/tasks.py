@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Callable, Iterable
+from dataclasses import fields
 from functools import cached_property, partial
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any, ClassVar
 
 import luigi
@@ -17,15 +15,13 @@ from luigi.parameter import ParameterVisibility
 from . import chain, console
 from .closing import closing_lines, failed_formats
 from .config import find_config, read_settings
-from .errors import FreezeError, SettingError, ValidationFailed, nearest
+from .errors import FreezeError, SettingError, ValidationFailed
 from .existing import DataFile, ExistingCandidate, ExistingCheckpoint
 from .facts import read_verdict
-from .formats import CANDIDATES, FORMATS, refusal_of
+from .formats import CANDIDATES, refusal_of
 from .job import CANDIDATE, Job
-from .models.source import find_model
-from .settings import Adopted, Candidate, WarmStart, listed, paired
+from .request import Request, job_of, known_format
 from .stages import stages_of
-from .store import Places
 
 logger = logging.getLogger("pipeline")
 
@@ -115,85 +111,17 @@ class ModelTask(luigi.Task):
         Raises:
             PipelineError: one of them is not right.
         """
-        settings = read_settings()
-        adopted = self._adopted()
-        source = find_model(self.model or "spam") if self.model or adopted is None else None
-        own_name = source.name if source is not None else _name_of(adopted.place if adopted else "")
-        own_data = source.data if source is not None else None
-        candidate = self._candidate()
-        job = Job(
-            source=source,
-            places=Places(Path(self.output_root), self.name or own_name),
-            data=Path(self.data) if self.data else own_data,
-            adopted=adopted,
-            warm_start=self._warm_start(),
-            formats=_formats(self.formats or "frozen") if candidate is None else (candidate.format,),
-            settings=settings,
-            candidate=candidate,
-        )
+        request = Request(**{item.name: getattr(self, item.name) or "" for item in fields(Request)})
+        job = job_of(request, read_settings())
         if self.stage not in stages_of(job):
-            kind = "with a candidate" if candidate else "that starts at a checkpoint"
+            kind = "with a candidate" if job.candidate else "that starts at a checkpoint"
             raise SettingError(
                 f"a chain {kind} has no {self.task_family}",
-                where="--candidate" if candidate else "--checkpoint",
-                got=self.candidate if candidate else self.checkpoint,
+                where="--candidate" if job.candidate else "--checkpoint",
+                got=self.candidate if job.candidate else self.checkpoint,
                 wanted=f"one of {', '.join(dict.fromkeys(TASKS[stage].__name__ for stage in stages_of(job)))}",
             )
         return job
-
-    def _warm_start(self) -> WarmStart | None:
-        if not self.warm_start:
-            return None
-        return WarmStart(Path(self.warm_start), paired("--warm-start-map", self.warm_start_map))
-
-    def _adopted(self) -> Adopted | None:
-        given = {name: getattr(self, name) for name in ("inputs", "outputs", "pin", "signature", "graph_file")}
-        if self.checkpoint and not self.warm_start:
-            return Adopted(
-                place=self.checkpoint,
-                inputs=tuple(listed(self.inputs)),
-                outputs=tuple(listed(self.outputs)),
-                pins=paired("--pin", self.pin),
-                graph=Path(self.graph_file) if self.graph_file else None,
-                signature=self.signature or None,
-            )
-        if self.checkpoint:
-            raise SettingError(
-                "nothing is trained where a checkpoint is given",
-                where="--warm-start",
-                next_step="Give --checkpoint to deploy its weights, or --warm-start to train on from them",
-            )
-        for name, value in given.items():
-            if value:
-                raise SettingError(
-                    "this is for a chain that starts at a checkpoint",
-                    where=f"--{name.replace('_', '-')}",
-                    got=value,
-                    next_step="Name it with --checkpoint",
-                )
-        return None
-
-    def _candidate(self) -> Candidate | None:
-        if not self.candidate:
-            for name in ("candidate_names", "candidate_signature"):
-                if value := getattr(self, name):
-                    raise SettingError(
-                        "this is for a chain with a candidate",
-                        where=f"--{name.replace('_', '-')}",
-                        got=value,
-                        next_step="Name it with --candidate",
-                    )
-            return None
-        if not self.checkpoint and not self.model:
-            raise SettingError(
-                "there is nothing to compare the candidate with",
-                where="--candidate",
-                got=self.candidate,
-                wanted="--checkpoint, or --model",
-            )
-        names = paired("--candidate-names", self.candidate_names)
-        format = _format_of_candidate(self.candidate, listed(self.formats))
-        return Candidate(Path(self.candidate), format, names, self.candidate_signature or None)
 
     def requires(self) -> Iterable[luigi.Task]:
         """The tasks of the stages that this one reads, and the data file."""
@@ -220,60 +148,6 @@ class ModelTask(luigi.Task):
     def run(self) -> None:
         """Makes the artifact, in a process of its own where TensorFlow is needed."""
         chain.build(self.job, self.stage)
-
-
-def _name_of(place: str) -> str:
-    """A folder's name for a checkpoint: its own last part, or the one before where that is a mere version."""
-    parts = [part for part in Path(place).absolute().parts if not part.isdecimal()]
-    return re.sub(r"\.(index|meta|pb|pbtxt|keras|(weights\.)?h5|hdf5|data-\d{5}-of-\d{5})$", "", parts[-1])
-
-
-def _formats(text: str) -> tuple[str, ...]:
-    formats = {_known_format("--formats", name) for name in listed(text)}
-    if not formats:
-        raise SettingError("no format", where="--formats", wanted=f"some of {', '.join(CANDIDATES)}")
-    return tuple(name for name in CANDIDATES if name in formats)  # in one order, however they were asked for
-
-
-def _format_of_candidate(place: str, named: list[str]) -> str:
-    """The format that a candidate is in: what its content says, or one that was named and is of that kind."""
-    from .candidates.recognizing import recognize  # which needs protobuf, and other chains do not
-
-    path = Path(place)
-    if len(named) > 1:
-        raise SettingError("a candidate is in one format", where="--formats", got=", ".join(named))
-    if not path.exists():  # as the scheduler will say
-        return _known_format("--formats", named[0] if named else CANDIDATES[0])
-    found = recognize(path).format
-    format = _known_format("--formats", named[0]) if named else _known_format("--candidate", found)
-    if FORMATS[format].opener != FORMATS[found].opener:
-        raise SettingError(
-            "the candidate is in another format", where=f"--formats {format}", got=f"{place}, which is {found}"
-        )
-    return format
-
-
-def _known_format(flag: str, name: str) -> str:
-    if not name:
-        raise SettingError("no format", where=flag, wanted=f"one of {', '.join(CANDIDATES)}")
-    if name not in CANDIDATES:
-        raise SettingError("unknown format", where=flag, got=name, next_step=nearest(name, CANDIDATES))
-    missing = [extra for extra in FORMATS[name].extras if not _is_installed(extra)]
-    if missing:
-        raise SettingError(
-            f"the format {name} needs what is not installed",
-            where=flag,
-            wanted=" and ".join(missing),
-            next_step=f"pip install 'freeze-pipeline[{FORMATS[name].family}]'",
-        )
-    return name
-
-
-def _is_installed(distribution: str) -> bool:
-    try:
-        return bool(version(distribution))
-    except PackageNotFoundError:
-        return False
 
 
 class BuildGraph(ModelTask):
@@ -313,7 +187,7 @@ class MakeFormat(ModelTask):
     @property
     def stage(self) -> str:
         """The format's stage."""
-        return _known_format("--format", self.format)
+        return known_format("--format", self.format)
 
     def complete(self) -> bool:
         """Whether the format is there; or its refusal, where the validation is going to tell it."""

@@ -22,10 +22,10 @@ import numpy as np
 from .bits import Difference, difference
 from .bundle import Bundle
 from .bundle.dtypes import DTYPES
-from .engine.graph import data_inputs, node_of
-from .engine.sources import Source
-from .engine.variables import VARIABLE_OPS, Saved, Variable, variable_of
 from .errors import DataError
+from .freezer.graph import data_inputs, node_of
+from .freezer.sources import Source
+from .freezer.variables import VARIABLE_OPS, Saved, Variable, variable_of
 from .freezing import SIGNATURE, open_artifact, prepare, read_origin
 from .leangraph import LeanGraph, read_lean
 from .protos import DecodeError, NodeDef, SavedModel

@@ -12,11 +12,11 @@ import numpy as np
 import tensorflow as tf
 
 from pipeline.bundle import Bundle
-from pipeline.engine.assembling import freeze_checkpoint_files
-from pipeline.engine.constants import Constant, FrozenGraph
-from pipeline.engine.mapping import write_mmap
-from pipeline.engine.writing import write_pb
 from pipeline.formats.mmap import read_graph
+from pipeline.freezer.assembling import freeze_checkpoint_files
+from pipeline.freezer.constants import Constant, FrozenGraph
+from pipeline.freezer.mapping import write_mmap
+from pipeline.freezer.writing import write_pb
 from pipeline.protos import FunctionDefLibrary, NodeDef, VersionDef
 
 v1 = tf.compat.v1

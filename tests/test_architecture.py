@@ -33,7 +33,7 @@ FLOORS = {
         "progress",
         "protos",
         "bundle",
-        "engine",
+        "freezer",
         "discovery",
         "freezing",
         "adoption",
@@ -70,7 +70,7 @@ FLOORS = {
         "keras",
     ],
     4: ["checks", "findings", "lines", "comparison", "rerunning", "worst", "causes", "plain", "validation", "costs"],
-    5: ["job", "facts", "stages", "chain", "config", "existing", "closing", "tasks", "console"],
+    5: ["job", "request", "facts", "stages", "chain", "config", "existing", "closing", "tasks", "console"],
     6: ["commands", "__main__", ""],
 }
 HEAVY = {"tensorflow", "keras"}  # tensorboard.compat.proto holds the messages without TensorFlow
@@ -90,6 +90,7 @@ LUIGIS = [
     "closing",
     "existing",
     "config",
+    "request",
     "tasks",
     "console",
     "formats",

@@ -21,8 +21,8 @@ from candidates import Change, far_off, frozen_graph, one_ulp_off, scoped, write
 from pipeline import chain, facts
 from pipeline.candidates import adopt_candidate
 from pipeline.candidates.recognizing import recognize
-from pipeline.engine.mapping import GRAPH_FILE
 from pipeline.errors import CandidateError, FreezeError
+from pipeline.freezer.mapping import GRAPH_FILE
 from pipeline.freezing import freeze
 from pipeline.job import Job
 from pipeline.settings import Adopted, Candidate, CostsSettings, Settings, ValidationSettings

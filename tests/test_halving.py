@@ -15,10 +15,10 @@ from mapped import answers, files_of, frozen, graph_of, mapped, mapped_answers, 
 from test_freeze import save, weight
 
 from pipeline.bundle import Bundle, open_checkpoint
-from pipeline.engine.constants import Constant, FrozenGraph, content
-from pipeline.engine.halving import halved
-from pipeline.engine.writing import write_pb
 from pipeline.errors import CheckpointError, FreezeError
+from pipeline.freezer.constants import Constant, FrozenGraph, content
+from pipeline.freezer.halving import halved
+from pipeline.freezer.writing import write_pb
 from pipeline.protos import NodeDef
 
 v1 = tf.compat.v1

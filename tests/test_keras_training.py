@@ -283,7 +283,7 @@ def changed(old: str, new: str) -> str:
         ),
         (changed('"float32", [None, 4]', '"float32", [None, 5]'), "cannot be called on its signature's inputs"),
         (changed('"float32", [None, 3]', '"int64", [None, 3]'), "not what its signature promises"),
-        (changed("keras.layers.Dense(8", "keras.layers.Dense(__import__(\"os\").getpid() % 5000 + 3"), "same model"),
+        (changed("keras.layers.Dense(8", 'keras.layers.Dense(__import__("os").getpid() % 5000 + 3'), "same model"),
         (changed("def build", "def construct"), "the model has no method forward"),
     ],
 )

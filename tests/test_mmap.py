@@ -22,13 +22,13 @@ from mapped import answers, as_it_stands, files_of, frozen, graph_of, mapped, ma
 from test_freeze import save, weight
 
 from pipeline.bundle import open_checkpoint
-from pipeline.engine import mapping, writing
-from pipeline.engine.constants import Constant
-from pipeline.engine.mapping import SMALLEST_MAPPED_BYTES
-from pipeline.engine.writing import write_pb
 from pipeline.errors import CheckpointError, FreezeError, RunnerError
 from pipeline.formats import ApartRunner
 from pipeline.formats.mmap import load_mmap, open_runner, read_graph
+from pipeline.freezer import mapping, writing
+from pipeline.freezer.constants import Constant
+from pipeline.freezer.mapping import SMALLEST_MAPPED_BYTES
+from pipeline.freezer.writing import write_pb
 from pipeline.signature import Signature
 
 v1, raw = tf.compat.v1, tf.raw_ops
@@ -128,8 +128,8 @@ def test_the_same_checkpoint_gives_the_same_bytes_here_and_in_another_process(fo
     graph, bundle = frozen(folder.parent / "ckpt", ["y"], ["x"])
     write_mmap_in_fresh = f"""
         from pathlib import Path
-        from pipeline.engine.assembling import freeze_checkpoint_files
-        from pipeline.engine.mapping import write_mmap
+        from pipeline.freezer.assembling import freeze_checkpoint_files
+        from pipeline.freezer.mapping import write_mmap
         import sys
         folder = Path({str(tmp_path)!r}) / "apart"
         folder.mkdir()

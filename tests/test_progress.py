@@ -20,11 +20,11 @@ import pytest
 from mapped import files_of, graph_of
 
 from pipeline.bundle import Bundle, open_checkpoint
-from pipeline.engine import writing
-from pipeline.engine.constants import Constant, FrozenGraph
-from pipeline.engine.mapping import write_mmap
-from pipeline.engine.writing import write_pb
 from pipeline.errors import FreezeError
+from pipeline.freezer import writing
+from pipeline.freezer.constants import Constant, FrozenGraph
+from pipeline.freezer.mapping import write_mmap
+from pipeline.freezer.writing import write_pb
 from pipeline.progress import LARGE_BYTES, ByteProgress
 from pipeline.protos import DataType
 

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from ..discovery import discovered_outputs
-from ..engine.graph import node_of
-from ..engine.mapping import GRAPH_FILE, WEIGHTS_FOLDER
 from ..errors import CandidateError, FreezeError, nearest
+from ..freezer.graph import node_of
+from ..freezer.mapping import GRAPH_FILE, WEIGHTS_FOLDER
 from ..freezing import SIGNATURE, read_origin
 from ..protos import GraphDef
 from ..settings import Candidate

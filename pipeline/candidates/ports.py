@@ -8,15 +8,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ..engine.describing import Describer, shape_of_info
-from ..engine.graph import ancestors, data_inputs, node_of, normalized
-from ..engine.mapping import GRAPH_FILE
-from ..engine.ops import dtype_name, output_dtypes
-from ..engine.pinning import PLACEHOLDERS
-from ..engine.savedmodel import read_signature
-from ..engine.soundness import require_sound
-from ..engine.variables import VARIABLE_OPS
 from ..errors import CandidateError, CheckpointError, DataError, FreezeError, PipelineError, StageCrashed
+from ..freezer.describing import Describer, shape_of_info
+from ..freezer.graph import ancestors, data_inputs, node_of, normalized
+from ..freezer.mapping import GRAPH_FILE
+from ..freezer.ops import dtype_name, output_dtypes
+from ..freezer.pinning import PLACEHOLDERS
+from ..freezer.savedmodel import read_signature
+from ..freezer.soundness import require_sound
+from ..freezer.variables import VARIABLE_OPS
 from ..leangraph import read_lean
 from ..process import run_apart
 from ..protos import GraphDef, NodeDef, TensorInfo

@@ -12,11 +12,11 @@ import numpy as np
 from ..arrays import of_kind
 from ..checks import Material, rows_in
 from ..comparison import Validation
-from ..engine.graph import ancestors, node_of
-from ..engine.variables import VARIABLE_OPS
 from ..errors import PipelineError
 from ..findings import Finding
 from ..formats import Array, Batch
+from ..freezer.graph import ancestors, node_of
+from ..freezer.variables import VARIABLE_OPS
 from ..freezing import SIGNATURE, open_artifact, read_origin
 from ..process import Limits, run_apart
 from ..protos import GraphDef, NodeDef

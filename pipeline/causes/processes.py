@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from ..engine.graph import data_inputs, node_of
+from ..freezer.graph import data_inputs, node_of
 from .evidence import Cause, Evidence
 
 _UNINITIALIZED = re.compile(r"table not initialized|initialized when it is used|need to be initialized", re.IGNORECASE)

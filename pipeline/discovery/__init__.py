@@ -20,9 +20,9 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ..engine.graph import node_of, normalized
-from ..engine.ops import dtype_name, output_dtypes
 from ..errors import FreezeError, nearest
+from ..freezer.graph import node_of, normalized
+from ..freezer.ops import dtype_name, output_dtypes
 from ..protos import DataType, FunctionDef, GraphDef
 from .anatomy import Anatomy, dissect, union
 from .ends import LOSS, MODEL, NOTHING, SEEN, End, Ends, find_ends

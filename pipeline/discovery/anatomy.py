@@ -21,9 +21,9 @@ from dataclasses import dataclass, field
 from functools import lru_cache, reduce
 from operator import or_
 
-from ..engine.pinning import PLACEHOLDERS
-from ..engine.pruning import refusal_of
-from ..engine.variables import VARIABLE_OPS
+from ..freezer.pinning import PLACEHOLDERS
+from ..freezer.pruning import refusal_of
+from ..freezer.variables import VARIABLE_OPS
 from ..protos import DataType, GraphDef, NodeDef
 from .gradients import find_gradients
 from .shapes import REDUCTIONS, find_scalars, shape_of

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ..engine.ops import output_dtypes
+from ..freezer.ops import output_dtypes
 from ..protos import DataType, FunctionDef
 from .anatomy import Anatomy, changes_state
 from .shapes import ELEMENTWISE, REDUCTIONS, shape_of

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ..engine.pinning import PLACEHOLDERS
-from ..engine.variables import VARIABLE_OPS, variable_of
+from ..freezer.pinning import PLACEHOLDERS
+from ..freezer.variables import VARIABLE_OPS, variable_of
 from .wiring import Tensor, Wiring
 
 _REDUCTIONS = "Sum Mean Max Min Prod All Any L2Loss EuclideanNorm"

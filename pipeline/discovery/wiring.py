@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterable
 from dataclasses import dataclass
 
-from ..engine.graph import node_of
+from ..freezer.graph import node_of
 from ..protos import GraphDef, NodeDef
 
 Tensor = tuple[int, int]  # a node's number and the port

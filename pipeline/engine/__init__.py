@@ -1,24 +1,58 @@
-"""The freeze engine: a checkpoint's files to a .pb, or to a graph with mapped weights, without TensorFlow.
+"""Engines: what does the heavy work of many models, each in one of several long-lived processes.
 
-graph       how nodes name each other; what an output hangs on
-ops         what ops give: dtypes of outputs, and how many; a table of TensorFlow's ops, one a line
-soundness   whether a graph is one at all
-savedmodel  a SavedModel folder as a graph and a checkpoint; loading: what opening one does to its graph
-variables   which variables a graph has, and under which key a Saver keeps each
-feeding     inner tensors that become inputs
-preparing   switches that are settled
-settling    what constants decide: branches, and draws that make no difference
-bodies      what functions keep for their results
-pruning     what is kept for the outputs, and what may not be in a .pb
-tables      lookup tables that bring their content along
-rewriting   turns readers of variables into readers of constants; rules: by op; handles: where those of variables go
-pinning     placeholders that become constants
-sources     opens whatever holds a graph: a checkpoint, a SavedModel, a GraphDef
-describing  the signature of what is frozen, and what each output comes from
-assembling  all of these in their order: a graph and a checkpoint to a frozen graph
-constants   variables as constants whose values are still in the checkpoint, streamed from there
-halving     float variables as float16
-writing     the .pb, streamed
-readers     which constants may lie in memory that cannot be written
-mapping     the format mmap: a small graph beside raw files of weights
+    local    processes of this machine
+    dask     the workers of a Dask cluster
+
+An engine calls one function on many items. An item whose process crashes, hangs or takes too much memory costs only
+itself.
 """
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True)
+class Started:
+    """A worker has begun an item.
+
+    Args:
+        number: the item's place in the list.
+    """
+
+    number: int
+
+
+@dataclass(frozen=True)
+class Ended:
+    """An item is done.
+
+    Args:
+        number: the item's place in the list.
+        result: what the function returned, or the `PipelineError` that it raised or that its process ended with.
+    """
+
+    number: int
+    result: Any
+
+
+class Engine(Protocol):
+    """Several processes that wait for work; closed as a context manager."""
+
+    def map(self, function: str, items: Sequence[tuple[Any, ...]]) -> Iterator[Started | Ended]:
+        """Calls `package.module:function(*item)` for each item, in any order.
+
+        Args:
+            items: arguments; they and the results must pickle.
+
+        Yields:
+            For each item one `Ended`, mostly after a `Started`; several of these where a worker was lost and another
+            one took over.
+        """
+        ...
+
+    def __enter__(self) -> Engine: ...
+
+    def __exit__(self, *exc_info: object) -> None: ...

@@ -10,8 +10,8 @@ from pathlib import Path
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 
-from ..engine.mapping import GRAPH_FILE
 from ..errors import RunnerError
+from ..freezer.mapping import GRAPH_FILE
 from ..signature import Signature
 from .origin import fed_always, fill_tables
 from .session import SessionRunner, session_config

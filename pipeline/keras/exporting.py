@@ -20,9 +20,9 @@ from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 from tensorflow.saved_model.experimental import TrackableResource
 
 from ..arrays import prefixed, save_arrays
-from ..engine.sources import open_source
 from ..errors import CheckpointError, ModelError, nearest
 from ..formats import Batch
+from ..freezer.sources import open_source
 from ..freezing import SIGNATURE, prepare
 from ..rows import batch_size_of
 from ..signature import Signature, TensorSpec

@@ -13,8 +13,8 @@ import tensorflow as tf
 from graphs import control_flow
 from tensorflow.python.tools import freeze_graph
 
-from pipeline.engine.assembling import freeze_checkpoint_files
-from pipeline.engine.writing import write_pb
+from pipeline.freezer.assembling import freeze_checkpoint_files
+from pipeline.freezer.writing import write_pb
 
 from .cases import EQUAL, Array, Case, v1
 
