@@ -6,7 +6,8 @@ child of a fork server that has imported TensorFlow once and runs nothing itself
 starts in a fresh process without paying for the import again.
 
 A child dies with the process that asked for it, and only that process commits results: a killed run
-leaves no orphan that goes on.
+leaves no orphan that goes on. Where many models are served one after the other, the processes that only open artifacts
+may be kept from one to the next: see `keeping_processes`.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -79,25 +80,35 @@ class Limits:
 class Child:
     """A process that runs `package.module:function(*args)` and answers through a pipe.
 
-    The function gets a `Connection` as keyword argument `channel` if `talks` is set, and then may
-    answer many times; otherwise its result is the one answer. With `is_bare` it runs in a new interpreter instead of
-    a child of the fork server, where TensorFlow is loaded already.
+    The function gets a `Channel` as keyword argument `channel` if `talks` is set, and then may answer many times,
+    until the channel's `recv` raises EOFError; otherwise its result is the one answer. With `is_bare` it runs in a new
+    interpreter instead of a child of the fork server, where TensorFlow is loaded already. With `has_children` it may
+    start such processes itself. With `is_reusable` its process may serve another call later: for functions that leave
+    nothing behind.
     """
 
     def __init__(
-        self, target: str, *args: Any, talks: bool = False, limits: Limits | None = None, is_bare: bool = False
+        self,
+        target: str,
+        *args: Any,
+        talks: bool = False,
+        limits: Limits | None = None,
+        is_bare: bool = False,
+        has_children: bool = False,
+        is_reusable: bool = False,
     ) -> None:
-        context = multiprocessing.get_context("spawn") if is_bare else _fork_server()
-        self._target, self._talks, self._is_done = target, talks, False
-        self._limits = limits or Limits()
-        self._connection, theirs = context.Pipe()
-        self._process = context.Process(
-            target=_serve,
-            args=(theirs, target, args, talks, logger.getEffectiveLevel(), self._limits.memory_bytes),
-            daemon=True,
-        )
-        self._process.start()
-        theirs.close()
+        self._target, self._talks, self._is_done, self._has_failed = target, talks, False, False
+        limits = limits or Limits()
+        # Whoever may take only so much may not have others take more for it.
+        memory_bytes = min((most for most in (limits.memory_bytes, _own_memory_bytes) if most), default=0)
+        self._limits = Limits(limits.seconds, memory_bytes)
+        self._is_reusable = is_reusable
+        self._kind = (is_bare, has_children, self._limits.memory_bytes)
+        kept = _idle.get(self._kind, []) if _idle is not None and is_reusable else []
+        self._server = kept.pop() if kept else _Server(*self._kind)
+        self._server.calls += 1
+        self._connection, self._process = self._server.connection, self._server.process
+        self.send((target, args, talks))
 
     def send(self, message: Any) -> None:
         """Sends a message to the function's channel."""
@@ -112,6 +123,7 @@ class Child:
             StageCrashed: besides, where a limit is passed.
         """
         if self._limits.seconds and not self._connection.poll(self._limits.seconds):
+            self._has_failed = True
             self._process.kill()
             raise StageCrashed(
                 "it gave no answer in time",
@@ -122,12 +134,13 @@ class Child:
         try:
             kind, value, trace = self._connection.recv()
         except (EOFError, OSError):
+            self._has_failed = True
             self._process.join()
             raise self._crash() from None
-        self._is_done = not self._talks
-        if kind == "result":
+        self._is_done = kind == "ended" or not self._talks
+        if kind != "error":
             return value
-        self._is_done = True
+        self._is_done = self._has_failed = True
         if trace:
             logger.debug("in the process of %s:\n%s", self._target, trace)
         raise value
@@ -150,18 +163,84 @@ class Child:
         return StageCrashed("its process ended without an answer", where=self._target, got=f"exit code {code}")
 
     def close(self) -> None:
-        """Ends the process: at once if it is at work, else when it has cleared up."""
-        self._connection.close()
-        if self._is_done:
-            self._process.join(_CLEARING_UP_SECONDS)
-        self._process.kill()
-        self._process.join()
+        """Ends the process: at once if it is at work, else when it has cleared up; or keeps it for another call."""
+        if _idle is not None and self._is_reusable and self._server.calls < _MOST_CALLS and self._has_hung_up():
+            _idle.setdefault(self._kind, []).append(self._server)
+        else:
+            self._server.close(_CLEARING_UP_SECONDS if self._is_done else 0)
+
+    def _has_hung_up(self) -> bool:
+        """Has the function end; False if it has failed, or does not end soon."""
+        if self._has_failed or not self._talks:
+            return False
+        self.send(_HANG_UP)
+        until = time.monotonic() + _CLEARING_UP_SECONDS
+        try:
+            while self._connection.poll(max(0.0, until - time.monotonic())):
+                if self._connection.recv()[0] == "ended":
+                    return True
+        except (EOFError, OSError):
+            pass
+        return False
 
     def __enter__(self) -> Child:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
+
+
+class _Server:
+    """A process that waits for calls, and its end of the pipe.
+
+    Args:
+        is_bare: a new interpreter, not a child of the fork server.
+        has_children: whether it may start processes of its own.
+        memory_bytes: what it may take; 0 for any.
+    """
+
+    def __init__(self, is_bare: bool, has_children: bool, memory_bytes: int) -> None:
+        context = multiprocessing.get_context("spawn") if is_bare else _fork_server()
+        self.calls = 0
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(
+            target=_serve, args=(theirs, logger.getEffectiveLevel(), memory_bytes), daemon=not has_children
+        )
+        self.process.start()
+        theirs.close()
+
+    def close(self, seconds: float = 0) -> None:
+        """Ends the process.
+
+        Args:
+            seconds: how long it may clear up.
+        """
+        self.connection.close()
+        if seconds:
+            self.process.join(seconds)
+        self.process.kill()
+        self.process.join()
+
+
+_MOST_CALLS = 200  # TensorFlow keeps a little of every graph that it has run
+_HANG_UP = "hang up"
+# The processes that wait for another call, by their kind; None where none are kept.
+_idle: dict[tuple[bool, bool, int], list[_Server]] | None = None
+_own_memory_bytes = 0  # what this process itself may take
+
+
+@contextmanager
+def keeping_processes() -> Iterator[None]:
+    """Keeps processes that have done their work for the next call of their kind, until the end of the block."""
+    global _idle
+    _idle = {}
+    try:
+        yield
+    finally:
+        for servers in _idle.values():
+            for server in servers:
+                server.close()
+        _idle = None
 
 
 def die_with_parent() -> None:
@@ -221,24 +300,61 @@ def _fork_server() -> multiprocessing.context.ForkServerContext:
     return context
 
 
-def _serve(
-    channel: Connection, target: str, args: tuple[Any, ...], talks: bool, log_level: int, memory_bytes: int
-) -> None:
+class Channel:
+    """The pipe of a function that talks: its `recv` ends where the other side has hung up or wants it to end."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def recv(self) -> Any:
+        message = self._connection.recv()
+        if isinstance(message, str) and message == _HANG_UP:
+            raise EOFError
+        return message
+
+    def send(self, message: Any) -> None:
+        self._connection.send(message)
+
+
+def _serve(connection: Connection, log_level: int, memory_bytes: int) -> None:
+    """Answers call after call, until the other side hangs up."""
+    global _own_memory_bytes
+    _own_memory_bytes = memory_bytes
     _die_with_asker()
     _die_of_greed(memory_bytes)
     set_up_logging(log_level)
-    answer: tuple[str, Any, str | None]
+    while True:
+        target = "its arguments"
+        try:
+            target, args, talks = connection.recv()
+        except (EOFError, OSError):
+            return
+        except Exception as exc:  # arguments that cannot be unpickled here
+            answer = _told(exc, target)
+        else:
+            answer = _called(target, args, Channel(connection) if talks else None)
+        try:
+            connection.send(answer)
+        except OSError:  # the other side has hung up meanwhile
+            return
+        except (AttributeError, TypeError, pickle.PicklingError) as exc:
+            connection.send(_told(exc, target))
+
+
+def _called(target: str, args: tuple[Any, ...], channel: Channel | None) -> tuple[str, Any, str | None]:
+    """The answer to one call."""
     try:
         module, _, name = target.partition(":")
         function: Callable[..., Any] = getattr(importlib.import_module(module), name)
-        answer = ("result", function(*args, channel=channel) if talks else function(*args), None)
+        if channel is None:
+            return "result", function(*args), None
+        return "ended", function(*args, channel=channel), None
     except Exception as exc:  # The outermost door of this process: nothing may leave it as a bare crash.
-        answer = ("error", as_ours(exc, target), traceback.format_exc())
-    with suppress(OSError):  # the other side may have hung up meanwhile
-        try:
-            channel.send(answer)
-        except (AttributeError, TypeError, pickle.PicklingError) as exc:
-            channel.send(("error", as_ours(exc, target), traceback.format_exc()))
+        return _told(exc, target)
+
+
+def _told(exc: Exception, target: str) -> tuple[str, Any, str | None]:
+    return "error", as_ours(exc, target), traceback.format_exc()
 
 
 def as_ours(exc: Exception, where: str) -> PipelineError:

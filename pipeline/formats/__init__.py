@@ -280,6 +280,7 @@ class ApartRunner:
             talks=True,
             limits=limits,
             is_bare=line.is_bare,
+            is_reusable=True,
         )
 
     def ask(self, batch: Batch | Wanted) -> None:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 from ..errors import DataError, RunnerError
+from ..process import Channel
 from ..signature import Signature
 from . import Wanted
 
 
-def serve(opener: str, folder: Path, threads: int, how: Mapping[str, Any], channel: Connection) -> None:
+def serve(opener: str, folder: Path, threads: int, how: Mapping[str, Any], channel: Channel) -> None:
     """Answers batches until the other side hangs up.
 
     Args:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,39 @@ def page(facts: ReportFacts) -> str:
     Raises:
         DataError: `results.csv` or `history.csv` is missing, unreadable, or lacks a column.
     """
+    decision = facts.signature.decision
+    results = read_results(facts.results, decision.output if decision is not None else None)
+    text = (
+        templates()
+        .get_template("template.html.j2")
+        .render(
+            facts=facts,
+            verdict=facts.verdict,
+            most_checks=MOST_CHECKS,
+            most_reasons=MOST_REASONS,
+            checks=verdict.checks(facts),
+            matrix=matrix(facts),
+            checks_in_words=[(name, CHECKS_IN_WORDS[name]) for name in CHECKS_IN_WORDS if name in _check_names(facts)],
+            skipped=verdict.skipped(facts),
+            speeds=_speeds(facts),
+            metrics=facts.verdict.get("metrics") or {},
+            decisions=facts.verdict.get("decisions") or {},
+            confusions=confusions(facts.verdict.get("metrics") or {}),
+            scores=draw_scores(facts),
+            costs=costs(facts),
+            comparison=comparison(facts),
+            tiles=_tiles(facts),
+            results=results,
+            differences=_differences(facts, results),
+            training=_training(read_history(facts.history) if facts.history else History([], [])),
+        )
+    )
+    return text if text.endswith("\n") else text + "\n"
+
+
+@cache
+def templates() -> Environment:
+    """The templates of this folder, with the words that they use; compiled once in a process."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -53,30 +87,7 @@ def page(facts: ReportFacts) -> str:
     environment.filters |= {name: getattr(wording, name) for name in words}
     judged = ("headline", "reasons", "reason", "tolerance", "worst", "is_passed", "is_check_passed", "metric_names")
     environment.globals |= {name: getattr(verdict, name) for name in (*judged, "causes", "notes")}
-    decision = facts.signature.decision
-    results = read_results(facts.results, decision.output if decision is not None else None)
-    text = environment.get_template("template.html.j2").render(
-        facts=facts,
-        verdict=facts.verdict,
-        most_checks=MOST_CHECKS,
-        most_reasons=MOST_REASONS,
-        checks=verdict.checks(facts),
-        matrix=matrix(facts),
-        checks_in_words=[(name, CHECKS_IN_WORDS[name]) for name in CHECKS_IN_WORDS if name in _check_names(facts)],
-        skipped=verdict.skipped(facts),
-        speeds=_speeds(facts),
-        metrics=facts.verdict.get("metrics") or {},
-        decisions=facts.verdict.get("decisions") or {},
-        confusions=confusions(facts.verdict.get("metrics") or {}),
-        scores=draw_scores(facts),
-        costs=costs(facts),
-        comparison=comparison(facts),
-        tiles=_tiles(facts),
-        results=results,
-        differences=_differences(facts, results),
-        training=_training(read_history(facts.history) if facts.history else History([], [])),
-    )
-    return text if text.endswith("\n") else text + "\n"
+    return environment
 
 
 def _visible(value: Any) -> Any:
