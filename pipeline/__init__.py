@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .batches import ConvertBatch
     from .formats.mmap import load_mmap
     from .freezing import freeze
     from .inspection import inspect
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AdoptCandidate",
     "BuildGraph",
+    "ConvertBatch",
     "FreezeModel",
     "MakeFormat",
     "MeasureCosts",
@@ -45,6 +47,7 @@ __all__ = [
 _HOMES = {
     "AdoptCandidate": "tasks",
     "BuildGraph": "tasks",
+    "ConvertBatch": "batches",
     "FreezeModel": "tasks",
     "MakeFormat": "tasks",
     "MeasureCosts": "tasks",
@@ -58,7 +61,7 @@ _HOMES = {
 }
 
 if "luigi" in sys.modules:  # who runs Luigi has loaded it before us, and will ask it for the tasks by their names
-    from . import tasks  # noqa: F401
+    from . import batches, tasks  # noqa: F401
 
 
 def __getattr__(name: str) -> Any:

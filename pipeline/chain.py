@@ -38,14 +38,23 @@ def ingredients(job: Job, name: str, manifests: Mapping[str, Manifest]) -> dict[
         manifests: those of the stages that it reads, by stage, as far as they are there.
     """
     stage = stages_of(job)[name]
+    wanted = rules(job, name)
+    wanted["upstream"] = {
+        f"{upstream}/{path}": digest
+        for upstream, patterns in stage.reads.items()
+        if upstream in manifests
+        for path, digest in manifests[upstream].digests(*patterns).items()
+    }
+    if stage.uses_data or stage.uses_candidate:
+        wanted["files"] = {label: _digest_if_there(path) for label, path in files_of_stage(job, stage).items()}
+    return wanted
+
+
+def rules(job: Job, name: str) -> dict[str, Any]:
+    """What decides a stage besides the bytes that it reads, by kind: settings, code, versions."""
+    stage = stages_of(job)[name]
     wanted: dict[str, Any] = {
         "settings": {section: asdict(getattr(job.settings, section)) for section in stage.sections},
-        "upstream": {
-            f"{upstream}/{path}": digest
-            for upstream, patterns in stage.reads.items()
-            if upstream in manifests
-            for path, digest in manifests[upstream].digests(*patterns).items()
-        },
         "code": _pipeline_code(stage.code),
         "versions": {**library_versions(), **extra_versions(stage.extras)},
     }
@@ -53,8 +62,6 @@ def ingredients(job: Job, name: str, manifests: Mapping[str, Manifest]) -> dict[
         wanted["settings"]["formats"] = ", ".join(job.formats)
     if stage.uses_model:
         wanted["model"] = _model_code(job.model)
-    if stage.uses_data or stage.uses_candidate:
-        wanted["files"] = {label: _digest_if_there(path) for label, path in files_of_stage(job, stage).items()}
     if stage.uses_candidate and job.candidate is not None:
         told = asdict(job.candidate)
         wanted["settings"]["candidate"] = {name: told[name] for name in ("format", "names", "signature")}

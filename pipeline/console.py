@@ -9,7 +9,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
 
 import luigi
 import luigi.interface
@@ -17,11 +16,6 @@ from luigi.task_register import TaskClassException
 
 from .errors import PipelineError
 from .process import set_up_logging
-from .stages import RESUMABLE
-from .store import sweep
-
-if TYPE_CHECKING:
-    from .tasks import ModelTask
 
 _OUR_ERROR = re.compile(r"Traceback \(most recent call last\):.*?\n(?:pipeline\.)?\w*\.?errors\.\w+: (.*)", re.DOTALL)
 
@@ -49,10 +43,10 @@ def _note_failure(task: luigi.Task, error: BaseException) -> None:
         _failures.append(f"{task.task_family}: {error}")
 
 
-def _close(closing_lines: Callable[[ModelTask], list[str]], task: ModelTask) -> None:
+def _close(closing_lines: Callable[[], list[str]]) -> None:
     """Prints the closing lines, on standard output."""
     try:
-        lines = closing_lines(task)
+        lines = closing_lines()
     except PipelineError as exc:
         lines = [f"failed       {exc}"]
     for line in [*lines, *(f"failed       {failure}" for failure in _failures)]:
@@ -73,15 +67,13 @@ def set_up() -> None:
         sys.excepthook = _tell_unknown_task
 
 
-def start_run(closing_lines: Callable[[ModelTask], list[str]], task: ModelTask) -> None:
+def start_run(closing_lines: Callable[[], list[str]]) -> None:
     """Prepares a run from the command line, once its root task is known.
 
     Args:
-        closing_lines: what to print of the task when all is done.
-        task: the one that the command line names.
+        closing_lines: what to print when all is done.
     """
     logging.getLogger("luigi-interface").addFilter(_Sentences())
     set_up_logging(logging.getLevelName(luigi.interface.core().log_level))
     luigi.Task.event_handler(luigi.Event.FAILURE)(_note_failure)
-    sweep(task.job.places, spare=RESUMABLE)
-    atexit.register(_close, closing_lines, task)
+    atexit.register(_close, closing_lines)

@@ -9,6 +9,7 @@
     ├── FreezeError               this graph cannot become a right .pb
     ├── RunnerError               an opened artifact could not answer a batch
     ├── ValidationFailed          the candidate is not proven equal to its checkpoint
+    ├── BatchFailed               some models of a batch did not pass
     ├── StoreError                an artifact cannot be written, or its folder is not ours
     │   └── DamagedArtifact       bytes on disk are not the bytes that were finished
     └── StageCrashed              the process that did the work ended without an answer
@@ -100,6 +101,10 @@ class RunnerError(PipelineError):
 
 class ValidationFailed(PipelineError):
     """The candidate is not proven equal to its checkpoint."""
+
+
+class BatchFailed(PipelineError):
+    """Some models of a batch did not pass."""
 
 
 class StoreError(PipelineError):

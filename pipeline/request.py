@@ -48,7 +48,7 @@ def job_of(request: Request, settings: Settings) -> Job:
     """
     adopted = _adopted(request)
     source = find_model(request.model or "spam") if request.model or adopted is None else None
-    own_name = source.name if source is not None else _name_of(adopted.place if adopted else "")
+    own_name = source.name if source is not None else folder_name(adopted.place if adopted else "")
     own_data = source.data if source is not None else None
     candidate = _candidate(request)
     return Job(
@@ -120,7 +120,7 @@ def _candidate(request: Request) -> Candidate | None:
     return Candidate(Path(request.candidate), format, names, request.candidate_signature or None)
 
 
-def _name_of(place: str) -> str:
+def folder_name(place: str) -> str:
     """A folder's name for a checkpoint: its own last part, or the one before where that is a mere version."""
     parts = [part for part in Path(place).absolute().parts if not part.isdecimal()]
     return re.sub(r"\.(index|meta|pb|pbtxt|keras|(weights\.)?h5|hdf5|data-\d{5}-of-\d{5})$", "", parts[-1])

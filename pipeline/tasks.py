@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import fields
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any, ClassVar
 
 import luigi
@@ -21,12 +21,21 @@ from .facts import read_verdict
 from .formats import CANDIDATES, refusal_of
 from .job import CANDIDATE, Job
 from .request import Request, job_of, known_format
-from .stages import stages_of
+from .stages import RESUMABLE, stages_of
+from .store import sweep
 
 logger = logging.getLogger("pipeline")
 
 # Called with the task that a command line names, before anything is done for it.
-ROOT_HOOKS: list[Callable[[ModelTask], None]] = []
+ROOT_HOOKS: list[Callable[[Any], None]] = []
+
+
+def run_root_hooks(task: luigi.Task) -> None:
+    """Calls the hooks if this is the task that the command line names."""
+    command = CmdlineParser.get_instance()
+    if command is not None and command.known_args.root_task == task.task_family:
+        for hook in ROOT_HOOKS:
+            hook(task)
 
 
 class ModelTask(luigi.Task):
@@ -99,10 +108,15 @@ class ModelTask(luigi.Task):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        command = CmdlineParser.get_instance()
-        if command is not None and command.known_args.root_task == self.task_family:
-            for hook in ROOT_HOOKS:
-                hook(self)
+        run_root_hooks(self)
+
+    def start(self) -> None:
+        """Prepares a run of which this is the root: what killed ones left is swept."""
+        sweep(self.job.places, spare=RESUMABLE)
+
+    def closing_lines(self) -> list[str]:
+        """What a person wants to know at the end of a run."""
+        return closing_lines(self.job, self.stage)
 
     @cached_property
     def job(self) -> Job:
@@ -269,7 +283,13 @@ TASKS: dict[str, type[ModelTask]] = {
 }
 
 
+def start_root(task: Any) -> None:
+    """Prepares a run from the command line: how it talks, and what the root itself has to do first."""
+    console.start_run(task.closing_lines)
+    task.start()
+
+
 # Whoever loads the tasks, by whatever import, has the settings and the closing lines with them, once.
 find_config()
 console.set_up()
-ROOT_HOOKS.append(partial(console.start_run, lambda task: closing_lines(task.job, task.stage)))
+ROOT_HOOKS.append(start_root)

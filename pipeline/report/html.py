@@ -21,6 +21,7 @@ from .plots import draw_differences, draw_training, draw_values
 from .results import History, Results, Spread, read_history, read_results
 from .scores import draw_scores
 
+TEMPLATES = Path(__file__).parent
 MOST_CHECKS = 12  # in sight at once; beyond that those that passed are folded away
 MOST_REASONS = 3
 
@@ -76,7 +77,7 @@ def page(facts: ReportFacts) -> str:
 def templates() -> Environment:
     """The templates of this folder, with the words that they use; compiled once in a process."""
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+        loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
         finalize=_visible,

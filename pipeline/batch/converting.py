@@ -1,0 +1,39 @@
+"""Converts one model of a batch, in the process of a worker."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from .. import chain
+from ..errors import PipelineError
+from ..request import Request, job_of
+from ..settings import Settings
+from . import seen
+from .outcome import Outcome, failed_outcome, outcome_of
+
+logger = logging.getLogger("pipeline")
+
+
+def convert(request: Request, settings: Settings, failure: Path) -> Outcome:
+    """Makes what is missing or has changed of a model's chain, from its checkpoint or its code to its report.
+
+    Args:
+        failure: where it is kept that it did not pass.
+
+    Returns:
+        What came of it, whatever that is.
+    """
+    try:
+        job = job_of(request, settings)
+    except PipelineError as exc:
+        return failed_outcome(request.name, exc)
+    try:
+        stages = seen.all_stages(job)
+        for stage in stages:
+            chain.build(job, stage)
+        outcome = outcome_of(job, stages)
+    except PipelineError as exc:
+        outcome = failed_outcome(request.name, exc)
+    seen.remember(seen.place_of(job) if outcome.has_passed else failure, job, outcome)
+    return outcome

@@ -1,0 +1,43 @@
+"""The page of a batch: one file that opens offline, whose table can be sorted and filtered."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from functools import cache
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader
+
+from ..report.html import TEMPLATES, templates
+from .tables import Batch, report_of
+
+_HERE = Path(__file__).parent
+_ORDER = {"failed": 0, "error": 1, "passed": 2}
+
+
+def page(batch: Batch) -> str:
+    """The page as HTML; what did not pass comes first."""
+    script = (_HERE / "table.js").read_text(encoding="utf-8")
+    pairs = sorted(zip(batch.rows, batch.outcomes, strict=True), key=lambda pair: _ORDER[pair[1].verdict])
+    text = (
+        _templates()
+        .get_template("batch.html.j2")
+        .render(
+            batch=batch,
+            pairs=pairs,
+            report_of=report_of,
+            script=script,
+            # The page may run this script and no other.
+            script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+            seconds=sum(sum(outcome.seconds.values()) for outcome in batch.outcomes),
+            comparisons=sum(outcome.comparisons for outcome in batch.outcomes),
+            size_bytes=sum(outcome.size_bytes for outcome in batch.outcomes),
+        )
+    )
+    return text if text.endswith("\n") else text + "\n"
+
+
+@cache
+def _templates() -> Environment:
+    return templates().overlay(loader=FileSystemLoader([_HERE, TEMPLATES]))

@@ -1,0 +1,110 @@
+"""How far a batch is: a line that is redrawn in a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, TextIO
+
+from .outcome import Outcome
+
+_SECONDS_BETWEEN_LINES = 10.0
+
+
+class Progress:
+    """Counts the models of a batch as they start and end, and shows it.
+
+    Args:
+        total: how many are going to run.
+        finished: how many are complete already.
+        tell: gets a line and the percentage that is done, now and then, such as Luigi's status message.
+        stream: where it is shown.
+    """
+
+    def __init__(
+        self,
+        total: int,
+        finished: int,
+        tell: Callable[[str, int], None] = lambda line, percent: None,
+        stream: TextIO | None = None,
+    ) -> None:
+        self._total, self._finished, self._tell = total, finished, tell
+        self._stream = stream or sys.stderr
+        self._running: set[int] = set()
+        self._done = self._failed = 0
+        self._started = self._shown = self._first_end = time.monotonic()
+        self._bar: Any = None
+        if total and self._stream.isatty():
+            from tqdm import tqdm  # here, for it takes time to load
+
+            shape = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
+            self._bar = tqdm(total=total, unit="model", desc="batch", file=self._stream, bar_format=shape)
+        elif total:
+            there = f", {finished} complete already" if finished else ""
+            self._print(f"batch: {total} to convert{there}")
+
+    def start(self, number: int) -> None:
+        """A model has begun, or begun again."""
+        self._running.add(number)
+        self._show()
+
+    def end(self, number: int, outcome: Outcome) -> None:
+        """A model is done."""
+        self._running.discard(number)
+        self._done += 1
+        if self._done == 1:
+            self._first_end = time.monotonic()
+        if not outcome.has_passed:
+            self._failed += 1
+            self._say(f"{outcome.name}: {outcome.kind}: {outcome.reason}".splitlines()[0])
+        if self._bar is not None:
+            self._bar.update()
+        self._show(is_last=self._done == self._total)
+
+    def close(self) -> None:
+        """Leaves the terminal to others."""
+        if self._bar is not None:
+            self._bar.close()
+
+    def line(self) -> str:
+        """How far it is, in a line."""
+        seconds = time.monotonic() - self._started
+        line = f"{self._done} of {self._total} done, {self._failed} failed, {len(self._running)} running"
+        if self._done == self._total:
+            return f"{line}, {_spelled(seconds)}"
+        # The first model waits until TensorFlow is loaded, and says nothing of the others.
+        since_first = time.monotonic() - self._first_end
+        if self._done > 1 and since_first > 0:
+            rate = (self._done - 1) / since_first
+            line += f", {rate:.1f} a second, {_spelled((self._total - self._done) / rate)} left"
+        return line
+
+    def _show(self, is_last: bool = False) -> None:
+        now = time.monotonic()
+        if self._bar is not None:
+            self._bar.set_postfix_str(f"{self._failed} failed, {len(self._running)} running")
+        if now - self._shown < (1.0 if self._bar is not None else _SECONDS_BETWEEN_LINES) and not is_last:
+            return
+        self._shown = now
+        everything = self._total + self._finished
+        self._tell(self.line(), 100 * (self._done + self._finished) // max(1, everything))
+        if self._bar is None:
+            self._print(f"batch: {self.line()}")
+
+    def _say(self, line: str) -> None:
+        if self._bar is not None:
+            self._bar.write(line, file=self._stream)
+        else:
+            self._print(line)
+
+    def _print(self, line: str) -> None:
+        print(line, file=self._stream, flush=True)
+
+
+def _spelled(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    if seconds < 3600:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
