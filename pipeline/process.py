@@ -115,14 +115,17 @@ class Child:
         with suppress(OSError):  # if the child is gone, `receive` says why
             self._connection.send(message)
 
-    def receive(self) -> Any:
+    def receive(self, is_timed: bool = True) -> Any:
         """The next answer.
+
+        Args:
+            is_timed: whether the time limit holds for it.
 
         Raises:
             PipelineError: as `run_apart`.
             StageCrashed: besides, where a limit is passed.
         """
-        if self._limits.seconds and not self._connection.poll(self._limits.seconds):
+        if is_timed and self._limits.seconds and not self._connection.poll(self._limits.seconds):
             self._has_failed = True
             self._process.kill()
             raise StageCrashed(
@@ -241,6 +244,11 @@ def keeping_processes() -> Iterator[None]:
             for server in servers:
                 server.close()
         _idle = None
+
+
+def load_tensorflow() -> None:
+    """Has the fork server of this process load TensorFlow, so that what comes next does not wait for it."""
+    run_apart("pipeline.process:die_with_parent")
 
 
 def die_with_parent() -> None:

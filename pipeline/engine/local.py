@@ -9,7 +9,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from ..errors import PipelineError
-from ..process import Channel, Child, Limits, as_ours, keeping_processes
+from ..process import Channel, Child, Limits, as_ours, keeping_processes, load_tensorflow
 from . import Ended, Started
 
 
@@ -31,13 +31,15 @@ class Slot:
             PipelineError: whatever the function raised of ours; a foreign error is a StageCrashed.
             StageCrashed: besides, the process ended without an answer or passed a limit.
         """
-        if self._child is None:
+        if is_new := self._child is None:
             # Without TensorFlow, which is loaded once by the fork server that this process starts for its own children.
             self._child = Child(
                 "pipeline.engine.local:serve", talks=True, limits=self._limits, is_bare=True, has_children=True
             )
-        self._child.send((function, args))
         try:
+            if is_new:
+                self._child.receive(is_timed=False)  # it is ready: no item pays for that
+            self._child.send((function, args))
             result = self._child.receive()
         except PipelineError:
             self.close()
@@ -55,6 +57,8 @@ class Slot:
 
 def serve(channel: Channel) -> None:
     """Runs in a slot's process: answers calls until the other side hangs up."""
+    load_tensorflow()
+    channel.send(("result", None, None))
     with keeping_processes():
         while True:
             try:

@@ -1,0 +1,66 @@
+"""Servers for tests, on the loopback interface: started when they are needed, and ended with the test."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for(is_so: Callable[[], bool], seconds: float = 120, what: str = "it") -> None:
+    """Waits until something is so.
+
+    Raises:
+        AssertionError: it does not become so in time.
+    """
+    until = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < until, f"{what} took more than {seconds:.0f} s"
+        time.sleep(0.05)
+
+
+def answers(url: str) -> bool:
+    """Whether a server answers."""
+    with suppress(URLError, OSError), urlopen(url, timeout=2) as answer:
+        return bool(answer.status == 200)
+    return False
+
+
+def start(*command: str, cwd: Path, log: Path, **environment: str) -> subprocess.Popen[bytes]:
+    """Starts a process in a session of its own, in an environment without anything of ours."""
+    kept = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "TMPDIR")}
+    with log.open("ab") as file:
+        return subprocess.Popen(
+            command, cwd=cwd, env={**kept, **environment}, stdout=file, stderr=file, start_new_session=True
+        )
+
+
+def end(process: subprocess.Popen[bytes], number: int = signal.SIGKILL) -> None:
+    """Ends a process and all of its session."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, number)
+    process.wait(60)
+
+
+@contextmanager
+def running(*command: str, cwd: Path, log: Path, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that is ended at the end of the block."""
+    process = start(*command, cwd=cwd, log=log, **environment)
+    try:
+        yield process
+    finally:
+        end(process)

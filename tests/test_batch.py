@@ -1,0 +1,290 @@
+"""Batches: many models from one list. One bad model costs only itself, and a rerun does what is left."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import batches
+import commands
+import pytest
+from commands import luigi
+
+from pipeline.freezing import freeze
+
+SHARED = commands.PROJECT.parent / "shared" / "models"
+BATCH = ["ConvertBatch", "--workers", "2", "--costs-seconds", "0"]
+
+
+@dataclass
+class Run:
+    """A batch that was run from the command line."""
+
+    root: Path
+    folder: Path
+    code: int
+    told: str
+    log: str
+
+    @property
+    def results(self) -> dict[str, dict[str, str]]:
+        return batches.results_of(self.root)
+
+
+def run(manifest: Path, root: Path, *more: str, **environment: str) -> Run:
+    done = luigi(*BATCH, "--manifest", str(manifest), "--output-root", str(root), *more, **environment)
+    return Run(root, root / "batch" / manifest.stem, done.returncode, done.stdout, done.stderr)
+
+
+def stamps(root: Path, *names: str, stage: str = "frozen") -> dict[str, Path]:
+    """The version of a stage that each model stands at: it is another one where the stage was made again."""
+    return {name: (root / name / stage).resolve() for name in names}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """20 checkpoints, five of which are broken, each in another way; and the models of strangers."""
+    folder = tmp_path_factory.mktemp("made")
+    prefixes = batches.make_checkpoints(folder / "runs", 20)
+    rows: list[dict[str, object]] = [
+        {"name": prefix.parent.name, "checkpoint": prefix.relative_to(folder)} for prefix in prefixes
+    ]
+    batches.cut(Path(f"{prefixes[3]}.data-00000-of-00001"))
+    batches.flip(Path(f"{prefixes[5]}.data-00000-of-00001"), 0.3)
+    Path(f"{prefixes[7]}.index").unlink()
+    Path(f"{prefixes[9]}.meta").write_text("<!doctype html><html><body>Not found</body></html>")
+    rows[11]["outputs"] = "probabilties"
+    if SHARED.is_dir():
+        for name, place in {
+            "half": "half-plus-two-savedmodel",
+            "linear": "linear-regression/checkpoint/model",
+            "linear-saved": "linear-regression/saved_model",
+            "old": "old-variable-op/export",
+        }.items():
+            rows.append({"name": name, "checkpoint": SHARED / place})
+        animals = {"checkpoint": SHARED / "animal-classifier-v4/classifier-model-v4", "inputs": "x"}
+        rows.append({"name": "animals", **animals, "outputs": "y_pred"})
+        norm = {"checkpoint": SHARED / "batchnorm-in-cond/regular_model", "inputs": "input"}
+        rows.append({"name": "norm", **norm, "outputs": "fc1/BiasAdd", "pin": "is_training=false"})
+        rows.append({"name": "faces", "checkpoint": SHARED / "retinaface-mnet/mnet.25-1080x1920"})
+    batches.write_list(folder / "models.csv", rows)
+    return folder
+
+
+BROKEN = {
+    "m0003": (
+        "CheckpointError",
+        r"m0003/model\.ckpt\.data-00000-of-00001: '\w+' lies outside the file \(got \d+ bytes",
+    ),
+    "m0005": ("CheckpointError", r"m0005/checkpoint/model\.ckpt\.data-00000-of-00001: 'w0' is damaged: CRC-32C"),
+    "m0007": ("CheckpointError", r"m0007/model\.ckpt\.index: no such checkpoint"),
+    "m0009": ("CheckpointError", r"m0009/model\.ckpt\.meta: an HTML page in place of a checkpoint's file"),
+    "m0011": ("FreezeError", r"probabilties: no such tensor in the graph\. Did you mean 'probabilities'\?"),
+}
+
+
+@pytest.fixture(scope="module")
+def first(made: Path) -> Run:
+    # Of the strangers' models one needs oneDNN: its channels come first.
+    return run(made / "models.csv", made / "out", TF_ENABLE_ONEDNN_OPTS="1")
+
+
+def test_bad_models_cost_only_themselves_and_say_why(first: Run) -> None:
+    assert first.code == 30, first.log
+    results = first.results
+    assert len(results) == 20 + (7 if SHARED.is_dir() else 0)
+    missed = {name for name, line in results.items() if line["verdict"] != "passed"}
+    assert missed == set(BROKEN), [results[name]["reason"] for name in missed - set(BROKEN)]
+    for name, (kind, sentence) in BROKEN.items():
+        assert results[name]["verdict"] == "error"
+        assert results[name]["error"] == kind
+        assert re.search(sentence, results[name]["reason"]), results[name]["reason"]
+        assert re.search(f"error +{name}: {kind}: .*{sentence}", first.told)
+    assert "5 of" in first.told
+    for name in results.keys() - missed:
+        assert (first.root / name / "frozen" / "model.pb").stat().st_size > 0
+        assert json.loads((first.root / name / "validation" / "verdict.json").read_text())["verdict"] == "passed"
+        assert (first.folder / results[name]["report"]).resolve() == (
+            first.root / name / "report/report.html"
+        ).resolve()
+
+
+def test_the_tables_tell_of_all(first: Run) -> None:
+    results = first.results
+    suites = ElementTree.parse(first.folder / "junit.xml").getroot()
+    assert [suite.get("name") for suite in suites] == list(results)
+    assert suites.get("errors") == "5"
+    assert suites.get("failures") == "0"
+    for suite in suites:
+        cases = [case.get("name") for case in suite]
+        if suite.get("name") in BROKEN:
+            assert cases == ["convert"]
+        else:
+            assert any(str(case).startswith("frozen.equal.") for case in cases)
+            assert any(str(case).startswith("frozen.weights.") for case in cases)
+    summary = (first.folder / "summary.md").read_text()
+    assert "❌ Failed" in summary
+    assert all(name in summary for name in BROKEN)
+    page = (first.folder / "report.html").read_text()
+    assert all(f">{name}<" in page for name in results)
+
+
+def test_progress_is_plain_lines_where_there_is_no_terminal(first: Run) -> None:
+    total = len(first.results)
+    assert f"batch: {total} to convert" in first.log
+    assert re.search(rf"batch: {total} of {total} done, 5 failed, 0 running, \d+ (s|min)", first.log)
+    assert "m0007: CheckpointError: " in first.log
+    assert "\r" not in first.log
+
+
+def test_a_rerun_does_only_what_failed_or_changed_or_is_new(made: Path, first: Run, tmp_path: Path) -> None:
+    root = made / "out"
+    names = [name for name, line in first.results.items() if line["verdict"] == "passed"]
+    before = stamps(root, *names)
+    # One is mended, one is new, one has other weights now.
+    for file in (made / "runs" / "m0008").glob("model.ckpt.*"):
+        shutil.copy(file, made / "runs" / "m0007" / file.name)
+    [added] = batches.make_checkpoints(made / "runs", 1, first=20)
+    for file in added.parent.glob("model.ckpt.*"):
+        shutil.copy(file, made / "runs" / "m0001" / file.name)
+    with (made / "models.csv").open("a") as file:
+        file.write(f"m0020,runs/m0020/model.ckpt{',' * (file_columns(made / 'models.csv') - 2)}\n")
+    dry = run(made / "models.csv", root, "--dry-run", TF_ENABLE_ONEDNN_OPTS="1")
+    assert dry.code == 1
+    would = {line.split()[0] for line in dry.told.splitlines()[:-1]}
+    assert would == {*BROKEN, "m0001", "m0020"}
+    assert re.search(r"m0001 +checkpoint: .*runs/m0001/model\.ckpt\.data-00000-of-00001 changed", dry.told)
+    assert dry.told.splitlines()[-1] == f"7 of {len(first.results) + 1} models would run"
+    assert stamps(root, *names) == before
+    again = run(made / "models.csv", root, TF_ENABLE_ONEDNN_OPTS="1")
+    assert again.code == 30, again.log
+    assert f"batch: 7 to convert, {len(names) - 1} complete already" in again.log
+    after = stamps(root, *names)
+    assert {name for name in names if after[name] != before[name]} == {"m0001"}
+    assert {name for name, line in again.results.items() if line["verdict"] != "passed"} == set(BROKEN) - {"m0007"}
+
+
+def file_columns(path: Path) -> int:
+    return len(path.read_text().splitlines()[0].split(","))
+
+
+@pytest.fixture
+def three(tmp_path: Path) -> Path:
+    """A list of three good models."""
+    prefixes = batches.make_checkpoints(tmp_path / "runs", 3)
+    return batches.write_list(
+        tmp_path / "models.csv",
+        [{"name": prefix.parent.name, "checkpoint": prefix.relative_to(tmp_path)} for prefix in prefixes],
+    )
+
+
+def test_a_finished_batch_exits_0_and_starts_nothing(three: Path, tmp_path: Path) -> None:
+    done = run(three, tmp_path / "out")
+    assert done.code == 0, done.log
+    assert "passed       3 of 3 models" in done.told
+    content = (done.folder / "results.csv").read_bytes()
+    again = run(three, tmp_path / "out")
+    assert again.code == 0
+    assert "to convert" not in again.log
+    assert "1 complete ones were encountered" in again.log + again.told
+    # Without the notes on what was seen, the manifests say the same.
+    for note in (tmp_path / "out").glob("*/.seen.json"):
+        note.unlink()
+    before = stamps(tmp_path / "out", "m0000", "m0001", "m0002", stage="report")
+    third = run(three, tmp_path / "out")
+    assert third.code == 0
+    assert stamps(tmp_path / "out", "m0000", "m0001", "m0002", stage="report") == before
+    assert (done.folder / "results.csv").read_bytes() == content
+
+
+def test_what_is_damaged_or_was_deleted_since_is_noticed(three: Path, tmp_path: Path) -> None:
+    root = tmp_path / "out"
+    assert run(three, root).code == 0
+    (root / "m0001" / "validation" / "results.csv").unlink()
+    batches.flip(root / "m0002" / "frozen" / "model.pb")
+    done = run(three, root)
+    assert done.code == 30
+    lines = done.results
+    assert lines["m0001"]["verdict"] == "passed"
+    assert (root / "m0001" / "validation" / "results.csv").exists()
+    assert lines["m0002"]["error"] == "DamagedArtifact"
+    assert "m0002/frozen/model.pb: its bytes are not those that were finished" in lines["m0002"]["reason"]
+    shutil.rmtree((root / "m0002" / "frozen").resolve())
+    assert run(three, root).code == 0
+
+
+def test_a_candidate_that_is_not_equal_fails_in_its_row(three: Path, tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    freeze(str(runs / "m0001" / "model.ckpt"), tmp_path / "other.pb", ["probabilities"], ["x"])
+    rows: list[dict[str, Any]] = [
+        {"name": "same", "checkpoint": "runs/m0001/model.ckpt", "candidate": "other.pb"},
+        {"name": "other", "checkpoint": "runs/m0000/model.ckpt", "candidate": "other.pb"},
+    ]
+    done = run(batches.write_list(tmp_path / "models.csv", rows), tmp_path / "out")
+    assert done.code == 30, done.log
+    assert done.results["same"]["verdict"] == "passed"
+    assert done.results["other"]["verdict"] == "failed"
+    assert done.results["other"]["error"] == "ValidationFailed"
+    assert "frozen" in done.results["other"]["reason"] or "w0" in done.results["other"]["reason"]
+    [suite] = [one for one in ElementTree.parse(done.folder / "junit.xml").getroot() if one.get("name") == "other"]
+    assert int(str(suite.get("failures"))) > 0
+    # The same failure is told again without being computed again.
+    before = stamps(done.root, "other", stage="validation")
+    assert run(tmp_path / "models.csv", tmp_path / "out").code == 30
+    assert stamps(done.root, "other", stage="validation") == before
+
+
+def test_a_list_with_faults_runs_nothing(three: Path, tmp_path: Path) -> None:
+    with three.open("a") as file:
+        file.write("m0001,runs/m0001/model.ckpt\n../up,runs/m0002/model.ckpt\n")
+    done = run(three, tmp_path / "out")
+    assert done.code in (35, 40)
+    assert "line 5: the name m0001 is taken: line 3 has it" in done.log + done.told
+    assert "line 6: name: not a name for a folder" in done.log + done.told
+    assert not (tmp_path / "out").exists()
+    assert "Traceback" not in done.log
+
+
+HOSTILE = """
+import os, time
+import numpy as np
+import tensorflow as tf
+v1 = tf.compat.v1
+class M:
+    signature = Signature((TensorSpec("x", "float32", (None,)),), (TensorSpec("y", "float32", (None,)),))
+    def examples(self, path):
+        raise NotImplementedError
+    def forward(self, inputs, training):
+        if "{what}" == "hangs":
+            time.sleep(3600)
+        if "{what}" == "crashes":
+            os.kill(os.getpid(), 11)
+        if "{what}" == "greedy":
+            kept = [np.ones(1 << 24) for _ in range(100)]
+            time.sleep(3600)
+        return {{"y": inputs["x"] * v1.get_variable("w", [], tf.float32)}}
+"""
+
+
+def test_a_model_that_hangs_crashes_or_takes_too_much_memory_costs_only_itself(three: Path, tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = []
+    header = "from pipeline.signature import Signature, TensorSpec\n"
+    for what in ("hangs", "crashes", "greedy"):
+        (tmp_path / f"{what}.py").write_text(header + HOSTILE.format(what=what))
+        rows.append({"name": what, "checkpoint": "", "model": f"{tmp_path / what}.py:M"})
+    rows += [{"name": f"m000{k}", "checkpoint": f"runs/m000{k}/model.ckpt"} for k in range(3)]
+    manifest = batches.write_list(tmp_path / "models.csv", rows)
+    limits = ["--batch-limit-seconds", "25", "--batch-limit-memory-gb", "3"]
+    done = run(manifest, tmp_path / "out", *limits)
+    assert done.code == 30
+    results = done.results
+    assert [name for name, line in results.items() if line["verdict"] == "passed"] == ["m0000", "m0001", "m0002"]
+    assert {results[what]["error"] for what in ("hangs", "crashes", "greedy")} == {"StageCrashed"}
+    assert "gave no answer in time" in results["hangs"]["reason"]
+    assert "SIGSEGV" in results["crashes"]["reason"]
+    assert "it took more memory than it may" in results["greedy"]["reason"]
