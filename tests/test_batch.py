@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 import shutil
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import batch_kills
 import batches
 import commands
 import pytest
@@ -288,3 +290,15 @@ def test_a_model_that_hangs_crashes_or_takes_too_much_memory_costs_only_itself(t
     assert "gave no answer in time" in results["hangs"]["reason"]
     assert "SIGSEGV" in results["crashes"]["reason"]
     assert "it took more memory than it may" in results["greedy"]["reason"]
+
+
+def test_a_batch_that_was_killed_ends_with_the_same_bytes(tmp_path: Path) -> None:
+    manifest = batch_kills.make(tmp_path, models=4)
+    wanted, seconds = batch_kills.undisturbed(manifest, tmp_path / "undisturbed")
+    choice, root = random.Random(3), tmp_path / "killed"
+    for share, is_whole in ((0.75, True), (0.85, False)):
+        batch_kills.kill_one(manifest, root, share * seconds, choice, is_whole)
+        batch_kills.finish(manifest, root)
+        assert batch_kills.results(root) == wanted
+        assert not batch_kills.leftovers(root)
+        shutil.rmtree(root)
