@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .formats.mmap import load_mmap
     from .freezing import freeze
     from .inspection import inspect
+    from .nights import NightlyRun
     from .tasks import (
         AdoptCandidate,
         BuildGraph,
@@ -32,6 +33,7 @@ __all__ = [
     "FreezeModel",
     "MakeFormat",
     "MeasureCosts",
+    "NightlyRun",
     "SaveCheckpoint",
     "TrainModel",
     "ValidateModel",
@@ -48,6 +50,7 @@ _HOMES = {
     "FreezeModel": "tasks",
     "MakeFormat": "tasks",
     "MeasureCosts": "tasks",
+    "NightlyRun": "nights",
     "SaveCheckpoint": "tasks",
     "TrainModel": "tasks",
     "ValidateModel": "tasks",
@@ -58,7 +61,7 @@ _HOMES = {
 }
 
 if "luigi" in sys.modules:  # who runs Luigi has loaded it before us, and will ask it for the tasks by their names
-    from . import tasks  # noqa: F401
+    from . import nights, tasks  # noqa: F401
 
 
 def __getattr__(name: str) -> Any:

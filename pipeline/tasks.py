@@ -13,9 +13,9 @@ from luigi.cmdline_parser import CmdlineParser
 from luigi.parameter import ParameterVisibility
 
 from . import chain, console
-from .closing import closing_lines, failed_formats
+from .closing import closing_lines, require_passed
 from .config import find_config, read_settings
-from .errors import FreezeError, SettingError, ValidationFailed
+from .errors import FreezeError, SettingError
 from .existing import DataFile, ExistingCandidate, ExistingCheckpoint
 from .facts import read_verdict
 from .formats import CANDIDATES, refusal_of
@@ -137,6 +137,10 @@ class ModelTask(luigi.Task):
         if stage.uses_candidate:
             yield ExistingCandidate(path=self.candidate)
 
+    def closing_lines(self) -> list[str]:
+        """What is told at the end of a run that was started for it."""
+        return closing_lines(self.job, self.stage)
+
     def output(self) -> luigi.LocalTarget:
         """The artifact's folder."""
         return luigi.LocalTarget(str(self.job.places.artifact(self.stage)))
@@ -230,15 +234,10 @@ class ValidateModel(ModelTask):
             ValidationFailed: a format is not proven equal.
         """
         super().run()
-        verdict = read_verdict(self.job)
-        if verdict["verdict"] != "passed":
+        if read_verdict(self.job)["verdict"] != "passed":
             for stage in ("costs", "report"):
                 chain.build(self.job, stage)
-            raise ValidationFailed(
-                f"{failed_formats(verdict)} not proven equal to its checkpoint: {verdict['reasons'][0]}",
-                where=self.job.places.artifact("validation"),
-                next_step=f"See {self.job.places.artifact('report') / 'report.html'}",
-            )
+        require_passed(self.job)
 
 
 class MeasureCosts(ModelTask):
@@ -272,4 +271,4 @@ TASKS: dict[str, type[ModelTask]] = {
 # Whoever loads the tasks, by whatever import, has the settings and the closing lines with them, once.
 find_config()
 console.set_up()
-ROOT_HOOKS.append(partial(console.start_run, lambda task: closing_lines(task.job, task.stage)))
+ROOT_HOOKS.append(partial(console.start_run, lambda task: task.closing_lines()))
