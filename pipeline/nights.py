@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 import luigi
+import luigi.tools.range  # whose sections of tasks.cfg are known only once it is loaded
 from luigi.cmdline_parser import CmdlineParser
 
 from .config import read_operations, read_settings

@@ -132,8 +132,8 @@ def drawings(history: Mapping[str, Night], current: str | None, changed_share: f
         ("seconds", "seconds", "seconds", 1.0),
     ):
         lines = _lines(history, group, scale)
-        if lines:
-            drawn.append(_draw(name, title, lines, span))
+        for start in range(0, len(lines), _MOST_LINES):
+            drawn.append(_draw(f"{name}-{start}", title, lines[start : start + _MOST_LINES], span))
     return [Markup(svg) for svg in drawn]
 
 
@@ -171,7 +171,7 @@ def _filling(title: str, lines: Sequence[Line], span: Span, threshold: float | N
         width = span.place(span.last.isoformat())
         for night in span.missing:
             axes.axvspan(span.place(night) - 0.5, span.place(night) + 0.5, color=LINE, linewidth=0, zorder=0)
-        for number, line in enumerate(lines[:_MOST_LINES]):
+        for number, line in enumerate(lines):
             colour, style = styles[number]
             places = range(width + 1)
             by_place = {span.place(night): value for night, value in line.values.items()}
