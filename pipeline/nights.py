@@ -12,6 +12,7 @@ import luigi
 import luigi.tools.range  # whose sections of tasks.cfg are known only once it is loaded
 from luigi.cmdline_parser import CmdlineParser
 
+from . import chain
 from .config import read_operations, read_settings
 from .errors import SettingError
 from .existing import DataFile, ExistingCheckpoint
@@ -20,7 +21,7 @@ from .nightly.history import Night, read_history
 from .nightly.places import NIGHT, Nights
 from .request import Request, job_of
 from .settings import NightlySettings
-from .store import Places
+from .store import Condition, Places, State
 from .tasks import ROOT_HOOKS, ModelTask
 
 _STARTED = datetime.now(UTC).replace(microsecond=0)
@@ -106,6 +107,17 @@ class NightlyRun(ModelTask):
         from .nightly.running import is_done
 
         return is_done(self.nights, self.night)
+
+    def examine(self) -> dict[str, State]:
+        """The state of the night, and of its chain where the night is still to be made."""
+        if self.complete():
+            return {NIGHT: State(Condition.COMPLETE)}
+        known = read_history(self.nights).get(self.night)
+        reason = "it was not made yet"
+        if known is not None:
+            reason = f"it failed: {known.reason}" if not known.has_passed else "it is not as it was finished"
+        condition = Condition.MISSING if known is None else Condition.STALE
+        return {**chain.examine(self.job, self.stage), NIGHT: State(condition, (reason,))}
 
     def run(self) -> None:
         """Makes the night, and tells of it.

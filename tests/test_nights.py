@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import logging
 import os
@@ -26,10 +27,10 @@ from pipeline import store
 from pipeline.errors import DataError, SettingError, StoreError
 from pipeline.nightly.drift import signature_changes
 from pipeline.nightly.exposition import exposition, write_metrics
-from pipeline.nightly.history import Night, missing_dates, nearest_passed, read_history, write_history
+from pipeline.nightly.history import Night, missing_dates, nearest_passed, newest_passed, read_history, write_history
 from pipeline.nightly.page import page
 from pipeline.nightly.places import Nights
-from pipeline.nightly.running import Outcome
+from pipeline.nightly.running import Outcome, is_done
 from pipeline.nightly.telling import run_hook
 from pipeline.nights import data_of
 from pipeline.settings import NightlySettings
@@ -370,14 +371,25 @@ def nights(tmp_path: Path) -> Nights:
     return Nights(Places(tmp_path, "model"))
 
 
-def make_night(nights: Nights, night: str) -> None:
-    """A folder as a night leaves it."""
+def make_night(nights: Nights, night: str, model: bytes = b"model") -> None:
+    """A folder as a night that passed leaves it, with one stage."""
 
-    def make(folder: Path) -> dict[str, Any]:
-        (folder / "model.pb").write_bytes(b"model")
+    def make_model(folder: Path) -> dict[str, Any]:
+        (folder / "model.pb").write_bytes(model)
         return {}
 
-    store.build(nights.of(night), "frozen", lambda: {"name": night}, make)
+    def make_record(folder: Path) -> dict[str, Any]:
+        told = dataclasses.asdict(Night(night, "passed"))
+        noted = {"finished": "2026-01-31T02:30:00+00:00", "seconds": {}}
+        record = {name: value for name, value in told.items() if name not in (*noted, "is_removed")}
+        (folder / "record.json").write_text(json.dumps(record))
+        return {"night": noted}
+
+    made = store.build(nights.of(night), "frozen", lambda: {"model": model.decode()}, make_model)
+    assert made.manifest is not None
+    digest = made.manifest.content_digest
+    if not nights.of(night).artifact("night").exists():
+        store.build(nights.of(night), "night", lambda: {"upstream": {"frozen": digest}}, make_record)
 
 
 def test_history_reads_as_it_was_written(nights: Nights) -> None:
@@ -468,11 +480,37 @@ def test_only_what_the_pipeline_made_is_removed_and_nothing_in_use(nights: Night
     assert nights.kept() == ["2026-01-01", "2026-01-02"]
 
 
-def test_a_damaged_night_is_not_done(nights: Nights) -> None:
+def flip(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(bytes([content[0] ^ 1]) + content[1:])
+
+
+@pytest.mark.parametrize("file", ["frozen/model.pb", "night/record.json", "night/manifest.json"])
+def test_a_damaged_night_is_not_done_and_stops_no_other(nights: Nights, file: str) -> None:
+    for night in ("2026-01-01", "2026-01-02"):
+        make_night(nights, night)
+        assert is_done(nights, night)
+    flip(nights.of("2026-01-02").home / file)
+    assert not is_done(nights, "2026-01-02")
+    assert is_done(nights, "2026-01-01")
+    assert newest_passed(nights, read_history(nights)) == "2026-01-01"
+
+
+def test_a_night_that_was_killed_while_it_was_made_again_is_not_done(nights: Nights) -> None:
     make_night(nights, "2026-01-01")
-    assert nights.is_intact("2026-01-01")
-    (nights.of("2026-01-01").artifact("frozen").resolve() / "model.pb").write_bytes(b"modem")
-    assert not nights.is_intact("2026-01-01")
+    make_night(nights, "2026-01-02")
+    make_night(nights, "2026-01-02", b"another model, which nothing has proven")
+    assert not is_done(nights, "2026-01-02")
+    assert newest_passed(nights, read_history(nights)) == "2026-01-01"
+
+
+def test_a_night_whose_folder_was_deleted_is_made_again_and_one_that_was_removed_is_not(nights: Nights) -> None:
+    make_night(nights, "2026-01-03")
+    told = read_history(nights)
+    for night, is_removed in (("2026-01-01", True), ("2026-01-02", False)):
+        told[night] = Night(night, "passed", finished="2026-01-31T02:30:00+00:00", is_removed=is_removed)
+    write_history(nights, told)
+    assert [is_done(nights, f"2026-01-0{day}") for day in range(1, 5)] == [True, False, True, False]
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from luigi.cmdline_parser import CmdlineParser
 
 from .. import chain
 from ..errors import SettingError, nearest
+from ..nights import NightlyRun
 from ..store import Condition, State
 from ..tasks import ROOT_HOOKS, TASKS, ModelTask
 
@@ -49,7 +50,7 @@ def _refusal(state: State) -> tuple[str]:
 
 
 def _examine(arguments: Sequence[str]) -> dict[str, State]:
-    names = {task.__name__ for task in TASKS.values()}
+    names = {NightlyRun.__name__, *(task.__name__ for task in TASKS.values())}
     if not arguments or arguments[0] not in names:
         got = arguments[0] if arguments else "nothing"
         raise SettingError("why needs a task", got=got, next_step=nearest(got, names))
@@ -57,4 +58,6 @@ def _examine(arguments: Sequence[str]) -> dict[str, State]:
     with CmdlineParser.global_instance(list(arguments)) as command:
         task = command.get_task_obj()
         assert isinstance(task, ModelTask)  # it was one of the names above
+        if isinstance(task, NightlyRun):
+            return task.examine()
         return chain.examine(task.job, task.stage)

@@ -81,13 +81,18 @@ def keep_answers(runner: ApartRunner, checkpoint: Path, batch_size: int, most: i
 
 
 def compare_answers(
-    runner: ApartRunner, recorded: Path, decisions: tuple[Decision | None, Decision | None], batch_size: int
+    runner: ApartRunner,
+    recorded: Path,
+    decisions: tuple[Decision | None, Decision | None],
+    batch_size: int,
+    is_fixed: bool = False,
 ) -> Compared:
     """Asks a model the rows that another one answered.
 
     Args:
         recorded: that one's goldens or `answers.npz`.
         decisions: that one's, and the model's own.
+        is_fixed: whether the model takes whole batches alone; the rows that are left over are not asked.
 
     Raises:
         RunnerError: the model cannot answer these rows.
@@ -96,6 +101,8 @@ def compare_answers(
     inputs, outputs = of_kind("input", arrays), of_kind("output", arrays)
     compared = Compared()
     for numbers, batch in _batches(inputs, batch_size):
+        if is_fixed and len(numbers) < batch_size:
+            break
         answers = runner.run(batch)
         compared.rows += len(numbers)
         for name, then in outputs.items():

@@ -114,15 +114,20 @@ def _number(value: str) -> float:
 def read_history(nights: Nights) -> dict[str, Night]:
     """What became of each night, by its date and in their order: what the nights' own records say, where they are.
 
+    A night whose own record is damaged has failed, for that reason; it stops no other.
+
     Raises:
         DataError: history.csv is not what was written.
-        DamagedArtifact: a night's own record is not.
     """
     told = read_told(nights)
     for night in nights.kept():
-        record = read_record(nights, night)
+        known = told.get(night, Night(night, FAILED))
+        try:
+            record = read_record(nights, night)
+        except DamagedArtifact as exc:
+            record = replace(known, verdict=FAILED, reason=str(exc))
         if record is not None:
-            told[night] = replace(record, is_removed=told[night].is_removed if night in told else False)
+            told[night] = replace(record, is_removed=known.is_removed)
     return dict(sorted(told.items()))
 
 
@@ -216,11 +221,10 @@ def nearest_passed(night: str, history: Mapping[str, Night], kept: Iterable[str]
     return earlier[-1] if earlier else next(iter(there), None)
 
 
-def newest_passed(history: Mapping[str, Night], kept: Iterable[str], without: str = "") -> str | None:
-    """The newest night that passed and is there."""
-    return max(
-        (night for night in kept if night != without and night in history and history[night].has_passed), default=None
-    )
+def newest_passed(nights: Nights, history: Mapping[str, Night], without: str = "") -> str | None:
+    """The newest night that passed, is there, and is as it was finished."""
+    passed = (night for night in reversed(nights.kept()) if night in history and history[night].has_passed)
+    return next((night for night in passed if night != without and nights.is_intact(night)), None)
 
 
 def missing_dates(dates: Iterable[str]) -> list[str]:

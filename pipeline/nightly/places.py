@@ -78,13 +78,19 @@ class Nights:
         )
 
     def is_intact(self, night: str) -> bool:
-        """Whether every artifact of a night is as it was finished, as far as sizes and time stamps tell."""
+        """Whether every artifact of a night is the one that `night` tells of, and as it was finished.
+
+        By sizes and time stamps, as far as they tell. It is not where a run that made the night again was killed.
+        """
         links = [path for path in self.of(night).home.iterdir() if path.is_symlink()]
         try:
-            return all(
-                store.examine(link, link.name, Manifest.read(link.resolve()).ingredients).is_complete for link in links
+            manifests = {link.name: Manifest.read(link.resolve()) for link in links}
+            told = manifests[NIGHT].ingredients.get("upstream", {})
+            return all(manifests[stage].content_digest == digest for stage, digest in told.items()) and all(
+                store.examine(self.of(night).artifact(stage), stage, manifest.ingredients).is_complete
+                for stage, manifest in manifests.items()
             )
-        except PipelineError:  # what makes it again will say it
+        except (PipelineError, KeyError):  # what makes it again will say it
             return False
 
     @property

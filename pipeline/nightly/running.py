@@ -13,7 +13,7 @@ from typing import Any
 
 from .. import chain, store
 from ..closing import require_passed
-from ..errors import PipelineError, ValidationFailed
+from ..errors import DamagedArtifact, PipelineError, ValidationFailed
 from ..facts import library_versions, read_verdict
 from ..fingerprint import digest_code
 from ..formats import ApartRunner, refusal_of
@@ -66,9 +66,12 @@ def is_done(nights: Nights, night: str) -> bool:
     """Whether a night has passed and is as it was finished, or has made room for newer ones.
 
     Raises:
-        PipelineError: its record, or history.csv, is not what was written.
+        DataError: history.csv is not what was written.
     """
-    record = read_record(nights, night)
+    try:
+        record = read_record(nights, night)
+    except DamagedArtifact:  # what makes it again will say it
+        return False
     if record is None:
         told = read_told(nights).get(night)
         return told is not None and told.is_removed
@@ -94,7 +97,7 @@ def run_night(job: Job, nights: Nights, settings: NightlySettings) -> Outcome | 
         if is_done(nights, night):
             return None
         before = read_history(nights)
-        nights.name_current(newest_passed(before, nights.kept(), without=night))
+        nights.name_current(newest_passed(nights, before, without=night))
         error: PipelineError | None = None
         try:
             _make_chain(job)
@@ -175,6 +178,7 @@ def _compare(job: Job, nights: Nights, other: str | None, settings: NightlySetti
     )
     checkpoint = job.folder("checkpoint")
     signature = Signature.read(checkpoint / "signature.json")
+    is_fixed = batch_size_of(signature) is not None
     batch_size = batch_size_of(signature) or job.settings.validation.batch_size
     threads, limits = job.settings.training.threads, Limits(*job.settings.validation.limits)
     night = _measured(job, format, Manifest.read(job.folder(stage)).content_digest)
@@ -193,7 +197,7 @@ def _compare(job: Job, nights: Nights, other: str | None, settings: NightlySetti
             files = {"goldens": before.artifact("checkpoint") / "goldens.npz", "rows": before.artifact(NIGHT) / ANSWERS}
             decisions = (then.decision, signature.decision)
             compared = {
-                kind: compare_answers(runner, path, decisions, batch_size)
+                kind: compare_answers(runner, path, decisions, batch_size, is_fixed)
                 for kind, path in files.items()
                 if path.is_file()
             }
@@ -273,7 +277,7 @@ def _keep_house(nights: Nights, record: Night, settings: NightlySettings) -> Non
     """Brings history, `current`, the page and the metrics up to date, and removes the nights that are to go."""
     history = read_history(nights)
     write_history(nights, history)
-    nights.name_current(newest_passed(history, nights.kept()))
+    nights.name_current(newest_passed(nights, history))
     outdated = nights.outdated(settings.keep)
     if outdated:
         # First written, then done: a night that is gone and not known to be removed would be made again.
