@@ -126,9 +126,9 @@ class NightlyRun(ModelTask):
             PipelineError: the night failed.
         """
         from .nightly.running import run_night
-        from .nightly.telling import check_hook, mail_recovery, run_hook
+        from .nightly.telling import check_telling, mail_recovery, run_hook
 
-        check_hook(self.settings)
+        check_telling(self.settings, self.nights.name)
         outcome = run_night(self.job, self.nights, self.settings)
         if outcome is None:
             return

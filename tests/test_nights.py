@@ -9,10 +9,12 @@ import logging
 import os
 import random
 import re
+import socket
 import socketserver
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import date
@@ -31,7 +33,7 @@ from pipeline.nightly.history import Night, missing_dates, nearest_passed, newes
 from pipeline.nightly.page import page
 from pipeline.nightly.places import Nights
 from pipeline.nightly.running import Outcome, is_done
-from pipeline.nightly.telling import run_hook
+from pipeline.nightly.telling import check_telling, run_hook
 from pipeline.nights import data_of
 from pipeline.settings import NightlySettings
 from pipeline.signature import Decision, Signature, TensorSpec
@@ -540,22 +542,28 @@ def test_no_shell_reads_what_the_hook_is_told(nights: Nights, tmp_path: Path) ->
     assert not (tmp_path / "injected").exists()
 
 
-def test_a_hook_that_is_no_command_is_told_before_the_night() -> None:
-    from pipeline.nightly.telling import check_hook
+@pytest.mark.parametrize(("key", "value"), [("hook", "mail 'owner"), ("metrics_file", "/var/lib/{host}.prom")])
+def test_what_nobody_could_be_told_by_is_said_before_the_night(key: str, value: str) -> None:
+    check_telling(NightlySettings(hook="mail owner", metrics_file="/var/lib/{name}.prom"), "fruit")
+    with pytest.raises(SettingError, match=rf"\[nightly\] {key}: not a"):
+        check_telling(NightlySettings(**{key: value}), "fruit")
 
-    with pytest.raises(SettingError, match="not a command"):
-        check_hook(NightlySettings(hook="mail 'owner"))
 
-
-def test_the_metrics_are_in_prometheus_own_format_whatever_the_name(nights: Nights, tmp_path: Path) -> None:
+def test_the_metrics_are_in_prometheus_own_format_whatever_the_name(nights: Nights) -> None:
     night = Night("2026-01-01", "failed", finished="2026-01-02T02:30:00+00:00", seconds={'a"b\\c': 1.5})
     text = exposition(nights, {night.date: night})
     families = {family.name: family for family in text_string_to_metric_families(text)}
     assert families["pipeline_night_passed"].samples[0].value == 0
     assert families["pipeline_night_duration_seconds"].samples[0].labels == {"name": "model", "stage": 'a"b\\c'}
     assert "pipeline_night_last_success_timestamp_seconds" not in families
-    with pytest.raises(SettingError, match="metrics_file"):
-        write_metrics(str(tmp_path / "{host}.prom"), nights, {night.date: night})
+
+
+def test_metrics_that_cannot_be_written_are_a_warning(
+    nights: Nights, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("pipeline"), "propagate", True)
+    write_metrics(nights.home / "no/such/folder.prom", nights, {"2026-01-01": Night("2026-01-01", "failed")})
+    assert "the metrics cannot be written" in caplog.text
 
 
 def test_the_page_takes_no_text_for_markup(nights: Nights) -> None:
@@ -564,3 +572,33 @@ def test_the_page_takes_no_text_for_markup(nights: Nights) -> None:
     assert "<script>" not in text
     assert "No night is current." in text
     assert "http" not in text.replace("http-equiv", "").replace("http://www.w3.org", "")
+
+
+def test_a_luigid_counts_nights_for_prometheus_by_luigis_own_option(tmp_path: Path) -> None:
+    (tmp_path / "luigid.cfg").write_text("[scheduler]\nmetrics_collector = prometheus\n")
+    config = str(tmp_path / "luigid.cfg")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    server = subprocess.Popen(
+        [*(BIN / "luigid", "--address", "127.0.0.1", "--port", port), *("--state-path", tmp_path / "state")],
+        env={**os.environ, "LUIGI_CONFIG_PATH": config},
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        for _ in range(100):
+            with socket.socket() as client:
+                if client.connect_ex(("127.0.0.1", int(port))) == 0:
+                    break
+            time.sleep(0.1)
+        done = luigi(
+            *("NightlyRun", "--date", "2026-01-01", "--model", "multiply_add", "--nightly-hook", "mail 'owner"),
+            *("--output-root", str(tmp_path / "output"), "--scheduler-host", "127.0.0.1", "--scheduler-port", port),
+            LUIGI_CONFIG_PATH=config,
+        )
+        assert done.returncode == 30, done.stderr
+        told = run("curl", "-s", f"http://127.0.0.1:{port}/metrics").stdout
+        assert 'luigi_task_failed_total{family="NightlyRun"} 1.0' in told
+    finally:
+        server.terminate()
+        server.wait()

@@ -20,23 +20,30 @@ logger = logging.getLogger("pipeline")
 Samples = list[tuple[Mapping[str, str], float]]
 
 
-def write_metrics(pattern: str, nights: Nights, history: Mapping[str, Night]) -> None:
-    """Writes the file in one step; one that cannot be written is a warning, for the nights are as they are.
+def metrics_file(pattern: str, name: str) -> Path:
+    """The file that `[nightly] metrics_file` names.
 
     Args:
-        pattern: the file, with `{name}` for the name of the nights.
-        history: at least one night.
+        pattern: a path with `{name}` for the name of the nights.
 
     Raises:
         SettingError: the pattern has another placeholder.
     """
     try:
-        path = Path(pattern.format_map({"name": nights.name}))
+        return Path(pattern.format_map({"name": name}))
     except (KeyError, ValueError, IndexError, AttributeError) as exc:
         raise SettingError(
             "not a file's name", where="[nightly] metrics_file", got=pattern, wanted="{name} and no other braces"
         ) from exc
-    fresh = path.with_name(f".{path.name}.{time.time_ns():x}")
+
+
+def write_metrics(path: Path, nights: Nights, history: Mapping[str, Night]) -> None:
+    """Writes the file in one step; one that cannot be written is a warning, for the nights are as they are.
+
+    Args:
+        history: at least one night.
+    """
+    fresh = path.with_name(f".{path.name}.new")  # the collector reads what ends in .prom
     try:
         fresh.write_text(exposition(nights, history), encoding="utf-8")
         fresh.replace(path)

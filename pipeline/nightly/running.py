@@ -27,7 +27,7 @@ from ..signature import Signature
 from ..stages import stages_before
 from ..store import hold
 from .drift import ANSWERS, Compared, compare_answers, keep_answers, signature_changes
-from .exposition import write_metrics
+from .exposition import metrics_file, write_metrics
 from .history import (
     FAILED,
     PASSED,
@@ -287,7 +287,7 @@ def _keep_house(nights: Nights, record: Night, settings: NightlySettings) -> Non
             nights.remove(night)
     write_page(nights, history, settings.changed_share)
     if settings.metrics_file:
-        write_metrics(settings.metrics_file, nights, history)
+        write_metrics(metrics_file(settings.metrics_file, nights.name), nights, history)
 
 
 def _event(record: Night, before: Mapping[str, Night]) -> str:

@@ -14,19 +14,21 @@ import luigi.notifications
 
 from ..errors import SettingError
 from ..settings import NightlySettings
+from .exposition import metrics_file
 from .places import NIGHT, Nights
 from .running import Outcome
 
 logger = logging.getLogger("pipeline")
 
 
-def check_hook(settings: NightlySettings) -> None:
-    """Says what is wrong with the hook before a night is made, rather than after.
+def check_telling(settings: NightlySettings, name: str) -> None:
+    """Says what is wrong with the hook or the metrics' file before a night is made, rather than after.
 
     Raises:
-        SettingError: it is no command line.
+        SettingError: the hook is no command line, or the file's name has an unknown placeholder.
     """
     _words(settings)
+    metrics_file(settings.metrics_file, name)
 
 
 def _words(settings: NightlySettings) -> list[str]:
