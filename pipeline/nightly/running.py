@@ -263,7 +263,9 @@ def _told(record: Night, nights: Nights) -> PipelineError:
 def _summary(name: str, record: Night) -> str:
     """The night in short, as Markdown for a CI job's summary."""
     word = "✅ Passed" if record.has_passed else "❌ Failed"
-    lines = [f"# {word}: {name}, night of {record.date}", *([record.reason] if record.reason else [])]
+    lines = [f"# {word}: {name}, night of {record.date}"]
+    if record.reason:
+        lines.append(f"    {' '.join(record.reason.split())}")  # indented: foreign text is no markup
     if record.compared_with is None:
         lines.append("It was compared with no other night.")
     elif record.changed is not None:
