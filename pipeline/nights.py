@@ -17,7 +17,7 @@ from .config import read_operations, read_settings
 from .errors import SettingError
 from .existing import DataFile, ExistingCheckpoint
 from .job import Job
-from .nightly.history import Night, read_history
+from .nightly.history import Night, is_done, read_history
 from .nightly.places import NIGHT, Nights
 from .request import Request, job_of
 from .settings import NightlySettings
@@ -104,8 +104,6 @@ class NightlyRun(ModelTask):
 
     def complete(self) -> bool:
         """Whether the night has passed and is as it was finished, or has made room for newer ones."""
-        from .nightly.running import is_done
-
         return is_done(self.nights, self.night)
 
     def examine(self) -> dict[str, State]:

@@ -22,17 +22,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import BIN, PROJECT, luigi, run
+from commands import BIN, PROJECT, luigi, pipeline, run
 from prometheus_client.parser import text_string_to_metric_families
 
 from pipeline import store
 from pipeline.errors import DataError, SettingError, StoreError
 from pipeline.nightly.drift import signature_changes
 from pipeline.nightly.exposition import exposition, write_metrics
-from pipeline.nightly.history import Night, missing_dates, nearest_passed, newest_passed, read_history, write_history
+from pipeline.nightly.history import (
+    Night,
+    is_done,
+    missing_dates,
+    nearest_passed,
+    newest_passed,
+    read_history,
+    write_history,
+)
 from pipeline.nightly.page import page
 from pipeline.nightly.places import Nights
-from pipeline.nightly.running import Outcome, is_done
+from pipeline.nightly.running import Outcome
 from pipeline.nightly.telling import check_telling, run_hook
 from pipeline.nights import data_of
 from pipeline.settings import NightlySettings
@@ -496,6 +504,22 @@ def test_a_damaged_night_is_not_done_and_stops_no_other(nights: Nights, file: st
     assert not is_done(nights, "2026-01-02")
     assert is_done(nights, "2026-01-01")
     assert newest_passed(nights, read_history(nights)) == "2026-01-01"
+
+
+def test_a_night_that_is_done_is_told_and_takes_no_time(tmp_path: Path) -> None:
+    night = ["NightlyRun", "--date", "2026-01-01", "--model", "multiply_add"]
+    place = ["--output-root", str(tmp_path)]
+    waiting = pipeline("why", *night, *place)
+    assert waiting.returncode == 1
+    assert waiting.stdout.splitlines()[-1] == "night        would run: it was not made yet"
+    make_night(Nights(Places(tmp_path, "multiply_add")), "2026-01-01")
+    assert pipeline("why", *night, *place).stdout == "night        is complete\n"
+    command = [str(BIN / "python"), "-X", "importtime", str(BIN / "luigi"), "--module", "pipeline", *night, *place]
+    done = run(*command)
+    assert done.returncode == 0
+    assert done.stdout.startswith("2026-01-01   passed: there was no night to compare it with\n")
+    assert "import time:" in done.stderr
+    assert "numpy" not in done.stderr
 
 
 def test_a_night_that_was_killed_while_it_was_made_again_is_not_done(nights: Nights) -> None:

@@ -184,6 +184,22 @@ def read_record(nights: Nights, night: str) -> Night | None:
         ) from exc
 
 
+def is_done(nights: Nights, night: str) -> bool:
+    """Whether a night has passed and is as it was finished, or has made room for newer ones.
+
+    Raises:
+        DataError: history.csv is not what was written.
+    """
+    try:
+        record = read_record(nights, night)
+    except DamagedArtifact:  # what makes it again will say it
+        return False
+    if record is None:
+        told = read_told(nights).get(night)
+        return told is not None and told.is_removed
+    return record.has_passed and nights.is_intact(night)
+
+
 def write_history(nights: Nights, history: Mapping[str, Night]) -> None:
     """Writes history.csv in one step.
 

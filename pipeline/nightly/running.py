@@ -13,7 +13,7 @@ from typing import Any
 
 from .. import chain, store
 from ..closing import require_passed
-from ..errors import DamagedArtifact, PipelineError, ValidationFailed
+from ..errors import PipelineError, ValidationFailed
 from ..facts import library_versions, read_verdict
 from ..fingerprint import digest_code
 from ..formats import ApartRunner, refusal_of
@@ -33,11 +33,11 @@ from .history import (
     PASSED,
     RECORD,
     Night,
+    is_done,
     nearest_passed,
     newest_passed,
     read_history,
     read_record,
-    read_told,
     write_history,
 )
 from .page import write_page
@@ -60,22 +60,6 @@ class Outcome:
     night: Night
     event: str
     error: PipelineError | None
-
-
-def is_done(nights: Nights, night: str) -> bool:
-    """Whether a night has passed and is as it was finished, or has made room for newer ones.
-
-    Raises:
-        DataError: history.csv is not what was written.
-    """
-    try:
-        record = read_record(nights, night)
-    except DamagedArtifact:  # what makes it again will say it
-        return False
-    if record is None:
-        told = read_told(nights).get(night)
-        return told is not None and told.is_removed
-    return record.has_passed and nights.is_intact(night)
 
 
 def run_night(job: Job, nights: Nights, settings: NightlySettings) -> Outcome | None:
