@@ -23,6 +23,7 @@ from typing import Any
 
 import pytest
 from commands import BIN, PROJECT, luigi, pipeline, run
+from jobs import model_file
 from prometheus_client.parser import text_string_to_metric_families
 
 from pipeline import store
@@ -397,9 +398,9 @@ def make_night(nights: Nights, night: str, model: bytes = b"model") -> None:
 
     made = store.build(nights.of(night), "frozen", lambda: {"model": model.decode()}, make_model)
     assert made.manifest is not None
-    digest = made.manifest.content_digest
+    digest = made.manifest.files["model.pb"].sha256
     if not nights.of(night).artifact("night").exists():
-        store.build(nights.of(night), "night", lambda: {"upstream": {"frozen": digest}}, make_record)
+        store.build(nights.of(night), "night", lambda: {"upstream": {"frozen/model.pb": digest}}, make_record)
 
 
 def test_history_reads_as_it_was_written(nights: Nights) -> None:
@@ -457,6 +458,40 @@ def test_another_signature_is_told_in_full() -> None:
         "the input z int64 [?] is new",
         "the output that decides was p (ham, spam), is p (spam, ham)",
     ]
+
+
+SCALED = """
+    class M:
+        outputs = [TensorSpec("p", "float32", [None])]
+        signature = Signature([TensorSpec("x", "DTYPE", [None])], outputs, Decision("p", 0.5))
+        data = "rows.csv"
+
+        def forward(self, inputs, training):
+            weight = tf.compat.v1.get_variable("weight", [], initializer=tf.constant_initializer(0.25))
+            return {"p": tf.cast(inputs["x"], tf.float32) * weight}
+
+        def examples(self, path):
+            return Examples({"x": np.arange(40, dtype="DTYPE") / 10})
+"""
+
+
+def test_another_signature_fails_a_night_unless_it_is_meant(tmp_path: Path) -> None:
+    def run_night(night: str, dtype: str, *more: str) -> subprocess.CompletedProcess[str]:
+        model = model_file(tmp_path, SCALED.replace("DTYPE", dtype))
+        place = ["--model", model, "--name", "scaled", "--output-root", str(tmp_path / "output")]
+        return luigi("NightlyRun", "--date", night, *place, "--costs-seconds", "0", *more)
+
+    assert run_night("2026-01-01", "float32").returncode == 0
+    failed = run_night("2026-01-02", "float64")
+    assert failed.returncode == 30
+    assert "its signature is not that of 2026-01-01: the input x was x float32 [?], is x float64 [?]" in failed.stdout
+    assert os.readlink(tmp_path / "output/scaled/current") == "2026-01-01"
+    meant = run_night("2026-01-02", "float64", "--nightly-changed-share", "1")
+    assert meant.returncode == 0
+    assert os.readlink(tmp_path / "output/scaled/current") == "2026-01-02"
+    changed = json.loads((tmp_path / "output/scaled/current/night/drift.json").read_text())
+    assert changed["signature"] == ["the input x was x float32 [?], is x float64 [?]"]
+    assert pipeline("verify", str(tmp_path / "output/scaled/current/night")).returncode == 0
 
 
 def test_current_is_a_link_of_ours_or_nothing(nights: Nights) -> None:

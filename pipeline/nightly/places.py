@@ -12,6 +12,7 @@ import logging
 import os
 import re
 import shutil
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,7 +87,8 @@ class Nights:
         try:
             manifests = {link.name: Manifest.read(link.resolve()) for link in links}
             told = manifests[NIGHT].ingredients.get("upstream", {})
-            return all(manifests[stage].content_digest == digest for stage, digest in told.items()) and all(
+            stages = dict.fromkeys(path.partition("/")[0] for path in told)
+            return told == digests_of({stage: manifests[stage] for stage in stages}) and all(
                 store.examine(self.of(night).artifact(stage), stage, manifest.ingredients).is_complete
                 for stage, manifest in manifests.items()
             )
@@ -142,3 +144,12 @@ class Nights:
             folder.rename(doomed)
         shutil.rmtree(doomed)
         logger.info("removed the night %s", folder)
+
+
+def digests_of(manifests: Mapping[str, Manifest]) -> dict[str, str]:
+    """The sha256 of each file of some artifacts, by `stage/path`: as the ingredients of what hangs on them."""
+    return {
+        f"{stage}/{path}": digest
+        for stage, manifest in manifests.items()
+        for path, digest in manifest.digests("*").items()
+    }

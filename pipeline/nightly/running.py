@@ -41,7 +41,7 @@ from .history import (
     write_history,
 )
 from .page import write_page
-from .places import NIGHT, Nights
+from .places import NIGHT, Nights, digests_of
 
 logger = logging.getLogger("pipeline")
 
@@ -126,9 +126,8 @@ def _conclude(
         }
         if error is not None:
             return {**wanted, "failure": str(error)}
-        digests = {stage: manifest.content_digest for stage, manifest in _manifests(job).items()}
         kept = {"changed_share": settings.changed_share, "rows": settings.rows}
-        wanted |= {"settings": {"nightly": kept}, "upstream": digests}
+        wanted |= {"settings": {"nightly": kept}, "upstream": digests_of(_manifests(job))}
         if other is not None:
             wanted["night"] = {other: Manifest.read(nights.of(other).artifact(NIGHT)).content_digest}
         return wanted
