@@ -1,5 +1,7 @@
 # make run     the main job: the default model from its data to a validated .pb and a report
 # make run ARGS="--model multiply_add"       the same with parameters
+# make night   one night: NightlyRun on the data of DATE, yesterday if it is not given
+# make nights START=2026-11-01    every night from then to yesterday that is not there yet
 # make test    ruff, mypy, pytest
 # make bench   the benchmarks of the README's table
 # Each makes the virtual environment first if there is none, or if what it should hold has changed.
@@ -9,11 +11,20 @@ VENV := .venv
 BIN := $(VENV)/bin
 TASK ?= WriteReport
 ARGS ?=
+NIGHT_PARAMS ?= {}
 
-.PHONY: run test bench clean
+.PHONY: run night nights test bench clean
 
 run: $(VENV)/.installed
 	@$(BIN)/luigi --module pipeline $(TASK) $(ARGS)
+
+night: DATE ?= $(shell date -u -d yesterday +%F)
+night: $(VENV)/.installed
+	@$(BIN)/luigi --module pipeline NightlyRun --date $(DATE) $(ARGS)
+
+nights: $(VENV)/.installed
+	@$(BIN)/luigi --module pipeline RangeDailyBase --of NightlyRun --of-params '$(NIGHT_PARAMS)' \
+		--start $(or $(START),$(error Say from when on: make nights START=2026-11-01)) --days-forward=-1 $(ARGS)
 
 test: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .formats.mmap import load_mmap
     from .freezing import freeze
     from .inspection import inspect
+    from .nights import NightlyRun
     from .tasks import (
         AdoptCandidate,
         BuildGraph,
@@ -34,6 +35,7 @@ __all__ = [
     "FreezeModel",
     "MakeFormat",
     "MeasureCosts",
+    "NightlyRun",
     "SaveCheckpoint",
     "TrainModel",
     "ValidateModel",
@@ -51,6 +53,7 @@ _HOMES = {
     "FreezeModel": "tasks",
     "MakeFormat": "tasks",
     "MeasureCosts": "tasks",
+    "NightlyRun": "nights",
     "SaveCheckpoint": "tasks",
     "TrainModel": "tasks",
     "ValidateModel": "tasks",
@@ -61,7 +64,7 @@ _HOMES = {
 }
 
 if "luigi" in sys.modules:  # who runs Luigi has loaded it before us, and will ask it for the tasks by their names
-    from . import batches, tasks  # noqa: F401
+    from . import batches, nights, tasks  # noqa: F401
 
 
 def __getattr__(name: str) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from . import chain
+from .errors import ValidationFailed
 from .facts import read_verdict
 from .formats import CANDIDATES, FORMATS, refusal_of
 from .job import Job
@@ -39,6 +40,21 @@ def closing_lines(job: Job, last: str) -> list[str]:
             f"{stage:<{width}} {files.get(stage, places.artifact(stage)) if refusal is None else f'refused: {refusal}'}"
         )
     return lines
+
+
+def require_passed(job: Job) -> None:
+    """Says that the last comparison has failed, if it has.
+
+    Raises:
+        ValidationFailed: a format is not proven equal.
+    """
+    verdict = read_verdict(job)
+    if verdict["verdict"] != "passed":
+        raise ValidationFailed(
+            f"{failed_formats(verdict)} not proven equal to its checkpoint: {verdict['reasons'][0]}",
+            where=job.places.artifact("validation"),
+            next_step=f"See {job.places.artifact('report') / 'report.html'}",
+        )
 
 
 def failed_formats(verdict: dict[str, Any]) -> str:

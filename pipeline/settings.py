@@ -295,11 +295,38 @@ class BatchSettings:
 
 
 @dataclass(frozen=True)
+class NightlySettings:
+    """`[nightly]`: where a night's data is, what fails a night, how many stay, who is told. It decides no model."""
+
+    data: str = _setting(
+        "", "the data file of a night, such as data/{date}/messages.tsv; empty: --data, or the model's own"
+    )
+    changed_share: float = _setting(
+        0.05,
+        "most decisions, as a share, that may differ from those of the night before; 1: any, and another signature",
+    )
+    rows: int = _setting(4096, "validation rows whose answers a night keeps for the next one to be compared with")
+    keep: int = _setting(14, "how many of the newest nights stay, and the one that current names; 0 for all")
+    hook: str = _setting("", "a command that is run when a night is over; PIPELINE_EVENT and others tell it what was")
+    hook_seconds: float = _setting(60.0, "seconds that the hook may take")
+    metrics_file: str = _setting(
+        "", "a file for Prometheus's textfile collector, such as /var/lib/node_exporter/{name}.prom; empty for none"
+    )
+
+    def __post_init__(self) -> None:
+        _require(self, "changed_share", 0 <= self.changed_share <= 1, "from 0 to 1")
+        _require(self, "rows", self.rows >= 1, "at least 1")
+        _require(self, "keep", self.keep >= 0, "0, or a number of nights")
+        _require(self, "hook_seconds", 0 < self.hook_seconds < math.inf, "above 0")
+
+
+@dataclass(frozen=True)
 class Operations:
-    """The sections that say how work is done, and decide no byte of it."""
+    """The sections that say how work is done, and decide no byte of what a chain makes."""
 
     engine: EngineSettings = field(default_factory=EngineSettings)
     batch: BatchSettings = field(default_factory=BatchSettings)
+    nightly: NightlySettings = field(default_factory=NightlySettings)
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from luigi.cmdline_parser import CmdlineParser
 from luigi.parameter import ParameterVisibility
 
 from . import chain, console
-from .closing import closing_lines, failed_formats
+from .closing import closing_lines, require_passed
 from .config import find_config, read_settings
-from .errors import FreezeError, SettingError, ValidationFailed
+from .errors import FreezeError, SettingError
 from .existing import DataFile, ExistingCandidate, ExistingCheckpoint
 from .facts import read_verdict
 from .formats import CANDIDATES, refusal_of
@@ -244,15 +244,10 @@ class ValidateModel(ModelTask):
             ValidationFailed: a format is not proven equal.
         """
         super().run()
-        verdict = read_verdict(self.job)
-        if verdict["verdict"] != "passed":
+        if read_verdict(self.job)["verdict"] != "passed":
             for stage in ("costs", "report"):
                 chain.build(self.job, stage)
-            raise ValidationFailed(
-                f"{failed_formats(verdict)} not proven equal to its checkpoint: {verdict['reasons'][0]}",
-                where=self.job.places.artifact("validation"),
-                next_step=f"See {self.job.places.artifact('report') / 'report.html'}",
-            )
+        require_passed(self.job)
 
 
 class MeasureCosts(ModelTask):

@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from luigi.cmdline_parser import CmdlineParser
 
 from .. import chain
+from ..batches import ConvertBatch, tell_plan
 from ..errors import SettingError, nearest
+from ..nights import NightlyRun
 from ..store import Condition, State
 from ..tasks import ROOT_HOOKS, TASKS, ModelTask
 
@@ -33,6 +35,8 @@ def run(given: argparse.Namespace) -> int:
         0 if everything is complete, 1 if something would run, 2 if something is damaged.
     """
     states = _examine(given.task)
+    if isinstance(states, int):
+        return states
     for stage, state in states.items():
         first, *others = state.reasons or _refusal(state)
         print(f"{stage:<12} {_WILL[state.condition]}{': ' if first else ''}{first}")
@@ -48,13 +52,18 @@ def _refusal(state: State) -> tuple[str]:
     return (f"it was refused: {reason}" if reason else "",)
 
 
-def _examine(arguments: Sequence[str]) -> dict[str, State]:
-    names = {task.__name__ for task in TASKS.values()}
+def _examine(arguments: Sequence[str]) -> dict[str, State] | int:
+    """The state of each stage; or, of a batch, the exit code, once its models are told."""
+    names = {NightlyRun.__name__, ConvertBatch.__name__, *(task.__name__ for task in TASKS.values())}
     if not arguments or arguments[0] not in names:
         got = arguments[0] if arguments else "nothing"
         raise SettingError("why needs a task", got=got, next_step=nearest(got, names))
     ROOT_HOOKS.clear()  # this is no run
     with CmdlineParser.global_instance(list(arguments)) as command:
         task = command.get_task_obj()
+        if isinstance(task, ConvertBatch):
+            return tell_plan(task)
         assert isinstance(task, ModelTask)  # it was one of the names above
+        if isinstance(task, NightlyRun):
+            return task.examine()
         return chain.examine(task.job, task.stage)
