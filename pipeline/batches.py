@@ -24,11 +24,10 @@ from .batch.listing import TABLES, Row, read_list
 from .batch.outcome import Outcome
 from .config import read_operations, read_settings
 from .errors import BatchFailed
-from .findings import PASSED
 from .fingerprint import digest_code, digest_file, digest_values
 from .manifest import MANIFEST
 from .models.source import PROJECT
-from .settings import Operations, Settings
+from .settings import PASSED, Operations, Settings
 from .store import Places
 from .tasks import run_root_hooks
 

@@ -12,10 +12,10 @@ import numpy as np
 from . import compare
 from .compare import Tolerance
 from .decisions import Flips
-from .findings import FAILED, PASSED, Finding, add_rows
+from .findings import Finding, add_rows
 from .lines import difference_cells, element_labels, largest_of, told_line, value_cells, weights_line, with_rows
 from .resultsfile import ResultsFile
-from .settings import ValidationSettings
+from .settings import FAILED, PASSED, ValidationSettings
 from .signature import Decision, Signature, TensorSpec
 from .weighing import Weights, WeightsFinding
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from .compare import Differences, Tolerance
+from .settings import FAILED, PASSED
 
 Array = np.ndarray[Any, Any]
 
-PASSED, FAILED = "passed", "failed"
 UNSTABLE = (
     "Its answer depends on a row's neighbours or on chance, as with batch norm or dropout in training mode, or with a "
     "softmax over the batch"

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .findings import FAILED, PASSED
+from .settings import FAILED, PASSED
 from .weighing import Weights
 
 Array = np.ndarray[Any, Any]

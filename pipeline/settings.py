@@ -13,6 +13,7 @@ from typing import Any
 
 from .errors import SettingError, nearest
 
+PASSED, FAILED = "passed", "failed"  # verdicts
 ENGINES = ("local", "dask")
 CHECKS = ("weights", "equal", "decisions", "edge", "generated", "stable", "golden")
 

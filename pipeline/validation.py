@@ -29,12 +29,11 @@ from .causes import Cause, explain
 from .checks import TABLE, Material, check_recorded
 from .comparison import Validation
 from .errors import PipelineError, SettingError, nearest
-from .findings import FAILED, PASSED
 from .formats import FORMATS, ApartRunner, fixed_batch, refusal_of
 from .process import Limits
 from .rowfile import RowFile
 from .rows import batch_size_of
-from .settings import CHECKS, ValidationSettings
+from .settings import CHECKS, FAILED, PASSED, ValidationSettings
 from .signature import Signature
 from .weighing import compare_weights
 from .worst import write_worst

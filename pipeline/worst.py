@@ -16,11 +16,12 @@ import numpy as np
 from .arrays import of_kind
 from .checks import Material, rows_in
 from .comparison import Validation
-from .findings import PASSED, Finding
+from .findings import Finding
 from .formats import Batch
 from .process import Limits
 from .rerunning import Answer, Case, Side, answers, compared, save_cases, write_notes
 from .rows import batch_size_of
+from .settings import PASSED
 
 FOLDER, MOST_ROWS = "worst", 16
 _MOST_COMPANY = 64

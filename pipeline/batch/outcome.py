@@ -10,11 +10,11 @@ from typing import Any
 
 from .. import facts
 from ..errors import PipelineError
-from ..findings import FAILED, PASSED
 from ..fingerprint import digest_values
 from ..formats import FORMATS, refusal_of
 from ..job import Job
 from ..manifest import Manifest
+from ..settings import FAILED, PASSED
 
 _VERSION = re.compile(r"/\.versions/(\w+)-[0-9a-f]{12}-[0-9a-f]+|/\.work/(\w+)/[0-9a-f]{16}")
 ERROR = "error"  # beside passed and failed: there is nothing that could be compared

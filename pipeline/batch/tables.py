@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
-from ..findings import FAILED, PASSED
 from ..report.wording import counted, visible
+from ..settings import FAILED, PASSED
 from .listing import Row
 from .outcome import ERROR, Outcome
 
