@@ -57,12 +57,12 @@ def ingredients(job: Job, name: str, manifests: Mapping[str, Manifest]) -> dict[
         wanted["files"] = {label: _digest_if_there(path) for label, path in files_of_stage(job, stage).items()}
     if stage.uses_candidate and job.candidate is not None:
         told = asdict(job.candidate)
-        wanted["settings"]["candidate"] = {name: told[name] for name in ("format", "names", "signature")}
+        wanted["settings"]["candidate"] = {name: told[name] for name in ("format", "names", "signature", "allow_ops")}
     if stage.uses_data:
         if job.warm_start is not None:
             wanted["settings"]["warm_start_map"] = dict(job.warm_start.keys)
         if job.adopted is not None:
-            named = ("inputs", "outputs", "pins", "signature")
+            named = ("inputs", "outputs", "pins", "signature", "allow_ops")
             wanted["settings"]["adopted"] = {name: asdict(job.adopted)[name] for name in named}
     if stage.is_named:
         wanted["name"] = job.places.name

@@ -54,6 +54,7 @@ FLOORS = {
         "leangraph",
         "recommendation",
         "metering",
+        "safety",
     ],
     2: ["models"],
     3: [
@@ -91,6 +92,9 @@ LUIGIS = [
     "existing",
     "config",
     "request",
+    "safety",
+    "safety.graphs",
+    "safety.models",
     "tasks",
     "console",
     "formats",
