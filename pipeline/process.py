@@ -17,8 +17,10 @@ import logging
 import multiprocessing
 import os
 import pickle
+import shutil
 import signal
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -29,6 +31,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Literal
 
+from .confinement import confine
 from .errors import PipelineError, StageCrashed, StoreError
 
 logger = logging.getLogger("pipeline")
@@ -46,20 +49,21 @@ _TOO_MUCH_MEMORY = 87  # the exit code of a process that took more than its limi
 _MEMORY_POLL_SECONDS = 0.1
 
 
-def run_apart(target: str, *args: Any, limits: Limits | None = None) -> Any:
+def run_apart(target: str, *args: Any, limits: Limits | None = None, is_confined: bool = False) -> Any:
     """Calls a function in a process of its own and returns its result.
 
     Args:
         target: `package.module:function`, imported in the child alone.
         args: its arguments; they and the result must pickle.
         limits: what its process may take.
+        is_confined: whether it opens what strangers made; see `Child`.
 
     Raises:
         PipelineError: whatever the function raised of ours.
         StoreError: the function met an error of the operating system, such as a full disk.
         StageCrashed: the function raised a foreign error, or its process ended without an answer or passed a limit.
     """
-    with Child(target, *args, limits=limits) as child:
+    with Child(target, *args, limits=limits, is_confined=is_confined) as child:
         return child.receive()
 
 
@@ -81,19 +85,27 @@ class Child:
 
     The function gets a `Connection` as keyword argument `channel` if `talks` is set, and then may
     answer many times; otherwise its result is the one answer. With `is_bare` it runs in a new interpreter instead of
-    a child of the fork server, where TensorFlow is loaded already.
+    a child of the fork server, where TensorFlow is loaded already. With `is_confined` it runs in an empty folder, gone
+    at its end, and without what the environment holds besides what it needs: paths that it is given must be absolute.
     """
 
     def __init__(
-        self, target: str, *args: Any, talks: bool = False, limits: Limits | None = None, is_bare: bool = False
+        self,
+        target: str,
+        *args: Any,
+        talks: bool = False,
+        limits: Limits | None = None,
+        is_bare: bool = False,
+        is_confined: bool = False,
     ) -> None:
         context = multiprocessing.get_context("spawn") if is_bare else _fork_server()
         self._target, self._talks, self._is_done = target, talks, False
         self._limits = limits or Limits()
+        self._folder = tempfile.mkdtemp(prefix="pipeline-") if is_confined else None
         self._connection, theirs = context.Pipe()
         self._process = context.Process(
             target=_serve,
-            args=(theirs, target, args, talks, logger.getEffectiveLevel(), self._limits.memory_bytes),
+            args=(theirs, target, args, talks, logger.getEffectiveLevel(), self._limits.memory_bytes, self._folder),
             daemon=True,
         )
         self._process.start()
@@ -156,6 +168,8 @@ class Child:
             self._process.join(_CLEARING_UP_SECONDS)
         self._process.kill()
         self._process.join()
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
 
     def __enter__(self) -> Child:
         return self
@@ -222,13 +236,21 @@ def _fork_server() -> multiprocessing.context.ForkServerContext:
 
 
 def _serve(
-    channel: Connection, target: str, args: tuple[Any, ...], talks: bool, log_level: int, memory_bytes: int
+    channel: Connection,
+    target: str,
+    args: tuple[Any, ...],
+    talks: bool,
+    log_level: int,
+    memory_bytes: int,
+    folder: str | None,
 ) -> None:
     _die_with_asker()
     _die_of_greed(memory_bytes)
     set_up_logging(log_level)
     answer: tuple[str, Any, str | None]
     try:
+        if folder is not None:
+            confine(Path(folder))
         module, _, name = target.partition(":")
         function: Callable[..., Any] = getattr(importlib.import_module(module), name)
         answer = ("result", function(*args, channel=channel) if talks else function(*args), None)

@@ -55,6 +55,7 @@ FLOORS = {
         "recommendation",
         "metering",
         "safety",
+        "confinement",
     ],
     2: ["models"],
     3: [

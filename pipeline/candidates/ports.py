@@ -219,7 +219,7 @@ def _broken(cause: PipelineError, place: Path) -> CandidateError:
 
 def _of_tflite(path: Path, signature: str | None) -> Ports:
     try:
-        ports: Ports = run_apart("pipeline.candidates.ports:read_tflite", path, signature)
+        ports: Ports = run_apart("pipeline.candidates.ports:read_tflite", path.absolute(), signature, is_confined=True)
     except StageCrashed as exc:  # the interpreter trusts the offsets in the file
         raise CandidateError(
             "the candidate is damaged: TensorFlow Lite ends at opening it", where=path, got=exc.got, next_step=_AGAIN
