@@ -41,6 +41,7 @@ from pipeline.job import Job
 from pipeline.protos import BundleEntryProto, MetaGraphDef
 from pipeline.request import Request, job_of
 from pipeline.safety import dangers, harm_of, is_idle, safe_ops
+from pipeline.safety.graphs import find_dangers
 from pipeline.settings import CostsSettings, Settings
 from pipeline.store import Places
 
@@ -159,6 +160,13 @@ def a_table_from_a_file_elsewhere(folder: Path) -> Path:
     return redteam.checkpoint(folder, honest(text("evil/path", "/etc/passwd"), table, filler))
 
 
+def a_table_from_what_is_restored_elsewhere(folder: Path) -> Path:
+    other = node("evil/RestoreV2", "RestoreV2", "evil/path", "save/names", "save/slices", dtypes=listed(STRING, FLOAT))
+    table = node("t", "HashTableV2", key_dtype=STRING, value_dtype=FLOAT)
+    filler = node("fill", "LookupTableImportV2", "t", other.name, f"{other.name}:1", Tin=STRING, Tout=FLOAT)
+    return redteam.checkpoint(folder, honest(text("evil/path", "/home/somebody/model"), other, table, filler))
+
+
 def a_table_from_a_file_above(folder: Path) -> Path:
     table = node("t", "HashTableV2", key_dtype=STRING, value_dtype=redteam.INT64)
     filler = node("fill", "InitializeTableFromTextFileV2", "t", "evil/path", key_index={"i": -2})
@@ -166,7 +174,10 @@ def a_table_from_a_file_above(folder: Path) -> Path:
 
 
 ACTING = {
-    "in a node": (in_a_node, r"could write files: op WriteFile in node evil/WriteFile\. If you trust it.*--allow-ops WriteFile$"),
+    "in a node": (
+        in_a_node,
+        r"could write files: op WriteFile in node evil/WriteFile\. If you trust it, .* --allow-ops WriteFile$",
+    ),
     "behind the output": (behind_the_output, "could write files: op WriteFile in node evil/WriteFile"),
     "behind the restoring": (behind_the_restoring, "could write files: op WriteFile in node evil/WriteFile"),
     "in a function": (in_a_function, r"could write files: op WriteFile in node write \(function innocent\)"),
@@ -186,6 +197,10 @@ ACTING = {
         a_table_from_a_file_elsewhere,
         "could read the file /etc/passwd: op InitializeTableFromTextFileV2 in node fill",
     ),
+    "a table restored from elsewhere": (
+        a_table_from_what_is_restored_elsewhere,
+        "could read files: op RestoreV2 in node evil/RestoreV2",
+    ),
     "a table from above": (a_table_from_a_file_above, r"could read the file /.*/\.\./\.\./secret: op InitializeTable"),
     "ReadFile": (acting("ReadFile", "evil/path"), "could read files: op ReadFile in node evil/ReadFile"),
     "PyFunc": (
@@ -204,12 +219,15 @@ ACTING = {
         "could run code that cannot be looked into: op DatasetFromGraph",
     ),
     "RpcClient": (acting("RpcClient", "evil/path"), "could open connections: op RpcClient"),
-    "an op that nobody knows": (acting("OwnOp"), "could do anything: nobody can say what this op does: op OwnOp in node"),
+    "an op that nobody knows": (
+        acting("OwnOp"),
+        "could do anything: nobody can say what this op does: op OwnOp in node",
+    ),
     "PrintV2 to a file": (
         acting("PrintV2", "evil/path", output_stream={"s": b"file:///tmp/x"}),
         "could write files or to the terminal: op PrintV2",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.usefixtures("nothing_runs")
@@ -247,6 +265,18 @@ def test_inspecting_says_so_and_runs_nothing(case: str, tmp_path: Path, capsys: 
     op = sentence.rpartition("op ")[2].split(" ")[0]
     assert re.search(rf"unsafe ops\n  op {op}\w* in node .* \(could ", told), told
     assert not (tmp_path / "in" / CANARY).exists()
+
+
+@pytest.mark.usefixtures("nothing_runs")
+def test_a_frozen_pb_is_not_taken_for_harmless_because_there_is_nothing_to_freeze(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = redteam.frozen(tmp_path / "model.pb", *write_canary(tmp_path))
+    assert commands.main(["freeze", str(place)]) == commands.ERROR
+    assert "model.pb: this model could write files: op WriteFile in node evil/WriteFile" in capsys.readouterr().err
+    assert commands.main(["freeze", str(place), "--allow-ops", "WriteFile"]) == 0
+    assert "allowed op WriteFile in node evil/WriteFile: could write files" in capsys.readouterr().out
+    assert "unsafe ops\n  op WriteFile in node evil/WriteFile (could write files)" in "\n".join(inspect(place).lines())
 
 
 def test_all_that_is_dangerous_is_named_at_once(tmp_path: Path) -> None:
@@ -349,6 +379,31 @@ def test_few_ops_may_stand_idle_and_none_that_acts_by_itself() -> None:
     assert {"SaveV2", "RestoreV2", "MergeV2Checkpoints", "TFRecordReaderV2", "ReaderReadV2"} <= idle
     assert idle.isdisjoint({"WriteFile", "ReadFile", "PyFunc", "Abort", "PrintV2", "RpcClient", "ImmutableConst"})
     assert len(idle) < 50
+
+
+# Tables of TensorFlow 2, whose functions the loader calls with what they have captured.
+
+
+@pytest.mark.parametrize(("is_asset", "found"), [(True, []), (False, ["InitializeTableFromTextFileV2"])])
+def test_a_captured_path_is_that_of_an_asset_or_refused(is_asset: bool, found: list[str], tmp_path: Path) -> None:
+    fill = node("fill", "InitializeTableFromTextFileV2", "table", "path", key_index={"i": -2})
+    body = function("init", fill)
+    for name in ("table", "path"):
+        body.signature.input_arg.add(name=name, type=STRING)
+    meta = MetaGraphDef(graph_def=redteam.graph(honest(), [body]))
+    meta.object_graph_def.concrete_functions["init"].bound_inputs.extend([0, 1])
+    objects = [meta.object_graph_def.nodes.add() for _ in range(2)]
+    objects[0].resource.SetInParent()
+    (objects[1].asset if is_asset else objects[1].constant).SetInParent()
+    assert [danger.op for danger in find_dangers(meta, tmp_path)] == found
+
+
+def test_a_table_that_the_checkpoint_holds_is_filled_from_it(tmp_path: Path) -> None:
+    table = node("t", "MutableHashTableV2", key_dtype=STRING, value_dtype=FLOAT)
+    restore = node("save/t", "RestoreV2", "save/Const", "save/names", "save/slices", dtypes=listed(STRING, FLOAT))
+    filler = node("fill", "LookupTableImportV2", "t", "save/t", "save/t:1", Tin=STRING, Tout=FLOAT)
+    place = redteam.checkpoint(tmp_path / "in", honest(table, restore, filler))
+    assert chain.build(job_for(tmp_path, place, outputs="y"), "checkpoint").is_complete
 
 
 # Candidates.
@@ -500,7 +555,10 @@ def claimed(folder: Path, **fields: Any) -> Path:
 
 
 TOO_LARGE: dict[str, tuple[Callable[[Path], Path], str]] = {
-    "a constant": (lambda folder: declared(folder, filled("big", 10**6, 10**6)), "op Const in node big .*4e\\+03 GB more than is stored"),
+    "a constant": (
+        lambda folder: declared(folder, filled("big", 10**6, 10**6)),
+        r"op Const in node big .*4e\+03 GB more than is stored",
+    ),
     "many constants": (
         lambda folder: declared(folder, *(filled(f"big{k}", 10**8) for k in range(10))),
         r"op Const in node big\d",
@@ -518,7 +576,9 @@ TOO_LARGE: dict[str, tuple[Callable[[Path], Path], str]] = {
         "op VariableV2 in node big",
     ),
     "a Fill": (
-        lambda folder: declared(folder, numbers("dims", 10**6, 10**6), filled("one"), node("big", "Fill", "dims", "one", T=FLOAT)),
+        lambda folder: declared(
+            folder, numbers("dims", 10**6, 10**6), filled("one"), node("big", "Fill", "dims", "one", T=FLOAT)
+        ),
         r"op Fill in node big \(got 4e\+03 GB",
     ),
     "random numbers": (
@@ -529,7 +589,10 @@ TOO_LARGE: dict[str, tuple[Callable[[Path], Path], str]] = {
         lambda folder: declared(folder, filled("big", *[2**62] * 30)),
         "op Const in node big",
     ),
-    "functions that double": (doubling, "call each other without an end in sight .got function f\\d+ stands for more than"),
+    "functions that double": (
+        doubling,
+        r"call each other without an end in sight .got function f\d+ stands for more than",
+    ),
     "functions without end": (endless, "got function [fg] calls itself"),
     "functions too deep": (deep, "got 301 calls within each other, at function f0"),
     "an index of petabytes": (claimed, r"'w' lies outside the file .got 8 bytes, wanted >= 4000000000000000"),
@@ -537,7 +600,7 @@ TOO_LARGE: dict[str, tuple[Callable[[Path], Path], str]] = {
         lambda folder: claimed(folder, dtype=STRING),
         "'w' lies outside the file",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.usefixtures("nothing_runs")
@@ -691,9 +754,15 @@ KERAS: dict[str, tuple[Callable[[Path], Path], str]] = {
         lambda folder: archive(folder / "m.keras", with_layer("StringLookup", vocabulary="/etc/passwd")),
         "could read the file /etc/passwd: vocabulary of layer StringLookup",
     ),
-    "weights elsewhere": (lambda folder: linked(folder / "m.h5"), "could read files: weights w lie in another file .got /etc/secret.h5"),
-    "weights without end": (lambda folder: stretched(folder / "m.h5"), "could take more memory than there is: weights layers/w"),
-}  # fmt: skip
+    "weights elsewhere": (
+        lambda folder: linked(folder / "m.h5"),
+        "could read files: weights w lie in another file .got /etc/secret.h5",
+    ),
+    "weights without end": (
+        lambda folder: stretched(folder / "m.h5"),
+        "could take more memory than there is: weights layers/w",
+    ),
+}
 
 
 @pytest.mark.parametrize("case", KERAS)

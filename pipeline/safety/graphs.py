@@ -85,12 +85,13 @@ def _acting_at_start(meta: MetaGraphDef, calls: Calls) -> Iterator[Danger]:
     starts = [name for collection in held for name in collection.node_list.value]
     if _INIT_OP in meta.signature_def:
         starts += [info.name for info in meta.signature_def[_INIT_OP].outputs.values()]
-    starts += [node.name for node in meta.graph_def.node if node.op.startswith(_FILLS_TABLES)]
     # A SavedModel of TensorFlow 2 makes its objects by functions that no node has to call.
     yield from _acting(calls, calls.reach(starts, meta.object_graph_def.concrete_functions))
     saver = meta.saver_def
     filename = normalized(saver.filename_tensor_name) if saver.filename_tensor_name else ""
-    restoring = calls.reach([saver.restore_op_name] if saver.restore_op_name else [], fed={filename})
+    # Tables are filled where the checkpoint is restored; those that it holds itself are filled from it.
+    restores = [node.name for node in meta.graph_def.node if node.op.startswith(_FILLS_TABLES)]
+    restoring = calls.reach([*restores, saver.restore_op_name], fed={filename})
     for node, function in _reached(calls, restoring):
         if not is_idle(node.op):
             continue
