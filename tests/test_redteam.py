@@ -37,6 +37,7 @@ from pipeline import chain, commands, formats, freezing, process
 from pipeline.confinement import kept_environment
 from pipeline.errors import CheckpointError, PipelineError, SettingError, StoreError, UnsafeModel
 from pipeline.freezer.ops import TABLE
+from pipeline.inspection import inspect
 from pipeline.job import Job
 from pipeline.protos import BundleEntryProto, MetaGraphDef
 from pipeline.request import Request, job_of
