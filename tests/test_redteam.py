@@ -673,7 +673,7 @@ def test_a_link_out_of_a_saved_model_is_not_followed(name: str, tmp_path: Path) 
     place = redteam.saved_model(tmp_path / "in")
     (place / name).parent.mkdir(parents=True, exist_ok=True)
     (place / name).symlink_to(tmp_path / "secret")
-    with pytest.raises(UnsafeModel, match=rf"{name}: a link leads out of the SavedModel .got .*/secret"):
+    with pytest.raises(UnsafeModel, match=rf"{name}: a link leads out of the model's folder .got .*/secret"):
         chain.build(job_for(tmp_path, place), "checkpoint")
 
 

@@ -32,6 +32,8 @@ def require_safe_graph(path: Path, allowed: Collection[str], *, is_mapped: bool 
         DataError: it cannot be read.
     """
     file = path / GRAPH_FILE if is_mapped else path
+    if is_mapped:
+        require_own_files(path)
     lean = read_lean(file)
     told = require_safe(file, find_dangers(MetaGraphDef(graph_def=lean.graph), file.parent, is_mapped), allowed)
     require_bounded(lean.graph, file, contents={name: len(content) for name, content in lean.contents.items()})

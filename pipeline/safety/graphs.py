@@ -7,8 +7,9 @@ the checkpoint that is being restored. And a lookup table may be filled from a f
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 from ..freezer.graph import node_of, normalized
 from ..freezer.variables import strings_of
@@ -38,14 +39,19 @@ def find_dangers(meta: MetaGraphDef, home: Path | None, with_files: bool = False
     """
     graph, calls = meta.graph_def, Calls(meta.graph_def)
     harmless = safe_ops() | calls.functions.keys() - dangers().keys()
-    found = list[Danger]()
-    for node, function in _nodes(graph):
-        if node.op in harmless or is_idle(node.op) or (with_files and node.op == "ImmutableConst"):
-            continue
-        harm = _harm_of_file(node, function, meta, calls, home) if node.op in _FROM_FILE else harm_of(node.op)
-        if harm is not None:
-            found.append(Danger(node.op, node.name, harm, function))
-    return [*found, *_acting_at_start(meta, calls)]
+    found, idle = list[Danger](), list[Placed]()
+    for function, nodes in _scopes(graph):
+        for node in nodes:
+            op = node.op
+            if op in harmless or (with_files and op == "ImmutableConst"):
+                continue
+            if is_idle(op):
+                idle.append((node, function))
+                continue
+            harm = _harm_of_file(node, function, meta, calls, home) if op in _FROM_FILE else harm_of(op)
+            if harm is not None:
+                found.append(Danger(op, node.name, harm, function))
+    return [*found, *(_acting_at_start(meta, calls, idle) if idle else ())]
 
 
 def find_acting(graph: GraphDef, outputs: Iterable[str], fed: Iterable[str] = ()) -> list[Danger]:
@@ -55,48 +61,51 @@ def find_acting(graph: GraphDef, outputs: Iterable[str], fed: Iterable[str] = ()
         outputs: tensors or nodes.
         fed: tensors whose values are given.
     """
+    idle = [(node, function) for function, nodes in _scopes(graph) for node in nodes if is_idle(node.op)]
+    if not idle:
+        return []
     calls = Calls(graph)
-    return list(_acting(calls, calls.reach(outputs, fed=set(map(normalized, fed)))))
+    return [_danger(*one) for one in _run(idle, calls.reach(outputs, fed=set(map(normalized, fed))))]
 
 
-def _nodes(graph: GraphDef) -> Iterator[tuple[NodeDef, str]]:
-    yield from ((node, "") for node in graph.node)
+Placed: TypeAlias = tuple[NodeDef, str]  # a node, and the function that it stands in
+
+
+def _scopes(graph: GraphDef) -> Iterator[tuple[str, Iterable[NodeDef]]]:
+    """The nodes of the graph, then those of each function's body."""
+    yield "", graph.node
     for function in graph.library.function:
-        yield from ((node, function.signature.name) for node in function.node_def)
+        yield function.signature.name, function.node_def
 
 
-def _reached(calls: Calls, reached: Reached) -> Iterator[tuple[NodeDef, str]]:
-    yield from ((node, "") for node in calls.graph.node if node.name in reached.nodes)
-    for name in sorted(reached.functions):
-        yield from ((node, name) for node in calls.functions[name].node_def)
+def _run(idle: Iterable[Placed], reached: Reached) -> Iterator[Placed]:
+    """Those that are run."""
+    for node, function in idle:
+        if function in reached.functions if function else node.name in reached.nodes:
+            yield node, function
 
 
-def _acting(calls: Calls, reached: Reached) -> Iterator[Danger]:
-    for node, function in _reached(calls, reached):
-        if is_idle(node.op):
-            yield Danger(node.op, node.name, harm_of(node.op) or "", function)
+def _danger(node: NodeDef, function: str) -> Danger:
+    return Danger(node.op, node.name, harm_of(node.op) or "", function)
 
 
-def _acting_at_start(meta: MetaGraphDef, calls: Calls) -> Iterator[Danger]:
+def _acting_at_start(meta: MetaGraphDef, calls: Calls, idle: Sequence[Placed]) -> Iterator[Danger]:
     """What loading and restoring would run of what may only stand idle."""
-    if not any(is_idle(node.op) for node, _ in _nodes(meta.graph_def)):
-        return
     held = [meta.collection_def[key] for key in _AT_START if key in meta.collection_def]  # asking makes an entry
     starts = [name for collection in held for name in collection.node_list.value]
     if _INIT_OP in meta.signature_def:
         starts += [info.name for info in meta.signature_def[_INIT_OP].outputs.values()]
     # A SavedModel of TensorFlow 2 makes its objects by functions that no node has to call.
-    yield from _acting(calls, calls.reach(starts, meta.object_graph_def.concrete_functions))
+    at_start = calls.reach(starts, meta.object_graph_def.concrete_functions)
+    yield from (_danger(*one) for one in _run(idle, at_start))
     saver = meta.saver_def
     filename = normalized(saver.filename_tensor_name) if saver.filename_tensor_name else ""
     # Tables are filled where the checkpoint is restored; those that it holds itself are filled from it.
     restores = [node.name for node in meta.graph_def.node if node.op.startswith(_FILLS_TABLES)]
     restoring = calls.reach([*restores, saver.restore_op_name], fed={filename})
-    for node, function in _reached(calls, restoring):
-        if not is_idle(node.op):
-            continue
+    for node, function in _run(idle, restoring):
         if node.op not in _RESTORES or not _reads_only(calls, function, node, filename):
-            yield Danger(node.op, node.name, harm_of(node.op) or "", function)
+            yield _danger(node, function)
 
 
 def _reads_only(calls: Calls, function: str, node: NodeDef, filename: str) -> bool:

@@ -72,7 +72,7 @@ def _stored_files(source: Source) -> Iterator[Path]:
 
 
 def require_own_files(folder: Path) -> None:
-    """Makes sure that a SavedModel's folder brings its files itself.
+    """Makes sure that the folder of a SavedModel, or of the format mmap, brings its files itself.
 
     Raises:
         UnsafeModel: a link in it leads out of it to what would be copied as it is; or beside the graph that is read
@@ -91,7 +91,7 @@ def require_own_files(folder: Path) -> None:
             target = path.resolve()
             if not target.is_relative_to(root):
                 raise UnsafeModel(
-                    "a link leads out of the SavedModel",
+                    "a link leads out of the model's folder",
                     where=folder / shown(path.relative_to(folder).as_posix()),
                     got=shown(str(target)),
                     wanted="files of its own",

@@ -7,7 +7,7 @@ functions may call each other so often that putting them in the place of their c
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from ..bundle import Bundle
@@ -26,6 +26,16 @@ MOST_NODES = 20_000_000  # once each call is replaced by what it calls
 _BYTES_OF_STRING = 24  # that an empty one takes in memory
 _FACTOR = 100  # that a checkpoint's tables may be compressed to
 
+_SMALL = 4096  # bytes of a constant that are not worth counting, for the file has some for each node
+_CONSTANTS = frozenset({"Const", "HostConst"})
+# Ops that make a tensor of the shape that their attribute tells.
+_OF_SHAPE = VARIABLE_OPS | {
+    "Placeholder",
+    "PlaceholderV2",
+    "PlaceholderWithDefault",
+    "ImmutableConst",
+    "ParallelConcat",
+}
 _REFERENCE = 100
 # Ops that make a tensor of a shape that an input tells, and which input that is; numbers of elements likewise.
 _SHAPED = {
@@ -55,21 +65,26 @@ def require_bounded(
         UnsafeModel: it would take more than `MOST_TENSOR` or `MOST_GROWN` bytes, or its functions never end.
     """
     grown, held = 0, contents or {}
-    for node, function, nodes in _scopes(graph):
-        if "value" in node.attr:
-            tensor = node.attr["value"].tensor
-            size = _bytes(tensor.tensor_shape, tensor.dtype)
-            grown += max(0, size - _stored(tensor) - held.get("" if function else node.name, 0))
-            if grown > MOST_GROWN:
-                raise _too_large(path, node, function, size, f"constants of {_gb(grown)} more than is stored of them")
-        elif "shape" in node.attr:
-            dtype = node.attr["dtype"].type if "dtype" in node.attr else 0
-            size = _bytes(node.attr["shape"].shape, dtype)
-            if size > (max(MOST_TENSOR, stored_bytes) if node.op in VARIABLE_OPS else MOST_TENSOR):
+    for function, nodes in (("", graph.node), *((one.signature.name, one.node_def) for one in graph.library.function)):
+        constants: dict[str, NodeDef] | None = None
+        for node in nodes:
+            op, size = node.op, 0
+            if op in _CONSTANTS and "value" in node.attr:  # asking for what is not there would make it
+                tensor = node.attr["value"].tensor
+                size = _bytes(tensor.tensor_shape, tensor.dtype)
+                if size > _SMALL:
+                    grown += max(0, size - _stored(tensor) - held.get("" if function else node.name, 0))
+                if grown > MOST_GROWN:
+                    told = f"constants of {_gb(grown)} more than is stored of them"
+                    raise _too_large(path, node, function, size, told)
+                continue
+            if op in _OF_SHAPE and "shape" in node.attr:
+                size = _bytes(node.attr["shape"].shape, node.attr["dtype"].type if "dtype" in node.attr else 0)
+            elif op in _SHAPED or op == "Range":
+                constants = constants or {one.name: one for one in nodes if one.op == "Const"}
+                size = _asked(node, constants)
+            if size > (max(MOST_TENSOR, stored_bytes) if op in VARIABLE_OPS else MOST_TENSOR):
                 raise _too_large(path, node, function, size)
-        size = _asked(node, nodes)
-        if size > MOST_TENSOR:
-            raise _too_large(path, node, function, size)
     _require_ending(graph, path)
 
 
@@ -90,16 +105,10 @@ def require_stored(bundle: Bundle, path: Path | str, stored_bytes: int) -> None:
             )
 
 
-def _scopes(graph: GraphDef) -> Iterator[tuple[NodeDef, str, Mapping[str, NodeDef]]]:
-    nodes = {node.name: node for node in graph.node if node.op == "Const"}
-    yield from ((node, "", nodes) for node in graph.node)
-    for function in graph.library.function:
-        inner = {node.name: node for node in function.node_def if node.op == "Const"}
-        yield from ((node, function.signature.name, inner) for node in function.node_def)
-
-
 def _bytes(shape: TensorShapeProto, dtype: int) -> int:
     """The bytes of a tensor; lengths that are open count as 1."""
+    if not shape.dim:
+        return _size_of(dtype)
     lengths = (int(dim.size) for dim in shape.dim)
     return math.prod(max(1, length) if length else 0 for length in lengths) * _size_of(dtype)
 
@@ -131,7 +140,7 @@ def _asked(node: NodeDef, constants: Mapping[str, NodeDef]) -> int:
 
 def _numbers(constant: NodeDef | None) -> list[float]:
     """The few numbers of a constant; none where there is no such constant, or it holds many."""
-    if constant is None:
+    if constant is None or "value" not in constant.attr:
         return []
     tensor = constant.attr["value"].tensor
     count = math.prod(dim.size for dim in tensor.tensor_shape.dim)
