@@ -39,7 +39,7 @@ from pipeline.errors import CheckpointError, PipelineError, SettingError, StoreE
 from pipeline.freezer.ops import TABLE
 from pipeline.inspection import inspect
 from pipeline.job import Job
-from pipeline.protos import BundleEntryProto, MetaGraphDef
+from pipeline.protos import AssetFileDef, BundleEntryProto, MetaGraphDef, SavedModel
 from pipeline.request import Request, job_of
 from pipeline.safety import dangers, harm_of, is_idle, safe_ops
 from pipeline.safety.graphs import find_dangers
@@ -168,6 +168,20 @@ def a_table_from_what_is_restored_elsewhere(folder: Path) -> Path:
     return redteam.checkpoint(folder, honest(text("evil/path", "/home/somebody/model"), other, table, filler))
 
 
+def a_table_from_what_no_loader_takes_for_an_asset(folder: Path) -> Path:
+    place = redteam.saved_model(folder, assets=["words.txt"])
+    model = SavedModel.FromString((place / "saved_model.pb").read_bytes())
+    [meta] = model.meta_graphs
+    table = node("t", "HashTableV2", key_dtype=STRING, value_dtype=redteam.INT64)
+    filler = node("fill", "InitializeTableFromTextFileV2", "t", "evil/path", key_index={"i": -2})
+    meta.graph_def.node.extend([text("evil/path", "/etc/passwd"), table, filler])
+    second = AssetFileDef(filename="words.txt")
+    second.tensor_info.name = "evil/path:0"
+    meta.collection_def["saved_model_assets"].any_list.value.add().value = second.SerializeToString()
+    (place / "saved_model.pb").write_bytes(model.SerializeToString())
+    return place
+
+
 def a_table_from_a_file_above(folder: Path) -> Path:
     table = node("t", "HashTableV2", key_dtype=STRING, value_dtype=redteam.INT64)
     filler = node("fill", "InitializeTableFromTextFileV2", "t", "evil/path", key_index={"i": -2})
@@ -201,6 +215,10 @@ ACTING = {
     "a table restored from elsewhere": (
         a_table_from_what_is_restored_elsewhere,
         "could read files: op RestoreV2 in node evil/RestoreV2",
+    ),
+    "a table from a second list of assets": (
+        a_table_from_what_no_loader_takes_for_an_asset,
+        "could read the file /etc/passwd: op InitializeTableFromTextFileV2 in node fill",
     ),
     "a table from above": (a_table_from_a_file_above, r"could read the file /.*/\.\./\.\./secret: op InitializeTable"),
     "ReadFile": (acting("ReadFile", "evil/path"), "could read files: op ReadFile in node evil/ReadFile"),

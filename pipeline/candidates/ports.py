@@ -18,7 +18,7 @@ from ..freezer.savedmodel import read_signature
 from ..freezer.soundness import require_sound
 from ..freezer.variables import VARIABLE_OPS
 from ..leangraph import read_lean
-from ..process import run_apart
+from ..process import Limits, run_apart
 from ..protos import GraphDef, NodeDef, TensorInfo
 from ..safety.candidates import require_safe_graph, require_safe_onnx, require_safe_saved_model, require_safe_tflite
 from ..settings import Candidate
@@ -26,6 +26,7 @@ from ..signature import DTYPES, Shape
 from .recognizing import recognize
 
 _AGAIN = "Copy the candidate again, or make it again"
+_SECONDS = 600  # that TensorFlow Lite may take to open a file
 
 
 @dataclass(frozen=True)
@@ -219,7 +220,12 @@ def _broken(cause: PipelineError, place: Path) -> CandidateError:
 
 def _of_tflite(path: Path, signature: str | None) -> Ports:
     try:
-        ports: Ports = run_apart("pipeline.candidates.ports:read_tflite", path.absolute(), signature, is_confined=True)
+        ports: Ports = run_apart(
+            "pipeline.candidates.ports:read_tflite",
+            *(path.absolute(), signature),
+            limits=Limits(seconds=_SECONDS),
+            is_confined=True,
+        )
     except StageCrashed as exc:  # the interpreter trusts the offsets in the file
         raise CandidateError(
             "the candidate is damaged: TensorFlow Lite ends at opening it", where=path, got=exc.got, next_step=_AGAIN

@@ -120,13 +120,15 @@ def _reads_only(calls: Calls, function: str, node: NodeDef, filename: str) -> bo
 
 def _harm_of_file(node: NodeDef, function: str, meta: MetaGraphDef, calls: Calls, home: Path | None) -> str | None:
     """What filling a table from a file could do; None where the file came with the model."""
-    assets = dict(_assets(meta))
+    assets = set(_assets(meta))
     filled = _filled_from(meta.graph_def, assets)
     for scope, one, name in calls.origins(function, node.input[1]) if len(node.input) > 1 else []:
         if one is None:
             if not _are_assets(meta, calls.functions[scope], scope, name, calls):
                 return "read files"
-        elif not scope and (one.name in assets or (one.op == "ReadVariableOp" and node_of(one.input[0]) in filled)):
+        elif not scope and (
+            normalized(name) in assets or (one.op == "ReadVariableOp" and node_of(one.input[0]) in filled)
+        ):
             continue
         else:
             paths = strings_of(one) or []
@@ -144,15 +146,15 @@ def _is_at(path: str, home: Path | None) -> bool:
     return place.parent in (home.resolve(), home.resolve() / "assets") and not place.name.startswith(".")
 
 
-def _assets(meta: MetaGraphDef) -> Iterator[tuple[str, str]]:
-    """The nodes that a SavedModel's loader gives the paths of its own files, which are checked where it is opened."""
+def _assets(meta: MetaGraphDef) -> Iterator[str]:
+    """The tensors that a SavedModel's loader gives the paths of its own files, which are checked where it is opened."""
     listed = list(meta.asset_file_def)
-    try:
-        items = meta.collection_def[_ASSETS].any_list.value if _ASSETS in meta.collection_def else ()
-        listed += [AssetFileDef.FromString(item.value) for item in items]
-    except DecodeError:
-        return
-    yield from ((node_of(asset.tensor_info.name), asset.filename) for asset in listed)
+    if not listed and _ASSETS in meta.collection_def:  # a loader looks at the one or the other
+        try:
+            listed = [AssetFileDef.FromString(item.value) for item in meta.collection_def[_ASSETS].any_list.value]
+        except DecodeError:
+            return
+    yield from (normalized(asset.tensor_info.name) for asset in listed)
 
 
 def _filled_from(graph: GraphDef, assets: Collection[str]) -> set[str]:
@@ -161,7 +163,7 @@ def _filled_from(graph: GraphDef, assets: Collection[str]) -> set[str]:
     for node in graph.node:
         if node.op == "AssignVariableOp" and len(node.input) > 1:
             name = node_of(node.input[0])
-            given[name] = given.get(name, True) and node_of(node.input[1]) in assets
+            given[name] = given.get(name, True) and normalized(node.input[1]) in assets
     return {name for name, is_asset in given.items() if is_asset}
 
 
