@@ -20,6 +20,7 @@ from redteam import (
     FLOAT,
     STRING,
     call,
+    calling,
     filled,
     function,
     honest,
@@ -168,6 +169,23 @@ def a_table_from_what_is_restored_elsewhere(folder: Path) -> Path:
     return redteam.checkpoint(folder, honest(text("evil/path", "/home/somebody/model"), other, table, filler))
 
 
+def restoring_from_elsewhere_in_a_data_set(folder: Path) -> Path:
+    """The function is given paths of a data set, and what stands beside them is the checkpoint's own."""
+    names = [strings("names", "w"), strings("slices", "")]
+    inner = node("read", "RestoreV2", "element", "names:output:0", "slices:output:0", dtypes=listed(FLOAT))
+    body = function("each", *names, inner)
+    for name in ("element", "captured"):
+        body.signature.input_arg.add(name=name, type=STRING)
+    outside = [
+        strings("evil/paths", "/home/somebody/model"),
+        node("evil/set", "TensorSliceDataset", "evil/paths"),
+        numbers("evil/count", 1),
+        node("evil/map", "ParallelMapDatasetV2", "evil/set", "save/Const", "evil/count", f=calling("each")),
+        node("evil/each", "DatasetToSingleElement", "evil/map"),
+    ]
+    return redteam.checkpoint(folder, honest(*outside, restore=["evil/each"]), [body])
+
+
 def a_table_from_what_no_loader_takes_for_an_asset(folder: Path) -> Path:
     place = redteam.saved_model(folder, assets=["words.txt"])
     model = SavedModel.FromString((place / "saved_model.pb").read_bytes())
@@ -208,6 +226,10 @@ ACTING = {
     "saving at the start": (saving_at_the_start, "could write files: op SaveV2 in node save/SaveV2"),
     "saving behind a table": (saving_behind_a_table, "could write files: op SaveV2 in node save/SaveV2"),
     "restoring from elsewhere": (restoring_from_elsewhere, "could read files: op RestoreV2 in node evil/RestoreV2"),
+    "restoring a data set from elsewhere": (
+        restoring_from_elsewhere_in_a_data_set,
+        r"could read files: op RestoreV2 in node read \(function each\)",
+    ),
     "a table from elsewhere": (
         a_table_from_a_file_elsewhere,
         "could read the file /etc/passwd: op InitializeTableFromTextFileV2 in node fill",

@@ -122,9 +122,9 @@ def _harm_of_file(node: NodeDef, function: str, meta: MetaGraphDef, calls: Calls
     """What filling a table from a file could do; None where the file came with the model."""
     assets = set(_assets(meta))
     filled = _filled_from(meta.graph_def, assets)
-    for scope, one, name in calls.origins(function, node.input[1]) if len(node.input) > 1 else []:
+    for scope, one, name in calls.origins(function, node.input[1] if len(node.input) > 1 else ""):
         if one is None:
-            if not _are_assets(meta, calls.functions[scope], scope, name, calls):
+            if not scope or not _are_assets(meta, calls.functions[scope], scope, name, calls):
                 return "read files"
         elif not scope and (
             normalized(name) in assets or (one.op == "ReadVariableOp" and node_of(one.input[0]) in filled)

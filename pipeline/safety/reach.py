@@ -12,6 +12,8 @@ from functools import cached_property
 from ..freezer.graph import data_inputs, node_of
 from ..protos import AttrValue, FunctionDef, GraphDef, NodeDef
 
+# Ops that give all that they are given to a function, and how many inputs they have before.
+_BEFORE = {"PartitionedCall": 0, "StatefulPartitionedCall": 0, "If": 1, "StatelessIf": 1, "Case": 1, "StatelessCase": 1}
 _SAME = "api_implements"  # by which TensorFlow's optimizer takes one function for another
 
 
@@ -129,21 +131,25 @@ class Calls:
             node = bodies[here].get(node_of(name))
             if node is None and here:
                 yield here, None, name
-                waiting += self._given(here, name)
+                for caller, call in self.call_sites.get(here, ()):
+                    given = self._given(here, name, call)
+                    if given is None:
+                        yield caller, call, call.name
+                    else:
+                        waiting.append((caller, given))
             elif node is not None and node.op == "Identity" and node.input:
                 waiting.append((here, node.input[0]))
             else:
                 yield here, node, name
 
-    def _given(self, function: str, argument: str) -> Iterator[tuple[str, str]]:
+    def _given(self, function: str, argument: str, call: NodeDef) -> str | None:
+        """What a call gives for an argument; None where calls of its kind do not tell."""
         names = [argument.name for argument in self.functions[function].signature.input_arg]
-        if argument not in names:
-            return
-        for scope, node in self.call_sites.get(function, ()):
-            inputs = data_inputs(node)
-            at = names.index(argument) + len(inputs) - len(names)  # If and Case have a condition before
-            if 0 <= at < len(inputs):
-                yield scope, inputs[at]
+        first = 0 if call.op == function else _BEFORE.get(call.op)
+        inputs = data_inputs(call)
+        if first is None or argument not in names or len(inputs) != first + len(names):
+            return None
+        return inputs[first + names.index(argument)]
 
 
 def _named(value: AttrValue) -> Iterator[str]:
