@@ -46,6 +46,7 @@ from pipeline.safety import dangers, harm_of, is_idle, safe_ops
 from pipeline.safety.graphs import find_dangers
 from pipeline.settings import CostsSettings, Settings
 from pipeline.store import Places
+from pipeline.validation import limits_of
 
 SHARED = Path(__file__).parent.parent.parent / "shared"
 
@@ -488,6 +489,10 @@ CANDIDATES: dict[str, tuple[Callable[[Path], Path], str]] = {
     ),
     "a SavedModel": (at_the_start_of_a_saved_model, "op WriteFile in node evil/WriteFile"),
     "a SavedModel's save": (saving_at_the_start, "op SaveV2 in node save/SaveV2"),
+    "a SavedModel's output": (
+        lambda folder: redteam.saved_model(folder, honest(y=["save/SaveV2"])),
+        "op SaveV2 in node save/SaveV2",
+    ),
     "a .tflite": (
         lambda folder: redteam.tflite(folder / "model.tflite", "OwnOp"),
         "could do anything: nobody can say what this op does: custom op OwnOp",
@@ -521,6 +526,28 @@ def test_a_candidate_whose_op_is_allowed_is_taken_and_told(tmp_path: Path) -> No
     manifest = adopt(tmp_path, place, allow_ops="WriteFile").manifest
     assert manifest.notes["allowed"] == ["op WriteFile in node evil/WriteFile: could write files"]
     assert manifest.ingredients["settings"]["candidate"]["allow_ops"] == ("WriteFile",)
+
+
+@pytest.mark.usefixtures("nothing_runs")
+def test_mapped_weights_are_files_of_their_own_folder(tmp_path: Path) -> None:
+    place = redteam.checkpoint(tmp_path / "large", large(), length=1 << 15)
+    folder = freezing.freeze(place, ["y"], to=tmp_path / "mapped", format="mmap").path
+    assert adopt(tmp_path, folder).is_complete
+    [weights] = (folder / "weights").iterdir()
+    weights.rename(tmp_path / "secret")
+    weights.symlink_to(tmp_path / "secret")
+    with pytest.raises(UnsafeModel, match=r"\.bin: a link leads out of the model's folder .got .*/secret"):
+        adopt(tmp_path / "other", folder)
+
+
+def large(weights: str = "w") -> list[Any]:
+    """The nodes of the honest model with weights that are large enough to be mapped."""
+    nodes = honest()
+    for one in nodes:
+        one.name = weights if one.name == "w" else one.name
+        one.input[:] = [weights if name == "w" else name for name in one.input]
+    nodes[1].attr["shape"].shape.dim[0].size = 1 << 15
+    return nodes
 
 
 def onnx_model(folder: Path, location: str = "", domain: str = "", dims: tuple[int, ...] = (2,)) -> Path:
@@ -685,12 +712,7 @@ def test_names_like_them_are_taken(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("weights", ["../../../w", "/etc/w", "w" * 300, "w\\..\\x", "CON"])
 def test_names_in_a_graph_stay_within_the_folder_of_mapped_weights(weights: str, tmp_path: Path) -> None:
-    nodes = honest()
-    for one in nodes:
-        one.name = weights if one.name == "w" else one.name
-        one.input[:] = [weights if name == "w" else name for name in one.input]
-    nodes[1].attr["shape"].shape.dim[0].size = 1 << 15
-    place = redteam.checkpoint(tmp_path / "in", nodes, length=1 << 15)
+    place = redteam.checkpoint(tmp_path / "in", large(weights), length=1 << 15)
     freezing.freeze(place, ["y"], to=tmp_path / "mapped", format="mmap")
     [file] = (tmp_path / "mapped" / "weights").iterdir()
     assert file.name.startswith("00000-")
@@ -816,6 +838,16 @@ def test_a_file_of_keras_is_stopped_before_keras_opens_it(case: str, tmp_path: P
 
 
 # Processes.
+
+
+@pytest.mark.usefixtures("nothing_runs")
+def test_a_strangers_checkpoint_may_take_no_more_than_a_candidate(tmp_path: Path) -> None:
+    job, limits = job_for(tmp_path, redteam.checkpoint(tmp_path / "in"), outputs="y"), process.Limits(600.0, 10**9)
+    chain.build(job, "checkpoint")
+    assert limits_of(job.folder("checkpoint"), limits) == limits
+    told = json.loads((job.folder("checkpoint") / "signature.json").read_text())
+    (tmp_path / "signature.json").write_text(json.dumps({**told, "origin": {}}))
+    assert limits_of(tmp_path, limits) is None  # one's own, which may take its time
 
 
 def surroundings() -> dict[str, Any]:
