@@ -777,6 +777,13 @@ def bomb(path: Path) -> Path:
     return path
 
 
+def of_hdf5(path: Path, config: Any) -> Path:
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(path, "w") as file:
+        file.attrs["model_config"] = json.dumps(config)
+    return path
+
+
 def linked(path: Path) -> Path:
     h5py = pytest.importorskip("h5py")
     with h5py.File(path, "w") as file:
@@ -816,6 +823,10 @@ KERAS: dict[str, tuple[Callable[[Path], Path], str]] = {
     "a vocabulary elsewhere": (
         lambda folder: archive(folder / "m.keras", with_layer("StringLookup", vocabulary="/etc/passwd")),
         "could read the file /etc/passwd: vocabulary of layer StringLookup",
+    ),
+    "a vocabulary elsewhere, in HDF5": (
+        lambda folder: of_hdf5(folder / "m.h5", with_layer("TextVectorization", vocabulary="/etc/passwd")),
+        "could read the file /etc/passwd: vocabulary of layer TextVectorization",
     ),
     "weights elsewhere": (
         lambda folder: linked(folder / "m.h5"),
