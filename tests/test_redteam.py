@@ -385,9 +385,12 @@ def test_leave_that_is_none_is_refused(given: dict[str, str], said: str) -> None
 
 
 def test_what_is_allowed_is_run_as_it_says(tmp_path: Path) -> None:
-    """The corpus is alive: what is stopped above would have acted."""
+    """The corpus is alive: what is stopped above would have acted. And a table that is restored is filled."""
     folder = tmp_path / "in"
-    nodes = honest(*write_canary(folder), restore=["evil/WriteFile"])
+    table = node("t", "MutableHashTableV2", key_dtype=STRING, value_dtype=FLOAT)
+    filler = node("fill", "LookupTableImportV2", "t", "keys", "save/RestoreV2", Tin=STRING, Tout=FLOAT)
+    restored = [table, strings("keys", "a", "b"), filler]
+    nodes = honest(*write_canary(folder), *restored, restore=["evil/WriteFile"])
     job = job_for(tmp_path, redteam.checkpoint(folder, nodes), outputs="y", allow_ops="WriteFile")
     for stage in chain.examine(job, "validation"):
         chain.build(job, stage)
