@@ -415,7 +415,7 @@ def test_what_was_found_dangerous_by_reading_tensorflow_is_refused() -> None:
     if not checked.is_file():
         pytest.skip("the list is not here")
     ops = [line.split("\t")[1] for line in checked.read_text().splitlines() if line]
-    assert len(ops) == 121 or len(ops) > 100
+    assert len(ops) > 100
     assert [op for op in ops if harm_of(op) is None] == []
 
 
