@@ -21,6 +21,7 @@ from .freezer.sources import Source, open_source, read_graph
 from .freezing import SIGNATURE, prepare
 from .prefix import files_of, name_of
 from .rows import made_up_rows
+from .safety.models import require_safe_source, require_still
 from .settings import Adopted, Candidate
 from .signature import Signature
 
@@ -40,15 +41,17 @@ def adopt_checkpoint(
         candidate: what the checkpoint is compared with; it helps to find outputs that are not named.
 
     Returns:
-        Notes for the manifest: how inputs and outputs were found, and how many rows there are.
+        Notes for the manifest: how inputs and outputs were found, what was let through, how many rows there are.
 
     Raises:
         CheckpointError: the checkpoint is not there, is damaged, or holds nothing to freeze.
         CandidateError: the candidate was to help, and cannot be read.
         FreezeError: the graph cannot become a right .pb, or what its outputs are is in doubt.
+        UnsafeModel: it could do more than compute, or take more memory than there is.
         DataError: the rows are not those of the inputs.
     """
     source = open_source(adopted.place, adopted.graph, adopted.signature, adopted.outputs)
+    allowed = require_safe_source(source, adopted.allow_ops)
     if not source.has_variables:
         raise CheckpointError(
             "there is nothing to freeze: the graph has no variables", where=source.graph_file, next_step="Deploy it"
@@ -57,7 +60,9 @@ def adopt_checkpoint(
     if candidate is not None and not outputs and not source.outputs:
         outputs, reasons = settled_outputs(source.graph, candidate)
     model = prepare(source, outputs, adopted.inputs, adopted.pins)
-    for reason in reasons:
+    fetched, fed = ([spec.tensor_name for spec in side] for side in (model.signature.outputs, model.signature.inputs))
+    allowed += require_still(source, fetched, fed, adopted.allow_ops)
+    for reason in (*reasons, *(f"allowed {danger}" for danger in allowed)):
         logger.info("checkpoint: %s", reason)
     if source.kind == "SavedModel":
         shutil.copytree(source.place, folder / "saved_model")
@@ -65,7 +70,12 @@ def adopt_checkpoint(
         _copy_checkpoint(source, folder)
     model.signature.write(folder / SIGNATURE, origin=model.origin)
     rows = write_rows(model.signature, data, seed, folder)
-    return {"adopted": str(source.place), "found": [*reasons, *model.notes], "rows": len(next(iter(rows.values()), ()))}
+    return {
+        "adopted": str(source.place),
+        "found": [*reasons, *model.notes],
+        "allowed": allowed,
+        "rows": len(next(iter(rows.values()), ())),
+    }
 
 
 def write_rows(signature: Signature, data: Path | None, seed: int, folder: Path) -> dict[str, Any]:

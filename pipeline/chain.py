@@ -64,12 +64,12 @@ def rules(job: Job, name: str) -> dict[str, Any]:
         wanted["model"] = _model_code(job.model)
     if stage.uses_candidate and job.candidate is not None:
         told = asdict(job.candidate)
-        wanted["settings"]["candidate"] = {name: told[name] for name in ("format", "names", "signature")}
+        wanted["settings"]["candidate"] = {name: told[name] for name in ("format", "names", "signature", "allow_ops")}
     if stage.uses_data:
         if job.warm_start is not None:
             wanted["settings"]["warm_start_map"] = dict(job.warm_start.keys)
         if job.adopted is not None:
-            named = ("inputs", "outputs", "pins", "signature")
+            named = ("inputs", "outputs", "pins", "signature", "allow_ops")
             wanted["settings"]["adopted"] = {name: asdict(job.adopted)[name] for name in named}
     if stage.is_named:
         wanted["name"] = job.places.name

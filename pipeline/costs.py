@@ -15,6 +15,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -23,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from .arrays import save_arrays
+from .confinement import kept_environment
 from .formats import FORMATS, fixed_batch, refusal_of
 from .manifest import MANIFEST
 from .metering import Order
@@ -119,8 +121,8 @@ def _measured(
     if problem is None:
         order = Order(
             opener=FORMATS[format].opener,
-            folder=str(place),
-            rows=str(rows),
+            folder=str(place.absolute()),
+            rows=str(rows and rows.absolute()),
             sizes=sizes,
             seconds=settings.seconds,
             threads=settings.threads,
@@ -153,15 +155,19 @@ def _carry_out(order: Order, limit_seconds: float) -> tuple[dict[str, Any], str 
     Returns:
         What was measured, and why not all of it was.
     """
-    paths = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
-    with subprocess.Popen(
-        [sys.executable, "-P", "-m", "pipeline.metering"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=None if logger.isEnabledFor(logging.DEBUG) else subprocess.DEVNULL,
-        env={**TENSORFLOW_ENVIRONMENT, **os.environ, "PYTHONPATH": paths},
-        text=True,
-    ) as process:
+    paths = os.pathsep.join(str(Path(path).absolute()) for path in sys.path)
+    with (
+        tempfile.TemporaryDirectory(prefix="pipeline-") as place,
+        subprocess.Popen(
+            [sys.executable, "-P", "-m", "pipeline.metering"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=None if logger.isEnabledFor(logging.DEBUG) else subprocess.DEVNULL,
+            env={**TENSORFLOW_ENVIRONMENT, **kept_environment(os.environ), "PYTHONPATH": paths, "HOME": place},
+            cwd=place,
+            text=True,
+        ) as process,
+    ):
         try:
             answers, _ = process.communicate(json.dumps(asdict(order)), timeout=limit_seconds)
             is_late = False

@@ -7,6 +7,7 @@
     ├── CheckpointError           a checkpoint is missing, broken, or does not fit the graph
     ├── CandidateError            a file to compare is no model, or has not the checkpoint's inputs and outputs
     ├── FreezeError               this graph cannot become a right .pb
+    ├── UnsafeModel               a stranger's model could do more than compute, or take more than there is
     ├── RunnerError               an opened artifact could not answer a batch
     ├── ValidationFailed          the candidate is not proven equal to its checkpoint
     ├── BatchFailed               some models of a batch did not pass
@@ -93,6 +94,10 @@ class CandidateError(PipelineError):
 
 class FreezeError(PipelineError):
     """This graph cannot become a .pb that gives what its checkpoint gives."""
+
+
+class UnsafeModel(PipelineError):
+    """A model that somebody else made could do more than compute, or is made to take more than there is."""
 
 
 class RunnerError(PipelineError):

@@ -23,6 +23,8 @@ from .freezer.sources import Source, open_source
 from .freezer.writing import Constant, FrozenGraph, write_pb
 from .progress import ByteProgress
 from .protos import GraphDef
+from .safety import read_allowed
+from .safety.models import require_safe_source
 from .signature import Signature
 
 SIGNATURE = "signature.json"
@@ -137,6 +139,7 @@ def freeze(
     pins: Mapping[str, str] | None = None,
     format: str = "frozen",
     weights: str = "exact",
+    allow_ops: Sequence[str] = (),
 ) -> Frozen:
     """Freezes any Saver's checkpoint, or a SavedModel, into one file or folder, which appears whole or not at all.
 
@@ -154,6 +157,7 @@ def freeze(
         format: `frozen`, one .pb; or `mmap`, a graph beside files of weights that are mapped into memory, for models
             that take long to load or are beyond a .pb's 2 GiB.
         weights: `exact`; or `float16`, where floats are stored at half the size or less, behind Casts.
+        allow_ops: ops that may stand in the graph though they could do more than compute, such as WriteFile.
 
     Returns:
         Where it is and what is told of it. For a GraphDef without variables nothing is written, and it is that file.
@@ -161,15 +165,19 @@ def freeze(
     Raises:
         CheckpointError: the checkpoint is not there, is damaged, or does not fit its graph.
         FreezeError: the graph cannot become a right .pb, or what its outputs are is in doubt.
+        UnsafeModel: the graph could do more than compute, or take more memory than there is.
         SettingError: `format` or `weights` is none of these.
         StoreError: the file cannot be written.
     """
     _require_known("format", format, FORMATS)
     _require_known("weights", weights, WEIGHTS)
     source = open_source(checkpoint, Path(graph) if graph is not None else None, signature, outputs)
+    allowed = [f"allowed {danger}" for danger in require_safe_source(source, read_allowed("--allow-ops", allow_ops))]
     if source.kind == "GraphDef" and not source.has_variables:
-        return Frozen(source.graph_file, None, {}, ("it holds no variables: it is frozen already, nothing to do",))
+        nothing = "it holds no variables: it is frozen already, nothing to do"
+        return Frozen(source.graph_file, None, {}, (*allowed, nothing))
     model = prepare(source, outputs, inputs, pins or {}, weights)
+    model = replace(model, notes=(*allowed, *model.notes))
     if format == "mmap":
         return model.result(_write_folder(model, Path(to or "mmap")))
     path = Path(to or "model.pb")

@@ -11,13 +11,14 @@ from typing import Any
 
 from .bundle.stored import StoredTensor
 from .discovery import discovered_outputs, ranked_inputs, ranked_outputs
-from .errors import FreezeError
+from .errors import FreezeError, UnsafeModel
 from .freezer.describing import Describer
 from .freezer.graph import all_nodes, ancestors, node_of
 from .freezer.pruning import called, refusal_of
 from .freezer.sources import Source, open_source
 from .freezer.tables import TABLES
 from .freezer.variables import VARIABLE_OPS, Saved, variable_of
+from .safety.models import dangers_of, require_safe_source
 
 _SHOWN = 12  # entries of a list, where not all are asked for
 
@@ -50,6 +51,7 @@ class Inspection:
         functions: names.
         ops: how many nodes of each op, the most frequent first.
         unfreezable: ops that the likely outputs need and that no .pb can carry, with the reason.
+        unsafe: sentences on nodes that could do more than compute, or take more than there is.
         tables: names of lookup tables.
         tensors: those of the checkpoint, the largest first.
         missing: variables of the graph that the checkpoint lacks.
@@ -67,6 +69,7 @@ class Inspection:
     functions: tuple[str, ...]
     ops: Mapping[str, int]
     unfreezable: Mapping[str, str]
+    unsafe: tuple[str, ...]
     tables: tuple[str, ...]
     tensors: tuple[Tensor, ...]
     missing: tuple[str, ...]
@@ -98,6 +101,7 @@ class Inspection:
             f" and {len(self.ops) - _SHOWN} more" if most and len(self.ops) > _SHOWN else ""
         )
         yield from _headed("refused", [f"{op} {reason}" for op, reason in self.unfreezable.items()], most)
+        yield from _headed("unsafe ops", self.unsafe, most)
         if self.signatures:
             yield f"signatures   {', '.join(self.signatures)}"
         origin = f"of the signature {self.signature}" if self.signature else "likely, by the graph's structure"
@@ -159,6 +163,7 @@ def inspect(place: Path | str, graph: Path | str | None = None, signature: str |
         functions=tuple(function.signature.name for function in source.graph.library.function),
         ops=dict(ops.most_common()),
         unfreezable=_unfreezable(source, tensors),
+        unsafe=tuple(_unsafe(source)),
         tables=tuple(node.name for node in source.graph.node if node.op in TABLES),
         tensors=tuple(_tensor(tensor, variables) for tensor in _by_size(source.bundle.tensors)),
         missing=tuple(name for key, name in variables.items() if key not in source.bundle.tensors),
@@ -216,6 +221,14 @@ def _unfreezable(source: Source, outputs: Sequence[str]) -> dict[str, str]:
     inner = (node for name in called(needed, functions) for node in functions[name].node_def)
     ops = sorted({node.op for node in (*needed, *inner)})
     return {op: refusal.cause for op in ops if (refusal := refusal_of(op)) is not None}
+
+
+def _unsafe(source: Source) -> Iterator[str]:
+    yield from (f"{danger} (could {danger.harm})" for danger in dangers_of(source))
+    try:
+        require_safe_source(source, {danger.op for danger in dangers_of(source)})
+    except UnsafeModel as exc:
+        yield str(exc)
 
 
 def _ports(source: Source) -> tuple[list[str], tuple[str, ...], tuple[str, ...]]:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from .arrays import load_arrays, save_arrays
+from .confinement import kept_environment
 from .errors import RunnerError
 
 Array = np.ndarray[Any, Any]
@@ -40,15 +41,25 @@ def answers_with(is_on: bool, opener: str, folder: Path, batch: Mapping[str, Arr
         RunnerError: the process ended without an answer.
     """
     project = str(Path(__file__).resolve().parents[1])
-    environment = {**os.environ, SWITCH: str(int(is_on)), "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": project}
-    with tempfile.TemporaryDirectory() as place:
+    told = {SWITCH: str(int(is_on)), "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": project}
+    with tempfile.TemporaryDirectory() as place, tempfile.TemporaryDirectory() as empty:
         given, answered = Path(place) / "given.npz", Path(place) / "answered.npz"
         save_arrays(given, batch)
-        command = [sys.executable, "-m", __name__, opener, str(folder), str(threads), str(given), str(answered)]
+        command = [
+            sys.executable,
+            "-m",
+            __name__,
+            opener,
+            str(folder.absolute()),
+            str(threads),
+            str(given),
+            str(answered),
+        ]
         try:
             done = subprocess.run(
                 command,
-                env=environment,
+                env={**kept_environment(os.environ), **told, "HOME": empty},
+                cwd=empty,
                 capture_output=True,
                 text=True,
                 errors="replace",

@@ -18,8 +18,10 @@ import logging
 import multiprocessing
 import os
 import pickle
+import shutil
 import signal
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -30,6 +32,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Literal
 
+from .confinement import confine
 from .errors import PipelineError, StageCrashed, StoreError
 
 logger = logging.getLogger("pipeline")
@@ -47,20 +50,21 @@ _TOO_MUCH_MEMORY = 87  # the exit code of a process that took more than its limi
 _MEMORY_POLL_SECONDS = 0.1
 
 
-def run_apart(target: str, *args: Any, limits: Limits | None = None) -> Any:
+def run_apart(target: str, *args: Any, limits: Limits | None = None, is_confined: bool = False) -> Any:
     """Calls a function in a process of its own and returns its result.
 
     Args:
         target: `package.module:function`, imported in the child alone.
         args: its arguments; they and the result must pickle.
         limits: what its process may take.
+        is_confined: whether it opens what strangers made; see `Child`.
 
     Raises:
         PipelineError: whatever the function raised of ours.
         StoreError: the function met an error of the operating system, such as a full disk.
         StageCrashed: the function raised a foreign error, or its process ended without an answer or passed a limit.
     """
-    with Child(target, *args, limits=limits) as child:
+    with Child(target, *args, limits=limits, is_confined=is_confined) as child:
         return child.receive()
 
 
@@ -83,8 +87,9 @@ class Child:
     The function gets a `Channel` as keyword argument `channel` if `talks` is set, and then may answer many times,
     until the channel's `recv` raises EOFError; otherwise its result is the one answer. With `is_bare` it runs in a new
     interpreter instead of a child of the fork server, where TensorFlow is loaded already. With `has_children` it may
-    start such processes itself. With `is_reusable` its process may serve another call later: for functions that leave
-    nothing behind.
+    start such processes itself. With `is_confined` it runs in an empty folder, gone at its end, and without what the
+    environment holds besides what it needs: paths that it is given must be absolute. With `is_reusable` its process may
+    serve another call later: for functions that leave nothing behind.
     """
 
     def __init__(
@@ -95,6 +100,7 @@ class Child:
         limits: Limits | None = None,
         is_bare: bool = False,
         has_children: bool = False,
+        is_confined: bool = False,
         is_reusable: bool = False,
     ) -> None:
         self._target, self._talks, self._is_done, self._has_failed = target, talks, False, False
@@ -103,7 +109,7 @@ class Child:
         memory_bytes = min((most for most in (limits.memory_bytes, _own_memory_bytes) if most), default=0)
         self._limits = Limits(limits.seconds, memory_bytes)
         self._is_reusable = is_reusable
-        self._kind = (is_bare, has_children, self._limits.memory_bytes)
+        self._kind = (is_bare, has_children, is_confined, self._limits.memory_bytes)
         kept = _idle.get(self._kind, []) if _idle is not None and is_reusable else []
         self._server = kept.pop() if kept else _Server(*self._kind)
         self._server.calls += 1
@@ -168,6 +174,7 @@ class Child:
     def close(self) -> None:
         """Ends the process: at once if it is at work, else when it has cleared up; or keeps it for another call."""
         if _idle is not None and self._is_reusable and self._server.calls < _MOST_CALLS and self._has_hung_up():
+            self._server.empty_folder()
             _idle.setdefault(self._kind, []).append(self._server)
         else:
             self._server.close(_CLEARING_UP_SECONDS if self._is_done else 0)
@@ -199,18 +206,27 @@ class _Server:
     Args:
         is_bare: a new interpreter, not a child of the fork server.
         has_children: whether it may start processes of its own.
+        is_confined: whether it runs in an empty folder, with little of the environment.
         memory_bytes: what it may take; 0 for any.
     """
 
-    def __init__(self, is_bare: bool, has_children: bool, memory_bytes: int) -> None:
+    def __init__(self, is_bare: bool, has_children: bool, is_confined: bool, memory_bytes: int) -> None:
         context = multiprocessing.get_context("spawn") if is_bare else _fork_server()
         self.calls = 0
+        self._folder = tempfile.mkdtemp(prefix="pipeline-") if is_confined else None
         self.connection, theirs = context.Pipe()
         self.process = context.Process(
-            target=_serve, args=(theirs, logger.getEffectiveLevel(), memory_bytes), daemon=not has_children
+            target=_serve,
+            args=(theirs, logger.getEffectiveLevel(), memory_bytes, self._folder),
+            daemon=not has_children,
         )
         self.process.start()
         theirs.close()
+
+    def empty_folder(self) -> None:
+        """Removes what a call has left in the folder."""
+        for left in Path(self._folder).iterdir() if self._folder is not None else ():
+            shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
 
     def close(self, seconds: float = 0) -> None:
         """Ends the process.
@@ -223,12 +239,14 @@ class _Server:
             self.process.join(seconds)
         self.process.kill()
         self.process.join()
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
 
 
 _MOST_CALLS = 200  # TensorFlow keeps a little of every graph that it has run
 _HANG_UP = "hang up"
 # The processes that wait for another call, by their kind; None where none are kept.
-_idle: dict[tuple[bool, bool, int], list[_Server]] | None = None
+_idle: dict[tuple[bool, bool, bool, int], list[_Server]] | None = None
 _own_memory_bytes = 0  # what this process itself may take
 
 
@@ -257,8 +275,8 @@ def die_with_parent() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
-def _die_with_asker() -> None:
-    """Ends this process when the one that asked for it ends.
+def _die_with_asker(folder: str | None) -> None:
+    """Ends this process when the one that asked for it ends, and removes the folder that it was given.
 
     That is not its parent: the fork server is, and it lives as long as any process that it has started.
     """
@@ -267,6 +285,8 @@ def _die_with_asker() -> None:
 
     def watch() -> None:
         wait([asker.sentinel])
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
         os.kill(os.getpid(), signal.SIGKILL)
 
     threading.Thread(target=watch, daemon=True).start()
@@ -324,13 +344,15 @@ class Channel:
         self._connection.send(message)
 
 
-def _serve(connection: Connection, log_level: int, memory_bytes: int) -> None:
+def _serve(connection: Connection, log_level: int, memory_bytes: int, folder: str | None) -> None:
     """Answers call after call, until the other side hangs up."""
     global _own_memory_bytes
     _own_memory_bytes = memory_bytes
-    _die_with_asker()
+    _die_with_asker(folder)
     _die_of_greed(memory_bytes)
     set_up_logging(log_level)
+    if folder is not None:
+        confine(Path(folder))
     while True:
         target = "its arguments"
         try:

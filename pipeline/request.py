@@ -38,6 +38,7 @@ class Request:
     formats: str = ""
     warm_start: str = ""
     warm_start_map: str = ""
+    allow_ops: str = ""
 
 
 def job_of(request: Request, settings: Settings) -> Job:
@@ -51,6 +52,13 @@ def job_of(request: Request, settings: Settings) -> Job:
     own_name = source.name if source is not None else folder_name(adopted.place if adopted else "")
     own_data = source.data if source is not None else None
     candidate = _candidate(request)
+    if request.allow_ops and candidate is None and (adopted is None or source is not None):
+        raise SettingError(
+            "this is for a graph that somebody else made, and the model's own code needs no leave",
+            where="--allow-ops",
+            got=request.allow_ops,
+            next_step="Leave it out, or name a checkpoint alone (--checkpoint), or a candidate (--candidate)",
+        )
     return Job(
         source=source,
         places=Places(Path(request.output_root), request.name or own_name),
@@ -79,6 +87,7 @@ def _adopted(request: Request) -> Adopted | None:
             pins=paired("--pin", request.pin),
             graph=Path(request.graph_file) if request.graph_file else None,
             signature=request.signature or None,
+            allow_ops=_allowed(request),
         )
     if request.checkpoint:
         raise SettingError(
@@ -95,6 +104,12 @@ def _adopted(request: Request) -> Adopted | None:
                 next_step="Name it with --checkpoint",
             )
     return None
+
+
+def _allowed(request: Request) -> tuple[str, ...]:
+    from .safety import read_allowed  # most chains start at a model of one's own
+
+    return read_allowed("--allow-ops", listed(request.allow_ops)) if request.allow_ops else ()
 
 
 def _candidate(request: Request) -> Candidate | None:
@@ -117,7 +132,7 @@ def _candidate(request: Request) -> Candidate | None:
         )
     names = paired("--candidate-names", request.candidate_names)
     format = _format_of_candidate(request.candidate, listed(request.formats))
-    return Candidate(Path(request.candidate), format, names, request.candidate_signature or None)
+    return Candidate(Path(request.candidate), format, names, request.candidate_signature or None, _allowed(request))
 
 
 def folder_name(place: str) -> str:

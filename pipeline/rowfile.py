@@ -77,7 +77,7 @@ class RowFile:
         return self._count
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _known, (self.path, self.kind)
+        return _known, (self.path.absolute(), self.kind)  # who is given it may be in another folder
 
     @cached_property
     def first(self) -> dict[str, Array]:

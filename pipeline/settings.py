@@ -353,6 +353,7 @@ class Adopted:
         pins: placeholders that become constants.
         graph: the graph's file, where it does not stand beside the checkpoint.
         signature: of a SavedModel with several, which one.
+        allow_ops: ops that may stand in its graph though they could do more than compute.
     """
 
     place: str
@@ -361,6 +362,7 @@ class Adopted:
     pins: Mapping[str, str] = field(default_factory=dict)
     graph: Path | None = None
     signature: str | None = None
+    allow_ops: tuple[str, ...] = ()
 
     @property
     def is_keras(self) -> bool:
@@ -382,12 +384,14 @@ class Candidate:
         format: the format that it is in.
         names: the candidate's tensor by the signature's name, where the two are not to be found by themselves.
         signature: of a SavedModel or a TFLite file with several, which one.
+        allow_ops: ops that may stand in it though they could do more than compute.
     """
 
     place: Path
     format: str
     names: Mapping[str, str] = field(default_factory=dict)
     signature: str | None = None
+    allow_ops: tuple[str, ...] = ()
 
     @property
     def kind(self) -> str:

@@ -126,8 +126,12 @@ def _make_keras_checkpoint(job: Job, folder: Path) -> Notes:
 
 
 def _make_keras_adopted(job: Job, folder: Path) -> Notes:
-    seed = job.settings.split.seed
-    return _notes(run_apart("pipeline.keras.adopting:adopt_file", job.adopted, job.data, seed, folder))
+    assert job.adopted is not None
+    seed, data = job.settings.split.seed, job.data and job.data.absolute()
+    adopted = replace(job.adopted, place=str(Path(job.adopted.place).absolute()))
+    return _notes(
+        run_apart("pipeline.keras.adopting:adopt_file", adopted, data, seed, folder.absolute(), is_confined=True)
+    )
 
 
 def _make_keras_filled(job: Job, folder: Path) -> Notes:

@@ -33,6 +33,8 @@ from .manifest import MANIFEST, FileEntry, Manifest, differences, fingerprint
 logger = logging.getLogger("pipeline")
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+# Names of devices on Windows, whatever follows a dot; and a final dot, which it drops: output may go to its shares.
+_OF_WINDOWS = re.compile(r"(CON|PRN|AUX|NUL|COM[0-9]|LPT[0-9])(\..*)?|.*\.", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,10 @@ class Places:
                 "not a name for a folder",
                 got=repr(self.name),
                 wanted="up to 100 letters, digits, dots, dashes, underscores",
+            )
+        if _OF_WINDOWS.fullmatch(self.name):
+            raise StoreError(
+                "not a name for a folder on Windows", got=repr(self.name), next_step="Choose another --name"
             )
 
     @property

@@ -95,6 +95,11 @@ class ModelTask(luigi.Task):
     warm_start_map = luigi.OptionalParameter(
         default="", description="comma-separated name=key: the warm start's key of a variable, where it is not its name"
     )
+    allow_ops = luigi.OptionalParameter(
+        default="",
+        description="with --checkpoint or --candidate: comma-separated ops that may stand in a graph that somebody "
+        "else made, though they could do more than compute (WriteFile, PyFunc, …)",
+    )
     makes: ClassVar[str]
 
     @property

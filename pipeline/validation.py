@@ -30,6 +30,7 @@ from .checks import TABLE, Material, check_recorded
 from .comparison import Validation
 from .errors import PipelineError, SettingError, nearest
 from .formats import FORMATS, ApartRunner, fixed_batch, refusal_of
+from .freezing import SIGNATURE, read_origin
 from .process import Limits
 from .rowfile import RowFile
 from .rows import batch_size_of
@@ -74,7 +75,7 @@ def validate(
     validation = Validation(model, material.signature, settings, folder / "results.csv", bounds)
     skipped = {name: "it was not asked for" for name in CHECKS if name not in settings.chosen_checks}
     limits = Limits(*settings.limits)
-    with validation, ApartRunner("checkpoint", checkpoint, threads) as reference:
+    with validation, ApartRunner("checkpoint", checkpoint, threads, limits_of(checkpoint, limits)) as reference:
         for format, reason in refusals.items():
             validation.tell_unmade(format, reason)
         if material.goldens and "golden" not in skipped:
@@ -91,6 +92,11 @@ def validate(
     for format, rows_per_second in material.rows_per_second.items():
         tell_speed(format, rows_per_second)
     return verdict
+
+
+def limits_of(checkpoint: Path, limits: Limits) -> Limits | None:
+    """What the process of a checkpoint may take: one that somebody else made no more than a candidate."""
+    return limits if read_origin(checkpoint / SIGNATURE) else None
 
 
 def _material(checkpoint: Path, settings: ValidationSettings, batch: int | None) -> Material:

@@ -55,6 +55,8 @@ FLOORS = {
         "leangraph",
         "recommendation",
         "metering",
+        "safety",
+        "confinement",
     ],
     2: ["models"],
     3: [
@@ -107,6 +109,9 @@ LUIGIS = [
     "existing",
     "config",
     "request",
+    "safety",
+    "safety.graphs",
+    "safety.models",
     "tasks",
     "batch",
     "batch.listing",

@@ -21,7 +21,7 @@ from candidates import Change, far_off, frozen_graph, one_ulp_off, scoped, write
 from pipeline import chain, facts
 from pipeline.candidates import adopt_candidate
 from pipeline.candidates.recognizing import recognize
-from pipeline.errors import CandidateError, FreezeError
+from pipeline.errors import CandidateError, FreezeError, UnsafeModel
 from pipeline.freezer.mapping import GRAPH_FILE
 from pipeline.freezing import freeze
 from pipeline.job import Job
@@ -506,7 +506,7 @@ def test_weights_beside_an_onnx_model_come_along(prefix: Path, checkpoint: Path,
     (tmp_path / "elsewhere" / "model.onnx").write_bytes(model.SerializeToString())
     adopted(Candidate(tmp_path / "production", "onnx"), checkpoint, tmp_path / "adopted")
     assert (tmp_path / "adopted" / "weights.bin").stat().st_size > 0
-    with pytest.raises(CandidateError, match=r"weights lie outside of its folder .got ../weights.bin"):
+    with pytest.raises(UnsafeModel, match=r"lies outside of the model's folder .got '../weights.bin'"):
         adopted(Candidate(tmp_path / "elsewhere", "onnx"), checkpoint, tmp_path / "refused")
     (tmp_path / "production" / "weights.bin").unlink()
     with pytest.raises(CandidateError, match=r"weights.bin: a file of the candidate is missing"):

@@ -16,7 +16,7 @@ import pytest
 from commands import luigi, pipeline
 from jobs import PROJECT, job_for, model_file, run
 
-from pipeline import chain, facts, tasks
+from pipeline import chain, facts, request, tasks
 from pipeline.closing import closing_lines
 from pipeline.errors import FreezeError, SettingError, StageCrashed
 from pipeline.formats import CANDIDATES, FORMATS, Format, refusal_of
@@ -209,7 +209,7 @@ def test_what_a_format_needs_is_what_its_extra_installs(format: str) -> None:
 def test_a_missing_extra_is_said_before_anything_runs(
     format: str, absent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tasks, "_is_installed", lambda distribution: distribution != absent)
+    monkeypatch.setattr(request, "_is_installed", lambda distribution: distribution != absent)
     family = FORMATS[format].family
     with pytest.raises(SettingError, match=rf"{format}.*{absent}.*Pip install 'freeze-pipeline\[{family}\]'"):
         _ = WriteReport(output_root=str(tmp_path), formats=f"frozen,{format}").job

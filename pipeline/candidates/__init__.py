@@ -19,6 +19,7 @@ from ..freezer.graph import node_of
 from ..freezer.mapping import GRAPH_FILE, WEIGHTS_FOLDER
 from ..freezing import SIGNATURE, read_origin
 from ..protos import GraphDef
+from ..safety.candidates import require_still_graph
 from ..settings import Candidate
 from ..signature import Signature, TensorSpec
 from .pairing import Pairs, is_alike, pair, plain, told
@@ -42,6 +43,7 @@ def adopt_candidate(candidate: Candidate, checkpoint: Path, weights: str, folder
 
     Raises:
         CandidateError: it is no model, is damaged, or its inputs and outputs are not the checkpoint's.
+        UnsafeModel: it could do more than compute, or take more memory than there is.
     """
     signature, origin = Signature.read(checkpoint / SIGNATURE), read_origin(checkpoint / SIGNATURE)
     ports = read_ports(candidate)
@@ -49,6 +51,8 @@ def adopt_candidate(candidate: Candidate, checkpoint: Path, weights: str, folder
     inputs, outputs = _paired(candidate, signature, ports)
     fed = _fed(candidate, ports, inputs, outputs, pins)
     reasons = [*inputs.reasons, *outputs.reasons, *(f"{name} is fed {value}" for name, value in fed.items())]
+    allowed = [*ports.allowed, *_let_through(candidate, ports, outputs)]
+    reasons += [f"allowed {danger}" for danger in allowed]
     fillers = ports.graph.fillers() if ports.graph else []
     reasons += [f"{name} is run once, to fill its table" for name in fillers]
     reasons += [f"output {spec.name} is not in the candidate" for spec in outputs.missing]
@@ -64,7 +68,21 @@ def adopt_candidate(candidate: Candidate, checkpoint: Path, weights: str, folder
         shutil.copyfile(path, target)
     own.write(folder / SIGNATURE, origin={"candidate": told_of, "weights": weights})
     names = {name: port.own for name, port in {**inputs.found, **outputs.found}.items()}
-    return {"candidate": str(candidate.place), "format": candidate.format, "names": names, "reasons": reasons}
+    return {
+        "candidate": str(candidate.place),
+        "format": candidate.format,
+        "names": names,
+        "reasons": reasons,
+        "allowed": allowed,
+    }
+
+
+def _let_through(candidate: Candidate, ports: Ports, outputs: Pairs) -> list[str]:
+    """What is let through of what asking for the outputs would run."""
+    if ports.graph is None:
+        return []
+    fetched = [port.tensor for port in outputs.found.values()]
+    return require_still_graph(ports.graph.whole, candidate.place, fetched, candidate.allow_ops)
 
 
 def _specs(specs: Sequence[TensorSpec], pairs: Pairs) -> tuple[TensorSpec, ...]:

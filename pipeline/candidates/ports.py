@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,15 @@ from ..freezer.savedmodel import read_signature
 from ..freezer.soundness import require_sound
 from ..freezer.variables import VARIABLE_OPS
 from ..leangraph import read_lean
-from ..process import run_apart
+from ..process import Limits, run_apart
 from ..protos import GraphDef, NodeDef, TensorInfo
+from ..safety.candidates import require_safe_graph, require_safe_onnx, require_safe_saved_model, require_safe_tflite
 from ..settings import Candidate
 from ..signature import DTYPES, Shape
 from .recognizing import recognize
 
 _AGAIN = "Copy the candidate again, or make it again"
+_SECONDS = 600  # that TensorFlow Lite may take to open a file
 
 
 @dataclass(frozen=True)
@@ -62,12 +64,14 @@ class Ports:
             nothing else in it takes.
         signature: the name of the signature that they are of, where the file has several.
         graph: of a GraphDef, its inner tensors.
+        allowed: sentences on what was let through though it could do more than compute.
     """
 
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     signature: str | None = None
     graph: GraphTensors | None = None
+    allowed: tuple[str, ...] = ()
 
 
 class GraphTensors:
@@ -123,6 +127,11 @@ class GraphTensors:
         above = ancestors(self.nodes, map(node_of, tensors), with_control=True, stop=map(node_of, fed))
         return {name for name in above if self.nodes[name].op in ("Placeholder", "PlaceholderV2")}
 
+    @property
+    def whole(self) -> GraphDef:
+        """The graph itself."""
+        return self._graph
+
     def fillers(self) -> list[str]:
         """The nodes that fill tables."""
         fills = ("InitializeTable", "LookupTableImport")
@@ -134,8 +143,10 @@ def read_ports(candidate: Candidate) -> Ports:
 
     Raises:
         CandidateError: its file is damaged, holds variables without values, or has no such signature.
+        UnsafeModel: it could do more than compute, or take more memory than there is.
     """
     path = recognize(candidate.place).path
+    allowed = _let_through(candidate, path)
     readers: Mapping[str, Callable[[Path, str | None], Ports]] = {
         "frozen": lambda path, _: _of_graph(path),
         "mmap": lambda path, _: _of_graph(path / GRAPH_FILE),
@@ -143,7 +154,22 @@ def read_ports(candidate: Candidate) -> Ports:
         "tflite": _of_tflite,
         "onnx": lambda path, _: read_onnx(path),
     }
-    return readers[candidate.kind](path, candidate.signature)
+    return replace(readers[candidate.kind](path, candidate.signature), allowed=tuple(allowed))
+
+
+def _let_through(candidate: Candidate, path: Path) -> list[str]:
+    """What is let through of what the candidate could do, found before any runtime opens it."""
+    try:
+        match candidate.kind:
+            case "savedmodel":
+                return require_safe_saved_model(path, candidate.allow_ops)
+            case "tflite":
+                return require_safe_tflite(path, candidate.allow_ops)
+            case "onnx":
+                return require_safe_onnx(load_onnx(path), path, candidate.allow_ops)
+        return require_safe_graph(path, candidate.allow_ops, is_mapped=candidate.kind == "mmap")
+    except (DataError, CheckpointError, FreezeError) as exc:
+        raise _broken(exc, path) from exc
 
 
 def _of_graph(path: Path) -> Ports:
@@ -194,7 +220,12 @@ def _broken(cause: PipelineError, place: Path) -> CandidateError:
 
 def _of_tflite(path: Path, signature: str | None) -> Ports:
     try:
-        ports: Ports = run_apart("pipeline.candidates.ports:read_tflite", path, signature)
+        ports: Ports = run_apart(
+            "pipeline.candidates.ports:read_tflite",
+            *(path.absolute(), signature),
+            limits=Limits(seconds=_SECONDS),
+            is_confined=True,
+        )
     except StageCrashed as exc:  # the interpreter trusts the offsets in the file
         raise CandidateError(
             "the candidate is damaged: TensorFlow Lite ends at opening it", where=path, got=exc.got, next_step=_AGAIN

@@ -210,6 +210,7 @@ class Evidence:
                     "pipeline.divergence:find_divergence",
                     *(self.checkpoint, self.artifact, self.signature, dict(batch), bounds, self.threads),
                     limits=self.limits,
+                    is_confined=True,
                 )
             except PipelineError:
                 return None
@@ -233,6 +234,7 @@ class Evidence:
                 "pipeline.instability:find_instability",
                 *(self.artifact, self.signature, *batches, shared, self.threads),
                 limits=self.limits,
+                is_confined=True,
             )
         except PipelineError:
             return None
@@ -261,6 +263,7 @@ class Evidence:
             found: Place | None = run_apart(
                 "pipeline.replaying:find_weights",
                 *(self.checkpoint, self.others, self.signature, dict(inputs), dict(recorded), bounds, self.threads),
+                is_confined=True,
             )
         except PipelineError:
             return None

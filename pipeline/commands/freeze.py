@@ -50,6 +50,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="exact (default); or float16, which stores floats at half the size or less",
     )
     parser.add_argument(
+        "--allow-ops",
+        default="",
+        help="comma-separated ops that may stand in the graph though they could do more than compute, such as PyFunc",
+    )
+    parser.add_argument(
         "-o", "--to", type=Path, help="the file to write (default: model.pb), or the folder of the format mmap (mmap)"
     )
 
@@ -67,6 +72,7 @@ def run(given: argparse.Namespace) -> int:
         pins=paired("--pin", ",".join(given.pin)),
         format=given.format,
         weights=given.weights,
+        allow_ops=listed(given.allow_ops),
     )
     for line in _lines(done):
         print(line)

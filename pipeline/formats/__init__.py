@@ -89,7 +89,13 @@ class Format:
         if not self.is_apart:
             return call(self.maker, origin, folder, settings)
         try:
-            return dict(run_apart("pipeline.formats:call", self.maker, origin, folder, settings))
+            return dict(
+                run_apart(
+                    "pipeline.formats:call",
+                    *(self.maker, origin.absolute(), folder.absolute(), settings),
+                    is_confined=True,
+                )
+            )
         except StageCrashed as exc:
             if exc.got in _FATAL:
                 raise FreezeError("its converter crashed over this model", where=self.maker, got=exc.got) from exc
@@ -276,8 +282,9 @@ class ApartRunner:
         how = {"is_plain": True} if is_plain and line.is_optimized else {}
         self._child = Child(
             "pipeline.formats.serving:serve",
-            *(line.opener, folder, threads, how),
+            *(line.opener, folder.absolute(), threads, how),
             talks=True,
+            is_confined=True,
             limits=limits,
             is_bare=line.is_bare,
             is_reusable=True,

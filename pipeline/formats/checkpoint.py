@@ -48,14 +48,15 @@ def restore(session: tf.compat.v1.Session, prefix: Path) -> None:
         node.device = ""
         node.attr.pop("_output_shapes", None)  # TensorFlow refuses those of an older one where they disagree
     tf.import_graph_def(meta.graph_def, name="")
-    if meta.saver_def.restore_op_name:
-        session.run(meta.saver_def.restore_op_name, {meta.saver_def.filename_tensor_name: str(prefix)})
+    given = {meta.saver_def.filename_tensor_name: str(prefix)} if meta.saver_def.restore_op_name else {}
+    if given:
+        session.run(meta.saver_def.restore_op_name, given)
     else:
         reader = tf.train.load_checkpoint(str(prefix))
         for node in meta.graph_def.node:
             if node.op in ("VarHandleOp", "VariableV2", "Variable"):
                 _assign(session, node, reader.get_tensor(node.name))
-    session.run(_initializers(session.graph))
+    session.run(_initializers(session.graph), given)  # a table that the checkpoint holds is filled from it
 
 
 def _read_meta(path: Path) -> tf.compat.v1.MetaGraphDef:

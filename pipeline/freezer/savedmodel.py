@@ -67,6 +67,7 @@ class SavedModelGraph:
         assets: files by the tensors of the graph that hold their paths.
         definitions: the ops that the graph uses, by name.
         file: the one that holds the graph.
+        metas: all graphs of that file as they lie there, the one for serving first.
     """
 
     graph: GraphDef
@@ -80,6 +81,7 @@ class SavedModelGraph:
     assets: Mapping[str, Path]
     definitions: Mapping[str, OpDef]
     file: Path
+    metas: tuple[MetaGraphDef, ...]
 
 
 def read_saved_model(
@@ -99,7 +101,7 @@ def read_saved_model(
             variable that the outputs need.
     """
     file = _find_message(folder)
-    meta = _read_meta_graph(file)
+    meta, *others = _read_meta_graphs(file)
     key = _choose_signature(folder, meta, signature_key, is_needed=is_key_needed and not outputs)
     signature = meta.signature_def[key] if key is not None else SignatureDef()
     named = {side: dict(_tensors(infos)) for side, infos in (("in", signature.inputs), ("out", signature.outputs))}
@@ -127,6 +129,7 @@ def read_saved_model(
         assets=assets,
         definitions={op.name: op for op in meta.meta_info_def.stripped_op_list.op},
         file=file,
+        metas=(meta, *others),
     )
 
 
@@ -144,7 +147,7 @@ def read_signature(
         FreezeError: there is no such signature, or none is the obvious one.
     """
     file = _find_message(folder)
-    meta = _read_meta_graph(file)
+    meta = _read_meta_graphs(file)[0]
     key = _choose_signature(folder, meta, signature_key, is_needed=True)
     if key is None:
         raise CheckpointError("the SavedModel has no signature", where=file, wanted="inputs and outputs that are named")
@@ -152,11 +155,21 @@ def read_signature(
     return key, dict(_tensors(signature.inputs)), dict(_tensors(signature.outputs))
 
 
+def read_meta_graphs(folder: Path) -> tuple[Path, list[MetaGraphDef]]:
+    """The file of a SavedModel's graphs, and these as they lie there, the one for serving first.
+
+    Raises:
+        CheckpointError: the file is missing or is not what it should be; no graph is for serving.
+    """
+    file = _find_message(folder)
+    return file, _read_meta_graphs(file)
+
+
 # The folder's files.
 
 
-def _read_meta_graph(path: Path) -> MetaGraphDef:
-    """The graph for serving; of several, the one with the fewest other tags."""
+def _read_meta_graphs(path: Path) -> list[MetaGraphDef]:
+    """The graph for serving (of several, the one with the fewest other tags), then all others of the file."""
     model = _parse(path)
     graphs = [meta for meta in model.meta_graphs if meta.graph_def.node]
     if not graphs:
@@ -173,7 +186,7 @@ def _read_meta_graph(path: Path) -> MetaGraphDef:
         )
     meta = min(serving, key=lambda meta: len(meta.meta_info_def.tags))
     require_sound(meta.graph_def, path)
-    return meta
+    return [meta, *(other for other in model.meta_graphs if other is not meta)]
 
 
 def _find_message(folder: Path) -> Path:

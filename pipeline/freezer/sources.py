@@ -44,6 +44,7 @@ class Source:
         signature_keys: the names of all signatures.
         definitions: the ops that a MetaGraphDef brings along, by name.
         assets: files by the tensors of the graph that hold their paths.
+        metas: the graphs as they lie in the file, this one first: all that running it may come upon.
     """
 
     place: Path | str
@@ -59,6 +60,7 @@ class Source:
     signature_keys: tuple[str, ...] = ()
     definitions: Mapping[str, OpDef] = field(default_factory=dict)
     assets: Mapping[str, Path] = field(default_factory=dict)
+    metas: tuple[MetaGraphDef, ...] = ()
 
     @property
     def has_variables(self) -> bool:
@@ -115,6 +117,7 @@ def _of_saved_model(folder: Path, signature_key: str | None, outputs: Sequence[s
         signature_keys=model.signature_keys,
         definitions=model.definitions,
         assets=model.assets,
+        metas=model.metas,
     )
 
 
@@ -122,13 +125,13 @@ def _of_checkpoint(prefix: Path | str, bundle: Bundle, file: Path) -> Source:
     meta = read_graph(file)
     keys = restored_keys(meta.graph_def, meta.saver_def.restore_op_name or None)
     definitions = {op.name: op for op in meta.meta_info_def.stripped_op_list.op}
-    return Source(prefix, "checkpoint", meta.graph_def, file, bundle, keys, definitions=definitions)
+    return Source(prefix, "checkpoint", meta.graph_def, file, bundle, keys, definitions=definitions, metas=(meta,))
 
 
 def _of_graph_file(path: Path) -> Source:
     """A GraphDef; where it has variables, with the checkpoint beside it."""
     meta = read_graph(path)
-    alone = Source(path, "GraphDef", meta.graph_def, path, Bundle(path, {}))
+    alone = Source(path, "GraphDef", meta.graph_def, path, Bundle(path, {}), metas=(meta,))
     if not alone.has_variables:
         return alone
     beside = path.with_suffix("")

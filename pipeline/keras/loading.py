@@ -21,6 +21,7 @@ import keras
 
 from ..bundle.foreign import broken_file, unreadable_file
 from ..errors import CheckpointError
+from ..safety.keras_files import require_safe_archive, require_safe_file
 
 _AGAIN = "Copy the file again from where it was written"
 _UNKNOWN = re.compile(r"(?:Could not locate \w+|Unknown \w+:) '([^']+)'")
@@ -33,8 +34,10 @@ def load_file(path: Path) -> keras.Model:
     Raises:
         CheckpointError: the file is missing, damaged, none of Keras's, or holds weights alone; or it names code that is
             not Keras's own.
+        UnsafeModel: it names other files or models, or would take more memory than there is.
     """
     require_whole(path)
+    require_safe_file(path)
     with keras_errors(path):
         model = keras.saving.load_model(path, compile=False)
     if not isinstance(model, keras.Model):
@@ -68,6 +71,7 @@ def require_whole(path: Path, *, is_model: bool = True) -> None:
 def _require_archive(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
+            require_safe_archive(archive, path)
             names, damaged = archive.namelist(), archive.testzip()
     except (zipfile.BadZipFile, zlib.error, OSError, NotImplementedError, RuntimeError, EOFError) as exc:
         raise CheckpointError("the archive is damaged", where=path, got=exc, next_step=_AGAIN) from exc

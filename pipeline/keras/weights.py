@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from ..bundle import Bundle
 from ..checkpoint import read_values
+from ..safety.keras_files import require_safe_file
 from .loading import keras_errors, require_whole
 
 
@@ -52,6 +53,7 @@ def take_weights_of_file(model: keras.Model, path: Path) -> None:
         CheckpointError: the file is missing or damaged, or holds the weights of another model.
     """
     require_whole(path, is_model=False)
+    require_safe_file(path)
     # Keras takes over the state of an optimizer as well, with its learning rate.
     kept = [(variable, variable.numpy()) for variable in (model.optimizer.variables if model.compiled else ())]
     with keras_errors(path):

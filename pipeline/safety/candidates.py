@@ -1,0 +1,83 @@
+"""The door that a candidate passes: every op that its file names, before any runtime opens it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from pathlib import Path
+from typing import Any
+
+from ..bundle import open_checkpoint
+from ..freezer.mapping import GRAPH_FILE
+from ..freezer.savedmodel import read_meta_graphs
+from ..leangraph import read_lean
+from ..protos import GraphDef, MetaGraphDef
+from . import onnx, require_safe, tflite
+from .graphs import find_acting, find_dangers
+from .models import require_own_files
+from .sizes import require_bounded, require_stored
+
+
+def require_safe_graph(path: Path, allowed: Collection[str], *, is_mapped: bool = False) -> list[str]:
+    """Stops a GraphDef, or a folder of the format mmap, that could do more than compute.
+
+    Args:
+        path: the `.pb`, or the folder.
+        allowed: ops that are let through.
+
+    Returns:
+        What was let through, as sentences.
+
+    Raises:
+        UnsafeModel: it is stopped.
+        DataError: it cannot be read.
+    """
+    file = path / GRAPH_FILE if is_mapped else path
+    if is_mapped:
+        require_own_files(path)
+    lean = read_lean(file)
+    told = require_safe(file, find_dangers(MetaGraphDef(graph_def=lean.graph), file.parent, is_mapped), allowed)
+    require_bounded(lean.graph, file, contents={name: len(content) for name, content in lean.contents.items()})
+    return told
+
+
+def require_still_graph(graph: GraphDef, path: Path, outputs: Iterable[str], allowed: Collection[str]) -> list[str]:
+    """Stops a GraphDef in which asking for outputs would save, or read the files of a training.
+
+    Returns, Raises: as `require_safe_graph`.
+    """
+    return require_safe(path, find_acting(graph, outputs), allowed)
+
+
+def require_safe_saved_model(folder: Path, allowed: Collection[str]) -> list[str]:
+    """Stops a SavedModel that could do more than compute.
+
+    Returns, Raises: as `require_safe_graph`.
+    """
+    require_own_files(folder)
+    file, metas = read_meta_graphs(folder)
+    told = require_safe(file, [danger for meta in metas for danger in find_dangers(meta, folder)], allowed)
+    variables = [path for path in (folder / "variables").glob("*") if path.is_file()]
+    stored_bytes = sum(path.stat().st_size for path in variables)
+    for meta in metas:
+        require_bounded(meta.graph_def, file, stored_bytes)
+        outputs = [info.name for signature in meta.signature_def.values() for info in signature.outputs.values()]
+        told += require_safe(file, find_acting(meta.graph_def, outputs), allowed)
+    if variables:
+        require_stored(open_checkpoint(folder / "variables" / "variables"), folder, stored_bytes)
+    return list(dict.fromkeys(told))
+
+
+def require_safe_tflite(path: Path, allowed: Collection[str]) -> list[str]:
+    """Stops a .tflite with custom ops. Returns, Raises: as `require_safe_graph`."""
+    return require_safe(path, tflite.find_dangers(path), allowed)
+
+
+def require_safe_onnx(model: Any, path: Path, allowed: Collection[str]) -> list[str]:
+    """Stops an ONNX model with ops of unknown domains.
+
+    Args:
+        model: read without the files beside it.
+
+    Returns, Raises: as `require_safe_graph`.
+    """
+    return require_safe(path, onnx.find_dangers(model, path), allowed)

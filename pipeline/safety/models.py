@@ -1,0 +1,104 @@
+"""The doors that strangers' models pass: a checkpoint or a SavedModel, by all that its files hold."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterable, Iterator
+from pathlib import Path
+
+from ..errors import UnsafeModel
+from ..freezer.sources import Source
+from ..prefix import files_of, folder_of
+from . import Danger, require_safe, shown
+from .graphs import find_acting, find_dangers
+from .sizes import require_bounded, require_stored
+
+# What TensorFlow's readers take apart themselves, and check: another file in their place is no model.
+_PARSED = ("saved_model.pb", "saved_model.pbtxt", "fingerprint.pb", "keras_metadata.pb", "variables")
+_CHUNKED = "saved_model.cpb"
+
+
+def require_safe_source(source: Source, allowed: Collection[str] = ()) -> list[str]:
+    """Stops a stranger's checkpoint or SavedModel that could do more than compute, or would take more than there is.
+
+    Args:
+        allowed: ops that are let through.
+
+    Returns:
+        What was let through, as sentences.
+
+    Raises:
+        UnsafeModel: it is stopped.
+    """
+    files = list(_stored_files(source))
+    stored_bytes = sum(path.stat().st_size for path in files if path.is_file())
+    if source.kind == "SavedModel":
+        require_own_files(Path(source.place))
+    found = dangers_of(source)
+    told = require_safe(source.graph_file, found, allowed)
+    for meta in source.metas:
+        require_bounded(meta.graph_def, source.graph_file, stored_bytes)
+    require_stored(source.bundle, source.place, stored_bytes)
+    return told
+
+
+def require_still(
+    source: Source, outputs: Iterable[str], fed: Iterable[str], allowed: Collection[str] = ()
+) -> list[str]:
+    """Stops a graph in which asking for the outputs would save, or read the files of a training.
+
+    Args:
+        outputs: tensors.
+        fed: tensors whose values are given.
+
+    Returns, Raises: as `require_safe_source`.
+    """
+    found = find_acting(source.metas[0].graph_def, outputs, fed) if source.metas else []
+    return require_safe(source.graph_file, found, allowed)
+
+
+def dangers_of(source: Source) -> list[Danger]:
+    """What a checkpoint or a SavedModel could do besides computing; nothing of it is run."""
+    home = Path(source.place) if source.kind == "SavedModel" else source.graph_file.parent
+    return [danger for meta in source.metas for danger in find_dangers(meta, home)]
+
+
+def _stored_files(source: Source) -> Iterator[Path]:
+    """The files of a model's variables."""
+    if source.kind == "SavedModel":
+        yield from (Path(source.place) / "variables").glob("*")
+    elif source.kind == "checkpoint" and folder_of(str(source.place)).is_dir():
+        yield from files_of(source.place)
+
+
+def require_own_files(folder: Path) -> None:
+    """Makes sure that the folder of a SavedModel, or of the format mmap, brings its files itself.
+
+    Raises:
+        UnsafeModel: a link in it leads out of it to what would be copied as it is; or beside the graph that is read
+            here stands another, which TensorFlow would load in its place.
+    """
+    if (folder / _CHUNKED).exists():
+        raise UnsafeModel(
+            "beside the graph that is checked stands another one, which TensorFlow may load in its place",
+            where=folder / _CHUNKED,
+            wanted="saved_model.pb alone",
+            next_step="Export the model again, in one piece",
+        )
+    root = folder.resolve()
+    for path in _walked(folder):
+        if path.is_symlink() and path.relative_to(folder).parts[0] not in _PARSED:
+            target = path.resolve()
+            if not target.is_relative_to(root):
+                raise UnsafeModel(
+                    "a link leads out of the model's folder",
+                    where=folder / shown(path.relative_to(folder).as_posix()),
+                    got=shown(str(target)),
+                    wanted="files of its own",
+                    next_step="If that is what the model needs, copy it with what it links to: cp -rL",
+                )
+
+
+def _walked(folder: Path) -> Iterator[Path]:
+    for place, folders, files in os.walk(folder):
+        yield from (Path(place) / name for name in (*folders, *files))

@@ -1,0 +1,96 @@
+"""What an ONNX model names: the domains of its ops, and the files that its tensors lie in (onnx/onnx.proto)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path, PureWindowsPath
+from typing import Any
+
+from ..errors import UnsafeModel
+from . import Danger, shown
+from .sizes import MOST_GROWN, MOST_TENSOR
+
+# Without a name of its own a domain is ai.onnx.
+_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})
+# Ops of onnxruntime that call Python, load libraries, or read what lies in another file.
+_ACTING = {
+    **dict.fromkeys(("PythonOp", "PythonOpGrad"), "call Python code"),
+    **dict.fromkeys(("ATen", "ExternalOp", "TritonOp"), "run code that cannot be looked into"),
+    "EPContext": "read files",
+}
+_UNKNOWN = "do anything: nobody can say what ops of the domain {} do"
+
+
+def find_dangers(model: Any, path: Path) -> list[Danger]:
+    """The nodes of an ONNX model that could do more than compute, in its graphs, their branches and its functions.
+
+    Args:
+        model: a ModelProto, read without the files beside it.
+
+    Raises:
+        UnsafeModel: it reads weights outside of its folder, or a tensor takes more memory than there is.
+    """
+    found, own = list[Danger](), {(function.domain, function.name) for function in model.functions}
+    for graph, function in _graphs(model):
+        for node in graph.node:
+            if (node.domain, node.op_type) in own:
+                continue
+            if node.domain not in _DOMAINS:
+                op = f"{node.domain}.{node.op_type}"
+                found.append(Danger(op, node.name or op, _UNKNOWN.format(shown(node.domain)), function))
+            elif node.op_type in _ACTING and node.domain == "com.microsoft":
+                found.append(Danger(node.op_type, node.name or node.op_type, _ACTING[node.op_type], function))
+        for tensor in _tensors(graph):
+            _require_own(tensor, path)
+    return found
+
+
+def _graphs(model: Any) -> Iterator[tuple[Any, str]]:
+    waiting = [(model.graph, ""), *((function, function.name) for function in model.functions)]
+    while waiting:
+        graph, name = waiting.pop(0)
+        yield graph, name
+        for node in graph.node:
+            for attribute in node.attribute:
+                inner = [attribute.g] if attribute.HasField("g") else list(attribute.graphs)
+                waiting += [(one, name) for one in inner]
+
+
+def _tensors(graph: Any) -> Iterator[Any]:
+    """The tensors of a graph, or of a function, which has none but those of its nodes."""
+    yield from getattr(graph, "initializer", ())
+    for sparse in getattr(graph, "sparse_initializer", ()):
+        yield from (sparse.values, sparse.indices)
+    for node in graph.node:
+        for attribute in node.attribute:
+            yield from attribute.tensors
+            if attribute.HasField("t"):
+                yield attribute.t
+            if attribute.HasField("sparse_tensor"):
+                yield from (attribute.sparse_tensor.values, attribute.sparse_tensor.indices)
+
+
+def _require_own(tensor: Any, path: Path) -> None:
+    for entry in tensor.external_data:
+        place = PureWindowsPath(entry.value)  # which takes both kinds of slashes apart
+        is_away = place.is_absolute() or place.drive or place.root or ".." in place.parts
+        if entry.key == "location" and (is_away or not entry.value or "\0" in entry.value):
+            raise UnsafeModel(
+                f"this model could read files: tensor {shown(tensor.name)} lies outside of the model's folder",
+                where=path,
+                got=repr(shown(entry.value)),
+                wanted="a file beside the model",
+            )
+    size = math.prod(max(0, length) for length in tensor.dims)
+    stored = len(tensor.raw_data) + sum(len(getattr(tensor, name)) for name in _FIELDS)
+    if size > (MOST_TENSOR if tensor.external_data else stored * 8 + MOST_GROWN):
+        raise UnsafeModel(
+            f"this model could take more memory than there is: tensor {shown(tensor.name)}",
+            where=path,
+            got=f"{size:.3g} elements" if size < 10**300 else "more elements than can be told",
+            wanted="no more than are stored of it",
+        )
+
+
+_FIELDS = ("float_data", "int32_data", "string_data", "int64_data", "double_data", "uint64_data")

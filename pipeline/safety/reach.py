@@ -1,0 +1,162 @@
+"""What running a graph would run: from where it is fetched, back over values, control edges and calls of functions.
+
+Of a function that is called everything counts, for what acts there is run whether its value is asked for or not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from ..freezer.graph import data_inputs, node_of
+from ..protos import AttrValue, FunctionDef, GraphDef, NodeDef
+
+# Ops that give all that they are given to a function, and how many inputs they have before.
+_BEFORE = {"PartitionedCall": 0, "StatefulPartitionedCall": 0, "If": 1, "StatelessIf": 1, "Case": 1, "StatelessCase": 1}
+_SAME = "api_implements"  # by which TensorFlow's optimizer takes one function for another
+
+
+@dataclass(frozen=True)
+class Reached:
+    """The names of nodes of the graph itself, and of functions."""
+
+    nodes: Collection[str]
+    functions: Collection[str]
+
+
+@dataclass(frozen=True)
+class Calls:
+    """A graph whose functions call each other."""
+
+    graph: GraphDef
+
+    @cached_property
+    def nodes(self) -> Mapping[str, NodeDef]:
+        """The graph's own nodes by their names."""
+        return {node.name: node for node in self.graph.node}
+
+    @cached_property
+    def functions(self) -> Mapping[str, FunctionDef]:
+        """The functions by their names."""
+        return {function.signature.name: function for function in self.graph.library.function}
+
+    @cached_property
+    def gradients(self) -> Mapping[str, str]:
+        """The gradient's function by the function."""
+        return {pair.function_name: pair.gradient_func for pair in self.graph.library.gradient}
+
+    @cached_property
+    def _alike(self) -> Mapping[str, list[str]]:
+        """The functions that may take each other's place."""
+        by_name: dict[str, list[str]] = {}
+        for name, function in self.functions.items():
+            if _SAME in function.attr:
+                by_name.setdefault(function.attr[_SAME].s.decode("utf-8", "replace"), []).append(name)
+        return {name: alike for alike in by_name.values() for name in alike}
+
+    def called_by(self, node: NodeDef) -> Iterator[str]:
+        """The functions that a node names: by its op, or by an attribute, however deep."""
+        if not self.functions:
+            return
+        if node.op in self.functions:
+            yield node.op
+        for value in node.attr.values():
+            yield from (name for name in _named(value) if name in self.functions)
+
+    def beside(self, function: str) -> Iterator[str]:
+        """The functions that may be run where this one is called."""
+        yield from self._alike.get(function, ())
+        if self.gradients.get(function) in self.functions:
+            yield self.gradients[function]
+
+    def reach(self, starts: Iterable[str], functions: Iterable[str] = (), fed: Collection[str] = ()) -> Reached:
+        """What is run for nodes and functions.
+
+        Args:
+            starts: names of nodes or tensors; those that are not there are passed over.
+            fed: tensors (`node:0`) whose values are given: what they are computed from is not run.
+        """
+        found, called = set[str](), set[str]()
+        waiting = [node_of(name) for name in starts]
+        calls = [name for name in functions if name in self.functions]
+        while waiting:
+            name = waiting.pop()
+            node = self.nodes.get(name)
+            if node is None or name in found:
+                continue
+            found.add(name)
+            calls += self.called_by(node)
+            for reference in node.input:
+                tensor = reference if ":" in reference or reference.startswith("^") else f"{reference}:0"
+                if tensor not in fed:
+                    waiting.append(node_of(reference))
+        while calls:
+            name = calls.pop()
+            if name in called:
+                continue
+            called.add(name)
+            calls += self.beside(name)
+            for node in self.functions[name].node_def:
+                calls += self.called_by(node)
+        return Reached(found, called)
+
+    @cached_property
+    def call_sites(self) -> Mapping[str, list[tuple[str, NodeDef]]]:
+        """By function the nodes that call it, each with the function it stands in (empty: the graph itself)."""
+        sites: dict[str, list[tuple[str, NodeDef]]] = {}
+        bodies = [("", self.graph.node), *((name, body.node_def) for name, body in self.functions.items())]
+        for scope, nodes in bodies:
+            for node in nodes:
+                for name in self.called_by(node):
+                    sites.setdefault(name, []).append((scope, node))
+        return sites
+
+    def origins(self, scope: str, reference: str) -> Iterator[tuple[str, NodeDef | None, str]]:
+        """Where a value comes from, behind Identities and the arguments of functions.
+
+        Yields:
+            The scope (empty: the graph itself), the node, and the tensor's reference there. Without a node: an argument
+            of a function; then the reference is its name.
+        """
+        waiting, seen = [(scope, reference)], set[tuple[str, str]]()
+        bodies: dict[str, Mapping[str, NodeDef]] = {"": self.nodes}
+        while waiting:
+            here, name = waiting.pop()
+            if (here, name) in seen:
+                continue
+            seen.add((here, name))
+            if here not in bodies:
+                bodies[here] = {node.name: node for node in self.functions[here].node_def}
+            node = bodies[here].get(node_of(name))
+            if node is None and here:
+                yield here, None, name
+                for caller, call in self.call_sites.get(here, ()):
+                    given = self._given(here, name, call)
+                    if given is None:
+                        yield caller, call, call.name
+                    else:
+                        waiting.append((caller, given))
+            elif node is not None and node.op == "Identity" and node.input:
+                waiting.append((here, node.input[0]))
+            else:
+                yield here, node, name
+
+    def _given(self, function: str, argument: str, call: NodeDef) -> str | None:
+        """What a call gives for an argument; None where calls of its kind do not tell."""
+        names = [argument.name for argument in self.functions[function].signature.input_arg]
+        first = 0 if call.op == function else _BEFORE.get(call.op)
+        inputs = data_inputs(call)
+        if first is None or argument not in names or len(inputs) != first + len(names):
+            return None
+        return inputs[first + names.index(argument)]
+
+
+def _named(value: AttrValue) -> Iterator[str]:
+    waiting = [value]
+    while waiting:
+        one = waiting.pop()
+        funcs = [one.func] if one.WhichOneof("value") == "func" else list(one.list.func)
+        for func in funcs:
+            yield func.name
+            waiting += func.attr.values()

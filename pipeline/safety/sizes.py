@@ -1,0 +1,208 @@
+"""Graphs that are small on disk and would take more than there is: refused before memory is taken.
+
+A constant may say that one value stands for all of 10^12; a placeholder, a variable or an op may be of such a shape;
+functions may call each other so often that putting them in the place of their calls never ends.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+from ..bundle import Bundle
+from ..bundle.dtypes import DTYPES, STRING
+from ..errors import UnsafeModel
+from ..freezer.graph import node_of
+from ..freezer.variables import VARIABLE_OPS
+from ..protos import GraphDef, NodeDef, TensorProto, TensorShapeProto
+from . import shown
+from .reach import Calls
+
+MOST_TENSOR = 8 << 30  # bytes of one tensor that no file holds
+MOST_GROWN = 2 << 30  # bytes that constants may take beyond those that are stored of them: more than a .pb may have
+MOST_CALLS = 100  # calls within calls
+MOST_NODES = 20_000_000  # once each call is replaced by what it calls
+_BYTES_OF_STRING = 24  # that an empty one takes in memory
+_FACTOR = 100  # that a checkpoint's tables may be compressed to
+
+_SMALL = 4096  # bytes of a constant that are not worth counting, for the file has some for each node
+_CONSTANTS = frozenset({"Const", "HostConst"})
+# Ops that make a tensor of the shape that their attribute tells.
+_OF_SHAPE = VARIABLE_OPS | {
+    "Placeholder",
+    "PlaceholderV2",
+    "PlaceholderWithDefault",
+    "ImmutableConst",
+    "ParallelConcat",
+}
+_REFERENCE = 100
+# Ops that make a tensor of a shape that an input tells, and which input that is; numbers of elements likewise.
+_SHAPED = {
+    **dict.fromkeys(
+        ("Fill", "Empty", "RandomUniform", "RandomUniformInt", "RandomStandardNormal", "TruncatedNormal"), 0
+    ),
+    **dict.fromkeys(("StatelessRandomUniform", "StatelessRandomNormal", "StatelessTruncatedNormal"), 0),
+    **dict.fromkeys(("StatelessRandomUniformV2", "StatelessRandomNormalV2", "StatelessTruncatedNormalV2"), 0),
+    **dict.fromkeys(("ParameterizedTruncatedNormal", "RandomGamma", "RandomPoissonV2"), 0),
+    **dict.fromkeys(("BroadcastTo", "ScatterNd", "TensorListReserve", "OneHot"), 1),
+    **dict.fromkeys(("TensorArrayV3", "TensorArrayV2", "TensorArray"), 0),
+    "LinSpace": 2,
+}
+_SHAPED["ScatterNd"] = 2
+
+
+def require_bounded(
+    graph: GraphDef, path: Path, stored_bytes: int = 0, contents: Mapping[str, int] | None = None
+) -> None:
+    """Makes sure that a graph takes no more than a machine has.
+
+    Args:
+        stored_bytes: of the checkpoint's files, which hold its variables.
+        contents: bytes of constants by node, where they were left in their file.
+
+    Raises:
+        UnsafeModel: it would take more than `MOST_TENSOR` or `MOST_GROWN` bytes, or its functions never end.
+    """
+    grown, held = 0, contents or {}
+    for function, nodes in (("", graph.node), *((one.signature.name, one.node_def) for one in graph.library.function)):
+        constants: dict[str, NodeDef] | None = None
+        for node in nodes:
+            op, size = node.op, 0
+            if op in _CONSTANTS and "value" in node.attr:  # asking for what is not there would make it
+                tensor = node.attr["value"].tensor
+                size = _bytes(tensor.tensor_shape, tensor.dtype)
+                if size > _SMALL:
+                    grown += max(0, size - _stored(tensor) - held.get("" if function else node.name, 0))
+                if grown > MOST_GROWN:
+                    told = f"constants of {_gb(grown)} more than is stored of them"
+                    raise _too_large(path, node, function, size, told)
+                continue
+            if op in _OF_SHAPE and "shape" in node.attr:
+                size = _bytes(node.attr["shape"].shape, node.attr["dtype"].type if "dtype" in node.attr else 0)
+            elif op in _SHAPED or op == "Range":
+                constants = constants or {one.name: one for one in nodes if one.op == "Const"}
+                size = _asked(node, constants)
+            if size > (max(MOST_TENSOR, stored_bytes) if op in VARIABLE_OPS else MOST_TENSOR):
+                raise _too_large(path, node, function, size)
+    _require_ending(graph, path)
+
+
+def require_stored(bundle: Bundle, path: Path | str, stored_bytes: int) -> None:
+    """Makes sure that a checkpoint's tensors are no larger than its files can hold.
+
+    Raises:
+        UnsafeModel: one is.
+    """
+    for tensor in bundle.tensors.values():
+        size = max(tensor.size_bytes, tensor.elements * (tensor.kind.size_bytes or 1))
+        if size > stored_bytes * _FACTOR + MOST_TENSOR // 1024:
+            raise UnsafeModel(
+                "the checkpoint tells of a tensor that its files cannot hold",
+                where=path,
+                got=f"{shown(tensor.key)} of {_gb(size)} in files of {stored_bytes:,} bytes",
+                next_step="Do not load it; copy the checkpoint again if it should be whole",
+            )
+
+
+def _bytes(shape: TensorShapeProto, dtype: int) -> int:
+    """The bytes of a tensor; lengths that are open count as 1."""
+    if not shape.dim:
+        return _size_of(dtype)
+    lengths = (int(dim.size) for dim in shape.dim)
+    return math.prod(max(1, length) if length else 0 for length in lengths) * _size_of(dtype)
+
+
+def _size_of(dtype: int) -> int:
+    number = dtype - _REFERENCE if dtype > _REFERENCE else dtype
+    return _BYTES_OF_STRING if number == STRING.number else max(1, DTYPES[number].size_bytes) if number in DTYPES else 1
+
+
+def _stored(tensor: TensorProto) -> int:
+    counts = (len(tensor.float_val), len(tensor.int_val), len(tensor.int64_val), len(tensor.string_val))
+    more = (len(tensor.double_val), len(tensor.bool_val), len(tensor.half_val), len(tensor.scomplex_val))
+    return len(tensor.tensor_content) + max(*counts, *more, len(tensor.dcomplex_val)) * _size_of(tensor.dtype)
+
+
+def _asked(node: NodeDef, constants: Mapping[str, NodeDef]) -> int:
+    """The bytes of what an op makes, where constants tell its shape; 0 where they do not."""
+    dtype = next((node.attr[name].type for name in ("dtype", "T", "element_dtype") if name in node.attr), 1)
+    if node.op == "Range" and len(node.input) >= 3:
+        ends = [_numbers(constants.get(node_of(name))) for name in node.input[:3]]
+        if all(len(one) == 1 for one in ends) and ends[2][0]:
+            return int(abs((ends[1][0] - ends[0][0]) / ends[2][0])) * 8
+        return 0
+    if node.op not in _SHAPED or len(node.input) <= _SHAPED[node.op]:
+        return 0
+    numbers = _numbers(constants.get(node_of(node.input[_SHAPED[node.op]])))
+    return math.prod(max(1, int(number)) if number else 0 for number in numbers) * _size_of(dtype) if numbers else 0
+
+
+def _numbers(constant: NodeDef | None) -> list[float]:
+    """The few numbers of a constant; none where there is no such constant, or it holds many."""
+    if constant is None or "value" not in constant.attr:
+        return []
+    tensor = constant.attr["value"].tensor
+    count = math.prod(dim.size for dim in tensor.tensor_shape.dim)
+    if not 0 < count <= 32:
+        return []
+    kind = DTYPES.get(tensor.dtype)
+    if kind is None or not kind.is_plain or not kind.size_bytes:
+        return []
+    values: list[float] = [*tensor.int_val, *tensor.int64_val, *tensor.float_val, *tensor.double_val]
+    if tensor.tensor_content:
+        import struct
+
+        code = {"i4": "i", "i8": "q", "f4": "f", "f8": "d"}.get(kind.code[1:])
+        if code is None or len(tensor.tensor_content) != count * kind.size_bytes:
+            return []
+        values = [*struct.unpack(f"<{count}{code}", tensor.tensor_content)]
+    values = [value for value in values if math.isfinite(value)]
+    return values + values[-1:] * (count - len(values)) if values else []
+
+
+def _require_ending(graph: GraphDef, path: Path) -> None:
+    """Makes sure that functions do not call themselves, nor each other too deep or too often."""
+    calls = Calls(graph)
+    sizes, depths = dict[str, int](), dict[str, int]()
+    inner = {
+        name: [c for node in body.node_def for c in calls.called_by(node)] for name, body in calls.functions.items()
+    }
+    for start in calls.functions:
+        waiting = [(start, iter(inner[start]))]
+        on_the_way = {start}
+        while waiting:
+            name, rest = waiting[-1]
+            callee = next(rest, None)
+            if callee is None:
+                waiting.pop()
+                on_the_way.discard(name)
+                sizes[name] = len(calls.functions[name].node_def) + sum(sizes[one] for one in inner[name])
+                depths[name] = 1 + max((depths[one] for one in inner[name]), default=0)
+            elif callee in on_the_way:
+                raise _endless(path, f"function {shown(callee)} calls itself")
+            elif callee not in sizes:
+                on_the_way.add(callee)
+                waiting.append((callee, iter(inner[callee])))
+        if depths[start] > MOST_CALLS:
+            raise _endless(path, f"{depths[start]} calls within each other, at function {shown(start)}")
+        if sizes[start] > MOST_NODES:
+            raise _endless(path, f"function {shown(start)} stands for more than {MOST_NODES:,} nodes")
+
+
+def _endless(path: Path, got: str) -> UnsafeModel:
+    return UnsafeModel("the model's functions call each other without an end in sight", where=path, got=got)
+
+
+def _too_large(path: Path, node: NodeDef, function: str, size: int, got: str = "") -> UnsafeModel:
+    inside = f" (function {shown(function)})" if function else ""
+    return UnsafeModel(
+        f"this model could take more memory than there is: op {shown(node.op)} in node {shown(node.name)}{inside}",
+        where=path,
+        got=got or _gb(size),
+        wanted=f"at most {_gb(MOST_GROWN if got else MOST_TENSOR)}",
+    )
+
+
+def _gb(size: int) -> str:
+    return f"{size / 1e9:.3g} GB" if size < 10**300 else "more bytes than can be told"
