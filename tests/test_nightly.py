@@ -41,7 +41,6 @@ from pipeline.settings import NightlySettings
 from pipeline.signature import Decision, Signature, TensorSpec
 from pipeline.store import Places, hold
 
-
 FRUIT = str(PROJECT / "examples/fruit.py:Fruit")
 
 
