@@ -161,7 +161,8 @@ class ConvertBatch(_List):
         Raises:
             BatchFailed: some models did not pass.
         """
-        from .batch.tables import Batch, write_tables
+        from .batch.page import write_tables  # which needs Jinja, and a finished batch does not
+        from .batch.tables import Batch
 
         known = running.recall(self.rows, self.settings, self.stem)
         outcomes = [known[row.name] for row in self.rows]
@@ -183,7 +184,7 @@ class ConvertBatch(_List):
         return {
             "files": {"list": digest_file(Path(self.manifest))},
             "outcomes": digest_values("outcomes", told),
-            "code": digest_code(Path(str(package.__file__)).parent / "tables.py", [PROJECT]),
+            "code": digest_code(Path(str(package.__file__)).parent / "page.py", [PROJECT]),
         }
 
     def closing_lines(self) -> list[str]:

@@ -15,8 +15,9 @@ from test_page import CHROMIUM, IS_REQUIRED, POLICY, visit
 
 from pipeline.batch.listing import Row
 from pipeline.batch.outcome import Outcome
+from pipeline.batch.page import write_tables
 from pipeline.batch.progress import Progress
-from pipeline.batch.tables import Batch, write_tables
+from pipeline.batch.tables import Batch
 from pipeline.request import Request
 
 

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from pipeline.engine import Ended, Started, open_engine
+from pipeline.engine import Ended, Started
 from pipeline.engine.local import LocalEngine
+from pipeline.engine.opening import open_engine
 from pipeline.errors import DataError, PipelineError, StageCrashed
 from pipeline.process import Child, Limits, keeping_processes, run_apart
 from pipeline.settings import EngineSettings

@@ -10,10 +10,17 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader
 
 from ..report.html import TEMPLATES, templates
-from .tables import Batch, report_of
+from .tables import Batch, junit, report_of, summary, write_results
 
 _HERE = Path(__file__).parent
 _ORDER = {"failed": 0, "error": 1, "passed": 2}
+
+
+def write_tables(folder: Path, batch: Batch) -> None:
+    """Writes the four files of a batch."""
+    write_results(folder / "results.csv", batch)
+    for name, text in (("summary.md", summary(batch)), ("junit.xml", junit(batch)), ("report.html", page(batch))):
+        (folder / name).write_text(text, encoding="utf-8")
 
 
 def page(batch: Batch) -> str:

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from .. import chain
-from ..engine import Ended, open_engine
+from ..engine import Ended
+from ..engine.opening import open_engine
 from ..errors import PipelineError
 from ..process import Limits
 from ..request import job_of

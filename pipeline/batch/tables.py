@@ -3,7 +3,7 @@
 results.csv    a line for each model, in the list's order; the same models give the same bytes
 summary.md     what failed, for a CI job's summary
 junit.xml      a test suite for each model, a test case for each of its checks
-report.html    a page that can be sorted and filtered; see `page`
+report.html    a page that can be sorted and filtered, written by `page`
 """
 
 from __future__ import annotations
@@ -78,17 +78,12 @@ class Batch:
         return f"{missed} of {counted(len(self.outcomes), 'model')} did not pass: {kinds}."
 
 
-def write_tables(folder: Path, batch: Batch) -> None:
-    """Writes the four files."""
-    from .page import page  # which needs Jinja, and a finished batch does not
-
-    with (folder / "results.csv").open("w", encoding="utf-8", newline="") as file:
+def write_results(path: Path, batch: Batch) -> None:
+    """Writes results.csv."""
+    with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
         writer.writerows(_line(row, outcome) for row, outcome in zip(batch.rows, batch.outcomes, strict=True))
-    (folder / "summary.md").write_text(summary(batch), encoding="utf-8")
-    (folder / "junit.xml").write_text(junit(batch), encoding="utf-8")
-    (folder / "report.html").write_text(page(batch), encoding="utf-8")
 
 
 def read_results(folder: Path) -> list[dict[str, str]]:

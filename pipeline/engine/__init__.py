@@ -13,9 +13,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from ..process import Limits
-from ..settings import EngineSettings
-
 
 @dataclass(frozen=True)
 class Started:
@@ -59,22 +56,3 @@ class Engine(Protocol):
     def __enter__(self) -> Engine: ...
 
     def __exit__(self, *exc_info: object) -> None: ...
-
-
-def open_engine(settings: EngineSettings, workers: int, limits: Limits) -> Engine:
-    """The engine that the settings name.
-
-    Args:
-        workers: how many items are worked on at the same time, where no cluster says so.
-        limits: what one item may take.
-
-    Raises:
-        SettingError: what the engine needs is not installed, or its cluster is not to be reached.
-    """
-    if settings.kind == "dask":
-        from .cluster import DaskEngine
-
-        return DaskEngine(settings.address, workers, limits)
-    from .local import LocalEngine
-
-    return LocalEngine(workers, limits)
