@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from .models.source import ModelSource
-from .settings import Adopted, Candidate, Settings, WarmStart
+from .settings import Adopted, Candidate, Operations, Settings, WarmStart
 from .store import Places
 
 CANDIDATE = "candidate"  # the stage of a file that the pipeline did not make
@@ -23,6 +23,7 @@ class Job:
         data: the data file, None if the model names none and none was given.
         adopted: the checkpoint that the chain starts at; None where the model is trained.
         candidate: a file that is compared with the checkpoint, in the place of formats that are made of it.
+        operations: how the work is done; this decides no byte of it.
     """
 
     source: ModelSource | None
@@ -33,6 +34,7 @@ class Job:
     settings: Settings
     adopted: Adopted | None = None
     candidate: Candidate | None = None
+    operations: Operations = field(default_factory=Operations)
 
     @property
     def candidates(self) -> Mapping[str, str]:

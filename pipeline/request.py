@@ -11,7 +11,7 @@ from .errors import SettingError, nearest
 from .formats import CANDIDATES, FORMATS
 from .job import Job
 from .models.source import find_model
-from .settings import Adopted, Candidate, Settings, WarmStart, listed, paired
+from .settings import Adopted, Candidate, Operations, Settings, WarmStart, listed, paired
 from .store import Places
 
 
@@ -40,8 +40,11 @@ class Request:
     warm_start_map: str = ""
 
 
-def job_of(request: Request, settings: Settings) -> Job:
+def job_of(request: Request, settings: Settings, operations: Operations | None = None) -> Job:
     """The job that a request makes under these settings.
+
+    Args:
+        operations: how its work is done; by this process and those that it starts if not given.
 
     Raises:
         PipelineError: a parameter is not right.
@@ -60,6 +63,7 @@ def job_of(request: Request, settings: Settings) -> Job:
         formats=_formats(request.formats or "frozen") if candidate is None else (candidate.format,),
         settings=settings,
         candidate=candidate,
+        operations=operations or Operations(),
     )
 
 

@@ -273,8 +273,12 @@ class EngineSettings:
 
     kind: str = _setting("local", "local: processes of this machine; dask: the workers of a Dask cluster")
     address: str = _setting("", "with dask: its scheduler, such as tcp://host:8786; empty: one of this machine")
+    shard_rows: int = _setting(
+        50_000, "with dask: validation rows to one shard, about; no more rows than this are not divided; 0: none are"
+    )
 
     def __post_init__(self) -> None:
+        _require(self, "shard_rows", self.shard_rows >= 0, "0, or a number of rows")
         _require(self, "kind", self.kind in ENGINES, f"one of {', '.join(ENGINES)}")
 
 

@@ -172,6 +172,12 @@ def _make_validation(job: Job, folder: Path) -> Notes:
 
     candidates = {format: job.folder(stage) for format, stage in job.candidates.items()}
     rows_per_second: dict[str, float] = {}
+    engine, sharding = job.operations.engine, None
+    if engine.kind == "dask" and engine.shard_rows:
+        from .engine.cluster import DaskEngine
+        from .sharding import Sharding
+
+        sharding = Sharding(partial(DaskEngine, engine.address), engine.shard_rows)
     verdict = validate(
         job.places.name,
         job.folder("checkpoint"),
@@ -180,6 +186,7 @@ def _make_validation(job: Job, folder: Path) -> Notes:
         job.settings.training.threads,
         folder,
         rows_per_second.__setitem__,
+        sharding,
     )
     return {"verdict": verdict["verdict"], "rows": verdict["rows"], "rows_per_second": rows_per_second}
 

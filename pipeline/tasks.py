@@ -14,7 +14,7 @@ from luigi.parameter import ParameterVisibility
 
 from . import chain, console
 from .closing import closing_lines, failed_formats
-from .config import find_config, read_settings
+from .config import find_config, read_operations, read_settings
 from .errors import FreezeError, SettingError, ValidationFailed
 from .existing import DataFile, ExistingCandidate, ExistingCheckpoint
 from .facts import read_verdict
@@ -112,7 +112,7 @@ class ModelTask(luigi.Task):
             PipelineError: one of them is not right.
         """
         request = Request(**{item.name: getattr(self, item.name) or "" for item in fields(Request)})
-        job = job_of(request, read_settings())
+        job = job_of(request, read_settings(), read_operations())
         if self.stage not in stages_of(job):
             kind = "with a candidate" if job.candidate else "that starts at a checkpoint"
             raise SettingError(
