@@ -71,14 +71,23 @@ class PlainPair:
 
     Args:
         check: the name of the check that it is for.
+        opened: both sides with the optimizer off, empty if they are not opened yet; what is opened is put there, and
+            may be used again by the next pair.
 
     Attributes:
         excused: its rows so far.
     """
 
-    def __init__(self, validation: Validation, check: str, reference: ApartRunner, candidate: ApartRunner) -> None:
+    def __init__(
+        self,
+        validation: Validation,
+        check: str,
+        reference: ApartRunner,
+        candidate: ApartRunner,
+        opened: list[ApartRunner] | None = None,
+    ) -> None:
         self._validation, self._check, self._deployed = validation, check, (reference, candidate)
-        self._plain: list[ApartRunner] = []
+        self._plain: list[ApartRunner] = [] if opened is None else opened
         self.excused = Excused()
         self._is_of_use = True
 
@@ -101,7 +110,7 @@ class PlainPair:
         if not found or not set(found) <= EXCUSABLE:
             return answers
         if not self._plain:
-            self._plain = [runner.plain() for runner in self._deployed]
+            self._plain += [runner.plain() for runner in self._deployed]
         again = ask_both(self._plain[0], self._plain[1], batch)
         if not self._agrees(again, rows):
             # What is wrong with one batch is mostly wrong with all: they need not all be asked twice.
@@ -116,14 +125,10 @@ class PlainPair:
             return False
         return not self._validation.disagreeing(self._deployed[1].format, ours, theirs, rows)
 
-    def close(self) -> None:
-        """Ends both processes."""
-        for runner in self._plain:
-            runner.close()
-
     def __enter__(self) -> PlainPair:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self.close()
+        for runner in self._plain:
+            runner.close()
         self.excused.tell(self._validation, self._deployed[1].format, self._check)

@@ -32,7 +32,7 @@ from .stability import Sample
 
 _IDLE_SECONDS = 30.0  # after which a worker closes runners that nobody asked again
 
-Runners: TypeAlias = "tuple[ApartRunner, ApartRunner]"
+Runners: TypeAlias = "list[ApartRunner]"  # the checkpoint's, the candidate's; once needed, both with the optimizer off
 
 
 @dataclass(frozen=True)
@@ -207,18 +207,18 @@ def compare_shard(pair: Pair, format: str, check: str, start: int, stop: int, ed
     with TemporaryDirectory(prefix="shard-") as folder:
         results = Path(folder, "results.csv")
         validation = Validation(pair.model, material.signature, pair.settings, results, pair.bounds, is_part=True)
-        with validation, _opened(pair, format) as (reference, candidate):
+        with validation, _opened(pair, format) as runners:
+            reference, candidate, *plain_pair = runners
             validation.expect(format, check, None if check == "equal" else ())
-            plain = PlainPair(validation, check, reference, candidate) if check == "equal" else None
+            plain = PlainPair(validation, check, reference, candidate, plain_pair) if check == "equal" else None
             try:
                 # One process at a time: a worker has as many threads as it was given cores.
                 compare_rows(validation, reference, candidate, material, range(start, stop), plain, ahead=0)
             except PipelineError as exc:
                 error, is_references, has_ended = exc, exc is reference.last_error, candidate.has_ended
             finally:
-                if plain is not None:
-                    excused = plain.excused
-                    plain.close()
+                runners[2:] = plain_pair
+                excused = excused if plain is None else plain.excused
         return Part(
             list(validation.findings.values()),
             material.flips.get(format),
@@ -274,10 +274,10 @@ def _opened(pair: Pair, format: str) -> Iterator[Runners]:
     """Both sides, opened; they stay open for the next shard unless one has ended."""
     artifact, limits = pair.candidates[format], Limits(*pair.settings.limits)
     key = (pair.checkpoint, artifact, format, pair.threads, limits)
-    runners = _kept.take(key) or (
+    runners = _kept.take(key) or [
         ApartRunner("checkpoint", pair.checkpoint, pair.threads),
         ApartRunner(format, artifact, pair.threads, limits),
-    )
+    ]
     try:
         yield runners
     except BaseException:

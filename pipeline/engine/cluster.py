@@ -70,7 +70,7 @@ class DaskEngine:
                 "Dask is not installed",
                 where="[engine] kind",
                 got="dask",
-                next_step="pip install 'freeze-pipeline[distributed]'",
+                next_step="install it with pip install 'freeze-pipeline[distributed]'",
             ) from exc
         with ExitStack() as opened:
             address = self._address
