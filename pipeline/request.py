@@ -12,6 +12,7 @@ from .formats import CANDIDATES, FORMATS
 from .job import Job
 from .models.source import find_model
 from .settings import Adopted, Candidate, Operations, Settings, WarmStart, listed, paired
+from .storage import Remote, is_url, mirror_of
 from .store import Places
 
 
@@ -54,16 +55,22 @@ def job_of(request: Request, settings: Settings, operations: Operations | None =
     own_name = source.name if source is not None else _name_of(adopted.place if adopted else "")
     own_data = source.data if source is not None else None
     candidate = _candidate(request)
+    name, root, remote = request.name or own_name, Path(request.output_root), None
+    operations = operations or Operations()
+    if is_url(request.output_root):
+        remote = Remote.at(request.output_root, name)
+        root = mirror_of(remote.root, operations.storage.mirror)
     return Job(
         source=source,
-        places=Places(Path(request.output_root), request.name or own_name),
+        places=Places(root, name),
         data=Path(request.data) if request.data else own_data,
         adopted=adopted,
         warm_start=_warm_start(request),
         formats=_formats(request.formats or "frozen") if candidate is None else (candidate.format,),
         settings=settings,
         candidate=candidate,
-        operations=operations or Operations(),
+        operations=operations,
+        remote=remote,
     )
 
 

@@ -299,11 +299,19 @@ class BatchSettings:
 
 
 @dataclass(frozen=True)
+class StorageSettings:
+    """`[storage]`: artifacts on object storage. It decides no byte of what is made."""
+
+    mirror: str = _setting("", "folder of the local copies of an output root that is a URL; empty: in the user's cache")
+
+
+@dataclass(frozen=True)
 class Operations:
     """The sections that say how work is done, and decide no byte of it."""
 
     engine: EngineSettings = field(default_factory=EngineSettings)
     batch: BatchSettings = field(default_factory=BatchSettings)
+    storage: StorageSettings = field(default_factory=StorageSettings)
 
 
 @dataclass(frozen=True)

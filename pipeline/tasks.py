@@ -76,7 +76,9 @@ class ModelTask(luigi.Task):
     data = luigi.OptionalParameter(
         default="", description="the data file; the model's own, or made-up rows, if not given"
     )
-    output_root = luigi.Parameter(default="output", description="where artifacts go")
+    output_root = luigi.Parameter(
+        default="output", description="where artifacts go: a folder, or a URL such as s3://bucket/path"
+    )
     formats = luigi.OptionalParameter(
         default="",
         description=f"comma-separated formats to make and to validate, of {', '.join(CANDIDATES)}; frozen if not "
@@ -236,8 +238,8 @@ class ValidateModel(ModelTask):
                 chain.build(self.job, stage)
             raise ValidationFailed(
                 f"{failed_formats(verdict)} not proven equal to its checkpoint: {verdict['reasons'][0]}",
-                where=self.job.places.artifact("validation"),
-                next_step=f"See {self.job.places.artifact('report') / 'report.html'}",
+                where=self.job.told("validation"),
+                next_step=f"See {self.job.told('report', 'report.html')}",
             )
 
 
