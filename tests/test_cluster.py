@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,36 +19,11 @@ from pipeline.engine.cluster import DaskEngine
 from pipeline.errors import DataError, PipelineError, SettingError, StageCrashed
 from pipeline.sharding import Sharding
 
-KILLS = "test_cluster:die_once"
-
 
 @pytest.fixture(autouse=True)
 def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Workers import the functions of this file by its name."""
+    """Workers import the functions of `items` by its name."""
     monkeypatch.setenv("PYTHONPATH", f"{PROJECT}{os.pathsep}{PROJECT / 'tests'}")
-
-
-def doubled(value: int) -> tuple[int, int]:
-    if value == 3:
-        raise DataError("three is not doubled", got=value)
-    if value == 4:
-        raise ZeroDivisionError("of ours this is none")
-    return value * 2, os.getpid()
-
-
-def die_once(value: int, mark: str) -> int:
-    """Kills its process the first time that it is called with 2."""
-    if value == 2 and not Path(mark).exists():
-        Path(mark).touch()
-        os.kill(os.getpid(), signal.SIGKILL)
-    time.sleep(0.1)
-    return value
-
-
-def die(value: int) -> int:
-    if value == 1:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return value
 
 
 class Killing(DaskEngine):
@@ -78,7 +52,7 @@ def test_a_killed_worker_changes_no_byte_of_a_validation(tmp_path: Path) -> None
 
 def test_every_item_has_its_end_whatever_becomes_of_others(tmp_path: Path) -> None:
     with cluster(tmp_path / "cluster") as found, DaskEngine(found.address) as engine:
-        events = list(engine.map("test_cluster:doubled", [(value,) for value in range(6)]))
+        events = list(engine.map("items:doubled", [(value,) for value in range(6)]))
         ended = {event.number: event.result for event in events if isinstance(event, Ended)}
         assert {number: ended[number][0] for number in (0, 1, 2, 5)} == {0: 0, 1: 2, 2: 4, 5: 10}
         assert isinstance(ended[3], DataError)
@@ -87,19 +61,19 @@ def test_every_item_has_its_end_whatever_becomes_of_others(tmp_path: Path) -> No
         assert {event.number for event in events if isinstance(event, Started)} <= set(range(6))
         assert any(isinstance(event, Started) for event in events)
 
-        again = engine.map(KILLS, [(value, str(tmp_path / "mark")) for value in range(5)])
+        again = engine.map("items:die_once", [(value, str(tmp_path / "mark")) for value in range(5)])
         assert sorted(event.result for event in again if isinstance(event, Ended)) == [0, 1, 2, 3, 4]
         assert (tmp_path / "mark").exists()
 
         found.scheduler.kill()
         found.scheduler.wait()
         with pytest.raises(StageCrashed, match="the Dask scheduler is lost"):
-            list(engine.map("test_cluster:doubled", [(1,)]))
+            list(engine.map("items:doubled", [(1,)]))
 
 
 def test_an_item_that_takes_its_workers_with_it_is_given_up_alone() -> None:
     with DaskEngine(workers=2) as engine:
-        events = list(engine.map("test_cluster:die", [(value,) for value in range(4)]))
+        events = list(engine.map("items:die", [(value,) for value in range(4)]))
     ended = {event.number: event.result for event in events if isinstance(event, Ended)}
     assert {number: ended[number] for number in (0, 2, 3)} == {0: 0, 2: 2, 3: 3}
     assert isinstance(ended[1], StageCrashed)
@@ -116,7 +90,7 @@ def test_no_scheduler_is_a_sentence(address: str, monkeypatch: pytest.MonkeyPatc
 def test_workers_of_other_code_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with cluster(tmp_path / "cluster", [["--no-nanny"]]) as found, DaskEngine(found.address) as engine:
         monkeypatch.setattr(engines, "own_code", lambda: "other code")
-        (ended,) = [event for event in engine.map("test_cluster:doubled", [(1,)]) if isinstance(event, Ended)]
+        (ended,) = [event for event in engine.map("items:doubled", [(1,)]) if isinstance(event, Ended)]
         assert isinstance(ended.result, PipelineError)
         assert "a worker has other code" in str(ended.result)
 
