@@ -14,7 +14,7 @@ import platform
 import time
 import uuid
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from functools import lru_cache
 from importlib.metadata import version
@@ -143,24 +143,31 @@ class DaskEngine:
                     )
                     underway[number] = future
                     future.add_done_callback(lambda _, number=number: events.put(number))
-                event = self._next(events)
-                if not isinstance(event, Started):
+                event = self._next(events, underway)
+                if isinstance(event, Started):
+                    if event.number in underway:
+                        yield event
+                elif event in underway:
                     yield Ended(event, self._result(function, underway.pop(event)))
-                elif event.number in underway:
-                    yield event
         finally:
             with suppress(OSError, TimeoutError, RuntimeError):  # the scheduler may be gone
                 client.cancel(list(underway.values()), force=True)
                 client.unsubscribe_topic(run)
 
-    def _next(self, events: SimpleQueue[Started | int]) -> Started | int:
-        """What happens next, as long as there is somebody to whom it can happen."""
+    def _next(self, events: SimpleQueue[Started | int], underway: Mapping[int, Any]) -> Started | int:
+        """What happens next, as long as there is somebody to whom it can happen.
+
+        Args:
+            underway: the futures by the numbers of their items.
+        """
         alone_since = None
         while True:
             try:
                 return events.get(timeout=_LOOK_SECONDS)
             except Empty:
-                pass
+                done = next((number for number, future in underway.items() if future.done()), None)
+            if done is not None:  # should its callback ever get lost, the rest need not wait for it
+                return done
             try:
                 has_workers = self._client.status == "running" and bool(self._client.nthreads())
             except (OSError, TimeoutError, RuntimeError) as exc:
