@@ -28,6 +28,7 @@ from pipeline.store import Condition, Places, State
 
 ROOT = f"{BUCKET}/some/path"
 OLD, NEW = {"settings": {"a": 1}}, {"settings": {"a": 2}}
+ANEW = {"model.pb": b"sthgiew", "more/notes.txt": b"seton", "z": b"tsal"}  # of the same sizes
 FILES = {"model.pb": b"weights", "more/notes.txt": b"notes", "z": b"last"}
 
 
@@ -166,11 +167,13 @@ def _make_until_killed(host: Host, wanted: Mapping[str, Any]) -> None:
         put(*args)
 
     system.put_file = put_file
-    host.make(wanted, {name: content + b" anew" for name, content in FILES.items()})
+    host.make(wanted, ANEW)
 
 
 @pytest.mark.parametrize("is_there", [False, True])
-def test_a_kill_in_the_middle_of_an_upload_leaves_nothing_that_counts(is_there: bool, hosts: tuple[Host, Host]) -> None:
+def test_a_kill_in_the_middle_of_an_upload_leaves_nothing_that_counts(
+    is_there: bool, hosts: tuple[Host, Host], tmp_path: Path
+) -> None:
     one, two = hosts
     if is_there:
         two.make(OLD)
@@ -180,10 +183,11 @@ def test_a_kill_in_the_middle_of_an_upload_leaves_nothing_that_counts(is_there: 
     assert process.exitcode == -signal.SIGKILL
     assert one.remote.look().paths("frozen") >= {"model.pb", "more/notes.txt"}
     assert [two.look(wanted).is_complete for wanted in (OLD, NEW)] == [False, False]
+    assert Host(tmp_path / "three", one.remote).look(OLD).condition is Condition.MISSING
     one.make(NEW)
     assert one.made == 0  # it was made before the kill
     assert two.look(NEW).is_complete
-    assert two.files() == {name: content + b" anew" for name, content in FILES.items()}
+    assert two.files() == ANEW
 
 
 def job(mirror: Path, **request: str) -> Any:
