@@ -6,6 +6,7 @@ scheduler gives its items to another one. An item that takes its worker with it 
 
 from __future__ import annotations
 
+import gc
 import importlib
 import logging
 import multiprocessing
@@ -84,19 +85,7 @@ class DaskEngine:
                     dashboard_address=None,
                 )
                 address = opened.enter_context(cluster).scheduler_address
-            try:
-                client = distributed.Client(  # type: ignore[no-untyped-call]
-                    address, timeout=_CONNECT_SECONDS, set_as_default=False
-                )
-            except (OSError, ValueError, TimeoutError) as exc:
-                raise SettingError(
-                    "no Dask scheduler answers",
-                    where=_WHERE,
-                    got=address,
-                    wanted="the address of one, such as tcp://host:8786",
-                    next_step="Start one with `dask scheduler`, or leave the address empty",
-                ) from exc
-            self._client = opened.enter_context(client)
+            self._client = opened.enter_context(_client(address))
             self._check_workers()
             self._opened = opened.pop_all()
         return self
@@ -194,6 +183,25 @@ class DaskEngine:
             if self._client.status != "running" or future.cancelled():
                 raise _lost(self._address) from exc
             return as_ours(exc, function)
+
+
+def _client(address: str) -> Any:
+    from distributed import Client
+
+    try:
+        return Client(address, timeout=_CONNECT_SECONDS, set_as_default=False)  # type: ignore[no-untyped-call]
+    except (OSError, ValueError, TimeoutError) as exc:
+        problem = f"{address}: {exc}"
+    # What is left of the client closes itself when it is collected, and waits for ever if that happens to be while
+    # another one starts. So it is collected now, with the error, which would keep it.
+    gc.collect()
+    raise SettingError(
+        "no Dask scheduler answers",
+        where=_WHERE,
+        got=problem,
+        wanted="the address of one, such as tcp://host:8786",
+        next_step="Start one with `dask scheduler`, or leave the address empty",
+    )
 
 
 def _lost(address: str) -> StageCrashed:
