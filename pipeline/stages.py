@@ -151,7 +151,7 @@ def _make_format(name: str, job: Job, folder: Path) -> Notes:
         if name == "frozen":
             raise
         # By the path that stays: a version's own has the time in it, and the same refusal has the same bytes.
-        reason = str(exc).replace(str(job.folder(format.origin)), str(job.places.artifact(format.origin)))
+        reason = str(exc).replace(str(job.folder(format.origin)), job.told(format.origin))
     for unfinished in folder.iterdir():
         shutil.rmtree(unfinished) if unfinished.is_dir() else unfinished.unlink()
     refuse(name, reason, folder)

@@ -42,7 +42,7 @@ class Killing(DaskEngine):
 
 
 def test_a_killed_worker_changes_no_byte_of_a_validation(tmp_path: Path) -> None:
-    pair = pair_of(tmp_path, "one other row")
+    pair = pair_of(tmp_path, "equal")
     whole = bytes_of(tmp_path / "whole", pair, None)
     with cluster(tmp_path / "cluster") as found:
         Killing.found = found
