@@ -1,7 +1,7 @@
 """Validation on a Dask cluster: one million rows on two workers against one, one thread each; and on none.
 
-python benchmarks/distributed.py
-python benchmarks/distributed.py --rows 100000
+python benchmarks/two_workers.py
+python benchmarks/two_workers.py --rows 100000
 
 The scheduler and the workers are processes of their own on this machine, started before the clock is, and a validation
 of few rows has made them load TensorFlow. The check is `equal` on the spam model. All write the same bytes.
