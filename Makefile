@@ -38,6 +38,7 @@ bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/freeze.py
 	$(BIN)/python benchmarks/first_answer.py
 	$(BIN)/python benchmarks/validate.py
+	$(BIN)/python benchmarks/two_workers.py
 	$(BIN)/python benchmarks/costs.py
 
 $(VENV)/.installed: requirements.txt pyproject.toml

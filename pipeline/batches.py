@@ -22,12 +22,14 @@ from . import store
 from .batch import running
 from .batch.listing import TABLES, Row, read_list
 from .batch.outcome import Outcome
+from .batch.running import Batch
 from .config import read_operations, read_settings
 from .errors import BatchFailed
 from .fingerprint import digest_code, digest_file, digest_values
 from .manifest import MANIFEST
 from .models.source import PROJECT
-from .settings import PASSED, Operations, Settings
+from .settings import PASSED, Operations
+from .storage import Remote, is_url, mirror_of
 from .store import Places
 from .tasks import run_root_hooks
 
@@ -55,19 +57,27 @@ class _List(luigi.Task):
         return read_list(Path(self.manifest), self.output_root, self.formats or "")
 
     @cached_property
-    def settings(self) -> Settings:
-        """Those of every model."""
-        return read_settings()
+    def batch(self) -> Batch:
+        """The batch's name, and how its models are made."""
+        return Batch(Path(self.manifest).stem, self.places.root, read_settings(), self.operations)
 
     @cached_property
     def operations(self) -> Operations:
         """How the work is done."""
         return read_operations()
 
-    @property
-    def stem(self) -> str:
-        """The batch's name."""
-        return Path(self.manifest).stem
+    @cached_property
+    def remote(self) -> Remote | None:
+        """The object storage where the tables are published; None where the output root is a folder."""
+        return Remote.at(self.output_root, TABLES) if is_url(self.output_root) else None
+
+    @cached_property
+    def places(self) -> Places:
+        """The places of the tables."""
+        root = Path(self.output_root)
+        if self.remote is not None:
+            root = mirror_of(self.remote.root, self.operations.storage.mirror)
+        return Places(root, TABLES)
 
     @property
     def portion_size(self) -> int:
@@ -92,13 +102,13 @@ class ConvertShard(_List):
 
     def complete(self) -> bool:
         """Whether each of its models is complete, or has failed in this batch."""
-        return len(running.recall(self.portion, self.settings, self.stem)) == len(self.portion)
+        return len(running.recall(self.portion, self.batch)) == len(self.portion)
 
     def run(self) -> None:
         """Converts those that are not complete."""
         is_only = self.portion_size >= len(self.rows)
         workers = luigi.interface.core().workers if is_only else 1  # else Luigi's workers have a portion each
-        running.run(self.portion, self.settings, self.operations, self.stem, workers, self._tell)
+        running.run(self.portion, self.batch, workers, self._tell)
 
     def _tell(self, line: str, percent: int) -> None:
         for tell, value in ((self.set_status_message, line), (self.set_progress_percentage, percent)):
@@ -142,18 +152,18 @@ class ConvertBatch(_List):
 
     def output(self) -> luigi.LocalTarget:
         """The folder of the tables."""
-        return luigi.LocalTarget(str(self._places.artifact(self.stem)))
-
-    @property
-    def _places(self) -> Places:
-        return Places(Path(self.output_root), TABLES)
+        return luigi.LocalTarget(str(self.places.artifact(self.batch.stem)))
 
     def complete(self) -> bool:
         """Whether every model is complete and has passed, and the tables tell so."""
-        known = running.recall(self.rows, self.settings, self.stem)
+        known = running.recall(self.rows, self.batch)
         if len(known) < len(self.rows) or not all(outcome.has_passed for outcome in known.values()):
             return False
-        return store.examine(self._places.artifact(self.stem), self.stem, self._ingredients(known)).is_complete
+        stem, wanted = self.batch.stem, self._ingredients(known)
+        state = store.examine(self.places.artifact(stem), stem, wanted)
+        if self.remote is not None:
+            state = self.remote.look().reconciled(self.places, stem, wanted, (), state)
+        return state.is_complete
 
     def run(self) -> None:
         """Writes the tables.
@@ -162,22 +172,29 @@ class ConvertBatch(_List):
             BatchFailed: some models did not pass.
         """
         from .batch.page import write_tables  # which needs Jinja, and a finished batch does not
-        from .batch.tables import Batch
+        from .batch.tables import Table
 
-        known = running.recall(self.rows, self.settings, self.stem)
+        known = running.recall(self.rows, self.batch)
         outcomes = [known[row.name] for row in self.rows]
-        batch = Batch(self.stem, self.rows, outcomes)
+        table = Table(self.batch.stem, self.rows, outcomes)
 
         def make(folder: Path) -> Mapping[str, Any]:
-            write_tables(folder, batch)
-            return {"counts": batch.counts}
+            write_tables(folder, table)
+            return {"counts": table.counts}
 
-        store.build(self._places, self.stem, lambda: self._ingredients(known), make)
-        running.forget_failures(self.rows, self.stem)
-        if not batch.has_passed:
-            raise BatchFailed(
-                batch.headline.rstrip("."), next_step=f"See {self._places.artifact(self.stem) / 'report.html'}"
-            )
+        store.build(self.places, self.batch.stem, lambda: self._ingredients(known), make)
+        if self.remote is not None:
+            self.remote.push(self.places, self.batch.stem)
+        running.forget_failures(self.rows, self.batch)
+        if not table.has_passed:
+            raise BatchFailed(table.headline.rstrip("."), next_step=f"See {self._page}")
+
+    @property
+    def _page(self) -> str:
+        """Where people find the page."""
+        stem = self.batch.stem
+        folder = str(self.places.artifact(stem)) if self.remote is None else self.remote.url(stem)
+        return f"{folder}/report.html"
 
     def _ingredients(self, known: Mapping[str, Outcome]) -> dict[str, Any]:
         told = {row.name: digest_values("outcome", _lasting(known[row.name])) for row in self.rows}
@@ -191,7 +208,7 @@ class ConvertBatch(_List):
         """What a person wants to know at the end of a run."""
         from .batch.tables import read_results
 
-        folder = self._places.artifact(self.stem)
+        folder = self.places.artifact(self.batch.stem)
         results = read_results(folder) if (folder / MANIFEST).exists() else []
         missed = [line for line in results if line["verdict"] != PASSED]
         shown = [f"{line['verdict']:<12} {line['name']}: {line['error']}: {line['reason']}" for line in missed[:_SHOWN]]
@@ -199,7 +216,7 @@ class ConvertBatch(_List):
             shown.append(f"             and {len(missed) - _SHOWN} more")
         if results:
             shown += [f"passed       {len(results) - len(missed)} of {len(results)} models"]
-            shown += [f"tables       {folder / 'report.html'}"]
+            shown += [f"tables       {self._page}"]
         return shown
 
 
@@ -215,7 +232,7 @@ def tell_plan(task: ConvertBatch, tell: Callable[[str], None] = print) -> int:
         0 if none would, else 1.
     """
     would_run = 0
-    for row, stages in running.plan(task.rows, task.settings, task.stem):
+    for row, stages in running.plan(task.rows, task.batch):
         if not stages:
             continue
         would_run += 1

@@ -154,10 +154,14 @@ def examine(job: Job, last: str) -> dict[str, State]:
     once that one has its new bytes.
     """
     states: dict[str, State] = {}
+    there = None if job.remote is None else job.remote.look()
     for name in (*stages_before(job, last), last):
         artifact, wanted = job.places.artifact(name), ingredients(job, name, _manifests(states))
         waits_for = [upstream for upstream in stages_of(job)[name].reads if not states[upstream].is_complete]
-        state = store.examine(artifact, name, wanted, ignored=("upstream",) if waits_for else ())
+        ignored = ("upstream",) if waits_for else ()
+        state = store.examine(artifact, name, wanted, ignored)
+        if there is not None:
+            state = there.reconciled(job.places, name, wanted, ignored, state)
         if waits_for and state.is_complete:
             reason = f"if {' or '.join(waits_for)} gives other bytes"
             state = replace(state, condition=Condition.WAITING, reasons=(reason,))
@@ -206,4 +210,7 @@ def build(job: Job, name: str) -> State:
             made["inputs"] = {label: str(path.resolve()) for label, path in files.items()}
         return {**stage.make(job, folder), **made, "python": platform.python_version(), "platform": platform.platform()}
 
-    return store.build(job.places, name, want, make, RESUMABLE)
+    state = store.build(job.places, name, want, make, RESUMABLE)
+    if job.remote is not None:
+        job.remote.push(job.places, name)
+    return state

@@ -6,31 +6,32 @@ A check writes what it finds through `Validation`, and returns None; or it retur
 from __future__ import annotations
 
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import chain, repeat
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 
-from .arrays import of_kind
+from .arrays import load_arrays, of_kind
 from .compare import is_finite
+from .comparing import compare_rows, tell_answers
 from .comparison import Validation
-from .decisions import Flips, Scores, edges_for, has_decisions
+from .decisions import Flips, Scores
 from .edges import edge_batches
-from .errors import RunnerError
+from .errors import RunnerError, SettingError, nearest
 from .findings import UNSTABLE
-from .formats import FORMATS, ApartRunner, Batch, Wanted
+from .formats import FORMATS, ApartRunner, Array, Batch, Wanted
+from .freezing import SIGNATURE, read_origin
 from .plain import Answers, PlainPair, ask_both
+from .process import Limits
 from .rowfile import RowFile
 from .rows import batch_size_of, made_up_rows
+from .settings import ValidationSettings
 from .signature import Signature, TensorSpec
 from .stability import SIZES, Sample
 
 _SEED = 1009  # none that a chain's own made-up rows are likely to have
-_AHEAD = 2  # batches that runners work on while the answers to one are compared
 
 
 @dataclass
@@ -46,6 +47,10 @@ class Material:
         flips: by format the rows that it decides otherwise than the checkpoint.
         rows_per_second: by format how fast the validation rows were compared.
         samples: by format the rows to ask again, once the first answers to them are kept.
+        score_edges: of the bins in which all sides' scores are counted, once the first batch was answered; None where
+            that has not one decision for each row.
+        compare_elsewhere: makes the pass of a check over the validation rows in other processes; None where this one
+            makes it.
     """
 
     signature: Signature
@@ -57,6 +62,8 @@ class Material:
     flips: dict[str, Flips] = field(default_factory=dict)
     rows_per_second: dict[str, float] = field(default_factory=dict)
     samples: dict[str, Sample] = field(default_factory=dict)
+    score_edges: Array | None = None
+    compare_elsewhere: Elsewhere | None = None
 
     @cached_property
     def edges(self) -> Mapping[str, Batch]:
@@ -104,12 +111,46 @@ class Material:
         return counts[check]()
 
 
+def limits_of(checkpoint: Path, limits: Limits) -> Limits | None:
+    """What the process of a checkpoint may take: one that somebody else made no more than a candidate."""
+    return limits if read_origin(checkpoint / SIGNATURE) else None
+
+
+def read_material(checkpoint: Path, settings: ValidationSettings, batch: int | None) -> Material:
+    """What the checks of a validation run on.
+
+    Args:
+        checkpoint: its artifact, with its signature, goldens and validation rows.
+        batch: the number of rows that a candidate takes at once, where that is fixed.
+
+    Raises:
+        SettingError: a tolerance is for an output that is not there.
+        DataError: a file of the artifact is missing or damaged.
+    """
+    signature = Signature.read(checkpoint / "signature.json")
+    if batch is not None:
+        signature = signature.of_batch(batch)
+    for output in settings.output_tolerances:
+        names = [spec.name for spec in signature.outputs]
+        if output not in names:
+            raise SettingError(
+                "no such output", where="[validation] tolerances", got=output, next_step=nearest(output, names)
+            )
+    path, recorded = checkpoint / "validation.npz", checkpoint / "goldens.npz"
+    kept = RowFile(path)
+    has_classes = "labels" in kept.names and kept.first["labels"].dtype.kind in "iu"
+    goldens = load_arrays(recorded) if recorded.exists() else {}
+    size = batch_size_of(signature) or settings.batch_size
+    return Material(signature, RowFile(path, "input"), kept if has_classes else None, goldens, size)
+
+
 def rows_in(batch: Batch) -> int:
     """The number of rows of a batch."""
     return len(next(iter(batch.values()), ()))
 
 
 Check = Callable[[Validation, ApartRunner, ApartRunner, Material], str | None]
+Elsewhere = Callable[[Validation, ApartRunner, ApartRunner, Material, str], None]
 
 
 def check_equal(
@@ -118,13 +159,11 @@ def check_equal(
     """The candidate against the checkpoint, on all validation rows."""
     format, started = candidate.format, time.monotonic()
     validation.expect(format, "equal")
-    with PlainPair(validation, "equal", reference, candidate) as plain:
-        for ours, theirs, numbers in _answers(reference, candidate, material):
-            _decide(validation, format, ours, theirs, numbers, material)
-            material.sample(format).keep(theirs, numbers)
-            wanted = Wanted(material.rows, numbers.start, numbers.stop)
-            judged = plain.settled(wanted, (ours, theirs), len(numbers))
-            _tell_answers(validation, "equal", format, str(numbers.start), judged, numbers)
+    if material.compare_elsewhere is not None:
+        material.compare_elsewhere(validation, reference, candidate, material, "equal")
+    else:
+        with PlainPair(validation, "equal", reference, candidate) as plain:
+            compare_rows(validation, reference, candidate, material, range(len(material.rows)), plain)
     material.rows_per_second[format] = len(material.rows) / (time.monotonic() - started)
     return None
 
@@ -137,58 +176,14 @@ def check_decisions(
     if decision is None:
         return "no output decides"
     if "equal" not in validation.settings.chosen_checks:
-        for ours, theirs, numbers in _answers(reference, candidate, material):
-            _decide(validation, format, ours, theirs, numbers, material)
+        if material.compare_elsewhere is not None:
+            material.compare_elsewhere(validation, reference, candidate, material, "decisions")
+        else:
+            compare_rows(validation, reference, candidate, material, range(len(material.rows)))
     if format not in material.flips:
         return f"{decision.output} has not one decision for each row"
     validation.judge_decisions(format, decision.output, material.flips[format])
     return None
-
-
-def _answers(
-    reference: ApartRunner, candidate: ApartRunner, material: Material
-) -> Iterator[tuple[Batch, Batch, range]]:
-    """Both sides' answers to all validation rows, batch by batch, with the rows' numbers.
-
-    The runners read the rows for themselves, and are some batches ahead of what is compared.
-    """
-    runners, waiting = (reference, candidate), deque[range]()
-    try:
-        for numbers in chain(material.rows.batches(material.size), repeat(None, _AHEAD)):
-            if numbers is not None:
-                for runner in runners:
-                    runner.ask(Wanted(material.rows, numbers.start, numbers.stop))
-                waiting.append(numbers)
-            if waiting and (len(waiting) > _AHEAD or numbers is None):
-                yield reference.answer(), candidate.answer(), waiting.popleft()
-    finally:
-        for runner in runners:
-            runner.forget()
-
-
-def _decide(
-    validation: Validation, format: str, ours: Batch, theirs: Batch, numbers: range, material: Material
-) -> None:
-    """Counts what both sides decide, and writes it down where the check was asked for."""
-    decision = material.signature.decision
-    if decision is None or decision.output not in ours or decision.output not in theirs:
-        return
-    sides = {"checkpoint": ours[decision.output], format: theirs[decision.output]}
-    if not all(has_decisions(output, decision, len(numbers)) for output in sides.values()):
-        return
-    if len({output.shape for output in sides.values()}) > 1:
-        return
-    labels = None if material.labels is None else material.labels.read(numbers.start, numbers.stop)["labels"]
-    flips = material.flips.setdefault(format, Flips(decision))
-    for side, output in sides.items():
-        if side == format or len(material.flips) == 1:  # the checkpoint's are the same for every candidate
-            if side not in material.scores:
-                edges = edges_for(output, decision) if side == "checkpoint" else material.scores["checkpoint"].edges
-                material.scores[side] = Scores(decision, edges)
-            material.scores[side].add(output, labels)
-    decided = flips.add(sides["checkpoint"], sides[format], numbers)
-    if "decisions" in validation.settings.chosen_checks:
-        validation.tell_decisions(format, decision, *decided, numbers)
 
 
 def check_edges(
@@ -207,7 +202,7 @@ def check_edges(
                 left_out.append(label)
                 continue
             answers = plain.settled(batch, answers, rows_in(batch), label)
-            _tell_answers(validation, "edge", format, label, answers, [label] * rows_in(batch))
+            tell_answers(validation, "edge", format, label, answers, [label] * rows_in(batch))
     if left_out:
         validation.note(
             format,
@@ -228,7 +223,7 @@ def check_generated(
         for label, batch in material.made_up.items():
             labels = [f"{label}/{row}" for row in range(rows_in(batch))]
             answers = plain.settled(batch, ask_both(reference, candidate, batch), rows_in(batch))
-            _tell_answers(validation, "generated", candidate.format, label, answers, labels)
+            tell_answers(validation, "generated", candidate.format, label, answers, labels)
     return None
 
 
@@ -242,26 +237,6 @@ def _is_other_overflow(validation: Validation, format: str, batch: Batch, answer
     if all(bool(is_finite(square).all()) for square in squares):
         return False
     return bool(validation.disagreeing(format, ours, theirs, rows_in(batch)))
-
-
-def _tell_answers(
-    validation: Validation,
-    check: str,
-    format: str,
-    label: str,
-    answers: Answers,
-    labels: Sequence[Any],
-) -> None:
-    """Compares the answers to a batch; where a side refuses it, the other has to as well."""
-    ours, theirs = answers
-    if isinstance(ours, RunnerError) or isinstance(theirs, RunnerError):
-        refusals = {
-            side: (answer.got or answer.what) if isinstance(answer, RunnerError) else None
-            for side, answer in (("reference", ours), ("candidate", theirs))
-        }
-        validation.tell_refusals(format, check, label, refusals)
-    else:
-        validation.compare(format, check, ours, theirs, labels)
 
 
 def check_stable(

@@ -19,13 +19,12 @@ def closing_lines(job: Job, last: str) -> list[str]:
     """
     states = chain.examine(job, last)
     done = [stage for stage, state in states.items() if state.is_complete]
-    places = job.places
-    files: dict[str, Any] = {
-        **{name: places.artifact(name) / FORMATS[name].opened for name in CANDIDATES},
-        **{stage: places.artifact(stage) / FORMATS[name].opened for name, stage in job.candidates.items()},
-        "validation": places.artifact("validation") / "results.csv",
-        "costs": places.artifact("costs") / "costs.csv",
-        "report": places.artifact("report") / "report.html",
+    files = {
+        **{name: job.told(name, FORMATS[name].opened) for name in CANDIDATES},
+        **{stage: job.told(stage, FORMATS[name].opened) for name, stage in job.candidates.items()},
+        "validation": job.told("validation", "results.csv"),
+        "costs": job.told("costs", "costs.csv"),
+        "report": job.told("report", "report.html"),
     }
     lines = []
     if "validation" in done:
@@ -37,7 +36,7 @@ def closing_lines(job: Job, last: str) -> list[str]:
     for stage in shown:
         refusal = refusal_of(job.folder(stage)) if stage in CANDIDATES else None
         lines.append(
-            f"{stage:<{width}} {files.get(stage, places.artifact(stage)) if refusal is None else f'refused: {refusal}'}"
+            f"{stage:<{width}} {files.get(stage, job.told(stage)) if refusal is None else f'refused: {refusal}'}"
         )
     return lines
 

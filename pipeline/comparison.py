@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ class Validation:
         model: the name that stands in results.csv.
         results: the file.
         bounds: by format whose bounds its floats are held to, where not those of their dtype: `float16`, say.
+        is_part: whether the file is a part of one, and has no header.
     """
 
     model: str
@@ -43,9 +44,10 @@ class Validation:
     findings: dict[tuple[str, str, str], Finding] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
     notes: dict[str, list[str]] = field(default_factory=dict)
+    is_part: bool = False
 
     def __post_init__(self) -> None:
-        self._file = ResultsFile(self.results, self.model)
+        self._file = ResultsFile(self.results, self.model, has_header=not self.is_part)
 
     def __enter__(self) -> Validation:
         return self
@@ -56,6 +58,12 @@ class Validation:
     def flush(self) -> None:
         """Lets others read what stands in results.csv so far."""
         self._file.flush()
+
+    def absorb(self, findings: Iterable[Finding], results: Path) -> None:
+        """Adds what another comparison found on later rows: its findings, and its part of results.csv."""
+        for one in findings:
+            self.finding(one.format, one.check, one.output).absorb(one)
+        self._file.append(results)
 
     def note(self, format: str, sentence: str) -> None:
         """Keeps what is no failure and worth knowing."""

@@ -19,6 +19,7 @@ Array = np.ndarray[Any, Any]
 
 MOST_FLIPS = 10  # rows that are shown
 _BINS, _CALIBRATION_BINS = 20, 10
+_UNIT = 2**32  # scores are summed as whole numbers of 1/_UNIT, so that the sum is the same in whatever order
 
 
 @dataclass
@@ -36,7 +37,8 @@ class Scores:
     edges: Array
     confusion: Counter[tuple[int, int]] = field(default_factory=Counter)  # (true, decided)
     by_label: dict[int, Array] = field(default_factory=dict)  # int64 [20] each; -1 where there are no labels
-    _calibration: Array = field(default_factory=lambda: np.zeros((3, _CALIBRATION_BINS)))  # rows, scores, hits
+    # rows, scores, hits
+    _calibration: Array = field(default_factory=lambda: np.zeros((3, _CALIBRATION_BINS), np.int64))
     _is_probability: bool = True
 
     def add(self, output: Array, labels: Array | None) -> None:
@@ -62,8 +64,17 @@ class Scores:
         if self._is_probability:
             hits = labels == 1 if self.decision.threshold is not None else labels == decided
             places = np.minimum((scores * _CALIBRATION_BINS).astype(np.int64), _CALIBRATION_BINS - 1)
-            for row, weights in enumerate((np.ones(len(scores)), scores, hits.astype(np.float64))):
-                self._calibration[row] += np.bincount(places, weights, _CALIBRATION_BINS)
+            for row, weights in enumerate((np.ones(len(scores)), np.rint(scores * _UNIT), hits.astype(np.float64))):
+                # Whole numbers, far below 2^53: their sums in float64 are exact.
+                self._calibration[row] += np.bincount(places, weights, _CALIBRATION_BINS).astype(np.int64)
+
+    def absorb(self, later: Scores) -> None:
+        """Adds what was counted on later rows, with the same edges."""
+        for label, counts in later.by_label.items():
+            self.by_label[label] = self.by_label.get(label, 0) + counts
+        self.confusion.update(later.confusion)
+        self._is_probability &= later._is_probability
+        self._calibration += later._calibration
 
     def metrics(self) -> dict[str, Any]:
         """The figures of `metrics.classification`; empty where there are no labels."""
@@ -83,8 +94,8 @@ class Scores:
                 "low": float(edges[index]),
                 "high": float(edges[index + 1]),
                 "rows": int(rows),
-                "mean_score": float(scores / rows) if rows else None,
-                "share": float(hits / rows) if rows else None,
+                "mean_score": int(scores) / (int(rows) * _UNIT) if rows else None,
+                "share": int(hits) / int(rows) if rows else None,
             }
             for index, (rows, scores, hits) in enumerate(self._calibration.T)
         ]
@@ -120,13 +131,27 @@ class Flips:
         self.rows += len(ours)
         self.flipped += int((ours != theirs).sum())
         nearest = int(np.argmin(distances))
-        if distances[nearest] < self.nearest_distance or self.nearest_row is None:
-            self.nearest_row, self.nearest_distance = numbers[nearest], float(distances[nearest])
+        self._note_nearest(numbers[nearest], float(distances[nearest]))
         for index in np.flatnonzero(ours != theirs):
-            # Those that were the surest; a heap keeps the least sure on top, ready to leave.
-            item = (float(distances[index]), -numbers[index], int(ours[index]), int(theirs[index]))
-            (heapq.heappush if len(self._shown) < MOST_FLIPS else heapq.heappushpop)(self._shown, item)
+            self._show((float(distances[index]), -numbers[index], int(ours[index]), int(theirs[index])))
         return ours, theirs
+
+    def absorb(self, later: Flips) -> None:
+        """Adds what was counted on later rows."""
+        self.rows += later.rows
+        self.flipped += later.flipped
+        if later.nearest_row is not None:
+            self._note_nearest(later.nearest_row, later.nearest_distance)
+        for item in later._shown:
+            self._show(item)
+
+    def _note_nearest(self, row: int, distance: float) -> None:
+        if distance < self.nearest_distance or self.nearest_row is None:
+            self.nearest_row, self.nearest_distance = row, distance
+
+    def _show(self, item: tuple[float, int, int, int]) -> None:
+        """Keeps those that were the surest; a heap keeps the least sure on top, ready to leave."""
+        (heapq.heappush if len(self._shown) < MOST_FLIPS else heapq.heappushpop)(self._shown, item)
 
     @property
     def shown(self) -> list[dict[str, Any]]:

@@ -51,6 +51,18 @@ class Finding:
         """Marks the check as failed, whatever its rows say; the first reason stays."""
         self.reason = self.reason or reason
 
+    def absorb(self, later: Finding) -> None:
+        """Adds what the same check found on later rows, as if this one had gone on to them."""
+        self.rows += later.rows
+        self.rows_failed += later.rows_failed
+        self.is_bit_equal = self.is_bit_equal and later.is_bit_equal
+        for name in ("max_abs_diff", "max_rel_diff", "max_ulp_diff"):
+            values = [value for value in (getattr(self, name), getattr(later, name)) if value is not None]
+            setattr(self, name, max(values, default=None))
+        self.reason = self.reason or later.reason
+        if later.worst_rank > self.worst_rank:
+            self.worst, self.worst_rank = later.worst, later.worst_rank
+
     def to_dict(self) -> dict[str, Any]:
         """The finding as it stands in verdict.json."""
         return {

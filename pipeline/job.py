@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from .models.source import ModelSource
-from .settings import Adopted, Candidate, Settings, WarmStart
+from .settings import Adopted, Candidate, Operations, Settings, WarmStart
+from .storage import Remote
 from .store import Places
 
 CANDIDATE = "candidate"  # the stage of a file that the pipeline did not make
@@ -23,6 +24,8 @@ class Job:
         data: the data file, None if the model names none and none was given.
         adopted: the checkpoint that the chain starts at; None where the model is trained.
         candidate: a file that is compared with the checkpoint, in the place of formats that are made of it.
+        operations: how the work is done; this decides no byte of it.
+        remote: the object storage where artifacts are published; None where the output root is a folder.
     """
 
     source: ModelSource | None
@@ -33,6 +36,8 @@ class Job:
     settings: Settings
     adopted: Adopted | None = None
     candidate: Candidate | None = None
+    operations: Operations = field(default_factory=Operations)
+    remote: Remote | None = None
 
     @property
     def candidates(self) -> Mapping[str, str]:
@@ -44,6 +49,12 @@ class Job:
         """The model's code, for the stages that need it."""
         assert self.source is not None  # a chain without a model's code has no such stages
         return self.source
+
+    def told(self, stage: str, *parts: str) -> str:
+        """Where people find a stage's artifact, or a file of it."""
+        if self.remote is not None:
+            return "/".join(filter(None, [self.remote.url(stage), *parts]))
+        return str(self.places.artifact(stage).joinpath(*parts))
 
     def folder(self, stage: str) -> Path:
         """The last finished version of a stage's artifact, by its own path: it stays when the link moves on."""

@@ -83,6 +83,18 @@ class Manifest:
             raise StoreError("not an artifact", where=folder, got=f"no {MANIFEST}") from exc
         except (OSError, UnicodeDecodeError) as exc:
             raise DamagedArtifact("the manifest cannot be read", where=path, got=exc) from exc
+        return cls.parse(text, str(path))
+
+    @classmethod
+    def parse(cls, text: str, path: str) -> Manifest:
+        """Reads the text of a manifest.
+
+        Args:
+            path: where it comes from, for the message.
+
+        Raises:
+            DamagedArtifact: a byte of it is not as it was written.
+        """
         try:
             values = json.loads(text)
             files = {name: FileEntry(**entry) for name, entry in values["files"].items()}
@@ -96,12 +108,12 @@ class Manifest:
         return manifest
 
 
-def _damaged_manifest(path: Path, got: str) -> DamagedArtifact:
+def _damaged_manifest(path: str, got: str) -> DamagedArtifact:
     return DamagedArtifact(
         "the manifest was changed after it was finished",
         where=path,
         got=got,
-        next_step=f"Find out why; then delete {path.parent} and run again",
+        next_step=f"Find out why; then delete {path.rpartition('/')[0]} and run again",
     )
 
 

@@ -11,7 +11,8 @@ from .errors import SettingError, nearest
 from .formats import CANDIDATES, FORMATS
 from .job import Job
 from .models.source import find_model
-from .settings import Adopted, Candidate, Settings, WarmStart, listed, paired
+from .settings import Adopted, Candidate, Operations, Settings, WarmStart, listed, paired
+from .storage import Remote, is_url, mirror_of
 from .store import Places
 
 
@@ -41,8 +42,11 @@ class Request:
     allow_ops: str = ""
 
 
-def job_of(request: Request, settings: Settings) -> Job:
+def job_of(request: Request, settings: Settings, operations: Operations | None = None) -> Job:
     """The job that a request makes under these settings.
+
+    Args:
+        operations: how its work is done; by this process and those that it starts if not given.
 
     Raises:
         PipelineError: a parameter is not right.
@@ -59,15 +63,22 @@ def job_of(request: Request, settings: Settings) -> Job:
             got=request.allow_ops,
             next_step="Leave it out, or name a checkpoint alone (--checkpoint), or a candidate (--candidate)",
         )
+    name, root, remote = request.name or own_name, Path(request.output_root), None
+    operations = operations or Operations()
+    if is_url(request.output_root):
+        remote = Remote.at(request.output_root, name)
+        root = mirror_of(remote.root, operations.storage.mirror)
     return Job(
         source=source,
-        places=Places(Path(request.output_root), request.name or own_name),
+        places=Places(root, name),
         data=Path(request.data) if request.data else own_data,
         adopted=adopted,
         warm_start=_warm_start(request),
         formats=_formats(request.formats or "frozen") if candidate is None else (candidate.format,),
         settings=settings,
         candidate=candidate,
+        operations=operations,
+        remote=remote,
     )
 
 

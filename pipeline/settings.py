@@ -274,8 +274,12 @@ class EngineSettings:
 
     kind: str = _setting("local", "local: processes of this machine; dask: the workers of a Dask cluster")
     address: str = _setting("", "with dask: its scheduler, such as tcp://host:8786; empty: one of this machine")
+    shard_rows: int = _setting(
+        50_000, "with dask: validation rows to one shard, about; no more rows than this are not divided; 0: none are"
+    )
 
     def __post_init__(self) -> None:
+        _require(self, "shard_rows", self.shard_rows >= 0, "0, or a number of rows")
         _require(self, "kind", self.kind in ENGINES, f"one of {', '.join(ENGINES)}")
 
 
@@ -322,12 +326,20 @@ class NightlySettings:
 
 
 @dataclass(frozen=True)
+class StorageSettings:
+    """`[storage]`: artifacts on object storage. It decides no byte of what is made."""
+
+    mirror: str = _setting("", "folder of the local copies of an output root that is a URL; empty: in the user's cache")
+
+
+@dataclass(frozen=True)
 class Operations:
     """The sections that say how work is done, and decide no byte of what a chain makes."""
 
     engine: EngineSettings = field(default_factory=EngineSettings)
     batch: BatchSettings = field(default_factory=BatchSettings)
     nightly: NightlySettings = field(default_factory=NightlySettings)
+    storage: StorageSettings = field(default_factory=StorageSettings)
 
 
 @dataclass(frozen=True)

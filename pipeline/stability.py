@@ -36,7 +36,6 @@ class Sample:
         self.numbers = (np.sort(drawn)[:, None] * size + np.arange(size)).ravel()  # [rows], ascending
         self.batches = list(self._batches())
         self.outputs = [spec.name for spec in signature.outputs if _may_have_rows(spec, self._size)]
-        self.is_kept = False  # whether there are first answers
         self._first: dict[str, dict[int, Array]] = {name: {} for name in self.outputs}
 
     def _batches(self) -> Iterator[Array]:
@@ -50,12 +49,16 @@ class Sample:
             yield shuffled[start : start + size]
             start += size
 
+    @property
+    def is_kept(self) -> bool:
+        """Whether there is a first answer to each row."""
+        return all(len(self._first[name]) == len(self.numbers) for name in self.outputs)
+
     def keep(self, outputs: Mapping[str, Array], numbers: range) -> None:
         """Notes the first answers to the rows of a batch that are in the sample.
 
         An output that has not one answer for each row is none that can be asked for again by row: it leaves `outputs`.
         """
-        self.is_kept = True
         kept = self.numbers[(self.numbers >= numbers.start) & (self.numbers < numbers.stop)]
         for name in list(self.outputs):
             values = outputs.get(name)
@@ -66,6 +69,12 @@ class Sample:
             self._first[name] |= {
                 int(row): values[row - numbers.start : row - numbers.start + 1].copy() for row in kept
             }
+
+    def absorb(self, later: Sample) -> None:
+        """Takes over the first answers to later rows of the same sample."""
+        self.outputs = [name for name in self.outputs if name in later.outputs]
+        for name in self.outputs:
+            self._first[name] |= later._first[name]
 
     def first_answers(self, name: str, numbers: Array) -> Array | None:
         """The first answers `[rows, ...]` of an output; None where their shapes differ from row to row."""

@@ -155,7 +155,7 @@ def _make_format(name: str, job: Job, folder: Path) -> Notes:
         if name == "frozen":
             raise
         # By the path that stays: a version's own has the time in it, and the same refusal has the same bytes.
-        reason = str(exc).replace(str(job.folder(format.origin)), str(job.places.artifact(format.origin)))
+        reason = str(exc).replace(str(job.folder(format.origin)), job.told(format.origin))
     for unfinished in folder.iterdir():
         shutil.rmtree(unfinished) if unfinished.is_dir() else unfinished.unlink()
     refuse(name, reason, folder)
@@ -176,6 +176,12 @@ def _make_validation(job: Job, folder: Path) -> Notes:
 
     candidates = {format: job.folder(stage) for format, stage in job.candidates.items()}
     rows_per_second: dict[str, float] = {}
+    engine, sharding = job.operations.engine, None
+    if engine.kind == "dask" and engine.shard_rows:
+        from .engine.cluster import DaskEngine
+        from .sharding import Sharding
+
+        sharding = Sharding(partial(DaskEngine, engine.address), engine.shard_rows)
     verdict = validate(
         job.places.name,
         job.folder("checkpoint"),
@@ -184,6 +190,7 @@ def _make_validation(job: Job, folder: Path) -> Notes:
         job.settings.training.threads,
         folder,
         rows_per_second.__setitem__,
+        sharding,
     )
     return {"verdict": verdict["verdict"], "rows": verdict["rows"], "rows_per_second": rows_per_second}
 

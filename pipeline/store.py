@@ -257,6 +257,35 @@ def _publish(
     manifest = Manifest(stage, ingredients, files, notes)
     (work / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
     _flush(work / MANIFEST)
+    _link(places, stage, work, manifest)
+    return manifest
+
+
+def install(places: Places, stage: str, fill: Callable[[Path], Manifest | None]) -> None:
+    """Publishes a finished artifact that comes from elsewhere, in the place of what stands there.
+
+    Args:
+        fill: fills the work folder that it is given, its manifest included, and returns that; or None where there is
+            nothing to publish any more.
+
+    Raises:
+        StoreError: the output root cannot be written.
+    """
+    with _os_errors(places.home), hold(places.lock(stage)):
+        _refuse_foreign(places, stage)
+        work = places.work(stage) / "installed"
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir(parents=True)
+        try:
+            manifest = fill(work)
+            if manifest is not None:
+                _link(places, stage, work, manifest)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+
+
+def _link(places: Places, stage: str, work: Path, manifest: Manifest) -> None:
+    """Moves a finished work folder among the versions, and the link to it."""
     for folder in (*(p for p in work.rglob("*") if p.is_dir()), work):
         _flush(folder)
     places.versions.mkdir(exist_ok=True)
@@ -272,7 +301,6 @@ def _publish(
     _flush(places.home)
     if previous is not None:
         shutil.rmtree(previous, ignore_errors=True)
-    return manifest
 
 
 def _target(link: Path) -> Path | None:

@@ -14,7 +14,7 @@ from luigi.parameter import ParameterVisibility
 
 from . import chain, console
 from .closing import closing_lines, require_passed
-from .config import find_config, read_settings
+from .config import find_config, read_operations, read_settings
 from .errors import FreezeError, SettingError
 from .existing import DataFile, ExistingCandidate, ExistingCheckpoint
 from .facts import read_verdict
@@ -85,7 +85,9 @@ class ModelTask(luigi.Task):
     data = luigi.OptionalParameter(
         default="", description="the data file; the model's own, or made-up rows, if not given"
     )
-    output_root = luigi.Parameter(default="output", description="where artifacts go")
+    output_root = luigi.Parameter(
+        default="output", description="where artifacts go: a folder, or a URL such as s3://bucket/path"
+    )
     formats = luigi.OptionalParameter(
         default="",
         description=f"comma-separated formats to make and to validate, of {', '.join(CANDIDATES)}; frozen if not "
@@ -131,7 +133,7 @@ class ModelTask(luigi.Task):
             PipelineError: one of them is not right.
         """
         request = Request(**{item.name: getattr(self, item.name) or "" for item in fields(Request)})
-        job = job_of(request, read_settings())
+        job = job_of(request, read_settings(), read_operations())
         if self.stage not in stages_of(job):
             kind = "with a candidate" if job.candidate else "that starts at a checkpoint"
             raise SettingError(

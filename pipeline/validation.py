@@ -21,21 +21,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from .arrays import load_arrays
 from .causes import Cause, explain
-from .checks import TABLE, Material, check_recorded
+from .checks import TABLE, Material, check_recorded, limits_of, read_material
 from .comparison import Validation
-from .errors import PipelineError, SettingError, nearest
+from .errors import PipelineError
 from .formats import FORMATS, ApartRunner, fixed_batch, refusal_of
-from .freezing import SIGNATURE, read_origin
 from .process import Limits
-from .rowfile import RowFile
-from .rows import batch_size_of
 from .settings import CHECKS, FAILED, PASSED, ValidationSettings
-from .signature import Signature
+from .sharding import Pair, Sharding, Shards
 from .weighing import compare_weights
 from .worst import write_worst
 
@@ -51,6 +48,7 @@ def validate(
     threads: int,
     folder: Path,
     tell_speed: Callable[[str, float], None] = lambda format, rows_per_second: None,
+    sharding: Sharding | None = None,
 ) -> dict[str, Any]:
     """Compares candidates with their checkpoint and writes `results.csv` and `verdict.json`.
 
@@ -60,6 +58,7 @@ def validate(
         candidates: the artifact's folder by format.
         folder: where the two files are written; the same comparison gives the same bytes.
         tell_speed: called with each format and how many validation rows were compared in a second.
+        sharding: who compares many validation rows in the place of this process; the bytes are the same.
 
     Returns:
         The content of verdict.json.
@@ -68,14 +67,22 @@ def validate(
         SettingError: a tolerance is for an output that is not there.
         PipelineError: the checkpoint itself cannot be opened or run; what a candidate cannot do is a finding.
     """
-    material = _material(checkpoint, settings, fixed_batch(candidates))
+    batch = fixed_batch(candidates)
+    material = read_material(checkpoint, settings, batch)
     refusals = {format: reason for format, place in candidates.items() if (reason := refusal_of(place)) is not None}
     candidates = {format: place for format, place in candidates.items() if format not in refusals}
     bounds = {format: _bounds_of(format, place) for format, place in candidates.items()}
     validation = Validation(model, material.signature, settings, folder / "results.csv", bounds)
     skipped = {name: "it was not asked for" for name in CHECKS if name not in settings.chosen_checks}
     limits = Limits(*settings.limits)
-    with validation, ApartRunner("checkpoint", checkpoint, threads, limits_of(checkpoint, limits)) as reference:
+    with ExitStack() as opened:
+        opened.enter_context(validation)
+        if sharding is not None and len(material.rows) > sharding.rows:
+            engine = opened.enter_context(sharding.open_engine())
+            places = {format: place.absolute() for format, place in candidates.items()}
+            pair = Pair(model, checkpoint.absolute(), places, settings, bounds, threads, batch)
+            material.compare_elsewhere = Shards(engine, sharding.rows, pair, folder)
+        reference = opened.enter_context(ApartRunner("checkpoint", checkpoint, threads, limits_of(checkpoint, limits)))
         for format, reason in refusals.items():
             validation.tell_unmade(format, reason)
         if material.goldens and "golden" not in skipped:
@@ -92,29 +99,6 @@ def validate(
     for format, rows_per_second in material.rows_per_second.items():
         tell_speed(format, rows_per_second)
     return verdict
-
-
-def limits_of(checkpoint: Path, limits: Limits) -> Limits | None:
-    """What the process of a checkpoint may take: one that somebody else made no more than a candidate."""
-    return limits if read_origin(checkpoint / SIGNATURE) else None
-
-
-def _material(checkpoint: Path, settings: ValidationSettings, batch: int | None) -> Material:
-    signature = Signature.read(checkpoint / "signature.json")
-    if batch is not None:
-        signature = signature.of_batch(batch)
-    for output in settings.output_tolerances:
-        names = [spec.name for spec in signature.outputs]
-        if output not in names:
-            raise SettingError(
-                "no such output", where="[validation] tolerances", got=output, next_step=nearest(output, names)
-            )
-    path, recorded = checkpoint / "validation.npz", checkpoint / "goldens.npz"
-    kept = RowFile(path)
-    has_classes = "labels" in kept.names and kept.first["labels"].dtype.kind in "iu"
-    goldens = load_arrays(recorded) if recorded.exists() else {}
-    size = batch_size_of(signature) or settings.batch_size
-    return Material(signature, RowFile(path, "input"), kept if has_classes else None, goldens, size)
 
 
 def _check(

@@ -17,7 +17,7 @@ from pipeline.batch.listing import Row
 from pipeline.batch.outcome import Outcome
 from pipeline.batch.page import write_tables
 from pipeline.batch.progress import Progress
-from pipeline.batch.tables import Batch
+from pipeline.batch.tables import Table
 from pipeline.request import Request
 
 
@@ -56,9 +56,9 @@ OUTCOMES = [
 ]
 
 
-def batch_of(outcomes: list[Outcome]) -> Batch:
+def batch_of(outcomes: list[Outcome]) -> Table:
     rows = [Row(2 + k, Request(name=outcome.name), f"runs/{outcome.name}") for k, outcome in enumerate(outcomes)]
-    return Batch("night", rows, outcomes)
+    return Table("night", rows, outcomes)
 
 
 @pytest.fixture

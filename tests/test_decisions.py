@@ -135,3 +135,23 @@ def test_only_an_output_with_a_number_or_classes_for_each_row_decides(
     output: Any, decision: Decision, does: bool
 ) -> None:
     assert has_decisions(np.asarray(output), decision, 3) == does
+
+
+@given(st.integers(0, 10_000), st.integers(1, 49), st.sampled_from([THRESHOLD, ARGMAX]))
+def test_what_was_counted_on_two_parts_adds_up_to_the_very_same(seed: int, cut: int, decision: Decision) -> None:
+    draw = np.random.default_rng(seed)
+    shape = (50,) if decision is THRESHOLD else (50, 3)
+    output, other = draw.uniform(size=shape), draw.uniform(size=shape)
+    labels, edges = draw.integers(0, 2, 50), edges_for(output, decision)
+
+    def counted(start: int, stop: int) -> tuple[Scores, Flips]:
+        scores, flips = Scores(decision, edges), Flips(decision)
+        scores.add(output[start:stop], labels[start:stop])
+        flips.add(output[start:stop], other[start:stop], range(start, stop))
+        return scores, flips
+
+    whole, first, second = counted(0, 50), counted(0, cut), counted(cut, 50)
+    first[0].absorb(second[0])
+    first[1].absorb(second[1])
+    assert [one.to_dict() for one in first] == [one.to_dict() for one in whole]
+    assert first[0].metrics() == whole[0].metrics()

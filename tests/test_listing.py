@@ -35,7 +35,7 @@ def test_a_line_is_a_request_and_its_paths_are_the_files(tmp_path: Path) -> None
     assert request.checkpoint == str(tmp_path / "runs/a/model.ckpt-7")
     assert request.data == str(tmp_path / "rows.csv")
     assert (request.inputs, request.outputs, request.formats, request.pin) == ("x,y", "p", "frozen,mmap", "k=1")
-    assert request.output_root == "out"
+    assert request.output_root == str(Path("out").absolute())
     assert (other.name, other.request.model, other.request.checkpoint, other.request.data) == (
         "sum",
         "multiply_add",

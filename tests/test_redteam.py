@@ -35,6 +35,7 @@ from redteam import (
 )
 
 from pipeline import chain, commands, formats, freezing, process
+from pipeline.checks import limits_of
 from pipeline.confinement import kept_environment
 from pipeline.errors import CheckpointError, PipelineError, SettingError, StoreError, UnsafeModel
 from pipeline.freezer.ops import TABLE
@@ -46,7 +47,6 @@ from pipeline.safety import dangers, harm_of, is_idle, safe_ops
 from pipeline.safety.graphs import find_dangers
 from pipeline.settings import CostsSettings, Settings
 from pipeline.store import Places
-from pipeline.validation import limits_of
 
 SHARED = Path(__file__).parent.parent.parent / "shared"
 

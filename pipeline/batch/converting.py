@@ -8,24 +8,25 @@ from pathlib import Path
 from .. import chain
 from ..errors import PipelineError
 from ..request import Request, job_of
-from ..settings import Settings
+from ..settings import Operations, Settings
 from . import seen
 from .outcome import Outcome, failed_outcome, outcome_of
 
 logger = logging.getLogger("pipeline")
 
 
-def convert(request: Request, settings: Settings, failure: Path) -> Outcome:
+def convert(request: Request, settings: Settings, operations: Operations, failure: Path) -> Outcome:
     """Makes what is missing or has changed of a model's chain, from its checkpoint or its code to its report.
 
     Args:
+        operations: how its own work is done.
         failure: where it is kept that it did not pass.
 
     Returns:
         What came of it, whatever that is.
     """
     try:
-        job = job_of(request, settings)
+        job = job_of(request, settings, operations)
     except PipelineError as exc:
         return failed_outcome(request.name, exc)
     try:

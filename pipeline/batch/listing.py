@@ -21,6 +21,7 @@ from ..errors import DataError, PipelineError, nearest
 from ..formats import CANDIDATES
 from ..request import Request, folder_name, known_format
 from ..settings import listed
+from ..storage import is_url
 from ..store import Places
 
 REQUIRED = ("name", "checkpoint")
@@ -64,10 +65,12 @@ def read_list(path: Path, output_root: str, formats: str = "") -> list[Row]:
     """
     faults: list[str] = []
     rows: list[Row] = []
+    # Whoever works on a model, and from whichever folder, finds it; and sentences on it are the same.
+    folder, root = path.absolute().parent, output_root if is_url(output_root) else str(Path(output_root).absolute())
     for line, cells in _lines(path):
-        request = Request(**{**dict(cells), "output_root": output_root, "formats": cells.get("formats") or formats})
+        request = Request(**{**dict(cells), "output_root": root, "formats": cells.get("formats") or formats})
         try:
-            found = list(_rows_of(line, _with_paths(request, path.parent), cells["checkpoint"]))
+            found = list(_rows_of(line, _with_paths(request, folder), cells["checkpoint"]))
         except PipelineError as exc:
             faults.append(f"line {line}: {exc}")
             continue
@@ -174,7 +177,7 @@ def _faults_of(row: Row) -> Iterator[str]:
     if not request.checkpoint and not request.model:
         yield "neither a checkpoint nor a model"
     try:
-        Places(Path(request.output_root), row.name)
+        Places(Path(), row.name)
     except PipelineError as exc:
         yield f"name: {exc}"
     if row.name.casefold() == TABLES:

@@ -63,8 +63,12 @@ def recall(place: Path, job: Job) -> Outcome | None:
     """The outcome that was kept; None if there is none, or if something that it came from has changed."""
     try:
         told: dict[str, Any] = json.loads(place.read_bytes())
-        if told["rules"] == _rules(job) and told["digest"] == _digest_of(told["files"]):
-            return Outcome.from_dict(told["outcome"])
+        if told["rules"] != _rules(job) or told["digest"] != _digest_of(told["files"]):
+            return None
+        outcome = Outcome.from_dict(told["outcome"])
+        # What these files say of a mirror, they do not say of where it is published.
+        is_there = job.remote is None or not outcome.has_passed or chain.examine(job, _LAST)[_LAST].is_complete
+        return outcome if is_there else None
     except (OSError, ValueError, KeyError, TypeError):  # not there, or not ours: the manifests decide
         pass
     return None

@@ -41,7 +41,7 @@ _MARKUP = re.compile(r"([\\`*_\[\]|~<>])")
 
 
 @dataclass(frozen=True)
-class Batch:
+class Table:
     """All models of a list, and what came of them.
 
     Args:
@@ -78,12 +78,12 @@ class Batch:
         return f"{missed} of {counted(len(self.outcomes), 'model')} did not pass: {kinds}."
 
 
-def write_results(path: Path, batch: Batch) -> None:
+def write_results(path: Path, table: Table) -> None:
     """Writes results.csv."""
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
-        writer.writerows(_line(row, outcome) for row, outcome in zip(batch.rows, batch.outcomes, strict=True))
+        writer.writerows(_line(row, outcome) for row, outcome in zip(table.rows, table.outcomes, strict=True))
 
 
 def read_results(folder: Path) -> list[dict[str, str]]:
@@ -115,11 +115,11 @@ def _line(row: Row, outcome: Outcome) -> list[str]:
     ]
 
 
-def summary(batch: Batch) -> str:
+def summary(table: Table) -> str:
     """The whole in short, as Markdown: what failed, and how much passed."""
-    word = "✅ Passed" if batch.has_passed else "❌ Failed"
-    parts = [f"# {word}: {_plain(batch.name)}", f"**{_plain(batch.headline)}**"]
-    missed = [outcome for outcome in batch.outcomes if not outcome.has_passed]
+    word = "✅ Passed" if table.has_passed else "❌ Failed"
+    parts = [f"# {word}: {_plain(table.name)}", f"**{_plain(table.headline)}**"]
+    missed = [outcome for outcome in table.outcomes if not outcome.has_passed]
     if missed:
         lines = ["| model | verdict | error | reason |", "|---|---|---|---|"]
         lines += [
@@ -129,7 +129,7 @@ def summary(batch: Batch) -> str:
         parts.append("\n".join(lines))
         if len(missed) > _MOST_IN_SUMMARY:
             parts.append(f"And {len(missed) - _MOST_IN_SUMMARY} more: see results.csv.")
-    parts.append(f"{counted(batch.counts[PASSED], 'model')} passed.")
+    parts.append(f"{counted(table.counts[PASSED], 'model')} passed.")
     return "\n\n".join(parts) + "\n"
 
 
@@ -137,11 +137,11 @@ def _plain(text: str) -> str:
     return _MARKUP.sub(r"\\\1", " ".join(visible(text).split()))
 
 
-def junit(batch: Batch) -> str:
+def junit(table: Table) -> str:
     """A `testsuites` document that CI servers understand; a model that could not be compared is an error."""
-    root = ElementTree.Element("testsuites", {"name": visible(batch.name)})
+    root = ElementTree.Element("testsuites", {"name": visible(table.name)})
     totals: Counter[str] = Counter()
-    for outcome in batch.outcomes:
+    for outcome in table.outcomes:
         suite = ElementTree.SubElement(root, "testsuite", {"name": visible(outcome.name)})
         counts: Counter[str] = Counter()
         for name, kind, message in _cases(outcome):
@@ -154,7 +154,7 @@ def junit(batch: Batch) -> str:
         seconds = sum(outcome.seconds.values())
         totals += counts
         _count(suite, counts, seconds)
-    _count(root, totals, sum(sum(outcome.seconds.values()) for outcome in batch.outcomes))
+    _count(root, totals, sum(sum(outcome.seconds.values()) for outcome in table.outcomes))
     ElementTree.indent(root)
     return '<?xml version="1.0" encoding="utf-8"?>\n' + ElementTree.tostring(root, encoding="unicode") + "\n"
 
