@@ -40,6 +40,7 @@ bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/validate.py
 	$(BIN)/python benchmarks/two_workers.py
 	$(BIN)/python benchmarks/costs.py
+	$(BIN)/python benchmarks/batch.py
 
 $(VENV)/.installed: requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
