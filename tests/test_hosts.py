@@ -75,6 +75,7 @@ def test_when_a_host_is_lost_another_takes_over_within_a_minute(manifest: Path, 
     with central_scheduler(tmp_path) as url:
         one = host("one", url, manifest, shared)
         try:
+            servers.wait_for(lambda: any("of 2 done" in message for message in status_messages(url)), what="a message")
             servers.wait_for(lambda: made(shared) >= 1, what="the first model")
             other = host("other", url, manifest, shared)
             try:
@@ -104,7 +105,6 @@ def test_when_a_host_is_lost_another_takes_over_within_a_minute(manifest: Path, 
 
 def test_a_host_that_was_only_paused_harms_nothing(manifest: Path, tmp_path: Path) -> None:
     shared = tmp_path / "shared"
-    messages = []
     with central_scheduler(tmp_path) as url:
         one = host("one", url, manifest, shared)
         try:
@@ -113,7 +113,6 @@ def test_a_host_that_was_only_paused_harms_nothing(manifest: Path, tmp_path: Pat
             other = host("other", url, manifest, shared)
             try:
                 time.sleep(25)  # by now the first counts as gone
-                messages += status_messages(url)
                 os.killpg(one.pid, signal.SIGCONT)
                 # A host exits with 25 where another one did some of what it had asked for.
                 assert other.wait(200) in (0, 25), (tmp_path / "other" / "log").read_text()

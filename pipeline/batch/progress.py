@@ -43,6 +43,8 @@ class Progress:
         elif total:
             there = f", {finished} complete already" if finished else ""
             self._print(f"batch: {total} to convert{there}")
+        if total:
+            self._tell_line()
 
     def start(self, number: int) -> None:
         """A model has begun, or begun again."""
@@ -87,10 +89,13 @@ class Progress:
         if now - self._shown < (1.0 if self._bar is not None else _SECONDS_BETWEEN_LINES) and not is_last:
             return
         self._shown = now
-        everything = self._total + self._finished
-        self._tell(self.line(), 100 * (self._done + self._finished) // max(1, everything))
+        self._tell_line()
         if self._bar is None:
             self._print(f"batch: {self.line()}")
+
+    def _tell_line(self) -> None:
+        everything = self._total + self._finished
+        self._tell(self.line(), 100 * (self._done + self._finished) // max(1, everything))
 
     def _say(self, line: str) -> None:
         if self._bar is not None:
