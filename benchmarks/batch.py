@@ -80,9 +80,10 @@ def family(pid: int) -> list[int]:
 
 def loop(prefixes: list[Path], folder: Path) -> float:
     """A shell loop of freeze_graph; its seconds."""
+    command = f"{sys.executable} -m tensorflow.python.tools.freeze_graph --input_binary=true"
     lines = [
-        f"{sys.executable} -m tensorflow.python.tools.freeze_graph --input_binary=1 --input_meta_graph={prefix}.meta "
-        f"--input_checkpoint={prefix} --output_node_names=probabilities --output_graph={folder}/{number}.pb || exit 1"
+        f"{command} --input_meta_graph={prefix}.meta --input_checkpoint={prefix} "
+        f"--output_node_names=probabilities --output_graph={folder}/{number}.pb || exit 1"
         for number, prefix in enumerate(prefixes)
     ]
     started = time.perf_counter()
