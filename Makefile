@@ -30,7 +30,7 @@ test: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 3 --dist loadfile
 
 bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/startup.py
