@@ -28,7 +28,8 @@ from .errors import BatchFailed
 from .fingerprint import digest_code, digest_file, digest_values
 from .manifest import MANIFEST
 from .models.source import PROJECT
-from .settings import PASSED, Operations
+from .operations import Operations
+from .settings import PASSED
 from .storage import Remote, is_url, mirror_of
 from .store import Places
 from .tasks import run_root_hooks

@@ -18,7 +18,8 @@ from luigi.task_register import Register
 
 from .errors import SettingError, nearest
 from .models.source import PROJECT
-from .settings import Operations, Settings
+from .operations import Operations
+from .settings import Settings
 
 # Sections on Luigi's configuration page that hold free keys, or belong to parts of it that are not loaded here.
 _OTHER_SECTIONS = frozenset(

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .models.source import ModelSource
-from .settings import Adopted, Candidate, Operations, Settings, WarmStart
+from .operations import Operations
+from .settings import Adopted, Candidate, Settings, WarmStart
 from .storage import Remote
 from .store import Places
 

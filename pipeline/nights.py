@@ -19,8 +19,8 @@ from .existing import DataFile, ExistingCheckpoint
 from .job import Job
 from .nightly.history import Night, is_done, read_history
 from .nightly.places import NIGHT, Nights
+from .operations import NightlySettings
 from .request import Request, job_of
-from .settings import NightlySettings
 from .store import Condition, Places, State
 from .tasks import ROOT_HOOKS, ModelTask
 

@@ -11,7 +11,8 @@ from .errors import SettingError, nearest
 from .formats import CANDIDATES, FORMATS
 from .job import Job
 from .models.source import find_model
-from .settings import Adopted, Candidate, Operations, Settings, WarmStart, listed, paired
+from .operations import Operations
+from .settings import Adopted, Candidate, Settings, WarmStart, listed, paired
 from .storage import Remote, is_url, mirror_of
 from .store import Places
 

@@ -16,7 +16,7 @@ PACKAGE = PROJECT / "pipeline"
 
 # By the module's place below the package; a name stands for all that lies below it too, the longest name wins.
 FLOORS = {
-    0: ["errors", "signature", "fingerprint", "settings"],
+    0: ["errors", "signature", "fingerprint", "settings", "operations"],
     1: [
         "manifest",
         "store",

@@ -16,8 +16,8 @@ from pipeline.engine import Ended, Started
 from pipeline.engine.local import LocalEngine
 from pipeline.engine.opening import open_engine
 from pipeline.errors import DataError, PipelineError, StageCrashed
+from pipeline.operations import EngineSettings
 from pipeline.process import Child, Limits, keeping_processes, run_apart
-from pipeline.settings import EngineSettings
 
 HERE = Path(__file__).stem
 

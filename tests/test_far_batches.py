@@ -16,7 +16,8 @@ from clusters import Cluster, cluster
 from pipeline.batch.listing import Row, read_list
 from pipeline.batch.outcome import Outcome
 from pipeline.batch.running import Batch, run
-from pipeline.settings import BatchSettings, CostsSettings, EngineSettings, Operations, Settings
+from pipeline.operations import BatchSettings, EngineSettings, Operations
+from pipeline.settings import CostsSettings, Settings
 from pipeline.storage import file_system
 
 QUICK = Settings(costs=CostsSettings(seconds=0))

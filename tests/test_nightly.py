@@ -37,7 +37,7 @@ from pipeline.nightly.places import Nights
 from pipeline.nightly.running import Outcome
 from pipeline.nightly.telling import check_telling, run_hook
 from pipeline.nights import data_of
-from pipeline.settings import NightlySettings
+from pipeline.operations import NightlySettings
 from pipeline.signature import Decision, Signature, TensorSpec
 from pipeline.store import Places, hold
 

@@ -21,8 +21,9 @@ from pipeline import chain, facts, store
 from pipeline.commands import verify
 from pipeline.errors import DamagedArtifact, StoreError
 from pipeline.manifest import MANIFEST
+from pipeline.operations import Operations, StorageSettings
 from pipeline.request import Request, job_of
-from pipeline.settings import CostsSettings, Operations, Settings, StorageSettings, TrainingSettings
+from pipeline.settings import CostsSettings, Settings, TrainingSettings
 from pipeline.storage import Remote, file_system, mirror_of
 from pipeline.store import Condition, Places, State
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from .. import chain
 from ..errors import PipelineError
+from ..operations import Operations
 from ..request import Request, job_of
-from ..settings import Operations, Settings
+from ..settings import Settings
 from . import seen
 from .outcome import Outcome, failed_outcome, outcome_of
 

@@ -11,9 +11,10 @@ from ..engine import Ended
 from ..engine.opening import open_engine
 from ..errors import PipelineError
 from ..job import Job
+from ..operations import EngineSettings, Operations
 from ..process import Limits
 from ..request import job_of
-from ..settings import EngineSettings, Operations, Settings
+from ..settings import Settings
 from . import seen
 from .listing import Row
 from .outcome import Outcome, failed_outcome

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from ..operations import EngineSettings
 from ..process import Limits
-from ..settings import EngineSettings
 from . import Engine
 
 

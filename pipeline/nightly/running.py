@@ -20,9 +20,9 @@ from ..formats import ApartRunner, refusal_of
 from ..job import Job
 from ..manifest import Manifest
 from ..models.source import PROJECT
+from ..operations import NightlySettings
 from ..process import Limits, as_ours
 from ..rows import batch_size_of
-from ..settings import NightlySettings
 from ..signature import Signature
 from ..stages import stages_before
 from ..store import hold

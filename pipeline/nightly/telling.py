@@ -13,7 +13,7 @@ import subprocess
 import luigi.notifications
 
 from ..errors import SettingError
-from ..settings import NightlySettings
+from ..operations import NightlySettings
 from .exposition import metrics_file
 from .places import NIGHT, Nights
 from .running import Outcome
