@@ -14,8 +14,8 @@ import luigi
 import luigi.interface
 from luigi.task_register import TaskClassException
 
+from .apart import set_up_logging
 from .errors import PipelineError
-from .process import set_up_logging
 
 _OUR_ERROR = re.compile(r"Traceback \(most recent call last\):.*?\n(?:pipeline\.)?\w*\.?errors\.\w+: (.*)", re.DOTALL)
 

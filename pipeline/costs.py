@@ -23,12 +23,12 @@ from typing import Any
 
 import numpy as np
 
+from .apart import TENSORFLOW_ENVIRONMENT
 from .arrays import save_arrays
 from .confinement import kept_environment
 from .formats import FORMATS, fixed_batch, refusal_of
 from .manifest import MANIFEST
 from .metering import Order
-from .process import TENSORFLOW_ENVIRONMENT
 from .recommendation import recommend
 from .rowfile import RowFile
 from .rows import batch_size_of

@@ -23,7 +23,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import IO, Any
 
-from .process import as_ours, die_with_parent
+from .apart import as_ours, die_with_parent
 from .signature import Signature
 
 _WINDOWS = 8  # at most, in the time there is; the last three have to agree

@@ -78,7 +78,7 @@ def _answer(opener: str, folder: Path, threads: int, given: Path, answered: Path
     """What the fresh process does."""
     import importlib
 
-    from .process import die_with_parent
+    from .apart import die_with_parent
     from .signature import Signature
 
     die_with_parent()

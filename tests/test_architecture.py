@@ -27,6 +27,7 @@ FLOORS = {
         "edges",
         "metrics",
         "prefix",
+        "apart",
         "process",
         "engine",
         "report",

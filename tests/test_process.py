@@ -16,8 +16,9 @@ from typing import Any
 
 import pytest
 
+from pipeline.apart import DieWithParent, as_ours
 from pipeline.errors import DataError, PipelineError, StageCrashed, StoreError
-from pipeline.process import Child, DieWithParent, as_ours, run_apart
+from pipeline.process import Child, run_apart
 
 HERE = Path(__file__).stem
 
@@ -262,7 +263,7 @@ FORK = """
 import os, sys, time
 from pathlib import Path
 from types import SimpleNamespace
-from pipeline.process import DieWithParent
+from pipeline.apart import DieWithParent
 if os.fork() == 0:
     with DieWithParent(SimpleNamespace(use_multiprocessing=True)):
         Path(sys.argv[1] + ".new").write_text(str(os.getpid()))

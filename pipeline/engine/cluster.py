@@ -25,9 +25,10 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, Self
 
+from ..apart import as_ours
 from ..errors import SettingError, StageCrashed
 from ..fingerprint import digest_file, digest_values
-from ..process import Limits, as_ours
+from ..process import Limits
 from . import Ended, Started
 from .local import Slot
 

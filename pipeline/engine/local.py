@@ -8,8 +8,9 @@ from importlib import import_module
 from queue import SimpleQueue
 from typing import Any
 
+from ..apart import Channel, as_ours
 from ..errors import PipelineError
-from ..process import Channel, Child, Limits, as_ours, keeping_processes, load_tensorflow
+from ..process import Child, Limits, keeping_processes, load_tensorflow
 from . import Ended, Started
 
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..apart import Channel
 from ..errors import DataError, RunnerError
-from ..process import Channel
 from ..signature import Signature
 from . import Wanted
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import chain, store
+from ..apart import as_ours
 from ..closing import require_passed
 from ..errors import PipelineError, ValidationFailed
 from ..facts import library_versions, read_verdict
@@ -21,7 +22,7 @@ from ..job import Job
 from ..manifest import Manifest
 from ..models.source import PROJECT
 from ..operations import NightlySettings
-from ..process import Limits, as_ours
+from ..process import Limits
 from ..rows import batch_size_of
 from ..signature import Signature
 from ..stages import stages_before
