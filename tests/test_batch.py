@@ -287,7 +287,8 @@ def test_a_model_that_hangs_crashes_or_takes_too_much_memory_costs_only_itself(t
     results = done.results
     assert [name for name, line in results.items() if line["verdict"] == "passed"] == ["m0000", "m0001", "m0002"]
     assert {results[what]["error"] for what in ("hangs", "crashes", "greedy")} == {"StageCrashed"}
-    assert "gave no answer in time" in results["hangs"]["reason"]
+    assert "hangs: it gave no answer in time" in results["hangs"]["reason"]
+    assert "limit_seconds" in results["hangs"]["reason"]
     assert "SIGSEGV" in results["crashes"]["reason"]
     assert "it took more memory than it may" in results["greedy"]["reason"]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from .. import chain
 from ..engine import Ended
 from ..engine.opening import open_engine
-from ..errors import PipelineError
+from ..errors import PipelineError, StageCrashed
 from ..job import Job
 from ..operations import EngineSettings, Operations
 from ..process import Limits
@@ -96,13 +96,24 @@ def run(
                     continue
                 row, outcome = left[event.number], event.result
                 if isinstance(outcome, PipelineError):
-                    outcome = failed_outcome(row.name, outcome)
+                    outcome = failed_outcome(row.name, _of_model(row, outcome))
                     seen.remember(batch.failure_of(row), batch.job_of(row), outcome)
                 known[row.name] = outcome
                 progress.end(event.number, outcome)
     finally:
         progress.close()
     return known
+
+
+def _of_model(row: Row, error: PipelineError) -> PipelineError:
+    """The end of a worker's process as that of the model it was at work on, with the setting that bounds it."""
+    if not isinstance(error, StageCrashed):
+        return error
+    settings = {"time limit": "[batch] limit_seconds", "memory limit": "[batch] limit_memory_gb"}
+    hint = error.next_step
+    for limit, setting in settings.items():
+        hint = hint.replace(limit, setting) if hint else hint
+    return StageCrashed(error.what, where=row.name, got=error.got, wanted=error.wanted, next_step=hint)
 
 
 def forget_failures(rows: Sequence[Row], batch: Batch) -> None:
