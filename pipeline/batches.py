@@ -205,6 +205,10 @@ class ConvertBatch(_List):
             "code": digest_code(Path(str(package.__file__)).parent / "page.py", [PROJECT]),
         }
 
+    def is_all_good(self) -> bool:
+        """Whether a batch that hosts share is complete, whichever of them did what."""
+        return not luigi.interface.core().local_scheduler and self.complete()
+
     def closing_lines(self) -> list[str]:
         """What a person wants to know at the end of a run."""
         from .batch.tables import read_results

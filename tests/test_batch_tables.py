@@ -76,7 +76,7 @@ def test_results_hold_a_line_for_each_model_in_the_order_of_the_list(tables: Pat
     assert lines[0]["formats"] == "frozen mmap"
     assert lines[1]["reason"] == 'a.index: "quoted", <b>bold</b> | and more'
     assert (lines[1]["comparisons"], lines[1]["report"]) == ("", "")
-    assert lines[2]["report"] == "../../wrong/report/report.html"
+    assert lines[2]["report"] == "wrong/report/report.html"
     write_tables(tables, batch_of([Outcome(**{**vars(one), "seconds": {"frozen": 9.0}}) for one in OUTCOMES]))
     with (tables / "results.csv").open(newline="") as file:
         assert list(csv.DictReader(file)) == lines  # how long it took is in none of them
@@ -128,6 +128,7 @@ def test_the_page_runs_its_own_script_and_fetches_nothing(tables: Path, tmp_path
     assert not [url for url in seen.fetched if not url.startswith("file:")]
     assert "4 of 4 shown" in seen.page
     assert "<b>bold</b>" not in seen.page
+    assert '<a href="../../wrong/report/report.html">wrong</a>' in seen.page
 
 
 USE = """<script>addEventListener("load", () => {

@@ -33,6 +33,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         *(folder / "served/3", {"probability": "probability:0"}, {"text": "text:0"}),
     )
     shutil.copy(folder / "output/spam/frozen/model.pb", folder / "production.pb")
+    (folder / "models.csv").write_text("name,checkpoint,outputs\nlisted,output/spam/checkpoint,probability\n")
     (folder / "rows.csv").write_text("text,labels\nyou have won a prize,1\nsee you at six,0\n")
     return folder
 

@@ -93,8 +93,8 @@ def read_results(folder: Path) -> list[dict[str, str]]:
 
 
 def report_of(outcome: Outcome) -> str:
-    """The model's own report, from the folder of the tables; empty where it has none."""
-    return "" if outcome.verdict == ERROR else f"../../{outcome.name}/report/report.html"
+    """The model's own report, from the output root; empty where it has none."""
+    return "" if outcome.verdict == ERROR else f"{outcome.name}/report/report.html"
 
 
 def _line(row: Row, outcome: Outcome) -> list[str]:
