@@ -115,7 +115,8 @@ def test_a_host_that_was_only_paused_harms_nothing(manifest: Path, tmp_path: Pat
                 time.sleep(25)  # by now the first counts as gone
                 os.killpg(one.pid, signal.SIGCONT)
                 assert other.wait(200) == 0, (tmp_path / "other" / "log").read_text()
-                assert one.wait(200) == 0, (tmp_path / "one" / "log").read_text()
+                # The scheduler has given it up, and grants it no more work.
+                assert one.wait(200) in (0, 25), (tmp_path / "one" / "log").read_text()
             finally:
                 servers.end(other)
         finally:
