@@ -12,7 +12,6 @@ is missed.
 from __future__ import annotations
 
 import argparse
-import os
 import subprocess
 import sys
 import tempfile
@@ -21,8 +20,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-PROJECT = Path(__file__).resolve().parents[1]
-QUIET = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "0"}
+from freeze import PROJECT, QUIET, told
 
 MAKE = """
 import sys
@@ -91,13 +89,6 @@ def loop(prefixes: list[Path], folder: Path) -> float:
     return time.perf_counter() - started
 
 
-def told(what: str, got: float, side: str, bound: float, unit: str = "") -> bool:
-    """Prints a figure and its bound; returns whether it is kept."""
-    is_kept = got >= bound if side == "at least" else got <= bound
-    print(f"  {what}: {got:.2f}{unit}, wanted {side} {bound:g}{unit}: {'kept' if is_kept else 'MISSED'}", flush=True)
-    return is_kept
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--loop", type=int, default=20, help="how many checkpoints freeze_graph freezes")
@@ -127,10 +118,10 @@ def main() -> None:
         many = batch(folder / f"{given.many}.csv", folder / "many")
         print(f"{given.many} models: {many.seconds:.1f} s, {many.parents_mb:.0f} MB")
         kept.append(told(f"{given.many} to {given.few}", many.seconds / few.seconds, "at most", 11))
-        kept.append(told("memory on top", many.parents_mb - few.parents_mb, "at most", 150, " MB"))
+        kept.append(told("MB of memory on top", many.parents_mb - few.parents_mb, "at most", 150))
         again = batch(folder / f"{given.many}.csv", folder / "many")
         print(f"again, all finished: {again.seconds:.1f} s, TensorFlow loaded: {again.loaded_tensorflow}")
-        kept.append(told("a rerun", again.seconds, "at most", 15, " s"))
+        kept.append(told("seconds of a rerun", again.seconds, "at most", 15))
         kept.append(not again.loaded_tensorflow)
     sys.exit(not all(kept))
 

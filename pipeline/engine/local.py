@@ -84,6 +84,7 @@ class LocalEngine:
 
     def __init__(self, workers: int, limits: Limits) -> None:
         self._slots = [Slot(limits) for _ in range(workers)]
+        self._is_closed = False
 
     def map(self, function: str, items: Sequence[tuple[Any, ...]]) -> Iterator[Started | Ended]:
         """See `Engine.map`."""
@@ -93,7 +94,7 @@ class LocalEngine:
             waiting.put(number)
 
         def work(slot: Slot) -> None:
-            while (number := waiting.get()) is not None:
+            while (number := waiting.get()) is not None and not self._is_closed:
                 told.put(Started(number))
                 try:
                     result = slot.call(function, *items[number])
@@ -118,5 +119,6 @@ class LocalEngine:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
+        self._is_closed = True  # threads whose slots are closed now take no more items
         for slot in self._slots:
             slot.close()
