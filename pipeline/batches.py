@@ -24,7 +24,7 @@ from .batch.listing import TABLES, Row, read_list
 from .batch.outcome import Outcome
 from .batch.running import Batch
 from .config import read_operations, read_settings
-from .errors import BatchFailed
+from .errors import BatchFailed, SettingError
 from .fingerprint import digest_code, digest_file, digest_values
 from .manifest import MANIFEST
 from .models.source import PROJECT
@@ -42,8 +42,9 @@ class _List(luigi.Task):
     """The parameters of every task on a list of models."""
 
     manifest = luigi.Parameter(
-        description="a CSV file with a model in each line: name,checkpoint and optionally model,inputs,outputs,data,"
-        "formats and other parameters; paths are relative to it, and a pattern in checkpoint stands for many models"
+        default="",
+        description="required: a CSV file with a model in each line: name,checkpoint and optionally model,inputs,"
+        "outputs,data,formats and other parameters; paths are relative to it, and a pattern in checkpoint stands for many models",
     )
     formats = luigi.OptionalParameter(default="", description="formats of lines that name none; frozen if not given")
     output_root = luigi.Parameter(default="output", description="where artifacts go")
@@ -53,8 +54,11 @@ class _List(luigi.Task):
         """The models.
 
         Raises:
+            SettingError: no list is named.
             DataError: the list is not right.
         """
+        if not self.manifest:
+            raise SettingError("a batch needs a list of its models", where="--manifest", wanted="a CSV file")
         return read_list(Path(self.manifest), self.output_root, self.formats or "")
 
     @cached_property

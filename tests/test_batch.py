@@ -248,6 +248,10 @@ def test_a_list_with_faults_runs_nothing(three: Path, tmp_path: Path) -> None:
     assert "line 6: name: not a name for a folder" in done.log + done.told
     assert not (tmp_path / "out").exists()
     assert "Traceback" not in done.log
+    without = luigi(*BATCH, "--output-root", str(tmp_path / "out"))
+    assert without.returncode in (35, 40)
+    assert "--manifest: a batch needs a list of its models (wanted a CSV file)" in without.stderr + without.stdout
+    assert "Traceback" not in without.stderr
 
 
 HOSTILE = """
