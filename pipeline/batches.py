@@ -44,7 +44,8 @@ class _List(luigi.Task):
     manifest = luigi.Parameter(
         default="",
         description="required: a CSV file with a model in each line: name,checkpoint and optionally model,inputs,"
-        "outputs,data,formats and other parameters; paths are relative to it, and a pattern in checkpoint stands for many models",
+        "outputs,data,formats and other parameters; paths are relative to it, and a pattern in checkpoint stands for "
+        "many models",
     )
     formats = luigi.OptionalParameter(default="", description="formats of lines that name none; frozen if not given")
     output_root = luigi.Parameter(default="output", description="where artifacts go")
