@@ -283,7 +283,7 @@ def test_a_model_that_hangs_crashes_or_takes_too_much_memory_costs_only_itself(t
         rows.append({"name": what, "checkpoint": "", "model": f"{tmp_path / what}.py:M"})
     rows += [{"name": f"m000{k}", "checkpoint": f"runs/m000{k}/model.ckpt"} for k in range(3)]
     manifest = batches.write_list(tmp_path / "models.csv", rows)
-    limits = ["--batch-limit-seconds", "25", "--batch-limit-memory-gb", "3"]
+    limits = ["--batch-limit-seconds", "40", "--batch-limit-memory-gb", "3"]
     done = run(manifest, tmp_path / "out", *limits)
     assert done.code == 30
     results = done.results
