@@ -20,7 +20,7 @@ import luigi.interface
 from . import batch as package
 from . import store
 from .batch import running
-from .batch.listing import TABLES, Row, read_list
+from .batch.listing import TABLES, Row, plain_name, read_list
 from .batch.outcome import Outcome
 from .batch.running import Batch
 from .config import read_operations, read_settings
@@ -65,7 +65,7 @@ class _List(luigi.Task):
     @cached_property
     def batch(self) -> Batch:
         """The batch's name, and how its models are made."""
-        return Batch(Path(self.manifest).stem, self.places.root, read_settings(), self.operations)
+        return Batch(plain_name([Path(self.manifest).stem]), self.places.root, read_settings(), self.operations)
 
     @cached_property
     def operations(self) -> Operations:

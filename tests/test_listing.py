@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.batch.listing import Row, read_list
+from pipeline.batch.listing import Row, plain_name, read_list
 from pipeline.errors import DataError
 
 
@@ -143,3 +143,9 @@ def test_a_file_that_is_missing_or_no_text_is_refused(tmp_path: Path) -> None:
     (tmp_path / "models.csv").write_bytes(b"name,checkpoint\n\xff\xfe,a\n")
     with pytest.raises(DataError, match=r"no text in UTF-8 .got byte 16"):
         read_list(tmp_path / "models.csv", "out")
+
+
+@pytest.mark.parametrize("stem", [".versions", "my models", "..", "ä", "a/../../b", "x" * 300])
+def test_the_name_of_a_batch_is_one_for_a_folder_whatever_its_list_is_called(stem: str) -> None:
+    assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", plain_name([stem]))
+    assert plain_name(["models"]) == "models"

@@ -151,7 +151,9 @@ def _rows_of(line: int, request: Request, pattern: str) -> Iterator[Row]:
     for place in places:
         shown = place.removeprefix(folder)
         yield Row(
-            line, replace(request, checkpoint=place, name=_joined([request.name, *re.split(r"[/\\]+", shown)])), shown
+            line,
+            replace(request, checkpoint=place, name=plain_name([request.name, *re.split(r"[/\\]+", shown)])),
+            shown,
         )
 
 
@@ -160,11 +162,15 @@ def _without_suffix(place: str) -> str:
     return re.sub(r"\.(index|meta|data-\d{5}-of-\d{5})$", "", place)
 
 
-def _joined(parts: list[str]) -> str:
-    """A folder's name that tells a path: what may not stand in one is left out, and a long one is shortened."""
+def plain_name(parts: list[str]) -> str:
+    """A folder's name that tells a path: what may not stand in one is left out, and a long one is shortened.
+
+    Args:
+        parts: of the path; empty ones and those that lead up do not count.
+    """
     whole = "-".join(part for part in parts if part not in ("", ".", ".."))
     name = re.sub(r"[^A-Za-z0-9._-]+", "_", whole).lstrip("._-")
-    if name == whole and len(name) <= _LONGEST_NAME:
+    if name and name == whole and len(name) <= _LONGEST_NAME:
         return name
     # Another path may look the same without them.
     digest = hashlib.sha256(whole.encode("utf-8", "surrogateescape")).hexdigest()[:12]
