@@ -22,12 +22,12 @@ from typing import Any
 
 from freeze import MAKE, QUIET
 
-from pipeline import chain
-from pipeline.formats import CANDIDATES
-from pipeline.job import Job
+from pipeline.formats.registry import CANDIDATES
 from pipeline.settings import Adopted, CostsSettings, Settings, listed
-from pipeline.stages import stages_before
-from pipeline.store import Places
+from pipeline.store.artifact import Places
+from pipeline.tasks.chain import plan
+from pipeline.tasks.chain.job import Job
+from pipeline.tasks.chain.stages import stages_before
 
 WIDTH = 2048
 WANTED = ("frozen", "mmap", "tflite", "onnx")
@@ -49,7 +49,7 @@ def measure(layers: int, formats: tuple[str, ...], seconds: float, folder: Path)
         adopted=Adopted(str(prefix), inputs=("x",), outputs=("y",)),
     )
     for stage in (*stages_before(job, "costs"), "costs"):
-        chain.build(job, stage)
+        plan.build(job, stage)
     costs: dict[str, Any] = json.loads((job.folder("costs") / "costs.json").read_text())
     return costs
 

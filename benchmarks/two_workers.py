@@ -26,10 +26,10 @@ from pathlib import Path
 from freeze import PROJECT, QUIET
 from validate import spam, write_rows
 
-from pipeline.engine.cluster import DaskEngine
 from pipeline.settings import ValidationSettings
-from pipeline.sharding import Sharding
-from pipeline.validation import validate
+from pipeline.validation.sharding import Sharding
+from pipeline.validation.validate import validate
+from pipeline.workers.executor.dask import DaskEngine
 
 BOUND = 1.6
 _FEW = 70_000  # four shards of the smallest size

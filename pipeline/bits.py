@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from . import compare
+from .validation.compare import differences
 
 Array = np.ndarray[Any, Any]
 Measured = tuple[float | None, float | None, float | None]
@@ -74,7 +74,7 @@ def _measured(a: Array, b: Array) -> Measured:
     """The largest absolute, relative and ulp difference."""
     if a.dtype == object:
         return _NOTHING
-    found = compare.measure(a[:, None], b[:, None])
+    found = differences.measure(a[:, None], b[:, None])
     ulp = None if found.ulp is None else float(found.ulp.max())
     return float(found.absolute.max()), float(found.relative.max()), ulp
 

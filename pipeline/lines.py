@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from .settings import FAILED, PASSED
-from .weighing import Weights
+from .validation.compare.weights import Weights
 
 Array = np.ndarray[Any, Any]
 

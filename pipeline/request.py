@@ -8,13 +8,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from .errors import SettingError, nearest
-from .formats import CANDIDATES, FORMATS
-from .job import Job
-from .models.source import find_model
+from .formats.registry import CANDIDATES, FORMATS
 from .operations import Operations
 from .settings import Adopted, Candidate, Settings, WarmStart, listed, paired
-from .storage import Remote, is_url, mirror_of
-from .store import Places
+from .store.artifact import Places
+from .store.remote import Remote, is_url, mirror_of
+from .tasks.chain.job import Job
+from .training.models.source import find_model
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ def _formats(text: str) -> tuple[str, ...]:
 
 def _format_of_candidate(place: str, named: list[str]) -> str:
     """The format that a candidate is in: what its content says, or one that was named and is of that kind."""
-    from .candidates.recognizing import recognize  # which needs protobuf, and other chains do not
+    from .formats.external.detect import recognize  # which needs protobuf, and other chains do not
 
     path = Path(place)
     if len(named) > 1:

@@ -17,7 +17,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from .arrays import BFLOAT16, BROKEN, BYTES, LENGTHS, split_strings
+from .data.npz import BFLOAT16, BROKEN, BYTES, LENGTHS, split_strings
 from .errors import DataError
 
 Array = np.ndarray[Any, Any]

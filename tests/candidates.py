@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from pipeline.adoption import adopt_checkpoint
 from pipeline.settings import Adopted
+from pipeline.training.import_checkpoint import adopt_checkpoint
 
 v1 = tf.compat.v1
 Array = np.ndarray[Any, Any]

@@ -7,11 +7,11 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from pipeline import chain
-from pipeline.job import Job
-from pipeline.models.source import find_model
 from pipeline.settings import Settings, WarmStart
-from pipeline.store import Places
+from pipeline.store.artifact import Places
+from pipeline.tasks.chain import plan
+from pipeline.tasks.chain.job import Job
+from pipeline.training.models.source import find_model
 
 PROJECT = Path(__file__).resolve().parents[1]
 FRUIT = PROJECT / "examples" / "fruit.py"
@@ -56,9 +56,9 @@ def run(job: Job, last: str = "report") -> set[str]:
         The stages that were made; the others were complete.
     """
     made = set()
-    for stage in chain.examine(job, last):
+    for stage in plan.examine(job, last):
         before = job.folder(stage)
-        chain.build(job, stage)
+        plan.build(job, stage)
         if job.folder(stage) != before:
             made.add(stage)
     return made

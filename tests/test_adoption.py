@@ -14,12 +14,12 @@ import pytest
 import tensorflow as tf
 from graphs import control_flow
 
-from pipeline import chain, facts
-from pipeline.arrays import load_arrays, save_arrays
+from pipeline.data.npz import load_arrays, save_arrays
 from pipeline.errors import CheckpointError, DataError, FreezeError
-from pipeline.job import Job
 from pipeline.settings import Adopted, CostsSettings, Settings
-from pipeline.store import Condition, Places
+from pipeline.store.artifact import Condition, Places
+from pipeline.tasks.chain import facts, plan
+from pipeline.tasks.chain.job import Job
 
 v1 = tf.compat.v1
 STAGES = {"checkpoint", "frozen", "validation", "costs", "report"}
@@ -86,7 +86,7 @@ def of_the_first_format(folder: Path) -> Path:
 @pytest.mark.parametrize("make", [as_prefix, as_folder, as_graph_def, of_the_first_format, saved_model])
 def test_the_whole_chain_proves_a_foreign_checkpoint_frozen_right(make: Any, tmp_path: Path) -> None:
     job = job_for(tmp_path / "out", make(tmp_path / "in"))
-    assert set(chain.examine(job, "report")) == STAGES
+    assert set(plan.examine(job, "report")) == STAGES
     verdict = verdict_of(job)
     assert verdict["verdict"] == "passed", verdict["reasons"]
     assert verdict["rows"]["validation"] == 64
@@ -109,7 +109,7 @@ def test_other_weights_in_the_same_place_redo_the_chain(tmp_path: Path) -> None:
         b = v1.get_variable("b", initializer=np.ones(2, np.float32))
         session.run(v1.global_variables_initializer())
         v1.train.Saver([w, b]).save(session, str(prefix), write_meta_graph=False)
-    assert chain.examine(job, "checkpoint")["checkpoint"].condition is Condition.STALE
+    assert plan.examine(job, "checkpoint")["checkpoint"].condition is Condition.STALE
     assert jobs.run(job) == STAGES
     assert (job.folder("frozen") / "model.pb").read_bytes() != pb
 

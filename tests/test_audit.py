@@ -18,16 +18,16 @@ import pytest
 import tensorflow as tf
 from candidates import Change, far_off, frozen_graph, one_ulp_off, scoped, write_pb
 
-from pipeline import chain, facts
-from pipeline.candidates import adopt_candidate
-from pipeline.candidates.recognizing import recognize
 from pipeline.errors import CandidateError, FreezeError, UnsafeModel
-from pipeline.freezer.mapping import GRAPH_FILE
-from pipeline.freezing import freeze
-from pipeline.job import Job
+from pipeline.formats.external import adopt_candidate
+from pipeline.formats.external.detect import recognize
+from pipeline.freezing.freeze import freeze
+from pipeline.freezing.write.mmap import GRAPH_FILE
 from pipeline.settings import Adopted, Candidate, CostsSettings, Settings, ValidationSettings
 from pipeline.signature import Signature
-from pipeline.store import Condition, Places
+from pipeline.store.artifact import Condition, Places
+from pipeline.tasks.chain import facts, plan
+from pipeline.tasks.chain.job import Job
 
 v1 = tf.compat.v1
 QUICK = "weights,equal,edge,stable"
@@ -126,7 +126,7 @@ def test_a_pair_that_matches_passes(kind: str, prefix: Path, tmp_path: Path) -> 
     # Another runtime overflows otherwise, which the check `edge` does not forgive.
     checks = "equal,generated,stable" if kind in ("tflite", "onnx") else "all"
     job = job_for(tmp_path / "out", prefix, make(tmp_path, prefix, None), checks, names=names, outputs=("y", "p"))
-    assert set(chain.examine(job, "report")) == {"checkpoint", "candidate", "validation", "costs", "report"}
+    assert set(plan.examine(job, "report")) == {"checkpoint", "candidate", "validation", "costs", "report"}
     verdict = verdict_of(job)
     assert verdict["verdict"] == "passed", verdict["reasons"]
     assert {check["format"] for check in verdict["checks"]} == {kind.split()[0]}
@@ -348,12 +348,12 @@ def test_outputs_that_nobody_names_are_the_candidate_s(prefix: Path, tmp_path: P
     jobs.run(job, "candidate")
     assert [spec.name for spec in Signature.read(job.folder("checkpoint") / "signature.json").outputs] == ["p"]
     other = job_for(tmp_path / "out", prefix, as_pb(tmp_path, prefix, None))
-    states = chain.examine(other, "candidate")
+    states = plan.examine(other, "candidate")
     assert states["checkpoint"].condition is Condition.STALE
     named = dataclasses.replace(other, adopted=Adopted(str(prefix), outputs=("p",)))
     jobs.run(named, "checkpoint")
     again = dataclasses.replace(named, candidate=Candidate(place, "savedmodel"), formats=("savedmodel",))
-    assert chain.examine(again, "checkpoint")["checkpoint"].is_complete
+    assert plan.examine(again, "checkpoint")["checkpoint"].is_complete
 
 
 def test_a_doubt_about_outputs_is_settled_by_what_the_candidate_ends_in(tmp_path: Path) -> None:
@@ -379,7 +379,7 @@ def test_another_candidate_redoes_what_hangs_on_it_and_says_why(prefix: Path, tm
     job = job_for(tmp_path / "out", prefix, place, "weights", outputs=("y", "p"))
     assert verdict_of(job)["verdict"] == "passed"
     as_pb(tmp_path, prefix, one_ulp_off)
-    state = chain.examine(job, "validation")
+    state = plan.examine(job, "validation")
     assert state["checkpoint"].is_complete
     assert f"{place} changed: sha256 was" in state["candidate"].reasons[0]
     assert verdict_of(job, "report")["verdict"] == "failed"
@@ -444,7 +444,7 @@ def test_a_model_of_one_s_own_is_compared_with_what_is_in_production(tmp_path: P
     jobs.run(job, "frozen")
     place = Path(shutil.copy(job.folder("frozen") / "model.pb", tmp_path / "production.pb"))
     audit = dataclasses.replace(job, candidate=Candidate(place, "frozen"))
-    assert set(chain.examine(audit, "report")) == {
+    assert set(plan.examine(audit, "report")) == {
         "graph",
         "training",
         "checkpoint",

@@ -17,7 +17,7 @@ import commands
 import pytest
 from commands import luigi
 
-from pipeline.freezing import freeze
+from pipeline.freezing.freeze import freeze
 
 SHARED = commands.PROJECT.parent / "shared" / "models"
 BATCH = ["ConvertBatch", "--workers", "2", "--costs-seconds", "0"]

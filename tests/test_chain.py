@@ -12,11 +12,11 @@ import pytest
 import tensorflow as tf
 from jobs import ALL_STAGES, FRUIT, PROJECT, job_for, model_file, run
 
-from pipeline import chain, facts
 from pipeline.errors import DamagedArtifact, StoreError
-from pipeline.job import Job
-from pipeline.stages import stages_of
-from pipeline.store import Condition, Manifest
+from pipeline.store.artifact import Condition, Manifest
+from pipeline.tasks.chain import facts, plan
+from pipeline.tasks.chain.job import Job
+from pipeline.tasks.chain.stages import stages_of
 
 v1 = tf.compat.v1
 
@@ -126,7 +126,7 @@ def test_a_changed_setting_makes_its_stage_and_what_hangs_on_it_again(
     job = job_for(tmp_path / "out", own_fruit)
     run(job)
     changed = job_for(tmp_path / "out", own_fruit, **sections)
-    told = chain.examine(changed, "report")
+    told = plan.examine(changed, "report")
     made = run(changed)
     if "export" in sections:
         # Whether the best step is the last is up to the training; with it the weights, and all behind them, change.
@@ -146,7 +146,7 @@ def test_an_edited_data_file_redoes_the_training_and_is_named(own_fruit: str, tm
     data = tmp_path / "fruit.csv"
     added = [f"15{number}.0,70.0,0.50,1\n" for number in range(10)]  # some for training, some for validation
     data.write_text(data.read_text() + "".join(added))
-    state = chain.examine(job, "report")["training"]
+    state = plan.examine(job, "report")["training"]
     assert state.condition is Condition.STALE
     assert [reason.split(":")[0] for reason in state.reasons] == [f"{data} changed"]
     assert run(job) == BEHIND_TRAINING
@@ -165,7 +165,7 @@ def test_a_comment_in_the_model_redoes_what_its_code_decides_and_no_more(own_fru
     job = job_for(tmp_path / "out", own_fruit)
     run(job)
     _edit(tmp_path / "fruit.py", "COLUMNS =", "# the measures\nCOLUMNS =")
-    assert "the model's file fruit.py changed" in chain.examine(job, "report")["graph"].reasons[0]
+    assert "the model's file fruit.py changed" in plan.examine(job, "report")["graph"].reasons[0]
     # The graph is the same, and so are the weights: the rest of the chain stays.
     assert run(job) == {"graph", "training"}
 
@@ -212,7 +212,7 @@ def test_another_version_of_a_library_redoes_everything(
     facts.library_versions.cache_clear()
     monkeypatch.setattr(facts, "version", lambda name: "9.9" if name == library else now)
     try:
-        states = chain.examine(job, "frozen")
+        states = plan.examine(job, "frozen")
     finally:
         facts.library_versions.cache_clear()
     assert {state.condition for state in states.values()} == {Condition.STALE}
@@ -236,13 +236,13 @@ def test_changed_code_of_the_pipeline_redoes_the_stages_that_it_makes(
     run(job)
     copy = shutil.copytree(PROJECT / "pipeline", tmp_path / "project" / "pipeline")
     (copy / module).write_text((copy / module).read_text() + "\n")
-    monkeypatch.setattr(chain, "_PACKAGE", copy)
-    monkeypatch.setattr(chain, "PROJECT", copy.parent)
-    chain._pipeline_code.cache_clear()
+    monkeypatch.setattr(plan, "_PACKAGE", copy)
+    monkeypatch.setattr(plan, "PROJECT", copy.parent)
+    plan._pipeline_code.cache_clear()
     try:
-        states = chain.examine(job, "report")
+        states = plan.examine(job, "report")
     finally:
-        chain._pipeline_code.cache_clear()
+        plan._pipeline_code.cache_clear()
     assert {stage for stage, state in states.items() if state.condition is Condition.STALE} == stages
 
 
@@ -281,7 +281,7 @@ def test_a_lost_file_is_made_again(tmp_path: Path) -> None:
     run(job)
     before = (job.folder("frozen") / "model.pb").read_bytes()
     (job.folder("frozen") / "model.pb").unlink()
-    assert "model.pb is missing" in chain.examine(job, "frozen")["frozen"].reasons[0]
+    assert "model.pb is missing" in plan.examine(job, "frozen")["frozen"].reasons[0]
     assert run(job) == {"frozen"}
     assert (job.folder("frozen") / "model.pb").read_bytes() == before
 
@@ -289,7 +289,7 @@ def test_a_lost_file_is_made_again(tmp_path: Path) -> None:
 def test_a_stage_whose_upstream_is_stale_refuses_to_be_built(tmp_path: Path) -> None:
     job = job_for(tmp_path / "out")
     with pytest.raises(StoreError, match="frozen needs checkpoint, which is not complete"):
-        chain.build(job, "frozen")
+        plan.build(job, "frozen")
 
 
 def test_two_names_do_not_disturb_each_other(tmp_path: Path) -> None:

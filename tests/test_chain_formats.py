@@ -18,18 +18,20 @@ from jobs import FRUIT, job_for, model_file, run
 from test_adoption import job_for as adopted
 from test_adoption import saved_model
 
-from pipeline import chain, facts, tasks
-from pipeline.arrays import save_arrays
-from pipeline.closing import closing_lines
-from pipeline.commands import why
+from pipeline.cli import why
+from pipeline.data.npz import save_arrays
 from pipeline.errors import DamagedArtifact, FreezeError, RunnerError, SettingError
-from pipeline.formats import CANDIDATES, FORMATS, ApartRunner, savedmodel
-from pipeline.job import Job
+from pipeline.formats import savedmodel
+from pipeline.formats.registry import CANDIDATES, FORMATS, ApartRunner
 from pipeline.signature import Signature
-from pipeline.stages import stages_before
-from pipeline.store import Condition
-from pipeline.tasks import FreezeModel, MakeFormat, SaveCheckpoint, ValidateModel, WriteReport
-from pipeline.validation import validate
+from pipeline.store.artifact import Condition
+from pipeline.tasks import model as tasks
+from pipeline.tasks.chain import facts, plan
+from pipeline.tasks.chain.job import Job
+from pipeline.tasks.chain.stages import stages_before
+from pipeline.tasks.model import FreezeModel, MakeFormat, SaveCheckpoint, ValidateModel, WriteReport
+from pipeline.tasks.summary import closing_lines
+from pipeline.validation.validate import validate
 
 v1 = tf.compat.v1
 ALL = ("frozen", "mmap", "savedmodel")
@@ -118,7 +120,7 @@ def test_one_format_more_makes_it_and_what_tells_of_it_and_nothing_else(tmp_path
     run(job)
     for formats, made in ((ALL[:2], "mmap"), (ALL, "savedmodel")):
         more = dataclasses.replace(job, formats=formats)
-        states = chain.examine(more, "report")
+        states = plan.examine(more, "report")
         assert states[made].condition is Condition.MISSING
         assert any(reason.startswith("setting formats changed") for reason in states["validation"].reasons)
         assert run(more) == {made, "validation", "costs", "report"}
@@ -342,9 +344,9 @@ def test_a_format_whose_library_is_not_installed_is_refused_with_what_to_install
 def test_the_version_of_a_formats_library_decides_its_artifact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     job = job_for(tmp_path, formats=("frozen", "mmap"))
     monkeypatch.setitem(FORMATS, "mmap", dataclasses.replace(FORMATS["mmap"], extras=("luigi",)))
-    versions = chain.ingredients(job, "validation", {})["versions"]
+    versions = plan.ingredients(job, "validation", {})["versions"]
     assert "luigi" in versions
-    assert "luigi" not in chain.ingredients(job, "frozen", {})["versions"]
+    assert "luigi" not in plan.ingredients(job, "frozen", {})["versions"]
 
 
 def test_the_closing_lines_tell_where_each_format_is(tmp_path: Path) -> None:

@@ -13,11 +13,11 @@ import pytest
 import tensorflow as tf
 from jobs import FRUIT, PROJECT, job_for, model_file, run
 
-from pipeline.arrays import load_arrays, of_kind
-from pipeline.checkpoint import export_keys
+from pipeline.checkpoint.values import export_keys
+from pipeline.data.npz import load_arrays, of_kind
 from pipeline.errors import CheckpointError, ModelError
-from pipeline.job import Job
 from pipeline.settings import WarmStart
+from pipeline.tasks.chain.job import Job
 
 v1 = tf.compat.v1
 MODEL = f"{FRUIT}:Fruit"

@@ -12,13 +12,13 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 
-from pipeline.arrays import prefixed, save_arrays
-from pipeline.checks import TABLE
+from pipeline.data.npz import prefixed, save_arrays
 from pipeline.errors import SettingError
-from pipeline.freezing import freeze_checkpoint
+from pipeline.freezing.freeze import freeze_checkpoint
 from pipeline.settings import CHECKS, ValidationSettings
 from pipeline.signature import Signature, TensorSpec
-from pipeline.validation import validate
+from pipeline.validation.checks import TABLE
+from pipeline.validation.validate import validate
 
 v1 = tf.compat.v1
 Build = Callable[[Any], Any]

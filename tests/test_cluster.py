@@ -13,11 +13,11 @@ from clusters import Cluster, cluster
 from jobs import PROJECT
 from test_sharding import SHARD, bytes_of, pair_of
 
-from pipeline.engine import Ended, Started
-from pipeline.engine import cluster as engines
-from pipeline.engine.cluster import DaskEngine
 from pipeline.errors import DataError, PipelineError, SettingError, StageCrashed
-from pipeline.sharding import Sharding
+from pipeline.validation.sharding import Sharding
+from pipeline.workers.executor import dask as engines
+from pipeline.workers.executor.dask import DaskEngine
+from pipeline.workers.executor.interface import Ended, Started
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,14 @@ import strategies
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.compare import Differences, Tolerance, disagreement, judge, measure, worst_elements
+from pipeline.validation.compare.differences import (
+    Differences,
+    Tolerance,
+    disagreement,
+    judge,
+    measure,
+    worst_elements,
+)
 
 bounds = st.sampled_from([0.0, 1e-6, 1e-3, 0.5, 2.0, 1e300]) | st.floats(0, 1e308)
 

@@ -16,12 +16,12 @@ import pytest
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 
-from pipeline import facts
 from pipeline.errors import FreezeError, RunnerError
-from pipeline.formats import FORMATS, ApartRunner
-from pipeline.freezing import freeze
+from pipeline.formats.registry import FORMATS, ApartRunner
+from pipeline.freezing.freeze import freeze
 from pipeline.signature import Signature, TensorSpec
-from pipeline.validation import validate
+from pipeline.tasks.chain import facts
+from pipeline.validation.validate import validate
 
 v1 = tf.compat.v1
 Array = np.ndarray[Any, Any]

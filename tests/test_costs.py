@@ -17,14 +17,14 @@ import pytest
 from jobs import FRUIT, job_for, run
 from measured import LARGE, PLAIN, SLOW, artifact, checkpoint, register
 
-from pipeline import chain, facts
-from pipeline.closing import closing_lines
-from pipeline.costs import measure_costs, size_of
-from pipeline.formats import refuse
-from pipeline.metering import time_runs
+from pipeline.formats.benchmark.measure import measure_costs, size_of
+from pipeline.formats.benchmark.worker import time_runs
+from pipeline.formats.registry import refuse
 from pipeline.settings import CostsSettings
-from pipeline.stages import stages_before
-from pipeline.tasks import MeasureCosts, ValidateModel, WriteReport
+from pipeline.tasks.chain import facts, plan
+from pipeline.tasks.chain.stages import stages_before
+from pipeline.tasks.model import MeasureCosts, ValidateModel, WriteReport
+from pipeline.tasks.summary import closing_lines
 
 PROJECT = Path(__file__).resolve().parents[1]
 QUICK = CostsSettings(seconds=0.05)
@@ -264,8 +264,8 @@ def test_a_measurement_ends_with_the_process_that_asked_for_it(tmp_path: Path) -
     )
     place = checkpoint(tmp_path / "checkpoint")
     code = (
-        "import sys; from pathlib import Path; from pipeline.costs import measure_costs\n"
-        "from pipeline.formats import FORMATS, Format; from pipeline.settings import CostsSettings\n"
+        "import sys; from pathlib import Path; from pipeline.formats.benchmark.measure import measure_costs\n"
+        "from pipeline.formats.registry import FORMATS, Format; from pipeline.settings import CostsSettings\n"
         "FORMATS['checkpoint'] = Format('measured_stuck:open_runner')\n"
         f"measure_costs(Path({str(place)!r}), {{}}, CostsSettings(), Path({str(tmp_path)!r}))\n"
     )
@@ -376,9 +376,7 @@ def test_the_stage_measures_every_format_once_and_the_report_knows(tmp_path: Pat
     assert facts.report_facts(job, stages_before(job, "report")).costs == costs
     assert run(job) == set()
     again = job_for(tmp_path, f"{FRUIT}:Fruit")
-    assert (
-        chain.examine(again, "report")["costs"].reasons[0].startswith("setting costs.seconds changed: was 0.05, is 0")
-    )
+    assert plan.examine(again, "report")["costs"].reasons[0].startswith("setting costs.seconds changed: was 0.05, is 0")
     assert run(again) == {"costs", "report"}
 
 
@@ -400,5 +398,5 @@ def test_the_task_waits_for_the_validation_and_the_report_for_the_task(tmp_path:
     assert ValidateModel(**given) in [*costs.requires()]
     assert costs in [*WriteReport(**given).requires()]
     run(job_for(tmp_path), "validation")
-    chain.build(job_for(tmp_path), "costs")
+    plan.build(job_for(tmp_path), "costs")
     assert closing_lines(job_for(tmp_path), "costs")[-1] == f"costs        {tmp_path / 'multiply_add/costs/costs.csv'}"

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.calibration import calibration_curve
 
-from pipeline.decisions import MOST_FLIPS, Flips, Scores, edges_for, has_decisions
 from pipeline.signature import Decision
+from pipeline.validation.compare.decisions import MOST_FLIPS, Flips, Scores, edges_for, has_decisions
 
 THRESHOLD = Decision("p", 0.5, ("ham", "spam"))
 ARGMAX = Decision("p", labels=("a", "b", "c"))

@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from pipeline.engine import Ended, Started
-from pipeline.engine.local import LocalEngine
-from pipeline.engine.opening import open_engine
 from pipeline.errors import DataError, PipelineError, StageCrashed
 from pipeline.operations import EngineSettings
-from pipeline.process import Child, Limits, keeping_processes, run_apart
+from pipeline.workers.child import Child, Limits, keeping_processes, run_apart
+from pipeline.workers.executor import open_engine
+from pipeline.workers.executor.interface import Ended, Started
+from pipeline.workers.executor.local import LocalEngine
 
 HERE = Path(__file__).stem
 

@@ -13,12 +13,12 @@ import pytest
 from buckets import BUCKET, s3_server
 from clusters import Cluster, cluster
 
-from pipeline.batch.listing import Row, read_list
-from pipeline.batch.outcome import Outcome
-from pipeline.batch.running import Batch, run
 from pipeline.operations import BatchSettings, EngineSettings, Operations
 from pipeline.settings import CostsSettings, Settings
-from pipeline.storage import file_system
+from pipeline.store.remote import file_system
+from pipeline.tasks.batch.listing import Row, read_list
+from pipeline.tasks.batch.outcome import Outcome
+from pipeline.tasks.batch.run import Batch, run
 
 QUICK = Settings(costs=CostsSettings(seconds=0))
 COMPARED = ("frozen/model.pb", "validation/results.csv", "validation/verdict.json")

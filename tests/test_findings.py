@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.comparison import Validation
-from pipeline.findings import Finding
 from pipeline.settings import ValidationSettings
 from pipeline.signature import Signature, TensorSpec
+from pipeline.validation.results.findings import Finding
+from pipeline.validation.results.recorder import Validation
 
 
 def compared(reference: Any, candidate: Any, rows: int, folder: Path) -> tuple[Finding, pd.DataFrame]:

@@ -13,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pipeline.errors import StoreError
-from pipeline.fingerprint import digest_code, digest_file, digest_values
+from pipeline.hashing import digest_code, digest_file, digest_values
 
 
 def typed(value: Any) -> Any:

@@ -12,12 +12,12 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 
-from pipeline.arrays import prefixed, save_arrays
+from pipeline.data.npz import prefixed, save_arrays
 from pipeline.errors import PipelineError, SettingError
-from pipeline.freezing import freeze_checkpoint
+from pipeline.freezing.freeze import freeze_checkpoint
 from pipeline.settings import ValidationSettings
 from pipeline.signature import Decision, Signature, TensorSpec
-from pipeline.validation import validate
+from pipeline.validation.validate import validate
 
 v1 = tf.compat.v1
 Build = Callable[[Any], Any]

@@ -16,15 +16,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pipeline import chain, facts
-from pipeline.arrays import load_arrays, save_arrays
+from pipeline.data.npz import load_arrays, save_arrays
 from pipeline.errors import CheckpointError, DataError, ModelError, SettingError
-from pipeline.freezing import freeze_checkpoint
-from pipeline.job import Job
-from pipeline.keras.calling import NamedModel
-from pipeline.keras.exporting import write_checkpoint
+from pipeline.freezing.freeze import freeze_checkpoint
 from pipeline.settings import Adopted, CostsSettings, Settings
-from pipeline.store import Condition, Manifest, Places
+from pipeline.store.artifact import Condition, Manifest, Places
+from pipeline.tasks.chain import facts, plan
+from pipeline.tasks.chain.job import Job
+from pipeline.training.keras.adapter import NamedModel
+from pipeline.training.keras.saved_model import write_checkpoint
 
 v1 = tf.compat.v1
 STAGES = {"checkpoint", "frozen", "validation", "costs", "report"}
@@ -143,7 +143,7 @@ def test_other_weights_in_the_same_file_redo_the_chain(tmp_path: Path) -> None:
     model = kerases.made("images")
     model.set_weights([value * 1.5 for value in model.get_weights()])
     model.save(tmp_path / "model.keras")
-    assert chain.examine(job, "checkpoint")["checkpoint"].condition is Condition.STALE
+    assert plan.examine(job, "checkpoint")["checkpoint"].condition is Condition.STALE
     assert jobs.run(job, "frozen") == {"checkpoint", "frozen"}
     assert (job.folder("frozen") / "model.pb").read_bytes() != before
 

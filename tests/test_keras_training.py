@@ -16,15 +16,15 @@ import pytest
 import tensorflow as tf
 from jobs import ALL_STAGES, job_for, model_file, run
 
-from pipeline import chain, facts
-from pipeline.arrays import load_arrays
-from pipeline.bundle import open_checkpoint
+from pipeline.checkpoint.bundle import open_checkpoint
+from pipeline.data.npz import load_arrays
 from pipeline.errors import CheckpointError, DataError, ModelError, PipelineError, SettingError
-from pipeline.formats import CANDIDATES, ApartRunner
-from pipeline.models.source import find_model
+from pipeline.formats.registry import CANDIDATES, ApartRunner
 from pipeline.settings import Adopted, WarmStart
 from pipeline.signature import Signature
-from pipeline.store import Condition, Manifest
+from pipeline.store.artifact import Condition, Manifest
+from pipeline.tasks.chain import facts, plan
+from pipeline.training.models.source import find_model
 
 DIGITS = f"{jobs.PROJECT / 'examples' / 'digits.py'}:Digits"
 
@@ -221,7 +221,7 @@ def test_a_changed_setting_decides_the_stages_that_it_is_for(
 ) -> None:
     changed = dataclasses.replace(getattr(trained.settings, section), **value)
     job = dataclasses.replace(trained, settings=dataclasses.replace(trained.settings, **{section: changed}))
-    states = {name: state for last in ("frozen", "mmap") for name, state in chain.examine(job, last).items()}
+    states = {name: state for last in ("frozen", "mmap") for name, state in plan.examine(job, last).items()}
     assert {name for name, state in states.items() if state.condition is Condition.STALE} == stale
 
 
@@ -242,7 +242,7 @@ def test_a_setting_that_a_finished_training_cannot_have_is_refused_too(trained: 
         trained.settings, export=dataclasses.replace(trained.settings.export, variables="dense*")
     )
     with pytest.raises(SettingError, match="exported whole"):
-        chain.build(dataclasses.replace(trained, settings=settings), "checkpoint")
+        plan.build(dataclasses.replace(trained, settings=settings), "checkpoint")
 
 
 def test_a_model_that_is_not_compiled_is_trained_with_its_loss_at_the_learning_rate_of_the_settings(
@@ -422,7 +422,7 @@ def test_a_model_of_one_s_own_takes_the_weights_of_a_keras_file(tmp_path: Path, 
     assert np.allclose(goldens["output/y"], wanted, atol=1e-6)
     small_model(tmp_path, 0.75).save_weights(tmp_path / "w.weights.h5")
     if file == "w.weights.h5":
-        assert chain.examine(job, "checkpoint")["checkpoint"].condition is Condition.STALE
+        assert plan.examine(job, "checkpoint")["checkpoint"].condition is Condition.STALE
 
 
 def test_a_model_of_one_s_own_takes_the_weights_of_its_training(trained: Any, tmp_path: Path) -> None:

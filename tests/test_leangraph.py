@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import DataError
-from pipeline.leangraph import LARGE, read_lean
-from pipeline.protos import GraphDef
+from pipeline.graph.lazy import LARGE, read_lean
+from pipeline.graph.protos import GraphDef
 
 SIZES = st.lists(st.sampled_from([0, 1, 200, LARGE - 1, LARGE, LARGE + 1, 3 * LARGE]), max_size=5)
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
-from pipeline.candidates.pairing import Pairs, pair, plain
-from pipeline.candidates.ports import Port
 from pipeline.errors import CandidateError
+from pipeline.formats.external.match import Pairs, pair, plain
+from pipeline.formats.external.tensors import Port
 from pipeline.signature import TensorSpec
 
 ROWS = (None, 2)

@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from pipeline.apart import DieWithParent, as_ours
 from pipeline.errors import DataError, PipelineError, StageCrashed, StoreError
-from pipeline.process import Child, run_apart
+from pipeline.workers.child import Child, run_apart
+from pipeline.workers.worker import DieWithParent, as_ours
 
 HERE = Path(__file__).stem
 
@@ -219,7 +219,7 @@ def wait_for(path: Path) -> int:
 
 ASK = """
 import sys
-from pipeline.process import run_apart
+from pipeline.workers.child import run_apart
 if __name__ == "__main__":
     run_apart(sys.argv[1], sys.argv[2])
 """
@@ -263,7 +263,7 @@ FORK = """
 import os, sys, time
 from pathlib import Path
 from types import SimpleNamespace
-from pipeline.apart import DieWithParent
+from pipeline.workers.worker import DieWithParent
 if os.fork() == 0:
     with DieWithParent(SimpleNamespace(use_multiprocessing=True)):
         Path(sys.argv[1] + ".new").write_text(str(os.getpid()))

@@ -68,7 +68,7 @@ def test_the_readme_names_every_task_parameter_and_exit_code() -> None:
 
     from luigi.parameter import ParameterVisibility
 
-    from pipeline.tasks import TASKS
+    from pipeline.tasks.model import TASKS
 
     for task in TASKS.values():
         assert f"`{task.__name__}`" in README

@@ -10,9 +10,9 @@ import candidates
 import pytest
 import tensorflow as tf
 
-from pipeline.candidates.recognizing import Recognized, recognize
 from pipeline.errors import CandidateError
-from pipeline.freezing import freeze
+from pipeline.formats.external.detect import Recognized, recognize
+from pipeline.freezing.freeze import freeze
 
 v1 = tf.compat.v1
 

@@ -16,14 +16,16 @@ import pytest
 from commands import luigi, pipeline
 from jobs import PROJECT, job_for, model_file, run
 
-from pipeline import chain, facts, request, tasks
-from pipeline.closing import closing_lines
+from pipeline import request
 from pipeline.errors import FreezeError, SettingError, StageCrashed
-from pipeline.formats import CANDIDATES, FORMATS, Format, refusal_of
-from pipeline.job import Job
-from pipeline.manifest import Manifest
-from pipeline.store import Condition, verify
-from pipeline.tasks import MakeFormat, ValidateModel, WriteReport
+from pipeline.formats.registry import CANDIDATES, FORMATS, Format, refusal_of
+from pipeline.store.artifact import Condition, verify
+from pipeline.store.manifest import Manifest
+from pipeline.tasks import model
+from pipeline.tasks.chain import facts, plan
+from pipeline.tasks.chain.job import Job
+from pipeline.tasks.model import MakeFormat, ValidateModel, WriteReport
+from pipeline.tasks.summary import closing_lines
 
 WORDS = """
     class M:
@@ -51,7 +53,7 @@ def words(tmp_path_factory: pytest.TempPathFactory) -> Job:
     return job
 
 
-def task_of(job: Job, kind: type[tasks.ModelTask], **more: object) -> tasks.ModelTask:
+def task_of(job: Job, kind: type[model.ModelTask], **more: object) -> model.ModelTask:
     """The task of a job, with the quick settings that it was run with."""
     given = {"model": f"{job.source.file}:M", "output_root": str(job.places.root), "name": job.places.name}
     task = kind(**given, **more)
@@ -108,9 +110,9 @@ def test_the_report_tells_it_in_every_form(words: Job) -> None:
 
 def test_a_refusal_is_not_tried_again_until_something_changed(words: Job) -> None:
     assert run(words) == set()
-    state = chain.examine(words, "tflite")["tflite"]
+    state = plan.examine(words, "tflite")["tflite"]
     assert state.condition is Condition.COMPLETE
-    wanted = chain.ingredients(words, "tflite", {})
+    wanted = plan.ingredients(words, "tflite", {})
     assert {"ai-edge-litert", "tensorflow"} <= {*wanted["versions"]}
     assert any(name.endswith("formats/tflite.py") for name in wanted["code"])
 

@@ -12,9 +12,9 @@ import pytest
 from jobs import job_for, run
 from reports import DECISION, FAILED, FORMATS, check, full_facts, made_up_costs, make_facts, row, scores, written
 
-from pipeline.facts import report_facts
 from pipeline.report import ReportFacts, StageFacts, write_report
-from pipeline.stages import stages_before
+from pipeline.tasks.chain.facts import report_facts
+from pipeline.tasks.chain.stages import stages_before
 
 # The matrix of checks.
 

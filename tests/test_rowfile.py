@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.arrays import load_arrays, save_arrays
+from pipeline.data.npz import load_arrays, save_arrays
 from pipeline.errors import DataError
 from pipeline.rowfile import RowFile
 

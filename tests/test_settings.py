@@ -15,10 +15,8 @@ from typing import Any
 
 import pytest
 
-import pipeline.tasks  # noqa: F401  # known keys are those of what is loaded
-from pipeline.config import check_config, config_files, read_settings
+import pipeline.tasks.model  # noqa: F401  # known keys are those of what is loaded
 from pipeline.errors import PipelineError, SettingError
-from pipeline.models.source import PROJECT
 from pipeline.settings import (
     CHECKS,
     CostsSettings,
@@ -30,6 +28,8 @@ from pipeline.settings import (
     ValidationSettings,
 )
 from pipeline.signature import DTYPES
+from pipeline.tasks.config import check_config, config_files, read_settings
+from pipeline.training.models.source import PROJECT
 
 NAN, INF = math.nan, math.inf
 CONFIG = PROJECT / "tasks.cfg"
@@ -199,7 +199,7 @@ def test_an_unknown_name_in_the_override_stops_the_reading(config: Path, monkeyp
 
 READ = """
 import dataclasses, json, sys
-from pipeline.config import read_settings
+from pipeline.tasks.config import read_settings
 from pipeline.errors import PipelineError
 try:
     print(json.dumps(dataclasses.asdict(read_settings())))

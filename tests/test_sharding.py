@@ -13,15 +13,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pipeline.arrays import prefixed, save_arrays
-from pipeline.comparing import STRETCH
-from pipeline.engine import Ended, Started
+from pipeline.data.npz import prefixed, save_arrays
 from pipeline.errors import StageCrashed, StoreError
-from pipeline.freezing import freeze_checkpoint
+from pipeline.freezing.freeze import freeze_checkpoint
 from pipeline.settings import ValidationSettings
-from pipeline.sharding import Pair, Part, Sharding, compare_shard
 from pipeline.signature import Decision, Signature, TensorSpec
-from pipeline.validation import validate
+from pipeline.validation.checks.passes import STRETCH
+from pipeline.validation.sharding import Pair, Part, Sharding, compare_shard
+from pipeline.validation.validate import validate
+from pipeline.workers.executor.interface import Ended, Started
 
 v1 = tf.compat.v1
 
@@ -118,7 +118,7 @@ class Backwards:
         self.done = 0
 
     def map(self, function: str, items: Sequence[tuple[Any, ...]]) -> Iterator[Started | Ended]:
-        assert function == "pipeline.sharding:compare_shard"
+        assert function == "pipeline.validation.sharding:compare_shard"
         for number, item in reversed(list(enumerate(items))):
             yield Started(number)
             self.done += 1

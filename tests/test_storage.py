@@ -17,15 +17,16 @@ from buckets import BUCKET, s3_server
 from commands import QUICK, luigi, pipeline
 from jobs import run
 
-from pipeline import chain, facts, store
-from pipeline.commands import verify
+from pipeline.cli import verify
 from pipeline.errors import DamagedArtifact, StoreError
-from pipeline.manifest import MANIFEST
 from pipeline.operations import Operations, StorageSettings
 from pipeline.request import Request, job_of
 from pipeline.settings import CostsSettings, Settings, TrainingSettings
-from pipeline.storage import Remote, file_system, mirror_of
-from pipeline.store import Condition, Places, State
+from pipeline.store import artifact as store
+from pipeline.store.artifact import Condition, Places, State
+from pipeline.store.manifest import MANIFEST
+from pipeline.store.remote import Remote, file_system, mirror_of
+from pipeline.tasks.chain import facts, plan
 
 ROOT = f"{BUCKET}/some/path"
 OLD, NEW = {"settings": {"a": 1}}, {"settings": {"a": 2}}
@@ -202,13 +203,13 @@ def test_a_chain_is_validated_on_another_host_from_what_is_there(
 ) -> None:
     first, second = job(tmp_path / "first"), job(tmp_path / "second")
     assert run(first, "frozen") == {"graph", "training", "checkpoint", "frozen"}
-    assert all(state.is_complete for state in chain.examine(second, "frozen").values())
-    made = {stage for stage, state in chain.examine(second, "report").items() if not state.is_complete}
+    assert all(state.is_complete for state in plan.examine(second, "frozen").values())
+    made = {stage for stage, state in plan.examine(second, "report").items() if not state.is_complete}
     assert made == {"validation", "costs", "report"}
     for stage in ("validation", "costs", "report"):
-        chain.build(second, stage)
+        plan.build(second, stage)
     assert facts.read_verdict(second)["verdict"] == "passed"
-    assert all(state.is_complete for state in chain.examine(first, "report").values())
+    assert all(state.is_complete for state in plan.examine(first, "report").values())
     assert facts.read_verdict(first) == facts.read_verdict(second)
     assert second.told("validation", "results.csv") == f"{ROOT}/multiply_add/validation/results.csv"
 
@@ -247,7 +248,7 @@ def test_without_s3fs_it_says_what_to_install() -> None:
     code = """
 import sys
 sys.modules["s3fs"] = None
-from pipeline.commands import main
+from pipeline.cli import main
 sys.exit(main(["verify", "s3://bucket/x/m/frozen"]))"""
     done = commands.run(sys.executable, "-c", code)
     assert done.returncode == 3

@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from pipeline import store
 from pipeline.errors import DamagedArtifact, PipelineError, StoreError
-from pipeline.manifest import MANIFEST, Manifest
-from pipeline.store import Condition, Places
+from pipeline.store import artifact
+from pipeline.store.artifact import Condition, Places
+from pipeline.store.manifest import MANIFEST, Manifest
 
 OLD, NEW = {"settings": {"seed": 1}}, {"settings": {"seed": 2}}
 
@@ -41,8 +41,8 @@ def build(
     make: Callable[[Path], Mapping[str, Any]] = fill,
     stage: str = "frozen",
     resumable: tuple[str, ...] = (),
-) -> store.State:
-    return store.build(places, stage, lambda: ingredients, make, resumable)
+) -> artifact.State:
+    return artifact.build(places, stage, lambda: ingredients, make, resumable)
 
 
 def refuse(folder: Path) -> Mapping[str, Any]:
@@ -92,7 +92,7 @@ def test_the_output_root_may_be_moved_as_a_whole(
 
 def test_changed_ingredients_make_it_again(places: Places) -> None:
     build(places)
-    state = store.examine(places.artifact("frozen"), "frozen", NEW)
+    state = artifact.examine(places.artifact("frozen"), "frozen", NEW)
     assert state.condition is Condition.STALE
     assert state.reasons == ("setting seed changed: was 1, is 2",)
     build(places, NEW, lambda folder: fill(folder, "other"))
@@ -102,18 +102,18 @@ def test_changed_ingredients_make_it_again(places: Places) -> None:
 
 def test_ignored_kinds_of_ingredients_do_not_count(places: Places) -> None:
     build(places)
-    assert store.examine(places.artifact("frozen"), "frozen", NEW, ignored=("settings",)).is_complete
+    assert artifact.examine(places.artifact("frozen"), "frozen", NEW, ignored=("settings",)).is_complete
 
 
 def test_an_artifact_of_another_stage_is_not_taken_for_this_one(places: Places) -> None:
     build(places)
-    state = store.examine(places.artifact("frozen"), "graph", OLD)
+    state = artifact.examine(places.artifact("frozen"), "graph", OLD)
     assert state.condition is Condition.STALE
     assert "holds the stage frozen, not graph" in state.reasons[0]
 
 
 def test_what_was_never_made_is_missing(places: Places) -> None:
-    state = store.examine(places.artifact("frozen"), "frozen", OLD)
+    state = artifact.examine(places.artifact("frozen"), "frozen", OLD)
     assert (state.condition, state.manifest) == (Condition.MISSING, None)
     assert "frozen does not exist" in state.reasons[0]
 
@@ -123,7 +123,7 @@ def test_the_previous_version_stays_until_the_new_one_is_published(places: Place
     seen = []
 
     def look_and_fill(folder: Path) -> Mapping[str, Any]:
-        store.verify(places.artifact("frozen"))
+        artifact.verify(places.artifact("frozen"))
         seen.append((places.artifact("frozen") / "model.pb").read_text())
         return fill(folder, "other")
 
@@ -140,7 +140,7 @@ def test_a_maker_that_fails_leaves_the_previous_version_and_nothing_else(places:
 
     with pytest.raises(ValueError, match="broken"):
         build(places, NEW, fail)
-    store.verify(places.artifact("frozen"))
+    artifact.verify(places.artifact("frozen"))
     assert (places.artifact("frozen") / "model.pb").read_text() == "weights"
     assert leftovers(places) == []
 
@@ -167,7 +167,7 @@ def test_a_resumable_maker_that_fails_goes_on_with_its_own_work_only(places: Pla
 def test_an_input_that_changes_during_the_work_is_noticed(places: Places) -> None:
     answers = iter([OLD, NEW])
     with pytest.raises(StoreError, match=r"an input changed while it was used .*setting seed changed: was 1, is 2"):
-        store.build(places, "frozen", lambda: next(answers), fill)
+        artifact.build(places, "frozen", lambda: next(answers), fill)
     assert not places.artifact("frozen").exists()
     assert leftovers(places) == []
 
@@ -177,13 +177,13 @@ def test_artifacts_of_several_stages_do_not_touch_each_other(places: Places) -> 
         build(places, stage=stage)
     build(places, NEW, stage="graph")
     for stage in ("graph", "frozen", "training"):
-        store.verify(places.artifact(stage))
+        artifact.verify(places.artifact(stage))
 
 
 def test_a_stage_with_a_dash_in_its_name_survives_a_sweep(places: Places) -> None:
     build(places, stage="frozen-fast")
-    store.sweep(places)
-    store.verify(places.artifact("frozen-fast"))
+    artifact.sweep(places)
+    artifact.verify(places.artifact("frozen-fast"))
 
 
 # Damage
@@ -200,7 +200,7 @@ def test_a_flipped_byte_is_damage_that_is_never_overwritten(places: Places) -> N
     build(places)
     path = places.artifact("frozen") / "model.pb"
     change(path, b"weightz")
-    state = store.examine(places.artifact("frozen"), "frozen", OLD)
+    state = artifact.examine(places.artifact("frozen"), "frozen", OLD)
     assert state.condition is Condition.DAMAGED
     assert "model.pb: its bytes are not those that were finished" in state.reasons[0]
     for ingredients in (OLD, NEW):
@@ -212,7 +212,7 @@ def test_a_flipped_byte_is_damage_that_is_never_overwritten(places: Places) -> N
 def test_a_changed_size_makes_it_again(places: Places) -> None:
     build(places)
     change(places.artifact("frozen") / "model.pb", b"weight")
-    state = store.examine(places.artifact("frozen"), "frozen", OLD)
+    state = artifact.examine(places.artifact("frozen"), "frozen", OLD)
     assert state.condition is Condition.STALE
     assert "model.pb has 6 bytes, was finished with 7" in state.reasons[0]
     build(places)
@@ -222,17 +222,17 @@ def test_a_changed_size_makes_it_again(places: Places) -> None:
 def test_a_missing_file_makes_it_again(places: Places) -> None:
     build(places)
     (places.artifact("frozen") / "sub/part.bin").unlink()
-    state = store.examine(places.artifact("frozen"), "frozen", OLD)
+    state = artifact.examine(places.artifact("frozen"), "frozen", OLD)
     assert state.condition is Condition.STALE
     assert "part.bin is missing" in state.reasons[0]
     build(places)
-    store.verify(places.artifact("frozen"))
+    artifact.verify(places.artifact("frozen"))
 
 
 def test_another_time_stamp_on_the_same_bytes_changes_nothing(places: Places) -> None:
     build(places)
     os.utime(places.artifact("frozen") / "model.pb", ns=(5, 5))
-    assert store.examine(places.artifact("frozen"), "frozen", OLD).is_complete
+    assert artifact.examine(places.artifact("frozen"), "frozen", OLD).is_complete
     assert build(places, make=refuse).is_complete
 
 
@@ -243,41 +243,41 @@ def test_a_flipped_byte_under_the_old_time_stamp_is_found_by_hashing(places: Pla
     path.write_bytes(b"weightz")
     os.utime(path, ns=(before, before))
     with pytest.raises(DamagedArtifact, match=r"model\.pb"):
-        store.verify(places.artifact("frozen"))
+        artifact.verify(places.artifact("frozen"))
 
 
 def test_verify_takes_any_change_of_a_file_for_damage(places: Places) -> None:
     build(places)
     path = places.artifact("frozen") / "model.pb"
-    assert store.verify(places.artifact("frozen")).stage == "frozen"
+    assert artifact.verify(places.artifact("frozen")).stage == "frozen"
     path.write_bytes(b"")
     with pytest.raises(DamagedArtifact, match="has 0 bytes, was finished with 7"):
-        store.verify(places.artifact("frozen"))
+        artifact.verify(places.artifact("frozen"))
     path.unlink()
     with pytest.raises(DamagedArtifact, match="is missing"):
-        store.verify(places.artifact("frozen"))
+        artifact.verify(places.artifact("frozen"))
 
 
 def test_verify_looks_at_the_files_that_it_is_asked_for(places: Places) -> None:
     build(places)
     change(places.artifact("frozen") / "model.pb", b"weightz")
-    store.verify(places.artifact("frozen"), "sub/*")
+    artifact.verify(places.artifact("frozen"), "sub/*")
     with pytest.raises(DamagedArtifact):
-        store.verify(places.artifact("frozen"), "sub/*", "model.pb")
+        artifact.verify(places.artifact("frozen"), "sub/*", "model.pb")
 
 
 def test_a_damaged_manifest_is_damage(places: Places) -> None:
     build(places)
     path = places.artifact("frozen") / MANIFEST
     path.write_text(path.read_text().replace('"seed": 1', '"seed": 2'))
-    assert store.examine(places.artifact("frozen"), "frozen", NEW).condition is Condition.DAMAGED
+    assert artifact.examine(places.artifact("frozen"), "frozen", NEW).condition is Condition.DAMAGED
     with pytest.raises(DamagedArtifact):
         build(places, NEW, refuse)
 
 
 def test_what_is_no_artifact_cannot_be_verified(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="not an artifact"):
-        store.verify(tmp_path)
+        artifact.verify(tmp_path)
 
 
 # What stands in the way
@@ -359,8 +359,8 @@ def test_a_version_published_while_one_looks_is_not_taken_for_damage(
         build(places, NEW, lambda work: fill(work, "WEIGHTS"))
         return manifest
 
-    monkeypatch.setattr(store.Manifest, "read", read_then_replaced)
-    assert store.examine(places.artifact("frozen"), "frozen", OLD).condition is not Condition.DAMAGED
+    monkeypatch.setattr(artifact.Manifest, "read", read_then_replaced)
+    assert artifact.examine(places.artifact("frozen"), "frozen", OLD).condition is not Condition.DAMAGED
 
 
 # Kills, and two at once: each in a process of its own
@@ -369,7 +369,7 @@ PRELUDE = """
 import json, os, signal, sys, time
 from pathlib import Path
 from pipeline import store
-from pipeline.store import Places
+from pipeline.store.artifact import Places
 
 def fill(folder, content="weights"):
     (folder / "sub").mkdir(exist_ok=True)
@@ -441,9 +441,9 @@ def test_a_kill_at_any_step_leaves_a_whole_version_and_the_next_run_carries_on(
     for step in range(1, steps):
         places = Places(tmp_path / f"{step:03}", "spam")
         try:
-            assert store.verify(places.artifact("frozen")).ingredients in (OLD, NEW)
+            assert artifact.verify(places.artifact("frozen")).ingredients in (OLD, NEW)
             build(places, NEW, lambda folder: fill(folder, "changed"), resumable=resumable)
-            manifest = store.verify(places.artifact("frozen"))
+            manifest = artifact.verify(places.artifact("frozen"))
             assert sorted(manifest.files) == ["model.pb", "sub/part.bin"]
             assert (places.artifact("frozen") / "model.pb").read_text() == "changed"
             assert build(places, NEW, refuse, resumable=resumable).is_complete
@@ -462,9 +462,9 @@ build(sys.argv[1], 1, die)
 """
     assert start(script, places.root).wait(timeout=60) == -signal.SIGKILL
     assert len(leftovers(places)) == 1
-    store.sweep(places, spare=("frozen",))
+    artifact.sweep(places, spare=("frozen",))
     assert len(leftovers(places)) == 1
-    store.sweep(places)
+    artifact.sweep(places)
     assert leftovers(places) == []
     assert not places.artifact("frozen").exists()
 
@@ -497,13 +497,13 @@ print(json.dumps([state.is_complete, (Path(sys.argv[1]) / "spam/frozen/model.pb"
     output, _ = second.communicate(timeout=60)
     assert first.wait(timeout=60) == 0
     assert json.loads(output) == [True, "theirs"]
-    store.verify(places.artifact("frozen"))
+    artifact.verify(places.artifact("frozen"))
 
 
 def test_a_sweep_leaves_those_alone_who_are_at_work(places: Places, tmp_path: Path) -> None:
     worker = start(WAIT_IN_MAKER, tmp_path)
     wait_for(tmp_path / "started")
-    store.sweep(places)
+    artifact.sweep(places)
     assert len(leftovers(places)) == 1
     (tmp_path / "go").touch()
     assert worker.wait(timeout=60) == 0
@@ -513,14 +513,14 @@ def test_a_sweep_leaves_those_alone_who_are_at_work(places: Places, tmp_path: Pa
 def test_a_lock_is_free_once_its_holder_is_killed(places: Places, tmp_path: Path) -> None:
     worker = start(WAIT_IN_MAKER, tmp_path)
     wait_for(tmp_path / "started")
-    with store.hold(places.lock("frozen"), wait=False) as is_held:
+    with artifact.hold(places.lock("frozen"), wait=False) as is_held:
         assert not is_held
     worker.kill()
     worker.wait()
-    with store.hold(places.lock("frozen"), wait=False) as is_held:
+    with artifact.hold(places.lock("frozen"), wait=False) as is_held:
         assert is_held
 
 
 def test_locks_of_two_stages_do_not_meet(places: Places) -> None:
-    with store.hold(places.lock("graph")), store.hold(places.lock("frozen"), wait=False) as is_held:
+    with artifact.hold(places.lock("graph")), artifact.hold(places.lock("frozen"), wait=False) as is_held:
         assert is_held

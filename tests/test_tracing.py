@@ -14,10 +14,10 @@ from candidates import frozen_graph, node, renamed, scoped, write_pb
 from tensorflow.python.tools import optimize_for_inference_lib
 from test_audit import job_for, verdict_of
 
-from pipeline.candidates import adopt_candidate
+from pipeline.formats.external import adopt_candidate
 from pipeline.settings import Candidate
-from pipeline.tracing import is_near
-from pipeline.weighing import Weights, WeightsFinding, compare_weights
+from pipeline.validation.compare.constants import is_near
+from pipeline.validation.compare.weights import Weights, WeightsFinding, compare_weights
 
 v1 = tf.compat.v1
 SAID = {"x": "prod/x", "y": "prod/y"}

@@ -21,10 +21,10 @@ import pytest
 import tensorflow as tf
 from jobs import FRUIT, job_for, model_file, run
 
-from pipeline.arrays import load_arrays, of_kind
+from pipeline.data.npz import load_arrays, of_kind
 from pipeline.errors import DataError, ModelError, StageCrashed
-from pipeline.job import Job
 from pipeline.settings import TrainingSettings
+from pipeline.tasks.chain.job import Job
 from pipeline.training.order import row_order
 from pipeline.training.progress import Progress
 from pipeline.training.saver import Checkpoints

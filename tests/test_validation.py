@@ -14,13 +14,13 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 
-from pipeline import facts
-from pipeline.arrays import prefixed, save_arrays
-from pipeline.freezing import freeze_checkpoint
-from pipeline.resultsfile import COLUMNS
+from pipeline.data.npz import prefixed, save_arrays
+from pipeline.freezing.freeze import freeze_checkpoint
 from pipeline.settings import CHECKS, ValidationSettings
 from pipeline.signature import Decision, Signature, TensorSpec
-from pipeline.validation import validate
+from pipeline.tasks.chain import facts
+from pipeline.validation.results.csv_file import COLUMNS
+from pipeline.validation.validate import validate
 
 v1 = tf.compat.v1
 Change = Callable[[Any], None]

@@ -13,15 +13,15 @@ import pytest
 import tensorflow as tf
 from test_validation import Change, check, failed, judged, make_checkpoint, node, planted, read, set_weight
 
-from pipeline.comparison import Validation
 from pipeline.errors import CheckpointError, DataError
-from pipeline.freezing import freeze, freeze_checkpoint
-from pipeline.protos import TensorProto
+from pipeline.freezing.freeze import freeze, freeze_checkpoint
+from pipeline.graph.protos import TensorProto
+from pipeline.graph.tensors import content_of, strings_of
 from pipeline.report.html import CHECKS_IN_WORDS
 from pipeline.settings import ValidationSettings
 from pipeline.signature import Signature, TensorSpec
-from pipeline.tensors import content_of, strings_of
-from pipeline.weighing import Weights, WeightsFinding, compare_weights
+from pipeline.validation.compare.weights import Weights, WeightsFinding, compare_weights
+from pipeline.validation.results.recorder import Validation
 
 v1 = tf.compat.v1
 Array = np.ndarray[Any, Any]

@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 from faults import FAULTS, Home
 
-from pipeline import chain
-from pipeline.arrays import load_arrays
-from pipeline.commands import main
-from pipeline.manifest import MANIFEST
+from pipeline.cli import main
+from pipeline.data.npz import load_arrays
+from pipeline.store.manifest import MANIFEST
+from pipeline.tasks.chain import plan
 
 BY_NAME = {one.name: one for one in FAULTS}
 
@@ -120,14 +120,14 @@ def failed_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     job = jobs.job_for(root, f"{jobs.FRUIT}:Fruit")
     jobs.run(job, "frozen")
     spoil(job.folder("frozen"))
-    chain.build(job, "validation")
+    plan.build(job, "validation")
     return root
 
 
 def spoil(frozen: Path) -> None:
     """Changes a weight of a frozen artifact, and its manifest with it, as if it had been made so."""
-    from pipeline.fingerprint import digest_file
-    from pipeline.manifest import FileEntry, Manifest
+    from pipeline.hashing import digest_file
+    from pipeline.store.manifest import FileEntry, Manifest
 
     graph = faults.cases.read_graph(frozen)
     bias = faults.graphs.node(graph, "logits/bias")
@@ -194,7 +194,7 @@ def test_what_cannot_be_fed_again_gets_a_sentence(
     elif damage == "rows are gone":
         rows.unlink()
     elif damage == "rows lack labels":
-        from pipeline.arrays import save_arrays
+        from pipeline.data.npz import save_arrays
 
         save_arrays(rows, {"input/x": np.zeros((2, 4), np.float32)})
     else:
@@ -206,7 +206,7 @@ def test_what_cannot_be_fed_again_gets_a_sentence(
 
 def test_a_long_table_is_read_in_little_memory(tmp_path: Path) -> None:
     """Of many rows that failed only the worst are held."""
-    from pipeline.worst import _picked
+    from pipeline.validation.replay.worst_rows import _picked
 
     results = tmp_path / "results.csv"
     head = "model,format,check,output,row,element,reference,candidate,abs_diff,rel_diff,ulp_diff,verdict\n"

@@ -12,11 +12,12 @@ import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 
-from ..checkpoint import checkpoint_errors, find_checkpoint
-from ..errors import CheckpointError
-from ..signature import Signature
-from . import Runner
+from pipeline.checkpoint.values import checkpoint_errors, find_checkpoint
+from pipeline.errors import CheckpointError
+from pipeline.signature import Signature
+
 from .origin import origin_of, pinned
+from .registry import Runner
 from .savedmodel import open_saved_model
 from .session import SessionRunner, session_config
 

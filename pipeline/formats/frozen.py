@@ -7,8 +7,9 @@ from pathlib import Path
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 
-from ..errors import RunnerError
-from ..signature import Signature
+from pipeline.errors import RunnerError
+from pipeline.signature import Signature
+
 from .origin import fed_always, fill_tables
 from .session import SessionRunner, session_config
 

@@ -18,9 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import FreezeError, RunnerError
-from ..signature import Signature, TensorSpec
-from . import Array, Batch, checked_batch
+from pipeline.errors import FreezeError, RunnerError
+from pipeline.signature import Signature, TensorSpec
+
+from .registry import Array, Batch, checked_batch
 
 logger = logging.getLogger("pipeline")
 
@@ -199,7 +200,7 @@ def _explained(complaints: list[str], nodes: dict[str, str]) -> FreezeError:
 
 def _reduced(model: Any, stored: str) -> list[str]:
     """The names of the weights that are now stored with less precision."""
-    from .reducing import reduce_weights
+    from .quantize import reduce_weights
 
     try:
         names = reduce_weights(model, stored)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from ..errors import RunnerError
+from pipeline.errors import RunnerError
 
 
 def origin_of(folder: Path) -> dict[str, Any]:

@@ -16,10 +16,11 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError, EncodeError
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
-from ..errors import FreezeError, RunnerError
-from ..signature import Signature, TensorSpec
-from . import Array, Batch, Runner, checked_batch
+from pipeline.errors import FreezeError, RunnerError
+from pipeline.signature import Signature, TensorSpec
+
 from .origin import candidate_of
+from .registry import Array, Batch, Runner, checked_batch
 from .session import SessionRunner, session_config
 
 v1 = tf.compat.v1

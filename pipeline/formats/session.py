@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from ..errors import RunnerError
-from ..signature import Signature
-from . import Array, Batch, checked_batch
+from pipeline.errors import RunnerError
+from pipeline.signature import Signature
+
+from .registry import Array, Batch, checked_batch
 
 v1 = tf.compat.v1
 

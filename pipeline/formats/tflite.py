@@ -21,9 +21,10 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import FreezeError, RunnerError
-from ..signature import Signature, TensorSpec
-from . import Array, Batch, checked_batch
+from pipeline.errors import FreezeError, RunnerError
+from pipeline.signature import Signature, TensorSpec
+
+from .registry import Array, Batch, checked_batch
 from .silence import silenced
 
 logger = logging.getLogger("pipeline")

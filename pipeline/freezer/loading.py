@@ -9,9 +9,9 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from ..protos import DataType, FunctionDef, GraphDef, NodeDef
-from .graph import data_inputs, node_of
-from .pruning import called
+from pipeline.freezing.passes.prune import called
+from pipeline.graph.nodes import data_inputs, node_of
+from pipeline.graph.protos import DataType, FunctionDef, GraphDef, NodeDef
 
 _CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
 _DEEPEST = 100  # calls within calls

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 
-from ..errors import FreezeError
-from ..protos import DataType, NodeDef
-from .graph import control_inputs, data_inputs, node_of
-from .handles import Handles, Scope
+from pipeline.errors import FreezeError
+from pipeline.graph.handles import Handles, Scope
+from pipeline.graph.nodes import control_inputs, data_inputs, node_of
+from pipeline.graph.protos import DataType, NodeDef
 
 DT_BOOL, DT_INT32 = DataType.Value("DT_BOOL"), DataType.Value("DT_INT32")
 

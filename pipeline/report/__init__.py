@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..errors import StoreError
+from pipeline.errors import StoreError
+
 from .facts import ReportFacts, StageFacts
 
 __all__ = ["ReportFacts", "StageFacts", "write_report"]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 
-from .drawing import FIRST, TEXT, drawn
+from .svg import FIRST, TEXT, drawn
 from .verdict import REFERENCE
 from .wording import visible
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..signature import Signature
+from pipeline.signature import Signature
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from .plots import draw_differences, draw_training, draw_values
 from .results import History, Results, Spread, read_history, read_results
 from .scores import draw_scores
 
-TEMPLATES = Path(__file__).parent
+TEMPLATES = Path(__file__).parent / "templates"
 MOST_CHECKS = 12  # in sight at once; beyond that those that passed are folded away
 MOST_REASONS = 3
 

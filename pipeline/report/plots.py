@@ -11,8 +11,8 @@ from matplotlib.patches import Patch, PathPatch
 from matplotlib.path import Path
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
-from .drawing import BAD, CARD, FIRST, LINE, SECOND, TEXT, drawn
 from .results import STEPS_PER_DECADE, FloatArray, History, Spread, Values
+from .svg import BAD, CARD, FIRST, LINE, SECOND, TEXT, drawn
 
 MOST_BARS = 16
 MOST_POINTS = 800

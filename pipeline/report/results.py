@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..errors import DataError
+from pipeline.errors import DataError
+
 from .verdict import DECISIONS, MADE, STABLE, WEIGHTS
 
 WORST_ROWS = 8

@@ -11,10 +11,11 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
-from ..signature import Decision
-from .drawing import CARD, FIRST, LINE, SECOND, TEXT, drawn
+from pipeline.signature import Decision
+
 from .facts import ReportFacts
 from .results import FloatArray
+from .svg import CARD, FIRST, LINE, SECOND, TEXT, drawn
 from .verdict import REFERENCE
 from .wording import counted, listed, visible
 

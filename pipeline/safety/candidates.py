@@ -6,11 +6,12 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
-from ..bundle import open_checkpoint
-from ..freezer.mapping import GRAPH_FILE
-from ..freezer.savedmodel import read_meta_graphs
-from ..leangraph import read_lean
-from ..protos import GraphDef, MetaGraphDef
+from pipeline.checkpoint.bundle import open_checkpoint
+from pipeline.checkpoint.savedmodel import read_meta_graphs
+from pipeline.freezing.write.mmap import GRAPH_FILE
+from pipeline.graph.lazy import read_lean
+from pipeline.graph.protos import GraphDef, MetaGraphDef
+
 from . import onnx, require_safe, tflite
 from .graphs import find_acting, find_dangers
 from .models import require_own_files

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from ..arrays import prefixed, save_arrays
-from ..building import LABELS, LOSS, noted
-from ..data import Examples
-from ..formats.session import session_config
-from ..settings import TrainingSettings
-from ..signature import Signature
+from pipeline.data.npz import prefixed, save_arrays
+from pipeline.data.readers import Examples
+from pipeline.formats.session import session_config
+from pipeline.settings import TrainingSettings
+from pipeline.signature import Signature
+
+from .graphs import LABELS, LOSS, noted
 
 v1 = tf.compat.v1
 Array = np.ndarray[Any, Any]

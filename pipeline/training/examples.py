@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
-from ..arrays import prefixed, save_arrays
-from ..data import Examples, split
-from ..errors import DataError
-from ..models.source import ModelSource
-from ..settings import SplitSettings
-from ..signature import Signature
+from pipeline.data.npz import prefixed, save_arrays
+from pipeline.data.readers import Examples, split
+from pipeline.errors import DataError
+from pipeline.settings import SplitSettings
+from pipeline.signature import Signature
+
+from .models.source import ModelSource
 
 
 class Reader(Protocol):

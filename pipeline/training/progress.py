@@ -14,8 +14,8 @@ import pandas as pd
 import tensorflow as tf
 from tqdm import tqdm
 
-from ..arrays import load_arrays, save_arrays
-from ..errors import ModelError
+from pipeline.data.npz import load_arrays, save_arrays
+from pipeline.errors import ModelError
 
 v1 = tf.compat.v1
 logger = logging.getLogger("pipeline")

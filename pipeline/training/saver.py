@@ -9,10 +9,10 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from ..checkpoint import find_checkpoint
-from ..errors import CheckpointError
-from ..prefix import complete_prefixes, name_of, step_of
-from ..settings import TrainingSettings
+from pipeline.checkpoint.files import complete_prefixes, name_of, step_of
+from pipeline.checkpoint.values import find_checkpoint
+from pipeline.errors import CheckpointError
+from pipeline.settings import TrainingSettings
 
 v1 = tf.compat.v1
 logger = logging.getLogger("pipeline")

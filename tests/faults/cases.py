@@ -11,13 +11,13 @@ from typing import Any
 
 import tensorflow as tf
 
-from pipeline.arrays import load_arrays, of_kind
+from pipeline.data.npz import load_arrays, of_kind
 from pipeline.errors import PipelineError
-from pipeline.freezing import freeze_checkpoint
-from pipeline.rerunning import Side
+from pipeline.freezing.freeze import freeze_checkpoint
 from pipeline.settings import ValidationSettings
 from pipeline.signature import Signature
-from pipeline.validation import validate
+from pipeline.validation.replay.feed import Side
+from pipeline.validation.validate import validate
 
 from . import models, peers
 

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from pipeline.arrays import load_arrays, of_kind, prefixed, save_arrays
-from pipeline.formats import FORMATS
-from pipeline.onednn import answers_with
+from pipeline.data.npz import load_arrays, of_kind, prefixed, save_arrays
+from pipeline.formats.registry import FORMATS
 from pipeline.settings import ValidationSettings
 from pipeline.signature import Signature, TensorSpec
+from pipeline.validation.diagnosis.onednn import answers_with
 
 from . import models
 from .cases import Home, Pair, fault, freeze

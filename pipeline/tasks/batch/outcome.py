@@ -1,0 +1,110 @@
+"""What came of one model of a batch."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from pipeline.errors import PipelineError
+from pipeline.formats.registry import FORMATS, refusal_of
+from pipeline.hashing import digest_values
+from pipeline.settings import FAILED, PASSED
+from pipeline.store.manifest import Manifest
+
+from ..chain import facts
+from ..chain.job import Job
+
+_VERSION = re.compile(r"/\.versions/(\w+)-[0-9a-f]{12}-[0-9a-f]+|/\.work/(\w+)/[0-9a-f]{16}")
+ERROR = "error"  # beside passed and failed: there is nothing that could be compared
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a model; equal artifacts give equal ones, but for the seconds.
+
+    Args:
+        name: its folder under the output root.
+        verdict: `passed`; `failed`, if a format is not proven equal; `error`, if the model did not get that far.
+        kind: the class of the error; empty if it passed.
+        reason: a sentence; empty if it passed.
+        formats: the formats that were made.
+        checks: of each format, check and output `name` (`frozen.equal.probability`), `verdict` and `reason`.
+        comparisons: how many answers were compared.
+        max_abs_diff: the largest difference; None where nothing could be subtracted.
+        flipped: rows that are decided otherwise than by the checkpoint.
+        size_bytes: what is deployed, all formats together.
+        digest: sha256 over what is deployed.
+        seconds: of work for what was made last, stage by stage.
+    """
+
+    name: str
+    verdict: str
+    kind: str = ""
+    reason: str = ""
+    formats: Sequence[str] = ()
+    checks: Sequence[Mapping[str, str]] = ()
+    comparisons: int = 0
+    max_abs_diff: float | None = None
+    flipped: int = 0
+    size_bytes: int = 0
+    digest: str = ""
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def has_passed(self) -> bool:
+        return self.verdict == PASSED
+
+    def to_json(self) -> str:
+        """All of it, in one line."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_dict(cls, told: Mapping[str, Any]) -> Outcome:
+        """The outcome that `to_json` wrote."""
+        return cls(**told)
+
+
+def failed_outcome(name: str, error: PipelineError) -> Outcome:
+    """That of a model that did not get as far as a verdict."""
+    # By the paths that stay: a version's or a work folder's own is another one each time.
+    reason = _VERSION.sub(lambda found: f"/{found[1] or found[2]}", str(error))
+    return Outcome(name, ERROR, type(error).__name__, reason)
+
+
+def outcome_of(job: Job, stages: Sequence[str]) -> Outcome:
+    """Gathers from the artifacts of a finished chain.
+
+    Args:
+        stages: those of the chain.
+    """
+    verdict = facts.read_verdict(job)
+    manifests = {stage: Manifest.read(job.folder(stage)) for stage in stages}
+    made = {
+        format: manifests[stage] for format, stage in job.candidates.items() if refusal_of(job.folder(stage)) is None
+    }
+    has_passed = verdict["verdict"] == PASSED
+    differences = [check["max_abs_diff"] for check in verdict["checks"] if check.get("max_abs_diff") is not None]
+    return Outcome(
+        name=job.places.name,
+        verdict=PASSED if has_passed else FAILED,
+        kind="" if has_passed else "ValidationFailed",
+        reason="" if has_passed else verdict["reasons"][0],
+        formats=tuple(format for format in FORMATS if format in made),
+        checks=[
+            {
+                "name": f"{check['format']}.{check['check']}.{check['output']}",
+                "verdict": check["verdict"],
+                "reason": "" if check["verdict"] == PASSED else str(check.get("reason") or "it did not pass"),
+            }
+            for check in verdict["checks"]
+        ],
+        comparisons=sum(check["rows"] for check in verdict["checks"]),
+        max_abs_diff=max(map(float, differences), default=None),
+        flipped=sum(flips["flipped"] for flips in verdict["decisions"].values()),
+        size_bytes=sum(entry.size_bytes for manifest in made.values() for entry in manifest.files.values()),
+        digest=digest_values("deployed", {format: manifest.content_digest for format, manifest in made.items()}),
+        seconds={stage: manifest.notes["seconds"] for stage, manifest in manifests.items()},
+    )

@@ -1,0 +1,169 @@
+"""Gathers from artifacts what a run tells at its end and in its report."""
+
+from __future__ import annotations
+
+import json
+import logging
+import platform
+import shlex
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import PipelineError
+from pipeline.formats.registry import refusal_of
+from pipeline.store.manifest import Manifest
+
+from .job import CANDIDATE, Job
+
+logger = logging.getLogger("pipeline")
+
+_LIBRARIES = ("tensorflow", "numpy")
+
+
+@lru_cache(maxsize=1)
+def library_versions() -> dict[str, str]:
+    """The libraries that decide what is made."""
+    return {library: version(library) for library in _LIBRARIES}
+
+
+def extra_versions(extras: Iterable[str]) -> dict[str, str]:
+    """Those that a format needs besides."""
+    return {extra: version(extra) for extra in extras}
+
+
+def read_verdict(job: Job) -> dict[str, Any]:
+    """The content of the last verdict.json."""
+    verdict: dict[str, Any] = json.loads((job.folder("validation") / "verdict.json").read_text(encoding="utf-8"))
+    return verdict
+
+
+def read_costs(job: Job) -> dict[str, Any]:
+    """The content of the last costs.json; a format that is not proven equal is not recommended, whatever it costs."""
+    from pipeline.formats.benchmark.recommend import recommend
+
+    costs: dict[str, Any] = json.loads((job.folder("costs") / "costs.json").read_text(encoding="utf-8"))
+    failed = {check["format"] for check in read_verdict(job)["checks"] if check["verdict"] != "passed"}
+    return {**costs, "recommendation": recommend(costs["formats"], failed)}
+
+
+def report_facts(job: Job, made: Sequence[str]) -> Any:
+    """What the report tells, gathered from the artifacts.
+
+    Args:
+        made: the stages before it.
+    """
+    from pipeline.report import ReportFacts, StageFacts
+    from pipeline.signature import Signature
+
+    manifests = {name: Manifest.read(job.folder(name)) for name in made}
+    return ReportFacts(
+        name=job.places.name,
+        verdict={**read_verdict(job), "rows_per_second": manifests["validation"].notes.get("rows_per_second", {})},
+        results=job.folder("validation") / "results.csv",
+        history=job.folder("training") / "history.csv" if "training" in manifests else None,
+        signature=Signature.read(job.folder("checkpoint") / "signature.json"),
+        exported=_exported(manifests),
+        sizes={**_sizes_of_checkpoint(manifests["checkpoint"]), **_sizes_of_formats(job, manifests)},
+        settings=asdict(job.settings),
+        versions={**library_versions(), "python": platform.python_version()},
+        stages=[
+            StageFacts(
+                name,
+                manifest.content_digest,
+                manifest.fingerprint,
+                manifest.notes.get("seconds"),
+                manifest.notes.get("made"),
+            )
+            for name, manifest in manifests.items()
+        ],
+        command=shlex.join(sys.argv),
+        inputs=_inputs(manifests),
+        costs=read_costs(job),
+        graph=_graph(job),
+        previous=_previous(job),
+        worst=[str(job.places.artifact("validation") / "worst" / path.name) for path in _worst_files(job)],
+    )
+
+
+def _inputs(manifests: Mapping[str, Manifest]) -> dict[str, str]:
+    """The sha256 of each file from outside that decided a stage."""
+    inputs: dict[str, str] = {}
+    for manifest in manifests.values():
+        files = manifest.ingredients.get("files") or {}
+        inputs |= {label: digest for label, digest in files.items() if digest is not None}
+    return inputs
+
+
+def _graph(job: Job) -> dict[str, Any] | None:
+    """What the checkpoint's graph consists of; None where it cannot be read without TensorFlow."""
+    from pipeline.freezing.inspection import summarise  # which needs protobuf; a finished run does without
+
+    folder = job.folder("checkpoint")
+    try:
+        return summarise(folder / "saved_model" if (folder / "saved_model").is_dir() else folder)
+    except PipelineError as exc:
+        logger.info("the report leaves out the graph: %s", exc)
+        return None
+
+
+def _previous(job: Job) -> dict[str, Any] | None:
+    """The key figures of the last report, which still stands where it was published; None where there is none."""
+    path = job.folder("report") / "report.json"
+    try:
+        previous = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as exc:
+        logger.info("the report is not compared with the last one, which cannot be read: %s", exc)
+        return None
+    return previous if isinstance(previous, dict) else None
+
+
+def _worst_files(job: Job) -> list[Path]:
+    """The files of the worst rows, what runs them again last."""
+    folder = job.folder("validation") / "worst"
+    files = (path for path in folder.iterdir() if path.is_file()) if folder.is_dir() else ()
+    return sorted(files, key=lambda path: (path.suffix == ".sh", path.name))
+
+
+def _sizes_of_checkpoint(manifest: Manifest) -> dict[str, int]:
+    """The bytes of each file of a Saver or a SavedModel; not those of rows and goldens."""
+    saved = ("model.", "saved_model/")
+    files = {path: entry for path, entry in sorted(manifest.files.items()) if path.startswith(saved)}
+    return {f"checkpoint/{path}": entry.size_bytes for path, entry in files.items()}
+
+
+def _sizes_of_formats(job: Job, manifests: Mapping[str, Manifest]) -> dict[str, int]:
+    """The bytes of each file of each format, and of a folder all in one, for it may hold thousands."""
+    sizes: dict[str, int] = {}
+    for stage in job.candidates.values():
+        if refusal_of(job.folder(stage)) is not None:
+            continue
+        for path, entry in sorted(manifests[stage].files.items()):
+            folder, slash, _ = path.partition("/")
+            if path != "signature.json":
+                name = f"{stage}/{folder}{slash}"
+                sizes[name] = sizes.get(name, 0) + entry.size_bytes
+    return sizes
+
+
+def _exported(manifests: Mapping[str, Manifest]) -> str:
+    """Which weights the checkpoint holds, and what they are compared with where that is none of our own making."""
+    exported = _weights(manifests)
+    if CANDIDATE not in manifests:
+        return exported
+    manifest = manifests[CANDIDATE]
+    return f"{exported}; compared with {manifest.notes['candidate']}, artifact {manifest.content_digest[:12]}…"
+
+
+def _weights(manifests: Mapping[str, Manifest]) -> str:
+    notes = manifests["checkpoint"].notes
+    if "adopted" in notes:
+        return f"taken over from {notes['adopted']}"
+    steps = manifests["training"].notes["steps"]
+    return f"{notes['exported']} step, {notes['step']} of {steps}" if steps else "initial values, nothing trained"

@@ -1,0 +1,176 @@
+"""tasks.cfg: found without being asked for, checked key by key, and read as the settings of the stages."""
+
+from __future__ import annotations
+
+import configparser
+import os
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Any
+
+import luigi
+import luigi.configuration
+import luigi.retcodes  # its section is known only once it is loaded
+from luigi.task_register import Register
+
+from pipeline.errors import SettingError, nearest
+from pipeline.operations import Operations
+from pipeline.settings import Settings
+from pipeline.training.models.source import PROJECT
+
+# Sections on Luigi's configuration page that hold free keys, or belong to parts of it that are not loaded here.
+_OTHER_SECTIONS = frozenset(
+    [
+        "DEFAULT",
+        "azureblob",
+        "batch_notifier",
+        "bigquery",
+        "cors",
+        "datadog",
+        "dropbox",
+        "elasticsearch",
+        "email",
+        "execution_summary",
+        "external_daily_snapshot",
+        "hadoop",
+        "hdfs",
+        "hive",
+        "kubernetes",
+        "logging",
+        "mongodb",
+        "mysqldb",
+        "notifications",
+        "pig",
+        "postgres",
+        "prometheus",
+        "recursively",
+        "redshift",
+        "resources",
+        "s3",
+        "salesforce",
+        "sendgrid",
+        "sge",
+        "simulate",
+        "smtp",
+        "snakebite",
+        "spark",
+        "task_history",
+        "task_visibility",
+        "webhdfs",
+    ]
+)
+_CENTRAL = ("--scheduler-host", "--scheduler-url")
+_PARAMETERS: dict[str, Any] = {"int": luigi.IntParameter, "float": luigi.FloatParameter, "str": luigi.Parameter}
+
+
+def _config_class(section: str, settings: Any) -> type[luigi.Config]:
+    """A Luigi config class with one parameter for each setting: `[section] key`, `--section-key`."""
+    parameters = {
+        item.name: _PARAMETERS[str(item.type)](default=item.default, description=item.metadata["description"])
+        for item in fields(settings)
+    }
+    return type(section, (luigi.Config,), {**parameters, "__module__": __name__, "__doc__": settings.__doc__})
+
+
+def _sections(settings: Any) -> dict[str, tuple[type[luigi.Config], type]]:
+    return {
+        item.name: (_config_class(item.name, item.default_factory), item.default_factory)
+        for item in fields(settings)
+        if item.default_factory is not MISSING and isinstance(item.default_factory, type)
+    }
+
+
+_SECTIONS, _OPERATIONS = _sections(Settings), _sections(Operations)
+
+
+def read_settings() -> Settings:
+    """The settings as tasks.cfg, its override and the command line give them.
+
+    Raises:
+        SettingError: a value is not of its kind or out of its range, or a file holds an unknown section or key.
+    """
+    return Settings(**_read(_SECTIONS))
+
+
+def read_operations() -> Operations:
+    """How work is to be done, as `read_settings`.
+
+    Raises:
+        SettingError: see there.
+    """
+    return Operations(**_read(_OPERATIONS))
+
+
+def _read(sections: Mapping[str, Any]) -> dict[str, Any]:
+    for path in config_files():
+        check_config(path)
+    return {name: settings(**_values(name, config)) for name, (config, settings) in sections.items()}
+
+
+def _values(section: str, config: Any) -> dict[str, Any]:
+    try:
+        return dict(config().param_kwargs)
+    except ValueError as exc:
+        key = next(iter(re.findall(r"'(\w+)'$", str(exc))), "")
+        where = f"[{section}] {key}".rstrip()
+        raise SettingError("not a value of its kind", where=where, got=exc.__cause__ or exc) from exc
+
+
+def find_config() -> None:
+    """Makes Luigi read the project's tasks.cfg, and after it, so stronger, the file in LUIGI_CONFIG_PATH."""
+    for path in config_files():
+        luigi.configuration.add_config_path(str(path))
+    if any(word.split("=")[0] in _CENTRAL for word in sys.argv[1:]):
+        # To name a central scheduler is to want it; Luigi by itself would let local_scheduler win.
+        luigi.configuration.get_config().set("core", "local_scheduler", "false")
+
+
+def config_files() -> Iterator[Path]:
+    """The files that decide, the weaker first."""
+    if (PROJECT / "tasks.cfg").is_file():
+        yield PROJECT / "tasks.cfg"
+    if override := os.environ.get("LUIGI_CONFIG_PATH"):
+        yield Path(override)
+
+
+def check_config(path: Path) -> None:
+    """Refuses what Luigi would pass over in silence.
+
+    Raises:
+        SettingError: the file is missing or unreadable, or holds an unknown section or key; the
+            nearest known name is given.
+    """
+    parser = configparser.ConfigParser(interpolation=None)
+    try:
+        with path.open(encoding="utf-8") as file:
+            parser.read_file(file)
+    except (OSError, configparser.Error, UnicodeDecodeError) as exc:
+        raise SettingError("the settings cannot be read", where=path, got=exc) from exc
+    known = _known_keys()
+    for section in parser.sections():
+        if section in known:
+            for key in parser.options(section):
+                # Luigi takes a-b for a_b only where no file has a_b; here tasks.cfg has, so a-b would be passed over.
+                if key not in known[section]:
+                    raise SettingError(
+                        "unknown key",
+                        where=f"{path}, section [{section}]",
+                        got=key,
+                        next_step=nearest(key, known[section]),
+                    )
+        elif section not in _OTHER_SECTIONS:
+            raise SettingError(
+                "unknown section",
+                where=path,
+                got=f"[{section}]",
+                next_step=nearest(section, {*known, *_OTHER_SECTIONS}),
+            )
+
+
+def _known_keys() -> Mapping[str, frozenset[str]]:
+    """Keys by section: the parameters of every task and config class that is loaded."""
+    classes = (Register.get_task_cls(name) for name in Register.task_names())
+    return {cls.get_task_family(): frozenset(name for name, _ in cls.get_params()) for cls in classes}

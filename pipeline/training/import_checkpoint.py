@@ -1,0 +1,124 @@
+"""Takes an existing checkpoint or SavedModel into a chain, as the artifact that everything after it reads.
+
+model.ckpt.*      a Saver's files as they were, and the graph as model.ckpt.meta, whatever form it had; or
+saved_model/      the SavedModel as it was
+signature.json    the inputs and outputs that were named or found, and the pins
+validation.npz    the rows of a data file, or made-up ones
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+from pipeline.checkpoint.files import files_of, name_of
+from pipeline.checkpoint.source import Source, open_source, read_graph
+from pipeline.data.generated import made_up_rows
+from pipeline.data.npz import prefixed, save_arrays
+from pipeline.data.table import read_rows
+from pipeline.errors import CheckpointError
+from pipeline.formats.external import settled_outputs
+from pipeline.freezing.freeze import SIGNATURE, prepare
+from pipeline.safety.models import require_safe_source, require_still
+from pipeline.settings import Adopted, Candidate
+from pipeline.signature import Signature
+
+logger = logging.getLogger("pipeline")
+
+ROWS = 64
+
+
+def adopt_checkpoint(
+    adopted: Adopted, data: Path | None, seed: int, folder: Path, candidate: Candidate | None = None
+) -> dict[str, Any]:
+    """Writes the artifact of a checkpoint that somebody else made.
+
+    Args:
+        data: an `.npz` or a table with the rows, as `datafile` reads them; None for made-up ones.
+        seed: of the made-up rows.
+        candidate: what the checkpoint is compared with; it helps to find outputs that are not named.
+
+    Returns:
+        Notes for the manifest: how inputs and outputs were found, what was let through, how many rows there are.
+
+    Raises:
+        CheckpointError: the checkpoint is not there, is damaged, or holds nothing to freeze.
+        CandidateError: the candidate was to help, and cannot be read.
+        FreezeError: the graph cannot become a right .pb, or what its outputs are is in doubt.
+        UnsafeModel: it could do more than compute, or take more memory than there is.
+        DataError: the rows are not those of the inputs.
+    """
+    source = open_source(adopted.place, adopted.graph, adopted.signature, adopted.outputs)
+    allowed = require_safe_source(source, adopted.allow_ops)
+    if not source.has_variables:
+        raise CheckpointError(
+            "there is nothing to freeze: the graph has no variables", where=source.graph_file, next_step="Deploy it"
+        )
+    outputs, reasons = list(adopted.outputs), list[str]()
+    if candidate is not None and not outputs and not source.outputs:
+        outputs, reasons = settled_outputs(source.graph, candidate)
+    model = prepare(source, outputs, adopted.inputs, adopted.pins)
+    fetched, fed = ([spec.tensor_name for spec in side] for side in (model.signature.outputs, model.signature.inputs))
+    allowed += require_still(source, fetched, fed, adopted.allow_ops)
+    for reason in (*reasons, *(f"allowed {danger}" for danger in allowed)):
+        logger.info("checkpoint: %s", reason)
+    if source.kind == "SavedModel":
+        shutil.copytree(source.place, folder / "saved_model")
+    else:
+        _copy_checkpoint(source, folder)
+    model.signature.write(folder / SIGNATURE, origin=model.origin)
+    rows = write_rows(model.signature, data, seed, folder)
+    return {
+        "adopted": str(source.place),
+        "found": [*reasons, *model.notes],
+        "allowed": allowed,
+        "rows": len(next(iter(rows.values()), ())),
+    }
+
+
+def write_rows(signature: Signature, data: Path | None, seed: int, folder: Path) -> dict[str, Any]:
+    """Writes `validation.npz`.
+
+    Args:
+        data: as `datafile.read_rows` takes it; None for made-up rows.
+        seed: of the made-up rows.
+
+    Returns:
+        The rows by input name, without labels.
+
+    Raises:
+        DataError: the rows are not those of the inputs.
+    """
+    rows = made_up_rows(signature, ROWS, seed) if data is None else read_rows(data, signature)
+    labels = {"labels": rows.pop("labels")} if "labels" in rows else {}
+    save_arrays(folder / "validation.npz", {**prefixed("input", rows), **labels})
+    return rows
+
+
+def adopted_files(adopted: Adopted) -> dict[str, Path]:
+    """The files that decide what is adopted, by their names.
+
+    Raises:
+        CheckpointError: there is no such checkpoint.
+        FreezeError: a SavedModel has no such signature.
+    """
+    if adopted.is_keras:
+        return {"model": Path(adopted.place)}
+    source = open_source(adopted.place, adopted.graph, adopted.signature, adopted.outputs)
+    if source.kind == "SavedModel":
+        root = Path(source.place)
+        return {path.relative_to(root).as_posix(): path for path in sorted(root.rglob("*")) if path.is_file()}
+    name = name_of(source.place)
+    files = [*files_of(source.place), source.graph_file]
+    return {(path.name if path == source.graph_file else path.name.removeprefix(name)): path for path in files}
+
+
+def _copy_checkpoint(source: Source, folder: Path) -> None:
+    name = name_of(source.place)
+    for path in files_of(source.place):
+        shutil.copyfile(path, folder / f"model.ckpt{path.name.removeprefix(name)}")
+    meta = read_graph(source.graph_file)
+    (folder / "model.ckpt.meta").write_bytes(meta.SerializeToString(deterministic=True))
+    (folder / "checkpoint").write_text('model_checkpoint_path: "model.ckpt"\n', encoding="utf-8")

@@ -1,0 +1,61 @@
+"""Takes a Keras model's file into a chain, as the artifact that everything after it reads.
+
+saved_model/      the model, exported
+signature.json    the model's own inputs and outputs
+validation.npz    the rows of a data file, or made-up ones
+goldens.npz       the first of them, and what Keras itself answers
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import SettingError
+from pipeline.freezing.freeze import SIGNATURE
+from pipeline.settings import Adopted
+from pipeline.signature import Signature
+
+from ..import_checkpoint import ROWS, write_rows
+from .adapter import NamedModel, settle_arithmetic
+from .load import load_file
+from .saved_model import record_goldens, write_checkpoint
+
+
+def adopt_file(adopted: Adopted, data: Path | None, seed: int, folder: Path) -> dict[str, Any]:
+    """Writes the artifact of a Keras model that somebody else made.
+
+    Args, Returns: as `adoption.adopt_checkpoint`.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or names code that is not Keras's own.
+        SettingError: tensors were named: the model has inputs and outputs of its own.
+        FreezeError: its graph cannot become a right .pb.
+        DataError: the rows are not those of the inputs.
+    """
+    _require_nothing_named(adopted)
+    settle_arithmetic()
+    named = NamedModel.by_own_names(load_file(Path(adopted.place)))
+    write_checkpoint(named, folder)
+    rows = write_rows(Signature.read(folder / SIGNATURE), data, seed, folder)
+    record_goldens(named, {name: values[:ROWS] for name, values in rows.items()}, folder / "goldens.npz")
+    found = ["inputs and outputs are those of the Keras model"]
+    return {"adopted": adopted.place, "found": found, "rows": len(next(iter(rows.values())))}
+
+
+def _require_nothing_named(adopted: Adopted) -> None:
+    given = {
+        "--inputs": ", ".join(adopted.inputs),
+        "--outputs": ", ".join(adopted.outputs),
+        "--pin": ", ".join(adopted.pins),
+        "--graph-file": adopted.graph,
+        "--signature": adopted.signature,
+    }
+    for flag, value in given.items():
+        if value:
+            raise SettingError(
+                "a Keras model has inputs and outputs of its own, and no graph before it is exported",
+                where=flag,
+                got=value,
+                next_step=f"Leave out {flag}, or cut the model in Keras: keras.Model(inputs, outputs)",
+            )

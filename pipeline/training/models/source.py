@@ -1,0 +1,206 @@
+"""Finds a model by what the user wrote, without importing it; imports it where it is needed.
+
+Finding must not import: a run that has nothing to do loads no model and so no TensorFlow.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+import re
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.machinery import ModuleSpec, PathFinder
+from pathlib import Path
+from typing import cast
+
+from pipeline.errors import ModelError, nearest
+from pipeline.signature import Signature
+
+from . import Model
+
+PROJECT = Path(__file__).resolve().parents[3]
+
+BUNDLED = {
+    "multiply_add": "pipeline.training.models.multiply_add:MultiplyAdd",
+    "spam": "pipeline.training.models.spam:Spam",
+}
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Where a model's code is.
+
+    Args:
+        name: the default of `--name`.
+        class_name: the model's class in that file.
+        file: its source file.
+        module: the module's dotted name, None for a file outside any package.
+        data: the model's own data file, None if it names none.
+        is_keras: whether the class builds a Keras model rather than a graph.
+    """
+
+    name: str
+    class_name: str
+    file: Path
+    module: str | None
+    data: Path | None
+    is_keras: bool = False
+
+    @property
+    def roots(self) -> tuple[Path, ...]:
+        """Folders whose modules count as the model's own code."""
+        depth = self.module.count(".") + (self.file.name == "__init__.py") if self.module else 0
+        return (self.file.parents[depth], PROJECT)
+
+
+def find_model(reference: str) -> ModelSource:
+    """Finds a model's source.
+
+    Args:
+        reference: a bundled name, `package.module:Name`, or `path/to/file.py:Name`.
+
+    Raises:
+        ModelError: nothing is there by that name; the nearest names are given.
+    """
+    bundled = BUNDLED.get(reference)
+    place, colon, class_name = (bundled or reference).rpartition(":")
+    if not colon or not place:
+        raise ModelError(
+            "unknown model",
+            got=repr(reference),
+            wanted="a bundled name, package.module:Name or path/to/file.py:Name",
+            next_step=nearest(reference, BUNDLED),
+        )
+    if place.endswith(".py"):
+        file, module = Path(place).resolve(), None
+        if not file.is_file():
+            raise ModelError("no such model file", where=place, next_step=_python_files_like(file))
+    else:
+        file, module = _module_source(place), place
+    body = _class_body(file, class_name)
+    stem = file.parent.name if file.name == "__init__.py" else file.stem
+    name = reference if bundled else re.sub(r"[^A-Za-z0-9._-]", "_", stem).strip("._-") or "model"
+    methods = {node.name for node in body if isinstance(node, ast.FunctionDef)}
+    is_keras = "build" in methods and "forward" not in methods
+    return ModelSource(name, class_name, file, module, _data_file(file, body), is_keras)
+
+
+def _module_source(module: str) -> Path:
+    # Only the top is looked up by importlib.util.find_spec: below it, that imports the packages above a module.
+    importlib.invalidate_caches()
+    top, *parts = module.split(".")
+    with _importable(Path.cwd()):
+        spec: ModuleSpec | None = importlib.util.find_spec(top) if top else None
+        name = top
+        for part in parts:
+            folders = list(spec.submodule_search_locations or ()) if spec is not None else []
+            name = f"{name}.{part}"
+            spec = PathFinder.find_spec(name, folders) if part else None
+    if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
+        raise ModelError("no such module", where=module, next_step="Install it, or give path/to/file.py:Name")
+    return Path(spec.origin)
+
+
+def _python_files_like(file: Path) -> str:
+    files = [path.name for path in file.parent.glob("*.py")] if file.parent.is_dir() else []
+    return nearest(file.name, files)
+
+
+def _class_body(file: Path, class_name: str) -> list[ast.stmt]:
+    """What stands in a class, as its file says; nothing for one that is only imported there."""
+    try:
+        tree = ast.parse(file.read_bytes())
+    except SyntaxError as exc:
+        raise ModelError("the model's file is not Python", where=f"{file}:{exc.lineno}", got=exc.msg) from exc
+    classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+    names = {*classes, *(name.id for node in tree.body for name in ast.walk(node) if isinstance(name, ast.Name))}
+    imports = (node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom))
+    names |= {alias.asname or alias.name for node in imports for alias in node.names}
+    if class_name not in names:
+        raise ModelError(
+            "no such class in the model's file", where=file, got=class_name, next_step=nearest(class_name, classes)
+        )
+    return classes[class_name].body if class_name in classes else []
+
+
+def _data_file(file: Path, body: list[ast.stmt]) -> Path | None:
+    """The file that the class attribute `data` names: beside the model, else under `data/`."""
+    literal = next((value for node in body if (value := _string_assigned(node, "data")) is not None), None)
+    if literal is None:
+        return None
+    beside = file.parent / literal
+    return beside if beside.exists() else PROJECT / "data" / literal
+
+
+def _string_assigned(node: ast.stmt, name: str) -> str | None:
+    match node:
+        case ast.Assign(targets=[ast.Name(id=target)], value=ast.Constant(value=str(text))) if target == name:
+            return text
+        case ast.AnnAssign(target=ast.Name(id=target), value=ast.Constant(value=str(text))) if target == name:
+            return text
+    return None
+
+
+@contextmanager
+def _importable(folder: Path) -> Iterator[None]:
+    """Puts a folder in front of the import path: a model may import what lies beside it."""
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
+
+
+def load_model(source: ModelSource) -> Model:
+    """Imports a model's code and makes the model.
+
+    Raises:
+        ModelError: the code does not import, the class is not there, takes arguments, or lacks
+            what the contract of a model asks for.
+    """
+    where = f"{source.file}:{source.class_name}"
+    try:
+        with _importable(source.file.parent if source.module is None else Path.cwd()):
+            module = _imported_module(source)
+            model = getattr(module, source.class_name)()
+    except Exception as exc:  # Foreign code: whatever it raises, the user must learn on which line.
+        last = traceback.extract_tb(exc.__traceback__)[-1]
+        raise ModelError(
+            "the model does not import",
+            where=where,
+            got=f"{type(exc).__name__}: {exc} (at {last.filename}:{last.lineno})",
+            next_step="Correct it; python -c 'import …' shows the whole traceback",
+        ) from exc
+    if not isinstance(getattr(model, "signature", None), Signature):
+        raise ModelError(
+            "the model has no signature", where=where, wanted="an attribute `signature` of class Signature"
+        )
+    if not model.signature.inputs:
+        raise ModelError("the model's signature needs at least one input", where=where, got="none")
+    for method in ("build" if source.is_keras else "forward", "examples"):
+        if not callable(getattr(model, method, None)):
+            is_elsewhere = method == "forward" and callable(getattr(model, "build", None))
+            raise ModelError(
+                f"the model has no method {method}",
+                where=where,
+                wanted="the contract of pipeline.training.models",
+                next_step="Define build in the class itself: there it is looked for" if is_elsewhere else None,
+            )
+    return cast(Model, model)
+
+
+def _imported_module(source: ModelSource) -> object:
+    if source.module is not None:
+        return importlib.import_module(source.module)
+    spec = importlib.util.spec_from_file_location(f"model_file_{source.file.stem}", source.file)
+    assert spec is not None  # a .py file always has a spec
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module

@@ -1,0 +1,59 @@
+"""A training's first weights, from a checkpoint that is there."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from pipeline.checkpoint.values import find_checkpoint, read_values
+from pipeline.errors import CheckpointError, nearest
+from pipeline.settings import WarmStart
+
+logger = logging.getLogger("pipeline")
+Array = np.ndarray[Any, Any]
+
+
+def warm_values(
+    warm_start: WarmStart, variables: Mapping[str, tf.Variable]
+) -> tuple[dict[str, Array], dict[str, list[str]]]:
+    """The values of all variables that the checkpoint has.
+
+    Args:
+        variables: those of the model, by name.
+
+    Returns:
+        Values by the variables' names; and for the manifest, which were taken and which were not there.
+
+    Raises:
+        CheckpointError: it fits no variable, or one of another shape; the mapping names what is not there.
+    """
+    files = find_checkpoint(warm_start.prefix)
+    unknown = sorted(set(warm_start.keys) - set(variables))
+    if unknown:
+        raise CheckpointError(
+            "the warm start's mapping names a variable that the model lacks",
+            got=unknown[0],
+            next_step=nearest(unknown[0], variables),
+        )
+    keys = {name: warm_start.keys.get(name, name) for name in variables}
+    missing = [name for name in warm_start.keys if keys[name] not in files.tensors]
+    taken = {name: key for name, key in keys.items() if key in files.tensors}
+    if not taken or missing:
+        name = missing[0] if missing else next(iter(keys), "")
+        raise CheckpointError(
+            f"the warm start lacks {keys[name]}" if missing else "the warm start fits no variable of the model",
+            where=files.prefix,
+            got=", ".join(sorted(files.tensors)[:8]),
+            wanted=", ".join(sorted(keys.values())[:8]),
+            next_step="Map the names with --warm-start-map name=key,…",
+        )
+    values = read_values(files, {key: variables[name] for name, key in taken.items()})
+    left = sorted(set(keys) - set(taken))
+    logger.info(
+        "warm start from %s: taken %s; not there, so initialized: %s", files.prefix, sorted(taken), left or "none"
+    )
+    return {name: values[key] for name, key in taken.items()}, {"taken": sorted(taken), "initialized": left}

@@ -1,0 +1,86 @@
+"""Rows that a candidate is asked twice, in other company: their answers must not depend on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import cycle
+from typing import Any
+
+import numpy as np
+
+from pipeline.data.generated import batch_size_of
+from pipeline.signature import Signature, TensorSpec
+
+Array = np.ndarray[Any, Any]
+
+MOST_ROWS = 256
+SIZES = (1, 2, 7, 64)  # of the batches when asked again, in turns
+_SEED = 7
+
+
+class Sample:
+    """Rows drawn from all, each candidate's first answers to them, and the batches in which they are asked again.
+
+    Where the batch is of a fixed size, its first dimension may be anything, and whole batches are drawn: they stay
+    together and change their order alone.
+
+    Args:
+        count: how many rows there are.
+    """
+
+    def __init__(self, signature: Signature, count: int) -> None:
+        self._size = batch_size_of(signature)
+        self._draw = np.random.default_rng(_SEED)
+        size = self._size or 1
+        drawn = self._draw.choice(count // size, min(count // size, max(1, MOST_ROWS // size)), replace=False)
+        self.numbers = (np.sort(drawn)[:, None] * size + np.arange(size)).ravel()  # [rows], ascending
+        self.batches = list(self._batches())
+        self.outputs = [spec.name for spec in signature.outputs if _may_have_rows(spec, self._size)]
+        self._first: dict[str, dict[int, Array]] = {name: {} for name in self.outputs}
+
+    def _batches(self) -> Iterator[Array]:
+        if self._size:
+            yield from self._draw.permutation(self.numbers.reshape(-1, self._size))
+            return
+        shuffled, start = self._draw.permutation(self.numbers), 0
+        for size in cycle(SIZES):
+            if start >= len(shuffled):
+                return
+            yield shuffled[start : start + size]
+            start += size
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether there is a first answer to each row."""
+        return all(len(self._first[name]) == len(self.numbers) for name in self.outputs)
+
+    def keep(self, outputs: Mapping[str, Array], numbers: range) -> None:
+        """Notes the first answers to the rows of a batch that are in the sample.
+
+        An output that has not one answer for each row is none that can be asked for again by row: it leaves `outputs`.
+        """
+        kept = self.numbers[(self.numbers >= numbers.start) & (self.numbers < numbers.stop)]
+        for name in list(self.outputs):
+            values = outputs.get(name)
+            if values is None or not values.ndim or len(values) != len(numbers):
+                self.outputs.remove(name)
+                continue
+            # Copies, for a view would keep the whole batch.
+            self._first[name] |= {
+                int(row): values[row - numbers.start : row - numbers.start + 1].copy() for row in kept
+            }
+
+    def absorb(self, later: Sample) -> None:
+        """Takes over the first answers to later rows of the same sample."""
+        self.outputs = [name for name in self.outputs if name in later.outputs]
+        for name in self.outputs:
+            self._first[name] |= later._first[name]
+
+    def first_answers(self, name: str, numbers: Array) -> Array | None:
+        """The first answers `[rows, ...]` of an output; None where their shapes differ from row to row."""
+        answers = [self._first[name][int(row)] for row in numbers]
+        return np.concatenate(answers) if len({answer.shape for answer in answers}) == 1 else None
+
+
+def _may_have_rows(spec: TensorSpec, size: int | None) -> bool:
+    return spec.shape is None or (bool(spec.shape) and spec.shape[0] == size)
