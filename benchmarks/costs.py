@@ -23,7 +23,8 @@ from typing import Any
 from freeze import MAKE, QUIET
 
 from pipeline.formats.registry import CANDIDATES
-from pipeline.settings import Adopted, CostsSettings, Settings, listed
+from pipeline.inputs import Adopted
+from pipeline.settings import CostsSettings, Settings, listed
 from pipeline.store.artifact import Places
 from pipeline.tasks.chain import plan
 from pipeline.tasks.chain.job import Job

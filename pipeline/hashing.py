@@ -10,8 +10,9 @@ import hashlib
 import os
 import re
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -209,3 +210,17 @@ def _statements(source: str) -> Iterator[re.Match[str]]:
 def _names(listed: str) -> list[str]:
     """The names of `a, b as c`."""
     return [found[1] for item in listed.split(",") if (found := re.match(r"\s*(\w[\w.]*)", item))]
+
+
+_LIBRARIES = ("tensorflow", "numpy")
+
+
+@lru_cache(maxsize=1)
+def library_versions() -> dict[str, str]:
+    """The libraries that decide what is made."""
+    return {library: version(library) for library in _LIBRARIES}
+
+
+def extra_versions(extras: Iterable[str]) -> dict[str, str]:
+    """Those that a format needs besides."""
+    return {extra: version(extra) for extra in extras}

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from pipeline.settings import Adopted
+from pipeline.inputs import Adopted
 from pipeline.training.import_checkpoint import adopt_checkpoint
 
 v1 = tf.compat.v1

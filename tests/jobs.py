@@ -7,7 +7,8 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from pipeline.settings import Settings, WarmStart
+from pipeline.inputs import WarmStart
+from pipeline.settings import Settings
 from pipeline.store.artifact import Places
 from pipeline.tasks.chain import plan
 from pipeline.tasks.chain.job import Job

@@ -16,7 +16,8 @@ from graphs import control_flow
 
 from pipeline.data.npz import load_arrays, save_arrays
 from pipeline.errors import CheckpointError, DataError, FreezeError
-from pipeline.settings import Adopted, CostsSettings, Settings
+from pipeline.inputs import Adopted
+from pipeline.settings import CostsSettings, Settings
 from pipeline.store.artifact import Condition, Places
 from pipeline.tasks.chain import facts, plan
 from pipeline.tasks.chain.job import Job

@@ -22,10 +22,11 @@ from pipeline.errors import CandidateError, FreezeError, UnsafeModel
 from pipeline.formats.external import adopt_candidate
 from pipeline.formats.external.detect import recognize
 from pipeline.freezing.freeze import freeze
-from pipeline.freezing.write.mmap import GRAPH_FILE
-from pipeline.settings import Adopted, Candidate, CostsSettings, Settings, ValidationSettings
+from pipeline.inputs import Adopted, Candidate
+from pipeline.settings import CostsSettings, Settings, ValidationSettings
 from pipeline.signature import Signature
 from pipeline.store.artifact import Condition, Places
+from pipeline.store.files import GRAPH_FILE
 from pipeline.tasks.chain import facts, plan
 from pipeline.tasks.chain.job import Job
 

@@ -13,12 +13,12 @@ from xml.etree import ElementTree
 import pytest
 from test_page import CHROMIUM, IS_REQUIRED, POLICY, visit
 
-from pipeline.request import Request
 from pipeline.tasks.batch.listing import Row
 from pipeline.tasks.batch.outcome import Outcome
 from pipeline.tasks.batch.page import write_tables
 from pipeline.tasks.batch.progress import Progress
 from pipeline.tasks.batch.tables import Table
+from pipeline.tasks.chain.job import Request
 
 
 def check(name: str, verdict: str = "passed", reason: str = "") -> dict[str, str]:

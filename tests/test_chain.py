@@ -222,10 +222,10 @@ def test_another_version_of_a_library_redoes_everything(
 @pytest.mark.parametrize(
     ("module", "stages"),
     [
-        ("building.py", {"graph", "training"}),  # the training looks up names that building defines
-        ("freezing.py", {"frozen", "validation"}),  # the weights are found as freezing finds them
-        ("validation.py", {"validation"}),
-        ("metering.py", {"costs"}),
+        ("training/graphs.py", {"graph", "training"}),  # the training looks up names that building defines
+        ("freezing/freeze.py", {"frozen", "validation"}),  # the weights are found as freezing finds them
+        ("validation/validate.py", {"validation"}),
+        ("formats/benchmark/worker.py", {"costs"}),
         ("report/template.html.j2", {"report"}),
     ],
 )

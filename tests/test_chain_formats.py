@@ -22,7 +22,8 @@ from pipeline.cli import why
 from pipeline.data.npz import save_arrays
 from pipeline.errors import DamagedArtifact, FreezeError, RunnerError, SettingError
 from pipeline.formats import savedmodel
-from pipeline.formats.registry import CANDIDATES, FORMATS, ApartRunner
+from pipeline.formats.registry import CANDIDATES, FORMATS
+from pipeline.formats.runner import ApartRunner
 from pipeline.signature import Signature
 from pipeline.store.artifact import Condition
 from pipeline.tasks import model as tasks

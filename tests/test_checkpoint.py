@@ -13,11 +13,11 @@ import pytest
 import tensorflow as tf
 from jobs import FRUIT, PROJECT, job_for, model_file, run
 
-from pipeline.checkpoint.values import export_keys
 from pipeline.data.npz import load_arrays, of_kind
 from pipeline.errors import CheckpointError, ModelError
-from pipeline.settings import WarmStart
+from pipeline.inputs import WarmStart
 from pipeline.tasks.chain.job import Job
+from pipeline.training.export import export_keys
 
 v1 = tf.compat.v1
 MODEL = f"{FRUIT}:Fruit"

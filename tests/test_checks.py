@@ -17,7 +17,7 @@ from pipeline.errors import SettingError
 from pipeline.freezing.freeze import freeze_checkpoint
 from pipeline.settings import CHECKS, ValidationSettings
 from pipeline.signature import Signature, TensorSpec
-from pipeline.validation.checks import TABLE
+from pipeline.validation.checks.registry import TABLE
 from pipeline.validation.validate import validate
 
 v1 = tf.compat.v1

@@ -17,7 +17,8 @@ import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 
 from pipeline.errors import FreezeError, RunnerError
-from pipeline.formats.registry import FORMATS, ApartRunner
+from pipeline.formats.registry import FORMATS
+from pipeline.formats.runner import ApartRunner
 from pipeline.freezing.freeze import freeze
 from pipeline.signature import Signature, TensorSpec
 from pipeline.tasks.chain import facts

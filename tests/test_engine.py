@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from pipeline.errors import DataError, PipelineError, StageCrashed
-from pipeline.operations import EngineSettings
+from pipeline.settings import EngineSettings
 from pipeline.workers.child import Child, Limits, keeping_processes, run_apart
 from pipeline.workers.executor import open_engine
 from pipeline.workers.executor.interface import Ended, Started

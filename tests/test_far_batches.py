@@ -13,8 +13,7 @@ import pytest
 from buckets import BUCKET, s3_server
 from clusters import Cluster, cluster
 
-from pipeline.operations import BatchSettings, EngineSettings, Operations
-from pipeline.settings import CostsSettings, Settings
+from pipeline.settings import BatchSettings, CostsSettings, EngineSettings, Operations, Settings
 from pipeline.store.remote import file_system
 from pipeline.tasks.batch.listing import Row, read_list
 from pipeline.tasks.batch.outcome import Outcome

@@ -14,7 +14,8 @@ import pytest
 from commands import run
 
 from pipeline.errors import CheckpointError, PipelineError, RunnerError, StageCrashed
-from pipeline.formats.registry import CANDIDATES, FORMATS, ApartRunner, Format
+from pipeline.formats.registry import CANDIDATES, FORMATS, Format
+from pipeline.formats.runner import ApartRunner
 from pipeline.signature import Signature, TensorSpec
 
 SIGNATURE = Signature([TensorSpec("x", "float32", [None])], [TensorSpec("y", "float32", [None])])

@@ -19,7 +19,8 @@ import tensorflow as tf
 from pipeline.data.npz import load_arrays, save_arrays
 from pipeline.errors import CheckpointError, DataError, ModelError, SettingError
 from pipeline.freezing.freeze import freeze_checkpoint
-from pipeline.settings import Adopted, CostsSettings, Settings
+from pipeline.inputs import Adopted
+from pipeline.settings import CostsSettings, Settings
 from pipeline.store.artifact import Condition, Manifest, Places
 from pipeline.tasks.chain import facts, plan
 from pipeline.tasks.chain.job import Job

@@ -19,8 +19,9 @@ from jobs import ALL_STAGES, job_for, model_file, run
 from pipeline.checkpoint.bundle import open_checkpoint
 from pipeline.data.npz import load_arrays
 from pipeline.errors import CheckpointError, DataError, ModelError, PipelineError, SettingError
-from pipeline.formats.registry import CANDIDATES, ApartRunner
-from pipeline.settings import Adopted, WarmStart
+from pipeline.formats.registry import CANDIDATES
+from pipeline.formats.runner import ApartRunner
+from pipeline.inputs import Adopted, WarmStart
 from pipeline.signature import Signature
 from pipeline.store.artifact import Condition, Manifest
 from pipeline.tasks.chain import facts, plan

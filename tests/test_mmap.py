@@ -24,7 +24,7 @@ from test_freeze import save, weight
 from pipeline.checkpoint.bundle import open_checkpoint
 from pipeline.errors import CheckpointError, FreezeError, RunnerError
 from pipeline.formats.mmap import load_mmap, open_runner, read_graph
-from pipeline.formats.registry import ApartRunner
+from pipeline.formats.runner import ApartRunner
 from pipeline.freezing.write import mmap, pb
 from pipeline.freezing.write.constants import Constant
 from pipeline.freezing.write.mmap import SMALLEST_MAPPED_BYTES

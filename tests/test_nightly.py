@@ -20,7 +20,7 @@ from jobs import model_file
 from prometheus_client.parser import text_string_to_metric_families
 
 from pipeline.errors import DataError, SettingError, StoreError
-from pipeline.operations import NightlySettings
+from pipeline.settings import NightlySettings
 from pipeline.signature import Decision, Signature, TensorSpec
 from pipeline.store import artifact
 from pipeline.store.artifact import Places, hold

@@ -17,8 +17,9 @@ from typing import Any
 import pytest
 
 from pipeline.errors import DataError, PipelineError, StageCrashed, StoreError
+from pipeline.tasks.console import DieWithParent
 from pipeline.workers.child import Child, run_apart
-from pipeline.workers.worker import DieWithParent, as_ours
+from pipeline.workers.worker import as_ours
 
 HERE = Path(__file__).stem
 

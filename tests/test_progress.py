@@ -21,12 +21,12 @@ from mapped import files_of, graph_of
 
 from pipeline.checkpoint.bundle import Bundle, open_checkpoint
 from pipeline.errors import FreezeError
+from pipeline.freezing.freeze import LARGE_BYTES, ByteProgress
 from pipeline.freezing.write import pb
 from pipeline.freezing.write.constants import Constant, FrozenGraph
 from pipeline.freezing.write.mmap import write_mmap
 from pipeline.freezing.write.pb import write_pb
 from pipeline.graph.protos import DataType
-from pipeline.progress import LARGE_BYTES, ByteProgress
 
 PROJECT = Path(__file__).resolve().parents[1]
 FLOAT, INT32 = DataType.Value("DT_FLOAT"), DataType.Value("DT_INT32")

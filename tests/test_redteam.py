@@ -41,14 +41,13 @@ from pipeline.freezing import freeze
 from pipeline.freezing.inspection import inspect
 from pipeline.graph.ops import TABLE
 from pipeline.graph.protos import AssetFileDef, BundleEntryProto, MetaGraphDef, SavedModel
-from pipeline.request import Request, job_of
 from pipeline.safety import dangers, harm_of, is_idle, safe_ops
 from pipeline.safety.graphs import find_dangers
 from pipeline.settings import CostsSettings, Settings
 from pipeline.store.artifact import Places
 from pipeline.tasks.chain import plan
-from pipeline.tasks.chain.job import Job
-from pipeline.validation.checks import limits_of
+from pipeline.tasks.chain.job import Job, Request, job_of
+from pipeline.validation.checks.material import limits_of
 from pipeline.workers import child
 from pipeline.workers.sandbox import kept_environment
 

@@ -13,9 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.data.npz import load_arrays, save_arrays
+from pipeline.data.npz import RowFile, load_arrays, save_arrays
 from pipeline.errors import DataError
-from pipeline.rowfile import RowFile
 
 ROWS = 9000  # more than two blocks of noted offsets
 DRAW = np.random.default_rng(11)

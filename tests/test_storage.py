@@ -19,14 +19,13 @@ from jobs import run
 
 from pipeline.cli import verify
 from pipeline.errors import DamagedArtifact, StoreError
-from pipeline.operations import Operations, StorageSettings
-from pipeline.request import Request, job_of
-from pipeline.settings import CostsSettings, Settings, TrainingSettings
+from pipeline.settings import CostsSettings, Operations, Settings, StorageSettings, TrainingSettings
 from pipeline.store import artifact as store
 from pipeline.store.artifact import Condition, Places, State
 from pipeline.store.manifest import MANIFEST
 from pipeline.store.remote import Remote, file_system, mirror_of
 from pipeline.tasks.chain import facts, plan
+from pipeline.tasks.chain.job import Request, job_of
 
 ROOT = f"{BUCKET}/some/path"
 OLD, NEW = {"settings": {"a": 1}}, {"settings": {"a": 2}}

@@ -15,7 +15,7 @@ from tensorflow.python.tools import optimize_for_inference_lib
 from test_audit import job_for, verdict_of
 
 from pipeline.formats.external import adopt_candidate
-from pipeline.settings import Candidate
+from pipeline.inputs import Candidate
 from pipeline.validation.compare.constants import is_near
 from pipeline.validation.compare.weights import Weights, WeightsFinding, compare_weights
 

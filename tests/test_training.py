@@ -25,7 +25,7 @@ from pipeline.data.npz import load_arrays, of_kind
 from pipeline.errors import DataError, ModelError, StageCrashed
 from pipeline.settings import TrainingSettings
 from pipeline.tasks.chain.job import Job
-from pipeline.training.order import row_order
+from pipeline.training.examples import row_order
 from pipeline.training.progress import Progress
 from pipeline.training.saver import Checkpoints
 

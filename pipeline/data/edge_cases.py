@@ -7,11 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.signature import Signature, TensorSpec
-
-from .generated import batch_size_of
-
-Array = np.ndarray[Any, Any]
+from pipeline.signature import Array, Signature, TensorSpec, batch_size_of
 
 _STRINGS = {
     "empty": b"",

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import ml_dtypes
 import numpy as np
 
 from pipeline.errors import DataError
-from pipeline.signature import Signature, TensorSpec
-
-Array = np.ndarray[Any, Any]
+from pipeline.signature import Array, Signature, TensorSpec, batch_size_of
 
 _OPEN_SIZE = 8  # for a dimension that the signature leaves open, other than the batch
 _MOST_BYTES = 64_000_000  # of all rows together
@@ -48,22 +45,6 @@ def made_up_rows(signature: Signature, count: int, seed: int) -> dict[str, Array
     count = max(1, min(count, _MOST_BYTES // max(1, row_bytes)) // batch) * batch
     draw = np.random.default_rng(seed)
     return {spec.name: _values(spec, (count, *_sizes(spec)), draw) for spec in signature.inputs}
-
-
-def batch_size_of(signature: Signature) -> int | None:
-    """The number of rows that every batch must have; None where it is free.
-
-    Raises:
-        DataError: two inputs want different numbers.
-    """
-    sizes = {spec.shape[0] for spec in signature.inputs if spec.shape and spec.shape[0] is not None}
-    if len(sizes) > 1:
-        raise DataError(
-            "the inputs want batches of different sizes",
-            got=" and ".join(map(str, sorted(sizes))),
-            next_step="Pin what is no data (--pin), or validate it with the model's own rows",
-        )
-    return max(sizes) if sizes else None
 
 
 def _sizes(spec: TensorSpec) -> tuple[int, ...]:

@@ -12,18 +12,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import ml_dtypes
 import numpy as np
 
 from pipeline.errors import DataError, nearest
-from pipeline.signature import Signature, TensorSpec
+from pipeline.signature import Array, Signature, TensorSpec
 
 from .npz import load_arrays
 from .readers import numbers_of, read_cells
-
-Array = np.ndarray[Any, Any]
 
 LABELS = "labels"
 _TRUTHS = {"true": True, "1": True, "false": False, "0": False}

@@ -5,6 +5,8 @@ It is the reference of every comparison, so TensorFlow itself reads it, and noth
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +14,12 @@ import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 
-from pipeline.checkpoint.values import checkpoint_errors, find_checkpoint
+from pipeline.checkpoint.values import find_checkpoint
 from pipeline.errors import CheckpointError
 from pipeline.signature import Signature
 
 from .origin import origin_of, pinned
-from .registry import Runner
+from .runner import Runner
 from .savedmodel import open_saved_model
 from .session import SessionRunner, session_config
 
@@ -90,3 +92,17 @@ def read_pins(graph: tf.Graph, folder: Path) -> dict[str, Any]:
         folder: of an artifact whose `signature.json` tells the pins.
     """
     return pinned(graph, origin_of(folder).get("pins", {}))
+
+
+@contextmanager
+def checkpoint_errors(where: object) -> Iterator[None]:
+    """TensorFlow's errors about a checkpoint's files leave as CheckpointError."""
+    try:
+        yield
+    except (tf.errors.OpError, OSError, RuntimeError, ValueError, IndexError) as exc:  # IndexError: data is cut off
+        raise CheckpointError(
+            "the checkpoint is damaged or is not one",
+            where=where,
+            got=str(exc).strip().split("\n", 1)[0][:200],
+            next_step="Copy the checkpoint again, or take an older one",
+        ) from exc

@@ -11,8 +11,8 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 
 from pipeline.errors import RunnerError
-from pipeline.freezing.write.mmap import GRAPH_FILE
 from pipeline.signature import Signature
+from pipeline.store.files import GRAPH_FILE
 
 from .origin import fed_always, fill_tables
 from .session import SessionRunner, session_config

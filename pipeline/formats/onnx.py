@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import FreezeError, RunnerError
-from pipeline.signature import Signature, TensorSpec
+from pipeline.signature import Array, Batch, Signature, TensorSpec
 
-from .registry import Array, Batch, checked_batch
+from .runner import checked_batch
 
 logger = logging.getLogger("pipeline")
 

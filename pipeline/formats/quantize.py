@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 
-from .registry import Array
+from pipeline.signature import Array
 
 # The ops whose weights are stored with less precision, and the dimension along which each place has a scale of its own:
 # an output of a kernel, a row of a table (https://onnx.ai/onnx/operators/ has the shapes).

@@ -11,7 +11,7 @@ from pipeline.errors import DataError, RunnerError
 from pipeline.signature import Signature
 from pipeline.workers.worker import Channel
 
-from .registry import Wanted
+from .runner import Wanted
 
 
 def serve(opener: str, folder: Path, threads: int, how: Mapping[str, Any], channel: Channel) -> None:

@@ -17,10 +17,10 @@ from google.protobuf.message import DecodeError, EncodeError
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from pipeline.errors import FreezeError, RunnerError
-from pipeline.signature import Signature, TensorSpec
+from pipeline.signature import Array, Batch, Signature, TensorSpec
 
 from .origin import candidate_of
-from .registry import Array, Batch, Runner, checked_batch
+from .runner import Runner, checked_batch
 from .session import SessionRunner, session_config
 
 v1 = tf.compat.v1

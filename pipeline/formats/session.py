@@ -9,9 +9,9 @@ import numpy as np
 import tensorflow as tf
 
 from pipeline.errors import RunnerError
-from pipeline.signature import Signature
+from pipeline.signature import Array, Batch, Signature
 
-from .registry import Array, Batch, checked_batch
+from .runner import checked_batch
 
 v1 = tf.compat.v1
 

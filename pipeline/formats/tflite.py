@@ -11,9 +11,12 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import shutil
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,10 +25,9 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import FreezeError, RunnerError
-from pipeline.signature import Signature, TensorSpec
+from pipeline.signature import Array, Batch, Signature, TensorSpec
 
-from .registry import Array, Batch, checked_batch
-from .silence import silenced
+from .runner import checked_batch
 
 logger = logging.getLogger("pipeline")
 
@@ -245,3 +247,17 @@ def _paired(spec: TensorSpec, tensors: Mapping[str, _Tensor]) -> _Tensor:
             "a tensor is not of the signature's dtype", where=spec.name, got=tensors[name].dtype, wanted=spec.dtype
         )
     return tensors[name]
+
+
+@contextmanager
+def silenced() -> Iterator[None]:
+    """Standard error goes nowhere meanwhile; for a process that does nothing else."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)

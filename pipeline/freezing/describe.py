@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline.checkpoint.source import Source
 from pipeline.errors import FreezeError
-from pipeline.graph.nodes import ancestors, node_of, normalized
+from pipeline.graph.nodes import PLACEHOLDERS, ancestors, node_of, normalized
 from pipeline.graph.ops import dtype_name, output_dtypes
 from pipeline.graph.protos import FunctionDef, GraphDef, NodeDef, OpDef, TensorInfo, TensorShapeProto
 from pipeline.graph.variables import VARIABLE_OPS, variable_of
@@ -17,7 +17,6 @@ from pipeline.signature import DTYPES as DTYPE_NAMES
 from pipeline.signature import Shape, Signature, TensorSpec
 
 from .passes.lookup_tables import TABLES
-from .passes.pin import PLACEHOLDERS
 from .write.pb import Constant, FrozenGraph
 
 

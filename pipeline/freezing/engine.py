@@ -10,7 +10,7 @@ from pipeline.checkpoint.bundle import Bundle
 from pipeline.checkpoint.source import Source, open_source
 from pipeline.errors import CheckpointError, FreezeError, nearest
 from pipeline.graph.dtypes import DTYPES
-from pipeline.graph.nodes import node_of, require_tensor_names
+from pipeline.graph.nodes import called, node_of, require_tensor_names
 from pipeline.graph.protos import FunctionDef, FunctionDefLibrary, GraphDef, NodeDef
 from pipeline.graph.variables import VARIABLE_OPS, Saved, variable_of
 
@@ -18,7 +18,7 @@ from .passes.constant_folding import with_settled
 from .passes.function_bodies import require_unread, with_pruned_bodies
 from .passes.inputs import with_inputs
 from .passes.lookup_tables import FILLING_OPS, carry_tables
-from .passes.prune import STACK_PUSHES, called, prune, reach
+from .passes.prune import STACK_PUSHES, prune, reach
 from .passes.switches import with_own_gradients, with_settled_switches
 from .passes.variables_to_constants import Rewriter
 from .write.pb import Constant, FrozenGraph

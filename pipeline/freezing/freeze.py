@@ -2,33 +2,33 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pipeline.checkpoint.artifact import open_artifact, read_origin
 from pipeline.checkpoint.bundle import Bundle
 from pipeline.checkpoint.source import Source, open_source
 from pipeline.errors import SettingError, StoreError, nearest
 from pipeline.graph.nodes import node_of
 from pipeline.graph.protos import GraphDef
-from pipeline.progress import ByteProgress
 from pipeline.safety import read_allowed
 from pipeline.safety.models import require_safe_source
 from pipeline.signature import Signature
+from pipeline.store.files import GRAPH_FILE, SIGNATURE
 
 from .describe import Describer, described_origin, described_signature
 from .engine import freeze_source
 from .passes.pin import with_pins
 from .write.float16 import halved
-from .write.mmap import GRAPH_FILE, write_mmap
+from .write.mmap import write_mmap
 from .write.pb import Constant, FrozenGraph, write_pb
 
-SIGNATURE = "signature.json"
 FORMATS, WEIGHTS = ("frozen", "mmap"), ("exact", "float16")
 
 
@@ -111,22 +111,6 @@ def _finish_artifact(model: Prepared, checkpoint: Path, path: Path) -> dict[str,
     Signature.read(checkpoint / SIGNATURE).write(path.with_name(SIGNATURE), origin=model.origin)
     done = model.result(path)
     return {"nodes": done.nodes, "variables": done.variables}
-
-
-def open_artifact(checkpoint: Path, signature: str | None) -> Source:
-    """Opens the checkpoint of an artifact.
-
-    Args:
-        signature: of a SavedModel, the signature's name.
-    """
-    saved_model = checkpoint / "saved_model"
-    return open_source(saved_model if saved_model.is_dir() else checkpoint / "model.ckpt", None, signature)
-
-
-def read_origin(path: Path) -> dict[str, Any]:
-    """What a `signature.json` tells besides the signature; empty where it tells nothing."""
-    told: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")).get("origin", {})
-    return told
 
 
 def freeze(
@@ -300,3 +284,47 @@ def _unfinished(place: Path) -> Path:
 
 def _fetched_names(signature: Signature) -> list[str]:
     return [spec.tensor_name for spec in signature.outputs]
+
+
+LARGE_BYTES = 100_000_000
+
+
+class ByteProgress:
+    """Told how many bytes are written, of how many in total; shows it on standard error.
+
+    The first call decides: of less than `LARGE_BYTES` nothing is said.
+
+    Args:
+        what: is written, such as a path.
+    """
+
+    def __init__(self, what: object) -> None:
+        self._what = what
+        self._is_told = False
+        self._done = 0
+        self._bar: Any = None
+
+    def __call__(self, done: int, total: int) -> None:
+        if not self._is_told:
+            self._is_told = True
+            self._begin(total)
+        if self._bar is not None:
+            self._bar.update(done - self._done)
+            self._done = done
+
+    def _begin(self, total: int) -> None:
+        if total < LARGE_BYTES:
+            return
+        if not sys.stderr.isatty():
+            print(f"writing {total} bytes ({total / 1e9:.2f} GB) to {self._what}", file=sys.stderr, flush=True)
+            return
+        from tqdm import tqdm  # here, for it takes time to load, and most files are small
+
+        self._bar = tqdm(total=total, unit="B", unit_scale=True, desc=f"writing {self._what}", file=sys.stderr)
+
+    def __enter__(self) -> ByteProgress:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        if self._bar is not None:
+            self._bar.close()

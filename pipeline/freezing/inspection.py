@@ -13,13 +13,13 @@ from pipeline.checkpoint.bundle.tensor import StoredTensor
 from pipeline.checkpoint.source import Source, open_source
 from pipeline.errors import FreezeError, UnsafeModel
 from pipeline.graph.discovery import discovered_outputs, ranked_inputs, ranked_outputs
-from pipeline.graph.nodes import all_nodes, ancestors, node_of
+from pipeline.graph.nodes import all_nodes, ancestors, called, node_of
+from pipeline.graph.unsupported import refusal_of
 from pipeline.graph.variables import VARIABLE_OPS, Saved, variable_of
 from pipeline.safety.models import dangers_of, require_safe_source
 
 from .describe import Describer
 from .passes.lookup_tables import TABLES
-from .passes.prune import called, refusal_of
 
 _SHOWN = 12  # entries of a list, where not all are asked for
 

@@ -102,3 +102,18 @@ def all_nodes(graph: GraphDef) -> Iterator[NodeDef]:
     yield from graph.node
     for function in graph.library.function:
         yield from function.node_def
+
+
+PLACEHOLDERS = frozenset({"Placeholder", "PlaceholderV2", "PlaceholderWithDefault"})
+
+
+def called(nodes: Iterable[NodeDef], functions: Mapping[str, FunctionDef]) -> Iterator[str]:
+    """The functions that nodes call, and those that these call, each once, in the order of the calls."""
+    seen: dict[str, None] = {}
+    waiting = list(nodes)[::-1]
+    while waiting:
+        for name in called_functions(waiting.pop(), functions):
+            if name not in seen:
+                seen[name] = None
+                waiting.extend(list(functions[name].node_def)[::-1])
+    yield from seen

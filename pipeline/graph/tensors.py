@@ -8,16 +8,14 @@ of numbers there may be fewer than elements, and then the last one counts for al
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 
 from pipeline.errors import DataError
+from pipeline.signature import Array
 
 from .dtypes import DTYPES, STRING
 from .protos import TensorProto
-
-Array = np.ndarray[Any, Any]
 
 # The field of a dtype, and the type of its numbers there.
 _FIELDS = {

@@ -8,8 +8,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from .bars import Bar, draw_bars
 from .facts import ReportFacts
+from .plots import Bar, draw_bars
 from .verdict import refused_formats
 from .wording import NOTHING, duration, milliseconds, number, size
 

@@ -12,14 +12,13 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from . import verdict, wording
-from .confusion import confusions
 from .costs import costs
 from .facts import ReportFacts
 from .figures import comparison
 from .matrix import matrix
 from .plots import draw_differences, draw_training, draw_values
 from .results import History, Results, Spread, read_history, read_results
-from .scores import draw_scores
+from .scores import confusions, draw_scores
 
 TEMPLATES = Path(__file__).parent / "templates"
 MOST_CHECKS = 12  # in sight at once; beyond that those that passed are folded away

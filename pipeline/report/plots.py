@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,6 +14,8 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from .results import STEPS_PER_DECADE, FloatArray, History, Spread, Values
 from .svg import BAD, CARD, FIRST, LINE, SECOND, TEXT, drawn
+from .verdict import REFERENCE
+from .wording import visible
 
 MOST_BARS = 16
 MOST_POINTS = 800
@@ -174,3 +177,49 @@ def _draw_dots(axes: Axes, points: FloatArray, colour: str, size: float) -> None
         path = Path(np.repeat(points, 2, axis=0), codes.astype(Path.code_type))
         path.should_simplify = False  # which would take lines without any length for none
         axes.add_patch(PathPatch(path, fill=False, edgecolor=colour, linewidth=size, capstyle="round", zorder=3))
+
+
+_INCHES, _INCHES_EACH, _INCHES_AROUND = 3.3, 0.24, 0.34
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One bar.
+
+    Args:
+        value: its length; None where nothing was measured.
+        beyond: how far the thin bar behind it goes.
+        text: what stands at its end.
+    """
+
+    name: str
+    value: float | None
+    beyond: float | None
+    text: str
+
+
+def draw_bars(bars: Sequence[Bar], title: str, name: str, label: str) -> str:
+    """Bars from zero, each with its number; the checkpoint's in another colour.
+
+    Args:
+        bars: at least one with a value.
+        name, label: as `drawn` takes them.
+    """
+
+    def draw(axes: Axes) -> None:
+        longest = max(max(bar.value or 0, bar.beyond or 0) for bar in bars) or 1
+        for place, bar in enumerate(bars):
+            length = bar.value or 0
+            if bar.beyond:
+                axes.barh(place, bar.beyond, 0.12, color=TEXT, linewidth=0)
+            axes.barh(place, length, 0.62, color=TEXT if bar.name == REFERENCE else FIRST, linewidth=0)
+            end = max(length, bar.beyond or 0)
+            axes.annotate(bar.text, (end, place), (4, 0), textcoords="offset points", va="center", fontsize=8)
+        axes.set_yticks(range(len(bars)), [visible(bar.name) for bar in bars])
+        axes.set_ylim(len(bars) - 0.5, -0.5)
+        axes.set_xlim(0, longest * 1.3)
+        axes.set_xticks([])
+        axes.spines["bottom"].set_visible(False)
+        axes.set_title(title, loc="left", fontsize=9, color=TEXT)
+
+    return drawn(draw, name, label, (_INCHES, _INCHES_AROUND + _INCHES_EACH * len(bars)))

@@ -8,9 +8,9 @@ from typing import Any
 
 from pipeline.checkpoint.bundle import open_checkpoint
 from pipeline.checkpoint.savedmodel import read_meta_graphs
-from pipeline.freezing.write.mmap import GRAPH_FILE
 from pipeline.graph.lazy import read_lean
 from pipeline.graph.protos import GraphDef, MetaGraphDef
+from pipeline.store.files import GRAPH_FILE
 
 from . import onnx, require_safe, tflite
 from .graphs import find_acting, find_dangers

@@ -17,8 +17,7 @@ import luigi.retcodes  # its section is known only once it is loaded
 from luigi.task_register import Register
 
 from pipeline.errors import SettingError, nearest
-from pipeline.operations import Operations
-from pipeline.settings import Settings
+from pipeline.settings import Operations, Settings
 from pipeline.training.models.source import PROJECT
 
 # Sections on Luigi's configuration page that hold free keys, or belong to parts of it that are not loaded here.

@@ -10,13 +10,14 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
+from typing import Any, Literal
 
 import luigi
 import luigi.interface
 from luigi.task_register import TaskClassException
 
 from pipeline.errors import PipelineError
-from pipeline.workers.worker import set_up_logging
+from pipeline.workers.worker import die_with_parent, set_up_logging
 
 _OUR_ERROR = re.compile(r"Traceback \(most recent call last\):.*?\n(?:pipeline\.)?\w*\.?errors\.\w+: (.*)", re.DOTALL)
 
@@ -83,3 +84,17 @@ def start_run(closing_lines: Callable[[], list[str]], is_all_good: Callable[[], 
     set_up_logging(logging.getLevelName(luigi.interface.core().log_level))
     luigi.Task.event_handler(luigi.Event.FAILURE)(_note_failure)
     atexit.register(_close, closing_lines, is_all_good)
+
+
+class DieWithParent:
+    """Luigi's `[worker] task_process_context`: its forked workers end with the main process."""
+
+    def __init__(self, process: Any) -> None:
+        self._process = process
+
+    def __enter__(self) -> None:
+        if self._process.use_multiprocessing:
+            die_with_parent()
+
+    def __exit__(self, *exc_info: object) -> Literal[False]:
+        return False

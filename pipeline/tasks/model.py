@@ -14,13 +14,12 @@ from luigi.parameter import ParameterVisibility
 
 from pipeline.errors import FreezeError, SettingError
 from pipeline.formats.registry import CANDIDATES, refusal_of
-from pipeline.request import Request, job_of, known_format
 from pipeline.store.artifact import sweep
 
 from . import console
 from .chain import plan
 from .chain.facts import read_verdict
-from .chain.job import CANDIDATE, Job
+from .chain.job import CANDIDATE, Job, Request, job_of, known_format
 from .chain.stages import RESUMABLE, stages_of
 from .config import find_config, read_operations, read_settings
 from .external import DataFile, ExistingCandidate, ExistingCheckpoint

@@ -5,21 +5,18 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from pipeline.data.npz import prefixed, save_arrays
 from pipeline.data.readers import Examples
 from pipeline.formats.session import session_config
 from pipeline.settings import TrainingSettings
-from pipeline.signature import Signature
+from pipeline.signature import Array, Signature
 
 from .graphs import LABELS, LOSS, noted
 
 v1 = tf.compat.v1
-Array = np.ndarray[Any, Any]
 
 _EVALUATION_ROWS = 256
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
+
+import numpy as np
 
 from pipeline.data.npz import prefixed, save_arrays
 from pipeline.data.readers import Examples, split
 from pipeline.errors import DataError
 from pipeline.settings import SplitSettings
-from pipeline.signature import Signature
+from pipeline.signature import Array, Signature
 
 from .models.source import ModelSource
 
@@ -62,3 +67,17 @@ def save_validation(examples: Examples, folder: Path) -> None:
     """Writes `validation.npz`."""
     labels = {} if examples.labels is None else {"labels": examples.labels}
     save_arrays(folder / "validation.npz", {**prefixed("input", examples.inputs), **labels})
+
+
+def row_order(rows: int, batch_size: int, seed: int, done: int) -> Iterator[Array]:
+    """The rows of each step, after the steps already done: shuffled anew for every pass over the data.
+
+    Yields:
+        Indices int64 `[batch]`; the last batch of a pass is shorter where the rows do not divide.
+    """
+    per_pass = math.ceil(rows / batch_size)
+    for step in itertools.count(done):
+        number, position = divmod(step, per_pass)
+        if position == 0 or step == done:
+            shuffled = np.random.default_rng((seed, number)).permutation(rows)
+        yield shuffled[position * batch_size : (position + 1) * batch_size]

@@ -20,10 +20,11 @@ from pipeline.data.npz import prefixed, save_arrays
 from pipeline.data.table import read_rows
 from pipeline.errors import CheckpointError
 from pipeline.formats.external import settled_outputs
-from pipeline.freezing.freeze import SIGNATURE, prepare
+from pipeline.freezing.freeze import prepare
+from pipeline.inputs import Adopted, Candidate
 from pipeline.safety.models import require_safe_source, require_still
-from pipeline.settings import Adopted, Candidate
 from pipeline.signature import Signature
+from pipeline.store.files import SIGNATURE
 
 logger = logging.getLogger("pipeline")
 

@@ -24,13 +24,14 @@ import tensorflow as tf
 from pipeline.data.readers import Examples
 from pipeline.errors import ModelError
 from pipeline.formats.session import session_config
-from pipeline.settings import SplitSettings, TrainingSettings, WarmStart
+from pipeline.inputs import WarmStart
+from pipeline.settings import SplitSettings, TrainingSettings
+from pipeline.signature import Array
 
 from .evaluator import Evaluator
-from .examples import divide, read_examples, save_validation
+from .examples import divide, read_examples, row_order, save_validation
 from .graphs import AVERAGES, LABELS, LOSS, TRAIN_OP, noted
 from .models.source import ModelSource, load_model
-from .order import row_order
 from .progress import Progress, Reporter, require_finite, write_history
 from .randomness import STEP
 from .saver import Checkpoints
@@ -38,7 +39,6 @@ from .warm_start import warm_values
 
 v1 = tf.compat.v1
 logger = logging.getLogger("pipeline")
-Array = np.ndarray[Any, Any]
 
 
 def train(

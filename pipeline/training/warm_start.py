@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from pipeline.checkpoint.values import find_checkpoint, read_values
 from pipeline.errors import CheckpointError, nearest
-from pipeline.settings import WarmStart
+from pipeline.inputs import WarmStart
+from pipeline.signature import Array
 
 logger = logging.getLogger("pipeline")
-Array = np.ndarray[Any, Any]
 
 
 def warm_values(

@@ -18,12 +18,13 @@ from tempfile import TemporaryDirectory
 from typing import Any, TypeAlias
 
 from pipeline.errors import PipelineError, StoreError
-from pipeline.formats.registry import ApartRunner, Array, Wanted
+from pipeline.formats.runner import ApartRunner, Wanted
 from pipeline.settings import ValidationSettings
+from pipeline.signature import Array
 from pipeline.workers.child import Limits
 from pipeline.workers.executor.interface import Ended, Engine, Started
 
-from .checks import Material, limits_of, read_material
+from .checks.material import Material, limits_of, read_material
 from .checks.passes import STRETCH, compare_rows, note_edges
 from .checks.stability import Sample
 from .checks.unoptimized import Excused, PlainPair

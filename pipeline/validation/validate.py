@@ -26,11 +26,13 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import PipelineError
-from pipeline.formats.registry import FORMATS, ApartRunner, fixed_batch, refusal_of
+from pipeline.formats.registry import FORMATS, refusal_of
+from pipeline.formats.runner import ApartRunner, fixed_batch
 from pipeline.settings import CHECKS, FAILED, PASSED, ValidationSettings
 from pipeline.workers.child import Limits
 
-from .checks import TABLE, Material, check_recorded, limits_of, read_material
+from .checks.material import Material, limits_of, read_material
+from .checks.registry import TABLE, check_recorded
 from .compare.weights import compare_weights
 from .diagnosis import Cause, explain
 from .replay.worst_rows import write_worst

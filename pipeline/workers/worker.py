@@ -21,7 +21,7 @@ import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pipeline.errors import PipelineError, StageCrashed, StoreError
 
@@ -126,20 +126,6 @@ def _die_of_greed(most_bytes: int) -> None:
         os._exit(TOO_MUCH_MEMORY)
 
     threading.Thread(target=watch, daemon=True).start()
-
-
-class DieWithParent:
-    """Luigi's `[worker] task_process_context`: its forked workers end with the main process."""
-
-    def __init__(self, process: Any) -> None:
-        self._process = process
-
-    def __enter__(self) -> None:
-        if self._process.use_multiprocessing:
-            die_with_parent()
-
-    def __exit__(self, *exc_info: object) -> Literal[False]:
-        return False
 
 
 def _fork_server() -> multiprocessing.context.ForkServerContext:

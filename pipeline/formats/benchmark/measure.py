@@ -23,16 +23,15 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.data.generated import batch_size_of
-from pipeline.data.npz import save_arrays
-from pipeline.rowfile import RowFile
+from pipeline.data.npz import RowFile, save_arrays
 from pipeline.settings import CostsSettings
-from pipeline.signature import Signature
+from pipeline.signature import Signature, batch_size_of
 from pipeline.store.manifest import MANIFEST
 from pipeline.workers.sandbox import kept_environment
 from pipeline.workers.worker import TENSORFLOW_ENVIRONMENT
 
-from ..registry import FORMATS, fixed_batch, refusal_of
+from ..registry import FORMATS, refusal_of
+from ..runner import fixed_batch
 from .recommend import recommend
 from .worker import Order
 

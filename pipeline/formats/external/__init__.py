@@ -13,15 +13,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pipeline.checkpoint.artifact import read_origin
 from pipeline.errors import CandidateError, FreezeError, nearest
-from pipeline.freezing.freeze import SIGNATURE, read_origin
-from pipeline.freezing.write.mmap import GRAPH_FILE, WEIGHTS_FOLDER
 from pipeline.graph.discovery import discovered_outputs
 from pipeline.graph.nodes import node_of
 from pipeline.graph.protos import GraphDef
+from pipeline.inputs import Candidate
 from pipeline.safety.candidates import require_still_graph
-from pipeline.settings import Candidate
 from pipeline.signature import Signature, TensorSpec
+from pipeline.store.files import GRAPH_FILE, SIGNATURE, WEIGHTS_FOLDER
 
 from .detect import SAVED_MODELS, recognize
 from .match import Pairs, is_alike, pair, plain, told

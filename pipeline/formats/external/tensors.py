@@ -11,22 +11,21 @@ from typing import Any
 from pipeline.checkpoint.savedmodel import read_signature
 from pipeline.errors import CandidateError, CheckpointError, DataError, FreezeError, PipelineError, StageCrashed
 from pipeline.freezing.describe import Describer, shape_of_info
-from pipeline.freezing.passes.pin import PLACEHOLDERS
-from pipeline.freezing.write.mmap import GRAPH_FILE
 from pipeline.graph.lazy import read_lean
-from pipeline.graph.nodes import ancestors, data_inputs, node_of, normalized
+from pipeline.graph.nodes import PLACEHOLDERS, ancestors, data_inputs, node_of, normalized
 from pipeline.graph.ops import dtype_name, output_dtypes
 from pipeline.graph.protos import GraphDef, NodeDef, TensorInfo
 from pipeline.graph.validity import require_sound
 from pipeline.graph.variables import VARIABLE_OPS
+from pipeline.inputs import Candidate
 from pipeline.safety.candidates import (
     require_safe_graph,
     require_safe_onnx,
     require_safe_saved_model,
     require_safe_tflite,
 )
-from pipeline.settings import Candidate
 from pipeline.signature import DTYPES, Shape
+from pipeline.store.files import GRAPH_FILE
 from pipeline.workers.child import Limits, run_apart
 
 from .detect import recognize

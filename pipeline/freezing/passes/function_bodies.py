@@ -10,11 +10,12 @@ from collections.abc import Iterator, Mapping, Set
 
 from pipeline.errors import FreezeError
 from pipeline.graph.handles import LOOPS
-from pipeline.graph.nodes import ancestors, called_functions, data_inputs, is_control, node_of
+from pipeline.graph.nodes import ancestors, called, called_functions, data_inputs, is_control, node_of
 from pipeline.graph.protos import FunctionDef, GraphDef, NodeDef
+from pipeline.graph.unsupported import CHANGES_STATE, DT_RESOURCE, acts
 from pipeline.graph.variables import VARIABLE_OPS, variable_behind
 
-from .prune import CHANGES_STATE, DT_RESOURCE, acts, called, changed_inputs, kept_nodes, tainted_nodes
+from .prune import changed_inputs, kept_nodes, tainted_nodes
 
 _PASSES = frozenset({"Identity", "RefIdentity", "Switch", "RefSwitch", "Enter", "RefEnter"})
 

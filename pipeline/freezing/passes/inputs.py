@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from pipeline.errors import FreezeError
-from pipeline.graph.nodes import is_control, node_of, normalized
+from pipeline.graph.nodes import PLACEHOLDERS, is_control, node_of, normalized
 from pipeline.graph.ops import output_dtypes
 from pipeline.graph.protos import GraphDef, NodeDef, OpDef
 
 from ..write.constants import unused_name
-from .pin import PLACEHOLDERS
 
 
 def with_inputs(

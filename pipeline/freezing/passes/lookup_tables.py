@@ -12,11 +12,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pipeline.errors import FreezeError
-from pipeline.graph.nodes import ancestors, data_inputs, node_of
+from pipeline.graph.nodes import ancestors, called, data_inputs, node_of
 from pipeline.graph.protos import DataType, FunctionDef, GraphDef, NodeDef
+from pipeline.graph.unsupported import changes_state, refusal_of
 from pipeline.graph.variables import VARIABLE_OPS, identity_of, strings_of
-
-from .prune import called, changes_state, refusal_of
 
 _STATIC = frozenset({"HashTableV2", "HashTable"})
 TABLES = _STATIC | {

@@ -8,10 +8,8 @@ from typing import Any
 
 from pipeline.errors import FreezeError, nearest
 from pipeline.graph.dtypes import DTYPES
-from pipeline.graph.nodes import node_of
+from pipeline.graph.nodes import PLACEHOLDERS, node_of
 from pipeline.graph.protos import GraphDef, NodeDef, TensorShapeProto
-
-PLACEHOLDERS = frozenset({"Placeholder", "PlaceholderV2", "PlaceholderWithDefault"})
 
 _TRUTHS = {"true": True, "1": True, "false": False, "0": False}
 # By dtype: how a value is read from text, and the field of a TensorProto that holds it.

@@ -19,12 +19,11 @@ from pipeline.checkpoint.bundle import Bundle
 from pipeline.errors import FreezeError
 from pipeline.graph.nodes import node_of
 from pipeline.graph.protos import NodeDef
+from pipeline.store.files import GRAPH_FILE, WEIGHTS_FOLDER
 
 from .constants import Constant, FrozenGraph, content, names_of, unused_name
 from .pb import MAX_PB_BYTES, Progress, in_bytes, laid_out, shape_proto, untold
 from .readers import Readers
-
-GRAPH_FILE, WEIGHTS_FOLDER = "graph.pb", "weights"
 
 # Every file takes a mapping of whole pages at every run, and about 10 microseconds for it.
 SMALLEST_MAPPED_BYTES = 64 * 1024

@@ -21,10 +21,9 @@ from dataclasses import dataclass, field
 from functools import lru_cache, reduce
 from operator import or_
 
-from pipeline.freezing.passes.pin import PLACEHOLDERS
-from pipeline.freezing.passes.prune import refusal_of
-
+from ..nodes import PLACEHOLDERS
 from ..protos import DataType, GraphDef, NodeDef
+from ..unsupported import refusal_of
 from ..variables import VARIABLE_OPS
 from .gradients import find_gradients
 from .shapes import REDUCTIONS, find_scalars, shape_of

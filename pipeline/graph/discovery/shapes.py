@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.freezing.passes.pin import PLACEHOLDERS
-
+from ..nodes import PLACEHOLDERS
 from ..variables import VARIABLE_OPS, variable_of
 from .topology import Tensor, Wiring
 

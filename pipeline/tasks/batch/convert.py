@@ -6,11 +6,10 @@ import logging
 from pathlib import Path
 
 from pipeline.errors import PipelineError
-from pipeline.operations import Operations
-from pipeline.request import Request, job_of
-from pipeline.settings import Settings
+from pipeline.settings import Operations, Settings
 
 from ..chain import plan
+from ..chain.job import Request, job_of
 from . import cache
 from .outcome import Outcome, failed_outcome, outcome_of
 

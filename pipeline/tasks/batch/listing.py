@@ -19,10 +19,11 @@ from pathlib import Path
 
 from pipeline.errors import DataError, PipelineError, nearest
 from pipeline.formats.registry import CANDIDATES
-from pipeline.request import Request, folder_name, known_format
 from pipeline.settings import listed
 from pipeline.store.artifact import Places
 from pipeline.store.remote import is_url
+
+from ..chain.job import Request, folder_name, known_format
 
 REQUIRED = ("name", "checkpoint")
 COLUMNS = tuple(item.name for item in fields(Request) if item.name != "output_root")

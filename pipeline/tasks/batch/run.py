@@ -7,15 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.errors import PipelineError, StageCrashed
-from pipeline.operations import EngineSettings, Operations
-from pipeline.request import job_of
-from pipeline.settings import Settings
+from pipeline.settings import EngineSettings, Operations, Settings
 from pipeline.workers.child import Limits
 from pipeline.workers.executor import open_engine
 from pipeline.workers.executor.interface import Ended
 
 from ..chain import plan as chain
-from ..chain.job import Job
+from ..chain.job import Job, job_of
 from . import cache
 from .listing import Row
 from .outcome import Outcome, failed_outcome

@@ -19,8 +19,7 @@ import luigi.interface
 
 from pipeline.errors import BatchFailed, SettingError
 from pipeline.hashing import digest_code, digest_file, digest_values
-from pipeline.operations import Operations
-from pipeline.settings import PASSED
+from pipeline.settings import PASSED, Operations
 from pipeline.store import artifact
 from pipeline.store.artifact import Places
 from pipeline.store.manifest import MANIFEST

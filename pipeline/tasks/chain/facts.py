@@ -7,33 +7,19 @@ import logging
 import platform
 import shlex
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from functools import lru_cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import PipelineError
 from pipeline.formats.registry import refusal_of
+from pipeline.hashing import library_versions
 from pipeline.store.manifest import Manifest
 
 from .job import CANDIDATE, Job
 
 logger = logging.getLogger("pipeline")
-
-_LIBRARIES = ("tensorflow", "numpy")
-
-
-@lru_cache(maxsize=1)
-def library_versions() -> dict[str, str]:
-    """The libraries that decide what is made."""
-    return {library: version(library) for library in _LIBRARIES}
-
-
-def extra_versions(extras: Iterable[str]) -> dict[str, str]:
-    """Those that a format needs besides."""
-    return {extra: version(extra) for extra in extras}
 
 
 def read_verdict(job: Job) -> dict[str, Any]:

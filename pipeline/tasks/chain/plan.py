@@ -18,16 +18,21 @@ from typing import Any
 
 from pipeline.checkpoint.files import files_of, find_prefix, name_of
 from pipeline.errors import CandidateError, CheckpointError, FreezeError, StoreError
-from pipeline.hashing import digest_code, digest_file
-from pipeline.settings import Adopted, is_keras_file
+from pipeline.hashing import digest_code, digest_file, extra_versions, library_versions
+from pipeline.inputs import Adopted, is_keras_file
 from pipeline.store import artifact as store
 from pipeline.store.artifact import Condition, State
 from pipeline.store.manifest import Manifest
 from pipeline.training.models.source import PROJECT, ModelSource
 
-from .facts import extra_versions, library_versions
 from .job import Job
-from .stages import RESUMABLE, Notes, Stage, stages_before, stages_of
+from .stages import (
+    RESUMABLE,
+    Notes,
+    Stage,
+    stages_before,
+    stages_of,
+)
 
 _PACKAGE = Path(__file__).resolve().parents[2]
 

@@ -82,9 +82,7 @@ def _make_training(job: Job, folder: Path) -> Notes:
 
 def _make_checkpoint(job: Job, folder: Path) -> Notes:
     graph, training = job.folder("graph"), job.folder("training")
-    return _notes(
-        run_apart("pipeline.checkpoint.values:export_checkpoint", graph, training, job.settings.export, folder)
-    )
+    return _notes(run_apart("pipeline.training.export:export_checkpoint", graph, training, job.settings.export, folder))
 
 
 def _make_adopted(job: Job, folder: Path) -> Notes:
@@ -265,7 +263,7 @@ STAGES: dict[str, Stage] = {
     ),
     "checkpoint": Stage(
         _make_checkpoint,
-        ("checkpoint/values.py",),
+        ("training/export.py",),
         {"graph": ("inference.meta", "signature.json"), "training": ("deploy/*", "validation.npz")},
         ("export",),
     ),

@@ -6,24 +6,18 @@ A model that was trained again has other values everywhere; what its users see o
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pipeline.data.generated import batch_size_of
-from pipeline.data.npz import load_arrays, of_kind, prefixed, save_arrays
-from pipeline.formats.registry import ApartRunner
-from pipeline.metrics import decide
-from pipeline.rowfile import RowFile
-from pipeline.signature import Decision, Signature, TensorSpec
-from pipeline.validation.compare.decisions import has_decisions
+from pipeline.data.npz import RowFile, load_arrays, of_kind, prefixed, save_arrays
+from pipeline.formats.runner import ApartRunner
+from pipeline.signature import Array, Batch, Decision, Signature, TensorSpec, batch_size_of
+from pipeline.validation.compare.decisions import decide, has_decisions
 from pipeline.validation.compare.differences import disagreement, measure
-
-Array = np.ndarray[Any, Any]
-Batch = Mapping[str, Array]
 
 ANSWERS = "answers.npz"
 _MOST_SHOWN = 10

@@ -13,7 +13,7 @@ import subprocess
 import luigi.notifications
 
 from pipeline.errors import SettingError
-from pipeline.operations import NightlySettings
+from pipeline.settings import NightlySettings
 
 from .places import NIGHT, Nights
 from .prometheus import metrics_file

@@ -11,12 +11,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pipeline.data.generated import batch_size_of
 from pipeline.errors import PipelineError, ValidationFailed
-from pipeline.formats.registry import ApartRunner, refusal_of
-from pipeline.hashing import digest_code
-from pipeline.operations import NightlySettings
-from pipeline.signature import Signature
+from pipeline.formats.registry import refusal_of
+from pipeline.formats.runner import ApartRunner
+from pipeline.hashing import digest_code, library_versions
+from pipeline.settings import NightlySettings
+from pipeline.signature import Signature, batch_size_of
 from pipeline.store import artifact
 from pipeline.store.artifact import hold
 from pipeline.store.manifest import Manifest
@@ -25,7 +25,7 @@ from pipeline.workers.child import Limits
 from pipeline.workers.worker import as_ours
 
 from ..chain import plan
-from ..chain.facts import library_versions, read_verdict
+from ..chain.facts import read_verdict
 from ..chain.job import Job
 from ..chain.stages import stages_before
 from ..summary import require_passed

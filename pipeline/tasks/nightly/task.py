@@ -13,12 +13,11 @@ import luigi.tools.range  # whose sections of tasks.cfg are known only once it i
 from luigi.cmdline_parser import CmdlineParser
 
 from pipeline.errors import SettingError
-from pipeline.operations import NightlySettings
-from pipeline.request import Request, job_of
+from pipeline.settings import NightlySettings
 from pipeline.store.artifact import Condition, Places, State
 
 from ..chain import plan
-from ..chain.job import Job
+from ..chain.job import Job, Request, job_of
 from ..config import read_operations, read_settings
 from ..external import DataFile, ExistingCheckpoint
 from ..model import ROOT_HOOKS, ModelTask

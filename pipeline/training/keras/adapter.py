@@ -9,10 +9,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from pipeline.data.generated import batch_size_of
 from pipeline.errors import ModelError
-from pipeline.formats.registry import Array, Batch
-from pipeline.signature import Signature, TensorSpec
+from pipeline.signature import Array, Batch, Signature, TensorSpec, batch_size_of
 
 
 def settle_arithmetic(threads: int = 0) -> None:

@@ -8,7 +8,8 @@ from typing import Any, cast
 
 from pipeline.checkpoint.files import step_of
 from pipeline.checkpoint.values import find_checkpoint
-from pipeline.settings import ExportSettings, GraphSettings, is_keras_file
+from pipeline.inputs import is_keras_file
+from pipeline.settings import ExportSettings, GraphSettings
 
 from ..examples import read_examples, save_validation
 from ..import_checkpoint import ROWS

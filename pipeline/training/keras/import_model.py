@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import SettingError
-from pipeline.freezing.freeze import SIGNATURE
-from pipeline.settings import Adopted
+from pipeline.inputs import Adopted
 from pipeline.signature import Signature
+from pipeline.store.files import SIGNATURE
 
 from ..import_checkpoint import ROWS, write_rows
 from .adapter import NamedModel, settle_arithmetic

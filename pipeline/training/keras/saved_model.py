@@ -20,12 +20,11 @@ from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 from tensorflow.saved_model.experimental import TrackableResource
 
 from pipeline.checkpoint.source import open_source
-from pipeline.data.generated import batch_size_of
 from pipeline.data.npz import prefixed, save_arrays
 from pipeline.errors import CheckpointError, ModelError, nearest
-from pipeline.formats.registry import Batch
-from pipeline.freezing.freeze import SIGNATURE, prepare
-from pipeline.signature import Signature, TensorSpec
+from pipeline.freezing.freeze import prepare
+from pipeline.signature import Batch, Signature, TensorSpec, batch_size_of
+from pipeline.store.files import SIGNATURE
 
 from .adapter import NamedModel
 

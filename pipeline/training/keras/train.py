@@ -25,13 +25,13 @@ import tensorflow as tf
 
 from pipeline.data.readers import Examples
 from pipeline.errors import ModelError, SettingError
-from pipeline.formats.registry import Array
-from pipeline.settings import GraphSettings, SplitSettings, TrainingSettings, WarmStart, is_keras_file
+from pipeline.inputs import WarmStart, is_keras_file
+from pipeline.settings import GraphSettings, SplitSettings, TrainingSettings
+from pipeline.signature import Array
 
-from ..examples import divide, read_examples, save_validation
+from ..examples import divide, read_examples, row_order, save_validation
 from ..models import KerasModel
 from ..models.source import ModelSource, load_model
-from ..order import row_order
 from ..progress import Progress, Reporter, require_finite, write_history
 from ..saver import Checkpoints
 from ..warm_start import warm_values

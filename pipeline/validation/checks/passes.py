@@ -8,14 +8,15 @@ from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import RunnerError
-from pipeline.formats.registry import ApartRunner, Batch, Wanted
+from pipeline.formats.runner import ApartRunner, Wanted
+from pipeline.signature import Batch
 
 from ..compare.decisions import Flips, Scores, edges_for, has_decisions
 from ..results.recorder import Validation
 from .unoptimized import Answers, PlainPair
 
 if TYPE_CHECKING:
-    from . import Material
+    from .material import Material
 
 _AHEAD = 2  # batches that runners work on while the answers to one are compared
 STRETCH = 64  # batches after which nothing depends on those before, so that rows can be divided there

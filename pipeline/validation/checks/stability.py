@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from itertools import cycle
-from typing import Any
 
 import numpy as np
 
-from pipeline.data.generated import batch_size_of
-from pipeline.signature import Signature, TensorSpec
-
-Array = np.ndarray[Any, Any]
+from pipeline.signature import Array, Signature, TensorSpec, batch_size_of
 
 MOST_ROWS = 256
 SIZES = (1, 2, 7, 64)  # of the batches when asked again, in turns

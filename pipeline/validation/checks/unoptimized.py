@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from pipeline.errors import RunnerError
-from pipeline.formats.registry import ApartRunner, Batch, Wanted
+from pipeline.formats.runner import ApartRunner, Wanted
+from pipeline.signature import Batch
 
 from ..results.recorder import Validation
 

@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.graph.protos import NodeDef
-
-Array = np.ndarray[Any, Any]
+from pipeline.signature import Array
 
 _NEAR = 1e-3  # of the value's own norm
 _MOSTLY = 0.5  # of the elements have the same bits

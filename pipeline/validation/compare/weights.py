@@ -15,26 +15,25 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from pipeline.bits import Difference, difference
+from pipeline.checkpoint.artifact import open_artifact, read_origin
 from pipeline.checkpoint.bundle import Bundle
 from pipeline.checkpoint.source import Source
 from pipeline.errors import DataError
-from pipeline.freezing.freeze import SIGNATURE, open_artifact, prepare, read_origin
+from pipeline.freezing.freeze import prepare
 from pipeline.graph.dtypes import DTYPES
 from pipeline.graph.lazy import LeanGraph, read_lean
 from pipeline.graph.nodes import data_inputs, node_of
 from pipeline.graph.protos import DecodeError, NodeDef, SavedModel
 from pipeline.graph.tensors import content_of, shape_of, strings_of
 from pipeline.graph.variables import VARIABLE_OPS, Saved, Variable, variable_of
-from pipeline.signature import Signature
+from pipeline.signature import Array, Signature
+from pipeline.store.files import SIGNATURE
 
 from .constants import trace
-
-Array = np.ndarray[Any, Any]
+from .differences import Difference, difference
 
 SMALLEST_WEIGHTS = 256  # elements; smaller constants are taken for sizes, axes and the like
 _FLOATS, _HALF = (1, 2), 19  # DataType's numbers

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from pipeline.errors import PipelineError
 
-from ..checks import Material
+from ..checks.material import Material
 from ..results.recorder import Validation
 from . import crashes, goldens, nodes, outputs, weights
 from .evidence import Cause, Evidence

@@ -11,7 +11,6 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -19,7 +18,7 @@ import tensorflow as tf
 from pipeline.formats.checkpoint import read_pins, restore
 from pipeline.formats.session import session_config
 from pipeline.safety import is_idle
-from pipeline.signature import Signature
+from pipeline.signature import Array, Signature
 
 from ..compare import differences as compare
 from ..compare.differences import Tolerance
@@ -28,7 +27,6 @@ from .node_findings import PASSES, VARIABLES, Agreement, Divergence, Drift
 from .open_graph import open_graph
 
 v1 = tf.compat.v1
-Array = np.ndarray[Any, Any]
 
 
 def find_divergence(

@@ -9,18 +9,17 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.data.generated import batch_size_of
+from pipeline.checkpoint.artifact import open_artifact, read_origin
 from pipeline.data.npz import of_kind
 from pipeline.errors import PipelineError
-from pipeline.formats.registry import Array, Batch
-from pipeline.freezing.freeze import SIGNATURE, open_artifact, read_origin
 from pipeline.graph.nodes import ancestors, node_of
 from pipeline.graph.protos import GraphDef, NodeDef
 from pipeline.graph.variables import VARIABLE_OPS
-from pipeline.signature import DTYPES
+from pipeline.signature import DTYPES, Array, Batch, batch_size_of
+from pipeline.store.files import SIGNATURE
 from pipeline.workers.child import Limits, run_apart
 
-from ..checks import Material, rows_in
+from ..checks.material import Material, rows_in
 from ..compare.weights import WeightsFinding, compare_weights, differing_pairs, read_candidate
 from ..replay.feed import Side
 from ..replay.worst_rows import failed_cases

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from pipeline.errors import PipelineError
-from pipeline.formats.registry import FORMATS, Batch
+from pipeline.formats.registry import FORMATS
+from pipeline.signature import Batch
 
 from ..compare import differences
 from ..compare.differences import Tolerance

@@ -11,8 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from pipeline.formats.session import told
-
-Array = np.ndarray[Any, Any]
+from pipeline.signature import Array
 
 _CHUNK, _CHUNK_BYTES = 64, 64_000_000  # tensors that are computed at the same time, and their bytes
 NEVER_FETCHED = frozenset(

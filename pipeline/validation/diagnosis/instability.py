@@ -6,21 +6,17 @@ company. The first tensor, in the order of computation, that is not the same for
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from pipeline.signature import Signature
+from pipeline.signature import Array, Batch, Signature
 
 from .graph_walk import NEVER_FETCHED, Walker, ancestors_of, chunks, inside_loops, ordered
 from .node_findings import Instability, Node
 from .open_graph import open_graph
-
-Array = np.ndarray[Any, Any]
-Batch = Mapping[str, Array]
 
 _CLOSE = 1e-4  # what a kernel that adds in another order for other rows may cost; what depends on them differs by more
 

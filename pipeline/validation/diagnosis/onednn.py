@@ -11,15 +11,11 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from pipeline.data.npz import load_arrays, save_arrays
 from pipeline.errors import RunnerError
+from pipeline.signature import Array
 from pipeline.workers.sandbox import kept_environment
-
-Array = np.ndarray[Any, Any]
 
 SWITCH = "TF_ENABLE_ONEDNN_OPTS"
 _SECONDS = 600

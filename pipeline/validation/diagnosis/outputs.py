@@ -6,7 +6,7 @@ from itertools import combinations
 
 import numpy as np
 
-from pipeline.formats.registry import Array
+from pipeline.signature import Array
 
 from ..compare import differences
 from ..compare.differences import Tolerance

@@ -11,15 +11,13 @@ import tensorflow as tf
 
 from pipeline.formats.checkpoint import read_pins, restore
 from pipeline.formats.session import session_config
-from pipeline.signature import Signature
+from pipeline.signature import Array, Batch, Signature
 
 from ..compare import differences
 from ..compare.differences import Tolerance
 from .similarity import AVERAGE, Place
 
 v1 = tf.compat.v1
-Array = np.ndarray[Any, Any]
-Batch = Mapping[str, Array]
 
 _VARIABLES = ("VarHandleOp", "VariableV2", "Variable")
 

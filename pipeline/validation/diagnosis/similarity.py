@@ -17,11 +17,10 @@ import numpy as np
 from pipeline.checkpoint.bundle import Bundle, open_checkpoint
 from pipeline.checkpoint.files import complete_prefixes, name_of, step_of
 from pipeline.errors import CheckpointError, PipelineError
+from pipeline.signature import Array
 from pipeline.store.manifest import MANIFEST, Manifest
 
 from ..compare.weights import Pair
-
-Array = np.ndarray[Any, Any]
 
 AVERAGE = "/ExponentialMovingAverage"  # what TensorFlow's moving averages end in
 TRANSPOSED, FLOAT16, BFLOAT16 = "transposed", "float16", "bfloat16"

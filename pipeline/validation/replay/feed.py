@@ -18,15 +18,15 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from pipeline.data.generated import batch_size_of
 from pipeline.data.npz import load_arrays, of_kind, prefixed, save_arrays
 from pipeline.errors import DataError, PipelineError, RunnerError
-from pipeline.formats.registry import FORMATS, ApartRunner, Array, Batch, fixed_batch
-from pipeline.metrics import decide
-from pipeline.signature import Signature
+from pipeline.formats.registry import FORMATS
+from pipeline.formats.runner import ApartRunner, fixed_batch
+from pipeline.signature import Array, Batch, Signature, batch_size_of
 from pipeline.workers.child import Limits
 
 from ..compare import differences as compare
+from ..compare.decisions import decide
 from ..compare.differences import Tolerance
 
 NOTES = "worst.json"

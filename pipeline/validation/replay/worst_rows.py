@@ -13,13 +13,12 @@ from typing import TypeAlias
 
 import numpy as np
 
-from pipeline.data.generated import batch_size_of
 from pipeline.data.npz import of_kind
-from pipeline.formats.registry import Batch
 from pipeline.settings import PASSED
+from pipeline.signature import Batch, batch_size_of
 from pipeline.workers.child import Limits
 
-from ..checks import Material, rows_in
+from ..checks.material import Material, rows_in
 from ..results.findings import Finding
 from ..results.recorder import Validation
 from .feed import Answer, Case, Side, answers, compared, save_cases, write_notes

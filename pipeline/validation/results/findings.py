@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 
 from pipeline.settings import FAILED, PASSED
+from pipeline.signature import Array
 
 from ..compare.differences import Differences, Tolerance
-
-Array = np.ndarray[Any, Any]
 
 UNSTABLE = (
     "Its answer depends on a row's neighbours or on chance, as with batch norm or dropout in training mode, or with a "

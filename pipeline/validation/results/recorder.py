@@ -9,7 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.lines import (
+from pipeline.settings import FAILED, PASSED, ValidationSettings
+from pipeline.signature import Array, Batch, Decision, Signature, TensorSpec
+
+from ..compare import differences as compare
+from ..compare.decisions import Flips
+from ..compare.differences import Tolerance
+from ..compare.weights import Weights, WeightsFinding
+from .csv_file import (
+    ResultsFile,
     difference_cells,
     element_labels,
     largest_of,
@@ -18,18 +26,7 @@ from pipeline.lines import (
     weights_line,
     with_rows,
 )
-from pipeline.settings import FAILED, PASSED, ValidationSettings
-from pipeline.signature import Decision, Signature, TensorSpec
-
-from ..compare import differences as compare
-from ..compare.decisions import Flips
-from ..compare.differences import Tolerance
-from ..compare.weights import Weights, WeightsFinding
-from .csv_file import ResultsFile
 from .findings import Finding, add_rows
-
-Array = np.ndarray[Any, Any]
-Batch = Mapping[str, Array]
 
 _MOST_NAMED = 3
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.operations import EngineSettings
+from pipeline.settings import EngineSettings
 
 from ..child import Limits
 from .interface import Engine
