@@ -23,9 +23,9 @@ from typing import Any
 from freeze import MAKE, QUIET
 
 from pipeline.formats.registry import CANDIDATES
-from pipeline.inputs import Adopted
+from pipeline.inputs import ImportedCheckpoint
 from pipeline.settings import CostsSettings, Settings, listed
-from pipeline.store.artifact import Places
+from pipeline.store.artifact import ArtifactPaths
 from pipeline.tasks.chain import plan
 from pipeline.tasks.chain.job import Job
 from pipeline.tasks.chain.stages import stages_before
@@ -42,12 +42,12 @@ def measure(layers: int, formats: tuple[str, ...], seconds: float, folder: Path)
     subprocess.run(made, env=os.environ | QUIET, check=True, capture_output=True)
     job = Job(
         source=None,
-        places=Places(folder, "dense"),
+        places=ArtifactPaths(folder, "dense"),
         data=None,
         warm_start=None,
         formats=formats,
         settings=Settings(costs=CostsSettings(seconds=seconds)),
-        adopted=Adopted(str(prefix), inputs=("x",), outputs=("y",)),
+        imported=ImportedCheckpoint(str(prefix), inputs=("x",), outputs=("y",)),
     )
     for stage in (*stages_before(job, "costs"), "costs"):
         plan.build(job, stage)

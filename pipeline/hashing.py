@@ -19,7 +19,7 @@ from typing import Any
 from .errors import StoreError
 
 
-def digest_values(kind: str, value: Any) -> str:
+def hash_values(kind: str, value: Any) -> str:
     """The sha256 of a kind and a value, as 64 hex digits.
 
     Args:
@@ -59,7 +59,7 @@ def _tagged(tag: bytes, body: bytes) -> bytes:
     return tag + str(len(body)).encode() + b":" + body
 
 
-def digest_file(path: Path) -> str:
+def hash_file(path: Path) -> str:
     """The sha256 of a file's bytes, as 64 hex digits.
 
     Raises:
@@ -72,7 +72,7 @@ def digest_file(path: Path) -> str:
         raise StoreError("the file cannot be read", where=path, got=exc.strerror) from exc
 
 
-def digest_code(start: Path, roots: Sequence[Path]) -> dict[str, str]:
+def hash_code(start: Path, roots: Sequence[Path]) -> dict[str, str]:
     """The sha256 of a module's source and of every local module that it imports, however deep.
 
     Imports are read from the source text, nothing is executed. Files that are not Python but lie
@@ -110,13 +110,13 @@ def _digest_code_file(path: Path) -> str:
     try:
         stat = path.stat()
     except OSError:
-        return digest_file(path)  # which says what is wrong
+        return hash_file(path)  # which says what is wrong
     return _digest_as_of(path, stat.st_mtime_ns, stat.st_size, stat.st_ino)
 
 
 @lru_cache(maxsize=1024)
 def _digest_as_of(path: Path, *_changes: int) -> str:
-    return digest_file(path)
+    return hash_file(path)
 
 
 def _label(path: Path, roots: Sequence[Path]) -> str:

@@ -21,7 +21,7 @@ class WarmStart:
 
 
 @dataclass(frozen=True)
-class Adopted:
+class ImportedCheckpoint:
     """An existing checkpoint that a chain starts at, in the place of a training of its own.
 
     Args:

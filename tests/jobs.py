@@ -9,7 +9,7 @@ from typing import Any
 
 from pipeline.inputs import WarmStart
 from pipeline.settings import Settings
-from pipeline.store.artifact import Places
+from pipeline.store.artifact import ArtifactPaths
 from pipeline.tasks.chain import plan
 from pipeline.tasks.chain.job import Job
 from pipeline.training.models.source import find_model
@@ -42,7 +42,7 @@ def job_for(
         settings = dataclasses.replace(settings, **{section: changed})
     return Job(
         source=source,
-        places=Places(root, name or source.name),
+        paths=ArtifactPaths(root, name or source.name),
         data=data or source.data,
         warm_start=warm_start,
         formats=formats,

@@ -16,9 +16,9 @@ from graphs import control_flow
 
 from pipeline.data.npz import load_arrays, save_arrays
 from pipeline.errors import CheckpointError, DataError, FreezeError
-from pipeline.inputs import Adopted
+from pipeline.inputs import ImportedCheckpoint
 from pipeline.settings import CostsSettings, Settings
-from pipeline.store.artifact import Condition, Places
+from pipeline.store.artifact import ArtifactPaths, ArtifactStatus
 from pipeline.tasks.chain import facts, plan
 from pipeline.tasks.chain.job import Job
 
@@ -29,12 +29,12 @@ STAGES = {"checkpoint", "frozen", "validation", "costs", "report"}
 def job_for(root: Path, place: Path | str, data: Path | None = None, **options: Any) -> Job:
     return Job(
         source=None,
-        places=Places(root, "foreign"),
+        paths=ArtifactPaths(root, "foreign"),
         data=data,
         warm_start=None,
         formats=("frozen",),
         settings=Settings(costs=CostsSettings(seconds=0)),
-        adopted=Adopted(str(place), **options),
+        imported=ImportedCheckpoint(str(place), **options),
     )
 
 
@@ -110,7 +110,7 @@ def test_other_weights_in_the_same_place_redo_the_chain(tmp_path: Path) -> None:
         b = v1.get_variable("b", initializer=np.ones(2, np.float32))
         session.run(v1.global_variables_initializer())
         v1.train.Saver([w, b]).save(session, str(prefix), write_meta_graph=False)
-    assert plan.examine(job, "checkpoint")["checkpoint"].condition is Condition.STALE
+    assert plan.examine(job, "checkpoint")["checkpoint"].condition is ArtifactStatus.STALE
     assert jobs.run(job) == STAGES
     assert (job.folder("frozen") / "model.pb").read_bytes() != pb
 

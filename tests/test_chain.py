@@ -13,7 +13,7 @@ import tensorflow as tf
 from jobs import ALL_STAGES, FRUIT, PROJECT, job_for, model_file, run
 
 from pipeline.errors import DamagedArtifact, StoreError
-from pipeline.store.artifact import Condition, Manifest
+from pipeline.store.artifact import ArtifactStatus, Manifest
 from pipeline.tasks.chain import facts, plan
 from pipeline.tasks.chain.job import Job
 from pipeline.tasks.chain.stages import stages_of
@@ -136,8 +136,8 @@ def test_a_changed_setting_makes_its_stage_and_what_hangs_on_it_again(
     assert made - {"validation", "report"} == remade - {"validation", "report"}
     # What was said beforehand: each stage that was made would or might run, and none of the others would.
     for stage, state in told.items():
-        assert state.is_complete == (stage not in made) or state.condition is Condition.WAITING
-    assert any(state.condition is Condition.STALE for state in told.values())
+        assert state.is_complete == (stage not in made) or state.status is ArtifactStatus.WAITING
+    assert any(state.status is ArtifactStatus.STALE for state in told.values())
 
 
 def test_an_edited_data_file_redoes_the_training_and_is_named(own_fruit: str, tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ def test_an_edited_data_file_redoes_the_training_and_is_named(own_fruit: str, tm
     added = [f"15{number}.0,70.0,0.50,1\n" for number in range(10)]  # some for training, some for validation
     data.write_text(data.read_text() + "".join(added))
     state = plan.examine(job, "report")["training"]
-    assert state.condition is Condition.STALE
+    assert state.status is ArtifactStatus.STALE
     assert [reason.split(":")[0] for reason in state.reasons] == [f"{data} changed"]
     assert run(job) == BEHIND_TRAINING
 
@@ -215,7 +215,7 @@ def test_another_version_of_a_library_redoes_everything(
         states = plan.examine(job, "frozen")
     finally:
         facts.library_versions.cache_clear()
-    assert {state.condition for state in states.values()} == {Condition.STALE}
+    assert {state.status for state in states.values()} == {ArtifactStatus.STALE}
     assert f"{library} changed: version was '{now}', is '9.9'" in states["graph"].reasons
 
 
@@ -243,7 +243,7 @@ def test_changed_code_of_the_pipeline_redoes_the_stages_that_it_makes(
         states = plan.examine(job, "report")
     finally:
         plan._pipeline_code.cache_clear()
-    assert {stage for stage, state in states.items() if state.condition is Condition.STALE} == stages
+    assert {stage for stage, state in states.items() if state.status is ArtifactStatus.STALE} == stages
 
 
 def test_a_setting_changed_back_gives_the_same_bytes_again(own_fruit: str, tmp_path: Path) -> None:
@@ -273,7 +273,7 @@ def test_a_stage_does_not_read_a_damaged_artifact_even_if_its_time_stamp_is_unto
     reader = next(name for name, row in stages_of(job).items() if stage in row.reads)
     with pytest.raises(DamagedArtifact, match=file):
         run(job, reader)
-    assert not job.places.artifact(reader).exists()
+    assert not job.paths.artifact(reader).exists()
 
 
 def test_a_lost_file_is_made_again(tmp_path: Path) -> None:
@@ -329,7 +329,7 @@ def test_a_data_file_that_changes_while_it_is_read_is_noticed(tmp_path: Path) ->
     job = job_for(tmp_path / "out", model)
     with pytest.raises(StoreError, match="an input changed while it was used"):
         run(job, "training")
-    assert not job.places.artifact("training").exists()
+    assert not job.paths.artifact("training").exists()
 
 
 def test_weights_of_half_the_size_are_held_to_the_bounds_of_their_dtype(own_fruit: str, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from jobs import FRUIT, job_for, model_file, run
-from test_adoption import job_for as adopted
+from test_adoption import job_for as imported
 from test_adoption import saved_model
 
 from pipeline.cli import why
@@ -23,15 +23,15 @@ from pipeline.data.npz import save_arrays
 from pipeline.errors import DamagedArtifact, FreezeError, RunnerError, SettingError
 from pipeline.formats import savedmodel
 from pipeline.formats.registry import CANDIDATES, FORMATS
-from pipeline.formats.runner import ApartRunner
+from pipeline.formats.runner import SubprocessRunner
 from pipeline.signature import Signature
-from pipeline.store.artifact import Condition
+from pipeline.store.artifact import ArtifactStatus
 from pipeline.tasks import model as tasks
 from pipeline.tasks.chain import facts, plan
 from pipeline.tasks.chain.job import Job
 from pipeline.tasks.chain.stages import stages_before
 from pipeline.tasks.model import FreezeModel, MakeFormat, SaveCheckpoint, ValidateModel, WriteReport
-from pipeline.tasks.summary import closing_lines
+from pipeline.tasks.summary import summary_lines
 from pipeline.validation.validate import validate
 
 v1 = tf.compat.v1
@@ -106,13 +106,13 @@ def test_every_format_of_a_checkpoint_with_a_table_answers_from_the_first_run(
     inputs = {name: rows for name, rows in data.items() if make is saved_model or name == "words"}
     save_arrays(tmp_path / "rows.npz", inputs)
     outputs = ("scores", "ids")
-    job = adopted(tmp_path / "out", make(tmp_path / "in"), tmp_path / "rows.npz", outputs=outputs)
+    job = imported(tmp_path / "out", make(tmp_path / "in"), tmp_path / "rows.npz", outputs=outputs)
     job = dataclasses.replace(job, formats=ALL)
     run(job)
     verdict = facts.read_verdict(job)
     assert verdict["verdict"] == "passed", verdict["reasons"]
     for format in ALL:
-        with ApartRunner(format, job.folder(format), 1) as runner:
+        with SubprocessRunner(format, job.folder(format), 1) as runner:
             np.testing.assert_array_equal(runner.run(inputs)["ids"], [2, other, 1] * 4)
 
 
@@ -122,7 +122,7 @@ def test_one_format_more_makes_it_and_what_tells_of_it_and_nothing_else(tmp_path
     for formats, made in ((ALL[:2], "mmap"), (ALL, "savedmodel")):
         more = dataclasses.replace(job, formats=formats)
         states = plan.examine(more, "report")
-        assert states[made].condition is Condition.MISSING
+        assert states[made].status is ArtifactStatus.MISSING
         assert any(reason.startswith("setting formats changed") for reason in states["validation"].reasons)
         assert run(more) == {made, "validation", "costs", "report"}
         assert run(more) == set()
@@ -167,8 +167,8 @@ def test_the_report_tells_the_size_of_every_format(words: Job) -> None:
 
 @pytest.mark.parametrize("format", ALL)
 def test_weights_that_differ_from_the_checkpoints_fail_the_validation(format: str, words: Job, tmp_path: Path) -> None:
-    shutil.copytree(words.places.artifact("report").parent, tmp_path / "model", symlinks=True)
-    job = dataclasses.replace(words, places=dataclasses.replace(words.places, root=tmp_path))
+    shutil.copytree(words.paths.artifact("report").parent, tmp_path / "model", symlinks=True)
+    job = dataclasses.replace(words, paths=dataclasses.replace(words.paths, root=tmp_path))
     path = {
         "frozen": job.folder("frozen") / "model.pb",
         "mmap": next((job.folder("mmap") / "weights").iterdir()),
@@ -199,7 +199,7 @@ def test_a_damaged_file_of_a_format_stops_the_chain_with_its_name(format: str, f
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     with pytest.raises(DamagedArtifact, match=path.name):
         run(job)
-    assert not job.places.artifact("validation").exists()
+    assert not job.paths.artifact("validation").exists()
 
 
 @pytest.mark.parametrize("damage", ["cut", "gone"])
@@ -210,7 +210,7 @@ def test_mapped_weights_that_are_not_whole_are_not_opened_and_named(damage: str,
         os.truncate(path, path.stat().st_size // 2)
     else:
         path.unlink()
-    with ApartRunner("mmap", folder, 1) as runner, pytest.raises(RunnerError, match=r"00000-w\.bin"):
+    with SubprocessRunner("mmap", folder, 1) as runner, pytest.raises(RunnerError, match=r"00000-w\.bin"):
         runner.run({"word": np.array([b"ham"], object)})
 
 
@@ -227,7 +227,7 @@ def test_a_damaged_saved_model_is_not_opened_and_named(damage: str, words: Job, 
     elif damage == "no signature":
         path.write_bytes(content.replace(b"serving_default", b"serving_defualt"))
     word = {"word": np.array([b"ham"], object)}
-    with ApartRunner("savedmodel", folder, 1) as runner, pytest.raises(RunnerError, match=r"SavedModel"):
+    with SubprocessRunner("savedmodel", folder, 1) as runner, pytest.raises(RunnerError, match=r"SavedModel"):
         runner.run(word)
 
 
@@ -353,12 +353,12 @@ def test_the_version_of_a_formats_library_decides_its_artifact(tmp_path: Path, m
 def test_the_closing_lines_tell_where_each_format_is(tmp_path: Path) -> None:
     task = WriteReport(model="multiply_add", output_root=str(tmp_path), formats="frozen,mmap,savedmodel")
     run(task.job, "validation")
-    lines = dict(line.split(maxsplit=1) for line in closing_lines(task.job, task.stage))
+    lines = dict(line.split(maxsplit=1) for line in summary_lines(task.job, task.stage))
     folder = tmp_path / "multiply_add"
     assert lines["frozen"] == str(folder / "frozen/model.pb")
     assert (lines["mmap"], lines["savedmodel"]) == (str(folder / "mmap"), str(folder / "savedmodel"))
     mapped = MakeFormat(model="multiply_add", output_root=str(tmp_path), format="mmap")
-    assert closing_lines(mapped.job, mapped.stage) == [f"mmap         {folder / 'mmap'}"]
+    assert summary_lines(mapped.job, mapped.stage) == [f"mmap         {folder / 'mmap'}"]
 
 
 def test_why_shows_the_stage_of_every_format(

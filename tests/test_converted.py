@@ -18,7 +18,7 @@ from ai_edge_litert.interpreter import Interpreter
 
 from pipeline.errors import FreezeError, RunnerError
 from pipeline.formats.registry import FORMATS
-from pipeline.formats.runner import ApartRunner
+from pipeline.formats.runner import SubprocessRunner
 from pipeline.freezing.freeze import freeze
 from pipeline.signature import Signature, TensorSpec
 from pipeline.tasks.chain import facts
@@ -58,7 +58,7 @@ def made(format: str, origin: Path) -> Path:
 
 
 def answers(format: str, folder: Path, **batch: Array) -> dict[str, Array]:
-    with ApartRunner(format, folder, 1) as runner:
+    with SubprocessRunner(format, folder, 1) as runner:
         return runner.run(batch)
 
 
@@ -109,7 +109,7 @@ def test_lengths_that_the_signature_leaves_open_stay_open_and_a_fixed_batch_fixe
     (tmp_path / "more").mkdir()
     origin = frozen(tmp_path / "more" / "fixed", lambda x: {"y": tf.reduce_sum(x, 1)}, x=("float32", [2, 5, 4]))
     folder = made(family, origin)
-    with ApartRunner(family, folder, 1) as runner:
+    with SubprocessRunner(family, folder, 1) as runner:
         assert runner.run({"x": rows})["y"].shape == (2, 4)
         with pytest.raises(RunnerError, match=r"\bx\b"):
             runner.run({"x": rows[:1]})

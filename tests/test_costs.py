@@ -24,7 +24,7 @@ from pipeline.settings import CostsSettings
 from pipeline.tasks.chain import facts, plan
 from pipeline.tasks.chain.stages import stages_before
 from pipeline.tasks.model import MeasureCosts, ValidateModel, WriteReport
-from pipeline.tasks.summary import closing_lines
+from pipeline.tasks.summary import summary_lines
 
 PROJECT = Path(__file__).resolve().parents[1]
 QUICK = CostsSettings(seconds=0.05)
@@ -399,4 +399,4 @@ def test_the_task_waits_for_the_validation_and_the_report_for_the_task(tmp_path:
     assert costs in [*WriteReport(**given).requires()]
     run(job_for(tmp_path), "validation")
     plan.build(job_for(tmp_path), "costs")
-    assert closing_lines(job_for(tmp_path), "costs")[-1] == f"costs        {tmp_path / 'multiply_add/costs/costs.csv'}"
+    assert summary_lines(job_for(tmp_path), "costs")[-1] == f"costs        {tmp_path / 'multiply_add/costs/costs.csv'}"

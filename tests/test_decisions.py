@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 from sklearn.calibration import calibration_curve
 
 from pipeline.signature import Decision
-from pipeline.validation.compare.decisions import MOST_FLIPS, Flips, Scores, edges_for, has_decisions
+from pipeline.validation.compare.decisions import MOST_FLIPS, Flips, Scores, bins_for, has_decisions
 
 THRESHOLD = Decision("p", 0.5, ("ham", "spam"))
 ARGMAX = Decision("p", labels=("a", "b", "c"))
 
 
 def scores(output: Any, labels: Any, size: int, decision: Decision = THRESHOLD) -> Scores:
-    counted = Scores(decision, edges_for(output[:size], decision))
+    counted = Scores(decision, bins_for(output[:size], decision))
     for start in range(0, len(output), size):
         counted.add(output[start : start + size], None if labels is None else labels[start : start + size])
     return counted
@@ -142,7 +142,7 @@ def test_what_was_counted_on_two_parts_adds_up_to_the_very_same(seed: int, cut: 
     draw = np.random.default_rng(seed)
     shape = (50,) if decision is THRESHOLD else (50, 3)
     output, other = draw.uniform(size=shape), draw.uniform(size=shape)
-    labels, edges = draw.integers(0, 2, 50), edges_for(output, decision)
+    labels, edges = draw.integers(0, 2, 50), bins_for(output, decision)
 
     def counted(start: int, stop: int) -> tuple[Scores, Flips]:
         scores, flips = Scores(decision, edges), Flips(decision)

@@ -12,12 +12,12 @@ import pytest
 from pipeline.settings import ValidationSettings
 from pipeline.signature import Signature, TensorSpec
 from pipeline.validation.results.findings import Finding
-from pipeline.validation.results.recorder import Validation
+from pipeline.validation.results.recorder import ResultsRecorder
 
 
 def compared(reference: Any, candidate: Any, rows: int, folder: Path) -> tuple[Finding, pd.DataFrame]:
     signature = Signature([TensorSpec("x", "float32")], [TensorSpec("y", str(reference.dtype))])
-    with Validation("m", signature, ValidationSettings(), folder / "results.csv") as validation:
+    with ResultsRecorder("m", signature, ValidationSettings(), folder / "results.csv") as validation:
         validation.compare("frozen", "equal", {"y": reference}, {"y": candidate}, range(rows))
     return validation.finding("frozen", "equal", "y"), pd.read_csv(folder / "results.csv", keep_default_na=False)
 
@@ -54,7 +54,7 @@ def test_rows_without_elements_are_equal(tmp_path: Path) -> None:
 
 def test_a_row_that_failed_is_worse_than_any_that_passed(tmp_path: Path) -> None:
     signature = Signature([TensorSpec("x", "float32")], [TensorSpec("y", "float32")])
-    validation = Validation("m", signature, ValidationSettings(), tmp_path / "results.csv")
+    validation = ResultsRecorder("m", signature, ValidationSettings(), tmp_path / "results.csv")
     for label, ours, theirs in (("huge", 1e30, 1.000001e30), ("small", 1.0, 1.5), ("again", 1e30, 1.000001e30)):
         sides = ({"y": np.array([value], np.float32)} for value in (ours, theirs))
         validation.compare("frozen", "edge", *sides, [label])
@@ -65,7 +65,7 @@ def test_a_row_that_failed_is_worse_than_any_that_passed(tmp_path: Path) -> None
 
 def test_a_refusal_of_one_side_alone_is_shown_as_the_worst(tmp_path: Path) -> None:
     signature = Signature([TensorSpec("x", "float32")], [TensorSpec("y", "float32")])
-    validation = Validation("m", signature, ValidationSettings(), tmp_path / "results.csv")
+    validation = ResultsRecorder("m", signature, ValidationSettings(), tmp_path / "results.csv")
     same = {"y": np.array([1.0], np.float32)}
     validation.compare("frozen", "edge", same, same, ["one"])
     validation.tell_refusals("frozen", "edge", "nan", {"reference": "not finite", "candidate": None})

@@ -19,9 +19,9 @@ import tensorflow as tf
 from pipeline.data.npz import load_arrays, save_arrays
 from pipeline.errors import CheckpointError, DataError, ModelError, SettingError
 from pipeline.freezing.freeze import freeze_checkpoint
-from pipeline.inputs import Adopted
+from pipeline.inputs import ImportedCheckpoint
 from pipeline.settings import CostsSettings, Settings
-from pipeline.store.artifact import Condition, Manifest, Places
+from pipeline.store.artifact import ArtifactPaths, ArtifactStatus, Manifest
 from pipeline.tasks.chain import facts, plan
 from pipeline.tasks.chain.job import Job
 from pipeline.training.keras.adapter import NamedModel
@@ -35,12 +35,12 @@ def job_for(root: Path, place: Path, data: Path | None = None, **options: Any) -
     """A job that starts at a file or a folder of Keras's."""
     return Job(
         source=None,
-        places=Places(root, "theirs"),
+        paths=ArtifactPaths(root, "theirs"),
         data=data,
         warm_start=None,
         formats=("frozen",),
         settings=Settings(costs=CostsSettings(seconds=0)),
-        adopted=Adopted(str(place), **options),
+        imported=ImportedCheckpoint(str(place), **options),
     )
 
 
@@ -144,7 +144,7 @@ def test_other_weights_in_the_same_file_redo_the_chain(tmp_path: Path) -> None:
     model = kerases.made("images")
     model.set_weights([value * 1.5 for value in model.get_weights()])
     model.save(tmp_path / "model.keras")
-    assert plan.examine(job, "checkpoint")["checkpoint"].condition is Condition.STALE
+    assert plan.examine(job, "checkpoint")["checkpoint"].condition is ArtifactStatus.STALE
     assert jobs.run(job, "frozen") == {"checkpoint", "frozen"}
     assert (job.folder("frozen") / "model.pb").read_bytes() != before
 

@@ -20,10 +20,10 @@ from pipeline.checkpoint.bundle import open_checkpoint
 from pipeline.data.npz import load_arrays
 from pipeline.errors import CheckpointError, DataError, ModelError, PipelineError, SettingError
 from pipeline.formats.registry import CANDIDATES
-from pipeline.formats.runner import ApartRunner
-from pipeline.inputs import Adopted, WarmStart
+from pipeline.formats.runner import SubprocessRunner
+from pipeline.inputs import ImportedCheckpoint, WarmStart
 from pipeline.signature import Signature
-from pipeline.store.artifact import Condition, Manifest
+from pipeline.store.artifact import ArtifactStatus, Manifest
 from pipeline.tasks.chain import facts, plan
 from pipeline.training.models.source import find_model
 
@@ -110,7 +110,7 @@ def test_the_training_keeps_what_it_would_go_on_with_and_what_is_deployed(traine
 def test_the_checkpoint_answers_what_keras_recorded(trained: Any) -> None:
     folder = trained.folder("checkpoint")
     goldens = load_arrays(folder / "goldens.npz")
-    with ApartRunner("checkpoint", folder, 2) as runner:
+    with SubprocessRunner("checkpoint", folder, 2) as runner:
         answers = runner.run({"x": goldens["input/x"]})
     assert np.allclose(answers["y"], goldens["output/y"], rtol=1e-5, atol=1e-6)
     assert len(goldens["input/x"]) == 8
@@ -172,7 +172,7 @@ def test_a_training_that_was_stopped_ends_with_the_same_weights_bit_for_bit(
     stopped = job_for(tmp_path / "two", model_file(tmp_path, ending))
     with pytest.raises(PipelineError, match="ended without an answer"):
         run(stopped, "training")
-    [work] = (stopped.places.work("training")).iterdir()
+    [work] = (stopped.paths.work("training")).iterdir()
     assert (work / "checkpoints" / "model.ckpt-20.index").exists() is (stop > 20)
     mark.unlink()
     run(stopped, "frozen")
@@ -223,7 +223,7 @@ def test_a_changed_setting_decides_the_stages_that_it_is_for(
     changed = dataclasses.replace(getattr(trained.settings, section), **value)
     job = dataclasses.replace(trained, settings=dataclasses.replace(trained.settings, **{section: changed}))
     states = {name: state for last in ("frozen", "mmap") for name, state in plan.examine(job, last).items()}
-    assert {name for name, state in states.items() if state.condition is Condition.STALE} == stale
+    assert {name for name, state in states.items() if state.condition is ArtifactStatus.STALE} == stale
 
 
 @pytest.mark.parametrize(
@@ -393,7 +393,7 @@ def test_whether_a_model_is_one_of_keras_is_known_without_running_it(tmp_path: P
 
 def filled(folder: Path, model: str, place: Path) -> Any:
     job = job_for(folder, model)
-    return dataclasses.replace(job, adopted=Adopted(str(place)))
+    return dataclasses.replace(job, imported=ImportedCheckpoint(str(place)))
 
 
 def small_model(folder: Path, scale: float) -> keras.Model:
@@ -423,7 +423,7 @@ def test_a_model_of_one_s_own_takes_the_weights_of_a_keras_file(tmp_path: Path, 
     assert np.allclose(goldens["output/y"], wanted, atol=1e-6)
     small_model(tmp_path, 0.75).save_weights(tmp_path / "w.weights.h5")
     if file == "w.weights.h5":
-        assert plan.examine(job, "checkpoint")["checkpoint"].condition is Condition.STALE
+        assert plan.examine(job, "checkpoint")["checkpoint"].condition is ArtifactStatus.STALE
 
 
 def test_a_model_of_one_s_own_takes_the_weights_of_its_training(trained: Any, tmp_path: Path) -> None:

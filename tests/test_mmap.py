@@ -24,7 +24,7 @@ from test_freeze import save, weight
 from pipeline.checkpoint.bundle import open_checkpoint
 from pipeline.errors import CheckpointError, FreezeError, RunnerError
 from pipeline.formats.mmap import load_mmap, open_runner, read_graph
-from pipeline.formats.runner import ApartRunner
+from pipeline.formats.runner import SubprocessRunner
 from pipeline.freezing.write import mmap, pb
 from pipeline.freezing.write.constants import Constant
 from pipeline.freezing.write.mmap import SMALLEST_MAPPED_BYTES
@@ -423,7 +423,7 @@ def test_the_loaded_session_answers_from_any_working_folder(
 
 
 def test_a_runner_apart_answers_as_the_pb_does(folder: Path) -> None:
-    with ApartRunner("mmap", folder, 1) as runner:
+    with SubprocessRunner("mmap", folder, 1) as runner:
         for _ in range(2):
             np.testing.assert_allclose(runner.run({"x": X})["y"], np.load(folder.parent / "y.npy"), rtol=1e-5)
         with pytest.raises(RunnerError, match="float64"):

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import ModelError
-from pipeline.hashing import digest_code
+from pipeline.hashing import hash_code
 from pipeline.training.models.source import BUNDLED, PROJECT, find_model, load_model
 
 WHOLE = """
@@ -165,7 +165,7 @@ def test_the_code_of_a_models_own_package_counts(write: Write, reference: str) -
     write("zoo_of_one/parts.py", "size = 1\n")
     source = find_model(reference)
     assert source.name == reference.rpartition(":")[0].rpartition(".")[2]
-    assert "zoo_of_one/parts.py" in digest_code(source.file, source.roots)
+    assert "zoo_of_one/parts.py" in hash_code(source.file, source.roots)
 
 
 # Loading

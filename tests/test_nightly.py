@@ -17,13 +17,14 @@ from typing import Any
 import pytest
 from commands import BIN, PROJECT, luigi, pipeline, run
 from jobs import model_file
+from pipeline.tasks.nightly.paths import Nights
 from prometheus_client.parser import text_string_to_metric_families
 
 from pipeline.errors import DataError, SettingError, StoreError
 from pipeline.settings import NightlySettings
 from pipeline.signature import Decision, Signature, TensorSpec
 from pipeline.store import artifact
-from pipeline.store.artifact import Places, hold
+from pipeline.store.artifact import ArtifactPaths, hold
 from pipeline.tasks.nightly.drift import signature_changes
 from pipeline.tasks.nightly.history import (
     Night,
@@ -36,7 +37,6 @@ from pipeline.tasks.nightly.history import (
 )
 from pipeline.tasks.nightly.notify import check_telling, run_hook
 from pipeline.tasks.nightly.page import page
-from pipeline.tasks.nightly.places import Nights
 from pipeline.tasks.nightly.prometheus import exposition, write_metrics
 from pipeline.tasks.nightly.run import Outcome
 from pipeline.tasks.nightly.task import data_of
@@ -90,7 +90,7 @@ def test_the_data_file_of_a_day_is_told_by_its_parts() -> None:
 
 @pytest.fixture
 def nights(tmp_path: Path) -> Nights:
-    return Nights(Places(tmp_path, "model"))
+    return Nights(ArtifactPaths(tmp_path, "model"))
 
 
 def make_night(nights: Nights, night: str, model: bytes = b"model") -> None:
@@ -258,7 +258,7 @@ def test_a_night_that_is_done_is_told_and_takes_no_time(tmp_path: Path) -> None:
     waiting = pipeline("why", *night, *place)
     assert waiting.returncode == 1
     assert waiting.stdout.splitlines()[-1] == "night        would run: it was not made yet"
-    make_night(Nights(Places(tmp_path, "multiply_add")), "2026-01-01")
+    make_night(Nights(ArtifactPaths(tmp_path, "multiply_add")), "2026-01-01")
     assert pipeline("why", *night, *place).stdout == "night        is complete\n"
     command = [str(BIN / "python"), "-X", "importtime", str(BIN / "luigi"), "--module", "pipeline", *night, *place]
     done = run(*command)

@@ -44,9 +44,9 @@ from pipeline.graph.protos import AssetFileDef, BundleEntryProto, MetaGraphDef, 
 from pipeline.safety import dangers, harm_of, is_idle, safe_ops
 from pipeline.safety.graphs import find_dangers
 from pipeline.settings import CostsSettings, Settings
-from pipeline.store.artifact import Places
+from pipeline.store.artifact import ArtifactPaths
 from pipeline.tasks.chain import plan
-from pipeline.tasks.chain.job import Job, Request, job_of
+from pipeline.tasks.chain.job import Job, Parameters, job_of
 from pipeline.validation.checks.material import limits_of
 from pipeline.workers import child
 from pipeline.workers.sandbox import kept_environment
@@ -55,7 +55,7 @@ SHARED = Path(__file__).parent.parent.parent / "shared"
 
 
 def job_for(root: Path, place: Path, **given: str) -> Job:
-    request = Request(checkpoint=str(place), name="stranger", output_root=str(root / "out"), **given)
+    request = Parameters(checkpoint=str(place), name="stranger", output_root=str(root / "out"), **given)
     return job_of(request, Settings(costs=CostsSettings(seconds=0)))
 
 
@@ -384,7 +384,7 @@ def test_an_op_that_is_allowed_goes_through_and_the_manifest_records_it(tmp_path
 )
 def test_leave_that_is_none_is_refused(given: dict[str, str], said: str) -> None:
     with pytest.raises(SettingError, match=said):
-        job_of(Request(**given), Settings())
+        job_of(Parameters(**given), Settings())
 
 
 def test_what_is_allowed_is_run_as_it_says(tmp_path: Path) -> None:
@@ -702,18 +702,18 @@ def test_constants_that_are_honest_may_be_large(tmp_path: Path) -> None:
 )
 def test_no_name_leads_out_of_the_output_root(name: str, tmp_path: Path) -> None:
     with pytest.raises((StoreError, SettingError), match="not a name for a folder"):
-        Places(tmp_path, name)
+        ArtifactPaths(tmp_path, name)
 
 
 @pytest.mark.parametrize("name", ["CON", "nul", "Com1", "LPT9.txt", "aux.tar.gz", "prn.", "model.", "model.."])
 def test_names_that_windows_keeps_for_itself_are_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="Windows"):
-        Places(tmp_path, name)
+        ArtifactPaths(tmp_path, name)
 
 
 @pytest.mark.parametrize("name", ["console", "null", "com", "com10", "a.b", "spam-3", "v1.0"])
 def test_names_like_them_are_taken(name: str, tmp_path: Path) -> None:
-    assert Places(tmp_path, name).home == tmp_path / name
+    assert ArtifactPaths(tmp_path, name).home == tmp_path / name
 
 
 @pytest.mark.parametrize("weights", ["../../../w", "/etc/w", "w" * 300, "w\\..\\x", "CON"])

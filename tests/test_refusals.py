@@ -19,13 +19,13 @@ from jobs import PROJECT, job_for, model_file, run
 from pipeline import request
 from pipeline.errors import FreezeError, SettingError, StageCrashed
 from pipeline.formats.registry import CANDIDATES, FORMATS, Format, refusal_of
-from pipeline.store.artifact import Condition, verify
+from pipeline.store.artifact import ArtifactStatus, verify
 from pipeline.store.manifest import Manifest
 from pipeline.tasks import model
 from pipeline.tasks.chain import facts, plan
 from pipeline.tasks.chain.job import Job
 from pipeline.tasks.model import MakeFormat, ValidateModel, WriteReport
-from pipeline.tasks.summary import closing_lines
+from pipeline.tasks.summary import summary_lines
 
 WORDS = """
     class M:
@@ -55,7 +55,7 @@ def words(tmp_path_factory: pytest.TempPathFactory) -> Job:
 
 def task_of(job: Job, kind: type[model.ModelTask], **more: object) -> model.ModelTask:
     """The task of a job, with the quick settings that it was run with."""
-    given = {"model": f"{job.source.file}:M", "output_root": str(job.places.root), "name": job.places.name}
+    given = {"model": f"{job.source.file}:M", "output_root": str(job.paths.root), "name": job.paths.name}
     task = kind(**given, **more)
     task.__dict__["job"] = job
     return task
@@ -111,7 +111,7 @@ def test_the_report_tells_it_in_every_form(words: Job) -> None:
 def test_a_refusal_is_not_tried_again_until_something_changed(words: Job) -> None:
     assert run(words) == set()
     state = plan.examine(words, "tflite")["tflite"]
-    assert state.condition is Condition.COMPLETE
+    assert state.condition is ArtifactStatus.COMPLETE
     wanted = plan.ingredients(words, "tflite", {})
     assert {"ai-edge-litert", "tensorflow"} <= {*wanted["versions"]}
     assert any(name.endswith("formats/tflite.py") for name in wanted["code"])
@@ -131,7 +131,7 @@ def test_the_task_of_a_format_fails_by_itself_and_not_for_the_validation(words: 
 
 
 def test_the_closing_lines_and_why_tell_the_refusal(words: Job) -> None:
-    lines = closing_lines(task_of(words, WriteReport, formats=",".join(FORMATS_ASKED)).job, "report")
+    lines = summary_lines(task_of(words, WriteReport, formats=",".join(FORMATS_ASKED)).job, "report")
     assert [line for line in lines if line.startswith("tflite ")] == [
         f"tflite       refused: {refusal_of(words.folder('tflite'))}"
     ]
@@ -143,13 +143,13 @@ def test_what_frozen_itself_refuses_stops_the_chain(tmp_path: Path) -> None:
     job = job_for(tmp_path / "out", model_file(tmp_path, body), formats=FORMATS_ASKED)
     with pytest.raises(FreezeError):
         run(job)
-    assert not job.places.artifact("validation").exists()
-    assert not job.places.artifact("frozen").exists()
+    assert not job.paths.artifact("validation").exists()
+    assert not job.paths.artifact("frozen").exists()
 
 
 def test_on_the_command_line_the_run_fails_with_the_reason(words: Job) -> None:
     common = [
-        *("--model", f"{words.source.file}:M", "--output-root", str(words.places.root), "--name", "typed"),
+        *("--model", f"{words.source.file}:M", "--output-root", str(words.paths.root), "--name", "typed"),
         *("--training-steps", "1", "--training-goldens", "8"),
     ]
     made = luigi("WriteReport", *common, "--formats", "frozen,tflite")
@@ -183,7 +183,7 @@ def test_a_converter_that_crashes_is_a_refusal_and_one_that_was_killed_is_tried_
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
-    crashing = Format("x:y", "test_refusals:abort", is_apart=True)
+    crashing = Format("x:y", "test_refusals:abort", needs_subprocess=True)
     with pytest.raises(FreezeError, match=r"crashed over this model .*SIGABRT"):
         crashing.make(tmp_path, tmp_path, {})
     with pytest.raises(StageCrashed, match="SIGKILL"):

@@ -181,9 +181,9 @@ def test_a_worker_that_does_not_see_the_artifacts_says_so(tmp_path: Path) -> Non
 
 def test_a_part_says_whose_fault_it_was(tmp_path: Path) -> None:
     checkpoint, candidates = pair_of(tmp_path, "refuses")
-    for places, is_references in ((candidates, False), ({"frozen": candidates["frozen"]}, True)):
+    for paths, is_references in ((candidates, False), ({"frozen": candidates["frozen"]}, True)):
         place = checkpoint if not is_references else tmp_path / "other"
-        pair = Pair("m", place, places, SETTINGS, {"frozen": ""}, 1, None)
+        pair = Pair("m", place, paths, SETTINGS, {"frozen": ""}, 1, None)
         part: Part = compare_shard(pair, "frozen", "equal", 2 * SHARD, 3 * SHARD, None)
         assert part.error is not None
         assert (part.is_references, part.has_ended) == (is_references, False)

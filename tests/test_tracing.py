@@ -14,7 +14,7 @@ from candidates import frozen_graph, node, renamed, scoped, write_pb
 from tensorflow.python.tools import optimize_for_inference_lib
 from test_audit import job_for, verdict_of
 
-from pipeline.formats.external import adopt_candidate
+from pipeline.formats.external import import_candidate
 from pipeline.inputs import Candidate
 from pipeline.validation.compare.constants import is_near
 from pipeline.validation.compare.weights import Weights, WeightsFinding, compare_weights
@@ -58,7 +58,7 @@ def set_value(graph: Any, name: str, value: Any) -> None:
 def weighed(graph: Any, checkpoint: Path, folder: Path, names: dict[str, str] | None = None) -> WeightsFinding:
     (folder / "adopted").mkdir()
     candidate = Candidate(write_pb(graph, folder / "production.pb"), "frozen", SAID if names is None else names)
-    adopt_candidate(candidate, checkpoint, "exact", folder / "adopted")
+    import_candidate(candidate, checkpoint, "exact", folder / "adopted")
     return compare_weights(checkpoint, folder / "adopted")
 
 

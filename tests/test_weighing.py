@@ -21,7 +21,7 @@ from pipeline.report.html import CHECKS_IN_WORDS
 from pipeline.settings import ValidationSettings
 from pipeline.signature import Signature, TensorSpec
 from pipeline.validation.compare.weights import Weights, WeightsFinding, compare_weights
-from pipeline.validation.results.recorder import Validation
+from pipeline.validation.results.recorder import ResultsRecorder
 
 v1 = tf.compat.v1
 Array = np.ndarray[Any, Any]
@@ -485,9 +485,9 @@ def test_a_wrong_weight_fails_the_validation_by_the_variables_name(model: tuple[
     assert (found["rows_failed"], found["max_ulp_diff"], found["worst"]["row"]) == (1, 1, "level_v")
 
 
-def told(folder: Path, found: WeightsFinding) -> Validation:
+def told(folder: Path, found: WeightsFinding) -> ResultsRecorder:
     spec = TensorSpec("y", "float32", [None])
-    with Validation("m", Signature([spec], [spec]), ValidationSettings(), folder / "results.csv") as validation:
+    with ResultsRecorder("m", Signature([spec], [spec]), ValidationSettings(), folder / "results.csv") as validation:
         validation.tell_weights("frozen", found)
     return validation
 

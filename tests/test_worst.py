@@ -126,7 +126,7 @@ def failed_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def spoil(frozen: Path) -> None:
     """Changes a weight of a frozen artifact, and its manifest with it, as if it had been made so."""
-    from pipeline.hashing import digest_file
+    from pipeline.hashing import hash_file
     from pipeline.store.manifest import FileEntry, Manifest
 
     graph = faults.cases.read_graph(frozen)
@@ -136,7 +136,7 @@ def spoil(frozen: Path) -> None:
     faults.cases.write_graph(graph, frozen)
     manifest, path = Manifest.read(frozen), frozen / "model.pb"
     stat = path.stat()
-    files = {**manifest.files, "model.pb": FileEntry(stat.st_size, digest_file(path), stat.st_mtime_ns)}
+    files = {**manifest.files, "model.pb": FileEntry(stat.st_size, hash_file(path), stat.st_mtime_ns)}
     changed = Manifest(manifest.stage, manifest.ingredients, files, manifest.notes)
     (frozen / MANIFEST).write_text(changed.to_json())
 

@@ -34,7 +34,7 @@ from pipeline.graph.protos import (
     TrackableObjectGraph,
     parse_text,
 )
-from pipeline.graph.validity import require_sound
+from pipeline.graph.validity import validate_graph
 from pipeline.graph.variables import VARIABLE_OPS, Saved, restored_keys, variable_behind
 
 from .bundle import Bundle, open_checkpoint
@@ -186,7 +186,7 @@ def _read_meta_graphs(path: Path) -> list[MetaGraphDef]:
             next_step="Export the model again, for serving",
         )
     meta = min(serving, key=lambda meta: len(meta.meta_info_def.tags))
-    require_sound(meta.graph_def, path)
+    validate_graph(meta.graph_def, path)
     return [meta, *(other for other in model.meta_graphs if other is not meta)]
 
 

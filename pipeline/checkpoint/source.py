@@ -17,7 +17,7 @@ from typing import Any
 
 from pipeline.errors import CheckpointError
 from pipeline.graph.protos import DecodeError, GraphDef, MetaGraphDef, OpDef, TensorInfo, parse_text
-from pipeline.graph.validity import require_sound
+from pipeline.graph.validity import validate_graph
 from pipeline.graph.variables import VARIABLE_OPS, Saved, restored_keys
 
 from .bundle import Bundle, open_checkpoint
@@ -169,7 +169,7 @@ def read_graph(path: Path) -> MetaGraphDef:
         raise broken_file(path, f"not {kind}, or a damaged one", got=exc) from exc
     if not meta.graph_def.node:
         raise broken_file(path, "the graph is empty", got="0 nodes")
-    require_sound(meta.graph_def, path)
+    validate_graph(meta.graph_def, path)
     return meta
 
 

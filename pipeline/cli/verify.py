@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from pipeline.errors import StoreError
-from pipeline.hashing import digest_file
+from pipeline.hashing import hash_file
 from pipeline.store import artifact
 from pipeline.store.manifest import Manifest
-from pipeline.store.remote import Remote, digest_object, is_url
+from pipeline.store.remote import RemoteStore, hash_object, is_url
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,7 +41,7 @@ def run(given: argparse.Namespace) -> int:
 def _verify_url(url: str) -> Manifest:
     home, _, stage = url.rstrip("/").rpartition("/")
     root, _, name = home.rpartition("/")
-    return Remote.at(root, name).verify(stage)
+    return RemoteStore.at(root, name).verify(stage)
 
 
 def _changed_inputs(folder: str, manifest: Manifest) -> Iterator[str]:
@@ -60,12 +60,12 @@ def _compare(path: Path, digest: str | None) -> Iterator[str]:
     if not path.is_file():
         yield f"input {path} is gone"
     else:
-        yield from _told(path, digest_file(path), digest)
+        yield from _told(path, hash_file(path), digest)
 
 
 def _compare_object(url: str, digest: str | None) -> Iterator[str]:
     try:
-        actual = digest_object(url)
+        actual = hash_object(url)
     except StoreError as exc:
         yield f"input {exc}"
     else:

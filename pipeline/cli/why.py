@@ -8,18 +8,18 @@ from collections.abc import Sequence
 from luigi.cmdline_parser import CmdlineParser
 
 from pipeline.errors import SettingError, nearest
-from pipeline.store.artifact import Condition, State
+from pipeline.store.artifact import ArtifactStatus, State
 from pipeline.tasks.batch.task import ConvertBatch, tell_plan
 from pipeline.tasks.chain import plan
 from pipeline.tasks.model import ROOT_HOOKS, TASKS, ModelTask
 from pipeline.tasks.nightly.task import NightlyRun
 
 _WILL = {
-    Condition.COMPLETE: "is complete",
-    Condition.MISSING: "would run",
-    Condition.STALE: "would run",
-    Condition.WAITING: "might run",
-    Condition.DAMAGED: "is damaged",
+    ArtifactStatus.COMPLETE: "is complete",
+    ArtifactStatus.MISSING: "would run",
+    ArtifactStatus.STALE: "would run",
+    ArtifactStatus.WAITING: "might run",
+    ArtifactStatus.DAMAGED: "is damaged",
 }
 
 
@@ -39,11 +39,11 @@ def run(given: argparse.Namespace) -> int:
         return states
     for stage, state in states.items():
         first, *others = state.reasons or _refusal(state)
-        print(f"{stage:<12} {_WILL[state.condition]}{': ' if first else ''}{first}")
+        print(f"{stage:<12} {_WILL[state.status]}{': ' if first else ''}{first}")
         for reason in others:
             print(f"{'':<12} {reason}")
-    conditions = {state.condition for state in states.values()}
-    return 2 if Condition.DAMAGED in conditions else int(conditions != {Condition.COMPLETE})
+    conditions = {state.status for state in states.values()}
+    return 2 if ArtifactStatus.DAMAGED in conditions else int(conditions != {ArtifactStatus.COMPLETE})
 
 
 def _refusal(state: State) -> tuple[str]:

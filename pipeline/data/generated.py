@@ -27,7 +27,7 @@ _WORDS = (
 )
 
 
-def made_up_rows(signature: Signature, count: int, seed: int) -> dict[str, Array]:
+def generate_rows(signature: Signature, count: int, seed: int) -> dict[str, Array]:
     """Rows for the inputs of a signature.
 
     Args:

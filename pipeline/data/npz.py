@@ -123,7 +123,7 @@ class _Member:
         return np.frombuffer(content, self.dtype).reshape(max(0, stop - start), *self.shape[1:]).copy()
 
 
-class RowFile:
+class NpzReader:
     """The arrays of one kind in a file, as rows.
 
     Args:
@@ -209,9 +209,9 @@ class RowFile:
 
 
 @lru_cache(maxsize=4)
-def _known(path: Path, kind: str) -> RowFile:
+def _known(path: Path, kind: str) -> NpzReader:
     """A file that another process has named, once: what was noted of it is kept from batch to batch."""
-    return RowFile(path, kind)
+    return NpzReader(path, kind)
 
 
 class _Opened:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import FreezeError, StageCrashed
-from pipeline.workers.child import run_apart
+from pipeline.workers.child import run_in_subprocess
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Format:
         origin: the stage whose artifact it is made from.
         reads: patterns of the files that it reads there.
         sections: the sections of tasks.cfg whose keys the maker takes.
-        is_apart: whether the maker needs TensorFlow, and so a process of its own.
+        needs_subprocess: whether the maker needs TensorFlow, and so a process of its own.
         opened: the file that is opened, as a run tells it at its end; empty for the whole folder.
         extras: distributions that it needs besides TensorFlow's.
         bounds: whose bounds its floats are held to, such as `half`; empty for those of their dtype.
@@ -48,7 +48,7 @@ class Format:
     origin: str = "checkpoint"
     reads: tuple[str, ...] = ()
     sections: tuple[str, ...] = ()
-    is_apart: bool = False
+    needs_subprocess: bool = False
     opened: str = ""
     extras: tuple[str, ...] = ()
     bounds: str = ""
@@ -76,11 +76,11 @@ class Format:
             PipelineError: it could not be made now.
         """
         assert self.maker is not None  # others are no stage
-        if not self.is_apart:
+        if not self.needs_subprocess:
             return call(self.maker, origin, folder, settings)
         try:
             return dict(
-                run_apart(
+                run_in_subprocess(
                     "pipeline.formats.registry:call",
                     *(self.maker, origin.absolute(), folder.absolute(), settings),
                     is_confined=True,
@@ -102,7 +102,7 @@ _TFLITE = Format(
     "pipeline.formats.tflite:make_tflite",
     origin="frozen",
     reads=_FROZEN,
-    is_apart=True,
+    needs_subprocess=True,
     opened="model.tflite",
     extras=("ai-edge-litert",),
     edges="finite",
@@ -114,7 +114,7 @@ _ONNX = Format(
     "pipeline.formats.onnx:make_onnx",
     origin="frozen",
     reads=_FROZEN,
-    is_apart=True,
+    needs_subprocess=True,
     opened="model.onnx",
     extras=("tf2onnx", "onnx", "onnxruntime"),
     edges="finite",
@@ -143,7 +143,7 @@ FORMATS = {
         "pipeline.formats.savedmodel:make_saved_model",
         origin="frozen",
         reads=_FROZEN,
-        is_apart=True,
+        needs_subprocess=True,
         is_optimized=True,
     ),
     "tflite": _TFLITE,

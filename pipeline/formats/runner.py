@@ -16,19 +16,19 @@ from pipeline.workers.child import Child, Limits
 from .registry import FORMATS
 
 if TYPE_CHECKING:
-    from pipeline.data.npz import RowFile
+    from pipeline.data.npz import NpzReader
     from pipeline.signature import Signature
 
 
 @dataclass(frozen=True)
-class Wanted:
+class RowRange:
     """Rows of a file, which the runner's process reads for itself.
 
     Args:
         start, stop: the numbers of the first row, and of the one after the last.
     """
 
-    rows: RowFile
+    rows: NpzReader
     start: int
     stop: int
 
@@ -87,7 +87,7 @@ def checked_batch(signature: Signature, batch: Batch) -> Batch:
     return batch
 
 
-class ApartRunner:
+class SubprocessRunner:
     """A runner in a process of its own, which knows the artifact's folder and nothing of the model's code.
 
     Args:
@@ -120,13 +120,13 @@ class ApartRunner:
             is_reusable=True,
         )
 
-    def ask(self, batch: Batch | Wanted) -> None:
+    def ask(self, batch: Batch | RowRange) -> None:
         """Sends a batch, or which rows of a file it is; `answer` waits for what it gives.
 
         So two runners can work at the same time. Of batches only one may be on its way, for both sides might wait for
         the other to read; of wanted rows several may.
         """
-        self._child.send(batch if isinstance(batch, Wanted) else dict(batch))
+        self._child.send(batch if isinstance(batch, RowRange) else dict(batch))
         self._unanswered += 1
 
     def answer(self) -> dict[str, Array]:
@@ -153,12 +153,12 @@ class ApartRunner:
             with suppress(PipelineError):
                 self.answer()
 
-    def plain(self) -> ApartRunner:
+    def plain(self) -> SubprocessRunner:
         """Another runner of the same artifact, with TensorFlow's optimizer off."""
         folder, threads, limits = self._how
-        return ApartRunner(self.format, folder, threads, limits, is_plain=True)
+        return SubprocessRunner(self.format, folder, threads, limits, is_plain=True)
 
-    def run(self, batch: Batch | Wanted) -> dict[str, Array]:
+    def run(self, batch: Batch | RowRange) -> dict[str, Array]:
         """Answers a batch; see `Runner.run`."""
         self.ask(batch)
         return self.answer()
@@ -167,7 +167,7 @@ class ApartRunner:
         """Ends the process."""
         self._child.close()
 
-    def __enter__(self) -> ApartRunner:
+    def __enter__(self) -> SubprocessRunner:
         return self
 
     def __exit__(self, *exc_info: object) -> None:

@@ -1,4 +1,4 @@
-"""What runs in the process of an `ApartRunner`: opens the artifact, then answers batch after batch."""
+"""What runs in the process of an `SubprocessRunner`: opens the artifact, then answers batch after batch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pipeline.errors import DataError, RunnerError
 from pipeline.signature import Signature
 from pipeline.workers.worker import Channel
 
-from .runner import Wanted
+from .runner import RowRange
 
 
 def serve(opener: str, folder: Path, threads: int, how: Mapping[str, Any], channel: Channel) -> None:
@@ -30,7 +30,7 @@ def serve(opener: str, folder: Path, threads: int, how: Mapping[str, Any], chann
         except (EOFError, OSError):
             return
         try:
-            batch = asked.rows.read(asked.start, asked.stop) if isinstance(asked, Wanted) else asked
+            batch = asked.rows.read(asked.start, asked.stop) if isinstance(asked, RowRange) else asked
             channel.send(("result", runner.run(batch), None))
         except (RunnerError, DataError) as exc:
             channel.send(("result", exc, None))

@@ -12,7 +12,7 @@ from pipeline.graph.nodes import PLACEHOLDERS, ancestors, node_of, normalized
 from pipeline.graph.ops import dtype_name, output_dtypes
 from pipeline.graph.protos import FunctionDef, GraphDef, NodeDef, OpDef, TensorInfo, TensorShapeProto
 from pipeline.graph.variables import VARIABLE_OPS, variable_of
-from pipeline.hashing import digest_file
+from pipeline.hashing import hash_file
 from pipeline.signature import DTYPES as DTYPE_NAMES
 from pipeline.signature import Shape, Signature, TensorSpec
 
@@ -131,9 +131,9 @@ def _checkpoint(source: Source) -> dict[str, Any]:
     return {
         "kind": source.kind,
         "name": Path(source.place).name,
-        "index_sha256": digest_file(file) if file.is_file() and source.bundle.tensors else None,
+        "index_sha256": hash_file(file) if file.is_file() and source.bundle.tensors else None,
         "graph": source.graph_file.name,
-        "graph_sha256": digest_file(source.graph_file),
+        "graph_sha256": hash_file(source.graph_file),
     }
 
 

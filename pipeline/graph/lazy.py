@@ -24,7 +24,7 @@ _VARINT, _FIXED64, _LENGTH_DELIMITED, _FIXED32 = 0, 1, 2, 5
 
 
 @dataclass(frozen=True)
-class LeanGraph:
+class LazyGraph:
     """A graph, and the contents of its large tensors.
 
     Args:
@@ -36,7 +36,7 @@ class LeanGraph:
     contents: Mapping[str, memoryview]
 
 
-def read_lean(path: Path) -> LeanGraph:
+def load_lazily(path: Path) -> LazyGraph:
     """Reads a `.pb`.
 
     Raises:
@@ -54,7 +54,7 @@ def read_lean(path: Path) -> LeanGraph:
             node, cut = _without(whole[content:end], _DOWN[1:])
             lean += _field(_DOWN[0], node)
             contents |= {NodeDef.FromString(node).name: part for part in cut}
-        return LeanGraph(GraphDef.FromString(bytes(lean)), contents)
+        return LazyGraph(GraphDef.FromString(bytes(lean)), contents)
     except (OSError, ValueError, DecodeError) as exc:  # an empty file cannot be mapped: ValueError
         raise DataError("the candidate's graph cannot be read", where=path, got=exc) from exc
 

@@ -31,7 +31,7 @@ _FEWEST: Mapping[str, int] = {
 }
 
 
-def require_sound(graph: GraphDef, path: Path) -> None:
+def validate_graph(graph: GraphDef, path: Path) -> None:
     """Makes sure that a graph is one.
 
     Args:

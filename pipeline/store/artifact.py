@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import DamagedArtifact, StoreError
-from pipeline.hashing import digest_file
+from pipeline.hashing import hash_file
 
 from .manifest import MANIFEST, FileEntry, Manifest, differences, fingerprint
 
@@ -39,7 +39,7 @@ _OF_WINDOWS = re.compile(r"(CON|PRN|AUX|NUL|COM[0-9]|LPT[0-9])(\..*)?|.*\.", re.
 
 
 @dataclass(frozen=True)
-class Places:
+class ArtifactPaths:
     """Every path of one named model under an output root.
 
     Raises:
@@ -79,7 +79,7 @@ class Places:
         return self.home / ".locks" / stage
 
 
-class Condition(Enum):
+class ArtifactStatus(Enum):
     """How an artifact stands against what is wanted now."""
 
     COMPLETE = "complete"
@@ -93,13 +93,13 @@ class Condition(Enum):
 class State:
     """The condition of an artifact, and the reasons as sentences."""
 
-    condition: Condition
+    status: ArtifactStatus
     reasons: tuple[str, ...] = ()
     manifest: Manifest | None = None
 
     @property
     def is_complete(self) -> bool:
-        return self.condition is Condition.COMPLETE
+        return self.status is ArtifactStatus.COMPLETE
 
 
 def examine(folder: Path, stage: str, ingredients: Mapping[str, Any], ignored: Collection[str] = ()) -> State:
@@ -119,18 +119,18 @@ def examine(folder: Path, stage: str, ingredients: Mapping[str, Any], ignored: C
 
 def _examine(folder: Path, stage: str, ingredients: Mapping[str, Any], ignored: Collection[str]) -> State:
     if not (folder / MANIFEST).exists():
-        return State(Condition.MISSING, (f"{folder} does not exist",))
+        return State(ArtifactStatus.MISSING, (f"{folder} does not exist",))
     try:
         manifest = Manifest.read(folder)
         missing = _check_files(folder, manifest.files, manifest, trust_mtime=True)
     except DamagedArtifact as exc:
-        return State(Condition.DAMAGED, (str(exc),))
+        return State(ArtifactStatus.DAMAGED, (str(exc),))
     reasons = tuple(differences(_without(manifest.ingredients, ignored), _without(ingredients, ignored)))
     if manifest.stage != stage:
         reasons = (f"{folder} holds the stage {manifest.stage}, not {stage}", *reasons)
     if missing or reasons:
-        return State(Condition.STALE, (*missing, *reasons), manifest)
-    return State(Condition.COMPLETE, (), manifest)
+        return State(ArtifactStatus.STALE, (*missing, *reasons), manifest)
+    return State(ArtifactStatus.COMPLETE, (), manifest)
 
 
 def _without(ingredients: Mapping[str, Any], ignored: Collection[str]) -> dict[str, Any]:
@@ -166,7 +166,7 @@ def _check_files(folder: Path, names: Iterable[str], manifest: Manifest, trust_m
             continue
         if stat.st_size != entry.size_bytes:
             sentences.append(f"{path} has {stat.st_size} bytes, was finished with {entry.size_bytes}")
-        elif (not trust_mtime or stat.st_mtime_ns != entry.mtime_ns) and (actual := digest_file(path)) != entry.sha256:
+        elif (not trust_mtime or stat.st_mtime_ns != entry.mtime_ns) and (actual := hash_file(path)) != entry.sha256:
             raise DamagedArtifact(
                 "its bytes are not those that were finished",
                 where=path,
@@ -178,7 +178,7 @@ def _check_files(folder: Path, names: Iterable[str], manifest: Manifest, trust_m
 
 
 def build(
-    places: Places,
+    paths: ArtifactPaths,
     stage: str,
     want: Callable[[], Mapping[str, Any]],
     make: Callable[[Path], Mapping[str, Any]],
@@ -199,27 +199,27 @@ def build(
         DamagedArtifact: the artifact that stands there is damaged; nothing is overwritten.
         StoreError: the output root cannot be written, or an input changed while it was read.
     """
-    with _os_errors(places.home):
-        sweep(places, spare=resumable)
-        with hold(places.lock(stage)):
-            return _build_locked(places, stage, want, make, stage in resumable)
+    with _os_errors(paths.home):
+        sweep(paths, spare=resumable)
+        with hold(paths.lock(stage)):
+            return _build_locked(paths, stage, want, make, stage in resumable)
 
 
 def _build_locked(
-    places: Places,
+    paths: ArtifactPaths,
     stage: str,
     want: Callable[[], Mapping[str, Any]],
     make: Callable[[Path], Mapping[str, Any]],
     is_resumable: bool,
 ) -> State:
     ingredients = want()
-    state = examine(places.artifact(stage), stage, ingredients)
+    state = examine(paths.artifact(stage), stage, ingredients)
     if state.is_complete:
         return state
-    if state.condition is Condition.DAMAGED:
+    if state.status is ArtifactStatus.DAMAGED:
         raise DamagedArtifact(state.reasons[0])
-    _refuse_foreign(places, stage)
-    work = _work_folder(places, stage, ingredients, is_resumable)
+    _refuse_foreign(paths, stage)
+    work = _work_folder(paths, stage, ingredients, is_resumable)
     started = time.monotonic()
     try:
         notes = make(work)
@@ -232,14 +232,14 @@ def _build_locked(
         shutil.rmtree(work)
         raise StoreError("an input changed while it was used", where=stage, got=changed[0], next_step="Run it again")
     notes = {**notes, "seconds": round(time.monotonic() - started, 3)}
-    return State(Condition.COMPLETE, (), _publish(places, stage, work, ingredients, notes))
+    return State(ArtifactStatus.COMPLETE, (), _publish(paths, stage, work, ingredients, notes))
 
 
-def _work_folder(places: Places, stage: str, ingredients: Mapping[str, Any], is_resumable: bool) -> Path:
+def _work_folder(paths: ArtifactPaths, stage: str, ingredients: Mapping[str, Any], is_resumable: bool) -> Path:
     """A work folder named by the fingerprint: only the same work is ever resumed."""
-    folder = places.work(stage) / fingerprint(stage, ingredients)[:16]
-    if places.work(stage).exists():
-        for other in places.work(stage).iterdir():
+    folder = paths.work(stage) / fingerprint(stage, ingredients)[:16]
+    if paths.work(stage).exists():
+        for other in paths.work(stage).iterdir():
             if not (is_resumable and other == folder):
                 _remove_leftover(other)  # the link of a killed publication lies here too
     folder.mkdir(parents=True, exist_ok=True)
@@ -247,22 +247,22 @@ def _work_folder(places: Places, stage: str, ingredients: Mapping[str, Any], is_
 
 
 def _publish(
-    places: Places, stage: str, work: Path, ingredients: Mapping[str, Any], notes: Mapping[str, Any]
+    paths: ArtifactPaths, stage: str, work: Path, ingredients: Mapping[str, Any], notes: Mapping[str, Any]
 ) -> Manifest:
     files = {}
     (work / MANIFEST).unlink(missing_ok=True)  # of a publication that was killed
     for path in sorted(p for p in work.rglob("*") if p.is_file()):
         _flush(path)
         stat = path.stat()
-        files[path.relative_to(work).as_posix()] = FileEntry(stat.st_size, digest_file(path), stat.st_mtime_ns)
+        files[path.relative_to(work).as_posix()] = FileEntry(stat.st_size, hash_file(path), stat.st_mtime_ns)
     manifest = Manifest(stage, ingredients, files, notes)
     (work / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
     _flush(work / MANIFEST)
-    _link(places, stage, work, manifest)
+    _link(paths, stage, work, manifest)
     return manifest
 
 
-def install(places: Places, stage: str, fill: Callable[[Path], Manifest | None]) -> None:
+def install(paths: ArtifactPaths, stage: str, fill: Callable[[Path], Manifest | None]) -> None:
     """Publishes a finished artifact that comes from elsewhere, in the place of what stands there.
 
     Args:
@@ -272,34 +272,34 @@ def install(places: Places, stage: str, fill: Callable[[Path], Manifest | None])
     Raises:
         StoreError: the output root cannot be written.
     """
-    with _os_errors(places.home), hold(places.lock(stage)):
-        _refuse_foreign(places, stage)
-        work = places.work(stage) / "installed"
+    with _os_errors(paths.home), hold(paths.lock(stage)):
+        _refuse_foreign(paths, stage)
+        work = paths.work(stage) / "installed"
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True)
         try:
             manifest = fill(work)
             if manifest is not None:
-                _link(places, stage, work, manifest)
+                _link(paths, stage, work, manifest)
         finally:
             shutil.rmtree(work, ignore_errors=True)
 
 
-def _link(places: Places, stage: str, work: Path, manifest: Manifest) -> None:
+def _link(paths: ArtifactPaths, stage: str, work: Path, manifest: Manifest) -> None:
     """Moves a finished work folder among the versions, and the link to it."""
     for folder in (*(p for p in work.rglob("*") if p.is_dir()), work):
         _flush(folder)
-    places.versions.mkdir(exist_ok=True)
-    link = places.artifact(stage)
+    paths.versions.mkdir(exist_ok=True)
+    link = paths.artifact(stage)
     previous = _target(link)
-    version = places.versions / f"{stage}-{manifest.fingerprint[:12]}-{time.time_ns():x}"
+    version = paths.versions / f"{stage}-{manifest.fingerprint[:12]}-{time.time_ns():x}"
     work.rename(version)
-    _flush(places.versions)
-    fresh = places.work(stage) / "link"
+    _flush(paths.versions)
+    fresh = paths.work(stage) / "link"
     fresh.unlink(missing_ok=True)
-    fresh.symlink_to(os.path.relpath(version, places.home))
+    fresh.symlink_to(os.path.relpath(version, paths.home))
     fresh.replace(link)  # the one step: before it the previous version stands here, after it this one
-    _flush(places.home)
+    _flush(paths.home)
     if previous is not None:
         shutil.rmtree(previous, ignore_errors=True)
 
@@ -308,10 +308,10 @@ def _target(link: Path) -> Path | None:
     return link.parent / os.readlink(link) if link.is_symlink() else None
 
 
-def _refuse_foreign(places: Places, stage: str) -> None:
-    link = places.artifact(stage)
+def _refuse_foreign(paths: ArtifactPaths, stage: str) -> None:
+    link = paths.artifact(stage)
     target = _target(link)
-    if target.parent != places.versions if target is not None else link.exists():
+    if target.parent != paths.versions if target is not None else link.exists():
         raise StoreError(
             "a folder that the pipeline did not make is in the way",
             where=link,
@@ -327,22 +327,22 @@ def _flush(path: Path) -> None:
         os.close(descriptor)
 
 
-def sweep(places: Places, spare: Collection[str] = ()) -> None:
+def sweep(paths: ArtifactPaths, spare: Collection[str] = ()) -> None:
     """Removes what killed runs left behind, except where somebody is at work.
 
     Args:
         spare: stages whose work folders stay, because a later run may resume them.
     """
-    stages = {path.name for path in _children(places.home / ".work")}
-    stages |= {_stage_of(version) for version in _children(places.versions)}
+    stages = {path.name for path in _children(paths.home / ".work")}
+    stages |= {_stage_of(version) for version in _children(paths.versions)}
     for stage in sorted(stages):
-        with hold(places.lock(stage), wait=False) as is_held:
+        with hold(paths.lock(stage), wait=False) as is_held:
             if not is_held:
                 continue
-            for version in _children(places.versions):
-                if _stage_of(version) == stage and _target(places.artifact(stage)) != version:
+            for version in _children(paths.versions):
+                if _stage_of(version) == stage and _target(paths.artifact(stage)) != version:
                     _remove_leftover(version)
-            for work in _children(places.work(stage)):
+            for work in _children(paths.work(stage)):
                 if stage not in spare:
                     _remove_leftover(work)
 

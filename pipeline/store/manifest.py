@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import DamagedArtifact, StoreError
-from pipeline.hashing import digest_values
+from pipeline.hashing import hash_values
 
 MANIFEST = "manifest.json"
 
@@ -55,7 +55,7 @@ class Manifest:
     @property
     def content_digest(self) -> str:
         """One hash over all files: equal artifacts have equal ones."""
-        return digest_values("artifact", self.digests("*"))
+        return hash_values("artifact", self.digests("*"))
 
     def to_json(self) -> str:
         """The text of `manifest.json`; its `seal` is the hash of everything else in it."""
@@ -66,7 +66,7 @@ class Manifest:
             "ingredients": self.ingredients,
             "notes": self.notes,
         }
-        return json.dumps({**values, "seal": digest_values("manifest", values)}, indent=2, sort_keys=True) + "\n"
+        return json.dumps({**values, "seal": hash_values("manifest", values)}, indent=2, sort_keys=True) + "\n"
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
@@ -119,7 +119,7 @@ def _damaged_manifest(path: str, got: str) -> DamagedArtifact:
 
 def fingerprint(stage: str, ingredients: Mapping[str, Any]) -> str:
     """The hash of everything that decides an artifact."""
-    return digest_values(f"stage {stage}", ingredients)
+    return hash_values(f"stage {stage}", ingredients)
 
 
 _MEANING = {
@@ -144,7 +144,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]
                 yield f"{_thing(kind, key)} is new: {_short(after[key])}"
             elif key not in after:
                 yield f"{_thing(kind, key)} is gone: was {_short(before[key])}"
-            elif digest_values("", before[key]) != digest_values("", after[key]):  # as the fingerprint sees them
+            elif hash_values("", before[key]) != hash_values("", after[key]):  # as the fingerprint sees them
                 yield sentence.format(key, _short(before[key]), _short(after[key]))
 
 

@@ -25,10 +25,10 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import DamagedArtifact, PipelineError, SettingError, StoreError
-from pipeline.hashing import digest_file
+from pipeline.hashing import hash_file
 
 from . import artifact
-from .artifact import Condition, Places, State
+from .artifact import ArtifactPaths, ArtifactStatus, State
 from .manifest import MANIFEST, FileEntry, Manifest, differences
 
 logger = logging.getLogger("pipeline")
@@ -54,7 +54,7 @@ def mirror_of(url: str, folder: str = "") -> Path:
 
 
 @dataclass(frozen=True)
-class Remote:
+class RemoteStore:
     """The artifacts of one named model under a URL.
 
     Args:
@@ -65,7 +65,7 @@ class Remote:
     name: str
 
     @classmethod
-    def at(cls, url: str, name: str) -> Remote:
+    def at(cls, url: str, name: str) -> RemoteStore:
         """Those of a URL that can be opened here.
 
         Raises:
@@ -92,14 +92,14 @@ class Remote:
         objects = {path.removeprefix(start): info for path, info in found.items() if path.startswith(start)}
         return Listing(self, {path: (int(info["size"]), _token(info)) for path, info in objects.items()})
 
-    def push(self, places: Places, stage: str) -> None:
+    def push(self, paths: ArtifactPaths, stage: str) -> None:
         """Uploads a finished artifact of the mirror, unless a complete one of the same ingredients is there.
 
         Raises:
             DamagedArtifact: the manifest that is there is damaged; nothing is overwritten.
             StoreError: the storage does not answer, refuses, or has no such bucket.
         """
-        folder, there = places.artifact(stage).resolve(), self.look()
+        folder, there = paths.artifact(stage).resolve(), self.look()
         manifest, told = Manifest.read(folder), there.manifest(stage)
         if told is not None and told.fingerprint == manifest.fingerprint and not there.problems(stage, told):
             return
@@ -119,7 +119,7 @@ class Remote:
         there = self.look()
         if problems := there.problems(stage, manifest):
             raise StoreError(problems[0], next_step="Somebody else may write to it; run again")
-        there.note(places, stage)
+        there.note(paths, stage)
 
     def verify(self, stage: str) -> Manifest:
         """Downloads the files of an artifact, keeps none, and compares them with its manifest.
@@ -135,7 +135,7 @@ class Remote:
         if problems := there.problems(stage, manifest):
             raise DamagedArtifact(problems[0], next_step=f"Delete {self.url(stage)} and run again")
         for path, entry in manifest.files.items():
-            _compare(f"{self.url(stage)}/{path}", digest_object(f"{self.url(stage)}/{path}"), entry)
+            _compare(f"{self.url(stage)}/{path}", hash_object(f"{self.url(stage)}/{path}"), entry)
         return manifest
 
 
@@ -147,7 +147,7 @@ class Listing:
         objects: by path below the model's URL the size in bytes, and what changes when the object does.
     """
 
-    remote: Remote
+    remote: RemoteStore
     objects: Mapping[str, tuple[int, str]]
 
     def paths(self, stage: str) -> set[str]:
@@ -178,7 +178,7 @@ class Listing:
         return sentences
 
     def reconciled(
-        self, places: Places, stage: str, ingredients: Mapping[str, Any], ignored: Collection[str], state: State
+        self, paths: ArtifactPaths, stage: str, ingredients: Mapping[str, Any], ignored: Collection[str], state: State
     ) -> State:
         """The state of an artifact that is complete where it is complete there; what is there is downloaded.
 
@@ -201,16 +201,16 @@ class Listing:
             if not state.is_complete or state.manifest != manifest:
 
                 def examine() -> State:
-                    return artifact.examine(places.artifact(stage), stage, ingredients, ignored)
+                    return artifact.examine(paths.artifact(stage), stage, ingredients, ignored)
 
-                self._pull(places, stage, manifest, examine)
+                self._pull(paths, stage, manifest, examine)
                 return examine()
-            self._look_closer(places, stage, manifest)
+            self._look_closer(paths, stage, manifest)
         except DamagedArtifact as exc:
-            return State(Condition.DAMAGED, (str(exc),))
+            return State(ArtifactStatus.DAMAGED, (str(exc),))
         return state
 
-    def _pull(self, places: Places, stage: str, manifest: Manifest, examine: Callable[[], State]) -> None:
+    def _pull(self, paths: ArtifactPaths, stage: str, manifest: Manifest, examine: Callable[[], State]) -> None:
         url = self.remote.url(stage)
         logger.info("downloading %s: %d files", url, len(manifest.files))
 
@@ -223,36 +223,36 @@ class Listing:
                 with foreign_errors(f"{url}/{path}"):
                     system, place = file_system(f"{url}/{path}")
                     system.get_file(place, str(folder / path))
-                _compare(f"{url}/{path}", digest_file(folder / path), entry)
+                _compare(f"{url}/{path}", hash_file(folder / path), entry)
                 os.utime(folder / path, ns=(entry.mtime_ns, entry.mtime_ns))
             (folder / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
             return manifest
 
         try:
-            artifact.install(places, stage, fill)
+            artifact.install(paths, stage, fill)
         except (DamagedArtifact, StoreError) as exc:
             if self.remote.look().manifest(stage) != manifest:
                 raise StoreError(
                     "it was published anew while it was downloaded", where=url, next_step="Run it again"
                 ) from exc
             raise
-        self.note(places, stage)
+        self.note(paths, stage)
 
-    def _look_closer(self, places: Places, stage: str, manifest: Manifest) -> None:
+    def _look_closer(self, paths: ArtifactPaths, stage: str, manifest: Manifest) -> None:
         """Hashes the objects that were written since the mirror was the same as they."""
-        note = _note_of(places, stage)
+        note = _note_of(paths, stage)
         noted = json.loads(note.read_text(encoding="utf-8")) if note.exists() else {}
         now = self._tokens(stage)
         changed = [path for path in manifest.files if noted.get(path) != now[path]]
         for path in changed:
             url = f"{self.remote.url(stage)}/{path}"
-            _compare(url, digest_object(url), manifest.files[path])
+            _compare(url, hash_object(url), manifest.files[path])
         if changed:
-            self.note(places, stage)
+            self.note(paths, stage)
 
-    def note(self, places: Places, stage: str) -> None:
+    def note(self, paths: ArtifactPaths, stage: str) -> None:
         """Notes that the mirror's artifact is the same as these objects."""
-        path = _note_of(places, stage)
+        path = _note_of(paths, stage)
         path.parent.mkdir(parents=True, exist_ok=True)
         fresh = path.with_suffix(f".{os.getpid()}")
         fresh.write_text(json.dumps(self._tokens(stage)), encoding="utf-8")
@@ -262,16 +262,16 @@ class Listing:
         return {path: self.objects[f"{stage}/{path}"][1] for path in self.paths(stage)}
 
 
-def _note_of(places: Places, stage: str) -> Path:
-    return places.home / ".remote" / f"{stage}.json"
+def _note_of(paths: ArtifactPaths, stage: str) -> Path:
+    return paths.home / ".remote" / f"{stage}.json"
 
 
 def _not_there(state: State, reasons: tuple[str, ...]) -> State:
     """A state of the mirror, where what is published is not as it should be."""
-    if state.condition is Condition.MISSING:
+    if state.status is ArtifactStatus.MISSING:
         return replace(state, reasons=reasons)
     # The mirror's files, if they are right, need not be made again, but they have to be published.
-    return replace(state, condition=Condition.STALE, reasons=reasons) if state.is_complete else state
+    return replace(state, status=ArtifactStatus.STALE, reasons=reasons) if state.is_complete else state
 
 
 def _compare(url: str, digest: str, entry: FileEntry) -> None:
@@ -285,7 +285,7 @@ def _compare(url: str, digest: str, entry: FileEntry) -> None:
         )
 
 
-def digest_object(url: str) -> str:
+def hash_object(url: str) -> str:
     """The sha256 of an object's bytes, as 64 hex digits.
 
     Raises:

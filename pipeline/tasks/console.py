@@ -45,16 +45,16 @@ def _note_failure(task: luigi.Task, error: BaseException) -> None:
         _failures.append(f"{task.task_family}: {error}")
 
 
-def _close(closing_lines: Callable[[], list[str]], is_all_good: Callable[[], bool]) -> None:
+def _close(summary_lines: Callable[[], list[str]], exits_zero: Callable[[], bool]) -> None:
     """Prints the closing lines, on standard output, and ends with 0 where all is good, whatever Luigi says."""
     try:
-        lines = closing_lines()
+        lines = summary_lines()
     except PipelineError as exc:
         lines = [f"failed       {exc}"]
     for line in [*lines, *(f"failed       {failure}" for failure in _failures)]:
         print(line)
     sys.stdout.flush()
-    if is_all_good():
+    if exits_zero():
         sys.stderr.flush()
         os._exit(0)
 
@@ -72,18 +72,18 @@ def set_up() -> None:
         sys.excepthook = _tell_unknown_task
 
 
-def start_run(closing_lines: Callable[[], list[str]], is_all_good: Callable[[], bool] = lambda: False) -> None:
+def start_run(summary_lines: Callable[[], list[str]], exits_zero: Callable[[], bool] = lambda: False) -> None:
     """Prepares a run from the command line, once its root task is known.
 
     Args:
-        closing_lines: what to print when all is done.
-        is_all_good: asked after that: whether the exit code is 0, where Luigi would give another one because others
+        summary_lines: what to print when all is done.
+        exits_zero: asked after that: whether the exit code is 0, where Luigi would give another one because others
             did some of the work.
     """
     logging.getLogger("luigi-interface").addFilter(_Sentences())
     set_up_logging(logging.getLevelName(luigi.interface.core().log_level))
     luigi.Task.event_handler(luigi.Event.FAILURE)(_note_failure)
-    atexit.register(_close, closing_lines, is_all_good)
+    atexit.register(_close, summary_lines, exits_zero)
 
 
 class DieWithParent:

@@ -19,11 +19,11 @@ from pipeline.store.artifact import sweep
 from . import console
 from .chain import plan
 from .chain.facts import read_verdict
-from .chain.job import CANDIDATE, Job, Request, job_of, known_format
+from .chain.job import CANDIDATE, Job, Parameters, job_of, known_format
 from .chain.stages import RESUMABLE, stages_of
 from .config import find_config, read_operations, read_settings
 from .external import DataFile, ExistingCandidate, ExistingCheckpoint
-from .summary import closing_lines, require_passed
+from .summary import require_passed, summary_lines
 
 logger = logging.getLogger("pipeline")
 
@@ -120,13 +120,13 @@ class ModelTask(luigi.Task):
 
     def start(self) -> None:
         """Prepares a run of which this is the root: what killed ones left is swept."""
-        sweep(self.job.places, spare=RESUMABLE)
+        sweep(self.job.paths, spare=RESUMABLE)
 
-    def closing_lines(self) -> list[str]:
+    def summary_lines(self) -> list[str]:
         """What a person wants to know at the end of a run."""
-        return closing_lines(self.job, self.stage)
+        return summary_lines(self.job, self.stage)
 
-    def is_all_good(self) -> bool:
+    def exits_zero(self) -> bool:
         """Whether the run ends with 0, whatever Luigi says: that is for what several hosts share."""
         return False
 
@@ -137,7 +137,7 @@ class ModelTask(luigi.Task):
         Raises:
             PipelineError: one of them is not right.
         """
-        request = Request(**{item.name: getattr(self, item.name) or "" for item in fields(Request)})
+        request = Parameters(**{item.name: getattr(self, item.name) or "" for item in fields(Parameters)})
         job = job_of(request, read_settings(), read_operations())
         if self.stage not in stages_of(job):
             kind = "with a candidate" if job.candidate else "that starts at a checkpoint"
@@ -165,7 +165,7 @@ class ModelTask(luigi.Task):
 
     def output(self) -> luigi.LocalTarget:
         """The artifact's folder."""
-        return luigi.LocalTarget(str(self.job.places.artifact(self.stage)))
+        return luigi.LocalTarget(str(self.job.paths.artifact(self.stage)))
 
     def complete(self) -> bool:
         """Whether the artifact is what it would be if made now, with all that it hangs on."""
@@ -292,7 +292,7 @@ TASKS: dict[str, type[ModelTask]] = {
 
 def start_root(task: Any) -> None:
     """Prepares a run from the command line: how it talks, and what the root itself has to do first."""
-    console.start_run(task.closing_lines, task.is_all_good)
+    console.start_run(task.summary_lines, task.exits_zero)
     task.start()
 
 

@@ -12,7 +12,7 @@ from .chain.facts import read_verdict
 from .chain.job import Job
 
 
-def closing_lines(job: Job, last: str) -> list[str]:
+def summary_lines(job: Job, last: str) -> list[str]:
     """What a person wants to know at the end of a run: the verdict, and where things are.
 
     Args:
@@ -52,8 +52,8 @@ def require_passed(job: Job) -> None:
     if verdict["verdict"] != "passed":
         raise ValidationFailed(
             f"{failed_formats(verdict)} not proven equal to its checkpoint: {verdict['reasons'][0]}",
-            where=job.places.artifact("validation"),
-            next_step=f"See {job.places.artifact('report') / 'report.html'}",
+            where=job.paths.artifact("validation"),
+            next_step=f"See {job.paths.artifact('report') / 'report.html'}",
         )
 
 

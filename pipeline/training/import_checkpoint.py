@@ -15,13 +15,13 @@ from typing import Any
 
 from pipeline.checkpoint.files import files_of, name_of
 from pipeline.checkpoint.source import Source, open_source, read_graph
-from pipeline.data.generated import made_up_rows
+from pipeline.data.generated import generate_rows
 from pipeline.data.npz import prefixed, save_arrays
 from pipeline.data.table import read_rows
 from pipeline.errors import CheckpointError
 from pipeline.formats.external import settled_outputs
 from pipeline.freezing.freeze import prepare
-from pipeline.inputs import Adopted, Candidate
+from pipeline.inputs import Candidate, ImportedCheckpoint
 from pipeline.safety.models import require_safe_source, require_still
 from pipeline.signature import Signature
 from pipeline.store.files import SIGNATURE
@@ -31,8 +31,8 @@ logger = logging.getLogger("pipeline")
 ROWS = 64
 
 
-def adopt_checkpoint(
-    adopted: Adopted, data: Path | None, seed: int, folder: Path, candidate: Candidate | None = None
+def import_checkpoint(
+    imported: ImportedCheckpoint, data: Path | None, seed: int, folder: Path, candidate: Candidate | None = None
 ) -> dict[str, Any]:
     """Writes the artifact of a checkpoint that somebody else made.
 
@@ -51,18 +51,18 @@ def adopt_checkpoint(
         UnsafeModel: it could do more than compute, or take more memory than there is.
         DataError: the rows are not those of the inputs.
     """
-    source = open_source(adopted.place, adopted.graph, adopted.signature, adopted.outputs)
-    allowed = require_safe_source(source, adopted.allow_ops)
+    source = open_source(imported.place, imported.graph, imported.signature, imported.outputs)
+    allowed = require_safe_source(source, imported.allow_ops)
     if not source.has_variables:
         raise CheckpointError(
             "there is nothing to freeze: the graph has no variables", where=source.graph_file, next_step="Deploy it"
         )
-    outputs, reasons = list(adopted.outputs), list[str]()
+    outputs, reasons = list(imported.outputs), list[str]()
     if candidate is not None and not outputs and not source.outputs:
         outputs, reasons = settled_outputs(source.graph, candidate)
-    model = prepare(source, outputs, adopted.inputs, adopted.pins)
+    model = prepare(source, outputs, imported.inputs, imported.pins)
     fetched, fed = ([spec.tensor_name for spec in side] for side in (model.signature.outputs, model.signature.inputs))
-    allowed += require_still(source, fetched, fed, adopted.allow_ops)
+    allowed += require_still(source, fetched, fed, imported.allow_ops)
     for reason in (*reasons, *(f"allowed {danger}" for danger in allowed)):
         logger.info("checkpoint: %s", reason)
     if source.kind == "SavedModel":
@@ -92,22 +92,22 @@ def write_rows(signature: Signature, data: Path | None, seed: int, folder: Path)
     Raises:
         DataError: the rows are not those of the inputs.
     """
-    rows = made_up_rows(signature, ROWS, seed) if data is None else read_rows(data, signature)
+    rows = generate_rows(signature, ROWS, seed) if data is None else read_rows(data, signature)
     labels = {"labels": rows.pop("labels")} if "labels" in rows else {}
     save_arrays(folder / "validation.npz", {**prefixed("input", rows), **labels})
     return rows
 
 
-def adopted_files(adopted: Adopted) -> dict[str, Path]:
+def imported_files(imported: ImportedCheckpoint) -> dict[str, Path]:
     """The files that decide what is adopted, by their names.
 
     Raises:
         CheckpointError: there is no such checkpoint.
         FreezeError: a SavedModel has no such signature.
     """
-    if adopted.is_keras:
-        return {"model": Path(adopted.place)}
-    source = open_source(adopted.place, adopted.graph, adopted.signature, adopted.outputs)
+    if imported.is_keras:
+        return {"model": Path(imported.place)}
+    source = open_source(imported.place, imported.graph, imported.signature, imported.outputs)
     if source.kind == "SavedModel":
         root = Path(source.place)
         return {path.relative_to(root).as_posix(): path for path in sorted(root.rglob("*")) if path.is_file()}

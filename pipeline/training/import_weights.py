@@ -17,7 +17,7 @@ from .models.source import ModelSource, load_model
 v1 = tf.compat.v1
 
 
-def fill_checkpoint(source: ModelSource, data: Path | None, graph: Path, place: str, folder: Path) -> dict[str, Any]:
+def import_weights(source: ModelSource, data: Path | None, graph: Path, place: str, folder: Path) -> dict[str, Any]:
     """Writes the checkpoint that is deployed: the model's inference graph, with values from elsewhere.
 
     Args:

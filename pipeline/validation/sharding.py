@@ -18,23 +18,25 @@ from tempfile import TemporaryDirectory
 from typing import Any, TypeAlias
 
 from pipeline.errors import PipelineError, StoreError
-from pipeline.formats.runner import ApartRunner, Wanted
+from pipeline.formats.runner import RowRange, SubprocessRunner
 from pipeline.settings import ValidationSettings
 from pipeline.signature import Array
 from pipeline.workers.child import Limits
-from pipeline.workers.executor.interface import Ended, Engine, Started
+from pipeline.workers.executor.interface import Ended, Executor, Started
 
 from .checks.material import Material, limits_of, read_material
-from .checks.passes import STRETCH, compare_rows, note_edges
+from .checks.passes import STRETCH, compare_rows, note_score_bins
 from .checks.stability import Sample
-from .checks.unoptimized import Excused, PlainPair
+from .checks.unoptimized import Excused, UnoptimizedPair
 from .compare.decisions import Flips, Scores
 from .results.findings import Finding
-from .results.recorder import Validation
+from .results.recorder import ResultsRecorder
 
 _IDLE_SECONDS = 30.0  # after which a worker closes runners that nobody asked again
 
-Runners: TypeAlias = "list[ApartRunner]"  # the checkpoint's, the candidate's; once needed, both with the optimizer off
+Runners: TypeAlias = (
+    "list[SubprocessRunner]"  # the checkpoint's, the candidate's; once needed, both with the optimizer off
+)
 
 
 @dataclass(frozen=True)
@@ -42,11 +44,11 @@ class Sharding:
     """Who compares many validation rows in the place of this process.
 
     Args:
-        open_engine: opens an engine.
+        open_executor: opens an engine.
         rows: to a shard, about; a validation of no more is not divided.
     """
 
-    open_engine: Callable[[], Engine]
+    open_executor: Callable[[], Executor]
     rows: int
 
 
@@ -98,13 +100,18 @@ class Shards:
         folder: where parts wait for those before them.
     """
 
-    engine: Engine
+    engine: Executor
     rows: int
     pair: Pair
     folder: Path
 
     def __call__(
-        self, validation: Validation, reference: ApartRunner, candidate: ApartRunner, material: Material, check: str
+        self,
+        validation: ResultsRecorder,
+        reference: SubprocessRunner,
+        candidate: SubprocessRunner,
+        material: Material,
+        check: str,
     ) -> None:
         """Makes the pass.
 
@@ -113,13 +120,13 @@ class Shards:
                 `reference.last_error`, for no candidate is to blame.
         """
         format, count = candidate.format, len(material.rows)
-        if material.score_edges is None and material.signature.decision is not None:
-            first = Wanted(material.rows, 0, min(material.size, count))
-            note_edges(material, reference.run(first), first.stop)
+        if material.score_bins is None and material.signature.decision is not None:
+            first = RowRange(material.rows, 0, min(material.size, count))
+            note_score_bins(material, reference.run(first), first.stop)
         stretch = STRETCH * material.size
         step = max(1, self.rows // stretch) * stretch
         items = [
-            (self.pair, format, check, start, min(start + step, count), material.score_edges)
+            (self.pair, format, check, start, min(start + step, count), material.score_bins)
             for start in range(0, count, step)
         ]
         is_first, excused = not material.flips, Excused()
@@ -138,7 +145,7 @@ class Shards:
         finally:
             excused.tell(validation, format, check)
 
-    def _next(self, parts: Iterator[tuple[Part, Path]], reference: ApartRunner) -> tuple[Part, Path] | None:
+    def _next(self, parts: Iterator[tuple[Part, Path]], reference: SubprocessRunner) -> tuple[Part, Path] | None:
         try:
             return next(parts, None)
         except PipelineError as exc:
@@ -204,15 +211,15 @@ def compare_shard(pair: Pair, format: str, check: str, start: int, stop: int, ed
                 next_step="Give an --output-root in a folder that all workers share, by the same path on each",
             )
     material = read_material(pair.checkpoint, pair.settings, pair.batch)
-    material.score_edges = edges
+    material.score_bins = edges
     error, is_references, has_ended, excused = None, False, False, Excused()
     with TemporaryDirectory(prefix="shard-") as folder:
         results = Path(folder, "results.csv")
-        validation = Validation(pair.model, material.signature, pair.settings, results, pair.bounds, is_part=True)
+        validation = ResultsRecorder(pair.model, material.signature, pair.settings, results, pair.bounds, is_part=True)
         with validation, _opened(pair, format) as runners:
             reference, candidate, *plain_pair = runners
             validation.expect(format, check, None if check == "equal" else ())
-            plain = PlainPair(validation, check, reference, candidate, plain_pair) if check == "equal" else None
+            plain = UnoptimizedPair(validation, check, reference, candidate, plain_pair) if check == "equal" else None
             try:
                 # One process at a time: a worker has as many threads as it was given cores.
                 compare_rows(validation, reference, candidate, material, range(start, stop), plain, ahead=0)
@@ -277,8 +284,8 @@ def _opened(pair: Pair, format: str) -> Iterator[Runners]:
     artifact, limits = pair.candidates[format], Limits(*pair.settings.limits)
     key = (pair.checkpoint, artifact, format, pair.threads, limits)
     runners = _kept.take(key) or [
-        ApartRunner("checkpoint", pair.checkpoint, pair.threads, limits_of(pair.checkpoint, limits)),
-        ApartRunner(format, artifact, pair.threads, limits),
+        SubprocessRunner("checkpoint", pair.checkpoint, pair.threads, limits_of(pair.checkpoint, limits)),
+        SubprocessRunner(format, artifact, pair.threads, limits),
     ]
     try:
         yield runners

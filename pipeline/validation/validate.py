@@ -27,7 +27,7 @@ from typing import Any
 
 from pipeline.errors import PipelineError
 from pipeline.formats.registry import FORMATS, refusal_of
-from pipeline.formats.runner import ApartRunner, fixed_batch
+from pipeline.formats.runner import SubprocessRunner, fixed_batch
 from pipeline.settings import CHECKS, FAILED, PASSED, ValidationSettings
 from pipeline.workers.child import Limits
 
@@ -36,7 +36,7 @@ from .checks.registry import TABLE, check_recorded
 from .compare.weights import compare_weights
 from .diagnosis import Cause, explain
 from .replay.worst_rows import write_worst
-from .results.recorder import Validation
+from .results.recorder import ResultsRecorder
 from .sharding import Pair, Sharding, Shards
 
 _VERDICT_SCHEMA = 2
@@ -75,17 +75,19 @@ def validate(
     refusals = {format: reason for format, place in candidates.items() if (reason := refusal_of(place)) is not None}
     candidates = {format: place for format, place in candidates.items() if format not in refusals}
     bounds = {format: _bounds_of(format, place) for format, place in candidates.items()}
-    validation = Validation(model, material.signature, settings, folder / "results.csv", bounds)
+    validation = ResultsRecorder(model, material.signature, settings, folder / "results.csv", bounds)
     skipped = {name: "it was not asked for" for name in CHECKS if name not in settings.chosen_checks}
     limits = Limits(*settings.limits)
     with ExitStack() as opened:
         opened.enter_context(validation)
         if sharding is not None and len(material.rows) > sharding.rows:
-            engine = opened.enter_context(sharding.open_engine())
+            engine = opened.enter_context(sharding.open_executor())
             places = {format: place.absolute() for format, place in candidates.items()}
             pair = Pair(model, checkpoint.absolute(), places, settings, bounds, threads, batch)
             material.compare_elsewhere = Shards(engine, sharding.rows, pair, folder)
-        reference = opened.enter_context(ApartRunner("checkpoint", checkpoint, threads, limits_of(checkpoint, limits)))
+        reference = opened.enter_context(
+            SubprocessRunner("checkpoint", checkpoint, threads, limits_of(checkpoint, limits))
+        )
         for format, reason in refusals.items():
             validation.tell_unmade(format, reason)
         if material.goldens and "golden" not in skipped:
@@ -93,7 +95,7 @@ def validate(
         for format, artifact in candidates.items():
             if format in _WEIGHED and "weights" not in skipped:
                 validation.tell_weights(format, compare_weights(checkpoint, artifact))
-            with ApartRunner(format, artifact, threads, limits) as candidate:
+            with SubprocessRunner(format, artifact, threads, limits) as candidate:
                 skipped |= _check(validation, reference, candidate, material)
     write_worst(folder, validation, checkpoint, candidates, material, threads)
     causes = explain(validation, checkpoint, candidates, material, threads)
@@ -105,7 +107,7 @@ def validate(
 
 
 def _check(
-    validation: Validation, reference: ApartRunner, candidate: ApartRunner, material: Material
+    validation: ResultsRecorder, reference: SubprocessRunner, candidate: SubprocessRunner, material: Material
 ) -> dict[str, str]:
     """Makes the checks of one candidate.
 
@@ -143,7 +145,7 @@ def _bounds_of(format: str, artifact: Path) -> str:
 
 
 def _verdict(
-    validation: Validation, material: Material, skipped: Mapping[str, str], causes: Mapping[str, Cause]
+    validation: ResultsRecorder, material: Material, skipped: Mapping[str, str], causes: Mapping[str, Cause]
 ) -> dict[str, Any]:
     findings = [validation.findings[key] for key in sorted(validation.findings)]
     reasons = [finding.sentence() for finding in findings if not finding.has_passed]

@@ -29,7 +29,7 @@ logger = logging.getLogger("pipeline")
 _CLEARING_UP_SECONDS = 10
 
 
-def run_apart(target: str, *args: Any, limits: Limits | None = None, is_confined: bool = False) -> Any:
+def run_in_subprocess(target: str, *args: Any, limits: Limits | None = None, is_confined: bool = False) -> Any:
     """Calls a function in a process of its own and returns its result.
 
     Args:
@@ -107,7 +107,7 @@ class Child:
             is_timed: whether the time limit holds for it.
 
         Raises:
-            PipelineError: as `run_apart`.
+            PipelineError: as `run_in_subprocess`.
             StageCrashed: besides, where a limit is passed.
         """
         if is_timed and self._limits.seconds and not self._connection.poll(self._limits.seconds):
@@ -200,4 +200,4 @@ def keeping_processes() -> Iterator[None]:
 
 def load_tensorflow() -> None:
     """Has the fork server of this process load TensorFlow, so that what comes next does not wait for it."""
-    run_apart("pipeline.workers.worker:own_memory_bytes")
+    run_in_subprocess("pipeline.workers.worker:own_memory_bytes")

@@ -25,7 +25,7 @@ def kept_environment(environment: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environment.items() if _KEPT.fullmatch(name) and not _SECRET.fullmatch(name)}
 
 
-def confine(folder: Path) -> None:
+def enter_sandbox(folder: Path) -> None:
     """Confines this process to a folder, its home too, and to what it needs of its environment.
 
     Args:

@@ -25,7 +25,7 @@ from typing import Any
 
 from pipeline.errors import PipelineError, StageCrashed, StoreError
 
-from .sandbox import confine
+from .sandbox import enter_sandbox
 
 logger = logging.getLogger("pipeline")
 
@@ -160,7 +160,7 @@ def _serve(connection: Connection, log_level: int, memory_bytes: int, folder: st
     _die_of_greed(memory_bytes)
     set_up_logging(log_level)
     if folder is not None:
-        confine(Path(folder))
+        enter_sandbox(Path(folder))
     while True:
         target = "its arguments"
         try:

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.data.npz import RowFile, save_arrays
+from pipeline.data.npz import NpzReader, save_arrays
 from pipeline.settings import CostsSettings
 from pipeline.signature import Signature, batch_size_of
 from pipeline.store.manifest import MANIFEST
@@ -104,7 +104,7 @@ def _write_rows(
     sizes = (fixed,) if fixed else settings.sizes
     if not settings.seconds:
         return sizes, 0
-    rows = RowFile(checkpoint / "validation.npz", "input")
+    rows = NpzReader(checkpoint / "validation.npz", "input")
     count = min(len(rows), max(sizes))
     if count:
         save_arrays(path, rows.take(np.arange(max(sizes)) % count))

@@ -32,7 +32,7 @@ logger = logging.getLogger("pipeline")
 _NAMES = {"frozen": "model.pb", "tflite": "model.tflite", "onnx": "model.onnx"}
 
 
-def adopt_candidate(candidate: Candidate, checkpoint: Path, weights: str, folder: Path) -> dict[str, Any]:
+def import_candidate(candidate: Candidate, checkpoint: Path, weights: str, folder: Path) -> dict[str, Any]:
     """Writes the artifact of a candidate that the pipeline did not make.
 
     Args:

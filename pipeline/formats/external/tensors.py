@@ -11,11 +11,11 @@ from typing import Any
 from pipeline.checkpoint.savedmodel import read_signature
 from pipeline.errors import CandidateError, CheckpointError, DataError, FreezeError, PipelineError, StageCrashed
 from pipeline.freezing.describe import Describer, shape_of_info
-from pipeline.graph.lazy import read_lean
+from pipeline.graph.lazy import load_lazily
 from pipeline.graph.nodes import PLACEHOLDERS, ancestors, data_inputs, node_of, normalized
 from pipeline.graph.ops import dtype_name, output_dtypes
 from pipeline.graph.protos import GraphDef, NodeDef, TensorInfo
-from pipeline.graph.validity import require_sound
+from pipeline.graph.validity import validate_graph
 from pipeline.graph.variables import VARIABLE_OPS
 from pipeline.inputs import Candidate
 from pipeline.safety.candidates import (
@@ -26,7 +26,7 @@ from pipeline.safety.candidates import (
 )
 from pipeline.signature import DTYPES, Shape
 from pipeline.store.files import GRAPH_FILE
-from pipeline.workers.child import Limits, run_apart
+from pipeline.workers.child import Limits, run_in_subprocess
 
 from .detect import recognize
 
@@ -179,8 +179,8 @@ def _let_through(candidate: Candidate, path: Path) -> list[str]:
 
 def _of_graph(path: Path) -> Ports:
     try:
-        graph = read_lean(path).graph
-        require_sound(graph, path)
+        graph = load_lazily(path).graph
+        validate_graph(graph, path)
     except (DataError, CheckpointError) as exc:
         raise _broken(exc, path) from exc
     variables = [node.name for node in graph.node if node.op in VARIABLE_OPS]
@@ -225,7 +225,7 @@ def _broken(cause: PipelineError, place: Path) -> CandidateError:
 
 def _of_tflite(path: Path, signature: str | None) -> Ports:
     try:
-        ports: Ports = run_apart(
+        ports: Ports = run_in_subprocess(
             "pipeline.formats.external.tensors:read_tflite",
             *(path.absolute(), signature),
             limits=Limits(seconds=_SECONDS),

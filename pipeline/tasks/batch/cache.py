@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import PipelineError
-from pipeline.hashing import digest_values
+from pipeline.hashing import hash_values
 from pipeline.store.manifest import MANIFEST, Manifest
 
 from ..chain import plan
@@ -37,7 +37,7 @@ def all_stages(job: Job) -> list[str]:
 
 def place_of(job: Job) -> Path:
     """Where it is kept that a model passed."""
-    return job.places.home / _SEEN
+    return job.paths.home / _SEEN
 
 
 def place_of_failure(root: Path, stem: str, name: str) -> Path:
@@ -77,8 +77,8 @@ def recall(place: Path, job: Job) -> Outcome | None:
 
 def _rules(job: Job) -> str:
     """A digest over what decides a model besides its files."""
-    request = {"place": "" if job.adopted is None else job.adopted.place, "data": str(job.data)}
-    return digest_values("rules", {**request, "stages": {name: plan.rules(job, name) for name in all_stages(job)}})
+    request = {"place": "" if job.imported is None else job.imported.place, "data": str(job.data)}
+    return hash_values("rules", {**request, "stages": {name: plan.rules(job, name) for name in all_stages(job)}})
 
 
 def _files_read(job: Job) -> Iterator[str]:
@@ -87,8 +87,8 @@ def _files_read(job: Job) -> Iterator[str]:
         files = [*plan.input_files(job).values(), *plan.candidate_files(job).values()]
     except PipelineError:  # what makes the stage has said it
         files = []
-    if job.adopted is not None:
-        files.append(Path(job.adopted.place))
+    if job.imported is not None:
+        files.append(Path(job.imported.place))
     for file in files:
         # A folder's time stamp changes with the names in it.
         yield from (str(file), str(file.parent), str(file.parent / _POINTER))
@@ -96,7 +96,7 @@ def _files_read(job: Job) -> Iterator[str]:
 
 def _files_made(job: Job) -> Iterator[str]:
     for stage in all_stages(job):
-        link = job.places.artifact(stage)
+        link = job.paths.artifact(stage)
         yield str(link)
         try:
             files = Manifest.read(link).files
@@ -107,7 +107,7 @@ def _files_made(job: Job) -> Iterator[str]:
 
 def _digest_of(files: Iterable[str]) -> str:
     """A digest over the states of files and folders: sizes, time stamps, inodes; and where links lead."""
-    return digest_values("files", [[file, *_state_of(file)] for file in files])
+    return hash_values("files", [[file, *_state_of(file)] for file in files])
 
 
 def _state_of(file: str) -> Sequence[int | str]:

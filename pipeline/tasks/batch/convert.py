@@ -9,14 +9,14 @@ from pipeline.errors import PipelineError
 from pipeline.settings import Operations, Settings
 
 from ..chain import plan
-from ..chain.job import Request, job_of
+from ..chain.job import Parameters, job_of
 from . import cache
 from .outcome import Outcome, failed_outcome, outcome_of
 
 logger = logging.getLogger("pipeline")
 
 
-def convert(request: Request, settings: Settings, operations: Operations, failure: Path) -> Outcome:
+def convert(request: Parameters, settings: Settings, operations: Operations, failure: Path) -> Outcome:
     """Makes what is missing or has changed of a model's chain, from its checkpoint or its code to its report.
 
     Args:

@@ -20,13 +20,13 @@ from pathlib import Path
 from pipeline.errors import DataError, PipelineError, nearest
 from pipeline.formats.registry import CANDIDATES
 from pipeline.settings import listed
-from pipeline.store.artifact import Places
+from pipeline.store.artifact import ArtifactPaths
 from pipeline.store.remote import is_url
 
-from ..chain.job import Request, folder_name, known_format
+from ..chain.job import Parameters, folder_name, known_format
 
 REQUIRED = ("name", "checkpoint")
-COLUMNS = tuple(item.name for item in fields(Request) if item.name != "output_root")
+COLUMNS = tuple(item.name for item in fields(Parameters) if item.name != "output_root")
 TABLES = "batch"  # the folder under the output root where the tables of batches are
 _PATHS = ("checkpoint", "graph_file", "candidate", "data", "warm_start")
 _MOST_FAULTS = 50
@@ -43,7 +43,7 @@ class Row:
     """
 
     line: int
-    request: Request
+    request: Parameters
     checkpoint: str
 
     @property
@@ -69,7 +69,7 @@ def read_list(path: Path, output_root: str, formats: str = "") -> list[Row]:
     # Whoever works on a model, and from whichever folder, finds it; and sentences on it are the same.
     folder, root = path.absolute().parent, output_root if is_url(output_root) else str(Path(output_root).absolute())
     for line, cells in _lines(path):
-        request = Request(**{**dict(cells), "output_root": root, "formats": cells.get("formats") or formats})
+        request = Parameters(**{**dict(cells), "output_root": root, "formats": cells.get("formats") or formats})
         try:
             found = list(_rows_of(line, _with_paths(request, folder), cells["checkpoint"]))
         except PipelineError as exc:
@@ -134,22 +134,22 @@ def _check_header(path: Path, header: list[str]) -> None:
         )
 
 
-def _with_paths(request: Request, folder: Path) -> Request:
+def _with_paths(request: Parameters, folder: Path) -> Parameters:
     """Relative paths are the file's, not those of wherever it is run."""
     given = {name: getattr(request, name) for name in _PATHS}
     return replace(request, **{name: str(folder / value) for name, value in given.items() if value})
 
 
-def _rows_of(line: int, request: Request, pattern: str) -> Iterator[Row]:
+def _rows_of(line: int, request: Parameters, pattern: str) -> Iterator[Row]:
     if not has_magic(pattern) or Path(request.checkpoint).exists():
         own = folder_name(request.checkpoint) if request.checkpoint and not request.model else ""
         yield Row(line, replace(request, name=request.name or own or request.model), pattern)
         return
-    places = sorted({_without_suffix(place) for place in glob(request.checkpoint, recursive=True)})
-    if not places:
+    paths = sorted({_without_suffix(place) for place in glob(request.checkpoint, recursive=True)})
+    if not paths:
         raise DataError("no file matches", where=f"checkpoint {pattern}", wanted="at least one")
     folder = request.checkpoint.removesuffix(pattern)
-    for place in places:
+    for place in paths:
         shown = place.removeprefix(folder)
         yield Row(
             line,
@@ -184,7 +184,7 @@ def _faults_of(row: Row) -> Iterator[str]:
     if not request.checkpoint and not request.model:
         yield "neither a checkpoint nor a model"
     try:
-        Places(Path(), row.name)
+        ArtifactPaths(Path(), row.name)
     except PipelineError as exc:
         yield f"name: {exc}"
     if row.name.casefold() == TABLES:

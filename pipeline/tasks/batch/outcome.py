@@ -10,7 +10,7 @@ from typing import Any
 
 from pipeline.errors import PipelineError
 from pipeline.formats.registry import FORMATS, refusal_of
-from pipeline.hashing import digest_values
+from pipeline.hashing import hash_values
 from pipeline.settings import FAILED, PASSED
 from pipeline.store.manifest import Manifest
 
@@ -88,7 +88,7 @@ def outcome_of(job: Job, stages: Sequence[str]) -> Outcome:
     has_passed = verdict["verdict"] == PASSED
     differences = [check["max_abs_diff"] for check in verdict["checks"] if check.get("max_abs_diff") is not None]
     return Outcome(
-        name=job.places.name,
+        name=job.paths.name,
         verdict=PASSED if has_passed else FAILED,
         kind="" if has_passed else "ValidationFailed",
         reason="" if has_passed else verdict["reasons"][0],
@@ -105,6 +105,6 @@ def outcome_of(job: Job, stages: Sequence[str]) -> Outcome:
         max_abs_diff=max(map(float, differences), default=None),
         flipped=sum(flips["flipped"] for flips in verdict["decisions"].values()),
         size_bytes=sum(entry.size_bytes for manifest in made.values() for entry in manifest.files.values()),
-        digest=digest_values("deployed", {format: manifest.content_digest for format, manifest in made.items()}),
+        digest=hash_values("deployed", {format: manifest.content_digest for format, manifest in made.items()}),
         seconds={stage: manifest.notes["seconds"] for stage, manifest in manifests.items()},
     )

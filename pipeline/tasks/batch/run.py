@@ -9,7 +9,7 @@ from pathlib import Path
 from pipeline.errors import PipelineError, StageCrashed
 from pipeline.settings import EngineSettings, Operations, Settings
 from pipeline.workers.child import Limits
-from pipeline.workers.executor import open_engine
+from pipeline.workers.executor import open_executor
 from pipeline.workers.executor.interface import Ended
 
 from ..chain import plan as chain
@@ -88,7 +88,7 @@ def run(
     limits = Limits(chosen.limit_seconds, int(chosen.limit_memory_gb * 1e9))
     items = [(row.request, batch.settings, batch.inner, batch.failure_of(row)) for row in left]
     try:
-        with open_engine(batch.operations.engine, min(workers, len(left)), limits) as engine:
+        with open_executor(batch.operations.engine, min(workers, len(left)), limits) as engine:
             for event in engine.map("pipeline.tasks.batch.convert:convert", items):
                 if not isinstance(event, Ended):
                     progress.start(event.number)

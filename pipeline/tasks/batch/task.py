@@ -18,12 +18,12 @@ import luigi
 import luigi.interface
 
 from pipeline.errors import BatchFailed, SettingError
-from pipeline.hashing import digest_code, digest_file, digest_values
+from pipeline.hashing import hash_code, hash_file, hash_values
 from pipeline.settings import PASSED, Operations
 from pipeline.store import artifact
-from pipeline.store.artifact import Places
+from pipeline.store.artifact import ArtifactPaths
 from pipeline.store.manifest import MANIFEST
-from pipeline.store.remote import Remote, is_url, mirror_of
+from pipeline.store.remote import RemoteStore, is_url, mirror_of
 from pipeline.training.models.source import PROJECT
 
 from .. import batch as package
@@ -65,7 +65,7 @@ class _List(luigi.Task):
     @cached_property
     def batch(self) -> Batch:
         """The batch's name, and how its models are made."""
-        return Batch(plain_name([Path(self.manifest).stem]), self.places.root, read_settings(), self.operations)
+        return Batch(plain_name([Path(self.manifest).stem]), self.paths.root, read_settings(), self.operations)
 
     @cached_property
     def operations(self) -> Operations:
@@ -73,17 +73,17 @@ class _List(luigi.Task):
         return read_operations()
 
     @cached_property
-    def remote(self) -> Remote | None:
+    def remote(self) -> RemoteStore | None:
         """The object storage where the tables are published; None where the output root is a folder."""
-        return Remote.at(self.output_root, TABLES) if is_url(self.output_root) else None
+        return RemoteStore.at(self.output_root, TABLES) if is_url(self.output_root) else None
 
     @cached_property
-    def places(self) -> Places:
+    def paths(self) -> ArtifactPaths:
         """The places of the tables."""
         root = Path(self.output_root)
         if self.remote is not None:
             root = mirror_of(self.remote.root, self.operations.storage.mirror)
-        return Places(root, TABLES)
+        return ArtifactPaths(root, TABLES)
 
     @property
     def portion_size(self) -> int:
@@ -146,7 +146,7 @@ class ConvertBatch(_List):
 
     def requires(self) -> Iterable[luigi.Task]:
         """The portions."""
-        digest = digest_file(Path(self.manifest))
+        digest = hash_file(Path(self.manifest))
         for first in range(0, len(self.rows), self.portion_size):
             yield ConvertShard(
                 manifest=self.manifest,
@@ -158,7 +158,7 @@ class ConvertBatch(_List):
 
     def output(self) -> luigi.LocalTarget:
         """The folder of the tables."""
-        return luigi.LocalTarget(str(self.places.artifact(self.batch.stem)))
+        return luigi.LocalTarget(str(self.paths.artifact(self.batch.stem)))
 
     def complete(self) -> bool:
         """Whether every model is complete and has passed, and the tables tell so."""
@@ -166,9 +166,9 @@ class ConvertBatch(_List):
         if len(known) < len(self.rows) or not all(outcome.has_passed for outcome in known.values()):
             return False
         stem, wanted = self.batch.stem, self._ingredients(known)
-        state = artifact.examine(self.places.artifact(stem), stem, wanted)
+        state = artifact.examine(self.paths.artifact(stem), stem, wanted)
         if self.remote is not None:
-            state = self.remote.look().reconciled(self.places, stem, wanted, (), state)
+            state = self.remote.look().reconciled(self.paths, stem, wanted, (), state)
         return state.is_complete
 
     def run(self) -> None:
@@ -188,9 +188,9 @@ class ConvertBatch(_List):
             write_tables(folder, table)
             return {"counts": table.counts}
 
-        artifact.build(self.places, self.batch.stem, lambda: self._ingredients(known), make)
+        artifact.build(self.paths, self.batch.stem, lambda: self._ingredients(known), make)
         if self.remote is not None:
-            self.remote.push(self.places, self.batch.stem)
+            self.remote.push(self.paths, self.batch.stem)
         running.forget_failures(self.rows, self.batch)
         if not table.has_passed:
             raise BatchFailed(table.headline.rstrip("."), next_step=f"See {self._page}")
@@ -199,26 +199,26 @@ class ConvertBatch(_List):
     def _page(self) -> str:
         """Where people find the page."""
         stem = self.batch.stem
-        folder = str(self.places.artifact(stem)) if self.remote is None else self.remote.url(stem)
+        folder = str(self.paths.artifact(stem)) if self.remote is None else self.remote.url(stem)
         return f"{folder}/report.html"
 
     def _ingredients(self, known: Mapping[str, Outcome]) -> dict[str, Any]:
-        told = {row.name: digest_values("outcome", _lasting(known[row.name])) for row in self.rows}
+        told = {row.name: hash_values("outcome", _lasting(known[row.name])) for row in self.rows}
         return {
-            "files": {"list": digest_file(Path(self.manifest))},
-            "outcomes": digest_values("outcomes", told),
-            "code": digest_code(Path(str(package.__file__)).parent / "page.py", [PROJECT]),
+            "files": {"list": hash_file(Path(self.manifest))},
+            "outcomes": hash_values("outcomes", told),
+            "code": hash_code(Path(str(package.__file__)).parent / "page.py", [PROJECT]),
         }
 
-    def is_all_good(self) -> bool:
+    def exits_zero(self) -> bool:
         """Whether a batch that hosts share is complete, whichever of them did what."""
         return not luigi.interface.core().local_scheduler and self.complete()
 
-    def closing_lines(self) -> list[str]:
+    def summary_lines(self) -> list[str]:
         """What a person wants to know at the end of a run."""
         from .tables import read_results
 
-        folder = self.places.artifact(self.batch.stem)
+        folder = self.paths.artifact(self.batch.stem)
         results = read_results(folder) if (folder / MANIFEST).exists() else []
         missed = [line for line in results if line["verdict"] != PASSED]
         shown = [f"{line['verdict']:<12} {line['name']}: {line['error']}: {line['reason']}" for line in missed[:_SHOWN]]

@@ -48,7 +48,7 @@ def report_facts(job: Job, made: Sequence[str]) -> Any:
 
     manifests = {name: Manifest.read(job.folder(name)) for name in made}
     return ReportFacts(
-        name=job.places.name,
+        name=job.paths.name,
         verdict={**read_verdict(job), "rows_per_second": manifests["validation"].notes.get("rows_per_second", {})},
         results=job.folder("validation") / "results.csv",
         history=job.folder("training") / "history.csv" if "training" in manifests else None,
@@ -72,7 +72,7 @@ def report_facts(job: Job, made: Sequence[str]) -> Any:
         costs=read_costs(job),
         graph=_graph(job),
         previous=_previous(job),
-        worst=[str(job.places.artifact("validation") / "worst" / path.name) for path in _worst_files(job)],
+        worst=[str(job.paths.artifact("validation") / "worst" / path.name) for path in _worst_files(job)],
     )
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from pipeline.errors import SettingError, nearest
 from pipeline.formats.registry import CANDIDATES, FORMATS
-from pipeline.inputs import Adopted, Candidate, WarmStart
+from pipeline.inputs import Candidate, ImportedCheckpoint, WarmStart
 from pipeline.settings import Operations, Settings, listed, paired
-from pipeline.store.artifact import Places
-from pipeline.store.remote import Remote, is_url, mirror_of
+from pipeline.store.artifact import ArtifactPaths
+from pipeline.store.remote import RemoteStore, is_url, mirror_of
 from pipeline.training.models.source import ModelSource, find_model
 
 CANDIDATE = "candidate"  # the stage of a file that the pipeline did not make
@@ -34,15 +34,15 @@ class Job:
     """
 
     source: ModelSource | None
-    places: Places
+    paths: ArtifactPaths
     data: Path | None
     warm_start: WarmStart | None
     formats: tuple[str, ...]
     settings: Settings
-    adopted: Adopted | None = None
+    imported: ImportedCheckpoint | None = None
     candidate: Candidate | None = None
     operations: Operations = field(default_factory=Operations)
-    remote: Remote | None = None
+    remote: RemoteStore | None = None
 
     @property
     def candidates(self) -> Mapping[str, str]:
@@ -59,15 +59,15 @@ class Job:
         """Where people find a stage's artifact, or a file of it."""
         if self.remote is not None:
             return "/".join(filter(None, [self.remote.url(stage), *parts]))
-        return str(self.places.artifact(stage).joinpath(*parts))
+        return str(self.paths.artifact(stage).joinpath(*parts))
 
     def folder(self, stage: str) -> Path:
         """The last finished version of a stage's artifact, by its own path: it stays when the link moves on."""
-        return self.places.artifact(stage).resolve()
+        return self.paths.artifact(stage).resolve()
 
 
 @dataclass(frozen=True)
-class Request:
+class Parameters:
     """The parameters of a chain as they are given, in text; empty where they are not.
 
     Each is an option of the same name (`--graph-file`), and what it means is told there: see `tasks.ModelTask`.
@@ -92,7 +92,7 @@ class Request:
     allow_ops: str = ""
 
 
-def job_of(request: Request, settings: Settings, operations: Operations | None = None) -> Job:
+def job_of(request: Parameters, settings: Settings, operations: Operations | None = None) -> Job:
     """The job that a request makes under these settings.
 
     Args:
@@ -101,12 +101,12 @@ def job_of(request: Request, settings: Settings, operations: Operations | None =
     Raises:
         PipelineError: a parameter is not right.
     """
-    adopted = _adopted(request)
-    source = find_model(request.model or "spam") if request.model or adopted is None else None
-    own_name = source.name if source is not None else folder_name(adopted.place if adopted else "")
+    imported = _import(request)
+    source = find_model(request.model or "spam") if request.model or imported is None else None
+    own_name = source.name if source is not None else folder_name(imported.place if imported else "")
     own_data = source.data if source is not None else None
     candidate = _candidate(request)
-    if request.allow_ops and candidate is None and (adopted is None or source is not None):
+    if request.allow_ops and candidate is None and (imported is None or source is not None):
         raise SettingError(
             "this is for a graph that somebody else made, and the model's own code needs no leave",
             where="--allow-ops",
@@ -116,13 +116,13 @@ def job_of(request: Request, settings: Settings, operations: Operations | None =
     name, root, remote = request.name or own_name, Path(request.output_root), None
     operations = operations or Operations()
     if is_url(request.output_root):
-        remote = Remote.at(request.output_root, name)
+        remote = RemoteStore.at(request.output_root, name)
         root = mirror_of(remote.root, operations.storage.mirror)
     return Job(
         source=source,
-        places=Places(root, name),
+        paths=ArtifactPaths(root, name),
         data=Path(request.data) if request.data else own_data,
-        adopted=adopted,
+        imported=imported,
         warm_start=_warm_start(request),
         formats=_formats(request.formats or "frozen") if candidate is None else (candidate.format,),
         settings=settings,
@@ -132,16 +132,16 @@ def job_of(request: Request, settings: Settings, operations: Operations | None =
     )
 
 
-def _warm_start(request: Request) -> WarmStart | None:
+def _warm_start(request: Parameters) -> WarmStart | None:
     if not request.warm_start:
         return None
     return WarmStart(Path(request.warm_start), paired("--warm-start-map", request.warm_start_map))
 
 
-def _adopted(request: Request) -> Adopted | None:
+def _import(request: Parameters) -> ImportedCheckpoint | None:
     given = {name: getattr(request, name) for name in ("inputs", "outputs", "pin", "signature", "graph_file")}
     if request.checkpoint and not request.warm_start:
-        return Adopted(
+        return ImportedCheckpoint(
             place=request.checkpoint,
             inputs=tuple(listed(request.inputs)),
             outputs=tuple(listed(request.outputs)),
@@ -167,13 +167,13 @@ def _adopted(request: Request) -> Adopted | None:
     return None
 
 
-def _allowed(request: Request) -> tuple[str, ...]:
+def _allowed(request: Parameters) -> tuple[str, ...]:
     from pipeline.safety import read_allowed  # most chains start at a model of one's own
 
     return read_allowed("--allow-ops", listed(request.allow_ops)) if request.allow_ops else ()
 
 
-def _candidate(request: Request) -> Candidate | None:
+def _candidate(request: Parameters) -> Candidate | None:
     if not request.candidate:
         for name in ("candidate_names", "candidate_signature"):
             if value := getattr(request, name):

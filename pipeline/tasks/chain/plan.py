@@ -18,10 +18,10 @@ from typing import Any
 
 from pipeline.checkpoint.files import files_of, find_prefix, name_of
 from pipeline.errors import CandidateError, CheckpointError, FreezeError, StoreError
-from pipeline.hashing import digest_code, digest_file, extra_versions, library_versions
-from pipeline.inputs import Adopted, is_keras_file
+from pipeline.hashing import extra_versions, hash_code, hash_file, library_versions
+from pipeline.inputs import ImportedCheckpoint, is_keras_file
 from pipeline.store import artifact as store
-from pipeline.store.artifact import Condition, State
+from pipeline.store.artifact import ArtifactStatus, State
 from pipeline.store.manifest import Manifest
 from pipeline.training.models.source import PROJECT, ModelSource
 
@@ -74,11 +74,11 @@ def rules(job: Job, name: str) -> dict[str, Any]:
     if stage.uses_data:
         if job.warm_start is not None:
             wanted["settings"]["warm_start_map"] = dict(job.warm_start.keys)
-        if job.adopted is not None:
+        if job.imported is not None:
             named = ("inputs", "outputs", "pins", "signature", "allow_ops")
-            wanted["settings"]["adopted"] = {name: asdict(job.adopted)[name] for name in named}
+            wanted["settings"]["adopted"] = {name: asdict(job.imported)[name] for name in named}
     if stage.is_named:
-        wanted["name"] = job.places.name
+        wanted["name"] = job.paths.name
     return wanted
 
 
@@ -86,12 +86,12 @@ def rules(job: Job, name: str) -> dict[str, Any]:
 def _pipeline_code(modules: tuple[str, ...]) -> dict[str, str]:
     digests: dict[str, str] = {}
     for module in modules:
-        digests |= digest_code(_PACKAGE / module, [PROJECT])
+        digests |= hash_code(_PACKAGE / module, [PROJECT])
     return digests
 
 
 def _model_code(source: ModelSource) -> dict[str, str]:
-    return {"class": source.class_name, **digest_code(source.file, source.roots)}
+    return {"class": source.class_name, **hash_code(source.file, source.roots)}
 
 
 def input_files(job: Job) -> dict[str, Path]:
@@ -103,11 +103,11 @@ def input_files(job: Job) -> dict[str, Path]:
     files = {} if job.data is None else {"data": job.data}
     if job.warm_start is not None:
         files |= {f"warm start{name}": path for name, path in _files_of_weights(job.warm_start.prefix).items()}
-    if job.adopted is not None:
+    if job.imported is not None:
         try:
-            files |= {f"checkpoint {name}": path for name, path in _files_adopted(job.adopted, job.source).items()}
+            files |= {f"checkpoint {name}": path for name, path in _imported_files(job.imported, job.source).items()}
         except (CheckpointError, FreezeError):  # what makes the stage will say it
-            files["checkpoint"] = Path(job.adopted.place)
+            files["checkpoint"] = Path(job.imported.place)
     return files
 
 
@@ -133,12 +133,12 @@ def files_of_stage(job: Job, stage: Stage) -> dict[str, Path]:
     return {**files, **candidate_files(job)} if stage.uses_candidate else files
 
 
-def _files_adopted(adopted: Adopted, source: ModelSource | None) -> dict[str, Path]:
+def _imported_files(imported: ImportedCheckpoint, source: ModelSource | None) -> dict[str, Path]:
     if source is not None:  # its code gives the graph, so weights alone may be given
-        return _files_of_weights(Path(adopted.place))
-    from pipeline.training.import_checkpoint import adopted_files  # which needs protobuf, and other chains do not
+        return _files_of_weights(Path(imported.place))
+    from pipeline.training.import_checkpoint import imported_files  # which needs protobuf, and other chains do not
 
-    return adopted_files(adopted)
+    return imported_files(imported)
 
 
 def _files_of_weights(place: Path) -> dict[str, Path]:
@@ -150,7 +150,7 @@ def _files_of_weights(place: Path) -> dict[str, Path]:
 
 
 def _digest_if_there(path: Path) -> str | None:
-    return digest_file(path) if path.is_file() else None
+    return hash_file(path) if path.is_file() else None
 
 
 def examine(job: Job, last: str) -> dict[str, State]:
@@ -162,15 +162,15 @@ def examine(job: Job, last: str) -> dict[str, State]:
     states: dict[str, State] = {}
     there = None if job.remote is None else job.remote.look()
     for name in (*stages_before(job, last), last):
-        artifact, wanted = job.places.artifact(name), ingredients(job, name, _manifests(states))
+        artifact, wanted = job.paths.artifact(name), ingredients(job, name, _manifests(states))
         waits_for = [upstream for upstream in stages_of(job)[name].reads if not states[upstream].is_complete]
         ignored = ("upstream",) if waits_for else ()
         state = store.examine(artifact, name, wanted, ignored)
         if there is not None:
-            state = there.reconciled(job.places, name, wanted, ignored, state)
+            state = there.reconciled(job.paths, name, wanted, ignored, state)
         if waits_for and state.is_complete:
             reason = f"if {' or '.join(waits_for)} gives other bytes"
-            state = replace(state, condition=Condition.WAITING, reasons=(reason,))
+            state = replace(state, status=ArtifactStatus.WAITING, reasons=(reason,))
         states[name] = replace(state, reasons=tuple(_in_words(reason, job) for reason in state.reasons))
     return states
 
@@ -216,7 +216,7 @@ def build(job: Job, name: str) -> State:
             made["inputs"] = {label: str(path.resolve()) for label, path in files.items()}
         return {**stage.make(job, folder), **made, "python": platform.python_version(), "platform": platform.platform()}
 
-    state = store.build(job.places, name, want, make, RESUMABLE)
+    state = store.build(job.paths, name, want, make, RESUMABLE)
     if job.remote is not None:
-        job.remote.push(job.places, name)
+        job.remote.push(job.paths, name)
     return state

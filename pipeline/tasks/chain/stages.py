@@ -25,7 +25,7 @@ from typing import Any
 
 from pipeline.errors import FreezeError
 from pipeline.formats.registry import CANDIDATES, FORMATS, Format, refuse
-from pipeline.workers.child import run_apart
+from pipeline.workers.child import run_in_subprocess
 
 from .job import CANDIDATE, Job
 
@@ -67,13 +67,13 @@ class Stage:
 
 
 def _make_graph(job: Job, folder: Path) -> Notes:
-    return _notes(run_apart("pipeline.training.graphs:build_graph", job.model, job.settings.graph, folder))
+    return _notes(run_in_subprocess("pipeline.training.graphs:build_graph", job.model, job.settings.graph, folder))
 
 
 def _make_training(job: Job, folder: Path) -> Notes:
     settings = job.settings
     return _notes(
-        run_apart(
+        run_in_subprocess(
             "pipeline.training.train:train",
             *(job.model, job.data, job.folder("graph"), job.warm_start, settings.split, settings.training, folder),
         )
@@ -82,25 +82,27 @@ def _make_training(job: Job, folder: Path) -> Notes:
 
 def _make_checkpoint(job: Job, folder: Path) -> Notes:
     graph, training = job.folder("graph"), job.folder("training")
-    return _notes(run_apart("pipeline.training.export:export_checkpoint", graph, training, job.settings.export, folder))
-
-
-def _make_adopted(job: Job, folder: Path) -> Notes:
-    from pipeline.training.import_checkpoint import adopt_checkpoint
-
-    assert job.adopted is not None  # such chains alone have this stage
-    return adopt_checkpoint(job.adopted, job.data, job.settings.split.seed, folder, job.candidate)
-
-
-def _make_filled(job: Job, folder: Path) -> Notes:
-    assert job.adopted is not None
     return _notes(
-        run_apart(
-            "pipeline.training.import_weights:fill_checkpoint",
+        run_in_subprocess("pipeline.training.export:export_checkpoint", graph, training, job.settings.export, folder)
+    )
+
+
+def _make_imported(job: Job, folder: Path) -> Notes:
+    from pipeline.training.import_checkpoint import import_checkpoint
+
+    assert job.imported is not None  # such chains alone have this stage
+    return import_checkpoint(job.imported, job.data, job.settings.split.seed, folder, job.candidate)
+
+
+def _make_with_weights(job: Job, folder: Path) -> Notes:
+    assert job.imported is not None
+    return _notes(
+        run_in_subprocess(
+            "pipeline.training.import_weights:import_weights",
             job.model,
             job.data,
             job.folder("graph"),
-            job.adopted.place,
+            job.imported.place,
             folder,
         )
     )
@@ -109,14 +111,16 @@ def _make_filled(job: Job, folder: Path) -> Notes:
 def _make_keras_graph(job: Job, folder: Path) -> Notes:
     settings = job.settings
     return _notes(
-        run_apart("pipeline.training.keras.graphs:write_graph", job.model, settings.graph, settings.export, folder)
+        run_in_subprocess(
+            "pipeline.training.keras.graphs:write_graph", job.model, settings.graph, settings.export, folder
+        )
     )
 
 
 def _make_keras_training(job: Job, folder: Path) -> Notes:
     settings = job.settings
     return _notes(
-        run_apart(
+        run_in_subprocess(
             "pipeline.training.keras.train:train_model",
             *(job.model, job.data, job.folder("graph"), job.warm_start),
             *(settings.graph, settings.split, settings.training, folder),
@@ -127,7 +131,7 @@ def _make_keras_training(job: Job, folder: Path) -> Notes:
 def _make_keras_checkpoint(job: Job, folder: Path) -> Notes:
     settings, training = job.settings, job.folder("training")
     return _notes(
-        run_apart(
+        run_in_subprocess(
             "pipeline.training.keras.export:export_trained",
             job.model,
             training,
@@ -138,23 +142,28 @@ def _make_keras_checkpoint(job: Job, folder: Path) -> Notes:
     )
 
 
-def _make_keras_adopted(job: Job, folder: Path) -> Notes:
-    assert job.adopted is not None
+def _make_keras_imported(job: Job, folder: Path) -> Notes:
+    assert job.imported is not None
     seed, data = job.settings.split.seed, job.data and job.data.absolute()
-    adopted = replace(job.adopted, place=str(Path(job.adopted.place).absolute()))
+    imported = replace(job.imported, place=str(Path(job.imported.place).absolute()))
     return _notes(
-        run_apart(
-            "pipeline.training.keras.import_model:adopt_file", adopted, data, seed, folder.absolute(), is_confined=True
+        run_in_subprocess(
+            "pipeline.training.keras.import_model:import_file",
+            imported,
+            data,
+            seed,
+            folder.absolute(),
+            is_confined=True,
         )
     )
 
 
-def _make_keras_filled(job: Job, folder: Path) -> Notes:
-    assert job.adopted is not None
+def _make_keras_with_weights(job: Job, folder: Path) -> Notes:
+    assert job.imported is not None
     return _notes(
-        run_apart(
-            "pipeline.training.keras.export:fill_model",
-            *(job.model, job.data, job.settings.graph, job.adopted.place, folder),
+        run_in_subprocess(
+            "pipeline.training.keras.export:import_model_weights",
+            *(job.model, job.data, job.settings.graph, job.imported.place, folder),
         )
     )
 
@@ -179,11 +188,11 @@ def _make_format(name: str, job: Job, folder: Path) -> Notes:
 
 
 def _make_candidate(job: Job, folder: Path) -> Notes:
-    from pipeline.formats.external import adopt_candidate
+    from pipeline.formats.external import import_candidate
 
     assert job.candidate is not None  # such chains alone have this stage
     weights = job.settings.freezing.weights if "freezing" in FORMATS[job.candidate.format].sections else "exact"
-    return adopt_candidate(job.candidate, job.folder("checkpoint"), weights, folder)
+    return import_candidate(job.candidate, job.folder("checkpoint"), weights, folder)
 
 
 def _make_validation(job: Job, folder: Path) -> Notes:
@@ -194,11 +203,11 @@ def _make_validation(job: Job, folder: Path) -> Notes:
     engine, sharding = job.operations.engine, None
     if engine.kind == "dask" and engine.shard_rows:
         from pipeline.validation.sharding import Sharding
-        from pipeline.workers.executor.dask import DaskEngine
+        from pipeline.workers.executor.dask import DaskExecutor
 
-        sharding = Sharding(partial(DaskEngine, engine.address), engine.shard_rows)
+        sharding = Sharding(partial(DaskExecutor, engine.address), engine.shard_rows)
     verdict = validate(
-        job.places.name,
+        job.paths.name,
         job.folder("checkpoint"),
         candidates,
         job.settings.validation,
@@ -299,7 +308,7 @@ _CANDIDATE = Stage(
 _REPORT = replace(STAGES["report"], reads={"checkpoint": _ALL, "validation": _ALL, "costs": _ALL})
 # The chain of a checkpoint that brings its own graph.
 _ADOPTED: dict[str, Stage] = {
-    "checkpoint": Stage(_make_adopted, ("training/import_checkpoint.py",), {}, ("split",), uses_data=True),
+    "checkpoint": Stage(_make_imported, ("training/import_checkpoint.py",), {}, ("split",), uses_data=True),
     **{name: STAGES[name] for name in (*CANDIDATES, "validation", "costs")},
     "report": _REPORT,
 }
@@ -307,7 +316,7 @@ _ADOPTED: dict[str, Stage] = {
 _FILLED: dict[str, Stage] = {
     "graph": STAGES["graph"],
     "checkpoint": Stage(
-        _make_filled,
+        _make_with_weights,
         ("training/import_weights.py",),
         {"graph": ("inference.meta", "signature.json")},
         uses_model=True,
@@ -342,7 +351,7 @@ _KERAS: dict[str, Stage] = {
 _KERAS_ADOPTED: dict[str, Stage] = {
     **_ADOPTED,
     "checkpoint": replace(
-        _ADOPTED["checkpoint"], make=_make_keras_adopted, code=("training/keras/import_model.py",), extras=("keras",)
+        _ADOPTED["checkpoint"], make=_make_keras_imported, code=("training/keras/import_model.py",), extras=("keras",)
     ),
 }
 _KERAS_FILLED: dict[str, Stage] = {
@@ -350,7 +359,7 @@ _KERAS_FILLED: dict[str, Stage] = {
     "graph": _KERAS["graph"],
     "checkpoint": replace(
         _FILLED["checkpoint"],
-        make=_make_keras_filled,
+        make=_make_keras_with_weights,
         code=("training/keras/export.py",),
         reads={"graph": ("signature.json",)},
         sections=("graph",),
@@ -361,8 +370,8 @@ _KERAS_FILLED: dict[str, Stage] = {
 
 def _chain_of(job: Job) -> dict[str, Stage]:
     if job.source is None:
-        return _KERAS_ADOPTED if job.adopted is not None and job.adopted.is_keras else _ADOPTED
-    if job.adopted is None:
+        return _KERAS_ADOPTED if job.imported is not None and job.imported.is_keras else _ADOPTED
+    if job.imported is None:
         return _KERAS if job.source.is_keras else STAGES
     return _KERAS_FILLED if job.source.is_keras else _FILLED
 
@@ -379,7 +388,7 @@ def _with_candidate(stages: Mapping[str, Stage], job: Job) -> Iterator[tuple[str
     """A chain in which nothing is frozen, and a candidate is taken in its place."""
     assert job.candidate is not None
     format = FORMATS[job.candidate.format]
-    is_settling = job.adopted is not None and job.source is None and not job.adopted.outputs
+    is_settling = job.imported is not None and job.source is None and not job.imported.outputs
     for name, stage in stages.items():
         if name == "checkpoint":
             # Where nobody names outputs, the candidate has a say in which they are.

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.data.npz import RowFile, load_arrays, of_kind, prefixed, save_arrays
-from pipeline.formats.runner import ApartRunner
+from pipeline.data.npz import NpzReader, load_arrays, of_kind, prefixed, save_arrays
+from pipeline.formats.runner import SubprocessRunner
 from pipeline.signature import Array, Batch, Decision, Signature, TensorSpec, batch_size_of
 from pipeline.validation.compare.decisions import decide, has_decisions
 from pipeline.validation.compare.differences import disagreement, measure
@@ -45,7 +45,7 @@ class Compared:
         return {**asdict(self), "largest_difference": largest if math.isfinite(largest) else str(largest)}
 
 
-def keep_answers(runner: ApartRunner, checkpoint: Path, batch_size: int, most: int, path: Path) -> int:
+def keep_answers(runner: SubprocessRunner, checkpoint: Path, batch_size: int, most: int, path: Path) -> int:
     """Writes what a model answers to its own validation rows, for the next night.
 
     Args:
@@ -56,7 +56,7 @@ def keep_answers(runner: ApartRunner, checkpoint: Path, batch_size: int, most: i
         How many were kept; nothing is written for none.
     """
     signature = Signature.read(checkpoint / "signature.json")
-    rows = RowFile(checkpoint / "validation.npz", "input")
+    rows = NpzReader(checkpoint / "validation.npz", "input")
     fixed = batch_size_of(signature)
     count = min(most, len(rows)) // (fixed or 1) * (fixed or 1)
     if not count:
@@ -75,7 +75,7 @@ def keep_answers(runner: ApartRunner, checkpoint: Path, batch_size: int, most: i
 
 
 def compare_answers(
-    runner: ApartRunner,
+    runner: SubprocessRunner,
     recorded: Path,
     decisions: tuple[Decision | None, Decision | None],
     batch_size: int,

@@ -15,7 +15,7 @@ from typing import Any
 from pipeline.errors import DamagedArtifact, DataError, StoreError
 from pipeline.store.manifest import Manifest
 
-from .places import NIGHT, Nights
+from .paths import NIGHT, Nights
 
 PASSED, FAILED = "passed", "failed"
 RECORD = "record.json"

@@ -15,7 +15,7 @@ import luigi.notifications
 from pipeline.errors import SettingError
 from pipeline.settings import NightlySettings
 
-from .places import NIGHT, Nights
+from .paths import NIGHT, Nights
 from .prometheus import metrics_file
 from .run import Outcome
 

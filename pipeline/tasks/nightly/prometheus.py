@@ -14,7 +14,7 @@ from pathlib import Path
 from pipeline.errors import SettingError
 
 from .history import Night
-from .places import Nights
+from .paths import Nights
 
 logger = logging.getLogger("pipeline")
 

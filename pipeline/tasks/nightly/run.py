@@ -13,8 +13,8 @@ from typing import Any
 
 from pipeline.errors import PipelineError, ValidationFailed
 from pipeline.formats.registry import refusal_of
-from pipeline.formats.runner import ApartRunner
-from pipeline.hashing import digest_code, library_versions
+from pipeline.formats.runner import SubprocessRunner
+from pipeline.hashing import hash_code, library_versions
 from pipeline.settings import NightlySettings
 from pipeline.signature import Signature, batch_size_of
 from pipeline.store import artifact
@@ -43,7 +43,7 @@ from .history import (
     write_history,
 )
 from .page import write_page
-from .places import NIGHT, Nights, digests_of
+from .paths import NIGHT, Nights, digests_of
 from .prometheus import metrics_file, write_metrics
 
 logger = logging.getLogger("pipeline")
@@ -79,7 +79,7 @@ def run_night(job: Job, nights: Nights, settings: NightlySettings) -> Outcome | 
     Raises:
         PipelineError: what became of the night could not be written down; a night that fails is an outcome.
     """
-    night = job.places.name
+    night = job.paths.name
     with hold(nights.lock):
         if is_done(nights, night):
             return None
@@ -118,13 +118,13 @@ def _conclude(
     job: Job, nights: Nights, before: Mapping[str, Night], settings: NightlySettings, error: PipelineError | None
 ) -> Night:
     """Makes the artifact that tells what became of the night, and reads it."""
-    night = job.places.name
+    night = job.paths.name
     other = None if error is not None else nearest_passed(night, before, nights.kept())
 
     def want() -> dict[str, Any]:
         wanted: dict[str, Any] = {
             "name": nights.name,
-            "code": digest_code(Path(__file__), [PROJECT]),
+            "code": hash_code(Path(__file__), [PROJECT]),
             "versions": library_versions(),
         }
         if error is not None:
@@ -151,7 +151,7 @@ def _conclude(
         finished = datetime.now(UTC).isoformat(timespec="seconds")
         return {NIGHT: {"finished": finished, "seconds": seconds}}
 
-    artifact.build(job.places, NIGHT, want, make)
+    artifact.build(job.paths, NIGHT, want, make)
     record = read_record(nights, night)
     assert record is not None  # it was just made
     return record
@@ -168,7 +168,7 @@ def _compare(job: Job, nights: Nights, other: str | None, settings: NightlySetti
     batch_size = batch_size_of(signature) or job.settings.validation.batch_size
     threads, limits = job.settings.training.threads, Limits(*job.settings.validation.limits)
     night = _measured(job, format, Manifest.read(job.folder(stage)).content_digest)
-    with ApartRunner(format, job.folder(stage), threads, limits) as runner:
+    with SubprocessRunner(format, job.folder(stage), threads, limits) as runner:
         keep_answers(runner, checkpoint, batch_size, settings.rows, folder / ANSWERS)
         if other is None:
             return night
@@ -224,7 +224,7 @@ def _measured(job: Job, format: str, digest: str) -> Night:
     costs = json.loads((job.folder("costs") / "costs.json").read_text(encoding="utf-8"))["formats"]
     smallest = {name: min(entry["batches"].items(), key=lambda item: int(item[0]))[1] for name, entry in costs.items()}
     return Night(
-        job.places.name,
+        job.paths.name,
         PASSED,
         digest=digest,
         metrics={name: figures[name] for name in _METRICS if name in figures},

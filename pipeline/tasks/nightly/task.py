@@ -14,15 +14,15 @@ from luigi.cmdline_parser import CmdlineParser
 
 from pipeline.errors import SettingError
 from pipeline.settings import NightlySettings
-from pipeline.store.artifact import Condition, Places, State
+from pipeline.store.artifact import ArtifactPaths, ArtifactStatus, State
 
 from ..chain import plan
-from ..chain.job import Job, Request, job_of
+from ..chain.job import Job, Parameters, job_of
 from ..config import read_operations, read_settings
 from ..external import DataFile, ExistingCheckpoint
 from ..model import ROOT_HOOKS, ModelTask
 from .history import Night, is_done, read_history
-from .places import NIGHT, Nights
+from .paths import NIGHT, Nights
 
 _STARTED = datetime.now(UTC).replace(microsecond=0)
 _MOST_TOLD = 20
@@ -80,16 +80,16 @@ class NightlyRun(ModelTask):
                 got=self.candidate,
                 next_step="Use WriteReport --candidate",
             )
-        request = Request(**{item.name: getattr(self, item.name) or "" for item in fields(Request)})
+        request = Parameters(**{item.name: getattr(self, item.name) or "" for item in fields(Parameters)})
         pattern = request.data or self.settings.data
         job = job_of(replace(request, data=data_of(pattern, self.date)), read_settings())
-        return replace(job, places=Places(job.places.home, self.night))
+        return replace(job, paths=ArtifactPaths(job.paths.home, self.night))
 
     @cached_property
     def nights(self) -> Nights:
         """The places of all nights of this name."""
-        home = self.job.places.root
-        return Nights(Places(home.parent, home.name))
+        home = self.job.paths.root
+        return Nights(ArtifactPaths(home.parent, home.name))
 
     def requires(self) -> Iterable[luigi.Task]:
         """The day's data, and the checkpoint where the chain starts at one."""
@@ -100,7 +100,7 @@ class NightlyRun(ModelTask):
 
     def output(self) -> luigi.LocalTarget:
         """The folder of what became of the night."""
-        return luigi.LocalTarget(str(self.job.places.artifact(NIGHT)))
+        return luigi.LocalTarget(str(self.job.paths.artifact(NIGHT)))
 
     def complete(self) -> bool:
         """Whether the night has passed and is as it was finished, or has made room for newer ones."""
@@ -109,13 +109,13 @@ class NightlyRun(ModelTask):
     def examine(self) -> dict[str, State]:
         """The state of the night, and of its chain where the night is still to be made."""
         if self.complete():
-            return {NIGHT: State(Condition.COMPLETE)}
+            return {NIGHT: State(ArtifactStatus.COMPLETE)}
         known = read_history(self.nights).get(self.night)
         reason = "it was not made yet"
         if known is not None:
             reason = f"it failed: {known.reason}" if not known.has_passed else "it is not as it was finished"
-        condition = Condition.MISSING if known is None else Condition.STALE
-        return {**plan.examine(self.job, self.stage), NIGHT: State(condition, (reason,))}
+        status = ArtifactStatus.MISSING if known is None else ArtifactStatus.STALE
+        return {**plan.examine(self.job, self.stage), NIGHT: State(status, (reason,))}
 
     def run(self) -> None:
         """Makes the night, and tells of it.
@@ -135,7 +135,7 @@ class NightlyRun(ModelTask):
         if outcome.error is not None:
             raise outcome.error
 
-    def closing_lines(self) -> list[str]:
+    def summary_lines(self) -> list[str]:
         """The nights that this run has made, or the one that was asked for, and which one is current."""
         history = read_history(self.nights)
         told = [night for night in history.values() if night.finished >= _STARTED.isoformat()]

@@ -49,7 +49,7 @@ def export_trained(
     return {"exported": settings.step, "step": step_of(bundle.prefix), "variables": sorted(named_weights(named.model))}
 
 
-def fill_model(
+def import_model_weights(
     source: ModelSource, data: Path | None, graph_settings: GraphSettings, place: str, folder: Path
 ) -> dict[str, Any]:
     """Writes a checkpoint of a model with weights from elsewhere.

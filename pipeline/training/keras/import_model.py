@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import SettingError
-from pipeline.inputs import Adopted
+from pipeline.inputs import ImportedCheckpoint
 from pipeline.signature import Signature
 from pipeline.store.files import SIGNATURE
 
@@ -22,10 +22,10 @@ from .load import load_file
 from .saved_model import record_goldens, write_checkpoint
 
 
-def adopt_file(adopted: Adopted, data: Path | None, seed: int, folder: Path) -> dict[str, Any]:
+def import_file(imported: ImportedCheckpoint, data: Path | None, seed: int, folder: Path) -> dict[str, Any]:
     """Writes the artifact of a Keras model that somebody else made.
 
-    Args, Returns: as `adoption.adopt_checkpoint`.
+    Args, Returns: as `adoption.import_checkpoint`.
 
     Raises:
         CheckpointError: the file is missing, damaged, or names code that is not Keras's own.
@@ -33,23 +33,23 @@ def adopt_file(adopted: Adopted, data: Path | None, seed: int, folder: Path) -> 
         FreezeError: its graph cannot become a right .pb.
         DataError: the rows are not those of the inputs.
     """
-    _require_nothing_named(adopted)
+    _require_nothing_named(imported)
     settle_arithmetic()
-    named = NamedModel.by_own_names(load_file(Path(adopted.place)))
+    named = NamedModel.by_own_names(load_file(Path(imported.place)))
     write_checkpoint(named, folder)
     rows = write_rows(Signature.read(folder / SIGNATURE), data, seed, folder)
     record_goldens(named, {name: values[:ROWS] for name, values in rows.items()}, folder / "goldens.npz")
     found = ["inputs and outputs are those of the Keras model"]
-    return {"adopted": adopted.place, "found": found, "rows": len(next(iter(rows.values())))}
+    return {"adopted": imported.place, "found": found, "rows": len(next(iter(rows.values())))}
 
 
-def _require_nothing_named(adopted: Adopted) -> None:
+def _require_nothing_named(imported: ImportedCheckpoint) -> None:
     given = {
-        "--inputs": ", ".join(adopted.inputs),
-        "--outputs": ", ".join(adopted.outputs),
-        "--pin": ", ".join(adopted.pins),
-        "--graph-file": adopted.graph,
-        "--signature": adopted.signature,
+        "--inputs": ", ".join(imported.inputs),
+        "--outputs": ", ".join(imported.outputs),
+        "--pin": ", ".join(imported.pins),
+        "--graph-file": imported.graph,
+        "--signature": imported.signature,
     }
     for flag, value in given.items():
         if value:

@@ -11,17 +11,17 @@ import numpy as np
 
 from pipeline.checkpoint.artifact import read_origin
 from pipeline.data.edge_cases import edge_batches
-from pipeline.data.generated import made_up_rows
-from pipeline.data.npz import RowFile, load_arrays, of_kind
+from pipeline.data.generated import generate_rows
+from pipeline.data.npz import NpzReader, load_arrays, of_kind
 from pipeline.errors import SettingError, nearest
-from pipeline.formats.runner import ApartRunner
+from pipeline.formats.runner import SubprocessRunner
 from pipeline.settings import ValidationSettings
 from pipeline.signature import Array, Batch, Signature, TensorSpec, batch_size_of
 from pipeline.store.files import SIGNATURE
 from pipeline.workers.child import Limits
 
 from ..compare.decisions import Flips, Scores
-from ..results.recorder import Validation
+from ..results.recorder import ResultsRecorder
 from .stability import SIZES, Sample
 
 _SEED = 1009  # none that a chain's own made-up rows are likely to have
@@ -40,22 +40,22 @@ class Material:
         flips: by format the rows that it decides otherwise than the checkpoint.
         rows_per_second: by format how fast the validation rows were compared.
         samples: by format the rows to ask again, once the first answers to them are kept.
-        score_edges: of the bins in which all sides' scores are counted, once the first batch was answered; None where
+        score_bins: of the bins in which all sides' scores are counted, once the first batch was answered; None where
             that has not one decision for each row.
         compare_elsewhere: makes the pass of a check over the validation rows in other processes; None where this one
             makes it.
     """
 
     signature: Signature
-    rows: RowFile
-    labels: RowFile | None
+    rows: NpzReader
+    labels: NpzReader | None
     goldens: Batch
     size: int
     scores: dict[str, Scores] = field(default_factory=dict)
     flips: dict[str, Flips] = field(default_factory=dict)
     rows_per_second: dict[str, float] = field(default_factory=dict)
     samples: dict[str, Sample] = field(default_factory=dict)
-    score_edges: Array | None = None
+    score_bins: Array | None = None
     compare_elsewhere: Elsewhere | None = None
 
     @cached_property
@@ -64,7 +64,7 @@ class Material:
         return edge_batches(self.signature, self.rows.first)
 
     @cached_property
-    def made_up(self) -> dict[str, Batch]:
+    def generated(self) -> dict[str, Batch]:
         """Batches of generated rows in several sizes, by name; none where a batch would be too large."""
         specs = tuple(
             # Lengths that the signature leaves open are those of the validation rows.
@@ -77,7 +77,7 @@ class Material:
         )
         fixed = batch_size_of(self.signature)
         sizes = (fixed,) if fixed else SIZES
-        rows = made_up_rows(Signature(specs, self.signature.outputs), sum(sizes), _SEED)
+        rows = generate_rows(Signature(specs, self.signature.outputs), sum(sizes), _SEED)
         starts = np.cumsum([0, *sizes[:-1]])
         batches = {
             f"made up {size}": {name: values[start : start + size] for name, values in rows.items()}
@@ -97,7 +97,7 @@ class Material:
             "equal": lambda: len(self.rows),
             "decisions": lambda: max((flips.rows for flips in self.flips.values()), default=0),
             "edge": lambda: len(self.edges),
-            "generated": lambda: sum(rows_in(batch) for batch in self.made_up.values()),
+            "generated": lambda: sum(rows_in(batch) for batch in self.generated.values()),
             "stable": lambda: len(Sample(self.signature, len(self.rows)).numbers),
             "golden": lambda: rows_in(of_kind("input", self.goldens)),
         }
@@ -130,11 +130,11 @@ def read_material(checkpoint: Path, settings: ValidationSettings, batch: int | N
                 "no such output", where="[validation] tolerances", got=output, next_step=nearest(output, names)
             )
     path, recorded = checkpoint / "validation.npz", checkpoint / "goldens.npz"
-    kept = RowFile(path)
+    kept = NpzReader(path)
     has_classes = "labels" in kept.names and kept.first["labels"].dtype.kind in "iu"
     goldens = load_arrays(recorded) if recorded.exists() else {}
     size = batch_size_of(signature) or settings.batch_size
-    return Material(signature, RowFile(path, "input"), kept if has_classes else None, goldens, size)
+    return Material(signature, NpzReader(path, "input"), kept if has_classes else None, goldens, size)
 
 
 def rows_in(batch: Batch) -> int:
@@ -142,4 +142,4 @@ def rows_in(batch: Batch) -> int:
     return len(next(iter(batch.values()), ()))
 
 
-Elsewhere = Callable[[Validation, ApartRunner, ApartRunner, Material, str], None]
+Elsewhere = Callable[[ResultsRecorder, SubprocessRunner, SubprocessRunner, Material, str], None]

@@ -8,12 +8,12 @@ from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import RunnerError
-from pipeline.formats.runner import ApartRunner, Wanted
+from pipeline.formats.runner import RowRange, SubprocessRunner
 from pipeline.signature import Batch
 
-from ..compare.decisions import Flips, Scores, edges_for, has_decisions
-from ..results.recorder import Validation
-from .unoptimized import Answers, PlainPair
+from ..compare.decisions import Flips, Scores, bins_for, has_decisions
+from ..results.recorder import ResultsRecorder
+from .unoptimized import Answers, UnoptimizedPair
 
 if TYPE_CHECKING:
     from .material import Material
@@ -23,12 +23,12 @@ STRETCH = 64  # batches after which nothing depends on those before, so that row
 
 
 def compare_rows(
-    validation: Validation,
-    reference: ApartRunner,
-    candidate: ApartRunner,
+    validation: ResultsRecorder,
+    reference: SubprocessRunner,
+    candidate: SubprocessRunner,
     material: Material,
     part: range,
-    plain: PlainPair | None = None,
+    plain: UnoptimizedPair | None = None,
     ahead: int = _AHEAD,
 ) -> None:
     """The pass of `equal`, or of `decisions` alone, over some of the validation rows.
@@ -50,13 +50,13 @@ def compare_rows(
         if numbers.start % (STRETCH * material.size) == 0:
             plain.begin_stretch()
         material.sample(format).keep(theirs, numbers)
-        wanted = Wanted(material.rows, numbers.start, numbers.stop)
+        wanted = RowRange(material.rows, numbers.start, numbers.stop)
         judged = plain.settled(wanted, (ours, theirs), len(numbers))
         tell_answers(validation, "equal", format, str(numbers.start), judged, numbers)
 
 
 def _answers(
-    reference: ApartRunner, candidate: ApartRunner, material: Material, part: range, ahead: int
+    reference: SubprocessRunner, candidate: SubprocessRunner, material: Material, part: range, ahead: int
 ) -> Iterator[tuple[Batch, Batch, range]]:
     """Both sides' answers to validation rows, batch by batch, with the rows' numbers.
 
@@ -67,13 +67,13 @@ def _answers(
     try:
         if not ahead:
             for batch in batches:
-                wanted = Wanted(material.rows, batch.start, batch.stop)
+                wanted = RowRange(material.rows, batch.start, batch.stop)
                 yield reference.run(wanted), candidate.run(wanted), batch
             return
         for numbers in chain(batches, repeat(None, ahead)):
             if numbers is not None:
                 for runner in runners:
-                    runner.ask(Wanted(material.rows, numbers.start, numbers.stop))
+                    runner.ask(RowRange(material.rows, numbers.start, numbers.stop))
                 waiting.append(numbers)
             if waiting and (len(waiting) > ahead or numbers is None):
                 yield reference.answer(), candidate.answer(), waiting.popleft()
@@ -83,13 +83,13 @@ def _answers(
 
 
 def _decide(
-    validation: Validation, format: str, ours: Batch, theirs: Batch, numbers: range, material: Material
+    validation: ResultsRecorder, format: str, ours: Batch, theirs: Batch, numbers: range, material: Material
 ) -> None:
     """Counts what both sides decide, and writes it down where the check was asked for."""
     decision = material.signature.decision
     if numbers.start == 0:
-        note_edges(material, ours, len(numbers))
-    if decision is None or material.score_edges is None:
+        note_score_bins(material, ours, len(numbers))
+    if decision is None or material.score_bins is None:
         return
     if decision.output not in ours or decision.output not in theirs:
         return
@@ -103,28 +103,28 @@ def _decide(
     for side, output in sides.items():
         if side == format or len(material.flips) == 1:  # the checkpoint's are the same for every candidate
             if side not in material.scores:
-                material.scores[side] = Scores(decision, material.score_edges)
+                material.scores[side] = Scores(decision, material.score_bins)
             material.scores[side].add(output, labels)
     decided = flips.add(sides["checkpoint"], sides[format], numbers)
     if "decisions" in validation.settings.chosen_checks:
         validation.tell_decisions(format, decision, *decided, numbers)
 
 
-def note_edges(material: Material, first: Batch, rows: int) -> None:
+def note_score_bins(material: Material, first: Batch, rows: int) -> None:
     """Takes the bins of scores from the checkpoint's answers to the first batch, once for all candidates.
 
     Args:
         rows: how many the batch has.
     """
     decision = material.signature.decision
-    if decision is None or material.score_edges is not None or decision.output not in first:
+    if decision is None or material.score_bins is not None or decision.output not in first:
         return
     if has_decisions(first[decision.output], decision, rows):
-        material.score_edges = edges_for(first[decision.output], decision)
+        material.score_bins = bins_for(first[decision.output], decision)
 
 
 def tell_answers(
-    validation: Validation,
+    validation: ResultsRecorder,
     check: str,
     format: str,
     label: str,

@@ -13,21 +13,21 @@ import numpy as np
 from pipeline.data.npz import of_kind
 from pipeline.errors import RunnerError
 from pipeline.formats.registry import FORMATS
-from pipeline.formats.runner import ApartRunner, Wanted
+from pipeline.formats.runner import RowRange, SubprocessRunner
 from pipeline.signature import Batch
 
 from ..compare.differences import is_finite
 from ..results.findings import UNSTABLE
-from ..results.recorder import Validation
+from ..results.recorder import ResultsRecorder
 from .material import Material, rows_in
 from .passes import compare_rows, tell_answers
-from .unoptimized import Answers, PlainPair, ask_both
+from .unoptimized import Answers, UnoptimizedPair, ask_both
 
-Check = Callable[[Validation, ApartRunner, ApartRunner, Material], str | None]
+Check = Callable[[ResultsRecorder, SubprocessRunner, SubprocessRunner, Material], str | None]
 
 
 def check_equal(
-    validation: Validation, reference: ApartRunner, candidate: ApartRunner, material: Material
+    validation: ResultsRecorder, reference: SubprocessRunner, candidate: SubprocessRunner, material: Material
 ) -> str | None:
     """The candidate against the checkpoint, on all validation rows."""
     format, started = candidate.format, time.monotonic()
@@ -35,14 +35,14 @@ def check_equal(
     if material.compare_elsewhere is not None:
         material.compare_elsewhere(validation, reference, candidate, material, "equal")
     else:
-        with PlainPair(validation, "equal", reference, candidate) as plain:
+        with UnoptimizedPair(validation, "equal", reference, candidate) as plain:
             compare_rows(validation, reference, candidate, material, range(len(material.rows)), plain)
     material.rows_per_second[format] = len(material.rows) / (time.monotonic() - started)
     return None
 
 
 def check_decisions(
-    validation: Validation, reference: ApartRunner, candidate: ApartRunner, material: Material
+    validation: ResultsRecorder, reference: SubprocessRunner, candidate: SubprocessRunner, material: Material
 ) -> str | None:
     """What is decided by the candidate against what is by the checkpoint, on all validation rows."""
     format, decision = candidate.format, material.signature.decision
@@ -60,7 +60,7 @@ def check_decisions(
 
 
 def check_edges(
-    validation: Validation, reference: ApartRunner, candidate: ApartRunner, material: Material
+    validation: ResultsRecorder, reference: SubprocessRunner, candidate: SubprocessRunner, material: Material
 ) -> str | None:
     """The same on rows that no data file holds.
 
@@ -68,7 +68,7 @@ def check_edges(
     max-pool may pass NaN on or drop it.
     """
     format, left_out = candidate.format, list[str]()
-    with PlainPair(validation, "edge", reference, candidate) as plain:
+    with UnoptimizedPair(validation, "edge", reference, candidate) as plain:
         for label, batch in material.edges.items():
             answers = ask_both(reference, candidate, batch)
             if FORMATS[format].edges == "finite" and _is_other_overflow(validation, format, batch, answers):
@@ -87,20 +87,20 @@ def check_edges(
 
 
 def check_generated(
-    validation: Validation, reference: ApartRunner, candidate: ApartRunner, material: Material
+    validation: ResultsRecorder, reference: SubprocessRunner, candidate: SubprocessRunner, material: Material
 ) -> str | None:
     """The same on generated rows, in batches of several sizes."""
-    if not material.made_up:
+    if not material.generated:
         return "a batch of generated rows would be too large"
-    with PlainPair(validation, "generated", reference, candidate) as plain:
-        for label, batch in material.made_up.items():
+    with UnoptimizedPair(validation, "generated", reference, candidate) as plain:
+        for label, batch in material.generated.items():
             labels = [f"{label}/{row}" for row in range(rows_in(batch))]
             answers = plain.settled(batch, ask_both(reference, candidate, batch), rows_in(batch))
             tell_answers(validation, "generated", candidate.format, label, answers, labels)
     return None
 
 
-def _is_other_overflow(validation: Validation, format: str, batch: Batch, answers: Answers) -> bool:
+def _is_other_overflow(validation: ResultsRecorder, format: str, batch: Batch, answers: Answers) -> bool:
     """Whether the sides differ in a batch of NaN, infinities or numbers that are infinite when multiplied."""
     ours, theirs = answers
     if isinstance(ours, RunnerError) or isinstance(theirs, RunnerError):
@@ -113,13 +113,13 @@ def _is_other_overflow(validation: Validation, format: str, batch: Batch, answer
 
 
 def check_stable(
-    validation: Validation, reference: ApartRunner, candidate: ApartRunner, material: Material
+    validation: ResultsRecorder, reference: SubprocessRunner, candidate: SubprocessRunner, material: Material
 ) -> str | None:
     """The candidate against itself: the same rows again, in another order and other batches."""
     format, rows, sample = candidate.format, material.rows, material.sample(candidate.format)
     if not sample.is_kept:  # for `equal` was not asked for
         for numbers in rows.batches(material.size):
-            sample.keep(candidate.run(Wanted(rows, numbers.start, numbers.stop)), numbers)
+            sample.keep(candidate.run(RowRange(rows, numbers.start, numbers.stop)), numbers)
     if not sample.outputs:
         return "no output has an answer for each row"
     validation.expect(format, "stable", sample.outputs)
@@ -143,7 +143,7 @@ def check_stable(
 
 
 def check_goldens(
-    validation: Validation, reference: ApartRunner, candidate: ApartRunner, material: Material
+    validation: ResultsRecorder, reference: SubprocessRunner, candidate: SubprocessRunner, material: Material
 ) -> str | None:
     """The candidate against the outputs recorded when the model was trained."""
     if not material.goldens:
@@ -152,7 +152,7 @@ def check_goldens(
     return None
 
 
-def check_recorded(validation: Validation, runner: ApartRunner, material: Material) -> None:
+def check_recorded(validation: ResultsRecorder, runner: SubprocessRunner, material: Material) -> None:
     """A candidate or the checkpoint against the recorded outputs."""
     validation.expect(runner.format, "golden")
     inputs, recorded = (of_kind(kind, material.goldens) for kind in ("input", "output"))

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from pipeline.errors import RunnerError
-from pipeline.formats.runner import ApartRunner, Wanted
+from pipeline.formats.runner import RowRange, SubprocessRunner
 from pipeline.signature import Batch
 
-from ..results.recorder import Validation
+from ..results.recorder import ResultsRecorder
 
 Answer: TypeAlias = "Batch | RunnerError"
 Answers: TypeAlias = "tuple[Answer, Answer]"
@@ -23,12 +23,12 @@ Answers: TypeAlias = "tuple[Answer, Answer]"
 EXCUSABLE = frozenset({"not finite", "rounding"})
 
 
-def ask_both(reference: ApartRunner, candidate: ApartRunner, batch: Batch | Wanted) -> Answers:
+def ask_both(reference: SubprocessRunner, candidate: SubprocessRunner, batch: Batch | RowRange) -> Answers:
     """What both sides answer to a batch, or why they refuse it."""
     return _ask(reference, batch), _ask(candidate, batch)
 
 
-def _ask(runner: ApartRunner, batch: Batch | Wanted) -> Answer:
+def _ask(runner: SubprocessRunner, batch: Batch | RowRange) -> Answer:
     try:
         return runner.run(batch)
     except RunnerError as exc:
@@ -55,7 +55,7 @@ class Excused:
         self.labels += later.labels
         self.largest = max(self.largest, later.largest)
 
-    def tell(self, validation: Validation, format: str, check: str) -> None:
+    def tell(self, validation: ResultsRecorder, format: str, check: str) -> None:
         """Makes a note of it, if there is anything."""
         if not self.rows:
             return
@@ -68,7 +68,7 @@ class Excused:
         )
 
 
-class PlainPair:
+class UnoptimizedPair:
     """Both sides with the optimizer off, opened when the first row needs it. Its rows become a note on the candidate.
 
     Args:
@@ -82,14 +82,14 @@ class PlainPair:
 
     def __init__(
         self,
-        validation: Validation,
+        validation: ResultsRecorder,
         check: str,
-        reference: ApartRunner,
-        candidate: ApartRunner,
-        opened: list[ApartRunner] | None = None,
+        reference: SubprocessRunner,
+        candidate: SubprocessRunner,
+        opened: list[SubprocessRunner] | None = None,
     ) -> None:
         self._validation, self._check, self._deployed = validation, check, (reference, candidate)
-        self._plain: list[ApartRunner] = [] if opened is None else opened
+        self._plain: list[SubprocessRunner] = [] if opened is None else opened
         self.excused = Excused()
         self._is_of_use = True
 
@@ -97,7 +97,7 @@ class PlainPair:
         """Tries anew: what was wrong with batches before may not be with those that come."""
         self._is_of_use = True
 
-    def settled(self, batch: Batch | Wanted, answers: Answers, rows: int, label: str = "") -> Answers:
+    def settled(self, batch: Batch | RowRange, answers: Answers, rows: int, label: str = "") -> Answers:
         """The answers to judge: those of the plain pair where the given ones differ by rounding alone and those agree.
 
         Args:
@@ -127,7 +127,7 @@ class PlainPair:
             return False
         return not self._validation.disagreeing(self._deployed[1].format, ours, theirs, rows)
 
-    def __enter__(self) -> PlainPair:
+    def __enter__(self) -> UnoptimizedPair:
         return self
 
     def __exit__(self, *exc_info: object) -> None:

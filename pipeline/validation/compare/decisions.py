@@ -175,7 +175,7 @@ class Flips:
         }
 
 
-def edges_for(output: Array, decision: Decision) -> Array:
+def bins_for(output: Array, decision: Decision) -> Array:
     """The edges of 20 bins for scores like a batch's: 0 to 1 where all are within, else from least to largest."""
     scores = _scores(output, decision)
     finite = scores[np.isfinite(scores)]

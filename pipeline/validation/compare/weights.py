@@ -24,7 +24,7 @@ from pipeline.checkpoint.source import Source
 from pipeline.errors import DataError
 from pipeline.freezing.freeze import prepare
 from pipeline.graph.dtypes import DTYPES
-from pipeline.graph.lazy import LeanGraph, read_lean
+from pipeline.graph.lazy import LazyGraph, load_lazily
 from pipeline.graph.nodes import data_inputs, node_of
 from pipeline.graph.protos import DecodeError, NodeDef, SavedModel
 from pipeline.graph.tensors import content_of, shape_of, strings_of
@@ -152,7 +152,7 @@ def _traced(saved: Mapping[Variable, Saved], values: _Values, constants: _Consta
     return WeightsFinding(found, len(constants.sizeable - constants.used), absent=absent)
 
 
-def read_candidate(folder: Path) -> LeanGraph:
+def read_candidate(folder: Path) -> LazyGraph:
     """The graph of a candidate: of `model.pb`, of `graph.pb`, or the first one of `saved_model.pb`.
 
     Raises:
@@ -161,9 +161,9 @@ def read_candidate(folder: Path) -> LeanGraph:
     names = ("graph.pb", "saved_model.pb", "model.pb")
     path = next((folder / name for name in names if (folder / name).is_file()), folder / names[-1])
     if path.name != "saved_model.pb":
-        return read_lean(path)
+        return load_lazily(path)
     try:
-        return LeanGraph(SavedModel.FromString(path.read_bytes()).meta_graphs[0].graph_def, {})
+        return LazyGraph(SavedModel.FromString(path.read_bytes()).meta_graphs[0].graph_def, {})
     except (OSError, DecodeError, IndexError) as exc:
         raise DataError("the candidate's graph cannot be read", where=path, got=exc) from exc
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from pipeline.errors import PipelineError
 
 from ..checks.material import Material
-from ..results.recorder import Validation
+from ..results.recorder import ResultsRecorder
 from . import crashes, goldens, nodes, outputs, weights
 from .evidence import Cause, Evidence
 
@@ -54,7 +54,7 @@ KINDS = tuple(dict.fromkeys([*(kind for kinds, _ in TABLE for kind in kinds), "u
 
 
 def explain(
-    validation: Validation,
+    validation: ResultsRecorder,
     checkpoint: Path,
     candidates: Mapping[str, Path],
     material: Material,

@@ -17,14 +17,14 @@ from pipeline.graph.protos import GraphDef, NodeDef
 from pipeline.graph.variables import VARIABLE_OPS
 from pipeline.signature import DTYPES, Array, Batch, batch_size_of
 from pipeline.store.files import SIGNATURE
-from pipeline.workers.child import Limits, run_apart
+from pipeline.workers.child import Limits, run_in_subprocess
 
 from ..checks.material import Material, rows_in
 from ..compare.weights import WeightsFinding, compare_weights, differing_pairs, read_candidate
 from ..replay.feed import Side
 from ..replay.worst_rows import failed_cases
 from ..results.findings import Finding
-from ..results.recorder import Validation
+from ..results.recorder import ResultsRecorder
 from .node_findings import Agreement, Divergence, Instability
 from .similarity import Place, Resemblance, other_checkpoints, resemblances
 
@@ -61,7 +61,7 @@ class Evidence:
         self,
         format: str,
         artifact: Path,
-        validation: Validation,
+        validation: ResultsRecorder,
         checkpoint: Path,
         material: Material,
         threads: int,
@@ -206,7 +206,7 @@ class Evidence:
             if not rows_in(batch):
                 continue
             try:
-                found = run_apart(
+                found = run_in_subprocess(
                     "pipeline.validation.diagnosis.divergence:find_divergence",
                     *(self.checkpoint, self.artifact, self.signature, dict(batch), bounds, self.threads),
                     limits=self.limits,
@@ -230,7 +230,7 @@ class Evidence:
         others = np.concatenate([first[:shared], count - 1 - np.arange(size - shared)])
         batches = [rows.take(which) for which in (first, others)]
         try:
-            found: Instability | None = run_apart(
+            found: Instability | None = run_in_subprocess(
                 "pipeline.validation.diagnosis.instability:find_instability",
                 *(self.artifact, self.signature, *batches, shared, self.threads),
                 limits=self.limits,
@@ -260,7 +260,7 @@ class Evidence:
             return None
         bounds = {spec.name: self.golden_bounds().get(spec.name, (0.0, 0.0)) for spec in self.signature.outputs}
         try:
-            found: Place | None = run_apart(
+            found: Place | None = run_in_subprocess(
                 "pipeline.validation.diagnosis.recorded_weights:find_weights",
                 *(self.checkpoint, self.others, self.signature, dict(inputs), dict(recorded), bounds, self.threads),
                 is_confined=True,

@@ -21,7 +21,7 @@ import numpy as np
 from pipeline.data.npz import load_arrays, of_kind, prefixed, save_arrays
 from pipeline.errors import DataError, PipelineError, RunnerError
 from pipeline.formats.registry import FORMATS
-from pipeline.formats.runner import ApartRunner, fixed_batch
+from pipeline.formats.runner import SubprocessRunner, fixed_batch
 from pipeline.signature import Array, Batch, Signature, batch_size_of
 from pipeline.workers.child import Limits
 
@@ -81,7 +81,7 @@ class Side:
     def __init__(self, format: str, artifact: Path, threads: int, limits: Limits | None = None) -> None:
         self.format = format
         self._artifact, self._threads, self._limits = artifact, threads, limits
-        self._runner: ApartRunner | None = None
+        self._runner: SubprocessRunner | None = None
         self._failures: list[PipelineError] = []
 
     def run(self, batch: Batch) -> Batch | PipelineError:
@@ -90,7 +90,7 @@ class Side:
             return self._failures[-1]
         try:
             if self._runner is None:
-                self._runner = ApartRunner(self.format, self._artifact, self._threads, self._limits)
+                self._runner = SubprocessRunner(self.format, self._artifact, self._threads, self._limits)
             answer = self._runner.run(batch)
         except PipelineError as exc:
             self.close()

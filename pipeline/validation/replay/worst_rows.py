@@ -20,7 +20,7 @@ from pipeline.workers.child import Limits
 
 from ..checks.material import Material, rows_in
 from ..results.findings import Finding
-from ..results.recorder import Validation
+from ..results.recorder import ResultsRecorder
 from .feed import Answer, Case, Side, answers, compared, save_cases, write_notes
 
 FOLDER, MOST_ROWS = "worst", 16
@@ -48,7 +48,7 @@ class Picked:
 
 def write_worst(
     folder: Path,
-    validation: Validation,
+    validation: ResultsRecorder,
     checkpoint: Path,
     candidates: Mapping[str, Path],
     material: Material,
@@ -100,7 +100,7 @@ def _reproduced(
     return together, *answers(together, reference, candidate, size)
 
 
-def _bounds(validation: Validation, format: str) -> dict[str, dict[str, Bound]]:
+def _bounds(validation: ResultsRecorder, format: str) -> dict[str, dict[str, Bound]]:
     bounds: dict[str, dict[str, Bound]] = {}
     for finding in validation.findings.values():
         if finding.format == format:
@@ -109,7 +109,7 @@ def _bounds(validation: Validation, format: str) -> dict[str, dict[str, Bound]]:
     return bounds
 
 
-def failed_cases(validation: Validation, material: Material, format: str) -> Iterator[Case]:
+def failed_cases(validation: ResultsRecorder, material: Material, format: str) -> Iterator[Case]:
     """The worst rows of a format's checks that failed, as batches to feed.
 
     Of a check that failed without a row, because a process died, say, the rows at which it stopped.
@@ -161,9 +161,9 @@ def _is_cut_short(finding: Finding) -> bool:
 def _stop(finding: Finding, material: Material) -> Picked:
     """Where a check stopped: at the first row, or batch, that it has no line of."""
     done = max(0, finding.rows - finding.rows_failed)
-    labels = list({"edge": material.edges, "generated": material.made_up}.get(finding.check, ()))
+    labels = list({"edge": material.edges, "generated": material.generated}.get(finding.check, ()))
     if labels:
-        counts = np.cumsum([1 if finding.check == "edge" else rows_in(material.made_up[label]) for label in labels])
+        counts = np.cumsum([1 if finding.check == "edge" else rows_in(material.generated[label]) for label in labels])
         label = labels[min(int(np.searchsorted(counts, done, side="right")), len(labels) - 1)]
     else:
         label = f"from {done}"
@@ -203,7 +203,7 @@ def _edge_row(material: Material, format: str, label: str) -> Found | None:
 def _generated_row(material: Material, format: str, label: str) -> Found | None:
     """A row `made up 7/3`, or a whole batch `made up 7` that was refused."""
     name, _, row = label.partition("/")
-    batch = material.made_up.get(name)
+    batch = material.generated.get(name)
     if batch is None:
         return None
     return batch, ((int(row),) if row.isdecimal() else tuple(range(rows_in(batch)))), {}

@@ -32,7 +32,7 @@ _MOST_NAMED = 3
 
 
 @dataclass
-class Validation:
+class ResultsRecorder:
     """One comparison of candidates with their checkpoint, while it is going on.
 
     Args:
@@ -55,7 +55,7 @@ class Validation:
     def __post_init__(self) -> None:
         self._file = ResultsFile(self.results, self.model, has_header=not self.is_part)
 
-    def __enter__(self) -> Validation:
+    def __enter__(self) -> ResultsRecorder:
         return self
 
     def __exit__(self, *exc_info: object) -> None:

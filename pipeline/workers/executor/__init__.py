@@ -5,10 +5,10 @@ from __future__ import annotations
 from pipeline.settings import EngineSettings
 
 from ..child import Limits
-from .interface import Engine
+from .interface import Executor
 
 
-def open_engine(settings: EngineSettings, workers: int, limits: Limits) -> Engine:
+def open_executor(settings: EngineSettings, workers: int, limits: Limits) -> Executor:
     """The engine that the settings name.
 
     Args:
@@ -19,9 +19,9 @@ def open_engine(settings: EngineSettings, workers: int, limits: Limits) -> Engin
         SettingError: what the engine needs is not installed, or its cluster is not to be reached.
     """
     if settings.kind == "dask":
-        from .dask import DaskEngine
+        from .dask import DaskExecutor
 
-        return DaskEngine(settings.address, workers, limits)
-    from .local import LocalEngine
+        return DaskExecutor(settings.address, workers, limits)
+    from .local import LocalExecutor
 
-    return LocalEngine(workers, limits)
+    return LocalExecutor(workers, limits)

@@ -26,7 +26,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, Self
 
 from pipeline.errors import SettingError, StageCrashed
-from pipeline.hashing import digest_file, digest_values
+from pipeline.hashing import hash_file, hash_values
 
 from ..child import Limits
 from ..worker import as_ours
@@ -49,7 +49,7 @@ _SETTINGS = {
 }
 
 
-class DaskEngine:
+class DaskExecutor:
     """An engine on a Dask cluster; see `engine.Engine`.
 
     Args:
@@ -244,9 +244,9 @@ def _other_code(worker: str, code: str) -> SettingError:
 @lru_cache(maxsize=1)
 def own_code() -> str:
     """What this process would work with: versions, and a digest of the package's source."""
-    files = {path.relative_to(_PACKAGE).as_posix(): digest_file(path) for path in sorted(_PACKAGE.rglob("*.py"))}
+    files = {path.relative_to(_PACKAGE).as_posix(): hash_file(path) for path in sorted(_PACKAGE.rglob("*.py"))}
     libraries = ", ".join(f"{name} {version(name)}" for name in ("tensorflow", "numpy"))
-    return f"{digest_values('package', files)[:12]}…, Python {platform.python_version()}, {libraries}"
+    return f"{hash_values('package', files)[:12]}…, Python {platform.python_version()}, {libraries}"
 
 
 def _call(function: str, item: tuple[Any, ...], code: str, run: str, number: int, limits: Limits | None = None) -> Any:

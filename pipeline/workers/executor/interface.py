@@ -38,7 +38,7 @@ class Ended:
     result: Any
 
 
-class Engine(Protocol):
+class Executor(Protocol):
     """Several processes that wait for work; closed as a context manager."""
 
     def map(self, function: str, items: Sequence[tuple[Any, ...]]) -> Iterator[Started | Ended]:
@@ -53,6 +53,6 @@ class Engine(Protocol):
         """
         ...
 
-    def __enter__(self) -> Engine: ...
+    def __enter__(self) -> Executor: ...
 
     def __exit__(self, *exc_info: object) -> None: ...

@@ -79,7 +79,7 @@ def serve(channel: Channel) -> None:
             channel.send(("result", result, None))
 
 
-class LocalEngine:
+class LocalExecutor:
     """So many slots, each fed by a thread of this process.
 
     Args:
@@ -120,7 +120,7 @@ class LocalEngine:
             else:
                 yield event
 
-    def __enter__(self) -> LocalEngine:
+    def __enter__(self) -> LocalExecutor:
         return self
 
     def __exit__(self, *exc_info: object) -> None:

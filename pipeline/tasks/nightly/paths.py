@@ -19,7 +19,7 @@ from pathlib import Path
 
 from pipeline.errors import PipelineError, StoreError
 from pipeline.store import artifact
-from pipeline.store.artifact import Places, hold
+from pipeline.store.artifact import ArtifactPaths, hold
 from pipeline.store.manifest import Manifest
 
 logger = logging.getLogger("pipeline")
@@ -37,15 +37,15 @@ class Nights:
         places: those of the model, without a date.
     """
 
-    places: Places
+    paths: ArtifactPaths
 
     @property
     def name(self) -> str:
-        return self.places.name
+        return self.paths.name
 
     @property
     def home(self) -> Path:
-        return self.places.home
+        return self.paths.home
 
     @property
     def history(self) -> Path:
@@ -62,11 +62,11 @@ class Nights:
     @property
     def lock(self) -> Path:
         """Held by the process that makes a night, so that two never overlap."""
-        return self.places.lock(NIGHT)
+        return self.paths.lock(NIGHT)
 
-    def of(self, night: str) -> Places:
+    def of(self, night: str) -> ArtifactPaths:
         """The places of one night's artifacts."""
-        return Places(self.home, night)
+        return ArtifactPaths(self.home, night)
 
     def kept(self) -> list[str]:
         """The nights whose folders are there, the oldest first."""
