@@ -1,6 +1,6 @@
 """Nights: the same chain on each day's data, compared with the night before, kept for a while, and told of.
 
-    places      where nights are, which one is current, and which are removed
+    paths       where nights are, which one is current, and which are removed
     history     history.csv: a line for each night
     running     makes a night, and decides what became of it
     drift       what a night's model answers to the rows of the night before

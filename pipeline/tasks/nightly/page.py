@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.errors import StoreError
 
 from .history import Night, missing_dates
-from .places import NIGHT, Nights
+from .paths import NIGHT, Nights
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
