@@ -12,6 +12,7 @@ import pytest
 import tensorflow as tf
 from jobs import ALL_STAGES, FRUIT, PROJECT, job_for, model_file, run
 
+from pipeline import hashing
 from pipeline.errors import DamagedArtifact, StoreError
 from pipeline.store.artifact import ArtifactStatus, Manifest
 from pipeline.tasks.chain import facts, plan
@@ -208,13 +209,13 @@ def test_another_version_of_a_library_redoes_everything(
 ) -> None:
     job = job_for(tmp_path / "out", own_fruit)
     run(job, "frozen")
-    now = facts.version(library)
-    facts.library_versions.cache_clear()
-    monkeypatch.setattr(facts, "version", lambda name: "9.9" if name == library else now)
+    now = hashing.version(library)
+    hashing.library_versions.cache_clear()
+    monkeypatch.setattr(hashing, "version", lambda name: "9.9" if name == library else now)
     try:
         states = plan.examine(job, "frozen")
     finally:
-        facts.library_versions.cache_clear()
+        hashing.library_versions.cache_clear()
     assert {state.status for state in states.values()} == {ArtifactStatus.STALE}
     assert f"{library} changed: version was '{now}', is '9.9'" in states["graph"].reasons
 
