@@ -17,7 +17,7 @@ import luigi.retcodes  # its section is known only once it is loaded
 from luigi.task_register import Register
 
 from .errors import SettingError, nearest
-from .models.source import PROJECT
+from .models.source import PROJECT_FILES
 from .operations import Operations
 from .settings import Settings
 
@@ -130,8 +130,8 @@ def find_config() -> None:
 
 def config_files() -> Iterator[Path]:
     """The files that decide, the weaker first."""
-    if (PROJECT / "tasks.cfg").is_file():
-        yield PROJECT / "tasks.cfg"
+    if (PROJECT_FILES / "tasks.cfg").is_file():
+        yield PROJECT_FILES / "tasks.cfg"
     if override := os.environ.get("LUIGI_CONFIG_PATH"):
         yield Path(override)
 
