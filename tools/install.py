@@ -138,10 +138,15 @@ def install_with_pip(venv: Path, requirements: str, again: str) -> None:
     Raises:
         SetupError: installing broke off.
     """
-    install(venv, again, *PIP, "install", "--no-compile", "--retries", "2", "-r", requirements)
+    # pip shows its progress on standard output, and says on standard error what is wrong. A variable, for pip starts
+    # another pip to build this package.
+    few = {} if "PIP_RETRIES" in os.environ else {"PIP_RETRIES": "2"}
+    install(venv, again, *PIP, "install", "--no-compile", "-r", requirements, environment=few, stderr=subprocess.PIPE)
 
 
-def install(venv: Path, again: str, *command: str, environment: Mapping[str, str] | None = None) -> None:
+def install(
+    venv: Path, again: str, *command: str, environment: Mapping[str, str] | None = None, stderr: int | None = None
+) -> None:
     """Run a command that installs, its progress shown. While it runs, the environment counts as unfinished.
 
     Raises:
@@ -150,10 +155,13 @@ def install(venv: Path, again: str, *command: str, environment: Mapping[str, str
     for stamp in STAMPS["requirements-dev.txt"]:
         (venv / stamp).unlink(missing_ok=True)
     (venv / UNFINISHED).touch()
-    code = subprocess.run(command, env=os.environ | dict(environment or {}), check=False).returncode
-    if code != 0:
-        is_full = shutil.disk_usage(venv).free < 100_000_000
-        raise SetupError(*explain(_DISK[0] if is_full else "", again))
+    variables = os.environ | dict(environment or {})
+    done = subprocess.run(command, env=variables, stderr=stderr, text=True, check=False)
+    if done.returncode != 0:
+        text = _DISK[0] if shutil.disk_usage(venv).free < 100_000_000 else done.stderr or ""
+        if not is_any_in(_DISK + _PERMISSION + _NETWORK, text):
+            print(text, file=sys.stderr)
+        raise SetupError(*explain(text, again))
     (venv / UNFINISHED).unlink()
 
 

@@ -30,15 +30,22 @@ find_python() {
         "install Python 3.11, then: $again PYTHON=/path/to/python3.11"
 }
 
-is_usable() { # an environment that is whole, was made in this place, and has a Python that fits
-    [ ! -e "$venv/.unfinished" ] && fits "$venv/bin/python" && [ -f "$venv/bin/pip" ] || return 1
+find_flaw() { # why the environment has to be made again; nothing if it is whole
+    if [ -e "$venv/.unfinished" ] || [ ! -f "$venv/bin/pip" ]; then
+        echo "its set-up was not finished"
+    elif ! is_made_here; then
+        echo "the folder was moved or copied since"
+    elif ! fits "$venv/bin/python"; then
+        echo "its Python is gone or does not fit"
+    fi
+}
+
+is_made_here() { # the scripts of an environment name its Python by an absolute path, in quotes if it is long
     place=$(cd "$venv" && pwd -P)
-    # The scripts of an environment name its Python by an absolute path: quoted if the path is long or has spaces.
     head -n 2 "$venv/bin/pip" | grep -q -F -e "#!$place/bin/" -e "\"$place/bin/"
 }
 
 make_environment() {
-    find_python
     "$python" -c 'import ensurepip, venv' 2> /dev/null ||
         fail "$python has no modules venv and ensurepip." "sudo apt-get install python3-venv (Debian, Ubuntu), then: $again"
     rm -rf "$venv"
@@ -46,14 +53,16 @@ make_environment() {
         fail "$venv could not be made; the line above says why." "correct it, then: $again"
 }
 
-if is_usable; then
-    echo "Set-up: bringing $venv up to date."
-elif [ -e "$venv" ]; then
-    echo "Set-up: $venv is unfinished, was made in another folder or has another Python. Making it again, in about a minute."
+if [ ! -e "$venv" ]; then
+    find_python
+    echo "Set-up: making $venv with TensorFlow and what else is needed, 2.5 GB on disk. That takes a minute or two;"
+    echo "        the first time it downloads 700 MB. Later runs need no set-up."
+    make_environment
+elif flaw=$(find_flaw) && [ -n "$flaw" ]; then
+    find_python
+    echo "Set-up: making $venv again, for $flaw. That takes about a minute."
     make_environment
 else
-    echo "Set-up: making $venv with TensorFlow and what else is needed, 2.5 GB on disk. That takes a minute or two;"
-    echo "        the first time it downloads 800 MB. Later runs need no set-up."
-    make_environment
+    echo "Set-up: bringing $venv up to date."
 fi
 SETUP_STARTED=$started exec "$venv/bin/python" tools/install.py "$venv" "$requirements" "$again"
