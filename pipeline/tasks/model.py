@@ -21,6 +21,7 @@ from .chain import plan
 from .chain.facts import read_verdict
 from .chain.job import CANDIDATE, Job, Parameters, job_of, known_format
 from .chain.stages import RESUMABLE, stages_of
+from .command_line import build_parsers_once
 from .config import find_config, read_operations, read_settings
 from .external import DataFile, ExistingCandidate, ExistingCheckpoint
 from .summary import require_passed, summary_lines
@@ -298,5 +299,6 @@ def start_root(task: Any) -> None:
 
 # Whoever loads the tasks, by whatever import, has the settings and the closing lines with them, once.
 find_config()
+build_parsers_once()
 console.set_up()
 ROOT_HOOKS.append(start_root)
