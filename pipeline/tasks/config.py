@@ -6,10 +6,10 @@ import configparser
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import luigi
 import luigi.configuration
@@ -62,13 +62,31 @@ _OTHER_SECTIONS = frozenset(
     ]
 )
 _CENTRAL = ("--scheduler-host", "--scheduler-url")
-_PARAMETERS: dict[str, Any] = {"int": luigi.IntParameter, "float": luigi.FloatParameter, "str": luigi.Parameter}
+_KINDS: dict[str, Any] = {"int": luigi.IntParameter, "float": luigi.FloatParameter, "str": luigi.Parameter}
+_Task = TypeVar("_Task", bound=type[luigi.Task])
+
+
+def with_parameters(declaration: type) -> Callable[[_Task], _Task]:
+    """Give a task one Luigi parameter for each field of a dataclass: a class decorator.
+
+    A field that is empty by default may be left out or given empty: Luigi's OptionalParameter.
+    """
+
+    def add_parameters(task: _Task) -> _Task:
+        for item in fields(declaration):
+            kind: Any = luigi.OptionalParameter if item.default == "" else _KINDS[str(item.type)]
+            parameter = kind(default=item.default, description=item.metadata["description"])
+            parameter.__set_name__(task, item.name)  # Python itself does this only in the body of a class
+            setattr(task, item.name, parameter)
+        return task
+
+    return add_parameters
 
 
 def _config_class(section: str, settings: Any) -> type[luigi.Config]:
-    """A Luigi config class with one parameter for each setting: `[section] key`, `--section-key`."""
+    """Make a Luigi config class with one parameter for each setting: `[section] key`, `--section-key`."""
     parameters = {
-        item.name: _PARAMETERS[str(item.type)](default=item.default, description=item.metadata["description"])
+        item.name: _KINDS[str(item.type)](default=item.default, description=item.metadata["description"])
         for item in fields(settings)
     }
     return type(section, (luigi.Config,), {**parameters, "__module__": __name__, "__doc__": settings.__doc__})
