@@ -14,9 +14,9 @@ import re
 import struct
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib.metadata import version
 from importlib.util import cache_from_source
 from pathlib import Path
@@ -219,13 +219,13 @@ def _read_source(path: str) -> _Source:
 @lru_cache(maxsize=1024)
 def _imported_files(path: str, imports: tuple[str, ...], roots: tuple[str, ...]) -> tuple[str, ...]:
     """Return the local files among the imports of a file."""
+    names_in = cache(_names_in)  # a file's imports are mostly in the same few folders
     found = []
     for name in imports:
         module = name.lstrip(".")
         level = len(name) - len(module)
-        bases = roots if not level else (path.rsplit("/", level)[0],)
-        for base in bases:
-            file = _file_of(base, module.split("."))
+        for base in (path.rsplit("/", level)[0],) if level else roots:
+            file = _file_of(base, module.split("."), names_in)
             if file is not None:
                 found.append(file)
     return tuple(found)
@@ -237,17 +237,17 @@ def _data_files(package: str) -> list[str]:
     return [path for path in paths if os.path.isfile(path)]
 
 
-def _file_of(base: str, parts: Sequence[str]) -> str | None:
+def _file_of(base: str, parts: Sequence[str], names_in: Callable[[str], frozenset[str]]) -> str | None:
     """Return the file of a module below a folder. Paths are strings: there are many, and Path is much slower."""
     *packages, name = parts
     for package in packages:
-        if package not in _names_in(base):
+        if package not in names_in(base):
             return None
         base = f"{base}/{package}"
-    names = _names_in(base)
+    names = names_in(base)
     if f"{name}.py" in names:
         return f"{base}/{name}.py"
-    return f"{base}/{name}/__init__.py" if name in names and "__init__.py" in _names_in(f"{base}/{name}") else None
+    return f"{base}/{name}/__init__.py" if name in names and "__init__.py" in names_in(f"{base}/{name}") else None
 
 
 def _names_in(folder: str) -> frozenset[str]:

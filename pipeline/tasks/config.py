@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, fields
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -123,7 +124,8 @@ def read_operations() -> Operations:
 
 def _read(sections: Mapping[str, Any]) -> dict[str, Any]:
     for path in config_files():
-        check_config(path)
+        state = path.stat() if path.exists() else None
+        _check_config_once(path, state and (state.st_mtime_ns, state.st_size, state.st_ino))
     return {name: settings(**_values(name, config)) for name, (config, settings) in sections.items()}
 
 
@@ -166,28 +168,25 @@ def check_config(path: Path) -> None:
             parser.read_file(file)
     except (OSError, configparser.Error, UnicodeDecodeError) as exc:
         raise SettingError("the settings cannot be read", where=path, got=exc) from exc
-    known = _known_keys()
+    sections = frozenset(Register.task_names())
     for section in parser.sections():
-        if section in known:
+        if section in sections:
+            known = {name for name, _ in Register.get_task_cls(section).get_params()}
             for key in parser.options(section):
-                # Luigi takes a-b for a_b only where no file has a_b; here tasks.cfg has, so a-b would be passed over.
-                if key not in known[section]:
+                # Luigi accepts a-b for a_b only if no file has a_b. tasks.cfg has all keys, so a-b would be ignored.
+                if key not in known:
                     raise SettingError(
-                        "unknown key",
-                        where=f"{path}, section [{section}]",
-                        got=key,
-                        next_step=nearest(key, known[section]),
+                        "unknown key", where=f"{path}, section [{section}]", got=key, next_step=nearest(key, known)
                     )
         elif section not in _OTHER_SECTIONS:
             raise SettingError(
                 "unknown section",
                 where=path,
                 got=f"[{section}]",
-                next_step=nearest(section, {*known, *_OTHER_SECTIONS}),
+                next_step=nearest(section, sections | _OTHER_SECTIONS),
             )
 
 
-def _known_keys() -> Mapping[str, frozenset[str]]:
-    """Keys by section: the parameters of every task and config class that is loaded."""
-    classes = (Register.get_task_cls(name) for name in Register.task_names())
-    return {cls.get_task_family(): frozenset(name for name, _ in cls.get_params()) for cls in classes}
+@lru_cache(maxsize=16)
+def _check_config_once(path: Path, _state: tuple[int, ...] | None) -> None:
+    check_config(path)
