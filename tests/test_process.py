@@ -264,7 +264,7 @@ FORK = """
 import os, sys, time
 from pathlib import Path
 from types import SimpleNamespace
-from pipeline.workers.worker import DieWithParent
+from pipeline.tasks.console import DieWithParent
 if os.fork() == 0:
     with DieWithParent(SimpleNamespace(use_multiprocessing=True)):
         Path(sys.argv[1] + ".new").write_text(str(os.getpid()))

@@ -9,7 +9,8 @@ from pipeline.errors import PipelineError
 from pipeline.settings import Operations, Settings
 
 from ..chain import plan
-from ..chain.job import Parameters, job_of
+from ..chain.job import job_of
+from ..chain.parameters import Parameters
 from . import cache
 from .outcome import Outcome, failed_outcome, outcome_of
 

@@ -16,6 +16,8 @@ from pipeline.store.artifact import ArtifactPaths
 from pipeline.store.remote import RemoteStore, is_url, mirror_of
 from pipeline.training.models.source import ModelSource, find_model
 
+from .parameters import Parameters
+
 CANDIDATE = "candidate"  # the stage of a file that the pipeline did not make
 
 
@@ -64,32 +66,6 @@ class Job:
     def folder(self, stage: str) -> Path:
         """The last finished version of a stage's artifact, by its own path: it stays when the link moves on."""
         return self.paths.artifact(stage).resolve()
-
-
-@dataclass(frozen=True)
-class Parameters:
-    """The parameters of a chain as they are given, in text; empty where they are not.
-
-    Each is an option of the same name (`--graph-file`), and what it means is told there: see `tasks.ModelTask`.
-    """
-
-    model: str = ""
-    checkpoint: str = ""
-    inputs: str = ""
-    outputs: str = ""
-    pin: str = ""
-    signature: str = ""
-    graph_file: str = ""
-    candidate: str = ""
-    candidate_names: str = ""
-    candidate_signature: str = ""
-    name: str = ""
-    data: str = ""
-    output_root: str = "output"
-    formats: str = ""
-    warm_start: str = ""
-    warm_start_map: str = ""
-    allow_ops: str = ""
 
 
 def job_of(request: Parameters, settings: Settings, operations: Operations | None = None) -> Job:
