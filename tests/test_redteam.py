@@ -36,7 +36,7 @@ from redteam import (
 
 from pipeline import cli
 from pipeline.errors import CheckpointError, PipelineError, SettingError, StoreError, UnsafeModel
-from pipeline.formats import registry
+from pipeline.formats import runner
 from pipeline.freezing import freeze
 from pipeline.freezing.inspection import inspect
 from pipeline.graph.ops import TABLE
@@ -67,7 +67,7 @@ def nothing_runs(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("a process was started")
 
     monkeypatch.setattr(child, "Child", started)
-    monkeypatch.setattr(registry, "Child", started)
+    monkeypatch.setattr(runner, "Child", started)
 
 
 # Graphs that act: WriteFile and its kind, wherever they stand.

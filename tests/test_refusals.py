@@ -16,13 +16,12 @@ import pytest
 from commands import luigi, pipeline
 from jobs import PROJECT, job_for, model_file, run
 
-from pipeline import request
 from pipeline.errors import FreezeError, SettingError, StageCrashed
 from pipeline.formats.registry import CANDIDATES, FORMATS, Format, refusal_of
 from pipeline.store.artifact import ArtifactStatus, verify
 from pipeline.store.manifest import Manifest
 from pipeline.tasks import model
-from pipeline.tasks.chain import results
+from pipeline.tasks.chain import job, results
 from pipeline.tasks.chain.job import Job
 from pipeline.tasks.chain.plan import Chain
 from pipeline.tasks.model import MakeFormat, ValidateModel, WriteReport
@@ -212,7 +211,7 @@ def test_what_a_format_needs_is_what_its_extra_installs(format: str) -> None:
 def test_a_missing_extra_is_said_before_anything_runs(
     format: str, absent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(request, "_is_installed", lambda distribution: distribution != absent)
+    monkeypatch.setattr(job, "_is_installed", lambda distribution: distribution != absent)
     family = FORMATS[format].family
     with pytest.raises(SettingError, match=rf"{format}.*{absent}.*Pip install 'freeze-pipeline\[{family}\]'"):
         _ = WriteReport(output_root=str(tmp_path), formats=f"frozen,{format}").job

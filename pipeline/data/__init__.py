@@ -1,12 +1,14 @@
 """Rows: readers of data files, generated rows, edge cases.
 
-A model's code finds `Examples` and the readers here; they load NumPy, so that a name is loaded when it is asked for.
+A model's code may import `Examples` and the readers from here. They load NumPy, so they load on demand (PEP 562).
 """
 
 from typing import Any
 
 
 def __getattr__(name: str) -> Any:
-    from . import readers
+    if name.startswith("__"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import pipeline.data.readers as readers  # `from . import readers` would call this function again
 
     return getattr(readers, name)
