@@ -81,7 +81,8 @@ def hash_code(start: Path, roots: Sequence[Path]) -> dict[str, str]:
     Args:
         start: the module's file.
         roots: folders under which an absolute import is local; others are libraries, which count
-            by their versions instead.
+            by their versions instead. In a folder of installed packages only this package and the
+            importing module's own package are local.
 
     Returns:
         Digest by path, relative to the first root that holds it.
@@ -133,10 +134,25 @@ def _imported_files(path: Path, digest: str, roots: tuple[Path, ...]) -> tuple[P
     found = []
     for level, parts in _imports(path):
         for base in bases.setdefault(level, [str(path.parents[level - 1])] if level else []):
+            if level == 0 and not _is_local(base, parts[0], path):
+                continue
             file = _file_of(base, parts)
             if file is not None:
                 found.append(Path(file))
     return tuple(found)
+
+
+def _is_local(base: str, top: str, importer: Path) -> bool:
+    """Return False for a library: among installed packages only this one and the importing module's own are local."""
+    if not _holds_installed_packages(base):
+        return True
+    own = importer.relative_to(base).parts[0] if importer.is_relative_to(base) else ""
+    return top in (__name__.partition(".")[0], own.removesuffix(".py"))
+
+
+@lru_cache(maxsize=256)
+def _holds_installed_packages(folder: str) -> bool:
+    return any(name.endswith(".dist-info") for name in _names_in(folder))
 
 
 def _file_of(base: str, parts: Sequence[str]) -> str | None:
