@@ -18,7 +18,7 @@ from pipeline.data.npz import prefixed, save_arrays
 from pipeline.freezing.freeze import freeze_checkpoint
 from pipeline.settings import CHECKS, ValidationSettings
 from pipeline.signature import Decision, Signature, TensorSpec
-from pipeline.tasks.chain import facts
+from pipeline.tasks.chain import results
 from pipeline.validation.results.csv_file import COLUMNS
 from pipeline.validation.validate import validate
 
@@ -411,7 +411,7 @@ def test_without_a_validation_row_nothing_is_proven(checkpoint: Path, frozen: Pa
 def test_a_model_goes_through_the_chain_and_a_spoiled_pb_does_not(tmp_path: Path) -> None:
     job = jobs.job_for(tmp_path, f"{jobs.FRUIT}:Fruit")
     jobs.run(job, "validation")
-    verdict = facts.read_verdict(job)
+    verdict = results.read_verdict(job)
     assert verdict["verdict"] == "passed"
     assert verdict["decisions"]["frozen"]["flipped"] == 0
     assert verdict["metrics"]["frozen"] == verdict["metrics"]["checkpoint"]

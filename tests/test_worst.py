@@ -19,7 +19,7 @@ from faults import FAULTS, Home
 from pipeline.cli import main
 from pipeline.data.npz import load_arrays
 from pipeline.store.manifest import MANIFEST
-from pipeline.tasks.chain import plan
+from pipeline.tasks.chain.plan import Chain
 
 BY_NAME = {one.name: one for one in FAULTS}
 
@@ -120,7 +120,7 @@ def failed_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     job = jobs.job_for(root, f"{jobs.FRUIT}:Fruit")
     jobs.run(job, "frozen")
     spoil(job.folder("frozen"))
-    plan.build(job, "validation")
+    Chain(job).build("validation")
     return root
 
 
