@@ -17,7 +17,7 @@ from pipeline.errors import SettingError
 from pipeline.freezing.freeze import freeze_checkpoint
 from pipeline.settings import CHECKS, ValidationSettings
 from pipeline.signature import Signature, TensorSpec
-from pipeline.validation.checks.registry import TABLE
+from pipeline.validation.checks.registry import CHECK_FUNCTIONS
 from pipeline.validation.validate import validate
 
 v1 = tf.compat.v1
@@ -242,4 +242,4 @@ def test_an_unknown_check_is_refused(checks: str) -> None:
 
 
 def test_every_check_that_can_be_asked_for_is_there() -> None:
-    assert ("weights", *TABLE) == CHECKS
+    assert ("weights", *CHECK_FUNCTIONS) == CHECKS

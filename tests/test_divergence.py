@@ -17,11 +17,12 @@ from graphs import control_flow
 import pipeline
 from pipeline.errors import RunnerError
 from pipeline.signature import Signature
+from pipeline.validation.compare.tolerance import Tolerance
 from pipeline.validation.diagnosis.divergence import find_divergence
 from pipeline.validation.diagnosis.node_findings import Divergence
 
 v1 = tf.compat.v1
-FLOATS = {"float32": (1e-5, 1e-6), "float64": (1e-12, 1e-12)}
+FLOATS = {"float32": Tolerance(1e-5, 1e-6), "float64": Tolerance(1e-12, 1e-12)}
 
 
 def layers(x: Any) -> None:

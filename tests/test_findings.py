@@ -68,7 +68,7 @@ def test_a_refusal_of_one_side_alone_is_shown_as_the_worst(tmp_path: Path) -> No
     validation = ResultsRecorder("m", signature, ValidationSettings(), tmp_path / "results.csv")
     same = {"y": np.array([1.0], np.float32)}
     validation.compare("frozen", "edge", same, same, ["one"])
-    validation.tell_refusals("frozen", "edge", "nan", {"reference": "not finite", "candidate": None})
+    validation.record_refusals("frozen", "edge", "nan", {"reference": "not finite", "candidate": None})
     assert (
         "row nan: reference refused: not finite, frozen answered"
         in validation.finding("frozen", "edge", "y").sentence()

@@ -18,15 +18,15 @@ from pipeline.errors import StageCrashed, StoreError
 from pipeline.freezing.freeze import freeze_checkpoint
 from pipeline.settings import ValidationSettings
 from pipeline.signature import Decision, Signature, TensorSpec
-from pipeline.validation.checks.passes import STRETCH
-from pipeline.validation.sharding import Pair, Part, Sharding, compare_shard
+from pipeline.validation.checks.passes import SEGMENT_BATCHES
+from pipeline.validation.sharding import ShardContext, Sharding, ShardResult, compare_shard
 from pipeline.validation.validate import validate
 from pipeline.workers.executor.interface import Ended, Started
 
 v1 = tf.compat.v1
 
 BATCH = 4
-SHARD = BATCH * STRETCH
+SHARD = BATCH * SEGMENT_BATCHES
 ROWS = 3 * SHARD + 101
 X = np.random.default_rng(8).uniform(-1, 1, size=(ROWS, 3)).astype(np.float32)
 X[SHARD + 7, 0] = np.nan
@@ -174,7 +174,7 @@ def test_a_shard_that_is_lost_is_nobodys_fault_and_no_verdict(tmp_path: Path) ->
 
 
 def test_a_worker_that_does_not_see_the_artifacts_says_so(tmp_path: Path) -> None:
-    pair = Pair("m", tmp_path / "gone", {"frozen": tmp_path}, SETTINGS, {}, 1, None)
+    pair = ShardContext("m", tmp_path / "gone", {"frozen": tmp_path}, SETTINGS, {}, 1, None)
     with pytest.raises(StoreError, match=r"does not see this artifact.*folder that all workers share"):
         compare_shard(pair, "frozen", "equal", 0, 4, None)
 
@@ -183,7 +183,7 @@ def test_a_part_says_whose_fault_it_was(tmp_path: Path) -> None:
     checkpoint, candidates = pair_of(tmp_path, "refuses")
     for paths, is_references in ((candidates, False), ({"frozen": candidates["frozen"]}, True)):
         place = checkpoint if not is_references else tmp_path / "other"
-        pair = Pair("m", place, paths, SETTINGS, {"frozen": ""}, 1, None)
-        part: Part = compare_shard(pair, "frozen", "equal", 2 * SHARD, 3 * SHARD, None)
+        pair = ShardContext("m", place, paths, SETTINGS, {"frozen": ""}, 1, None)
+        part: ShardResult = compare_shard(pair, "frozen", "equal", 2 * SHARD, 3 * SHARD, None)
         assert part.error is not None
         assert (part.is_references, part.has_ended) == (is_references, False)

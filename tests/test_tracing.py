@@ -17,7 +17,7 @@ from test_audit import job_for, verdict_of
 from pipeline.formats.external import import_candidate
 from pipeline.inputs import Candidate
 from pipeline.validation.compare.constants import is_near
-from pipeline.validation.compare.weights import Weights, WeightsFinding, compare_weights
+from pipeline.validation.compare.weights import VariableComparison, WeightsComparison, compare_weights
 
 v1 = tf.compat.v1
 SAID = {"x": "prod/x", "y": "prod/y"}
@@ -55,16 +55,16 @@ def set_value(graph: Any, name: str, value: Any) -> None:
     each.attr["dtype"].type = tf.as_dtype(each.attr["value"].tensor.dtype).as_datatype_enum
 
 
-def weighed(graph: Any, checkpoint: Path, folder: Path, names: dict[str, str] | None = None) -> WeightsFinding:
+def weighed(graph: Any, checkpoint: Path, folder: Path, names: dict[str, str] | None = None) -> WeightsComparison:
     (folder / "adopted").mkdir()
     candidate = Candidate(write_pb(graph, folder / "production.pb"), "frozen", SAID if names is None else names)
     import_candidate(candidate, checkpoint, "exact", folder / "adopted")
     return compare_weights(checkpoint, folder / "adopted")
 
 
-def by_name(found: WeightsFinding) -> dict[str, Weights]:
+def by_name(found: WeightsComparison) -> dict[str, VariableComparison]:
     assert found.problem is None
-    return {weights.name: weights for weights in found.weights}
+    return {weights.name: weights for weights in found.variables}
 
 
 def test_every_variable_is_found_by_its_bits_under_another_name(graph: Any, checkpoint: Path, tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_what_is_nearly_a_constant_is_that_one_changed(
     set_value(graph, f"prod/{name}", value)
     found = weighed(graph, checkpoint, tmp_path)
     assert not found.absent
-    [differing] = [each for each in found.weights if not each.is_equal]
+    [differing] = [each for each in found.variables if not each.is_equal]
     assert differing.name == name
     assert differing.sentence().startswith(f"{name} (nearly the constant prod/{name}) differs in ")
 
@@ -126,7 +126,7 @@ def test_what_is_found_nowhere_is_told_by_name(
     found = weighed(graph, checkpoint, tmp_path)
     assert found.absent == [name]
     assert name not in by_name(found)
-    assert all(each.is_equal for each in found.weights)
+    assert all(each.is_equal for each in found.variables)
 
 
 def test_a_constant_of_the_variable_s_own_name_is_it_whatever_others_hold(
@@ -139,7 +139,7 @@ def test_a_constant_of_the_variable_s_own_name_is_it_whatever_others_hold(
     set_value(graph, "w", candidates.W[::-1].copy())
     found = weighed(graph, checkpoint, tmp_path, {})
     assert not found.absent
-    assert [each.name for each in found.weights if not each.is_equal] == ["w"]
+    assert [each.name for each in found.variables if not each.is_equal] == ["w"]
 
 
 def test_a_constant_that_is_another_variable_is_not_taken_for_one_nearby(

@@ -20,7 +20,7 @@ from pipeline.graph.tensors import content_of, strings_of
 from pipeline.report.html import CHECKS_IN_WORDS
 from pipeline.settings import ValidationSettings
 from pipeline.signature import Signature, TensorSpec
-from pipeline.validation.compare.weights import Weights, WeightsFinding, compare_weights
+from pipeline.validation.compare.weights import VariableComparison, WeightsComparison, compare_weights
 from pipeline.validation.results.recorder import ResultsRecorder
 
 v1 = tf.compat.v1
@@ -83,14 +83,14 @@ def frozen(checkpoint: Path) -> Path:
     return frozen_of(checkpoint, checkpoint.parent / "frozen")
 
 
-def by_name(found: WeightsFinding) -> dict[str, Weights]:
+def by_name(found: WeightsComparison) -> dict[str, VariableComparison]:
     assert found.problem is None
-    names = {weights.name: weights for weights in found.weights}
-    assert len(names) == len(found.weights)
+    names = {weights.name: weights for weights in found.variables}
+    assert len(names) == len(found.variables)
     return names
 
 
-def unequal(found: WeightsFinding) -> dict[str, Weights]:
+def unequal(found: WeightsComparison) -> dict[str, VariableComparison]:
     return {name: weights for name, weights in by_name(found).items() if not weights.is_equal}
 
 
@@ -256,7 +256,7 @@ def test_constants_of_the_size_of_weights_that_are_of_no_variable_are_counted(tm
 
     checkpoint = saved(tmp_path / "checkpoint", build)
     found = compare_weights(checkpoint, frozen_of(checkpoint, tmp_path / "frozen"))
-    assert (list(by_name(found)), found.others) == (["w"], 1)
+    assert (list(by_name(found)), found.unmatched) == (["w"], 1)
 
 
 def test_parts_of_a_partitioned_variable_are_compared_each_with_its_place(tmp_path: Path) -> None:
@@ -310,7 +310,7 @@ def test_float16_is_held_to_the_checkpoints_value_rounded(checkpoint: Path, tmp_
     frozen = frozen_of(checkpoint, tmp_path / "frozen", "float16")
     found = by_name(compare_weights(checkpoint, frozen))
     assert all(weights.is_equal for weights in found.values())
-    assert {name for name, weights in found.items() if weights.is_halved} == {"w", "u", "bits"}
+    assert {name for name, weights in found.items() if weights.is_float16} == {"w", "u", "bits"}
 
     def spoil(graph: Any) -> None:
         halves = W.astype(np.float16)
@@ -485,26 +485,26 @@ def test_a_wrong_weight_fails_the_validation_by_the_variables_name(model: tuple[
     assert (found["rows_failed"], found["max_ulp_diff"], found["worst"]["row"]) == (1, 1, "level_v")
 
 
-def told(folder: Path, found: WeightsFinding) -> ResultsRecorder:
+def told(folder: Path, found: WeightsComparison) -> ResultsRecorder:
     spec = TensorSpec("y", "float32", [None])
     with ResultsRecorder("m", Signature([spec], [spec]), ValidationSettings(), folder / "results.csv") as validation:
-        validation.tell_weights("frozen", found)
+        validation.record_weights("frozen", found)
     return validation
 
 
 def test_outputs_that_need_no_variable_are_told_and_no_fault(tmp_path: Path) -> None:
-    validation = told(tmp_path, WeightsFinding(()))
+    validation = told(tmp_path, WeightsComparison(()))
     assert (validation.findings, validation.skipped) == ({}, {"weights": "the outputs need no variable"})
 
 
 def test_a_candidate_that_cannot_be_read_fails_with_the_reason(tmp_path: Path) -> None:
-    (finding,) = told(tmp_path, WeightsFinding((), problem="no graph")).findings.values()
+    (finding,) = told(tmp_path, WeightsComparison((), problem="no graph")).findings.values()
     assert (finding.has_passed, finding.sentence()) == (False, "weights: no graph")
 
 
 def test_of_many_wrong_variables_three_are_named(tmp_path: Path) -> None:
-    wrong = [Weights(f"v{number}", "float32", 2, problem="is needed") for number in range(5)]
-    validation = told(tmp_path, WeightsFinding([*wrong, Weights("right", "int32", 1)], others=4))
+    wrong = [VariableComparison(f"v{number}", "float32", 2, problem="is needed") for number in range(5)]
+    validation = told(tmp_path, WeightsComparison([*wrong, VariableComparison("right", "int32", 1)], unmatched=4))
     (finding,) = validation.findings.values()
     assert finding.sentence() == (
         "weights: 5 of 6 variables are not the checkpoint's: v0 is needed; v1 is needed; v2 is needed; and 2 more "

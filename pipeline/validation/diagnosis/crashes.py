@@ -82,9 +82,9 @@ def _new_name(evidence: Evidence, node: str) -> str | None:
             is_new = other.name not in evidence.reference_nodes
             if is_new and other.op == original.op and data_inputs(other) == data_inputs(original):
                 return str(other.name)
-    for ours, theirs in evidence.pairs:
-        for name, values in theirs.items():
-            if name not in ours and node in ours and values.tobytes() == ours[node].tobytes():
+    for expected, actual in evidence.pairs:
+        for name, values in actual.items():
+            if name not in expected and node in expected and values.tobytes() == expected[node].tobytes():
                 return name
     return None
 

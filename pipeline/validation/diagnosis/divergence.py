@@ -20,8 +20,8 @@ from pipeline.formats.session import session_config
 from pipeline.safety import is_idle
 from pipeline.signature import Array, Signature
 
-from ..compare import differences as compare
-from ..compare.differences import Tolerance
+from ..compare.differences import by_row, disagreement, measure, worst_elements
+from ..compare.tolerance import EXACT, Tolerance, within_tolerance
 from .graph_walk import NEVER_FETCHED, Walker, ancestors_of, chunks, inside_loops, ordered
 from .node_findings import PASSES, VARIABLES, Agreement, Divergence, Drift
 from .open_graph import open_graph
@@ -34,7 +34,7 @@ def find_divergence(
     candidate: Path,
     signature: Signature,
     batch: Mapping[str, Array],
-    tolerances: Mapping[str, tuple[float, float]],
+    tolerances: Mapping[str, Tolerance],
     threads: int,
 ) -> Divergence | Agreement:
     """Compares the inner tensors of a checkpoint's graph and of a candidate's.
@@ -43,12 +43,12 @@ def find_divergence(
         checkpoint: the artifact with `model.ckpt.*` and `signature.json`.
         candidate: the folder with `model.pb`, or with a graph of the same names in another format.
         batch: by input name an array `[rows, ...]`.
-        tolerances: relative and absolute bound by dtype; (0, 0) where a dtype is not there.
+        tolerances: by dtype; exact for dtypes that are missing.
 
     Raises:
         CheckpointError, RunnerError: one of the graphs cannot be opened.
     """
-    reference = v1.Session(graph=tf.Graph(), config=session_config(threads, is_plain=True))
+    reference = v1.Session(graph=tf.Graph(), config=session_config(threads, is_unoptimized=True))
     with reference.graph.as_default():
         restore(reference, checkpoint / "model.ckpt")
     other = open_graph(candidate, threads)
@@ -58,9 +58,9 @@ def find_divergence(
     names = list(_comparable(reference.graph, other.graph, [spec.tensor_name for spec in signature.outputs]))
     walks = Walker(reference, names, {**always, **fed}), Walker(other, names, fed)
     for chunk in chunks(reference.graph, names, len(next(iter(batch.values()), ()))):
-        ours, theirs = (walk.answers(chunk) for walk in walks)
+        expected, actual = (walk.answers(chunk) for walk in walks)
         for name in chunk:
-            found = _measured(ours.pop(name), theirs.pop(name), tolerances)
+            found = _measured(expected.pop(name), actual.pop(name), tolerances)
             if found.texts is not None:
                 return _divergence(reference.graph, other.graph, name, found, first, compared)
             if found.largest:
@@ -100,26 +100,26 @@ class _Measured:
     largest: float = 0.0
 
 
-def _measured(ours: Array | str, theirs: Array | str, tolerances: Mapping[str, tuple[float, float]]) -> _Measured:
-    if isinstance(ours, str) or isinstance(theirs, str):
-        both_refuse = isinstance(ours, str) and isinstance(theirs, str)
-        said = [side if isinstance(side, str) else "an answer" for side in (ours, theirs)]
+def _measured(expected: Array | str, actual: Array | str, tolerances: Mapping[str, Tolerance]) -> _Measured:
+    if isinstance(expected, str) or isinstance(actual, str):
+        both_refuse = isinstance(expected, str) and isinstance(actual, str)
+        said = [side if isinstance(side, str) else "an answer" for side in (expected, actual)]
         return _Measured() if both_refuse else _Measured((said[0], said[1]), (), math.inf)
-    if compare.disagreement(ours, theirs) is not None:
-        kinds = (f"{ours.dtype.name} {list(ours.shape)}", f"{theirs.dtype.name} {list(theirs.shape)}")
+    if disagreement(expected, actual) is not None:
+        kinds = (f"{expected.dtype.name} {list(expected.shape)}", f"{actual.dtype.name} {list(actual.shape)}")
         return _Measured(kinds, (), math.inf)
     # Nearly all tensors are the same to the bit, and measuring takes eight times their memory.
-    if not ours.size or (ours.dtype != object and ours.tobytes() == theirs.tobytes()):
+    if not expected.size or (expected.dtype != object and expected.tobytes() == actual.tobytes()):
         return _Measured()
-    flat = [side.reshape(1, -1) for side in (ours, theirs)]
-    differences = compare.measure(flat[0], flat[1])
-    is_within = compare.judge(differences, Tolerance(*tolerances.get(ours.dtype.name, (0.0, 0.0))))
+    flat = [side.reshape(1, -1) for side in (expected, actual)]
+    differences = measure(flat[0], flat[1])
+    is_within = within_tolerance(differences, tolerances.get(expected.dtype.name, EXACT))
     largest = float(differences.absolute.max())
     if is_within.all():
         return _Measured(largest=largest)
-    worst = int(compare.worst_elements(differences, is_within)[0])
-    index = tuple(int(part) for part in np.unravel_index(worst % ours.size, ours.shape))
-    texts = (str(compare.by_row(flat[0])[0, worst]), str(compare.by_row(flat[1])[0, worst]))
+    worst = int(worst_elements(differences, is_within)[0])
+    index = tuple(int(part) for part in np.unravel_index(worst % expected.size, expected.shape))
+    texts = (str(by_row(flat[0])[0, worst]), str(by_row(flat[1])[0, worst]))
     return _Measured(texts, index, largest)
 
 

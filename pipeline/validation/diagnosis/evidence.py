@@ -19,8 +19,9 @@ from pipeline.signature import DTYPES, Array, Batch, batch_size_of
 from pipeline.store.files import SIGNATURE
 from pipeline.workers.child import Limits, run_in_subprocess
 
-from ..checks.material import Material, rows_in
-from ..compare.weights import WeightsFinding, compare_weights, differing_pairs, read_candidate
+from ..checks.material import Material, row_count
+from ..compare.tolerance import EXACT, Tolerance, tolerance_for
+from ..compare.weights import WeightsComparison, compare_weights, read_candidate, read_differing
 from ..replay.feed import Side
 from ..replay.worst_rows import failed_cases
 from ..results.findings import Finding
@@ -61,19 +62,19 @@ class Evidence:
         self,
         format: str,
         artifact: Path,
-        validation: ResultsRecorder,
+        recorder: ResultsRecorder,
         checkpoint: Path,
         material: Material,
         threads: int,
     ) -> None:
         self.format, self.artifact = format, artifact
-        self.validation, self.checkpoint, self.material, self.threads = validation, checkpoint, material, threads
-        self.signature, self.limits = validation.signature, Limits(*validation.settings.limits)
+        self.recorder, self.checkpoint, self.material, self.threads = recorder, checkpoint, material, threads
+        self.signature, self.limits = recorder.signature, Limits(*recorder.settings.limits)
 
     @cached_property
     def failed(self) -> list[Finding]:
         """The findings that failed."""
-        return [one for one in self.validation.findings.values() if one.format == self.format and not one.has_passed]
+        return [one for one in self.recorder.findings.values() if one.format == self.format and not one.has_passed]
 
     def has_failed(self, *checks: str) -> bool:
         """Whether one of these checks failed."""
@@ -105,7 +106,7 @@ class Evidence:
         """Rows to look at: the first of the validation rows, and the batches of the worst rows."""
         size = batch_size_of(self.signature) or _ROWS
         first = self.material.rows.read(0, size)
-        cases = failed_cases(self.validation, self.material, self.format) if self.format != "checkpoint" else ()
+        cases = failed_cases(self.recorder, self.material, self.format) if self.format != "checkpoint" else ()
         return [first, *(case.batch for case in cases if case.check not in ("stable", "golden"))]
 
     @cached_property
@@ -115,11 +116,11 @@ class Evidence:
             Side("checkpoint", self.checkpoint, self.threads) as reference,
             Side(self.format, self.artifact, self.threads, self.limits) as candidate,
         ):
-            both = [(reference.run(batch), candidate.run(batch)) for batch in self._samples if rows_in(batch)]
+            both = [(reference.run(batch), candidate.run(batch)) for batch in self._samples if row_count(batch)]
         return [
-            (ours, theirs)
-            for ours, theirs in both
-            if not isinstance(ours, PipelineError) and not isinstance(theirs, PipelineError)
+            (expected, actual)
+            for expected, actual in both
+            if not isinstance(expected, PipelineError) and not isinstance(actual, PipelineError)
         ]
 
     def flat(self, output: str, other: str | None = None) -> tuple[Array, Array] | None:
@@ -129,9 +130,9 @@ class Evidence:
             other: the candidate's output to take instead.
         """
         taken = [
-            (ours[output], theirs[other or output])
-            for ours, theirs in self.pairs
-            if output in ours and (other or output) in theirs
+            (expected[output], actual[other or output])
+            for expected, actual in self.pairs
+            if output in expected and (other or output) in actual
         ]
         if not taken or any(a.dtype != b.dtype or a.shape != b.shape for a, b in taken):
             return None
@@ -140,7 +141,7 @@ class Evidence:
     # Weights
 
     @cached_property
-    def weights(self) -> WeightsFinding | None:
+    def weights(self) -> WeightsComparison | None:
         """How the weights compare; None where the format's files do not tell them."""
         graph = self.graph
         if graph is None or any(node.op in VARIABLE_OPS for node in graph.node):
@@ -156,10 +157,10 @@ class Evidence:
         """What each of the weights that differ is like."""
         if self.weights is None or not self.has_saver:
             return []
-        names = {one.name for one in self.weights.weights if not one.is_equal}
+        names = {one.name for one in self.weights.variables if not one.is_equal}
         if not names:
             return []
-        pairs = differing_pairs(self.checkpoint, self.artifact, names)
+        pairs = read_differing(self.checkpoint, self.artifact, names)
         return resemblances(pairs, self.checkpoint / "model.ckpt", self.others)
 
     @cached_property
@@ -199,16 +200,16 @@ class Evidence:
         """The first inner tensor that differs; None where there is no graph to search."""
         if self.graph is None or not self.has_saver or not self.is_rows_apart:
             return None
-        settings, coarser = self.validation.settings, self.validation.bounds.get(self.format, "")
-        bounds = {dtype: settings.tolerance(dtype, coarser) for dtype in DTYPES if "float" in dtype}
+        settings, tolerance_class = self.recorder.settings, self.recorder.tolerance_classes.get(self.format, "")
+        tolerances = {dtype: tolerance_for(settings, dtype, tolerance_class) for dtype in DTYPES if "float" in dtype}
         found: Divergence | Agreement | None = None
         for batch in [*self._samples[1:], self._samples[0]][:3]:
-            if not rows_in(batch):
+            if not row_count(batch):
                 continue
             try:
                 found = run_in_subprocess(
                     "pipeline.validation.diagnosis.divergence:find_divergence",
-                    *(self.checkpoint, self.artifact, self.signature, dict(batch), bounds, self.threads),
+                    *(self.checkpoint, self.artifact, self.signature, dict(batch), tolerances, self.threads),
                     limits=self.limits,
                     is_confined=True,
                 )
@@ -247,22 +248,22 @@ class Evidence:
         """What was fed and recorded when the model was trained."""
         return of_kind("input", self.material.goldens), of_kind("output", self.material.goldens)
 
-    def golden_bounds(self) -> dict[str, tuple[float, float]]:
-        """Relative and absolute tolerance by output, as `golden` has it."""
-        found = (one for one in self.validation.findings.values() if one.check == "golden")
-        return {one.output: (one.tolerance.rtol, one.tolerance.atol) for one in found if one.format == self.format}
+    def golden_tolerances(self) -> dict[str, Tolerance]:
+        """Returns the tolerances of the check `golden`, by output."""
+        findings = (one for one in self.recorder.findings.values() if one.check == "golden")
+        return {one.output: one.tolerance for one in findings if one.format == self.format}
 
     @cached_property
     def recorded_by(self) -> Place | None:
         """Whose weights give the recorded outputs in the checkpoint's graph."""
         inputs, recorded = self.goldens
-        if not self.has_saver or not rows_in(inputs):
+        if not self.has_saver or not row_count(inputs):
             return None
-        bounds = {spec.name: self.golden_bounds().get(spec.name, (0.0, 0.0)) for spec in self.signature.outputs}
+        tolerances = {spec.name: self.golden_tolerances().get(spec.name, EXACT) for spec in self.signature.outputs}
         try:
             found: Place | None = run_in_subprocess(
                 "pipeline.validation.diagnosis.recorded_weights:find_weights",
-                *(self.checkpoint, self.others, self.signature, dict(inputs), dict(recorded), bounds, self.threads),
+                *(self.checkpoint, self.others, self.signature, dict(inputs), dict(recorded), tolerances, self.threads),
                 is_confined=True,
             )
         except PipelineError:

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from pipeline.errors import PipelineError
 from pipeline.formats.registry import FORMATS
-from pipeline.signature import Batch
 
-from ..compare import differences
-from ..compare.differences import Tolerance
+from ..compare.tolerance import EXACT, all_within
 from .evidence import Cause, Evidence
 from .onednn import SWITCH, answers_with, is_on
 
@@ -65,7 +61,11 @@ def onednn_on_one_side(evidence: Evidence) -> Cause | None:
         answers = answers_with(switched, opener, evidence.artifact, inputs, evidence.threads)
     except PipelineError:
         return None
-    if not _are_within(recorded, answers, evidence.golden_bounds()):
+    tolerances = evidence.golden_tolerances()
+    if not all(
+        name in answers and all_within(values, answers[name], tolerances.get(name, EXACT))
+        for name, values in recorded.items()
+    ):
         return None
     here, there = ("on", "off") if not switched else ("off", "on")
     return Cause(
@@ -73,15 +73,3 @@ def onednn_on_one_side(evidence: Evidence) -> Cause | None:
         f"oneDNN's kernels were {there} when the outputs were recorded and are {here} here: with {SWITCH}="
         f"{int(switched)} the recorded outputs come out. Set it alike where the model is trained, validated and served",
     )
-
-
-def _are_within(recorded: Batch, answers: Batch, bounds: dict[str, tuple[float, float]]) -> bool:
-    for name, values in recorded.items():
-        if name not in answers or differences.disagreement(values, answers[name]) is not None:
-            return False
-        if values.size:
-            flat = [np.asarray(side).reshape(1, -1) for side in (values, answers[name])]
-            bound = Tolerance(*bounds.get(name, (0.0, 0.0)))
-            if not differences.judge(differences.measure(flat[0], flat[1]), bound).all():
-                return False
-    return True

@@ -95,7 +95,7 @@ class Walker:
         self._session, self._fed = session, dict(fed)
         self._place = {name: number for number, name in enumerate(names)}
         self._kept: dict[str, Array] = {}
-        self._ours = _descendants(session.graph, fed)
+        self._descendants = _descendants(session.graph, fed)
         self._last = {name: self._last_use(name) for name in names}
 
     def _last_use(self, name: str) -> int:
@@ -118,7 +118,7 @@ class Walker:
     def _is_to_keep(self, name: str) -> bool:
         """Whether a value is fed to what comes after; what hangs on no input, as a weight, is read again instead."""
         tensor = self._session.graph.get_tensor_by_name(name)
-        return tensor.op.name in self._ours and bool(self._session.graph.is_feedable(tensor))
+        return tensor.op.name in self._descendants and bool(self._session.graph.is_feedable(tensor))
 
     def _run(self, names: Sequence[str]) -> dict[str, Array | str]:
         try:

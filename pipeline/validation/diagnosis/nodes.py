@@ -174,7 +174,7 @@ def _is_rounding(evidence: Evidence, found: Divergence) -> bool:
     """Whether a difference only grew: same nodes, same weights, and not the same bits before it."""
     weights = evidence.weights
     is_same = found.op == found.candidate_op and not found.attributes and found.drift is not None
-    are_equal = weights is not None and all(one.is_equal for one in weights.weights)
+    are_equal = weights is not None and all(one.is_equal for one in weights.variables)
     try:
         size = abs(float(found.reference))
     except ValueError:

@@ -8,8 +8,7 @@ import numpy as np
 
 from pipeline.signature import Array
 
-from ..compare import differences
-from ..compare.differences import Tolerance
+from ..compare.tolerance import all_within
 from ..results.findings import Finding
 from .evidence import Cause, Evidence
 from .node_findings import Divergence
@@ -39,13 +38,8 @@ def outputs_swapped(evidence: Evidence) -> Cause | None:
 def _is_within(evidence: Evidence, output: str, sides: tuple[Array, Array] | None) -> bool:
     if sides is None:
         return False
-    found = next(one for one in evidence.failed if one.output == output)
-    return bool(_judged(sides, found.tolerance).all())
-
-
-def _judged(sides: tuple[Array, Array], tolerance: Tolerance) -> Array:
-    flat = [side.reshape(1, -1) for side in sides]
-    return differences.judge(differences.measure(flat[0], flat[1]), tolerance)
+    finding = next(one for one in evidence.failed if one.output == output)
+    return all_within(*sides, finding.tolerance)
 
 
 def nan(evidence: Evidence) -> Cause | None:
@@ -93,12 +87,12 @@ def wrapped_integers(evidence: Evidence) -> Cause | None:
     return None
 
 
-def _whole_differences(ours: Array, theirs: Array) -> Array:
+def _whole_differences(expected: Array, actual: Array) -> Array:
     """The differences that are not 0, as int64 `[n]`; none where a value is no whole number of moderate size."""
     nothing = np.zeros(0, np.int64)
-    if ours.dtype.kind not in "iuf":
+    if expected.dtype.kind not in "iuf":
         return nothing
-    wide = [side.astype(np.float64) for side in (ours, theirs)]
+    wide = [side.astype(np.float64) for side in (expected, actual)]
     if not all(np.isfinite(side).all() and (np.abs(side) < 2**53).all() and (side % 1 == 0).all() for side in wide):
         return nothing
     apart = np.abs(wide[0] - wide[1]).astype(np.int64)

@@ -11,10 +11,9 @@ import tensorflow as tf
 
 from pipeline.formats.checkpoint import read_pins, restore
 from pipeline.formats.session import session_config
-from pipeline.signature import Array, Batch, Signature
+from pipeline.signature import Batch, Signature
 
-from ..compare import differences
-from ..compare.differences import Tolerance
+from ..compare.tolerance import Tolerance, all_within
 from .similarity import AVERAGE, Place
 
 v1 = tf.compat.v1
@@ -28,7 +27,7 @@ def find_weights(
     signature: Signature,
     inputs: Batch,
     recorded: Batch,
-    tolerances: Mapping[str, tuple[float, float]],
+    tolerances: Mapping[str, Tolerance],
     threads: int,
 ) -> Place | None:
     """Tries the weights of other checkpoints in a checkpoint's graph until one gives what was recorded.
@@ -37,7 +36,7 @@ def find_weights(
         checkpoint: the artifact with `model.ckpt.*`.
         prefixes: the other checkpoints, the newest last; the newest is tried first.
         inputs, recorded: what was fed and what came of it, `[rows, ...]` by name.
-        tolerances: relative and absolute bound by output.
+        tolerances: by output.
 
     Returns:
         Where the weights stand that give the recorded outputs; None if nowhere.
@@ -61,7 +60,7 @@ def find_weights(
             answers = session.run(fetched, fed)
         except (tf.errors.OpError, ValueError, TypeError):
             continue
-        if all(_is_within(recorded[name], np.asarray(answers[name]), tolerances[name]) for name in fetched):
+        if all(all_within(recorded[name], np.asarray(answers[name]), tolerances[name]) for name in fetched):
             return Place(prefix, is_average)
     return None
 
@@ -98,12 +97,3 @@ def _values(prefix: str, names: Mapping[str, Any], is_average: bool) -> dict[str
 def _key(name: str, known: Mapping[str, Any], is_average: bool) -> str | None:
     wanted = (name + AVERAGE, name) if is_average else (name, name + AVERAGE)
     return next((key for key in wanted if key in known), None)
-
-
-def _is_within(recorded: Array, answer: Array, tolerance: tuple[float, float]) -> bool:
-    if differences.disagreement(recorded, answer) is not None:
-        return False
-    if not recorded.size:
-        return True
-    flat = [side.reshape(1, -1) for side in (recorded, answer)]
-    return bool(differences.judge(differences.measure(flat[0], flat[1]), Tolerance(*tolerance)).all())

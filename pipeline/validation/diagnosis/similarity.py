@@ -20,12 +20,12 @@ from pipeline.errors import CheckpointError, PipelineError
 from pipeline.signature import Array
 from pipeline.store.manifest import MANIFEST, Manifest
 
-from ..compare.weights import Pair
+from ..compare.weights import VariablePair
 
 AVERAGE = "/ExponentialMovingAverage"  # what TensorFlow's moving averages end in
 TRANSPOSED, FLOAT16, BFLOAT16 = "transposed", "float16", "bfloat16"
-_MOST_CHECKPOINTS = 50
-_MOST_AXES = 4
+_MAX_CHECKPOINTS = 50
+_MAX_AXES = 4
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Resemblance:
     own: frozenset[Place] = field(default_factory=frozenset)
 
 
-def resemblances(pairs: Iterable[Pair], own: Path, others: Sequence[str]) -> list[Resemblance]:
+def resemblances(pairs: Iterable[VariablePair], own: Path, others: Sequence[str]) -> list[Resemblance]:
     """What each of the variables that differ is like.
 
     Args:
@@ -94,59 +94,61 @@ def _readable(prefixes: Sequence[str]) -> Iterator[Bundle]:
             continue
 
 
-def _resemblance(pair: Pair, bundles: Sequence[Bundle]) -> Resemblance:
-    is_other = _is_different(pair.ours, pair.theirs)
+def _resemblance(pair: VariablePair, bundles: Sequence[Bundle]) -> Resemblance:
+    is_other = _is_different(pair.reference, pair.candidate)
     first = int(np.argmax(is_other)) if is_other is not None and is_other.any() else 0
-    shown = [str(side.ravel()[first]) if side.size > first else "nothing" for side in (pair.ours, pair.theirs)]
+    shown = [str(side.ravel()[first]) if side.size > first else "nothing" for side in (pair.reference, pair.candidate)]
     return Resemblance(
         name=pair.name,
         key=pair.key,
-        elements=pair.ours.size,
-        differing=pair.ours.size if is_other is None else int(is_other.sum()),
+        elements=pair.reference.size,
+        differing=pair.reference.size if is_other is None else int(is_other.sum()),
         reference=shown[0],
         candidate=shown[1],
-        largest=_largest(pair.ours, pair.theirs),
-        kinds=frozenset(kind for kind, is_so in _KINDS if is_so(pair.ours, pair.theirs)),
-        places=frozenset(_places(pair.key, pair.theirs, bundles)),
-        own=frozenset(_places(pair.key, pair.ours, bundles)),
+        largest=_largest(pair.reference, pair.candidate),
+        kinds=frozenset(kind for kind, is_so in _KINDS if is_so(pair.reference, pair.candidate)),
+        places=frozenset(_places(pair.key, pair.candidate, bundles)),
+        own=frozenset(_places(pair.key, pair.reference, bundles)),
     )
 
 
-def _is_different(ours: Array, theirs: Array) -> Array | None:
+def _is_different(reference: Array, candidate: Array) -> Array | None:
     """Which elements differ in their bits, flat; None where dtype or shape do."""
-    if ours.dtype != theirs.dtype or ours.shape != theirs.shape:
+    if reference.dtype != candidate.dtype or reference.shape != candidate.shape:
         return None
-    width = ours.dtype.itemsize
-    bits = [np.ascontiguousarray(side).reshape(-1).view(f"V{width}") for side in (ours, theirs)]
+    width = reference.dtype.itemsize
+    bits = [np.ascontiguousarray(side).reshape(-1).view(f"V{width}") for side in (reference, candidate)]
     return np.asarray(bits[0] != bits[1])
 
 
-def _largest(ours: Array, theirs: Array) -> float | None:
-    if ours.shape != theirs.shape or not ours.size or "complex" in ours.dtype.name:
+def _largest(reference: Array, candidate: Array) -> float | None:
+    if reference.shape != candidate.shape or not reference.size or "complex" in reference.dtype.name:
         return None
     with np.errstate(all="ignore"):
-        return float(np.max(np.abs(ours.astype(np.float64) - theirs.astype(np.float64))))
+        return float(np.max(np.abs(reference.astype(np.float64) - candidate.astype(np.float64))))
 
 
-def _is_transposed(ours: Array, theirs: Array) -> bool:
-    if ours.ndim < 2 or ours.ndim > _MOST_AXES or ours.size != theirs.size or ours.dtype != theirs.dtype:
+def _is_transposed(reference: Array, candidate: Array) -> bool:
+    axes = range(reference.ndim)
+    is_like = reference.size == candidate.size and reference.dtype == candidate.dtype
+    if not 2 <= reference.ndim <= _MAX_AXES or not is_like:
         return False
-    turned = (np.transpose(ours, axes) for axes in permutations(range(ours.ndim)) if axes != tuple(range(ours.ndim)))
-    return any(_is_same(np.ascontiguousarray(each).reshape(theirs.shape), theirs) for each in turned)
+    transposed = (np.transpose(reference, order) for order in permutations(axes) if order != tuple(axes))
+    return any(_is_same(np.ascontiguousarray(each).reshape(candidate.shape), candidate) for each in transposed)
 
 
-def _is_rounded(ours: Array, theirs: Array, narrow: Any) -> bool:
-    if ours.dtype.kind != "f" or ours.dtype.itemsize < 4 or ours.shape != theirs.shape:
+def _is_rounded(reference: Array, candidate: Array, narrow: Any) -> bool:
+    if reference.dtype.kind != "f" or reference.dtype.itemsize < 4 or reference.shape != candidate.shape:
         return False
     with np.errstate(all="ignore"):
-        rounded = ours.astype(narrow)
-    return _is_same(rounded.astype(theirs.dtype), theirs) and theirs.dtype.kind in "fV"
+        rounded = reference.astype(narrow)
+    return _is_same(rounded.astype(candidate.dtype), candidate) and candidate.dtype.kind in "fV"
 
 
 _KINDS = (
     (TRANSPOSED, _is_transposed),
-    (FLOAT16, lambda ours, theirs: _is_rounded(ours, theirs, np.float16)),
-    (BFLOAT16, lambda ours, theirs: _is_rounded(ours, theirs, ml_dtypes.bfloat16)),
+    (FLOAT16, lambda reference, candidate: _is_rounded(reference, candidate, np.float16)),
+    (BFLOAT16, lambda reference, candidate: _is_rounded(reference, candidate, ml_dtypes.bfloat16)),
 )
 
 
@@ -189,7 +191,7 @@ def other_checkpoints(checkpoint: Path) -> list[str]:
     folders = [checkpoint, *sorted(_folders(deployed)), home / "training" / "checkpoints", *_origins(checkpoint)]
     own = str(checkpoint / "model.ckpt")
     found = [prefix for folder in dict.fromkeys(folders) if folder.is_dir() for prefix in complete_prefixes(folder)]
-    return [prefix for prefix in dict.fromkeys(found) if prefix != own][-_MOST_CHECKPOINTS:]
+    return [prefix for prefix in dict.fromkeys(found) if prefix != own][-_MAX_CHECKPOINTS:]
 
 
 def _folders(place: Path) -> list[Path]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from .evidence import Cause, Evidence
 from .similarity import BFLOAT16, FLOAT16, TRANSPOSED, Place, Resemblance
 
-_MOST_NAMED = 3
+_MAX_NAMED = 3
 _NEARLY_ALL = 0.9
 _AGAIN = "Freeze the checkpoint again"
 
@@ -81,15 +81,15 @@ def half_precision(evidence: Evidence) -> Cause | None:
 def other_training(evidence: Evidence) -> Cause | None:
     """Nearly every weight is another."""
     found, weights = evidence.resemblances, evidence.weights
-    if weights is None or len(weights.weights) < 2:
+    if weights is None or len(weights.variables) < 2:
         return None
-    is_whole = len(found) >= _NEARLY_ALL * len(weights.weights)
+    is_whole = len(found) >= _NEARLY_ALL * len(weights.variables)
     share = sum(one.differing for one in found) / max(1, sum(one.elements for one in found))
     if not is_whole or share < _NEARLY_ALL:
         return None
     return Cause(
         "other_training",
-        f"{len(found)} of {len(weights.weights)} variables are others, in {share:.0%} of their elements "
+        f"{len(found)} of {len(weights.variables)} variables are others, in {share:.0%} of their elements "
         f"({_example(found[0])}): the candidate comes from another training run, and no other checkpoint that is known "
         f"here has its values. {_AGAIN}, or find the checkpoint that the file was made from",
     )
@@ -100,11 +100,11 @@ def weights_differ(evidence: Evidence) -> Cause | None:
     weights = evidence.weights
     if weights is None:
         return None
-    found = [one for one in weights.weights if not one.is_equal]
+    found = [one for one in weights.variables if not one.is_equal]
     if not found:
         return None
-    more = f"; and {len(found) - _MOST_NAMED} more" if len(found) > _MOST_NAMED else ""
-    named = "; ".join(one.sentence() for one in found[:_MOST_NAMED])
+    more = f"; and {len(found) - _MAX_NAMED} more" if len(found) > _MAX_NAMED else ""
+    named = "; ".join(one.sentence() for one in found[:_MAX_NAMED])
     return Cause(
         "weights_differ",
         f"the weights differ: variable{'s' * (len(found) > 1)} {named}{more}. {_AGAIN}",
@@ -112,7 +112,7 @@ def weights_differ(evidence: Evidence) -> Cause | None:
 
 
 def _named(found: Sequence[Resemblance]) -> str:
-    names = [one.name for one in found[:_MOST_NAMED]]
+    names = [one.name for one in found[:_MAX_NAMED]]
     more = len(found) - len(names)
     return f"{', '.join(names)}{f' and {more} more' if more else ''}"
 

@@ -25,9 +25,9 @@ from pipeline.formats.runner import SubprocessRunner, fixed_batch
 from pipeline.signature import Array, Batch, Signature, batch_size_of
 from pipeline.workers.child import Limits
 
-from ..compare import differences as compare
 from ..compare.decisions import decide
-from ..compare.differences import Tolerance
+from ..compare.differences import by_row, disagreement, measure, worst_elements
+from ..compare.tolerance import Tolerance, within_tolerance
 
 NOTES = "worst.json"
 _SCHEMA, _MOST_FAILURES = 1, 3
@@ -120,17 +120,17 @@ def answers(case: Case, reference: Side, candidate: Side, size: int | None) -> t
     Args:
         size: of every batch; None where it is free.
     """
-    theirs = candidate.run(case.batch)
-    ours: Batch | PipelineError
+    actual = candidate.run(case.batch)
+    expected: Batch | PipelineError
     if case.check == "golden":
-        ours = case.recorded
+        expected = case.recorded
     elif case.check != "stable":
-        ours = reference.run(case.batch)
+        expected = reference.run(case.batch)
     elif size is not None:
-        ours = candidate.run(case.batch)
+        expected = candidate.run(case.batch)
     else:
-        ours = _alone(case, candidate)
-    return _said(ours), _said(theirs)
+        expected = _alone(case, candidate)
+    return _said(expected), _said(actual)
 
 
 def _alone(case: Case, candidate: Side) -> Batch | PipelineError:
@@ -155,7 +155,7 @@ def _said(answer: Batch | PipelineError) -> Answer:
 
 
 def compared(
-    case: Case, ours: Answer, theirs: Answer, bounds: Mapping[str, Sequence[float]], signature: Signature
+    case: Case, expected: Answer, actual: Answer, bounds: Mapping[str, Sequence[float]], signature: Signature
 ) -> Iterator[Line]:
     """How the answers to a case compare, a line for each of its outputs and rows that are looked at.
 
@@ -163,43 +163,45 @@ def compared(
         bounds: relative and absolute tolerance by output.
     """
     for output in case.outputs:
-        if isinstance(ours, str) or isinstance(theirs, str):
-            are_both = isinstance(ours, str) and isinstance(theirs, str)
-            said = [side if isinstance(side, str) else "answered" for side in (ours, theirs)]
+        if isinstance(expected, str) or isinstance(actual, str):
+            are_both = isinstance(expected, str) and isinstance(actual, str)
+            said = [side if isinstance(side, str) else "answered" for side in (expected, actual)]
             yield Line(case.check, case.row, output, "", said[0], said[1], "", are_both)
-        elif output not in ours or output not in theirs:
-            said = ["answered" if output in side else "no such output" for side in (ours, theirs)]
+        elif output not in expected or output not in actual:
+            said = ["answered" if output in side else "no such output" for side in (expected, actual)]
             yield Line(case.check, case.row, output, "", said[0], said[1], "", False)
         elif case.check == "decisions" and signature.decision is not None:
-            yield from _decided(case, output, ours, theirs, signature)
+            yield from _decided(case, output, expected, actual, signature)
         else:
-            yield from _measured(case, output, ours[output], theirs[output], Tolerance(*bounds.get(output, (0.0, 0.0))))
+            yield from _measured(
+                case, output, expected[output], actual[output], Tolerance(*bounds.get(output, (0.0, 0.0)))
+            )
 
 
-def _decided(case: Case, output: str, ours: Batch, theirs: Batch, signature: Signature) -> Iterator[Line]:
+def _decided(case: Case, output: str, expected: Batch, actual: Batch, signature: Signature) -> Iterator[Line]:
     assert signature.decision is not None  # it is what was asked
     name = signature.decision.output
-    classes = [decide(side[name], signature.decision) for side in (ours, theirs)]
+    classes = [decide(side[name], signature.decision) for side in (expected, actual)]
     for position in case.positions:
         one, other = (int(side[position]) for side in classes)
         yield Line(case.check, case.row, output, "", str(one), str(other), "", one == other)
 
 
-def _measured(case: Case, output: str, ours: Array, theirs: Array, tolerance: Tolerance) -> Iterator[Line]:
-    problem = compare.disagreement(ours, theirs)
+def _measured(case: Case, output: str, expected: Array, actual: Array, tolerance: Tolerance) -> Iterator[Line]:
+    problem = disagreement(expected, actual)
     if problem is not None:
-        yield Line(case.check, case.row, output, "", f"{ours.dtype} {list(ours.shape)}", problem, "", False)
+        yield Line(case.check, case.row, output, "", f"{expected.dtype} {list(expected.shape)}", problem, "", False)
         return
-    has_rows = bool(ours.ndim) and len(ours) == case.size
-    sides = [side if has_rows else side.reshape(1, *side.shape) for side in (ours, theirs)]
-    differences = compare.measure(sides[0], sides[1])
-    is_within = compare.judge(differences, tolerance)
-    worst = compare.worst_elements(differences, is_within)
+    has_rows = bool(expected.ndim) and len(expected) == case.size
+    sides = [side if has_rows else side.reshape(1, *side.shape) for side in (expected, actual)]
+    differences = measure(sides[0], sides[1])
+    is_within = within_tolerance(differences, tolerance)
+    worst = worst_elements(differences, is_within)
     for position in case.positions if has_rows else (0,):
         element = int(worst[position])
         if element < 0:
             continue
-        values = [compare.by_row(side)[position, element] for side in sides]
+        values = [by_row(side)[position, element] for side in sides]
         shape = (*sides[0].shape[1:], *((2,) if np.iscomplexobj(sides[0]) else ()))
         index = ";".join(map(str, np.unravel_index(element, shape))) if shape else ""
         apart = f"{differences.absolute[position, element]:g}"
@@ -231,8 +233,8 @@ def save_cases(path: Path, cases: Sequence[tuple[Case, Answer, Answer]]) -> None
     sizes = [case.size for case, _, _ in cases]
     arrays |= prefixed("input", _joined([case.batch for case, _, _ in cases], sizes))
     for side, told in (
-        ("reference", [ours for _, ours, _ in cases]),
-        ("candidate", [theirs for _, _, theirs in cases]),
+        ("reference", [expected for _, expected, _ in cases]),
+        ("candidate", [actual for _, _, actual in cases]),
     ):
         arrays |= prefixed(side, _joined([{} if isinstance(each, str) else each for each in told], sizes))
     for number, (case, _, _) in enumerate(cases):
@@ -343,8 +345,8 @@ def rerun(folder: Path) -> Iterator[tuple[str, Line]]:
         side = Side(format, artifacts[format], threads, Limits(**notes["limits"]))
         with Side("checkpoint", checkpoint, threads) as reference, side as candidate:
             for case in cases:
-                ours, theirs = answers(case, reference, candidate, size)
-                for line in compared(case, ours, theirs, told["bounds"].get(case.check, {}), signature):
+                expected, actual = answers(case, reference, candidate, size)
+                for line in compared(case, expected, actual, told["bounds"].get(case.check, {}), signature):
                     yield format, line
 
 

@@ -18,7 +18,7 @@ from pipeline.settings import PASSED
 from pipeline.signature import Batch, batch_size_of
 from pipeline.workers.child import Limits
 
-from ..checks.material import Material, rows_in
+from ..checks.material import Material, row_count
 from ..results.findings import Finding
 from ..results.recorder import ResultsRecorder
 from .feed import Answer, Case, Side, answers, compared, save_cases, write_notes
@@ -48,7 +48,7 @@ class Picked:
 
 def write_worst(
     folder: Path,
-    validation: ResultsRecorder,
+    recorder: ResultsRecorder,
     checkpoint: Path,
     candidates: Mapping[str, Path],
     material: Material,
@@ -64,23 +64,23 @@ def write_worst(
         candidates: the artifact's folder by format.
     """
     artifacts = {"checkpoint": checkpoint, **candidates}
-    cases = {format: list(failed_cases(validation, material, format)) for format in artifacts}
+    cases = {format: list(failed_cases(recorder, material, format)) for format in artifacts}
     if not any(cases.values()):
         return
     place = folder / FOLDER
-    limits = Limits(*validation.settings.limits)
+    limits = Limits(*recorder.settings.limits)
     place.mkdir()
     for format, its_cases in cases.items():
         if its_cases:
             side = Side(format, artifacts[format], threads, limits)
-            with Side("checkpoint", checkpoint, threads) as ours, side as theirs:
-                bounds = _bounds(validation, format)
-                told = [_reproduced(case, ours, theirs, material, bounds) for case in its_cases]
+            with Side("checkpoint", checkpoint, threads) as expected, side as actual:
+                bounds = _bounds(recorder, format)
+                told = [_reproduced(case, expected, actual, material, bounds) for case in its_cases]
             save_cases(place / f"{format}.npz", told)
-    formats = {format: (artifacts[format], _bounds(validation, format)) for format, kept in cases.items() if kept}
+    formats = {format: (artifacts[format], _bounds(recorder, format)) for format, kept in cases.items() if kept}
     write_notes(place, checkpoint, threads, limits, formats)
     script = place / "reproduce.sh"
-    script.write_text(_SCRIPT.format(folder=f"output/{validation.model}/validation/{FOLDER}"), encoding="utf-8")
+    script.write_text(_SCRIPT.format(folder=f"output/{recorder.model}/validation/{FOLDER}"), encoding="utf-8")
     script.chmod(0o755)
 
 
@@ -95,29 +95,29 @@ def _reproduced(
     if not is_alone or not all(line.is_equal for line in lines):
         return case, *told
     row = int(case.row)
-    start = row // material.size * material.size
-    together = replace(case, batch=material.rows.read(start, start + material.size), positions=(row - start,))
+    start = row // material.batch_size * material.batch_size
+    together = replace(case, batch=material.rows.read(start, start + material.batch_size), positions=(row - start,))
     return together, *answers(together, reference, candidate, size)
 
 
-def _bounds(validation: ResultsRecorder, format: str) -> dict[str, dict[str, Bound]]:
+def _bounds(recorder: ResultsRecorder, format: str) -> dict[str, dict[str, Bound]]:
     bounds: dict[str, dict[str, Bound]] = {}
-    for finding in validation.findings.values():
+    for finding in recorder.findings.values():
         if finding.format == format:
             tolerance = finding.tolerance
             bounds.setdefault(finding.check, {})[finding.output] = (tolerance.rtol, tolerance.atol)
     return bounds
 
 
-def failed_cases(validation: ResultsRecorder, material: Material, format: str) -> Iterator[Case]:
+def failed_cases(recorder: ResultsRecorder, material: Material, format: str) -> Iterator[Case]:
     """The worst rows of a format's checks that failed, as batches to feed.
 
     Of a check that failed without a row, because a process died, say, the rows at which it stopped.
     """
-    failed = [one for one in validation.findings.values() if one.format == format and not one.has_passed]
+    failed = [one for one in recorder.findings.values() if one.format == format and not one.has_passed]
     failed = [one for one in failed if one.check in _CASES]
     by_row: dict[tuple[str, str], list[str]] = {}
-    picks = _picked(validation.results, format) if failed else []
+    picks = _picked(recorder.results, format) if failed else []
     seen = {(pick.check, pick.output) for pick in picks}
     stops = [_stop(one, material) for one in failed if (one.check, one.output) not in seen or _is_cut_short(one)]
     for pick in [*picks[: MOST_ROWS - 1], *stops, *picks[MOST_ROWS - 1 :]]:
@@ -161,9 +161,9 @@ def _is_cut_short(finding: Finding) -> bool:
 def _stop(finding: Finding, material: Material) -> Picked:
     """Where a check stopped: at the first row, or batch, that it has no line of."""
     done = max(0, finding.rows - finding.rows_failed)
-    labels = list({"edge": material.edges, "generated": material.generated}.get(finding.check, ()))
+    labels = list({"edge": material.edge_cases, "generated": material.generated}.get(finding.check, ()))
     if labels:
-        counts = np.cumsum([1 if finding.check == "edge" else rows_in(material.generated[label]) for label in labels])
+        counts = np.cumsum([1 if finding.check == "edge" else row_count(material.generated[label]) for label in labels])
         label = labels[min(int(np.searchsorted(counts, done, side="right")), len(labels) - 1)]
     else:
         label = f"from {done}"
@@ -182,7 +182,7 @@ def _validation_row(material: Material, format: str, label: str) -> Found | None
     if label.startswith(_FROM):
         start = number // (size or 1) * (size or 1)
         batch = rows.read(start, start + (size or _MOST_COMPANY))
-        return batch, tuple(range(rows_in(batch))), {}
+        return batch, tuple(range(row_count(batch))), {}
     start = number // (size or 1) * (size or 1)
     return rows.read(start, start + (size or 1)), (number - start,), {}
 
@@ -197,7 +197,7 @@ def _number(label: str, count: int) -> int | None:
 
 
 def _edge_row(material: Material, format: str, label: str) -> Found | None:
-    return (material.edges[label], (0,), {}) if label in material.edges else None
+    return (material.edge_cases[label], (0,), {}) if label in material.edge_cases else None
 
 
 def _generated_row(material: Material, format: str, label: str) -> Found | None:
@@ -206,7 +206,7 @@ def _generated_row(material: Material, format: str, label: str) -> Found | None:
     batch = material.generated.get(name)
     if batch is None:
         return None
-    return batch, ((int(row),) if row.isdecimal() else tuple(range(rows_in(batch)))), {}
+    return batch, ((int(row),) if row.isdecimal() else tuple(range(row_count(batch)))), {}
 
 
 def _stable_row(material: Material, format: str, label: str) -> Found | None:
@@ -224,7 +224,7 @@ def _stable_row(material: Material, format: str, label: str) -> Found | None:
 
 def _golden_row(material: Material, format: str, label: str) -> Found | None:
     inputs, outputs = (of_kind(kind, material.goldens) for kind in ("input", "output"))
-    count, size = rows_in(inputs), batch_size_of(material.signature) or 1
+    count, size = row_count(inputs), batch_size_of(material.signature) or 1
     number = _number(label, count)
     if number is None:
         return None
