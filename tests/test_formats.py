@@ -291,7 +291,7 @@ def test_every_format_answers_batches_of_any_size_as_its_checkpoint_does(format:
                 assert theirs[name].dtype == np.float32
                 assert theirs[name].shape == (rows, 4)
                 np.testing.assert_allclose(theirs[name], ours[name], tolerance.rtol, tolerance.atol)
-            assert np.abs(ours["logits"]).max() > 20 * atol
+            assert np.abs(ours["logits"]).max() > 20 * tolerance.atol
 
 
 @pytest.mark.parametrize("format", FROM_FROZEN)

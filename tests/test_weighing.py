@@ -122,7 +122,7 @@ def test_a_flipped_bit_is_found_and_named_with_its_index(
     row, column = divmod(byte // 4, 4)
     assert (difference.elements, difference.first) == (1, f"{row};{column}")
     assert difference.reference == float(W[row, column]) != difference.candidate
-    assert difference.measured[0] == abs(difference.candidate - difference.reference) == difference.largest[0]
+    assert difference.figures[0] == abs(difference.candidate - difference.reference) == difference.largest[0]
 
 
 def test_the_largest_difference_is_of_all_elements_and_the_index_of_the_first(
@@ -134,7 +134,7 @@ def test_the_largest_difference_is_of_all_elements_and_the_index_of_the_first(
     assert found is not None
     assert (found.elements, found.first) == (2, "0;2")
     assert found.largest[0] == abs(float(other[2, 1]) - float(W[2, 1]))
-    assert found.measured[0] == abs(float(other[0, 2]) - float(W[0, 2]))
+    assert found.figures[0] == abs(float(other[0, 2]) - float(W[0, 2]))
 
 
 def test_swapped_weights_of_one_shape_are_found_in_both(checkpoint: Path, frozen: Path, tmp_path: Path) -> None:

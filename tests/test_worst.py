@@ -146,9 +146,9 @@ def test_one_command_feeds_the_rows_of_a_chain_again_wherever_its_root_was_moved
 ) -> None:
     shutil.copytree(failed_root, tmp_path / "moved", symlinks=True)
     script = tmp_path / "moved" / "fruit" / "validation" / "worst" / "reproduce.sh"
-    done = commands.run("sh", str(script), cwd=commands.PROJECT)
-    assert done.returncode == 1, done.stderr
-    assert "answers differ" in done.stdout
+    finished_rows = commands.run("sh", str(script), cwd=commands.PROJECT)
+    assert finished_rows.returncode == 1, finished_rows.stderr
+    assert "answers differ" in finished_rows.stdout
     assert str(tmp_path) not in (script.parent / "worst.json").read_text()
     verdict = json.loads((tmp_path / "moved" / "fruit" / "validation" / "verdict.json").read_text())
     assert verdict["causes"]["frozen"]["kind"] == "weights_differ"
@@ -170,7 +170,7 @@ DAMAGES = {
     "rows are truncated": "no readable arrays",
     "rows are gone": "no readable arrays",
     "rows lack labels": "not a file of worst rows",
-    "the candidate is gone": "an artifact that was compared is not there",
+    "the candidate is gone": "a compared artifact is missing",
 }
 
 
@@ -206,7 +206,7 @@ def test_what_cannot_be_fed_again_gets_a_sentence(
 
 def test_a_long_table_is_read_in_little_memory(tmp_path: Path) -> None:
     """Of many rows that failed only the worst are held."""
-    from pipeline.validation.replay.worst_rows import _picked
+    from pipeline.validation.replay.worst_rows import _read_worst_rows
 
     results = tmp_path / "results.csv"
     head = "model,format,check,output,row,element,reference,candidate,abs_diff,rel_diff,ulp_diff,verdict\n"
@@ -215,7 +215,7 @@ def test_a_long_table_is_read_in_little_memory(tmp_path: Path) -> None:
         for row in range(50_000):
             file.write(f"m,frozen,equal,y,{row},,0,1,{row / 2},0,0,{'failed' if row % 2 else 'passed'}\n")
     started = time.monotonic()
-    picks = _picked(results, "frozen")
+    picks = _read_worst_rows(results, "frozen")
     assert time.monotonic() - started < 60
     assert [pick.row for pick in picks] == [str(row) for row in range(49_999, 49_999 - 32, -2)]
 

@@ -96,7 +96,7 @@ class UnoptimizedPair:
         self._is_useful = True
 
     def resolve_differences(self, batch: Batch | RowRange, answers: Answers, rows: int, label: str = "") -> Answers:
-        """Returns the answers without the optimizer, if they agree and the given ones differ only by rounding or overflow.
+        """Returns the answers without the optimizer, if they agree and the given ones differ only by rounding.
 
         Args:
             answers: both sides' answers to the batch.

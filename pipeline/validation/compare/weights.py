@@ -21,6 +21,7 @@ import numpy as np
 from pipeline.checkpoint.artifact import open_artifact, read_origin
 from pipeline.checkpoint.bundle import Bundle
 from pipeline.checkpoint.source import Source
+from pipeline.data.npz import object_array
 from pipeline.errors import DataError
 from pipeline.freezing.freeze import prepare
 from pipeline.graph.dtypes import DTYPES
@@ -309,7 +310,7 @@ class _CandidateConstants:
         """
         try:
             if like.dtype == object:
-                flat = _object_array(strings_of(node.attr["value"].tensor))
+                flat = object_array(strings_of(node.attr["value"].tensor))
             else:
                 flat = np.frombuffer(self.content(node), like.dtype)
             return flat.reshape(like.shape)
@@ -363,7 +364,7 @@ def _compare_variable(
         _require_same_kind(node, _HALF if is_float16 else tensor.dtype, shape)
         if tensor.is_string:
             found = find_bit_difference(
-                values.array(saved).ravel(), _object_array(strings_of(node.attr["value"].tensor)), shape
+                values.array(saved).ravel(), object_array(strings_of(node.attr["value"].tensor)), shape
             )
         else:
             found = _compare_bytes(saved, values, constants.content(node), is_float16)
@@ -413,9 +414,3 @@ def _is_same(chunks: Iterator[bytes], content: bytes | memoryview) -> bool:
         is_same = is_same and bytes(view[at : at + len(chunk)]) == chunk
         at += len(chunk)
     return is_same and at == len(content)
-
-
-def _object_array(strings: list[bytes]) -> Array:
-    array = np.empty(len(strings), object)
-    array[:] = strings
-    return array

@@ -22,7 +22,7 @@ from pipeline.workers.child import Limits, run_in_subprocess
 from ..checks.material import Material, row_count
 from ..compare.tolerance import EXACT, Tolerance, tolerance_for
 from ..compare.weights import WeightsComparison, compare_weights, read_candidate, read_differing
-from ..replay.feed import Side
+from ..replay.feed import RestartingRunner
 from ..replay.worst_rows import failed_cases
 from ..results.findings import Finding
 from ..results.recorder import ResultsRecorder
@@ -113,8 +113,8 @@ class Evidence:
     def pairs(self) -> list[tuple[Batch, Batch]]:
         """The outputs of the checkpoint and of the candidate, for batches that both answer."""
         with (
-            Side("checkpoint", self.checkpoint, self.threads) as reference,
-            Side(self.format, self.artifact, self.threads, self.limits) as candidate,
+            RestartingRunner("checkpoint", self.checkpoint, self.threads) as reference,
+            RestartingRunner(self.format, self.artifact, self.threads, self.limits) as candidate,
         ):
             both = [(reference.run(batch), candidate.run(batch)) for batch in self._samples if row_count(batch)]
         return [
