@@ -2,7 +2,7 @@
 
 A format's module has one function that opens an artifact, and one that makes it where nothing else does:
 
-    open_runner(folder: Path, signature: Signature, threads: int) -> Runner  # and is_unoptimized, see Format.is_optimized
+    open_runner(folder: Path, signature: Signature, threads: int) -> Runner  # also is_unoptimized, see Format
     make_…(origin: Path, folder: Path, **settings) -> notes for the manifest
 
 A new format is one file and one line in `FORMATS`: from that the chain has its stage, its validation and its report.

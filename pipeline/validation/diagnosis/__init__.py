@@ -74,11 +74,11 @@ def explain(
         if original is not None and {one.check for one in evidence.failed} == {"golden"}:
             causes[format] = Cause(original.kind, f"it gives what its checkpoint gives: {original.sentence}")
         elif evidence.failed:
-            causes[format] = _cause(evidence)
+            causes[format] = _find_cause(evidence)
     return causes
 
 
-def _cause(evidence: Evidence) -> Cause:
+def _find_cause(evidence: Evidence) -> Cause:
     try:
         for _, diagnose in DIAGNOSES:
             cause = diagnose(evidence)

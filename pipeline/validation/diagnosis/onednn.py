@@ -1,6 +1,6 @@
-"""Asks an artifact in a fresh process in which oneDNN's kernels are what they are not here: on, or off.
+"""Runs an artifact in a new process with oneDNN's kernels on or off.
 
-TensorFlow reads the switch once, when it is loaded, so that no process that has it can change it.
+TensorFlow reads the switch once, when it is loaded, so a process that has loaded it cannot change it.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ _SECONDS = 600
 
 
 def is_on() -> bool:
-    """Whether oneDNN's kernels are on in the processes that answer here."""
+    """Returns True if oneDNN's kernels are on in this validation's processes."""
     return os.environ.get(SWITCH, "0") != "0"
 
 
-def answers_with(is_on: bool, opener: str, folder: Path, batch: Mapping[str, Array], threads: int) -> dict[str, Array]:
-    """What an artifact answers with oneDNN's kernels on or off.
+def run_with(is_on: bool, opener: str, folder: Path, batch: Mapping[str, Array], threads: int) -> dict[str, Array]:
+    """Runs a batch with oneDNN's kernels on or off.
 
     Args:
         opener: `package.module:open_runner` of its format.
@@ -70,8 +70,8 @@ def answers_with(is_on: bool, opener: str, folder: Path, batch: Mapping[str, Arr
         return load_arrays(answered)
 
 
-def _answer(opener: str, folder: Path, threads: int, given: Path, answered: Path) -> None:
-    """What the fresh process does."""
+def _serve(opener: str, folder: Path, threads: int, given: Path, answered: Path) -> None:
+    """Runs the batch in the new process."""
     import importlib
 
     from pipeline.signature import Signature
@@ -84,4 +84,4 @@ def _answer(opener: str, folder: Path, threads: int, given: Path, answered: Path
 
 
 if __name__ == "__main__":
-    _answer(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4]), Path(sys.argv[5]))
+    _serve(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4]), Path(sys.argv[5]))

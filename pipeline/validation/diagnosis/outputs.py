@@ -1,4 +1,4 @@
-"""Causes that show in the values of outputs: they need no inner names, so they serve every format."""
+"""Causes found in the values of outputs. They need no names of inner tensors, so they apply to every format."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _BYTES = {8: "a byte", 16: "two bytes", 32: "four bytes"}
 
 
 def outputs_swapped(evidence: Evidence) -> Cause | None:
-    """The candidate's a is the checkpoint's b, and the reverse."""
+    """Two outputs of the candidate are the checkpoint's, exchanged."""
     failed = sorted(evidence.failed_outputs("equal", "edge", "generated", "golden"))
     if len(failed) < 2:
         return None
@@ -69,7 +69,7 @@ def _first_nan(evidence: Evidence) -> str:
 
 
 def wrapped_integers(evidence: Evidence) -> Cause | None:
-    """Whole numbers that are apart by multiples of what a small integer holds."""
+    """Integers differ by multiples of the range of a smaller integer type."""
     for output in sorted(evidence.failed_outputs("equal", "edge", "generated")):
         sides = evidence.flat(output)
         if sides is None:
@@ -88,7 +88,7 @@ def wrapped_integers(evidence: Evidence) -> Cause | None:
 
 
 def _whole_differences(expected: Array, actual: Array) -> Array:
-    """The differences that are not 0, as int64 `[n]`; none where a value is no whole number of moderate size."""
+    """Computes the nonzero differences, int64 `[n]`; empty if a value is no integer below 2^53."""
     nothing = np.zeros(0, np.int64)
     if expected.dtype.kind not in "iuf":
         return nothing
@@ -100,7 +100,7 @@ def _whole_differences(expected: Array, actual: Array) -> Array:
 
 
 def decision_at_the_edge(evidence: Evidence) -> Cause | None:
-    """Values are within their tolerance, and a row is decided otherwise all the same."""
+    """All values are within their tolerance, but a decision differs."""
     failed = {one.check for one in evidence.failed}
     decision = evidence.signature.decision
     if failed != {"decisions"} or decision is None:
@@ -110,12 +110,12 @@ def decision_at_the_edge(evidence: Evidence) -> Cause | None:
     return Cause(
         "decision_at_the_edge",
         f"{found.rows_failed} of {found.rows} rows are decided otherwise though {decision.output} is within its "
-        f"tolerance: they lie at {at}, where a last bit decides{_example(found)}. Move the threshold away from the "
+        f"tolerance: they lie at {at}, where a last bit decides{_cite(found)}. Move the threshold away from the "
         "rows, or decide ties by a rule of your own",
     )
 
 
-def _example(found: Finding) -> str:
+def _cite(found: Finding) -> str:
     worst = found.worst or {}
     if "row" not in worst:
         return ""
