@@ -17,13 +17,14 @@ import tensorflow as tf
 
 from pipeline.formats.checkpoint import read_pins, restore
 from pipeline.formats.session import session_config
+from pipeline.graph.variables import VARIABLE_OPS
 from pipeline.safety import is_idle
 from pipeline.signature import Array, Signature
 
 from ..compare.differences import by_row, disagreement, measure, worst_elements
 from ..compare.tolerance import EXACT, Tolerance, within_tolerance
 from .graph_walk import NEVER_FETCHED, GraphWalker, ancestor_operations, chunks, nodes_in_loops, topological_order
-from .node_findings import PASS_THROUGH_OPS, VARIABLE_OPS, Agreement, Divergence, Drift
+from .node_findings import PASS_THROUGH_OPS, Agreement, Divergence, Drift
 from .open_graph import open_graph
 
 v1 = tf.compat.v1

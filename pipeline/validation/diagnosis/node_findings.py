@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-VARIABLE_OPS = ("VarHandleOp", "Variable", "VariableV2", "AutoReloadVariable")
+from pipeline.graph.variables import VARIABLE_OPS
+
 PASS_THROUGH_OPS = ("Identity", "ReadVariableOp", "RefIdentity", "Enter", "RefEnter", "Switch", "RefSwitch")
 
 
@@ -74,9 +75,9 @@ class Divergence:
         """Describes the finding."""
         reads = f", which reads {', '.join(self.variables)}" if self.variables else ""
         given = f", computed from {', '.join(self.inputs)}" if self.inputs and not self.is_weight else ""
-        place = f" at element {';'.join(map(str, self.element))}" if self.element else ""
+        position = f" at element {';'.join(map(str, self.element))}" if self.element else ""
         return (
-            f"the first tensor that differs is {self.tensor} ({self.op}{reads}{given}){place}: {self.candidate} "
+            f"the first tensor that differs is {self.tensor} ({self.op}{reads}{given}){position}: {self.candidate} "
             f"instead of {self.reference}; {self.compared} tensors before it agree: {self.cause}"
         )
 

@@ -74,29 +74,29 @@ def wrapped_integers(evidence: Evidence) -> Cause | None:
         sides = evidence.flat(output)
         if sides is None:
             continue
-        apart = _whole_differences(*sides)
-        bits = next((bits for bits in (32, 16, 8) if len(apart) and not (apart % 2**bits).any()), None)
+        gaps = _whole_differences(*sides)
+        bits = next((bits for bits in (32, 16, 8) if len(gaps) and not (gaps % 2**bits).any()), None)
         if bits is not None:
             found = evidence.divergence
-            place = f": {found.sentence()}" if isinstance(found, Divergence) else ""
+            where = f": {found.sentence()}" if isinstance(found, Divergence) else ""
             return Cause(
                 "wrapped_integers",
-                f"integers wrap around: all {len(apart)} differences of {output} are multiples of {2**bits}, as where "
-                f"a number is held in {_BYTES[bits]}{place}. Compute in a wider type, and convert last",
+                f"integers wrap around: all {len(gaps)} differences of {output} are multiples of {2**bits}, as where "
+                f"a number is held in {_BYTES[bits]}{where}. Compute in a wider type, and convert last",
             )
     return None
 
 
 def _whole_differences(expected: Array, actual: Array) -> Array:
-    """Computes the nonzero differences, int64 `[n]`; empty if a value is no integer below 2^53."""
+    """Computes the gaps differences, int64 `[n]`; empty if a value is no integer below 2^53."""
     nothing = np.zeros(0, np.int64)
     if expected.dtype.kind not in "iuf":
         return nothing
     wide = [side.astype(np.float64) for side in (expected, actual)]
     if not all(np.isfinite(side).all() and (np.abs(side) < 2**53).all() and (side % 1 == 0).all() for side in wide):
         return nothing
-    apart = np.abs(wide[0] - wide[1]).astype(np.int64)
-    return np.asarray(apart[apart != 0])
+    differences = np.abs(wide[0] - wide[1]).astype(np.int64)
+    return np.asarray(differences[differences != 0])
 
 
 def decision_at_the_edge(evidence: Evidence) -> Cause | None:

@@ -93,16 +93,16 @@ class Finding:
         if self.rows == 0:
             return f"{self.check} of {self.output}: no row was compared"
         worst = self.worst or {}
-        place = f"row {worst.get('row')}" + (f", element {worst['element']}" if worst.get("element") else "")
+        where = f"row {worst.get('row')}" + (f", element {worst['element']}" if worst.get("element") else "")
         bound = f"(bound: rtol {self.tolerance.rtol:g}, atol {self.tolerance.atol:g})"
         if self.check == "stable":
             return (
                 f"stable of {self.output}: {self.rows_failed} of {self.rows} rows are answered otherwise when "
-                f"{self.format} is asked again in other batches; the worst is {place}: first {worst.get('reference')}, "
+                f"{self.format} is asked again in other batches; the worst is {where}: first {worst.get('reference')}, "
                 f"then {worst.get('candidate')} {bound}. {UNSTABLE}"
             )
         return (
-            f"{self.check} of {self.output}: {self.rows_failed} of {self.rows} rows differ; the worst is {place}: "
+            f"{self.check} of {self.output}: {self.rows_failed} of {self.rows} rows differ; the worst is {where}: "
             f"reference {worst.get('reference')}, {self.format} {worst.get('candidate')} {bound}"
         )
 
