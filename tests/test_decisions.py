@@ -1,4 +1,4 @@
-"""Decisions, counted batch by batch: against figures worked out by hand, and against the whole at once."""
+"""Decisions, counted batch by batch: compared with figures computed by hand, and with all rows at once."""
 
 from __future__ import annotations
 

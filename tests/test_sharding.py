@@ -1,4 +1,4 @@
-"""Rows divided into shards: whoever compares them, and in whatever order, the bytes are those of one process."""
+"""Sharding: the bytes are those of one process, whichever worker compares a shard and in whatever order."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ CANDIDATES: dict[str, Callable[[Any], None]] = {
 
 
 def artifact(folder: Path, build: Callable[[Any], None]) -> Path:
-    """A checkpoint's artifact."""
+    """Makes a checkpoint's artifact."""
     folder.mkdir(parents=True)
     with tf.Graph().as_default(), v1.Session() as session:
         build(v1.placeholder(tf.float32, [None, 3], name="x"))
@@ -93,7 +93,7 @@ def artifact(folder: Path, build: Callable[[Any], None]) -> Path:
 
 
 def pair_of(folder: Path, candidate: str) -> tuple[Path, dict[str, Path]]:
-    """A checkpoint, and a candidate that is one of `CANDIDATES`."""
+    """Makes a checkpoint, and a candidate that is one of `CANDIDATES`."""
     checkpoint = artifact(folder / "checkpoint", model)
     frozen = folder / "frozen"
     frozen.mkdir()
@@ -104,7 +104,7 @@ def pair_of(folder: Path, candidate: str) -> tuple[Path, dict[str, Path]]:
 def bytes_of(
     folder: Path, pair: tuple[Path, dict[str, Path]], sharding: Sharding | None, settings: ValidationSettings = SETTINGS
 ) -> dict[str, bytes]:
-    """What a validation writes, by file."""
+    """Validates; returns the bytes of the written files, by name."""
     folder.mkdir()
     validate("m", *pair, settings, 1, folder, sharding=sharding)
     assert [path.name for path in folder.iterdir() if path.name.startswith(".")] == []
@@ -112,7 +112,7 @@ def bytes_of(
 
 
 class Backwards:
-    """An engine that is this process, and does the last item first; everything travels as bytes."""
+    """Executor in this process that runs the last item first, and pickles arguments and results."""
 
     def __init__(self) -> None:
         self.done = 0
@@ -160,7 +160,7 @@ def test_few_rows_are_not_divided(tmp_path: Path) -> None:
 
 
 class Losing(Backwards):
-    """An engine that gives up on an item."""
+    """Executor that gives up on an item."""
 
     def map(self, function: str, items: Sequence[tuple[Any, ...]]) -> Iterator[Started | Ended]:
         yield Ended(1, StageCrashed("it took the workers with it"))
