@@ -26,7 +26,7 @@ from .session import SessionRunner, session_config
 v1 = tf.compat.v1
 
 
-def open_runner(folder: Path, signature: Signature, threads: int, is_plain: bool = False) -> Runner:
+def open_runner(folder: Path, signature: Signature, threads: int, is_unoptimized: bool = False) -> Runner:
     """Opens `model.ckpt`, or `saved_model/`, in an artifact's folder.
 
     Raises:
@@ -35,10 +35,10 @@ def open_runner(folder: Path, signature: Signature, threads: int, is_plain: bool
     """
     if (folder / "saved_model").is_dir():
         key = origin_of(folder).get("signature")
-        return open_saved_model(folder / "saved_model", key, signature, threads, is_plain)
+        return open_saved_model(folder / "saved_model", key, signature, threads, is_unoptimized)
     prefix = folder / "model.ckpt"
     find_checkpoint(prefix).verify()
-    session = v1.Session(graph=tf.Graph(), config=session_config(threads, is_plain))
+    session = v1.Session(graph=tf.Graph(), config=session_config(threads, is_unoptimized))
     with session.graph.as_default(), checkpoint_errors(prefix):
         restore(session, prefix)
     return SessionRunner(session, signature, read_pins(session.graph, folder))

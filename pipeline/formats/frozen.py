@@ -16,13 +16,13 @@ from .session import SessionRunner, session_config
 v1 = tf.compat.v1
 
 
-def open_runner(folder: Path, signature: Signature, threads: int, is_plain: bool = False) -> SessionRunner:
+def open_runner(folder: Path, signature: Signature, threads: int, is_unoptimized: bool = False) -> SessionRunner:
     """Opens `model.pb` in an artifact's folder.
 
     Raises:
         RunnerError: the file is missing, is not a GraphDef that imports, or is not the signature's.
     """
-    session = v1.Session(graph=tf.Graph(), config=session_config(threads, is_plain))
+    session = v1.Session(graph=tf.Graph(), config=session_config(threads, is_unoptimized))
     import_frozen(session, folder / "model.pb")
     fill_tables(session, folder)
     return SessionRunner(session, signature, fed_always(session, folder))

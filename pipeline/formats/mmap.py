@@ -20,13 +20,13 @@ from .session import SessionRunner, session_config
 v1 = tf.compat.v1
 
 
-def open_runner(folder: Path, signature: Signature, threads: int, is_plain: bool = False) -> SessionRunner:
+def open_runner(folder: Path, signature: Signature, threads: int, is_unoptimized: bool = False) -> SessionRunner:
     """Opens an artifact's folder.
 
     Raises:
         RunnerError: as `load_mmap`; or the graph is not the signature's.
     """
-    session = _opened(folder, mapping_config(threads, is_plain))
+    session = _opened(folder, mapping_config(threads, is_unoptimized))
     fill_tables(session, folder)
     return SessionRunner(session, signature, fed_always(session, folder))
 
@@ -81,13 +81,13 @@ def _not_a_graph(path: Path, cause: Exception) -> RunnerError:
     )
 
 
-def mapping_config(threads: int, is_plain: bool = False) -> tf.compat.v1.ConfigProto:
+def mapping_config(threads: int, is_unoptimized: bool = False) -> tf.compat.v1.ConfigProto:
     """A session that leaves mapped weights where they are.
 
     At its usual level L1 the runtime computes whatever hangs on no input once and keeps it, an ImmutableConst
     included: a copy of every weight. Grappler's folding knows `Const` alone, and may stay on.
     """
-    config = session_config(threads, is_plain)
+    config = session_config(threads, is_unoptimized)
     config.graph_options.optimizer_options.opt_level = v1.OptimizerOptions.L0
     return config
 

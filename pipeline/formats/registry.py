@@ -2,7 +2,7 @@
 
 A format's module has one function that opens an artifact, and one that makes it where nothing else does:
 
-    open_runner(folder: Path, signature: Signature, threads: int) -> Runner     # and is_plain, see Format.is_optimized
+    open_runner(folder: Path, signature: Signature, threads: int) -> Runner  # also is_unoptimized, see Format
     make_…(origin: Path, folder: Path, **settings) -> notes for the manifest
 
 A new format is one file and one line in `FORMATS`: from that the chain has its stage, its validation and its report.
@@ -35,12 +35,12 @@ class Format:
         needs_subprocess: whether the maker needs TensorFlow, and so a process of its own.
         opened: the file that is opened, as a run tells it at its end; empty for the whole folder.
         extras: distributions that it needs besides TensorFlow's.
-        bounds: whose bounds its floats are held to, such as `half`; empty for those of their dtype.
+        tolerance_class: the settings that its floats are compared with, such as `half`; empty for those of each dtype.
         is_optimized: whether TensorFlow's optimizer changes its graph before it is run; then its opener takes
-            `is_plain=True`, which switches that off.
+            `is_unoptimized=True`, which switches that off.
         is_bare: whether its runner does without TensorFlow, and so gets a process that has not loaded it.
-        edges: `finite` where other kernels than TensorFlow's compute it, so that rows of NaN, infinities and what
-            overflows may be answered otherwise.
+        edge_cases: `finite` for a format with kernels other than TensorFlow's, which may answer rows with NaN,
+            infinities or overflow differently.
     """
 
     opener: str
@@ -51,10 +51,10 @@ class Format:
     needs_subprocess: bool = False
     opened: str = ""
     extras: tuple[str, ...] = ()
-    bounds: str = ""
+    tolerance_class: str = ""
     is_optimized: bool = False
     is_bare: bool = False
-    edges: str = ""
+    edge_cases: str = ""
 
     @property
     def family(self) -> str:
@@ -105,8 +105,8 @@ _TFLITE = Format(
     needs_subprocess=True,
     opened="model.tflite",
     extras=("ai-edge-litert",),
-    edges="finite",
-    bounds="runtime",
+    edge_cases="finite",
+    tolerance_class="runtime",
     is_bare=True,
 )
 _ONNX = Format(
@@ -117,8 +117,8 @@ _ONNX = Format(
     needs_subprocess=True,
     opened="model.onnx",
     extras=("tf2onnx", "onnx", "onnxruntime"),
-    edges="finite",
-    bounds="runtime",
+    edge_cases="finite",
+    tolerance_class="runtime",
     is_bare=True,
 )
 FORMATS = {
@@ -147,11 +147,11 @@ FORMATS = {
         is_optimized=True,
     ),
     "tflite": _TFLITE,
-    "tflite_float16": replace(_TFLITE, maker="pipeline.formats.tflite:make_tflite_float16", bounds="half"),
-    "tflite_int8": replace(_TFLITE, maker="pipeline.formats.tflite:make_tflite_int8", bounds="int8"),
+    "tflite_float16": replace(_TFLITE, maker="pipeline.formats.tflite:make_tflite_float16", tolerance_class="half"),
+    "tflite_int8": replace(_TFLITE, maker="pipeline.formats.tflite:make_tflite_int8", tolerance_class="int8"),
     "onnx": _ONNX,
-    "onnx_float16": replace(_ONNX, maker="pipeline.formats.onnx:make_onnx_float16", bounds="half"),
-    "onnx_int8": replace(_ONNX, maker="pipeline.formats.onnx:make_onnx_int8", bounds="int8"),
+    "onnx_float16": replace(_ONNX, maker="pipeline.formats.onnx:make_onnx_float16", tolerance_class="half"),
+    "onnx_int8": replace(_ONNX, maker="pipeline.formats.onnx:make_onnx_int8", tolerance_class="int8"),
 }
 CANDIDATES = tuple(name for name, format in FORMATS.items() if format.maker is not None)
 

@@ -94,7 +94,7 @@ class SubprocessRunner:
         format: a key of `FORMATS`.
         folder: the artifact; its `signature.json` says what is fed and fetched.
         limits: what its process may take.
-        is_plain: TensorFlow's optimizer is off, where the format has it.
+        is_unoptimized: TensorFlow's optimizer is off, where the format has it.
 
     Attributes:
         has_ended: whether its process is gone, or could not open the artifact.
@@ -102,14 +102,14 @@ class SubprocessRunner:
     """
 
     def __init__(
-        self, format: str, folder: Path, threads: int, limits: Limits | None = None, is_plain: bool = False
+        self, format: str, folder: Path, threads: int, limits: Limits | None = None, is_unoptimized: bool = False
     ) -> None:
         self.format, self.has_ended = format, False
         self.last_error: PipelineError | None = None
         self._unanswered = 0
         self._how = (folder, threads, limits)
         line = FORMATS[format]
-        how = {"is_plain": True} if is_plain and line.is_optimized else {}
+        how = {"is_unoptimized": True} if is_unoptimized and line.is_optimized else {}
         self._child = Child(
             "pipeline.formats.runner_process:serve",
             *(line.opener, folder.absolute(), threads, how),
@@ -153,10 +153,10 @@ class SubprocessRunner:
             with suppress(PipelineError):
                 self.answer()
 
-    def plain(self) -> SubprocessRunner:
-        """Another runner of the same artifact, with TensorFlow's optimizer off."""
+    def unoptimized(self) -> SubprocessRunner:
+        """Opens a second runner of the same artifact, with TensorFlow's optimizer off."""
         folder, threads, limits = self._how
-        return SubprocessRunner(self.format, folder, threads, limits, is_plain=True)
+        return SubprocessRunner(self.format, folder, threads, limits, is_unoptimized=True)
 
     def run(self, batch: Batch | RowRange) -> dict[str, Array]:
         """Answers a batch; see `Runner.run`."""

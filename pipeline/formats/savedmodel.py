@@ -77,7 +77,7 @@ def _tensor_infos(graph: tf.Graph, specs: tuple[TensorSpec, ...]) -> dict[str, A
     return {name: v1.saved_model.build_tensor_info(tensor) for name, tensor in tensors.items()}
 
 
-def open_runner(folder: Path, signature: Signature, threads: int, is_plain: bool = False) -> Runner:
+def open_runner(folder: Path, signature: Signature, threads: int, is_unoptimized: bool = False) -> Runner:
     """Opens an artifact's folder, and feeds and fetches the tensors that its `serving_default` names.
 
     A candidate that the pipeline did not make is opened by a signature of its own, with names of its own.
@@ -87,8 +87,8 @@ def open_runner(folder: Path, signature: Signature, threads: int, is_plain: bool
     """
     if told := candidate_of(folder):
         called = {spec.name: spec.tensor_name for spec in (*signature.inputs, *signature.outputs)}
-        return open_saved_model(folder, told["signature"], signature, threads, is_plain, called)
-    session = v1.Session(graph=tf.Graph(), config=session_config(threads, is_plain))
+        return open_saved_model(folder, told["signature"], signature, threads, is_unoptimized, called)
+    session = v1.Session(graph=tf.Graph(), config=session_config(threads, is_unoptimized))
     try:
         meta = v1.saved_model.load(session, [TAG], str(folder))
     except (*_BROKEN, DecodeError) as exc:
@@ -117,7 +117,7 @@ def open_saved_model(
     key: str | None,
     signature: Signature,
     threads: int,
-    is_plain: bool = False,
+    is_unoptimized: bool = False,
     called: Mapping[str, str] | None = None,
 ) -> Runner:
     """Opens a SavedModel: by its signature, or, where tensors were named instead, in a session of TensorFlow 1.
@@ -131,12 +131,12 @@ def open_saved_model(
     """
     try:
         if key is None:
-            session = v1.Session(graph=tf.Graph(), config=session_config(threads, is_plain))
+            session = v1.Session(graph=tf.Graph(), config=session_config(threads, is_unoptimized))
             v1.saved_model.load(session, ["serve"], str(folder))
             return SessionRunner(session, signature)
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(threads)
-        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": is_plain})
+        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": is_unoptimized})
         loaded = tf.saved_model.load(str(folder))
         return FunctionRunner(loaded, loaded.signatures[key], signature, called)
     except _BROKEN as exc:

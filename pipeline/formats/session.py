@@ -71,16 +71,16 @@ def _as_array(answer: Any) -> Array:
     return np.array(answer, dtype=object) if isinstance(answer, bytes) else np.asarray(answer)
 
 
-def session_config(threads: int, is_plain: bool = False) -> tf.compat.v1.ConfigProto:
+def session_config(threads: int, is_unoptimized: bool = False) -> tf.compat.v1.ConfigProto:
     """A session with a fixed number of threads: the same bits every time.
 
     Args:
-        is_plain: TensorFlow's optimizer is off: every node of the graph is run as it stands.
+        is_unoptimized: TensorFlow's optimizer is off: every node of the graph is run as it stands.
     """
     config = v1.ConfigProto(
         intra_op_parallelism_threads=threads, inter_op_parallelism_threads=threads, allow_soft_placement=True
     )
-    if is_plain:
+    if is_unoptimized:
         config.graph_options.optimizer_options.opt_level = v1.OptimizerOptions.L0
         config.graph_options.rewrite_options.disable_meta_optimizer = True
     return config
