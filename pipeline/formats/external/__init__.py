@@ -173,7 +173,7 @@ def _fed(candidate: Candidate, ports: Ports, inputs: Pairs, outputs: Pairs, pins
     return fed
 
 
-def settled_outputs(graph: GraphDef, candidate: Candidate) -> tuple[list[str], list[str]]:
+def outputs_from_candidate(graph: GraphDef, candidate: Candidate) -> tuple[list[str], list[str]]:
     """The outputs of a checkpoint's graph that nobody named, with a candidate at hand.
 
     What the candidate declares as its outputs is what its users act by, so these they are, if the graph has them.
