@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pipeline.errors import ValidationFailed
-from pipeline.formats.registry import CANDIDATES, FORMATS, refusal_of
+from pipeline.formats.registry import CANDIDATES, FORMATS, read_refusal
 
 from .chain import plan
 from .chain.facts import read_verdict
@@ -21,8 +21,8 @@ def summary_lines(job: Job, last: str) -> list[str]:
     states = plan.examine(job, last)
     done = [stage for stage, state in states.items() if state.is_complete]
     files = {
-        **{name: job.told(name, FORMATS[name].opened) for name in CANDIDATES},
-        **{stage: job.told(stage, FORMATS[name].opened) for name, stage in job.candidates.items()},
+        **{name: job.told(name, FORMATS[name].model_file) for name in CANDIDATES},
+        **{stage: job.told(stage, FORMATS[name].model_file) for name, stage in job.candidates.items()},
         "validation": job.told("validation", "results.csv"),
         "costs": job.told("costs", "costs.csv"),
         "report": job.told("report", "report.html"),
@@ -35,7 +35,7 @@ def summary_lines(job: Job, last: str) -> list[str]:
     shown = [stage for stage in done if stage in files or stage == last]
     width = max([12, *map(len, shown)])
     for stage in shown:
-        refusal = refusal_of(job.folder(stage)) if stage in CANDIDATES else None
+        refusal = read_refusal(job.folder(stage)) if stage in CANDIDATES else None
         lines.append(
             f"{stage:<{width}} {files.get(stage, job.told(stage)) if refusal is None else f'refused: {refusal}'}"
         )

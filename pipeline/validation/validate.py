@@ -26,8 +26,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import PipelineError
-from pipeline.formats.registry import FORMATS, refusal_of
-from pipeline.formats.runner import SubprocessRunner, fixed_batch
+from pipeline.formats.registry import FORMATS, read_refusal
+from pipeline.formats.runner import SubprocessRunner, fixed_batch_size
 from pipeline.settings import CHECKS, FAILED, PASSED, ValidationSettings
 from pipeline.workers.child import Limits
 
@@ -70,9 +70,9 @@ def validate(
         SettingError: a tolerance is for an output that is not there.
         PipelineError: the checkpoint itself cannot be opened or run; what a candidate cannot do is a finding.
     """
-    batch = fixed_batch(candidates)
+    batch = fixed_batch_size(candidates)
     material = read_material(checkpoint, settings, batch)
-    refusals = {format: reason for format, place in candidates.items() if (reason := refusal_of(place)) is not None}
+    refusals = {format: reason for format, place in candidates.items() if (reason := read_refusal(place)) is not None}
     candidates = {format: place for format, place in candidates.items() if format not in refusals}
     bounds = {format: _bounds_of(format, place) for format, place in candidates.items()}
     validation = ResultsRecorder(model, material.signature, settings, folder / "results.csv", bounds)

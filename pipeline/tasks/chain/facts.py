@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import PipelineError
-from pipeline.formats.registry import refusal_of
+from pipeline.formats.registry import read_refusal
 from pipeline.hashing import library_versions
 from pipeline.store.manifest import Manifest
 
@@ -128,7 +128,7 @@ def _sizes_of_formats(job: Job, manifests: Mapping[str, Manifest]) -> dict[str, 
     """The bytes of each file of each format, and of a folder all in one, for it may hold thousands."""
     sizes: dict[str, int] = {}
     for stage in job.candidates.values():
-        if refusal_of(job.folder(stage)) is not None:
+        if read_refusal(job.folder(stage)) is not None:
             continue
         for path, entry in sorted(manifests[stage].files.items()):
             folder, slash, _ = path.partition("/")

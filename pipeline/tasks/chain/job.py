@@ -211,14 +211,14 @@ def _formats(text: str) -> tuple[str, ...]:
 
 def _format_of_candidate(place: str, named: list[str]) -> str:
     """The format that a candidate is in: what its content says, or one that was named and is of that kind."""
-    from pipeline.formats.external.detect import recognize  # which needs protobuf, and other chains do not
+    from pipeline.formats.external.detect import detect_format  # which needs protobuf, and other chains do not
 
     path = Path(place)
     if len(named) > 1:
         raise SettingError("a candidate is in one format", where="--formats", got=", ".join(named))
     if not path.exists():  # as the scheduler will say
         return known_format("--formats", named[0] if named else CANDIDATES[0])
-    found = recognize(path).format
+    found = detect_format(path).format
     format = known_format("--formats", named[0]) if named else known_format("--candidate", found)
     if FORMATS[format].opener != FORMATS[found].opener:
         raise SettingError(

@@ -79,7 +79,7 @@ def _answers(
                 yield reference.answer(), candidate.answer(), waiting.popleft()
     finally:
         for runner in runners:
-            runner.forget()
+            runner.discard_pending()
 
 
 def _decide(

@@ -112,7 +112,7 @@ class UnoptimizedPair:
         if not found or not set(found) <= EXCUSABLE:
             return answers
         if not self._plain:
-            self._plain += [runner.plain() for runner in self._deployed]
+            self._plain += [runner.unoptimized() for runner in self._deployed]
         again = ask_both(self._plain[0], self._plain[1], batch)
         if not self._agrees(again, rows):
             # What is wrong with one batch is mostly wrong with all: they need not all be asked twice.

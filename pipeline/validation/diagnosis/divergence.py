@@ -48,7 +48,7 @@ def find_divergence(
     Raises:
         CheckpointError, RunnerError: one of the graphs cannot be opened.
     """
-    reference = v1.Session(graph=tf.Graph(), config=session_config(threads, is_plain=True))
+    reference = v1.Session(graph=tf.Graph(), config=session_config(threads, is_unoptimized=True))
     with reference.graph.as_default():
         restore(reference, checkpoint / "model.ckpt")
     other = open_graph(candidate, threads)

@@ -21,7 +21,7 @@ def open_graph(folder: Path, threads: int) -> tf.compat.v1.Session:
     Raises:
         RunnerError: there is none of them, or it does not import.
     """
-    session = v1.Session(graph=tf.Graph(), config=session_config(threads, is_plain=True))
+    session = v1.Session(graph=tf.Graph(), config=session_config(threads, is_unoptimized=True))
     try:
         if (folder / "graph.pb").is_file():
             with session.graph.as_default():
