@@ -50,17 +50,18 @@ def recommend(formats: Entries, left_out: Collection[str] = ()) -> str:
     unstable = [name for name, entry in known.items() if not entry["is_stable"]]
     if unstable:
         sentences.append(
-            f"The times of {_listed(unstable)} did not settle; more [costs] seconds, or a quieter machine, tell more."
+            f"The times of {_join_names(unstable)} did not settle; more [costs] seconds, or a quieter machine, tell "
+            "more."
         )
     refused = [name for name in formats if name in left_out]
     if refused:
-        sentences.append(f"Left out: {_listed(refused)}, not proven equal.")
+        sentences.append(f"Left out: {_join_names(refused)}, not proven equal.")
     return " ".join(sentences)
 
 
 def _no_comparison(formats: Entries, known: Entries) -> str:
     if known:
-        return f"There are numbers of {_listed(list(known))} alone, so nothing to compare."
+        return f"There are numbers of {_join_names(list(known))} alone, so nothing to compare."
     problems = {entry["problem"] for entry in formats.values() if entry["problem"]}
     return f"No costs are known: {problems.pop()}." if len(problems) == 1 else "No costs are known."
 
@@ -79,9 +80,9 @@ def _compare(known: Entries) -> list[str]:
         other = "checkpoint" if "checkpoint" in others else others[0]
         first = min(best, key=values.__getitem__)
         numbers = f"{criterion.text(known[first])} ({other}: {criterion.text(known[other])})"
-        sentences.append(f"{criterion.best}: {_listed(best)}, {numbers}.")
+        sentences.append(f"{criterion.best}: {_join_names(best)}, {numbers}.")
     if alike:
-        sentences.append(f"No difference above noise in {_listed(alike)}.")
+        sentences.append(f"No difference above noise in {_join_names(alike)}.")
     return sentences
 
 
@@ -159,8 +160,8 @@ def _load_warning(known: Entries) -> list[str]:
     if ratio < _noise(known) or seconds < _NOISE_SECONDS:
         return []
     sentences = [
-        f"The .pb takes {_short(_load_seconds(frozen))} s to load and to answer first, {_short(ratio)} times as long as "
-        f"its checkpoint ({_short(_load_seconds(checkpoint))} s), and {_bytes(frozen['peak_bytes'])} of memory "
+        f"The .pb takes {_short(_load_seconds(frozen))} s to load and to answer first, {_short(ratio)} times as long "
+        f"as its checkpoint ({_short(_load_seconds(checkpoint))} s), and {_bytes(frozen['peak_bytes'])} of memory "
         f"({_bytes(checkpoint['peak_bytes'])})."
     ]
     if checkpoint["size_bytes"] >= _LARGE_BYTES:
@@ -174,7 +175,7 @@ def _load_warning(known: Entries) -> list[str]:
     return sentences
 
 
-def _listed(names: Sequence[str]) -> str:
+def _join_names(names: Sequence[str]) -> str:
     """`a`, `a and b`, `a, b and c`."""
     return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
 
