@@ -1,4 +1,4 @@
-"""A candidate's tensors are found by what was said, by name, or by being the only ones left; never by position."""
+"""A candidate's tensors match by a given name, by their own name, or as the only ones left; never by position."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def tensor(
     return CandidateTensor(tensor, dtype, shape, name)
 
 
-def paired(
+def match(
     specs: Sequence[TensorSpec],
     tensors: Sequence[CandidateTensor],
     said: Mapping[str, str] | None = None,
@@ -37,55 +37,55 @@ def paired(
     return match_tensors("output", specs, tensors, find, said or {})
 
 
-def found(pairs: TensorMatch) -> dict[str, str]:
-    return {name: each.graph_name for name, each in pairs.found.items()}
+def found(matched: TensorMatch) -> dict[str, str]:
+    return {name: each.graph_name for name, each in matched.found.items()}
 
 
-@pytest.mark.parametrize("tensor", ["y:0", "y", "serving_default_y:0"])
-def test_the_tensor_of_the_same_name_is_it(tensor: str) -> None:
-    pairs = paired([spec("y")], [tensor("z:0"), tensor(tensor)])
-    assert found(pairs) == {"y": tensor}
-    assert not pairs.reasons
-    assert [each.graph_name for each in pairs.rest] == ["z:0"]
+@pytest.mark.parametrize("name", ["y:0", "y", "serving_default_y:0"])
+def test_a_tensor_of_the_same_name_matches(name: str) -> None:
+    matched = match([spec("y")], [tensor("z:0"), tensor(name)])
+    assert found(matched) == {"y": name}
+    assert not matched.reasons
+    assert [each.graph_name for each in matched.rest] == ["z:0"]
 
 
 def test_what_the_candidate_s_signature_calls_so_is_it() -> None:
-    pairs = paired([spec("scores", "dense/Softmax:0")], [tensor("Call:1", "other"), tensor("Call:0", "scores")])
-    assert found(pairs) == {"scores": "Call:0"}
-    assert pairs.reasons == ("output scores is scores float32 [?, 2], tensor Call:0, by its name",)
+    matched = match([spec("scores", "dense/Softmax:0")], [tensor("Call:1", "other"), tensor("Call:0", "scores")])
+    assert found(matched) == {"scores": "Call:0"}
+    assert matched.reasons == ("output scores is scores float32 [?, 2], tensor Call:0, by its name",)
 
 
 def test_a_name_of_its_own_is_stronger_than_a_numbered_tensor() -> None:
     specs = [spec("a", "Call:0"), spec("b", "Call:1")]
-    assert found(paired(specs, [tensor("Call:0", "b"), tensor("Call:1", "a")])) == {"a": "Call:1", "b": "Call:0"}
+    assert found(match(specs, [tensor("Call:0", "b"), tensor("Call:1", "a")])) == {"a": "Call:1", "b": "Call:0"}
 
 
 def test_a_signature_that_swaps_the_names_of_tensors_is_in_doubt() -> None:
     with pytest.raises(CandidateError, match=r"not clear which output of the candidate is y .*candidate-names y="):
-        paired([spec("y"), spec("z")], [tensor("y:0", "z"), tensor("z:0", "y")])
+        match([spec("y"), spec("z")], [tensor("y:0", "z"), tensor("z:0", "y")])
 
 
 def test_an_inner_tensor_may_be_an_output() -> None:
-    assert found(paired([spec("y")], [tensor("z:0")], inner=[tensor("y:0")])) == {"y": "y:0"}
+    assert found(match([spec("y")], [tensor("z:0")], inner=[tensor("y:0")])) == {"y": "y:0"}
 
 
 def test_what_is_said_is_stronger_than_names_and_goes_by_either_name() -> None:
     tensors = [tensor("y:0", "a"), tensor("z:0", "b")]
     for said in ("b", "z:0", "z"):
-        pairs = paired([spec("y")], tensors, {"y": said})
-        assert found(pairs) == {"y": "z:0"}
-        assert "as --candidate-names says" in pairs.reasons[0]
+        matched = match([spec("y")], tensors, {"y": said})
+        assert found(matched) == {"y": "z:0"}
+        assert "as --candidate-names says" in matched.reasons[0]
     with pytest.raises(CandidateError, match=r"candidate-names y: .*got zz.*Known are a, b, y:0, z:0"):
-        paired([spec("y")], tensors, {"y": "zz"})
+        match([spec("y")], tensors, {"y": "zz"})
 
 
 def test_the_only_one_left_is_it_and_the_reason_is_told() -> None:
-    pairs = paired([spec("y"), spec("p")], [tensor("y:0"), tensor("Identity:0", shape=(7, 2))])
-    assert found(pairs) == {"y": "y:0", "p": "Identity:0"}
-    assert pairs.reasons == (
+    matched = match([spec("y"), spec("p")], [tensor("y:0"), tensor("Identity:0", shape=(7, 2))])
+    assert found(matched) == {"y": "y:0", "p": "Identity:0"}
+    assert matched.reasons == (
         "output p is Identity:0 float32 [7, 2], the only one that is left, of its dtype and shape",
     )
-    assert found(paired([spec("y")], [tensor("z", shape=None)])) == {"y": "z"}
+    assert found(match([spec("y")], [tensor("z", shape=None)])) == {"y": "z"}
 
 
 @pytest.mark.parametrize(
@@ -100,11 +100,11 @@ def test_the_only_one_left_is_it_and_the_reason_is_told() -> None:
     ],
 )
 def test_another_dtype_or_shape_or_a_choice_is_no_pair(tensors: list[CandidateTensor]) -> None:
-    pairs = paired([spec("y")], tensors)
-    assert (pairs.found, pairs.missing, pairs.rest) == ({}, (spec("y"),), tuple(tensors))
+    matched = match([spec("y")], tensors)
+    assert (matched.found, matched.missing, matched.rest) == ({}, (spec("y"),), tuple(tensors))
 
 
 def test_two_of_either_side_are_never_paired_by_their_order() -> None:
-    pairs = paired([spec("y"), spec("p")], [tensor("a:0"), tensor("b:0")])
-    assert not pairs.found
-    assert len(pairs.missing) == len(pairs.rest) == 2
+    matched = match([spec("y"), spec("p")], [tensor("a:0"), tensor("b:0")])
+    assert not matched.found
+    assert len(matched.missing) == len(matched.rest) == 2
