@@ -277,14 +277,14 @@ def changed(old: str, new: str) -> str:
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        (changed("return model", "return 3"), "the method build gives no Keras model .got int"),
+        (changed("return model", "return 3"), "the method build returns no Keras model .got int"),
         (changed('name="y")])', 'name="y")]); model.nothing'), "has no attribute 'nothing'"),
         (
             changed('"float32", [None, 3]', '"float32", [None, 4]'),
-            r"not what its signature promises .got y .*3.*wanted.*4",
+            r"does not match its signature .got y .*3.*wanted.*4",
         ),
         (changed('"float32", [None, 4]', '"float32", [None, 5]'), "cannot be called on its signature's inputs"),
-        (changed('"float32", [None, 3]', '"int64", [None, 3]'), "not what its signature promises"),
+        (changed('"float32", [None, 3]', '"int64", [None, 3]'), "does not match its signature"),
         (changed("keras.layers.Dense(8", 'keras.layers.Dense(__import__("os").getpid() % 5000 + 3'), "same model"),
         (changed("def build", "def construct"), "the model has no method forward"),
     ],

@@ -27,7 +27,7 @@ from pipeline.errors import CheckpointError, DataError
 from pipeline.freezing.freeze import freeze, freeze_checkpoint
 from pipeline.graph.protos import TensorProto
 from pipeline.graph.tensors import content_of, strings_of
-from pipeline.report.html import CHECKS_IN_WORDS
+from pipeline.report.html import CHECK_DESCRIPTIONS
 from pipeline.settings import ValidationSettings
 from pipeline.signature import Signature, TensorSpec
 from pipeline.validation.compare.weights import VariableComparison, WeightsComparison, compare_weights
@@ -528,4 +528,4 @@ def test_of_many_wrong_variables_three_are_named(tmp_path: Path) -> None:
 
 
 def test_the_page_says_what_is_compared() -> None:
-    assert "checkpoint's tensor" in CHECKS_IN_WORDS["weights"]
+    assert "checkpoint's tensor" in CHECK_DESCRIPTIONS["weights"]

@@ -13,7 +13,7 @@ from luigi.cmdline_parser import CmdlineParser
 from luigi.parameter import ParameterVisibility
 
 from pipeline.errors import FreezeError, SettingError
-from pipeline.formats.registry import CANDIDATES, refusal_of
+from pipeline.formats.registry import CANDIDATES, read_refusal
 from pipeline.store.artifact import sweep
 
 from . import console
@@ -191,7 +191,7 @@ class MakeFormat(ModelTask):
             raise FreezeError(refusal)
 
     def _refusal(self) -> str | None:
-        return refusal_of(self.job.folder(self.stage))
+        return read_refusal(self.job.folder(self.stage))
 
 
 class AdoptCandidate(ModelTask):

@@ -26,8 +26,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import PipelineError
-from pipeline.formats.registry import refusal_of
-from pipeline.formats.runner import SubprocessRunner, fixed_batch
+from pipeline.formats.registry import read_refusal
+from pipeline.formats.runner import SubprocessRunner, fixed_batch_size
 from pipeline.settings import CHECKS, FAILED, PASSED, ValidationSettings
 from pipeline.workers.child import Limits
 
@@ -71,9 +71,9 @@ def validate(
         SettingError: a tolerance is for an output that does not exist.
         PipelineError: the checkpoint cannot be opened or run. Errors of candidates are findings.
     """
-    fixed_size = fixed_batch(candidates)
+    fixed_size = fixed_batch_size(candidates)
     material = read_material(checkpoint, settings, fixed_size)
-    refusals = {format: refusal for format, path in candidates.items() if (refusal := refusal_of(path)) is not None}
+    refusals = {format: refusal for format, path in candidates.items() if (refusal := read_refusal(path)) is not None}
     candidates = {format: path for format, path in candidates.items() if format not in refusals}
     classes = {format: tolerance_class_of(format, path) for format, path in candidates.items()}
     recorder = ResultsRecorder(model, material.signature, settings, folder / "results.csv", classes)

@@ -191,14 +191,14 @@ def _formats(text: str) -> tuple[str, ...]:
 
 def _format_of_candidate(place: str, named: list[str]) -> str:
     """Return the format of a candidate: the one found in its content, or the named one if it is of that kind."""
-    from pipeline.formats.external.detect import recognize  # loads protobuf, which other chains do not need
+    from pipeline.formats.external.detect import detect_format  # loads protobuf, which other chains do not need
 
     path = Path(place)
     if len(named) > 1:
         raise SettingError("a candidate is in one format", where="--formats", got=", ".join(named))
     if not path.exists():  # the scheduler reports this
         return known_format("--formats", named[0] if named else CANDIDATES[0])
-    found = recognize(path).format
+    found = detect_format(path).format
     format = known_format("--formats", named[0]) if named else known_format("--candidate", found)
     if FORMATS[format].opener != FORMATS[found].opener:
         raise SettingError(

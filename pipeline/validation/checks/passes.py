@@ -75,7 +75,7 @@ def _stream_outputs(
                 yield reference.answer(), candidate.answer(), waiting.popleft()
     finally:
         for runner in runners:
-            runner.forget()
+            runner.discard_pending()
 
 
 def _count_decisions(

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from pipeline.formats.session import told
+from pipeline.formats.session import error_line
 from pipeline.signature import Array
 
 _CHUNK, _CHUNK_BYTES = 64, 64_000_000  # tensors computed at a time, and their size
@@ -126,7 +126,7 @@ class GraphWalker:
             return {name: np.asarray(value) for name, value in zip(names, values, strict=True)}
         except (tf.errors.OpError, ValueError, TypeError) as exc:
             if len(names) == 1:
-                return {names[0]: told(exc)}
+                return {names[0]: error_line(exc)}
             half = len(names) // 2
             return {**self._run(names[:half]), **self._run(names[half:])}
 

@@ -22,7 +22,7 @@ import numpy as np
 from pipeline.data.npz import load_arrays, object_array, of_kind, prefixed, save_arrays
 from pipeline.errors import DataError, PipelineError, RunnerError
 from pipeline.formats.registry import FORMATS
-from pipeline.formats.runner import SubprocessRunner, fixed_batch
+from pipeline.formats.runner import SubprocessRunner, fixed_batch_size
 from pipeline.signature import Array, Batch, Signature, batch_size_of
 from pipeline.workers.child import Limits
 
@@ -326,7 +326,7 @@ def rerun(folder: Path) -> Iterator[tuple[str, RowComparison]]:
     checkpoint = _find_artifact(folder, notes["checkpoint"])
     signature = Signature.read(checkpoint / "signature.json")
     artifacts = {format: _find_artifact(folder, note["artifact"]) for format, note in notes["formats"].items()}
-    size, threads = batch_size_of(signature) or fixed_batch(artifacts), int(notes["threads"])
+    size, threads = batch_size_of(signature) or fixed_batch_size(artifacts), int(notes["threads"])
     for format, note in notes["formats"].items():
         if format not in FORMATS:
             raise DataError("unknown format", where=folder / NOTES, got=format, wanted=", ".join(FORMATS))
