@@ -12,6 +12,7 @@ after the session which asked for it, where `kills.processes_of_session` finds i
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import importlib.util
 import json
@@ -19,6 +20,7 @@ import os
 import re
 import sys
 from importlib.abc import MetaPathFinder
+from types import SimpleNamespace
 from typing import Any
 
 FOLDER, FLAG = "PIPELINE_TEST_FORK_SERVER", "PIPELINE_TEST_IS_FORK_SERVER"
@@ -86,7 +88,7 @@ def _started(folder: str, described: dict[str, Any], number: int) -> str:
 def share(module: Any, folder: str) -> None:
     """Changes multiprocessing.forkserver."""
     server, start, serve_one = module._forkserver, module._forkserver.ensure_running, module._serve_one
-    ask = server.connect_to_new_process
+    ask, receive = server.connect_to_new_process, module.reduction.recvfds
     with open(f"{folder}/servers.json", encoding="utf-8") as file:
         described = json.load(file)
     session: list[str] = [str(os.getsid(0))]
@@ -120,6 +122,12 @@ def share(module: Any, folder: str) -> None:
         finally:
             os.close(noted)
 
+    def received(connection: Any, most: int) -> list[int]:
+        try:
+            return receive(connection, most)  # type: ignore[no-any-return]
+        except (EOFError, RuntimeError) as exc:  # it was killed while it asked, which costs the others nothing
+            raise ConnectionAbortedError(errno.ECONNABORTED, str(exc)) from exc
+
     def _serve_one(child_r: int, fds: list[int], unused_fds: list[int], handlers: Any) -> int:
         *fds, out, err, noted = fds
         os.dup2(out, 1)
@@ -134,24 +142,29 @@ def share(module: Any, folder: str) -> None:
     server.connect_to_new_process = module.connect_to_new_process = connect_to_new_process
     if FLAG in os.environ:
         module._serve_one = _serve_one
+        module.reduction = SimpleNamespace(recvfds=received, sendfds=module.reduction.sendfds)
         del os.environ[FLAG]
 
 
 class _Finder(MetaPathFinder):
-    """Changes multiprocessing.forkserver when it is imported; before that this file costs a process little."""
+    """Changes multiprocessing.forkserver when it is imported, and notes that TensorFlow is."""
 
     def find_spec(self, fullname: str, path: Any, target: Any = None) -> Any:
+        folder = os.environ.get(FOLDER, "")
+        if fullname == "tensorflow" and os.path.isdir(folder):
+            open(f"{folder}/tensorflow", "w").close()
         if fullname != "multiprocessing.forkserver":
             return None
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec(fullname)
+        sys.meta_path.insert(0, self)
         assert spec is not None
         assert spec.loader is not None
         execute = spec.loader.exec_module
 
         def exec_module(module: Any) -> None:
             execute(module)
-            share(module, os.environ[FOLDER])
+            share(module, folder)
 
         spec.loader.exec_module = exec_module  # type: ignore[method-assign]
         return spec
