@@ -27,7 +27,9 @@ FOLDER, FLAG = "PIPELINE_TEST_FORK_SERVER", "PIPELINE_TEST_IS_FORK_SERVER"
 # What changes nothing in the processes that the server forks: our own switches, pytest's, make's and the shell's.
 _UNREAD = re.compile(
     rf"PYTHONPATH|{FOLDER}|{FLAG}|LUIGI_CONFIG_PATH|PYTEST_\w+|M(AKE)?FLAGS|MAKE\w+|VENV|START|NIGHT_PARAMS|ARGS"
-    r"|PWD|OLDPWD|SHLVL|_|PYTHONUNBUFFERED|PYTHONDONTWRITEBYTECODE"
+    r"|PWD|OLDPWD|SHLVL|_|PYTHONUNBUFFERED|PYTHONDONTWRITEBYTECODE|AWS_\w+"
+    # These TensorFlow sets itself where it is loaded.
+    r"|TF2_BEHAVIOR|TPU_ML_PLATFORM\w*|ENABLE_RUNTIME_UPTIME_TELEMETRY|HDF5_PLUGIN_PATH|KMP_(DUPLICATE_LIB_OK|INIT_AT_FORK)"
 )
 # What must be there as well if the server has it: the libraries read it.
 _OF_LIBRARIES = re.compile(r"(TF|OMP|MKL|KMP|OPENBLAS|XLA|CUDA|KERAS|ORT|MPL|MALLOC|LD|PYTHON)_?\w*")
@@ -66,9 +68,8 @@ def _started(folder: str, described: dict[str, Any], number: int) -> str:
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(new)
             listener.listen(64)
-            code = (
-                "import sys; from multiprocessing.forkserver import main; main(*map(int, sys.argv[1:3]), sys.argv[3:])"
-            )
+            arguments = f"{listener.fileno()}, {alive}, {described['modules']!r}"
+            code = f"from multiprocessing.forkserver import main; main({arguments})"
             server = subprocess.Popen(
                 [sys.executable, "-c", code],
                 cwd=os.path.dirname(os.path.dirname(described["package"])),
