@@ -19,6 +19,8 @@ from pipeline.errors import DataError, PipelineError, StageCrashed
 from pipeline.operations import EngineSettings
 from pipeline.process import Child, Limits, keeping_processes, run_apart
 
+pytestmark = pytest.mark.tensorflow
+
 HERE = Path(__file__).stem
 
 

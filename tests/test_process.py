@@ -20,6 +20,8 @@ from pipeline.apart import DieWithParent, as_ours
 from pipeline.errors import DataError, PipelineError, StageCrashed, StoreError
 from pipeline.process import Child, run_apart
 
+pytestmark = pytest.mark.tensorflow
+
 HERE = Path(__file__).stem
 
 

@@ -18,6 +18,7 @@ from pipeline.comparing import STRETCH
 from pipeline.engine import Ended, Started
 from pipeline.errors import StageCrashed, StoreError
 from pipeline.freezing import freeze_checkpoint
+from pipeline.process import keeping_processes
 from pipeline.settings import ValidationSettings
 from pipeline.sharding import Pair, Part, Sharding, compare_shard
 from pipeline.signature import Decision, Signature, TensorSpec
@@ -119,10 +120,11 @@ class Backwards:
 
     def map(self, function: str, items: Sequence[tuple[Any, ...]]) -> Iterator[Started | Ended]:
         assert function == "pipeline.sharding:compare_shard"
-        for number, item in reversed(list(enumerate(items))):
-            yield Started(number)
-            self.done += 1
-            yield Ended(number, pickle.loads(pickle.dumps(compare_shard(*pickle.loads(pickle.dumps(item))))))
+        with keeping_processes():  # as the workers of an engine do
+            for number, item in reversed(list(enumerate(items))):
+                yield Started(number)
+                self.done += 1
+                yield Ended(number, pickle.loads(pickle.dumps(compare_shard(*pickle.loads(pickle.dumps(item))))))
 
     def __enter__(self) -> Backwards:
         return self
