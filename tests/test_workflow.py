@@ -1,4 +1,4 @@
-"""The workflows and the units of a scheduled run do what the Makefile and the README say."""
+"""The workflow and the units of a scheduled run do what the Makefile and the documentation say."""
 
 from __future__ import annotations
 
