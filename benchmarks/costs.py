@@ -22,12 +22,12 @@ from typing import Any
 
 from freeze import MAKE, QUIET
 
-from pipeline import chain
-from pipeline.formats import CANDIDATES
-from pipeline.job import Job
-from pipeline.settings import Adopted, CostsSettings, Settings, listed
-from pipeline.stages import stages_before
-from pipeline.store import Places
+from pipeline.formats.registry import CANDIDATES
+from pipeline.inputs import ImportedCheckpoint
+from pipeline.settings import CostsSettings, Settings, listed
+from pipeline.store.artifact import ArtifactPaths
+from pipeline.tasks.chain.job import Job
+from pipeline.tasks.chain.plan import Chain
 
 WIDTH = 2048
 WANTED = ("frozen", "mmap", "tflite", "onnx")
@@ -41,15 +41,15 @@ def measure(layers: int, formats: tuple[str, ...], seconds: float, folder: Path)
     subprocess.run(made, env=os.environ | QUIET, check=True, capture_output=True)
     job = Job(
         source=None,
-        places=Places(folder, "dense"),
+        places=ArtifactPaths(folder, "dense"),
         data=None,
         warm_start=None,
         formats=formats,
         settings=Settings(costs=CostsSettings(seconds=seconds)),
-        adopted=Adopted(str(prefix), inputs=("x",), outputs=("y",)),
+        imported=ImportedCheckpoint(str(prefix), inputs=("x",), outputs=("y",)),
     )
-    for stage in (*stages_before(job, "costs"), "costs"):
-        chain.build(job, stage)
+    for stage in Chain(job).up_to("costs"):
+        Chain(job).build(stage)
     costs: dict[str, Any] = json.loads((job.folder("costs") / "costs.json").read_text())
     return costs
 

@@ -75,9 +75,9 @@ def answer(path: Path, later: int) -> list[Any]:
 
 def freeze(prefix: Path, folder: Path) -> None:
     """Writes `model.pb` and `mapped/`."""
-    from pipeline.freezer.assembling import freeze_checkpoint_files
-    from pipeline.freezer.mapping import write_mmap
-    from pipeline.freezer.writing import write_pb
+    from pipeline.freezing.engine import freeze_checkpoint_files
+    from pipeline.freezing.write.mmap import write_mmap
+    from pipeline.freezing.write.pb import write_pb
 
     graph, bundle = freeze_checkpoint_files(prefix, ["y"], ["x"])
     (folder / "mapped").mkdir()

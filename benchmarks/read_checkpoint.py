@@ -32,7 +32,7 @@ tf.raw_ops.SaveV2(
 """
 OURS = """
 import sys, pathlib
-from pipeline.bundle import open_checkpoint
+from pipeline.checkpoint.bundle import open_checkpoint
 bundle = open_checkpoint(pathlib.Path(sys.argv[1]))
 assert sum(len(chunk) for key in bundle.tensors for chunk in bundle.stream(key)) == int(sys.argv[2]) << 20
 """
@@ -61,7 +61,7 @@ def compare(prefix: Path, mebibytes: int, pairs: int) -> None:
     sides = {
         "cat": ("sh", "-c", f"cat '{prefix}'.data-* > /dev/null"),
         "ours": (python, "-c", OURS, str(prefix), str(mebibytes)),
-        "ours, start alone": (python, "-c", "import pipeline.bundle"),
+        "ours, start alone": (python, "-c", "import pipeline.checkpoint.bundle"),
         "tensorflow's reader": (python, "-c", THEIRS, str(prefix)),
         "tensorflow, start alone": (python, "-c", "import tensorflow"),
     }

@@ -28,8 +28,8 @@ from sklearn.metrics import accuracy_score, f1_score, precision_score, recall_sc
 from sklearn.pipeline import make_pipeline, make_union  # noqa: E402
 from sklearn.svm import LinearSVC  # noqa: E402
 
-from pipeline.data import Examples, read_messages, split  # noqa: E402
-from pipeline.models.spam import Spam  # noqa: E402
+from pipeline.data.readers import Examples, read_messages, split  # noqa: E402
+from pipeline.training.models.spam import Spam  # noqa: E402
 
 v1 = tf.compat.v1
 Array = np.ndarray[Any, Any]

@@ -26,10 +26,10 @@ from pathlib import Path
 from freeze import PROJECT, QUIET
 from validate import spam, write_rows
 
-from pipeline.engine.cluster import DaskEngine
 from pipeline.settings import ValidationSettings
-from pipeline.sharding import Sharding
-from pipeline.validation import validate
+from pipeline.validation.sharding import Sharding
+from pipeline.validation.validate import validate
+from pipeline.workers.executor.dask import DaskExecutor
 
 BOUND = 1.6
 _FEW = 70_000  # four shards of the smallest size
@@ -95,9 +95,9 @@ def main() -> None:
             for workers in times:
                 place = Path(work) / f"{workers}-{repeat}"
                 with cluster(Path(work) / f"cluster{workers}-{repeat}", workers) as address:
-                    sharding = Sharding(lambda address=address: DaskEngine(address), shard) if workers else None
+                    sharding = Sharding(lambda address=address: DaskExecutor(address), shard) if workers else None
                     if sharding is not None:
-                        seconds_of(few, frozen, place.with_suffix(".few"), Sharding(sharding.open_engine, 1))
+                        seconds_of(few, frozen, place.with_suffix(".few"), Sharding(sharding.open_executor, 1))
                     seconds, digest = seconds_of(checkpoint, frozen, place, sharding)
                 times[workers].append(seconds)
                 digests.add(digest)

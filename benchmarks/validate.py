@@ -26,8 +26,8 @@ from pathlib import Path
 import numpy as np
 from freeze import MAKE, PROJECT, QUIET
 
-from pipeline.arrays import save_arrays
-from pipeline.data import read_messages
+from pipeline.data.npz import save_arrays
+from pipeline.data.readers import read_messages
 
 BOUND_ROWS, BOUND_MEMORY_MB, BOUND_WEIGHTS = 1.25, 50, 3.0
 BATCH, THREADS = 256, 2
@@ -37,7 +37,7 @@ OURS = """
 import json, os, sys, threading, time
 from pathlib import Path
 from pipeline.settings import ValidationSettings
-from pipeline.validation import validate
+from pipeline.validation.validate import validate
 checkpoint, frozen, folder = map(Path, sys.argv[1:4])
 
 def family():  # the resident megabytes of this process, and of all that descend from it
@@ -71,7 +71,7 @@ print(json.dumps([seconds, max(peaks)]))
 BARE = """
 import json, sys, time
 import tensorflow as tf
-from pipeline.arrays import load_arrays
+from pipeline.data.npz import load_arrays
 v1 = tf.compat.v1
 path, rows, batch, threads = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 config = v1.ConfigProto(intra_op_parallelism_threads=threads, inter_op_parallelism_threads=threads)
@@ -91,10 +91,10 @@ print(json.dumps([time.perf_counter() - started]))
 PROOF = """
 import json, sys, time
 from pathlib import Path
-from pipeline.weighing import compare_weights
+from pipeline.validation.compare.weights import compare_weights
 started = time.perf_counter()
 found = compare_weights(Path(sys.argv[1]), Path(sys.argv[2]))
-assert found.problem is None and found.weights and all(one.is_equal for one in found.weights)
+assert found.problem is None and found.variables and all(one.is_equal for one in found.variables)
 print(json.dumps([time.perf_counter() - started]))
 """
 

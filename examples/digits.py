@@ -9,8 +9,7 @@ by E. Alpaydin and C. Kaynak, 1998, from the UCI Machine Learning Repository, do
 import keras
 import numpy as np
 
-from pipeline.data import Examples, read_table
-from pipeline.signature import Decision, Signature, TensorSpec
+from pipeline import Decision, Examples, Signature, TensorSpec, read_table
 
 PIXELS = {f"p{row}{column}": "float32" for row in range(8) for column in range(8)}  # 0 white, 16 black
 

@@ -6,8 +6,7 @@ luigi --module pipeline WriteReport --model examples/fruit.py:Fruit
 import numpy as np
 import tensorflow as tf
 
-from pipeline.data import Examples, read_table
-from pipeline.signature import Decision, Signature, TensorSpec
+from pipeline import Decision, Examples, Signature, TensorSpec, read_table
 
 COLUMNS = {"weight_g": "float32", "diameter_mm": "float32", "redness": "float32"}
 

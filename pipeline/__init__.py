@@ -2,69 +2,41 @@
 
     luigi --module pipeline WriteReport
 
-Where Luigi runs, importing this gives it its tasks, and they find tasks.cfg. Elsewhere each name is loaded when it is
-asked for: `python -m pipeline freeze` starts without Luigi. It never loads TensorFlow: Luigi imports it at every start.
+Where Luigi runs, importing this gives it its tasks, and they find tasks.cfg. Elsewhere each name is loaded on demand:
+`python -m pipeline freeze` starts without Luigi. It never loads TensorFlow: Luigi imports it at every start.
 """
 
 import sys
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from .batches import ConvertBatch
-    from .formats.mmap import load_mmap
-    from .freezing import freeze
-    from .inspection import inspect
-    from .nights import NightlyRun
-    from .tasks import (
-        AdoptCandidate,
-        BuildGraph,
-        FreezeModel,
-        MakeFormat,
-        MeasureCosts,
-        SaveCheckpoint,
-        TrainModel,
-        ValidateModel,
-        WriteReport,
-    )
-
-__all__ = [
-    "AdoptCandidate",
-    "BuildGraph",
-    "ConvertBatch",
-    "FreezeModel",
-    "MakeFormat",
-    "MeasureCosts",
-    "NightlyRun",
-    "SaveCheckpoint",
-    "TrainModel",
-    "ValidateModel",
-    "WriteReport",
-    "freeze",
-    "inspect",
-    "load_mmap",
-]
-
-# The module of each name that is loaded when it is asked for (PEP 562).
+# The module of each public name, loaded on demand (PEP 562); `__init__.pyi` has their types.
 _HOMES = {
-    "AdoptCandidate": "tasks",
-    "BuildGraph": "tasks",
-    "ConvertBatch": "batches",
-    "FreezeModel": "tasks",
-    "MakeFormat": "tasks",
-    "MeasureCosts": "tasks",
-    "NightlyRun": "nights",
-    "SaveCheckpoint": "tasks",
-    "TrainModel": "tasks",
-    "ValidateModel": "tasks",
-    "WriteReport": "tasks",
-    "freeze": "freezing",
-    "inspect": "inspection",
+    "AdoptCandidate": "tasks.model",
+    "BuildGraph": "tasks.model",
+    "ConvertBatch": "tasks.batch.task",
+    "FreezeModel": "tasks.model",
+    "MakeFormat": "tasks.model",
+    "MeasureCosts": "tasks.model",
+    "NightlyRun": "tasks.nightly.task",
+    "SaveCheckpoint": "tasks.model",
+    "TrainModel": "tasks.model",
+    "ValidateModel": "tasks.model",
+    "WriteReport": "tasks.model",
+    "Decision": "signature",
+    "Examples": "data.readers",
+    "Signature": "signature",
+    "TensorSpec": "signature",
+    "freeze": "freezing.freeze",
+    "inspect": "freezing.inspection",
     "load_mmap": "formats.mmap",
+    "read_table": "data.readers",
 }
+__all__ = sorted(_HOMES)
 
 if "luigi" in sys.modules:  # who runs Luigi has loaded it before us, and will ask it for the tasks by their names
-    from . import batches, nights, tasks  # noqa: F401
+    for _home in ("tasks.model", "tasks.batch.task", "tasks.nightly.task"):
+        import_module(f".{_home}", __name__)
 
 
 def __getattr__(name: str) -> Any:

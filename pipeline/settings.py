@@ -6,9 +6,7 @@ A section holds exactly what decides its stage, so a changed setting redoes that
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import Any
 
 from .errors import SettingError, nearest
@@ -207,27 +205,6 @@ class ValidationSettings:
             bounds[output] = (rtol, atol)
         return bounds
 
-    def most_flipped(self, coarser: str = "") -> float:
-        """The share of rows that may be decided otherwise; see `tolerance` for `coarser`."""
-        return float(getattr(self, f"{coarser}_flipped_share" if coarser else "flipped_share", self.flipped_share))
-
-    def tolerance(self, dtype: str, coarser: str = "", output: str = "") -> tuple[float, float]:
-        """The relative and absolute bound for a dtype; (0, 0), that is exactly equal, for all but floats.
-
-        Args:
-            coarser: whose bounds hold for float32 and float64 instead, where weights were stored with less precision;
-                of `runtime` for float32 alone: in float64 another runtime has room enough.
-            output: one that may have bounds of its own.
-        """
-        if output in self.output_tolerances:
-            return self.output_tolerances[output]
-        kind = {"complex64": "float32", "complex128": "float64"}.get(dtype, dtype)
-        if "float" not in kind:  # of int8, say, which is a dtype too, and no bound of one
-            return 0.0, 0.0
-        if coarser and kind in ("float32", "float64") and (coarser, kind) != ("runtime", "float64"):
-            kind = coarser
-        return float(getattr(self, f"{kind}_rtol", 0.0)), float(getattr(self, f"{kind}_atol", 0.0))
-
 
 @dataclass(frozen=True)
 class CostsSettings:
@@ -268,75 +245,6 @@ class Settings:
     costs: CostsSettings = field(default_factory=CostsSettings)
 
 
-@dataclass(frozen=True)
-class WarmStart:
-    """Where a training takes its first weights from.
-
-    Args:
-        prefix: a checkpoint, as `prefix.find_prefix` takes it; for a Keras model, a file of Keras's too.
-        keys: the checkpoint's key by the variable's name, where the two differ.
-    """
-
-    prefix: Path
-    keys: Mapping[str, str]
-
-
-@dataclass(frozen=True)
-class Adopted:
-    """An existing checkpoint that a chain starts at, in the place of a training of its own.
-
-    Args:
-        place: a Saver's checkpoint, a SavedModel or a GraphDef, as `freezing.freeze` takes it; or a Keras model's file.
-        inputs, outputs: names of tensors; empty where they are to be found.
-        pins: placeholders that become constants.
-        graph: the graph's file, where it does not stand beside the checkpoint.
-        signature: of a SavedModel with several, which one.
-        allow_ops: ops that may stand in its graph though they could do more than compute.
-    """
-
-    place: str
-    inputs: tuple[str, ...] = ()
-    outputs: tuple[str, ...] = ()
-    pins: Mapping[str, str] = field(default_factory=dict)
-    graph: Path | None = None
-    signature: str | None = None
-    allow_ops: tuple[str, ...] = ()
-
-    @property
-    def is_keras(self) -> bool:
-        """Whether it is a file that Keras wrote, by its name."""
-        return is_keras_file(self.place)
-
-
-def is_keras_file(place: Path | str) -> bool:
-    """Whether a file is one that Keras writes, by its name: a model, or weights alone."""
-    return str(place).lower().endswith((".keras", ".h5", ".hdf5"))
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """An existing file or folder that is compared with the checkpoint, in the place of formats that are made of it.
-
-    Args:
-        place: the file, or the folder of a SavedModel or of the format mmap.
-        format: the format that it is in.
-        names: the candidate's tensor by the signature's name, where the two are not to be found by themselves.
-        signature: of a SavedModel or a TFLite file with several, which one.
-        allow_ops: ops that may stand in it though they could do more than compute.
-    """
-
-    place: Path
-    format: str
-    names: Mapping[str, str] = field(default_factory=dict)
-    signature: str | None = None
-    allow_ops: tuple[str, ...] = ()
-
-    @property
-    def kind(self) -> str:
-        """What the file is: of its format, whatever the precision of its weights."""
-        return self.format.partition("_")[0]
-
-
 def require(section: Any, name: str, is_right: bool, wanted: str) -> None:
     """Refuses a setting that is out of its range.
 
@@ -346,3 +254,80 @@ def require(section: Any, name: str, is_right: bool, wanted: str) -> None:
     if not is_right:
         title = type(section).__name__.removesuffix("Settings").lower()
         raise SettingError("out of range", where=f"[{title}] {name}", got=getattr(section, name), wanted=wanted)
+
+
+ENGINES = ("local", "dask")
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """`[engine]`: what does the heavy work of a batch. It decides no byte of what is made."""
+
+    kind: str = setting("local", "local: processes of this machine; dask: the workers of a Dask cluster")
+    address: str = setting("", "with dask: its scheduler, such as tcp://host:8786; empty: one of this machine")
+    shard_rows: int = setting(
+        50_000, "with dask: validation rows to one shard, about; no more rows than this are not divided; 0: none are"
+    )
+
+    def __post_init__(self) -> None:
+        require(self, "shard_rows", self.shard_rows >= 0, "0, or a number of rows")
+        require(self, "kind", self.kind in ENGINES, f"one of {', '.join(ENGINES)}")
+
+
+@dataclass(frozen=True)
+class BatchSettings:
+    """`[batch]`: what a model of a batch may take, and how a batch is divided. It decides no byte of what is made."""
+
+    limit_seconds: float = setting(900.0, "seconds that one model may take; 0 for any time")
+    limit_memory_gb: float = setting(0.0, "GB that a process at work on a model may take; 0 for all that there is")
+    shard_models: int = setting(
+        0, "models to one task of Luigi, so that several hosts can share a batch; 0: one task, but 50 with a luigid"
+    )
+
+    def __post_init__(self) -> None:
+        require(self, "limit_seconds", 0 <= self.limit_seconds < math.inf, "0, or seconds")
+        require(self, "limit_memory_gb", 0 <= self.limit_memory_gb < math.inf, "0, or GB")
+        require(self, "shard_models", self.shard_models >= 0, "0, or a number of models")
+
+
+@dataclass(frozen=True)
+class NightlySettings:
+    """`[nightly]`: where a night's data is, what fails a night, how many stay, who is told. It decides no model."""
+
+    data: str = setting(
+        "", "the data file of a night, such as data/{date}/messages.tsv; empty: --data, or the model's own"
+    )
+    changed_share: float = setting(
+        0.05,
+        "most decisions, as a share, that may differ from those of the night before; 1: any, and another signature",
+    )
+    rows: int = setting(4096, "validation rows whose answers a night keeps for the next one to be compared with")
+    keep: int = setting(14, "how many of the newest nights stay, and the one that current names; 0 for all")
+    hook: str = setting("", "a command that is run when a night is over; PIPELINE_EVENT and others tell it what was")
+    hook_seconds: float = setting(60.0, "seconds that the hook may take")
+    metrics_file: str = setting(
+        "", "a file for Prometheus's textfile collector, such as /var/lib/node_exporter/{name}.prom; empty for none"
+    )
+
+    def __post_init__(self) -> None:
+        require(self, "changed_share", 0 <= self.changed_share <= 1, "from 0 to 1")
+        require(self, "rows", self.rows >= 1, "at least 1")
+        require(self, "keep", self.keep >= 0, "0, or a number of nights")
+        require(self, "hook_seconds", 0 < self.hook_seconds < math.inf, "above 0")
+
+
+@dataclass(frozen=True)
+class StorageSettings:
+    """`[storage]`: artifacts on object storage. It decides no byte of what is made."""
+
+    mirror: str = setting("", "folder of the local copies of an output root that is a URL; empty: in the user's cache")
+
+
+@dataclass(frozen=True)
+class Operations:
+    """The sections that say how work is done, and decide no byte of what a chain makes."""
+
+    engine: EngineSettings = field(default_factory=EngineSettings)
+    batch: BatchSettings = field(default_factory=BatchSettings)
+    nightly: NightlySettings = field(default_factory=NightlySettings)
+    storage: StorageSettings = field(default_factory=StorageSettings)

@@ -10,10 +10,16 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from .errors import ModelError
+from .errors import DataError, ModelError
 
+if TYPE_CHECKING:
+    import numpy as np
+
+# NumPy loads only where arrays are made; an array of any dtype and shape, and arrays `[rows, ...]` by input or output.
+Array: TypeAlias = "np.ndarray[Any, Any]"
+Batch: TypeAlias = "Mapping[str, Array]"
 Shape = tuple[int | None, ...]
 
 DTYPES = frozenset(
@@ -195,3 +201,19 @@ def _of_rows(specs: Iterable[TensorSpec], rows: int) -> tuple[TensorSpec, ...]:
 
 def _specs(values: Iterable[Mapping[str, Any]]) -> tuple[TensorSpec, ...]:
     return tuple(TensorSpec(**value) for value in values)
+
+
+def batch_size_of(signature: Signature) -> int | None:
+    """The number of rows that every batch must have; None where it is free.
+
+    Raises:
+        DataError: two inputs want different numbers.
+    """
+    sizes = {spec.shape[0] for spec in signature.inputs if spec.shape and spec.shape[0] is not None}
+    if len(sizes) > 1:
+        raise DataError(
+            "the inputs want batches of different sizes",
+            got=" and ".join(map(str, sorted(sizes))),
+            next_step="Pin what is no data (--pin), or validate it with the model's own rows",
+        )
+    return max(sizes) if sizes else None

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from pipeline.adoption import adopt_checkpoint
-from pipeline.settings import Adopted
+from pipeline.inputs import ImportedCheckpoint
+from pipeline.training.import_checkpoint import import_checkpoint
 
 v1 = tf.compat.v1
 Array = np.ndarray[Any, Any]
@@ -58,7 +58,7 @@ def save(prefix: Path, model: Callable[[Any], Any] = build) -> Path:
 def artifact(prefix: Path, folder: Path, **options: Any) -> Path:
     """The artifact of a checkpoint."""
     folder.mkdir(parents=True)
-    adopt_checkpoint(Adopted(str(prefix), **options), None, 7, folder)
+    import_checkpoint(ImportedCheckpoint(str(prefix), **options), None, 7, folder)
     return folder
 
 

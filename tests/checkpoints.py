@@ -15,7 +15,7 @@ import tables
 import tensorflow as tf
 from tensorflow.core.protobuf import tensor_bundle_pb2
 
-from pipeline.bundle import Bundle
+from pipeline.checkpoint.bundle import Bundle
 
 v1 = tf.compat.v1
 PROJECT = Path(__file__).resolve().parents[1]

@@ -7,11 +7,12 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from pipeline import chain
-from pipeline.job import Job
-from pipeline.models.source import find_model
-from pipeline.settings import Settings, WarmStart
-from pipeline.store import Places
+from pipeline.inputs import WarmStart
+from pipeline.settings import Settings
+from pipeline.store.artifact import ArtifactPaths
+from pipeline.tasks.chain.job import Job
+from pipeline.tasks.chain.plan import Chain
+from pipeline.training.models.source import find_model
 
 PROJECT = Path(__file__).resolve().parents[1]
 FRUIT = PROJECT / "examples" / "fruit.py"
@@ -41,7 +42,7 @@ def job_for(
         settings = dataclasses.replace(settings, **{section: changed})
     return Job(
         source=source,
-        places=Places(root, name or source.name),
+        paths=ArtifactPaths(root, name or source.name),
         data=data or source.data,
         warm_start=warm_start,
         formats=formats,
@@ -56,9 +57,9 @@ def run(job: Job, last: str = "report") -> set[str]:
         The stages that were made; the others were complete.
     """
     made = set()
-    for stage in chain.examine(job, last):
+    for stage in Chain(job).examine(last):
         before = job.folder(stage)
-        chain.build(job, stage)
+        Chain(job).build(stage)
         if job.folder(stage) != before:
             made.add(stage)
     return made

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from pipeline.bundle import Bundle
+from pipeline.checkpoint.bundle import Bundle
 from pipeline.formats.mmap import read_graph
-from pipeline.freezer.assembling import freeze_checkpoint_files
-from pipeline.freezer.constants import Constant, FrozenGraph
-from pipeline.freezer.mapping import write_mmap
-from pipeline.freezer.writing import write_pb
-from pipeline.protos import FunctionDefLibrary, NodeDef, VersionDef
+from pipeline.freezing.engine import freeze_checkpoint_files
+from pipeline.freezing.write.constants import Constant, FrozenGraph
+from pipeline.freezing.write.mmap import write_mmap
+from pipeline.freezing.write.pb import write_pb
+from pipeline.graph.protos import FunctionDefLibrary, NodeDef, VersionDef
 
 v1 = tf.compat.v1
 Array = np.ndarray[Any, Any]

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.arrays import save_arrays
-from pipeline.formats import FORMATS, Format
+from pipeline.data.npz import save_arrays
+from pipeline.formats.registry import FORMATS, Format
 from pipeline.signature import Signature, TensorSpec
 
 # Each takes itself for a runner: `run` answers with its input.

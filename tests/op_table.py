@@ -1,4 +1,4 @@
-"""Writes pipeline/freezer/ops/table.txt: `python tests/op_table.py`, after another TensorFlow was installed."""
+"""Writes pipeline/graph/ops_table.txt: `python tests/op_table.py`, after another TensorFlow was installed."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import tensorflow as tf  # noqa: F401  the ops are registered by loading it
 from tensorflow.python.client import pywrap_tf_session
 
-from pipeline.freezer.ops import TABLE, declared_outputs
-from pipeline.protos import OpDef, OpList
+from pipeline.graph.ops import TABLE, declared_outputs
+from pipeline.graph.protos import OpDef, OpList
 
 
 def registered_ops() -> list[OpDef]:

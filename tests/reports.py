@@ -143,8 +143,8 @@ def scores(seed: int, rows: int = 1115, shift: float = 0.0) -> dict[str, Any]:
     labels = random.random(rows) < 0.2
     values = np.clip(np.where(labels, random.beta(9, 1.1, rows), random.beta(0.7, 14, rows)) + shift, 0, 1)
     edges = np.linspace(0, 1, 21)
-    places = np.minimum((values * 10).astype(int), 9)
-    bins = [values[places == place] for place in range(10)]
+    paths = np.minimum((values * 10).astype(int), 9)
+    bins = [values[paths == place] for place in range(10)]
     return {
         "edges": edges.tolist(),
         "by_label": {
@@ -157,7 +157,7 @@ def scores(seed: int, rows: int = 1115, shift: float = 0.0) -> dict[str, Any]:
                 "high": (place + 1) / 10,
                 "rows": len(own),
                 "mean_score": float(own.mean()) if len(own) else None,
-                "share": float(labels[places == place].mean()) if len(own) else None,
+                "share": float(labels[paths == place].mean()) if len(own) else None,
             }
             for place, own in enumerate(bins)
         ],

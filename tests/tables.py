@@ -8,7 +8,7 @@ from pathlib import Path
 
 import google_crc32c
 
-from pipeline.bundle.table import mask_crc
+from pipeline.checkpoint.bundle.leveldb import mask_crc
 
 MAGIC = struct.pack("<Q", 0xDB4775248B80FB57)
 Entries = Iterable[tuple[bytes, bytes]]

@@ -11,7 +11,7 @@ import pytest
 import strategies
 from hypothesis import given
 
-from pipeline.arrays import load_arrays, of_kind, prefixed, save_arrays
+from pipeline.data.npz import load_arrays, of_kind, prefixed, save_arrays
 from pipeline.errors import DataError
 
 

@@ -18,16 +18,18 @@ import pytest
 import tensorflow as tf
 from candidates import Change, far_off, frozen_graph, one_ulp_off, scoped, write_pb
 
-from pipeline import chain, facts
-from pipeline.candidates import adopt_candidate
-from pipeline.candidates.recognizing import recognize
 from pipeline.errors import CandidateError, FreezeError, UnsafeModel
-from pipeline.freezer.mapping import GRAPH_FILE
-from pipeline.freezing import freeze
-from pipeline.job import Job
-from pipeline.settings import Adopted, Candidate, CostsSettings, Settings, ValidationSettings
+from pipeline.formats.external import import_candidate
+from pipeline.formats.external.detect import detect_format
+from pipeline.freezing.freeze import freeze
+from pipeline.inputs import Candidate, ImportedCheckpoint
+from pipeline.settings import CostsSettings, Settings, ValidationSettings
 from pipeline.signature import Signature
-from pipeline.store import Condition, Places
+from pipeline.store.artifact import ArtifactPaths, ArtifactStatus
+from pipeline.store.files import GRAPH_FILE
+from pipeline.tasks.chain import results
+from pipeline.tasks.chain.job import Job
+from pipeline.tasks.chain.plan import Chain
 
 v1 = tf.compat.v1
 QUICK = "weights,equal,edge,stable"
@@ -45,22 +47,22 @@ def checkpoint(prefix: Path) -> Path:
 
 def job_for(root: Path, checkpoint: Path, place: Path, checks: str = QUICK, **options: Any) -> Job:
     named = {name: options.pop(name) for name in ("names", "format", "signature") if name in options}
-    candidate = Candidate(place, **{"format": recognize(place).format, **named})
+    candidate = Candidate(place, **{"format": detect_format(place).format, **named})
     return Job(
         source=None,
-        places=Places(root, "audit"),
+        paths=ArtifactPaths(root, "audit"),
         data=options.pop("data", None),
         warm_start=None,
         formats=(candidate.format,),
         settings=Settings(validation=ValidationSettings(checks=checks), costs=CostsSettings(seconds=0)),
-        adopted=Adopted(str(checkpoint), **options),
+        imported=ImportedCheckpoint(str(checkpoint), **options),
         candidate=candidate,
     )
 
 
 def verdict_of(job: Job, last: str = "validation") -> dict[str, Any]:
     jobs.run(job, last)
-    return facts.read_verdict(job)
+    return results.read_verdict(job)
 
 
 def reasons_of(verdict: dict[str, Any]) -> str:
@@ -126,7 +128,7 @@ def test_a_pair_that_matches_passes(kind: str, prefix: Path, tmp_path: Path) -> 
     # Another runtime overflows otherwise, which the check `edge` does not forgive.
     checks = "equal,generated,stable" if kind in ("tflite", "onnx") else "all"
     job = job_for(tmp_path / "out", prefix, make(tmp_path, prefix, None), checks, names=names, outputs=("y", "p"))
-    assert set(chain.examine(job, "report")) == {"checkpoint", "candidate", "validation", "costs", "report"}
+    assert set(Chain(job).examine("report")) == {"checkpoint", "candidate", "validation", "costs", "report"}
     verdict = verdict_of(job)
     assert verdict["verdict"] == "passed", verdict["reasons"]
     assert {check["format"] for check in verdict["checks"]} == {kind.split()[0]}
@@ -195,10 +197,10 @@ def test_an_output_of_another_dtype_is_said(prefix: Path, tmp_path: Path) -> Non
     assert "float64" in reasons_of(verdict)
 
 
-def adopted(candidate: Candidate, checkpoint: Path, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+def imported(candidate: Candidate, checkpoint: Path, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """What adopting a candidate notes, and the `signature.json` that it writes."""
     folder.mkdir()
-    notes = adopt_candidate(candidate, checkpoint, "exact", folder)
+    notes = import_candidate(candidate, checkpoint, "exact", folder)
     return notes, json.loads((folder / "signature.json").read_text())
 
 
@@ -206,7 +208,7 @@ def test_the_file_is_taken_as_it_is_with_the_checkpoint_s_names_for_its_tensors(
     prefix: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
     place = as_scoped_pb(tmp_path, prefix, None)
-    notes, signature = adopted(Candidate(place, "frozen", SAID), checkpoint, tmp_path / "adopted")
+    notes, signature = imported(Candidate(place, "frozen", SAID), checkpoint, tmp_path / "adopted")
     assert (tmp_path / "adopted" / "model.pb").read_bytes() == place.read_bytes()
     tensors = {each["name"]: each["tensor"] for side in ("inputs", "outputs") for each in signature[side]}
     assert tensors == {"x": "prod/x:0", "y": "prod/y:0", "p": "prod/p:0"}
@@ -244,7 +246,7 @@ def test_names_that_do_not_fit_are_told_with_both_lists(
     place = write_pb(two_more(scoped(frozen_graph(prefix))), tmp_path / "production.pb")
     (tmp_path / "adopted").mkdir()
     with pytest.raises(CandidateError) as raised:
-        adopt_candidate(Candidate(place, "frozen", names), checkpoint, "exact", tmp_path / "adopted")
+        import_candidate(Candidate(place, "frozen", names), checkpoint, "exact", tmp_path / "adopted")
     assert re.search(said, str(raised.value), re.DOTALL), raised.value
     assert not list((tmp_path / "adopted").iterdir())
 
@@ -252,11 +254,11 @@ def test_names_that_do_not_fit_are_told_with_both_lists(
 def test_a_saved_model_s_own_names_are_paired_by_what_they_call(prefix: Path, checkpoint: Path, tmp_path: Path) -> None:
     called = {"scores": "p:0", "logits": "y:0"}
     place = candidates.write_saved_model(frozen_graph(prefix), tmp_path / "served", called, {"rows": "x:0"})
-    notes, _ = adopted(Candidate(place, "savedmodel"), checkpoint, tmp_path / "adopted")
+    notes, _ = imported(Candidate(place, "savedmodel"), checkpoint, tmp_path / "adopted")
     assert notes["names"] == {"x": "rows", "y": "logits", "p": "scores"}
     swapped = candidates.write_saved_model(frozen_graph(prefix), tmp_path / "swapped", {"y": "p:0", "p": "y:0"})
     with pytest.raises(CandidateError, match="not clear which output of the candidate is y"):
-        adopted(Candidate(swapped, "savedmodel"), checkpoint, tmp_path / "other")
+        imported(Candidate(swapped, "savedmodel"), checkpoint, tmp_path / "other")
     verdict = verdict_of(job_for(tmp_path / "out", prefix, place, "equal", outputs=("y", "p")))
     assert verdict["verdict"] == "passed", verdict["reasons"]
 
@@ -273,19 +275,19 @@ def test_of_several_signatures_one_is_named(prefix: Path, checkpoint: Path, tmp_
         builder.add_meta_graph_and_variables(session, ["serve"], signatures)
         builder.save()
     with pytest.raises(CandidateError, match=r"got both, one.*candidate-signature"):
-        adopted(Candidate(tmp_path / "served", "savedmodel"), checkpoint, tmp_path / "first")
+        imported(Candidate(tmp_path / "served", "savedmodel"), checkpoint, tmp_path / "first")
     named = Candidate(tmp_path / "served", "savedmodel", signature="both")
-    _, signature = adopted(named, checkpoint, tmp_path / "second")
+    _, signature = imported(named, checkpoint, tmp_path / "second")
     assert signature["origin"]["candidate"]["signature"] == "both"
     with pytest.raises(CandidateError, match=r"no such signature.*got 'none'"):
-        adopted(dataclasses.replace(named, signature="none"), checkpoint, tmp_path / "third")
+        imported(dataclasses.replace(named, signature="none"), checkpoint, tmp_path / "third")
 
 
 def test_a_graph_with_variables_is_not_frozen(prefix: Path, checkpoint: Path, tmp_path: Path) -> None:
     graph = v1.MetaGraphDef.FromString(Path(f"{prefix}.meta").read_bytes()).graph_def
     place = write_pb(graph, tmp_path / "graph.pb")
     with pytest.raises(CandidateError, match=r"not frozen: it has variables.*got 2 variables, such as layer/"):
-        adopted(Candidate(place, "frozen"), checkpoint, tmp_path / "adopted")
+        imported(Candidate(place, "frozen"), checkpoint, tmp_path / "adopted")
 
 
 def with_a_mode(x: Any) -> None:
@@ -302,7 +304,7 @@ def test_a_pin_is_fed_to_a_candidate_that_still_has_the_placeholder(tmp_path: Pa
         verdict = verdict_of(job)
         assert (verdict["verdict"] == "passed") is passed, verdict["reasons"]
     pinned = candidates.artifact(prefix, tmp_path / "pinned", outputs=("y",), pins={"is_training": "false"})
-    _, signature = adopted(Candidate(place, "frozen"), pinned, tmp_path / "adopted")
+    _, signature = imported(Candidate(place, "frozen"), pinned, tmp_path / "adopted")
     assert signature["origin"]["candidate"]["fed"] == {"is_training": "false"}
     freeze(prefix, ["y"], pins={"is_training": "true"}, to=tmp_path / "training.pb")
     wrong = job_for(tmp_path / "wrong", prefix, tmp_path / "training.pb", "equal", pins={"is_training": "false"})
@@ -318,7 +320,7 @@ def test_an_input_that_nobody_gives_is_named(prefix: Path, checkpoint: Path, tmp
     with pytest.raises(
         CandidateError, match=r"needs an input that the checkpoint's signature lacks .got scale:0.*--pin"
     ):
-        adopted(Candidate(place, "frozen"), checkpoint, tmp_path / "adopted")
+        imported(Candidate(place, "frozen"), checkpoint, tmp_path / "adopted")
 
 
 def test_the_tables_of_a_candidate_are_filled_by_its_own_nodes(tmp_path: Path) -> None:
@@ -348,12 +350,12 @@ def test_outputs_that_nobody_names_are_the_candidate_s(prefix: Path, tmp_path: P
     jobs.run(job, "candidate")
     assert [spec.name for spec in Signature.read(job.folder("checkpoint") / "signature.json").outputs] == ["p"]
     other = job_for(tmp_path / "out", prefix, as_pb(tmp_path, prefix, None))
-    states = chain.examine(other, "candidate")
-    assert states["checkpoint"].condition is Condition.STALE
-    named = dataclasses.replace(other, adopted=Adopted(str(prefix), outputs=("p",)))
+    states = Chain(other).examine("candidate")
+    assert states["checkpoint"].condition is ArtifactStatus.STALE
+    named = dataclasses.replace(other, imported=ImportedCheckpoint(str(prefix), outputs=("p",)))
     jobs.run(named, "checkpoint")
     again = dataclasses.replace(named, candidate=Candidate(place, "savedmodel"), formats=("savedmodel",))
-    assert chain.examine(again, "checkpoint")["checkpoint"].is_complete
+    assert Chain(again).examine("checkpoint")["checkpoint"].is_complete
 
 
 def test_a_doubt_about_outputs_is_settled_by_what_the_candidate_ends_in(tmp_path: Path) -> None:
@@ -379,7 +381,7 @@ def test_another_candidate_redoes_what_hangs_on_it_and_says_why(prefix: Path, tm
     job = job_for(tmp_path / "out", prefix, place, "weights", outputs=("y", "p"))
     assert verdict_of(job)["verdict"] == "passed"
     as_pb(tmp_path, prefix, one_ulp_off)
-    state = chain.examine(job, "validation")
+    state = Chain(job).examine("validation")
     assert state["checkpoint"].is_complete
     assert f"{place} changed: sha256 was" in state["candidate"].reasons[0]
     assert verdict_of(job, "report")["verdict"] == "failed"
@@ -444,7 +446,7 @@ def test_a_model_of_one_s_own_is_compared_with_what_is_in_production(tmp_path: P
     jobs.run(job, "frozen")
     place = Path(shutil.copy(job.folder("frozen") / "model.pb", tmp_path / "production.pb"))
     audit = dataclasses.replace(job, candidate=Candidate(place, "frozen"))
-    assert set(chain.examine(audit, "report")) == {
+    assert set(Chain(audit).examine("report")) == {
         "graph",
         "training",
         "checkpoint",
@@ -454,7 +456,7 @@ def test_a_model_of_one_s_own_is_compared_with_what_is_in_production(tmp_path: P
         "report",
     }
     assert jobs.run(audit, "validation") == {"candidate", "validation"}
-    assert facts.read_verdict(audit)["verdict"] == "passed"
+    assert results.read_verdict(audit)["verdict"] == "passed"
     graph = v1.GraphDef.FromString(place.read_bytes())
     [const] = [node for node in graph.node if node.name == "b"]
     const.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(np.float32(2)))
@@ -475,12 +477,12 @@ def test_a_candidate_with_a_fixed_batch_is_asked_in_that_size(
 
 def test_the_names_of_an_onnx_model_are_found_or_said(prefix: Path, checkpoint: Path, tmp_path: Path) -> None:
     one = candidates.write_onnx(frozen_graph(prefix), tmp_path / "one.onnx", names=("y", "scores"))
-    notes, _ = adopted(Candidate(one, "onnx"), checkpoint, tmp_path / "adopted")
+    notes, _ = imported(Candidate(one, "onnx"), checkpoint, tmp_path / "adopted")
     assert notes["names"] == {"x": "x:0", "y": "y", "p": "scores"}
     assert "the only one that is left" in notes["reasons"][-1]
     both = candidates.write_onnx(frozen_graph(prefix), tmp_path / "both.onnx", names=("a", "b"))
     with pytest.raises(CandidateError, match=r"the candidate has no output y.*--candidate-names y=NAME"):
-        adopted(Candidate(both, "onnx"), checkpoint, tmp_path / "refused")
+        imported(Candidate(both, "onnx"), checkpoint, tmp_path / "refused")
     for names, verdict in (({"y": "a", "p": "b"}, "passed"), ({"y": "b", "p": "a"}, "failed")):
         job = job_for(tmp_path / verdict, prefix, both, "equal", names=names, outputs=("y", "p"))
         assert verdict_of(job)["verdict"] == verdict
@@ -504,13 +506,13 @@ def test_weights_beside_an_onnx_model_come_along(prefix: Path, checkpoint: Path,
         for entry in tensor.external_data:
             entry.value = "../weights.bin" if entry.key == "location" else entry.value
     (tmp_path / "elsewhere" / "model.onnx").write_bytes(model.SerializeToString())
-    adopted(Candidate(tmp_path / "production", "onnx"), checkpoint, tmp_path / "adopted")
+    imported(Candidate(tmp_path / "production", "onnx"), checkpoint, tmp_path / "adopted")
     assert (tmp_path / "adopted" / "weights.bin").stat().st_size > 0
     with pytest.raises(UnsafeModel, match=r"lies outside of the model's folder .got '../weights.bin'"):
-        adopted(Candidate(tmp_path / "elsewhere", "onnx"), checkpoint, tmp_path / "refused")
+        imported(Candidate(tmp_path / "elsewhere", "onnx"), checkpoint, tmp_path / "refused")
     (tmp_path / "production" / "weights.bin").unlink()
     with pytest.raises(CandidateError, match=r"weights.bin: a file of the candidate is missing"):
-        adopted(Candidate(tmp_path / "production", "onnx"), checkpoint, tmp_path / "gone")
+        imported(Candidate(tmp_path / "production", "onnx"), checkpoint, tmp_path / "gone")
 
 
 @pytest.mark.parametrize("kind", ["tflite", "onnx", "savedmodel"])
@@ -519,4 +521,4 @@ def test_a_file_that_is_cut_off_is_refused(kind: str, prefix: Path, checkpoint: 
     file = place / "saved_model.pb" if place.is_dir() else place
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     with pytest.raises(CandidateError, match=r"Copy the (candidate|whole file)"):
-        adopted(Candidate(place, kind), checkpoint, tmp_path / "adopted")
+        imported(Candidate(place, kind), checkpoint, tmp_path / "adopted")

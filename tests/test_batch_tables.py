@@ -13,12 +13,12 @@ from xml.etree import ElementTree
 import pytest
 from test_page import CHROMIUM, IS_REQUIRED, POLICY, visit
 
-from pipeline.batch.listing import Row
-from pipeline.batch.outcome import Outcome
-from pipeline.batch.page import write_tables
-from pipeline.batch.progress import Progress
-from pipeline.batch.tables import Table
-from pipeline.request import Request
+from pipeline.tasks.batch.listing import Row
+from pipeline.tasks.batch.outcome import Outcome
+from pipeline.tasks.batch.page import write_tables
+from pipeline.tasks.batch.progress import Progress
+from pipeline.tasks.batch.tables import Table
+from pipeline.tasks.chain.job import Parameters
 
 
 def check(name: str, verdict: str = "passed", reason: str = "") -> dict[str, str]:
@@ -57,7 +57,7 @@ OUTCOMES = [
 
 
 def batch_of(outcomes: list[Outcome]) -> Table:
-    rows = [Row(2 + k, Request(name=outcome.name), f"runs/{outcome.name}") for k, outcome in enumerate(outcomes)]
+    rows = [Row(2 + k, Parameters(name=outcome.name), f"runs/{outcome.name}") for k, outcome in enumerate(outcomes)]
     return Table("night", rows, outcomes)
 
 

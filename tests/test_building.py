@@ -13,7 +13,7 @@ import pytest
 import tensorflow as tf
 from jobs import job_for, model_file, run
 
-from pipeline.arrays import load_arrays, of_kind
+from pipeline.data.npz import load_arrays, of_kind
 from pipeline.errors import ModelError
 
 v1 = tf.compat.v1

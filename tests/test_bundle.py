@@ -31,12 +31,12 @@ from checkpoints import (
     values,
 )
 
-from pipeline import protos
-from pipeline.bundle import open_checkpoint
-from pipeline.bundle.dtypes import DTYPES
-from pipeline.bundle.ordered_code import slice_key
-from pipeline.bundle.table import Table
+from pipeline.checkpoint.bundle import open_checkpoint
+from pipeline.checkpoint.bundle.leveldb import Table
+from pipeline.checkpoint.bundle.ordered_code import slice_key
 from pipeline.errors import CheckpointError
+from pipeline.graph import protos
+from pipeline.graph.dtypes import DTYPES
 
 v1 = tf.compat.v1
 PROJECT = Path(__file__).resolve().parents[1]
@@ -218,7 +218,7 @@ def test_reading_a_checkpoint_loads_no_tensorflow_and_no_numpy(tmp_path: Path) -
     prefix = save(tmp_path / "model", SMALL_ONES)
     code = f"""
 import sys, pathlib
-from pipeline.bundle import open_checkpoint
+from pipeline.checkpoint.bundle import open_checkpoint
 bundle = open_checkpoint(pathlib.Path({str(prefix)!r}))
 before = set(sys.modules)
 bundle.verify(), b"".join(bundle.stream("f")), bundle.strings("s")

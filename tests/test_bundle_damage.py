@@ -27,8 +27,8 @@ from checkpoints import (
 )
 from tensorflow.core.protobuf import tensor_bundle_pb2
 
-from pipeline.bundle import open_checkpoint
-from pipeline.bundle.ordered_code import slice_key
+from pipeline.checkpoint.bundle import open_checkpoint
+from pipeline.checkpoint.bundle.ordered_code import slice_key
 from pipeline.errors import CheckpointError
 
 v1 = tf.compat.v1

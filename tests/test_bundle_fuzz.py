@@ -17,11 +17,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tensorflow.core.protobuf import tensor_bundle_pb2
 
-from pipeline import protos
-from pipeline.bundle import Bundle, open_checkpoint
-from pipeline.bundle.ordered_code import slice_key
-from pipeline.bundle.table import Table
+from pipeline.checkpoint.bundle import Bundle, open_checkpoint
+from pipeline.checkpoint.bundle.leveldb import Table
+from pipeline.checkpoint.bundle.ordered_code import slice_key
 from pipeline.errors import CheckpointError
+from pipeline.graph import protos
 
 MOST_BYTES = 4 << 20  # the files of these tests are smaller than 4 kB, the shapes in them are not
 fuzzed = settings(max_examples=250, deadline=5000, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -13,11 +13,11 @@ import pytest
 import tensorflow as tf
 from jobs import FRUIT, PROJECT, job_for, model_file, run
 
-from pipeline.arrays import load_arrays, of_kind
-from pipeline.checkpoint import export_keys
+from pipeline.data.npz import load_arrays, of_kind
 from pipeline.errors import CheckpointError, ModelError
-from pipeline.job import Job
-from pipeline.settings import WarmStart
+from pipeline.inputs import WarmStart
+from pipeline.tasks.chain.job import Job
+from pipeline.training.export import export_keys
 
 v1 = tf.compat.v1
 MODEL = f"{FRUIT}:Fruit"
@@ -271,7 +271,7 @@ def test_a_damaged_checkpoint_is_refused_by_name(tmp_path: Path, name: str) -> N
 @pytest.mark.parametrize(
     ("values", "keys", "words"),
     [
-        ({"v": [1.0, 2.0]}, {}, ["fits no variable", "given/model.ckpt", "got v", "wanted b, w"]),
+        ({"v": [1.0, 2.0]}, {}, ["matches no variable", "given/model.ckpt", "got v", "wanted b, w"]),
         ({"w": [1.0, 2.0, 3.0]}, {}, ["given/model.ckpt, w", "float32 [3]", "float32 (2,)"]),
         ({"w": [[1.0], [2.0]]}, {}, ["given/model.ckpt, w", "float32 [2, 1]", "float32 (2,)"]),
         ({"w": [1, 2]}, {}, ["given/model.ckpt, w", "int32 [2]", "float32 (2,)"]),

@@ -13,20 +13,20 @@ from clusters import Cluster, cluster
 from jobs import PROJECT
 from test_sharding import SHARD, bytes_of, pair_of
 
-from pipeline.engine import Ended, Started
-from pipeline.engine import cluster as engines
-from pipeline.engine.cluster import DaskEngine
 from pipeline.errors import DataError, PipelineError, SettingError, StageCrashed
-from pipeline.sharding import Sharding
+from pipeline.validation.sharding import Sharding
+from pipeline.workers.executor import dask as engines
+from pipeline.workers.executor.dask import DaskExecutor
+from pipeline.workers.executor.interface import Ended, Started
 
 
 @pytest.fixture(autouse=True)
 def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
     """Workers import the functions of `items` by its name."""
-    monkeypatch.setenv("PYTHONPATH", f"{PROJECT}{os.pathsep}{PROJECT / 'tests'}")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(PROJECT), str(PROJECT / "tests")]), prepend=os.pathsep)
 
 
-class Killing(DaskEngine):
+class Killing(DaskExecutor):
     """An engine that loses a worker when the first item is done."""
 
     found: Cluster
@@ -51,7 +51,7 @@ def test_a_killed_worker_changes_no_byte_of_a_validation(tmp_path: Path) -> None
 
 
 def test_every_item_has_its_end_whatever_becomes_of_others(tmp_path: Path) -> None:
-    with cluster(tmp_path / "cluster") as found, DaskEngine(found.address) as engine:
+    with cluster(tmp_path / "cluster") as found, DaskExecutor(found.address) as engine:
         events = list(engine.map("items:doubled", [(value,) for value in range(6)]))
         ended = {event.number: event.result for event in events if isinstance(event, Ended)}
         assert {number: ended[number][0] for number in (0, 1, 2, 5)} == {0: 0, 1: 2, 2: 4, 5: 10}
@@ -72,7 +72,7 @@ def test_every_item_has_its_end_whatever_becomes_of_others(tmp_path: Path) -> No
 
 
 def test_an_item_that_takes_its_workers_with_it_is_given_up_alone() -> None:
-    with DaskEngine(workers=2) as engine:
+    with DaskExecutor(workers=2) as engine:
         events = list(engine.map("items:die", [(value,) for value in range(4)]))
     ended = {event.number: event.result for event in events if isinstance(event, Ended)}
     assert {number: ended[number] for number in (0, 2, 3)} == {0: 0, 2: 2, 3: 3}
@@ -83,12 +83,12 @@ def test_an_item_that_takes_its_workers_with_it_is_given_up_alone() -> None:
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "nonsense://", "127.0.0.1"])
 def test_no_scheduler_is_a_sentence(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engines, "_CONNECT_SECONDS", 0.5)
-    with pytest.raises(SettingError, match="no Dask scheduler answers"), DaskEngine(address):
+    with pytest.raises(SettingError, match="no Dask scheduler answers"), DaskExecutor(address):
         pass
 
 
 def test_workers_of_other_code_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with cluster(tmp_path / "cluster", [["--no-nanny"]]) as found, DaskEngine(found.address) as engine:
+    with cluster(tmp_path / "cluster", [["--no-nanny"]]) as found, DaskExecutor(found.address) as engine:
         monkeypatch.setattr(engines, "own_code", lambda: "other code")
         (ended,) = [event for event in engine.map("items:doubled", [(1,)]) if isinstance(event, Ended)]
         assert isinstance(ended.result, PipelineError)
@@ -97,5 +97,5 @@ def test_workers_of_other_code_are_refused(tmp_path: Path, monkeypatch: pytest.M
 
 def test_without_dask_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "distributed", None)
-    with pytest.raises(SettingError, match=r"pip install 'freeze-pipeline\[distributed\]'"), DaskEngine():
+    with pytest.raises(SettingError, match=r"pip install 'freeze-pipeline\[distributed\]'"), DaskExecutor():
         pass

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.data import Examples, normalized, read_messages, read_table, split
+from pipeline.data.readers import Examples, normalized, read_messages, read_table, split
 from pipeline.errors import DataError
 
 COLLECTION = Path(__file__).resolve().parents[2] / "shared" / "data" / "sms_spam" / "SMSSpamCollection"

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.arrays import save_arrays
-from pipeline.datafile import read_rows
+from pipeline.data.npz import save_arrays
+from pipeline.data.table import read_rows
 from pipeline.errors import DataError
 from pipeline.signature import Signature, TensorSpec
 

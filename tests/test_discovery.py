@@ -12,13 +12,13 @@ import pytest
 import tensorflow as tf
 from graphs import control_flow
 
-from pipeline.building import build_graph
-from pipeline.discovery import Candidate, discovered_outputs, ranked_inputs, ranked_outputs
 from pipeline.errors import FreezeError
-from pipeline.models.source import find_model
-from pipeline.protos import GraphDef, MetaGraphDef, NodeDef
+from pipeline.graph.discovery import Candidate, discovered_outputs, ranked_inputs, ranked_outputs
+from pipeline.graph.protos import GraphDef, MetaGraphDef, NodeDef
 from pipeline.settings import GraphSettings
 from pipeline.signature import Signature
+from pipeline.training.graphs import build_graph
+from pipeline.training.models.source import find_model
 
 v1 = tf.compat.v1
 MODELS = Path(__file__).parent.parent.parent / "shared" / "models"

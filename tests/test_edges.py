@@ -6,7 +6,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from pipeline.edges import edge_batches
+from pipeline.data.edge_cases import edge_batches
 from pipeline.signature import DTYPES, Signature, TensorSpec
 
 

@@ -12,12 +12,14 @@ from typing import Any
 
 import pytest
 
-from pipeline.engine import Ended, Started
-from pipeline.engine.local import LocalEngine
-from pipeline.engine.opening import open_engine
 from pipeline.errors import DataError, PipelineError, StageCrashed
-from pipeline.operations import EngineSettings
-from pipeline.process import Child, Limits, keeping_processes, run_apart
+from pipeline.settings import EngineSettings
+from pipeline.workers.child import Child, Limits, keeping_processes, run_in_subprocess
+from pipeline.workers.executor import open_executor
+from pipeline.workers.executor.interface import Ended, Started
+from pipeline.workers.executor.local import LocalExecutor
+
+pytestmark = pytest.mark.tensorflow
 
 HERE = Path(__file__).stem
 
@@ -50,16 +52,16 @@ def misbehave(how: str) -> Any:
 
 def child_of(_: int) -> tuple[int, int]:
     """A worker may have processes of its own; they end with it."""
-    return os.getpid(), run_apart(f"{HERE}:process_id", 0)
+    return os.getpid(), run_in_subprocess(f"{HERE}:process_id", 0)
 
 
 @pytest.fixture(scope="module")
-def engine() -> Iterator[LocalEngine]:
-    with LocalEngine(2, Limits(seconds=10, memory_bytes=600_000_000)) as engine:
+def engine() -> Iterator[LocalExecutor]:
+    with LocalExecutor(2, Limits(seconds=10, memory_bytes=600_000_000)) as engine:
         yield engine
 
 
-def ended(engine: LocalEngine, function: str, items: list[tuple[Any, ...]]) -> dict[int, Any]:
+def ended(engine: LocalExecutor, function: str, items: list[tuple[Any, ...]]) -> dict[int, Any]:
     """The results by number; each item has begun before it ended, and ended once."""
     begun: Counter[int] = Counter()
     results: dict[int, Any] = {}
@@ -75,19 +77,19 @@ def ended(engine: LocalEngine, function: str, items: list[tuple[Any, ...]]) -> d
     return results
 
 
-def test_each_item_has_its_result_whatever_their_order(engine: LocalEngine) -> None:
+def test_each_item_has_its_result_whatever_their_order(engine: LocalExecutor) -> None:
     assert ended(engine, "square", [(number,) for number in range(40)]) == {n: n * n for n in range(40)}
     assert ended(engine, "square", []) == {}
 
 
-def test_processes_serve_many_items(engine: LocalEngine) -> None:
+def test_processes_serve_many_items(engine: LocalExecutor) -> None:
     ids = ended(engine, "process_id", [(number,) for number in range(20)])
     assert len(set(ids.values())) <= 2
     assert os.getpid() not in ids.values()
     assert set(ended(engine, "process_id", [(0,), (1,)]).values()) <= set(ids.values())
 
 
-def test_what_goes_wrong_costs_only_its_item(engine: LocalEngine) -> None:
+def test_what_goes_wrong_costs_only_its_item(engine: LocalExecutor) -> None:
     hows = ["fine", "crash", "fine", "hang", "leave", "ours", "theirs", "greedy", "fine", "fine"]
     results = ended(engine, "misbehave", [(how,) for how in hows])
     for number, how in enumerate(hows):
@@ -104,13 +106,13 @@ def test_what_goes_wrong_costs_only_its_item(engine: LocalEngine) -> None:
     assert "took more memory than it may" in str(results[7])
 
 
-def test_an_item_may_have_processes_of_its_own_and_they_share_its_limit(engine: LocalEngine) -> None:
+def test_an_item_may_have_processes_of_its_own_and_they_share_its_limit(engine: LocalExecutor) -> None:
     [(own, child)] = ended(engine, "child_of", [(0,)]).values()
     assert len({own, child, os.getpid()}) == 3
 
 
 def test_a_closed_engine_leaves_no_process() -> None:
-    with LocalEngine(1, Limits()) as engine:
+    with LocalExecutor(1, Limits()) as engine:
         [pid] = ended(engine, "process_id", [(0,)]).values()
     deadline = time.monotonic() + 10
     while Path(f"/proc/{pid}").exists():
@@ -119,8 +121,8 @@ def test_a_closed_engine_leaves_no_process() -> None:
 
 
 def test_the_engine_of_the_settings_is_opened() -> None:
-    with open_engine(EngineSettings(), 1, Limits()) as engine:
-        assert isinstance(engine, LocalEngine)
+    with open_executor(EngineSettings(), 1, Limits()) as engine:
+        assert isinstance(engine, LocalExecutor)
 
 
 def echo(first: int, channel: Any) -> None:

@@ -13,12 +13,11 @@ import pytest
 from buckets import BUCKET, s3_server
 from clusters import Cluster, cluster
 
-from pipeline.batch.listing import Row, read_list
-from pipeline.batch.outcome import Outcome
-from pipeline.batch.running import Batch, run
-from pipeline.operations import BatchSettings, EngineSettings, Operations
-from pipeline.settings import CostsSettings, Settings
-from pipeline.storage import file_system
+from pipeline.settings import BatchSettings, CostsSettings, EngineSettings, Operations, Settings
+from pipeline.store.remote import file_system
+from pipeline.tasks.batch.listing import Row, read_list
+from pipeline.tasks.batch.outcome import Outcome
+from pipeline.tasks.batch.run import Batch, run
 
 QUICK = Settings(costs=CostsSettings(seconds=0))
 COMPARED = ("frozen/model.pb", "validation/results.csv", "validation/verdict.json")
@@ -57,7 +56,7 @@ def test_a_batch_on_a_cluster_that_loses_a_worker_gives_the_same_bytes(
     manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows, here = made(manifest, tmp_path / "here", EngineSettings())
-    monkeypatch.setenv("PYTHONPATH", str(commands.PROJECT))
+    monkeypatch.setenv("PYTHONPATH", str(commands.PROJECT), prepend=os.pathsep)
     with cluster(tmp_path / "cluster") as found:
         killing = kill_in_the_middle(tmp_path / "there", found)
         _, there = made(manifest, tmp_path / "there", EngineSettings("dask", found.address))

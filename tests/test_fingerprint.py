@@ -13,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pipeline.errors import StoreError
-from pipeline.fingerprint import digest_code, digest_file, digest_values
+from pipeline.hashing import hash_code, hash_file, hash_values
 
 
 def typed(value: Any) -> Any:
@@ -39,12 +39,12 @@ def typed(value: Any) -> Any:
     ],
 )
 def test_digests_are_the_same_for_ever(kind: str, value: Any, digest: str) -> None:
-    assert digest_values(kind, value) == digest
+    assert hash_values(kind, value) == digest
 
 
 def test_a_digest_is_the_sha256_of_tagged_values() -> None:
     # A kind, then a mapping of 13 bytes: each value with its tag, and its length where that may vary.
-    assert digest_values("k", {"b": None, "a": 1}) == hashlib.sha256(b"s1:km13:s1:ai1:1s1:bn").hexdigest()
+    assert hash_values("k", {"b": None, "a": 1}) == hashlib.sha256(b"s1:km13:s1:ai1:1s1:bn").hexdigest()
 
 
 @given(strategies.nested(strategies.scalars), strategies.nested(strategies.scalars))
@@ -59,60 +59,60 @@ def test_a_digest_is_the_sha256_of_tagged_values() -> None:
 @example([["a"], "b"], ["a", ["b"]])
 @example({"a": 1}, ["a", 1])
 def test_digests_are_equal_exactly_where_values_and_types_are(one: Any, other: Any) -> None:
-    assert (digest_values("k", one) == digest_values("k", other)) == (typed(one) == typed(other))
+    assert (hash_values("k", one) == hash_values("k", other)) == (typed(one) == typed(other))
 
 
 @given(st.text(max_size=5), st.text(max_size=5), st.text(max_size=5))
 def test_equal_values_of_different_kinds_differ(one: str, other: str, value: str) -> None:
-    assert (digest_values(one, value) == digest_values(other, value)) == (one == other)
+    assert (hash_values(one, value) == hash_values(other, value)) == (one == other)
 
 
 def test_a_kind_does_not_run_into_its_value() -> None:
-    assert digest_values("ab", "c") != digest_values("a", "bc")
+    assert hash_values("ab", "c") != hash_values("a", "bc")
 
 
 @given(st.dictionaries(st.text(max_size=4), strategies.scalars, min_size=2, max_size=5), st.randoms())
 def test_the_order_of_keys_does_not_count(values: dict[str, Any], random: Any) -> None:
     items = list(values.items())
     random.shuffle(items)
-    assert digest_values("k", dict(items)) == digest_values("k", values)
+    assert hash_values("k", dict(items)) == hash_values("k", values)
 
 
 def test_the_order_of_a_list_counts() -> None:
-    assert digest_values("k", [1, 2]) != digest_values("k", [2, 1])
+    assert hash_values("k", [1, 2]) != hash_values("k", [2, 1])
 
 
 def test_a_tuple_is_a_list_as_json_has_no_tuples() -> None:
-    assert digest_values("k", (1, "a")) == digest_values("k", [1, "a"])
+    assert hash_values("k", (1, "a")) == hash_values("k", [1, "a"])
 
 
 def test_text_that_is_no_unicode_can_be_hashed() -> None:
-    assert digest_values("k", "\ud800") != digest_values("k", "\ud801")
+    assert hash_values("k", "\ud800") != hash_values("k", "\ud801")
 
 
 @pytest.mark.parametrize("value", [{1, 2}, object(), Path("a"), 1j, {"a": {3}}])
 def test_what_has_no_canonical_form_is_refused(value: Any) -> None:
     with pytest.raises(TypeError, match="cannot be hashed"):
-        digest_values("k", value)
+        hash_values("k", value)
 
 
 def test_keys_that_are_no_text_are_refused() -> None:
     with pytest.raises(TypeError, match="str keys"):
-        digest_values("k", {1: "a"})
+        hash_values("k", {1: "a"})
 
 
 @given(st.binary(max_size=64))
 def test_a_files_digest_is_that_of_its_bytes(tmp_path_factory: pytest.TempPathFactory, raw: bytes) -> None:
     path = tmp_path_factory.getbasetemp() / "some.bin"
     path.write_bytes(raw)
-    assert digest_file(path) == hashlib.sha256(raw).hexdigest()
+    assert hash_file(path) == hashlib.sha256(raw).hexdigest()
 
 
 def test_an_unreadable_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"absent: the file cannot be read \(got No such file"):
-        digest_file(tmp_path / "absent")
+        hash_file(tmp_path / "absent")
     with pytest.raises(StoreError, match="Is a directory"):
-        digest_file(tmp_path)
+        hash_file(tmp_path)
 
 
 def write(folder: Path, sources: dict[str, str]) -> Path:
@@ -138,7 +138,7 @@ PACKAGE = {
 
 
 def test_code_is_followed_through_every_form_of_import(tmp_path: Path) -> None:
-    found = digest_code(write(tmp_path, PACKAGE) / "top.py", [tmp_path])
+    found = hash_code(write(tmp_path, PACKAGE) / "top.py", [tmp_path])
     assert set(found) == set(PACKAGE) - {"unused.py", "pack/alone.py"}
     assert found["pack/deep.py"] == hashlib.sha256(b"").hexdigest()
 
@@ -146,37 +146,37 @@ def test_code_is_followed_through_every_form_of_import(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", sorted(set(PACKAGE) - {"unused.py", "pack/alone.py"}))
 def test_a_changed_import_changes_the_code(tmp_path: Path, name: str) -> None:
     folder = write(tmp_path, PACKAGE)
-    before = digest_code(folder / "top.py", [folder])
+    before = hash_code(folder / "top.py", [folder])
     (folder / name).write_text(PACKAGE[name] + "# changed\n")
-    after = digest_code(folder / "top.py", [folder])
+    after = hash_code(folder / "top.py", [folder])
     assert {key for key in before if before[key] != after[key]} == {name}
 
 
 def test_a_file_that_is_not_imported_changes_nothing(tmp_path: Path) -> None:
     folder = write(tmp_path, PACKAGE)
-    before = digest_code(folder / "top.py", [folder])
+    before = hash_code(folder / "top.py", [folder])
     (folder / "unused.py").write_text("# changed\n")
-    assert digest_code(folder / "top.py", [folder]) == before
+    assert hash_code(folder / "top.py", [folder]) == before
 
 
 def test_code_is_not_executed(tmp_path: Path) -> None:
     write(tmp_path, {"top.py": "raise SystemExit(1)\n"})
-    assert list(digest_code(tmp_path / "top.py", [tmp_path])) == ["top.py"]
+    assert list(hash_code(tmp_path / "top.py", [tmp_path])) == ["top.py"]
 
 
 def test_where_a_project_stands_does_not_count(tmp_path: Path) -> None:
     one, two = write(tmp_path / "one", PACKAGE), write(tmp_path / "two", PACKAGE)
-    assert digest_code(one / "top.py", [one]) == digest_code(two / "top.py", [two])
+    assert hash_code(one / "top.py", [one]) == hash_code(two / "top.py", [two])
 
 
 def test_imports_are_found_under_every_root(tmp_path: Path) -> None:
     write(tmp_path, {"a/top.py": "import far\n", "b/far.py": "import back\n", "a/back.py": ""})
-    assert list(digest_code(tmp_path / "a/top.py", [tmp_path / "a", tmp_path / "b"])) == ["back.py", "far.py", "top.py"]
+    assert list(hash_code(tmp_path / "a/top.py", [tmp_path / "a", tmp_path / "b"])) == ["back.py", "far.py", "top.py"]
 
 
 def test_code_that_is_not_python_counts_too(tmp_path: Path) -> None:
     write(tmp_path, {"top.py": "import near\ny = (\n", "near.py": ""})
-    assert list(digest_code(tmp_path / "top.py", [tmp_path])) == ["near.py", "top.py"]
+    assert list(hash_code(tmp_path / "top.py", [tmp_path])) == ["near.py", "top.py"]
 
 
 @pytest.mark.parametrize(
@@ -205,7 +205,7 @@ def test_code_that_is_not_python_counts_too(tmp_path: Path) -> None:
 )
 def test_every_way_to_write_an_import_is_seen(tmp_path: Path, source: str) -> None:
     write(tmp_path, {"top.py": source + "\n", "pack/__init__.py": "", "pack/near.py": "", "pack/other.py": ""})
-    assert "pack/near.py" in digest_code(tmp_path / "top.py", [tmp_path])
+    assert "pack/near.py" in hash_code(tmp_path / "top.py", [tmp_path])
 
 
 @pytest.mark.parametrize(
@@ -213,7 +213,7 @@ def test_every_way_to_write_an_import_is_seen(tmp_path: Path, source: str) -> No
 )
 def test_a_sibling_is_seen_however_it_is_imported(tmp_path: Path, source: str) -> None:
     write(tmp_path, {"pack/__init__.py": "", "pack/top.py": source + "\n", "pack/near.py": ""})
-    assert "pack/near.py" in digest_code(tmp_path / "pack/top.py", [tmp_path])
+    assert "pack/near.py" in hash_code(tmp_path / "pack/top.py", [tmp_path])
 
 
 @pytest.mark.parametrize(
@@ -221,17 +221,17 @@ def test_a_sibling_is_seen_however_it_is_imported(tmp_path: Path, source: str) -
 )
 def test_prose_that_looks_like_an_import_does_no_harm(tmp_path: Path, text: str) -> None:
     write(tmp_path, {"top.py": f'"""{text}"""\n'})
-    assert list(digest_code(tmp_path / "top.py", [tmp_path])) == ["top.py"]
+    assert list(hash_code(tmp_path / "top.py", [tmp_path])) == ["top.py"]
 
 
 def test_a_word_in_a_comment_is_no_import(tmp_path: Path) -> None:
     write(tmp_path, {"top.py": "x = 1  # important: reimport near\nimporter = near = x\n", "near.py": ""})
-    assert list(digest_code(tmp_path / "top.py", [tmp_path])) == ["top.py"]
+    assert list(hash_code(tmp_path / "top.py", [tmp_path])) == ["top.py"]
 
 
 def test_code_that_is_missing_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"absent\.py"):
-        digest_code(tmp_path / "absent.py", [tmp_path])
+        hash_code(tmp_path / "absent.py", [tmp_path])
 
 
 @pytest.mark.parametrize(
@@ -250,7 +250,7 @@ def test_code_that_is_missing_is_refused(tmp_path: Path) -> None:
 )
 def test_odd_forms_of_imports_are_seen(tmp_path: Path, statement: str) -> None:
     write(tmp_path, {"top.py": f"{statement}\n", "fromage.py": "x = 1\n", "important.py": "y = 2\n"})
-    assert "fromage.py" in digest_code(tmp_path / "top.py", [tmp_path])
+    assert "fromage.py" in hash_code(tmp_path / "top.py", [tmp_path])
 
 
 def test_every_import_of_the_package_that_python_sees_is_seen() -> None:
@@ -260,7 +260,7 @@ def test_every_import_of_the_package_that_python_sees_is_seen() -> None:
         relative = [node for node in tree if isinstance(node, ast.ImportFrom) and node.level]
         wanted = {path.parents[node.level - 1].joinpath(*node.module.split(".")) for node in relative if node.module}
         files = {f"{place}.py" for place in wanted} | {str(place / "__init__.py") for place in wanted}
-        seen = {str(package.parent / name) for name in digest_code(path, [package.parent])}
+        seen = {str(package.parent / name) for name in hash_code(path, [package.parent])}
         assert {name for name in files if Path(name).is_file()} <= seen, path
 
 
@@ -275,11 +275,11 @@ def test_among_installed_packages_the_others_are_libraries(tmp_path: Path) -> No
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(source)
     everything = {"mine/model.py", "mine/layers.py", "library/__init__.py", "library/deep.py", "pipeline/signature.py"}
-    assert set(digest_code(tmp_path / "mine/model.py", [tmp_path])) == everything
+    assert set(hash_code(tmp_path / "mine/model.py", [tmp_path])) == everything
     installed = tmp_path.with_name("site-packages")
     tmp_path.rename(installed)
     (installed / "library-1.0.dist-info").mkdir()
-    assert set(digest_code(installed / "mine/model.py", [installed])) == everything - {
+    assert set(hash_code(installed / "mine/model.py", [installed])) == everything - {
         "library/__init__.py",
         "library/deep.py",
     }

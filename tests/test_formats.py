@@ -14,8 +14,10 @@ import pytest
 from commands import run
 
 from pipeline.errors import CheckpointError, PipelineError, RunnerError, StageCrashed
-from pipeline.formats import CANDIDATES, FORMATS, ApartRunner, Format
+from pipeline.formats.registry import CANDIDATES, FORMATS, Format
+from pipeline.formats.runner import SubprocessRunner
 from pipeline.signature import Signature, TensorSpec
+from pipeline.validation.compare.tolerance import tolerance_for
 
 SIGNATURE = Signature([TensorSpec("x", "float32", [None])], [TensorSpec("y", "float32", [None])])
 SPY = """
@@ -87,7 +89,7 @@ EVERY = pytest.mark.parametrize("format", FORMATS)
 
 
 def test_a_runner_works_in_a_process_of_its_own_each(spy: Path) -> None:
-    with ApartRunner("spy", spy, 1) as one, ApartRunner("spy", spy, 1) as other:
+    with SubprocessRunner("spy", spy, 1) as one, SubprocessRunner("spy", spy, 1) as other:
         pids = {int(runner.run(ask("who"))["pid"]) for runner in (one, one, other)}
     assert len(pids) == 2
     assert os.getpid() not in pids
@@ -98,17 +100,17 @@ def test_the_models_code_is_not_needed_to_run_its_artifacts(job: jobs.Job, spy: 
     job.source.file.rename(hidden)
     try:
         for format in ("checkpoint", *CANDIDATES):
-            with ApartRunner(format, job.folder(format), 1) as runner:
+            with SubprocessRunner(format, job.folder(format), 1) as runner:
                 np.testing.assert_array_equal(runner.run(BATCH)["z"], WANT, strict=True)
     finally:
         hidden.rename(job.source.file)
-    with ApartRunner("spy", spy, 1) as runner:
+    with SubprocessRunner("spy", spy, 1) as runner:
         modules = runner.run(ask("who"))["modules"]
     assert not any("code_of_the_model" in name for name in modules)
 
 
 def test_a_refused_batch_leaves_the_runner_alive(spy: Path) -> None:
-    with ApartRunner("spy", spy, 1) as runner:
+    with SubprocessRunner("spy", spy, 1) as runner:
         pid = int(runner.run(ask("who"))["pid"])
         with pytest.raises(RunnerError, match="not this one") as error:
             runner.run(ask("refuse"))
@@ -118,7 +120,7 @@ def test_a_refused_batch_leaves_the_runner_alive(spy: Path) -> None:
 
 @pytest.mark.parametrize(("word", "named"), [("kill", "SIGKILL"), ("exit", "exit code 3"), ("bug", "LookupError")])
 def test_a_runner_that_ends_says_how(word: str, named: str, spy: Path) -> None:
-    with ApartRunner("spy", spy, 1) as runner:
+    with SubprocessRunner("spy", spy, 1) as runner:
         with pytest.raises(StageCrashed, match=named):
             runner.run(ask(word))
         with pytest.raises(PipelineError):
@@ -126,7 +128,7 @@ def test_a_runner_that_ends_says_how(word: str, named: str, spy: Path) -> None:
 
 
 def test_a_closed_runner_leaves_no_process(spy: Path) -> None:
-    with ApartRunner("spy", spy, 1) as runner:
+    with SubprocessRunner("spy", spy, 1) as runner:
         pid = int(runner.run(ask("who"))["pid"])
         os.kill(pid, 0)
     with pytest.raises(ProcessLookupError):
@@ -135,8 +137,8 @@ def test_a_closed_runner_leaves_no_process(spy: Path) -> None:
 
 def test_two_runners_can_be_asked_before_either_answers(job: jobs.Job) -> None:
     with (
-        ApartRunner("checkpoint", job.folder("checkpoint"), 1) as one,
-        ApartRunner("frozen", job.folder("frozen"), 1) as other,
+        SubprocessRunner("checkpoint", job.folder("checkpoint"), 1) as one,
+        SubprocessRunner("frozen", job.folder("frozen"), 1) as other,
     ):
         for runner in (one, other):
             runner.ask(BATCH)
@@ -159,7 +161,7 @@ def test_a_batch_that_is_not_the_signatures_is_refused_and_the_next_is_answered(
     format: str, fault: str, job: jobs.Job
 ) -> None:
     batch, named = BAD[fault]
-    with ApartRunner(format, job.folder(format), 1) as runner:
+    with SubprocessRunner(format, job.folder(format), 1) as runner:
         with pytest.raises(RunnerError, match=named):
             runner.run(batch)
         np.testing.assert_array_equal(runner.run(BATCH)["z"], WANT, strict=True)
@@ -170,7 +172,10 @@ def test_a_graph_without_a_tensor_of_the_signature_is_not_opened(format: str, jo
     shutil.copytree(job.folder(format), tmp_path / "copy")
     old = Signature.read(tmp_path / "copy" / "signature.json")
     Signature(old.inputs, [TensorSpec("nowhere", "float32")]).write(tmp_path / "copy" / "signature.json")
-    with ApartRunner(format, tmp_path / "copy", 1) as runner, pytest.raises(RunnerError, match=r"nowhere: .*lacks"):
+    with (
+        SubprocessRunner(format, tmp_path / "copy", 1) as runner,
+        pytest.raises(RunnerError, match=r"nowhere: .*lacks"),
+    ):
         runner.run(BATCH)
 
 
@@ -181,7 +186,7 @@ def test_a_tensor_of_another_dtype_than_the_signatures_is_not_opened(
     shutil.copytree(job.folder(format), tmp_path / "copy")
     old = Signature.read(tmp_path / "copy" / "signature.json")
     Signature(old.inputs, [TensorSpec("z", "float64")]).write(tmp_path / "copy" / "signature.json")
-    with ApartRunner(format, tmp_path / "copy", 1) as runner, pytest.raises(RunnerError, match="float64"):
+    with SubprocessRunner(format, tmp_path / "copy", 1) as runner, pytest.raises(RunnerError, match="float64"):
         runner.run(BATCH)
 
 
@@ -200,7 +205,7 @@ def test_a_damaged_checkpoint_file_is_named(file: str, damage: str, job: jobs.Jo
     else:
         path.write_bytes(bytes([content[0] ^ 1]) + content[1:])
     with (
-        ApartRunner("checkpoint", tmp_path / "copy", 1) as runner,
+        SubprocessRunner("checkpoint", tmp_path / "copy", 1) as runner,
         pytest.raises(CheckpointError, match=r"model\.ckpt"),
     ):
         runner.run(BATCH)
@@ -212,7 +217,7 @@ def test_what_is_not_a_frozen_graph_is_named(content: bytes | None, job: jobs.Jo
     (tmp_path / "copy" / "model.pb").unlink()
     if content is not None:
         (tmp_path / "copy" / "model.pb").write_bytes(content)
-    with ApartRunner("frozen", tmp_path / "copy", 1) as runner, pytest.raises(RunnerError, match=r"model\.pb"):
+    with SubprocessRunner("frozen", tmp_path / "copy", 1) as runner, pytest.raises(RunnerError, match=r"model\.pb"):
         runner.run(BATCH)
 
 
@@ -275,18 +280,18 @@ def images(rows: int, seed: int = 3) -> dict[str, np.ndarray]:
 def test_every_format_answers_batches_of_any_size_as_its_checkpoint_does(format: str, cnn: jobs.Job) -> None:
     settings = cnn.settings.validation
     with (
-        ApartRunner("checkpoint", cnn.folder("checkpoint"), 1) as reference,
-        ApartRunner(format, cnn.folder(format), 1) as candidate,
+        SubprocessRunner("checkpoint", cnn.folder("checkpoint"), 1) as reference,
+        SubprocessRunner(format, cnn.folder(format), 1) as candidate,
     ):
         for rows in (2, 1, 7, 64, 7):
             ours, theirs = reference.run(images(rows, rows)), candidate.run(images(rows, rows))
             assert {*theirs} == {"logits", "probabilities"}
-            rtol, atol = settings.tolerance("float32", FORMATS[format].bounds)
+            tolerance = tolerance_for(settings, "float32", FORMATS[format].tolerance_class)
             for name in ours:
                 assert theirs[name].dtype == np.float32
                 assert theirs[name].shape == (rows, 4)
-                np.testing.assert_allclose(theirs[name], ours[name], rtol, atol)
-            assert np.abs(ours["logits"]).max() > 20 * atol
+                np.testing.assert_allclose(theirs[name], ours[name], tolerance.rtol, tolerance.atol)
+            assert np.abs(ours["logits"]).max() > 20 * tolerance.atol
 
 
 @pytest.mark.parametrize("format", FROM_FROZEN)
@@ -299,7 +304,10 @@ def test_another_weight_gives_another_answer(format: str, cnn: jobs.Job, tmp_pat
     (frozen / "model.pb").write_bytes(content.replace(kernel.tobytes(), (kernel * 2).tobytes()))
     (tmp_path / "made").mkdir()
     FORMATS[format].make(frozen, tmp_path / "made", {})
-    with ApartRunner(format, cnn.folder(format), 1) as one, ApartRunner(format, tmp_path / "made", 1) as other:
+    with (
+        SubprocessRunner(format, cnn.folder(format), 1) as one,
+        SubprocessRunner(format, tmp_path / "made", 1) as other,
+    ):
         before, after = one.run(images(3))["logits"], other.run(images(3))["logits"]
     assert np.abs(before - after).max() > 0.1
 
@@ -321,7 +329,7 @@ def test_a_file_that_is_not_whole_gets_a_sentence(format: str, damage: str, cnn:
     path.unlink()
     if content is not None:
         path.write_bytes(content)
-    with ApartRunner(format, folder, 1) as runner, pytest.raises(RunnerError, match=r"\w+ \w+ \w+"):
+    with SubprocessRunner(format, folder, 1) as runner, pytest.raises(RunnerError, match=r"\w+ \w+ \w+"):
         runner.run(images(1))
 
 
@@ -332,7 +340,7 @@ def test_formats_of_other_runtimes_are_run_without_tensorflow(format: str, cnn: 
         sys.modules["tensorflow"] = None  # whoever imports it fails
         import numpy as np
         from pathlib import Path
-        from pipeline.formats.{FORMATS[format].family} import open_runner
+        from pipeline.formats.registry.{FORMATS[format].family} import open_runner
         from pipeline.signature import Signature
         folder = Path({str(cnn.folder(format))!r})
         runner = open_runner(folder, Signature.read(folder / "signature.json"), 1)
@@ -346,6 +354,6 @@ def test_formats_of_other_runtimes_are_run_without_tensorflow(format: str, cnn: 
 def test_the_process_of_such_a_format_has_not_loaded_tensorflow(spy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for is_bare in (True, False):
         monkeypatch.setitem(FORMATS, "spy", Format("spy_format:open_runner", is_bare=is_bare))
-        with ApartRunner("spy", spy, 1) as runner:
+        with SubprocessRunner("spy", spy, 1) as runner:
             modules = runner.run(ask("who"))["modules"]
         assert ("tensorflow" in modules) != is_bare

@@ -15,10 +15,10 @@ import tensorflow as tf
 from graphs import control_flow
 
 from pipeline.errors import CheckpointError, FreezeError, PipelineError, StoreError
-from pipeline.freezing import freeze as freeze_any
-from pipeline.freezing import freeze_checkpoint
-from pipeline.process import run_apart
+from pipeline.freezing.freeze import freeze as freeze_any
+from pipeline.freezing.freeze import freeze_checkpoint
 from pipeline.signature import Signature, TensorSpec
+from pipeline.workers.child import run_in_subprocess
 
 v1 = tf.compat.v1
 Array = np.ndarray[Any, Any]
@@ -232,7 +232,7 @@ def test_the_same_checkpoint_gives_the_same_bytes_here_and_in_every_process(tmp_
     for number in range(2):
         folder = tmp_path / f"apart{number}"
         folder.mkdir()
-        run_apart("pipeline.freezing:freeze_checkpoint", tmp_path / "ckpt", folder)
+        run_in_subprocess("pipeline.freezing.freeze:freeze_checkpoint", tmp_path / "ckpt", folder)
         pbs.add((folder / "model.pb").read_bytes())
     assert len(v1.GraphDef.FromString(next(iter(pbs))).library.function) >= 4
     assert len(pbs) == 1

@@ -14,12 +14,12 @@ import tensorflow as tf
 from mapped import answers, files_of, frozen, graph_of, mapped, mapped_answers, ops_of, pb_of
 from test_freeze import save, weight
 
-from pipeline.bundle import Bundle, open_checkpoint
+from pipeline.checkpoint.bundle import Bundle, open_checkpoint
 from pipeline.errors import CheckpointError, FreezeError
-from pipeline.freezer.constants import Constant, FrozenGraph, content
-from pipeline.freezer.halving import halved
-from pipeline.freezer.writing import write_pb
-from pipeline.protos import NodeDef
+from pipeline.freezing.write.constants import Constant, FrozenGraph, content
+from pipeline.freezing.write.float16 import halved
+from pipeline.freezing.write.pb import write_pb
+from pipeline.graph.protos import NodeDef
 
 v1 = tf.compat.v1
 X = np.random.default_rng(1).normal(size=(2, 128)).astype(np.float32)

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 import pipeline
 from pipeline.errors import CheckpointError, FreezeError
-from pipeline.inspection import summarise
+from pipeline.freezing.inspection import summarise
 
 v1 = tf.compat.v1
 

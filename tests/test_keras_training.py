@@ -16,15 +16,17 @@ import pytest
 import tensorflow as tf
 from jobs import ALL_STAGES, job_for, model_file, run
 
-from pipeline import chain, facts
-from pipeline.arrays import load_arrays
-from pipeline.bundle import open_checkpoint
+from pipeline.checkpoint.bundle import open_checkpoint
+from pipeline.data.npz import load_arrays
 from pipeline.errors import CheckpointError, DataError, ModelError, PipelineError, SettingError
-from pipeline.formats import CANDIDATES, ApartRunner
-from pipeline.models.source import find_model
-from pipeline.settings import Adopted, WarmStart
+from pipeline.formats.registry import CANDIDATES
+from pipeline.formats.runner import SubprocessRunner
+from pipeline.inputs import ImportedCheckpoint, WarmStart
 from pipeline.signature import Signature
-from pipeline.store import Condition, Manifest
+from pipeline.store.artifact import ArtifactStatus, Manifest
+from pipeline.tasks.chain import plan, results
+from pipeline.tasks.chain.plan import Chain
+from pipeline.training.models.source import find_model
 
 DIGITS = f"{jobs.PROJECT / 'examples' / 'digits.py'}:Digits"
 
@@ -73,7 +75,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def test_a_keras_model_of_one_s_own_goes_the_whole_chain(trained: Any) -> None:
-    verdict = facts.read_verdict(trained)
+    verdict = results.read_verdict(trained)
     assert verdict["verdict"] == "passed", verdict["reasons"]
     assert "golden" not in verdict["skipped"]
     assert verdict["metrics"]["frozen"] == verdict["metrics"]["checkpoint"]
@@ -109,7 +111,7 @@ def test_the_training_keeps_what_it_would_go_on_with_and_what_is_deployed(traine
 def test_the_checkpoint_answers_what_keras_recorded(trained: Any) -> None:
     folder = trained.folder("checkpoint")
     goldens = load_arrays(folder / "goldens.npz")
-    with ApartRunner("checkpoint", folder, 2) as runner:
+    with SubprocessRunner("checkpoint", folder, 2) as runner:
         answers = runner.run({"x": goldens["input/x"]})
     assert np.allclose(answers["y"], goldens["output/y"], rtol=1e-5, atol=1e-6)
     assert len(goldens["input/x"]) == 8
@@ -171,7 +173,7 @@ def test_a_training_that_was_stopped_ends_with_the_same_weights_bit_for_bit(
     stopped = job_for(tmp_path / "two", model_file(tmp_path, ending))
     with pytest.raises(PipelineError, match="ended without an answer"):
         run(stopped, "training")
-    [work] = (stopped.places.work("training")).iterdir()
+    [work] = (stopped.paths.work("training")).iterdir()
     assert (work / "checkpoints" / "model.ckpt-20.index").exists() is (stop > 20)
     mark.unlink()
     run(stopped, "frozen")
@@ -200,7 +202,7 @@ def test_averages_of_the_optimizer_are_what_is_deployed(tmp_path: Path) -> None:
     [kernel] = (key for key in deployed if key.endswith("y/kernel"))
     assert np.array_equal(deployed[kernel], state[average])
     assert not np.array_equal(deployed[kernel], state[kernel])
-    assert facts.read_verdict(job)["verdict"] == "passed"
+    assert results.read_verdict(job)["verdict"] == "passed"
 
 
 # Settings.
@@ -221,8 +223,8 @@ def test_a_changed_setting_decides_the_stages_that_it_is_for(
 ) -> None:
     changed = dataclasses.replace(getattr(trained.settings, section), **value)
     job = dataclasses.replace(trained, settings=dataclasses.replace(trained.settings, **{section: changed}))
-    states = {name: state for last in ("frozen", "mmap") for name, state in chain.examine(job, last).items()}
-    assert {name for name, state in states.items() if state.condition is Condition.STALE} == stale
+    states = {name: state for last in ("frozen", "mmap") for name, state in Chain(job).examine(last).items()}
+    assert {name for name, state in states.items() if state.condition is ArtifactStatus.STALE} == stale
 
 
 @pytest.mark.parametrize(
@@ -242,7 +244,7 @@ def test_a_setting_that_a_finished_training_cannot_have_is_refused_too(trained: 
         trained.settings, export=dataclasses.replace(trained.settings.export, variables="dense*")
     )
     with pytest.raises(SettingError, match="exported whole"):
-        chain.build(dataclasses.replace(trained, settings=settings), "checkpoint")
+        Chain(dataclasses.replace(trained, settings=settings)).build("checkpoint")
 
 
 def test_a_model_that_is_not_compiled_is_trained_with_its_loss_at_the_learning_rate_of_the_settings(
@@ -260,7 +262,7 @@ def test_a_model_that_is_not_compiled_is_trained_with_its_loss_at_the_learning_r
 def test_a_model_without_a_loss_is_frozen_with_its_initial_values(tmp_path: Path) -> None:
     job = job_for(tmp_path / "out", model_file(tmp_path, NOT_COMPILED))
     run(job)
-    assert facts.read_verdict(job)["verdict"] == "passed"
+    assert results.read_verdict(job)["verdict"] == "passed"
     assert Manifest.read(job.folder("training")).notes["steps"] == 0
 
 
@@ -275,14 +277,14 @@ def changed(old: str, new: str) -> str:
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        (changed("return model", "return 3"), "the method build gives no Keras model .got int"),
+        (changed("return model", "return 3"), "the method build returns no Keras model .got int"),
         (changed('name="y")])', 'name="y")]); model.nothing'), "has no attribute 'nothing'"),
         (
             changed('"float32", [None, 3]', '"float32", [None, 4]'),
-            r"not what its signature promises .got y .*3.*wanted.*4",
+            r"does not match its signature .got y .*3.*wanted.*4",
         ),
         (changed('"float32", [None, 4]', '"float32", [None, 5]'), "cannot be called on its signature's inputs"),
-        (changed('"float32", [None, 3]', '"int64", [None, 3]'), "not what its signature promises"),
+        (changed('"float32", [None, 3]', '"int64", [None, 3]'), "does not match its signature"),
         (changed("keras.layers.Dense(8", 'keras.layers.Dense(__import__("os").getpid() % 5000 + 3'), "same model"),
         (changed("def build", "def construct"), "the model has no method forward"),
     ],
@@ -316,7 +318,7 @@ class M:
 def test_several_inputs_and_outputs_pair_by_name_and_the_labels_belong_to_the_one_that_decides(tmp_path: Path) -> None:
     job = job_for(tmp_path / "out", model_file(tmp_path, TWO))
     run(job)
-    verdict = facts.read_verdict(job)
+    verdict = results.read_verdict(job)
     assert verdict["verdict"] == "passed", verdict["reasons"]
     (tmp_path / "other").mkdir()
     renamed = model_file(tmp_path / "other", TWO.replace('{"q": ', '{"r": '))
@@ -351,7 +353,7 @@ class M:
 def test_a_class_of_one_s_own_takes_and_gives_dicts(tmp_path: Path) -> None:
     job = job_for(tmp_path / "out", model_file(tmp_path, SUBCLASSED))
     run(job)
-    assert facts.read_verdict(job)["verdict"] == "passed", facts.read_verdict(job)["reasons"]
+    assert results.read_verdict(job)["verdict"] == "passed", results.read_verdict(job)["reasons"]
 
 
 def test_a_loss_that_is_no_number_ends_the_training_with_a_sentence(tmp_path: Path) -> None:
@@ -392,7 +394,7 @@ def test_whether_a_model_is_one_of_keras_is_known_without_running_it(tmp_path: P
 
 def filled(folder: Path, model: str, place: Path) -> Any:
     job = job_for(folder, model)
-    return dataclasses.replace(job, adopted=Adopted(str(place)))
+    return dataclasses.replace(job, imported=ImportedCheckpoint(str(place)))
 
 
 def small_model(folder: Path, scale: float) -> keras.Model:
@@ -414,7 +416,7 @@ def test_a_model_of_one_s_own_takes_the_weights_of_a_keras_file(tmp_path: Path, 
     (theirs.save_weights if file == "w.weights.h5" else theirs.save)(tmp_path / file)
     job = filled(tmp_path / "out", model_file(tmp_path, ADAM), tmp_path / file)
     assert run(job) == ALL_STAGES - {"training"}
-    verdict = facts.read_verdict(job)
+    verdict = results.read_verdict(job)
     assert verdict["verdict"] == "passed", verdict["reasons"]
     assert "golden" not in verdict["skipped"]
     goldens = load_arrays(job.folder("checkpoint") / "goldens.npz")
@@ -422,14 +424,14 @@ def test_a_model_of_one_s_own_takes_the_weights_of_a_keras_file(tmp_path: Path, 
     assert np.allclose(goldens["output/y"], wanted, atol=1e-6)
     small_model(tmp_path, 0.75).save_weights(tmp_path / "w.weights.h5")
     if file == "w.weights.h5":
-        assert chain.examine(job, "checkpoint")["checkpoint"].condition is Condition.STALE
+        assert Chain(job).examine("checkpoint")["checkpoint"].condition is ArtifactStatus.STALE
 
 
 def test_a_model_of_one_s_own_takes_the_weights_of_its_training(trained: Any, tmp_path: Path) -> None:
     place = trained.folder("training") / "deploy" / "last"
     job = filled(tmp_path / "out", model_file(tmp_path, ADAM), place)
     run(job)
-    assert facts.read_verdict(job)["verdict"] == "passed"
+    assert results.read_verdict(job)["verdict"] == "passed"
     pbs = [(j.folder("frozen") / "model.pb").read_bytes() for j in (job, trained)]
     assert pbs[0] == pbs[1]
 

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import DataError
-from pipeline.leangraph import LARGE, read_lean
-from pipeline.protos import GraphDef
+from pipeline.graph.lazy import LARGE, load_lazily
+from pipeline.graph.protos import GraphDef
 
 SIZES = st.lists(st.sampled_from([0, 1, 200, LARGE - 1, LARGE, LARGE + 1, 3 * LARGE]), max_size=5)
 
@@ -37,7 +37,7 @@ def test_all_but_the_large_contents_is_read_as_it_is(
 ) -> None:
     path, graph = tmp_path_factory.mktemp("lean") / "model.pb", graph_of(sizes)
     path.write_bytes(graph.SerializeToString())
-    lean = read_lean(path)
+    lean = load_lazily(path)
     contents = {node.name: node.attr["value"].tensor.tensor_content for node in graph.node}
     assert {name: bytes(content) for name, content in lean.contents.items()} == {
         name: content for name, content in contents.items() if len(content) > LARGE
@@ -54,7 +54,7 @@ def test_a_cut_at_any_place_is_an_error_or_a_whole_graph_of_fewer_nodes(tmp_path
     for end in [*range(1, 60), *range(60, len(whole), 4999), len(whole) - 1]:
         path.write_bytes(whole[:end])
         try:
-            assert len(read_lean(path).graph.node) < 3 or end == len(whole) - 1
+            assert len(load_lazily(path).graph.node) < 3 or end == len(whole) - 1
         except DataError as exc:
             refusals.append(str(exc))
     assert len(refusals) > 60
@@ -65,9 +65,9 @@ def test_a_cut_at_any_place_is_an_error_or_a_whole_graph_of_fewer_nodes(tmp_path
 def test_what_is_no_graph_is_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "model.pb").write_bytes(content)
     with pytest.raises(DataError, match="cannot be read"):
-        read_lean(tmp_path / "model.pb")
+        load_lazily(tmp_path / "model.pb")
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="No such file"):
-        read_lean(tmp_path / "model.pb")
+        load_lazily(tmp_path / "model.pb")

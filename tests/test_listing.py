@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.batch.listing import Row, plain_name, read_list
 from pipeline.errors import DataError
+from pipeline.tasks.batch.listing import Row, plain_name, read_list
 
 
 def rows_of(folder: Path, *lines: str, formats: str = "") -> list[Row]:

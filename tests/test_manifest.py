@@ -11,7 +11,7 @@ import strategies
 from hypothesis import given
 
 from pipeline.errors import DamagedArtifact, StoreError
-from pipeline.manifest import MANIFEST, FileEntry, Manifest, differences, fingerprint
+from pipeline.store.manifest import MANIFEST, FileEntry, Manifest, differences, fingerprint
 
 DIGEST = "0123456789abcdef" * 4
 

@@ -15,7 +15,7 @@ import pytest
 
 import pipeline
 from pipeline.errors import PipelineError
-from pipeline.protos import AttrValue, FunctionDef, MetaGraphDef, NodeDef
+from pipeline.graph.protos import AttrValue, FunctionDef, MetaGraphDef, NodeDef
 
 BASES = (
     "cond in loop, resource, v1",

@@ -1,4 +1,4 @@
-"""Decisions and their quality, against figures worked out by hand."""
+"""Decisions and their quality, compared with figures computed by hand."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.metrics import classification, decide, margins
 from pipeline.signature import Decision
+from pipeline.validation.compare.decisions import classification, decide, margins
 
 THRESHOLD = Decision("p", 0.5, ("ham", "spam"))
 ARGMAX = Decision("p")

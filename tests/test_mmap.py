@@ -21,14 +21,14 @@ import tensorflow as tf
 from mapped import answers, as_it_stands, files_of, frozen, graph_of, mapped, mapped_answers, ops_of, pb_of, snippet
 from test_freeze import save, weight
 
-from pipeline.bundle import open_checkpoint
+from pipeline.checkpoint.bundle import open_checkpoint
 from pipeline.errors import CheckpointError, FreezeError, RunnerError
-from pipeline.formats import ApartRunner
 from pipeline.formats.mmap import load_mmap, open_runner, read_graph
-from pipeline.freezer import mapping, writing
-from pipeline.freezer.constants import Constant
-from pipeline.freezer.mapping import SMALLEST_MAPPED_BYTES
-from pipeline.freezer.writing import write_pb
+from pipeline.formats.runner import SubprocessRunner
+from pipeline.freezing.write import mmap, pb
+from pipeline.freezing.write.constants import Constant
+from pipeline.freezing.write.mmap import SMALLEST_MAPPED_BYTES
+from pipeline.freezing.write.pb import write_pb
 from pipeline.signature import Signature
 
 v1, raw = tf.compat.v1, tf.raw_ops
@@ -128,8 +128,8 @@ def test_the_same_checkpoint_gives_the_same_bytes_here_and_in_another_process(fo
     graph, bundle = frozen(folder.parent / "ckpt", ["y"], ["x"])
     write_mmap_in_fresh = f"""
         from pathlib import Path
-        from pipeline.freezer.assembling import freeze_checkpoint_files
-        from pipeline.freezer.mapping import write_mmap
+        from pipeline.freezing.engine import freeze_checkpoint_files
+        from pipeline.freezing.write.mmap import write_mmap
         import sys
         folder = Path({str(tmp_path)!r}) / "apart"
         folder.mkdir()
@@ -204,12 +204,12 @@ def test_what_stays_inside_must_not_be_more_than_protobuf_reads(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     graph, bundle = frozen(folder.parent / "ckpt", ["y"], ["x"])
-    monkeypatch.setattr(mapping, "MAX_PB_BYTES", 1000)
+    monkeypatch.setattr(mmap, "MAX_PB_BYTES", 1000)
     with pytest.raises(FreezeError, match=r"graph\.pb: .* too large"):
         mapped(graph, bundle, tmp_path / "made", SMALLEST_MAPPED_BYTES)
     assert not list((tmp_path / "made").iterdir())
-    monkeypatch.setattr(writing, "MAX_PB_BYTES", 1000)  # the .pb's, which is not asked
-    monkeypatch.setattr(mapping, "MAX_PB_BYTES", 4000)
+    monkeypatch.setattr(pb, "MAX_PB_BYTES", 1000)  # the .pb's, which is not asked
+    monkeypatch.setattr(mmap, "MAX_PB_BYTES", 4000)
     mapped(graph, bundle, tmp_path / "again", SMALLEST_MAPPED_BYTES)
 
 
@@ -423,7 +423,7 @@ def test_the_loaded_session_answers_from_any_working_folder(
 
 
 def test_a_runner_apart_answers_as_the_pb_does(folder: Path) -> None:
-    with ApartRunner("mmap", folder, 1) as runner:
+    with SubprocessRunner("mmap", folder, 1) as runner:
         for _ in range(2):
             np.testing.assert_allclose(runner.run({"x": X})["y"], np.load(folder.parent / "y.npy"), rtol=1e-5)
         with pytest.raises(RunnerError, match="float64"):

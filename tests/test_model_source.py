@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from pipeline.errors import ModelError
-from pipeline.fingerprint import digest_code
-from pipeline.models.source import BUNDLED, PROJECT, find_model, load_model
+from pipeline.hashing import hash_code
+from pipeline.training.models.source import BUNDLED, PROJECT, find_model, load_model
 
 WHOLE = """
 from pipeline.data import read_table
@@ -165,7 +165,7 @@ def test_the_code_of_a_models_own_package_counts(write: Write, reference: str) -
     write("zoo_of_one/parts.py", "size = 1\n")
     source = find_model(reference)
     assert source.name == reference.rpartition(":")[0].rpartition(".")[2]
-    assert "zoo_of_one/parts.py" in digest_code(source.file, source.roots)
+    assert "zoo_of_one/parts.py" in hash_code(source.file, source.roots)
 
 
 # Loading
@@ -238,7 +238,8 @@ def test_the_same_file_name_in_two_folders_is_two_models(write: Write) -> None:
 
 def test_a_bundled_model_is_found_from_any_folder_without_tensorflow(tmp_path: Path) -> None:
     code = (
-        "import sys; from pipeline.models.source import find_model as f; f('spam'); print('tensorflow' in sys.modules)"
+        "import sys; from pipeline.training.models.source import find_model as f; "
+        "f('spam'); print('tensorflow' in sys.modules)"
     )
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code],

@@ -19,11 +19,13 @@ from commands import BIN, PROJECT, luigi, pipeline, run
 from jobs import model_file
 from prometheus_client.parser import text_string_to_metric_families
 
-from pipeline import store
 from pipeline.errors import DataError, SettingError, StoreError
-from pipeline.nightly.drift import signature_changes
-from pipeline.nightly.exposition import exposition, write_metrics
-from pipeline.nightly.history import (
+from pipeline.settings import NightlySettings
+from pipeline.signature import Decision, Signature, TensorSpec
+from pipeline.store import artifact
+from pipeline.store.artifact import ArtifactPaths, hold
+from pipeline.tasks.nightly.drift import signature_changes
+from pipeline.tasks.nightly.history import (
     Night,
     is_done,
     missing_dates,
@@ -32,14 +34,12 @@ from pipeline.nightly.history import (
     read_history,
     write_history,
 )
-from pipeline.nightly.page import page
-from pipeline.nightly.places import Nights
-from pipeline.nightly.running import Outcome
-from pipeline.nightly.telling import check_telling, run_hook
-from pipeline.nights import data_of
-from pipeline.operations import NightlySettings
-from pipeline.signature import Decision, Signature, TensorSpec
-from pipeline.store import Places, hold
+from pipeline.tasks.nightly.notify import check_telling, run_hook
+from pipeline.tasks.nightly.page import page
+from pipeline.tasks.nightly.paths import Nights
+from pipeline.tasks.nightly.prometheus import exposition, write_metrics
+from pipeline.tasks.nightly.run import Outcome
+from pipeline.tasks.nightly.task import data_of
 
 FRUIT = str(PROJECT / "examples/fruit.py:Fruit")
 
@@ -90,7 +90,7 @@ def test_the_data_file_of_a_day_is_told_by_its_parts() -> None:
 
 @pytest.fixture
 def nights(tmp_path: Path) -> Nights:
-    return Nights(Places(tmp_path, "model"))
+    return Nights(ArtifactPaths(tmp_path, "model"))
 
 
 def make_night(nights: Nights, night: str, model: bytes = b"model") -> None:
@@ -107,11 +107,11 @@ def make_night(nights: Nights, night: str, model: bytes = b"model") -> None:
         (folder / "record.json").write_text(json.dumps(record))
         return {"night": noted}
 
-    made = store.build(nights.of(night), "frozen", lambda: {"model": model.decode()}, make_model)
+    made = artifact.build(nights.of(night), "frozen", lambda: {"model": model.decode()}, make_model)
     assert made.manifest is not None
     digest = made.manifest.files["model.pb"].sha256
     if not nights.of(night).artifact("night").exists():
-        store.build(nights.of(night), "night", lambda: {"upstream": {"frozen/model.pb": digest}}, make_record)
+        artifact.build(nights.of(night), "night", lambda: {"upstream": {"frozen/model.pb": digest}}, make_record)
 
 
 def test_history_reads_as_it_was_written(nights: Nights) -> None:
@@ -258,7 +258,7 @@ def test_a_night_that_is_done_is_told_and_takes_no_time(tmp_path: Path) -> None:
     waiting = pipeline("why", *night, *place)
     assert waiting.returncode == 1
     assert waiting.stdout.splitlines()[-1] == "night        would run: it was not made yet"
-    make_night(Nights(Places(tmp_path, "multiply_add")), "2026-01-01")
+    make_night(Nights(ArtifactPaths(tmp_path, "multiply_add")), "2026-01-01")
     assert pipeline("why", *night, *place).stdout == "night        is complete\n"
     command = [str(BIN / "python"), "-X", "importtime", str(BIN / "luigi"), "--module", "pipeline", *night, *place]
     done = run(*command)

@@ -15,10 +15,10 @@ from corpus import Case
 from graphs import control_flow
 
 from pipeline.errors import FreezeError
-from pipeline.freezer.feeding import with_inputs
-from pipeline.freezer.ops import TABLE, dtype_name, output_dtypes
-from pipeline.freezer.pruning import prune
-from pipeline.protos import AttrValue, DataType, GraphDef, MetaGraphDef, NodeDef, OpDef
+from pipeline.freezing.passes.inputs import with_inputs
+from pipeline.freezing.passes.prune import prune
+from pipeline.graph.ops import TABLE, dtype_name, output_dtypes
+from pipeline.graph.protos import AttrValue, DataType, GraphDef, MetaGraphDef, NodeDef, OpDef
 
 v1 = tf.compat.v1
 PROJECT = Path(__file__).resolve().parents[1]
@@ -189,7 +189,7 @@ def test_an_inner_input_at_a_custom_op_needs_its_definition() -> None:
 
 def test_looking_an_op_up_loads_no_tensorflow() -> None:
     code = (
-        "import sys; from pipeline.freezer.ops import output_dtypes; from pipeline.protos import NodeDef;"
+        "import sys; from pipeline.graph.ops import output_dtypes; from pipeline.graph.protos import NodeDef;"
         "assert output_dtypes(NodeDef(op='ArgMax'), {}) == (9,); assert 'tensorflow' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

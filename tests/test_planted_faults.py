@@ -13,8 +13,8 @@ from faults import FAULTS, Fault, Home
 from faults.peers import RULES
 from faults.table import PAGE
 
-from pipeline.causes import KINDS
 from pipeline.report import __file__ as report
+from pipeline.validation.diagnosis import KINDS
 
 SCHEMA = json.loads((Path(report).parent / "verdict.schema.json").read_text())
 

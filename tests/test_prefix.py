@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.checkpoint.files import complete_prefixes, files_of, find_prefix, name_of, require_files, step_of
 from pipeline.errors import CheckpointError
-from pipeline.prefix import complete_prefixes, files_of, find_prefix, name_of, require_files, step_of
 
 
 def save(folder: Path, name: str, shards: int = 1, age: int = 0) -> Path:

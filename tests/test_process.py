@@ -16,9 +16,12 @@ from typing import Any
 
 import pytest
 
-from pipeline.apart import DieWithParent, as_ours
 from pipeline.errors import DataError, PipelineError, StageCrashed, StoreError
-from pipeline.process import Child, run_apart
+from pipeline.tasks.console import DieWithParent
+from pipeline.workers.child import Child, run_in_subprocess
+from pipeline.workers.worker import as_ours
+
+pytestmark = pytest.mark.tensorflow
 
 HERE = Path(__file__).stem
 
@@ -92,18 +95,18 @@ def talk_then_fail(channel: Connection) -> None:
 
 
 def test_a_result_comes_back() -> None:
-    assert run_apart(f"{HERE}:add", {"a": [1]}.get("a"), [2]) == [1, 2]
+    assert run_in_subprocess(f"{HERE}:add", {"a": [1]}.get("a"), [2]) == [1, 2]
 
 
 def test_it_is_another_process_each_time_and_none_stays() -> None:
-    processes = [run_apart(f"{HERE}:process_id")[0] for _ in range(2)]
+    processes = [run_in_subprocess(f"{HERE}:process_id")[0] for _ in range(2)]
     assert len({os.getpid(), *processes}) == 3
     assert not any(is_running(process) for process in processes)
 
 
 def test_an_error_of_ours_arrives_as_itself_with_its_values() -> None:
     with pytest.raises(DataError) as caught:
-        run_apart(f"{HERE}:fail_with_ours")
+        run_in_subprocess(f"{HERE}:fail_with_ours")
     assert type(caught.value) is DataError
     assert str(caught.value) == "a.tsv:3: unknown label (got hum, wanted ham). Correct it"
     assert (caught.value.where, caught.value.got, caught.value.wanted) == ("a.tsv:3", "hum", "ham")
@@ -111,7 +114,7 @@ def test_an_error_of_ours_arrives_as_itself_with_its_values() -> None:
 
 def test_a_foreign_error_becomes_a_crash_that_names_its_type() -> None:
     with pytest.raises(StageCrashed, match="ValueError: first line") as caught:
-        run_apart(f"{HERE}:fail_with", ValueError, "first line\nsecond line")
+        run_in_subprocess(f"{HERE}:fail_with", ValueError, "first line\nsecond line")
     assert caught.value.where == f"{HERE}:fail_with"
     assert "second line" not in str(caught.value)
 
@@ -119,37 +122,37 @@ def test_a_foreign_error_becomes_a_crash_that_names_its_type() -> None:
 @pytest.mark.parametrize("target", ["absent_module:add", f"{HERE}:absent"])
 def test_a_target_that_is_not_there_is_a_crash_that_names_it(target: str) -> None:
     with pytest.raises(StageCrashed, match=r"(ModuleNotFound|Attribute)Error: .*absent"):
-        run_apart(target)
+        run_in_subprocess(target)
 
 
 def test_an_error_of_the_operating_system_is_one_of_the_store(tmp_path: Path) -> None:
     path = tmp_path / "absent" / "file"
     with pytest.raises(StoreError, match="No such file or directory") as caught:
-        run_apart(f"{HERE}:open_file", str(path))
+        run_in_subprocess(f"{HERE}:open_file", str(path))
     assert caught.value.where == str(path)
 
 
 def test_a_full_disk_is_an_error_of_the_store() -> None:
     with pytest.raises(StoreError, match="No space left on device"):
-        run_apart(f"{HERE}:open_file", "/dev/full")
+        run_in_subprocess(f"{HERE}:open_file", "/dev/full")
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM])
 def test_a_process_that_was_killed_is_a_crash_that_names_the_signal(number: signal.Signals) -> None:
     with pytest.raises(StageCrashed, match=f"got {number.name}") as caught:
-        run_apart(f"{HERE}:kill_itself", number)
+        run_in_subprocess(f"{HERE}:kill_itself", number)
     assert ("lack of memory" in str(caught.value)) == (number is signal.SIGKILL)
 
 
 @pytest.mark.parametrize("way", ["leave", "leave_politely"])
 def test_a_process_that_ended_without_an_answer_is_a_crash_that_names_its_code(way: str) -> None:
     with pytest.raises(StageCrashed, match=r"ended without an answer .*exit code 3"):
-        run_apart(f"{HERE}:{way}", 3)
+        run_in_subprocess(f"{HERE}:{way}", 3)
 
 
 def test_a_result_that_cannot_travel_is_a_crash_that_says_so() -> None:
     with pytest.raises(StageCrashed, match=r"(?i)pickle"):
-        run_apart(f"{HERE}:give_what_cannot_travel")
+        run_in_subprocess(f"{HERE}:give_what_cannot_travel")
 
 
 # Conversations
@@ -219,9 +222,9 @@ def wait_for(path: Path) -> int:
 
 ASK = """
 import sys
-from pipeline.process import run_apart
+from pipeline.workers.child import run_in_subprocess
 if __name__ == "__main__":
-    run_apart(sys.argv[1], sys.argv[2])
+    run_in_subprocess(sys.argv[1], sys.argv[2])
 """
 
 
@@ -263,7 +266,7 @@ FORK = """
 import os, sys, time
 from pathlib import Path
 from types import SimpleNamespace
-from pipeline.apart import DieWithParent
+from pipeline.tasks.console import DieWithParent
 if os.fork() == 0:
     with DieWithParent(SimpleNamespace(use_multiprocessing=True)):
         Path(sys.argv[1] + ".new").write_text(str(os.getpid()))

@@ -19,14 +19,14 @@ import numpy as np
 import pytest
 from mapped import files_of, graph_of
 
-from pipeline.bundle import Bundle, open_checkpoint
+from pipeline.checkpoint.bundle import Bundle, open_checkpoint
 from pipeline.errors import FreezeError
-from pipeline.freezer import writing
-from pipeline.freezer.constants import Constant, FrozenGraph
-from pipeline.freezer.mapping import write_mmap
-from pipeline.freezer.writing import write_pb
-from pipeline.progress import LARGE_BYTES, ByteProgress
-from pipeline.protos import DataType
+from pipeline.freezing.freeze import LARGE_BYTES, ByteProgress
+from pipeline.freezing.write import pb
+from pipeline.freezing.write.constants import Constant, FrozenGraph
+from pipeline.freezing.write.mmap import write_mmap
+from pipeline.freezing.write.pb import write_pb
+from pipeline.graph.protos import DataType
 
 PROJECT = Path(__file__).resolve().parents[1]
 FLOAT, INT32 = DataType.Value("DT_FLOAT"), DataType.Value("DT_INT32")
@@ -67,11 +67,11 @@ def test_the_size_that_float16_would_have_is_the_size_that_it_has(
     bundle = open_checkpoint(checkpoints.save(tmp_path / "ckpt", {"w": np.ones(1000, np.float32)}))
     graph = graph_of([Constant("w", bundle.tensors["w"])])
     with monkeypatch.context() as small:
-        small.setattr(writing, "MAX_PB_BYTES", 3000)
+        small.setattr(pb, "MAX_PB_BYTES", 3000)
         with pytest.raises(FreezeError) as error:
             write_pb(graph, bundle, tmp_path / "model.pb")
     [size] = re.findall(r"takes (\d+) bytes", error.value.next_step or "")
-    write_pb(writing.halved(graph), bundle, tmp_path / "half.pb")
+    write_pb(pb.halved(graph), bundle, tmp_path / "half.pb")
     assert (tmp_path / "half.pb").stat().st_size == int(size)
     write_pb(graph, bundle, tmp_path / "model.pb")
     assert error.value.got == f"{(tmp_path / 'model.pb').stat().st_size} bytes (0.00 GB)"
@@ -85,7 +85,7 @@ def test_who_wants_to_know_is_told_of_every_piece_up_to_the_size_of_the_files(
     tensors = {key: np.ones((3, 1 << 18), np.float32) for key in "ab"}
     bundle = open_checkpoint(checkpoints.save(tmp_path / "ckpt", tensors))
     graph = graph_of([Constant(key, bundle.tensors[key]) for key in tensors])
-    graph = writing.halved(graph) if is_halved else graph
+    graph = pb.halved(graph) if is_halved else graph
     (tmp_path / "made").mkdir()
     told: list[tuple[int, int]] = []
     if format == "pb":

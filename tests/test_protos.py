@@ -11,7 +11,7 @@ from checkpoints import (
 )
 from tensorflow.core.protobuf import tensor_bundle_pb2
 
-from pipeline import protos
+from pipeline.graph import protos
 
 v1 = tf.compat.v1
 PROJECT = Path(__file__).resolve().parents[1]
@@ -45,13 +45,13 @@ def test_messages_declared_here_are_tensorflow_s_field_by_field() -> None:
             assert known[field].is_repeated == kind.endswith("*")
 
 
-@pytest.mark.parametrize("first", ["tensorflow", "pipeline.protos"])
+@pytest.mark.parametrize("first", ["tensorflow", "pipeline.graph.protos"])
 def test_protos_and_tensorflow_s_live_in_one_process(first: str) -> None:
-    second = ({"tensorflow", "pipeline.protos"} - {first}).pop()
+    second = ({"tensorflow", "pipeline.graph.protos"} - {first}).pop()
     code = f"""
 import {first}, {second}
 from tensorflow.core.protobuf import tensor_bundle_pb2
-from pipeline.protos import BundleEntryProto, SavedModel, GraphDef
+from pipeline.graph.protos import BundleEntryProto, SavedModel, GraphDef
 import tensorflow
 entry = tensor_bundle_pb2.BundleEntryProto(dtype=1, shard_id=3, offset=5, size=7, crc32c=2**32 - 1)
 assert BundleEntryProto.FromString(entry.SerializeToString()).crc32c == 2**32 - 1

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pipeline.randomness import STEP, key_draws_by_step
+from pipeline.training.randomness import STEP, key_draws_by_step
 
 v1 = tf.compat.v1
 

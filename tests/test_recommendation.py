@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.recommendation import recommend
+from pipeline.formats.benchmark.recommend import recommend
 
 
 def entry(

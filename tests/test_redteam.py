@@ -34,26 +34,29 @@ from redteam import (
     write_canary_inside,
 )
 
-from pipeline import chain, commands, formats, freezing, process
-from pipeline.checks import limits_of
-from pipeline.confinement import kept_environment
+from pipeline import cli
 from pipeline.errors import CheckpointError, PipelineError, SettingError, StoreError, UnsafeModel
-from pipeline.freezer.ops import TABLE
-from pipeline.inspection import inspect
-from pipeline.job import Job
-from pipeline.protos import AssetFileDef, BundleEntryProto, MetaGraphDef, SavedModel
-from pipeline.request import Request, job_of
+from pipeline.formats import runner
+from pipeline.freezing import freeze
+from pipeline.freezing.inspection import inspect
+from pipeline.graph.ops import TABLE
+from pipeline.graph.protos import AssetFileDef, BundleEntryProto, MetaGraphDef, SavedModel
 from pipeline.safety import dangers, harm_of, is_idle, safe_ops
 from pipeline.safety.graphs import find_dangers
 from pipeline.settings import CostsSettings, Settings
-from pipeline.store import Places
+from pipeline.store.artifact import ArtifactPaths
+from pipeline.tasks.chain.job import Job, Parameters
+from pipeline.tasks.chain.plan import Chain
+from pipeline.validation.checks.material import checkpoint_limits
+from pipeline.workers import child
+from pipeline.workers.sandbox import kept_environment
 
 SHARED = Path(__file__).parent.parent.parent / "shared"
 
 
 def job_for(root: Path, place: Path, **given: str) -> Job:
-    request = Request(checkpoint=str(place), name="stranger", output_root=str(root / "out"), **given)
-    return job_of(request, Settings(costs=CostsSettings(seconds=0)))
+    request = Parameters(checkpoint=str(place), name="stranger", output_root=str(root / "out"), **given)
+    return Job.from_parameters(request, Settings(costs=CostsSettings(seconds=0)))
 
 
 @pytest.fixture
@@ -63,8 +66,8 @@ def nothing_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     def started(*args: Any, **kwargs: Any) -> None:
         raise AssertionError("a process was started")
 
-    monkeypatch.setattr(process, "Child", started)
-    monkeypatch.setattr(formats, "Child", started)
+    monkeypatch.setattr(child, "Child", started)
+    monkeypatch.setattr(runner, "Child", started)
 
 
 # Graphs that act: WriteFile and its kind, wherever they stand.
@@ -278,7 +281,7 @@ def test_a_model_that_acts_is_stopped_before_anything_of_it_is_run(case: str, tm
     make, sentence = ACTING[case]
     place = make(tmp_path / "in")
     with pytest.raises(UnsafeModel, match=sentence) as caught:
-        chain.build(job_for(tmp_path, place, outputs="y"), "checkpoint")
+        Chain(job_for(tmp_path, place, outputs="y")).build("checkpoint")
     assert str(caught.value).startswith(f"{tmp_path / 'in'}")
     assert not (tmp_path / "in" / CANARY).exists()
     assert not (tmp_path / "out" / "stranger" / "checkpoint").exists()
@@ -292,7 +295,7 @@ IDLE_AT_FREEZING = {"saving behind the output"}  # freezing runs nothing, and le
 def test_the_command_that_freezes_stops_it_too(case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make, sentence = ACTING[case]
     made = tmp_path / "made.pb"
-    assert commands.main(["freeze", str(make(tmp_path / "in")), "--outputs", "y", "-o", str(made)]) == commands.ERROR
+    assert cli.main(["freeze", str(make(tmp_path / "in")), "--outputs", "y", "-o", str(made)]) == cli.ERROR
     assert re.search(sentence.replace("$", "\n"), capsys.readouterr().err)
     assert not made.exists()
 
@@ -302,7 +305,7 @@ def test_the_command_that_freezes_stops_it_too(case: str, tmp_path: Path, capsys
 def test_inspecting_says_so_and_runs_nothing(case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make, sentence = ACTING[case]
     place = make(tmp_path / "in")
-    assert commands.main(["inspect", str(place)]) == 0
+    assert cli.main(["inspect", str(place)]) == 0
     told = capsys.readouterr().out
     op = sentence.rpartition("op ")[2].split(" ")[0]
     assert re.search(rf"unsafe ops\n  op {op}\w* in node .* \(could ", told), told
@@ -314,9 +317,9 @@ def test_a_frozen_pb_is_not_taken_for_harmless_because_there_is_nothing_to_freez
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     place = redteam.frozen(tmp_path / "model.pb", *write_canary(tmp_path))
-    assert commands.main(["freeze", str(place)]) == commands.ERROR
+    assert cli.main(["freeze", str(place)]) == cli.ERROR
     assert "model.pb: this model could write files: op WriteFile in node evil/WriteFile" in capsys.readouterr().err
-    assert commands.main(["freeze", str(place), "--allow-ops", "WriteFile"]) == 0
+    assert cli.main(["freeze", str(place), "--allow-ops", "WriteFile"]) == 0
     assert "allowed op WriteFile in node evil/WriteFile: could write files" in capsys.readouterr().out
     assert "unsafe ops\n  op WriteFile in node evil/WriteFile (could write files)" in "\n".join(inspect(place).lines())
 
@@ -326,7 +329,7 @@ def test_all_that_is_dangerous_is_named_at_once(tmp_path: Path) -> None:
     with pytest.raises(
         UnsafeModel, match=r"op WriteFile .*; and op Abort .*, op PyFunc .*--allow-ops WriteFile,Abort,PyFunc"
     ):
-        freezing.freeze(place, ["y"])
+        freeze.freeze(place, ["y"])
 
 
 # What may stand.
@@ -341,8 +344,8 @@ def test_a_saver_and_the_readers_of_a_training_may_stand_where_nothing_runs_them
         node("read", "ReaderReadV2", "reader", "queue"),
     ]
     place = redteam.checkpoint(tmp_path / "in", honest(*readers))
-    assert chain.build(job_for(tmp_path, place, outputs="y"), "checkpoint").is_complete
-    assert freezing.freeze(place, ["y"], to=tmp_path / "made.pb").path.is_file()
+    assert Chain(job_for(tmp_path, place, outputs="y")).build("checkpoint").is_complete
+    assert freeze.freeze(place, ["y"], to=tmp_path / "made.pb").path.is_file()
 
 
 @pytest.mark.usefixtures("nothing_runs")
@@ -352,22 +355,22 @@ def test_a_table_may_be_filled_from_a_file_that_came_with_the_model(tmp_path: Pa
     filler = node("fill", "InitializeTableFromTextFileV2", "t", "path", key_index={"i": -2}, value_index={"i": -1})
     place = redteam.checkpoint(folder, honest(text("path", str(folder / "words.txt")), table, filler))
     (folder / "words.txt").write_text("a\nb\n")
-    assert chain.build(job_for(tmp_path, place, outputs="y"), "checkpoint").is_complete
+    assert Chain(job_for(tmp_path, place, outputs="y")).build("checkpoint").is_complete
 
 
 @pytest.mark.usefixtures("nothing_runs")
 def test_an_op_that_is_allowed_goes_through_and_the_manifest_records_it(tmp_path: Path) -> None:
     place = in_a_node(tmp_path / "in")
     job = job_for(tmp_path, place, outputs="y", allow_ops="WriteFile,Abort")
-    manifest = chain.build(job, "checkpoint").manifest
+    manifest = Chain(job).build("checkpoint").manifest
     assert manifest is not None
     assert manifest.ingredients["settings"]["adopted"]["allow_ops"] == ("Abort", "WriteFile")
     assert manifest.notes["allowed"] == ["op WriteFile in node evil/WriteFile: could write files"]
-    [reason] = chain.examine(job_for(tmp_path, place, outputs="y"), "checkpoint")["checkpoint"].reasons
+    [reason] = Chain(job_for(tmp_path, place, outputs="y")).examine("checkpoint")["checkpoint"].reasons
     assert "setting adopted.allow_ops changed: was ['Abort', 'WriteFile'], is ()" in reason
     with pytest.raises(UnsafeModel, match="WriteFile"):
-        chain.build(job_for(tmp_path, place, outputs="y", allow_ops="Abort"), "checkpoint")
-    done = freezing.freeze(place, ["y"], to=tmp_path / "made.pb", allow_ops=["WriteFile"])
+        Chain(job_for(tmp_path, place, outputs="y", allow_ops="Abort")).build("checkpoint")
+    done = freeze.freeze(place, ["y"], to=tmp_path / "made.pb", allow_ops=["WriteFile"])
     assert done.notes[0] == "allowed op WriteFile in node evil/WriteFile: could write files"
 
 
@@ -381,7 +384,7 @@ def test_an_op_that_is_allowed_goes_through_and_the_manifest_records_it(tmp_path
 )
 def test_leave_that_is_none_is_refused(given: dict[str, str], said: str) -> None:
     with pytest.raises(SettingError, match=said):
-        job_of(Request(**given), Settings())
+        Job.from_parameters(Parameters(**given), Settings())
 
 
 def test_what_is_allowed_is_run_as_it_says(tmp_path: Path) -> None:
@@ -392,8 +395,8 @@ def test_what_is_allowed_is_run_as_it_says(tmp_path: Path) -> None:
     restored = [table, strings("keys", "a", "b"), filler]
     nodes = honest(*write_canary(folder), *restored, restore=["evil/WriteFile"])
     job = job_for(tmp_path, redteam.checkpoint(folder, nodes), outputs="y", allow_ops="WriteFile")
-    for stage in chain.examine(job, "validation"):
-        chain.build(job, stage)
+    for stage in Chain(job).examine("validation"):
+        Chain(job).build(stage)
     assert (folder / CANARY).read_text() == "harm"
     verdict = json.loads((job.folder("validation") / "verdict.json").read_text())
     assert verdict["verdict"] == "passed", verdict["reasons"]
@@ -448,7 +451,7 @@ def test_a_table_that_the_checkpoint_holds_is_filled_from_it(tmp_path: Path) -> 
     restore = node("save/t", "RestoreV2", "save/Const", "save/names", "save/slices", dtypes=listed(STRING, FLOAT))
     filler = node("fill", "LookupTableImportV2", "t", "save/t", "save/t:1", Tin=STRING, Tout=FLOAT)
     place = redteam.checkpoint(tmp_path / "in", honest(table, restore, filler))
-    assert chain.build(job_for(tmp_path, place, outputs="y"), "checkpoint").is_complete
+    assert Chain(job_for(tmp_path, place, outputs="y")).build("checkpoint").is_complete
 
 
 # Candidates.
@@ -457,8 +460,8 @@ def test_a_table_that_the_checkpoint_holds_is_filled_from_it(tmp_path: Path) -> 
 def adopt(tmp_path: Path, candidate: Path, **given: str) -> Any:
     place = redteam.checkpoint(tmp_path / "honest")
     job = job_for(tmp_path, place, outputs="y", candidate=str(candidate), **given)
-    chain.build(job, "checkpoint")
-    return chain.build(job, "candidate")
+    Chain(job).build("checkpoint")
+    return Chain(job).build("candidate")
 
 
 CANDIDATES: dict[str, tuple[Callable[[Path], Path], str]] = {
@@ -534,7 +537,7 @@ def test_a_candidate_whose_op_is_allowed_is_taken_and_told(tmp_path: Path) -> No
 @pytest.mark.usefixtures("nothing_runs")
 def test_mapped_weights_are_files_of_their_own_folder(tmp_path: Path) -> None:
     place = redteam.checkpoint(tmp_path / "large", large(), length=1 << 15)
-    folder = freezing.freeze(place, ["y"], to=tmp_path / "mapped", format="mmap").path
+    folder = freeze.freeze(place, ["y"], to=tmp_path / "mapped", format="mmap").path
     assert adopt(tmp_path, folder).is_complete
     [weights] = (folder / "weights").iterdir()
     weights.rename(tmp_path / "secret")
@@ -681,14 +684,14 @@ def test_what_would_take_more_than_there_is_is_stopped_before_memory_is_taken(ca
     place = make(tmp_path / "in")
     for _ in range(2):
         with pytest.raises((UnsafeModel, CheckpointError), match=sentence):
-            chain.build(job_for(tmp_path, place, outputs="y"), "checkpoint")
+            Chain(job_for(tmp_path, place, outputs="y")).build("checkpoint")
     with pytest.raises((UnsafeModel, CheckpointError), match=sentence):
-        freezing.freeze(place, ["y"], to=tmp_path / "made.pb")
+        freeze.freeze(place, ["y"], to=tmp_path / "made.pb")
 
 
 def test_constants_that_are_honest_may_be_large(tmp_path: Path) -> None:
     place = declared(tmp_path / "in", filled("zeros", 10**6, 10))
-    assert freezing.freeze(place, ["y"], to=tmp_path / "made.pb").path.is_file()
+    assert freeze.freeze(place, ["y"], to=tmp_path / "made.pb").path.is_file()
 
 
 # Names and paths.
@@ -699,24 +702,24 @@ def test_constants_that_are_honest_may_be_large(tmp_path: Path) -> None:
 )
 def test_no_name_leads_out_of_the_output_root(name: str, tmp_path: Path) -> None:
     with pytest.raises((StoreError, SettingError), match="not a name for a folder"):
-        Places(tmp_path, name)
+        ArtifactPaths(tmp_path, name)
 
 
 @pytest.mark.parametrize("name", ["CON", "nul", "Com1", "LPT9.txt", "aux.tar.gz", "prn.", "model.", "model.."])
 def test_names_that_windows_keeps_for_itself_are_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="Windows"):
-        Places(tmp_path, name)
+        ArtifactPaths(tmp_path, name)
 
 
 @pytest.mark.parametrize("name", ["console", "null", "com", "com10", "a.b", "spam-3", "v1.0"])
 def test_names_like_them_are_taken(name: str, tmp_path: Path) -> None:
-    assert Places(tmp_path, name).home == tmp_path / name
+    assert ArtifactPaths(tmp_path, name).home == tmp_path / name
 
 
 @pytest.mark.parametrize("weights", ["../../../w", "/etc/w", "w" * 300, "w\\..\\x", "CON"])
 def test_names_in_a_graph_stay_within_the_folder_of_mapped_weights(weights: str, tmp_path: Path) -> None:
     place = redteam.checkpoint(tmp_path / "in", large(weights), length=1 << 15)
-    freezing.freeze(place, ["y"], to=tmp_path / "mapped", format="mmap")
+    freeze.freeze(place, ["y"], to=tmp_path / "mapped", format="mmap")
     [file] = (tmp_path / "mapped" / "weights").iterdir()
     assert file.name.startswith("00000-")
     assert len(file.name) < 150
@@ -728,7 +731,7 @@ def test_names_in_a_graph_stay_within_the_folder_of_mapped_weights(weights: str,
 def test_an_asset_outside_of_its_saved_model_is_refused(name: str, tmp_path: Path) -> None:
     place = redteam.saved_model(tmp_path / "in", assets=[name])
     with pytest.raises(PipelineError, match="an asset lies outside of the SavedModel"):
-        chain.build(job_for(tmp_path, place), "checkpoint")
+        Chain(job_for(tmp_path, place)).build("checkpoint")
 
 
 @pytest.mark.usefixtures("nothing_runs")
@@ -739,7 +742,7 @@ def test_a_link_out_of_a_saved_model_is_not_followed(name: str, tmp_path: Path) 
     (place / name).parent.mkdir(parents=True, exist_ok=True)
     (place / name).symlink_to(tmp_path / "secret")
     with pytest.raises(UnsafeModel, match=rf"{name}: a link leads out of the model's folder .got .*/secret"):
-        chain.build(job_for(tmp_path, place), "checkpoint")
+        Chain(job_for(tmp_path, place)).build("checkpoint")
 
 
 @pytest.mark.usefixtures("nothing_runs")
@@ -747,13 +750,13 @@ def test_another_graph_in_chunks_beside_the_one_that_is_checked_is_refused(tmp_p
     place = redteam.saved_model(tmp_path / "in")
     (place / "saved_model.cpb").write_bytes(b"\0")
     with pytest.raises(UnsafeModel, match=r"saved_model\.cpb: beside the graph that is checked stands another one"):
-        chain.build(job_for(tmp_path, place), "checkpoint")
+        Chain(job_for(tmp_path, place)).build("checkpoint")
 
 
 def test_odd_names_are_told_without_their_control_characters(tmp_path: Path) -> None:
     place = redteam.checkpoint(tmp_path, honest(node("a\x1b[2J\nb" + "c" * 500, "Abort")))
     with pytest.raises(UnsafeModel) as caught:
-        freezing.freeze(place, ["y"])
+        freeze.freeze(place, ["y"])
     assert str(caught.value).isprintable()
     assert "node a�[2J�bccc" in str(caught.value)
     assert "… (507 characters)" in str(caught.value)
@@ -844,7 +847,7 @@ KERAS: dict[str, tuple[Callable[[Path], Path], str]] = {
 
 @pytest.mark.parametrize("case", KERAS)
 def test_a_file_of_keras_is_stopped_before_keras_opens_it(case: str, tmp_path: Path) -> None:
-    from pipeline.keras.loading import load_file
+    from pipeline.training.keras.load import load_file
 
     make, sentence = KERAS[case]
     with pytest.raises(UnsafeModel, match=sentence):
@@ -856,12 +859,12 @@ def test_a_file_of_keras_is_stopped_before_keras_opens_it(case: str, tmp_path: P
 
 @pytest.mark.usefixtures("nothing_runs")
 def test_a_strangers_checkpoint_may_take_no_more_than_a_candidate(tmp_path: Path) -> None:
-    job, limits = job_for(tmp_path, redteam.checkpoint(tmp_path / "in"), outputs="y"), process.Limits(600.0, 10**9)
-    chain.build(job, "checkpoint")
-    assert limits_of(job.folder("checkpoint"), limits) == limits
+    job, limits = job_for(tmp_path, redteam.checkpoint(tmp_path / "in"), outputs="y"), child.Limits(600.0, 10**9)
+    Chain(job).build("checkpoint")
+    assert checkpoint_limits(job.folder("checkpoint"), limits) == limits
     told = json.loads((job.folder("checkpoint") / "signature.json").read_text())
     (tmp_path / "signature.json").write_text(json.dumps({**told, "origin": {}}))
-    assert limits_of(tmp_path, limits) is None  # one's own, which may take its time
+    assert checkpoint_limits(tmp_path, limits) is None  # one's own, which may take its time
 
 
 def surroundings() -> dict[str, Any]:
@@ -877,7 +880,7 @@ def test_a_process_that_opens_strangers_files_has_an_empty_folder_and_no_secrets
     # In a fresh process: the server that others are forked from has the environment that it was started with.
     code = f"""
 import json, test_redteam
-from pipeline.process import Child
+from pipeline.workers.child import Child
 if __name__ == "__main__":
     for is_confined in (True, False):
         with Child("test_redteam:surroundings", is_confined=is_confined, is_bare={is_bare}) as child:

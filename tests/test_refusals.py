@@ -16,14 +16,16 @@ import pytest
 from commands import luigi, pipeline
 from jobs import PROJECT, job_for, model_file, run
 
-from pipeline import chain, facts, request, tasks
-from pipeline.closing import closing_lines
 from pipeline.errors import FreezeError, SettingError, StageCrashed
-from pipeline.formats import CANDIDATES, FORMATS, Format, refusal_of
-from pipeline.job import Job
-from pipeline.manifest import Manifest
-from pipeline.store import Condition, verify
-from pipeline.tasks import MakeFormat, ValidateModel, WriteReport
+from pipeline.formats.registry import CANDIDATES, FORMATS, Format, read_refusal
+from pipeline.store.artifact import ArtifactStatus, verify
+from pipeline.store.manifest import Manifest
+from pipeline.tasks import model
+from pipeline.tasks.chain import job, results
+from pipeline.tasks.chain.job import Job
+from pipeline.tasks.chain.plan import Chain
+from pipeline.tasks.model import MakeFormat, ValidateModel, WriteReport
+from pipeline.tasks.summary import summary_lines
 
 WORDS = """
     class M:
@@ -51,9 +53,9 @@ def words(tmp_path_factory: pytest.TempPathFactory) -> Job:
     return job
 
 
-def task_of(job: Job, kind: type[tasks.ModelTask], **more: object) -> tasks.ModelTask:
+def task_of(job: Job, kind: type[model.ModelTask], **more: object) -> model.ModelTask:
     """The task of a job, with the quick settings that it was run with."""
-    given = {"model": f"{job.source.file}:M", "output_root": str(job.places.root), "name": job.places.name}
+    given = {"model": f"{job.source.file}:M", "output_root": str(job.paths.root), "name": job.paths.name}
     task = kind(**given, **more)
     task.__dict__["job"] = job
     return task
@@ -61,7 +63,7 @@ def task_of(job: Job, kind: type[tasks.ModelTask], **more: object) -> tasks.Mode
 
 @pytest.mark.parametrize("format", ["tflite", "onnx"])
 def test_a_refusal_names_op_and_node(format: str, words: Job) -> None:
-    reason = refusal_of(words.folder(format))
+    reason = read_refusal(words.folder(format))
     assert reason is not None
     assert re.search(r"node measured\b.*\bStringLength\b", reason)
     told = json.loads((words.folder(format) / "refusal.json").read_text())
@@ -71,7 +73,7 @@ def test_a_refusal_names_op_and_node(format: str, words: Job) -> None:
 
 
 def test_the_formats_that_carry_the_model_are_validated_and_the_run_has_failed(words: Job) -> None:
-    verdict = facts.read_verdict(words)
+    verdict = results.read_verdict(words)
     assert verdict["verdict"] == "failed"
     by_format = {check["format"]: check for check in verdict["checks"] if check["check"] == "made"}
     assert {*by_format} == {"tflite", "onnx"}
@@ -80,7 +82,7 @@ def test_the_formats_that_carry_the_model_are_validated_and_the_run_has_failed(w
     assert failed == {("tflite", "made"), ("onnx", "made")}
     assert {check["check"] for check in verdict["checks"] if check["format"] == "frozen"} >= {"equal", "edge", "golden"}
     for format in ("tflite", "onnx"):
-        assert f"{format} could not be made: {refusal_of(words.folder(format))}" in verdict["reasons"]
+        assert f"{format} could not be made: {read_refusal(words.folder(format))}" in verdict["reasons"]
 
 
 def test_a_refusal_is_a_row_of_the_results(words: Job) -> None:
@@ -90,7 +92,7 @@ def test_a_refusal_is_a_row_of_the_results(words: Job) -> None:
         ("tflite", "file", "failed"),
         ("onnx", "file", "failed"),
     ]
-    assert [row["candidate"] for row in rows] == [refusal_of(words.folder(row["format"])) for row in rows]
+    assert [row["candidate"] for row in rows] == [read_refusal(words.folder(row["format"])) for row in rows]
 
 
 def test_the_report_tells_it_in_every_form(words: Job) -> None:
@@ -108,9 +110,9 @@ def test_the_report_tells_it_in_every_form(words: Job) -> None:
 
 def test_a_refusal_is_not_tried_again_until_something_changed(words: Job) -> None:
     assert run(words) == set()
-    state = chain.examine(words, "tflite")["tflite"]
-    assert state.condition is Condition.COMPLETE
-    wanted = chain.ingredients(words, "tflite", {})
+    state = Chain(words).examine("tflite")["tflite"]
+    assert state.condition is ArtifactStatus.COMPLETE
+    wanted = Chain(words).fingerprint_inputs("tflite", {})
     assert {"ai-edge-litert", "tensorflow"} <= {*wanted["versions"]}
     assert any(name.endswith("formats/tflite.py") for name in wanted["code"])
 
@@ -129,9 +131,9 @@ def test_the_task_of_a_format_fails_by_itself_and_not_for_the_validation(words: 
 
 
 def test_the_closing_lines_and_why_tell_the_refusal(words: Job) -> None:
-    lines = closing_lines(task_of(words, WriteReport, formats=",".join(FORMATS_ASKED)).job, "report")
+    lines = summary_lines(task_of(words, WriteReport, formats=",".join(FORMATS_ASKED)).job, "report")
     assert [line for line in lines if line.startswith("tflite ")] == [
-        f"tflite       refused: {refusal_of(words.folder('tflite'))}"
+        f"tflite       refused: {read_refusal(words.folder('tflite'))}"
     ]
     assert any(line.startswith("frozen ") and line.endswith("model.pb") for line in lines)
 
@@ -141,13 +143,13 @@ def test_what_frozen_itself_refuses_stops_the_chain(tmp_path: Path) -> None:
     job = job_for(tmp_path / "out", model_file(tmp_path, body), formats=FORMATS_ASKED)
     with pytest.raises(FreezeError):
         run(job)
-    assert not job.places.artifact("validation").exists()
-    assert not job.places.artifact("frozen").exists()
+    assert not job.paths.artifact("validation").exists()
+    assert not job.paths.artifact("frozen").exists()
 
 
 def test_on_the_command_line_the_run_fails_with_the_reason(words: Job) -> None:
     common = [
-        *("--model", f"{words.source.file}:M", "--output-root", str(words.places.root), "--name", "typed"),
+        *("--model", f"{words.source.file}:M", "--output-root", str(words.paths.root), "--name", "typed"),
         *("--training-steps", "1", "--training-goldens", "8"),
     ]
     made = luigi("WriteReport", *common, "--formats", "frozen,tflite")
@@ -181,7 +183,7 @@ def test_a_converter_that_crashes_is_a_refusal_and_one_that_was_killed_is_tried_
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
-    crashing = Format("x:y", "test_refusals:abort", is_apart=True)
+    crashing = Format("x:y", "test_refusals:abort", needs_subprocess=True)
     with pytest.raises(FreezeError, match=r"crashed over this model .*SIGABRT"):
         crashing.make(tmp_path, tmp_path, {})
     with pytest.raises(StageCrashed, match="SIGKILL"):
@@ -209,7 +211,7 @@ def test_what_a_format_needs_is_what_its_extra_installs(format: str) -> None:
 def test_a_missing_extra_is_said_before_anything_runs(
     format: str, absent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(request, "_is_installed", lambda distribution: distribution != absent)
+    monkeypatch.setattr(job, "_is_installed", lambda distribution: distribution != absent)
     family = FORMATS[format].family
     with pytest.raises(SettingError, match=rf"{format}.*{absent}.*Pip install 'freeze-pipeline\[{family}\]'"):
         _ = WriteReport(output_root=str(tmp_path), formats=f"frozen,{format}").job

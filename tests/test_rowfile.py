@@ -13,9 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.arrays import load_arrays, save_arrays
+from pipeline.data.npz import NpzReader, load_arrays, save_arrays
 from pipeline.errors import DataError
-from pipeline.rowfile import RowFile
 
 ROWS = 9000  # more than two blocks of noted offsets
 DRAW = np.random.default_rng(11)
@@ -53,41 +52,41 @@ def same(rows: dict[str, Any], wanted: Any) -> bool:
 
 @given(start=st.integers(0, ROWS), count=st.integers(0, 600))
 def test_a_batch_is_that_of_the_whole_file(path: Path, start: int, count: int) -> None:
-    assert same(RowFile(path, "input").read(start, start + count), slice(start, start + count))
+    assert same(NpzReader(path, "input").read(start, start + count), slice(start, start + count))
 
 
 @given(st.lists(st.integers(0, ROWS - 1), max_size=12))
 def test_rows_are_taken_in_the_order_they_are_asked_for(path: Path, numbers: list[int]) -> None:
-    assert same(RowFile(path, "input").take(numbers), np.array(numbers, np.int64))
+    assert same(NpzReader(path, "input").take(numbers), np.array(numbers, np.int64))
 
 
 def test_the_batches_hold_every_row_once(path: Path) -> None:
-    rows = RowFile(path, "input")
+    rows = NpzReader(path, "input")
     assert len(rows) == ROWS
     assert [number for batch in rows.batches(256) for number in batch] == list(range(ROWS))
 
 
 def test_without_a_kind_all_arrays_are_rows(path: Path) -> None:
-    rows = RowFile(path)
+    rows = NpzReader(path)
     assert set(rows.names) == set(ARRAYS)
     assert rows.read(5, 7)["labels"].tolist() == [5, 6]
 
 
 def test_a_file_without_rows_has_dtypes_and_shapes(tmp_path: Path) -> None:
     save_arrays(tmp_path / "none.npz", {"input/x": np.zeros((0, 4), np.float16)})
-    rows = RowFile(tmp_path / "none.npz", "input")
+    rows = NpzReader(tmp_path / "none.npz", "input")
     assert (len(rows), rows.first["x"].shape, rows.first["x"].dtype) == (0, (0, 4), np.float16)
     assert list(rows.batches(8)) == []
 
 
 def test_rows_travel_to_another_process_by_their_place(path: Path) -> None:
-    sent = pickle.dumps(RowFile(path, "input"))
+    sent = pickle.dumps(NpzReader(path, "input"))
     assert len(sent) < 500
     assert same(pickle.loads(sent).read(10, 12), slice(10, 12))
 
 
 def test_what_is_read_can_be_written_to(path: Path) -> None:
-    rows = RowFile(path, "input").read(0, 1)
+    rows = NpzReader(path, "input").read(0, 1)
     rows["x"][0, 0] = 5.0
     assert load_arrays(path)["input/x"][0, 0] == ARRAYS["input/x"][0, 0]
 
@@ -96,24 +95,24 @@ def test_what_is_read_can_be_written_to(path: Path) -> None:
 def test_what_is_no_archive_is_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "rows.npz").write_bytes(content)
     with pytest.raises(DataError, match=r"rows\.npz: no readable arrays"):
-        RowFile(tmp_path / "rows.npz")
+        NpzReader(tmp_path / "rows.npz")
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="No such file"):
-        RowFile(tmp_path / "rows.npz")
+        NpzReader(tmp_path / "rows.npz")
 
 
 def test_a_compressed_file_is_refused(tmp_path: Path) -> None:
     np.savez_compressed(tmp_path / "rows.npz", x=np.zeros(5))
     with pytest.raises(DataError, match="compressed"):
-        RowFile(tmp_path / "rows.npz")
+        NpzReader(tmp_path / "rows.npz")
 
 
 def test_a_file_that_is_cut_off_later_is_refused_when_its_rows_are_read(path: Path, tmp_path: Path) -> None:
     copy = tmp_path / "rows.npz"
     copy.write_bytes(path.read_bytes())
-    rows = RowFile(copy)
+    rows = NpzReader(copy)
     with zipfile.ZipFile(copy) as archive:
         middle = archive.getinfo("labels.npy").header_offset + 200
     copy.write_bytes(path.read_bytes()[:middle])
@@ -124,4 +123,4 @@ def test_a_file_that_is_cut_off_later_is_refused_when_its_rows_are_read(path: Pa
 def test_arrays_of_different_lengths_are_no_rows(tmp_path: Path) -> None:
     save_arrays(tmp_path / "rows.npz", {"a": np.zeros(3), "b": np.zeros(4)})
     with pytest.raises(DataError, match="different numbers of rows"):
-        RowFile(tmp_path / "rows.npz")
+        NpzReader(tmp_path / "rows.npz")

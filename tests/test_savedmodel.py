@@ -18,11 +18,11 @@ import tensorflow as tf
 from google.protobuf import text_format
 from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 
-from pipeline.bundle import Bundle
+from pipeline.checkpoint.bundle import Bundle
+from pipeline.checkpoint.savedmodel import SavedModelGraph, read_saved_model
 from pipeline.errors import CheckpointError, FreezeError, PipelineError
-from pipeline.freezer.assembling import freeze_graph
-from pipeline.freezer.savedmodel import SavedModelGraph, read_saved_model
-from pipeline.freezer.writing import write_pb
+from pipeline.freezing.engine import freeze_graph
+from pipeline.freezing.write.pb import write_pb
 
 v1 = tf.compat.v1
 Array = np.ndarray[Any, Any]
@@ -241,7 +241,7 @@ def test_tables_of_a_text_come_along(tmp_path: Path) -> None:
     assert_equal(frozen_answers(folder, {"x": WORDS}), wanted)
     script = f"""if True:
         import pathlib, sys
-        from pipeline.freezer.savedmodel import read_saved_model
+        from pipeline.checkpoint.savedmodel import read_saved_model
         print(read_saved_model(pathlib.Path({str(folder)!r})).assets, "tensorflow" in sys.modules)"""
     alone = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
     assert "words.txt" in alone.stdout, alone.stderr

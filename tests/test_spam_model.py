@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pipeline.data import Examples, read_messages, split
-from pipeline.models.spam import Spam
+from pipeline.data.readers import Examples, read_messages, split
+from pipeline.training.models.spam import Spam
 
 v1 = tf.compat.v1
 Array = np.ndarray[Any, Any]

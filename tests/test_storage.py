@@ -17,15 +17,16 @@ from buckets import BUCKET, s3_server
 from commands import QUICK, luigi, pipeline
 from jobs import run
 
-from pipeline import chain, facts, store
-from pipeline.commands import verify
+from pipeline.cli import verify
 from pipeline.errors import DamagedArtifact, StoreError
-from pipeline.manifest import MANIFEST
-from pipeline.operations import Operations, StorageSettings
-from pipeline.request import Request, job_of
-from pipeline.settings import CostsSettings, Settings, TrainingSettings
-from pipeline.storage import Remote, file_system, mirror_of
-from pipeline.store import Condition, Places, State
+from pipeline.settings import CostsSettings, Operations, Settings, StorageSettings, TrainingSettings
+from pipeline.store import artifact as store
+from pipeline.store.artifact import ArtifactPaths, ArtifactStatus, State
+from pipeline.store.manifest import MANIFEST
+from pipeline.store.remote import RemoteStore, file_system, mirror_of
+from pipeline.tasks.chain import results
+from pipeline.tasks.chain.job import Job, Parameters
+from pipeline.tasks.chain.plan import Chain
 
 ROOT = f"{BUCKET}/some/path"
 OLD, NEW = {"settings": {"a": 1}}, {"settings": {"a": 2}}
@@ -45,24 +46,24 @@ def server() -> Iterator[dict[str, str]]:
 
 
 @pytest.fixture(params=["s3", "file"])
-def remote(request: pytest.FixtureRequest, tmp_path: Path) -> Remote:
+def remote(request: pytest.FixtureRequest, tmp_path: Path) -> RemoteStore:
     """A place of its own for each test, on S3 and in a folder."""
     if request.param == "file":
-        return Remote.at(f"file://{tmp_path / 'remote'}", "m")
+        return RemoteStore.at(f"file://{tmp_path / 'remote'}", "m")
     request.getfixturevalue("server")
-    return Remote.at(f"{BUCKET}/{tmp_path.name}/", "m")
+    return RemoteStore.at(f"{BUCKET}/{tmp_path.name}/", "m")
 
 
 class Host:
     """A host with a mirror of its own."""
 
-    def __init__(self, folder: Path, remote: Remote) -> None:
-        self.places, self.remote, self.made = Places(folder, "m"), remote, 0
+    def __init__(self, folder: Path, remote: RemoteStore) -> None:
+        self.paths, self.remote, self.made = ArtifactPaths(folder, "m"), remote, 0
 
     def look(self, wanted: Mapping[str, Any] = OLD) -> State:
-        artifact = self.places.artifact("frozen")
+        artifact = self.paths.artifact("frozen")
         state = store.examine(artifact, "frozen", wanted)
-        return self.remote.look().reconciled(self.places, "frozen", wanted, (), state)
+        return self.remote.look().reconciled(self.paths, "frozen", wanted, (), state)
 
     def make(self, wanted: Mapping[str, Any] = OLD, files: Mapping[str, bytes] = FILES) -> None:
         def fill(folder: Path) -> Mapping[str, Any]:
@@ -72,21 +73,21 @@ class Host:
                 (folder / name).write_bytes(content)
             return {}
 
-        store.build(self.places, "frozen", lambda: wanted, fill)
-        self.remote.push(self.places, "frozen")
+        store.build(self.paths, "frozen", lambda: wanted, fill)
+        self.remote.push(self.paths, "frozen")
 
     def files(self) -> dict[str, bytes]:
-        folder = self.places.artifact("frozen").resolve()
+        folder = self.paths.artifact("frozen").resolve()
         paths = (path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
         return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
 
 
 @pytest.fixture
-def hosts(remote: Remote, tmp_path: Path) -> tuple[Host, Host]:
+def hosts(remote: RemoteStore, tmp_path: Path) -> tuple[Host, Host]:
     return Host(tmp_path / "one", remote), Host(tmp_path / "two", remote)
 
 
-def write(remote: Remote, path: str, content: bytes | None) -> None:
+def write(remote: RemoteStore, path: str, content: bytes | None) -> None:
     """Writes or removes an object behind the pipeline's back."""
     system, place = file_system(f"{remote.url('frozen')}/{path}")
     system.rm_file(place) if content is None else system.pipe_file(place, content)
@@ -94,7 +95,7 @@ def write(remote: Remote, path: str, content: bytes | None) -> None:
 
 def test_what_one_host_has_published_another_one_has(hosts: tuple[Host, Host]) -> None:
     one, two = hosts
-    assert (one.look().condition, two.look().condition) == (Condition.MISSING, Condition.MISSING)
+    assert (one.look().status, two.look().status) == (ArtifactStatus.MISSING, ArtifactStatus.MISSING)
     one.make()
     assert one.look().is_complete
     assert two.look().is_complete
@@ -121,7 +122,7 @@ def test_other_ingredients_replace_what_is_there_and_leave_nothing_of_it(hosts: 
     assert one.files() == {"model.pb": b"other"}
     assert one.remote.look().paths("frozen") == {"model.pb", MANIFEST}
     state = one.look(OLD)
-    assert (state.condition, state.reasons[0]) == (Condition.STALE, "setting a changed: was 2, is 1")
+    assert (state.status, state.reasons[0]) == (ArtifactStatus.STALE, "setting a changed: was 2, is 1")
 
 
 @pytest.mark.parametrize("damage", [b"weighty", b"weights and more", None])
@@ -130,8 +131,8 @@ def test_a_changed_object_is_noticed_by_every_host(damage: bytes | None, hosts: 
     one.make()
     write(one.remote, "model.pb", damage)
     same_size = damage is not None and len(damage) == len(FILES["model.pb"])
-    assert two.look().condition is (Condition.DAMAGED if same_size else Condition.MISSING)
-    assert one.look().condition is (Condition.DAMAGED if same_size else Condition.STALE)
+    assert two.look().status is (ArtifactStatus.DAMAGED if same_size else ArtifactStatus.MISSING)
+    assert one.look().status is (ArtifactStatus.DAMAGED if same_size else ArtifactStatus.STALE)
     with pytest.raises(DamagedArtifact, match=r"model\.pb"):
         one.remote.verify("frozen")
     if not same_size:
@@ -142,9 +143,9 @@ def test_a_changed_object_is_noticed_by_every_host(damage: bytes | None, hosts: 
 def test_a_changed_manifest_is_noticed_and_not_overwritten(hosts: tuple[Host, Host]) -> None:
     one, two = hosts
     one.make()
-    text = (one.places.artifact("frozen") / MANIFEST).read_bytes()
+    text = (one.paths.artifact("frozen") / MANIFEST).read_bytes()
     write(one.remote, MANIFEST, text.replace(b'"a": 1', b'"a": 3'))
-    assert [host.look().condition for host in hosts] == [Condition.DAMAGED, Condition.DAMAGED]
+    assert [host.look().status for host in hosts] == [ArtifactStatus.DAMAGED, ArtifactStatus.DAMAGED]
     with pytest.raises(DamagedArtifact, match="the manifest was changed"):
         two.make()
 
@@ -152,7 +153,7 @@ def test_a_changed_manifest_is_noticed_and_not_overwritten(hosts: tuple[Host, Ho
 def test_a_mirror_that_is_damaged_is_downloaded_again(hosts: tuple[Host, Host]) -> None:
     one, _ = hosts
     one.make()
-    (one.places.artifact("frozen") / "model.pb").write_bytes(b"weighty")
+    (one.paths.artifact("frozen") / "model.pb").write_bytes(b"weighty")
     assert one.look().is_complete
     assert one.files() == FILES
 
@@ -184,7 +185,7 @@ def test_a_kill_in_the_middle_of_an_upload_leaves_nothing_that_counts(
     assert process.exitcode == -signal.SIGKILL
     assert one.remote.look().paths("frozen") >= {"model.pb", "more/notes.txt"}
     assert [two.look(wanted).is_complete for wanted in (OLD, NEW)] == [False, False]
-    assert Host(tmp_path / "three", one.remote).look(OLD).condition is Condition.MISSING
+    assert Host(tmp_path / "three", one.remote).look(OLD).status is ArtifactStatus.MISSING
     one.make(NEW)
     assert one.made == 0  # it was made before the kill
     assert two.look(NEW).is_complete
@@ -194,7 +195,7 @@ def test_a_kill_in_the_middle_of_an_upload_leaves_nothing_that_counts(
 def job(mirror: Path, **request: str) -> Any:
     settings = Settings(training=TrainingSettings(steps=40, batch_size=16, goldens=8), costs=CostsSettings(seconds=0))
     operations = Operations(storage=StorageSettings(str(mirror)))
-    return job_of(Request(model="multiply_add", output_root=ROOT, **request), settings, operations)
+    return Job.from_parameters(Parameters(model="multiply_add", output_root=ROOT, **request), settings, operations)
 
 
 def test_a_chain_is_validated_on_another_host_from_what_is_there(
@@ -202,14 +203,14 @@ def test_a_chain_is_validated_on_another_host_from_what_is_there(
 ) -> None:
     first, second = job(tmp_path / "first"), job(tmp_path / "second")
     assert run(first, "frozen") == {"graph", "training", "checkpoint", "frozen"}
-    assert all(state.is_complete for state in chain.examine(second, "frozen").values())
-    made = {stage for stage, state in chain.examine(second, "report").items() if not state.is_complete}
+    assert all(state.is_complete for state in Chain(second).examine("frozen").values())
+    made = {stage for stage, state in Chain(second).examine("report").items() if not state.is_complete}
     assert made == {"validation", "costs", "report"}
     for stage in ("validation", "costs", "report"):
-        chain.build(second, stage)
-    assert facts.read_verdict(second)["verdict"] == "passed"
-    assert all(state.is_complete for state in chain.examine(first, "report").values())
-    assert facts.read_verdict(first) == facts.read_verdict(second)
+        Chain(second).build(stage)
+    assert results.read_verdict(second)["verdict"] == "passed"
+    assert all(state.is_complete for state in Chain(first).examine("report").values())
+    assert results.read_verdict(first) == results.read_verdict(second)
     assert second.told("validation", "results.csv") == f"{ROOT}/multiply_add/validation/results.csv"
 
     given = type("Given", (), {"folder": f"{ROOT}/multiply_add/frozen"})
@@ -239,7 +240,7 @@ def test_a_storage_that_is_not_there_is_a_sentence(tmp_path: Path, monkeypatch: 
     system = file_system("s3://gone")[0]
     system.clear_instance_cache()  # it would go on with the environment of other tests
     with pytest.raises(StoreError, match=r"cannot be used.*AWS_ENDPOINT_URL"):
-        Remote.at("s3://gone/x", "m").look()
+        RemoteStore.at("s3://gone/x", "m").look()
     system.clear_instance_cache()
 
 
@@ -247,7 +248,7 @@ def test_without_s3fs_it_says_what_to_install() -> None:
     code = """
 import sys
 sys.modules["s3fs"] = None
-from pipeline.commands import main
+from pipeline.cli import main
 sys.exit(main(["verify", "s3://bucket/x/m/frozen"]))"""
     done = commands.run(sys.executable, "-c", code)
     assert done.returncode == 3
@@ -258,4 +259,4 @@ def test_mirrors_of_two_urls_are_two_folders(tmp_path: Path) -> None:
     folders = {mirror_of(url, str(tmp_path)) for url in ("s3://a/b", "s3://a-b", "s3://a/b/c")}
     assert len(folders) == 3
     assert {folder.parent for folder in folders} == {tmp_path}
-    assert dataclasses.replace(Remote("s3://a", "m"), name="n").url("frozen") == "s3://a/n/frozen"
+    assert dataclasses.replace(RemoteStore("s3://a", "m"), name="n").url("frozen") == "s3://a/n/frozen"

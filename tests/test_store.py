@@ -15,17 +15,17 @@ from typing import Any
 
 import pytest
 
-from pipeline import store
 from pipeline.errors import DamagedArtifact, PipelineError, StoreError
-from pipeline.manifest import MANIFEST, Manifest
-from pipeline.store import Condition, Places
+from pipeline.store import artifact
+from pipeline.store.artifact import ArtifactPaths, ArtifactStatus
+from pipeline.store.manifest import MANIFEST, Manifest
 
 OLD, NEW = {"settings": {"seed": 1}}, {"settings": {"seed": 2}}
 
 
 @pytest.fixture
-def places(tmp_path: Path) -> Places:
-    return Places(tmp_path, "spam")
+def paths(tmp_path: Path) -> ArtifactPaths:
+    return ArtifactPaths(tmp_path, "spam")
 
 
 def fill(folder: Path, content: str = "weights") -> Mapping[str, Any]:
@@ -36,32 +36,32 @@ def fill(folder: Path, content: str = "weights") -> Mapping[str, Any]:
 
 
 def build(
-    places: Places,
+    paths: ArtifactPaths,
     ingredients: Mapping[str, Any] = OLD,
     make: Callable[[Path], Mapping[str, Any]] = fill,
     stage: str = "frozen",
     resumable: tuple[str, ...] = (),
-) -> store.State:
-    return store.build(places, stage, lambda: ingredients, make, resumable)
+) -> artifact.State:
+    return artifact.build(paths, stage, lambda: ingredients, make, resumable)
 
 
 def refuse(folder: Path) -> Mapping[str, Any]:
     raise AssertionError("nothing had to be made")
 
 
-def leftovers(places: Places) -> list[str]:
+def leftovers(paths: ArtifactPaths) -> list[str]:
     """What lies in the places of work and of versions beside the version that is published."""
-    works = [path for stage in (places.home / ".work").glob("*") for path in stage.iterdir()]
-    live = {path.resolve() for path in places.home.iterdir() if path.is_symlink()}
-    return [str(path) for path in [*works, *(v for v in places.versions.glob("*") if v.resolve() not in live)]]
+    works = [path for stage in (paths.home / ".work").glob("*") for path in stage.iterdir()]
+    live = {path.resolve() for path in paths.home.iterdir() if path.is_symlink()}
+    return [str(path) for path in [*works, *(v for v in paths.versions.glob("*") if v.resolve() not in live)]]
 
 
 # Finished artifacts
 
 
-def test_a_finished_artifact_holds_what_was_made_and_its_manifest(places: Places) -> None:
-    state = build(places)
-    folder = places.artifact("frozen")
+def test_a_finished_artifact_holds_what_was_made_and_its_manifest(paths: ArtifactPaths) -> None:
+    state = build(paths)
+    folder = paths.artifact("frozen")
     assert state.is_complete
     assert (folder / "sub/part.bin").read_text() == "weightsweights"
     manifest = Manifest.read(folder)
@@ -70,12 +70,12 @@ def test_a_finished_artifact_holds_what_was_made_and_its_manifest(places: Places
     assert (manifest.stage, manifest.ingredients) == ("frozen", OLD)
     assert manifest.notes["seed"] == 7
     assert manifest.notes["seconds"] >= 0
-    assert leftovers(places) == []
+    assert leftovers(paths) == []
 
 
-def test_an_artifact_is_never_made_twice(places: Places) -> None:
-    first = build(places).manifest
-    again = build(places, make=refuse)
+def test_an_artifact_is_never_made_twice(paths: ArtifactPaths) -> None:
+    first = build(paths).manifest
+    again = build(paths, make=refuse)
     assert again.is_complete
     assert again.manifest == first
 
@@ -85,67 +85,67 @@ def test_the_output_root_may_be_moved_as_a_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, relative: bool
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    build(Places(Path("out") if relative else tmp_path / "out", "spam"))
+    build(ArtifactPaths(Path("out") if relative else tmp_path / "out", "spam"))
     (tmp_path / "out").rename(tmp_path / "moved")
-    assert build(Places(tmp_path / "moved", "spam"), make=refuse).is_complete
+    assert build(ArtifactPaths(tmp_path / "moved", "spam"), make=refuse).is_complete
 
 
-def test_changed_ingredients_make_it_again(places: Places) -> None:
-    build(places)
-    state = store.examine(places.artifact("frozen"), "frozen", NEW)
-    assert state.condition is Condition.STALE
+def test_changed_ingredients_make_it_again(paths: ArtifactPaths) -> None:
+    build(paths)
+    state = artifact.examine(paths.artifact("frozen"), "frozen", NEW)
+    assert state.status is ArtifactStatus.STALE
     assert state.reasons == ("setting seed changed: was 1, is 2",)
-    build(places, NEW, lambda folder: fill(folder, "other"))
-    assert (places.artifact("frozen") / "model.pb").read_text() == "other"
-    assert leftovers(places) == []
+    build(paths, NEW, lambda folder: fill(folder, "other"))
+    assert (paths.artifact("frozen") / "model.pb").read_text() == "other"
+    assert leftovers(paths) == []
 
 
-def test_ignored_kinds_of_ingredients_do_not_count(places: Places) -> None:
-    build(places)
-    assert store.examine(places.artifact("frozen"), "frozen", NEW, ignored=("settings",)).is_complete
+def test_ignored_kinds_of_ingredients_do_not_count(paths: ArtifactPaths) -> None:
+    build(paths)
+    assert artifact.examine(paths.artifact("frozen"), "frozen", NEW, ignored=("settings",)).is_complete
 
 
-def test_an_artifact_of_another_stage_is_not_taken_for_this_one(places: Places) -> None:
-    build(places)
-    state = store.examine(places.artifact("frozen"), "graph", OLD)
-    assert state.condition is Condition.STALE
+def test_an_artifact_of_another_stage_is_not_taken_for_this_one(paths: ArtifactPaths) -> None:
+    build(paths)
+    state = artifact.examine(paths.artifact("frozen"), "graph", OLD)
+    assert state.status is ArtifactStatus.STALE
     assert "holds the stage frozen, not graph" in state.reasons[0]
 
 
-def test_what_was_never_made_is_missing(places: Places) -> None:
-    state = store.examine(places.artifact("frozen"), "frozen", OLD)
-    assert (state.condition, state.manifest) == (Condition.MISSING, None)
+def test_what_was_never_made_is_missing(paths: ArtifactPaths) -> None:
+    state = artifact.examine(paths.artifact("frozen"), "frozen", OLD)
+    assert (state.status, state.manifest) == (ArtifactStatus.MISSING, None)
     assert "frozen does not exist" in state.reasons[0]
 
 
-def test_the_previous_version_stays_until_the_new_one_is_published(places: Places) -> None:
-    build(places)
+def test_the_previous_version_stays_until_the_new_one_is_published(paths: ArtifactPaths) -> None:
+    build(paths)
     seen = []
 
     def look_and_fill(folder: Path) -> Mapping[str, Any]:
-        store.verify(places.artifact("frozen"))
-        seen.append((places.artifact("frozen") / "model.pb").read_text())
+        artifact.verify(paths.artifact("frozen"))
+        seen.append((paths.artifact("frozen") / "model.pb").read_text())
         return fill(folder, "other")
 
-    build(places, NEW, look_and_fill)
+    build(paths, NEW, look_and_fill)
     assert seen == ["weights"]
 
 
-def test_a_maker_that_fails_leaves_the_previous_version_and_nothing_else(places: Places) -> None:
-    build(places)
+def test_a_maker_that_fails_leaves_the_previous_version_and_nothing_else(paths: ArtifactPaths) -> None:
+    build(paths)
 
     def fail(folder: Path) -> Mapping[str, Any]:
         fill(folder, "half")
         raise ValueError("broken")
 
     with pytest.raises(ValueError, match="broken"):
-        build(places, NEW, fail)
-    store.verify(places.artifact("frozen"))
-    assert (places.artifact("frozen") / "model.pb").read_text() == "weights"
-    assert leftovers(places) == []
+        build(paths, NEW, fail)
+    artifact.verify(paths.artifact("frozen"))
+    assert (paths.artifact("frozen") / "model.pb").read_text() == "weights"
+    assert leftovers(paths) == []
 
 
-def test_a_resumable_maker_that_fails_goes_on_with_its_own_work_only(places: Places) -> None:
+def test_a_resumable_maker_that_fails_goes_on_with_its_own_work_only(paths: ArtifactPaths) -> None:
     found = []
 
     def work(folder: Path) -> Mapping[str, Any]:
@@ -157,33 +157,33 @@ def test_a_resumable_maker_that_fails_goes_on_with_its_own_work_only(places: Pla
 
     for ingredients in (OLD, OLD, NEW):
         with pytest.raises(ValueError, match="broken"):
-            build(places, ingredients, work, resumable=("frozen",))
-    build(places, NEW, work, resumable=("frozen",))
+            build(paths, ingredients, work, resumable=("frozen",))
+    build(paths, NEW, work, resumable=("frozen",))
     assert found == [[], ["step-1"], [], ["step-3"]]
-    assert sorted(Manifest.read(places.artifact("frozen")).files) == ["step-3", "step-4"]
-    assert leftovers(places) == []
+    assert sorted(Manifest.read(paths.artifact("frozen")).files) == ["step-3", "step-4"]
+    assert leftovers(paths) == []
 
 
-def test_an_input_that_changes_during_the_work_is_noticed(places: Places) -> None:
+def test_an_input_that_changes_during_the_work_is_noticed(paths: ArtifactPaths) -> None:
     answers = iter([OLD, NEW])
     with pytest.raises(StoreError, match=r"an input changed while it was used .*setting seed changed: was 1, is 2"):
-        store.build(places, "frozen", lambda: next(answers), fill)
-    assert not places.artifact("frozen").exists()
-    assert leftovers(places) == []
+        artifact.build(paths, "frozen", lambda: next(answers), fill)
+    assert not paths.artifact("frozen").exists()
+    assert leftovers(paths) == []
 
 
-def test_artifacts_of_several_stages_do_not_touch_each_other(places: Places) -> None:
+def test_artifacts_of_several_stages_do_not_touch_each_other(paths: ArtifactPaths) -> None:
     for stage in ("graph", "frozen", "training"):
-        build(places, stage=stage)
-    build(places, NEW, stage="graph")
+        build(paths, stage=stage)
+    build(paths, NEW, stage="graph")
     for stage in ("graph", "frozen", "training"):
-        store.verify(places.artifact(stage))
+        artifact.verify(paths.artifact(stage))
 
 
-def test_a_stage_with_a_dash_in_its_name_survives_a_sweep(places: Places) -> None:
-    build(places, stage="frozen-fast")
-    store.sweep(places)
-    store.verify(places.artifact("frozen-fast"))
+def test_a_stage_with_a_dash_in_its_name_survives_a_sweep(paths: ArtifactPaths) -> None:
+    build(paths, stage="frozen-fast")
+    artifact.sweep(paths)
+    artifact.verify(paths.artifact("frozen-fast"))
 
 
 # Damage
@@ -196,124 +196,124 @@ def change(path: Path, raw: bytes) -> None:
     os.utime(path, ns=(before + 10**9, before + 10**9))
 
 
-def test_a_flipped_byte_is_damage_that_is_never_overwritten(places: Places) -> None:
-    build(places)
-    path = places.artifact("frozen") / "model.pb"
+def test_a_flipped_byte_is_damage_that_is_never_overwritten(paths: ArtifactPaths) -> None:
+    build(paths)
+    path = paths.artifact("frozen") / "model.pb"
     change(path, b"weightz")
-    state = store.examine(places.artifact("frozen"), "frozen", OLD)
-    assert state.condition is Condition.DAMAGED
+    state = artifact.examine(paths.artifact("frozen"), "frozen", OLD)
+    assert state.status is ArtifactStatus.DAMAGED
     assert "model.pb: its bytes are not those that were finished" in state.reasons[0]
     for ingredients in (OLD, NEW):
         with pytest.raises(DamagedArtifact, match=r"model\.pb"):
-            build(places, ingredients, refuse)
+            build(paths, ingredients, refuse)
     assert path.read_bytes() == b"weightz"
 
 
-def test_a_changed_size_makes_it_again(places: Places) -> None:
-    build(places)
-    change(places.artifact("frozen") / "model.pb", b"weight")
-    state = store.examine(places.artifact("frozen"), "frozen", OLD)
-    assert state.condition is Condition.STALE
+def test_a_changed_size_makes_it_again(paths: ArtifactPaths) -> None:
+    build(paths)
+    change(paths.artifact("frozen") / "model.pb", b"weight")
+    state = artifact.examine(paths.artifact("frozen"), "frozen", OLD)
+    assert state.status is ArtifactStatus.STALE
     assert "model.pb has 6 bytes, was finished with 7" in state.reasons[0]
-    build(places)
-    assert (places.artifact("frozen") / "model.pb").read_text() == "weights"
+    build(paths)
+    assert (paths.artifact("frozen") / "model.pb").read_text() == "weights"
 
 
-def test_a_missing_file_makes_it_again(places: Places) -> None:
-    build(places)
-    (places.artifact("frozen") / "sub/part.bin").unlink()
-    state = store.examine(places.artifact("frozen"), "frozen", OLD)
-    assert state.condition is Condition.STALE
+def test_a_missing_file_makes_it_again(paths: ArtifactPaths) -> None:
+    build(paths)
+    (paths.artifact("frozen") / "sub/part.bin").unlink()
+    state = artifact.examine(paths.artifact("frozen"), "frozen", OLD)
+    assert state.status is ArtifactStatus.STALE
     assert "part.bin is missing" in state.reasons[0]
-    build(places)
-    store.verify(places.artifact("frozen"))
+    build(paths)
+    artifact.verify(paths.artifact("frozen"))
 
 
-def test_another_time_stamp_on_the_same_bytes_changes_nothing(places: Places) -> None:
-    build(places)
-    os.utime(places.artifact("frozen") / "model.pb", ns=(5, 5))
-    assert store.examine(places.artifact("frozen"), "frozen", OLD).is_complete
-    assert build(places, make=refuse).is_complete
+def test_another_time_stamp_on_the_same_bytes_changes_nothing(paths: ArtifactPaths) -> None:
+    build(paths)
+    os.utime(paths.artifact("frozen") / "model.pb", ns=(5, 5))
+    assert artifact.examine(paths.artifact("frozen"), "frozen", OLD).is_complete
+    assert build(paths, make=refuse).is_complete
 
 
-def test_a_flipped_byte_under_the_old_time_stamp_is_found_by_hashing(places: Places) -> None:
-    build(places)
-    path = places.artifact("frozen") / "model.pb"
+def test_a_flipped_byte_under_the_old_time_stamp_is_found_by_hashing(paths: ArtifactPaths) -> None:
+    build(paths)
+    path = paths.artifact("frozen") / "model.pb"
     before = path.stat().st_mtime_ns
     path.write_bytes(b"weightz")
     os.utime(path, ns=(before, before))
     with pytest.raises(DamagedArtifact, match=r"model\.pb"):
-        store.verify(places.artifact("frozen"))
+        artifact.verify(paths.artifact("frozen"))
 
 
-def test_verify_takes_any_change_of_a_file_for_damage(places: Places) -> None:
-    build(places)
-    path = places.artifact("frozen") / "model.pb"
-    assert store.verify(places.artifact("frozen")).stage == "frozen"
+def test_verify_takes_any_change_of_a_file_for_damage(paths: ArtifactPaths) -> None:
+    build(paths)
+    path = paths.artifact("frozen") / "model.pb"
+    assert artifact.verify(paths.artifact("frozen")).stage == "frozen"
     path.write_bytes(b"")
     with pytest.raises(DamagedArtifact, match="has 0 bytes, was finished with 7"):
-        store.verify(places.artifact("frozen"))
+        artifact.verify(paths.artifact("frozen"))
     path.unlink()
     with pytest.raises(DamagedArtifact, match="is missing"):
-        store.verify(places.artifact("frozen"))
+        artifact.verify(paths.artifact("frozen"))
 
 
-def test_verify_looks_at_the_files_that_it_is_asked_for(places: Places) -> None:
-    build(places)
-    change(places.artifact("frozen") / "model.pb", b"weightz")
-    store.verify(places.artifact("frozen"), "sub/*")
+def test_verify_looks_at_the_files_that_it_is_asked_for(paths: ArtifactPaths) -> None:
+    build(paths)
+    change(paths.artifact("frozen") / "model.pb", b"weightz")
+    artifact.verify(paths.artifact("frozen"), "sub/*")
     with pytest.raises(DamagedArtifact):
-        store.verify(places.artifact("frozen"), "sub/*", "model.pb")
+        artifact.verify(paths.artifact("frozen"), "sub/*", "model.pb")
 
 
-def test_a_damaged_manifest_is_damage(places: Places) -> None:
-    build(places)
-    path = places.artifact("frozen") / MANIFEST
+def test_a_damaged_manifest_is_damage(paths: ArtifactPaths) -> None:
+    build(paths)
+    path = paths.artifact("frozen") / MANIFEST
     path.write_text(path.read_text().replace('"seed": 1', '"seed": 2'))
-    assert store.examine(places.artifact("frozen"), "frozen", NEW).condition is Condition.DAMAGED
+    assert artifact.examine(paths.artifact("frozen"), "frozen", NEW).status is ArtifactStatus.DAMAGED
     with pytest.raises(DamagedArtifact):
-        build(places, NEW, refuse)
+        build(paths, NEW, refuse)
 
 
 def test_what_is_no_artifact_cannot_be_verified(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="not an artifact"):
-        store.verify(tmp_path)
+        artifact.verify(tmp_path)
 
 
 # What stands in the way
 
 
-def test_a_foreign_folder_in_the_way_is_refused_and_kept(places: Places) -> None:
-    (places.artifact("frozen") / "mine").mkdir(parents=True)
+def test_a_foreign_folder_in_the_way_is_refused_and_kept(paths: ArtifactPaths) -> None:
+    (paths.artifact("frozen") / "mine").mkdir(parents=True)
     with pytest.raises(StoreError, match="did not make is in the way"):
-        build(places, make=refuse)
-    assert (places.artifact("frozen") / "mine").is_dir()
+        build(paths, make=refuse)
+    assert (paths.artifact("frozen") / "mine").is_dir()
 
 
-def test_a_foreign_file_in_the_way_is_refused_and_kept(places: Places) -> None:
-    places.home.mkdir()
-    places.artifact("frozen").write_text("mine")
+def test_a_foreign_file_in_the_way_is_refused_and_kept(paths: ArtifactPaths) -> None:
+    paths.home.mkdir()
+    paths.artifact("frozen").write_text("mine")
     with pytest.raises(StoreError):
-        build(places, make=refuse)
-    assert places.artifact("frozen").read_text() == "mine"
+        build(paths, make=refuse)
+    assert paths.artifact("frozen").read_text() == "mine"
 
 
-def test_a_foreign_link_in_the_way_is_refused_and_what_it_names_is_kept(places: Places, tmp_path: Path) -> None:
+def test_a_foreign_link_in_the_way_is_refused_and_what_it_names_is_kept(paths: ArtifactPaths, tmp_path: Path) -> None:
     theirs = tmp_path / "theirs"
     theirs.mkdir()
     (theirs / "mine").write_text("precious")
-    places.home.mkdir()
-    places.artifact("frozen").symlink_to(theirs)
+    paths.home.mkdir()
+    paths.artifact("frozen").symlink_to(theirs)
     with pytest.raises(StoreError, match="in the way"):
-        build(places)
+        build(paths)
     assert (theirs / "mine").read_text() == "precious"
-    assert places.artifact("frozen").readlink() == theirs
+    assert paths.artifact("frozen").readlink() == theirs
 
 
-def test_a_copy_of_an_artifact_is_as_good_as_the_artifact(places: Places, tmp_path: Path) -> None:
-    build(places)
-    copy = Places(tmp_path / "copy", "spam")
-    shutil.copytree(places.artifact("frozen"), copy.artifact("frozen"))
+def test_a_copy_of_an_artifact_is_as_good_as_the_artifact(paths: ArtifactPaths, tmp_path: Path) -> None:
+    build(paths)
+    copy = ArtifactPaths(tmp_path / "copy", "spam")
+    shutil.copytree(paths.artifact("frozen"), copy.artifact("frozen"))
     assert build(copy, make=refuse).is_complete
 
 
@@ -321,46 +321,46 @@ def test_a_copy_of_an_artifact_is_as_good_as_the_artifact(places: Places, tmp_pa
 def test_an_output_root_that_cannot_be_written_is_an_error_of_the_store(tmp_path: Path, below: str) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match=r"cannot be written \(got (Not a directory|File exists)\)") as caught:
-        build(Places(tmp_path / "file" / below, "spam"))
+        build(ArtifactPaths(tmp_path / "file" / below, "spam"))
     assert str(tmp_path / "file") in str(caught.value.where)
 
 
-def test_a_full_disk_is_an_error_of_the_store(places: Places) -> None:
+def test_a_full_disk_is_an_error_of_the_store(paths: ArtifactPaths) -> None:
     def overflow(folder: Path) -> Mapping[str, Any]:
         with open("/dev/full", "w") as file:
             file.write("x")
         return {}
 
     with pytest.raises(StoreError, match="No space left on device"):
-        build(places, make=overflow)
-    assert leftovers(places) == []
+        build(paths, make=overflow)
+    assert leftovers(paths) == []
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/a", "-a", ".hidden", "a b", "ä", "a\n", "x" * 101])
 def test_a_name_that_is_no_plain_folder_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(StoreError, match="not a name for a folder"):
-        Places(tmp_path, name)
+        ArtifactPaths(tmp_path, name)
 
 
 @pytest.mark.parametrize("name", ["a", "A.b-c_9", "9", "x" * 100])
 def test_a_plain_folder_name_is_taken(tmp_path: Path, name: str) -> None:
-    assert Places(tmp_path, name).home == tmp_path / name
+    assert ArtifactPaths(tmp_path, name).home == tmp_path / name
 
 
 def test_a_version_published_while_one_looks_is_not_taken_for_damage(
-    places: Places, monkeypatch: pytest.MonkeyPatch
+    paths: ArtifactPaths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    build(places)
+    build(paths)
     read = Manifest.read
 
     def read_then_replaced(folder: Path) -> Manifest:
         manifest = read(folder)
         monkeypatch.undo()
-        build(places, NEW, lambda work: fill(work, "WEIGHTS"))
+        build(paths, NEW, lambda work: fill(work, "WEIGHTS"))
         return manifest
 
-    monkeypatch.setattr(store.Manifest, "read", read_then_replaced)
-    assert store.examine(places.artifact("frozen"), "frozen", OLD).condition is not Condition.DAMAGED
+    monkeypatch.setattr(artifact.Manifest, "read", read_then_replaced)
+    assert artifact.examine(paths.artifact("frozen"), "frozen", OLD).status is not ArtifactStatus.DAMAGED
 
 
 # Kills, and two at once: each in a process of its own
@@ -368,8 +368,8 @@ def test_a_version_published_while_one_looks_is_not_taken_for_damage(
 PRELUDE = """
 import json, os, signal, sys, time
 from pathlib import Path
-from pipeline import store
-from pipeline.store import Places
+from pipeline.store import artifact as store
+from pipeline.store.artifact import Places
 
 def fill(folder, content="weights"):
     (folder / "sub").mkdir(exist_ok=True)
@@ -439,34 +439,34 @@ def test_a_kill_at_any_step_leaves_a_whole_version_and_the_next_run_carries_on(
     assert steps > 20
     wrong = {}
     for step in range(1, steps):
-        places = Places(tmp_path / f"{step:03}", "spam")
+        paths = ArtifactPaths(tmp_path / f"{step:03}", "spam")
         try:
-            assert store.verify(places.artifact("frozen")).ingredients in (OLD, NEW)
-            build(places, NEW, lambda folder: fill(folder, "changed"), resumable=resumable)
-            manifest = store.verify(places.artifact("frozen"))
+            assert artifact.verify(paths.artifact("frozen")).ingredients in (OLD, NEW)
+            build(paths, NEW, lambda folder: fill(folder, "changed"), resumable=resumable)
+            manifest = artifact.verify(paths.artifact("frozen"))
             assert sorted(manifest.files) == ["model.pb", "sub/part.bin"]
-            assert (places.artifact("frozen") / "model.pb").read_text() == "changed"
-            assert build(places, NEW, refuse, resumable=resumable).is_complete
-            assert leftovers(places) == []
+            assert (paths.artifact("frozen") / "model.pb").read_text() == "changed"
+            assert build(paths, NEW, refuse, resumable=resumable).is_complete
+            assert leftovers(paths) == []
         except (PipelineError, AssertionError) as exc:
             wrong[step] = str(exc)
     assert wrong == {}
 
 
-def test_what_a_kill_inside_the_maker_left_is_swept(places: Places, tmp_path: Path) -> None:
+def test_what_a_kill_inside_the_maker_left_is_swept(paths: ArtifactPaths, tmp_path: Path) -> None:
     script = """
 def die(folder):
     fill(folder, "half")
     os.kill(os.getpid(), signal.SIGKILL)
 build(sys.argv[1], 1, die)
 """
-    assert start(script, places.root).wait(timeout=60) == -signal.SIGKILL
-    assert len(leftovers(places)) == 1
-    store.sweep(places, spare=("frozen",))
-    assert len(leftovers(places)) == 1
-    store.sweep(places)
-    assert leftovers(places) == []
-    assert not places.artifact("frozen").exists()
+    assert start(script, paths.root).wait(timeout=60) == -signal.SIGKILL
+    assert len(leftovers(paths)) == 1
+    artifact.sweep(paths, spare=("frozen",))
+    assert len(leftovers(paths)) == 1
+    artifact.sweep(paths)
+    assert leftovers(paths) == []
+    assert not paths.artifact("frozen").exists()
 
 
 WAIT_IN_MAKER = """
@@ -479,7 +479,7 @@ build(sys.argv[1], 1, slow)
 """
 
 
-def test_two_builds_at_once_make_it_once(places: Places, tmp_path: Path) -> None:
+def test_two_builds_at_once_make_it_once(paths: ArtifactPaths, tmp_path: Path) -> None:
     first = start(WAIT_IN_MAKER, tmp_path)
     wait_for(tmp_path / "started")
     second = start(
@@ -497,30 +497,30 @@ print(json.dumps([state.is_complete, (Path(sys.argv[1]) / "spam/frozen/model.pb"
     output, _ = second.communicate(timeout=60)
     assert first.wait(timeout=60) == 0
     assert json.loads(output) == [True, "theirs"]
-    store.verify(places.artifact("frozen"))
+    artifact.verify(paths.artifact("frozen"))
 
 
-def test_a_sweep_leaves_those_alone_who_are_at_work(places: Places, tmp_path: Path) -> None:
+def test_a_sweep_leaves_those_alone_who_are_at_work(paths: ArtifactPaths, tmp_path: Path) -> None:
     worker = start(WAIT_IN_MAKER, tmp_path)
     wait_for(tmp_path / "started")
-    store.sweep(places)
-    assert len(leftovers(places)) == 1
+    artifact.sweep(paths)
+    assert len(leftovers(paths)) == 1
     (tmp_path / "go").touch()
     assert worker.wait(timeout=60) == 0
-    assert (places.artifact("frozen") / "model.pb").read_text() == "theirs"
+    assert (paths.artifact("frozen") / "model.pb").read_text() == "theirs"
 
 
-def test_a_lock_is_free_once_its_holder_is_killed(places: Places, tmp_path: Path) -> None:
+def test_a_lock_is_free_once_its_holder_is_killed(paths: ArtifactPaths, tmp_path: Path) -> None:
     worker = start(WAIT_IN_MAKER, tmp_path)
     wait_for(tmp_path / "started")
-    with store.hold(places.lock("frozen"), wait=False) as is_held:
+    with artifact.hold(paths.lock("frozen"), wait=False) as is_held:
         assert not is_held
     worker.kill()
     worker.wait()
-    with store.hold(places.lock("frozen"), wait=False) as is_held:
+    with artifact.hold(paths.lock("frozen"), wait=False) as is_held:
         assert is_held
 
 
-def test_locks_of_two_stages_do_not_meet(places: Places) -> None:
-    with store.hold(places.lock("graph")), store.hold(places.lock("frozen"), wait=False) as is_held:
+def test_locks_of_two_stages_do_not_meet(paths: ArtifactPaths) -> None:
+    with artifact.hold(paths.lock("graph")), artifact.hold(paths.lock("frozen"), wait=False) as is_held:
         assert is_held

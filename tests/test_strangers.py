@@ -16,7 +16,7 @@ import pytest
 import tensorflow as tf
 from test_audit import job_for, verdict_of
 
-from pipeline.bundle import open_checkpoint
+from pipeline.checkpoint.bundle import open_checkpoint
 from pipeline.errors import CandidateError
 
 v1 = tf.compat.v1

@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tables import block, entry, finished, sealed, table, table_of, varint, with_restarts, write
 
-from pipeline.bundle.snappy import decompress
-from pipeline.bundle.table import Table, mask_crc, unmask_crc
-from pipeline.bundle.varint import read_varint, varint_size
+from pipeline.checkpoint.bundle.leveldb import Table, mask_crc, unmask_crc
+from pipeline.checkpoint.bundle.snappy import decompress
 from pipeline.errors import CheckpointError
+from pipeline.graph.varint import read_varint, varint_size
 
 # The `.index` of TensorFlow's half-plus-two, whose first block TensorFlow 1.0 compressed.
 COMPRESSED = bytes.fromhex(

@@ -23,11 +23,11 @@ from checkpoints import (
     values,
 )
 
-from pipeline import protos
-from pipeline.bundle import open_checkpoint
-from pipeline.bundle.ordered_code import slice_key
-from pipeline.bundle.table import Table
+from pipeline.checkpoint.bundle import open_checkpoint
+from pipeline.checkpoint.bundle.leveldb import Table
+from pipeline.checkpoint.bundle.ordered_code import slice_key
 from pipeline.errors import CheckpointError
+from pipeline.graph import protos
 
 v1 = tf.compat.v1
 PROJECT = Path(__file__).resolve().parents[1]

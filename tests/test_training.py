@@ -21,11 +21,11 @@ import pytest
 import tensorflow as tf
 from jobs import FRUIT, job_for, model_file, run
 
-from pipeline.arrays import load_arrays, of_kind
+from pipeline.data.npz import load_arrays, of_kind
 from pipeline.errors import DataError, ModelError, StageCrashed
-from pipeline.job import Job
 from pipeline.settings import TrainingSettings
-from pipeline.training.order import row_order
+from pipeline.tasks.chain.job import Job
+from pipeline.training.examples import row_order
 from pipeline.training.progress import Progress
 from pipeline.training.saver import Checkpoints
 
@@ -95,13 +95,13 @@ def kill_training(job: Job, after_step: int) -> Path:
     run(job, "graph")
     thread = threading.Thread(target=train)
     thread.start()
-    wait_for(lambda: any(job.places.work("training").glob(f"*/checkpoints/model.ckpt-{after_step}.index")))
+    wait_for(lambda: any(job.paths.work("training").glob(f"*/checkpoints/model.ckpt-{after_step}.index")))
     [process] = multiprocessing.active_children()
     os.kill(process.pid or 0, signal.SIGKILL)
     thread.join()
     assert "SIGKILL" in str(errors[0])
     assert not job.folder("training").exists()
-    [work] = job.places.work("training").iterdir()
+    [work] = job.paths.work("training").iterdir()
     return work / "checkpoints"
 
 
@@ -268,11 +268,11 @@ def test_kill_9_of_the_main_process_ends_all_and_the_next_run_goes_on(tmp_path: 
         wait_for(lambda: not session_members(process.pid), seconds=20)
         assert process.wait() == -signal.SIGKILL
     assert not killed.folder("training").exists()
-    [work] = killed.places.work("training").iterdir()
+    [work] = killed.paths.work("training").iterdir()
     assert 60 <= steps_in(work / "checkpoints")[-1] < 800
     again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
-    assert "going on from step" in again.stderr
+    assert "resuming after step" in again.stderr
     run(undisturbed, "training")
     ours, theirs = results(killed), results(undisturbed)
     assert [name for name in {*ours, *theirs} if ours.get(name) != theirs.get(name)] == []
@@ -296,7 +296,7 @@ def test_a_training_killed_after_its_last_step_has_only_to_be_finished(tmp_path:
     killed, undisturbed = (job_for(tmp_path / name, MODEL, **sections) for name in ("killed", "undisturbed"))
     kill_training(killed, after_step=100)
     run(undisturbed, "training")
-    [work] = killed.places.work("training").iterdir()
+    [work] = killed.paths.work("training").iterdir()
     shutil.rmtree(work)
     shutil.copytree(undisturbed.folder("training"), work, ignore=shutil.ignore_patterns("manifest.json", "last"))
     run(killed, "training")

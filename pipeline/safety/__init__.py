@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from ..errors import SettingError, UnsafeModel
+from pipeline.errors import SettingError, UnsafeModel
 
 _HERE = Path(__file__).parent
 UNKNOWN = "do anything: nobody can say what this op does"

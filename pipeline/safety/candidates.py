@@ -6,11 +6,12 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
-from ..bundle import open_checkpoint
-from ..freezer.mapping import GRAPH_FILE
-from ..freezer.savedmodel import read_meta_graphs
-from ..leangraph import read_lean
-from ..protos import GraphDef, MetaGraphDef
+from pipeline.checkpoint.bundle import open_checkpoint
+from pipeline.checkpoint.savedmodel import read_meta_graphs
+from pipeline.graph.lazy import load_lazily
+from pipeline.graph.protos import GraphDef, MetaGraphDef
+from pipeline.store.files import GRAPH_FILE
+
 from . import onnx, require_safe, tflite
 from .graphs import find_acting, find_dangers
 from .models import require_own_files
@@ -34,7 +35,7 @@ def require_safe_graph(path: Path, allowed: Collection[str], *, is_mapped: bool 
     file = path / GRAPH_FILE if is_mapped else path
     if is_mapped:
         require_own_files(path)
-    lean = read_lean(file)
+    lean = load_lazily(file)
     told = require_safe(file, find_dangers(MetaGraphDef(graph_def=lean.graph), file.parent, is_mapped), allowed)
     require_bounded(lean.graph, file, contents={name: len(content) for name, content in lean.contents.items()})
     return told

@@ -11,9 +11,10 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-from ..freezer.graph import node_of, normalized
-from ..freezer.variables import strings_of
-from ..protos import AssetFileDef, DecodeError, FunctionDef, GraphDef, MetaGraphDef, NodeDef
+from pipeline.graph.nodes import node_of, normalized
+from pipeline.graph.protos import AssetFileDef, DecodeError, FunctionDef, GraphDef, MetaGraphDef, NodeDef
+from pipeline.graph.variables import strings_of
+
 from . import Danger, dangers, harm_of, is_idle, safe_ops, shown
 from .reach import Calls, Reached
 

@@ -17,7 +17,8 @@ from typing import IO, Any
 
 import h5py
 
-from ..errors import UnsafeModel
+from pipeline.errors import UnsafeModel
+
 from . import shown
 from .sizes import MOST_GROWN
 

@@ -6,9 +6,10 @@ import os
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
-from ..errors import UnsafeModel
-from ..freezer.sources import Source
-from ..prefix import files_of, folder_of
+from pipeline.checkpoint.files import files_of, folder_of
+from pipeline.checkpoint.source import Source
+from pipeline.errors import UnsafeModel
+
 from . import Danger, require_safe, shown
 from .graphs import find_acting, find_dangers
 from .sizes import require_bounded, require_stored

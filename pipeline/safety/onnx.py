@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
-from ..errors import UnsafeModel
+from pipeline.errors import UnsafeModel
+
 from . import Danger, shown
 from .sizes import MOST_GROWN, MOST_TENSOR
 

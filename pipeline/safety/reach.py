@@ -9,8 +9,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from ..freezer.graph import data_inputs, node_of
-from ..protos import AttrValue, FunctionDef, GraphDef, NodeDef
+from pipeline.graph.nodes import data_inputs, node_of
+from pipeline.graph.protos import AttrValue, FunctionDef, GraphDef, NodeDef
 
 # Ops that give all that they are given to a function, and how many inputs they have before.
 _BEFORE = {"PartitionedCall": 0, "StatefulPartitionedCall": 0, "If": 1, "StatelessIf": 1, "Case": 1, "StatelessCase": 1}

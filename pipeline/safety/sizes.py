@@ -10,12 +10,13 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
-from ..bundle import Bundle
-from ..bundle.dtypes import DTYPES, STRING
-from ..errors import UnsafeModel
-from ..freezer.graph import node_of
-from ..freezer.variables import VARIABLE_OPS
-from ..protos import GraphDef, NodeDef, TensorProto, TensorShapeProto
+from pipeline.checkpoint.bundle import Bundle
+from pipeline.errors import UnsafeModel
+from pipeline.graph.dtypes import DTYPES, STRING
+from pipeline.graph.nodes import node_of
+from pipeline.graph.protos import GraphDef, NodeDef, TensorProto, TensorShapeProto
+from pipeline.graph.variables import VARIABLE_OPS
+
 from . import shown
 from .reach import Calls
 

@@ -10,7 +10,8 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..errors import CandidateError, UnsafeModel
+from pipeline.errors import CandidateError, UnsafeModel
+
 from . import UNKNOWN, Danger, harm_of, shown
 from .sizes import MOST_TENSOR
 

@@ -1,20 +1,26 @@
-"""The rows of a training, read by the model's own reader and divided."""
+"""Reads a model's rows with its own reader and splits them into training and validation rows."""
 
 from __future__ import annotations
 
+import itertools
+import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
-from ..arrays import prefixed, save_arrays
-from ..data import Examples, split
-from ..errors import DataError
-from ..models.source import ModelSource
-from ..settings import SplitSettings
-from ..signature import Signature
+import numpy as np
+
+from pipeline.data.npz import prefixed, save_arrays
+from pipeline.data.readers import Examples, split
+from pipeline.errors import DataError
+from pipeline.settings import SplitSettings
+from pipeline.signature import Array, Signature
+
+from .models.source import ModelSource
 
 
 class Reader(Protocol):
-    """What of a model reads its rows."""
+    """The part of a model that reads its rows."""
 
     signature: Signature
 
@@ -42,13 +48,13 @@ def read_examples(reader: Reader, source: ModelSource, data: Path | None) -> Exa
     return examples
 
 
-def divide(
+def split_examples(
     examples: Examples, data: Path | None, settings: SplitSettings, is_trained: bool
 ) -> tuple[Examples, Examples]:
-    """The rows to train on, and those to validate on; all are both where nothing is trained.
+    """Splits rows into training and validation rows; a model that is not trained gets all rows as both.
 
     Raises:
-        DataError: there is nothing to train on.
+        DataError: there are no labels to train on.
     """
     if not is_trained:
         return examples, examples
@@ -58,6 +64,23 @@ def divide(
 
 
 def save_validation(examples: Examples, folder: Path) -> None:
-    """Writes `validation.npz`."""
+    """Writes `validation.npz`: the inputs, and the labels if there are any."""
     labels = {} if examples.labels is None else {"labels": examples.labels}
     save_arrays(folder / "validation.npz", {**prefixed("input", examples.inputs), **labels})
+
+
+def row_order(rows: int, batch_size: int, seed: int, done: int) -> Iterator[Array]:
+    """Generates the rows of each training step, shuffled again for every epoch.
+
+    Args:
+        done: number of steps already done.
+
+    Yields:
+        Row indices, int64 `[batch]`; the last batch of an epoch is smaller if rows are left over.
+    """
+    steps_per_epoch = math.ceil(rows / batch_size)
+    for step in itertools.count(done):
+        epoch, position = divmod(step, steps_per_epoch)
+        if position == 0 or step == done:
+            shuffled = np.random.default_rng((seed, epoch)).permutation(rows)
+        yield shuffled[position * batch_size : (position + 1) * batch_size]

@@ -13,8 +13,8 @@ import tensorflow as tf
 from graphs import control_flow
 from tensorflow.python.tools import freeze_graph
 
-from pipeline.freezer.assembling import freeze_checkpoint_files
-from pipeline.freezer.writing import write_pb
+from pipeline.freezing.engine import freeze_checkpoint_files
+from pipeline.freezing.write.pb import write_pb
 
 from .cases import EQUAL, Array, Case, v1
 

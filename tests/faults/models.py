@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from pipeline.arrays import prefixed, save_arrays
+from pipeline.data.npz import prefixed, save_arrays
 from pipeline.signature import Decision, Signature, TensorSpec
 
 v1 = tf.compat.v1

@@ -17,7 +17,7 @@ import google_crc32c
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import tables
 
-from pipeline.protos import (
+from pipeline.graph.protos import (
     AttrValue,
     BundleEntryProto,
     BundleHeaderProto,

@@ -1,0 +1,165 @@
+"""Finds checkpoints on disk by what people give for them: a prefix, one of its files, a series, or a folder.
+
+A prefix is text and no Path: it may end in a slash, where the files are called `.index`, `.data-…` and `.meta`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from pipeline.errors import CheckpointError, nearest
+
+Place = Path | str
+
+_V1_SHARD = re.compile(r"-(\?{5}|\d{5})-of-\d{5}$")
+_SHARD = re.compile(r"(?P<prefix>.*)\.data-(?P<number>\d{5})-of-(?P<count>\d{5})$")
+_GIT_LFS = b"version https://git-lfs"
+
+
+def find_prefix(place: Place) -> str:
+    """The prefix that a prefix, one of its files, a series or a folder stands for.
+
+    In a folder the `checkpoint` file decides, also when it holds the absolute path of another
+    place; without one, the newest complete prefix. The series `model.ckpt` is `model.ckpt-1000` and its like: where
+    there is no `model.ckpt` itself, its newest complete prefix.
+
+    Raises:
+        CheckpointError: there is no complete checkpoint.
+    """
+    path = Path(place)
+    if path.is_dir():
+        state = _named_by_state_file(path)
+        complete = list(complete_prefixes(path))
+        if state in complete:
+            return state
+        if state is not None and (old := _old_format(state)) is not None:
+            return old
+        if complete:
+            return complete[-1]
+        raise CheckpointError("no checkpoint in this folder", where=place, wanted="files NAME.index and NAME.data-…")
+    prefix = str(path.parent / "x")[:-1] + re.sub(r"\.(index|meta|data-\d{5}-of-\d{5})$", "", path.name)
+    if (old := _old_format(prefix)) is not None:
+        return old
+    if Path(f"{prefix}.index").is_file():
+        return prefix
+    folder, name = folder_of(prefix), name_of(prefix)
+    series = [other for other in complete_prefixes(folder) if stem_of(other) == name] if folder.is_dir() else []
+    if series:
+        return series[-1]
+    near = [p.name.removesuffix(".index") for p in folder.glob("*.index")] if folder.is_dir() else []
+    raise CheckpointError("no such checkpoint", where=f"{prefix}.index", next_step=nearest(name, near))
+
+
+def folder_of(prefix: Place) -> Path:
+    """The folder that a checkpoint's files are in."""
+    return Path(f"{prefix}.index").parent
+
+
+def name_of(prefix: Place) -> str:
+    """What the names of a checkpoint's files begin with; it may be empty."""
+    return Path(f"{prefix}.index").name.removesuffix(".index")
+
+
+def step_of(prefix: Place) -> int:
+    """The step at the end of a checkpoint's name, -1 if there is none."""
+    found = re.search(r"-(\d+)$", name_of(prefix))
+    return int(found[1]) if found else -1
+
+
+def stem_of(prefix: Place) -> str:
+    """The name of a checkpoint without the step at its end: that of its series."""
+    return re.sub(r"-\d+$", "", name_of(prefix))
+
+
+def _old_format(place: str) -> str | None:
+    """The prefix in the V1 format that a place stands for; None where there is none.
+
+    A Saver that writes shards calls them `NAME-00000-of-00002`, and all of them `NAME-?????-of-00002`.
+    """
+    whole = _in_folder(folder_of(place), _V1_SHARD.sub("", name_of(place)) or name_of(place))
+    return next((prefix for prefix in (whole, place) if _old_files(prefix)), None)
+
+
+def _old_files(prefix: Place) -> list[Path]:
+    """The files of a checkpoint in the V1 format, where no newer one has its name."""
+    folder, name = folder_of(prefix), name_of(prefix)
+    if not name or Path(f"{prefix}.index").is_file():
+        return []
+    if Path(prefix).is_file():
+        return [Path(prefix)]
+    near = sorted(folder.iterdir()) if folder.is_dir() else []
+    return [path for path in near if _V1_SHARD.search(path.name) and _V1_SHARD.sub("", path.name) == name]
+
+
+def _named_by_state_file(folder: Path) -> str | None:
+    try:
+        text = (folder / "checkpoint").read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return None
+    found = re.search(r'^model_checkpoint_path:\s*"(.*)"', text, re.MULTILINE)
+    return _in_folder(folder, found[1].rpartition("/")[2]) if found else None
+
+
+def _in_folder(folder: Path, name: str) -> str:
+    return str(folder / f"{name}.index").removesuffix(".index")
+
+
+def complete_prefixes(folder: Path) -> Iterator[str]:
+    """The checkpoints of a folder that have their index and all their shards, oldest first.
+
+    What a broken save left is passed over: data without an index, an empty index, a shard too few. One of the V1 format
+    is known by the graph beside it.
+    """
+    places = {str(path).removesuffix(".index"): path for path in folder.glob("*.index")}
+    singles = [str(path).removesuffix(".meta") for path in folder.glob("*.meta")]
+    places |= {prefix: files[0] for prefix in singles if (files := _old_files(prefix))}
+    ages = {prefix: stat.st_mtime_ns for prefix, path in places.items() if (stat := path.stat()).st_size}
+    for prefix in sorted(ages, key=lambda prefix: (ages[prefix], step_of(prefix))):
+        try:
+            require_files(prefix)
+        except CheckpointError:
+            continue
+        yield prefix
+
+
+def files_of(prefix: Place) -> list[Path]:
+    """The index and the data files of a checkpoint that are there; those of the V1 format hold all."""
+    if old := _old_files(prefix):
+        return old
+    return [Path(found[0]) for found in _shards(prefix)] + [p for p in [Path(f"{prefix}.index")] if p.exists()]
+
+
+def _shards(prefix: Place) -> list[re.Match[str]]:
+    start = _in_folder(folder_of(prefix), name_of(prefix))
+    found = (_SHARD.match(str(path)) for path in sorted(folder_of(prefix).glob("*.data-*")))
+    return [shard for shard in found if shard is not None and shard["prefix"] == start]
+
+
+def require_files(prefix: Place) -> None:
+    """Makes sure that a checkpoint's data files are all there.
+
+    Raises:
+        CheckpointError: a shard is missing, or a file is a pointer in place of the file.
+    """
+    shards = _shards(prefix)
+    wanted = max((int(found["count"]) for found in shards), default=1)
+    present = {int(found["number"]) for found in shards if int(found["count"]) == wanted}
+    missing = [number for number in range(wanted) if number not in present]
+    if missing and not _old_files(prefix):
+        raise CheckpointError(
+            "a shard of the checkpoint is missing",
+            where=f"{prefix}.data-{missing[0]:05}-of-{wanted:05}",
+            got=f"{len(present)} shard{'s' * (len(present) != 1)}",
+            wanted=wanted,
+            next_step="Copy the whole checkpoint",
+        )
+    for path in files_of(prefix):
+        with path.open("rb") as file:
+            if file.read(len(_GIT_LFS)) == _GIT_LFS:
+                raise CheckpointError(
+                    "a Git LFS pointer in place of the file",
+                    where=path,
+                    next_step="Fetch the file itself with `git lfs pull`",
+                )

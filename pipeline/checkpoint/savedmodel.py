@@ -1,0 +1,463 @@
+"""Reads a SavedModel folder: the graph, the signature, and under which key its checkpoint keeps each variable.
+
+    saved_model.pb        a SavedModel message; or saved_model.pbtxt, the same as text
+    variables/variables   a checkpoint
+    assets/               files that the graph reads when it is loaded: vocabularies
+
+The layout is that of tensorflow/core/protobuf/saved_model.proto and tensorflow/cc/saved_model/constants.h. TensorFlow 1
+writes a graph and a Saver, and its keys are names. TensorFlow 2 writes objects (saved_object_graph.proto): a
+signature is a function, its variables are what the function has captured, and the keys are paths of attributes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.errors import CheckpointError, FreezeError, nearest
+from pipeline.graph.nodes import ancestors, called, called_functions, data_inputs, node_of
+from pipeline.graph.protos import (
+    AssetFileDef,
+    DataType,
+    DecodeError,
+    FunctionDef,
+    GraphDef,
+    MetaGraphDef,
+    NodeDef,
+    OpDef,
+    SavedModel,
+    SignatureDef,
+    TensorInfo,
+    TensorShapeProto,
+    TrackableObjectGraph,
+    parse_text,
+)
+from pipeline.graph.validity import validate_graph
+from pipeline.graph.variables import VARIABLE_OPS, Saved, restored_keys, variable_behind
+
+from .bundle import Bundle, open_checkpoint
+from .bundle.file_kinds import broken_file, unreadable_file
+
+_MESSAGES = ("saved_model.pb", "saved_model.pbtxt")
+_SERVE = "serve"
+_DEFAULT = "serving_default"
+_INIT_OP = "__saved_model_init_op"
+_INIT_COLLECTIONS = ("saved_model_main_op", "legacy_init_op")  # what TensorFlow 1 kept it in
+_ASSETS = "saved_model_assets"  # the collection where TensorFlow 1 lists them; TensorFlow 2 has asset_file_def
+_OBJECTS = "_CHECKPOINTABLE_OBJECT_GRAPH"
+_VALUE = "VARIABLE_VALUE"
+DT_INT64 = DataType.Value("DT_INT64")
+_CHANGES = re.compile(r"Assign\w*|(Resource)?Scatter\w+")
+
+
+@dataclass(frozen=True)
+class SavedModelGraph:
+    """What freezing needs of a SavedModel.
+
+    Args:
+        graph: its assets are where they are now; tables are filled by ops of the graph itself.
+        bundle: its variables; None where the folder has none.
+        keys: where the bundle keeps a variable, by the variable's identity.
+        inputs: tensors of the graph by their names in the signature; a sparse tensor is three, as `name/indices`.
+        outputs: the same.
+        infos: what the signature says of its tensors, by tensor.
+        signature_key: the signature's name; None where the SavedModel has no signature, or outputs were named instead.
+        signature_keys: the names of all.
+        assets: files by the tensors of the graph that hold their paths.
+        definitions: the ops that the graph uses, by name.
+        file: the one that holds the graph.
+        metas: all graphs of that file as they lie there, the one for serving first.
+    """
+
+    graph: GraphDef
+    bundle: Bundle | None
+    keys: Mapping[tuple[str, str], Saved]
+    inputs: Mapping[str, str]
+    outputs: Mapping[str, str]
+    infos: Mapping[str, TensorInfo]
+    signature_key: str | None
+    signature_keys: tuple[str, ...]
+    assets: Mapping[str, Path]
+    definitions: Mapping[str, OpDef]
+    file: Path
+    metas: tuple[MetaGraphDef, ...]
+
+
+def read_saved_model(
+    folder: Path, signature_key: str | None = None, outputs: Sequence[str] = (), is_key_needed: bool = True
+) -> SavedModelGraph:
+    """Reads a SavedModel of TensorFlow 1 or 2.
+
+    Args:
+        folder: the one that holds `saved_model.pb` or `saved_model.pbtxt`.
+        signature_key: by default `serving_default`, or the only signature that there is.
+        outputs: tensors that are wanted, whether a signature has them or not.
+        is_key_needed: whether it is an error that no signature is the obvious one, where no outputs are named.
+
+    Raises:
+        CheckpointError: a file is missing or is not what it should be; no graph is for serving.
+        FreezeError: there is no such signature, or none is the obvious one; loading the SavedModel changes a
+            variable that the outputs need.
+    """
+    file = _find_message(folder)
+    meta, *others = _read_meta_graphs(file)
+    key = _choose_signature(folder, meta, signature_key, is_needed=is_key_needed and not outputs)
+    signature = meta.signature_def[key] if key is not None else SignatureDef()
+    named = {side: dict(_tensors(infos)) for side, infos in (("in", signature.inputs), ("out", signature.outputs))}
+    tensors = {side: {name: info.name for name, info in infos.items()} for side, infos in named.items()}
+    assets = dict(_assets(folder, meta))
+    graph = with_initializers(with_assets(meta.graph_def, assets))
+    nodes = {node.name: node for node in graph.node}
+    wanted = [node_of(tensor) for tensor in (*tensors["out"].values(), *outputs)] or list(nodes)
+    needed = ancestors(nodes, wanted, with_control=False)
+    variables = [name for name in needed if nodes[name].op in VARIABLE_OPS]
+    _refuse_changed_variables(folder, meta, nodes, variables)
+    bundle = _open_variables(folder, variables)
+    keys = restored_keys(graph, meta.saver_def.restore_op_name or None)
+    if bundle is not None:
+        keys |= _captured_keys(meta, graph, bundle)
+    return SavedModelGraph(
+        graph=graph,
+        bundle=bundle,
+        keys=keys,
+        inputs=tensors["in"],
+        outputs=tensors["out"],
+        infos={info.name: info for infos in named.values() for info in infos.values()},
+        signature_key=key,
+        signature_keys=tuple(_signature_keys(meta)),
+        assets=assets,
+        definitions={op.name: op for op in meta.meta_info_def.stripped_op_list.op},
+        file=file,
+        metas=(meta, *others),
+    )
+
+
+def read_signature(
+    folder: Path, signature_key: str | None = None
+) -> tuple[str, Mapping[str, TensorInfo], Mapping[str, TensorInfo]]:
+    """The name of a SavedModel's signature, and its inputs and outputs by their names.
+
+    Args:
+        signature_key: by default `serving_default`, or the only signature that there is.
+
+    Raises:
+        CheckpointError: the file is missing or is not what it should be; no graph is for serving, or it has no
+            signature.
+        FreezeError: there is no such signature, or none is the obvious one.
+    """
+    file = _find_message(folder)
+    meta = _read_meta_graphs(file)[0]
+    key = _choose_signature(folder, meta, signature_key, is_needed=True)
+    if key is None:
+        raise CheckpointError("the SavedModel has no signature", where=file, wanted="inputs and outputs that are named")
+    signature = meta.signature_def[key]
+    return key, dict(_tensors(signature.inputs)), dict(_tensors(signature.outputs))
+
+
+def read_meta_graphs(folder: Path) -> tuple[Path, list[MetaGraphDef]]:
+    """The file of a SavedModel's graphs, and these as they lie there, the one for serving first.
+
+    Raises:
+        CheckpointError: the file is missing or is not what it should be; no graph is for serving.
+    """
+    file = _find_message(folder)
+    return file, _read_meta_graphs(file)
+
+
+# The folder's files.
+
+
+def _read_meta_graphs(path: Path) -> list[MetaGraphDef]:
+    """The graph for serving (of several, the one with the fewest other tags), then all others of the file."""
+    model = _parse(path)
+    graphs = [meta for meta in model.meta_graphs if meta.graph_def.node]
+    if not graphs:
+        raise broken_file(path, "not a SavedModel, or one without a graph", got=f"{len(graphs)} graphs")
+    tags = [sorted(meta.meta_info_def.tags) for meta in graphs]
+    serving = [meta for meta in graphs if _SERVE in meta.meta_info_def.tags]
+    if not serving:
+        raise CheckpointError(
+            "no graph of the SavedModel is for serving",
+            where=path,
+            got=f"tags {' and '.join(map(str, tags))}",
+            wanted=f"the tag {_SERVE!r}",
+            next_step="Export the model again, for serving",
+        )
+    meta = min(serving, key=lambda meta: len(meta.meta_info_def.tags))
+    validate_graph(meta.graph_def, path)
+    return [meta, *(other for other in model.meta_graphs if other is not meta)]
+
+
+def _find_message(folder: Path) -> Path:
+    for name in _MESSAGES:
+        if (folder / name).is_file():
+            return folder / name
+    if not folder.is_dir():
+        raise CheckpointError("not a folder", where=folder, wanted="a SavedModel's folder")
+    below = sorted(path.parent.name for path in folder.glob("*/saved_model.pb*"))
+    if below:
+        next_step = f"give one of the folders in it: {', '.join(below)}"
+    elif (folder / "saved_model.cpb").exists():
+        next_step = "it was written in chunks, which this reader does not know: export it in one piece"
+    else:
+        next_step = "give the folder that tf.saved_model.save or model.export wrote"
+    raise CheckpointError(
+        "not a SavedModel", where=folder, wanted="saved_model.pb or saved_model.pbtxt in it", next_step=next_step
+    )
+
+
+def _parse(path: Path) -> SavedModel:
+    try:
+        content = path.read_bytes()
+        if path.suffix == ".pb":
+            return SavedModel.FromString(content)
+        model = SavedModel()
+        parse_text(content, model)
+        return model
+    except OSError as exc:
+        raise unreadable_file(path, exc) from exc
+    except DecodeError as exc:
+        raise broken_file(path, "not a SavedModel, or a damaged one", got=exc) from exc
+
+
+def _assets(folder: Path, meta: MetaGraphDef) -> Iterator[tuple[str, Path]]:
+    """The tensors that hold the paths of files, and where these are now."""
+    assets = list(meta.asset_file_def)
+    try:
+        if not assets:
+            assets = [AssetFileDef.FromString(item.value) for item in meta.collection_def[_ASSETS].any_list.value]
+    except DecodeError as exc:
+        raise CheckpointError("the list of assets cannot be read", where=folder, got=exc) from exc
+    for asset in assets:
+        name = Path(asset.filename)
+        if name.is_absolute() or ".." in name.parts:
+            raise CheckpointError("an asset lies outside of the SavedModel", where=folder, got=asset.filename)
+        yield asset.tensor_info.name, folder / "assets" / name
+
+
+def _open_variables(folder: Path, variables: Iterable[str]) -> Bundle | None:
+    prefix = folder / "variables" / "variables"
+    if prefix.is_file() or any(prefix.parent.glob("variables[.-]*")):
+        return open_checkpoint(prefix)
+    for name in sorted(variables):
+        raise CheckpointError(
+            "the SavedModel's variables are missing",
+            where=prefix.parent,
+            got=f"no variables.index, and the graph has the variable {name}",
+            wanted="variables.index and variables.data-…",
+            next_step="Copy the whole folder",
+        )
+    return None
+
+
+# The signature.
+
+
+def _signature_keys(meta: MetaGraphDef) -> list[str]:
+    return sorted(key for key in meta.signature_def if not key.startswith("__saved_model_"))
+
+
+def _choose_signature(folder: Path, meta: MetaGraphDef, wanted: str | None, is_needed: bool) -> str | None:
+    own = _signature_keys(meta)
+    if wanted is not None:
+        if wanted in own:
+            return wanted
+        raise FreezeError("no such signature", where=folder, got=repr(wanted), next_step=nearest(wanted, own))
+    if _DEFAULT in own:
+        return _DEFAULT
+    if len(own) == 1:
+        return own[0]
+    if not own or not is_needed:
+        return None
+    raise FreezeError(
+        f"no signature is called {_DEFAULT}, and none is the only one",
+        where=folder,
+        got=", ".join(own),
+        next_step="Say which of them to freeze (--signature)",
+    )
+
+
+def _tensors(infos: Mapping[str, TensorInfo]) -> Iterator[tuple[str, TensorInfo]]:
+    """The tensors of a signature's side; one that is made of several tensors gives each (meta_graph.proto)."""
+    for name in sorted(infos):
+        info = infos[name]
+        if info.HasField("coo_sparse"):
+            sparse, rank = info.coo_sparse, len(info.tensor_shape.dim)
+            yield f"{name}/indices", _info(sparse.indices_tensor_name, DT_INT64, [-1, rank])
+            yield f"{name}/values", _info(sparse.values_tensor_name, info.dtype, [-1])
+            yield f"{name}/dense_shape", _info(sparse.dense_shape_tensor_name, DT_INT64, [rank])
+        elif info.HasField("composite_tensor"):
+            components = {str(index): part for index, part in enumerate(info.composite_tensor.components)}
+            yield from ((f"{name}/{index}", part) for index, part in _tensors(components))
+        else:
+            yield name, info
+
+
+def _info(tensor: str, dtype: int, shape: Sequence[int]) -> TensorInfo:
+    dims = [TensorShapeProto.Dim(size=size) for size in shape]
+    return TensorInfo(name=tensor, dtype=dtype, tensor_shape=TensorShapeProto(dim=dims))
+
+
+# The variables' keys.
+
+
+def _captured_keys(meta: MetaGraphDef, graph: GraphDef, bundle: Bundle) -> dict[tuple[str, str], Saved]:
+    """The keys of variables that functions have captured, as TensorFlow 2's loader finds them.
+
+    A call gives a function its arguments and then its captures, and `bound_inputs` says which object each of these
+    is. The restoring function does not suffice: Keras 3 has it restore copies that no signature reads.
+    """
+    keys_of_objects = _object_keys(meta, bundle)
+    concrete = meta.object_graph_def.concrete_functions
+    nodes = {node.name: node for node in graph.node}
+    functions = {function.signature.name: function for function in graph.library.function}
+    keys: dict[tuple[str, str], Saved] = {}
+    for node in graph.node:
+        for name in called_functions(node, functions):
+            bound = list(concrete[name].bound_inputs) if name in concrete else []
+            captures = data_inputs(node)[-len(bound) :] if bound else []
+            for reference, object_id in zip(captures, bound, strict=False):
+                variable = variable_behind(reference, nodes)
+                if variable is not None and object_id in keys_of_objects:
+                    keys[variable.identity] = Saved(keys_of_objects[object_id])
+    return keys
+
+
+def _object_keys(meta: MetaGraphDef, bundle: Bundle) -> dict[int, str]:
+    """The checkpoint's keys by the SavedModel's objects.
+
+    Both have a graph of the same objects; what is reached from the root by the same names is the same object.
+    """
+    if _OBJECTS not in bundle.tensors:
+        return {}
+    try:
+        stored = TrackableObjectGraph.FromString(b"".join(bundle.strings(_OBJECTS))).nodes
+    except DecodeError as exc:
+        raise CheckpointError("the checkpoint's objects cannot be read", where=bundle.prefix, got=exc) from exc
+    objects = meta.object_graph_def.nodes
+    keys: dict[int, str] = {}
+    waiting, seen = [(0, 0)], set[int]()
+    while waiting:
+        own, other = waiting.pop()
+        if own in seen or not (0 <= own < len(objects) and 0 <= other < len(stored)):
+            continue
+        seen.add(own)
+        keys.update((own, value.checkpoint_key) for value in stored[other].attributes if value.name == _VALUE)
+        children = {child.local_name: child.node_id for child in stored[other].children}
+        waiting += [
+            (child.node_id, children[child.local_name])
+            for child in objects[own].children
+            if child.local_name in children
+        ]
+    return keys
+
+
+def _refuse_changed_variables(
+    folder: Path, meta: MetaGraphDef, nodes: Mapping[str, NodeDef], variables: Iterable[str]
+) -> None:
+    """Makes sure that what loading runs after restoring leaves the variables as restored."""
+    needed = set(variables)
+    functions = {function.signature.name: function for function in meta.graph_def.library.function}
+    starts = [name for key in _INIT_COLLECTIONS for name in meta.collection_def[key].node_list.value]
+    signature = meta.signature_def[_INIT_OP]
+    starts += [info.name for info in signature.outputs.values()]
+    for name in sorted(ancestors(nodes, map(node_of, starts), with_control=True)):
+        node = nodes[name]
+        inner = [n for function in called_functions(node, functions) for n in functions[function].node_def]
+        if not any(_CHANGES.fullmatch(op.op) for op in (node, *inner)):
+            continue
+        for reference in data_inputs(node):
+            variable = variable_behind(reference, nodes)
+            if variable is not None and variable.name in needed:
+                raise FreezeError(
+                    "loading the SavedModel changes a variable after it is restored",
+                    where=f"node {name} of {folder}",
+                    got=f"a new value for {variable.name}",
+                    next_step="Export the model without this step of its initialization",
+                )
+
+
+_CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
+_DEEPEST = 100  # calls within calls
+_TABLE = re.compile(r"HashTable(V2)?")
+_FILLS_TABLE = re.compile(r"InitializeTable(FromTextFile)?(V2)?|LookupTableImport(V2)?")
+
+
+def with_assets(graph: GraphDef, assets: Mapping[str, Path]) -> GraphDef:
+    """The graph with the paths that files have now; TensorFlow 2 keeps each in a variable, filled when loading."""
+    paths = {node_of(tensor): path for tensor, path in assets.items()}
+    variables: dict[str, Path] = {}
+    for node in graph.node:
+        if node.op == "AssignVariableOp" and len(node.input) >= 2 and node_of(node.input[1]) in paths:
+            variables[node_of(node.input[0])] = paths[node_of(node.input[1])]
+    new = GraphDef()
+    new.CopyFrom(graph)
+    for node in new.node:
+        if node.name in paths:
+            _fill(node, paths[node.name])
+        elif node.op == "ReadVariableOp" and node.input and node_of(node.input[0]) in variables:
+            _fill(node, variables[node_of(node.input[0])])
+    return new
+
+
+def _fill(node: NodeDef, path: Path) -> None:
+    """Makes a node a constant that holds a path, of the shape that it has as a constant."""
+    shape = node.attr["value"].tensor.tensor_shape
+    node.CopyFrom(NodeDef(name=node.name, op="Const"))
+    node.attr["dtype"].type = DataType.Value("DT_STRING")
+    node.attr["value"].tensor.dtype = DataType.Value("DT_STRING")
+    node.attr["value"].tensor.tensor_shape.CopyFrom(shape)
+    node.attr["value"].tensor.string_val.append(str(path).encode())
+
+
+def with_initializers(graph: GraphDef) -> GraphDef:
+    """The graph with its tables and their initializers outside of functions, where TensorFlow 1 has them.
+
+    Functions that no node calls are left out: TensorFlow 2's loader makes objects by them.
+    """
+    functions = {function.signature.name: function for function in graph.library.function}
+    new = GraphDef(node=(_created_table(node, functions) or node for node in graph.node), versions=graph.versions)
+    new.node.extend(_table_initializers(graph, functions))
+    new.library.function.extend(functions[name] for name in called(new.node, functions))
+    return new
+
+
+def _created_table(call: NodeDef, functions: Mapping[str, FunctionDef]) -> NodeDef | None:
+    """The table that a call creates: a model that was loaded and saved again has its tables from functions."""
+    node, body = call, dict[str, NodeDef]()
+    for _ in range(_DEEPEST):
+        name = node.attr["f"].func.name if node.op in _CALLS else ""
+        if name in functions and len(functions[name].ret) == 1 and not data_inputs(node):
+            body = {inner.name: inner for inner in functions[name].node_def}
+            [result] = functions[name].ret.values()
+        elif node.op == "Identity" and node.input:
+            result = node.input[0]
+        else:
+            break
+        node = body.get(node_of(result), NodeDef())
+    is_table = node is not call and _TABLE.fullmatch(node.op) is not None
+    return NodeDef(name=call.name, op=node.op, attr=node.attr) if is_table else None
+
+
+def _table_initializers(graph: GraphDef, functions: Mapping[str, FunctionDef]) -> Iterator[NodeDef]:
+    """The initializers in functions, as nodes of the graph; those that tensors of the graph are enough for."""
+    for root in graph.node:
+        seen = set[str]()  # functions of a damaged file may call each other without end
+        # Each with its arguments: tensors of the graph, or None for what only functions know; and a name in the graph.
+        waiting: list[tuple[NodeDef, list[str | None], str]] = [(root, [*data_inputs(root)], root.name)]
+        while waiting:
+            call, arguments, prefix = waiting.pop()
+            name = call.attr["f"].func.name if call.op in _CALLS else call.op
+            if name not in functions or name in seen:
+                continue
+            seen.add(name)
+            names = [argument.name for argument in functions[name].signature.input_arg]
+            given = dict(zip(names, arguments, strict=False))
+            for node in functions[name].node_def:
+                inputs = [given.get(reference) for reference in data_inputs(node)]
+                inner = f"{prefix}/{node.name}"
+                waiting.append((node, inputs, inner))
+                if _FILLS_TABLE.fullmatch(node.op) and None not in inputs:
+                    yield NodeDef(name=inner, op=node.op, input=filter(None, inputs), attr=node.attr)

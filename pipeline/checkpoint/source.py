@@ -1,0 +1,219 @@
+"""Opens whatever holds a graph: a Saver's checkpoint, a SavedModel, or a GraphDef with or without a checkpoint beside.
+
+    checkpoint   PREFIX.index, PREFIX.data-…      its graph is PREFIX.meta, that of its series, or a GraphDef
+    SavedModel   saved_model.pb or .pbtxt         in a folder with variables/ and assets/
+    GraphDef     NAME.pb or NAME.pbtxt            as tf.io.write_graph and freezing write it
+
+The messages are those of tensorflow/core/framework/graph.proto and tensorflow/core/protobuf/meta_graph.proto; either
+may be written as text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import CheckpointError
+from pipeline.graph.protos import DecodeError, GraphDef, MetaGraphDef, OpDef, TensorInfo, parse_text
+from pipeline.graph.validity import validate_graph
+from pipeline.graph.variables import VARIABLE_OPS, Saved, restored_keys
+
+from .bundle import Bundle, open_checkpoint
+from .bundle.file_kinds import broken_file
+from .files import complete_prefixes, find_prefix, folder_of, name_of, stem_of, step_of
+
+_SAVED_MODELS = ("saved_model.pb", "saved_model.pbtxt")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A graph, and where the values of its variables are.
+
+    Args:
+        place: the prefix, the SavedModel's folder, or the GraphDef's file.
+        kind: `checkpoint`, `SavedModel` or `GraphDef`.
+        graph: as it was saved.
+        graph_file: the file that it was read from.
+        bundle: the variables' values; empty where there is no checkpoint.
+        keys: where the bundle keeps a variable, by the variable's identity; one that is not there goes by its name.
+        inputs: the signature's tensors by their names there; empty where there is no signature.
+        outputs: the same.
+        infos: what the signature says of its tensors, by tensor.
+        signature_key: the signature's name.
+        signature_keys: the names of all signatures.
+        definitions: the ops that a MetaGraphDef brings along, by name.
+        assets: files by the tensors of the graph that hold their paths.
+        metas: the graphs as they lie in the file, this one first: all that running it may come upon.
+    """
+
+    place: Path | str
+    kind: str
+    graph: GraphDef
+    graph_file: Path
+    bundle: Bundle
+    keys: Mapping[tuple[str, str], Saved] = field(default_factory=dict)
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    outputs: Mapping[str, str] = field(default_factory=dict)
+    infos: Mapping[str, TensorInfo] = field(default_factory=dict)
+    signature_key: str | None = None
+    signature_keys: tuple[str, ...] = ()
+    definitions: Mapping[str, OpDef] = field(default_factory=dict)
+    assets: Mapping[str, Path] = field(default_factory=dict)
+    metas: tuple[MetaGraphDef, ...] = ()
+
+    @property
+    def has_variables(self) -> bool:
+        """Whether there is anything to freeze."""
+        functions = (node for function in self.graph.library.function for node in function.node_def)
+        return any(node.op in VARIABLE_OPS for nodes in (self.graph.node, functions) for node in nodes)
+
+
+def open_source(
+    place: Path | str,
+    graph: Path | None = None,
+    signature_key: str | None = None,
+    outputs: Sequence[str] = (),
+    is_key_needed: bool = True,
+) -> Source:
+    """Opens what people name: a prefix, one of its files, a series, a folder, a SavedModel, a GraphDef.
+
+    Args:
+        graph: the file of the graph, where it is not found beside the checkpoint: a `.meta`, `.pb` or `.pbtxt`.
+        signature_key: of a SavedModel with several signatures, which one.
+        outputs: tensors that are wanted, where they are named.
+        is_key_needed: whether it is an error that no signature is the obvious one, where no outputs are named.
+
+    Raises:
+        CheckpointError: nothing is there, it is damaged, another kind of file, or has no graph.
+        FreezeError: a SavedModel has no such signature, or none that is the obvious one.
+    """
+    path = Path(place)
+    folder = path.parent if path.name in _SAVED_MODELS else path
+    if graph is None and any((folder / name).is_file() for name in _SAVED_MODELS):
+        return _of_saved_model(folder, signature_key, outputs, is_key_needed)
+    if path.suffix in (".pb", ".pbtxt") and path.is_file():
+        return _of_graph_file(path)
+    prefix = find_prefix(place)
+    bundle = open_checkpoint(prefix)  # first: of a foreign file it says what it is
+    return _of_checkpoint(prefix, bundle, graph or _graph_beside(prefix))
+
+
+def _of_saved_model(folder: Path, signature_key: str | None, outputs: Sequence[str], is_key_needed: bool) -> Source:
+    from .savedmodel import read_saved_model  # a Saver's checkpoint does without
+
+    model = read_saved_model(folder, signature_key, outputs, is_key_needed)
+    return Source(
+        place=folder,
+        kind="SavedModel",
+        graph=model.graph,
+        graph_file=model.file,
+        bundle=model.bundle or Bundle(folder, {}),
+        keys=model.keys,
+        inputs=model.inputs,
+        outputs=model.outputs,
+        infos=model.infos,
+        signature_key=model.signature_key,
+        signature_keys=model.signature_keys,
+        definitions=model.definitions,
+        assets=model.assets,
+        metas=model.metas,
+    )
+
+
+def _of_checkpoint(prefix: Path | str, bundle: Bundle, file: Path) -> Source:
+    meta = read_graph(file)
+    keys = restored_keys(meta.graph_def, meta.saver_def.restore_op_name or None)
+    definitions = {op.name: op for op in meta.meta_info_def.stripped_op_list.op}
+    return Source(prefix, "checkpoint", meta.graph_def, file, bundle, keys, definitions=definitions, metas=(meta,))
+
+
+def _of_graph_file(path: Path) -> Source:
+    """A GraphDef; where it has variables, with the checkpoint beside it."""
+    meta = read_graph(path)
+    alone = Source(path, "GraphDef", meta.graph_def, path, Bundle(path, {}), metas=(meta,))
+    if not alone.has_variables:
+        return alone
+    beside = path.with_suffix("")
+    found = list(complete_prefixes(path.parent))
+    prefix = str(beside) if str(beside) in found else find_prefix(path.parent) if found else None
+    if prefix is None:
+        raise CheckpointError(
+            "this graph has variables, and no checkpoint stands beside it",
+            where=path,
+            next_step="Give the checkpoint, and this file as its graph (--graph)",
+        )
+    return _of_checkpoint(prefix, open_checkpoint(prefix), path)
+
+
+def read_graph(path: Path) -> MetaGraphDef:
+    """Reads a `.meta`, or a GraphDef, binary or as text; a GraphDef comes as a MetaGraphDef that holds nothing else.
+
+    Raises:
+        CheckpointError: it is missing, damaged, empty, or another kind of file.
+    """
+    try:
+        raw = path.read_bytes()
+    except OSError as exc:
+        raise CheckpointError("the checkpoint's graph cannot be read", where=path, got=exc.strerror) from exc
+    meta = MetaGraphDef()
+    graph: Any = meta if path.name.endswith(".meta") else meta.graph_def
+    try:
+        if path.suffix == ".pbtxt" or _is_text(raw):
+            parse_text(raw, graph)
+        else:
+            graph.ParseFromString(raw)
+    except DecodeError as exc:
+        kind = "a graph of a Saver" if path.name.endswith(".meta") else "a GraphDef"
+        raise broken_file(path, f"not {kind}, or a damaged one", got=exc) from exc
+    if not meta.graph_def.node:
+        raise broken_file(path, "the graph is empty", got="0 nodes")
+    validate_graph(meta.graph_def, path)
+    return meta
+
+
+def _is_text(raw: bytes) -> bool:
+    """Whether a message is written as text: `node {` and its like; as bytes it begins with a tag and a length."""
+    return raw.startswith((b"node {", b"meta_info_def {", b"graph_def {", b"versions {", b"library {"))
+
+
+def _graph_beside(prefix: str) -> Path:
+    """The graph's file of a checkpoint that no other is named for.
+
+    It is PREFIX.meta; or that of the series, for some write the graph once; or the one GraphDef that has variables.
+
+    Raises:
+        CheckpointError: there is none, or several that it may be.
+    """
+    own = Path(f"{prefix}.meta")
+    if own.is_file():
+        return own
+    folder = folder_of(prefix)
+    series = [path for path in folder.glob("*.meta") if stem_of(str(path)[: -len(".meta")]) == stem_of(prefix)]
+    if series:
+        return min(series, key=lambda path: abs(step_of(str(path)[: -len(".meta")]) - step_of(prefix)))
+    named = [Path(f"{prefix}.pb"), Path(f"{prefix}.pbtxt")]
+    for path in named:
+        if path.is_file():
+            return path
+    found = list(_graphs_with_variables(folder))
+    if len(found) == 1:
+        return found[0]
+    raise CheckpointError(
+        "several graphs stand beside the checkpoint" if found else "the checkpoint's graph is missing",
+        where=own,
+        got=", ".join(path.name for path in found) or None,
+        wanted=f"{name_of(prefix)}.meta, or one .pb or .pbtxt with the graph's variables",
+        next_step="Name the graph's file (--graph), or the model whose code builds it (--model)",
+    )
+
+
+def _graphs_with_variables(folder: Path) -> Iterator[Path]:
+    for path in sorted([*folder.glob("*.pb"), *folder.glob("*.pbtxt")]):
+        try:
+            nodes = read_graph(path).graph_def.node
+        except CheckpointError:
+            continue
+        if any(node.op in VARIABLE_OPS for node in nodes):
+            yield path

@@ -1,0 +1,88 @@
+"""`python -m pipeline freeze CHECKPOINT`: one .pb of a checkpoint, without TensorFlow."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+from pathlib import Path
+
+from pipeline.freezing.freeze import Frozen, freeze
+from pipeline.settings import listed, paired
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the command's arguments."""
+    parser.add_argument(
+        "checkpoint",
+        help="a Saver's checkpoint: its prefix, one of its files, its series or its folder; the folder of a "
+        "SavedModel; or a .pb or .pbtxt beside its checkpoint",
+    )
+    parser.add_argument(
+        "--outputs",
+        default="",
+        help="comma-separated names of tensors; by default the signature's, or those that the graph leaves no doubt of",
+    )
+    parser.add_argument(
+        "--inputs", default="", help="comma-separated placeholders to keep, or inner tensors to make inputs of"
+    )
+    parser.add_argument("--signature", help="of a SavedModel with several, which one")
+    parser.add_argument(
+        "--graph", type=Path, help="the graph's file (.meta, .pb, .pbtxt), where it is not beside the checkpoint"
+    )
+    parser.add_argument(
+        "--pin",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="make a placeholder a constant, such as is_training=false; may be given several times",
+    )
+    parser.add_argument(
+        "--format",
+        default="frozen",
+        metavar="frozen|mmap",
+        help="frozen, one .pb (default); or mmap, a folder with a small graph and files of weights that are mapped "
+        "into memory, for models that take long to load or are beyond 2 GiB",
+    )
+    parser.add_argument(
+        "--weights",
+        default="exact",
+        metavar="exact|float16",
+        help="exact (default); or float16, which stores floats at half the size or less",
+    )
+    parser.add_argument(
+        "--allow-ops",
+        default="",
+        help="comma-separated ops that may stand in the graph though they could do more than compute, such as PyFunc",
+    )
+    parser.add_argument(
+        "-o", "--to", type=Path, help="the file to write (default: model.pb), or the folder of the format mmap (mmap)"
+    )
+
+
+def run(given: argparse.Namespace) -> int:
+    """Freezes, and says what became of it."""
+    gc.disable()  # what is held is held to the end: looking through that again and again finds nothing
+    done = freeze(
+        given.checkpoint,
+        listed(given.outputs),
+        listed(given.inputs),
+        given.to,
+        graph=given.graph,
+        signature=given.signature,
+        pins=paired("--pin", ",".join(given.pin)),
+        format=given.format,
+        weights=given.weights,
+        allow_ops=listed(given.allow_ops),
+    )
+    for line in _lines(done):
+        print(line)
+    return 0
+
+
+def _lines(done: Frozen) -> list[str]:
+    lines = [f"note         {note}" for note in done.notes]
+    if done.signature is not None:
+        lines += [f"input        {spec}" for spec in done.signature.inputs]
+        lines += [f"output       {spec}" for spec in done.signature.outputs]
+        lines += [f"frozen       {done.variables:,} variables, {done.nodes:,} nodes"]
+    return [*lines, str(done.path)]

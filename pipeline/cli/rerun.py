@@ -1,0 +1,51 @@
+"""`python -m pipeline rerun FOLDER`: feeds the worst rows of a failed validation again."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from pipeline.errors import DataError
+from pipeline.validation.replay.feed import RowComparison, rerun
+
+_TITLES = ("format", "check", "row", "output", "element", "reference", "candidate", "difference", "verdict")
+_WIDTH = 40
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the command's arguments."""
+    parser.add_argument("folder", type=Path, help="such as output/spam/validation/worst, or the validation's itself")
+
+
+def run(given: argparse.Namespace) -> int:
+    """Prints how each of the rows compares now.
+
+    Returns:
+        0 if all agree, 1 if one still differs.
+
+    Raises:
+        DataError: the folder holds no worst rows, or an artifact is gone.
+    """
+    folder: Path = given.folder
+    place = folder / "worst" if (folder / "worst").is_dir() else folder
+    found = list(rerun(place))
+    if not found:
+        raise DataError("no row to feed again", where=place)
+    rows = [_TITLES, *(_cells(format, line) for format, line in found)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(_TITLES))]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    differing = sum(not line.is_equal for _, line in found)
+    print(f"{differing} of {len(found)} answers differ" if differing else f"all {len(found)} answers agree")
+    return int(bool(differing))
+
+
+def _cells(format: str, line: RowComparison) -> tuple[str, ...]:
+    verdict = "agrees" if line.is_equal else "differs"
+    cells = (line.row, line.output, line.element, line.reference, line.candidate, line.difference, verdict)
+    return format, line.check, *(_shortened(cell) for cell in cells)
+
+
+def _shortened(text: str) -> str:
+    plain = text.encode("unicode_escape").decode() if not text.isprintable() else text
+    return plain if len(plain) <= _WIDTH else f"{plain[: _WIDTH - 1]}…"

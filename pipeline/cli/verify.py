@@ -1,0 +1,77 @@
+"""`python -m pipeline verify FOLDER`: hashes an artifact again, and the inputs that its manifest records."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from pipeline.errors import StoreError
+from pipeline.hashing import hash_file
+from pipeline.store import artifact
+from pipeline.store.manifest import Manifest
+from pipeline.store.remote import RemoteStore, hash_object, is_url
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the command's arguments."""
+    parser.add_argument("folder", help="the artifact's folder or URL, such as output/spam/frozen")
+
+
+def run(given: argparse.Namespace) -> int:
+    """Hashes everything again.
+
+    Returns:
+        0 if all bytes are those that were finished and the inputs are as they were; 1 if an input
+        changed or is gone since.
+
+    Raises:
+        StoreError: the folder is no artifact.
+        DamagedArtifact: a file or the manifest is not as it was finished.
+    """
+    folder: str = given.folder
+    manifest = _verify_url(folder) if is_url(folder) else artifact.verify(Path(folder))
+    print(f"{folder}: {len(manifest.files)} files, every byte as it was finished")
+    changed = list(_changed_inputs(folder, manifest))
+    for sentence in changed:
+        print(sentence)
+    return int(bool(changed))
+
+
+def _verify_url(url: str) -> Manifest:
+    home, _, stage = url.rstrip("/").rpartition("/")
+    root, _, name = home.rpartition("/")
+    return RemoteStore.at(root, name).verify(stage)
+
+
+def _changed_inputs(folder: str, manifest: Manifest) -> Iterator[str]:
+    """Sentences on inputs that are not as they were when the artifact was made."""
+    upstream: Mapping[str, str] = manifest.ingredients.get("upstream", {})
+    for label, digest in upstream.items():
+        if is_url(folder):
+            yield from _compare_object(f"{folder.rstrip('/').rpartition('/')[0]}/{label}", digest)
+        else:
+            yield from _compare(Path(folder).absolute().parent / label, digest)
+    for label, path in manifest.notes.get("inputs", {}).items():
+        yield from _compare(Path(path), manifest.ingredients["files"][label])
+
+
+def _compare(path: Path, digest: str | None) -> Iterator[str]:
+    if not path.is_file():
+        yield f"input {path} is gone"
+    else:
+        yield from _told(path, hash_file(path), digest)
+
+
+def _compare_object(url: str, digest: str | None) -> Iterator[str]:
+    try:
+        actual = hash_object(url)
+    except StoreError as exc:
+        yield f"input {exc}"
+    else:
+        yield from _told(url, actual, digest)
+
+
+def _told(place: object, actual: str, digest: str | None) -> Iterator[str]:
+    if actual != digest:
+        yield f"input {place} changed: sha256 was {str(digest)[:12]}…, is {actual[:12]}…"

@@ -1,0 +1,68 @@
+"""`python -m pipeline why TASK …`: what would run, and the reason for each stage."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from luigi.cmdline_parser import CmdlineParser
+
+from pipeline.errors import SettingError, nearest
+from pipeline.store.artifact import ArtifactStatus, State
+from pipeline.tasks.batch.task import ConvertBatch, tell_plan
+from pipeline.tasks.model import ROOT_HOOKS, TASKS, ModelTask
+from pipeline.tasks.nightly.task import NightlyRun
+
+_WILL = {
+    ArtifactStatus.COMPLETE: "is complete",
+    ArtifactStatus.MISSING: "would run",
+    ArtifactStatus.STALE: "would run",
+    ArtifactStatus.WAITING: "might run",
+    ArtifactStatus.DAMAGED: "is damaged",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the command's arguments."""
+    parser.add_argument("task", nargs=argparse.REMAINDER, help="a task and its parameters, as luigi takes them")
+
+
+def run(given: argparse.Namespace) -> int:
+    """Says of each stage whether it would run, and why; runs nothing.
+
+    Returns:
+        0 if everything is complete, 1 if something would run, 2 if something is damaged.
+    """
+    states = _examine(given.task)
+    if isinstance(states, int):
+        return states
+    for stage, state in states.items():
+        first, *others = state.reasons or _refusal(state)
+        print(f"{stage:<12} {_WILL[state.status]}{': ' if first else ''}{first}")
+        for reason in others:
+            print(f"{'':<12} {reason}")
+    conditions = {state.status for state in states.values()}
+    return 2 if ArtifactStatus.DAMAGED in conditions else int(conditions != {ArtifactStatus.COMPLETE})
+
+
+def _refusal(state: State) -> tuple[str]:
+    """What a complete artifact tells of a format that cannot be made; nothing where it was made."""
+    reason = state.manifest.notes.get("refused") if state.manifest is not None else None
+    return (f"it was refused: {reason}" if reason else "",)
+
+
+def _examine(arguments: Sequence[str]) -> dict[str, State] | int:
+    """The state of each stage; or, of a batch, the exit code, once its models are told."""
+    names = {NightlyRun.__name__, ConvertBatch.__name__, *(task.__name__ for task in TASKS.values())}
+    if not arguments or arguments[0] not in names:
+        got = arguments[0] if arguments else "nothing"
+        raise SettingError("why needs a task", got=got, next_step=nearest(got, names))
+    ROOT_HOOKS.clear()  # this is no run
+    with CmdlineParser.global_instance(list(arguments)) as command:
+        task = command.get_task_obj()
+        if isinstance(task, ConvertBatch):
+            return tell_plan(task)
+        assert isinstance(task, ModelTask)  # it was one of the names above
+        if isinstance(task, NightlyRun):
+            return task.examine()
+        return task.chain.examine(task.stage)

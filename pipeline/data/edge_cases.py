@@ -1,0 +1,78 @@
+"""Rows that no data file holds and every deployed model meets one day."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from pipeline.signature import Array, Signature, TensorSpec, batch_size_of
+
+_STRINGS = {
+    "empty": b"",
+    "blank": b"   \t ",
+    "very long": b"a very long message that does not end " * 2_000,
+    "one long word": b"x" * 20_000,
+    "accents": "Ça coûte 3 €, naïve Ærøskøbing".encode(),
+    "other scripts": "Здравствуйте 你好 مرحبا नमस्ते".encode(),
+    "emoji": "👩‍👩‍👧 🎉 ok 👍🏽".encode(),
+    "invalid UTF-8": b"caf\xe9 \xff\xfe \xc3(",
+    "zero bytes": b"a\x00b\x00",
+    "control characters": b"line\r\nbreak\x1b[31m\x07",
+    "digits and punctuation": b"0123456789 !?.,;:'\"()[]{}<>/\\|@#$%^&*~`",
+}
+
+
+_HALF_BYTES = {"int4": (-8, 7), "uint4": (0, 15)}  # which numpy lacks
+
+
+def edge_batches(signature: Signature, sample: Mapping[str, Array]) -> dict[str, dict[str, Array]]:
+    """Batches of one row each, by what is special about them; of equal rows where the batch is of a fixed size.
+
+    Args:
+        sample: arrays `[rows, ...]` by input name, which give the sizes that the signature leaves open.
+
+    Returns:
+        By a description, an array `[1, ...]` for each input.
+    """
+    size = batch_size_of(signature) or 1
+    by_input = {spec.name: _values(spec) for spec in signature.inputs}
+    labels = list(dict.fromkeys(label for values in by_input.values() for label in values))
+    return {
+        label: {
+            name: _filled(sample[name], size, values.get(label, next(iter(values.values()))))
+            for name, values in by_input.items()
+        }
+        for label in labels
+    }
+
+
+def _values(spec: TensorSpec) -> Mapping[str, Any]:
+    """Scalars by what is special about them."""
+    if spec.dtype == "string":
+        return _STRINGS
+    if spec.dtype == "bool":
+        return {"zero": False, "one": True}
+    if "int" in spec.dtype:
+        kind = spec.dtype.removeprefix("q")  # a quantized integer is an integer with a meaning
+        low, high = _HALF_BYTES.get(kind) or (int(np.iinfo(kind).min), int(np.iinfo(kind).max))
+        return {"zero": 0, "one": 1, "largest": high, "smallest": low}
+    largest = {"float16": 65504.0, "float64": np.finfo(np.float64).max}.get(spec.dtype, 3.3e38)
+    return {
+        "zero": 0.0,
+        "one": 1.0,
+        "minus one": -1.0,
+        "largest": largest,
+        "smallest": -largest,
+        "tiny": 1e-40,
+        "not a number": np.nan,
+        "infinite": np.inf,
+        "minus infinite": -np.inf,
+    }
+
+
+def _filled(sample: Array, size: int, value: Any) -> Array:
+    row = np.empty((size, *sample.shape[1:]), dtype=sample.dtype)
+    row.fill(value)
+    return row

@@ -1,0 +1,273 @@
+"""Named arrays in one `.npz` file, strings included; the same arrays give the same bytes.
+
+NumPy keeps bytes only as pickles or at a fixed width that drops trailing zero bytes, so an array of
+strings is kept as two: all its bytes in a row, and the length of each.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import IO, Any
+
+import ml_dtypes
+import numpy as np
+
+from pipeline.errors import DataError
+from pipeline.signature import Array
+
+# What NumPy and zipfile raise at a file that is broken, or is something else.
+BROKEN = (
+    *(OSError, ValueError, TypeError, KeyError, EOFError, NotImplementedError, RuntimeError),
+    *(zipfile.BadZipFile, zlib.error),
+)
+BYTES, LENGTHS, BFLOAT16 = "//bytes", "//lengths", "//bfloat16"
+
+
+def save_arrays(path: Path, arrays: Mapping[str, Array]) -> None:
+    """Writes arrays by name; an `object` array must hold `bytes`.
+
+    Raises:
+        TypeError: an `object` array holds something else.
+    """
+    plain: dict[str, Array] = {}
+    for name, array in sorted(arrays.items()):
+        if array.dtype == object:
+            plain[name + BYTES] = np.frombuffer(b"".join(array.ravel().tolist()), np.uint8)
+            plain[name + LENGTHS] = np.array([len(item) for item in array.ravel()], np.int64).reshape(array.shape)
+        elif array.dtype == ml_dtypes.bfloat16:  # NumPy's format has no name for it
+            plain[name + BFLOAT16] = array.view(np.uint16)
+        else:
+            plain[name] = array
+    # A name such as "file" would be taken for np.savez's own parameter, hence the writer below it.
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        for name, array in plain.items():
+            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, np.ascontiguousarray(array).reshape(array.shape), allow_pickle=False)
+
+
+def load_arrays(path: Path) -> dict[str, Array]:
+    """Reads what `save_arrays` wrote.
+
+    Raises:
+        DataError: the file is missing or is not such a file.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            plain = {name: archive[name] for name in archive.files}
+        strings = {
+            name.removesuffix(LENGTHS): split_strings(
+                plain.pop(name.removesuffix(LENGTHS) + BYTES).tobytes(), plain.pop(name)
+            )
+            for name in list(plain)
+            if name.endswith(LENGTHS)
+        }
+        narrow = {
+            name.removesuffix(BFLOAT16): plain.pop(name).view(ml_dtypes.bfloat16)
+            for name in list(plain)
+            if name.endswith(BFLOAT16)
+        }
+    except BROKEN as exc:
+        raise DataError("no readable arrays", where=path, got=exc, wanted="an .npz file") from exc
+    return plain | strings | narrow
+
+
+def split_strings(joined: bytes, lengths: Array) -> Array:
+    """Strings from all their bytes in a row, and the length of each: `object` of `bytes`, of the lengths' shape."""
+    ends = np.cumsum(lengths.ravel())
+    items = np.empty(lengths.size, dtype=object)
+    items[:] = [joined[end - length : end] for end, length in zip(ends, lengths.ravel(), strict=True)]
+    return items.reshape(lengths.shape)
+
+
+def object_array(values: Sequence[bytes]) -> Array:
+    """Builds an `object` array `[n]` of byte strings."""
+    array = np.empty(len(values), object)
+    array[:] = values
+    return array
+
+
+def prefixed(kind: str, arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """The arrays under `kind/name`, to keep several kinds in one file."""
+    return {f"{kind}/{name}": array for name, array in arrays.items()}
+
+
+def of_kind(kind: str, arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """The arrays that stand under `kind/`, by their own names."""
+    return {name.removeprefix(f"{kind}/"): array for name, array in arrays.items() if name.startswith(f"{kind}/")}
+
+
+_LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, lengths of name and extra field (PKWARE's APPNOTE, 4.3.7)
+_BLOCK = 4096  # rows between two noted offsets of strings
+
+
+@dataclass(frozen=True)
+class _Member:
+    """An array in the archive.
+
+    Args:
+        offset: where its elements begin in the file, in bytes.
+    """
+
+    offset: int
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+
+    def read(self, file: IO[bytes], start: int, stop: int) -> Array:
+        """Some of its rows."""
+        per_row = math.prod(self.shape[1:])
+        file.seek(self.offset + start * per_row * self.dtype.itemsize)
+        count = max(0, stop - start) * per_row
+        content = file.read(count * self.dtype.itemsize)
+        if len(content) != count * self.dtype.itemsize:
+            raise EOFError("the file is cut off")
+        return np.frombuffer(content, self.dtype).reshape(max(0, stop - start), *self.shape[1:]).copy()
+
+
+class NpzReader:
+    """The arrays of one kind in a file, as rows.
+
+    Args:
+        path: what `arrays.save_arrays` wrote.
+        kind: the arrays that stand under `kind/`; an empty text for all.
+
+    Raises:
+        DataError: the file is missing, damaged, compressed, or its arrays differ in their number of rows.
+    """
+
+    def __init__(self, path: Path, kind: str = "") -> None:
+        self.path, self.kind = path, kind
+        prefix = f"{kind}/" if kind else ""
+        with self._opened() as file:
+            members = _members(file)
+        self._members = {name.removeprefix(prefix): one for name, one in members.items() if name.startswith(prefix)}
+        self.names = list(dict.fromkeys(name.split("//")[0] for name in self._members))
+        counts = {name: one.shape[0] for name, one in self._members.items() if one.shape and not name.endswith(BYTES)}
+        if len(set(counts.values())) > 1:
+            raise DataError("the arrays have different numbers of rows", where=path, got=counts)
+        self._count = next(iter(counts.values()), 0)
+        self._starts: dict[str, list[int]] = {}
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _known, (self.path.absolute(), self.kind)  # who is given it may be in another folder
+
+    @cached_property
+    def first(self) -> dict[str, Array]:
+        """The first row by name, for dtypes and shapes; arrays of no row where there is none."""
+        return self.read(0, min(1, len(self)))
+
+    def read(self, start: int, stop: int) -> dict[str, Array]:
+        """Rows in a row, by name `[stop - start, ...]`; fewer at the end.
+
+        Raises:
+            DataError: the file is cut off or gone.
+        """
+        start, stop, _ = slice(start, stop).indices(len(self))
+        with self._opened() as file:
+            return {name: self._column(file, name, start, stop) for name in self.names}
+
+    def take(self, numbers: Sequence[int] | Array) -> dict[str, Array]:
+        """Rows by their numbers, in that order.
+
+        Raises:
+            DataError: the file is cut off or gone.
+        """
+        parts = [self.read(start, stop) for start, stop in _runs(numbers)] or [self.read(0, 0)]
+        return {name: np.concatenate([part[name] for part in parts]) for name in self.names}
+
+    def batches(self, size: int) -> Iterator[range]:
+        """The numbers of the rows of each batch."""
+        return (range(start, min(start + size, len(self))) for start in range(0, len(self), size))
+
+    def _opened(self) -> _Opened:
+        return _Opened(self.path)
+
+    def _column(self, file: IO[bytes], name: str, start: int, stop: int) -> Array:
+        if name in self._members:
+            return self._members[name].read(file, start, stop)
+        if name + BFLOAT16 in self._members:
+            import ml_dtypes  # for this dtype alone
+
+            return self._members[name + BFLOAT16].read(file, start, stop).view(ml_dtypes.bfloat16)
+        lengths, content = self._members[name + LENGTHS], self._members[name + BYTES]
+        wanted = lengths.read(file, start, stop)
+        block = start // _BLOCK
+        before = lengths.read(file, block * _BLOCK, start)
+        first = self._block_starts(file, name)[block] + int(before.sum())
+        return split_strings(content.read(file, first, first + int(wanted.sum())).tobytes(), wanted)
+
+    def _block_starts(self, file: IO[bytes], name: str) -> list[int]:
+        """Where the strings of each block of rows begin."""
+        if name not in self._starts:
+            lengths, starts = self._members[name + LENGTHS], [0]
+            for start in range(0, len(self), _BLOCK):
+                starts.append(starts[-1] + int(lengths.read(file, start, min(start + _BLOCK, len(self))).sum()))
+            self._starts[name] = starts
+        return self._starts[name]
+
+
+@lru_cache(maxsize=4)
+def _known(path: Path, kind: str) -> NpzReader:
+    """A file that another process has named, once: what was noted of it is kept from batch to batch."""
+    return NpzReader(path, kind)
+
+
+class _Opened:
+    """The file, whose errors leave as ours."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: IO[bytes] | None = None
+
+    def __enter__(self) -> IO[bytes]:
+        try:
+            self._file = self._path.open("rb")
+        except OSError as exc:
+            raise self._error(exc) from exc
+        return self._file
+
+    def __exit__(self, kind: object, exc: BaseException | None, trace: object) -> None:
+        assert self._file is not None  # it was entered
+        self._file.close()
+        if isinstance(exc, BROKEN):
+            raise self._error(exc) from exc
+
+    def _error(self, exc: BaseException) -> DataError:
+        return DataError("no readable arrays", where=self._path, got=exc, wanted="an .npz file, uncompressed")
+
+
+def _members(file: IO[bytes]) -> dict[str, _Member]:
+    with zipfile.ZipFile(file) as archive:
+        infos = archive.infolist()
+    return {info.filename.removesuffix(".npy"): _member(file, info) for info in infos}
+
+
+def _member(file: IO[bytes], info: zipfile.ZipInfo) -> _Member:
+    if info.compress_type != zipfile.ZIP_STORED:
+        raise ValueError(f"{info.filename} is compressed")
+    file.seek(info.header_offset)
+    _, name, extra = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
+    file.seek(name + extra, 1)
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, is_fortran, dtype = read(file)
+    if dtype.hasobject or (is_fortran and len(shape) > 1):
+        raise ValueError(f"{info.filename} holds Python objects, or has its first axis last")
+    return _Member(file.tell(), dtype, shape)
+
+
+def _runs(numbers: Sequence[int] | Array) -> Iterator[tuple[int, int]]:
+    """Stretches of neighbouring numbers."""
+    values = np.asarray(numbers, np.int64)
+    for run in np.split(values, np.flatnonzero(np.diff(values) != 1) + 1):
+        if len(run):
+            yield int(run[0]), int(run[-1]) + 1

@@ -1,0 +1,144 @@
+"""Reads the rows of a data file for the inputs of a signature, where no model's code says how.
+
+    .npz          an array `[rows, ...]` for each input, by its name; and perhaps `labels`
+    anything else a CSV table with a header: a column for an input of one value a row; columns `NAME_0`, `NAME_1`, … for
+                  an input of several; and perhaps `labels`, whole numbers
+
+Strings are UTF-8. In a table they are taken as they stand; an `.npz` may hold them as NumPy's text or bytes of a fixed
+width as well, which lose zero bytes at their end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+
+from pipeline.errors import DataError, nearest
+from pipeline.signature import Array, Signature, TensorSpec
+
+from .npz import load_arrays
+from .readers import numbers_of, read_cells
+
+LABELS = "labels"
+_TRUTHS = {"true": True, "1": True, "false": False, "0": False}
+
+
+def read_rows(path: Path, signature: Signature) -> dict[str, Array]:
+    """The rows of a data file.
+
+    Returns:
+        By input name an array `[rows, ...]`; and under `labels` the labels, where there are any.
+
+    Raises:
+        DataError: the file is missing, empty, or of another kind; it lacks an input or has more than the inputs; a
+            value is none of its input's dtype.
+    """
+    rows = _of_arrays(path, signature) if path.suffix.lower() == ".npz" else _of_table(path, signature)
+    if len({len(values) for values in rows.values()}) > 1:
+        got = {name: len(values) for name, values in rows.items()}
+        raise DataError("the arrays have different numbers of rows", where=path, got=got)
+    if not any(map(len, rows.values())):
+        raise DataError("the data has no rows", where=path, got="0 rows", wanted="at least one")
+    return rows
+
+
+def _of_arrays(path: Path, signature: Signature) -> dict[str, Array]:
+    arrays = load_arrays(path)
+    wanted = {spec.name: spec for spec in signature.inputs}
+    _require_names(path, "arrays", arrays, wanted)
+    for name, spec in wanted.items():
+        if spec.dtype == "string" and arrays[name].dtype.kind in "US":
+            arrays[name] = _as_bytes(arrays[name])
+        got = "string" if arrays[name].dtype == object else arrays[name].dtype.name
+        if got != spec.dtype:
+            raise DataError("an input of the data is not of its dtype", where=f"{path}: {name}", got=got, wanted=spec)
+    for name, values in arrays.items():
+        if not values.ndim:
+            raise DataError("an array has no rows", where=f"{path}: {name}", got="a single value", wanted="[rows, ...]")
+    return arrays
+
+
+def _as_bytes(texts: Array) -> Array:
+    values = np.empty(texts.shape, dtype=object)
+    flat = [text.encode("utf-8") if isinstance(text, str) else bytes(text) for text in texts.ravel().tolist()]
+    values.ravel()[:] = flat  # a new array is contiguous, so this is a view of it
+    return values
+
+
+def _require_names(path: Path, kind: str, found: Iterable[str], wanted: Iterable[str]) -> None:
+    names, known = list(found), list(wanted)
+    for name in known:
+        if name not in names:
+            raise DataError(
+                "the data lacks an input",
+                where=path,
+                got=f"no {name} among its {kind}",
+                wanted=", ".join(known),
+                next_step=nearest(name, names),
+            )
+    extra = sorted(set(names) - {*known, LABELS})
+    if extra:
+        raise DataError(
+            f"the data has {kind} that are no inputs", where=path, got=", ".join(extra), wanted=", ".join(known)
+        )
+
+
+def _of_table(path: Path, signature: Signature) -> dict[str, Array]:
+    frame, lines = read_cells(path)
+    cells = {str(name): frame[name].tolist() for name in frame.columns}
+    columns = {spec.name: _columns_of(path, spec, cells) for spec in signature.inputs}
+    wanted = [column for names in columns.values() for column in names]
+    if len(set(wanted)) < len(wanted) or (LABELS in wanted and LABELS in cells):
+        raise DataError("two inputs would have one column", where=path, got=wanted, next_step="Give an .npz instead")
+    _require_names(path, "columns", cells, wanted)
+    rows = {}
+    for spec in signature.inputs:
+        values = [_values(path, cells[column], lines, column, spec) for column in columns[spec.name]]
+        rows[spec.name] = values[0] if columns[spec.name] == [spec.name] else np.stack(values, axis=1)
+    if LABELS in cells:
+        rows[LABELS] = numbers_of(path, cells[LABELS], lines, LABELS, "int64")
+    return rows
+
+
+def _columns_of(path: Path, spec: TensorSpec, cells: Mapping[str, list[str]]) -> list[str]:
+    """The columns of an input."""
+    rank = 1 if spec.shape is None else len(spec.shape)
+    if rank == 1:
+        return [spec.name]
+    if spec.shape is None or rank != 2 or spec.dtype.startswith("complex"):
+        raise DataError(
+            "rows of this input do not fit a table",
+            where=path,
+            got=spec,
+            wanted="one value a row, or a list of them",
+            next_step="Give an .npz instead",
+        )
+    size = spec.shape[1]
+    if size is None:  # as many as there are, without a gap
+        size = 1
+        while f"{spec.name}_{size}" in cells:
+            size += 1
+    return [f"{spec.name}_{index}" for index in range(size)]
+
+
+def _values(path: Path, cells: list[str], lines: list[int], column: str, spec: TensorSpec) -> Array:
+    if spec.dtype == "string":
+        values = np.empty(len(cells), dtype=object)
+        values[:] = [cell.encode("utf-8") for cell in cells]
+        return values
+    if spec.dtype == "bool":
+        return _truths(path, cells, lines, column)
+    dtype = spec.dtype.removeprefix("q") if "int" in spec.dtype else spec.dtype
+    return numbers_of(path, [cell.strip() for cell in cells], lines, column, np.dtype(getattr(ml_dtypes, dtype, dtype)))
+
+
+def _truths(path: Path, cells: list[str], lines: list[int], column: str) -> Array:
+    for cell, line in zip(cells, lines, strict=True):
+        if cell.strip().lower() not in _TRUTHS:
+            raise DataError(
+                f"column {column} holds no bool", where=f"{path}:{line}", got=repr(cell), wanted="true, false, 1 or 0"
+            )
+    return np.array([_TRUTHS[cell.strip().lower()] for cell in cells], dtype=bool)

@@ -1,0 +1,257 @@
+"""Imports a third-party model file as the candidate that is compared with the checkpoint.
+
+The file or folder is copied unchanged, under the name that its format's runner opens: `model.pb`, `model.tflite`,
+`model.onnx`, a SavedModel's files, or those of the format mmap. `signature.json` maps the checkpoint's names to the
+candidate's own tensors.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline.checkpoint.artifact import read_origin
+from pipeline.errors import CandidateError, FreezeError, nearest
+from pipeline.graph.discovery import discovered_outputs
+from pipeline.graph.nodes import node_of
+from pipeline.graph.protos import GraphDef
+from pipeline.inputs import Candidate
+from pipeline.safety.candidates import require_still_graph
+from pipeline.signature import Signature, TensorSpec
+from pipeline.store.files import GRAPH_FILE, SIGNATURE, WEIGHTS_FOLDER
+
+from .detect import SAVED_MODELS, detect_format
+from .match import TensorMatch, bare_name, describe_tensors, is_compatible, match_tensors
+from .tensors import CandidateTensor, CandidateTensors, load_onnx, read_tensors
+
+logger = logging.getLogger("pipeline")
+
+_NAMES = {"frozen": "model.pb", "tflite": "model.tflite", "onnx": "model.onnx"}
+
+
+def import_candidate(candidate: Candidate, checkpoint: Path, weights: str, folder: Path) -> dict[str, Any]:
+    """Writes the artifact of a third-party candidate.
+
+    Args:
+        checkpoint: artifact of the checkpoint that it is compared with.
+        weights: precision of the stored weights, `exact` or `float16`.
+
+    Returns:
+        Notes for the manifest: the candidate's path, and its tensor for each name of the signature.
+
+    Raises:
+        CandidateError: it is no model, is damaged, or its inputs and outputs do not match the checkpoint's.
+        UnsafeModel: it could do more than compute, or needs more memory than there is.
+    """
+    signature, origin = Signature.read(checkpoint / SIGNATURE), read_origin(checkpoint / SIGNATURE)
+    tensors = read_tensors(candidate)
+    pins: Mapping[str, str] = origin.get("pins", {})
+    inputs, outputs = _match_signature(candidate, signature, tensors)
+    fed = _constant_feeds(candidate, tensors, inputs, outputs, pins)
+    reasons = [*inputs.reasons, *outputs.reasons, *(f"{name} is fed {value}" for name, value in fed.items())]
+    allowed = [*tensors.allowed, *_require_safe_outputs(candidate, tensors, outputs)]
+    reasons += [f"allowed {danger}" for danger in allowed]
+    fillers = tensors.graph.fillers() if tensors.graph else []
+    reasons += [f"{name} is run once, to fill its table" for name in fillers]
+    reasons += [f"output {spec.name} is not in the candidate" for spec in outputs.missing]
+    for reason in reasons:
+        logger.info("candidate: %s", reason)
+    own = Signature(_own_specs(signature.inputs, inputs), _own_specs(signature.outputs, outputs))
+    details = {"signature": tensors.signature, "fed": fed, "fillers": fillers}
+    for name, path in candidate_files(candidate).items():
+        if not path.is_file():
+            raise CandidateError("a file of the candidate is missing", where=path, next_step="Copy all of it")
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
+    own.write(folder / SIGNATURE, origin={"candidate": details, "weights": weights})
+    names = {name: tensor.name for name, tensor in {**inputs.found, **outputs.found}.items()}
+    return {
+        "candidate": str(candidate.place),
+        "format": candidate.format,
+        "names": names,
+        "reasons": reasons,
+        "allowed": allowed,
+    }
+
+
+def _require_safe_outputs(candidate: Candidate, tensors: CandidateTensors, outputs: TensorMatch) -> list[str]:
+    """Checks the ops that computing the outputs would run; returns a sentence for each allowed op that is unsafe."""
+    if tensors.graph is None:
+        return []
+    fetched = [tensor.graph_name for tensor in outputs.found.values()]
+    return require_still_graph(tensors.graph.whole, candidate.place, fetched, candidate.allow_ops)
+
+
+def _own_specs(specs: Sequence[TensorSpec], match: TensorMatch) -> tuple[TensorSpec, ...]:
+    found = [(spec, match.found[spec.name]) for spec in specs if spec.name in match.found]
+    # A scalar in TFLite may have any shape: the format cannot say that a shape is unknown.
+    return tuple(
+        TensorSpec(
+            spec.name, tensor.dtype, tensor.shape if tensor.shape or spec.shape is not None else None, tensor.name
+        )
+        for spec, tensor in found
+    )
+
+
+def _match_signature(
+    candidate: Candidate, signature: Signature, tensors: CandidateTensors
+) -> tuple[TensorMatch, TensorMatch]:
+    """Matches the inputs and the outputs of the signature with the candidate's.
+
+    Raises:
+        CandidateError: an input is not found, or an output is not found that may have another name.
+    """
+    known = [spec.name for spec in (*signature.inputs, *signature.outputs)]
+    for name in candidate.names:
+        if name not in known:
+            raise CandidateError(
+                "the checkpoint has no such input or output",
+                where="--candidate-names",
+                got=name,
+                next_step=nearest(name, known),
+            )
+    find = tensors.graph.find if tensors.graph else None
+    outputs = match_tensors("output", signature.outputs, tensors.outputs, find, candidate.names)
+    inputs = match_tensors(
+        "input", signature.inputs, _required_inputs(tensors, signature, outputs), find, candidate.names
+    )
+    ambiguous = [spec for spec in outputs.missing if any(is_compatible(spec, tensor) for tensor in outputs.rest)]
+    if inputs.missing or ambiguous or not outputs.found:
+        side, own = ("input", tensors.inputs) if inputs.missing else ("output", tensors.outputs)
+        missing = inputs.missing or outputs.missing
+        raise CandidateError(
+            f"the candidate has no {side} {missing[0].name}, and none that is the only one it may be",
+            where=candidate.place,
+            next_step=f"if it has another name, say it: --candidate-names {missing[0].name}=NAME. "
+            + describe_tensors(side, signature.inputs if inputs.missing else signature.outputs, own),
+        )
+    for spec, tensor in ((spec, {**inputs.found, **outputs.found}.get(spec.name)) for spec in _all_specs(signature)):
+        if tensor is not None and not tensor.dtype:
+            raise CandidateError(
+                "a tensor of the candidate is of a dtype that can be neither fed nor fetched",
+                where=f"{candidate.place}: {tensor.graph_name}",
+                wanted=spec,
+            )
+    return inputs, outputs
+
+
+def _all_specs(signature: Signature) -> tuple[TensorSpec, ...]:
+    return (*signature.inputs, *signature.outputs)
+
+
+def _required_inputs(
+    tensors: CandidateTensors, signature: Signature, outputs: TensorMatch
+) -> Sequence[CandidateTensor]:
+    """Returns the inputs that the outputs need: a graph may have other placeholders."""
+    if tensors.graph is None:
+        return tensors.inputs
+    fed = [spec.tensor_name for spec in signature.inputs]
+    needed = tensors.graph.needed([tensor.graph_name for tensor in outputs.found.values()], fed)
+    return [tensor for tensor in tensors.inputs if node_of(tensor.graph_name) in needed or tensor.graph_name in fed]
+
+
+def _constant_feeds(
+    candidate: Candidate, tensors: CandidateTensors, inputs: TensorMatch, outputs: TensorMatch, pins: Mapping[str, str]
+) -> dict[str, str]:
+    """Returns the values to feed with every batch: pins of the checkpoint whose placeholder the candidate still has.
+
+    Raises:
+        CandidateError: it needs another input, which is neither fed nor pinned.
+    """
+    if tensors.graph is None:
+        needed, pinned = {bare_name(tensor.graph_name): tensor for tensor in inputs.rest}, set[str]()
+    else:
+        given = [tensor.graph_name for tensor in inputs.found.values()]
+        names = tensors.graph.needed([tensor.graph_name for tensor in outputs.found.values()], given)
+        needed = {name: CandidateTensor(f"{name}:0", "", None) for name in names - set(map(node_of, given))}
+        pinned = {node_of(tensor.graph_name) for tensor in tensors.inputs}
+    fed = {node_of(name): value for name, value in pins.items() if node_of(name) in pinned}
+    for name in sorted(needed.keys() - fed.keys()):
+        raise CandidateError(
+            "the candidate needs an input that the checkpoint's signature lacks",
+            where=candidate.place,
+            got=str(needed[name]).split(" ")[0],
+            wanted=", ".join(inputs.found) or "no input",
+            next_step=f"Pin it for both (--pin {name}=VALUE)"
+            if tensors.graph is not None
+            else "Make it an input of both (--inputs), or export the candidate without it",
+        )
+    return fed
+
+
+def outputs_from_candidate(graph: GraphDef, candidate: Candidate) -> tuple[list[str], list[str]]:
+    """Chooses the outputs of a checkpoint's graph by the outputs of a candidate.
+
+    If the candidate declares its outputs, and the graph has them, they are chosen: its users rely on them. A frozen
+    graph declares none; its last tensors are chosen only if the outputs are ambiguous in the checkpoint's graph.
+
+    Returns:
+        Names of tensors, empty if the candidate does not decide; and sentences for the user.
+
+    Raises:
+        CandidateError: the candidate cannot be read.
+    """
+    tensors = read_tensors(candidate)
+    known = {node.name for node in graph.node}
+    own = [_name_in_graph(tensor, known) for tensor in tensors.outputs]
+    names = [name for name in own if name is not None]
+    is_complete = bool(own) and len(names) == len(own)
+    if tensors.graph is not None:
+        try:
+            found = discovered_outputs(graph)
+        except FreezeError:
+            found = []
+        if found and (not is_complete or all(tensors.graph.find(name) for name in found)):
+            return [], []
+    if not is_complete:
+        return [], []
+    return names, [f"output {name} is an output of the candidate" for name in names]
+
+
+def _name_in_graph(tensor: CandidateTensor, known: set[str]) -> str | None:
+    """Returns the name of a candidate's tensor in the graph; None if the graph lacks it."""
+    return next((name for name in map(bare_name, (tensor.graph_name, tensor.name)) if node_of(name) in known), None)
+
+
+def candidate_files(candidate: Candidate) -> dict[str, Path]:
+    """Lists the files of a candidate, by their paths in its artifact.
+
+    Raises:
+        CandidateError: it does not exist, or is no model.
+    """
+    detected = detect_format(candidate.place)
+    path = detected.path
+    if detected.format == "mmap":
+        return {GRAPH_FILE: path / GRAPH_FILE, **_files_in(path, WEIGHTS_FOLDER)}
+    if detected.format == "savedmodel":
+        files = {name: path / name for name in (*SAVED_MODELS, "fingerprint.pb") if (path / name).is_file()}
+        return {**files, **_files_in(path, "variables"), **_files_in(path, "assets"), **_files_in(path, "assets.extra")}
+    files = {_NAMES[detected.format]: path}
+    return {**files, **dict(_external_files(path))} if detected.format == "onnx" else files
+
+
+def _files_in(root: Path, folder: str) -> dict[str, Path]:
+    return {path.relative_to(root).as_posix(): path for path in sorted((root / folder).rglob("*")) if path.is_file()}
+
+
+def _external_files(path: Path) -> Iterator[tuple[str, Path]]:
+    """Lists the external data files of an ONNX model (onnx/onnx.proto, `external_data`)."""
+    graph = load_onnx(path).graph
+    for tensor in graph.initializer:
+        for entry in tensor.external_data:
+            location = Path(entry.value)
+            if entry.key == "location" and (
+                location.is_absolute() or ".." in location.parts or str(location) == SIGNATURE
+            ):
+                raise CandidateError(
+                    "the model's weights lie outside of its folder",
+                    where=path,
+                    got=entry.value,
+                    wanted="a file beside it",
+                )
+            if entry.key == "location":
+                yield location.as_posix(), path.parent / location

@@ -1,0 +1,173 @@
+"""Runners: opened artifacts that compute outputs for batches of rows, in this process or in a subprocess."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from pipeline.errors import PipelineError, RunnerError
+from pipeline.signature import Array, Batch
+from pipeline.workers.child import Child, Limits
+
+from .registry import FORMATS
+
+if TYPE_CHECKING:
+    from pipeline.data.npz import NpzReader
+    from pipeline.signature import Signature
+
+
+@dataclass(frozen=True)
+class RowRange:
+    """A range of rows in a file, which the runner's process reads itself.
+
+    Args:
+        start, stop: index of the first row, and of the row after the last.
+    """
+
+    rows: NpzReader
+    start: int
+    stop: int
+
+
+def fixed_batch_size(candidates: Mapping[str, Path]) -> int | None:
+    """Returns the fixed batch size of a third-party candidate; None if there is none, or its batch size is open.
+
+    Args:
+        candidates: the artifact's folder by format.
+    """
+    from pipeline.signature import Signature, batch_size_of
+
+    for path in (folder / "signature.json" for folder in candidates.values()):
+        content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        size = batch_size_of(Signature.from_dict(content)) if "candidate" in content.get("origin", {}) else None
+        if size is not None:
+            return size
+    return None
+
+
+class Runner(Protocol):
+    """An opened artifact of one format."""
+
+    def run(self, batch: Batch) -> dict[str, Array]:
+        """Computes the outputs for a batch.
+
+        Args:
+            batch: an array `[rows, ...]` by input name; strings as `object` arrays of `bytes`.
+
+        Returns:
+            An array by output name.
+
+        Raises:
+            RunnerError: the artifact failed on this batch.
+        """
+        ...
+
+
+def check_batch(signature: Signature, batch: Batch) -> None:
+    """Checks a batch against the signature, because libraries would convert dtypes silently.
+
+    Raises:
+        RunnerError: an input is missing, has another dtype, or is not in the signature.
+    """
+    dtypes = {spec.name: spec.dtype for spec in signature.inputs}
+    missing = sorted(set(dtypes) - set(batch))
+    if missing:
+        raise RunnerError("a batch lacks an input", got=sorted(batch), wanted=", ".join(missing))
+    extra = sorted(set(batch) - set(dtypes))
+    if extra:
+        raise RunnerError("a batch has inputs that the signature lacks", got=", ".join(extra))
+    for name, dtype in dtypes.items():
+        got = "string" if batch[name].dtype.kind in "OSU" else batch[name].dtype.name
+        if got != dtype:
+            raise RunnerError("an input is not of the signature's dtype", where=name, got=got, wanted=dtype)
+
+
+class SubprocessRunner:
+    """Runs an artifact in a subprocess, which needs only the artifact's folder and not the model's code.
+
+    Args:
+        format: a key of `FORMATS`.
+        folder: the artifact; its `signature.json` has the inputs and outputs.
+        limits: limits of the subprocess.
+        is_unoptimized: switches TensorFlow's optimizer off, if the format uses it.
+
+    Attributes:
+        has_ended: True if the process has ended, or could not open the artifact.
+        last_error: the last error that `answer` raised.
+    """
+
+    def __init__(
+        self, format: str, folder: Path, threads: int, limits: Limits | None = None, is_unoptimized: bool = False
+    ) -> None:
+        self.format, self.has_ended = format, False
+        self.last_error: PipelineError | None = None
+        self._pending = 0
+        self._arguments = (folder, threads, limits)
+        entry = FORMATS[format]
+        options = {"is_unoptimized": True} if is_unoptimized and entry.is_optimized else {}
+        self._child = Child(
+            "pipeline.formats.runner_process:serve",
+            *(entry.opener, folder.absolute(), threads, options),
+            talks=True,
+            is_confined=True,
+            limits=limits,
+            is_bare=entry.is_bare,
+            is_reusable=True,
+        )
+
+    def ask(self, batch: Batch | RowRange) -> None:
+        """Sends a batch, or a range of rows, without waiting; `answer` waits for its outputs.
+
+        So two runners can work at the same time. Only one batch may be pending, because otherwise both sides could wait
+        for the other to read; row ranges are small, so several may be pending.
+        """
+        self._child.send(batch if isinstance(batch, RowRange) else dict(batch))
+        self._pending += 1
+
+    def answer(self) -> dict[str, Array]:
+        """Waits for the outputs of the oldest pending batch.
+
+        Raises:
+            RunnerError: the artifact failed on the batch; the runner can still be used.
+            StageCrashed: its process ended, or exceeded a limit.
+        """
+        self._pending -= 1
+        try:
+            outputs: dict[str, Array] | PipelineError = self._child.receive()
+        except PipelineError as exc:
+            self.has_ended, self.last_error = True, exc
+            raise
+        if isinstance(outputs, PipelineError):
+            self.last_error = outputs
+            raise outputs
+        return outputs
+
+    def discard_pending(self) -> None:
+        """Receives and drops all pending outputs, so that they are not mistaken for those of a later batch."""
+        while self._pending and not self.has_ended:
+            with suppress(PipelineError):
+                self.answer()
+
+    def unoptimized(self) -> SubprocessRunner:
+        """Opens another runner of the same artifact, with TensorFlow's optimizer off."""
+        folder, threads, limits = self._arguments
+        return SubprocessRunner(self.format, folder, threads, limits, is_unoptimized=True)
+
+    def run(self, batch: Batch | RowRange) -> dict[str, Array]:
+        """Computes the outputs for a batch; see `Runner.run`."""
+        self.ask(batch)
+        return self.answer()
+
+    def close(self) -> None:
+        """Ends the process."""
+        self._child.close()
+
+    def __enter__(self) -> SubprocessRunner:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()

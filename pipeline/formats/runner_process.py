@@ -1,0 +1,36 @@
+"""The subprocess of a `SubprocessRunner`: opens the artifact, then computes outputs batch by batch."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import DataError, RunnerError
+from pipeline.signature import Signature
+from pipeline.workers.worker import Channel
+
+from .runner import RowRange
+
+
+def serve(opener: str, folder: Path, threads: int, options: Mapping[str, Any], channel: Channel) -> None:
+    """Computes outputs for batches until the channel is closed.
+
+    Args:
+        opener: `package.module:open_runner` of a format.
+        options: further keyword arguments of the opener.
+    """
+    module, _, name = opener.partition(":")
+    signature = Signature.read(folder / "signature.json")
+    runner = getattr(importlib.import_module(module), name)(folder, signature, threads, **options)
+    while True:
+        try:
+            request = channel.recv()
+        except (EOFError, OSError):
+            return
+        try:
+            batch = request.rows.read(request.start, request.stop) if isinstance(request, RowRange) else request
+            channel.send(("result", runner.run(batch), None))
+        except (RunnerError, DataError) as exc:
+            channel.send(("result", exc, None))

@@ -1,0 +1,161 @@
+"""Describes a frozen graph: what is fed and fetched, and what each output comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.checkpoint.source import Source
+from pipeline.errors import FreezeError
+from pipeline.graph.nodes import PLACEHOLDERS, ancestors, node_of, normalized
+from pipeline.graph.ops import dtype_name, output_dtypes
+from pipeline.graph.protos import FunctionDef, GraphDef, NodeDef, OpDef, TensorInfo, TensorShapeProto
+from pipeline.graph.variables import VARIABLE_OPS, variable_of
+from pipeline.hashing import hash_file
+from pipeline.signature import DTYPES as DTYPE_NAMES
+from pipeline.signature import Shape, Signature, TensorSpec
+
+from .passes.lookup_tables import TABLES
+from .write.pb import Constant, FrozenGraph
+
+
+class Describer:
+    """Tells dtype and shape of a graph's tensors.
+
+    Args:
+        graph: as it is before variables become constants.
+        definitions: of the ops, where the graph brings them along.
+        infos: what a signature says of tensors, which is stronger.
+    """
+
+    def __init__(
+        self, graph: GraphDef, definitions: Mapping[str, OpDef], infos: Mapping[str, TensorInfo] | None = None
+    ) -> None:
+        self._nodes: dict[str, NodeDef] = {node.name: node for node in graph.node}
+        self._functions: dict[str, FunctionDef] = {f.signature.name: f for f in graph.library.function}
+        self._definitions = definitions
+        self._infos = infos or {}
+
+    def spec(self, name: str, tensor: str) -> TensorSpec:
+        """A tensor as a signature has it.
+
+        Raises:
+            FreezeError: its dtype is not known, or is none that can be fed or fetched.
+        """
+        tensor = normalized(tensor)
+        dtype, shape = self._dtype(tensor), self._shape(tensor)
+        if dtype not in DTYPE_NAMES:
+            raise FreezeError(
+                "this tensor can be neither fed nor fetched",
+                where=tensor,
+                got=f"dtype {dtype}" if dtype else f"an op that TensorFlow lacks, {self._nodes[node_of(tensor)].op}",
+                next_step="Name a tensor that holds values",
+            )
+        return TensorSpec(name, dtype, shape, tensor if tensor != f"{name}:0" else None)
+
+    def _dtype(self, tensor: str) -> str:
+        if tensor in self._infos:
+            return dtype_name(self._infos[tensor].dtype)
+        node = self._nodes[node_of(tensor)]
+        if node.op in VARIABLE_OPS:
+            return dtype_name(variable_of(node).dtype)
+        dtypes = output_dtypes(node, self._functions, self._definitions)
+        port = int(tensor.rpartition(":")[2])
+        return dtype_name(dtypes[port]) if dtypes is not None and port < len(dtypes) else ""
+
+    def _shape(self, tensor: str) -> Shape | None:
+        if tensor in self._infos:
+            return _dims(self._infos[tensor].tensor_shape)
+        node, port = self._nodes[node_of(tensor)], int(tensor.rpartition(":")[2])
+        if node.op in VARIABLE_OPS:
+            return variable_of(node).shape
+        shapes = node.attr["_output_shapes"].list.shape if "_output_shapes" in node.attr else ()
+        if port < len(shapes):
+            return _dims(shapes[port])
+        return _dims(node.attr["shape"].shape) if node.op in PLACEHOLDERS and "shape" in node.attr else None
+
+
+def shape_of_info(info: TensorInfo) -> Shape | None:
+    """The shape of a signature's tensor."""
+    return _dims(info.tensor_shape)
+
+
+def _dims(shape: TensorShapeProto) -> Shape | None:
+    return None if shape.unknown_rank else tuple(dim.size if dim.size >= 0 else None for dim in shape.dim)
+
+
+def described_signature(
+    describer: Describer, frozen: FrozenGraph, inputs: Mapping[str, str], outputs: Mapping[str, str]
+) -> Signature:
+    """The signature of a frozen graph.
+
+    Args:
+        inputs: tensors by name; placeholders that the outputs need besides come after them.
+        outputs: tensors by name.
+    """
+    given = {node_of(tensor) for tensor in inputs.values()}
+    # A node of which several outputs are fed is made of placeholders of its own.
+    given |= {
+        node_of(r) for node in frozen.nodes if isinstance(node, NodeDef) and node.name in given for r in node.input
+    }
+    needed = {
+        node.name: normalized(node.name)
+        for node in frozen.nodes
+        if isinstance(node, NodeDef) and node.op in ("Placeholder", "PlaceholderV2") and node.name not in given
+    }
+    return Signature(
+        tuple(describer.spec(name, tensor) for name, tensor in {**inputs, **needed}.items()),
+        tuple(describer.spec(name, tensor) for name, tensor in outputs.items()),
+    )
+
+
+def described_origin(source: Source, frozen: FrozenGraph, outputs: Mapping[str, str]) -> dict[str, Any]:
+    """Where a frozen graph comes from, as plain JSON values: its checkpoint, its tables, and what each output needs.
+
+    Args:
+        outputs: tensors by name.
+    """
+    return {
+        "checkpoint": _checkpoint(source),
+        "tables": list(_tables(frozen)),
+        "outputs": _outputs(frozen, outputs),
+    }
+
+
+def _checkpoint(source: Source) -> dict[str, Any]:
+    """The files that decide the values. An index holds the CRC-32C of every tensor, so its digest tells of all data."""
+    prefix = source.bundle.prefix
+    index = Path(f"{prefix}.index")
+    file = index if index.is_file() else Path(prefix)
+    return {
+        "kind": source.kind,
+        "name": Path(source.place).name,
+        "index_sha256": hash_file(file) if file.is_file() and source.bundle.tensors else None,
+        "graph": source.graph_file.name,
+        "graph_sha256": hash_file(source.graph_file),
+    }
+
+
+def _tables(frozen: FrozenGraph) -> Iterator[dict[str, str]]:
+    for node in frozen.nodes:
+        if isinstance(node, NodeDef) and node.op in TABLES:
+            keys, values = (dtype_name(node.attr[name].type) for name in ("key_dtype", "value_dtype"))
+            yield {"name": node.name, "keys": keys, "values": values}
+
+
+def _outputs(frozen: FrozenGraph, outputs: Mapping[str, str]) -> dict[str, Any]:
+    nodes = {node.name: node for node in frozen.nodes if isinstance(node, NodeDef)}
+    constants = {node.name: node for node in frozen.nodes if isinstance(node, Constant)}
+    # What has no inputs of its own is a leaf of the walk.
+    walked = {**nodes, **{name: NodeDef(name=name, op="Const") for name in constants}}
+    told = {}
+    for name, tensor in outputs.items():
+        needed = ancestors(walked, [node_of(tensor)], with_control=True)
+        told[name] = {
+            "tensor": normalized(tensor),
+            "op": walked[node_of(tensor)].op,
+            "inputs": sorted(node for node in needed if walked[node].op in PLACEHOLDERS),
+            "variables": sorted({constants[node].tensor.key for node in needed if node in constants}),
+        }
+    return told

@@ -1,0 +1,175 @@
+"""Freezes a graph and a checkpoint into a graph of constants, ready to be written."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from pipeline.checkpoint.bundle import Bundle
+from pipeline.checkpoint.source import Source, open_source
+from pipeline.errors import CheckpointError, FreezeError, nearest
+from pipeline.graph.dtypes import DTYPES
+from pipeline.graph.nodes import called, node_of, require_tensor_names
+from pipeline.graph.protos import FunctionDef, FunctionDefLibrary, GraphDef, NodeDef
+from pipeline.graph.variables import VARIABLE_OPS, Saved, variable_of
+
+from .passes.constant_folding import with_settled
+from .passes.function_bodies import require_unread, with_pruned_bodies
+from .passes.inputs import with_inputs
+from .passes.lookup_tables import FILLING_OPS, carry_tables
+from .passes.prune import STACK_PUSHES, prune, reach
+from .passes.switches import with_own_gradients, with_settled_switches
+from .passes.variables_to_constants import Rewriter
+from .write.pb import Constant, FrozenGraph
+
+
+def freeze_checkpoint_files(
+    prefix: Path | str, outputs: Sequence[str], inputs: Sequence[str]
+) -> tuple[FrozenGraph, Bundle]:
+    """Freezes a Saver's checkpoint by its own graph; see `freeze_source`."""
+    source = open_source(prefix)
+    return freeze_source(source, outputs, inputs), source.bundle
+
+
+def freeze_source(source: Source, outputs: Sequence[str], inputs: Sequence[str]) -> FrozenGraph:
+    """Freezes an opened graph.
+
+    Args:
+        outputs: names of tensors.
+        inputs: names of placeholders that stay, whether an output uses them or not; an inner tensor becomes one.
+
+    Raises:
+        CheckpointError: a variable is not in the checkpoint, or is of another dtype or shape there.
+        FreezeError: the graph cannot become a right .pb.
+    """
+    require_tensor_names([*outputs, *inputs])
+    graph = with_inputs(source.graph, inputs, outputs, source.definitions)
+    return freeze_graph(graph, source.bundle, source.keys, outputs, [node_of(tensor) for tensor in inputs])
+
+
+def freeze_graph(
+    graph: GraphDef,
+    bundle: Bundle,
+    keys: Mapping[tuple[str, str], Saved],
+    outputs: Sequence[str],
+    inputs: Sequence[str],
+) -> FrozenGraph:
+    """Freezes a graph.
+
+    Args:
+        keys: the checkpoint's key by the variable's identity; a variable that is not there goes by its name.
+
+    Raises:
+        CheckpointError: a variable is not in the checkpoint, or is of another dtype or shape there.
+        FreezeError: see `pruning.prune` and `rewriting.Rewriter`.
+    """
+    require_tensor_names([*outputs, *inputs])
+    graph = reach(graph, [*outputs, *inputs], FILLING_OPS | STACK_PUSHES)
+    whole = with_settled_switches(with_settled(with_own_gradients(graph), [*outputs, *inputs]))
+    graph = with_pruned_bodies(whole)
+    nodes = prune(whole, [*outputs, *inputs], bodies=graph.library)
+    require_unread(nodes, whole, graph)
+    nodes = carry_tables(nodes, graph)
+    rewriter = Rewriter(graph)
+    rewritten = rewriter.rewrite(nodes)
+    for node in rewritten:
+        _clean(node)
+    _refuse_inner_variables(rewriter.functions)
+    functions = _renamed(rewritten, rewriter.functions)
+    library = FunctionDefLibrary(function=functions)
+    frozen = [_constant(node, bundle, keys) if node.op in VARIABLE_OPS else node for node in rewritten]
+    return FrozenGraph(frozen, library, graph.versions)
+
+
+def _constant(node: NodeDef, bundle: Bundle, keys: Mapping[tuple[str, str], Saved]) -> Constant:
+    variable = variable_of(node)
+    saved = keys.get(variable.identity, Saved(variable.identity[1]))
+    key = saved.key
+    if key not in bundle.tensors:
+        raise CheckpointError(
+            "the checkpoint lacks a variable of the graph",
+            where=f"node {variable.name}",
+            got=f"no {key} in {bundle.prefix}",
+            next_step=nearest(key, bundle.tensors),
+        )
+    tensor = bundle.tensors[key]
+    box = _box(saved.part, tensor.shape)
+    shape = tuple(end - start for start, end in box)
+    if tensor.dtype != variable.dtype or not _is_compatible(variable.shape, shape):
+        raise CheckpointError(
+            "the checkpoint's variable is not the graph's",
+            where=f"node {variable.name}, key {key} in {bundle.prefix}",
+            got=_described(tensor.dtype, shape),
+            wanted=_described(variable.dtype, variable.shape),
+        )
+    return Constant(variable.name, tensor, None if shape == tensor.shape else box)
+
+
+def _box(part: str, shape: Sequence[int]) -> tuple[tuple[int, int], ...]:
+    """Where a part of a partitioned variable begins and ends in the whole, by axis."""
+    if not part:
+        return tuple((0, size) for size in shape)
+    try:
+        sides = [None if side == "-" else tuple(map(int, side.split(","))) for side in part.split(":")]
+        return tuple(
+            (0, size) if side is None else (side[0], side[0] + side[1]) for side, size in zip(sides, shape, strict=True)
+        )
+    except (ValueError, IndexError) as exc:
+        raise FreezeError(
+            "a part of a variable does not fit the whole", got=part, wanted=f"one of {list(shape)}"
+        ) from exc
+
+
+def _is_compatible(declared: Sequence[int | None] | None, actual: Sequence[int]) -> bool:
+    if declared is None:
+        return True
+    return len(declared) == len(actual) and all(d in (None, a) for d, a in zip(declared, actual, strict=True))
+
+
+def _described(dtype: int, shape: Sequence[int | None] | None) -> str:
+    dims = "?" if shape is None else ", ".join("?" if size is None else str(size) for size in shape)
+    return f"{DTYPES[dtype].name if dtype in DTYPES else dtype} [{dims}]"
+
+
+def _refuse_inner_variables(functions: Iterable[FunctionDef]) -> None:
+    for function in functions:
+        for node in function.node_def:
+            if node.op in VARIABLE_OPS:
+                raise FreezeError(
+                    f"{node.op} stands inside a function, where no checkpoint tells its value",
+                    where=f"node {node.name} in function {function.signature.name}",
+                    next_step="Create the variable outside of the function",
+                )
+
+
+def _clean(node: NodeDef) -> None:
+    """Removes what belongs to the place of training."""
+    node.device = ""
+    attributes = node.attr
+    for name in ("_class", "_output_shapes"):
+        if name in attributes:
+            del attributes[name]
+
+
+def _renamed(nodes: Sequence[NodeDef], functions: Sequence[FunctionDef]) -> list[FunctionDef]:
+    """The functions that are called, in the order of the calls, under names that count in that order.
+
+    TensorFlow's own names count up as long as a process lives, so the same model would give other bytes.
+    """
+    if not functions:
+        return []
+    library = {function.signature.name: function for function in functions}
+    order = list(called(nodes, library))
+    fresh = {name: f"{re.sub(r'(_frozen|_rewritten|_+[0-9]+)+$', '', name)}_{n}" for n, name in enumerate(order)}
+    for name in order:
+        function = library[name]
+        function.signature.name = fresh[name]
+        for node in function.node_def:
+            _clean(node)
+    for node in (*nodes, *(node for name in order for node in library[name].node_def)):
+        node.op = fresh.get(node.op, node.op)
+        for value in node.attr.values():
+            for func in [value.func] if value.WhichOneof("value") == "func" else value.list.func:
+                func.name = fresh.get(func.name, func.name)
+    return [library[name] for name in order]

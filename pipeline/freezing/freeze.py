@@ -1,0 +1,330 @@
+"""Freezes a checkpoint: a file in which the variables are constants, or a sentence on why there can be none."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pipeline.checkpoint.artifact import open_artifact, read_origin
+from pipeline.checkpoint.bundle import Bundle
+from pipeline.checkpoint.source import Source, open_source
+from pipeline.errors import SettingError, StoreError, nearest
+from pipeline.graph.nodes import node_of
+from pipeline.graph.protos import GraphDef
+from pipeline.safety import read_allowed
+from pipeline.safety.models import require_safe_source
+from pipeline.signature import Signature
+from pipeline.store.files import GRAPH_FILE, SIGNATURE
+
+from .describe import Describer, described_origin, described_signature
+from .engine import freeze_source
+from .passes.pin import with_pins
+from .write.float16 import halved
+from .write.mmap import write_mmap
+from .write.pb import Constant, FrozenGraph, write_pb
+
+FORMATS, WEIGHTS = ("frozen", "mmap"), ("exact", "float16")
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """What freezing gave.
+
+    Args:
+        path: the .pb, or the folder of the format mmap.
+        signature: what is fed and fetched; None where there was nothing to do.
+        origin: what else `signature.json` tells: checkpoint, tables, pins, what each output needs.
+        notes: sentences for the reader: how the outputs were found, and the like.
+        nodes: how many the graph has.
+        variables: how many became constants; 0 where the file was frozen already.
+    """
+
+    path: Path
+    signature: Signature | None
+    origin: Mapping[str, Any]
+    notes: tuple[str, ...] = ()
+    nodes: int = 0
+    variables: int = 0
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A frozen graph that is ready to be written, and what is told of it."""
+
+    graph: FrozenGraph
+    bundle: Bundle
+    signature: Signature
+    origin: Mapping[str, Any]
+    notes: tuple[str, ...]
+
+    def result(self, path: Path) -> Frozen:
+        """What is told of it once it is written."""
+        variables = sum(isinstance(node, Constant) for node in self.graph.nodes)  # one becomes one
+        return Frozen(path, self.signature, self.origin, self.notes, len(self.graph.nodes), variables)
+
+
+def freeze_checkpoint(checkpoint: Path, folder: Path, weights: str = "exact") -> dict[str, Any]:
+    """Freezes the checkpoint of an artifact into `model.pb`, with `signature.json` beside it.
+
+    Args:
+        checkpoint: the artifact with `signature.json`, and `model.ckpt.*` or `saved_model/`.
+        weights: see `freeze`.
+
+    Returns:
+        Notes for the manifest: numbers of nodes and of variables that became constants.
+
+    Raises:
+        CheckpointError: the checkpoint's files are damaged, or do not fit the graph.
+        FreezeError: the graph cannot become a right .pb.
+    """
+    model, path = _prepare_artifact(checkpoint, weights), folder / "model.pb"
+    with ByteProgress(path) as progress:
+        write_pb(model.graph, model.bundle, path, progress)
+    return _finish_artifact(model, checkpoint, path)
+
+
+def map_checkpoint(checkpoint: Path, folder: Path, weights: str = "exact") -> dict[str, Any]:
+    """Freezes the checkpoint of an artifact into the format mmap: `graph.pb`, `weights/` and `signature.json`.
+
+    Args, Returns, Raises: as `freeze_checkpoint`.
+    """
+    model = _prepare_artifact(checkpoint, weights)
+    with ByteProgress(folder) as progress:
+        write_mmap(model.graph, model.bundle, folder, progress, _fetched_names(model.signature))
+    return _finish_artifact(model, checkpoint, folder / GRAPH_FILE)
+
+
+def _prepare_artifact(checkpoint: Path, weights: str) -> Prepared:
+    signature, told = Signature.read(checkpoint / SIGNATURE), read_origin(checkpoint / SIGNATURE)
+    outputs, inputs = ([spec.tensor or spec.name for spec in specs] for specs in (signature.outputs, signature.inputs))
+    return prepare(open_artifact(checkpoint, told.get("signature")), outputs, inputs, told.get("pins", {}), weights)
+
+
+def _finish_artifact(model: Prepared, checkpoint: Path, path: Path) -> dict[str, Any]:
+    """Writes the checkpoint's own signature beside the graph; gives the notes for the manifest."""
+    Signature.read(checkpoint / SIGNATURE).write(path.with_name(SIGNATURE), origin=model.origin)
+    done = model.result(path)
+    return {"nodes": done.nodes, "variables": done.variables}
+
+
+def freeze(
+    checkpoint: Path | str,
+    outputs: Sequence[str] = (),
+    inputs: Sequence[str] = (),
+    to: Path | str | None = None,
+    *,
+    graph: Path | str | None = None,
+    signature: str | None = None,
+    pins: Mapping[str, str] | None = None,
+    format: str = "frozen",
+    weights: str = "exact",
+    allow_ops: Sequence[str] = (),
+) -> Frozen:
+    """Freezes any Saver's checkpoint, or a SavedModel, into one file or folder, which appears whole or not at all.
+
+    Args:
+        checkpoint: a prefix, one of its files, a series or a folder; the folder of a SavedModel; or a GraphDef (.pb or
+            .pbtxt) beside its checkpoint.
+        outputs: names of tensors or nodes, or of outputs in the SavedModel's signature. By default the signature's;
+            where there is none, those that the graph's structure leaves no doubt of.
+        inputs: placeholders to keep though no output uses them; an inner tensor becomes a placeholder.
+        to: the file to write, by default `model.pb`; a folder gets `model.pb`. Beside it stands `signature.json`, or
+            for a file of another name `NAME.signature.json`. For the format mmap the folder, by default `mmap`.
+        graph: the graph's file (.meta, .pb or .pbtxt), where it does not stand beside the checkpoint.
+        signature: of a SavedModel with several, which one.
+        pins: placeholders that become constants, such as `{"is_training": "false"}`.
+        format: `frozen`, one .pb; or `mmap`, a graph beside files of weights that are mapped into memory, for models
+            that take long to load or are beyond a .pb's 2 GiB.
+        weights: `exact`; or `float16`, where floats are stored at half the size or less, behind Casts.
+        allow_ops: ops that may stand in the graph though they could do more than compute, such as WriteFile.
+
+    Returns:
+        Where it is and what is told of it. For a GraphDef without variables nothing is written, and it is that file.
+
+    Raises:
+        CheckpointError: the checkpoint is not there, is damaged, or does not fit its graph.
+        FreezeError: the graph cannot become a right .pb, or what its outputs are is in doubt.
+        UnsafeModel: the graph could do more than compute, or take more memory than there is.
+        SettingError: `format` or `weights` is none of these.
+        StoreError: the file cannot be written.
+    """
+    _require_known("format", format, FORMATS)
+    _require_known("weights", weights, WEIGHTS)
+    source = open_source(checkpoint, Path(graph) if graph is not None else None, signature, outputs)
+    allowed = [f"allowed {danger}" for danger in require_safe_source(source, read_allowed("--allow-ops", allow_ops))]
+    if source.kind == "GraphDef" and not source.has_variables:
+        nothing = "it holds no variables: it is frozen already, nothing to do"
+        return Frozen(source.graph_file, None, {}, (*allowed, nothing))
+    model = prepare(source, outputs, inputs, pins or {}, weights)
+    model = replace(model, notes=(*allowed, *model.notes))
+    if format == "mmap":
+        return model.result(_write_folder(model, Path(to or "mmap")))
+    path = Path(to or "model.pb")
+    return model.result(_write_file(model, path / "model.pb" if path.is_dir() else path))
+
+
+def _require_known(what: str, value: str, known: Sequence[str]) -> None:
+    if value not in known:
+        raise SettingError(f"unknown {what}", where=f"--{what}", got=value, next_step=nearest(value, known))
+
+
+def prepare(
+    source: Source, outputs: Sequence[str], inputs: Sequence[str], pins: Mapping[str, str], weights: str = "exact"
+) -> Prepared:
+    """Everything of freezing but the writing; see `freeze`.
+
+    Raises:
+        CheckpointError: the checkpoint does not fit its graph.
+        FreezeError: the graph cannot become a right .pb, or what its outputs are is in doubt.
+    """
+    source = replace(source, graph=with_pins(source.graph, pins))
+    notes = [f"{name} is pinned to {value}" for name, value in pins.items()]
+    fetched = _fetched(source, outputs, notes)
+    fed = {**_named(source.inputs, [*source.inputs], pins), **_named(source.inputs, inputs, pins)}
+    describer = Describer(source.graph, source.definitions, source.infos)
+    frozen = freeze_source(source, list(fetched.values()), list(fed.values()))
+    described = described_signature(describer, frozen, fed, fetched)
+    origin = {
+        **described_origin(source, frozen, fetched),
+        "signature": source.signature_key,
+        "pins": dict(pins),
+        "weights": weights,
+    }
+    written = halved(frozen) if weights == "float16" else frozen
+    return Prepared(written, source.bundle, described, origin, (*notes, *_defaults(source.graph, frozen, fed)))
+
+
+def _fetched(source: Source, outputs: Sequence[str], notes: list[str]) -> dict[str, str]:
+    """The outputs' tensors by name, and in the notes where they are from."""
+    if outputs:
+        return _named(source.outputs, outputs, {})
+    if source.outputs:
+        notes.append(f"inputs and outputs are those of the signature {source.signature_key}")
+        return dict(source.outputs)
+    from pipeline.graph.discovery import discovered_outputs, ranked_inputs, ranked_outputs  # needed only here
+
+    found = discovered_outputs(source.graph)
+    notes += [f"output {candidate}" for candidate in ranked_outputs(source.graph) if candidate.tensor in found]
+    notes += [f"input {candidate}" for candidate in ranked_inputs(source.graph, found)]
+    return _named({}, found, {})
+
+
+def _named(known: Mapping[str, str], names: Sequence[str], pins: Mapping[str, str]) -> dict[str, str]:
+    """Tensors by name: of the signature where it knows the name, else of the graph; without those that are pinned."""
+    tensors = {(name if name in known else name.removesuffix(":0")): known.get(name, name) for name in names}
+    return {name: tensor for name, tensor in tensors.items() if node_of(tensor) not in map(node_of, pins)}
+
+
+def _defaults(graph: GraphDef, frozen: FrozenGraph, fed: Mapping[str, str]) -> list[str]:
+    """Sentences on inputs that have a default, and are left at it."""
+    given = {node_of(tensor) for tensor in fed.values()}
+    kept = {node.name for node in frozen.nodes}
+    return [
+        f"{node.name} has a default, and may be fed or not; --inputs {node.name} makes it an input of the signature"
+        for node in graph.node
+        if node.op == "PlaceholderWithDefault" and node.name in kept - given
+    ]
+
+
+def _write_file(model: Prepared, path: Path) -> Path:
+    """Writes a .pb and its signature; each is written beside and moved into place."""
+    beside = path.with_name(SIGNATURE if path.name == "model.pb" else f"{path.stem}.{SIGNATURE}")
+    unfinished = {place: _unfinished(place) for place in (path, beside)}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with ByteProgress(path) as progress:
+            write_pb(model.graph, model.bundle, unfinished[path], progress)
+        model.signature.write(unfinished[beside], origin=model.origin)
+        for place, file in unfinished.items():
+            file.replace(place)
+    except OSError as exc:
+        raise StoreError("the .pb cannot be written", where=path, got=exc.strerror) from exc
+    finally:
+        for file in unfinished.values():
+            with suppress(OSError):
+                file.unlink()
+    return path
+
+
+def _write_folder(model: Prepared, folder: Path) -> Path:
+    """Writes the format mmap beside and moves it into place; what stood there before goes, if it was the same kind."""
+    if folder.exists() and not (folder / GRAPH_FILE).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+        raise StoreError(
+            "something else stands where the folder is to be written",
+            where=folder,
+            wanted=f"nothing, or a folder with {GRAPH_FILE}",
+            next_step="Give another folder with -o",
+        )
+    unfinished, old = _unfinished(folder), _unfinished(folder.with_name(f"{folder.name}.old"))
+    try:
+        unfinished.mkdir(parents=True)
+        with ByteProgress(folder) as progress:
+            write_mmap(model.graph, model.bundle, unfinished, progress, _fetched_names(model.signature))
+        model.signature.write(unfinished / SIGNATURE, origin=model.origin)
+        if folder.exists():
+            folder.replace(old)
+        unfinished.replace(folder)
+    except OSError as exc:
+        raise StoreError("the folder cannot be written", where=folder, got=exc.strerror) from exc
+    finally:
+        for place in (unfinished, old):
+            shutil.rmtree(place, ignore_errors=True)
+    return folder
+
+
+def _unfinished(place: Path) -> Path:
+    return place.with_name(f".{place.name}.{os.getpid()}")
+
+
+def _fetched_names(signature: Signature) -> list[str]:
+    return [spec.tensor_name for spec in signature.outputs]
+
+
+LARGE_BYTES = 100_000_000
+
+
+class ByteProgress:
+    """Told how many bytes are written, of how many in total; shows it on standard error.
+
+    The first call decides: of less than `LARGE_BYTES` nothing is said.
+
+    Args:
+        what: is written, such as a path.
+    """
+
+    def __init__(self, what: object) -> None:
+        self._what = what
+        self._is_told = False
+        self._done = 0
+        self._bar: Any = None
+
+    def __call__(self, done: int, total: int) -> None:
+        if not self._is_told:
+            self._is_told = True
+            self._begin(total)
+        if self._bar is not None:
+            self._bar.update(done - self._done)
+            self._done = done
+
+    def _begin(self, total: int) -> None:
+        if total < LARGE_BYTES:
+            return
+        if not sys.stderr.isatty():
+            print(f"writing {total} bytes ({total / 1e9:.2f} GB) to {self._what}", file=sys.stderr, flush=True)
+            return
+        from tqdm import tqdm  # here, for it takes time to load, and most files are small
+
+        self._bar = tqdm(total=total, unit="B", unit_scale=True, desc=f"writing {self._what}", file=sys.stderr)
+
+    def __enter__(self) -> ByteProgress:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        if self._bar is not None:
+            self._bar.close()

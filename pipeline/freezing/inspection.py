@@ -1,0 +1,249 @@
+"""Looks into a checkpoint, a SavedModel or a GraphDef, without TensorFlow: what it holds, what is fed and fetched."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from pipeline.checkpoint.bundle.tensor import StoredTensor
+from pipeline.checkpoint.source import Source, open_source
+from pipeline.errors import FreezeError, UnsafeModel
+from pipeline.graph.discovery import discovered_outputs, ranked_inputs, ranked_outputs
+from pipeline.graph.nodes import all_nodes, ancestors, called, node_of
+from pipeline.graph.unsupported import refusal_of
+from pipeline.graph.variables import VARIABLE_OPS, Saved, variable_of
+from pipeline.safety.models import dangers_of, require_safe_source
+
+from .describe import Describer
+from .passes.lookup_tables import TABLES
+
+_SHOWN = 12  # entries of a list, where not all are asked for
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A tensor of a checkpoint.
+
+    Args:
+        variable: the variable of the graph that is restored from it; None where the graph has none.
+    """
+
+    key: str
+    dtype: str
+    shape: tuple[int, ...]
+    size_bytes: int
+    variable: str | None
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What a file holds.
+
+    Args:
+        kind: `checkpoint`, `SavedModel` or `GraphDef`.
+        place: the prefix, the folder or the file.
+        graph: the graph's file.
+        producer: version of the graph (tensorflow/core/framework/versions.proto).
+        nodes: how many, those of functions included.
+        functions: names.
+        ops: how many nodes of each op, the most frequent first.
+        unfreezable: ops that the likely outputs need and that no .pb can carry, with the reason.
+        unsafe: sentences on nodes that could do more than compute, or take more than there is.
+        tables: names of lookup tables.
+        tensors: those of the checkpoint, the largest first.
+        missing: variables of the graph that the checkpoint lacks.
+        signature: the name of the signature that is told, None where there is none or none is the obvious one.
+        signatures: the names of all.
+        inputs: sentences, one for each likely input; the signature's where there is one.
+        outputs: the same, the likeliest first.
+    """
+
+    kind: str
+    place: str
+    graph: str
+    producer: int
+    nodes: int
+    functions: tuple[str, ...]
+    ops: Mapping[str, int]
+    unfreezable: Mapping[str, str]
+    unsafe: tuple[str, ...]
+    tables: tuple[str, ...]
+    tensors: tuple[Tensor, ...]
+    missing: tuple[str, ...]
+    signature: str | None
+    signatures: tuple[str, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as plain JSON values."""
+        return asdict(self)
+
+    def lines(self, is_whole: bool = False) -> Iterator[str]:
+        """The same for a reader.
+
+        Args:
+            is_whole: whether long lists are told to their end.
+        """
+        most = None if is_whole else _SHOWN
+        yield f"{self.kind:<12} {self.place}"
+        size = f"{self.nodes:,} nodes, {len(self.functions)} functions"
+        yield f"graph        {self.graph}: {size}, version {self.producer}"
+        total = sum(tensor.size_bytes for tensor in self.tensors)
+        yield f"tensors      {len(self.tensors):,}, {_size(total)}"
+        yield from _shown([_tensor_line(tensor) for tensor in self.tensors], most)
+        yield from _headed("missing", [f"{name} is a variable of the graph" for name in self.missing], most)
+        yield from _headed("tables", self.tables, most)
+        yield f"ops          {', '.join(f'{op} {count:,}' for op, count in list(self.ops.items())[:most])}" + (
+            f" and {len(self.ops) - _SHOWN} more" if most and len(self.ops) > _SHOWN else ""
+        )
+        yield from _headed("refused", [f"{op} {reason}" for op, reason in self.unfreezable.items()], most)
+        yield from _headed("unsafe ops", self.unsafe, most)
+        if self.signatures:
+            yield f"signatures   {', '.join(self.signatures)}"
+        origin = f"of the signature {self.signature}" if self.signature else "likely, by the graph's structure"
+        yield f"inputs       {origin}"
+        yield from _shown(self.inputs, most)
+        yield f"outputs      {origin}"
+        yield from _shown(self.outputs, most)
+
+
+def _shown(lines: Any, most: int | None) -> Iterator[str]:
+    yield from (f"  {line}" for line in lines[:most])
+    if most is not None and len(lines) > most:
+        yield f"  and {len(lines) - most:,} more (--all)"
+
+
+def _headed(title: str, lines: Any, most: int | None) -> Iterator[str]:
+    if lines:
+        yield title
+        yield from _shown(lines, most)
+
+
+def _tensor_line(tensor: Tensor) -> str:
+    is_other = "" if tensor.variable == tensor.key else f", of variable {tensor.variable}"
+    use = ", of no variable of the graph" if tensor.variable is None else is_other
+    return f"{tensor.key}: {tensor.dtype} [{', '.join(map(str, tensor.shape))}], {_size(tensor.size_bytes)}{use}"
+
+
+def _size(size_bytes: float) -> str:
+    for unit in ("bytes", "KB", "MB"):
+        if size_bytes < 1000:
+            return f"{size_bytes:.4g} {unit}"
+        size_bytes /= 1000
+    return f"{size_bytes:.4g} GB"
+
+
+def inspect(place: Path | str, graph: Path | str | None = None, signature: str | None = None) -> Inspection:
+    """Looks into a file; nothing of it is run.
+
+    Args:
+        place: what `freeze` takes: a prefix, a folder, a SavedModel, a `.meta`, `.pb` or `.pbtxt`.
+        graph: the graph's file, where it does not stand beside the checkpoint.
+        signature: of a SavedModel with several, which one.
+
+    Raises:
+        CheckpointError: nothing is there, it is damaged, or another kind of file.
+        FreezeError: a SavedModel has no such signature.
+    """
+    source = open_source(place, Path(graph) if graph is not None else None, signature, is_key_needed=False)
+    nodes = list(all_nodes(source.graph))
+    ops = Counter(node.op for node in nodes)
+    variables = _variables(source)
+    tensors, inputs, outputs = _ports(source)
+    return Inspection(
+        kind=source.kind,
+        place=str(source.place),
+        graph=str(source.graph_file),
+        producer=source.graph.versions.producer,
+        nodes=len(nodes),
+        functions=tuple(function.signature.name for function in source.graph.library.function),
+        ops=dict(ops.most_common()),
+        unfreezable=_unfreezable(source, tensors),
+        unsafe=tuple(_unsafe(source)),
+        tables=tuple(node.name for node in source.graph.node if node.op in TABLES),
+        tensors=tuple(_tensor(tensor, variables) for tensor in _by_size(source.bundle.tensors)),
+        missing=tuple(name for key, name in variables.items() if key not in source.bundle.tensors),
+        signature=source.signature_key,
+        signatures=source.signature_keys,
+        inputs=inputs,
+        outputs=outputs,
+    )
+
+
+def summarise(place: Path | str) -> dict[str, Any]:
+    """What a checkpoint's graph consists of, without looking for its inputs and outputs.
+
+    Args:
+        place: what `inspect` takes.
+
+    Returns:
+        `nodes` (those of functions included), `ops` (how many of each, the most frequent first), and `parameters`
+        and `parameter_bytes` of the variables that are in the checkpoint.
+
+    Raises:
+        CheckpointError: as `inspect`.
+    """
+    source = open_source(place, is_key_needed=False)
+    ops = Counter(node.op for node in all_nodes(source.graph))
+    keys = _variables(source)
+    tensors = [tensor for key, tensor in source.bundle.tensors.items() if key in keys]
+    return {
+        "nodes": ops.total(),
+        "parameters": sum(prod(tensor.shape) for tensor in tensors),
+        "parameter_bytes": sum(tensor.size_bytes for tensor in tensors),
+        "ops": dict(sorted(ops.items(), key=lambda item: (-item[1], item[0]))),
+    }
+
+
+def _by_size(tensors: Mapping[str, StoredTensor]) -> list[StoredTensor]:
+    return sorted(tensors.values(), key=lambda tensor: (-tensor.size_bytes, tensor.key))
+
+
+def _variables(source: Source) -> dict[str, str]:
+    """The graph's variables by the keys that they are restored from."""
+    variables = [variable_of(node) for node in source.graph.node if node.op in VARIABLE_OPS]
+    return {source.keys.get(one.identity, Saved(one.identity[1])).key: one.name for one in variables}
+
+
+def _tensor(tensor: StoredTensor, variables: Mapping[str, str]) -> Tensor:
+    return Tensor(tensor.key, tensor.dtype_name, tensor.shape, tensor.size_bytes, variables.get(tensor.key))
+
+
+def _unfreezable(source: Source, outputs: Sequence[str]) -> dict[str, str]:
+    """Ops that outputs hang on and that are refused, with the reason."""
+    functions = {function.signature.name: function for function in source.graph.library.function}
+    nodes = {node.name: node for node in source.graph.node}
+    needed = [nodes[name] for name in ancestors(nodes, map(node_of, outputs), with_control=False)]
+    inner = (node for name in called(needed, functions) for node in functions[name].node_def)
+    ops = sorted({node.op for node in (*needed, *inner)})
+    return {op: refusal.cause for op in ops if (refusal := refusal_of(op)) is not None}
+
+
+def _unsafe(source: Source) -> Iterator[str]:
+    yield from (f"{danger} (could {danger.harm})" for danger in dangers_of(source))
+    try:
+        require_safe_source(source, {danger.op for danger in dangers_of(source)})
+    except UnsafeModel as exc:
+        yield str(exc)
+
+
+def _ports(source: Source) -> tuple[list[str], tuple[str, ...], tuple[str, ...]]:
+    """The outputs' tensors, and inputs and outputs as sentences."""
+    if source.signature_key is not None:
+        describer = Describer(source.graph, source.definitions, source.infos)
+        inputs, outputs = (
+            tuple(str(describer.spec(name, tensor)) for name, tensor in side.items())
+            for side in (source.inputs, source.outputs)
+        )
+        return list(source.outputs.values()), inputs, outputs
+    try:
+        chosen = discovered_outputs(source.graph)
+    except FreezeError:  # it is not clear which: then the likeliest
+        chosen = [candidate.tensor for candidate in ranked_outputs(source.graph)[:1]]
+    inputs = tuple(map(str, ranked_inputs(source.graph, chosen)))
+    return chosen, inputs, tuple(map(str, ranked_outputs(source.graph)))

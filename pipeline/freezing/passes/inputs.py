@@ -1,0 +1,113 @@
+"""Makes inputs of inner tensors: whoever feeds them needs nothing of what stands before them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from pipeline.errors import FreezeError
+from pipeline.graph.nodes import PLACEHOLDERS, is_control, node_of, normalized
+from pipeline.graph.ops import output_dtypes
+from pipeline.graph.protos import GraphDef, NodeDef, OpDef
+
+from ..write.constants import unused_name
+
+
+def with_inputs(
+    graph: GraphDef, inputs: Iterable[str], outputs: Iterable[str], definitions: Mapping[str, OpDef]
+) -> GraphDef:
+    """The graph with Placeholders where inputs are inner tensors.
+
+    A node whose first output is fed becomes a Placeholder. One of which others are fed becomes an IdentityN of
+    Placeholders, so that each tensor keeps its name. What else hangs on it hangs on a copy of it.
+
+    Args:
+        inputs: tensors.
+        outputs: tensors that will be fetched.
+        definitions: of ops that the graph uses, as a MetaGraphDef has them; none are needed for TensorFlow's own.
+
+    Raises:
+        FreezeError: an input's node has no such output, or one of no known dtype; or an output is one that is not fed
+            of a node of which another is.
+    """
+    ports = _ports(inputs)
+    inner = {node.name: node for node in graph.node if node.name in ports and node.op not in PLACEHOLDERS}
+    if not inner:
+        return graph
+    functions = {function.signature.name: function for function in graph.library.function}
+    for tensor in map(normalized, outputs):
+        name, port = tensor.rsplit(":", 1)
+        if name in inner and port not in ports[name]:
+            raise FreezeError(
+                "this tensor is fetched, and another one of its node is fed",
+                where=tensor,
+                got=f"{', '.join(f'{name}:{fed}' for fed in sorted(ports[name]))} among the inputs",
+                next_step="Feed what stands before the node, or fetch what stands behind it",
+            )
+    dtypes = {name: output_dtypes(node, functions, definitions) for name, node in inner.items()}
+    return _with_placeholders(graph, inner, {name: ports[name] for name in inner}, dtypes)
+
+
+def _ports(inputs: Iterable[str]) -> dict[str, set[str]]:
+    """The outputs that are fed, by node; they are text, for they may be no numbers."""
+    ports: dict[str, set[str]] = {}
+    for tensor in map(normalized, inputs):
+        name, port = tensor.rsplit(":", 1)
+        ports.setdefault(name, set()).add(port)
+    return ports
+
+
+def _with_placeholders(
+    graph: GraphDef,
+    inner: Mapping[str, NodeDef],
+    ports: Mapping[str, set[str]],
+    dtypes: Mapping[str, Sequence[int] | None],
+) -> GraphDef:
+    taken = {node.name for node in graph.node}
+    copies = {name: unused_name(f"{name}/computed", taken) for name in inner}
+    new = GraphDef(library=graph.library, versions=graph.versions)
+    for node in graph.node:
+        copied = new.node.add()
+        copied.CopyFrom(node)
+        for index, reference in enumerate(node.input):
+            name, port = node_of(reference), normalized(reference).rpartition(":")[2]
+            if name in inner and not is_control(reference) and port not in ports[name]:
+                copied.input[index] = f"{copies[name]}:{port}"
+        if node.name in inner:
+            copied.name = copies[node.name]
+            new.node.extend(_fed(node, ports[node.name], dtypes[node.name], taken))
+    return new
+
+
+def _fed(node: NodeDef, ports: set[str], dtypes: Sequence[int] | None, taken: set[str]) -> list[NodeDef]:
+    """What stands in a node's place, under its name."""
+    for port in sorted(ports):
+        if dtypes is None or not port.isdecimal() or int(port) >= len(dtypes):
+            raise FreezeError(
+                "this tensor cannot be made an input",
+                where=f"{node.name}:{port}",
+                got=f"a {node.op} of {'an unknown number of' if dtypes is None else len(dtypes)} outputs",
+                next_step="Give an output that the node has",
+            )
+    assert dtypes is not None  # there is at least one port, so this was seen above
+    numbers = sorted(map(int, ports))
+    if numbers == [0]:
+        return [_placeholder(node, node.name, 0, dtypes[0])]
+    names = {number: unused_name(f"{node.name}/{number}", taken) for number in numbers}
+    placeholders = [_placeholder(node, names[number], number, dtypes[number]) for number in numbers]
+    together = NodeDef(name=node.name, op="IdentityN")
+    for number in range(numbers[-1] + 1):  # an output that is not fed is not read either; something must stand there
+        given = number if number in names else numbers[0]
+        together.input.append(names[given])
+        together.attr["T"].list.type.append(dtypes[given])
+    return [*placeholders, together]
+
+
+def _placeholder(node: NodeDef, name: str, port: int, dtype: int) -> NodeDef:
+    placeholder = NodeDef(name=name, op="Placeholder")
+    placeholder.attr["dtype"].type = dtype
+    shapes = node.attr["_output_shapes"].list.shape if "_output_shapes" in node.attr else ()
+    if port < len(shapes):
+        placeholder.attr["shape"].shape.CopyFrom(shapes[port])
+    else:
+        placeholder.attr["shape"].shape.unknown_rank = True
+    return placeholder

@@ -1,0 +1,220 @@
+"""Lookup tables that bring their content along.
+
+A table is filled by an initializer that a session runs once; in a .pb nobody would. Here whatever uses the table's
+handle waits for the initializer, which fills the table at the first run and finds it filled at the next ones.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from pipeline.errors import FreezeError
+from pipeline.graph.nodes import ancestors, called, data_inputs, node_of
+from pipeline.graph.protos import DataType, FunctionDef, GraphDef, NodeDef
+from pipeline.graph.unsupported import changes_state, refusal_of
+from pipeline.graph.variables import VARIABLE_OPS, identity_of, strings_of
+
+_STATIC = frozenset({"HashTableV2", "HashTable"})
+TABLES = _STATIC | {
+    "MutableHashTableV2",
+    "MutableHashTable",
+    "MutableHashTableOfTensorsV2",
+    "MutableHashTableOfTensors",
+    "MutableDenseHashTableV2",
+    "MutableDenseHashTable",
+    "AnonymousHashTable",
+    "AnonymousMutableHashTable",
+    "AnonymousMutableHashTableOfTensors",
+    "AnonymousMutableDenseHashTable",
+}
+_FROM_TENSORS = frozenset({"InitializeTableV2", "InitializeTable", "LookupTableImportV2", "LookupTableImport"})
+_FROM_FILE = frozenset({"InitializeTableFromTextFileV2", "InitializeTableFromTextFile"})
+FILLING_OPS = _FROM_TENSORS | _FROM_FILE
+
+_WHOLE_LINE, _LINE_NUMBER = -2, -1  # key_index and value_index, tensorflow/core/ops/lookup_ops.cc
+DT_STRING, DT_INT64, DT_INT32 = (DataType.Value(name) for name in ("DT_STRING", "DT_INT64", "DT_INT32"))
+DT_FLOAT, DT_DOUBLE = DataType.Value("DT_FLOAT"), DataType.Value("DT_DOUBLE")
+_FIELDS = {
+    DT_STRING: "string_val",
+    DT_INT64: "int64_val",
+    DT_INT32: "int_val",
+    DT_FLOAT: "float_val",
+    DT_DOUBLE: "double_val",
+}
+_NUMBER = re.compile(rb"-?[0-9]+(\.[0-9]*)?([eE][-+]?[0-9]+)?")
+
+
+def carry_tables(nodes: list[NodeDef], graph: GraphDef) -> list[NodeDef]:
+    """The nodes with the initializers of their tables, and edges that make the tables' users wait for them.
+
+    Args:
+        nodes: those that the outputs need.
+        graph: the whole graph, in which the initializers are.
+
+    Raises:
+        FreezeError: a table has no initializer in the graph, has two, or stands in a function.
+    """
+    tables = [node for node in nodes if node.op in TABLES]
+    library = {function.signature.name: function for function in graph.library.function}
+    for name in called(nodes, library):
+        for inner in library[name].node_def:
+            if inner.op in TABLES:
+                raise _refusal(inner, f"stands inside the function {name}", "Create it outside of the function")
+    everything = {node.name: node for node in graph.node}
+    kept = {node.name for node in nodes}
+    added: list[NodeDef] = []
+    for table in tables:
+        initializer, needed = _initializer_of(table, everything)
+        _require_constant(table, needed, library)
+        added += [node for node in needed if node.name not in kept]
+        kept |= {node.name for node in needed}
+        for node in nodes:
+            if table.name in map(node_of, data_inputs(node)) and node.name != initializer:
+                node.input.append(f"^{initializer}")
+    return nodes + added
+
+
+def _require_constant(table: NodeDef, needed: list[NodeDef], library: Mapping[str, FunctionDef]) -> None:
+    """What a table is filled with must be the same whenever it is filled: before a variable was restored, or after.
+
+    Raises:
+        FreezeError: it is not.
+    """
+    bodies = (library[name].node_def for name in called(needed, library))
+    for node in itertools.chain(needed, *bodies):
+        if node.op in VARIABLE_OPS:
+            raise _refusal(table, f"is filled from the variable {node.name}", "Fill it from constants")
+        if (refusal := refusal_of(node.op)) is not None:
+            raise refusal.error(node, None)
+
+
+def _initializer_of(table: NodeDef, everything: Mapping[str, NodeDef]) -> tuple[str, list[NodeDef]]:
+    """The op that fills a table, and the nodes that it needs, itself included."""
+    if table.op not in _STATIC:
+        raise _refusal(table, "has a content that no graph holds", "Use a static table, or a constant")
+    found = [
+        node
+        for node in everything.values()
+        if node.op in FILLING_OPS
+        and (filled := everything[node_of(data_inputs(node)[0])]).op == table.op
+        and identity_of(filled) == identity_of(table)
+    ]
+    if len(found) != 1:
+        raise _refusal(
+            table,
+            f"is filled by {len(found)} ops of the graph" if found else "is filled by no op of the graph",
+            "Fill it by one initializer",
+        )
+    [node] = found
+    if node.op in _FROM_FILE:
+        return _from_file(node, table, everything)
+    if changes_state(ancestors(everything, [node.name], with_control=True) - {table.name}, everything):
+        raise _refusal(table, "is filled after something that changes state", "Fill it from constants")
+    needed = ancestors(everything, [node.name], with_control=False)
+    copies = [_copy(everything[name]) for name in everything if name in needed and name != table.name]
+    return node.name, copies
+
+
+def _from_file(node: NodeDef, table: NodeDef, everything: Mapping[str, NodeDef]) -> tuple[str, list[NodeDef]]:
+    """An initializer from a vocabulary file, as one from constants."""
+    source = everything[node_of(data_inputs(node)[1])]
+    while source.op == "Identity":
+        source = everything[node_of(data_inputs(source)[0])]
+    names = strings_of(source)
+    if not names:
+        raise _refusal(table, "is filled from a file that the graph does not name", "Name it by a constant")
+    try:
+        # TensorFlow's own reader of lines drops every carriage return.
+        lines = Path(names[0]).read_bytes().replace(b"\r", b"").split(b"\n")
+    except OSError as exc:
+        raise _refusal(
+            table, f"is filled from {names[0]}, which cannot be read", "Bring the file to that place"
+        ) from exc
+    lines = lines[:-1] if lines and not lines[-1] else lines
+    size = node.attr["vocab_size"].i
+    if size > len(lines) or not lines:
+        raise _refusal(
+            table, f"is filled with {size if size > 0 else 'the'} lines of a file of {len(lines)}", "Correct the file"
+        )
+    lines = lines[:size] if size > 0 else lines
+    if b"" in lines:
+        raise _refusal(table, f"is filled from {names[0]}, whose line {lines.index(b'') + 1} is empty", "Correct it")
+    if not {table.attr["key_dtype"].type, table.attr["value_dtype"].type} <= _FIELDS.keys():
+        raise _refusal(table, "is of dtypes that no file holds", "Correct the table")
+    delimiter, offset = node.attr["delimiter"].s or b"\t", node.attr["offset"].i
+    columns = [
+        _column(table, lines, node.attr[index].i, delimiter, table.attr[dtype].type, offset)
+        for index, dtype in (("key_index", "key_dtype"), ("value_index", "value_dtype"))
+    ]
+    pairs = dict(zip(*columns, strict=True))
+    if any(pairs[key] != value for key, value in zip(*columns, strict=True)):
+        raise _refusal(table, f"is filled from {names[0]}, which gives one key two values", "Correct the file")
+    parts = [
+        _const(_unused(f"{node.name}/{name}", everything), values, table.attr[dtype].type)
+        for name, values, dtype in zip(("keys", "values"), columns, ("key_dtype", "value_dtype"), strict=True)
+    ]
+    new = NodeDef(name=node.name, op="LookupTableImportV2", input=[table.name, *(part.name for part in parts)])
+    new.attr["Tin"].type = table.attr["key_dtype"].type
+    new.attr["Tout"].type = table.attr["value_dtype"].type
+    return node.name, [*parts, new]
+
+
+def _unused(name: str, taken: Mapping[str, NodeDef]) -> str:
+    while name in taken:
+        name += "_"
+    return name
+
+
+def _column(
+    table: NodeDef, lines: list[bytes], index: int, delimiter: bytes, dtype: int, offset: int
+) -> list[bytes | int | float]:
+    if index == _LINE_NUMBER:
+        return [number + offset for number in range(len(lines))]
+    try:
+        cells = lines if index == _WHOLE_LINE else [line.split(delimiter)[index] for line in lines]
+        if dtype == DT_STRING:
+            return list(cells)
+        return [_number(cell.strip(), dtype) for cell in cells]
+    except (IndexError, ValueError) as exc:
+        raise _refusal(table, f"is filled from a file whose lines are not as said: {exc}", "Correct the file") from exc
+
+
+def _number(cell: bytes, dtype: int) -> int | float:
+    """A number as TensorFlow reads it, which is less than Python takes for one.
+
+    Raises:
+        ValueError: TensorFlow would not read it, or not into this dtype.
+    """
+    if not _NUMBER.fullmatch(cell):
+        raise ValueError(f"{cell!r} is no number")
+    if dtype in (DT_FLOAT, DT_DOUBLE):
+        return float(cell)
+    number = int(cell)
+    if number.bit_length() > (31 if dtype == DT_INT32 else 63):
+        raise ValueError(f"{number} is too large")
+    return number
+
+
+def _const(name: str, values: list[bytes | int | float], dtype: int) -> NodeDef:
+    node = NodeDef(name=name, op="Const")
+    node.attr["dtype"].type = dtype
+    tensor = node.attr["value"].tensor
+    tensor.dtype = dtype
+    tensor.tensor_shape.dim.add(size=len(values))
+    getattr(tensor, _FIELDS[dtype]).extend(values)
+    return node
+
+
+def _copy(node: NodeDef) -> NodeDef:
+    new = NodeDef()
+    new.CopyFrom(node)
+    del new.input[:]
+    new.input.extend(data_inputs(node))
+    return new
+
+
+def _refusal(table: NodeDef, cause: str, cure: str) -> FreezeError:
+    return FreezeError(f"{table.op} {cause}", where=f"node {table.name}", next_step=cure)

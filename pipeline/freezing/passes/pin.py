@@ -1,0 +1,83 @@
+"""Pins placeholders: `is_training` becomes a constant, and what only the other value would need is in nobody's way."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pipeline.errors import FreezeError, nearest
+from pipeline.graph.dtypes import DTYPES
+from pipeline.graph.nodes import PLACEHOLDERS, node_of
+from pipeline.graph.protos import GraphDef, NodeDef, TensorShapeProto
+
+_TRUTHS = {"true": True, "1": True, "false": False, "0": False}
+# By dtype: how a value is read from text, and the field of a TensorProto that holds it.
+_KINDS: Mapping[str, tuple[Callable[[str], Any], str]] = {
+    "bool": (lambda text: _TRUTHS[text.lower()], "bool_val"),
+    "string": (str.encode, "string_val"),
+    "float32": (float, "float_val"),
+    "float64": (float, "double_val"),
+    "int64": (int, "int64_val"),
+    **dict.fromkeys(("int8", "int16", "int32", "uint8", "uint16"), (int, "int_val")),
+}
+
+
+def with_pins(graph: GraphDef, pins: Mapping[str, str]) -> GraphDef:
+    """The graph with a constant in the place of each pinned placeholder.
+
+    Args:
+        pins: by the placeholder's name its value, as text: `true`, `0.5`, `7`. Where the placeholder's shape is known
+            every element has it; an unknown one is taken for a scalar.
+
+    Raises:
+        FreezeError: there is no such placeholder, or its dtype has no such value.
+    """
+    if not pins:
+        return graph
+    values = {node_of(name): text for name, text in pins.items()}
+    known = [node.name for node in graph.node if node.op in PLACEHOLDERS]
+    for name in values:
+        if name not in known:
+            raise FreezeError("no such placeholder to pin", where=name, next_step=nearest(name, known))
+    new = GraphDef()
+    new.CopyFrom(graph)
+    for node in new.node:
+        if node.name in values:
+            _pin(node, values[node.name])
+    return new
+
+
+def _pin(node: NodeDef, text: str) -> None:
+    dtype = node.attr["dtype"].type
+    name = DTYPES[dtype].name if dtype in DTYPES else str(dtype)
+    constant = NodeDef(name=node.name, op="Const")
+    constant.attr["dtype"].type = dtype
+    tensor = constant.attr["value"].tensor
+    tensor.dtype = dtype
+    try:
+        read, field = _KINDS[name]
+        getattr(tensor, field).append(_in_range(read(text.strip()), name))
+    except (KeyError, ValueError) as exc:
+        raise FreezeError(
+            "a placeholder cannot be pinned to this", where=node.name, got=text, wanted=f"a value of dtype {name}"
+        ) from exc
+    shape = node.attr["shape"].shape
+    is_known = not shape.unknown_rank and all(dim.size >= 0 for dim in shape.dim)
+    tensor.tensor_shape.CopyFrom(shape if is_known else TensorShapeProto())
+    node.CopyFrom(constant)
+
+
+def _in_range(value: Any, dtype: str) -> Any:
+    """The value, if an integer of this dtype can be it.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    found = re.fullmatch(r"(u?)int(\d+)", dtype)
+    if found:
+        bits = int(found[2])
+        low, high = (0, 2**bits - 1) if found[1] else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+        if not low <= value <= high:
+            raise ValueError(f"{value} is not from {low} to {high}")
+    return value

@@ -1,0 +1,210 @@
+"""Which constants are only read by the graph behind them, and may so lie in memory that cannot be written.
+
+An op may write its result into the memory of an input that nobody else needs (OpKernelContext::forward_input). A
+Const's memory is always needed, by the Const. That of an ImmutableConst, a file that is mapped for reading, is not:
+`tf.square` of one ends the process with a segmentation fault. So a constant is followed to every op that gets its
+memory, through ops that hand it on and into functions, and each must be known to read it only.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from pipeline.graph.nodes import data_inputs, function_names, normalized
+from pipeline.graph.protos import FunctionDef, NodeDef
+
+from .constants import Constant, FrozenGraph
+
+# Ops that read these inputs and answer in memory of their own.
+_READING: Mapping[str, frozenset[int]] = {
+    **dict.fromkeys(("MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3", "SparseMatMul"), frozenset({0, 1})),
+    **dict.fromkeys(("Conv2D", "Conv3D", "DepthwiseConv2dNative"), frozenset({1})),
+    **dict.fromkeys(("Conv2DBackpropInput", "Conv3DBackpropInputV2"), frozenset({1})),
+    **dict.fromkeys(("Gather", "GatherV2", "GatherNd"), frozenset({0})),
+    **dict.fromkeys(("SparseSegmentSum", "SparseSegmentMean", "SparseSegmentSqrtN"), frozenset({0})),
+    **dict.fromkeys(("Shape", "Size", "Rank", "ArgMax", "ArgMin"), frozenset({0})),
+    "SparseTensorDenseMatMul": frozenset({3}),
+    "BiasAdd": frozenset({1}),
+}
+
+# Ops whose outputs may be the memory of these inputs; None: of any.
+_PASSING: Mapping[str, frozenset[int] | None] = {
+    **dict.fromkeys(("Identity", "StopGradient", "PreventGradient", "GuaranteeConst", "EnsureShape"), frozenset({0})),
+    **dict.fromkeys(("Enter", "Exit", "NextIteration", "Switch"), frozenset({0})),
+    **dict.fromkeys(("Reshape", "ExpandDims", "Squeeze", "Bitcast", "Cast", "Transpose"), frozenset({0})),
+    **dict.fromkeys(("Slice", "StridedSlice", "SplitV", "Unpack", "BroadcastTo", "Tile"), frozenset({0})),
+    **dict.fromkeys(("Merge", "Concat", "ConcatV2", "Pack"), None),
+    "Split": frozenset({1}),
+}
+
+# Ops that call functions: the attributes that name them, and the input that is a function's first argument.
+_CALLS: Mapping[str, tuple[tuple[str, ...], int]] = {
+    "PartitionedCall": (("f",), 0),
+    "StatefulPartitionedCall": (("f",), 0),
+    "If": (("then_branch", "else_branch"), 1),
+    "StatelessIf": (("then_branch", "else_branch"), 1),
+    "Case": (("branches",), 1),
+    "StatelessCase": (("branches",), 1),
+    "While": (("cond", "body"), 0),
+    "StatelessWhile": (("cond", "body"), 0),
+}
+_LOOPS = frozenset({"While", "StatelessWhile"})
+
+# Where memory is: a node's output (in a graph or a function), or a function's argument (port 0). A port of None is
+# any of the node's outputs.
+_Place = tuple[str, int | None]
+
+
+class _MayWrite(Exception):
+    """An op that may write its input gets the memory."""
+
+
+@dataclass(frozen=True)
+class _Scope:
+    """A graph or a function's body: who uses each node or argument, by which input, of which output; what it returns.
+
+    Args:
+        uses: by the name of a node or an argument: the output, the user, the user's input.
+        returned: by the same name: the output, the index of the function's result.
+    """
+
+    is_function: bool
+    uses: Mapping[str, list[tuple[int | None, NodeDef, int]]]
+    returned: Mapping[str, list[tuple[int | None, int]]] = field(default_factory=dict)
+
+
+class Readers:
+    """Answers for one graph's constants; every function is looked into once for each of its arguments.
+
+    Args:
+        outputs: names of nodes whose tensors are fetched, though other nodes use them too. The array that a session
+            returns is the caller's to write, and may be the tensor's own memory.
+    """
+
+    def __init__(self, graph: FrozenGraph, outputs: Iterable[str] = ()) -> None:
+        self._outputs = frozenset(outputs)
+        self._functions = {function.signature.name: function for function in graph.library.function}
+        self._scopes: dict[str, _Scope] = {}
+        self._answers: dict[tuple[str, int], frozenset[int] | None] = {}
+        self._graph = _scope_of_graph(node for node in graph.nodes if not isinstance(node, Constant))
+
+    def only_read(self, name: str) -> bool:
+        """Whether all that is behind a constant only reads it."""
+        try:
+            self._follow(self._graph, (name, 0))
+        except _MayWrite:
+            return False
+        return True
+
+    def _follow(self, scope: _Scope, start: _Place) -> frozenset[int]:
+        """The function's results that may be the memory.
+
+        Raises:
+            _MayWrite: an op that may write it gets it.
+        """
+        waiting, seen, results = [start], set[_Place](), set[int]()
+        while waiting:
+            place = waiting.pop()
+            if place in seen:
+                continue
+            seen.add(place)
+            name, port = place
+            users = [use for use in scope.uses.get(name, ()) if _meets(use[0], port)]
+            ends = [index for output, index in scope.returned.get(name, ()) if _meets(output, port)]
+            if not scope.is_function and (name in self._outputs or not scope.uses.get(name)):
+                raise _MayWrite
+            results.update(ends)
+            for _, node, index in users:
+                waiting += self._handed_on(node, index)
+        return frozenset(results)
+
+    def _handed_on(self, node: NodeDef, index: int) -> list[_Place]:
+        """The outputs of a node that may be the memory of one of its inputs."""
+        if index in _READING.get(node.op, ()):
+            return []
+        if _answers_anew(node):
+            return []
+        if node.op == "IdentityN":
+            return [(node.name, index)]
+        if node.op in _PASSING:
+            inputs = _PASSING[node.op]
+            if inputs is None or index in inputs:
+                return [(node.name, None)]
+        names, first = _CALLS.get(node.op, ((), 0))
+        called = [name for attribute in names for name in function_names(node.attr[attribute])]
+        called = [node.op] if node.op in self._functions else called
+        if not called or index < first:
+            raise _MayWrite
+        results = frozenset[int]().union(*(self._returned(name, index - first) for name in called))
+        # A loop's results are its arguments, the next time round and at its end.
+        if node.op in _LOOPS:
+            if results - {index}:
+                raise _MayWrite
+            results |= {index}
+        return [(node.name, result) for result in sorted(results)]
+
+    def _returned(self, function: str, argument: int) -> frozenset[int]:
+        """Which results of a function may be the memory of an argument."""
+        key = function, argument
+        if key not in self._answers:
+            self._answers[key] = None  # what a function that calls itself is told
+            body = self._functions.get(function)
+            arguments = [] if body is None else list(body.signature.input_arg)
+            if body is not None and not any(arg.number_attr or arg.type_list_attr for arg in arguments):
+                if function not in self._scopes:
+                    self._scopes[function] = _scope_of_function(body)
+                try:
+                    self._answers[key] = self._follow(self._scopes[function], (arguments[argument].name, 0))
+                except _MayWrite:
+                    self._answers[key] = None
+        answer = self._answers[key]
+        if answer is None:
+            raise _MayWrite
+        return answer
+
+
+def _answers_anew(node: NodeDef) -> bool:
+    """Whether an op, by its attributes, never answers in the memory of an input."""
+    if node.op == "Cast":
+        return bool(node.attr["SrcT"].type != node.attr["DstT"].type)
+    # Of one operand it may be a transposition, and that the operand itself; of two it is a matrix product.
+    return bool(node.op == "Einsum" and node.attr["N"].i == 2)
+
+
+def _meets(one: int | None, other: int | None) -> bool:
+    return one is None or other is None or one == other
+
+
+def _scope_of_graph(nodes: Iterable[NodeDef]) -> _Scope:
+    uses: defaultdict[str, list[tuple[int | None, NodeDef, int]]] = defaultdict(list)
+    for node in nodes:
+        for index, reference in enumerate(data_inputs(node)):
+            name, _, port = normalized(reference).rpartition(":")
+            uses[name].append((int(port), node, index))
+    return _Scope(False, uses)
+
+
+def _scope_of_function(function: FunctionDef) -> _Scope:
+    """A body, where `node:output:2` is the third tensor of a named output; which one of all that is, its op knows."""
+    uses: defaultdict[str, list[tuple[int | None, NodeDef, int]]] = defaultdict(list)
+    returned: defaultdict[str, list[tuple[int | None, int]]] = defaultdict(list)
+    nodes = {node.name: node for node in function.node_def}
+    for node in function.node_def:
+        for index, reference in enumerate(data_inputs(node)):
+            name, port = _place_in_function(reference, nodes)
+            uses[name].append((port, node, index))
+    for index, argument in enumerate(function.signature.output_arg):
+        name, port = _place_in_function(function.ret[argument.name], nodes)
+        returned[name].append((port, index))
+    return _Scope(True, uses, returned)
+
+
+def _place_in_function(reference: str, nodes: Mapping[str, NodeDef]) -> _Place:
+    name, _, rest = reference.partition(":")
+    if not rest:
+        return name, 0
+    # The calls above have one named output, a list; of other ops' outputs it is not asked which.
+    is_list = name in nodes and nodes[name].op in {*_CALLS, "IdentityN"}
+    return name, int(rest.rpartition(":")[2]) if is_list else None

@@ -1,0 +1,57 @@
+"""What `tf.gradients` added to a graph: a scope of that name, and in it a part for each op that it goes through.
+
+TensorFlow names these parts, `gradients/dense/MatMul_grad/…` for `dense/MatMul`, and so does every optimizer of
+TensorFlow 1 (tensorflow/python/ops/gradients_util.py, _GradientsHelper).
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+from .topology import Wiring, reached
+
+_GRADIENTS = re.compile(r"(?:.*?/)??gradients(?:_\d+)?(?=/)")
+_GRADIENT_OPS = re.compile(r"(?!StopGradient|PreventGradient)\w*Grad(V\d|N|Ex|Grad|GradV\d)?|\w+BackpropFilter\w*")
+
+
+def find_gradients(wiring: Wiring) -> tuple[set[int], set[int]]:
+    """The gradients' nodes, and the nodes that they are the gradients of."""
+    scopes: dict[str, bool] = {}  # by a scope that may be one of gradients, whether it is
+    inside: list[tuple[int, str]] = []
+    starts, differentiated = set[int](), set[int]()
+    for index, node in enumerate(wiring.nodes):
+        name = node.name
+        if _is_gradient(wiring.ops[index]):
+            starts.add(index)
+        end = name.rfind("_grad/")
+        found = _GRADIENTS.match(name) if "gradients" in name else None
+        if found is not None:
+            scopes[found[0]] = scopes.get(found[0], False) or end > found.end()
+            inside.append((index, found[0]))
+        if end > 0:
+            forward = _forward_of(name[:end], wiring.number)
+            if forward is not None:
+                starts.add(index)
+                differentiated.add(forward)
+    starts |= {index for index, scope in inside if scopes[scope]}
+    # A loop that has a gradient is given lists to fill for it, but it is no part of the gradient.
+    return starts | reached(wiring, starts, differentiated - starts), differentiated
+
+
+def _forward_of(name: str, number: dict[str, int]) -> int | None:
+    """The node whose gradient has this name; a scope that was put before all names stands before both parts."""
+    start = -1
+    while (start := name.find("/", start + 1)) >= 0:
+        rest = name[start + 1 :]
+        if rest in number:
+            return number[rest]
+        scope = name[:start].rpartition("/")[0]
+        if scope and f"{scope}/{rest}" in number:
+            return number[f"{scope}/{rest}"]
+    return None
+
+
+@lru_cache(maxsize=4096)
+def _is_gradient(op: str) -> bool:
+    return _GRADIENT_OPS.fullmatch(op) is not None

@@ -1,0 +1,77 @@
+"""Shapes of tensors, as far as a graph tells them, and which are scalars."""
+
+from __future__ import annotations
+
+from ..nodes import PLACEHOLDERS
+from ..variables import VARIABLE_OPS, variable_of
+from .topology import Tensor, Wiring
+
+_REDUCTIONS = "Sum Mean Max Min Prod All Any L2Loss EuclideanNorm"
+_ELEMENTWISE = """
+    Abs Add AddN AddV2 BitwiseAnd Cast ClipByValue Div DivNoNan Equal Exp Expm1 Floor FloorDiv Greater GreaterEqual Inv
+    IsFinite IsInf IsNan Less LessEqual Log Log1p LogicalAnd LogicalNot LogicalOr Maximum Minimum Mul MulNoNan Neg
+    NotEqual OnesLike Pow RealDiv Reciprocal Relu Rsqrt Select SelectV2 Sign Softplus Sqrt Square SquaredDifference
+    StopGradient Sub Xdivy Xlogy ZerosLike
+"""
+REDUCTIONS, ELEMENTWISE = frozenset(_REDUCTIONS.split()), frozenset(_ELEMENTWISE.split())
+_KEEP_SCALARS = ELEMENTWISE | {"Identity", "Switch", "Merge", "Enter", "Exit", "PreventGradient", "CheckNumerics"}
+_UNTIL_PRODUCER = 21  # graphs up to this version wrote an unknown shape of a Placeholder as a scalar's
+
+
+def shape_of(wiring: Wiring, tensor: Tensor, producer: int) -> tuple[int | None, ...] | None:
+    """A tensor's shape, as far as the graph tells it; None where the rank is unknown."""
+    node = wiring.nodes[tensor[0]]
+    if "_output_shapes" in node.attr:
+        shapes = node.attr["_output_shapes"].list.shape
+        if tensor[1] >= len(shapes):
+            return None
+        shape = shapes[tensor[1]]
+    elif node.op in PLACEHOLDERS and "shape" in node.attr:
+        shape = node.attr["shape"].shape
+        if producer <= _UNTIL_PRODUCER and not shape.dim:
+            return None
+    else:
+        return None
+    return None if shape.unknown_rank else tuple(dim.size if dim.size >= 0 else None for dim in shape.dim)
+
+
+def find_scalars(wiring: Wiring, gradients: set[int], producer: int) -> list[bool]:
+    """Which nodes' first outputs are known to be scalars, or are reduced to one."""
+    found = [False] * len(wiring.ops)
+    for index in wiring.order:
+        op = wiring.ops[index]
+        if not op or index in gradients:
+            continue
+        node = wiring.nodes[index]
+        if "_output_shapes" in node.attr or op in PLACEHOLDERS:
+            found[index] = shape_of(wiring, (index, 0), producer) == ()
+        elif op == "Const":
+            found[index] = not node.attr["value"].tensor.tensor_shape.dim
+        elif op in VARIABLE_OPS:
+            found[index] = variable_of(node).shape == ()
+        elif op == "L2Loss":
+            found[index] = True
+        elif op in REDUCTIONS:
+            found[index] = _reduces_all(wiring, index)
+        elif op in _KEEP_SCALARS or op == "ReadVariableOp":
+            found[index] = bool(wiring.inputs[index]) and all(found[source] for source, _ in wiring.inputs[index])
+    return found
+
+
+def _reduces_all(wiring: Wiring, index: int) -> bool:
+    """Whether a reduction is over all axes, which by default are counted from 0 in a list."""
+    node = wiring.nodes[index]
+    if len(wiring.inputs[index]) < 2 or ("keep_dims" in node.attr and node.attr["keep_dims"].b):
+        return False
+    axes = wiring.nodes[wiring.inputs[index][1][0]]
+    if axes.op == "Range":
+        return True
+    if axes.op != "Const" or len(axes.attr["value"].tensor.tensor_shape.dim) != 1:
+        return False
+    tensor = axes.attr["value"].tensor
+    size = tensor.tensor_shape.dim[0].size
+    if tensor.tensor_content:
+        values = [int.from_bytes(tensor.tensor_content[at : at + 4], "little") for at in range(0, size * 4, 4)]
+    else:
+        values = list(tensor.int_val)
+    return values == list(range(size)) and size > 0

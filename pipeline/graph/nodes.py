@@ -1,0 +1,119 @@
+"""How the nodes of a GraphDef name each other, in the graph itself and in the bodies of functions.
+
+In a graph an input is `node`, `node:2` or, for control, `^node`. In a function's body it is an argument's
+name, `node:output:2` or `^node` (tensorflow/core/framework/node_def.proto and function.proto).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+
+from pipeline.errors import FreezeError
+
+from .protos import AttrValue, FunctionDef, GraphDef, NodeDef
+
+
+def node_of(reference: str) -> str:
+    """The name of the node, or of the function's argument, that an input refers to."""
+    return reference.lstrip("^").split(":", 1)[0]
+
+
+_TENSOR = re.compile(r"[^:^]+(:[0-9]+)?")
+
+
+def require_tensor_names(names: Iterable[str]) -> None:
+    """Makes sure that names can be those of tensors or nodes.
+
+    Raises:
+        FreezeError: one cannot.
+    """
+    for name in names:
+        if not _TENSOR.fullmatch(name):
+            raise FreezeError(
+                "this is no name of a tensor", where="inputs and outputs", got=repr(name), wanted="node or node:port"
+            )
+
+
+def is_control(reference: str) -> bool:
+    """Whether an input only orders, and carries no value."""
+    return reference.startswith("^")
+
+
+def normalized(reference: str) -> str:
+    """A tensor of a graph with its port: `node` is `node:0`."""
+    return reference if ":" in reference else f"{reference}:0"
+
+
+def data_inputs(node: NodeDef) -> list[str]:
+    """The inputs that carry values; they come before the control inputs."""
+    return [reference for reference in node.input if not reference.startswith("^")]
+
+
+def control_inputs(node: NodeDef) -> list[str]:
+    """The inputs that only order."""
+    return [reference for reference in node.input if reference.startswith("^")]
+
+
+def ancestors(
+    nodes: Mapping[str, NodeDef], starts: Iterable[str], with_control: bool, stop: Iterable[str] = ()
+) -> set[str]:
+    """The names of nodes that others hang on, themselves included.
+
+    Args:
+        starts: names of nodes; those that are not there are passed over.
+        with_control: whether control inputs are followed.
+        stop: nodes whose inputs are not followed.
+    """
+    waiting, found, ends = list(starts), set[str](), set(stop)
+    while waiting:
+        name = waiting.pop()
+        if name in found or name not in nodes:
+            continue
+        found.add(name)
+        if name not in ends:
+            references = nodes[name].input if with_control else data_inputs(nodes[name])
+            waiting += map(node_of, references)
+    return found
+
+
+def function_names(attr: AttrValue) -> Iterator[str]:
+    """The functions that an attribute names."""
+    if attr.WhichOneof("value") == "func":
+        yield attr.func.name
+    for func in attr.list.func:
+        yield func.name
+
+
+def called_functions(node: NodeDef, functions: Mapping[str, FunctionDef]) -> Iterator[str]:
+    """The functions that a node calls: by an attribute, or by being of the function's name."""
+    if not functions:
+        return
+    if node.op in functions:
+        yield node.op
+    for name in sorted(node.attr):
+        for function in function_names(node.attr[name]):
+            if function in functions:
+                yield function
+
+
+def all_nodes(graph: GraphDef) -> Iterator[NodeDef]:
+    """The nodes of the graph, then those of its functions' bodies."""
+    yield from graph.node
+    for function in graph.library.function:
+        yield from function.node_def
+
+
+PLACEHOLDERS = frozenset({"Placeholder", "PlaceholderV2", "PlaceholderWithDefault"})
+
+
+def called(nodes: Iterable[NodeDef], functions: Mapping[str, FunctionDef]) -> Iterator[str]:
+    """The functions that nodes call, and those that these call, each once, in the order of the calls."""
+    seen: dict[str, None] = {}
+    waiting = list(nodes)[::-1]
+    while waiting:
+        for name in called_functions(waiting.pop(), functions):
+            if name not in seen:
+                seen[name] = None
+                waiting.extend(list(functions[name].node_def)[::-1])
+    yield from seen

@@ -1,0 +1,186 @@
+"""What ops give: the dtypes of a node's outputs, and so how many there are.
+
+`table.txt` has a line for each op that TensorFlow 2.21 registers, `name outputs defaults`:
+
+    MatMul T                          one output, of the dtype that the attribute T names
+    TopKV2 T,index_type index_type=int32    two; a node that has no index_type has int32
+    Split num_split*T                 as many as num_split says
+    IdentityN T...                    one for each dtype in the list T
+    NoOp                              none
+
+A reference (of an old variable) is written as the dtype that it refers to. `python tests/op_table.py` writes the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from .dtypes import DTYPES
+from .protos import AttrValue, DataType, FunctionDef, NodeDef, OpDef
+
+TABLE = Path(__file__).with_name("ops_table.txt")
+
+_RESOURCE = DataType.Value("DT_RESOURCE")
+_NAMES: dict[int, str] = {number: dtype.name for number, dtype in DTYPES.items()} | {_RESOURCE: "resource"}
+_NUMBERS = {name: number for number, name in _NAMES.items()}
+_REFERENCE = 100  # what a reference's number has above that of its dtype (tensorflow/core/framework/types.proto)
+_MOST_OUTPUTS = 1_000_000  # what says more is damaged
+
+
+@dataclass(frozen=True)
+class Output:
+    """What an op declares as one of its outputs (tensorflow/core/framework/op_def.proto, ArgDef).
+
+    Args:
+        dtype: a DataType; 0 where an attribute tells it.
+        attr: the attribute of the dtype, or of the list of dtypes.
+        is_list: whether there is an output for each dtype of a list.
+        count: the attribute that says how often the output is there; empty for once.
+    """
+
+    dtype: int
+    attr: str = ""
+    is_list: bool = False
+    count: str = ""
+
+    def __str__(self) -> str:
+        dtype = self.attr or dtype_name(self.dtype)
+        return f"{self.count}*{dtype}" if self.count else f"{dtype}..." if self.is_list else dtype
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """The outputs of an op, and what attributes they depend on are where a node does not have them."""
+
+    outputs: tuple[Output, ...]
+    defaults: Mapping[str, AttrValue]
+
+    def __str__(self) -> str:
+        defaults = [f"{name}={_written(value)}" for name, value in self.defaults.items()]
+        return " ".join([",".join(map(str, self.outputs)), *defaults]).strip()
+
+
+def dtype_name(dtype: int) -> str:
+    """A DataType's name, as `tf.DType.name` has it."""
+    return _NAMES.get(dtype, str(dtype))
+
+
+def output_dtypes(
+    node: NodeDef, functions: Mapping[str, FunctionDef], definitions: Mapping[str, OpDef] | None = None
+) -> tuple[int, ...] | None:
+    """The dtypes of a graph's node's outputs, in their order.
+
+    Args:
+        functions: of the graph's library; a node may be a call by being of a function's name.
+        definitions: of the ops as a MetaGraphDef's stripped_op_list has them, where there is one: custom ops too.
+
+    Returns:
+        A DataType for each output, references as the dtype that they refer to; None where the op is not known, or
+        the node lacks an attribute that it needs.
+    """
+    if node.op in functions:
+        known: Outputs | None = declared_outputs(functions[node.op].signature)
+    elif definitions is not None and node.op in definitions:
+        known = declared_outputs(definitions[node.op])
+    else:
+        known = _registered(node.op)
+    if known is None:
+        return None
+    dtypes: list[int] = []
+    for output in known.outputs:
+        found = _dtypes(output, node, known.defaults)
+        if found is None:
+            return None
+        dtypes += found
+    return tuple(dtypes)
+
+
+def declared_outputs(op: OpDef) -> Outputs:
+    """The outputs as an op's definition has them."""
+    outputs = tuple(
+        Output(
+            _value_dtype(arg.type),
+            arg.type_list_attr or arg.type_attr,
+            is_list=bool(arg.type_list_attr),
+            count=arg.number_attr,
+        )
+        for arg in op.output_arg
+    )
+    needed = {name for output in outputs for name in (output.attr, output.count)}
+    return Outputs(
+        outputs,
+        {attr.name: attr.default_value for attr in op.attr if attr.name in needed and attr.HasField("default_value")},
+    )
+
+
+def _dtypes(output: Output, node: NodeDef, defaults: Mapping[str, AttrValue]) -> list[int] | None:
+    """The dtypes of what is declared as one output; None where they cannot be told."""
+    if output.is_list:
+        given = _attribute(node, output.attr, defaults)
+        dtypes = None if given is None else [_value_dtype(dtype) for dtype in given.list.type]
+        return None if dtypes is None or 0 in dtypes else dtypes
+    dtype, count = output.dtype, 1
+    if output.attr:
+        given = _attribute(node, output.attr, defaults)
+        dtype = 0 if given is None else _value_dtype(given.type)
+    if output.count:
+        given = _attribute(node, output.count, defaults)
+        count = -1 if given is None else given.i
+    return [dtype] * count if dtype and 0 <= count <= _MOST_OUTPUTS else None
+
+
+def _attribute(node: NodeDef, name: str, defaults: Mapping[str, AttrValue]) -> AttrValue | None:
+    # Not node.attr[name] at once, which would make the attribute.
+    return node.attr[name] if name in node.attr else defaults.get(name)
+
+
+def _value_dtype(dtype: int) -> int:
+    return dtype - _REFERENCE if dtype > _REFERENCE else dtype
+
+
+# The table.
+
+
+@lru_cache(maxsize=1)
+def _lines() -> dict[str, str]:
+    lines = TABLE.read_text(encoding="utf-8").splitlines()
+    return {name: rest for name, _, rest in (line.partition(" ") for line in lines)}
+
+
+@lru_cache(maxsize=4096)
+def _registered(op: str) -> Outputs | None:
+    """The outputs of an op as the table has them; None for one that it does not have."""
+    line = _lines().get(op)
+    if line is None:
+        return None
+    outputs, *defaults = line.split(" ")
+    return Outputs(
+        tuple(_read_outputs(outputs)),
+        {name: _read(value) for name, _, value in (default.partition("=") for default in defaults)},
+    )
+
+
+def _read_outputs(written: str) -> Iterator[Output]:
+    for output in filter(None, written.split(",")):
+        count, _, dtype = output.rpartition("*")
+        if dtype in _NUMBERS:
+            yield Output(_NUMBERS[dtype], count=count)
+        else:
+            yield Output(0, dtype.removesuffix("..."), is_list=dtype.endswith("..."), count=count)
+
+
+def _written(value: AttrValue) -> str:
+    kind = value.WhichOneof("value")
+    if kind == "list":
+        return f"[{','.join(map(dtype_name, value.list.type))}]"
+    return str(value.i) if kind == "i" else dtype_name(value.type)
+
+
+def _read(written: str) -> AttrValue:
+    if written.startswith("["):
+        names = filter(None, written.strip("[]").split(","))
+        return AttrValue(list=AttrValue.ListValue(type=[_NUMBERS[name] for name in names]))
+    return AttrValue(type=_NUMBERS[written]) if written in _NUMBERS else AttrValue(i=int(written))

@@ -1,0 +1,113 @@
+"""Ops that cannot be frozen, and the reason for each: state changes, clocks, random numbers, files, Python."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+from pipeline.errors import FreezeError
+
+from .nodes import called_functions
+from .protos import DataType, FunctionDef, NodeDef
+
+DT_RESOURCE = DataType.Value("DT_RESOURCE")
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A kind of op that a .pb cannot carry: which, why, and the way out."""
+
+    ops: re.Pattern[str]
+    cause: str
+    cure: str
+
+    def error(self, node: NodeDef, function: str | None) -> FreezeError:
+        """The refusal of one node."""
+        where = f"node {node.name}" + (f" in function {function}" if function else "")
+        return FreezeError(f"{node.op} {self.cause}", where=where, next_step=self.cure)
+
+
+CHANGES_STATE = Refusal(
+    re.compile(
+        r"Assign|AssignAdd|AssignSub|Assign(Add|Sub)?VariableOp|(Resource)?CountUpTo"
+        r"|Scatter(Add|Sub|Mul|Div|Min|Max|Update)|ScatterNd(Add|Sub|Min|Max|Update)"
+        r"|ResourceScatter\w+|(Resource)?StridedSliceAssign|(Resource)?(Sparse)?Apply[A-Z]\w+|RngSkip|RngReadAndSkip"
+    ),
+    "changes state on the way to an output",
+    "Leave the update out of what the outputs are computed from",
+)
+_TOUCHES_FILES = Refusal(
+    re.compile(
+        r"ReadFile|WriteFile|MatchingFiles|SaveV2|SaveSlices|Save|RestoreV2|RestoreSlice|Restore|MergeV2Checkpoints"
+        r"|ImmutableConst|LoadAndRemapMatrix|GenerateVocabRemapping"
+    ),
+    "reads or writes files of the machine that it runs on",
+    "Make what it reads an input",
+)
+_TELLS_TIME = Refusal(re.compile(r"Timestamp"), "tells the time at which it runs", "Make its result an input")
+_CALLS_PYTHON = Refusal(
+    re.compile(r"EagerPyFunc|PyFunc|PyFuncStateless"),
+    "calls Python code, which a .pb cannot carry",
+    "Write it with TensorFlow ops, or make its result an input",
+)
+_DRAWS = Refusal(
+    re.compile(
+        r"RandomUniform|RandomUniformInt|RandomStandardNormal|TruncatedNormal|RandomShuffle|Multinomial|RandomGamma"
+        r"|RandomPoisson\w*|ParameterizedTruncatedNormal|\w+CandidateSampler|SampleDistortedBoundingBox(V2)?"
+        r"|NonDeterministicInts|Skipgram|RandomCrop|Fractional(Max|Avg)Pool|Stateful\w*(Uniform|Normal)\w*|StatefulRandomBinomial"
+    ),
+    "draws random numbers on the way to an output",
+    "Leave it out of the inference graph, as one does with dropout",
+)
+_CANNOT_BE_REWRITTEN = Refusal(
+    re.compile(r"RefSelect"),
+    "has no counterpart on constants here",
+    "Select before the graph is saved",
+)
+_READS_ROWS = Refusal(
+    re.compile(
+        r"Iterator\w*|OneShotIterator|AnonymousIterator\w*|MakeIterator|QueueDequeue\w*|\w*Queue(V2)?|Reader\w+|\w+Reader(V2)?"
+        r"|Barrier\w*|(Ordered)?(Map)?(Uns|S)tage(NoKey)?|(Ordered)?(Map)?(Stage)?Peek|RecordInput"
+        r"|((Ordered)?Map|Stage)(Incomplete)?(Size|Clear)|GetSession(Handle(V2)?|Tensor)|(Resource|Sparse)?(Conditional)?Accumulator\w*|\w+Dataset(V\d)?"
+    ),
+    "reads rows from a queue, a reader, a data set or another store",
+    "Make its result an input",
+)
+REFUSALS = (CHANGES_STATE, _TOUCHES_FILES, _CALLS_PYTHON, _DRAWS, _TELLS_TIME, _READS_ROWS, _CANNOT_BE_REWRITTEN)
+# Waiting for these is not worth keeping: they do nothing for an output.
+_SIDE_EFFECTS = re.compile(
+    r"PyFunc|EagerPyFunc|\w*Summary\w*|QueueEnqueue\w*|QueueClose\w*|WriteFile|Barrier\w*|InitializeTable\w*|LookupTableImport\w*"
+)
+
+
+@lru_cache(maxsize=4096)
+def refusal_of(op: str) -> Refusal | None:
+    """Why an op cannot be in a .pb; None for one that can."""
+    return next((refusal for refusal in REFUSALS if refusal.ops.fullmatch(op)), None)
+
+
+def acts(node: NodeDef, functions: Mapping[str, FunctionDef], seen: set[str]) -> bool:
+    """Whether a node changes state or acts on the outside world, by itself or in a function that it calls."""
+    if refusal_of(node.op) is not None or _SIDE_EFFECTS.fullmatch(node.op):
+        return True
+    for name in called_functions(node, functions):
+        if name not in seen:
+            seen.add(name)
+            if any(acts(inner, functions, seen) for inner in functions[name].node_def):
+                return True
+    return False
+
+
+def _changes_state(node: NodeDef, functions: Mapping[str, FunctionDef], seen: set[str]) -> bool:
+    if CHANGES_STATE.ops.fullmatch(node.op):
+        return True
+    names = [name for name in called_functions(node, functions) if name not in seen]
+    seen.update(names)
+    return any(_changes_state(inner, functions, seen) for name in names for inner in functions[name].node_def)
+
+
+def changes_state(names: Iterable[str], nodes: Mapping[str, NodeDef]) -> bool:
+    """Whether one of these nodes changes state."""
+    return any(CHANGES_STATE.ops.fullmatch(nodes[name].op) for name in names)

@@ -1,0 +1,124 @@
+"""Whether a graph is one at all: every name once, every input there. Whoever walks it later can rely on that.
+
+TensorFlow asks the same when it imports a graph (tensorflow/core/graph/graph_constructor.cc) or calls a function
+(tensorflow/core/common_runtime/function_def_utils.cc).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+
+from pipeline.errors import CheckpointError
+
+from .handles import CALLS
+from .nodes import data_inputs
+from .protos import FunctionDef, GraphDef, NodeDef
+
+_PORT = re.compile(r"[^:^]+:[0-9]{1,9}")
+_OUTPUT = re.compile(r"[^:^]+:[^:^]+:[0-9]{1,9}")
+
+# How many values the ops must be given that are looked into here.
+_FEWEST: Mapping[str, int] = {
+    **dict.fromkeys(("Identity", "RefIdentity", "Enter", "RefEnter", "Exit", "NextIteration", "Merge", "RefMerge"), 1),
+    **dict.fromkeys(("RandomUniform", "If", "StatelessIf", "Case", "StatelessCase", "RemoteCall"), 1),
+    **dict.fromkeys(("ReadVariableOp", "VariableShape", "VarIsInitializedOp", "IsVariableInitialized"), 1),
+    **dict.fromkeys(("Switch", "RefSwitch", "_SwitchN", "ResourceGather", "ResourceGatherNd"), 2),
+    **dict.fromkeys(("Assign", "AssignVariableOp"), 2),
+    **dict.fromkeys(("InitializeTableFromTextFile", "InitializeTableFromTextFileV2"), 2),
+    **dict.fromkeys(("InitializeTable", "InitializeTableV2", "LookupTableImport", "LookupTableImportV2"), 3),
+}
+
+
+def validate_graph(graph: GraphDef, path: Path) -> None:
+    """Makes sure that a graph is one.
+
+    Args:
+        path: the file that it is from.
+
+    Raises:
+        CheckpointError: a node's or a function's name is missing or there twice, an input or a result is not there, or
+            a node or a function is given less than it takes.
+    """
+    functions = {function.signature.name: function for function in graph.library.function}
+    if len(functions) != len(graph.library.function) or "" in functions:
+        raise _unsound(path, "a function", "two of one name, or one without a name", "names of their own")
+    _require_nodes(graph.node, (), functions, path)
+    for function in graph.library.function:
+        _require_function(function, functions, path)
+
+
+def _require_function(function: FunctionDef, functions: Mapping[str, FunctionDef], path: Path) -> None:
+    name, signature = f"function {function.signature.name}", function.signature
+    arguments = [argument.name for argument in signature.input_arg]
+    nodes = _require_nodes(function.node_def, arguments, functions, path, name)
+    for result in signature.output_arg:
+        reference = function.ret.get(result.name)
+        if reference is None or not _is_known(reference, nodes, arguments, is_function=True):
+            raise _unsound(path, f"{name}, result {result.name!r}", repr(reference), "an output of one of its nodes")
+    if len(function.ret) != len(signature.output_arg):
+        raise _unsound(path, name, f"{len(function.ret)} results", f"{len(signature.output_arg)}")
+    gone = [node for node in function.control_ret.values() if node not in nodes]
+    if gone or function.control_ret.keys() != set(signature.control_output):
+        raise _unsound(path, name, f"control results {sorted(function.control_ret)}", "one for each that is declared")
+
+
+def _require_nodes(
+    nodes: Iterable[NodeDef],
+    arguments: Collection[str],
+    functions: Mapping[str, FunctionDef],
+    path: Path,
+    function: str = "",
+) -> set[str]:
+    """Makes sure of the nodes of a graph or of a function's body; returns their names."""
+    names, inside = set(arguments), f" in {function}" if function else ""
+    for node in nodes:
+        if not node.name or ":" in node.name or "^" in node.name or node.name in names:
+            raise _unsound(path, f"node {node.name!r}{inside}", "this name", "one of its own")
+        names.add(node.name)
+    names -= set(arguments)
+    for node in nodes:
+        where, waits = f"node {node.name}{inside}", False
+        for reference in node.input:
+            if reference.startswith("^"):
+                waits = True
+                is_known = reference[1:] in names
+            else:
+                is_known = not waits and _is_known(reference, names, arguments, is_function=bool(function))
+            if not is_known:
+                raise _unsound(
+                    path, where, f"input {reference!r}", "an output of another node, before what is waited for"
+                )
+        if node.op in _FEWEST and len(data_inputs(node)) < _FEWEST[node.op]:
+            raise _unsound(path, where, f"{node.op} of {len(data_inputs(node))} inputs", f"{_FEWEST[node.op]}")
+        if functions:
+            _require_call(node, functions, path, where)
+    return names
+
+
+def _is_known(reference: str, nodes: Collection[str], arguments: Collection[str], is_function: bool) -> bool:
+    if reference in (arguments if is_function else nodes):
+        return True
+    pattern = _OUTPUT if is_function else _PORT
+    return pattern.fullmatch(reference) is not None and reference.partition(":")[0] in nodes
+
+
+def _require_call(node: NodeDef, functions: Mapping[str, FunctionDef], path: Path, where: str) -> None:
+    """A call gives a function as many values as it takes, and takes as many as it gives."""
+    if node.op not in CALLS and node.op not in functions:
+        return
+    attributes, first, inputs, _ = CALLS.get(node.op, ((), 0, "", ""))
+    values = [node.attr[name] for name in attributes if name in node.attr]
+    calls = [node.op, *(func.name for value in values for func in (value.func, *value.list.func))]
+    given = len(data_inputs(node)) - first
+    for function in (functions[name] for name in calls if name in functions):
+        if given != len(function.signature.input_arg):
+            wanted = f"{len(function.signature.input_arg)}"
+            raise _unsound(path, where, f"{given} values for {function.signature.name}", wanted)
+    if node.op in CALLS and (inputs not in node.attr or len(node.attr[inputs].list.type) != given):
+        raise _unsound(path, where, f"{inputs} of other than its inputs", f"{given} dtypes")
+
+
+def _unsound(path: Path, place: str, got: str, wanted: str) -> CheckpointError:
+    return CheckpointError("the graph is damaged", where=f"{path}: {place}", got=got, wanted=wanted)

@@ -1,0 +1,52 @@
+"""The page of a batch: one file that opens offline, whose table can be sorted and filtered."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from functools import cache
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader
+
+from pipeline.report.html import templates
+from pipeline.report.templates import TEMPLATES
+
+from .tables import Table, junit, report_of, summary, write_results
+
+_HERE = Path(__file__).parent
+_ORDER = {"failed": 0, "error": 1, "passed": 2}
+
+
+def write_tables(folder: Path, table: Table) -> None:
+    """Writes the four files of a batch."""
+    write_results(folder / "results.csv", table)
+    for name, text in (("summary.md", summary(table)), ("junit.xml", junit(table)), ("report.html", page(table))):
+        (folder / name).write_text(text, encoding="utf-8")
+
+
+def page(table: Table) -> str:
+    """The page as HTML; what did not pass comes first."""
+    script = (_HERE / "table.js").read_text(encoding="utf-8")
+    pairs = sorted(zip(table.rows, table.outcomes, strict=True), key=lambda pair: _ORDER[pair[1].verdict])
+    text = (
+        _templates()
+        .get_template("batch.html.j2")
+        .render(
+            table=table,
+            pairs=pairs,
+            report_of=report_of,
+            script=script,
+            # The page may run this script and no other.
+            script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+            seconds=sum(sum(outcome.seconds.values()) for outcome in table.outcomes),
+            comparisons=sum(outcome.comparisons for outcome in table.outcomes),
+            size_bytes=sum(outcome.size_bytes for outcome in table.outcomes),
+        )
+    )
+    return text if text.endswith("\n") else text + "\n"
+
+
+@cache
+def _templates() -> Environment:
+    return templates().overlay(loader=FileSystemLoader([_HERE, TEMPLATES]))

@@ -1,0 +1,178 @@
+"""What a batch leaves behind: one table of all its models, for programs, for a CI job, and for people.
+
+results.csv    a line for each model, in the list's order; the same models give the same bytes
+summary.md     what failed, for a CI job's summary
+junit.xml      a test suite for each model, a test case for each of its checks
+report.html    a page that can be sorted and filtered, written by `page`
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree import ElementTree
+
+from pipeline.report.wording import count_noun, printable
+from pipeline.settings import FAILED, PASSED
+
+from .listing import Row
+from .outcome import ERROR, Outcome
+
+COLUMNS = (
+    "name",
+    "checkpoint",
+    "model",
+    "verdict",
+    "error",
+    "reason",
+    "formats",
+    "comparisons",
+    "max_abs_diff",
+    "flipped",
+    "size_bytes",
+    "sha256",
+    "report",
+)
+_MOST_IN_SUMMARY = 100
+_MARKUP = re.compile(r"([\\`*_\[\]|~<>])")
+
+
+@dataclass(frozen=True)
+class Table:
+    """All models of a list, and what came of them.
+
+    Args:
+        name: the batch's.
+        rows, outcomes: in the list's order.
+    """
+
+    name: str
+    rows: Sequence[Row]
+    outcomes: Sequence[Outcome]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many models passed, failed, and were not got that far."""
+        counts = Counter(outcome.verdict for outcome in self.outcomes)
+        return {verdict: counts[verdict] for verdict in (PASSED, FAILED, ERROR)}
+
+    @property
+    def kinds(self) -> dict[str, int]:
+        """How many models there are of each class of error, the most frequent first."""
+        return dict(Counter(outcome.kind for outcome in self.outcomes if outcome.kind).most_common())
+
+    @property
+    def has_passed(self) -> bool:
+        return self.counts[PASSED] == len(self.outcomes)
+
+    @property
+    def headline(self) -> str:
+        """The whole in a sentence."""
+        if self.has_passed:
+            return f"{count_noun(len(self.outcomes), 'model')}, each proven equal to its checkpoint."
+        missed = len(self.outcomes) - self.counts[PASSED]
+        kinds = ", ".join(f"{count} {kind}" for kind, count in self.kinds.items())
+        return f"{missed} of {count_noun(len(self.outcomes), 'model')} did not pass: {kinds}."
+
+
+def write_results(path: Path, table: Table) -> None:
+    """Writes results.csv."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        writer.writerows(_line(row, outcome) for row, outcome in zip(table.rows, table.outcomes, strict=True))
+
+
+def read_results(folder: Path) -> list[dict[str, str]]:
+    """The lines of results.csv, by column."""
+    with (folder / "results.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def report_of(outcome: Outcome) -> str:
+    """The model's own report, from the output root; empty where it has none."""
+    return "" if outcome.verdict == ERROR else f"{outcome.name}/report/report.html"
+
+
+def _line(row: Row, outcome: Outcome) -> list[str]:
+    difference = "" if outcome.max_abs_diff is None else repr(outcome.max_abs_diff)
+    numbers = [str(outcome.comparisons), difference, str(outcome.flipped), str(outcome.size_bytes)]
+    reached = outcome.verdict != ERROR
+    return [
+        outcome.name,
+        row.checkpoint,
+        row.parameters.model,
+        outcome.verdict,
+        outcome.kind,
+        " ".join(outcome.reason.split()),
+        " ".join(outcome.formats),
+        *(numbers if reached else [""] * len(numbers)),
+        outcome.digest,
+        report_of(outcome),
+    ]
+
+
+def summary(table: Table) -> str:
+    """The whole in short, as Markdown: what failed, and how much passed."""
+    word = "✅ Passed" if table.has_passed else "❌ Failed"
+    parts = [f"# {word}: {_plain(table.name)}", f"**{_plain(table.headline)}**"]
+    missed = [outcome for outcome in table.outcomes if not outcome.has_passed]
+    if missed:
+        lines = ["| model | verdict | error | reason |", "|---|---|---|---|"]
+        lines += [
+            f"| {_plain(outcome.name)} | {outcome.verdict} | {outcome.kind} | {_plain(outcome.reason)} |"
+            for outcome in missed[:_MOST_IN_SUMMARY]
+        ]
+        parts.append("\n".join(lines))
+        if len(missed) > _MOST_IN_SUMMARY:
+            parts.append(f"And {len(missed) - _MOST_IN_SUMMARY} more: see results.csv.")
+    parts.append(f"{count_noun(table.counts[PASSED], 'model')} passed.")
+    return "\n\n".join(parts) + "\n"
+
+
+def _plain(text: str) -> str:
+    return _MARKUP.sub(r"\\\1", " ".join(printable(text).split()))
+
+
+def junit(table: Table) -> str:
+    """A `testsuites` document that CI servers understand; a model that could not be compared is an error."""
+    root = ElementTree.Element("testsuites", {"name": printable(table.name)})
+    totals: Counter[str] = Counter()
+    for outcome in table.outcomes:
+        suite = ElementTree.SubElement(root, "testsuite", {"name": printable(outcome.name)})
+        counts: Counter[str] = Counter()
+        for name, kind, message in _cases(outcome):
+            case = ElementTree.SubElement(suite, "testcase", classname=printable(outcome.name), name=printable(name))
+            counts["tests"] += 1
+            if kind:
+                told = ElementTree.SubElement(case, kind, message=printable(message), type=outcome.kind)
+                told.text = printable(message)
+                counts[f"{kind}s"] += 1
+        seconds = sum(outcome.seconds.values())
+        totals += counts
+        _count(suite, counts, seconds)
+    _count(root, totals, sum(sum(outcome.seconds.values()) for outcome in table.outcomes))
+    ElementTree.indent(root)
+    return '<?xml version="1.0" encoding="utf-8"?>\n' + ElementTree.tostring(root, encoding="unicode") + "\n"
+
+
+def _count(element: ElementTree.Element, counts: Counter[str], seconds: float) -> None:
+    for name in ("tests", "failures", "errors"):
+        element.set(name, str(counts[name]))
+    element.set("time", f"{seconds:.3f}")
+
+
+def _cases(outcome: Outcome) -> Iterator[tuple[str, str, str]]:
+    """The test cases of a model: name, and `failure` or `error` with its message where it did not pass."""
+    if outcome.verdict == ERROR:
+        yield "convert", "error", outcome.reason
+        return
+    for check in outcome.checks:
+        has_failed = check["verdict"] != PASSED
+        yield check["name"], "failure" if has_failed else "", check["reason"]
+    if outcome.verdict == FAILED and all(check["verdict"] == PASSED for check in outcome.checks):
+        yield "verdict", "failure", outcome.reason

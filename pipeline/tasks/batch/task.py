@@ -1,0 +1,253 @@
+"""Luigi's shells around a batch: the list, and the portions in which its models are converted.
+
+A batch is one portion, over so many processes as Luigi has workers; or, with a central scheduler, portions of some
+models each, which several hosts share. It is never a task for every model and stage: Luigi's scheduler takes time that
+grows with the square of their number.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import luigi
+import luigi.interface
+
+from pipeline.errors import BatchFailed, SettingError
+from pipeline.hashing import hash_code, hash_file, hash_values
+from pipeline.settings import PASSED, Operations
+from pipeline.store import artifact
+from pipeline.store.artifact import ArtifactPaths
+from pipeline.store.manifest import MANIFEST
+from pipeline.store.remote import RemoteStore, is_url, mirror_of
+from pipeline.training.models.source import PROJECT
+
+from .. import batch as package
+from ..config import read_operations, read_settings
+from ..model import run_root_hooks
+from . import run as running
+from .listing import TABLES, Row, plain_name, read_list
+from .outcome import Outcome
+from .run import Batch
+
+_SHARED_MODELS = 50  # models of a portion that one of several hosts takes
+_SHOWN = 10
+
+
+class _List(luigi.Task):
+    """The parameters of every task on a list of models."""
+
+    manifest = luigi.Parameter(
+        default="",
+        description="required: a CSV file with a model in each line: name,checkpoint and optionally model,inputs,"
+        "outputs,data,formats and other parameters; paths are relative to it, and a pattern in checkpoint stands for "
+        "many models",
+    )
+    formats = luigi.OptionalParameter(default="", description="formats of lines that name none; frozen if not given")
+    output_root = luigi.Parameter(default="output", description="where artifacts go")
+
+    @cached_property
+    def rows(self) -> list[Row]:
+        """The models.
+
+        Raises:
+            SettingError: no list is named.
+            DataError: the list is not right.
+        """
+        if not self.manifest:
+            raise SettingError("a batch needs a list of its models", where="--manifest", wanted="a CSV file")
+        return read_list(Path(self.manifest), self.output_root, self.formats or "")
+
+    @cached_property
+    def batch(self) -> Batch:
+        """The batch's name, and how its models are made."""
+        return Batch(plain_name([Path(self.manifest).stem]), self.paths.root, read_settings(), self.operations)
+
+    @cached_property
+    def operations(self) -> Operations:
+        """How the work is done."""
+        return read_operations()
+
+    @cached_property
+    def remote(self) -> RemoteStore | None:
+        """The object storage where the tables are published; None where the output root is a folder."""
+        return RemoteStore.at(self.output_root, TABLES) if is_url(self.output_root) else None
+
+    @cached_property
+    def paths(self) -> ArtifactPaths:
+        """The places of the tables."""
+        root = Path(self.output_root)
+        if self.remote is not None:
+            root = mirror_of(self.remote.root, self.operations.storage.mirror)
+        return ArtifactPaths(root, TABLES)
+
+    @property
+    def portion_size(self) -> int:
+        """How many models one task of Luigi converts."""
+        chosen = self.operations.batch.shard_models
+        return chosen or (len(self.rows) if luigi.interface.core().local_scheduler else _SHARED_MODELS)
+
+
+class ConvertShard(_List):
+    """Converts some models of a list, one after the other on each worker; a task of ConvertBatch."""
+
+    first = luigi.IntParameter(description="the place of its first model in the list, from 0")
+    digest = luigi.Parameter(description="sha256 of the list: another list is another task")
+
+    # A model that fails does not fail this; what does is worth another try, on whichever host.
+    retry_count = 3
+
+    @property
+    def portion(self) -> list[Row]:
+        """Its models."""
+        return self.rows[self.first : self.first + self.portion_size]
+
+    def complete(self) -> bool:
+        """Whether each of its models is complete, or has failed in this batch."""
+        return len(running.load_outcomes(self.portion, self.batch)) == len(self.portion)
+
+    def run(self) -> None:
+        """Converts those that are not complete."""
+        is_only = self.portion_size >= len(self.rows)
+        workers = luigi.interface.core().workers if is_only else 1  # else Luigi's workers have a portion each
+        running.run(self.portion, self.batch, workers, self._tell)
+
+    def _tell(self, line: str, percent: int) -> None:
+        for tell, value in ((self.set_status_message, line), (self.set_progress_percentage, percent)):
+            if tell is not None:  # Luigi's worker gives a running task these
+                tell(value)
+
+
+class ConvertBatch(_List):
+    """Converts, validates and reports every model of a list; one bad model costs only itself."""
+
+    dry_run = luigi.BoolParameter(
+        significant=False, description="list what would run, and why, and run nothing; exit 0 if nothing would, else 1"
+    )
+
+    # It fails where a model did: trying again is for the next run.
+    retry_count = 1
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        run_root_hooks(self)
+
+    def start(self) -> None:
+        """Prepares a run of which this is the root; a dry one ends here."""
+        if self.dry_run:
+            sys.stdout.flush()
+            code = tell_plan(self)
+            sys.stdout.flush()
+            os._exit(code)  # Luigi's closing words would be of a run
+
+    def requires(self) -> Iterable[luigi.Task]:
+        """The portions."""
+        digest = hash_file(Path(self.manifest))
+        for first in range(0, len(self.rows), self.portion_size):
+            yield ConvertShard(
+                manifest=self.manifest,
+                formats=self.formats,
+                output_root=self.output_root,
+                first=first,
+                digest=digest,
+            )
+
+    def output(self) -> luigi.LocalTarget:
+        """The folder of the tables."""
+        return luigi.LocalTarget(str(self.paths.artifact(self.batch.stem)))
+
+    def complete(self) -> bool:
+        """Whether every model is complete and has passed, and the tables tell so."""
+        known = running.load_outcomes(self.rows, self.batch)
+        if len(known) < len(self.rows) or not all(outcome.has_passed for outcome in known.values()):
+            return False
+        stem, wanted = self.batch.stem, self._ingredients(known)
+        state = artifact.examine(self.paths.artifact(stem), stem, wanted)
+        if self.remote is not None:
+            state = self.remote.look().reconciled(self.paths, stem, wanted, (), state)
+        return state.is_complete
+
+    def run(self) -> None:
+        """Writes the tables.
+
+        Raises:
+            BatchFailed: some models did not pass.
+        """
+        from .page import write_tables  # which needs Jinja, and a finished batch does not
+        from .tables import Table
+
+        known = running.load_outcomes(self.rows, self.batch)
+        outcomes = [known[row.name] for row in self.rows]
+        table = Table(self.batch.stem, self.rows, outcomes)
+
+        def make(folder: Path) -> Mapping[str, Any]:
+            write_tables(folder, table)
+            return {"counts": table.counts}
+
+        artifact.build(self.paths, self.batch.stem, lambda: self._ingredients(known), make)
+        if self.remote is not None:
+            self.remote.push(self.paths, self.batch.stem)
+        running.forget_failures(self.rows, self.batch)
+        if not table.has_passed:
+            raise BatchFailed(table.headline.rstrip("."), next_step=f"See {self._page}")
+
+    @property
+    def _page(self) -> str:
+        """Where people find the page."""
+        stem = self.batch.stem
+        folder = str(self.paths.artifact(stem)) if self.remote is None else self.remote.url(stem)
+        return f"{folder}/report.html"
+
+    def _ingredients(self, known: Mapping[str, Outcome]) -> dict[str, Any]:
+        told = {row.name: hash_values("outcome", _lasting(known[row.name])) for row in self.rows}
+        return {
+            "files": {"list": hash_file(Path(self.manifest))},
+            "outcomes": hash_values("outcomes", told),
+            "code": hash_code(Path(str(package.__file__)).parent / "page.py", [PROJECT]),
+        }
+
+    def exits_zero(self) -> bool:
+        """Whether a batch that hosts share is complete, whichever of them did what."""
+        return not luigi.interface.core().local_scheduler and self.complete()
+
+    def summary_lines(self) -> list[str]:
+        """What a person wants to know at the end of a run."""
+        from .tables import read_results
+
+        folder = self.paths.artifact(self.batch.stem)
+        results = read_results(folder) if (folder / MANIFEST).exists() else []
+        missed = [line for line in results if line["verdict"] != PASSED]
+        shown = [f"{line['verdict']:<12} {line['name']}: {line['error']}: {line['reason']}" for line in missed[:_SHOWN]]
+        if len(missed) > _SHOWN:
+            shown.append(f"             and {len(missed) - _SHOWN} more")
+        if results:
+            shown += [f"passed       {len(results) - len(missed)} of {len(results)} models"]
+            shown += [f"tables       {self._page}"]
+        return shown
+
+
+def _lasting(outcome: Outcome) -> list[Any]:
+    """What stays the same when a model is converted again."""
+    return [outcome.name, outcome.verdict, outcome.kind, outcome.reason, outcome.digest, outcome.comparisons]
+
+
+def tell_plan(task: ConvertBatch, tell: Callable[[str], None] = print) -> int:
+    """Says of each model whether it would run, and why.
+
+    Returns:
+        0 if none would, else 1.
+    """
+    would_run = 0
+    for row, stages in running.plan(task.rows, task.batch):
+        if not stages:
+            continue
+        would_run += 1
+        stage, reason = next(iter(stages.items()))
+        more = f" (and {len(stages) - 1} more stages)" if len(stages) > 1 else ""
+        tell(f"{row.name:<24} {stage}: {reason}{more}")
+    tell(f"{would_run} of {len(task.rows)} models would run")
+    return int(would_run > 0)

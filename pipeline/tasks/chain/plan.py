@@ -1,0 +1,201 @@
+"""Decide which stages of a job have to run, and run them.
+
+The fingerprint of a stage covers the digests of the files that it reads. So a stage that ran again and wrote the same
+bytes does not make the stages after it run.
+"""
+
+from __future__ import annotations
+
+import platform
+import shlex
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import StoreError
+from pipeline.hashing import extra_versions, hash_code, library_versions
+from pipeline.store import artifact as store
+from pipeline.store.artifact import ArtifactStatus, State
+from pipeline.store.manifest import Manifest
+from pipeline.training.models.source import PROJECT
+
+from .input_files import InputFiles
+from .job import Job
+from .stages import PACKAGE, RESUMABLE, Notes, Stage, Work, stages_of
+
+
+class Chain:
+    """The plan of one job: its stages, what decides each of them, and which of them have to run.
+
+    What depends on the job alone is computed once. What lies on disk is read again by every `examine` and `build`,
+    because it changes while a run lasts.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self._constant_inputs: dict[str, dict[str, Any]] = {}
+
+    @cached_property
+    def stages(self) -> dict[str, Stage]:
+        """The stages by name, in the order of the chain."""
+        return stages_of(self.job)
+
+    def before(self, last: str) -> tuple[str, ...]:
+        """Return the stages that one depends on, in the order of the chain."""
+        needed = {last}
+        for name in reversed(self.stages):
+            if name in needed:
+                needed |= set(self.stages[name].reads)
+        return tuple(name for name in self.stages if name in needed and name != last)
+
+    def up_to(self, last: str = "report") -> tuple[str, ...]:
+        """Return a stage and all that it depends on, in the order of the chain."""
+        return (*self.before(last), last)
+
+    def fingerprint_inputs(
+        self, name: str, manifests: Mapping[str, Manifest], files: InputFiles | None = None
+    ) -> dict[str, Any]:
+        """Return everything that decides a stage, by kind.
+
+        Args:
+            manifests: those of the stages that it reads, by stage, as far as they exist.
+            files: the current look at the files from outside; a new one if not given.
+        """
+        stage = self.stages[name]
+        inputs = self.static_inputs(name)
+        inputs["upstream"] = {
+            f"{upstream}/{path}": digest
+            for upstream, patterns in stage.reads.items()
+            if upstream in manifests
+            for path, digest in manifests[upstream].digests(*patterns).items()
+        }
+        if stage.uses_data or stage.uses_candidate:
+            inputs["files"] = (files or InputFiles(self.job)).digests_of(stage)
+        return inputs
+
+    def static_inputs(self, name: str) -> dict[str, Any]:
+        """Return what decides a stage besides the files that it reads, by kind: settings, code, versions."""
+        if name not in self._constant_inputs:
+            self._constant_inputs[name] = self._compute_constant_inputs(name)
+        inputs = dict(self._constant_inputs[name])
+        if self.stages[name].uses_model:  # hashed each time: somebody may edit it while a run lasts
+            model = self.job.model
+            inputs["model"] = {"class": model.class_name, **hash_code(model.file, model.roots)}
+        return inputs
+
+    def _compute_constant_inputs(self, name: str) -> dict[str, Any]:
+        stage = self.stages[name]
+        inputs: dict[str, Any] = {
+            "settings": self._settings_of(stage),
+            "code": _hash_package_code(stage.code),
+            "versions": {**library_versions(), **extra_versions(stage.extras)},
+        }
+        if stage.is_named:
+            inputs["name"] = self.job.paths.name
+        return inputs
+
+    def _settings_of(self, stage: Stage) -> dict[str, Any]:
+        """Return the settings and parameters that decide a stage, by section."""
+        job = self.job
+        settings: dict[str, Any] = {section: asdict(getattr(job.settings, section)) for section in stage.sections}
+        if stage.reads_formats:
+            settings["formats"] = ", ".join(job.formats)
+        if stage.uses_candidate and job.candidate is not None:
+            settings["candidate"] = _select(job.candidate, ("format", "names", "signature", "allow_ops"))
+        if stage.uses_data and job.warm_start is not None:
+            settings["warm_start_map"] = dict(job.warm_start.keys)
+        if stage.uses_data and job.imported is not None:
+            settings["adopted"] = _select(job.imported, ("inputs", "outputs", "pins", "signature", "allow_ops"))
+        return settings
+
+    def examine(self, last: str) -> dict[str, State]:
+        """Return the state of a stage and of all that it depends on, in the order of the chain.
+
+        A stage after one that has to run is never complete here: whether it runs is known once the new bytes are.
+        """
+        return self._examine(self.up_to(last), InputFiles(self.job))
+
+    def _examine(self, names: Iterable[str], files: InputFiles) -> dict[str, State]:
+        states: dict[str, State] = {}
+        listing = None if self.job.remote is None else self.job.remote.look()
+        for name in names:
+            wanted = self.fingerprint_inputs(name, _manifests(states), files)
+            waits_for = [upstream for upstream in self.stages[name].reads if not states[upstream].is_complete]
+            ignored = ("upstream",) if waits_for else ()
+            state = store.examine(self.job.paths.artifact(name), name, wanted, ignored)
+            if listing is not None:
+                state = listing.reconciled(self.job.paths, name, wanted, ignored, state)
+            if waits_for and state.is_complete:
+                reason = f"if {' or '.join(waits_for)} gives other bytes"
+                state = replace(state, status=ArtifactStatus.WAITING, reasons=(reason,))
+            states[name] = replace(state, reasons=tuple(map(files.name_path, state.reasons)))
+        return states
+
+    def build(self, name: str) -> State:
+        """Make a stage, unless it is complete; the stages that it reads must be.
+
+        Raises:
+            PipelineError: the worker of the stage refuses; see also `store.build`.
+        """
+        stage, before = self.stages[name], self.before(name)
+        files = InputFiles(self.job)
+
+        def want() -> dict[str, Any]:
+            nonlocal files
+            files = InputFiles(self.job)
+            states = self._examine(before, files) if before else {}
+            for upstream in stage.reads:
+                _require_complete(name, upstream, states[upstream])
+            return self.fingerprint_inputs(name, _manifests({each: states[each] for each in stage.reads}), files)
+
+        def make(folder: Path) -> Notes:
+            for upstream, patterns in stage.reads.items():
+                store.verify(self.job.folder(upstream), *patterns)
+            recorded = _describe_run(files.of(stage))
+            return {**stage.make(Work(self.job, folder, before)), **recorded}
+
+        state = store.build(self.job.paths, name, want, make, RESUMABLE)
+        if self.job.remote is not None:
+            self.job.remote.push(self.job.paths, name)
+        return state
+
+
+@lru_cache(maxsize=64)
+def _hash_package_code(modules: tuple[str, ...]) -> dict[str, str]:
+    digests: dict[str, str] = {}
+    for module in modules:
+        digests |= hash_code(PACKAGE / module, [PROJECT])
+    return digests
+
+
+def _select(values: Any, names: Iterable[str]) -> dict[str, Any]:
+    """Return some fields of a dataclass as plain values."""
+    plain = asdict(values)
+    return {name: plain[name] for name in names}
+
+
+def _manifests(states: Mapping[str, State]) -> dict[str, Manifest]:
+    return {name: state.manifest for name, state in states.items() if state.manifest is not None}
+
+
+def _require_complete(name: str, upstream: str, state: State) -> None:
+    if not state.is_complete:
+        reason = state.reasons[0] if state.reasons else "it was changed meanwhile"
+        raise StoreError(f"{name} needs {upstream}, which is not complete", got=reason, next_step="Run the chain again")
+
+
+def _describe_run(files: Mapping[str, Path]) -> dict[str, Any]:
+    """Return the notes of a run for the manifest: command, time, machine, and the files from outside."""
+    described: dict[str, Any] = {
+        "command": shlex.join(sys.argv),
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+    }
+    if files:
+        described["inputs"] = {label: str(path.resolve()) for label, path in files.items()}
+    return described

@@ -1,0 +1,100 @@
+"""How a run talks to the person who started it: sentences in the log, and a few lines at the end."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+import luigi
+import luigi.interface
+from luigi.task_register import TaskClassException
+
+from pipeline.errors import PipelineError
+from pipeline.workers.worker import die_with_parent, set_up_logging
+
+_OUR_ERROR = re.compile(r"Traceback \(most recent call last\):.*?\n(?:pipeline\.)?\w*\.?errors\.\w+: (.*)", re.DOTALL)
+
+
+class _Sentences(logging.Filter):
+    """Lets our own errors appear as their sentence, without the traceback, unless the log level is DEBUG."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if logging.getLogger(record.name).isEnabledFor(logging.DEBUG):
+            return True
+        error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, PipelineError):
+            record.msg, record.args = "%s: %s", (record.getMessage().strip(), error)
+            record.exc_info = record.exc_text = None
+        elif "Traceback" in str(record.msg):
+            record.msg, record.args = _OUR_ERROR.sub(r"\1", record.getMessage()), None
+        return True
+
+
+_failures: list[str] = []
+
+
+def _note_failure(task: luigi.Task, error: BaseException) -> None:
+    if isinstance(error, PipelineError):
+        _failures.append(f"{task.task_family}: {error}")
+
+
+def _close(summary_lines: Callable[[], list[str]], exits_zero: Callable[[], bool]) -> None:
+    """Prints the closing lines, on standard output, and ends with 0 where all is good, whatever Luigi says."""
+    try:
+        lines = summary_lines()
+    except PipelineError as exc:
+        lines = [f"failed       {exc}"]
+    for line in [*lines, *(f"failed       {failure}" for failure in _failures)]:
+        print(line)
+    sys.stdout.flush()
+    if exits_zero():
+        sys.stderr.flush()
+        os._exit(0)
+
+
+def _tell_unknown_task(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if issubclass(kind, TaskClassException):
+        print(" ".join(str(error).split()), file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)
+
+
+def set_up() -> None:
+    """Lets Luigi's command say an unknown task in a sentence: that is found before any task is there to say it."""
+    if Path(sys.argv[0]).name == "luigi":
+        sys.excepthook = _tell_unknown_task
+
+
+def start_run(summary_lines: Callable[[], list[str]], exits_zero: Callable[[], bool] = lambda: False) -> None:
+    """Prepares a run from the command line, once its root task is known.
+
+    Args:
+        summary_lines: what to print when all is done.
+        exits_zero: asked after that: whether the exit code is 0, where Luigi would give another one because others
+            did some of the work.
+    """
+    logging.getLogger("luigi-interface").addFilter(_Sentences())
+    set_up_logging(logging.getLevelName(luigi.interface.core().log_level))
+    luigi.Task.event_handler(luigi.Event.FAILURE)(_note_failure)
+    atexit.register(_close, summary_lines, exits_zero)
+
+
+class DieWithParent:
+    """Luigi's `[worker] task_process_context`: its forked workers end with the main process."""
+
+    def __init__(self, process: Any) -> None:
+        self._process = process
+
+    def __enter__(self) -> None:
+        if self._process.use_multiprocessing:
+            die_with_parent()
+
+    def __exit__(self, *exc_info: object) -> Literal[False]:
+        return False

@@ -1,0 +1,70 @@
+"""What a chain starts from and does not make: files that must be there, as Luigi's external tasks."""
+
+from __future__ import annotations
+
+import logging
+from glob import escape
+from pathlib import Path
+
+import luigi
+
+from pipeline.errors import CandidateError
+
+logger = logging.getLogger("pipeline")
+
+
+class DataFile(luigi.ExternalTask):
+    """A data file that must be there."""
+
+    path = luigi.Parameter(description="the file")
+
+    def output(self) -> luigi.LocalTarget:
+        """The file."""
+        return luigi.LocalTarget(self.path)
+
+    def complete(self) -> bool:
+        """Whether it is there."""
+        is_there = Path(self.path).exists()
+        if not is_there:
+            logger.error("%s: no such data file. Give one with --data", self.path)
+        return is_there
+
+
+class ExistingCheckpoint(luigi.ExternalTask):
+    """A checkpoint that must be there."""
+
+    path = luigi.Parameter(description="a prefix, a file or a folder")
+
+    def output(self) -> luigi.LocalTarget:
+        """The place."""
+        return luigi.LocalTarget(self.path)
+
+    def complete(self) -> bool:
+        """Whether there is something by that name."""
+        place = Path(self.path)
+        is_there = place.exists() or any(place.parent.glob(f"{escape(place.name)}[.-]*"))
+        if not is_there:
+            logger.error("%s: no such checkpoint. Give one with --checkpoint", self.path)
+        return is_there
+
+
+class ExistingCandidate(luigi.ExternalTask):
+    """A candidate that must be there."""
+
+    path = luigi.Parameter(description="a file or a folder")
+
+    def output(self) -> luigi.LocalTarget:
+        """The place."""
+        return luigi.LocalTarget(self.path)
+
+    def complete(self) -> bool:
+        """Whether there is something by that name."""
+        from pipeline.formats.external.detect import detect_format
+
+        is_there = Path(self.path).exists()
+        if not is_there:
+            try:
+                detect_format(Path(self.path))
+            except CandidateError as exc:
+                logger.error("%s", exc)
+        return is_there

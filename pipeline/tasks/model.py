@@ -1,0 +1,263 @@
+"""Luigi tasks, one per stage of the chain."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import fields
+from functools import cached_property
+from typing import Any, ClassVar
+
+import luigi
+from luigi.cmdline_parser import CmdlineParser
+from luigi.parameter import ParameterVisibility
+
+from pipeline.errors import FreezeError, SettingError
+from pipeline.formats.registry import CANDIDATES, read_refusal
+from pipeline.store.artifact import sweep
+
+from . import console
+from .chain.job import CANDIDATE, Job, known_format
+from .chain.parameters import Parameters
+from .chain.plan import Chain
+from .chain.results import read_verdict
+from .chain.stages import RESUMABLE
+from .command_line import build_parsers_once
+from .config import find_config, read_operations, read_settings, with_parameters
+from .external import DataFile, ExistingCandidate, ExistingCheckpoint
+from .summary import require_passed, summary_lines
+
+logger = logging.getLogger("pipeline")
+
+# Called with the task that a command line names, before anything is done for it.
+ROOT_HOOKS: list[Callable[[Any], None]] = []
+
+
+def run_root_hooks(task: luigi.Task) -> None:
+    """Calls the hooks if this is the task that the command line names."""
+    command = CmdlineParser.get_instance()
+    if command is not None and command.known_args.root_task == task.task_family:
+        for hook in ROOT_HOOKS:
+            hook(task)
+
+
+@with_parameters(Parameters)
+class ModelTask(luigi.Task):
+    """A task on one model, with the parameters that all of them have."""
+
+    makes: ClassVar[str]
+
+    @property
+    def stage(self) -> str:
+        """The stage that it makes.
+
+        Raises:
+            SettingError: there is none of that name.
+        """
+        return self.makes
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        run_root_hooks(self)
+
+    def start(self) -> None:
+        """Prepares a run of which this is the root: what killed ones left is swept."""
+        sweep(self.job.paths, spare=RESUMABLE)
+
+    def summary_lines(self) -> list[str]:
+        """What a person wants to know at the end of a run."""
+        return summary_lines(self.chain, self.stage)
+
+    def exits_zero(self) -> bool:
+        """Whether the run ends with 0, whatever Luigi says: that is for what several hosts share."""
+        return False
+
+    @cached_property
+    def parameters(self) -> Parameters:
+        """The values of the parameters."""
+        return Parameters(**{item.name: getattr(self, item.name) or "" for item in fields(Parameters)})
+
+    @property
+    def job(self) -> Job:
+        """The parameters and settings, checked."""
+        return self.chain.job
+
+    @cached_property
+    def chain(self) -> Chain:
+        """The plan of the job.
+
+        Raises:
+            PipelineError: a parameter or a setting is wrong.
+        """
+        chain = Chain(self.make_job())
+        job = chain.job
+        if self.stage not in chain.stages:
+            kind = "with a candidate" if job.candidate else "that starts at a checkpoint"
+            raise SettingError(
+                f"a chain {kind} has no {self.task_family}",
+                where="--candidate" if job.candidate else "--checkpoint",
+                got=self.parameters.candidate if job.candidate else self.parameters.checkpoint,
+                wanted=f"one of {', '.join(dict.fromkeys(TASKS[stage].__name__ for stage in chain.stages))}",
+            )
+        return chain
+
+    def make_job(self) -> Job:
+        """Check the parameters and settings, and make a job of them.
+
+        Raises:
+            PipelineError: one of them is wrong.
+        """
+        return Job.from_parameters(self.parameters, read_settings(), read_operations())
+
+    def requires(self) -> Iterable[luigi.Task]:
+        """The tasks of the stages that this one reads, and the data file."""
+        stage = self.chain.stages[self.stage]
+        for upstream in stage.reads:
+            # These are parameters of MakeFormat alone.
+            more = {"format": upstream, "may_refuse": True} if TASKS[upstream] is MakeFormat else {}
+            yield self.clone(TASKS[upstream], **more)
+        if stage.uses_data and self.job.data is not None:
+            yield DataFile(path=str(self.job.data))
+        if stage.uses_data and self.parameters.checkpoint:
+            yield ExistingCheckpoint(path=self.parameters.checkpoint)
+        if stage.uses_candidate:
+            yield ExistingCandidate(path=self.parameters.candidate)
+
+    def output(self) -> luigi.LocalTarget:
+        """The artifact's folder."""
+        return luigi.LocalTarget(str(self.job.paths.artifact(self.stage)))
+
+    def complete(self) -> bool:
+        """Whether the artifact is what it would be if made now, with all that it hangs on."""
+        return self.chain.examine(self.stage)[self.stage].is_complete
+
+    def run(self) -> None:
+        """Makes the artifact, in a process of its own where TensorFlow is needed."""
+        self.chain.build(self.stage)
+
+
+class BuildGraph(ModelTask):
+    """Builds the graphs: one to train, one to deploy."""
+
+    makes = "graph"
+
+
+class TrainModel(ModelTask):
+    """Trains the model, or goes on with a training that was killed."""
+
+    makes = "training"
+
+
+class SaveCheckpoint(ModelTask):
+    """Exports the checkpoint that is deployed: the inference graph, its variables, the goldens."""
+
+    makes = "checkpoint"
+
+
+class FreezeModel(ModelTask):
+    """Freezes the checkpoint into one .pb."""
+
+    makes = "frozen"
+
+
+class MakeFormat(ModelTask):
+    """Makes one format, such as mmap or savedmodel; one that cannot carry the model is an error."""
+
+    format = luigi.Parameter(default="", description="the format to make, one of those that --formats takes")
+    may_refuse = luigi.BoolParameter(
+        significant=False,
+        visibility=ParameterVisibility.PRIVATE,
+        description="leave it to the validation to tell that the format cannot carry the model",
+    )
+
+    @property
+    def stage(self) -> str:
+        """The format's stage."""
+        return known_format("--format", self.format)
+
+    def complete(self) -> bool:
+        """Whether the format is there; or its refusal, where the validation is going to tell it."""
+        return super().complete() and (self.may_refuse or self._refusal() is None)
+
+    def run(self) -> None:
+        """Makes the format; a refusal is written down, and told again without trying again.
+
+        Raises:
+            FreezeError: the format cannot carry the model, and no validation is going to tell it.
+        """
+        super().run()
+        refusal = self._refusal()
+        if refusal is not None and not self.may_refuse:
+            raise FreezeError(refusal)
+
+    def _refusal(self) -> str | None:
+        return read_refusal(self.job.folder(self.stage))
+
+
+class AdoptCandidate(ModelTask):
+    """Takes the file that is named with --candidate, and pairs its inputs and outputs with the checkpoint's."""
+
+    makes = CANDIDATE
+
+
+class ValidateModel(ModelTask):
+    """Proves each format equal to its checkpoint, or fails."""
+
+    makes = "validation"
+
+    def complete(self) -> bool:
+        """Whether the comparison is done and has passed."""
+        return super().complete() and read_verdict(self.job)["verdict"] == "passed"
+
+    def run(self) -> None:
+        """Compares; a comparison that failed is written down and reported too, and fails again without being redone.
+
+        Raises:
+            ValidationFailed: a format is not proven equal.
+        """
+        super().run()
+        if read_verdict(self.job)["verdict"] != "passed":
+            for stage in ("costs", "report"):
+                self.chain.build(stage)
+        require_passed(self.job)
+
+
+class MeasureCosts(ModelTask):
+    """Measures what the checkpoint and each format cost: size, start, latency, throughput, memory."""
+
+    makes = "costs"
+
+    def requires(self) -> Iterable[luigi.Task]:
+        """What it measures; and the validation, so that nothing of this chain is at work at the same time."""
+        yield from super().requires()
+        yield self.clone(ValidateModel)
+
+
+class WriteReport(ModelTask):
+    """Writes the report on the whole chain."""
+
+    makes = "report"
+
+    def complete(self) -> bool:
+        """Whether the report is there and tells of a model that has passed."""
+        return super().complete() and read_verdict(self.job)["verdict"] == "passed"
+
+
+TASKS: dict[str, type[ModelTask]] = {
+    **dict.fromkeys(CANDIDATES, MakeFormat),
+    **{task.makes: task for task in (BuildGraph, TrainModel, SaveCheckpoint, FreezeModel, AdoptCandidate)},
+    **{task.makes: task for task in (ValidateModel, MeasureCosts, WriteReport)},
+}
+
+
+def start_root(task: Any) -> None:
+    """Prepares a run from the command line: how it talks, and what the root itself has to do first."""
+    console.start_run(task.summary_lines, task.exits_zero)
+    task.start()
+
+
+# Whoever loads the tasks, by whatever import, has the settings and the closing lines with them, once.
+find_config()
+build_parsers_once()
+console.set_up()
+ROOT_HOOKS.append(start_root)

@@ -1,0 +1,164 @@
+"""What a night's model answers to the rows of another night, against what that night's model answered.
+
+A model that was trained again has other values everywhere; what its users see of that are the decisions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.data.npz import NpzReader, load_arrays, of_kind, prefixed, save_arrays
+from pipeline.formats.runner import SubprocessRunner
+from pipeline.signature import Array, Batch, Decision, Signature, TensorSpec, batch_size_of
+from pipeline.validation.compare.decisions import decide, has_decisions
+from pipeline.validation.compare.differences import disagreement, measure
+
+ANSWERS = "answers.npz"
+_MOST_SHOWN = 10
+
+
+@dataclass
+class Compared:
+    """How answers differ on some rows.
+
+    Args:
+        rows: how many there were.
+        changed: how many were decided otherwise; None where nothing decides.
+        largest_difference: of any output; infinite where a number met none.
+        shown: the first ten that changed, by their number and what was decided then and now.
+    """
+
+    rows: int = 0
+    changed: int | None = None
+    largest_difference: float = 0.0
+    shown: list[dict[str, Any]] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """It as it stands in drift.json, where infinity is a text."""
+        largest = self.largest_difference
+        return {**asdict(self), "largest_difference": largest if math.isfinite(largest) else str(largest)}
+
+
+def keep_answers(runner: SubprocessRunner, checkpoint: Path, batch_size: int, most: int, path: Path) -> int:
+    """Writes what a model answers to its own validation rows, for the next night.
+
+    Args:
+        checkpoint: the artifact with the rows.
+        most: rows that are kept.
+
+    Returns:
+        How many were kept; nothing is written for none.
+    """
+    signature = Signature.read(checkpoint / "signature.json")
+    rows = NpzReader(checkpoint / "validation.npz", "input")
+    fixed = batch_size_of(signature)
+    count = min(most, len(rows)) // (fixed or 1) * (fixed or 1)
+    if not count:
+        return 0
+    inputs = rows.read(0, count)
+    answers = [runner.run(batch) for _, batch in _batches(inputs, fixed or batch_size)]
+    names = [
+        spec.name
+        for spec in signature.outputs
+        if all(answer[spec.name].ndim for answer in answers)
+        and sum(len(answer[spec.name]) for answer in answers) == count
+    ]
+    outputs = {name: np.concatenate([answer[name] for answer in answers]) for name in names}
+    save_arrays(path, {**prefixed("input", inputs), **prefixed("output", outputs)})
+    return count
+
+
+def compare_answers(
+    runner: SubprocessRunner,
+    recorded: Path,
+    decisions: tuple[Decision | None, Decision | None],
+    batch_size: int,
+    is_fixed: bool = False,
+) -> Compared:
+    """Asks a model the rows that another one answered.
+
+    Args:
+        recorded: that one's goldens or `answers.npz`.
+        decisions: that one's, and the model's own.
+        is_fixed: whether the model takes whole batches alone; the rows that are left over are not asked.
+
+    Raises:
+        RunnerError: the model cannot answer these rows.
+    """
+    arrays = load_arrays(recorded)
+    inputs, outputs = of_kind("input", arrays), of_kind("output", arrays)
+    compared = Compared()
+    for numbers, batch in _batches(inputs, batch_size):
+        if is_fixed and len(numbers) < batch_size:
+            break
+        answers = runner.run(batch)
+        compared.rows += len(numbers)
+        for name, then in outputs.items():
+            then = then[numbers.start : numbers.stop]
+            now = answers[name]
+            if disagreement(then, now) is None:
+                far = measure(then, now).absolute
+                compared.largest_difference = max(compared.largest_difference, float(far.max(initial=0.0)))
+            else:
+                compared.largest_difference = math.inf
+            if all(decision is not None and decision.output == name for decision in decisions):
+                _decide(compared, then, now, decisions, numbers)
+    return compared
+
+
+def _decide(
+    compared: Compared, then: Array, now: Array, decisions: tuple[Decision | None, Decision | None], numbers: range
+) -> None:
+    sides = [(then, decisions[0]), (now, decisions[1])]
+    decided = [
+        decide(output, decision)
+        for output, decision in sides
+        if decision is not None and has_decisions(output, decision, len(numbers))
+    ]
+    if len(decided) < len(sides):
+        return
+    places = np.flatnonzero(decided[0] != decided[1])
+    compared.changed = (compared.changed or 0) + len(places)
+    compared.shown += [
+        {"row": numbers[place], "then": int(decided[0][place]), "now": int(decided[1][place])} for place in places
+    ]
+    del compared.shown[_MOST_SHOWN:]
+
+
+def _batches(inputs: Batch, size: int) -> Iterator[tuple[range, Batch]]:
+    count = len(next(iter(inputs.values()), ()))
+    for start in range(0, count, size):
+        numbers = range(start, min(start + size, count))
+        yield numbers, {name: values[numbers.start : numbers.stop] for name, values in inputs.items()}
+
+
+def signature_changes(then: Signature, now: Signature) -> list[str]:
+    """What a caller of the model would have to change, as sentences; names of tensors and thresholds are no such."""
+    changes = [
+        *_spec_changes("input", then.inputs, now.inputs),
+        *_spec_changes("output", then.outputs, now.outputs),
+    ]
+    decisions = [decision and (decision.output, decision.labels) for decision in (then.decision, now.decision)]
+    if decisions[0] != decisions[1]:
+        was, is_now = (f"{each[0]} ({', '.join(each[1])})" if each else "none" for each in decisions)
+        changes.append(f"the output that decides was {was}, is {is_now}")
+    return changes
+
+
+def _spec_changes(kind: str, then: Iterable[TensorSpec], now: Iterable[TensorSpec]) -> Iterator[str]:
+    was, is_now = (
+        {spec.name: TensorSpec(spec.name, spec.dtype, spec.shape) for spec in specs} for specs in (then, now)
+    )
+    for name in sorted({*was, *is_now}):
+        if name not in is_now:
+            yield f"the {kind} {was[name]} is gone"
+        elif name not in was:
+            yield f"the {kind} {is_now[name]} is new"
+        elif was[name] != is_now[name]:
+            yield f"the {kind} {name} was {was[name]}, is {is_now[name]}"

@@ -1,0 +1,253 @@
+"""`history.csv`: a line for each night, also of those whose folders were removed."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import date, timedelta
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import DamagedArtifact, DataError, StoreError
+from pipeline.store.manifest import Manifest
+
+from .paths import NIGHT, Nights
+
+PASSED, FAILED = "passed", "failed"
+RECORD = "record.json"
+_GROUPS = {"metrics": "metric_", "sizes": "size_bytes_", "latencies": "latency_ms_", "seconds": "seconds_"}
+
+
+@dataclass(frozen=True)
+class Night:
+    """What became of a night.
+
+    Args:
+        reason: why it failed; empty if it passed.
+        compared_with: the night whose rows its model was asked; None where there was none.
+        rows, changed: how many of these there were, and how many were decided otherwise; None where nothing decides.
+        largest_difference: of any output, on the same rows; infinite where a number met none.
+        metrics: on its own validation rows, by name.
+        sizes, latencies: bytes, and the median of milliseconds for the smallest batch, by format.
+        seconds: that each stage took.
+        digest: of the artifact that was compared.
+        finished: when, as an ISO date with its zone.
+        is_removed: whether its folder is gone, because newer nights came.
+    """
+
+    date: str
+    verdict: str
+    reason: str = ""
+    compared_with: str | None = None
+    rows: int | None = None
+    changed: int | None = None
+    largest_difference: float | None = None
+    digest: str = ""
+    finished: str = ""
+    is_removed: bool = False
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    sizes: Mapping[str, float] = field(default_factory=dict)
+    latencies: Mapping[str, float] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def has_passed(self) -> bool:
+        return self.verdict == PASSED
+
+    @property
+    def changed_share(self) -> float | None:
+        """The share of decisions that changed, from 0 to 1."""
+        return self.changed / self.rows if self.rows and self.changed is not None else None
+
+    def to_row(self) -> dict[str, Any]:
+        """Its line of history.csv, by column; what is None is left empty."""
+        share = self.changed_share
+        return {
+            "date": self.date,
+            "verdict": self.verdict,
+            "reason": " ".join(self.reason.split()),
+            "compared_with": self.compared_with,
+            "rows": self.rows,
+            "changed": self.changed,
+            "changed_share": None if share is None else round(share, 6),
+            "largest_difference": self.largest_difference,
+            "digest": self.digest,
+            "finished": self.finished,
+            "removed": "yes" if self.is_removed else "no",
+            **{prefix + key: value for group, prefix in _GROUPS.items() for key, value in getattr(self, group).items()},
+        }
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, str]) -> Night:
+        """Reads a line of history.csv.
+
+        Raises:
+            ValueError, KeyError: a value is not of its kind, or missing.
+        """
+        groups: dict[str, dict[str, float]] = {group: {} for group in _GROUPS}
+        for column, value in row.items():
+            for group, prefix in _GROUPS.items():
+                if value and column.startswith(prefix):
+                    groups[group][column.removeprefix(prefix)] = _number(value)
+        return cls(
+            date=date.fromisoformat(row["date"]).isoformat(),
+            verdict=row["verdict"],
+            reason=row["reason"],
+            compared_with=row["compared_with"] or None,
+            rows=int(row["rows"]) if row["rows"] else None,
+            changed=int(row["changed"]) if row["changed"] else None,
+            largest_difference=float(row["largest_difference"]) if row["largest_difference"] else None,
+            digest=row["digest"],
+            finished=row["finished"],
+            is_removed=row["removed"] == "yes",
+            **groups,
+        )
+
+
+def _number(value: str) -> float:
+    return int(value) if value.isdecimal() else float(value)
+
+
+def read_history(nights: Nights) -> dict[str, Night]:
+    """What became of each night, by its date and in their order: what the nights' own records say, where they are.
+
+    A night whose own record is damaged has failed, for that reason; it stops no other.
+
+    Raises:
+        DataError: history.csv is not what was written.
+    """
+    told = read_told(nights)
+    for night in nights.kept():
+        known = told.get(night, Night(night, FAILED))
+        try:
+            record = read_record(nights, night)
+        except DamagedArtifact as exc:
+            record = replace(known, verdict=FAILED, reason=str(exc))
+        if record is not None:
+            told[night] = replace(record, is_removed=known.is_removed)
+    return dict(sorted(told.items()))
+
+
+def read_told(nights: Nights) -> dict[str, Night]:
+    """What history.csv says of each night, by its date.
+
+    Raises:
+        DataError: it is not what was written.
+    """
+    try:
+        stat = nights.history.stat()
+    except FileNotFoundError:
+        return {}
+    return dict(_read(nights.history, stat.st_mtime_ns, stat.st_size, stat.st_ino))
+
+
+@lru_cache(maxsize=4)
+def _read(path: Path, *_changes: int) -> dict[str, Night]:
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            found = [Night.from_row(row) for row in csv.DictReader(file)]
+    except (OSError, UnicodeDecodeError, csv.Error, ValueError, KeyError, TypeError, AttributeError) as exc:
+        raise DataError(
+            "it is not the history that was written",
+            where=path,
+            got=f"{type(exc).__name__}: {exc}",
+            next_step="Move it away: the nights that are there are told again, those that were removed are made again",
+        ) from exc
+    return {night.date: night for night in found}
+
+
+def read_record(nights: Nights, night: str) -> Night | None:
+    """What a night's own artifact says of it; None where it has none.
+
+    Raises:
+        DamagedArtifact: its bytes are not those that were finished.
+    """
+    folder = nights.of(night).artifact(NIGHT).resolve()
+    try:
+        manifest = Manifest.read(folder)
+        told = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        far = told.pop("largest_difference")
+        return Night(**told, largest_difference=None if far is None else float(far), **manifest.notes[NIGHT])
+    except DamagedArtifact:
+        raise
+    except StoreError:
+        return None
+    except (OSError, ValueError, TypeError, KeyError) as exc:
+        raise DamagedArtifact(
+            "a night's record cannot be read",
+            where=folder / RECORD,
+            got=exc,
+            next_step=f"Delete {nights.of(night).home}, and the night is made again",
+        ) from exc
+
+
+def is_done(nights: Nights, night: str) -> bool:
+    """Whether a night has passed and is as it was finished, or has made room for newer ones.
+
+    Raises:
+        DataError: history.csv is not what was written.
+    """
+    try:
+        record = read_record(nights, night)
+    except DamagedArtifact:  # what makes it again will say it
+        return False
+    if record is None:
+        told = read_told(nights).get(night)
+        return told is not None and told.is_removed
+    return record.has_passed and nights.is_intact(night)
+
+
+def write_history(nights: Nights, history: Mapping[str, Night]) -> None:
+    """Writes history.csv in one step.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
+    rows = [night.to_row() for _, night in sorted(history.items())]
+    fixed = list(Night("", "").to_row())
+    more = sorted({column for row in rows for column in row} - set(fixed), key=_place_of_column)
+    fresh = nights.home / ".history.csv"
+    try:
+        with fresh.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, [*fixed, *more], lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(nights.history)
+    except OSError as exc:
+        raise StoreError("it cannot be written", where=nights.history, got=exc.strerror) from exc
+
+
+def _place_of_column(column: str) -> tuple[int, str]:
+    prefixes = list(_GROUPS.values())
+    return next(place for place, prefix in enumerate(prefixes) if column.startswith(prefix)), column
+
+
+def nearest_passed(night: str, history: Mapping[str, Night], kept: Iterable[str]) -> str | None:
+    """The night to compare one with: the newest earlier one that passed and is there; else the oldest later one.
+
+    A later one is for a gap that is filled when all before it were removed, or when there never was any.
+    """
+    there = [other for other in sorted(kept) if other != night and other in history and history[other].has_passed]
+    earlier = [other for other in there if other < night]
+    return earlier[-1] if earlier else next(iter(there), None)
+
+
+def newest_passed(nights: Nights, history: Mapping[str, Night], without: str = "") -> str | None:
+    """The newest night that passed, is there, and is as it was finished."""
+    passed = (night for night in reversed(nights.kept()) if night in history and history[night].has_passed)
+    return next((night for night in passed if night != without and nights.is_intact(night)), None)
+
+
+def missing_dates(dates: Iterable[str]) -> list[str]:
+    """The dates between the first and the last of some that are not among them."""
+    known = sorted(date.fromisoformat(each) for each in dates)
+    if not known:
+        return []
+    days = (known[0] + timedelta(days=number) for number in range((known[-1] - known[0]).days))
+    return [day.isoformat() for day in days if day not in set(known)]

@@ -1,0 +1,90 @@
+"""Tells others what became of a night: a command of their own, and an e-mail when nights are well again.
+
+That a night failed is told by Luigi itself, as of every task: `[email] receiver`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+import subprocess
+
+import luigi.notifications
+
+from pipeline.errors import SettingError
+from pipeline.settings import NightlySettings
+
+from .paths import NIGHT, Nights
+from .prometheus import metrics_file
+from .run import Outcome
+
+logger = logging.getLogger("pipeline")
+
+
+def check_telling(settings: NightlySettings, name: str) -> None:
+    """Says what is wrong with the hook or the metrics' file before a night is made, rather than after.
+
+    Raises:
+        SettingError: the hook is no command line, or the file's name has an unknown placeholder.
+    """
+    _words(settings)
+    metrics_file(settings.metrics_file, name)
+
+
+def _words(settings: NightlySettings) -> list[str]:
+    try:
+        return shlex.split(settings.hook)
+    except ValueError as exc:
+        raise SettingError("not a command", where="[nightly] hook", got=settings.hook, wanted=exc) from exc
+
+
+def run_hook(settings: NightlySettings, nights: Nights, outcome: Outcome) -> None:
+    """Runs the command; what goes wrong with it is a warning, for the night is as it is.
+
+    Nothing of a night is put into the command, and no shell reads it: values come through the environment alone.
+    """
+    words = _words(settings)
+    if not words:
+        return
+    night = outcome.night
+    told = {
+        "EVENT": outcome.event,
+        "NAME": nights.name,
+        "DATE": night.date,
+        "VERDICT": night.verdict,
+        "REASON": night.reason,
+        "REPORT": str(nights.page.resolve()),
+        "NIGHT": str(nights.of(night.date).artifact(NIGHT).absolute()),
+    }
+    environment = {**os.environ, **{f"PIPELINE_{key}": value.replace("\0", "") for key, value in told.items()}}
+    try:
+        done = subprocess.run(
+            words,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            timeout=settings.hook_seconds,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        logger.warning("[nightly] hook: %s took longer than %g s", words[0], settings.hook_seconds)
+    except OSError as exc:
+        logger.warning("[nightly] hook: %s cannot be run: %s", words[0], exc.strerror)
+    else:
+        if done.returncode:
+            last = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+            logger.warning("[nightly] hook: %s ended with exit code %d: %s", words[0], done.returncode, last)
+
+
+def mail_recovery(nights: Nights, outcome: Outcome) -> None:
+    """Sends an e-mail to those who were told of the failure, by Luigi's own means and settings."""
+    if outcome.event == "recovered":
+        night = outcome.night
+        lines = [
+            f"The night of {night.date} of {nights.name} passed, after one that had failed.",
+            f"current names {nights.current}.",
+            f"See {nights.page.resolve()}",
+        ]
+        luigi.notifications.send_error_email(f"Luigi: {nights.name} {night.date} RECOVERED", "\n\n".join(lines))

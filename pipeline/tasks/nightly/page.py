@@ -1,0 +1,205 @@
+"""The page of the nights: one file that fetches nothing, with a line for each night and drawings over the dates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.errors import StoreError
+from pipeline.report.templates import TEMPLATES
+
+from .history import Night, missing_dates
+from .paths import NIGHT, Nights
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_WIDE = (8.8, 2.9)
+_MOST_LINES = 3  # in one drawing
+_MOST_ROWS = 400  # of the table
+
+
+@dataclass(frozen=True)
+class Line:
+    """What is drawn over the dates: a value by date, where there is one."""
+
+    label: str
+    values: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Span:
+    """The dates that are drawn: those of nights, of bad ones, of gaps; and the current one."""
+
+    first: date
+    last: date
+    failed: Sequence[str]
+    missing: Sequence[str]
+    current: str | None
+
+    def place(self, night: str) -> int:
+        """Where a night stands: days since the first."""
+        return (date.fromisoformat(night) - self.first).days
+
+    def in_words(self) -> str:
+        """Which nights failed and which there were none of, for those who cannot see the drawing."""
+        parts = [f"failed: {', '.join(self.failed)}"] if self.failed else []
+        parts += [f"no night: {', '.join(self.missing)}"] if self.missing else []
+        return "; ".join(parts)
+
+
+def write_page(nights: Nights, history: Mapping[str, Night], changed_share: float) -> None:
+    """Writes nights.html in one step.
+
+    Args:
+        history: at least one night, in the order of their dates.
+        changed_share: the threshold that is drawn.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
+    fresh = nights.home / ".nights.html"
+    try:
+        fresh.write_text(page(nights, history, changed_share), encoding="utf-8")
+        fresh.replace(nights.page)
+    except OSError as exc:
+        raise StoreError("it cannot be written", where=nights.page, got=exc.strerror) from exc
+
+
+def page(nights: Nights, history: Mapping[str, Night], changed_share: float) -> str:
+    """The page as HTML; see `write_page`."""
+    # A second of imports, which only a process that writes a page should pay.
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    from pipeline.report import wording
+
+    environment = Environment(
+        loader=FileSystemLoader([Path(__file__).parent, TEMPLATES]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        name: getattr(wording, name) for name in ("metric", "size", "duration", "date", "printable")
+    }
+    dates = list(history)
+    kept = set(nights.kept())
+    gaps = [Night(night, "no night") for night in missing_dates(dates)]
+    return environment.get_template("nights.html.j2").render(
+        name=nights.name,
+        newest=history[dates[-1]],
+        current=nights.current,
+        nights=sorted([*history.values(), *gaps], key=lambda night: night.date, reverse=True)[:_MOST_ROWS],
+        left_out=max(0, len(history) + len(gaps) - _MOST_ROWS),
+        links={night: _links(nights, night) for night in dates if night in kept},
+        metric_names=_names(night.metrics for night in history.values()),
+        threshold=changed_share,
+        drawings=drawings(history, nights.current, changed_share),
+    )
+
+
+def _links(nights: Nights, night: str) -> dict[str, str]:
+    """The files of a night that the page leads to, by what they are."""
+    files = {"report": "report/report.html", "what changed": f"{NIGHT}/drift.json"}
+    return {label: f"{night}/{file}" for label, file in files.items() if (nights.of(night).home / file).is_file()}
+
+
+def _names(groups: Iterable[Mapping[str, float]]) -> list[str]:
+    return list(dict.fromkeys(name for group in groups for name in group))
+
+
+def drawings(history: Mapping[str, Night], current: str | None, changed_share: float) -> list[Any]:
+    """Decisions that changed, metrics, sizes and latencies over the dates, as inline SVG; what was never measured is
+    left out."""
+    from markupsafe import Markup
+
+    dates = list(history)
+    span = Span(
+        date.fromisoformat(dates[0]),
+        date.fromisoformat(dates[-1]),
+        [night.date for night in history.values() if not night.has_passed],
+        missing_dates(dates),
+        current if current in history else None,
+    )
+    shares = {night.date: night.changed_share for night in history.values()}
+    changed = Line("decisions changed", {night: 100 * share for night, share in shares.items() if share is not None})
+    drawn = [_draw("changed", "decisions changed, %", [changed], span, 100 * changed_share)]
+    for name, group, title, scale in (
+        ("metrics", "metrics", "metric", 1.0),
+        ("sizes", "sizes", "size, KiB", 1 / 1024),
+        ("latencies", "latencies", "latency, ms", 1.0),
+        ("seconds", "seconds", "seconds", 1.0),
+    ):
+        lines = _lines(history, group, scale)
+        for start in range(0, len(lines), _MOST_LINES):
+            drawn.append(_draw(f"{name}-{start}", title, lines[start : start + _MOST_LINES], span))
+    return [Markup(svg) for svg in drawn]
+
+
+def _lines(history: Mapping[str, Night], group: str, scale: float) -> list[Line]:
+    """A line for each name of a group; of the time that stages took their sum alone."""
+    measured = {night.date: getattr(night, group) for night in history.values() if getattr(night, group)}
+    if group == "seconds":
+        return [Line("whole chain", {night: sum(parts.values()) for night, parts in measured.items()})]
+    names = _names(measured.values())
+    shown = ["f1", "accuracy"] if group == "metrics" else names
+    return [
+        Line(name, {night: values[name] * scale for night, values in measured.items() if name in values})
+        for name in shown
+        if name in names
+    ]
+
+
+def _draw(name: str, title: str, lines: Sequence[Line], span: Span, threshold: float | None = None) -> str:
+    from pipeline.report.svg import render_svg
+
+    words = [f"{title} from {span.first} to {span.last}"]
+    words += [f"threshold {threshold:g}"] if threshold is not None else []
+    label = "; ".join(filter(None, [*words, span.in_words(), f"current: {span.current}" if span.current else ""]))
+    return render_svg(_filling(title, lines, span, threshold), name, label, _WIDE)
+
+
+def _filling(title: str, lines: Sequence[Line], span: Span, threshold: float | None) -> Callable[[Axes], None]:
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    from pipeline.report.svg import BAD, FIRST, LINE, SECOND, TEXT
+
+    styles = [(FIRST, "-"), (SECOND, "--"), (TEXT, ":")]
+
+    def draw(axes: Axes) -> None:
+        width = span.place(span.last.isoformat())
+        for night in span.missing:
+            axes.axvspan(span.place(night) - 0.5, span.place(night) + 0.5, color=LINE, linewidth=0, zorder=0)
+        for number, line in enumerate(lines):
+            colour, style = styles[number]
+            places = range(width + 1)
+            by_place = {span.place(night): value for night, value in line.values.items()}
+            # A line is broken where there is no night: nothing is known of it.
+            axes.plot(places, [by_place.get(place, float("nan")) for place in places], style, color=colour,
+                      label=line.label, linewidth=1.6, marker="o", markersize=3)  # fmt: skip
+            bad = [span.place(night) for night in span.failed if night in line.values]
+            axes.plot(bad, [by_place[place] for place in bad], "x", color=BAD, markersize=9, markeredgewidth=2,
+                      label="failed" if bad and number == 0 else None)  # fmt: skip
+        for night in span.failed:
+            axes.axvline(span.place(night), color=BAD, linewidth=0.8, zorder=1)
+        if span.current is not None:
+            axes.axvline(span.place(span.current), color=FIRST, linewidth=0.8, linestyle=(0, (2, 2)), label="current")
+        if threshold is not None:
+            axes.axhline(threshold, color=TEXT, linewidth=1.2, linestyle=(0, (4, 3)), label=f"threshold {threshold:g}")
+            axes.set_ylim(bottom=0)
+        axes.set_xlim(-0.6, width + 0.6)
+        axes.xaxis.set_major_locator(MaxNLocator(7, integer=True))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda place, _: _day(span, place)))
+        axes.set_ylabel(title)
+        axes.grid(axis="y")
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=5)
+
+    return draw
+
+
+def _day(span: Span, place: float) -> str:
+    return date.fromordinal(span.first.toordinal() + round(place)).isoformat()

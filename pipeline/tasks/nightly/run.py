@@ -1,0 +1,285 @@
+"""Makes a night: its chain, the comparison with the night before, and all that tells of it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import PipelineError, ValidationFailed
+from pipeline.formats.registry import read_refusal
+from pipeline.formats.runner import SubprocessRunner
+from pipeline.hashing import hash_code, library_versions
+from pipeline.settings import NightlySettings
+from pipeline.signature import Signature, batch_size_of
+from pipeline.store import artifact
+from pipeline.store.artifact import hold
+from pipeline.store.manifest import Manifest
+from pipeline.training.models.source import PROJECT
+from pipeline.workers.child import Limits
+from pipeline.workers.worker import as_ours
+
+from ..chain.job import Job
+from ..chain.plan import Chain
+from ..chain.results import read_verdict
+from ..summary import require_passed
+from .drift import ANSWERS, Compared, compare_answers, keep_answers, signature_changes
+from .history import (
+    FAILED,
+    PASSED,
+    RECORD,
+    Night,
+    is_done,
+    nearest_passed,
+    newest_passed,
+    read_history,
+    read_record,
+    write_history,
+)
+from .page import write_page
+from .paths import NIGHT, Nights, digests_of
+from .prometheus import metrics_file, write_metrics
+
+logger = logging.getLogger("pipeline")
+
+_METRICS = ("accuracy", "precision", "recall", "f1")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a night, and what is news about it.
+
+    Args:
+        event: `passed`, `failed`, or `recovered` where it passed and it, or the night before it, had failed.
+        error: why it failed; None if it passed.
+    """
+
+    night: Night
+    event: str
+    error: PipelineError | None
+
+
+def run_night(chain: Chain, nights: Nights, settings: NightlySettings) -> Outcome | None:
+    """Makes a night, unless another process has done so meanwhile.
+
+    `current` steps back while the night that it names is made again, and names the newest that passed at the end.
+
+    Args:
+        chain: that of a job whose paths are those of the night.
+
+    Returns:
+        None where nothing was left to do.
+
+    Raises:
+        PipelineError: what became of the night could not be written down; a night that fails is an outcome.
+    """
+    night = chain.job.paths.name
+    with hold(nights.lock):
+        if is_done(nights, night):
+            return None
+        before = read_history(nights)
+        nights.name_current(newest_passed(nights, before, without=night))
+        error: PipelineError | None = None
+        try:
+            _make_chain(chain)
+        except Exception as exc:  # Whatever it was, it is a night that failed.
+            error = as_ours(exc, night)
+            logger.debug("in the night %s:", night, exc_info=exc)
+        try:
+            record = _conclude(chain, nights, before, settings, error)
+        except PipelineError as exc:
+            error = error or exc
+            record = _conclude(chain, nights, before, settings, error)
+        if error is None and not record.has_passed:
+            error = _told(record, nights)
+        _keep_house(nights, record, settings)
+        return Outcome(record, _event(record, before), error)
+
+
+def _make_chain(chain: Chain) -> None:
+    """Makes what a run of the whole chain makes, the report on a validation that failed included.
+
+    Raises:
+        ValidationFailed: a format is not proven equal.
+        PipelineError: a stage cannot be made.
+    """
+    for stage in chain.up_to():
+        chain.build(stage)
+    require_passed(chain.job)
+
+
+def _conclude(
+    chain: Chain, nights: Nights, before: Mapping[str, Night], settings: NightlySettings, error: PipelineError | None
+) -> Night:
+    """Makes the artifact that tells what became of the night, and reads it."""
+    job, night = chain.job, chain.job.paths.name
+    other = None if error is not None else nearest_passed(night, before, nights.kept())
+
+    def want() -> dict[str, Any]:
+        wanted: dict[str, Any] = {
+            "name": nights.name,
+            "code": hash_code(Path(__file__), [PROJECT]),
+            "versions": library_versions(),
+        }
+        if error is not None:
+            return {**wanted, "failure": str(error)}
+        kept = {"changed_share": settings.changed_share, "rows": settings.rows}
+        wanted |= {"settings": {"nightly": kept}, "upstream": digests_of(_manifests(chain))}
+        if other is not None:
+            wanted["night"] = {other: Manifest.read(nights.of(other).artifact(NIGHT)).content_digest}
+        return wanted
+
+    def make(folder: Path) -> Mapping[str, Any]:
+        if error is None:
+            record = _compare(job, nights, other, settings, folder)
+            seconds = {stage: manifest.notes["seconds"] for stage, manifest in _manifests(chain).items()}
+        else:
+            record, seconds = Night(night, FAILED, str(error)), {}
+        told = asdict(record)
+        for name in ("finished", "seconds", "is_removed"):
+            del told[name]
+        if record.largest_difference is not None and not math.isfinite(record.largest_difference):
+            told["largest_difference"] = str(record.largest_difference)
+        (folder / RECORD).write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+        (folder / "summary.md").write_text(_summary(nights.name, record), encoding="utf-8")
+        finished = datetime.now(UTC).isoformat(timespec="seconds")
+        return {NIGHT: {"finished": finished, "seconds": seconds}}
+
+    artifact.build(job.paths, NIGHT, want, make)
+    record = read_record(nights, night)
+    assert record is not None  # it was just made
+    return record
+
+
+def _compare(job: Job, nights: Nights, other: str | None, settings: NightlySettings, folder: Path) -> Night:
+    """Asks the night's model the rows of another night, and keeps its answers to its own."""
+    format, stage = next(
+        (format, stage) for format, stage in job.candidates.items() if read_refusal(job.folder(stage)) is None
+    )
+    checkpoint = job.folder("checkpoint")
+    signature = Signature.read(checkpoint / "signature.json")
+    is_fixed = batch_size_of(signature) is not None
+    batch_size = batch_size_of(signature) or job.settings.validation.batch_size
+    threads, limits = job.settings.training.threads, Limits(*job.settings.validation.limits)
+    night = _measured(job, format, Manifest.read(job.folder(stage)).content_digest)
+    with SubprocessRunner(format, job.folder(stage), threads, limits) as runner:
+        keep_answers(runner, checkpoint, batch_size, settings.rows, folder / ANSWERS)
+        if other is None:
+            return night
+        night = replace(night, compared_with=other)
+        before = nights.of(other)
+        artifact.verify(before.artifact(NIGHT))
+        artifact.verify(before.artifact("checkpoint"), "signature.json", "goldens.npz")
+        then = Signature.read(before.artifact("checkpoint") / "signature.json")
+        changes = signature_changes(then, signature)
+        drift: dict[str, Any] = {"compared_with": other, "signature": changes}
+        if not changes:
+            files = {"goldens": before.artifact("checkpoint") / "goldens.npz", "rows": before.artifact(NIGHT) / ANSWERS}
+            decisions = (then.decision, signature.decision)
+            compared = {
+                kind: compare_answers(runner, path, decisions, batch_size, is_fixed)
+                for kind, path in files.items()
+                if path.is_file()
+            }
+            drift |= {kind: found.to_dict() for kind, found in compared.items()}
+            night = _with_drift(night, compared)
+        (folder / "drift.json").write_text(json.dumps(drift, indent=2) + "\n", encoding="utf-8")
+    reason = _reason(night, changes, settings)
+    return replace(night, verdict=FAILED, reason=reason) if reason else night
+
+
+def _with_drift(night: Night, compared: Mapping[str, Compared]) -> Night:
+    """The night with the figures of the many rows; of the goldens alone where those were not kept."""
+    if not compared:
+        return night
+    most = compared.get("rows") or compared["goldens"]
+    farthest = max(found.largest_difference for found in compared.values())
+    return replace(night, rows=most.rows, changed=most.changed, largest_difference=farthest)
+
+
+def _reason(night: Night, changes: list[str], settings: NightlySettings) -> str:
+    """Why a night fails that is proven equal to its checkpoint; empty if it does not."""
+    if settings.changed_share >= 1:
+        return ""
+    if changes:
+        return f"its signature is not that of {night.compared_with}: {'; '.join(changes)}"
+    share = night.changed_share
+    if share is not None and share > settings.changed_share:
+        return (
+            f"{night.changed} of {night.rows} decisions ({share:.1%}) are not those of {night.compared_with}, more "
+            f"than {settings.changed_share:.1%} ([nightly] changed_share)"
+        )
+    return ""
+
+
+def _measured(job: Job, format: str, digest: str) -> Night:
+    metrics = read_verdict(job)["metrics"]
+    figures = metrics.get(format) or metrics.get("checkpoint") or {}
+    costs = json.loads((job.folder("costs") / "costs.json").read_text(encoding="utf-8"))["formats"]
+    smallest = {name: min(entry["batches"].items(), key=lambda item: int(item[0]))[1] for name, entry in costs.items()}
+    return Night(
+        job.paths.name,
+        PASSED,
+        digest=digest,
+        metrics={name: figures[name] for name in _METRICS if name in figures},
+        sizes={name: entry["size_bytes"] for name, entry in costs.items() if entry["size_bytes"] is not None},
+        latencies={name: batch["p50_ms"] for name, batch in smallest.items() if batch["p50_ms"] is not None},
+    )
+
+
+def _manifests(chain: Chain) -> dict[str, Manifest]:
+    """Return the manifests of the chain, by stage."""
+    return {stage: Manifest.read(chain.job.folder(stage)) for stage in chain.up_to()}
+
+
+def _told(record: Night, nights: Nights) -> PipelineError:
+    return ValidationFailed(
+        record.reason,
+        where=nights.of(record.date).artifact(NIGHT),
+        next_step="If that is meant, run this night with --nightly-changed-share 1",
+    )
+
+
+def _summary(name: str, record: Night) -> str:
+    """The night in short, as Markdown for a CI job's summary."""
+    word = "✅ Passed" if record.has_passed else "❌ Failed"
+    lines = [f"# {word}: {name}, night of {record.date}"]
+    if record.reason:
+        lines.append(f"    {' '.join(record.reason.split())}")  # indented: foreign text is no markup
+    if record.compared_with is None:
+        lines.append("It was compared with no other night.")
+    elif record.changed is not None:
+        lines.append(f"{record.changed} of {record.rows} decisions are not those of {record.compared_with}.")
+    else:
+        lines.append(f"It was compared with {record.compared_with}; nothing in it decides.")
+    return "\n\n".join(lines) + "\n"
+
+
+def _keep_house(nights: Nights, record: Night, settings: NightlySettings) -> None:
+    """Brings history, `current`, the page and the metrics up to date, and removes the nights that are to go."""
+    history = read_history(nights)
+    write_history(nights, history)
+    nights.name_current(newest_passed(nights, history))
+    outdated = nights.outdated(settings.keep)
+    if outdated:
+        # First written, then done: a night that is gone and not known to be removed would be made again.
+        history |= {night: replace(history[night], is_removed=True) for night in outdated if night in history}
+        write_history(nights, history)
+        for night in outdated:
+            nights.remove(night)
+    write_page(nights, history, settings.changed_share)
+    if settings.metrics_file:
+        write_metrics(metrics_file(settings.metrics_file, nights.name), nights, history)
+
+
+def _event(record: Night, before: Mapping[str, Night]) -> str:
+    """What is news about a night, by what was known before."""
+    if not record.has_passed:
+        return FAILED
+    known = [night for date, night in before.items() if date <= record.date]
+    return "recovered" if known and not known[-1].has_passed else PASSED

@@ -1,0 +1,175 @@
+"""Luigi's shell around a night."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import UTC, date, datetime
+from functools import cached_property
+from typing import Any
+
+import luigi
+import luigi.tools.range  # whose sections of tasks.cfg are known only once it is loaded
+from luigi.cmdline_parser import CmdlineParser
+
+from pipeline.errors import SettingError
+from pipeline.settings import NightlySettings
+from pipeline.store.artifact import ArtifactPaths, ArtifactStatus, State
+
+from ..chain.job import Job
+from ..config import read_operations, read_settings
+from ..external import DataFile, ExistingCheckpoint
+from ..model import ROOT_HOOKS, ModelTask
+from .history import Night, is_done, read_history
+from .paths import NIGHT, Nights
+
+_STARTED = datetime.now(UTC).replace(microsecond=0)
+_MOST_TOLD = 20
+
+
+class NightlyRun(ModelTask):
+    """Makes one night: the whole chain on that day's data, compared with the night before."""
+
+    date = luigi.DateParameter(description="the day whose data it is, such as 2026-11-25")
+    makes = "report"
+    _is_range_prepared = False
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        command = CmdlineParser.get_instance()
+        is_range = command is not None and command.known_args.root_task.startswith("Range")
+        if is_range and not NightlyRun._is_range_prepared:
+            NightlyRun._is_range_prepared = True
+            for hook in ROOT_HOOKS:
+                hook(self)
+
+    @property
+    def night(self) -> str:
+        """The date as the name of its folder."""
+        day: date = self.date
+        return day.isoformat()
+
+    @property
+    def resources(self) -> dict[str, int]:  # type: ignore[override]  # as Luigi's documentation does
+        """Only one night of a name is made at a time, however many workers there are: each looks at the one before."""
+        return {f"nights of {self.nights.home.absolute()}": 1}
+
+    @property
+    def priority(self) -> int:  # type: ignore[override]
+        """The oldest first; the scheduler takes what is below zero for zero."""
+        day: date = self.date
+        return date.max.toordinal() - day.toordinal()
+
+    @cached_property
+    def settings(self) -> NightlySettings:
+        """`[nightly]`."""
+        return read_operations().nightly
+
+    def make_job(self) -> Job:
+        """Check the parameters and settings, and make a job of them whose paths are those of the night.
+
+        Raises:
+            PipelineError: one of them is wrong.
+        """
+        if self.parameters.candidate:
+            raise SettingError(
+                "a night makes its formats, it audits none",
+                where="--candidate",
+                got=self.parameters.candidate,
+                next_step="Use WriteReport --candidate",
+            )
+        given = self.parameters
+        pattern = given.data or self.settings.data
+        job = Job.from_parameters(replace(given, data=data_of(pattern, self.date)), read_settings())
+        return replace(job, paths=ArtifactPaths(job.paths.home, self.night))
+
+    @cached_property
+    def nights(self) -> Nights:
+        """The places of all nights of this name."""
+        home = self.job.paths.root
+        return Nights(ArtifactPaths(home.parent, home.name))
+
+    def requires(self) -> Iterable[luigi.Task]:
+        """The day's data, and the checkpoint where the chain starts at one."""
+        if self.job.data is not None:
+            yield DataFile(path=str(self.job.data))
+        if self.parameters.checkpoint:
+            yield ExistingCheckpoint(path=self.parameters.checkpoint)
+
+    def output(self) -> luigi.LocalTarget:
+        """The folder of what became of the night."""
+        return luigi.LocalTarget(str(self.job.paths.artifact(NIGHT)))
+
+    def complete(self) -> bool:
+        """Whether the night has passed and is as it was finished, or has made room for newer ones."""
+        return is_done(self.nights, self.night)
+
+    def examine(self) -> dict[str, State]:
+        """The state of the night, and of its chain where the night is still to be made."""
+        if self.complete():
+            return {NIGHT: State(ArtifactStatus.COMPLETE)}
+        known = read_history(self.nights).get(self.night)
+        reason = "it was not made yet"
+        if known is not None:
+            reason = f"it failed: {known.reason}" if not known.has_passed else "it is not as it was finished"
+        status = ArtifactStatus.MISSING if known is None else ArtifactStatus.STALE
+        return {**self.chain.examine(self.stage), NIGHT: State(status, (reason,))}
+
+    def run(self) -> None:
+        """Makes the night, and tells of it.
+
+        Raises:
+            PipelineError: the night failed.
+        """
+        from .notify import check_telling, mail_recovery, run_hook
+        from .run import run_night
+
+        check_telling(self.settings, self.nights.name)
+        outcome = run_night(self.chain, self.nights, self.settings)
+        if outcome is None:
+            return
+        run_hook(self.settings, self.nights, outcome)
+        mail_recovery(self.nights, outcome)
+        if outcome.error is not None:
+            raise outcome.error
+
+    def summary_lines(self) -> list[str]:
+        """The nights that this run has made, or the one that was asked for, and which one is current."""
+        history = read_history(self.nights)
+        told = [night for night in history.values() if night.finished >= _STARTED.isoformat()]
+        told = told or [night for night in history.values() if night.date == self.night]
+        lines = [f"{night.date}   {_in_words(night)}" for night in told[-_MOST_TOLD:]]
+        if self.nights.current is not None:
+            lines.append(f"current      {self.nights.link} -> {self.nights.current}")
+        return [*lines, f"nights       {self.nights.page}"] if history else lines
+
+
+def _in_words(night: Night) -> str:
+    if not night.has_passed:
+        return f"{night.verdict}: {night.reason}"
+    if night.compared_with is None:
+        return f"{night.verdict}: there was no night to compare it with"
+    if night.changed is None:
+        return f"{night.verdict}: compared with {night.compared_with}, nothing in it decides"
+    return f"{night.verdict}: {night.changed} of {night.rows} decisions changed since {night.compared_with}"
+
+
+def data_of(pattern: str, day: date) -> str:
+    """The data file of a day.
+
+    Args:
+        pattern: a path with `{date}`, or `{year}`, `{month}` and `{day}`.
+
+    Raises:
+        SettingError: it has another placeholder.
+    """
+    year, month, number = day.isoformat().split("-")
+    try:
+        return pattern.format_map({"date": day.isoformat(), "year": year, "month": month, "day": number})
+    except (KeyError, ValueError, IndexError, AttributeError) as exc:
+        raise SettingError(
+            "not the data file of a day",
+            where="[nightly] data, or --data",
+            got=pattern,
+            wanted="a path with {date}, or {year}, {month} and {day}",
+        ) from exc

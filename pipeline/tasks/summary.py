@@ -1,0 +1,74 @@
+"""Summary of a run: the verdict, and where the results are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pipeline.errors import ValidationFailed
+from pipeline.formats.registry import CANDIDATES, FORMATS, read_refusal
+
+from .chain.job import Job
+from .chain.plan import Chain
+from .chain.results import read_verdict
+
+
+def summary_lines(chain: Chain, last: str) -> list[str]:
+    """Return the lines that a run prints at its end: the verdict, and where the results are.
+
+    Args:
+        last: the requested stage.
+    """
+    job, states = chain.job, chain.examine(last)
+    done = [stage for stage, state in states.items() if state.is_complete]
+    files = {
+        **{name: job.display_path(name, FORMATS[name].model_file) for name in CANDIDATES},
+        **{stage: job.display_path(stage, FORMATS[name].model_file) for name, stage in job.candidates.items()},
+        "validation": job.display_path("validation", "results.csv"),
+        "costs": job.display_path("costs", "costs.csv"),
+        "report": job.display_path("report", "report.html"),
+    }
+    lines = _verdict_lines(job) if "validation" in done else []
+    shown = [stage for stage in done if stage in files or stage == last]
+    width = max([12, *map(len, shown)])
+    for stage in shown:
+        refusal = read_refusal(job.folder(stage)) if stage in CANDIDATES else None
+        path = files.get(stage, job.display_path(stage))
+        lines.append(f"{stage:<{width}} {path if refusal is None else f'refused: {refusal}'}")
+    return lines
+
+
+def _verdict_lines(job: Job) -> list[str]:
+    verdict = read_verdict(job)
+    lines = [f"verdict      {verdict['verdict']}{_quality(verdict)}"]
+    return lines + [f"             {reason}" for reason in verdict["reasons"][:3]]
+
+
+def require_passed(job: Job) -> None:
+    """Raise an error if the last comparison failed.
+
+    Raises:
+        ValidationFailed: a format is not proven equal.
+    """
+    verdict = read_verdict(job)
+    if verdict["verdict"] != "passed":
+        raise ValidationFailed(
+            f"{failed_formats(verdict)} not proven equal to its checkpoint: {verdict['reasons'][0]}",
+            where=job.paths.artifact("validation"),
+            next_step=f"See {job.paths.artifact('report') / 'report.html'}",
+        )
+
+
+def failed_formats(verdict: dict[str, Any]) -> str:
+    """Return the formats that failed, with the verb: `frozen is`, `tflite and onnx are`."""
+    failed = {check["format"] for check in verdict["checks"] if check["verdict"] != "passed"}
+    named = [format for format in CANDIDATES if format in failed] or ["the candidate"]
+    return f"{' and '.join(named)} {'is' if len(named) == 1 else 'are'}"
+
+
+def _quality(verdict: dict[str, Any]) -> str:
+    rows = sum(check["rows"] for check in verdict["checks"])
+    text = f": {rows} comparisons"
+    for format, figures in verdict["metrics"].items():
+        if format != "checkpoint":
+            text += f"; {format}: F1 {figures['f1']:.3f}, accuracy {figures['accuracy']:.3f}"
+    return text

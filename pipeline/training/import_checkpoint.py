@@ -1,0 +1,125 @@
+"""Imports an existing checkpoint or SavedModel as the artifact that the later stages read.
+
+model.ckpt.*      the files of a Saver, unchanged, and the graph converted to model.ckpt.meta; or
+saved_model/      the SavedModel, unchanged
+signature.json    the inputs and outputs that were named or found, and the pins
+validation.npz    the rows of a data file, or generated rows
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+from pipeline.checkpoint.files import files_of, name_of
+from pipeline.checkpoint.source import Source, open_source, read_graph
+from pipeline.data.generated import generate_rows
+from pipeline.data.npz import prefixed, save_arrays
+from pipeline.data.table import read_rows
+from pipeline.errors import CheckpointError
+from pipeline.formats.external import outputs_from_candidate
+from pipeline.freezing.freeze import prepare
+from pipeline.inputs import Candidate, ImportedCheckpoint
+from pipeline.safety.models import require_safe_source, require_still
+from pipeline.signature import Signature
+from pipeline.store.files import SIGNATURE
+
+logger = logging.getLogger("pipeline")
+
+ROWS = 64
+
+
+def import_checkpoint(
+    imported: ImportedCheckpoint, data: Path | None, seed: int, folder: Path, candidate: Candidate | None = None
+) -> dict[str, Any]:
+    """Writes the artifact of a third-party checkpoint.
+
+    Args:
+        data: an `.npz` or a table with the rows (see `data.table.read_rows`); None to generate rows.
+        seed: seed of the generated rows.
+        candidate: the file that is compared with the checkpoint; helps to find outputs that are not named.
+
+    Returns:
+        Notes for the manifest: how inputs and outputs were found, the allowed unsafe ops, the number of rows.
+
+    Raises:
+        CheckpointError: the checkpoint is missing, damaged, or has no variables to freeze.
+        CandidateError: the candidate is needed to find the outputs, and cannot be read.
+        FreezeError: the graph cannot become a correct .pb, or its outputs are ambiguous.
+        UnsafeModel: it could do more than compute, or needs more memory than there is.
+        DataError: the rows do not fit the inputs.
+    """
+    source = open_source(imported.place, imported.graph, imported.signature, imported.outputs)
+    allowed = require_safe_source(source, imported.allow_ops)
+    if not source.has_variables:
+        raise CheckpointError(
+            "there is nothing to freeze: the graph has no variables", where=source.graph_file, next_step="Deploy it"
+        )
+    outputs, reasons = list(imported.outputs), list[str]()
+    if candidate is not None and not outputs and not source.outputs:
+        outputs, reasons = outputs_from_candidate(source.graph, candidate)
+    model = prepare(source, outputs, imported.inputs, imported.pins)
+    fetched, fed = ([spec.tensor_name for spec in side] for side in (model.signature.outputs, model.signature.inputs))
+    allowed += require_still(source, fetched, fed, imported.allow_ops)
+    for reason in (*reasons, *(f"allowed {danger}" for danger in allowed)):
+        logger.info("checkpoint: %s", reason)
+    if source.kind == "SavedModel":
+        shutil.copytree(source.place, folder / "saved_model")
+    else:
+        _copy_checkpoint(source, folder)
+    model.signature.write(folder / SIGNATURE, origin=model.origin)
+    rows = write_rows(model.signature, data, seed, folder)
+    return {
+        "adopted": str(source.place),
+        "found": [*reasons, *model.notes],
+        "allowed": allowed,
+        "rows": len(next(iter(rows.values()), ())),
+    }
+
+
+def write_rows(signature: Signature, data: Path | None, seed: int, folder: Path) -> dict[str, Any]:
+    """Writes `validation.npz`.
+
+    Args:
+        data: a file for `data.table.read_rows`; None to generate rows.
+        seed: seed of the generated rows.
+
+    Returns:
+        The rows by input name, without labels.
+
+    Raises:
+        DataError: the rows do not fit the inputs.
+    """
+    rows = generate_rows(signature, ROWS, seed) if data is None else read_rows(data, signature)
+    labels = {"labels": rows.pop("labels")} if "labels" in rows else {}
+    save_arrays(folder / "validation.npz", {**prefixed("input", rows), **labels})
+    return rows
+
+
+def imported_files(imported: ImportedCheckpoint) -> dict[str, Path]:
+    """Lists the files that the imported artifact depends on, by name.
+
+    Raises:
+        CheckpointError: the checkpoint does not exist.
+        FreezeError: the SavedModel lacks the signature.
+    """
+    if imported.is_keras:
+        return {"model": Path(imported.place)}
+    source = open_source(imported.place, imported.graph, imported.signature, imported.outputs)
+    if source.kind == "SavedModel":
+        root = Path(source.place)
+        return {path.relative_to(root).as_posix(): path for path in sorted(root.rglob("*")) if path.is_file()}
+    name = name_of(source.place)
+    files = [*files_of(source.place), source.graph_file]
+    return {(path.name if path == source.graph_file else path.name.removeprefix(name)): path for path in files}
+
+
+def _copy_checkpoint(source: Source, folder: Path) -> None:
+    name = name_of(source.place)
+    for path in files_of(source.place):
+        shutil.copyfile(path, folder / f"model.ckpt{path.name.removeprefix(name)}")
+    meta = read_graph(source.graph_file)
+    (folder / "model.ckpt.meta").write_bytes(meta.SerializeToString(deterministic=True))
+    (folder / "checkpoint").write_text('model_checkpoint_path: "model.ckpt"\n', encoding="utf-8")

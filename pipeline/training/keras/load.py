@@ -1,0 +1,126 @@
+"""Loads a Keras model file without running any code in it.
+
+    .keras         a ZIP archive of config.json, metadata.json and model.weights.h5 (keras/src/saving/saving_lib.py)
+    .h5, .hdf5     the older format: one HDF5 file with the attribute `model_config`
+
+A layer may be any Python function (`Lambda`), or a class that Keras does not know. Both are refused.
+"""
+
+from __future__ import annotations
+
+import re
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import h5py
+import keras
+
+from pipeline.checkpoint.bundle.file_kinds import broken_file, unreadable_file
+from pipeline.errors import CheckpointError
+from pipeline.safety.keras_files import require_safe_archive, require_safe_file
+
+_AGAIN = "Copy the file again from where it was written"
+_UNKNOWN = re.compile(r"(?:Could not locate \w+|Unknown \w+:) '([^']+)'")
+_PARTS = ("config.json", "model.weights.h5")
+
+
+def load_file(path: Path) -> keras.Model:
+    """Loads a model without its compile settings, which only training needs.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, no Keras file, or has only weights; or it names code that is
+            not Keras's own.
+        UnsafeModel: it names other files or models, or needs more memory than there is.
+    """
+    require_intact(path)
+    require_safe_file(path)
+    with keras_errors(path):
+        model = keras.saving.load_model(path, compile=False)
+    if not isinstance(model, keras.Model):
+        raise CheckpointError("the file holds no model", where=path, got=type(model).__name__, wanted="a keras.Model")
+    return model
+
+
+def require_intact(path: Path, *, is_model: bool = True) -> None:
+    """Checks that a file is a complete Keras file; only an archive has checksums, which are verified.
+
+    Args:
+        is_model: True if the file must have a model, False if weights are enough.
+
+    Raises:
+        CheckpointError: it is missing, damaged, another kind of file, or has only weights.
+    """
+    try:
+        head = path.open("rb").read(8)
+    except OSError as exc:
+        raise unreadable_file(path, exc) from exc
+    if zipfile.is_zipfile(path):
+        _require_archive(path)
+    elif head == b"\x89HDF\r\n\x1a\n":
+        _require_hdf5(path, is_model)
+    elif head.startswith(b"PK"):
+        raise CheckpointError("the file is cut off", where=path, next_step=_AGAIN)
+    else:
+        raise broken_file(path, "not a Keras file, or a damaged one", wanted="a .keras archive, or an HDF5 file")
+
+
+def _require_archive(path: Path) -> None:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            require_safe_archive(archive, path)
+            names, damaged = archive.namelist(), archive.testzip()
+    except (zipfile.BadZipFile, zlib.error, OSError, NotImplementedError, RuntimeError, EOFError) as exc:
+        raise CheckpointError("the archive is damaged", where=path, got=exc, next_step=_AGAIN) from exc
+    if damaged is not None:
+        raise CheckpointError("the archive is damaged", where=path, got=f"wrong bytes in {damaged}", next_step=_AGAIN)
+    missing = [part for part in _PARTS if part not in names]
+    if missing:
+        raise CheckpointError(
+            "not a Keras model's archive",
+            where=path,
+            got=f"no {missing[0]}",
+            wanted=" and ".join(_PARTS),
+            next_step="Give the file that model.save('model.keras') wrote",
+        )
+
+
+def _require_hdf5(path: Path, is_model: bool) -> None:
+    try:
+        with h5py.File(path, "r") as file:
+            has_model = "model_config" in file.attrs
+    except (OSError, KeyError, RuntimeError) as exc:
+        raise CheckpointError("the file is damaged or cut off", where=path, got=exc, next_step=_AGAIN) from exc
+    if is_model and not has_model:
+        raise CheckpointError(
+            "the file has only weights, and no model",
+            where=path,
+            next_step="Give the file that model.save wrote, or with --model the code that these weights belong to",
+        )
+
+
+@contextmanager
+def keras_errors(path: Path) -> Iterator[None]:
+    """Converts all errors that Keras raises for a file to CheckpointError."""
+    try:
+        yield
+    except Exception as exc:  # Keras looks up whatever the file names, so it may raise anything.
+        text = str(exc)
+        unknown = _UNKNOWN.search(text)
+        if "unsafe deserialization" in text or "safe_mode" in text:
+            raise CheckpointError(
+                "the file holds Python code, a Lambda layer, which is not run",
+                where=path,
+                next_step="Write the layer as a class of its own, in a file that builds the model (--model)",
+            ) from exc
+        if unknown:
+            raise CheckpointError(
+                "the file names a class that is not Keras's own",
+                where=path,
+                got=unknown[1],
+                next_step="Build the model in your own file, and give both: --model loads the weights from this file",
+            ) from exc
+        got = f"{type(exc).__name__}: {' '.join(text.split())[:200]}"
+        raise CheckpointError("Keras cannot load the file", where=path, got=got, next_step=_AGAIN) from exc

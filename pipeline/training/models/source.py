@@ -1,0 +1,209 @@
+"""Finds a model's source file without importing it, and imports the model when it is needed.
+
+Finding a model must not import it: a run that has nothing to do loads no TensorFlow.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+import re
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.machinery import ModuleSpec, PathFinder
+from pathlib import Path
+from typing import cast
+
+from pipeline.errors import ModelError, nearest
+from pipeline.signature import Signature
+
+from . import Model
+
+PROJECT = Path(__file__).resolve().parents[3]
+# The folder with tasks.cfg and data/: the root of a checkout; an installed package has a copy inside (see setup.py).
+_PACKAGED_FILES = PROJECT / "pipeline/project"
+PROJECT_FILES = _PACKAGED_FILES if _PACKAGED_FILES.is_dir() else PROJECT
+
+BUNDLED = {
+    "multiply_add": "pipeline.training.models.multiply_add:MultiplyAdd",
+    "spam": "pipeline.training.models.spam:Spam",
+}
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Location of a model's code.
+
+    Args:
+        name: default for `--name`.
+        class_name: the model's class.
+        file: the source file with the class.
+        module: dotted name of the module; None for a file outside any package.
+        data: the model's own data file; None if it names none.
+        is_keras: True if the class builds a Keras model, False if it builds a graph.
+    """
+
+    name: str
+    class_name: str
+    file: Path
+    module: str | None
+    data: Path | None
+    is_keras: bool = False
+
+    @property
+    def roots(self) -> tuple[Path, ...]:
+        """Folders whose modules belong to the model's own code."""
+        depth = self.module.count(".") + (self.file.name == "__init__.py") if self.module else 0
+        return (self.file.parents[depth], PROJECT)
+
+
+def find_model(reference: str) -> ModelSource:
+    """Finds a model's source.
+
+    Args:
+        reference: a bundled name, `package.module:Name`, or `path/to/file.py:Name`.
+
+    Raises:
+        ModelError: no model has that name; the error suggests the nearest names.
+    """
+    bundled = BUNDLED.get(reference)
+    location, colon, class_name = (bundled or reference).rpartition(":")
+    if not colon or not location:
+        raise ModelError(
+            "unknown model",
+            got=repr(reference),
+            wanted="a bundled name, package.module:Name or path/to/file.py:Name",
+            next_step=nearest(reference, BUNDLED),
+        )
+    if location.endswith(".py"):
+        file, module = Path(location).resolve(), None
+        if not file.is_file():
+            raise ModelError("no such model file", where=location, next_step=_nearest_file(file))
+    else:
+        file, module = _module_file(location), location
+    body = _class_body(file, class_name)
+    stem = file.parent.name if file.name == "__init__.py" else file.stem
+    name = reference if bundled else re.sub(r"[^A-Za-z0-9._-]", "_", stem).strip("._-") or "model"
+    methods = {node.name for node in body if isinstance(node, ast.FunctionDef)}
+    is_keras = "build" in methods and "forward" not in methods
+    return ModelSource(name, class_name, file, module, _data_file(file, body), is_keras)
+
+
+def _module_file(module: str) -> Path:
+    # importlib.util.find_spec only for the top package: for a submodule it would import the parent packages.
+    importlib.invalidate_caches()
+    top, *parts = module.split(".")
+    with _importable(Path.cwd()):
+        spec: ModuleSpec | None = importlib.util.find_spec(top) if top else None
+        name = top
+        for part in parts:
+            folders = list(spec.submodule_search_locations or ()) if spec is not None else []
+            name = f"{name}.{part}"
+            spec = PathFinder.find_spec(name, folders) if part else None
+    if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
+        raise ModelError("no such module", where=module, next_step="Install it, or give path/to/file.py:Name")
+    return Path(spec.origin)
+
+
+def _nearest_file(file: Path) -> str:
+    files = [path.name for path in file.parent.glob("*.py")] if file.parent.is_dir() else []
+    return nearest(file.name, files)
+
+
+def _class_body(file: Path, class_name: str) -> list[ast.stmt]:
+    """Returns the statements of a class, parsed from its file; empty for a class that the file only imports."""
+    try:
+        tree = ast.parse(file.read_bytes())
+    except SyntaxError as exc:
+        raise ModelError("the model's file is not Python", where=f"{file}:{exc.lineno}", got=exc.msg) from exc
+    classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+    names = {*classes, *(name.id for node in tree.body for name in ast.walk(node) if isinstance(name, ast.Name))}
+    imports = (node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom))
+    names |= {alias.asname or alias.name for node in imports for alias in node.names}
+    if class_name not in names:
+        raise ModelError(
+            "no such class in the model's file", where=file, got=class_name, next_step=nearest(class_name, classes)
+        )
+    return classes[class_name].body if class_name in classes else []
+
+
+def _data_file(file: Path, body: list[ast.stmt]) -> Path | None:
+    """Returns the file that the class attribute `data` names: next to the model, else in `data/`."""
+    literal = next((value for node in body if (value := _assigned_string(node, "data")) is not None), None)
+    if literal is None:
+        return None
+    neighbour = file.parent / literal
+    return neighbour if neighbour.exists() else PROJECT_FILES / "data" / literal
+
+
+def _assigned_string(node: ast.stmt, name: str) -> str | None:
+    match node:
+        case ast.Assign(targets=[ast.Name(id=target)], value=ast.Constant(value=str(text))) if target == name:
+            return text
+        case ast.AnnAssign(target=ast.Name(id=target), value=ast.Constant(value=str(text))) if target == name:
+            return text
+    return None
+
+
+@contextmanager
+def _importable(folder: Path) -> Iterator[None]:
+    """Puts a folder first on the import path, so that a model can import modules next to it."""
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
+
+
+def load_model(source: ModelSource) -> Model:
+    """Imports a model's code and creates the model.
+
+    Raises:
+        ModelError: the code cannot be imported, the class is missing or takes arguments, or it lacks
+            a required member (see `pipeline.training.models`).
+    """
+    where = f"{source.file}:{source.class_name}"
+    try:
+        with _importable(source.file.parent if source.module is None else Path.cwd()):
+            module = _import_module(source)
+            model = getattr(module, source.class_name)()
+    except Exception as exc:  # Third-party code may raise anything; the user needs the line.
+        last = traceback.extract_tb(exc.__traceback__)[-1]
+        raise ModelError(
+            "the model cannot be imported",
+            where=where,
+            got=f"{type(exc).__name__}: {exc} (at {last.filename}:{last.lineno})",
+            next_step="Correct it; python -c 'import …' shows the whole traceback",
+        ) from exc
+    if not isinstance(getattr(model, "signature", None), Signature):
+        raise ModelError(
+            "the model has no signature", where=where, wanted="an attribute `signature` of class Signature"
+        )
+    if not model.signature.inputs:
+        raise ModelError("the model's signature needs at least one input", where=where, got="none")
+    for method in ("build" if source.is_keras else "forward", "examples"):
+        if not callable(getattr(model, method, None)):
+            is_elsewhere = method == "forward" and callable(getattr(model, "build", None))
+            raise ModelError(
+                f"the model has no method {method}",
+                where=where,
+                wanted="the contract of pipeline.training.models",
+                next_step="Define build in the class itself, not in a base class" if is_elsewhere else None,
+            )
+    return cast(Model, model)
+
+
+def _import_module(source: ModelSource) -> object:
+    if source.module is not None:
+        return importlib.import_module(source.module)
+    spec = importlib.util.spec_from_file_location(f"model_file_{source.file.stem}", source.file)
+    assert spec is not None  # a .py file always has a spec
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module

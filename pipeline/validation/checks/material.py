@@ -1,0 +1,144 @@
+"""Material of the checks: the rows that they feed, and the results that one check leaves for another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.checkpoint.artifact import read_origin
+from pipeline.data.edge_cases import edge_batches
+from pipeline.data.generated import generate_rows
+from pipeline.data.npz import NpzReader, load_arrays, of_kind
+from pipeline.errors import SettingError, nearest
+from pipeline.formats.runner import SubprocessRunner
+from pipeline.settings import ValidationSettings
+from pipeline.signature import Array, Batch, Signature, TensorSpec, batch_size_of
+from pipeline.store.files import SIGNATURE
+from pipeline.workers.child import Limits
+
+from ..compare.decisions import Flips, Scores
+from ..results.recorder import ResultsRecorder
+from .stability import BATCH_SIZES, StabilitySample
+
+_SEED = 1009  # unlikely to be the seed of a chain's own generated rows
+
+
+@dataclass
+class Material:
+    """Rows that the checks of one validation feed, and results that one check leaves for another.
+
+    Args:
+        rows: the validation rows.
+        labels: their true classes, int `[rows]` under the name `labels`; None if unknown.
+        goldens: the recorded inputs and outputs; may be empty.
+        batch_size: rows per batch.
+        scores: counts of decisions by format, the checkpoint's included; filled by the pass over validation rows.
+        flips: counts of decisions that differ from the checkpoint's, by format; filled by the same pass.
+        rows_per_second: speed of the comparison of validation rows, by format.
+        samples: rows for the check `stable`, with the first answers to them, by format.
+        score_bins: bin edges for the scores of all sides, set by the first batch; None if there is not one decision
+            for each row.
+        run_sharded: compares the validation rows in other processes; None to compare them in this one.
+    """
+
+    signature: Signature
+    rows: NpzReader
+    labels: NpzReader | None
+    goldens: Batch
+    batch_size: int
+    scores: dict[str, Scores] = field(default_factory=dict)
+    flips: dict[str, Flips] = field(default_factory=dict)
+    rows_per_second: dict[str, float] = field(default_factory=dict)
+    samples: dict[str, StabilitySample] = field(default_factory=dict)
+    score_bins: Array | None = None
+    run_sharded: RunSharded | None = None
+
+    @cached_property
+    def edge_cases(self) -> Mapping[str, Batch]:
+        """Batches of edge-case rows, by name."""
+        return edge_batches(self.signature, self.rows.first)
+
+    @cached_property
+    def generated(self) -> dict[str, Batch]:
+        """Batches of generated rows in several sizes, by name; empty if a batch would be too large."""
+        specs = tuple(
+            # Dimensions that the signature leaves open get the lengths of the validation rows.
+            TensorSpec(
+                spec.name,
+                spec.dtype,
+                (spec.shape[0] if spec.shape else None, *self.rows.first[spec.name].shape[1:]),
+            )
+            for spec in self.signature.inputs
+        )
+        fixed_size = batch_size_of(self.signature)
+        sizes = (fixed_size,) if fixed_size else BATCH_SIZES
+        rows = generate_rows(Signature(specs, self.signature.outputs), sum(sizes), _SEED)
+        starts = np.cumsum([0, *sizes[:-1]])
+        batches = {
+            f"made up {size}": {name: values[start : start + size] for name, values in rows.items()}
+            for start, size in zip(starts, sizes, strict=True)
+        }
+        return {label: batch for label, batch in batches.items() if row_count(batch)}
+
+    def sample(self, format: str) -> StabilitySample:
+        """Returns the rows that a candidate is asked again; the same ones for every candidate."""
+        if format not in self.samples:
+            self.samples[format] = StabilitySample(self.signature, len(self.rows))
+        return self.samples[format]
+
+    def count_rows(self, check: str) -> int:
+        """Counts the rows of a check."""
+        counts: Mapping[str, Callable[[], int]] = {
+            "equal": lambda: len(self.rows),
+            "decisions": lambda: max((flips.rows for flips in self.flips.values()), default=0),
+            "edge": lambda: len(self.edge_cases),
+            "generated": lambda: sum(row_count(batch) for batch in self.generated.values()),
+            "stable": lambda: len(StabilitySample(self.signature, len(self.rows)).numbers),
+            "golden": lambda: row_count(of_kind("input", self.goldens)),
+        }
+        return counts[check]()
+
+
+def checkpoint_limits(checkpoint: Path, limits: Limits) -> Limits | None:
+    """Returns the limits of a checkpoint's process: those of candidates if it is a third party's, else none."""
+    return limits if read_origin(checkpoint / SIGNATURE) else None
+
+
+def read_material(checkpoint: Path, settings: ValidationSettings, fixed_size: int | None) -> Material:
+    """Reads the material of a validation.
+
+    Args:
+        checkpoint: its artifact, with its signature, goldens and validation rows.
+        fixed_size: the only batch size that a candidate accepts; None if it accepts any.
+
+    Raises:
+        SettingError: a tolerance is for an output that does not exist.
+        DataError: a file of the artifact is missing or damaged.
+    """
+    signature = Signature.read(checkpoint / "signature.json")
+    if fixed_size is not None:
+        signature = signature.of_batch(fixed_size)
+    for output in settings.output_tolerances:
+        names = [spec.name for spec in signature.outputs]
+        if output not in names:
+            raise SettingError(
+                "no such output", where="[validation] tolerances", got=output, next_step=nearest(output, names)
+            )
+    path, goldens_path = checkpoint / "validation.npz", checkpoint / "goldens.npz"
+    recorded_rows = NpzReader(path)
+    has_classes = "labels" in recorded_rows.names and recorded_rows.first["labels"].dtype.kind in "iu"
+    goldens = load_arrays(goldens_path) if goldens_path.exists() else {}
+    size = batch_size_of(signature) or settings.batch_size
+    return Material(signature, NpzReader(path, "input"), recorded_rows if has_classes else None, goldens, size)
+
+
+def row_count(batch: Batch) -> int:
+    """Counts the rows of a batch."""
+    return len(next(iter(batch.values()), ()))
+
+
+RunSharded = Callable[[ResultsRecorder, SubprocessRunner, SubprocessRunner, Material, str], None]

@@ -1,0 +1,178 @@
+"""Checks of a candidate, one function each.
+
+A check records its results with the `ResultsRecorder` and returns None; or it returns the reason why it does not apply.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from pipeline.data.npz import of_kind
+from pipeline.errors import RunnerError
+from pipeline.formats.registry import FORMATS
+from pipeline.formats.runner import RowRange, SubprocessRunner
+from pipeline.signature import Batch
+
+from ..compare.differences import is_finite
+from ..results.findings import UNSTABLE
+from ..results.recorder import ResultsRecorder
+from .material import Material, row_count
+from .passes import compare_rows, record_answers
+from .unoptimized import Answers, UnoptimizedPair, run_both
+
+Check = Callable[[ResultsRecorder, SubprocessRunner, SubprocessRunner, Material], str | None]
+
+
+def check_equal(
+    recorder: ResultsRecorder, reference: SubprocessRunner, candidate: SubprocessRunner, material: Material
+) -> str | None:
+    """Compares the candidate with the checkpoint on all validation rows."""
+    format, started = candidate.format, time.monotonic()
+    recorder.expect(format, "equal")
+    if material.run_sharded is not None:
+        material.run_sharded(recorder, reference, candidate, material, "equal")
+    else:
+        with UnoptimizedPair(recorder, "equal", reference, candidate) as unoptimized:
+            compare_rows(recorder, reference, candidate, material, range(len(material.rows)), unoptimized)
+    material.rows_per_second[format] = len(material.rows) / (time.monotonic() - started)
+    return None
+
+
+def check_decisions(
+    recorder: ResultsRecorder, reference: SubprocessRunner, candidate: SubprocessRunner, material: Material
+) -> str | None:
+    """Compares the candidate's decisions with the checkpoint's on all validation rows."""
+    format, decision = candidate.format, material.signature.decision
+    if decision is None:
+        return "no output decides"
+    if "equal" not in recorder.settings.chosen_checks:
+        if material.run_sharded is not None:
+            material.run_sharded(recorder, reference, candidate, material, "decisions")
+        else:
+            compare_rows(recorder, reference, candidate, material, range(len(material.rows)))
+    if format not in material.flips:
+        return f"{decision.output} has not one decision for each row"
+    recorder.judge_decisions(format, decision.output, material.flips[format])
+    return None
+
+
+def check_edge_cases(
+    recorder: ResultsRecorder, reference: SubprocessRunner, candidate: SubprocessRunner, material: Material
+) -> str | None:
+    """Compares the candidate with the checkpoint on edge-case rows, which data files rarely hold.
+
+    A format with other kernels than TensorFlow's may answer NaN, infinities and overflow differently: a max-pool, for
+    instance, may pass NaN on or drop it.
+    """
+    format, excluded = candidate.format, list[str]()
+    with UnoptimizedPair(recorder, "edge", reference, candidate) as unoptimized:
+        for label, batch in material.edge_cases.items():
+            answers = run_both(reference, candidate, batch)
+            if FORMATS[format].edge_cases == "finite" and _differs_by_overflow(recorder, format, batch, answers):
+                excluded.append(label)
+                continue
+            answers = unoptimized.resolve_differences(batch, answers, row_count(batch), label)
+            record_answers(recorder, "edge", format, label, answers, [label] * row_count(batch))
+    if excluded:
+        recorder.note(
+            format,
+            f"edge: {len(excluded)} of {len(material.edge_cases)} rows ({', '.join(excluded)}) are NaN, infinite, or "
+            f"overflow when they are multiplied; {format} answers them otherwise than the checkpoint, for its kernels "
+            "are not TensorFlow's, and that is not held against it",
+        )
+    return None
+
+
+def check_generated(
+    recorder: ResultsRecorder, reference: SubprocessRunner, candidate: SubprocessRunner, material: Material
+) -> str | None:
+    """Compares the candidate with the checkpoint on generated rows, in batches of several sizes."""
+    if not material.generated:
+        return "a batch of generated rows would be too large"
+    with UnoptimizedPair(recorder, "generated", reference, candidate) as unoptimized:
+        for label, batch in material.generated.items():
+            labels = [f"{label}/{row}" for row in range(row_count(batch))]
+            answers = unoptimized.resolve_differences(batch, run_both(reference, candidate, batch), row_count(batch))
+            record_answers(recorder, "generated", candidate.format, label, answers, labels)
+    return None
+
+
+def _differs_by_overflow(recorder: ResultsRecorder, format: str, batch: Batch, answers: Answers) -> bool:
+    """Returns True if the sides differ on a batch with NaN, infinities or numbers whose squares are infinite."""
+    expected, actual = answers
+    if isinstance(expected, RunnerError) or isinstance(actual, RunnerError):
+        return False
+    with np.errstate(over="ignore", invalid="ignore"):
+        squares = [values * values for values in batch.values() if values.dtype.kind in "fcV"]
+    if all(bool(is_finite(square).all()) for square in squares):
+        return False
+    return bool(recorder.difference_kinds(format, expected, actual, row_count(batch)))
+
+
+def check_stable(
+    recorder: ResultsRecorder, reference: SubprocessRunner, candidate: SubprocessRunner, material: Material
+) -> str | None:
+    """Compares the candidate with itself: runs the same rows again, in another order and other batches."""
+    format, rows, sample = candidate.format, material.rows, material.sample(candidate.format)
+    if not sample.is_complete:  # because `equal` was not requested
+        for numbers in rows.batches(material.batch_size):
+            sample.keep(candidate.run(RowRange(rows, numbers.start, numbers.stop)), numbers)
+    if not sample.outputs:
+        return "no output has an answer for each row"
+    recorder.expect(format, "stable", sample.outputs)
+    for chosen in sample.batches:
+        try:
+            again = candidate.run(rows.take(chosen))
+        except RunnerError as exc:
+            refusal = f"stable: rows that were answered are refused in a batch of {len(chosen)}: {exc}"
+            recorder.fail(format, "stable", refusal, sample.outputs)
+            return None
+        first = {name: sample.first_answers(name, chosen) for name in sample.outputs}
+        for name, answers in first.items():
+            if answers is None:
+                reason = f"stable of {name}: the shape of a row's answer differs from batch to batch. {UNSTABLE}"
+                recorder.fail(format, "stable", reason, [name])
+        compared = {name: answers for name, answers in first.items() if answers is not None}
+        recorder.compare(
+            format, "stable", compared, {name: again[name] for name in compared}, chosen.tolist(), compared
+        )
+    return None
+
+
+def check_goldens(
+    recorder: ResultsRecorder, reference: SubprocessRunner, candidate: SubprocessRunner, material: Material
+) -> str | None:
+    """Compares the candidate with the outputs recorded when the model was trained."""
+    if not material.goldens:
+        return "no outputs were recorded when the model was trained"
+    compare_with_recorded(recorder, candidate, material)
+    return None
+
+
+def compare_with_recorded(recorder: ResultsRecorder, runner: SubprocessRunner, material: Material) -> None:
+    """Compares a candidate, or the checkpoint itself, with the recorded outputs."""
+    recorder.expect(runner.format, "golden")
+    inputs, recorded = (of_kind(kind, material.goldens) for kind in ("input", "output"))
+    count = row_count(inputs)
+    for start in range(0, count, material.batch_size):
+        numbers = range(start, min(start + material.batch_size, count))
+        batch = {name: values[numbers.start : numbers.stop] for name, values in inputs.items()}
+        expected = {
+            # An output without rows as its first dimension is recorded once for all rows.
+            name: values[numbers.start : numbers.stop] if values.ndim and len(values) == count else values
+            for name, values in recorded.items()
+        }
+        recorder.compare(runner.format, "golden", expected, runner.run(batch), numbers)
+
+
+CHECK_FUNCTIONS: dict[str, Check] = {
+    "equal": check_equal,
+    "decisions": check_decisions,
+    "edge": check_edge_cases,
+    "generated": check_generated,
+    "stable": check_stable,
+    "golden": check_goldens,
+}

@@ -1,0 +1,167 @@
+"""Proves that a candidate is equal to its checkpoint, or reports where it is not.
+
+Seven checks; the first compares variables, the others compare outputs:
+
+    weights    the candidate's constants with the checkpoint's tensors, byte for byte, without running either
+    equal      the candidate with the checkpoint, on all validation rows
+    decisions  the candidate's decisions, by threshold or argmax, with the checkpoint's
+    edge       the candidate with the checkpoint, on edge-case rows, which data files rarely hold
+    generated  the candidate with the checkpoint, on seeded random rows in batches of several sizes
+    stable     the candidate with itself: the same validation rows again, in another order and other batches. A model
+               that depends on a row's neighbours or on chance may equal its checkpoint, and is wrong all the same
+    golden     the checkpoint and the candidate with the outputs recorded when the model was trained; an imported
+               checkpoint has none
+
+By default every check that applies is made, and skipped ones are reported. If checks are requested by name, one that
+does not apply fails. Both sides run in their own processes, which see the artifacts but never the model's code. Names
+are compared first, then dtypes and shapes, then values. What cannot be compared fails.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import PipelineError
+from pipeline.formats.registry import read_refusal
+from pipeline.formats.runner import SubprocessRunner, fixed_batch_size
+from pipeline.settings import CHECKS, FAILED, PASSED, ValidationSettings
+from pipeline.workers.child import Limits
+
+from .checks.material import Material, checkpoint_limits, read_material
+from .checks.registry import CHECK_FUNCTIONS, compare_with_recorded
+from .compare.tolerance import tolerance_class_of
+from .compare.weights import compare_weights
+from .diagnosis import Cause, explain
+from .replay.worst_rows import write_worst
+from .results.recorder import ResultsRecorder
+from .sharding import ShardContext, ShardedPass, Sharding
+
+_VERDICT_SCHEMA = 2
+_FORMATS_WITH_CONSTANTS = ("frozen", "mmap")  # their weights are constants that can be read
+
+
+def validate(
+    model: str,
+    checkpoint: Path,
+    candidates: Mapping[str, Path],
+    settings: ValidationSettings,
+    threads: int,
+    folder: Path,
+    report_speed: Callable[[str, float], None] = lambda format, rows_per_second: None,
+    sharding: Sharding | None = None,
+) -> dict[str, Any]:
+    """Compares candidates with their checkpoint and writes `results.csv` and `verdict.json`.
+
+    Args:
+        model: its name in results.csv.
+        checkpoint: the artifact of the checkpoint, with its signature, goldens and validation rows.
+        candidates: the artifact's folder by format.
+        folder: receives the two files; the same comparison gives the same bytes.
+        report_speed: called for each format with the number of validation rows compared per second.
+        sharding: compares many validation rows on an executor; the bytes are the same.
+
+    Returns:
+        The content of verdict.json.
+
+    Raises:
+        SettingError: a tolerance is for an output that does not exist.
+        PipelineError: the checkpoint cannot be opened or run. Errors of candidates are findings.
+    """
+    fixed_size = fixed_batch_size(candidates)
+    material = read_material(checkpoint, settings, fixed_size)
+    refusals = {format: refusal for format, path in candidates.items() if (refusal := read_refusal(path)) is not None}
+    candidates = {format: path for format, path in candidates.items() if format not in refusals}
+    classes = {format: tolerance_class_of(format, path) for format, path in candidates.items()}
+    recorder = ResultsRecorder(model, material.signature, settings, folder / "results.csv", classes)
+    skipped = {name: "it was not asked for" for name in CHECKS if name not in settings.chosen_checks}
+    limits = Limits(*settings.limits)
+    with ExitStack() as opened:
+        opened.enter_context(recorder)
+        if sharding is not None and len(material.rows) > sharding.rows:
+            executor = opened.enter_context(sharding.open_executor())
+            paths = {format: path.absolute() for format, path in candidates.items()}
+            context = ShardContext(model, checkpoint.absolute(), paths, settings, classes, threads, fixed_size)
+            material.run_sharded = ShardedPass(executor, sharding.rows, context, folder)
+        reference = opened.enter_context(
+            SubprocessRunner("checkpoint", checkpoint, threads, checkpoint_limits(checkpoint, limits))
+        )
+        for format, reason in refusals.items():
+            recorder.record_unmade_format(format, reason)
+        if material.goldens and "golden" not in skipped:
+            compare_with_recorded(recorder, reference, material)
+        for format, artifact in candidates.items():
+            if format in _FORMATS_WITH_CONSTANTS and "weights" not in skipped:
+                recorder.record_weights(format, compare_weights(checkpoint, artifact))
+            with SubprocessRunner(format, artifact, threads, limits) as candidate:
+                skipped |= _check(recorder, reference, candidate, material)
+    write_worst(folder, recorder, checkpoint, candidates, material, threads)
+    causes = explain(recorder, checkpoint, candidates, material, threads)
+    verdict = _verdict(recorder, material, skipped, causes)
+    (folder / "verdict.json").write_text(json.dumps(verdict, indent=2) + "\n", encoding="utf-8")
+    for format, rows_per_second in material.rows_per_second.items():
+        report_speed(format, rows_per_second)
+    return verdict
+
+
+def _check(
+    recorder: ResultsRecorder, reference: SubprocessRunner, candidate: SubprocessRunner, material: Material
+) -> dict[str, str]:
+    """Makes the checks of one candidate.
+
+    Returns:
+        Reasons for skipped checks, by check.
+    """
+    format, settings, skipped = candidate.format, recorder.settings, dict[str, str]()
+    for name, check in CHECK_FUNCTIONS.items():
+        if name not in settings.chosen_checks:
+            continue
+        if candidate.has_ended:
+            skipped[f"{name} of {format}"] = "its process had ended before"
+            continue
+        try:
+            not_applicable = check(recorder, reference, candidate, material)
+        except PipelineError as exc:
+            if exc is reference.last_error:
+                raise
+            recorder.record_crash(format, name, str(exc))
+            continue
+        if not_applicable is not None and settings.is_every_check:
+            skipped[name] = not_applicable
+        elif not_applicable is not None:
+            recorder.fail(
+                format, name, f"{name} was asked for ([validation] checks), and does not apply: {not_applicable}"
+            )
+        elif name == "stable":
+            others = {spec.name for spec in material.signature.outputs} - set(material.sample(format).outputs)
+            skipped |= {f"stable of {output}": "it has not one answer for each row" for output in sorted(others)}
+    return skipped
+
+
+def _verdict(
+    recorder: ResultsRecorder, material: Material, skipped: Mapping[str, str], causes: Mapping[str, Cause]
+) -> dict[str, Any]:
+    findings = [recorder.findings[key] for key in sorted(recorder.findings)]
+    reasons = [finding.sentence() for finding in findings if not finding.has_passed]
+    if not findings:
+        reasons.append("nothing was compared")
+    reasons += [f"{format}: {cause.sentence}" for format, cause in causes.items()]
+    rows = {name: 0 if name in skipped else material.count_rows(name) for name in CHECK_FUNCTIONS}
+    metrics = {format: scores.metrics() for format, scores in material.scores.items()}
+    return {
+        "schema": _VERDICT_SCHEMA,
+        "verdict": FAILED if reasons else PASSED,
+        "model": recorder.model,
+        "reasons": reasons,
+        "causes": {format: cause.to_dict() for format, cause in causes.items()},
+        "rows": {{"equal": "validation"}.get(name, name): count for name, count in rows.items()},
+        "skipped": {**recorder.skipped, **skipped},
+        "notes": recorder.notes,
+        "checks": [finding.to_dict() for finding in findings],
+        "metrics": {format: figures for format, figures in metrics.items() if figures},
+        "decisions": {format: flips.to_dict() for format, flips in material.flips.items()},
+        "scores": {format: scores.to_dict() for format, scores in material.scores.items()},
+    }

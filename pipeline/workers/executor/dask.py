@@ -1,0 +1,286 @@
+"""The workers of a Dask cluster as an engine: a cluster that is running, or one of this machine's processes.
+
+Workers need this package, of the very same code, and whatever an item names. A worker that is lost costs nothing: the
+scheduler gives its items to another one. An item that takes its worker with it again and again is given up, alone.
+"""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import importlib
+import logging
+import multiprocessing
+import os
+import platform
+import threading
+import time
+import uuid
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from functools import cache, lru_cache
+from importlib.metadata import version
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any, Self
+
+from pipeline.errors import SettingError, StageCrashed
+from pipeline.hashing import hash_file, hash_values
+
+from ..child import Limits
+from ..worker import as_ours
+from .interface import Ended, Started
+from .local import Slot
+
+logger = logging.getLogger("pipeline")
+
+_PACKAGE = Path(__file__).resolve().parents[2]
+_WHERE = "[engine] address"
+_CONNECT_SECONDS, _WORKER_SECONDS, _LOOK_SECONDS = 20.0, 60.0, 2.0
+_MOST_UNDERWAY = 256  # items that the scheduler knows of at a time
+# A worker is a process of its own that starts more of them, and has no more items than it is at work on: so an item
+# that takes its worker with it is not taken for its neighbour.
+_SETTINGS = {
+    "distributed.worker.daemon": False,
+    "distributed.scheduler.worker-saturation": 1.0,
+    "distributed.scheduler.allowed-failures": 1,
+    "distributed.scheduler.active-memory-manager.start": False,
+}
+
+
+class DaskExecutor:
+    """An engine on a Dask cluster; see `engine.Engine`.
+
+    Args:
+        address: the scheduler's, such as `tcp://host:8786`; empty for a cluster of this machine, which lives as long
+            as the engine is open.
+        workers: processes of a cluster of this machine; 0 for as many as there are processors.
+        limits: what an item may take: then each worker calls functions in a process of its own, as
+            `engine.local.Slot` does, and an item that passes a limit or crashes costs no worker. None to call them in
+            the worker's process.
+
+    Raises:
+        SettingError: on entering: Dask is not installed, no scheduler answers, or its workers' code is another.
+        StageCrashed: on entering: the cluster has no worker.
+    """
+
+    def __init__(self, address: str = "", workers: int = 0, limits: Limits | None = None) -> None:
+        self._address, self._workers, self._limits = address, workers, limits
+        self._opened = ExitStack()
+        self._client: Any = None
+
+    def __enter__(self) -> Self:
+        try:
+            import dask
+            import distributed
+        except ImportError as exc:
+            raise SettingError(
+                "Dask is not installed",
+                where="[engine] kind",
+                got="dask",
+                next_step="install it with pip install 'freeze-pipeline[distributed]'",
+            ) from exc
+        with ExitStack() as opened:
+            address = self._address
+            if not address:
+                opened.enter_context(dask.config.set(_SETTINGS))
+                cluster = distributed.LocalCluster(  # type: ignore[no-untyped-call]
+                    n_workers=self._workers or len(os.sched_getaffinity(0)),
+                    threads_per_worker=1,
+                    processes=True,
+                    host="127.0.0.1",
+                    dashboard_address=None,
+                )
+                address = opened.enter_context(cluster).scheduler_address
+            self._client = opened.enter_context(_client(address))
+            self._check_workers()
+            self._opened = opened.pop_all()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        with suppress(OSError, TimeoutError):  # the scheduler may be gone
+            self._opened.close()
+
+    def _check_workers(self) -> None:
+        """Waits for a worker, and compares the code of all that are there with this process's."""
+        try:
+            self._client.wait_for_workers(1, timeout=_WORKER_SECONDS)
+        except TimeoutError as exc:
+            raise _no_worker(self._address) from exc
+        try:
+            found = self._client.run(own_code)
+        except Exception as exc:  # whatever a worker raises where it cannot even load this module
+            raise SettingError(
+                "a worker does not have this package",
+                where=_WHERE,
+                got=f"{type(exc).__name__}: {exc}",
+                next_step="Install the same freeze-pipeline on all workers",
+            ) from exc
+        for worker, code in found.items():
+            if code != own_code():
+                raise _other_code(worker, code)
+
+    def map(self, function: str, items: Sequence[tuple[Any, ...]]) -> Iterator[Started | Ended]:
+        """Calls a function on many items; see `engine.Engine.map`.
+
+        Raises:
+            StageCrashed: the scheduler is lost, or all workers are and none comes.
+        """
+        client, run = self._client, f"{function.rpartition(':')[2]}-{uuid.uuid4().hex[:12]}"
+        events: SimpleQueue[Started | int] = SimpleQueue()
+        waiting, underway = deque(enumerate(items)), dict[int, Any]()
+        client.subscribe_topic(run, lambda event: events.put(Started(event[1])))
+        try:
+            while waiting or underway:
+                while waiting and len(underway) < _MOST_UNDERWAY:
+                    number, item = waiting.popleft()
+                    future = client.submit(
+                        *(_call, function, item, own_code(), run, number, self._limits),
+                        key=f"{run}-{number}",
+                        pure=False,
+                    )
+                    underway[number] = future
+                    future.add_done_callback(lambda _, number=number: events.put(number))
+                event = self._next(events, underway)
+                if isinstance(event, Started):
+                    if event.number in underway:
+                        yield event
+                elif event in underway:
+                    yield Ended(event, self._result(function, underway.pop(event)))
+        finally:
+            with suppress(OSError, TimeoutError, RuntimeError):  # the scheduler may be gone
+                client.cancel(list(underway.values()), force=True)
+                client.unsubscribe_topic(run)
+
+    def _next(self, events: SimpleQueue[Started | int], underway: Mapping[int, Any]) -> Started | int:
+        """What happens next, as long as there is somebody to whom it can happen.
+
+        Args:
+            underway: the futures by the numbers of their items.
+        """
+        alone_since = None
+        while True:
+            try:
+                return events.get(timeout=_LOOK_SECONDS)
+            except Empty:
+                done = next((number for number, future in underway.items() if future.done()), None)
+            if done is not None:  # should its callback ever get lost, the rest need not wait for it
+                return done
+            try:
+                has_workers = self._client.status == "running" and bool(self._client.nthreads())
+            except (OSError, TimeoutError, RuntimeError) as exc:
+                raise _lost(self._address) from exc
+            if self._client.status != "running":
+                raise _lost(self._address)
+            alone_since = None if has_workers else alone_since or time.monotonic()
+            if alone_since is not None and time.monotonic() > alone_since + _WORKER_SECONDS:
+                raise _no_worker(self._address)
+
+    def _result(self, function: str, future: Any) -> Any:
+        from distributed import KilledWorker
+
+        try:
+            return future.result()
+        except KilledWorker as exc:
+            return StageCrashed(
+                "it took the workers with it that it was given to",
+                where=function,
+                got=f"the last was {exc.last_worker.address}",
+                next_step="See that worker's log; it may need more memory",
+            )
+        except Exception as exc:  # whatever Dask raises for a future that it lost
+            if self._client.status != "running" or future.cancelled():
+                raise _lost(self._address) from exc
+            return as_ours(exc, function)
+
+
+def _client(address: str) -> Any:
+    from distributed import Client
+
+    try:
+        return Client(address, timeout=_CONNECT_SECONDS, set_as_default=False)  # type: ignore[no-untyped-call]
+    except (OSError, ValueError, TimeoutError) as exc:
+        problem = f"{address}: {exc}"
+    # What is left of the client closes itself when it is collected, and waits for ever if that happens to be while
+    # another one starts. So it is collected now, with the error, which would keep it.
+    gc.collect()
+    raise SettingError(
+        "no Dask scheduler answers",
+        where=_WHERE,
+        got=problem,
+        wanted="the address of one, such as tcp://host:8786",
+        next_step="Start one with `dask scheduler`, or leave the address empty",
+    )
+
+
+def _lost(address: str) -> StageCrashed:
+    return StageCrashed(
+        "the Dask scheduler is lost",
+        where=address or "a cluster of this machine",
+        next_step="Start it and run again: what is finished stays",
+    )
+
+
+def _no_worker(address: str) -> StageCrashed:
+    return StageCrashed(
+        "the Dask cluster has no worker",
+        where=address or "a cluster of this machine",
+        wanted=f"one within {_WORKER_SECONDS:.0f} s",
+        next_step="Start some with `dask worker ADDRESS --nthreads 1`",
+    )
+
+
+def _other_code(worker: str, code: str) -> SettingError:
+    return SettingError(
+        "a worker has other code or libraries than the process that asks, so that it might give other bytes",
+        where=worker,
+        got=code,
+        wanted=own_code(),
+        next_step="Install the same freeze-pipeline, Python, TensorFlow and NumPy on all workers, and restart them",
+    )
+
+
+@lru_cache(maxsize=1)
+def own_code() -> str:
+    """What this process would work with: versions, and a digest of the package's source."""
+    files = {path.relative_to(_PACKAGE).as_posix(): hash_file(path) for path in sorted(_PACKAGE.rglob("*.py"))}
+    libraries = ", ".join(f"{name} {version(name)}" for name in ("tensorflow", "numpy"))
+    return f"{hash_values('package', files)[:12]}…, Python {platform.python_version()}, {libraries}"
+
+
+def _call(function: str, item: tuple[Any, ...], code: str, run: str, number: int, limits: Limits | None = None) -> Any:
+    """What Dask runs on a worker for an item: tells that it has begun, and calls the function."""
+    from distributed import get_worker
+
+    worker = get_worker()
+    if code != own_code():  # it may have come after the others were looked at
+        return _other_code(worker.address, own_code())
+    worker.log_event(run, number)
+    return _call_on_worker(function, item, limits)
+
+
+def _call_on_worker(function: str, item: tuple[Any, ...], limits: Limits | None) -> Any:
+    """Calls the function in this worker's process, or in the one that it keeps for that.
+
+    Returns:
+        Its result, or the error that it raised as one of ours.
+    """
+    # A nanny starts its worker as a daemon, which multiprocessing allows no children. Ours end with this process
+    # whatever kills it: see `process.Child`.
+    multiprocessing.current_process().daemon = False
+    module, _, name = function.partition(":")
+    try:
+        if limits is not None:
+            return _slot_of(threading.get_ident(), limits).call(function, *item)
+        return getattr(importlib.import_module(module), name)(*item)
+    except Exception as exc:  # the outermost door of this item: the error is its result
+        return as_ours(exc, function)
+
+
+@cache
+def _slot_of(thread: int, limits: Limits) -> Slot:
+    """The process that a worker's thread keeps."""
+    slot = Slot(limits)
+    atexit.register(slot.close)  # Python would wait for it at the worker's end
+    return slot
