@@ -1,7 +1,7 @@
 """What a run costs in which nothing is to do, against the least that Luigi itself takes for that.
 
 python benchmarks/startup.py
-python benchmarks/startup.py --from-nothing     also a clone, its installation, `make run` and `make test`
+python benchmarks/startup.py --from-nothing     also a clone: its set-up with uv and with pip, and each target's time
 
 Both sides run in turn, pair by pair; what counts is the ratio, for the machine's speed drifts.
 """
@@ -9,6 +9,7 @@ Both sides run in turn, pair by pair; what counts is the ratio, for the machine'
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import subprocess
 import sys
@@ -49,13 +50,23 @@ def compare_with_bare_luigi(pairs: int) -> None:
 
 
 def time_from_nothing() -> None:
-    """Prints how long a fresh clone takes to its first report, and to its tests passed."""
+    """Prints how long a fresh clone takes: to be set up, with empty caches and with full ones; then each target."""
     with tempfile.TemporaryDirectory() as folder:
         clone = Path(folder) / "clone"
         seconds("git", "clone", "--quiet", str(PROJECT), str(clone))
-        print(f"make run from nothing    {seconds('make', 'run', cwd=clone):.0f} s", flush=True)
+        os.environ |= {"UV_CACHE_DIR": f"{folder}/uv", "PIP_CACHE_DIR": f"{folder}/pip"}
+        for installer in ("pip", "uv"):
+            for caches in ("empty", "full"):
+                seconds("make", "clean", cwd=clone)
+                took = seconds("make", ".venv/.installed", f"INSTALLER={installer}", cwd=clone)
+                print(f"set-up, {installer:3}, caches {caches}  {took:.0f} s", flush=True)
+        print(f"make run after that      {seconds('make', 'run', cwd=clone):.0f} s", flush=True)
         print(f"make run again           {seconds('make', 'run', cwd=clone):.2f} s", flush=True)
-        print(f"make test after that     {seconds('make', 'test', cwd=clone):.0f} s")
+        seconds("make", ".venv/.installed-dev", cwd=clone)
+        print(f"make check from nothing  {seconds('make', 'check', cwd=clone):.0f} s", flush=True)
+        print(f"make check again         {seconds('make', 'check', cwd=clone):.0f} s", flush=True)
+        print(f"make docs                {seconds('make', 'docs', cwd=clone):.0f} s", flush=True)
+        print(f"make test                {seconds('make', 'test', cwd=clone):.0f} s")
 
 
 def main() -> None:
@@ -63,6 +74,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=9, help="how many times both sides run")
     parser.add_argument("--from-nothing", action="store_true", help="time a fresh clone too")
     given = parser.parse_args()
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # set, it would have Python compile every module at every start
     compare_with_bare_luigi(given.pairs)
     if given.from_nothing:
         time_from_nothing()
