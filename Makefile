@@ -54,7 +54,8 @@ test: lint types ## check everything: ruff, mypy, all tests
 	$(BIN)/pytest -n 3 --dist loadfile
 
 docs: $(VENV)/.installed-dev ## build the documentation into site/; a broken link is an error
-	$(BIN)/mkdocs build --strict
+	$(BIN)/python docs/generate.py --check
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: $(VENV)/.installed-dev ## run the benchmarks
 	$(BIN)/python benchmarks/startup.py

@@ -181,9 +181,15 @@ def formats() -> str:
         needs = code(f"freeze-pipeline[{line.family}]") if line.extras else "-"
         process = "a worker with TensorFlow" if line.needs_subprocess else "no TensorFlow"
         rows.append(
-            [code(name), code(line.origin), process, needs, code(line.bounds) if line.bounds else "its dtype's"]
+            [
+                code(name),
+                code(line.origin),
+                process,
+                needs,
+                code(line.tolerance_class) if line.tolerance_class else "its dtype's",
+            ]
         )
-    return table(["format", "made from", "made by", "needs", "bounds of its floats"], rows)
+    return table(["format", "made from", "made by", "needs", "class of tolerances"], rows)
 
 
 # --- Python API
