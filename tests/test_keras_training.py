@@ -24,7 +24,7 @@ from pipeline.formats.runner import SubprocessRunner
 from pipeline.inputs import ImportedCheckpoint, WarmStart
 from pipeline.signature import Signature
 from pipeline.store.artifact import ArtifactStatus, Manifest
-from pipeline.tasks.chain import plan, results
+from pipeline.tasks.chain import results
 from pipeline.tasks.chain.plan import Chain
 from pipeline.training.models.source import find_model
 
