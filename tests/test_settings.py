@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import ONE_SERVER
 
 import pipeline.tasks.model  # noqa: F401  # known keys are those of what is loaded
 from pipeline.errors import PipelineError, SettingError
@@ -212,7 +213,8 @@ except PipelineError as exc:
 def read_apart(folder: Path, override: Path | None = None) -> dict[str, Any]:
     """The settings as a fresh process in another folder reads them."""
     environment = {key: value for key, value in os.environ.items() if key != "LUIGI_CONFIG_PATH"}
-    environment |= {"PYTHONPATH": str(PROJECT)} | ({"LUIGI_CONFIG_PATH": str(override)} if override else {})
+    environment["PYTHONPATH"] = os.pathsep.join([ONE_SERVER, str(PROJECT)])
+    environment |= {"LUIGI_CONFIG_PATH": str(override)} if override else {}
     command = [sys.executable, "-W", "ignore", "-c", READ]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
