@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from pipeline.settings import PASSED
+
 from .job import Job
 
 
@@ -19,5 +21,5 @@ def read_costs(job: Job) -> dict[str, Any]:
     from pipeline.formats.benchmark.recommend import recommend
 
     costs: dict[str, Any] = json.loads((job.folder("costs") / "costs.json").read_text(encoding="utf-8"))
-    failed = {check["format"] for check in read_verdict(job)["checks"] if check["verdict"] != "passed"}
+    failed = {check["format"] for check in read_verdict(job)["checks"] if check["verdict"] != PASSED}
     return {**costs, "recommendation": recommend(costs["formats"], failed)}

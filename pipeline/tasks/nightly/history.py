@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import DamagedArtifact, DataError, StoreError
+from pipeline.settings import FAILED, PASSED
 from pipeline.store.manifest import Manifest
 
 from .paths import NIGHT, Nights
 
-PASSED, FAILED = "passed", "failed"
 RECORD = "record.json"
 _GROUPS = {"metrics": "metric_", "sizes": "size_bytes_", "latencies": "latency_ms_", "seconds": "seconds_"}
 

@@ -15,7 +15,7 @@ from pipeline.errors import PipelineError, ValidationFailed
 from pipeline.formats.registry import read_refusal
 from pipeline.formats.runner import SubprocessRunner
 from pipeline.hashing import hash_code, library_versions
-from pipeline.settings import NightlySettings
+from pipeline.settings import FAILED, PASSED, NightlySettings
 from pipeline.signature import Signature, batch_size_of
 from pipeline.store import artifact
 from pipeline.store.artifact import hold
@@ -30,8 +30,6 @@ from ..chain.results import read_verdict
 from ..summary import require_passed
 from .drift import ANSWERS, Compared, compare_answers, keep_answers, signature_changes
 from .history import (
-    FAILED,
-    PASSED,
     RECORD,
     Night,
     is_done,
