@@ -133,7 +133,7 @@ def test_bounds_of_an_output_that_is_not_there_are_refused(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("wrong", ["p", "p 1", "p 1 nan", "p -1 0", "p inf 0", "p 1e-5 1e-6, q", "1 2"])
 def test_bounds_that_are_none_are_refused(wrong: str) -> None:
-    with pytest.raises(SettingError, match="tolerances: not the bounds of an output"):
+    with pytest.raises(SettingError, match="tolerances: not an output and its bounds"):
         ValidationSettings(tolerances=wrong)
 
 

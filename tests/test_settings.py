@@ -13,22 +13,27 @@ from dataclasses import FrozenInstanceError, asdict, fields
 from pathlib import Path
 from typing import Any
 
+import luigi
 import pytest
+from luigi.task_register import Register
 
-import pipeline.tasks.model  # noqa: F401  # known keys are those of what is loaded
 from pipeline.errors import PipelineError, SettingError
 from pipeline.settings import (
     CHECKS,
     CostsSettings,
     ExportSettings,
     GraphSettings,
+    Operations,
     Settings,
     SplitSettings,
     TrainingSettings,
     ValidationSettings,
 )
 from pipeline.signature import DTYPES
+from pipeline.tasks.chain.parameters import Parameters
 from pipeline.tasks.config import check_config, config_files, read_settings
+from pipeline.tasks.config_file import render, sections
+from pipeline.tasks.model import ModelTask  # and known keys are those of what is loaded
 from pipeline.training.models.source import PROJECT
 
 NAN, INF = math.nan, math.inf
@@ -119,6 +124,38 @@ def test_the_projects_file_holds_every_setting_at_its_default() -> None:
     parser.read(CONFIG, encoding="utf-8")
     for section, values in asdict(Settings()).items():
         assert {key: type(values[key])(parser[section][key]) for key in parser[section]} == values
+
+
+def test_the_projects_file_is_generated_from_the_classes() -> None:
+    assert CONFIG.read_text(encoding="utf-8") == render(), "run: python -m pipeline.tasks.config_file > tasks.cfg"
+
+
+def test_every_key_of_the_projects_file_has_its_description() -> None:
+    text = CONFIG.read_text(encoding="utf-8")
+    for declaration in sections().values():
+        for item in fields(declaration):
+            first_words = " ".join(item.metadata["description"].split()[:3])
+            assert f"# {first_words[0].upper()}{first_words[1:]}" in text
+    assert max(map(len, text.splitlines())) <= 120
+
+
+@pytest.mark.parametrize("group", [Settings, Operations])
+def test_a_setting_is_a_parameter_of_luigi_with_its_default_and_description(group: type) -> None:
+    for section in fields(group):
+        declared = {
+            item.name: (item.default, item.metadata["description"]) for item in fields(sections()[section.name])
+        }
+        parameters = Register.get_task_cls(section.name).get_params()
+        assert {name: (kind._default, kind.description) for name, kind in parameters} == declared
+
+
+def test_the_parameters_of_a_task_are_those_that_are_declared() -> None:
+    declared = [(item.name, item.default, item.metadata["description"]) for item in fields(Parameters)]
+    parameters = ModelTask.get_params()
+    assert [(name, kind._default, kind.description) for name, kind in parameters] == declared
+    optional = {name for name, kind in parameters if isinstance(kind, luigi.OptionalParameter)}
+    assert optional == {item.name for item in fields(Parameters)} - {"output_root"}
+    assert ModelTask(model="spam").parameters == Parameters(model="spam")
 
 
 def test_the_projects_file_is_accepted() -> None:
