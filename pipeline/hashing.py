@@ -87,7 +87,8 @@ def hash_code(start: Path, roots: Sequence[Path]) -> dict[str, str]:
     Args:
         start: the module's file.
         roots: folders under which an absolute import is local; other imports are libraries, which
-            count by their versions instead.
+            count by their versions instead. In a folder of installed packages only this package and the
+            importing module's own package are local.
 
     Returns:
         sha256 by path, relative to the first root that holds it.
@@ -224,11 +225,27 @@ def _imported_files(path: str, imports: tuple[str, ...], roots: tuple[str, ...])
     for name in imports:
         module = name.lstrip(".")
         level = len(name) - len(module)
+        parts = module.split(".")
         for base in (path.rsplit("/", level)[0],) if level else roots:
-            file = _file_of(base, module.split("."), names_in)
+            if not level and not _is_local(base, parts[0], path):
+                continue
+            file = _file_of(base, parts, names_in)
             if file is not None:
                 found.append(file)
     return tuple(found)
+
+
+def _is_local(base: str, top: str, importer: str) -> bool:
+    """Return False for a library: among installed packages only this one and the importing module's own are local."""
+    if not _holds_installed_packages(base):
+        return True
+    own = importer.removeprefix(f"{base}/").partition("/")[0] if importer.startswith(f"{base}/") else ""
+    return top in (__name__.partition(".")[0], own.removesuffix(".py"))
+
+
+@lru_cache(maxsize=256)
+def _holds_installed_packages(folder: str) -> bool:
+    return any(name.endswith(".dist-info") for name in _names_in(folder))
 
 
 def _data_files(package: str) -> list[str]:

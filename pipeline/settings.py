@@ -251,27 +251,6 @@ class ValidationSettings:
             bounds[output] = (rtol, atol)
         return bounds
 
-    def most_flipped(self, coarser: str = "") -> float:
-        """Return the share of rows whose decision may differ; see `tolerance` for `coarser`."""
-        return float(getattr(self, f"{coarser}_flipped_share" if coarser else "flipped_share", self.flipped_share))
-
-    def tolerance(self, dtype: str, coarser: str = "", output: str = "") -> tuple[float, float]:
-        """Return the relative and absolute bound for a dtype; (0, 0), exactly equal, for all but floats.
-
-        Args:
-            coarser: the kind whose bounds replace those of float32 and float64: `half` or `int8` if weights are stored
-                with less precision, or `runtime`, which replaces float32 only (float64 bounds are wide enough).
-            output: the name of an output that may have its own bounds.
-        """
-        if output in self.output_tolerances:
-            return self.output_tolerances[output]
-        kind = {"complex64": "float32", "complex128": "float64"}.get(dtype, dtype)
-        if "float" not in kind:  # such as int8, which is a dtype here and not the bounds int8_rtol
-            return 0.0, 0.0
-        if coarser and kind in ("float32", "float64") and (coarser, kind) != ("runtime", "float64"):
-            kind = coarser
-        return float(getattr(self, f"{kind}_rtol", 0.0)), float(getattr(self, f"{kind}_atol", 0.0))
-
 
 @dataclass(frozen=True)
 class CostsSettings:

@@ -21,7 +21,7 @@ from pipeline.formats.registry import FORMATS
 from pipeline.formats.runner import SubprocessRunner
 from pipeline.freezing.freeze import freeze
 from pipeline.signature import Signature, TensorSpec
-from pipeline.tasks.chain import facts
+from pipeline.tasks.chain import results
 from pipeline.validation.validate import validate
 
 v1 = tf.compat.v1
@@ -173,7 +173,7 @@ def test_the_same_graph_gives_the_same_bytes_in_any_process(format: str, tmp_pat
         (tmp_path / turn).mkdir()
         folder = made(format, frozen(tmp_path / turn / "frozen", _dense, x=ROWS))
         contents.append({path.name: path.read_bytes() for path in folder.iterdir()})
-    assert {*contents[0]} == {FORMATS[format].opened, "signature.json"}
+    assert {*contents[0]} == {FORMATS[format].model_file, "signature.json"}
     assert contents[0] == contents[1] == contents[2]
 
 
@@ -185,7 +185,7 @@ def test_weights_take_a_half_and_a_quarter_of_their_bytes_and_are_still_there(fa
         folder = origin.with_name(f"{family}{kind}")
         folder.mkdir()
         notes[kind] = FORMATS[folder.name].make(origin, folder, {})["reduced"]
-        sizes[kind] = (folder / FORMATS[folder.name].opened).stat().st_size
+        sizes[kind] = (folder / FORMATS[folder.name].model_file).stat().st_size
         outputs[kind] = answers(folder.name, folder, x=X)["y"]
     weights = 4 * (3 * 512 + 512 * 64)
     assert sizes[""] > weights
@@ -248,7 +248,7 @@ def test_what_other_kernels_make_of_nan_is_told_and_what_they_make_of_numbers_is
 ) -> None:
     job = jobs.job_for(tmp_path / "out", jobs.model_file(tmp_path, POOLED), formats=("frozen", "onnx"))
     jobs.run(job)
-    verdict = facts.read_verdict(job)
+    verdict = results.read_verdict(job)
     assert verdict["verdict"] == "passed", verdict["reasons"]
     [note] = verdict["notes"]["onnx"]
     assert "not a number" in note

@@ -17,12 +17,13 @@ import pytest
 from jobs import FRUIT, job_for, run
 from measured import LARGE, PLAIN, SLOW, artifact, checkpoint, register
 
-from pipeline.formats.benchmark.measure import measure_costs, size_of
+from pipeline.formats.benchmark.measure import artifact_size, measure_costs
 from pipeline.formats.benchmark.worker import time_runs
 from pipeline.formats.registry import refuse
 from pipeline.settings import CostsSettings
-from pipeline.tasks.chain import facts, plan
-from pipeline.tasks.chain.stages import stages_before
+from pipeline.tasks.chain import results
+from pipeline.tasks.chain.plan import Chain
+from pipeline.tasks.chain.report_facts import collect_report_facts
 from pipeline.tasks.model import MeasureCosts, ValidateModel, WriteReport
 from pipeline.tasks.summary import summary_lines
 
@@ -165,7 +166,7 @@ def test_the_size_is_that_of_the_files_which_are_opened(tmp_path: Path) -> None:
             path = folder / name.replace("__", "/").replace("_", ".")
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(bytes(size))
-        return size_of(format, folder)
+        return artifact_size(format, folder)
 
     beside = {"signature_json": 1000, "manifest_json": 1000}
     assert sized("frozen", model_pb=7, **beside) == 7
@@ -177,7 +178,7 @@ def test_the_size_is_that_of_the_files_which_are_opened(tmp_path: Path) -> None:
     (tmp_path / "saved/saved_model/variables").mkdir(parents=True)
     (tmp_path / "saved/saved_model/variables/variables.index").write_bytes(bytes(5))
     (tmp_path / "saved/saved_model/saved_model.pb").write_bytes(bytes(6))
-    assert size_of("checkpoint", tmp_path / "saved") == 11
+    assert artifact_size("checkpoint", tmp_path / "saved") == 11
 
 
 # What fails.
@@ -270,13 +271,13 @@ def test_a_measurement_ends_with_the_process_that_asked_for_it(tmp_path: Path) -
         f"measure_costs(Path({str(place)!r}), {{}}, CostsSettings(), Path({str(tmp_path)!r}))\n"
     )
     paths = os.pathsep.join([str(PROJECT), str(tmp_path)])
-    asker = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": paths})
+    parent = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": paths})
     try:
         pid = int(_when_there(tmp_path / "pid"))
         assert Path(f"/proc/{pid}").exists()
     finally:
-        asker.send_signal(signal.SIGKILL)
-        asker.wait()
+        parent.send_signal(signal.SIGKILL)
+        parent.wait()
     deadline = time.monotonic() + 10
     while _is_at_work(pid):
         assert time.monotonic() < deadline
@@ -366,30 +367,32 @@ def test_a_run_that_takes_longer_than_there_is_time_is_made_once() -> None:
 def test_the_stage_measures_every_format_once_and_the_report_knows(tmp_path: Path) -> None:
     job = job_for(tmp_path, f"{FRUIT}:Fruit", costs={"seconds": 0.05})
     assert run(job) == jobs.ALL_STAGES
-    costs = facts.read_costs(job)
+    costs = results.read_costs(job)
     assert [*costs["formats"]] == ["checkpoint", "frozen"]
     for entry in costs["formats"].values():
         assert entry["problem"] is None
         assert entry["size_bytes"] > 0
         assert entry["peak_bytes"] > 200_000_000  # TensorFlow
         assert entry["import_seconds"] > entry["batches"]["1"]["p50_ms"] / 1000 > 0
-    assert facts.report_facts(job, stages_before(job, "report")).costs == costs
+    assert collect_report_facts(job, Chain(job).before("report")).costs == costs
     assert run(job) == set()
     again = job_for(tmp_path, f"{FRUIT}:Fruit")
-    assert plan.examine(again, "report")["costs"].reasons[0].startswith("setting costs.seconds changed: was 0.05, is 0")
+    assert (
+        Chain(again).examine("report")["costs"].reasons[0].startswith("setting costs.seconds changed: was 0.05, is 0")
+    )
     assert run(again) == {"costs", "report"}
 
 
 def test_a_format_that_failed_validation_is_not_recommended_in_the_report(tmp_path: Path) -> None:
     job = job_for(tmp_path)
     run(job)
-    assert "Left out" not in facts.read_costs(job)["recommendation"]
+    assert "Left out" not in results.read_costs(job)["recommendation"]
     path = job.folder("validation") / "verdict.json"
     verdict = json.loads(path.read_text())
     for check in verdict["checks"]:
         check["verdict"] = "failed" if (check["format"], check["check"]) == ("frozen", "edge") else check["verdict"]
     path.write_text(json.dumps(verdict))
-    assert facts.read_costs(job)["recommendation"].endswith("Left out: frozen, not proven equal.")
+    assert results.read_costs(job)["recommendation"].endswith("Left out: frozen, not proven equal.")
 
 
 def test_the_task_waits_for_the_validation_and_the_report_for_the_task(tmp_path: Path) -> None:
@@ -398,5 +401,8 @@ def test_the_task_waits_for_the_validation_and_the_report_for_the_task(tmp_path:
     assert ValidateModel(**given) in [*costs.requires()]
     assert costs in [*WriteReport(**given).requires()]
     run(job_for(tmp_path), "validation")
-    plan.build(job_for(tmp_path), "costs")
-    assert summary_lines(job_for(tmp_path), "costs")[-1] == f"costs        {tmp_path / 'multiply_add/costs/costs.csv'}"
+    Chain(job_for(tmp_path)).build("costs")
+    assert (
+        summary_lines(Chain(job_for(tmp_path)), "costs")[-1]
+        == f"costs        {tmp_path / 'multiply_add/costs/costs.csv'}"
+    )

@@ -19,7 +19,7 @@ from luigi.task_register import Register
 
 from pipeline.errors import SettingError, nearest
 from pipeline.settings import Operations, Settings
-from pipeline.training.models.source import PROJECT
+from pipeline.training.models.source import PROJECT_FILES
 
 # Sections on Luigi's configuration page that hold free keys, or belong to parts of it that are not loaded here.
 _OTHER_SECTIONS = frozenset(
@@ -149,8 +149,8 @@ def find_config() -> None:
 
 def config_files() -> Iterator[Path]:
     """The files that decide, the weaker first."""
-    if (PROJECT / "tasks.cfg").is_file():
-        yield PROJECT / "tasks.cfg"
+    if (PROJECT_FILES / "tasks.cfg").is_file():
+        yield PROJECT_FILES / "tasks.cfg"
     if override := os.environ.get("LUIGI_CONFIG_PATH"):
         yield Path(override)
 

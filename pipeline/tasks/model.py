@@ -1,4 +1,4 @@
-"""Luigi's shells around the stages: what each requires, where its output is, and one call to make it."""
+"""Luigi tasks, one per stage of the chain."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from luigi.cmdline_parser import CmdlineParser
 from luigi.parameter import ParameterVisibility
 
 from pipeline.errors import FreezeError, SettingError
-from pipeline.formats.registry import CANDIDATES, refusal_of
+from pipeline.formats.registry import CANDIDATES, read_refusal
 from pipeline.store.artifact import sweep
 
 from . import console
-from .chain import plan
-from .chain.facts import read_verdict
-from .chain.job import CANDIDATE, Job, job_of, known_format
+from .chain.job import CANDIDATE, Job, known_format
 from .chain.parameters import Parameters
-from .chain.stages import RESUMABLE, stages_of
+from .chain.plan import Chain
+from .chain.results import read_verdict
+from .chain.stages import RESUMABLE
 from .command_line import build_parsers_once
 from .config import find_config, read_operations, read_settings, with_parameters
 from .external import DataFile, ExistingCandidate, ExistingCheckpoint
@@ -66,7 +66,7 @@ class ModelTask(luigi.Task):
 
     def summary_lines(self) -> list[str]:
         """What a person wants to know at the end of a run."""
-        return summary_lines(self.job, self.stage)
+        return summary_lines(self.chain, self.stage)
 
     def exits_zero(self) -> bool:
         """Whether the run ends with 0, whatever Luigi says: that is for what several hosts share."""
@@ -77,27 +77,41 @@ class ModelTask(luigi.Task):
         """The values of the parameters."""
         return Parameters(**{item.name: getattr(self, item.name) or "" for item in fields(Parameters)})
 
-    @cached_property
+    @property
     def job(self) -> Job:
-        """The parameters and settings, checked.
+        """The parameters and settings, checked."""
+        return self.chain.job
+
+    @cached_property
+    def chain(self) -> Chain:
+        """The plan of the job.
 
         Raises:
-            PipelineError: one of them is not right.
+            PipelineError: a parameter or a setting is wrong.
         """
-        job = job_of(self.parameters, read_settings(), read_operations())
-        if self.stage not in stages_of(job):
+        chain = Chain(self.make_job())
+        job = chain.job
+        if self.stage not in chain.stages:
             kind = "with a candidate" if job.candidate else "that starts at a checkpoint"
             raise SettingError(
                 f"a chain {kind} has no {self.task_family}",
                 where="--candidate" if job.candidate else "--checkpoint",
                 got=self.parameters.candidate if job.candidate else self.parameters.checkpoint,
-                wanted=f"one of {', '.join(dict.fromkeys(TASKS[stage].__name__ for stage in stages_of(job)))}",
+                wanted=f"one of {', '.join(dict.fromkeys(TASKS[stage].__name__ for stage in chain.stages))}",
             )
-        return job
+        return chain
+
+    def make_job(self) -> Job:
+        """Check the parameters and settings, and make a job of them.
+
+        Raises:
+            PipelineError: one of them is wrong.
+        """
+        return Job.from_parameters(self.parameters, read_settings(), read_operations())
 
     def requires(self) -> Iterable[luigi.Task]:
         """The tasks of the stages that this one reads, and the data file."""
-        stage = stages_of(self.job)[self.stage]
+        stage = self.chain.stages[self.stage]
         for upstream in stage.reads:
             # These are parameters of MakeFormat alone.
             more = {"format": upstream, "may_refuse": True} if TASKS[upstream] is MakeFormat else {}
@@ -115,11 +129,11 @@ class ModelTask(luigi.Task):
 
     def complete(self) -> bool:
         """Whether the artifact is what it would be if made now, with all that it hangs on."""
-        return plan.examine(self.job, self.stage)[self.stage].is_complete
+        return self.chain.examine(self.stage)[self.stage].is_complete
 
     def run(self) -> None:
         """Makes the artifact, in a process of its own where TensorFlow is needed."""
-        plan.build(self.job, self.stage)
+        self.chain.build(self.stage)
 
 
 class BuildGraph(ModelTask):
@@ -177,7 +191,7 @@ class MakeFormat(ModelTask):
             raise FreezeError(refusal)
 
     def _refusal(self) -> str | None:
-        return refusal_of(self.job.folder(self.stage))
+        return read_refusal(self.job.folder(self.stage))
 
 
 class AdoptCandidate(ModelTask):
@@ -204,7 +218,7 @@ class ValidateModel(ModelTask):
         super().run()
         if read_verdict(self.job)["verdict"] != "passed":
             for stage in ("costs", "report"):
-                plan.build(self.job, stage)
+                self.chain.build(stage)
         require_passed(self.job)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import StoreError
+from pipeline.report.templates import TEMPLATES
 
 from .history import Night, missing_dates
 from .paths import NIGHT, Nights
@@ -16,7 +17,6 @@ from .paths import NIGHT, Nights
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_REPORT = Path(__file__).resolve().parents[2] / "report" / "templates"
 _WIDE = (8.8, 2.9)
 _MOST_LINES = 3  # in one drawing
 _MOST_ROWS = 400  # of the table
@@ -77,13 +77,15 @@ def page(nights: Nights, history: Mapping[str, Night], changed_share: float) -> 
     from pipeline.report import wording
 
     environment = Environment(
-        loader=FileSystemLoader([Path(__file__).parent, _REPORT]),
+        loader=FileSystemLoader([Path(__file__).parent, TEMPLATES]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {name: getattr(wording, name) for name in ("metric", "size", "duration", "date", "visible")}
+    environment.filters |= {
+        name: getattr(wording, name) for name in ("metric", "size", "duration", "date", "printable")
+    }
     dates = list(history)
     kept = set(nights.kept())
     gaps = [Night(night, "no night") for night in missing_dates(dates)]
@@ -153,12 +155,12 @@ def _lines(history: Mapping[str, Night], group: str, scale: float) -> list[Line]
 
 
 def _draw(name: str, title: str, lines: Sequence[Line], span: Span, threshold: float | None = None) -> str:
-    from pipeline.report.svg import drawn
+    from pipeline.report.svg import render_svg
 
     words = [f"{title} from {span.first} to {span.last}"]
     words += [f"threshold {threshold:g}"] if threshold is not None else []
     label = "; ".join(filter(None, [*words, span.in_words(), f"current: {span.current}" if span.current else ""]))
-    return drawn(_filling(title, lines, span, threshold), name, label, _WIDE)
+    return render_svg(_filling(title, lines, span, threshold), name, label, _WIDE)
 
 
 def _filling(title: str, lines: Sequence[Line], span: Span, threshold: float | None) -> Callable[[Axes], None]:

@@ -16,8 +16,7 @@ from pipeline.errors import SettingError
 from pipeline.settings import NightlySettings
 from pipeline.store.artifact import ArtifactPaths, ArtifactStatus, State
 
-from ..chain import plan
-from ..chain.job import Job, job_of
+from ..chain.job import Job
 from ..config import read_operations, read_settings
 from ..external import DataFile, ExistingCheckpoint
 from ..model import ROOT_HOOKS, ModelTask
@@ -66,12 +65,11 @@ class NightlyRun(ModelTask):
         """`[nightly]`."""
         return read_operations().nightly
 
-    @cached_property
-    def job(self) -> Job:
-        """The parameters and settings, checked; its places are those of the night.
+    def make_job(self) -> Job:
+        """Check the parameters and settings, and make a job of them whose paths are those of the night.
 
         Raises:
-            PipelineError: one of them is not right.
+            PipelineError: one of them is wrong.
         """
         if self.parameters.candidate:
             raise SettingError(
@@ -82,7 +80,7 @@ class NightlyRun(ModelTask):
             )
         given = self.parameters
         pattern = given.data or self.settings.data
-        job = job_of(replace(given, data=data_of(pattern, self.date)), read_settings())
+        job = Job.from_parameters(replace(given, data=data_of(pattern, self.date)), read_settings())
         return replace(job, paths=ArtifactPaths(job.paths.home, self.night))
 
     @cached_property
@@ -115,7 +113,7 @@ class NightlyRun(ModelTask):
         if known is not None:
             reason = f"it failed: {known.reason}" if not known.has_passed else "it is not as it was finished"
         status = ArtifactStatus.MISSING if known is None else ArtifactStatus.STALE
-        return {**plan.examine(self.job, self.stage), NIGHT: State(status, (reason,))}
+        return {**self.chain.examine(self.stage), NIGHT: State(status, (reason,))}
 
     def run(self) -> None:
         """Makes the night, and tells of it.
@@ -127,7 +125,7 @@ class NightlyRun(ModelTask):
         from .run import run_night
 
         check_telling(self.settings, self.nights.name)
-        outcome = run_night(self.job, self.nights, self.settings)
+        outcome = run_night(self.chain, self.nights, self.settings)
         if outcome is None:
             return
         run_hook(self.settings, self.nights, outcome)
