@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from pipeline.recorder.results.findings import Finding
-from pipeline.recorder.results.recorder import ResultsRecorder
 
 from pipeline.settings import ValidationSettings
 from pipeline.signature import Signature, TensorSpec
+from pipeline.validation.results.findings import Finding
+from pipeline.validation.results.recorder import ResultsRecorder
 
 
 def compare_rows(reference: Any, candidate: Any, rows: int, folder: Path) -> tuple[Finding, pd.DataFrame]:

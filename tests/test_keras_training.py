@@ -244,7 +244,7 @@ def test_a_setting_that_a_finished_training_cannot_have_is_refused_too(trained: 
         trained.settings, export=dataclasses.replace(trained.settings.export, variables="dense*")
     )
     with pytest.raises(SettingError, match="exported whole"):
-        plan.build(dataclasses.replace(trained, settings=settings), "checkpoint")
+        Chain(dataclasses.replace(trained, settings=settings)).build("checkpoint")
 
 
 def test_a_model_that_is_not_compiled_is_trained_with_its_loss_at_the_learning_rate_of_the_settings(

@@ -21,6 +21,8 @@ from pipeline.tasks.console import DieWithParent
 from pipeline.workers.child import Child, run_in_subprocess
 from pipeline.workers.worker import as_ours
 
+pytestmark = pytest.mark.tensorflow
+
 HERE = Path(__file__).stem
 
 

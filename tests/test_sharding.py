@@ -21,6 +21,7 @@ from pipeline.signature import Decision, Signature, TensorSpec
 from pipeline.validation.checks.passes import SEGMENT_BATCHES
 from pipeline.validation.sharding import ShardContext, Sharding, ShardResult, compare_shard
 from pipeline.validation.validate import validate
+from pipeline.workers.child import keeping_processes
 from pipeline.workers.executor.interface import Ended, Started
 
 v1 = tf.compat.v1
@@ -119,10 +120,11 @@ class Backwards:
 
     def map(self, function: str, items: Sequence[tuple[Any, ...]]) -> Iterator[Started | Ended]:
         assert function == "pipeline.validation.sharding:compare_shard"
-        for number, item in reversed(list(enumerate(items))):
-            yield Started(number)
-            self.done += 1
-            yield Ended(number, pickle.loads(pickle.dumps(compare_shard(*pickle.loads(pickle.dumps(item))))))
+        with keeping_processes():  # as the workers of an executor do
+            for number, item in reversed(list(enumerate(items))):
+                yield Started(number)
+                self.done += 1
+                yield Ended(number, pickle.loads(pickle.dumps(compare_shard(*pickle.loads(pickle.dumps(item))))))
 
     def __enter__(self) -> Backwards:
         return self
