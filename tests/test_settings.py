@@ -15,6 +15,7 @@ from typing import Any
 
 import luigi
 import pytest
+from luigi.cmdline_parser import CmdlineParser
 from luigi.task_register import Register
 
 from pipeline.errors import PipelineError, SettingError
@@ -274,6 +275,44 @@ def test_a_wrong_value_in_a_file_is_an_error_that_names_it(config: Path, value: 
     error = read_apart(config.parent, config)["error"]
     assert "[training]" in error
     assert "steps" in error
+
+
+# The command line
+
+
+def test_luigi_builds_each_parser_once() -> None:
+    parser = CmdlineParser._build_parser(root_task="WriteReport")
+    assert CmdlineParser._build_parser(root_task="WriteReport", help_all=False) is parser
+    assert CmdlineParser._build_parser() is CmdlineParser._build_parser() is not parser
+    assert CmdlineParser._build_parser(root_task="WriteReport", help_all=True) is not parser
+
+
+def test_a_parser_that_is_used_again_knows_nothing_of_the_first_command() -> None:
+    parser = CmdlineParser._build_parser(root_task="WriteReport")
+    first = parser.parse_args(["WriteReport", "--model", "spam", "--training-steps", "5"])
+    second = parser.parse_args(["WriteReport"])
+    assert (first.model, first.training_steps) == ("spam", "5")
+    assert (second.model, second.training_steps) == (None, None)
+
+
+def test_a_task_that_is_defined_later_has_its_parameters() -> None:
+    before = CmdlineParser._build_parser()
+    added = type("AddedLater", (luigi.Task,), {"size": luigi.IntParameter(default=1), "__module__": __name__})
+    try:
+        parser = CmdlineParser._build_parser()
+        assert parser is not before
+        assert parser.parse_args(["--AddedLater-size", "3"]).AddedLater_size == "3"
+    finally:
+        Register._reg.remove(added)
+    assert CmdlineParser._build_parser() is before
+
+
+def test_every_setting_is_an_option_of_the_command() -> None:
+    options = CmdlineParser._build_parser(help_all=True).format_help()
+    for name, declaration in sections().items():
+        for item in fields(declaration):
+            flag = f"{'' if name == 'core' else name + '-'}{item.name}".replace("_", "-")
+            assert re.search(rf"\[?--{flag}[\s\]]", options), flag
 
 
 def test_a_setting_error_is_one_of_ours() -> None:
