@@ -5,7 +5,6 @@ It answers call after call through a pipe, and ends with the process that asked 
 
 from __future__ import annotations
 
-import ctypes
 import importlib
 import logging
 import multiprocessing
@@ -19,13 +18,13 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import PipelineError, StageCrashed, StoreError
 
-from .sandbox import enter_sandbox
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
 
 logger = logging.getLogger("pipeline")
 
@@ -94,6 +93,8 @@ def own_memory_bytes() -> int:
 def die_with_parent() -> None:
     """Asks the kernel to kill this process when its parent ends (Linux; elsewhere nothing happens)."""
     if sys.platform == "linux":
+        import ctypes  # not needed in a run in which everything is complete
+
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
@@ -102,6 +103,8 @@ def _die_with_asker(folder: str | None) -> None:
 
     That is not its parent: the fork server is, and it lives as long as any process that it has started.
     """
+    from multiprocessing.connection import wait
+
     asker = multiprocessing.parent_process()
     assert asker is not None  # this runs in a child of multiprocessing only
 
@@ -160,6 +163,8 @@ def _serve(connection: Connection, log_level: int, memory_bytes: int, folder: st
     _die_of_greed(memory_bytes)
     set_up_logging(log_level)
     if folder is not None:
+        from .sandbox import enter_sandbox
+
         enter_sandbox(Path(folder))
     while True:
         target = "its arguments"
