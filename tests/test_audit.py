@@ -351,7 +351,7 @@ def test_outputs_that_nobody_names_are_the_candidate_s(prefix: Path, tmp_path: P
     assert [spec.name for spec in Signature.read(job.folder("checkpoint") / "signature.json").outputs] == ["p"]
     other = job_for(tmp_path / "out", prefix, as_pb(tmp_path, prefix, None))
     states = Chain(other).examine("candidate")
-    assert states["checkpoint"].condition is ArtifactStatus.STALE
+    assert states["checkpoint"].status is ArtifactStatus.STALE
     named = dataclasses.replace(other, imported=ImportedCheckpoint(str(prefix), outputs=("p",)))
     jobs.run(named, "checkpoint")
     again = dataclasses.replace(named, candidate=Candidate(place, "savedmodel"), formats=("savedmodel",))

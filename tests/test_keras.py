@@ -145,7 +145,7 @@ def test_other_weights_in_the_same_file_redo_the_chain(tmp_path: Path) -> None:
     model = kerases.made("images")
     model.set_weights([value * 1.5 for value in model.get_weights()])
     model.save(tmp_path / "model.keras")
-    assert Chain(job).examine("checkpoint")["checkpoint"].condition is ArtifactStatus.STALE
+    assert Chain(job).examine("checkpoint")["checkpoint"].status is ArtifactStatus.STALE
     assert jobs.run(job, "frozen") == {"checkpoint", "frozen"}
     assert (job.folder("frozen") / "model.pb").read_bytes() != before
 

@@ -24,7 +24,7 @@ from pipeline.formats.runner import SubprocessRunner
 from pipeline.inputs import ImportedCheckpoint, WarmStart
 from pipeline.signature import Signature
 from pipeline.store.artifact import ArtifactStatus, Manifest
-from pipeline.tasks.chain import plan, results
+from pipeline.tasks.chain import results
 from pipeline.tasks.chain.plan import Chain
 from pipeline.training.models.source import find_model
 
@@ -224,7 +224,7 @@ def test_a_changed_setting_decides_the_stages_that_it_is_for(
     changed = dataclasses.replace(getattr(trained.settings, section), **value)
     job = dataclasses.replace(trained, settings=dataclasses.replace(trained.settings, **{section: changed}))
     states = {name: state for last in ("frozen", "mmap") for name, state in Chain(job).examine(last).items()}
-    assert {name for name, state in states.items() if state.condition is ArtifactStatus.STALE} == stale
+    assert {name for name, state in states.items() if state.status is ArtifactStatus.STALE} == stale
 
 
 @pytest.mark.parametrize(
@@ -424,7 +424,7 @@ def test_a_model_of_one_s_own_takes_the_weights_of_a_keras_file(tmp_path: Path, 
     assert np.allclose(goldens["output/y"], wanted, atol=1e-6)
     small_model(tmp_path, 0.75).save_weights(tmp_path / "w.weights.h5")
     if file == "w.weights.h5":
-        assert Chain(job).examine("checkpoint")["checkpoint"].condition is ArtifactStatus.STALE
+        assert Chain(job).examine("checkpoint")["checkpoint"].status is ArtifactStatus.STALE
 
 
 def test_a_model_of_one_s_own_takes_the_weights_of_its_training(trained: Any, tmp_path: Path) -> None:

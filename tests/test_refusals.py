@@ -111,7 +111,7 @@ def test_the_report_tells_it_in_every_form(words: Job) -> None:
 def test_a_refusal_is_not_tried_again_until_something_changed(words: Job) -> None:
     assert run(words) == set()
     state = Chain(words).examine("tflite")["tflite"]
-    assert state.condition is ArtifactStatus.COMPLETE
+    assert state.status is ArtifactStatus.COMPLETE
     wanted = Chain(words).fingerprint_inputs("tflite", {})
     assert {"ai-edge-litert", "tensorflow"} <= {*wanted["versions"]}
     assert any(name.endswith("formats/tflite.py") for name in wanted["code"])
