@@ -21,12 +21,12 @@ def setting(default: Any, description: str) -> Any:
     return field(default=default, metadata={"description": description})
 
 
-def listed(text: str | None) -> list[str]:
+def split_list(text: str | None) -> list[str]:
     """Split a comma-separated list."""
     return [part.strip() for part in (text or "").split(",") if part.strip()]
 
 
-def paired(flag: str, text: str | None) -> dict[str, str]:
+def parse_pairs(flag: str, text: str | None) -> dict[str, str]:
     """Split a comma-separated list of pairs, `name=value,name=value`.
 
     Args:
@@ -35,7 +35,7 @@ def paired(flag: str, text: str | None) -> dict[str, str]:
     Raises:
         SettingError: a part is not a pair.
     """
-    pairs = [part.partition("=") for part in listed(text)]
+    pairs = [part.partition("=") for part in split_list(text)]
     for name, equals, value in pairs:
         if not (name.strip() and equals and value.strip()):
             raise SettingError("not a pair", where=flag, got=name + equals + value, wanted="NAME=VALUE")
@@ -235,7 +235,7 @@ class ValidationSettings:
             SettingError: an entry is not an output and two finite numbers, 0 or more.
         """
         bounds = {}
-        for entry in listed("" if self.tolerances.strip() == "none" else self.tolerances):
+        for entry in split_list("" if self.tolerances.strip() == "none" else self.tolerances):
             output, *numbers = entry.rsplit(maxsplit=2)
             try:
                 rtol, atol = (float(number) for number in numbers)
@@ -275,13 +275,13 @@ class CostsSettings:
         require(self, "seconds", 0 <= self.seconds < math.inf, "0 or more")
         require(self, "threads", self.threads >= 1, "at least 1")
         require(self, "limit_seconds", 0 < self.limit_seconds < math.inf, "above 0")
-        are_sizes = all(part.isdecimal() and int(part) >= 1 for part in listed(self.batch_sizes))
-        require(self, "batch_sizes", are_sizes and bool(listed(self.batch_sizes)), "whole numbers, at least 1")
+        are_sizes = all(part.isdecimal() and int(part) >= 1 for part in split_list(self.batch_sizes))
+        require(self, "batch_sizes", are_sizes and bool(split_list(self.batch_sizes)), "whole numbers, at least 1")
 
     @property
     def sizes(self) -> tuple[int, ...]:
         """Batch sizes, smallest first."""
-        return tuple(sorted({int(part) for part in listed(self.batch_sizes)}))
+        return tuple(sorted({int(part) for part in split_list(self.batch_sizes)}))
 
 
 @dataclass(frozen=True)

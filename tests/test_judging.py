@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 
-from pipeline.data.npz import prefixed, save_arrays
+from pipeline.data.npz import add_kind, save_arrays
 from pipeline.errors import PipelineError, SettingError
 from pipeline.freezing.freeze import freeze_checkpoint
 from pipeline.settings import ValidationSettings
@@ -52,7 +52,7 @@ def checkpoint_of(folder: Path, build: Build, rows: Any = X) -> Path:
         session.run(v1.global_variables_initializer())
         v1.train.Saver().save(session, str(folder / "model.ckpt"))
     SIGNATURE.write(folder / "signature.json")
-    save_arrays(folder / "validation.npz", {**prefixed("input", {"x": rows}), "labels": LABELS[: len(rows)]})
+    save_arrays(folder / "validation.npz", {**add_kind("input", {"x": rows}), "labels": LABELS[: len(rows)]})
     return folder
 
 
