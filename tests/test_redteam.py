@@ -882,8 +882,8 @@ def test_a_process_that_opens_strangers_files_has_an_empty_folder_and_no_secrets
 import json, test_redteam
 from pipeline.workers.child import Child
 if __name__ == "__main__":
-    for is_confined in (True, False):
-        with Child("test_redteam:surroundings", is_confined=is_confined, is_bare={is_bare}) as child:
+    for is_sandboxed in (True, False):
+        with Child("test_redteam:surroundings", is_sandboxed=is_sandboxed, is_bare={is_bare}) as child:
             print(json.dumps(child.receive()))
 """
     (tmp_path / "asks.py").write_text(code)

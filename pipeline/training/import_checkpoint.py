@@ -16,7 +16,7 @@ from typing import Any
 from pipeline.checkpoint.files import files_of, name_of
 from pipeline.checkpoint.source import Source, open_source, read_graph
 from pipeline.data.generated import generate_rows
-from pipeline.data.npz import prefixed, save_arrays
+from pipeline.data.npz import add_kind, save_arrays
 from pipeline.data.table import read_rows
 from pipeline.errors import CheckpointError
 from pipeline.formats.external import outputs_from_candidate
@@ -94,7 +94,7 @@ def write_rows(signature: Signature, data: Path | None, seed: int, folder: Path)
     """
     rows = generate_rows(signature, ROWS, seed) if data is None else read_rows(data, signature)
     labels = {"labels": rows.pop("labels")} if "labels" in rows else {}
-    save_arrays(folder / "validation.npz", {**prefixed("input", rows), **labels})
+    save_arrays(folder / "validation.npz", {**add_kind("input", rows), **labels})
     return rows
 
 

@@ -230,7 +230,7 @@ def _read_tflite_confined(path: Path, signature: str | None) -> CandidateTensors
             "pipeline.formats.external.tensors:read_tflite",
             *(path.absolute(), signature),
             limits=Limits(seconds=_SECONDS),
-            is_confined=True,
+            is_sandboxed=True,
         )
     except StageCrashed as exc:  # the interpreter does not check the offsets in the file
         raise CandidateError(

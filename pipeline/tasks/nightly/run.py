@@ -22,7 +22,7 @@ from pipeline.store.artifact import hold
 from pipeline.store.manifest import Manifest
 from pipeline.training.models.source import PROJECT
 from pipeline.workers.child import Limits
-from pipeline.workers.worker import as_ours
+from pipeline.workers.worker import as_pipeline_error
 
 from ..chain.job import Job
 from ..chain.plan import Chain
@@ -86,7 +86,7 @@ def run_night(chain: Chain, nights: Nights, settings: NightlySettings) -> Outcom
         try:
             _make_chain(chain)
         except Exception as exc:  # Whatever it was, it is a night that failed.
-            error = as_ours(exc, night)
+            error = as_pipeline_error(exc, night)
             logger.debug("in the night %s:", night, exc_info=exc)
         try:
             record = _conclude(chain, nights, before, settings, error)

@@ -211,7 +211,7 @@ class Evidence:
                     "pipeline.validation.diagnosis.divergence:find_divergence",
                     *(self.checkpoint, self.artifact, self.signature, dict(batch), tolerances, self.threads),
                     limits=self.limits,
-                    is_confined=True,
+                    is_sandboxed=True,
                 )
             except PipelineError:
                 return None
@@ -235,7 +235,7 @@ class Evidence:
                 "pipeline.validation.diagnosis.instability:find_instability",
                 *(self.artifact, self.signature, *batches, shared, self.threads),
                 limits=self.limits,
-                is_confined=True,
+                is_sandboxed=True,
             )
         except PipelineError:
             return None
@@ -272,7 +272,7 @@ class Evidence:
                     tolerances,
                     self.threads,
                 ),
-                is_confined=True,
+                is_sandboxed=True,
             )
         except PipelineError:
             return None
