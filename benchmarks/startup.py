@@ -1,9 +1,9 @@
-"""What a run costs in which nothing is to do, against the least that Luigi itself takes for that.
+"""Compares the time of a run with nothing to do with a bare Luigi run.
 
 python benchmarks/startup.py
 python benchmarks/startup.py --from-nothing     also a clone, its installation, `make run` and `make test`
 
-Both sides run in turn, pair by pair; what counts is the ratio, for the machine's speed drifts.
+Both sides run alternately. The result is the ratio, because the machine's speed varies.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Nothing(luigi.WrapperTask):
 
 
 def seconds(*command: str, cwd: Path = PROJECT) -> float:
-    """How long a command takes; it must succeed."""
+    """Returns the duration of a command, which must succeed."""
     started = time.perf_counter()
     subprocess.run(command, cwd=cwd, check=True, capture_output=True)
     return time.perf_counter() - started
@@ -49,7 +49,7 @@ def compare_with_bare_luigi(pairs: int) -> None:
 
 
 def time_from_nothing() -> None:
-    """Prints how long a fresh clone takes to its first report, and to its tests passed."""
+    """Prints the time from a new clone to its first report, and of its tests."""
     with tempfile.TemporaryDirectory() as folder:
         clone = Path(folder) / "clone"
         seconds("git", "clone", "--quiet", str(PROJECT), str(clone))
@@ -62,9 +62,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=9, help="how many times both sides run")
     parser.add_argument("--from-nothing", action="store_true", help="time a fresh clone too")
-    given = parser.parse_args()
-    compare_with_bare_luigi(given.pairs)
-    if given.from_nothing:
+    args = parser.parse_args()
+    compare_with_bare_luigi(args.pairs)
+    if args.from_nothing:
         time_from_nothing()
 
 
