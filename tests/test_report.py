@@ -1,4 +1,4 @@
-"""The report, judged by what it writes."""
+"""The report's files: page, summary and XML."""
 
 from __future__ import annotations
 
