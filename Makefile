@@ -1,38 +1,62 @@
-# make run     the main job: the default model from its data to a validated .pb and a report
-# make run ARGS="--model multiply_add"       the same with parameters
-# make night   one night: NightlyRun on the data of DATE, yesterday if it is not given
-# make nights START=2026-11-01    every night from then to yesterday that is not there yet
-# make test    ruff, mypy, pytest
-# make bench   the benchmarks of the README's table
-# Each makes the virtual environment first if there is none, or if what it should hold has changed.
+# The commands of this project; `make` alone lists them.
+# Each makes the virtual environment first if there is none, if it was made in another folder, or if what it should
+# hold has changed: see tools/setup.sh. The first of them takes a minute or two longer for that.
 
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
-VENV := .venv
-BIN := $(VENV)/bin
+# Parameters of the task:   make run ARGS="--model multiply_add"
+# Another task:             make run TASK=FreezeModel
+# One night:                make night DATE=2026-11-25      (yesterday if no date is given)
+# The missing nights:       make nights START=2026-11-01    (up to yesterday)
+# Another Python:           make run PYTHON=/path/to/python3.12
+# Without uv:               make run INSTALLER=pip
+
 TASK ?= WriteReport
 ARGS ?=
 NIGHT_PARAMS ?= {}
+VENV := .venv
+BIN := $(VENV)/bin
+UNIT_TESTS := -m 'not tensorflow' tests/unit
 
-.PHONY: run night nights test bench clean
+# Some machines set it: then Python would compile every module again at every start.
+unexport PYTHONDONTWRITEBYTECODE
 
-run: $(VENV)/.installed
+.DEFAULT_GOAL := help
+.PHONY: help run night nights check lint types unit test docs bench clean FORCE
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /make \1|/p' $(firstword $(MAKEFILE_LIST)) | awk -F '|' '{ printf "%-12s %s\n", $$1, $$2 }'
+
+run: $(VENV)/.installed ## run the main job: the default model from its data to a validated .pb and a report
 	@$(BIN)/luigi --module pipeline $(TASK) $(ARGS)
 
 night: DATE ?= $(shell date -u -d yesterday +%F)
-night: $(VENV)/.installed
+night: $(VENV)/.installed ## run one night: NightlyRun on the data of DATE
 	@$(BIN)/luigi --module pipeline NightlyRun --date $(DATE) $(ARGS)
 
-nights: $(VENV)/.installed
+nights: $(VENV)/.installed ## run every night from START to yesterday that is missing
 	@$(BIN)/luigi --module pipeline RangeDailyBase --of NightlyRun --of-params '$(NIGHT_PARAMS)' \
 		--start $(or $(START),$(error Say from when on: make nights START=2026-11-01)) --days-forward=-1 $(ARGS)
 
-test: $(VENV)/.installed
+# All three at once; -k: each is finished, whatever the others find. -O, where make has it, keeps their lines together.
+check: $(VENV)/.installed-dev ## check in a minute: ruff, mypy, and the unit tests that load no TensorFlow
+	@$(MAKE) --no-print-directory -j 3 -k $(if $(filter output-sync,$(.FEATURES)),-O) lint types unit
+
+lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+types: $(VENV)/.installed-dev
 	$(BIN)/mypy
+
+unit: $(VENV)/.installed-dev
+	$(BIN)/pytest $(UNIT_TESTS)
+
+test: lint types ## check everything: ruff, mypy, all tests
 	$(BIN)/pytest -n 3 --dist loadfile
 
-bench: $(VENV)/.installed
+docs: $(VENV)/.installed-dev ## build the documentation into site/; a broken link is an error
+	$(BIN)/mkdocs build --strict
+
+bench: $(VENV)/.installed-dev ## run the benchmarks
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/spam_quality.py
 	$(BIN)/python benchmarks/freeze.py
@@ -42,10 +66,17 @@ bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/costs.py
 	$(BIN)/python benchmarks/batch.py
 
-$(VENV)/.installed: requirements.txt pyproject.toml
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q -q --disable-pip-version-check -r requirements.txt
-	@touch $@
+clean: ## remove the environment, the artifacts and what tools have stored
+	rm -rf $(VENV) output/*/ build site .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
 
-clean:
-	rm -rf $(VENV) output/*/ .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+# A stamp holds the place of the environment that it was written in. In a folder that was moved or copied that is
+# another one, and the environment's scripts start nothing, or the wrong Python: it has to be made again.
+ifneq "$(shell cat $(VENV)/.installed 2> /dev/null)" "$(realpath $(VENV))"
+$(VENV)/.installed $(VENV)/.installed-dev: FORCE
+endif
+
+$(VENV)/.installed: requirements.txt pyproject.toml
+	@sh tools/setup.sh $(VENV) requirements.txt "make $(or $(firstword $(MAKECMDGOALS)),run)"
+
+$(VENV)/.installed-dev: requirements-dev.txt requirements.txt pyproject.toml
+	@sh tools/setup.sh $(VENV) requirements-dev.txt "make $(or $(firstword $(MAKECMDGOALS)),test)"

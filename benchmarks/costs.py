@@ -26,9 +26,8 @@ from pipeline.formats.registry import CANDIDATES
 from pipeline.inputs import ImportedCheckpoint
 from pipeline.settings import CostsSettings, Settings, listed
 from pipeline.store.artifact import ArtifactPaths
-from pipeline.tasks.chain import plan
 from pipeline.tasks.chain.job import Job
-from pipeline.tasks.chain.stages import stages_before
+from pipeline.tasks.chain.plan import Chain
 
 WIDTH = 2048
 WANTED = ("frozen", "mmap", "tflite", "onnx")
@@ -49,8 +48,8 @@ def measure(layers: int, formats: tuple[str, ...], seconds: float, folder: Path)
         settings=Settings(costs=CostsSettings(seconds=seconds)),
         imported=ImportedCheckpoint(str(prefix), inputs=("x",), outputs=("y",)),
     )
-    for stage in (*stages_before(job, "costs"), "costs"):
-        plan.build(job, stage)
+    for stage in Chain(job).up_to("costs"):
+        Chain(job).build(stage)
     costs: dict[str, Any] = json.loads((job.folder("costs") / "costs.json").read_text())
     return costs
 

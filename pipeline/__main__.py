@@ -1,4 +1,4 @@
-"""One-off commands beside Luigi's: `python -m pipeline COMMAND …`."""
+"""One-off commands beside Luigi's: `python -m pipeline COMMAND …`, or `freeze-pipeline COMMAND …`."""
 
 import sys
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from urllib.request import Parameters, urlopen
+from urllib.request import Request, urlopen
 
 BUCKET = "s3://bucket"
 
@@ -26,7 +26,7 @@ def s3_server() -> Iterator[dict[str, str]]:
     try:
         host, port = server.get_host_and_port()
         # What it holds, and clients of an earlier one, are kept as long as the process lives.
-        with urlopen(Parameters(f"http://{host}:{port}/moto-api/reset", method="POST")) as answer:
+        with urlopen(Request(f"http://{host}:{port}/moto-api/reset", method="POST")) as answer:
             assert answer.status == 200
         S3FileSystem.clear_instance_cache()
         yield {

@@ -10,8 +10,8 @@ from typing import Any
 from pipeline.inputs import WarmStart
 from pipeline.settings import Settings
 from pipeline.store.artifact import ArtifactPaths
-from pipeline.tasks.chain import plan
 from pipeline.tasks.chain.job import Job
+from pipeline.tasks.chain.plan import Chain
 from pipeline.training.models.source import find_model
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -57,9 +57,9 @@ def run(job: Job, last: str = "report") -> set[str]:
         The stages that were made; the others were complete.
     """
     made = set()
-    for stage in plan.examine(job, last):
+    for stage in Chain(job).examine(last):
         before = job.folder(stage)
-        plan.build(job, stage)
+        Chain(job).build(stage)
         if job.folder(stage) != before:
             made.add(stage)
     return made

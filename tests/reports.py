@@ -170,7 +170,7 @@ _SIZES = {"frozen": 5e-9, "mmap": 5e-9, "savedmodel": 0.0, "onnx": 2e-8, "onnx_i
 
 
 def full_facts(folder: Path, is_passed: bool = True) -> ReportFacts:
-    """Builds facts about many formats with all sections of a report; unless `is_passed`, also a faulty and a refused one."""
+    """Builds facts for all sections of a report; unless `is_passed`, also with a faulty and a refused format."""
     random = np.random.default_rng(5)
     rows, checks = [], []
     for format in FORMATS:

@@ -19,8 +19,9 @@ from pipeline.errors import CheckpointError, DataError, FreezeError
 from pipeline.inputs import ImportedCheckpoint
 from pipeline.settings import CostsSettings, Settings
 from pipeline.store.artifact import ArtifactPaths, ArtifactStatus
-from pipeline.tasks.chain import facts, plan
+from pipeline.tasks.chain import results
 from pipeline.tasks.chain.job import Job
+from pipeline.tasks.chain.plan import Chain
 
 v1 = tf.compat.v1
 STAGES = {"checkpoint", "frozen", "validation", "costs", "report"}
@@ -40,7 +41,7 @@ def job_for(root: Path, place: Path | str, data: Path | None = None, **options: 
 
 def verdict_of(job: Job) -> dict[str, Any]:
     jobs.run(job)
-    return facts.read_verdict(job)
+    return results.read_verdict(job)
 
 
 def saved_model(folder: Path) -> Path:
@@ -87,7 +88,7 @@ def of_the_first_format(folder: Path) -> Path:
 @pytest.mark.parametrize("make", [as_prefix, as_folder, as_graph_def, of_the_first_format, saved_model])
 def test_the_whole_chain_proves_a_foreign_checkpoint_frozen_right(make: Any, tmp_path: Path) -> None:
     job = job_for(tmp_path / "out", make(tmp_path / "in"))
-    assert set(plan.examine(job, "report")) == STAGES
+    assert set(Chain(job).examine("report")) == STAGES
     verdict = verdict_of(job)
     assert verdict["verdict"] == "passed", verdict["reasons"]
     assert verdict["rows"]["validation"] == 64
@@ -110,7 +111,7 @@ def test_other_weights_in_the_same_place_redo_the_chain(tmp_path: Path) -> None:
         b = v1.get_variable("b", initializer=np.ones(2, np.float32))
         session.run(v1.global_variables_initializer())
         v1.train.Saver([w, b]).save(session, str(prefix), write_meta_graph=False)
-    assert plan.examine(job, "checkpoint")["checkpoint"].condition is ArtifactStatus.STALE
+    assert Chain(job).examine("checkpoint")["checkpoint"].status is ArtifactStatus.STALE
     assert jobs.run(job) == STAGES
     assert (job.folder("frozen") / "model.pb").read_bytes() != pb
 

@@ -27,8 +27,9 @@ from pipeline.settings import CostsSettings, Settings, ValidationSettings
 from pipeline.signature import Signature
 from pipeline.store.artifact import ArtifactPaths, ArtifactStatus
 from pipeline.store.files import GRAPH_FILE
-from pipeline.tasks.chain import facts, plan
+from pipeline.tasks.chain import results
 from pipeline.tasks.chain.job import Job
+from pipeline.tasks.chain.plan import Chain
 
 v1 = tf.compat.v1
 QUICK = "weights,equal,edge,stable"
@@ -61,7 +62,7 @@ def job_for(root: Path, checkpoint: Path, place: Path, checks: str = QUICK, **op
 
 def verdict_of(job: Job, last: str = "validation") -> dict[str, Any]:
     jobs.run(job, last)
-    return facts.read_verdict(job)
+    return results.read_verdict(job)
 
 
 def reasons_of(verdict: dict[str, Any]) -> str:
@@ -127,7 +128,7 @@ def test_a_pair_that_matches_passes(kind: str, prefix: Path, tmp_path: Path) -> 
     # Another runtime overflows otherwise, which the check `edge` does not forgive.
     checks = "equal,generated,stable" if kind in ("tflite", "onnx") else "all"
     job = job_for(tmp_path / "out", prefix, make(tmp_path, prefix, None), checks, names=names, outputs=("y", "p"))
-    assert set(plan.examine(job, "report")) == {"checkpoint", "candidate", "validation", "costs", "report"}
+    assert set(Chain(job).examine("report")) == {"checkpoint", "candidate", "validation", "costs", "report"}
     verdict = verdict_of(job)
     assert verdict["verdict"] == "passed", verdict["reasons"]
     assert {check["format"] for check in verdict["checks"]} == {kind.split()[0]}
@@ -349,12 +350,12 @@ def test_outputs_that_nobody_names_are_the_candidate_s(prefix: Path, tmp_path: P
     jobs.run(job, "candidate")
     assert [spec.name for spec in Signature.read(job.folder("checkpoint") / "signature.json").outputs] == ["p"]
     other = job_for(tmp_path / "out", prefix, as_pb(tmp_path, prefix, None))
-    states = plan.examine(other, "candidate")
-    assert states["checkpoint"].condition is ArtifactStatus.STALE
+    states = Chain(other).examine("candidate")
+    assert states["checkpoint"].status is ArtifactStatus.STALE
     named = dataclasses.replace(other, imported=ImportedCheckpoint(str(prefix), outputs=("p",)))
     jobs.run(named, "checkpoint")
     again = dataclasses.replace(named, candidate=Candidate(place, "savedmodel"), formats=("savedmodel",))
-    assert plan.examine(again, "checkpoint")["checkpoint"].is_complete
+    assert Chain(again).examine("checkpoint")["checkpoint"].is_complete
 
 
 def test_a_doubt_about_outputs_is_settled_by_what_the_candidate_ends_in(tmp_path: Path) -> None:
@@ -380,7 +381,7 @@ def test_another_candidate_redoes_what_hangs_on_it_and_says_why(prefix: Path, tm
     job = job_for(tmp_path / "out", prefix, place, "weights", outputs=("y", "p"))
     assert verdict_of(job)["verdict"] == "passed"
     as_pb(tmp_path, prefix, one_ulp_off)
-    state = plan.examine(job, "validation")
+    state = Chain(job).examine("validation")
     assert state["checkpoint"].is_complete
     assert f"{place} changed: sha256 was" in state["candidate"].reasons[0]
     assert verdict_of(job, "report")["verdict"] == "failed"
@@ -445,7 +446,7 @@ def test_a_model_of_one_s_own_is_compared_with_what_is_in_production(tmp_path: P
     jobs.run(job, "frozen")
     place = Path(shutil.copy(job.folder("frozen") / "model.pb", tmp_path / "production.pb"))
     audit = dataclasses.replace(job, candidate=Candidate(place, "frozen"))
-    assert set(plan.examine(audit, "report")) == {
+    assert set(Chain(audit).examine("report")) == {
         "graph",
         "training",
         "checkpoint",
@@ -455,7 +456,7 @@ def test_a_model_of_one_s_own_is_compared_with_what_is_in_production(tmp_path: P
         "report",
     }
     assert jobs.run(audit, "validation") == {"candidate", "validation"}
-    assert facts.read_verdict(audit)["verdict"] == "passed"
+    assert results.read_verdict(audit)["verdict"] == "passed"
     graph = v1.GraphDef.FromString(place.read_bytes())
     [const] = [node for node in graph.node if node.name == "b"]
     const.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(np.float32(2)))

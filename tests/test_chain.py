@@ -12,11 +12,12 @@ import pytest
 import tensorflow as tf
 from jobs import ALL_STAGES, FRUIT, PROJECT, job_for, model_file, run
 
+from pipeline import hashing
 from pipeline.errors import DamagedArtifact, StoreError
 from pipeline.store.artifact import ArtifactStatus, Manifest
-from pipeline.tasks.chain import facts, plan
+from pipeline.tasks.chain import plan, results
 from pipeline.tasks.chain.job import Job
-from pipeline.tasks.chain.stages import stages_of
+from pipeline.tasks.chain.plan import Chain
 
 v1 = tf.compat.v1
 
@@ -126,7 +127,7 @@ def test_a_changed_setting_makes_its_stage_and_what_hangs_on_it_again(
     job = job_for(tmp_path / "out", own_fruit)
     run(job)
     changed = job_for(tmp_path / "out", own_fruit, **sections)
-    told = plan.examine(changed, "report")
+    told = Chain(changed).examine("report")
     made = run(changed)
     if "export" in sections:
         # Whether the best step is the last is up to the training; with it the weights, and all behind them, change.
@@ -146,7 +147,7 @@ def test_an_edited_data_file_redoes_the_training_and_is_named(own_fruit: str, tm
     data = tmp_path / "fruit.csv"
     added = [f"15{number}.0,70.0,0.50,1\n" for number in range(10)]  # some for training, some for validation
     data.write_text(data.read_text() + "".join(added))
-    state = plan.examine(job, "report")["training"]
+    state = Chain(job).examine("report")["training"]
     assert state.status is ArtifactStatus.STALE
     assert [reason.split(":")[0] for reason in state.reasons] == [f"{data} changed"]
     assert run(job) == BEHIND_TRAINING
@@ -165,7 +166,7 @@ def test_a_comment_in_the_model_redoes_what_its_code_decides_and_no_more(own_fru
     job = job_for(tmp_path / "out", own_fruit)
     run(job)
     _edit(tmp_path / "fruit.py", "COLUMNS =", "# the measures\nCOLUMNS =")
-    assert "the model's file fruit.py changed" in plan.examine(job, "report")["graph"].reasons[0]
+    assert "the model's file fruit.py changed" in Chain(job).examine("report")["graph"].reasons[0]
     # The graph is the same, and so are the weights: the rest of the chain stays.
     assert run(job) == {"graph", "training"}
 
@@ -208,13 +209,13 @@ def test_another_version_of_a_library_redoes_everything(
 ) -> None:
     job = job_for(tmp_path / "out", own_fruit)
     run(job, "frozen")
-    now = facts.version(library)
-    facts.library_versions.cache_clear()
-    monkeypatch.setattr(facts, "version", lambda name: "9.9" if name == library else now)
+    now = hashing.version(library)
+    hashing.library_versions.cache_clear()
+    monkeypatch.setattr(hashing, "version", lambda name: "9.9" if name == library else now)
     try:
-        states = plan.examine(job, "frozen")
+        states = Chain(job).examine("frozen")
     finally:
-        facts.library_versions.cache_clear()
+        hashing.library_versions.cache_clear()
     assert {state.status for state in states.values()} == {ArtifactStatus.STALE}
     assert f"{library} changed: version was '{now}', is '9.9'" in states["graph"].reasons
 
@@ -226,7 +227,7 @@ def test_another_version_of_a_library_redoes_everything(
         ("freezing/freeze.py", {"frozen", "validation"}),  # the weights are found as freezing finds them
         ("validation/validate.py", {"validation"}),
         ("formats/benchmark/worker.py", {"costs"}),
-        ("report/template.html.j2", {"report"}),
+        ("report/templates/template.html.j2", {"report"}),
     ],
 )
 def test_changed_code_of_the_pipeline_redoes_the_stages_that_it_makes(
@@ -236,13 +237,13 @@ def test_changed_code_of_the_pipeline_redoes_the_stages_that_it_makes(
     run(job)
     copy = shutil.copytree(PROJECT / "pipeline", tmp_path / "project" / "pipeline")
     (copy / module).write_text((copy / module).read_text() + "\n")
-    monkeypatch.setattr(plan, "_PACKAGE", copy)
+    monkeypatch.setattr(plan, "PACKAGE", copy)
     monkeypatch.setattr(plan, "PROJECT", copy.parent)
-    plan._pipeline_code.cache_clear()
+    plan._hash_package_code.cache_clear()
     try:
-        states = plan.examine(job, "report")
+        states = Chain(job).examine("report")
     finally:
-        plan._pipeline_code.cache_clear()
+        plan._hash_package_code.cache_clear()
     assert {stage for stage, state in states.items() if state.status is ArtifactStatus.STALE} == stages
 
 
@@ -270,7 +271,7 @@ def test_a_stage_does_not_read_a_damaged_artifact_even_if_its_time_stamp_is_unto
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    reader = next(name for name, row in stages_of(job).items() if stage in row.reads)
+    reader = next(name for name, row in Chain(job).stages.items() if stage in row.reads)
     with pytest.raises(DamagedArtifact, match=file):
         run(job, reader)
     assert not job.paths.artifact(reader).exists()
@@ -281,7 +282,7 @@ def test_a_lost_file_is_made_again(tmp_path: Path) -> None:
     run(job)
     before = (job.folder("frozen") / "model.pb").read_bytes()
     (job.folder("frozen") / "model.pb").unlink()
-    assert "model.pb is missing" in plan.examine(job, "frozen")["frozen"].reasons[0]
+    assert "model.pb is missing" in Chain(job).examine("frozen")["frozen"].reasons[0]
     assert run(job) == {"frozen"}
     assert (job.folder("frozen") / "model.pb").read_bytes() == before
 
@@ -289,7 +290,7 @@ def test_a_lost_file_is_made_again(tmp_path: Path) -> None:
 def test_a_stage_whose_upstream_is_stale_refuses_to_be_built(tmp_path: Path) -> None:
     job = job_for(tmp_path / "out")
     with pytest.raises(StoreError, match="frozen needs checkpoint, which is not complete"):
-        plan.build(job, "frozen")
+        Chain(job).build("frozen")
 
 
 def test_two_names_do_not_disturb_each_other(tmp_path: Path) -> None:
@@ -339,13 +340,14 @@ def test_weights_of_half_the_size_are_held_to_the_bounds_of_their_dtype(own_frui
     for job in (exact, halved):
         run(job)
     checks = [
-        [check for check in facts.read_verdict(job)["checks"] if check["format"] == "frozen"] for job in (exact, halved)
+        [check for check in results.read_verdict(job)["checks"] if check["format"] == "frozen"]
+        for job in (exact, halved)
     ]
     bounds = [{(c["rtol"], c["atol"]) for c in found if c["check"] not in ("weights", "decisions")} for found in checks]
     assert bounds == [{(1e-5, 1e-6)}, {(5e-3, 5e-3)}]
     assert [(c["rtol"], c["atol"]) for found in checks for c in found if c["check"] == "weights"] == [(0, 0)] * 2
-    assert facts.read_verdict(halved)["verdict"] == "passed"
-    assert not all(check["bit_equal"] for check in facts.read_verdict(halved)["checks"])
+    assert results.read_verdict(halved)["verdict"] == "passed"
+    assert not all(check["bit_equal"] for check in results.read_verdict(halved)["checks"])
     pbs = [(job.folder("frozen") / "model.pb").read_bytes() for job in (exact, halved)]
     assert pbs[0] != pbs[1]
     assert run(job_for(tmp_path / "exact", own_fruit, freezing={"weights": "float16"})) == {
@@ -374,6 +376,6 @@ def test_a_model_with_a_table_is_trained_and_deployed_with_it_and_has_the_same_b
     for place in ("one", "two"):
         job = job_for(tmp_path / place, model_file(tmp_path, WITH_TABLE))
         run(job)
-        assert facts.read_verdict(job)["verdict"] == "passed"
+        assert results.read_verdict(job)["verdict"] == "passed"
         pbs.append((job.folder("frozen") / "model.pb").read_bytes())
     assert pbs[0] == pbs[1]

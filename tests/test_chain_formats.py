@@ -27,9 +27,10 @@ from pipeline.formats.runner import SubprocessRunner
 from pipeline.signature import Signature
 from pipeline.store.artifact import ArtifactStatus
 from pipeline.tasks import model as tasks
-from pipeline.tasks.chain import facts, plan
+from pipeline.tasks.chain import results
 from pipeline.tasks.chain.job import Job
-from pipeline.tasks.chain.stages import stages_before
+from pipeline.tasks.chain.plan import Chain
+from pipeline.tasks.chain.report_facts import collect_report_facts
 from pipeline.tasks.model import FreezeModel, MakeFormat, SaveCheckpoint, ValidateModel, WriteReport
 from pipeline.tasks.summary import summary_lines
 from pipeline.validation.validate import validate
@@ -66,7 +67,7 @@ def words(tmp_path_factory: pytest.TempPathFactory) -> Job:
 
 
 def _assert_proven(job: Job) -> None:
-    verdict = facts.read_verdict(job)
+    verdict = results.read_verdict(job)
     assert verdict["verdict"] == "passed", verdict["reasons"]
     checked = {(check["format"], check["check"]) for check in verdict["checks"] if check["rows"]}
     assert checked >= {(format, check) for format in job.formats for check in ("equal", "edge", "golden")}
@@ -83,7 +84,7 @@ def test_every_format_of_a_model_passes_the_same_checks(model: str, tmp_path: Pa
     assert run(job) == jobs.ALL_STAGES | set(ALL)
     _assert_proven(job)
     weights = sum(path.stat().st_size for path in (job.folder("mmap") / "weights").iterdir())
-    assert facts.report_facts(job, stages_before(job, "report")).sizes.get("mmap/weights/", 0) == weights
+    assert collect_report_facts(job, Chain(job).before("report")).sizes.get("mmap/weights/", 0) == weights
 
 
 def _saver_with_a_table(folder: Path) -> Path:
@@ -109,7 +110,7 @@ def test_every_format_of_a_checkpoint_with_a_table_answers_from_the_first_run(
     job = imported(tmp_path / "out", make(tmp_path / "in"), tmp_path / "rows.npz", outputs=outputs)
     job = dataclasses.replace(job, formats=ALL)
     run(job)
-    verdict = facts.read_verdict(job)
+    verdict = results.read_verdict(job)
     assert verdict["verdict"] == "passed", verdict["reasons"]
     for format in ALL:
         with SubprocessRunner(format, job.folder(format), 1) as runner:
@@ -121,35 +122,35 @@ def test_one_format_more_makes_it_and_what_tells_of_it_and_nothing_else(tmp_path
     run(job)
     for formats, made in ((ALL[:2], "mmap"), (ALL, "savedmodel")):
         more = dataclasses.replace(job, formats=formats)
-        states = plan.examine(more, "report")
+        states = Chain(more).examine("report")
         assert states[made].status is ArtifactStatus.MISSING
         assert any(reason.startswith("setting formats changed") for reason in states["validation"].reasons)
         assert run(more) == {made, "validation", "costs", "report"}
         assert run(more) == set()
     assert run(job) == {"validation", "costs", "report"}
-    assert {check["format"] for check in facts.read_verdict(job)["checks"]} == {"checkpoint", "frozen"}
+    assert {check["format"] for check in results.read_verdict(job)["checks"]} == {"checkpoint", "frozen"}
 
 
 def test_only_what_is_asked_for_and_what_that_is_made_from_is_made(tmp_path: Path) -> None:
     mapped = job_for(tmp_path / "mapped", f"{FRUIT}:Fruit", formats=("mmap",))
     assert run(mapped) == jobs.ALL_STAGES - {"frozen"} | {"mmap"}
-    assert "frozen" not in stages_before(mapped, "report")
+    assert "frozen" not in Chain(mapped).before("report")
     served = job_for(tmp_path / "served", f"{FRUIT}:Fruit", formats=("savedmodel",))
     assert run(served) == jobs.ALL_STAGES | {"savedmodel"}
-    assert {check["format"] for check in facts.read_verdict(served)["checks"]} == {"checkpoint", "savedmodel"}
+    assert {check["format"] for check in results.read_verdict(served)["checks"]} == {"checkpoint", "savedmodel"}
 
 
 def test_a_changed_setting_of_freezing_makes_every_format_again_and_loosens_the_bounds_of_all(tmp_path: Path) -> None:
     run(job_for(tmp_path, f"{FRUIT}:Fruit", formats=ALL))
     halved = job_for(tmp_path, f"{FRUIT}:Fruit", formats=ALL, freezing={"weights": "float16"})
     assert run(halved) == {*ALL, "validation", "costs", "report"}
-    checks = facts.read_verdict(halved)["checks"]
+    checks = results.read_verdict(halved)["checks"]
     by_value = [check for check in checks if check["format"] in ALL and check["check"] not in ("weights", "decisions")]
     assert {check["rtol"] for check in by_value} == {5e-3}
 
 
 def test_the_report_tells_the_size_of_every_format(words: Job) -> None:
-    sizes = facts.report_facts(words, stages_before(words, "report")).sizes
+    sizes = collect_report_facts(words, Chain(words).before("report")).sizes
     weights = sum(path.stat().st_size for path in (words.folder("mmap") / "weights").iterdir())
     assert sizes["mmap/weights/"] == weights == 4 * 8192 * 4
     for name in ("frozen/model.pb", "mmap/graph.pb", "savedmodel/saved_model.pb"):
@@ -345,20 +346,20 @@ def test_a_format_whose_library_is_not_installed_is_refused_with_what_to_install
 def test_the_version_of_a_formats_library_decides_its_artifact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     job = job_for(tmp_path, formats=("frozen", "mmap"))
     monkeypatch.setitem(FORMATS, "mmap", dataclasses.replace(FORMATS["mmap"], extras=("luigi",)))
-    versions = plan.ingredients(job, "validation", {})["versions"]
+    versions = Chain(job).fingerprint_inputs("validation", {})["versions"]
     assert "luigi" in versions
-    assert "luigi" not in plan.ingredients(job, "frozen", {})["versions"]
+    assert "luigi" not in Chain(job).fingerprint_inputs("frozen", {})["versions"]
 
 
 def test_the_closing_lines_tell_where_each_format_is(tmp_path: Path) -> None:
     task = WriteReport(model="multiply_add", output_root=str(tmp_path), formats="frozen,mmap,savedmodel")
     run(task.job, "validation")
-    lines = dict(line.split(maxsplit=1) for line in summary_lines(task.job, task.stage))
+    lines = dict(line.split(maxsplit=1) for line in summary_lines(task.chain, task.stage))
     folder = tmp_path / "multiply_add"
     assert lines["frozen"] == str(folder / "frozen/model.pb")
     assert (lines["mmap"], lines["savedmodel"]) == (str(folder / "mmap"), str(folder / "savedmodel"))
     mapped = MakeFormat(model="multiply_add", output_root=str(tmp_path), format="mmap")
-    assert summary_lines(mapped.job, mapped.stage) == [f"mmap         {folder / 'mmap'}"]
+    assert summary_lines(mapped.chain, mapped.stage) == [f"mmap         {folder / 'mmap'}"]
 
 
 def test_why_shows_the_stage_of_every_format(

@@ -21,7 +21,7 @@ from pipeline.formats.registry import FORMATS
 from pipeline.formats.runner import SubprocessRunner
 from pipeline.freezing.freeze import freeze
 from pipeline.signature import Signature, TensorSpec
-from pipeline.tasks.chain import facts
+from pipeline.tasks.chain import results
 from pipeline.validation.validate import validate
 
 v1 = tf.compat.v1
@@ -248,7 +248,7 @@ def test_what_other_kernels_make_of_nan_is_told_and_what_they_make_of_numbers_is
 ) -> None:
     job = jobs.job_for(tmp_path / "out", jobs.model_file(tmp_path, POOLED), formats=("frozen", "onnx"))
     jobs.run(job)
-    verdict = facts.read_verdict(job)
+    verdict = results.read_verdict(job)
     assert verdict["verdict"] == "passed", verdict["reasons"]
     [note] = verdict["notes"]["onnx"]
     assert "not a number" in note

@@ -21,8 +21,9 @@ from pipeline.formats.benchmark.measure import artifact_size, measure_costs
 from pipeline.formats.benchmark.worker import time_runs
 from pipeline.formats.registry import refuse
 from pipeline.settings import CostsSettings
-from pipeline.tasks.chain import facts, plan
-from pipeline.tasks.chain.stages import stages_before
+from pipeline.tasks.chain import results
+from pipeline.tasks.chain.plan import Chain
+from pipeline.tasks.chain.report_facts import collect_report_facts
 from pipeline.tasks.model import MeasureCosts, ValidateModel, WriteReport
 from pipeline.tasks.summary import summary_lines
 
@@ -366,30 +367,32 @@ def test_a_run_that_takes_longer_than_there_is_time_is_made_once() -> None:
 def test_the_stage_measures_every_format_once_and_the_report_knows(tmp_path: Path) -> None:
     job = job_for(tmp_path, f"{FRUIT}:Fruit", costs={"seconds": 0.05})
     assert run(job) == jobs.ALL_STAGES
-    costs = facts.read_costs(job)
+    costs = results.read_costs(job)
     assert [*costs["formats"]] == ["checkpoint", "frozen"]
     for entry in costs["formats"].values():
         assert entry["problem"] is None
         assert entry["size_bytes"] > 0
         assert entry["peak_bytes"] > 200_000_000  # TensorFlow
         assert entry["import_seconds"] > entry["batches"]["1"]["p50_ms"] / 1000 > 0
-    assert facts.report_facts(job, stages_before(job, "report")).costs == costs
+    assert collect_report_facts(job, Chain(job).before("report")).costs == costs
     assert run(job) == set()
     again = job_for(tmp_path, f"{FRUIT}:Fruit")
-    assert plan.examine(again, "report")["costs"].reasons[0].startswith("setting costs.seconds changed: was 0.05, is 0")
+    assert (
+        Chain(again).examine("report")["costs"].reasons[0].startswith("setting costs.seconds changed: was 0.05, is 0")
+    )
     assert run(again) == {"costs", "report"}
 
 
 def test_a_format_that_failed_validation_is_not_recommended_in_the_report(tmp_path: Path) -> None:
     job = job_for(tmp_path)
     run(job)
-    assert "Left out" not in facts.read_costs(job)["recommendation"]
+    assert "Left out" not in results.read_costs(job)["recommendation"]
     path = job.folder("validation") / "verdict.json"
     verdict = json.loads(path.read_text())
     for check in verdict["checks"]:
         check["verdict"] = "failed" if (check["format"], check["check"]) == ("frozen", "edge") else check["verdict"]
     path.write_text(json.dumps(verdict))
-    assert facts.read_costs(job)["recommendation"].endswith("Left out: frozen, not proven equal.")
+    assert results.read_costs(job)["recommendation"].endswith("Left out: frozen, not proven equal.")
 
 
 def test_the_task_waits_for_the_validation_and_the_report_for_the_task(tmp_path: Path) -> None:
@@ -398,5 +401,8 @@ def test_the_task_waits_for_the_validation_and_the_report_for_the_task(tmp_path:
     assert ValidateModel(**given) in [*costs.requires()]
     assert costs in [*WriteReport(**given).requires()]
     run(job_for(tmp_path), "validation")
-    plan.build(job_for(tmp_path), "costs")
-    assert summary_lines(job_for(tmp_path), "costs")[-1] == f"costs        {tmp_path / 'multiply_add/costs/costs.csv'}"
+    Chain(job_for(tmp_path)).build("costs")
+    assert (
+        summary_lines(Chain(job_for(tmp_path)), "costs")[-1]
+        == f"costs        {tmp_path / 'multiply_add/costs/costs.csv'}"
+    )

@@ -262,3 +262,24 @@ def test_every_import_of_the_package_that_python_sees_is_seen() -> None:
         files = {f"{place}.py" for place in wanted} | {str(place / "__init__.py") for place in wanted}
         seen = {str(package.parent / name) for name in hash_code(path, [package.parent])}
         assert {name for name in files if Path(name).is_file()} <= seen, path
+
+
+def test_among_installed_packages_the_others_are_libraries(tmp_path: Path) -> None:
+    for name, source in {
+        "mine/model.py": "import mine.layers\nimport library\nimport pipeline.signature\n",
+        "mine/layers.py": "import library.deep\n",
+        "library/__init__.py": "",
+        "library/deep.py": "",
+        "pipeline/signature.py": "import library\n",
+    }.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(source)
+    everything = {"mine/model.py", "mine/layers.py", "library/__init__.py", "library/deep.py", "pipeline/signature.py"}
+    assert set(hash_code(tmp_path / "mine/model.py", [tmp_path])) == everything
+    installed = tmp_path.with_name("site-packages")
+    tmp_path.rename(installed)
+    (installed / "library-1.0.dist-info").mkdir()
+    assert set(hash_code(installed / "mine/model.py", [installed])) == everything - {
+        "library/__init__.py",
+        "library/deep.py",
+    }

@@ -22,8 +22,9 @@ from pipeline.freezing.freeze import freeze_checkpoint
 from pipeline.inputs import ImportedCheckpoint
 from pipeline.settings import CostsSettings, Settings
 from pipeline.store.artifact import ArtifactPaths, ArtifactStatus, Manifest
-from pipeline.tasks.chain import facts, plan
+from pipeline.tasks.chain import results
 from pipeline.tasks.chain.job import Job
+from pipeline.tasks.chain.plan import Chain
 from pipeline.training.keras.adapter import NamedModel
 from pipeline.training.keras.saved_model import write_checkpoint
 
@@ -76,7 +77,7 @@ def test_a_keras_file_goes_the_whole_chain_by_its_own_names(
     kerases.write(name, tmp_path / "model.keras")
     job = job_for(tmp_path / "out", tmp_path / "model.keras")
     assert jobs.run(job) == STAGES
-    verdict = facts.read_verdict(job)
+    verdict = results.read_verdict(job)
     assert verdict["verdict"] == "passed", verdict["reasons"]
     assert "golden" not in verdict["skipped"]
     frozen = job.folder("frozen")
@@ -101,7 +102,7 @@ def test_a_batch_of_a_fixed_size_is_answered_in_that_size(tmp_path: Path) -> Non
     keras.Model(x, keras.layers.Dense(1, name="y")(keras.layers.Reshape((2,))(x))).save(tmp_path / "model.keras")
     job = job_for(tmp_path / "out", tmp_path / "model.keras")
     jobs.run(job)
-    verdict = facts.read_verdict(job)
+    verdict = results.read_verdict(job)
     assert (verdict["verdict"], "golden" in verdict["skipped"]) == ("passed", False), verdict["reasons"]
     assert len(load_arrays(job.folder("checkpoint") / "goldens.npz")["output/y"]) == 63
 
@@ -110,7 +111,7 @@ def test_the_older_form_of_a_keras_file_is_taken_too(tmp_path: Path) -> None:
     kerases.write("images", tmp_path / "model.h5")
     job = job_for(tmp_path / "out", tmp_path / "model.h5")
     jobs.run(job)
-    assert facts.read_verdict(job)["verdict"] == "passed"
+    assert results.read_verdict(job)["verdict"] == "passed"
 
 
 def test_the_same_file_gives_the_same_bytes_and_a_second_run_makes_nothing(tmp_path: Path) -> None:
@@ -144,7 +145,7 @@ def test_other_weights_in_the_same_file_redo_the_chain(tmp_path: Path) -> None:
     model = kerases.made("images")
     model.set_weights([value * 1.5 for value in model.get_weights()])
     model.save(tmp_path / "model.keras")
-    assert plan.examine(job, "checkpoint")["checkpoint"].condition is ArtifactStatus.STALE
+    assert Chain(job).examine("checkpoint")["checkpoint"].status is ArtifactStatus.STALE
     assert jobs.run(job, "frozen") == {"checkpoint", "frozen"}
     assert (job.folder("frozen") / "model.pb").read_bytes() != before
 
@@ -324,7 +325,7 @@ def test_a_saved_model_of_a_keras_model_goes_the_whole_chain(tmp_path: Path, nam
     kerases.write(name, tmp_path / "model", how)
     job = job_for(tmp_path / "out", tmp_path / "model")
     assert jobs.run(job) == STAGES
-    verdict = facts.read_verdict(job)
+    verdict = results.read_verdict(job)
     assert verdict["verdict"] == "passed", verdict["reasons"]
     assert {check["check"] for check in verdict["checks"]} >= {"weights", "equal", "edge", "generated", "stable"}
 
@@ -335,6 +336,6 @@ def test_a_keras_file_passes_every_format_that_needs_nothing_more(tmp_path: Path
         job_for(tmp_path / "out", tmp_path / "model.keras"), formats=("frozen", "mmap", "savedmodel")
     )
     jobs.run(job)
-    verdict = facts.read_verdict(job)
+    verdict = results.read_verdict(job)
     assert verdict["verdict"] == "passed", verdict["reasons"]
     assert {check["format"] for check in verdict["checks"]} >= {*job.formats}

@@ -24,7 +24,8 @@ from pipeline.formats.runner import SubprocessRunner
 from pipeline.inputs import ImportedCheckpoint, WarmStart
 from pipeline.signature import Signature
 from pipeline.store.artifact import ArtifactStatus, Manifest
-from pipeline.tasks.chain import facts, plan
+from pipeline.tasks.chain import results
+from pipeline.tasks.chain.plan import Chain
 from pipeline.training.models.source import find_model
 
 DIGITS = f"{jobs.PROJECT / 'examples' / 'digits.py'}:Digits"
@@ -74,7 +75,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def test_a_keras_model_of_one_s_own_goes_the_whole_chain(trained: Any) -> None:
-    verdict = facts.read_verdict(trained)
+    verdict = results.read_verdict(trained)
     assert verdict["verdict"] == "passed", verdict["reasons"]
     assert "golden" not in verdict["skipped"]
     assert verdict["metrics"]["frozen"] == verdict["metrics"]["checkpoint"]
@@ -201,7 +202,7 @@ def test_averages_of_the_optimizer_are_what_is_deployed(tmp_path: Path) -> None:
     [kernel] = (key for key in deployed if key.endswith("y/kernel"))
     assert np.array_equal(deployed[kernel], state[average])
     assert not np.array_equal(deployed[kernel], state[kernel])
-    assert facts.read_verdict(job)["verdict"] == "passed"
+    assert results.read_verdict(job)["verdict"] == "passed"
 
 
 # Settings.
@@ -222,8 +223,8 @@ def test_a_changed_setting_decides_the_stages_that_it_is_for(
 ) -> None:
     changed = dataclasses.replace(getattr(trained.settings, section), **value)
     job = dataclasses.replace(trained, settings=dataclasses.replace(trained.settings, **{section: changed}))
-    states = {name: state for last in ("frozen", "mmap") for name, state in plan.examine(job, last).items()}
-    assert {name for name, state in states.items() if state.condition is ArtifactStatus.STALE} == stale
+    states = {name: state for last in ("frozen", "mmap") for name, state in Chain(job).examine(last).items()}
+    assert {name for name, state in states.items() if state.status is ArtifactStatus.STALE} == stale
 
 
 @pytest.mark.parametrize(
@@ -243,7 +244,7 @@ def test_a_setting_that_a_finished_training_cannot_have_is_refused_too(trained: 
         trained.settings, export=dataclasses.replace(trained.settings.export, variables="dense*")
     )
     with pytest.raises(SettingError, match="exported whole"):
-        plan.build(dataclasses.replace(trained, settings=settings), "checkpoint")
+        Chain(dataclasses.replace(trained, settings=settings)).build("checkpoint")
 
 
 def test_a_model_that_is_not_compiled_is_trained_with_its_loss_at_the_learning_rate_of_the_settings(
@@ -261,7 +262,7 @@ def test_a_model_that_is_not_compiled_is_trained_with_its_loss_at_the_learning_r
 def test_a_model_without_a_loss_is_frozen_with_its_initial_values(tmp_path: Path) -> None:
     job = job_for(tmp_path / "out", model_file(tmp_path, NOT_COMPILED))
     run(job)
-    assert facts.read_verdict(job)["verdict"] == "passed"
+    assert results.read_verdict(job)["verdict"] == "passed"
     assert Manifest.read(job.folder("training")).notes["steps"] == 0
 
 
@@ -317,7 +318,7 @@ class M:
 def test_several_inputs_and_outputs_pair_by_name_and_the_labels_belong_to_the_one_that_decides(tmp_path: Path) -> None:
     job = job_for(tmp_path / "out", model_file(tmp_path, TWO))
     run(job)
-    verdict = facts.read_verdict(job)
+    verdict = results.read_verdict(job)
     assert verdict["verdict"] == "passed", verdict["reasons"]
     (tmp_path / "other").mkdir()
     renamed = model_file(tmp_path / "other", TWO.replace('{"q": ', '{"r": '))
@@ -352,7 +353,7 @@ class M:
 def test_a_class_of_one_s_own_takes_and_gives_dicts(tmp_path: Path) -> None:
     job = job_for(tmp_path / "out", model_file(tmp_path, SUBCLASSED))
     run(job)
-    assert facts.read_verdict(job)["verdict"] == "passed", facts.read_verdict(job)["reasons"]
+    assert results.read_verdict(job)["verdict"] == "passed", results.read_verdict(job)["reasons"]
 
 
 def test_a_loss_that_is_no_number_ends_the_training_with_a_sentence(tmp_path: Path) -> None:
@@ -415,7 +416,7 @@ def test_a_model_of_one_s_own_takes_the_weights_of_a_keras_file(tmp_path: Path, 
     (theirs.save_weights if file == "w.weights.h5" else theirs.save)(tmp_path / file)
     job = filled(tmp_path / "out", model_file(tmp_path, ADAM), tmp_path / file)
     assert run(job) == ALL_STAGES - {"training"}
-    verdict = facts.read_verdict(job)
+    verdict = results.read_verdict(job)
     assert verdict["verdict"] == "passed", verdict["reasons"]
     assert "golden" not in verdict["skipped"]
     goldens = load_arrays(job.folder("checkpoint") / "goldens.npz")
@@ -423,14 +424,14 @@ def test_a_model_of_one_s_own_takes_the_weights_of_a_keras_file(tmp_path: Path, 
     assert np.allclose(goldens["output/y"], wanted, atol=1e-6)
     small_model(tmp_path, 0.75).save_weights(tmp_path / "w.weights.h5")
     if file == "w.weights.h5":
-        assert plan.examine(job, "checkpoint")["checkpoint"].condition is ArtifactStatus.STALE
+        assert Chain(job).examine("checkpoint")["checkpoint"].status is ArtifactStatus.STALE
 
 
 def test_a_model_of_one_s_own_takes_the_weights_of_its_training(trained: Any, tmp_path: Path) -> None:
     place = trained.folder("training") / "deploy" / "last"
     job = filled(tmp_path / "out", model_file(tmp_path, ADAM), place)
     run(job)
-    assert facts.read_verdict(job)["verdict"] == "passed"
+    assert results.read_verdict(job)["verdict"] == "passed"
     pbs = [(j.folder("frozen") / "model.pb").read_bytes() for j in (job, trained)]
     assert pbs[0] == pbs[1]
 

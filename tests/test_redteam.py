@@ -36,7 +36,7 @@ from redteam import (
 
 from pipeline import cli
 from pipeline.errors import CheckpointError, PipelineError, SettingError, StoreError, UnsafeModel
-from pipeline.formats import registry
+from pipeline.formats import runner
 from pipeline.freezing import freeze
 from pipeline.freezing.inspection import inspect
 from pipeline.graph.ops import TABLE
@@ -45,9 +45,9 @@ from pipeline.safety import dangers, harm_of, is_idle, safe_ops
 from pipeline.safety.graphs import find_dangers
 from pipeline.settings import CostsSettings, Settings
 from pipeline.store.artifact import ArtifactPaths
-from pipeline.tasks.chain import plan
-from pipeline.tasks.chain.job import Job, Parameters, job_of
-from pipeline.validation.checks.material import limits_of
+from pipeline.tasks.chain.job import Job, Parameters
+from pipeline.tasks.chain.plan import Chain
+from pipeline.validation.checks.material import checkpoint_limits
 from pipeline.workers import child
 from pipeline.workers.sandbox import kept_environment
 
@@ -56,7 +56,7 @@ SHARED = Path(__file__).parent.parent.parent / "shared"
 
 def job_for(root: Path, place: Path, **given: str) -> Job:
     request = Parameters(checkpoint=str(place), name="stranger", output_root=str(root / "out"), **given)
-    return job_of(request, Settings(costs=CostsSettings(seconds=0)))
+    return Job.from_parameters(request, Settings(costs=CostsSettings(seconds=0)))
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def nothing_runs(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("a process was started")
 
     monkeypatch.setattr(child, "Child", started)
-    monkeypatch.setattr(registry, "Child", started)
+    monkeypatch.setattr(runner, "Child", started)
 
 
 # Graphs that act: WriteFile and its kind, wherever they stand.
@@ -281,7 +281,7 @@ def test_a_model_that_acts_is_stopped_before_anything_of_it_is_run(case: str, tm
     make, sentence = ACTING[case]
     place = make(tmp_path / "in")
     with pytest.raises(UnsafeModel, match=sentence) as caught:
-        plan.build(job_for(tmp_path, place, outputs="y"), "checkpoint")
+        Chain(job_for(tmp_path, place, outputs="y")).build("checkpoint")
     assert str(caught.value).startswith(f"{tmp_path / 'in'}")
     assert not (tmp_path / "in" / CANARY).exists()
     assert not (tmp_path / "out" / "stranger" / "checkpoint").exists()
@@ -344,7 +344,7 @@ def test_a_saver_and_the_readers_of_a_training_may_stand_where_nothing_runs_them
         node("read", "ReaderReadV2", "reader", "queue"),
     ]
     place = redteam.checkpoint(tmp_path / "in", honest(*readers))
-    assert plan.build(job_for(tmp_path, place, outputs="y"), "checkpoint").is_complete
+    assert Chain(job_for(tmp_path, place, outputs="y")).build("checkpoint").is_complete
     assert freeze.freeze(place, ["y"], to=tmp_path / "made.pb").path.is_file()
 
 
@@ -355,21 +355,21 @@ def test_a_table_may_be_filled_from_a_file_that_came_with_the_model(tmp_path: Pa
     filler = node("fill", "InitializeTableFromTextFileV2", "t", "path", key_index={"i": -2}, value_index={"i": -1})
     place = redteam.checkpoint(folder, honest(text("path", str(folder / "words.txt")), table, filler))
     (folder / "words.txt").write_text("a\nb\n")
-    assert plan.build(job_for(tmp_path, place, outputs="y"), "checkpoint").is_complete
+    assert Chain(job_for(tmp_path, place, outputs="y")).build("checkpoint").is_complete
 
 
 @pytest.mark.usefixtures("nothing_runs")
 def test_an_op_that_is_allowed_goes_through_and_the_manifest_records_it(tmp_path: Path) -> None:
     place = in_a_node(tmp_path / "in")
     job = job_for(tmp_path, place, outputs="y", allow_ops="WriteFile,Abort")
-    manifest = plan.build(job, "checkpoint").manifest
+    manifest = Chain(job).build("checkpoint").manifest
     assert manifest is not None
     assert manifest.ingredients["settings"]["adopted"]["allow_ops"] == ("Abort", "WriteFile")
     assert manifest.notes["allowed"] == ["op WriteFile in node evil/WriteFile: could write files"]
-    [reason] = plan.examine(job_for(tmp_path, place, outputs="y"), "checkpoint")["checkpoint"].reasons
+    [reason] = Chain(job_for(tmp_path, place, outputs="y")).examine("checkpoint")["checkpoint"].reasons
     assert "setting adopted.allow_ops changed: was ['Abort', 'WriteFile'], is ()" in reason
     with pytest.raises(UnsafeModel, match="WriteFile"):
-        plan.build(job_for(tmp_path, place, outputs="y", allow_ops="Abort"), "checkpoint")
+        Chain(job_for(tmp_path, place, outputs="y", allow_ops="Abort")).build("checkpoint")
     done = freeze.freeze(place, ["y"], to=tmp_path / "made.pb", allow_ops=["WriteFile"])
     assert done.notes[0] == "allowed op WriteFile in node evil/WriteFile: could write files"
 
@@ -384,7 +384,7 @@ def test_an_op_that_is_allowed_goes_through_and_the_manifest_records_it(tmp_path
 )
 def test_leave_that_is_none_is_refused(given: dict[str, str], said: str) -> None:
     with pytest.raises(SettingError, match=said):
-        job_of(Parameters(**given), Settings())
+        Job.from_parameters(Parameters(**given), Settings())
 
 
 def test_what_is_allowed_is_run_as_it_says(tmp_path: Path) -> None:
@@ -395,8 +395,8 @@ def test_what_is_allowed_is_run_as_it_says(tmp_path: Path) -> None:
     restored = [table, strings("keys", "a", "b"), filler]
     nodes = honest(*write_canary(folder), *restored, restore=["evil/WriteFile"])
     job = job_for(tmp_path, redteam.checkpoint(folder, nodes), outputs="y", allow_ops="WriteFile")
-    for stage in plan.examine(job, "validation"):
-        plan.build(job, stage)
+    for stage in Chain(job).examine("validation"):
+        Chain(job).build(stage)
     assert (folder / CANARY).read_text() == "harm"
     verdict = json.loads((job.folder("validation") / "verdict.json").read_text())
     assert verdict["verdict"] == "passed", verdict["reasons"]
@@ -451,7 +451,7 @@ def test_a_table_that_the_checkpoint_holds_is_filled_from_it(tmp_path: Path) -> 
     restore = node("save/t", "RestoreV2", "save/Const", "save/names", "save/slices", dtypes=listed(STRING, FLOAT))
     filler = node("fill", "LookupTableImportV2", "t", "save/t", "save/t:1", Tin=STRING, Tout=FLOAT)
     place = redteam.checkpoint(tmp_path / "in", honest(table, restore, filler))
-    assert plan.build(job_for(tmp_path, place, outputs="y"), "checkpoint").is_complete
+    assert Chain(job_for(tmp_path, place, outputs="y")).build("checkpoint").is_complete
 
 
 # Candidates.
@@ -460,8 +460,8 @@ def test_a_table_that_the_checkpoint_holds_is_filled_from_it(tmp_path: Path) -> 
 def adopt(tmp_path: Path, candidate: Path, **given: str) -> Any:
     place = redteam.checkpoint(tmp_path / "honest")
     job = job_for(tmp_path, place, outputs="y", candidate=str(candidate), **given)
-    plan.build(job, "checkpoint")
-    return plan.build(job, "candidate")
+    Chain(job).build("checkpoint")
+    return Chain(job).build("candidate")
 
 
 CANDIDATES: dict[str, tuple[Callable[[Path], Path], str]] = {
@@ -684,7 +684,7 @@ def test_what_would_take_more_than_there_is_is_stopped_before_memory_is_taken(ca
     place = make(tmp_path / "in")
     for _ in range(2):
         with pytest.raises((UnsafeModel, CheckpointError), match=sentence):
-            plan.build(job_for(tmp_path, place, outputs="y"), "checkpoint")
+            Chain(job_for(tmp_path, place, outputs="y")).build("checkpoint")
     with pytest.raises((UnsafeModel, CheckpointError), match=sentence):
         freeze.freeze(place, ["y"], to=tmp_path / "made.pb")
 
@@ -731,7 +731,7 @@ def test_names_in_a_graph_stay_within_the_folder_of_mapped_weights(weights: str,
 def test_an_asset_outside_of_its_saved_model_is_refused(name: str, tmp_path: Path) -> None:
     place = redteam.saved_model(tmp_path / "in", assets=[name])
     with pytest.raises(PipelineError, match="an asset lies outside of the SavedModel"):
-        plan.build(job_for(tmp_path, place), "checkpoint")
+        Chain(job_for(tmp_path, place)).build("checkpoint")
 
 
 @pytest.mark.usefixtures("nothing_runs")
@@ -742,7 +742,7 @@ def test_a_link_out_of_a_saved_model_is_not_followed(name: str, tmp_path: Path) 
     (place / name).parent.mkdir(parents=True, exist_ok=True)
     (place / name).symlink_to(tmp_path / "secret")
     with pytest.raises(UnsafeModel, match=rf"{name}: a link leads out of the model's folder .got .*/secret"):
-        plan.build(job_for(tmp_path, place), "checkpoint")
+        Chain(job_for(tmp_path, place)).build("checkpoint")
 
 
 @pytest.mark.usefixtures("nothing_runs")
@@ -750,7 +750,7 @@ def test_another_graph_in_chunks_beside_the_one_that_is_checked_is_refused(tmp_p
     place = redteam.saved_model(tmp_path / "in")
     (place / "saved_model.cpb").write_bytes(b"\0")
     with pytest.raises(UnsafeModel, match=r"saved_model\.cpb: beside the graph that is checked stands another one"):
-        plan.build(job_for(tmp_path, place), "checkpoint")
+        Chain(job_for(tmp_path, place)).build("checkpoint")
 
 
 def test_odd_names_are_told_without_their_control_characters(tmp_path: Path) -> None:
@@ -860,11 +860,11 @@ def test_a_file_of_keras_is_stopped_before_keras_opens_it(case: str, tmp_path: P
 @pytest.mark.usefixtures("nothing_runs")
 def test_a_strangers_checkpoint_may_take_no_more_than_a_candidate(tmp_path: Path) -> None:
     job, limits = job_for(tmp_path, redteam.checkpoint(tmp_path / "in"), outputs="y"), child.Limits(600.0, 10**9)
-    plan.build(job, "checkpoint")
-    assert limits_of(job.folder("checkpoint"), limits) == limits
+    Chain(job).build("checkpoint")
+    assert checkpoint_limits(job.folder("checkpoint"), limits) == limits
     told = json.loads((job.folder("checkpoint") / "signature.json").read_text())
     (tmp_path / "signature.json").write_text(json.dumps({**told, "origin": {}}))
-    assert limits_of(tmp_path, limits) is None  # one's own, which may take its time
+    assert checkpoint_limits(tmp_path, limits) is None  # one's own, which may take its time
 
 
 def surroundings() -> dict[str, Any]:

@@ -16,14 +16,14 @@ import pytest
 from commands import luigi, pipeline
 from jobs import PROJECT, job_for, model_file, run
 
-from pipeline import request
 from pipeline.errors import FreezeError, SettingError, StageCrashed
 from pipeline.formats.registry import CANDIDATES, FORMATS, Format, read_refusal
 from pipeline.store.artifact import ArtifactStatus, verify
 from pipeline.store.manifest import Manifest
 from pipeline.tasks import model
-from pipeline.tasks.chain import facts, plan
+from pipeline.tasks.chain import job, results
 from pipeline.tasks.chain.job import Job
+from pipeline.tasks.chain.plan import Chain
 from pipeline.tasks.model import MakeFormat, ValidateModel, WriteReport
 from pipeline.tasks.summary import summary_lines
 
@@ -73,7 +73,7 @@ def test_a_refusal_names_op_and_node(format: str, words: Job) -> None:
 
 
 def test_the_formats_that_carry_the_model_are_validated_and_the_run_has_failed(words: Job) -> None:
-    verdict = facts.read_verdict(words)
+    verdict = results.read_verdict(words)
     assert verdict["verdict"] == "failed"
     by_format = {check["format"]: check for check in verdict["checks"] if check["check"] == "made"}
     assert {*by_format} == {"tflite", "onnx"}
@@ -110,9 +110,9 @@ def test_the_report_tells_it_in_every_form(words: Job) -> None:
 
 def test_a_refusal_is_not_tried_again_until_something_changed(words: Job) -> None:
     assert run(words) == set()
-    state = plan.examine(words, "tflite")["tflite"]
-    assert state.condition is ArtifactStatus.COMPLETE
-    wanted = plan.ingredients(words, "tflite", {})
+    state = Chain(words).examine("tflite")["tflite"]
+    assert state.status is ArtifactStatus.COMPLETE
+    wanted = Chain(words).fingerprint_inputs("tflite", {})
     assert {"ai-edge-litert", "tensorflow"} <= {*wanted["versions"]}
     assert any(name.endswith("formats/tflite.py") for name in wanted["code"])
 
@@ -211,7 +211,7 @@ def test_what_a_format_needs_is_what_its_extra_installs(format: str) -> None:
 def test_a_missing_extra_is_said_before_anything_runs(
     format: str, absent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(request, "_is_installed", lambda distribution: distribution != absent)
+    monkeypatch.setattr(job, "_is_installed", lambda distribution: distribution != absent)
     family = FORMATS[format].family
     with pytest.raises(SettingError, match=rf"{format}.*{absent}.*Pip install 'freeze-pipeline\[{family}\]'"):
         _ = WriteReport(output_root=str(tmp_path), formats=f"frozen,{format}").job

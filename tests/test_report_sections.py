@@ -13,8 +13,8 @@ from jobs import job_for, run
 from reports import DECISION, FAILED, FORMATS, check, full_facts, made_up_costs, make_facts, row, scores, written
 
 from pipeline.report import ReportFacts, StageFacts, write_report
-from pipeline.tasks.chain.facts import report_facts
-from pipeline.tasks.chain.stages import stages_before
+from pipeline.tasks.chain.plan import Chain
+from pipeline.tasks.chain.report_facts import collect_report_facts
 
 # The matrix of checks.
 
@@ -331,7 +331,7 @@ def test_a_last_report_that_cannot_be_read_is_passed_over(tmp_path: Path, conten
     path.unlink()
     if content is not None:
         path.write_text(content)
-    facts = report_facts(job, stages_before(job, "report"))
+    facts = collect_report_facts(job, Chain(job).before("report"))
     page, _, _ = written(tmp_path, facts)
     assert "Since the last report" not in page.text
 

@@ -24,8 +24,9 @@ from pipeline.store import artifact as store
 from pipeline.store.artifact import ArtifactPaths, ArtifactStatus, State
 from pipeline.store.manifest import MANIFEST
 from pipeline.store.remote import RemoteStore, file_system, mirror_of
-from pipeline.tasks.chain import facts, plan
-from pipeline.tasks.chain.job import Parameters, job_of
+from pipeline.tasks.chain import results
+from pipeline.tasks.chain.job import Job, Parameters
+from pipeline.tasks.chain.plan import Chain
 
 ROOT = f"{BUCKET}/some/path"
 OLD, NEW = {"settings": {"a": 1}}, {"settings": {"a": 2}}
@@ -194,7 +195,7 @@ def test_a_kill_in_the_middle_of_an_upload_leaves_nothing_that_counts(
 def job(mirror: Path, **request: str) -> Any:
     settings = Settings(training=TrainingSettings(steps=40, batch_size=16, goldens=8), costs=CostsSettings(seconds=0))
     operations = Operations(storage=StorageSettings(str(mirror)))
-    return job_of(Parameters(model="multiply_add", output_root=ROOT, **request), settings, operations)
+    return Job.from_parameters(Parameters(model="multiply_add", output_root=ROOT, **request), settings, operations)
 
 
 def test_a_chain_is_validated_on_another_host_from_what_is_there(
@@ -202,14 +203,14 @@ def test_a_chain_is_validated_on_another_host_from_what_is_there(
 ) -> None:
     first, second = job(tmp_path / "first"), job(tmp_path / "second")
     assert run(first, "frozen") == {"graph", "training", "checkpoint", "frozen"}
-    assert all(state.is_complete for state in plan.examine(second, "frozen").values())
-    made = {stage for stage, state in plan.examine(second, "report").items() if not state.is_complete}
+    assert all(state.is_complete for state in Chain(second).examine("frozen").values())
+    made = {stage for stage, state in Chain(second).examine("report").items() if not state.is_complete}
     assert made == {"validation", "costs", "report"}
     for stage in ("validation", "costs", "report"):
-        plan.build(second, stage)
-    assert facts.read_verdict(second)["verdict"] == "passed"
-    assert all(state.is_complete for state in plan.examine(first, "report").values())
-    assert facts.read_verdict(first) == facts.read_verdict(second)
+        Chain(second).build(stage)
+    assert results.read_verdict(second)["verdict"] == "passed"
+    assert all(state.is_complete for state in Chain(first).examine("report").values())
+    assert results.read_verdict(first) == results.read_verdict(second)
     assert second.told("validation", "results.csv") == f"{ROOT}/multiply_add/validation/results.csv"
 
     given = type("Given", (), {"folder": f"{ROOT}/multiply_add/frozen"})

@@ -10,7 +10,6 @@ from luigi.cmdline_parser import CmdlineParser
 from pipeline.errors import SettingError, nearest
 from pipeline.store.artifact import ArtifactStatus, State
 from pipeline.tasks.batch.task import ConvertBatch, tell_plan
-from pipeline.tasks.chain import plan
 from pipeline.tasks.model import ROOT_HOOKS, TASKS, ModelTask
 from pipeline.tasks.nightly.task import NightlyRun
 
@@ -66,4 +65,4 @@ def _examine(arguments: Sequence[str]) -> dict[str, State] | int:
         assert isinstance(task, ModelTask)  # it was one of the names above
         if isinstance(task, NightlyRun):
             return task.examine()
-        return plan.examine(task.job, task.stage)
+        return task.chain.examine(task.stage)

@@ -35,12 +35,12 @@ class Format:
         needs_subprocess: True if the maker needs TensorFlow, and so runs in a subprocess.
         model_file: the file to open, as the summary of a run shows it; empty for the whole folder.
         extras: distributions that it needs in addition to TensorFlow's.
-        bounds: name of the bounds for its float outputs, such as `half`; empty for the bounds of their dtype.
+        tolerance_class: name of the tolerances for its float outputs, such as `half`; empty for those of their dtype.
         is_optimized: True if TensorFlow's optimizer changes the graph before it runs; the opener then takes
             `is_unoptimized=True` to switch the optimizer off.
         is_bare: True if its runner does not need TensorFlow, and so runs in a process without it.
-        edges: `finite` if its kernels are not TensorFlow's, so that its outputs for NaN, infinities and overflow may
-            differ.
+        edge_cases: `finite` if its kernels are not TensorFlow's, so that its outputs for NaN, infinities and overflow
+            may differ.
     """
 
     opener: str
@@ -51,10 +51,10 @@ class Format:
     needs_subprocess: bool = False
     model_file: str = ""
     extras: tuple[str, ...] = ()
-    bounds: str = ""
+    tolerance_class: str = ""
     is_optimized: bool = False
     is_bare: bool = False
-    edges: str = ""
+    edge_cases: str = ""
 
     @property
     def family(self) -> str:
@@ -105,8 +105,8 @@ _TFLITE = Format(
     needs_subprocess=True,
     model_file="model.tflite",
     extras=("ai-edge-litert",),
-    edges="finite",
-    bounds="runtime",
+    edge_cases="finite",
+    tolerance_class="runtime",
     is_bare=True,
 )
 _ONNX = Format(
@@ -117,8 +117,8 @@ _ONNX = Format(
     needs_subprocess=True,
     model_file="model.onnx",
     extras=("tf2onnx", "onnx", "onnxruntime"),
-    edges="finite",
-    bounds="runtime",
+    edge_cases="finite",
+    tolerance_class="runtime",
     is_bare=True,
 )
 FORMATS = {
@@ -147,11 +147,11 @@ FORMATS = {
         is_optimized=True,
     ),
     "tflite": _TFLITE,
-    "tflite_float16": replace(_TFLITE, maker="pipeline.formats.tflite:make_tflite_float16", bounds="half"),
-    "tflite_int8": replace(_TFLITE, maker="pipeline.formats.tflite:make_tflite_int8", bounds="int8"),
+    "tflite_float16": replace(_TFLITE, maker="pipeline.formats.tflite:make_tflite_float16", tolerance_class="half"),
+    "tflite_int8": replace(_TFLITE, maker="pipeline.formats.tflite:make_tflite_int8", tolerance_class="int8"),
     "onnx": _ONNX,
-    "onnx_float16": replace(_ONNX, maker="pipeline.formats.onnx:make_onnx_float16", bounds="half"),
-    "onnx_int8": replace(_ONNX, maker="pipeline.formats.onnx:make_onnx_int8", bounds="int8"),
+    "onnx_float16": replace(_ONNX, maker="pipeline.formats.onnx:make_onnx_float16", tolerance_class="half"),
+    "onnx_int8": replace(_ONNX, maker="pipeline.formats.onnx:make_onnx_int8", tolerance_class="int8"),
 }
 CANDIDATES = tuple(name for name, format in FORMATS.items() if format.maker is not None)
 

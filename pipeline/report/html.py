@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -19,8 +18,8 @@ from .matrix import matrix
 from .plots import draw_differences, draw_training, draw_values
 from .results import History, Results, Spread, read_history, read_results
 from .scores import confusion_matrices, draw_scores
+from .templates import TEMPLATES
 
-TEMPLATES = Path(__file__).parent / "templates"
 MOST_CHECKS = 12  # with more checks, the passed ones are folded
 MOST_REASONS = 3
 

@@ -1,4 +1,4 @@
-"""Luigi's shells around the stages: what each requires, where its output is, and one call to make it."""
+"""Luigi tasks, one per stage of the chain."""
 
 from __future__ import annotations
 
@@ -17,11 +17,13 @@ from pipeline.formats.registry import CANDIDATES, read_refusal
 from pipeline.store.artifact import sweep
 
 from . import console
-from .chain import plan
-from .chain.facts import read_verdict
-from .chain.job import CANDIDATE, Job, Parameters, job_of, known_format
-from .chain.stages import RESUMABLE, stages_of
-from .config import find_config, read_operations, read_settings
+from .chain.job import CANDIDATE, Job, known_format
+from .chain.parameters import Parameters
+from .chain.plan import Chain
+from .chain.results import read_verdict
+from .chain.stages import RESUMABLE
+from .command_line import build_parsers_once
+from .config import find_config, read_operations, read_settings, with_parameters
 from .external import DataFile, ExistingCandidate, ExistingCheckpoint
 from .summary import require_passed, summary_lines
 
@@ -39,70 +41,10 @@ def run_root_hooks(task: luigi.Task) -> None:
             hook(task)
 
 
+@with_parameters(Parameters)
 class ModelTask(luigi.Task):
-    """The parameters of every task on one model."""
+    """A task on one model, with the parameters that all of them have."""
 
-    model = luigi.OptionalParameter(
-        default="",
-        description="a bundled name (spam, multiply_add), package.module:Name, or path/to/file.py:Name; "
-        "spam if no checkpoint is given",
-    )
-    checkpoint = luigi.OptionalParameter(
-        default="",
-        description="an existing checkpoint (prefix, file or folder), SavedModel or .keras file that the chain starts "
-        "at; with --model the graph comes from the code and the weights from here",
-    )
-    inputs = luigi.OptionalParameter(
-        default="", description="with --checkpoint: comma-separated tensors to feed; found if not given"
-    )
-    outputs = luigi.OptionalParameter(
-        default="", description="with --checkpoint: comma-separated tensors to fetch; found if not given"
-    )
-    pin = luigi.OptionalParameter(
-        default="", description="with --checkpoint: comma-separated name=value: placeholders to make constants"
-    )
-    signature = luigi.OptionalParameter(
-        default="", description="with --checkpoint: of a SavedModel with several signatures, which one"
-    )
-    graph_file = luigi.OptionalParameter(
-        default="", description="with --checkpoint: its graph (.meta, .pb, .pbtxt), where that does not stand beside it"
-    )
-    candidate = luigi.OptionalParameter(
-        default="",
-        description="with --checkpoint or --model: an existing .pb, SavedModel, mmap folder, .tflite or .onnx that is "
-        "compared with the checkpoint; nothing is frozen then",
-    )
-    candidate_names = luigi.OptionalParameter(
-        default="",
-        description="with --candidate: comma-separated name=tensor: the candidate's tensor of an input or output, "
-        "where it is not found by its name",
-    )
-    candidate_signature = luigi.OptionalParameter(
-        default="", description="with --candidate: of a SavedModel or .tflite with several signatures, which one"
-    )
-    name = luigi.OptionalParameter(
-        default="", description="folder under the output root; the model's or the checkpoint's name if not given"
-    )
-    data = luigi.OptionalParameter(
-        default="", description="the data file; the model's own, or made-up rows, if not given"
-    )
-    output_root = luigi.Parameter(
-        default="output", description="where artifacts go: a folder, or a URL such as s3://bucket/path"
-    )
-    formats = luigi.OptionalParameter(
-        default="",
-        description=f"comma-separated formats to make and to validate, of {', '.join(CANDIDATES)}; frozen if not "
-        "given. With --candidate: the candidate's format, where its content leaves it open",
-    )
-    warm_start = luigi.OptionalParameter(default="", description="a checkpoint whose weights the training starts from")
-    warm_start_map = luigi.OptionalParameter(
-        default="", description="comma-separated name=key: the warm start's key of a variable, where it is not its name"
-    )
-    allow_ops = luigi.OptionalParameter(
-        default="",
-        description="with --checkpoint or --candidate: comma-separated ops that may stand in a graph that somebody "
-        "else made, though they could do more than compute (WriteFile, PyFunc, …)",
-    )
     makes: ClassVar[str]
 
     @property
@@ -124,44 +66,62 @@ class ModelTask(luigi.Task):
 
     def summary_lines(self) -> list[str]:
         """What a person wants to know at the end of a run."""
-        return summary_lines(self.job, self.stage)
+        return summary_lines(self.chain, self.stage)
 
     def exits_zero(self) -> bool:
         """Whether the run ends with 0, whatever Luigi says: that is for what several hosts share."""
         return False
 
     @cached_property
+    def parameters(self) -> Parameters:
+        """The values of the parameters."""
+        return Parameters(**{item.name: getattr(self, item.name) or "" for item in fields(Parameters)})
+
+    @property
     def job(self) -> Job:
-        """The parameters and settings, checked.
+        """The parameters and settings, checked."""
+        return self.chain.job
+
+    @cached_property
+    def chain(self) -> Chain:
+        """The plan of the job.
 
         Raises:
-            PipelineError: one of them is not right.
+            PipelineError: a parameter or a setting is wrong.
         """
-        request = Parameters(**{item.name: getattr(self, item.name) or "" for item in fields(Parameters)})
-        job = job_of(request, read_settings(), read_operations())
-        if self.stage not in stages_of(job):
+        chain = Chain(self.make_job())
+        job = chain.job
+        if self.stage not in chain.stages:
             kind = "with a candidate" if job.candidate else "that starts at a checkpoint"
             raise SettingError(
                 f"a chain {kind} has no {self.task_family}",
                 where="--candidate" if job.candidate else "--checkpoint",
-                got=self.candidate if job.candidate else self.checkpoint,
-                wanted=f"one of {', '.join(dict.fromkeys(TASKS[stage].__name__ for stage in stages_of(job)))}",
+                got=self.parameters.candidate if job.candidate else self.parameters.checkpoint,
+                wanted=f"one of {', '.join(dict.fromkeys(TASKS[stage].__name__ for stage in chain.stages))}",
             )
-        return job
+        return chain
+
+    def make_job(self) -> Job:
+        """Check the parameters and settings, and make a job of them.
+
+        Raises:
+            PipelineError: one of them is wrong.
+        """
+        return Job.from_parameters(self.parameters, read_settings(), read_operations())
 
     def requires(self) -> Iterable[luigi.Task]:
         """The tasks of the stages that this one reads, and the data file."""
-        stage = stages_of(self.job)[self.stage]
+        stage = self.chain.stages[self.stage]
         for upstream in stage.reads:
             # These are parameters of MakeFormat alone.
             more = {"format": upstream, "may_refuse": True} if TASKS[upstream] is MakeFormat else {}
             yield self.clone(TASKS[upstream], **more)
         if stage.uses_data and self.job.data is not None:
             yield DataFile(path=str(self.job.data))
-        if stage.uses_data and self.checkpoint:
-            yield ExistingCheckpoint(path=self.checkpoint)
+        if stage.uses_data and self.parameters.checkpoint:
+            yield ExistingCheckpoint(path=self.parameters.checkpoint)
         if stage.uses_candidate:
-            yield ExistingCandidate(path=self.candidate)
+            yield ExistingCandidate(path=self.parameters.candidate)
 
     def output(self) -> luigi.LocalTarget:
         """The artifact's folder."""
@@ -169,11 +129,11 @@ class ModelTask(luigi.Task):
 
     def complete(self) -> bool:
         """Whether the artifact is what it would be if made now, with all that it hangs on."""
-        return plan.examine(self.job, self.stage)[self.stage].is_complete
+        return self.chain.examine(self.stage)[self.stage].is_complete
 
     def run(self) -> None:
         """Makes the artifact, in a process of its own where TensorFlow is needed."""
-        plan.build(self.job, self.stage)
+        self.chain.build(self.stage)
 
 
 class BuildGraph(ModelTask):
@@ -258,7 +218,7 @@ class ValidateModel(ModelTask):
         super().run()
         if read_verdict(self.job)["verdict"] != "passed":
             for stage in ("costs", "report"):
-                plan.build(self.job, stage)
+                self.chain.build(stage)
         require_passed(self.job)
 
 
@@ -298,5 +258,6 @@ def start_root(task: Any) -> None:
 
 # Whoever loads the tasks, by whatever import, has the settings and the closing lines with them, once.
 find_config()
+build_parsers_once()
 console.set_up()
 ROOT_HOOKS.append(start_root)

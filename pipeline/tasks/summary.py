@@ -1,4 +1,4 @@
-"""The few lines at the end of a run: the verdict, and where things are."""
+"""Summary of a run: the verdict, and where the results are."""
 
 from __future__ import annotations
 
@@ -7,43 +7,44 @@ from typing import Any
 from pipeline.errors import ValidationFailed
 from pipeline.formats.registry import CANDIDATES, FORMATS, read_refusal
 
-from .chain import plan
-from .chain.facts import read_verdict
 from .chain.job import Job
+from .chain.plan import Chain
+from .chain.results import read_verdict
 
 
-def summary_lines(job: Job, last: str) -> list[str]:
-    """What a person wants to know at the end of a run: the verdict, and where things are.
+def summary_lines(chain: Chain, last: str) -> list[str]:
+    """Return the lines that a run prints at its end: the verdict, and where the results are.
 
     Args:
-        last: the stage that was asked for.
+        last: the requested stage.
     """
-    states = plan.examine(job, last)
+    job, states = chain.job, chain.examine(last)
     done = [stage for stage, state in states.items() if state.is_complete]
     files = {
-        **{name: job.told(name, FORMATS[name].model_file) for name in CANDIDATES},
-        **{stage: job.told(stage, FORMATS[name].model_file) for name, stage in job.candidates.items()},
-        "validation": job.told("validation", "results.csv"),
-        "costs": job.told("costs", "costs.csv"),
-        "report": job.told("report", "report.html"),
+        **{name: job.display_path(name, FORMATS[name].model_file) for name in CANDIDATES},
+        **{stage: job.display_path(stage, FORMATS[name].model_file) for name, stage in job.candidates.items()},
+        "validation": job.display_path("validation", "results.csv"),
+        "costs": job.display_path("costs", "costs.csv"),
+        "report": job.display_path("report", "report.html"),
     }
-    lines = []
-    if "validation" in done:
-        verdict = read_verdict(job)
-        lines.append(f"verdict      {verdict['verdict']}{_quality(verdict)}")
-        lines += [f"             {reason}" for reason in verdict["reasons"][:3]]
+    lines = _verdict_lines(job) if "validation" in done else []
     shown = [stage for stage in done if stage in files or stage == last]
     width = max([12, *map(len, shown)])
     for stage in shown:
         refusal = read_refusal(job.folder(stage)) if stage in CANDIDATES else None
-        lines.append(
-            f"{stage:<{width}} {files.get(stage, job.told(stage)) if refusal is None else f'refused: {refusal}'}"
-        )
+        path = files.get(stage, job.display_path(stage))
+        lines.append(f"{stage:<{width}} {path if refusal is None else f'refused: {refusal}'}")
     return lines
 
 
+def _verdict_lines(job: Job) -> list[str]:
+    verdict = read_verdict(job)
+    lines = [f"verdict      {verdict['verdict']}{_quality(verdict)}"]
+    return lines + [f"             {reason}" for reason in verdict["reasons"][:3]]
+
+
 def require_passed(job: Job) -> None:
-    """Says that the last comparison has failed, if it has.
+    """Raise an error if the last comparison failed.
 
     Raises:
         ValidationFailed: a format is not proven equal.
@@ -58,7 +59,7 @@ def require_passed(job: Job) -> None:
 
 
 def failed_formats(verdict: dict[str, Any]) -> str:
-    """Which formats failed, and the verb: `frozen is`, `tflite and onnx are`."""
+    """Return the formats that failed, with the verb: `frozen is`, `tflite and onnx are`."""
     failed = {check["format"] for check in verdict["checks"] if check["verdict"] != "passed"}
     named = [format for format in CANDIDATES if format in failed] or ["the candidate"]
     return f"{' and '.join(named)} {'is' if len(named) == 1 else 'are'}"

@@ -1,11 +1,11 @@
-"""What came of models when they were last looked at, so that looking again costs a few system calls for each file.
+"""Cache of outcomes, so that checking a finished model again costs a few system calls per file.
 
-    <output-root>/<name>/.seen.json                  of a model that passed
-    <output-root>/batch/.failed/<list>/<name>.json   of one that did not, until the tables of that batch are written
+    <output-root>/<name>/.seen.json                  a model that passed
+    <output-root>/batch/.failed/<list>/<name>.json   a model that did not, until the tables of that batch are written
 
-Each holds the outcome, and a digest over everything that it came from: settings, code and versions, and the size, time
-stamp and inode of every file that was read or made. If that digest is another one, the manifests are read, and they
-decide; if it is the same, all is as `store.examine` would find it.
+Each file holds the outcome and two digests: one of the settings, code and versions, one of the size, time stamp and
+inode of every file that was read or made. If a digest differs, the manifests are read and decide; if both are equal,
+`store.examine` would find everything complete.
 """
 
 from __future__ import annotations
@@ -20,28 +20,22 @@ from pipeline.errors import PipelineError
 from pipeline.hashing import hash_values
 from pipeline.store.manifest import MANIFEST, Manifest
 
-from ..chain import plan
+from ..chain.input_files import InputFiles
 from ..chain.job import Job
-from ..chain.stages import stages_before
+from ..chain.plan import Chain
 from .outcome import Outcome
 
-_LAST = "report"
 _SEEN = ".seen.json"
-_POINTER = "checkpoint"  # a Saver's file that says which of its checkpoints is the newest
+_POINTER = "checkpoint"  # a Saver's file that names the newest checkpoint of a folder
 
 
-def all_stages(job: Job) -> list[str]:
-    """The stages of a whole chain, in their order."""
-    return [*stages_before(job, _LAST), _LAST]
-
-
-def place_of(job: Job) -> Path:
-    """Where it is kept that a model passed."""
+def passed_file(job: Job) -> Path:
+    """Return the cache file of a model that passed."""
     return job.paths.home / _SEEN
 
 
-def place_of_failure(root: Path, stem: str, name: str) -> Path:
-    """Where it is kept that a model of a batch did not pass.
+def failed_file(root: Path, stem: str, name: str) -> Path:
+    """Return the cache file of a model of a batch that did not pass.
 
     Args:
         root: the output root.
@@ -50,67 +44,73 @@ def place_of_failure(root: Path, stem: str, name: str) -> Path:
     return root / "batch" / ".failed" / stem / f"{name}.json"
 
 
-def remember(place: Path, job: Job, outcome: Outcome) -> None:
-    """Keeps an outcome until something that it came from changes."""
-    files = sorted(set(_files_read(job)) | set(_files_made(job)))
-    told = {"rules": _rules(job), "files": files, "digest": _digest_of(files), "outcome": json.loads(outcome.to_json())}
-    place.parent.mkdir(parents=True, exist_ok=True)
-    fresh = place.with_name(f"{place.name}.{os.getpid()}")
-    fresh.write_text(json.dumps(told), encoding="utf-8")
-    fresh.replace(place)
+def store(path: Path, chain: Chain, outcome: Outcome) -> None:
+    """Store an outcome; it is valid until something that decided it changes."""
+    files = sorted(set(_files_read(chain.job)) | set(_files_made(chain)))
+    entry = {
+        "rules": _hash_static_inputs(chain),
+        "files": files,
+        "digest": _hash_states(files),
+        "outcome": json.loads(outcome.to_json()),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(f"{path.name}.{os.getpid()}")
+    fresh.write_text(json.dumps(entry), encoding="utf-8")
+    fresh.replace(path)
 
 
-def recall(place: Path, job: Job) -> Outcome | None:
-    """The outcome that was kept; None if there is none, or if something that it came from has changed."""
+def load(path: Path, chain: Chain) -> Outcome | None:
+    """Load a stored outcome; return None if there is none, or if something that decided it has changed."""
     try:
-        told: dict[str, Any] = json.loads(place.read_bytes())
-        if told["rules"] != _rules(job) or told["digest"] != _digest_of(told["files"]):
+        entry: dict[str, Any] = json.loads(path.read_bytes())
+        if entry["rules"] != _hash_static_inputs(chain) or entry["digest"] != _hash_states(entry["files"]):
             return None
-        outcome = Outcome.from_dict(told["outcome"])
-        # What these files say of a mirror, they do not say of where it is published.
-        is_there = job.remote is None or not outcome.has_passed or plan.examine(job, _LAST)[_LAST].is_complete
-        return outcome if is_there else None
-    except (OSError, ValueError, KeyError, TypeError):  # not there, or not ours: the manifests decide
-        pass
-    return None
+        outcome = Outcome.from_dict(entry["outcome"])
+    except (OSError, ValueError, KeyError, TypeError):  # missing, or not a file of ours: the manifests decide
+        return None
+    # The files are those of the local mirror; what is published has to be examined.
+    is_local = chain.job.remote is None or not outcome.has_passed
+    return outcome if is_local or chain.examine("report")["report"].is_complete else None
 
 
-def _rules(job: Job) -> str:
-    """A digest over what decides a model besides its files."""
-    request = {"place": "" if job.imported is None else job.imported.place, "data": str(job.data)}
-    return hash_values("rules", {**request, "stages": {name: plan.rules(job, name) for name in all_stages(job)}})
+def _hash_static_inputs(chain: Chain) -> str:
+    """Hash everything that decides a model besides its files."""
+    job = chain.job
+    given = {"place": "" if job.imported is None else job.imported.place, "data": str(job.data)}
+    return hash_values("rules", {**given, "stages": {name: chain.static_inputs(name) for name in chain.up_to()}})
 
 
 def _files_read(job: Job) -> Iterator[str]:
-    """The files from outside; and what says which files these are."""
+    """Yield the files from outside, and what decides which files these are."""
+    look = InputFiles(job)
     try:
-        files = [*plan.input_files(job).values(), *plan.candidate_files(job).values()]
-    except PipelineError:  # what makes the stage has said it
+        files = [*look.given.values(), *look.candidate.values()]
+    except PipelineError:  # the stage that reads them has reported this
         files = []
     if job.imported is not None:
         files.append(Path(job.imported.place))
     for file in files:
-        # A folder's time stamp changes with the names in it.
+        # The time stamp of a folder changes with the names in it.
         yield from (str(file), str(file.parent), str(file.parent / _POINTER))
 
 
-def _files_made(job: Job) -> Iterator[str]:
-    for stage in all_stages(job):
-        link = job.paths.artifact(stage)
+def _files_made(chain: Chain) -> Iterator[str]:
+    for stage in chain.up_to():
+        link = chain.job.paths.artifact(stage)
         yield str(link)
         try:
             files = Manifest.read(link).files
-        except PipelineError:  # of a model that failed
+        except PipelineError:  # the model failed before this stage
             files = {}
         yield from (str(link / name) for name in (MANIFEST, *files))
 
 
-def _digest_of(files: Iterable[str]) -> str:
-    """A digest over the states of files and folders: sizes, time stamps, inodes; and where links lead."""
-    return hash_values("files", [[file, *_state_of(file)] for file in files])
+def _hash_states(files: Iterable[str]) -> str:
+    """Hash the states of files and folders: sizes, time stamps and inodes, and the targets of links."""
+    return hash_values("files", [[file, *_file_state(file)] for file in files])
 
 
-def _state_of(file: str) -> Sequence[int | str]:
+def _file_state(file: str) -> Sequence[int | str]:
     try:
         if os.path.islink(file):
             return [os.readlink(file)]

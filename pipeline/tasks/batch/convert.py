@@ -1,4 +1,4 @@
-"""Converts one model of a batch, in the process of a worker."""
+"""Convert one model of a batch, in a worker process."""
 
 from __future__ import annotations
 
@@ -8,34 +8,34 @@ from pathlib import Path
 from pipeline.errors import PipelineError
 from pipeline.settings import Operations, Settings
 
-from ..chain import plan
-from ..chain.job import Parameters, job_of
+from ..chain.job import Job
+from ..chain.parameters import Parameters
+from ..chain.plan import Chain
 from . import cache
-from .outcome import Outcome, failed_outcome, outcome_of
+from .outcome import Outcome, collect_outcome, failed_outcome
 
 logger = logging.getLogger("pipeline")
 
 
-def convert(request: Parameters, settings: Settings, operations: Operations, failure: Path) -> Outcome:
-    """Makes what is missing or has changed of a model's chain, from its checkpoint or its code to its report.
+def convert(given: Parameters, settings: Settings, operations: Operations, failure_file: Path) -> Outcome:
+    """Make all stages of a model's chain that are missing or stale, up to its report.
 
     Args:
-        operations: how its own work is done.
-        failure: where it is kept that it did not pass.
+        operations: how the work on this one model is done.
+        failure_file: where to store the outcome if the model does not pass.
 
     Returns:
-        What came of it, whatever that is.
+        The outcome; an error is an outcome too.
     """
     try:
-        job = job_of(request, settings, operations)
+        chain = Chain(Job.from_parameters(given, settings, operations))
     except PipelineError as exc:
-        return failed_outcome(request.name, exc)
+        return failed_outcome(given.name, exc)
     try:
-        stages = cache.all_stages(job)
-        for stage in stages:
-            plan.build(job, stage)
-        outcome = outcome_of(job, stages)
+        for stage in chain.up_to():
+            chain.build(stage)
+        outcome = collect_outcome(chain)
     except PipelineError as exc:
-        outcome = failed_outcome(request.name, exc)
-    cache.remember(cache.place_of(job) if outcome.has_passed else failure, job, outcome)
+        outcome = failed_outcome(given.name, exc)
+    cache.store(cache.passed_file(chain.job) if outcome.has_passed else failure_file, chain, outcome)
     return outcome

@@ -23,7 +23,8 @@ from pipeline.settings import listed
 from pipeline.store.artifact import ArtifactPaths
 from pipeline.store.remote import is_url
 
-from ..chain.job import Parameters, folder_name, known_format
+from ..chain.job import folder_name, known_format
+from ..chain.parameters import Parameters
 
 REQUIRED = ("name", "checkpoint")
 COLUMNS = tuple(item.name for item in fields(Parameters) if item.name != "output_root")
@@ -43,13 +44,13 @@ class Row:
     """
 
     line: int
-    request: Parameters
+    parameters: Parameters
     checkpoint: str
 
     @property
     def name(self) -> str:
         """The model's folder under the output root."""
-        return self.request.name
+        return self.parameters.name
 
 
 def read_list(path: Path, output_root: str, formats: str = "") -> list[Row]:
@@ -69,9 +70,9 @@ def read_list(path: Path, output_root: str, formats: str = "") -> list[Row]:
     # Whoever works on a model, and from whichever folder, finds it; and sentences on it are the same.
     folder, root = path.absolute().parent, output_root if is_url(output_root) else str(Path(output_root).absolute())
     for line, cells in _lines(path):
-        request = Parameters(**{**dict(cells), "output_root": root, "formats": cells.get("formats") or formats})
+        parameters = Parameters(**{**dict(cells), "output_root": root, "formats": cells.get("formats") or formats})
         try:
-            found = list(_rows_of(line, _with_paths(request, folder), cells["checkpoint"]))
+            found = list(_rows_of(line, _with_paths(parameters, folder), cells["checkpoint"]))
         except PipelineError as exc:
             faults.append(f"line {line}: {exc}")
             continue
@@ -134,26 +135,26 @@ def _check_header(path: Path, header: list[str]) -> None:
         )
 
 
-def _with_paths(request: Parameters, folder: Path) -> Parameters:
+def _with_paths(parameters: Parameters, folder: Path) -> Parameters:
     """Relative paths are the file's, not those of wherever it is run."""
-    given = {name: getattr(request, name) for name in _PATHS}
-    return replace(request, **{name: str(folder / value) for name, value in given.items() if value})
+    given = {name: getattr(parameters, name) for name in _PATHS}
+    return replace(parameters, **{name: str(folder / value) for name, value in given.items() if value})
 
 
-def _rows_of(line: int, request: Parameters, pattern: str) -> Iterator[Row]:
-    if not has_magic(pattern) or Path(request.checkpoint).exists():
-        own = folder_name(request.checkpoint) if request.checkpoint and not request.model else ""
-        yield Row(line, replace(request, name=request.name or own or request.model), pattern)
+def _rows_of(line: int, parameters: Parameters, pattern: str) -> Iterator[Row]:
+    if not has_magic(pattern) or Path(parameters.checkpoint).exists():
+        own = folder_name(parameters.checkpoint) if parameters.checkpoint and not parameters.model else ""
+        yield Row(line, replace(parameters, name=parameters.name or own or parameters.model), pattern)
         return
-    paths = sorted({_without_suffix(place) for place in glob(request.checkpoint, recursive=True)})
+    paths = sorted({_without_suffix(place) for place in glob(parameters.checkpoint, recursive=True)})
     if not paths:
         raise DataError("no file matches", where=f"checkpoint {pattern}", wanted="at least one")
-    folder = request.checkpoint.removesuffix(pattern)
+    folder = parameters.checkpoint.removesuffix(pattern)
     for place in paths:
         shown = place.removeprefix(folder)
         yield Row(
             line,
-            replace(request, checkpoint=place, name=plain_name([request.name, *re.split(r"[/\\]+", shown)])),
+            replace(parameters, checkpoint=place, name=plain_name([parameters.name, *re.split(r"[/\\]+", shown)])),
             shown,
         )
 
@@ -180,8 +181,8 @@ def plain_name(parts: list[str]) -> str:
 
 def _faults_of(row: Row) -> Iterator[str]:
     """What is wrong with a line in itself; whether its files are any good is seen when it runs."""
-    request = row.request
-    if not request.checkpoint and not request.model:
+    parameters = row.parameters
+    if not parameters.checkpoint and not parameters.model:
         yield "neither a checkpoint nor a model"
     try:
         ArtifactPaths(Path(), row.name)
@@ -189,12 +190,12 @@ def _faults_of(row: Row) -> Iterator[str]:
         yield f"name: {exc}"
     if row.name.casefold() == TABLES:
         yield f"name: {row.name} is where the tables of batches are"
-    for format in listed(request.formats):
+    for format in listed(parameters.formats):
         try:
             known_format("formats", format)
         except PipelineError as exc:
             yield str(exc)
-    if request.formats and not listed(request.formats):
+    if parameters.formats and not listed(parameters.formats):
         yield f"formats: none (wanted some of {', '.join(CANDIDATES)})"
 
 

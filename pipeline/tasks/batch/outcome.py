@@ -1,4 +1,4 @@
-"""What came of one model of a batch."""
+"""Outcome: the result of one model of a batch."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from pipeline.hashing import hash_values
 from pipeline.settings import FAILED, PASSED
 from pipeline.store.manifest import Manifest
 
-from ..chain import facts
-from ..chain.job import Job
+from ..chain.plan import Chain
+from ..chain.results import read_verdict
 
 _VERSION = re.compile(r"/\.versions/(\w+)-[0-9a-f]{12}-[0-9a-f]+|/\.work/(\w+)/[0-9a-f]{16}")
-ERROR = "error"  # beside passed and failed: there is nothing that could be compared
+ERROR = "error"  # besides passed and failed: nothing could be compared
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a model; equal artifacts give equal ones, but for the seconds.
+    """The result of one model; equal artifacts give equal outcomes, except for the seconds.
 
     Args:
         name: its folder under the output root.
-        verdict: `passed`; `failed`, if a format is not proven equal; `error`, if the model did not get that far.
+        verdict: `passed`; `failed` if a format is not proven equal; `error` if the chain stopped before that.
         kind: the class of the error; empty if it passed.
         reason: a sentence; empty if it passed.
         formats: the formats that were made.
-        checks: of each format, check and output `name` (`frozen.equal.probability`), `verdict` and `reason`.
-        comparisons: how many answers were compared.
-        max_abs_diff: the largest difference; None where nothing could be subtracted.
-        flipped: rows that are decided otherwise than by the checkpoint.
-        size_bytes: what is deployed, all formats together.
-        digest: sha256 over what is deployed.
-        seconds: of work for what was made last, stage by stage.
+        checks: for each format, check and output: `name` (`frozen.equal.probability`), `verdict` and `reason`.
+        comparisons: the number of compared answers.
+        max_abs_diff: the largest difference; None if nothing could be subtracted.
+        flipped: the number of rows with another decision than the checkpoint's.
+        size_bytes: the size of all deployed formats together.
+        digest: sha256 of all deployed formats.
+        seconds: the time that each stage took when it was last made.
     """
 
     name: str
@@ -58,30 +58,27 @@ class Outcome:
         return self.verdict == PASSED
 
     def to_json(self) -> str:
-        """All of it, in one line."""
+        """Return the outcome as one line of JSON."""
         return json.dumps(asdict(self), sort_keys=True)
 
     @classmethod
-    def from_dict(cls, told: Mapping[str, Any]) -> Outcome:
-        """The outcome that `to_json` wrote."""
-        return cls(**told)
+    def from_dict(cls, values: Mapping[str, Any]) -> Outcome:
+        """Return the outcome that `to_json` wrote."""
+        return cls(**values)
 
 
 def failed_outcome(name: str, error: PipelineError) -> Outcome:
-    """That of a model that did not get as far as a verdict."""
-    # By the paths that stay: a version's or a work folder's own is another one each time.
+    """Return the outcome of a model whose chain stopped before the verdict."""
+    # Name the stage, not its version or work folder: their names differ each time.
     reason = _VERSION.sub(lambda found: f"/{found[1] or found[2]}", str(error))
     return Outcome(name, ERROR, type(error).__name__, reason)
 
 
-def outcome_of(job: Job, stages: Sequence[str]) -> Outcome:
-    """Gathers from the artifacts of a finished chain.
-
-    Args:
-        stages: those of the chain.
-    """
-    verdict = facts.read_verdict(job)
-    manifests = {stage: Manifest.read(job.folder(stage)) for stage in stages}
+def collect_outcome(chain: Chain) -> Outcome:
+    """Return the outcome of a finished chain, read from its artifacts."""
+    job = chain.job
+    verdict = read_verdict(job)
+    manifests = {stage: Manifest.read(job.folder(stage)) for stage in chain.up_to()}
     made = {
         format: manifests[stage] for format, stage in job.candidates.items() if read_refusal(job.folder(stage)) is None
     }

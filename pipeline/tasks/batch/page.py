@@ -9,7 +9,8 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader
 
-from pipeline.report.html import TEMPLATES, templates
+from pipeline.report.html import templates
+from pipeline.report.templates import TEMPLATES
 
 from .tables import Table, junit, report_of, summary, write_results
 

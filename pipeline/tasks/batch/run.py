@@ -1,4 +1,4 @@
-"""Runs the models of a batch that have to run, over the workers of an engine."""
+"""Run the models of a batch that have to run, on the workers of an executor."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from pipeline.workers.child import Limits
 from pipeline.workers.executor import open_executor
 from pipeline.workers.executor.interface import Ended
 
-from ..chain import plan as chain
-from ..chain.job import Job, job_of
+from ..chain.job import Job
+from ..chain.plan import Chain
 from . import cache
 from .listing import Row
 from .outcome import Outcome, failed_outcome
@@ -22,11 +22,11 @@ from .progress import Progress
 
 @dataclass(frozen=True)
 class Batch:
-    """The models of a list, and how they are made.
+    """How the models of a list are made.
 
     Args:
-        stem: the batch's name.
-        root: the folder of artifacts on this machine.
+        stem: the name of the batch.
+        root: the local folder of the artifacts.
     """
 
     stem: str
@@ -34,59 +34,59 @@ class Batch:
     settings: Settings
     operations: Operations
 
-    def job_of(self, row: Row) -> Job:
-        """The job of a model; its own work is done by the process that has it.
+    def chain_of(self, row: Row) -> Chain:
+        """Return the chain of a model.
 
         Raises:
-            PipelineError: a parameter is not right.
+            PipelineError: a parameter is wrong.
         """
-        return job_of(row.request, self.settings, self.inner)
+        return Chain(Job.from_parameters(row.parameters, self.settings, self.inner))
 
     @property
     def inner(self) -> Operations:
-        """How the work of one model is done: what has the whole batch's engine does not wait for that engine."""
+        """How the work of one model is done: in the worker itself, because a worker must not wait for other workers."""
         return replace(self.operations, engine=EngineSettings())
 
-    def failure_of(self, row: Row) -> Path:
-        """Where it is kept that a model failed."""
-        return cache.place_of_failure(self.root, self.stem, row.name)
+    def failed_file(self, row: Row) -> Path:
+        """Return the cache file of a model that failed."""
+        return cache.failed_file(self.root, self.stem, row.name)
 
 
-def recall(rows: Sequence[Row], batch: Batch) -> dict[str, Outcome]:
-    """What is known already of models, by name: of those that are complete, and those that failed in this batch."""
+def load_outcomes(rows: Sequence[Row], batch: Batch) -> dict[str, Outcome]:
+    """Return the known outcomes by name: of models that are complete, and of those that failed in this batch."""
     known: dict[str, Outcome] = {}
     for row in rows:
         try:
-            job = batch.job_of(row)
+            chain = batch.chain_of(row)
         except PipelineError as exc:
             known[row.name] = failed_outcome(row.name, exc)
             continue
-        outcome = cache.recall(cache.place_of(job), job) or cache.recall(batch.failure_of(row), job)
+        outcome = cache.load(cache.passed_file(chain.job), chain) or cache.load(batch.failed_file(row), chain)
         if outcome is not None:
             known[row.name] = outcome
     return known
 
 
 def run(
-    rows: Sequence[Row], batch: Batch, workers: int, tell: Callable[[str, int], None] = lambda line, percent: None
+    rows: Sequence[Row], batch: Batch, workers: int, notify: Callable[[str, int], None] = lambda line, percent: None
 ) -> dict[str, Outcome]:
-    """Converts the models of which nothing is known.
+    """Convert the models without a known outcome.
 
     Args:
-        workers: how many models are worked on at the same time, where the engine is this machine.
-        tell: gets a line and a percentage now and then.
+        workers: how many models are converted at the same time, if this machine does the work.
+        notify: called with a line and a percentage now and then.
 
     Returns:
-        What came of each, by name; those that were complete too.
+        The outcome of each model by name, including those that were complete before.
     """
-    known = recall(rows, batch)
+    known = load_outcomes(rows, batch)
     left = [row for row in rows if row.name not in known]
     if not left:
         return known
-    progress = Progress(len(left), len(known), tell)
+    progress = Progress(len(left), len(known), notify)
     chosen = batch.operations.batch
     limits = Limits(chosen.limit_seconds, int(chosen.limit_memory_gb * 1e9))
-    items = [(row.request, batch.settings, batch.inner, batch.failure_of(row)) for row in left]
+    items = [(row.parameters, batch.settings, batch.inner, batch.failed_file(row)) for row in left]
     try:
         with open_executor(batch.operations.engine, min(workers, len(left)), limits) as engine:
             for event in engine.map("pipeline.tasks.batch.convert:convert", items):
@@ -95,8 +95,8 @@ def run(
                     continue
                 row, outcome = left[event.number], event.result
                 if isinstance(outcome, PipelineError):
-                    outcome = failed_outcome(row.name, _of_model(row, outcome))
-                    cache.remember(batch.failure_of(row), batch.job_of(row), outcome)
+                    outcome = failed_outcome(row.name, _name_model(row, outcome))
+                    cache.store(batch.failed_file(row), batch.chain_of(row), outcome)
                 known[row.name] = outcome
                 progress.end(event.number, outcome)
     finally:
@@ -104,8 +104,8 @@ def run(
     return known
 
 
-def _of_model(row: Row, error: PipelineError) -> PipelineError:
-    """The end of a worker's process as that of the model it was at work on, with the setting that bounds it."""
+def _name_model(row: Row, error: PipelineError) -> PipelineError:
+    """Add to the crash of a worker process the model that it worked on, and the setting that limits it."""
     if not isinstance(error, StageCrashed):
         return error
     settings = {"time limit": "[batch] limit_seconds", "memory limit": "[batch] limit_memory_gb"}
@@ -116,25 +116,25 @@ def _of_model(row: Row, error: PipelineError) -> PipelineError:
 
 
 def forget_failures(rows: Sequence[Row], batch: Batch) -> None:
-    """Lets models that failed be tried again."""
+    """Delete the stored failures, so that the next run tries these models again."""
     for row in rows:
-        batch.failure_of(row).unlink(missing_ok=True)
+        batch.failed_file(row).unlink(missing_ok=True)
 
 
 def plan(rows: Sequence[Row], batch: Batch) -> Iterator[tuple[Row, Mapping[str, str]]]:
-    """What would run.
+    """Find out what would run.
 
     Yields:
-        Each row with the reason of each stage that would run, by stage; none where the model is complete.
+        Each row with the reasons of the stages that would run, by stage; no reason if the model is complete.
     """
-    known = recall(rows, batch)
+    known = load_outcomes(rows, batch)
     for row in rows:
         outcome = known.get(row.name)
         if outcome is not None and outcome.has_passed:
             yield row, {}
             continue
         try:
-            states = chain.examine(batch.job_of(row), "report")
+            states = batch.chain_of(row).examine("report")
         except PipelineError as exc:
             yield row, {"all": str(exc)}
             continue

@@ -105,7 +105,7 @@ def _line(row: Row, outcome: Outcome) -> list[str]:
     return [
         outcome.name,
         row.checkpoint,
-        row.request.model,
+        row.parameters.model,
         outcome.verdict,
         outcome.kind,
         " ".join(outcome.reason.split()),

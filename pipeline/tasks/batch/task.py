@@ -108,7 +108,7 @@ class ConvertShard(_List):
 
     def complete(self) -> bool:
         """Whether each of its models is complete, or has failed in this batch."""
-        return len(running.recall(self.portion, self.batch)) == len(self.portion)
+        return len(running.load_outcomes(self.portion, self.batch)) == len(self.portion)
 
     def run(self) -> None:
         """Converts those that are not complete."""
@@ -162,7 +162,7 @@ class ConvertBatch(_List):
 
     def complete(self) -> bool:
         """Whether every model is complete and has passed, and the tables tell so."""
-        known = running.recall(self.rows, self.batch)
+        known = running.load_outcomes(self.rows, self.batch)
         if len(known) < len(self.rows) or not all(outcome.has_passed for outcome in known.values()):
             return False
         stem, wanted = self.batch.stem, self._ingredients(known)
@@ -180,7 +180,7 @@ class ConvertBatch(_List):
         from .page import write_tables  # which needs Jinja, and a finished batch does not
         from .tables import Table
 
-        known = running.recall(self.rows, self.batch)
+        known = running.load_outcomes(self.rows, self.batch)
         outcomes = [known[row.name] for row in self.rows]
         table = Table(self.batch.stem, self.rows, outcomes)
 

@@ -1,7 +1,7 @@
-"""Whether the stages of a job's chain have to run, and running one.
+"""Decide which stages of a job have to run, and run them.
 
-A stage's fingerprint is taken over the digests of the very files that it reads, so a stage that was redone with the
-same bytes redoes nothing behind it.
+The fingerprint of a stage covers the digests of the files that it reads. So a stage that ran again and wrote the same
+bytes does not make the stages after it run.
 """
 
 from __future__ import annotations
@@ -9,214 +9,193 @@ from __future__ import annotations
 import platform
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-from pipeline.checkpoint.files import files_of, find_prefix, name_of
-from pipeline.errors import CandidateError, CheckpointError, FreezeError, StoreError
-from pipeline.hashing import extra_versions, hash_code, hash_file, library_versions
-from pipeline.inputs import ImportedCheckpoint, is_keras_file
+from pipeline.errors import StoreError
+from pipeline.hashing import extra_versions, hash_code, library_versions
 from pipeline.store import artifact as store
 from pipeline.store.artifact import ArtifactStatus, State
 from pipeline.store.manifest import Manifest
-from pipeline.training.models.source import PROJECT, ModelSource
+from pipeline.training.models.source import PROJECT
 
+from .input_files import InputFiles
 from .job import Job
-from .stages import (
-    RESUMABLE,
-    Notes,
-    Stage,
-    stages_before,
-    stages_of,
-)
-
-_PACKAGE = Path(__file__).resolve().parents[2]
+from .stages import PACKAGE, RESUMABLE, Notes, Stage, Work, stages_of
 
 
-def ingredients(job: Job, name: str, manifests: Mapping[str, Manifest]) -> dict[str, Any]:
-    """Everything that decides a stage, by kind.
+class Chain:
+    """The plan of one job: its stages, what decides each of them, and which of them have to run.
 
-    Args:
-        manifests: those of the stages that it reads, by stage, as far as they are there.
+    What depends on the job alone is computed once. What lies on disk is read again by every `examine` and `build`,
+    because it changes while a run lasts.
     """
-    stage = stages_of(job)[name]
-    wanted = rules(job, name)
-    wanted["upstream"] = {
-        f"{upstream}/{path}": digest
-        for upstream, patterns in stage.reads.items()
-        if upstream in manifests
-        for path, digest in manifests[upstream].digests(*patterns).items()
-    }
-    if stage.uses_data or stage.uses_candidate:
-        wanted["files"] = {label: _digest_if_there(path) for label, path in files_of_stage(job, stage).items()}
-    return wanted
 
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self._constant_inputs: dict[str, dict[str, Any]] = {}
 
-def rules(job: Job, name: str) -> dict[str, Any]:
-    """What decides a stage besides the bytes that it reads, by kind: settings, code, versions."""
-    stage = stages_of(job)[name]
-    wanted: dict[str, Any] = {
-        "settings": {section: asdict(getattr(job.settings, section)) for section in stage.sections},
-        "code": _pipeline_code(stage.code),
-        "versions": {**library_versions(), **extra_versions(stage.extras)},
-    }
-    if stage.reads_formats:
-        wanted["settings"]["formats"] = ", ".join(job.formats)
-    if stage.uses_model:
-        wanted["model"] = _model_code(job.model)
-    if stage.uses_candidate and job.candidate is not None:
-        told = asdict(job.candidate)
-        wanted["settings"]["candidate"] = {name: told[name] for name in ("format", "names", "signature", "allow_ops")}
-    if stage.uses_data:
-        if job.warm_start is not None:
-            wanted["settings"]["warm_start_map"] = dict(job.warm_start.keys)
-        if job.imported is not None:
-            named = ("inputs", "outputs", "pins", "signature", "allow_ops")
-            wanted["settings"]["adopted"] = {name: asdict(job.imported)[name] for name in named}
-    if stage.is_named:
-        wanted["name"] = job.paths.name
-    return wanted
+    @cached_property
+    def stages(self) -> dict[str, Stage]:
+        """The stages by name, in the order of the chain."""
+        return stages_of(self.job)
+
+    def before(self, last: str) -> tuple[str, ...]:
+        """Return the stages that one depends on, in the order of the chain."""
+        needed = {last}
+        for name in reversed(self.stages):
+            if name in needed:
+                needed |= set(self.stages[name].reads)
+        return tuple(name for name in self.stages if name in needed and name != last)
+
+    def up_to(self, last: str = "report") -> tuple[str, ...]:
+        """Return a stage and all that it depends on, in the order of the chain."""
+        return (*self.before(last), last)
+
+    def fingerprint_inputs(
+        self, name: str, manifests: Mapping[str, Manifest], files: InputFiles | None = None
+    ) -> dict[str, Any]:
+        """Return everything that decides a stage, by kind.
+
+        Args:
+            manifests: those of the stages that it reads, by stage, as far as they exist.
+            files: the current look at the files from outside; a new one if not given.
+        """
+        stage = self.stages[name]
+        inputs = self.static_inputs(name)
+        inputs["upstream"] = {
+            f"{upstream}/{path}": digest
+            for upstream, patterns in stage.reads.items()
+            if upstream in manifests
+            for path, digest in manifests[upstream].digests(*patterns).items()
+        }
+        if stage.uses_data or stage.uses_candidate:
+            inputs["files"] = (files or InputFiles(self.job)).digests_of(stage)
+        return inputs
+
+    def static_inputs(self, name: str) -> dict[str, Any]:
+        """Return what decides a stage besides the files that it reads, by kind: settings, code, versions."""
+        if name not in self._constant_inputs:
+            self._constant_inputs[name] = self._compute_constant_inputs(name)
+        inputs = dict(self._constant_inputs[name])
+        if self.stages[name].uses_model:  # hashed each time: somebody may edit it while a run lasts
+            model = self.job.model
+            inputs["model"] = {"class": model.class_name, **hash_code(model.file, model.roots)}
+        return inputs
+
+    def _compute_constant_inputs(self, name: str) -> dict[str, Any]:
+        stage = self.stages[name]
+        inputs: dict[str, Any] = {
+            "settings": self._settings_of(stage),
+            "code": _hash_package_code(stage.code),
+            "versions": {**library_versions(), **extra_versions(stage.extras)},
+        }
+        if stage.is_named:
+            inputs["name"] = self.job.paths.name
+        return inputs
+
+    def _settings_of(self, stage: Stage) -> dict[str, Any]:
+        """Return the settings and parameters that decide a stage, by section."""
+        job = self.job
+        settings: dict[str, Any] = {section: asdict(getattr(job.settings, section)) for section in stage.sections}
+        if stage.reads_formats:
+            settings["formats"] = ", ".join(job.formats)
+        if stage.uses_candidate and job.candidate is not None:
+            settings["candidate"] = _select(job.candidate, ("format", "names", "signature", "allow_ops"))
+        if stage.uses_data and job.warm_start is not None:
+            settings["warm_start_map"] = dict(job.warm_start.keys)
+        if stage.uses_data and job.imported is not None:
+            settings["adopted"] = _select(job.imported, ("inputs", "outputs", "pins", "signature", "allow_ops"))
+        return settings
+
+    def examine(self, last: str) -> dict[str, State]:
+        """Return the state of a stage and of all that it depends on, in the order of the chain.
+
+        A stage after one that has to run is never complete here: whether it runs is known once the new bytes are.
+        """
+        return self._examine(self.up_to(last), InputFiles(self.job))
+
+    def _examine(self, names: Iterable[str], files: InputFiles) -> dict[str, State]:
+        states: dict[str, State] = {}
+        listing = None if self.job.remote is None else self.job.remote.look()
+        for name in names:
+            wanted = self.fingerprint_inputs(name, _manifests(states), files)
+            waits_for = [upstream for upstream in self.stages[name].reads if not states[upstream].is_complete]
+            ignored = ("upstream",) if waits_for else ()
+            state = store.examine(self.job.paths.artifact(name), name, wanted, ignored)
+            if listing is not None:
+                state = listing.reconciled(self.job.paths, name, wanted, ignored, state)
+            if waits_for and state.is_complete:
+                reason = f"if {' or '.join(waits_for)} gives other bytes"
+                state = replace(state, status=ArtifactStatus.WAITING, reasons=(reason,))
+            states[name] = replace(state, reasons=tuple(map(files.name_path, state.reasons)))
+        return states
+
+    def build(self, name: str) -> State:
+        """Make a stage, unless it is complete; the stages that it reads must be.
+
+        Raises:
+            PipelineError: the worker of the stage refuses; see also `store.build`.
+        """
+        stage, before = self.stages[name], self.before(name)
+        files = InputFiles(self.job)
+
+        def want() -> dict[str, Any]:
+            nonlocal files
+            files = InputFiles(self.job)
+            states = self._examine(before, files) if before else {}
+            for upstream in stage.reads:
+                _require_complete(name, upstream, states[upstream])
+            return self.fingerprint_inputs(name, _manifests({each: states[each] for each in stage.reads}), files)
+
+        def make(folder: Path) -> Notes:
+            for upstream, patterns in stage.reads.items():
+                store.verify(self.job.folder(upstream), *patterns)
+            recorded = _describe_run(files.of(stage))
+            return {**stage.make(Work(self.job, folder, before)), **recorded}
+
+        state = store.build(self.job.paths, name, want, make, RESUMABLE)
+        if self.job.remote is not None:
+            self.job.remote.push(self.job.paths, name)
+        return state
 
 
 @lru_cache(maxsize=64)
-def _pipeline_code(modules: tuple[str, ...]) -> dict[str, str]:
+def _hash_package_code(modules: tuple[str, ...]) -> dict[str, str]:
     digests: dict[str, str] = {}
     for module in modules:
-        digests |= hash_code(_PACKAGE / module, [PROJECT])
+        digests |= hash_code(PACKAGE / module, [PROJECT])
     return digests
 
 
-def _model_code(source: ModelSource) -> dict[str, str]:
-    return {"class": source.class_name, **hash_code(source.file, source.roots)}
-
-
-def input_files(job: Job) -> dict[str, Path]:
-    """The files from outside that a job reads, by what they are to it.
-
-    Raises:
-        CheckpointError: the warm start's checkpoint is not there.
-    """
-    files = {} if job.data is None else {"data": job.data}
-    if job.warm_start is not None:
-        files |= {f"warm start{name}": path for name, path in _files_of_weights(job.warm_start.prefix).items()}
-    if job.imported is not None:
-        try:
-            files |= {f"checkpoint {name}": path for name, path in _imported_files(job.imported, job.source).items()}
-        except (CheckpointError, FreezeError):  # what makes the stage will say it
-            files["checkpoint"] = Path(job.imported.place)
-    return files
-
-
-def candidate_files(job: Job) -> dict[str, Path]:
-    """The files of the candidate, by what they are to the job."""
-    if job.candidate is None:
-        return {}
-    from pipeline.formats import external
-
-    try:
-        return {f"candidate {name}": path for name, path in external.candidate_files(job.candidate).items()}
-    except CandidateError:  # what makes the stage will say it
-        return {"candidate": job.candidate.place}
-
-
-def files_of_stage(job: Job, stage: Stage) -> dict[str, Path]:
-    """The files from outside that a stage reads, by what they are to it.
-
-    Raises:
-        CheckpointError: the warm start's checkpoint is not there.
-    """
-    files = input_files(job) if stage.uses_data else {}
-    return {**files, **candidate_files(job)} if stage.uses_candidate else files
-
-
-def _imported_files(imported: ImportedCheckpoint, source: ModelSource | None) -> dict[str, Path]:
-    if source is not None:  # its code gives the graph, so weights alone may be given
-        return _files_of_weights(Path(imported.place))
-    from pipeline.training.import_checkpoint import imported_files  # which needs protobuf, and other chains do not
-
-    return imported_files(imported)
-
-
-def _files_of_weights(place: Path) -> dict[str, Path]:
-    """The files of a checkpoint, or the one of Keras's, by what tells them apart."""
-    if is_keras_file(place):
-        return {place.suffix: place}
-    prefix = find_prefix(place)
-    return {path.name.removeprefix(name_of(prefix)): path for path in files_of(prefix)}
-
-
-def _digest_if_there(path: Path) -> str | None:
-    return hash_file(path) if path.is_file() else None
-
-
-def examine(job: Job, last: str) -> dict[str, State]:
-    """The state of a stage and of all before it, in the order of the chain.
-
-    A stage behind one that has to run is never complete here; whether it really runs is known
-    once that one has its new bytes.
-    """
-    states: dict[str, State] = {}
-    there = None if job.remote is None else job.remote.look()
-    for name in (*stages_before(job, last), last):
-        artifact, wanted = job.paths.artifact(name), ingredients(job, name, _manifests(states))
-        waits_for = [upstream for upstream in stages_of(job)[name].reads if not states[upstream].is_complete]
-        ignored = ("upstream",) if waits_for else ()
-        state = store.examine(artifact, name, wanted, ignored)
-        if there is not None:
-            state = there.reconciled(job.paths, name, wanted, ignored, state)
-        if waits_for and state.is_complete:
-            reason = f"if {' or '.join(waits_for)} gives other bytes"
-            state = replace(state, status=ArtifactStatus.WAITING, reasons=(reason,))
-        states[name] = replace(state, reasons=tuple(_in_words(reason, job) for reason in state.reasons))
-    return states
+def _select(values: Any, names: Iterable[str]) -> dict[str, Any]:
+    """Return some fields of a dataclass as plain values."""
+    plain = asdict(values)
+    return {name: plain[name] for name in names}
 
 
 def _manifests(states: Mapping[str, State]) -> dict[str, Manifest]:
     return {name: state.manifest for name, state in states.items() if state.manifest is not None}
 
 
-def _in_words(reason: str, job: Job) -> str:
-    """Files from outside are ingredients by their bytes alone; people know them by their paths."""
-    for label, path in {**input_files(job), **candidate_files(job)}.items():
-        if reason.startswith((f"{label} changed", f"{label} is ")):
-            return reason.replace(label, str(path), 1)
-    return reason
+def _require_complete(name: str, upstream: str, state: State) -> None:
+    if not state.is_complete:
+        reason = state.reasons[0] if state.reasons else "it was changed meanwhile"
+        raise StoreError(f"{name} needs {upstream}, which is not complete", got=reason, next_step="Run the chain again")
 
 
-def build(job: Job, name: str) -> State:
-    """Makes a stage, unless it is complete; its upstream must be.
-
-    Raises:
-        PipelineError: whatever its maker refuses; see `store.build` besides.
-    """
-    stage = stages_of(job)[name]
-
-    def want() -> dict[str, Any]:
-        states = {upstream: examine(job, upstream)[upstream] for upstream in stage.reads}
-        for upstream, state in states.items():
-            if not state.is_complete:
-                reason = state.reasons[0] if state.reasons else "it was changed meanwhile"
-                raise StoreError(
-                    f"{name} needs {upstream}, which is not complete", got=reason, next_step="Run the chain again"
-                )
-        return ingredients(job, name, _manifests(states))
-
-    def make(folder: Path) -> Notes:
-        for upstream, patterns in stage.reads.items():
-            store.verify(job.folder(upstream), *patterns)
-        made: dict[str, Any] = {
-            "command": shlex.join(sys.argv),
-            "made": datetime.now(UTC).isoformat(timespec="seconds"),
-        }
-        if files := files_of_stage(job, stage):
-            made["inputs"] = {label: str(path.resolve()) for label, path in files.items()}
-        return {**stage.make(job, folder), **made, "python": platform.python_version(), "platform": platform.platform()}
-
-    state = store.build(job.paths, name, want, make, RESUMABLE)
-    if job.remote is not None:
-        job.remote.push(job.paths, name)
-    return state
+def _describe_run(files: Mapping[str, Path]) -> dict[str, Any]:
+    """Return the notes of a run for the manifest: command, time, machine, and the files from outside."""
+    described: dict[str, Any] = {
+        "command": shlex.join(sys.argv),
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+    }
+    if files:
+        described["inputs"] = {label: str(path.resolve()) for label, path in files.items()}
+    return described

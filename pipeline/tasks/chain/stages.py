@@ -1,61 +1,106 @@
-"""The stages of a chain, as a table: what each reads, what decides it, what makes it.
+"""The stages of a chain, as tables: what each reads, what decides it, and which function makes it.
 
     graph ── training ── checkpoint ─┬─ frozen ─┬──────────────────────── validation ── report
                                      └─ mmap    └─ savedmodel, tflite, onnx  costs ──┘
 
     checkpoint ── candidate ── validation, costs ── report
 
-A chain may start at a checkpoint that exists already: then nothing is trained, and without a model's code no graph is
-built either. Models and files of Keras have makers of their own up to the checkpoint. Each format is a stage, by the
-table `formats.FORMATS`; only those that are asked for, and what they are made from, are made. A format that cannot
-carry a model stops none of the others: its artifact holds the reason, and validation tells it as a failure of that
-format. Only `frozen`, which the others hang on, is made or stops the chain. Where a candidate is given, it is compared
-in their place, and none is made.
+A chain may start at an existing checkpoint: then nothing is trained, and without a model's code no graph is built
+either. Keras models and files have their own functions up to the checkpoint. Each format is a stage, taken from the
+table `formats.FORMATS`; only the requested formats, and the stages that they are made from, are made. A format that
+cannot carry a model does not stop the others: its artifact holds the reason, and validation reports it as a failure of
+that format. Only `frozen` stops the chain, because other formats are made from it. With a candidate, no format is
+made: the candidate is compared with the checkpoint instead.
 """
 
 from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import FreezeError
 from pipeline.formats.registry import CANDIDATES, FORMATS, Format, refuse
+from pipeline.inputs import ImportedCheckpoint
 from pipeline.workers.child import run_in_subprocess
 
 from .job import CANDIDATE, Job
+from .report_facts import collect_report_facts
+
+if TYPE_CHECKING:
+    from pipeline.validation.sharding import Sharding
 
 logger = logging.getLogger("pipeline")
+
+PACKAGE = Path(__file__).resolve().parents[2]
 
 Notes = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Stage:
-    """A row of the chain.
+class Work:
+    """One stage of one job, about to be made.
 
     Args:
-        make: fills a folder; returns notes for the manifest.
-        code: the modules that make it; what they import counts too.
-        reads: patterns of the files that it reads, by the stage that made them.
-        sections: the sections of tasks.cfg that decide it.
-        uses_model, uses_data, uses_candidate: whether the model's code, the files from outside, and among these the
-            candidate decide it.
-        extras: distributions whose versions decide it besides TensorFlow's.
-        reads_formats, opens_formats: whether it reads every format that is asked for, and whether it opens them, so
-            that the code which does decides it.
-        is_named: whether the run's name is written into it.
-        is_resumable: whether a killed run is gone on with.
+        folder: the folder to fill.
+        before: the stages before this one, in the order of the chain.
+        rows_per_second: filled by the validation: the speed of each format.
     """
 
-    make: Callable[[Job, Path], Notes]
-    code: tuple[str, ...]
-    reads: Mapping[str, tuple[str, ...]]
+    job: Job
+    folder: Path
+    before: Sequence[str]
+    rows_per_second: dict[str, float] = field(default_factory=dict)
+
+    def artifact(self, stage: str) -> Path:
+        """Return the folder of a finished stage of the same job."""
+        return self.job.folder(stage)
+
+    @property
+    def candidates(self) -> dict[str, Path]:
+        """The artifacts to compare with the checkpoint, by format."""
+        return {format: self.job.folder(stage) for format, stage in self.job.candidates.items()}
+
+
+def _note_all(work: Work, result: Any) -> Notes:
+    return dict(result)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A row of a chain's table.
+
+    Args:
+        worker: `package.module:function` that fills the folder; its module is the first of the stage's code.
+        arguments: the arguments of that function.
+        reads: patterns of the files that the stage reads, by the stage that made them.
+        sections: the sections of tasks.cfg that decide the stage.
+        needs_subprocess: run the worker in a subprocess, because it loads TensorFlow.
+        is_confined: run that subprocess in the sandbox, because it opens files of unknown origin.
+        notes: what the manifest records of the worker's result.
+        runs: further modules whose code decides the stage, because the worker runs them without importing them.
+        uses_model, uses_data, uses_candidate: whether the model's code, the files from outside, and the candidate among
+            them, decide the stage.
+        extras: distributions whose versions decide the stage, in addition to TensorFlow's.
+        reads_formats, opens_formats: whether the stage reads every requested format, and whether it opens them, so that
+            the code that opens them decides the stage.
+        is_named: whether the job's name is written into the artifact.
+        is_resumable: whether an interrupted run can be resumed.
+    """
+
+    worker: str
+    arguments: Callable[[Work], Sequence[Any]]
+    reads: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     sections: tuple[str, ...] = ()
+    needs_subprocess: bool = False
+    is_confined: bool = False
+    notes: Callable[[Work, Any], Notes] = _note_all
+    runs: tuple[str, ...] = ()
     uses_model: bool = False
     uses_data: bool = False
     uses_candidate: bool = False
@@ -65,302 +110,267 @@ class Stage:
     is_named: bool = False
     is_resumable: bool = False
 
+    @property
+    def code(self) -> tuple[str, ...]:
+        """The files whose code decides the stage, below the package; the code that they import counts too."""
+        return tuple(_file_of(target) for target in (self.worker, *self.runs))
 
-def _make_graph(job: Job, folder: Path) -> Notes:
-    return _notes(run_in_subprocess("pipeline.training.graphs:build_graph", job.model, job.settings.graph, folder))
+    def make(self, work: Work) -> Notes:
+        """Fill the folder.
+
+        Returns:
+            Notes for the manifest.
+
+        Raises:
+            PipelineError: the worker refuses.
+        """
+        arguments = self.arguments(work)
+        if self.needs_subprocess:
+            result = run_in_subprocess(self.worker, *arguments, is_confined=self.is_confined)
+        else:
+            module, _, function = self.worker.partition(":")
+            result = getattr(import_module(module), function)(*arguments)
+        return self.notes(work, result)
 
 
-def _make_training(job: Job, folder: Path) -> Notes:
-    settings = job.settings
-    return _notes(
-        run_in_subprocess(
-            "pipeline.training.train:train",
-            *(job.model, job.data, job.folder("graph"), job.warm_start, settings.split, settings.training, folder),
+def _file_of(target: str) -> str:
+    """Return the file of a `package.module:function`, below the package."""
+    path = target.partition(":")[0].removeprefix("pipeline.").replace(".", "/")
+    return f"{path}/__init__.py" if (PACKAGE / path).is_dir() else f"{path}.py"
+
+
+@dataclass(frozen=True)
+class FormatStage(Stage):
+    """The stage of a format; a format that cannot carry the model leaves the reason in its place."""
+
+    format: str = ""
+
+    @classmethod
+    def of(cls, name: str, format: Format) -> FormatStage:
+        """Derive the row of a format from the table of formats."""
+        assert format.maker is not None  # only such formats have a stage
+        return cls(
+            format.maker,
+            partial(_format_arguments, name),
+            {format.origin: format.reads},
+            format.sections,
+            extras=format.extras,
+            format=name,
         )
-    )
+
+    def make(self, work: Work) -> Notes:
+        """Fill the folder with the format, or with the reason why it cannot be made.
+
+        Raises:
+            FreezeError: `frozen` cannot be made.
+            PipelineError: the format could not be made now.
+        """
+        format = FORMATS[self.format]
+        origin, folder, settings = self.arguments(work)
+        try:
+            return format.make(origin, folder, settings)
+        except FreezeError as exc:
+            if self.format == "frozen":
+                raise
+            # Name the link, not the version: a version's name holds the time, and equal refusals need equal bytes.
+            reason = str(exc).replace(str(origin), work.job.display_path(format.origin))
+        for unfinished in folder.iterdir():
+            shutil.rmtree(unfinished) if unfinished.is_dir() else unfinished.unlink()
+        refuse(self.format, reason, folder)
+        logger.warning("%s is refused: %s", self.format, reason)
+        return {"refused": reason}
 
 
-def _make_checkpoint(job: Job, folder: Path) -> Notes:
-    graph, training = job.folder("graph"), job.folder("training")
-    return _notes(
-        run_in_subprocess("pipeline.training.export:export_checkpoint", graph, training, job.settings.export, folder)
-    )
-
-
-def _make_imported(job: Job, folder: Path) -> Notes:
-    from pipeline.training.import_checkpoint import import_checkpoint
-
-    assert job.imported is not None  # such chains alone have this stage
-    return import_checkpoint(job.imported, job.data, job.settings.split.seed, folder, job.candidate)
-
-
-def _make_with_weights(job: Job, folder: Path) -> Notes:
-    assert job.imported is not None
-    return _notes(
-        run_in_subprocess(
-            "pipeline.training.import_weights:import_weights",
-            job.model,
-            job.data,
-            job.folder("graph"),
-            job.imported.place,
-            folder,
-        )
-    )
-
-
-def _make_keras_graph(job: Job, folder: Path) -> Notes:
-    settings = job.settings
-    return _notes(
-        run_in_subprocess(
-            "pipeline.training.keras.graphs:write_graph", job.model, settings.graph, settings.export, folder
-        )
-    )
-
-
-def _make_keras_training(job: Job, folder: Path) -> Notes:
-    settings = job.settings
-    return _notes(
-        run_in_subprocess(
-            "pipeline.training.keras.train:train_model",
-            *(job.model, job.data, job.folder("graph"), job.warm_start),
-            *(settings.graph, settings.split, settings.training, folder),
-        )
-    )
-
-
-def _make_keras_checkpoint(job: Job, folder: Path) -> Notes:
-    settings, training = job.settings, job.folder("training")
-    return _notes(
-        run_in_subprocess(
-            "pipeline.training.keras.export:export_trained",
-            job.model,
-            training,
-            settings.graph,
-            settings.export,
-            folder,
-        )
-    )
-
-
-def _make_keras_imported(job: Job, folder: Path) -> Notes:
-    assert job.imported is not None
-    seed, data = job.settings.split.seed, job.data and job.data.absolute()
-    imported = replace(job.imported, place=str(Path(job.imported.place).absolute()))
-    return _notes(
-        run_in_subprocess(
-            "pipeline.training.keras.import_model:import_file",
-            imported,
-            data,
-            seed,
-            folder.absolute(),
-            is_confined=True,
-        )
-    )
-
-
-def _make_keras_with_weights(job: Job, folder: Path) -> Notes:
-    assert job.imported is not None
-    return _notes(
-        run_in_subprocess(
-            "pipeline.training.keras.export:import_model_weights",
-            *(job.model, job.data, job.settings.graph, job.imported.place, folder),
-        )
-    )
-
-
-def _make_format(name: str, job: Job, folder: Path) -> Notes:
+def _format_arguments(name: str, work: Work) -> tuple[Path, Path, dict[str, Any]]:
+    """Return the artifact that a format is made from, the folder to fill, and the settings of its sections."""
     format = FORMATS[name]
-    settings = {
-        key: value for section in format.sections for key, value in asdict(getattr(job.settings, section)).items()
-    }
-    try:
-        return format.make(job.folder(format.origin), folder, settings)
-    except FreezeError as exc:
-        if name == "frozen":
-            raise
-        # By the path that stays: a version's own has the time in it, and the same refusal has the same bytes.
-        reason = str(exc).replace(str(job.folder(format.origin)), job.told(format.origin))
-    for unfinished in folder.iterdir():
-        shutil.rmtree(unfinished) if unfinished.is_dir() else unfinished.unlink()
-    refuse(name, reason, folder)
-    logger.warning("%s is refused: %s", name, reason)
-    return {"refused": reason}
-
-
-def _make_candidate(job: Job, folder: Path) -> Notes:
-    from pipeline.formats.external import import_candidate
-
-    assert job.candidate is not None  # such chains alone have this stage
-    weights = job.settings.freezing.weights if "freezing" in FORMATS[job.candidate.format].sections else "exact"
-    return import_candidate(job.candidate, job.folder("checkpoint"), weights, folder)
-
-
-def _make_validation(job: Job, folder: Path) -> Notes:
-    from pipeline.validation.validate import validate
-
-    candidates = {format: job.folder(stage) for format, stage in job.candidates.items()}
-    rows_per_second: dict[str, float] = {}
-    engine, sharding = job.operations.engine, None
-    if engine.kind == "dask" and engine.shard_rows:
-        from pipeline.validation.sharding import Sharding
-        from pipeline.workers.executor.dask import DaskExecutor
-
-        sharding = Sharding(partial(DaskExecutor, engine.address), engine.shard_rows)
-    verdict = validate(
-        job.paths.name,
-        job.folder("checkpoint"),
-        candidates,
-        job.settings.validation,
-        job.settings.training.threads,
-        folder,
-        rows_per_second.__setitem__,
-        sharding,
+    sections = (asdict(getattr(work.job.settings, section)) for section in format.sections)
+    return (
+        work.artifact(format.origin),
+        work.folder,
+        {key: value for section in sections for key, value in section.items()},
     )
-    return {"verdict": verdict["verdict"], "rows": verdict["rows"], "rows_per_second": rows_per_second}
 
 
-def _make_costs(job: Job, folder: Path) -> Notes:
-    from pipeline.formats.benchmark.measure import measure_costs
-
-    candidates = {format: job.folder(stage) for format, stage in job.candidates.items()}
-    costs = measure_costs(job.folder("checkpoint"), candidates, job.settings.costs, folder)
-    return {"recommendation": costs["recommendation"], "machine": costs["machine"]}
+def _candidate_weights(job: Job) -> str:
+    """Return the setting of `[freezing] weights` where the candidate's format knows it."""
+    assert job.candidate is not None
+    return job.settings.freezing.weights if "freezing" in FORMATS[job.candidate.format].sections else "exact"
 
 
-def _make_report(job: Job, folder: Path) -> Notes:
-    from pipeline.report import write_report
+def _sharding(job: Job) -> Sharding | None:
+    """Return how to share out the validation rows among Dask's workers; None if this process compares them all."""
+    engine = job.operations.engine
+    if engine.kind != "dask" or not engine.shard_rows:
+        return None
+    from pipeline.validation.sharding import Sharding
+    from pipeline.workers.executor.dask import DaskExecutor
 
-    from .facts import report_facts
-
-    write_report(folder, report_facts(job, stages_before(job, "report")))
-    return {}
-
-
-def _notes(result: Any) -> Notes:
-    return dict(result)
+    return Sharding(partial(DaskExecutor, engine.address), engine.shard_rows)
 
 
 _ALL = ("*",)
-
-
-def _code_of(function: str) -> str:
-    """The file of a `package.module:function` of ours."""
-    return function.partition(":")[0].removeprefix("pipeline.").replace(".", "/") + ".py"
-
-
-def _format_stage(name: str, format: Format) -> Stage:
-    assert format.maker is not None  # it is a candidate
-    return Stage(
-        partial(_make_format, name),
-        (_code_of(format.maker),),
-        {format.origin: format.reads},
-        format.sections,
-        extras=format.extras,
-    )
-
-
 STAGES: dict[str, Stage] = {
-    "graph": Stage(_make_graph, ("training/graphs.py",), {}, ("graph",), uses_model=True),
+    "graph": Stage(
+        "pipeline.training.graphs:build_graph",
+        lambda work: (work.job.model, work.job.settings.graph, work.folder),
+        sections=("graph",),
+        needs_subprocess=True,
+        uses_model=True,
+    ),
     "training": Stage(
-        _make_training,
-        ("training/train.py",),
+        "pipeline.training.train:train",
+        lambda work: (
+            *(work.job.model, work.job.data, work.artifact("graph"), work.job.warm_start),
+            *(work.job.settings.split, work.job.settings.training, work.folder),
+        ),
         {"graph": _ALL},
         ("split", "training"),
+        needs_subprocess=True,
         uses_model=True,
         uses_data=True,
         is_resumable=True,
     ),
     "checkpoint": Stage(
-        _make_checkpoint,
-        ("training/export.py",),
+        "pipeline.training.export:export_checkpoint",
+        lambda work: (work.artifact("graph"), work.artifact("training"), work.job.settings.export, work.folder),
         {"graph": ("inference.meta", "signature.json"), "training": ("deploy/*", "validation.npz")},
         ("export",),
+        needs_subprocess=True,
     ),
-    **{name: _format_stage(name, format) for name, format in FORMATS.items() if name in CANDIDATES},
+    **{name: FormatStage.of(name, format) for name, format in FORMATS.items() if name in CANDIDATES},
     "validation": Stage(
-        _make_validation,
-        ("validation/validate.py", "formats/runner_process.py", "formats/checkpoint.py"),
+        "pipeline.validation.validate:validate",
+        lambda work: (
+            *(work.job.paths.name, work.artifact("checkpoint"), work.candidates),
+            *(work.job.settings.validation, work.job.settings.training.threads, work.folder),
+            *(work.rows_per_second.__setitem__, _sharding(work.job)),
+        ),
         {"checkpoint": _ALL},
         ("validation",),
+        notes=lambda work, verdict: {
+            "verdict": verdict["verdict"],
+            "rows": verdict["rows"],
+            "rows_per_second": work.rows_per_second,
+        },
+        runs=("pipeline.formats.runner_process", "pipeline.formats.checkpoint"),
         reads_formats=True,
         opens_formats=True,
         is_named=True,
     ),
     "costs": Stage(
-        _make_costs,
-        ("formats/benchmark/measure.py", "formats/benchmark/worker.py", "formats/checkpoint.py"),
+        "pipeline.formats.benchmark.measure:measure_costs",
+        lambda work: (work.artifact("checkpoint"), work.candidates, work.job.settings.costs, work.folder),
         {"checkpoint": ("model.*", "saved_model/*", "signature.json", "validation.npz")},
         ("costs",),
+        notes=lambda work, costs: {name: costs[name] for name in ("recommendation", "machine")},
+        runs=("pipeline.formats.benchmark.worker", "pipeline.formats.checkpoint"),
         reads_formats=True,
         opens_formats=True,
     ),
     "report": Stage(
-        _make_report,
-        ("report/__init__.py",),
+        "pipeline.report:write_report",
+        lambda work: (work.folder, collect_report_facts(work.job, work.before)),
         {"training": ("history.csv",), "checkpoint": _ALL, "validation": _ALL, "costs": _ALL},
+        notes=lambda work, result: {},
         reads_formats=True,
         is_named=True,
     ),
 }
 _CANDIDATE = Stage(
-    _make_candidate, ("formats/external/__init__.py",), {"checkpoint": ("signature.json",)}, uses_candidate=True
+    "pipeline.formats.external:import_candidate",
+    lambda work: (work.job.candidate, work.artifact("checkpoint"), _candidate_weights(work.job), work.folder),
+    {"checkpoint": ("signature.json",)},
+    uses_candidate=True,
 )
-_REPORT = replace(STAGES["report"], reads={"checkpoint": _ALL, "validation": _ALL, "costs": _ALL})
-# The chain of a checkpoint that brings its own graph.
-_ADOPTED: dict[str, Stage] = {
-    "checkpoint": Stage(_make_imported, ("training/import_checkpoint.py",), {}, ("split",), uses_data=True),
+_AFTER_CHECKPOINT: dict[str, Stage] = {
     **{name: STAGES[name] for name in (*CANDIDATES, "validation", "costs")},
-    "report": _REPORT,
+    "report": replace(STAGES["report"], reads={"checkpoint": _ALL, "validation": _ALL, "costs": _ALL}),
 }
-# The chain of a model's own graph and somebody else's weights.
-_FILLED: dict[str, Stage] = {
+# The chain of a checkpoint that brings its own graph.
+_IMPORTED: dict[str, Stage] = {
+    "checkpoint": Stage(
+        "pipeline.training.import_checkpoint:import_checkpoint",
+        lambda work: (
+            *(work.job.imported, work.job.data, work.job.settings.split.seed, work.folder, work.job.candidate),
+        ),
+        sections=("split",),
+        uses_data=True,
+    ),
+    **_AFTER_CHECKPOINT,
+}
+# The chain of a model's own graph and imported weights.
+_IMPORTED_WEIGHTS: dict[str, Stage] = {
     "graph": STAGES["graph"],
     "checkpoint": Stage(
-        _make_with_weights,
-        ("training/import_weights.py",),
+        "pipeline.training.import_weights:import_weights",
+        lambda work: (work.job.model, work.job.data, work.artifact("graph"), _imported(work.job).place, work.folder),
         {"graph": ("inference.meta", "signature.json")},
+        needs_subprocess=True,
         uses_model=True,
         uses_data=True,
     ),
-    **{name: STAGES[name] for name in (*CANDIDATES, "validation", "costs")},
-    "report": _REPORT,
+    **_AFTER_CHECKPOINT,
 }
 
 
-# The same chains where the model, or the file that a chain starts at, is one of Keras's.
+# The same chains for Keras models and files.
 _KERAS: dict[str, Stage] = {
     **STAGES,
-    "graph": replace(STAGES["graph"], make=_make_keras_graph, code=("training/keras/graphs.py",), extras=("keras",)),
+    "graph": replace(
+        STAGES["graph"],
+        worker="pipeline.training.keras.graphs:write_graph",
+        arguments=lambda work: (work.job.model, work.job.settings.graph, work.job.settings.export, work.folder),
+        extras=("keras",),
+    ),
     "training": replace(
         STAGES["training"],
-        make=_make_keras_training,
-        code=("training/keras/train.py",),
+        worker="pipeline.training.keras.train:train_model",
+        arguments=lambda work: (
+            *(work.job.model, work.job.data, work.artifact("graph"), work.job.warm_start),
+            *(work.job.settings.graph, work.job.settings.split, work.job.settings.training, work.folder),
+        ),
         sections=("graph", "split", "training"),
         extras=("keras",),
     ),
     "checkpoint": replace(
         STAGES["checkpoint"],
-        make=_make_keras_checkpoint,
-        code=("training/keras/export.py",),
+        worker="pipeline.training.keras.export:export_trained",
+        arguments=lambda work: (
+            *(work.job.model, work.artifact("training")),
+            *(work.job.settings.graph, work.job.settings.export, work.folder),
+        ),
         reads={"training": ("deploy/*", "validation.npz")},
         sections=("graph", "export"),
         uses_model=True,
         extras=("keras",),
     ),
 }
-_KERAS_ADOPTED: dict[str, Stage] = {
-    **_ADOPTED,
+_KERAS_IMPORTED: dict[str, Stage] = {
+    **_IMPORTED,
     "checkpoint": replace(
-        _ADOPTED["checkpoint"], make=_make_keras_imported, code=("training/keras/import_model.py",), extras=("keras",)
+        _IMPORTED["checkpoint"],
+        worker="pipeline.training.keras.import_model:import_file",
+        arguments=lambda work: (  # by absolute paths: the sandbox has another working directory
+            replace(_imported(work.job), place=str(Path(_imported(work.job).place).absolute())),
+            work.job.data and work.job.data.absolute(),
+            work.job.settings.split.seed,
+            work.folder.absolute(),
+        ),
+        needs_subprocess=True,
+        is_confined=True,
+        extras=("keras",),
     ),
 }
-_KERAS_FILLED: dict[str, Stage] = {
-    **_FILLED,
+_KERAS_IMPORTED_WEIGHTS: dict[str, Stage] = {
+    **_IMPORTED_WEIGHTS,
     "graph": _KERAS["graph"],
     "checkpoint": replace(
-        _FILLED["checkpoint"],
-        make=_make_keras_with_weights,
-        code=("training/keras/export.py",),
+        _IMPORTED_WEIGHTS["checkpoint"],
+        worker="pipeline.training.keras.export:import_model_weights",
+        arguments=lambda work: (
+            *(work.job.model, work.job.data, work.job.settings.graph, _imported(work.job).place, work.folder),
+        ),
         reads={"graph": ("signature.json",)},
         sections=("graph",),
         extras=("keras",),
@@ -368,16 +378,21 @@ _KERAS_FILLED: dict[str, Stage] = {
 }
 
 
+def _imported(job: Job) -> ImportedCheckpoint:
+    assert job.imported is not None  # only chains that start at a checkpoint have these rows
+    return job.imported
+
+
 def _chain_of(job: Job) -> dict[str, Stage]:
     if job.source is None:
-        return _KERAS_ADOPTED if job.imported is not None and job.imported.is_keras else _ADOPTED
+        return _KERAS_IMPORTED if job.imported is not None and job.imported.is_keras else _IMPORTED
     if job.imported is None:
         return _KERAS if job.source.is_keras else STAGES
-    return _KERAS_FILLED if job.source.is_keras else _FILLED
+    return _KERAS_IMPORTED_WEIGHTS if job.source.is_keras else _IMPORTED_WEIGHTS
 
 
 def stages_of(job: Job) -> dict[str, Stage]:
-    """The stages of a job's chain, by name and in their order; what reads formats reads those of the job."""
+    """Return the rows of a job's chain, by name and in order; rows that read formats read those of the job."""
     stages = _chain_of(job)
     if job.candidate is not None:
         stages = dict(_with_candidate(stages, job))
@@ -385,14 +400,14 @@ def stages_of(job: Job) -> dict[str, Stage]:
 
 
 def _with_candidate(stages: Mapping[str, Stage], job: Job) -> Iterator[tuple[str, Stage]]:
-    """A chain in which nothing is frozen, and a candidate is taken in its place."""
+    """Put the candidate in the place of the formats: nothing is frozen."""
     assert job.candidate is not None
     format = FORMATS[job.candidate.format]
-    is_settling = job.imported is not None and job.source is None and not job.imported.outputs
+    has_open_outputs = job.imported is not None and job.source is None and not job.imported.outputs
     for name, stage in stages.items():
         if name == "checkpoint":
-            # Where nobody names outputs, the candidate has a say in which they are.
-            yield name, replace(stage, uses_candidate=stage.uses_candidate or is_settling)
+            # The candidate helps to find the outputs if nobody names them.
+            yield name, replace(stage, uses_candidate=stage.uses_candidate or has_open_outputs)
             sections = tuple(section for section in format.sections if section == "freezing")
             yield CANDIDATE, replace(_CANDIDATE, sections=sections, extras=format.extras)
         elif name not in CANDIDATES:
@@ -404,17 +419,8 @@ def _with_formats(stage: Stage, job: Job) -> Stage:
     if not stage.opens_formats:
         return replace(stage, reads=reads)
     formats = [FORMATS[name] for name in job.formats]
-    code = (*stage.code, *(_code_of(format.opener) for format in formats))
-    return replace(stage, reads=reads, code=code, extras=tuple(extra for format in formats for extra in format.extras))
-
-
-def stages_before(job: Job, last: str) -> list[str]:
-    """The stages that one hangs on, in the order of the chain."""
-    stages, needed = stages_of(job), {last}
-    for name in reversed(stages):
-        if name in needed:
-            needed |= set(stages[name].reads)
-    return [name for name in stages if name in needed and name != last]
+    runs = (*stage.runs, *(format.opener for format in formats))
+    return replace(stage, reads=reads, runs=runs, extras=tuple(extra for format in formats for extra in format.extras))
 
 
 RESUMABLE = tuple(name for name, stage in STAGES.items() if stage.is_resumable)

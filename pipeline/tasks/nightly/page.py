@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import StoreError
+from pipeline.report.templates import TEMPLATES
 
 from .history import Night, missing_dates
 from .paths import NIGHT, Nights
@@ -16,7 +17,6 @@ from .paths import NIGHT, Nights
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_REPORT = Path(__file__).resolve().parents[2] / "report" / "templates"
 _WIDE = (8.8, 2.9)
 _MOST_LINES = 3  # in one drawing
 _MOST_ROWS = 400  # of the table
@@ -77,13 +77,15 @@ def page(nights: Nights, history: Mapping[str, Night], changed_share: float) -> 
     from pipeline.report import wording
 
     environment = Environment(
-        loader=FileSystemLoader([Path(__file__).parent, _REPORT]),
+        loader=FileSystemLoader([Path(__file__).parent, TEMPLATES]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {name: getattr(wording, name) for name in ("metric", "size", "duration", "date", "printable")}
+    environment.filters |= {
+        name: getattr(wording, name) for name in ("metric", "size", "duration", "date", "printable")
+    }
     dates = list(history)
     kept = set(nights.kept())
     gaps = [Night(night, "no night") for night in missing_dates(dates)]

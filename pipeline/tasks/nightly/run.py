@@ -24,10 +24,9 @@ from pipeline.training.models.source import PROJECT
 from pipeline.workers.child import Limits
 from pipeline.workers.worker import as_ours
 
-from ..chain import plan
-from ..chain.facts import read_verdict
 from ..chain.job import Job
-from ..chain.stages import stages_before
+from ..chain.plan import Chain
+from ..chain.results import read_verdict
 from ..summary import require_passed
 from .drift import ANSWERS, Compared, compare_answers, keep_answers, signature_changes
 from .history import (
@@ -65,13 +64,13 @@ class Outcome:
     error: PipelineError | None
 
 
-def run_night(job: Job, nights: Nights, settings: NightlySettings) -> Outcome | None:
+def run_night(chain: Chain, nights: Nights, settings: NightlySettings) -> Outcome | None:
     """Makes a night, unless another process has done so meanwhile.
 
     `current` steps back while the night that it names is made again, and names the newest that passed at the end.
 
     Args:
-        job: its places are those of the night.
+        chain: that of a job whose paths are those of the night.
 
     Returns:
         None where nothing was left to do.
@@ -79,7 +78,7 @@ def run_night(job: Job, nights: Nights, settings: NightlySettings) -> Outcome | 
     Raises:
         PipelineError: what became of the night could not be written down; a night that fails is an outcome.
     """
-    night = job.paths.name
+    night = chain.job.paths.name
     with hold(nights.lock):
         if is_done(nights, night):
             return None
@@ -87,38 +86,38 @@ def run_night(job: Job, nights: Nights, settings: NightlySettings) -> Outcome | 
         nights.name_current(newest_passed(nights, before, without=night))
         error: PipelineError | None = None
         try:
-            _make_chain(job)
+            _make_chain(chain)
         except Exception as exc:  # Whatever it was, it is a night that failed.
             error = as_ours(exc, night)
             logger.debug("in the night %s:", night, exc_info=exc)
         try:
-            record = _conclude(job, nights, before, settings, error)
+            record = _conclude(chain, nights, before, settings, error)
         except PipelineError as exc:
             error = error or exc
-            record = _conclude(job, nights, before, settings, error)
+            record = _conclude(chain, nights, before, settings, error)
         if error is None and not record.has_passed:
             error = _told(record, nights)
         _keep_house(nights, record, settings)
         return Outcome(record, _event(record, before), error)
 
 
-def _make_chain(job: Job) -> None:
+def _make_chain(chain: Chain) -> None:
     """Makes what a run of the whole chain makes, the report on a validation that failed included.
 
     Raises:
         ValidationFailed: a format is not proven equal.
         PipelineError: a stage cannot be made.
     """
-    for stage in plan.examine(job, "report"):
-        plan.build(job, stage)
-    require_passed(job)
+    for stage in chain.up_to():
+        chain.build(stage)
+    require_passed(chain.job)
 
 
 def _conclude(
-    job: Job, nights: Nights, before: Mapping[str, Night], settings: NightlySettings, error: PipelineError | None
+    chain: Chain, nights: Nights, before: Mapping[str, Night], settings: NightlySettings, error: PipelineError | None
 ) -> Night:
     """Makes the artifact that tells what became of the night, and reads it."""
-    night = job.paths.name
+    job, night = chain.job, chain.job.paths.name
     other = None if error is not None else nearest_passed(night, before, nights.kept())
 
     def want() -> dict[str, Any]:
@@ -130,7 +129,7 @@ def _conclude(
         if error is not None:
             return {**wanted, "failure": str(error)}
         kept = {"changed_share": settings.changed_share, "rows": settings.rows}
-        wanted |= {"settings": {"nightly": kept}, "upstream": digests_of(_manifests(job))}
+        wanted |= {"settings": {"nightly": kept}, "upstream": digests_of(_manifests(chain))}
         if other is not None:
             wanted["night"] = {other: Manifest.read(nights.of(other).artifact(NIGHT)).content_digest}
         return wanted
@@ -138,7 +137,7 @@ def _conclude(
     def make(folder: Path) -> Mapping[str, Any]:
         if error is None:
             record = _compare(job, nights, other, settings, folder)
-            seconds = {stage: manifest.notes["seconds"] for stage, manifest in _manifests(job).items()}
+            seconds = {stage: manifest.notes["seconds"] for stage, manifest in _manifests(chain).items()}
         else:
             record, seconds = Night(night, FAILED, str(error)), {}
         told = asdict(record)
@@ -233,9 +232,9 @@ def _measured(job: Job, format: str, digest: str) -> Night:
     )
 
 
-def _manifests(job: Job) -> dict[str, Manifest]:
-    """Those of the chain, by stage."""
-    return {stage: Manifest.read(job.folder(stage)) for stage in (*stages_before(job, "report"), "report")}
+def _manifests(chain: Chain) -> dict[str, Manifest]:
+    """Return the manifests of the chain, by stage."""
+    return {stage: Manifest.read(chain.job.folder(stage)) for stage in chain.up_to()}
 
 
 def _told(record: Night, nights: Nights) -> PipelineError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import fields, replace
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from functools import cached_property
 from typing import Any
@@ -16,8 +16,7 @@ from pipeline.errors import SettingError
 from pipeline.settings import NightlySettings
 from pipeline.store.artifact import ArtifactPaths, ArtifactStatus, State
 
-from ..chain import plan
-from ..chain.job import Job, Parameters, job_of
+from ..chain.job import Job
 from ..config import read_operations, read_settings
 from ..external import DataFile, ExistingCheckpoint
 from ..model import ROOT_HOOKS, ModelTask
@@ -66,23 +65,22 @@ class NightlyRun(ModelTask):
         """`[nightly]`."""
         return read_operations().nightly
 
-    @cached_property
-    def job(self) -> Job:
-        """The parameters and settings, checked; its places are those of the night.
+    def make_job(self) -> Job:
+        """Check the parameters and settings, and make a job of them whose paths are those of the night.
 
         Raises:
-            PipelineError: one of them is not right.
+            PipelineError: one of them is wrong.
         """
-        if self.candidate:
+        if self.parameters.candidate:
             raise SettingError(
                 "a night makes its formats, it audits none",
                 where="--candidate",
-                got=self.candidate,
+                got=self.parameters.candidate,
                 next_step="Use WriteReport --candidate",
             )
-        request = Parameters(**{item.name: getattr(self, item.name) or "" for item in fields(Parameters)})
-        pattern = request.data or self.settings.data
-        job = job_of(replace(request, data=data_of(pattern, self.date)), read_settings())
+        given = self.parameters
+        pattern = given.data or self.settings.data
+        job = Job.from_parameters(replace(given, data=data_of(pattern, self.date)), read_settings())
         return replace(job, paths=ArtifactPaths(job.paths.home, self.night))
 
     @cached_property
@@ -95,8 +93,8 @@ class NightlyRun(ModelTask):
         """The day's data, and the checkpoint where the chain starts at one."""
         if self.job.data is not None:
             yield DataFile(path=str(self.job.data))
-        if self.checkpoint:
-            yield ExistingCheckpoint(path=self.checkpoint)
+        if self.parameters.checkpoint:
+            yield ExistingCheckpoint(path=self.parameters.checkpoint)
 
     def output(self) -> luigi.LocalTarget:
         """The folder of what became of the night."""
@@ -115,7 +113,7 @@ class NightlyRun(ModelTask):
         if known is not None:
             reason = f"it failed: {known.reason}" if not known.has_passed else "it is not as it was finished"
         status = ArtifactStatus.MISSING if known is None else ArtifactStatus.STALE
-        return {**plan.examine(self.job, self.stage), NIGHT: State(status, (reason,))}
+        return {**self.chain.examine(self.stage), NIGHT: State(status, (reason,))}
 
     def run(self) -> None:
         """Makes the night, and tells of it.
@@ -127,7 +125,7 @@ class NightlyRun(ModelTask):
         from .run import run_night
 
         check_telling(self.settings, self.nights.name)
-        outcome = run_night(self.job, self.nights, self.settings)
+        outcome = run_night(self.chain, self.nights, self.settings)
         if outcome is None:
             return
         run_hook(self.settings, self.nights, outcome)

@@ -24,6 +24,9 @@ from pipeline.signature import Signature
 from . import Model
 
 PROJECT = Path(__file__).resolve().parents[3]
+# The folder with tasks.cfg and data/: the root of a checkout; an installed package has a copy inside (see setup.py).
+_PACKAGED_FILES = PROJECT / "pipeline/project"
+PROJECT_FILES = _PACKAGED_FILES if _PACKAGED_FILES.is_dir() else PROJECT
 
 BUNDLED = {
     "multiply_add": "pipeline.training.models.multiply_add:MultiplyAdd",
@@ -134,7 +137,7 @@ def _data_file(file: Path, body: list[ast.stmt]) -> Path | None:
     if literal is None:
         return None
     neighbour = file.parent / literal
-    return neighbour if neighbour.exists() else PROJECT / "data" / literal
+    return neighbour if neighbour.exists() else PROJECT_FILES / "data" / literal
 
 
 def _assigned_string(node: ast.stmt, name: str) -> str | None:

@@ -1,4 +1,4 @@
-"""Gathers from artifacts what a run tells at its end and in its report."""
+"""Collect the facts for a job's report from its artifacts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import PipelineError
 from pipeline.formats.registry import read_refusal
@@ -18,35 +18,24 @@ from pipeline.hashing import library_versions
 from pipeline.store.manifest import Manifest
 
 from .job import CANDIDATE, Job
+from .results import read_costs, read_verdict
+
+if TYPE_CHECKING:
+    from pipeline.report import ReportFacts
 
 logger = logging.getLogger("pipeline")
 
 
-def read_verdict(job: Job) -> dict[str, Any]:
-    """The content of the last verdict.json."""
-    verdict: dict[str, Any] = json.loads((job.folder("validation") / "verdict.json").read_text(encoding="utf-8"))
-    return verdict
-
-
-def read_costs(job: Job) -> dict[str, Any]:
-    """The content of the last costs.json; a format that is not proven equal is not recommended, whatever it costs."""
-    from pipeline.formats.benchmark.recommend import recommend
-
-    costs: dict[str, Any] = json.loads((job.folder("costs") / "costs.json").read_text(encoding="utf-8"))
-    failed = {check["format"] for check in read_verdict(job)["checks"] if check["verdict"] != "passed"}
-    return {**costs, "recommendation": recommend(costs["formats"], failed)}
-
-
-def report_facts(job: Job, made: Sequence[str]) -> Any:
-    """What the report tells, gathered from the artifacts.
+def collect_report_facts(job: Job, stages: Sequence[str]) -> ReportFacts:
+    """Return the content of the report.
 
     Args:
-        made: the stages before it.
+        stages: the finished stages before the report, in the order of the chain.
     """
     from pipeline.report import ReportFacts, StageFacts
     from pipeline.signature import Signature
 
-    manifests = {name: Manifest.read(job.folder(name)) for name in made}
+    manifests = {name: Manifest.read(job.folder(name)) for name in stages}
     return ReportFacts(
         name=job.paths.name,
         verdict={**read_verdict(job), "rows_per_second": manifests["validation"].notes.get("rows_per_second", {})},
@@ -77,7 +66,7 @@ def report_facts(job: Job, made: Sequence[str]) -> Any:
 
 
 def _inputs(manifests: Mapping[str, Manifest]) -> dict[str, str]:
-    """The sha256 of each file from outside that decided a stage."""
+    """Return the sha256 of each file from outside that decided a stage."""
     inputs: dict[str, str] = {}
     for manifest in manifests.values():
         files = manifest.ingredients.get("files") or {}
@@ -86,8 +75,8 @@ def _inputs(manifests: Mapping[str, Manifest]) -> dict[str, str]:
 
 
 def _graph(job: Job) -> dict[str, Any] | None:
-    """What the checkpoint's graph consists of; None where it cannot be read without TensorFlow."""
-    from pipeline.freezing.inspection import summarise  # which needs protobuf; a finished run does without
+    """Summarize the graph of the checkpoint; return None if it cannot be read without TensorFlow."""
+    from pipeline.freezing.inspection import summarise  # loads protobuf, which a finished run does not need
 
     folder = job.folder("checkpoint")
     try:
@@ -98,7 +87,7 @@ def _graph(job: Job) -> dict[str, Any] | None:
 
 
 def _previous(job: Job) -> dict[str, Any] | None:
-    """The key figures of the last report, which still stands where it was published; None where there is none."""
+    """Return the key figures of the last report, which is still published; None if there is none."""
     path = job.folder("report") / "report.json"
     try:
         previous = json.loads(path.read_text(encoding="utf-8"))
@@ -111,21 +100,21 @@ def _previous(job: Job) -> dict[str, Any] | None:
 
 
 def _worst_files(job: Job) -> list[Path]:
-    """The files of the worst rows, what runs them again last."""
+    """Return the files of the worst rows, scripts last."""
     folder = job.folder("validation") / "worst"
     files = (path for path in folder.iterdir() if path.is_file()) if folder.is_dir() else ()
     return sorted(files, key=lambda path: (path.suffix == ".sh", path.name))
 
 
 def _sizes_of_checkpoint(manifest: Manifest) -> dict[str, int]:
-    """The bytes of each file of a Saver or a SavedModel; not those of rows and goldens."""
+    """Return the size of each file of a Saver's checkpoint or a SavedModel, without rows and goldens."""
     saved = ("model.", "saved_model/")
     files = {path: entry for path, entry in sorted(manifest.files.items()) if path.startswith(saved)}
     return {f"checkpoint/{path}": entry.size_bytes for path, entry in files.items()}
 
 
 def _sizes_of_formats(job: Job, manifests: Mapping[str, Manifest]) -> dict[str, int]:
-    """The bytes of each file of each format, and of a folder all in one, for it may hold thousands."""
+    """Return the size of each file of each format; a folder counts as one, because it may hold thousands."""
     sizes: dict[str, int] = {}
     for stage in job.candidates.values():
         if read_refusal(job.folder(stage)) is not None:
@@ -139,7 +128,7 @@ def _sizes_of_formats(job: Job, manifests: Mapping[str, Manifest]) -> dict[str, 
 
 
 def _exported(manifests: Mapping[str, Manifest]) -> str:
-    """Which weights the checkpoint holds, and what they are compared with where that is none of our own making."""
+    """Say which weights the checkpoint holds, and which candidate they are compared with."""
     exported = _weights(manifests)
     if CANDIDATE not in manifests:
         return exported
