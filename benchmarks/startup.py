@@ -1,9 +1,9 @@
-"""Measure a run in which everything is complete, against the least that Luigi itself needs for such a run.
+"""Compare the time of a run with nothing to do with a bare complete Luigi run.
 
 python benchmarks/startup.py
 python benchmarks/startup.py --from-nothing     also a clone: its set-up with uv and with pip, and each target's time
 
-Both sides run in turn, pair by pair. The ratio is the result, because the speed of the machine drifts.
+Both sides run alternately. The result is the ratio, because the machine's speed varies.
 """
 
 from __future__ import annotations
@@ -71,12 +71,12 @@ def time_from_nothing() -> None:
         os.environ |= {"UV_CACHE_DIR": f"{folder}/uv", "PIP_CACHE_DIR": f"{folder}/pip"}
         for installer in ("pip", "uv"):
             for caches in ("empty", "full"):
-                measure("make", "clean", cwd=clone).wall
+                measure("make", "clean", cwd=clone)
                 took = measure("make", ".venv/.installed", f"INSTALLER={installer}", cwd=clone).wall
                 print(f"set-up, {installer:3}, caches {caches}  {took:.0f} s", flush=True)
         print(f"make run after that      {measure('make', 'run', cwd=clone).wall:.0f} s", flush=True)
         print(f"make run again           {measure('make', 'run', cwd=clone).wall:.2f} s", flush=True)
-        measure("make", ".venv/.installed-dev", cwd=clone).wall
+        measure("make", ".venv/.installed-dev", cwd=clone)
         print(f"make check from nothing  {measure('make', 'check', cwd=clone).wall:.0f} s", flush=True)
         print(f"make check again         {measure('make', 'check', cwd=clone).wall:.0f} s", flush=True)
         print(f"make docs                {measure('make', 'docs', cwd=clone).wall:.0f} s", flush=True)
@@ -87,10 +87,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=9, help="how many times both sides run")
     parser.add_argument("--from-nothing", action="store_true", help="time a fresh clone too")
-    given = parser.parse_args()
-    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # set, it would have Python compile every module at every start
-    compare_with_bare_luigi(given.pairs)
-    if given.from_nothing:
+    args = parser.parse_args()
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # with it, Python compiles every module at every start
+    compare_with_bare_luigi(args.pairs)
+    if args.from_nothing:
         time_from_nothing()
 
 

@@ -1,4 +1,4 @@
-"""Models by name: found without being imported, refused with a reason, imported where they are needed."""
+"""Models by name: found without an import, refused with a reason, imported on demand."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ Write = Callable[[str, str], Path]
 
 @pytest.fixture
 def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Write]:
-    """Writes a file into the current folder; what is imported from there is forgotten afterwards."""
+    """Writes a file into the current folder; modules imported from there are unloaded afterwards."""
     monkeypatch.chdir(tmp_path)
     before = set(sys.modules)
 
@@ -63,7 +63,7 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Write]:
 def test_a_bundled_model_is_found_with_its_data(name: str) -> None:
     source = find_model(name)
     assert source.name == name
-    assert source.file.is_relative_to(PROJECT / "pipeline" / "models")
+    assert source.file.is_relative_to(PROJECT / "pipeline" / "training" / "models")
     assert source.data is not None
     assert source.data.is_file()
 
