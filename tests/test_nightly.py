@@ -17,7 +17,6 @@ from typing import Any
 import pytest
 from commands import BIN, PROJECT, luigi, pipeline, run
 from jobs import model_file
-from pipeline.tasks.nightly.paths import Nights
 from prometheus_client.parser import text_string_to_metric_families
 
 from pipeline.errors import DataError, SettingError, StoreError
@@ -37,6 +36,7 @@ from pipeline.tasks.nightly.history import (
 )
 from pipeline.tasks.nightly.notify import check_telling, run_hook
 from pipeline.tasks.nightly.page import page
+from pipeline.tasks.nightly.paths import Nights
 from pipeline.tasks.nightly.prometheus import exposition, write_metrics
 from pipeline.tasks.nightly.run import Outcome
 from pipeline.tasks.nightly.task import data_of

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pipeline.checkpoint.artifact import read_origin
 from pipeline.errors import CandidateError, FreezeError, nearest
 from pipeline.graph.discovery import discovered_outputs
+from pipeline.graph.graph import Graph
 from pipeline.graph.nodes import node_of
-from pipeline.graph.protos import GraphDef
 from pipeline.inputs import Candidate
 from pipeline.safety.candidates import require_still_graph
 from pipeline.signature import Signature, TensorSpec
@@ -83,7 +83,7 @@ def _let_through(candidate: Candidate, ports: Ports, outputs: Pairs) -> list[str
     if ports.graph is None:
         return []
     fetched = [port.tensor for port in outputs.found.values()]
-    return require_still_graph(ports.graph.whole, candidate.place, fetched, candidate.allow_ops)
+    return require_still_graph(ports.graph.graph, candidate.place, fetched, candidate.allow_ops)
 
 
 def _specs(specs: Sequence[TensorSpec], pairs: Pairs) -> tuple[TensorSpec, ...]:
@@ -173,7 +173,7 @@ def _fed(candidate: Candidate, ports: Ports, inputs: Pairs, outputs: Pairs, pins
     return fed
 
 
-def settled_outputs(graph: GraphDef, candidate: Candidate) -> tuple[list[str], list[str]]:
+def settled_outputs(graph: Graph, candidate: Candidate) -> tuple[list[str], list[str]]:
     """The outputs of a checkpoint's graph that nobody named, with a candidate at hand.
 
     What the candidate declares as its outputs is what its users act by, so these they are, if the graph has them.
@@ -187,8 +187,7 @@ def settled_outputs(graph: GraphDef, candidate: Candidate) -> tuple[list[str], l
         CandidateError: the candidate cannot be read.
     """
     ports = read_ports(candidate)
-    known = {node.name for node in graph.node}
-    own = [_own_name(port, known) for port in ports.outputs]
+    own = [_own_name(port, graph.nodes) for port in ports.outputs]
     names = [name for name in own if name is not None]
     is_complete = bool(own) and len(names) == len(own)
     if ports.graph is not None:
@@ -203,7 +202,7 @@ def settled_outputs(graph: GraphDef, candidate: Candidate) -> tuple[list[str], l
     return names, [f"output {name} is an output of the candidate" for name in names]
 
 
-def _own_name(port: Port, known: set[str]) -> str | None:
+def _own_name(port: Port, known: Container[str]) -> str | None:
     """The name by which a graph has a candidate's tensor."""
     return next((name for name in map(plain, (port.tensor, port.own)) if node_of(name) in known), None)
 
