@@ -51,9 +51,7 @@ class Describer:
             raise FreezeError(
                 "this tensor can be neither fed nor fetched",
                 where=tensor,
-                got=f"dtype {dtype}"
-                if dtype
-                else f"an op that TensorFlow lacks, {op}",
+                got=f"dtype {dtype}" if dtype else f"an op that TensorFlow lacks, {op}",
                 next_step="Name a tensor that holds values",
             )
         return TensorSpec(name, dtype, shape, tensor if tensor != f"{name}:0" else None)

@@ -89,7 +89,8 @@ class Graph:
 
     def descendants(self, starts: Iterable[str]) -> set[str]:
         """Returns the names of all nodes that are computed from `starts` or wait for them, themselves included."""
-        consumers, waiting, found = self.consumers, list(starts), set[str]()
+        waiting, found = list(starts), set[str]()
+        consumers = self.consumers if waiting else {}
         while waiting:
             name = waiting.pop()
             if name not in found:

@@ -21,19 +21,14 @@ class LazyNode:
         raw: the bytes of the message.
     """
 
-    __slots__ = ("_index", "_whole", "input", "name", "op")
+    __slots__ = ("_graph", "_index", "input", "name", "op")
 
-    def __init__(self, whole: LazyGraphDef, index: int, names: dict[str, str]) -> None:
-        node = NodeDef.FromString(whole.node[index])
-        self._whole, self._index = whole, index
-        name = node.name
-        self.name: str = names.setdefault(name, name)
-        self.op = intern(node.op)
-        self.input: Sequence[str] = tuple([names.setdefault(reference, reference) for reference in node.input])
+    def __init__(self, name: str, op: str, inputs: Sequence[str], graph: LazyGraphDef, index: int) -> None:
+        self.name, self.op, self.input, self._graph, self._index = name, op, inputs, graph, index
 
     @property
     def raw(self) -> bytes:
-        content: bytes = self._whole.node[self._index]
+        content: bytes = self._graph.node[self._index]
         return content
 
     def parse(self) -> NodeDef:
@@ -58,7 +53,13 @@ def read_nodes(graph: LazyGraphDef) -> list[LazyNode]:
         DecodeError: the bytes of a node are damaged.
     """
     names: dict[str, str] = {}  # an input is mostly the name of a node: one string serves both
-    return [LazyNode(graph, index, names) for index in range(len(graph.node))]
+    known, parse, nodes = names.setdefault, NodeDef.FromString, list[LazyNode]()
+    for index, raw in enumerate(graph.node):
+        message = parse(raw)
+        name = message.name
+        inputs = tuple([known(reference, reference) for reference in message.input])
+        nodes.append(LazyNode(known(name, name), intern(message.op), inputs, graph, index))
+    return nodes
 
 
 def whole_node(node: NodeDef | LazyNode) -> NodeDef:

@@ -187,6 +187,7 @@ def with_settled(graph: Graph, outputs: Iterable[str]) -> Graph:
     needed = graph.ancestors(map(node_of, outputs), with_control=True)
     if not deciding & needed and not inside:
         return graph
+    graph = graph.parsed
     known = _known_by_scope(graph, needed)
     is_decided = any(
         _is_decided(node, found)

@@ -42,6 +42,7 @@ def with_settled_switches(graph: Graph) -> Graph:
     """
     if not any(node.op in _SWITCHES for node in graph.node):
         return graph
+    graph = graph.parsed
     conditions = {node.name: node.input[1] for node in graph.node if node.op in _SWITCHES}
     needed = graph.ancestors(map(node_of, conditions.values()), with_control=False)
     known = constants_of(graph.replace_nodes(node for node in graph.node if node.name in needed))

@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterator, Mapping
 from pipeline.errors import FreezeError
 from pipeline.graph.graph import Graph
 from pipeline.graph.handles import CALLS, LOOPS, PASSING, Handles, Scope, of_several_dtypes
+from pipeline.graph.lazy_nodes import copy_node
 from pipeline.graph.nodes import control_inputs, data_inputs, is_control, node_of
 from pipeline.graph.protos import DataType, FunctionDef, GraphDef, NodeDef
-from pipeline.graph.variables import REFERENCE_OPS
+from pipeline.graph.variables import VARIABLE_OPS
 
 
 class Rewriter:
@@ -27,7 +28,7 @@ class Rewriter:
     def __init__(self, graph: Graph) -> None:
         self._graph, self._handles = graph, Handles(graph)
         self._copies: dict[tuple[str, tuple[int | None, ...]], FunctionDef] = {}
-        self._arena = GraphDef()  # holds the nodes that are changed: one message takes less than one for each
+        self._arena = GraphDef()  # holds the copies: one message takes less than one for each
 
     @property
     def functions(self) -> list[FunctionDef]:
@@ -37,37 +38,20 @@ class Rewriter:
     def rewrite(self) -> list[NodeDef]:
         """The nodes of the graph, in their order, reading values instead of variables; new ones come last.
 
-        Variables themselves are left, for whoever puts constants in their place; so are all nodes that stay as they
-        are. The others are copies.
+        Variables themselves are left, for whoever puts constants in their place. All other nodes are copies.
         """
         scope = Scope(self._graph.nodes)
         parts = [list(self._rewritten(scope, node)) for node in self._graph.node]
         return [part[-1] for part in parts] + [new for part in parts for new in part[:-1]]
 
-    def _stays(self, scope: Scope, node: NodeDef) -> bool:
-        """Whether a node of the graph is a variable, or one in which there is nothing to change."""
-        if scope.is_function:
-            return False
-        if node.op in REFERENCE_OPS or node.op == "VarHandleOp":
-            return True
-        if (
-            self._handles.library
-            or node.op in _LOOKED_AT
-            or node.device
-            or any(name in node.attr for name in _OF_TRAINING)
-        ):
-            return False
-        return not any(self._handles.of(scope, reference) for reference in data_inputs(node))
-
     def _rewritten(self, scope: Scope, node: NodeDef) -> Iterator[NodeDef]:
-        if self._stays(scope, node):
+        if node.op in VARIABLE_OPS and not scope.is_function:
             yield node
             return
-        new = self._arena.node.add()
-        new.CopyFrom(node)
+        new = copy_node(node, self._arena.node.add())
         if node.op in OF_REFERENCES:
             new.op = OF_REFERENCES[node.op]
-        elif node.op in REFERENCE_OPS or node.op == "VarHandleOp":
+        elif node.op in VARIABLE_OPS:
             pass
         elif node.op in PASSING:
             self._retype(scope, node, new)
@@ -308,8 +292,6 @@ RULES: Mapping[str, Rule] = {
 }
 
 
-# Ops that are looked at, whether they are given a handle or not.
-_LOOKED_AT = frozenset({*OF_REFERENCES, *RULES, *PASSING, *CALLS, "SymbolicGradient"})
 _OF_TRAINING = ("_class", "_output_shapes")
 
 
