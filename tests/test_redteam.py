@@ -39,6 +39,7 @@ from pipeline.errors import CheckpointError, PipelineError, SettingError, StoreE
 from pipeline.formats import runner
 from pipeline.freezing import freeze
 from pipeline.freezing.inspection import inspect
+from pipeline.graph.meta_graph import MetaGraph
 from pipeline.graph.ops import TABLE
 from pipeline.graph.protos import AssetFileDef, BundleEntryProto, MetaGraphDef, SavedModel
 from pipeline.safety import dangers, harm_of, is_idle, safe_ops
@@ -443,7 +444,7 @@ def test_a_captured_path_is_that_of_an_asset_or_refused(is_asset: bool, found: l
     objects = [meta.object_graph_def.nodes.add() for _ in range(2)]
     objects[0].resource.SetInParent()
     (objects[1].asset if is_asset else objects[1].constant).SetInParent()
-    assert [danger.op for danger in find_dangers(meta, tmp_path)] == found
+    assert [danger.op for danger in find_dangers(MetaGraph.of(meta), tmp_path)] == found
 
 
 def test_a_table_that_the_checkpoint_holds_is_filled_from_it(tmp_path: Path) -> None:

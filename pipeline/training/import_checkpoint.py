@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.checkpoint.files import files_of, name_of
-from pipeline.checkpoint.source import Source, open_source, read_graph
+from pipeline.checkpoint.source import Source, open_source, read_message
 from pipeline.data.generated import generate_rows
 from pipeline.data.npz import add_kind, save_arrays
 from pipeline.data.table import read_rows
@@ -120,6 +120,6 @@ def _copy_checkpoint(source: Source, folder: Path) -> None:
     name = name_of(source.place)
     for path in files_of(source.place):
         shutil.copyfile(path, folder / f"model.ckpt{path.name.removeprefix(name)}")
-    meta = read_graph(source.graph_file)
+    meta = read_message(source.graph_file)
     (folder / "model.ckpt.meta").write_bytes(meta.SerializeToString(deterministic=True))
     (folder / "checkpoint").write_text('model_checkpoint_path: "model.ckpt"\n', encoding="utf-8")
