@@ -11,7 +11,8 @@ import strategies
 from hypothesis import given
 
 from pipeline.errors import DamagedArtifact, StoreError
-from pipeline.store.manifest import MANIFEST, FileEntry, Manifest, differences, fingerprint
+from pipeline.store.files import MANIFEST_FILE
+from pipeline.store.manifest import FileEntry, Manifest, differences, fingerprint
 
 DIGEST = "0123456789abcdef" * 4
 
@@ -27,7 +28,7 @@ def manifest(**changes: Any) -> Manifest:
 
 
 def write(folder: Path, raw: bytes) -> Path:
-    (folder / MANIFEST).write_bytes(raw)
+    (folder / MANIFEST_FILE).write_bytes(raw)
     return folder
 
 
@@ -103,7 +104,7 @@ def test_what_is_no_manifest_is_damage(tmp_path: Path, raw: bytes) -> None:
 
 
 def test_a_folder_in_place_of_the_manifest_is_damage(tmp_path: Path) -> None:
-    (tmp_path / MANIFEST).mkdir()
+    (tmp_path / MANIFEST_FILE).mkdir()
     with pytest.raises(DamagedArtifact, match="cannot be read"):
         Manifest.read(tmp_path)
 

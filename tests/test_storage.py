@@ -22,7 +22,7 @@ from pipeline.errors import DamagedArtifact, StoreError
 from pipeline.settings import CostsSettings, Operations, Settings, StorageSettings, TrainingSettings
 from pipeline.store import artifact as store
 from pipeline.store.artifact import ArtifactPaths, ArtifactStatus, State
-from pipeline.store.manifest import MANIFEST
+from pipeline.store.files import MANIFEST_FILE
 from pipeline.store.remote import RemoteStore, file_system, mirror_of
 from pipeline.tasks.chain import results
 from pipeline.tasks.chain.job import Job, Parameters
@@ -78,7 +78,7 @@ class Host:
 
     def files(self) -> dict[str, bytes]:
         folder = self.paths.artifact("frozen").resolve()
-        paths = (path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
+        paths = (path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST_FILE)
         return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
 
 
@@ -120,7 +120,7 @@ def test_other_ingredients_replace_what_is_there_and_leave_nothing_of_it(hosts: 
     two.make(NEW, {"model.pb": b"other"})
     assert one.look(NEW).is_complete
     assert one.files() == {"model.pb": b"other"}
-    assert one.remote.look().paths("frozen") == {"model.pb", MANIFEST}
+    assert one.remote.look().paths("frozen") == {"model.pb", MANIFEST_FILE}
     state = one.look(OLD)
     assert (state.status, state.reasons[0]) == (ArtifactStatus.STALE, "setting a changed: was 2, is 1")
 
@@ -143,8 +143,8 @@ def test_a_changed_object_is_noticed_by_every_host(damage: bytes | None, hosts: 
 def test_a_changed_manifest_is_noticed_and_not_overwritten(hosts: tuple[Host, Host]) -> None:
     one, two = hosts
     one.make()
-    text = (one.paths.artifact("frozen") / MANIFEST).read_bytes()
-    write(one.remote, MANIFEST, text.replace(b'"a": 1', b'"a": 3'))
+    text = (one.paths.artifact("frozen") / MANIFEST_FILE).read_bytes()
+    write(one.remote, MANIFEST_FILE, text.replace(b'"a": 1', b'"a": 3'))
     assert [host.look().status for host in hosts] == [ArtifactStatus.DAMAGED, ArtifactStatus.DAMAGED]
     with pytest.raises(DamagedArtifact, match="the manifest was changed"):
         two.make()

@@ -18,7 +18,8 @@ import pytest
 from pipeline.errors import DamagedArtifact, PipelineError, StoreError
 from pipeline.store import artifact
 from pipeline.store.artifact import ArtifactPaths, ArtifactStatus
-from pipeline.store.manifest import MANIFEST, Manifest
+from pipeline.store.files import MANIFEST_FILE
+from pipeline.store.manifest import Manifest
 
 OLD, NEW = {"settings": {"seed": 1}}, {"settings": {"seed": 2}}
 
@@ -268,7 +269,7 @@ def test_verify_looks_at_the_files_that_it_is_asked_for(paths: ArtifactPaths) ->
 
 def test_a_damaged_manifest_is_damage(paths: ArtifactPaths) -> None:
     build(paths)
-    path = paths.artifact("frozen") / MANIFEST
+    path = paths.artifact("frozen") / MANIFEST_FILE
     path.write_text(path.read_text().replace('"seed": 1', '"seed": 2'))
     assert artifact.examine(paths.artifact("frozen"), "frozen", NEW).status is ArtifactStatus.DAMAGED
     with pytest.raises(DamagedArtifact):

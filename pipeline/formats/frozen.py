@@ -9,6 +9,7 @@ from google.protobuf.message import DecodeError
 
 from pipeline.errors import RunnerError
 from pipeline.signature import Signature
+from pipeline.store.files import FROZEN_FILE
 
 from .origin import fed_always, fill_tables
 from .session import SessionRunner, session_config
@@ -23,7 +24,7 @@ def open_runner(folder: Path, signature: Signature, threads: int, is_plain: bool
         RunnerError: the file is missing, is not a GraphDef that imports, or is not the signature's.
     """
     session = v1.Session(graph=tf.Graph(), config=session_config(threads, is_plain))
-    import_frozen(session, folder / "model.pb")
+    import_frozen(session, folder / FROZEN_FILE)
     fill_tables(session, folder)
     return SessionRunner(session, signature, fed_always(session, folder))
 

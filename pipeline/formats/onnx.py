@@ -20,12 +20,13 @@ import numpy as np
 
 from pipeline.errors import FreezeError, RunnerError
 from pipeline.signature import Array, Batch, Signature, TensorSpec
+from pipeline.store.files import FROZEN_FILE, ONNX_FILE, SIGNATURE_FILE
 
 from .runner import checked_batch
 
 logger = logging.getLogger("pipeline")
 
-FILE, OPSET = "model.onnx", 17
+OPSET = 17
 MAX_BYTES = 2**31 - 1
 _FAULTS = (ValueError, TypeError, LookupError, AttributeError, AssertionError, RuntimeError)
 _DTYPES = {"float": "float32", "double": "float64"}  # where onnxruntime's names are not TensorFlow's
@@ -59,13 +60,13 @@ def make_onnx_int8(frozen: Path, folder: Path) -> dict[str, Any]:
 
 
 def _make(frozen: Path, folder: Path, stored: str) -> dict[str, Any]:
-    told = json.loads((frozen / "signature.json").read_text(encoding="utf-8"))
+    told = json.loads((frozen / SIGNATURE_FILE).read_text(encoding="utf-8"))
     signature = Signature.from_dict(told)
     named = _named(signature)
-    model = _converted(frozen / "model.pb", signature, named)
+    model = _converted(frozen / FROZEN_FILE, signature, named)
     reduced = _reduced(model, stored) if stored else []
-    (folder / FILE).write_bytes(_checked(model))
-    named.write(folder / "signature.json", **{key: told[key] for key in told if key not in named.to_dict()})
+    (folder / ONNX_FILE).write_bytes(_checked(model))
+    named.write(folder / SIGNATURE_FILE, **{key: told[key] for key in told if key not in named.to_dict()})
     try:
         open_runner(folder, named, 1)
     except RunnerError as exc:
@@ -232,7 +233,7 @@ def open_runner(folder: Path, signature: Signature, threads: int) -> OnnxRunner:
     Raises:
         RunnerError: the file is missing or is no ONNX model that runs here, or is not the signature's.
     """
-    path = folder / FILE
+    path = folder / ONNX_FILE
     try:
         import onnxruntime
 

@@ -11,11 +11,12 @@ import numpy as np
 import tensorflow as tf
 
 from pipeline.errors import RunnerError
+from pipeline.store.files import SIGNATURE_FILE
 
 
 def origin_of(folder: Path) -> dict[str, Any]:
     """What `signature.json` tells besides the signature; empty where it tells nothing, or is not there."""
-    path = folder / "signature.json"
+    path = folder / SIGNATURE_FILE
     told: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     origin: dict[str, Any] = told.get("origin", {})
     return origin

@@ -19,6 +19,15 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import FreezeError, StageCrashed
+from pipeline.store.files import (
+    CHECKPOINT_PREFIX,
+    FROZEN_FILE,
+    ONNX_FILE,
+    REFUSAL_FILE,
+    SAVED_MODEL_FOLDER,
+    SIGNATURE_FILE,
+    TFLITE_FILE,
+)
 from pipeline.workers.child import run_in_subprocess
 
 
@@ -92,18 +101,21 @@ class Format:
             raise
 
 
-_REFUSAL = "refusal.json"
 # How a library's own check of its insides ends a process. A kernel that lacks memory does it by SIGKILL.
 _FATAL = ("SIGABRT", "SIGSEGV")
-_SAVED = ("model.ckpt*", "saved_model/*", "signature.json")  # what freezing reads of a checkpoint's artifact
-_FROZEN = ("model.pb", "signature.json")
+_SAVED = (
+    f"{CHECKPOINT_PREFIX}*",
+    f"{SAVED_MODEL_FOLDER}/*",
+    SIGNATURE_FILE,
+)  # what freezing reads of a checkpoint's artifact
+_FROZEN = (FROZEN_FILE, SIGNATURE_FILE)
 _TFLITE = Format(
     "pipeline.formats.tflite:open_runner",
     "pipeline.formats.tflite:make_tflite",
     origin="frozen",
     reads=_FROZEN,
     needs_subprocess=True,
-    opened="model.tflite",
+    opened=TFLITE_FILE,
     extras=("ai-edge-litert",),
     edges="finite",
     bounds="runtime",
@@ -115,7 +127,7 @@ _ONNX = Format(
     origin="frozen",
     reads=_FROZEN,
     needs_subprocess=True,
-    opened="model.onnx",
+    opened=ONNX_FILE,
     extras=("tf2onnx", "onnx", "onnxruntime"),
     edges="finite",
     bounds="runtime",
@@ -128,7 +140,7 @@ FORMATS = {
         "pipeline.freezing.freeze:freeze_checkpoint",
         reads=_SAVED,
         sections=("freezing",),
-        opened="model.pb",
+        opened=FROZEN_FILE,
         is_optimized=True,
     ),
     "mmap": Format(
@@ -166,7 +178,7 @@ def call(maker: str, origin: Path, folder: Path, settings: Mapping[str, Any]) ->
 def refuse(format: str, reason: str, folder: Path) -> None:
     """Leaves in an artifact's folder, in the place of the format, why it cannot be made."""
     told = {"format": format, "reason": reason}
-    (folder / _REFUSAL).write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+    (folder / REFUSAL_FILE).write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
 
 
 def refusal_of(folder: Path) -> str | None:
@@ -175,5 +187,5 @@ def refusal_of(folder: Path) -> str | None:
     Args:
         folder: the artifact of a format's stage.
     """
-    path = folder / _REFUSAL
+    path = folder / REFUSAL_FILE
     return str(json.loads(path.read_text(encoding="utf-8"))["reason"]) if path.is_file() else None

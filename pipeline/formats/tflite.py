@@ -26,12 +26,13 @@ import numpy as np
 
 from pipeline.errors import FreezeError, RunnerError
 from pipeline.signature import Array, Batch, Signature, TensorSpec
+from pipeline.store.files import SIGNATURE_FILE, TFLITE_FILE
 
 from .runner import checked_batch
 
 logger = logging.getLogger("pipeline")
 
-FILE, SIGNATURE_KEY = "model.tflite", "serving_default"
+SIGNATURE_KEY = "serving_default"
 _BROKEN = (OSError, ValueError, RuntimeError, TypeError)
 _MOST_OPS = 5
 # As TensorFlow's converter names the node of an op that it has no equivalent for: loc(fused["Svd:", "decompose/Svd"])
@@ -70,11 +71,11 @@ def _make(frozen: Path, folder: Path, stored: type[np.generic] | None) -> dict[s
     with TemporaryDirectory(dir=folder, prefix=".savedmodel-") as served:
         make_saved_model(frozen, Path(served))
         content = _converted(Path(served), stored)
-    (folder / FILE).write_bytes(content)
-    shutil.copyfile(frozen / "signature.json", folder / "signature.json")
+    (folder / TFLITE_FILE).write_bytes(content)
+    shutil.copyfile(frozen / SIGNATURE_FILE, folder / SIGNATURE_FILE)
     try:
-        interpreter = _open(folder / FILE, 1)
-        TfliteRunner(interpreter, Signature.read(folder / "signature.json"))
+        interpreter = _open(folder / TFLITE_FILE, 1)
+        TfliteRunner(interpreter, Signature.read(folder / SIGNATURE_FILE))
     except RunnerError as exc:
         raise FreezeError("the TFLite file that was made of this does not open", got=exc) from exc
     reduced = sum(details["dtype"] is stored for details in interpreter.get_tensor_details()) if stored else 0
@@ -122,12 +123,12 @@ def open_runner(folder: Path, signature: Signature, threads: int) -> TfliteRunne
     Raises:
         RunnerError: the file is missing or is no TFLite model that runs here, or is not the signature's.
     """
-    return TfliteRunner(_open(folder / FILE, threads), signature, _key_of(folder))
+    return TfliteRunner(_open(folder / TFLITE_FILE, threads), signature, _key_of(folder))
 
 
 def _key_of(folder: Path) -> str | None:
     """The signature that a candidate of somebody else's is opened by."""
-    told = json.loads((folder / "signature.json").read_text(encoding="utf-8"))
+    told = json.loads((folder / SIGNATURE_FILE).read_text(encoding="utf-8"))
     key: str | None = told.get("origin", {}).get("candidate", {}).get("signature")
     return key
 

@@ -29,7 +29,8 @@ from typing import Any
 from pipeline.errors import DamagedArtifact, StoreError
 from pipeline.hashing import hash_file
 
-from .manifest import MANIFEST, FileEntry, Manifest, differences, fingerprint
+from .files import MANIFEST_FILE
+from .manifest import FileEntry, Manifest, differences, fingerprint
 
 logger = logging.getLogger("pipeline")
 
@@ -118,7 +119,7 @@ def examine(folder: Path, stage: str, ingredients: Mapping[str, Any], ignored: C
 
 
 def _examine(folder: Path, stage: str, ingredients: Mapping[str, Any], ignored: Collection[str]) -> State:
-    if not (folder / MANIFEST).exists():
+    if not (folder / MANIFEST_FILE).exists():
         return State(ArtifactStatus.MISSING, (f"{folder} does not exist",))
     try:
         manifest = Manifest.read(folder)
@@ -250,14 +251,14 @@ def _publish(
     paths: ArtifactPaths, stage: str, work: Path, ingredients: Mapping[str, Any], notes: Mapping[str, Any]
 ) -> Manifest:
     files = {}
-    (work / MANIFEST).unlink(missing_ok=True)  # of a publication that was killed
+    (work / MANIFEST_FILE).unlink(missing_ok=True)  # of a publication that was killed
     for path in sorted(p for p in work.rglob("*") if p.is_file()):
         _flush(path)
         stat = path.stat()
         files[path.relative_to(work).as_posix()] = FileEntry(stat.st_size, hash_file(path), stat.st_mtime_ns)
     manifest = Manifest(stage, ingredients, files, notes)
-    (work / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
-    _flush(work / MANIFEST)
+    (work / MANIFEST_FILE).write_text(manifest.to_json(), encoding="utf-8")
+    _flush(work / MANIFEST_FILE)
     _link(paths, stage, work, manifest)
     return manifest
 

@@ -13,7 +13,7 @@ from typing import Any
 from pipeline.errors import DamagedArtifact, StoreError
 from pipeline.hashing import hash_values
 
-MANIFEST = "manifest.json"
+from .files import MANIFEST_FILE
 
 
 @dataclass(frozen=True)
@@ -76,11 +76,11 @@ class Manifest:
             StoreError: there is no manifest.
             DamagedArtifact: a byte of it is not as it was written.
         """
-        path = folder / MANIFEST
+        path = folder / MANIFEST_FILE
         try:
             text = path.read_bytes().decode()  # read_text would take one line end for another
         except (FileNotFoundError, NotADirectoryError) as exc:
-            raise StoreError("not an artifact", where=folder, got=f"no {MANIFEST}") from exc
+            raise StoreError("not an artifact", where=folder, got=f"no {MANIFEST_FILE}") from exc
         except (OSError, UnicodeDecodeError) as exc:
             raise DamagedArtifact("the manifest cannot be read", where=path, got=exc) from exc
         return cls.parse(text, str(path))

@@ -29,7 +29,8 @@ from pipeline.hashing import hash_file
 
 from . import artifact
 from .artifact import ArtifactPaths, ArtifactStatus, State
-from .manifest import MANIFEST, FileEntry, Manifest, differences
+from .files import MANIFEST_FILE
+from .manifest import FileEntry, Manifest, differences
 
 logger = logging.getLogger("pipeline")
 
@@ -108,14 +109,14 @@ class RemoteStore:
         with foreign_errors(url):
             system, place = file_system(url)
             if told is not None:
-                system.rm_file(f"{place}/{MANIFEST}")
+                system.rm_file(f"{place}/{MANIFEST_FILE}")
             for path in manifest.files:
                 if url.startswith("file:"):
                     Path(place, path).parent.mkdir(parents=True, exist_ok=True)
                 system.put_file(str(folder / path), f"{place}/{path}")
-            for path in there.paths(stage) - {*manifest.files, MANIFEST}:
+            for path in there.paths(stage) - {*manifest.files, MANIFEST_FILE}:
                 system.rm_file(f"{place}/{path}")
-            system.pipe_file(f"{place}/{MANIFEST}", manifest.to_json().encode())
+            system.pipe_file(f"{place}/{MANIFEST_FILE}", manifest.to_json().encode())
         there = self.look()
         if problems := there.problems(stage, manifest):
             raise StoreError(problems[0], next_step="Somebody else may write to it; run again")
@@ -131,7 +132,7 @@ class RemoteStore:
         there = self.look()
         manifest = there.manifest(stage)
         if manifest is None:
-            raise StoreError("not an artifact", where=self.url(stage), got=f"no {MANIFEST}")
+            raise StoreError("not an artifact", where=self.url(stage), got=f"no {MANIFEST_FILE}")
         if problems := there.problems(stage, manifest):
             raise DamagedArtifact(problems[0], next_step=f"Delete {self.url(stage)} and run again")
         for path, entry in manifest.files.items():
@@ -161,8 +162,8 @@ class Listing:
             DamagedArtifact: a byte of it is not as it was written.
             StoreError: the storage does not answer.
         """
-        entry = self.objects.get(f"{stage}/{MANIFEST}")
-        return None if entry is None else _manifest_at(f"{self.remote.url(stage)}/{MANIFEST}", *entry)
+        entry = self.objects.get(f"{stage}/{MANIFEST_FILE}")
+        return None if entry is None else _manifest_at(f"{self.remote.url(stage)}/{MANIFEST_FILE}", *entry)
 
     def problems(self, stage: str, manifest: Manifest) -> list[str]:
         """Sentences on files that are missing or not of their size."""
@@ -225,7 +226,7 @@ class Listing:
                     system.get_file(place, str(folder / path))
                 _compare(f"{url}/{path}", hash_file(folder / path), entry)
                 os.utime(folder / path, ns=(entry.mtime_ns, entry.mtime_ns))
-            (folder / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
+            (folder / MANIFEST_FILE).write_text(manifest.to_json(), encoding="utf-8")
             return manifest
 
         try:

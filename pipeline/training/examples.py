@@ -15,6 +15,7 @@ from pipeline.data.readers import Examples, split
 from pipeline.errors import DataError
 from pipeline.settings import SplitSettings
 from pipeline.signature import Array, Signature
+from pipeline.store.files import VALIDATION_ROWS_FILE
 
 from .models.source import ModelSource
 
@@ -66,7 +67,7 @@ def divide(
 def save_validation(examples: Examples, folder: Path) -> None:
     """Writes `validation.npz`."""
     labels = {} if examples.labels is None else {"labels": examples.labels}
-    save_arrays(folder / "validation.npz", {**prefixed("input", examples.inputs), **labels})
+    save_arrays(folder / VALIDATION_ROWS_FILE, {**prefixed("input", examples.inputs), **labels})
 
 
 def row_order(rows: int, batch_size: int, seed: int, done: int) -> Iterator[Array]:

@@ -11,6 +11,7 @@ import tensorflow as tf
 from pipeline.checkpoint.values import find_checkpoint, read_values
 from pipeline.data.npz import prefixed, save_arrays
 from pipeline.errors import DataError
+from pipeline.store.files import CHECKPOINT_PREFIX, INFERENCE_GRAPH_FILE, SIGNATURE_FILE, VALIDATION_ROWS_FILE
 
 from .models.source import ModelSource, load_model
 
@@ -40,13 +41,13 @@ def import_weights(source: ModelSource, data: Path | None, graph: Path, place: s
         )
     bundle = find_checkpoint(Path(place))
     with tf.Graph().as_default(), v1.Session() as session:
-        v1.train.import_meta_graph(str(graph / "inference.meta"))
+        v1.train.import_meta_graph(str(graph / INFERENCE_GRAPH_FILE))
         variables = {variable.op.name: variable for variable in v1.global_variables()}
         for name, value in read_values(bundle, variables).items():
             variables[name].load(value, session)
-        v1.train.Saver(variables, save_relative_paths=True).save(session, str(folder / "model.ckpt"))
-    shutil.copy(graph / "signature.json", folder / "signature.json")
+        v1.train.Saver(variables, save_relative_paths=True).save(session, str(folder / CHECKPOINT_PREFIX))
+    shutil.copy(graph / SIGNATURE_FILE, folder / SIGNATURE_FILE)
     examples = model.examples(data)
     labels = {} if examples.labels is None else {"labels": examples.labels}
-    save_arrays(folder / "validation.npz", {**prefixed("input", examples.inputs), **labels})
+    save_arrays(folder / VALIDATION_ROWS_FILE, {**prefixed("input", examples.inputs), **labels})
     return {"adopted": str(bundle.prefix), "variables": sorted(variables), "rows": len(examples)}

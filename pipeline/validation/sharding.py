@@ -21,6 +21,7 @@ from pipeline.errors import PipelineError, StoreError
 from pipeline.formats.runner import RowRange, SubprocessRunner
 from pipeline.settings import ValidationSettings
 from pipeline.signature import Array
+from pipeline.store.files import RESULTS_FILE
 from pipeline.workers.child import Limits
 from pipeline.workers.executor.interface import Ended, Executor, Started
 
@@ -214,7 +215,7 @@ def compare_shard(pair: Pair, format: str, check: str, start: int, stop: int, ed
     material.score_bins = edges
     error, is_references, has_ended, excused = None, False, False, Excused()
     with TemporaryDirectory(prefix="shard-") as folder:
-        results = Path(folder, "results.csv")
+        results = Path(folder, RESULTS_FILE)
         validation = ResultsRecorder(pair.model, material.signature, pair.settings, results, pair.bounds, is_part=True)
         with validation, _opened(pair, format) as runners:
             reference, candidate, *plain_pair = runners

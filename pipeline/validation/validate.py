@@ -29,6 +29,7 @@ from pipeline.errors import PipelineError
 from pipeline.formats.registry import FORMATS, refusal_of
 from pipeline.formats.runner import SubprocessRunner, fixed_batch
 from pipeline.settings import CHECKS, FAILED, PASSED, ValidationSettings
+from pipeline.store.files import RESULTS_FILE, SIGNATURE_FILE, VERDICT_FILE
 from pipeline.workers.child import Limits
 
 from .checks.material import Material, limits_of, read_material
@@ -75,7 +76,7 @@ def validate(
     refusals = {format: reason for format, place in candidates.items() if (reason := refusal_of(place)) is not None}
     candidates = {format: place for format, place in candidates.items() if format not in refusals}
     bounds = {format: _bounds_of(format, place) for format, place in candidates.items()}
-    validation = ResultsRecorder(model, material.signature, settings, folder / "results.csv", bounds)
+    validation = ResultsRecorder(model, material.signature, settings, folder / RESULTS_FILE, bounds)
     skipped = {name: "it was not asked for" for name in CHECKS if name not in settings.chosen_checks}
     limits = Limits(*settings.limits)
     with ExitStack() as opened:
@@ -100,7 +101,7 @@ def validate(
     write_worst(folder, validation, checkpoint, candidates, material, threads)
     causes = explain(validation, checkpoint, candidates, material, threads)
     verdict = _verdict(validation, material, skipped, causes)
-    (folder / "verdict.json").write_text(json.dumps(verdict, indent=2) + "\n", encoding="utf-8")
+    (folder / VERDICT_FILE).write_text(json.dumps(verdict, indent=2) + "\n", encoding="utf-8")
     for format, rows_per_second in material.rows_per_second.items():
         tell_speed(format, rows_per_second)
     return verdict
@@ -140,7 +141,7 @@ def _check(
 
 def _bounds_of(format: str, artifact: Path) -> str:
     """Whose bounds a candidate's floats are held to: its format's, or those of how its weights are stored."""
-    origin = json.loads((artifact / "signature.json").read_text(encoding="utf-8")).get("origin", {})
+    origin = json.loads((artifact / SIGNATURE_FILE).read_text(encoding="utf-8")).get("origin", {})
     return FORMATS[format].bounds or ("half" if origin.get("weights") == "float16" else "")
 
 

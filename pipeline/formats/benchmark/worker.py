@@ -26,6 +26,7 @@ from time import perf_counter
 from typing import IO, Any
 
 from pipeline.signature import Signature
+from pipeline.store.files import SIGNATURE_FILE
 from pipeline.workers.worker import as_ours, die_with_parent
 
 _WINDOWS = 8  # at most, in the time there is; the last three have to agree
@@ -89,7 +90,7 @@ def measure(order: Order, tell: Callable[[dict[str, Any]], None]) -> None:
         PipelineError: the artifact cannot be opened or run.
     """
     folder = Path(order.folder)
-    signature = Signature.read(folder / "signature.json")
+    signature = Signature.read(folder / SIGNATURE_FILE)
     module, _, name = order.opener.partition(":")
     started = perf_counter()
     opener = getattr(importlib.import_module(module), name)

@@ -21,15 +21,23 @@ from pipeline.graph.protos import GraphDef
 from pipeline.inputs import Candidate
 from pipeline.safety.candidates import require_still_graph
 from pipeline.signature import Signature, TensorSpec
-from pipeline.store.files import GRAPH_FILE, SIGNATURE, WEIGHTS_FOLDER
+from pipeline.store.files import (
+    FROZEN_FILE,
+    GRAPH_FILE,
+    ONNX_FILE,
+    SAVED_MODEL_FILES,
+    SIGNATURE_FILE,
+    TFLITE_FILE,
+    WEIGHTS_FOLDER,
+)
 
-from .detect import SAVED_MODELS, recognize
+from .detect import recognize
 from .match import Pairs, is_alike, pair, plain, told
 from .tensors import Port, Ports, load_onnx, read_ports
 
 logger = logging.getLogger("pipeline")
 
-_NAMES = {"frozen": "model.pb", "tflite": "model.tflite", "onnx": "model.onnx"}
+_NAMES = {"frozen": FROZEN_FILE, "tflite": TFLITE_FILE, "onnx": ONNX_FILE}
 
 
 def import_candidate(candidate: Candidate, checkpoint: Path, weights: str, folder: Path) -> dict[str, Any]:
@@ -46,7 +54,7 @@ def import_candidate(candidate: Candidate, checkpoint: Path, weights: str, folde
         CandidateError: it is no model, is damaged, or its inputs and outputs are not the checkpoint's.
         UnsafeModel: it could do more than compute, or take more memory than there is.
     """
-    signature, origin = Signature.read(checkpoint / SIGNATURE), read_origin(checkpoint / SIGNATURE)
+    signature, origin = Signature.read(checkpoint / SIGNATURE_FILE), read_origin(checkpoint / SIGNATURE_FILE)
     ports = read_ports(candidate)
     pins: Mapping[str, str] = origin.get("pins", {})
     inputs, outputs = _paired(candidate, signature, ports)
@@ -67,7 +75,7 @@ def import_candidate(candidate: Candidate, checkpoint: Path, weights: str, folde
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
-    own.write(folder / SIGNATURE, origin={"candidate": told_of, "weights": weights})
+    own.write(folder / SIGNATURE_FILE, origin={"candidate": told_of, "weights": weights})
     names = {name: port.own for name, port in {**inputs.found, **outputs.found}.items()}
     return {
         "candidate": str(candidate.place),
@@ -219,7 +227,7 @@ def candidate_files(candidate: Candidate) -> dict[str, Path]:
     if recognized.format == "mmap":
         return {GRAPH_FILE: path / GRAPH_FILE, **_below(path, WEIGHTS_FOLDER)}
     if recognized.format == "savedmodel":
-        files = {name: path / name for name in (*SAVED_MODELS, "fingerprint.pb") if (path / name).is_file()}
+        files = {name: path / name for name in (*SAVED_MODEL_FILES, "fingerprint.pb") if (path / name).is_file()}
         return {**files, **_below(path, "variables"), **_below(path, "assets"), **_below(path, "assets.extra")}
     files = {_NAMES[recognized.format]: path}
     return {**files, **dict(_external_files(path))} if recognized.format == "onnx" else files
@@ -235,7 +243,7 @@ def _external_files(path: Path) -> Iterator[tuple[str, Path]]:
     for tensor in graph.initializer:
         for entry in tensor.external_data:
             place = Path(entry.value)
-            if entry.key == "location" and (place.is_absolute() or ".." in place.parts or str(place) == SIGNATURE):
+            if entry.key == "location" and (place.is_absolute() or ".." in place.parts or str(place) == SIGNATURE_FILE):
                 raise CandidateError(
                     "the model's weights lie outside of its folder",
                     where=path,

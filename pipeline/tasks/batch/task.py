@@ -22,7 +22,7 @@ from pipeline.hashing import hash_code, hash_file, hash_values
 from pipeline.settings import PASSED, Operations
 from pipeline.store import artifact
 from pipeline.store.artifact import ArtifactPaths
-from pipeline.store.manifest import MANIFEST
+from pipeline.store.files import MANIFEST_FILE, REPORT_FILE
 from pipeline.store.remote import RemoteStore, is_url, mirror_of
 from pipeline.training.models.source import PROJECT
 
@@ -200,7 +200,7 @@ class ConvertBatch(_List):
         """Where people find the page."""
         stem = self.batch.stem
         folder = str(self.paths.artifact(stem)) if self.remote is None else self.remote.url(stem)
-        return f"{folder}/report.html"
+        return f"{folder}/{REPORT_FILE}"
 
     def _ingredients(self, known: Mapping[str, Outcome]) -> dict[str, Any]:
         told = {row.name: hash_values("outcome", _lasting(known[row.name])) for row in self.rows}
@@ -219,7 +219,7 @@ class ConvertBatch(_List):
         from .tables import read_results
 
         folder = self.paths.artifact(self.batch.stem)
-        results = read_results(folder) if (folder / MANIFEST).exists() else []
+        results = read_results(folder) if (folder / MANIFEST_FILE).exists() else []
         missed = [line for line in results if line["verdict"] != PASSED]
         shown = [f"{line['verdict']:<12} {line['name']}: {line['error']}: {line['reason']}" for line in missed[:_SHOWN]]
         if len(missed) > _SHOWN:

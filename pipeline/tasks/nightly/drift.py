@@ -16,10 +16,11 @@ import numpy as np
 from pipeline.data.npz import NpzReader, load_arrays, of_kind, prefixed, save_arrays
 from pipeline.formats.runner import SubprocessRunner
 from pipeline.signature import Array, Batch, Decision, Signature, TensorSpec, batch_size_of
+from pipeline.store.files import ANSWERS_FILE, SIGNATURE_FILE, VALIDATION_ROWS_FILE
 from pipeline.validation.compare.decisions import decide, has_decisions
 from pipeline.validation.compare.differences import disagreement, measure
 
-ANSWERS = "answers.npz"
+ANSWERS_FILE = ANSWERS_FILE
 _MOST_SHOWN = 10
 
 
@@ -55,8 +56,8 @@ def keep_answers(runner: SubprocessRunner, checkpoint: Path, batch_size: int, mo
     Returns:
         How many were kept; nothing is written for none.
     """
-    signature = Signature.read(checkpoint / "signature.json")
-    rows = NpzReader(checkpoint / "validation.npz", "input")
+    signature = Signature.read(checkpoint / SIGNATURE_FILE)
+    rows = NpzReader(checkpoint / VALIDATION_ROWS_FILE, "input")
     fixed = batch_size_of(signature)
     count = min(most, len(rows)) // (fixed or 1) * (fixed or 1)
     if not count:

@@ -20,6 +20,7 @@ from pathlib import Path
 from pipeline.errors import PipelineError, StoreError
 from pipeline.store import artifact
 from pipeline.store.artifact import ArtifactPaths, hold
+from pipeline.store.files import HISTORY_FILE, NIGHTS_PAGE_FILE
 from pipeline.store.manifest import Manifest
 
 logger = logging.getLogger("pipeline")
@@ -49,11 +50,11 @@ class Nights:
 
     @property
     def history(self) -> Path:
-        return self.home / "history.csv"
+        return self.home / HISTORY_FILE
 
     @property
     def page(self) -> Path:
-        return self.home / "nights.html"
+        return self.home / NIGHTS_PAGE_FILE
 
     @property
     def link(self) -> Path:

@@ -24,11 +24,11 @@ from pipeline.data.npz import prefixed, save_arrays
 from pipeline.errors import CheckpointError, ModelError, nearest
 from pipeline.freezing.freeze import prepare
 from pipeline.signature import Batch, Signature, TensorSpec, batch_size_of
-from pipeline.store.files import SIGNATURE
+from pipeline.store.files import SAVED_MODEL_FILE, SAVED_MODEL_FOLDER, SIGNATURE_FILE
 
 from .adapter import NamedModel
 
-SIGNATURE_KEY, FOLDER = "serving_default", "saved_model"
+SIGNATURE_KEY, FOLDER = "serving_default", SAVED_MODEL_FOLDER
 _MARK = "_user_specified_name"
 
 
@@ -45,7 +45,7 @@ def write_checkpoint(named: NamedModel, folder: Path) -> None:
     if not source.has_variables:
         raise CheckpointError("there is nothing to freeze: the model has no weights", where=named.model.name)
     prepared = prepare(source, (), (), {})
-    kept_promise(named.signature, prepared.signature).write(folder / SIGNATURE, origin=prepared.origin)
+    kept_promise(named.signature, prepared.signature).write(folder / SIGNATURE_FILE, origin=prepared.origin)
 
 
 def _write_saved_model(named: NamedModel, folder: Path) -> None:
@@ -58,7 +58,7 @@ def _write_saved_model(named: NamedModel, folder: Path) -> None:
         part for part in tf.train.TrackableView(named.model).descendants() if isinstance(part, TrackableResource)
     ]
     tf.saved_model.save(kept, str(folder), {SIGNATURE_KEY: serve})
-    _forget_history(folder / "saved_model.pb")
+    _forget_history(folder / SAVED_MODEL_FILE)
     (folder / "fingerprint.pb").unlink(missing_ok=True)  # it holds a random number, and loading does without
 
 

@@ -17,7 +17,7 @@ from pipeline.errors import SettingError, nearest
 from pipeline.formats.runner import SubprocessRunner
 from pipeline.settings import ValidationSettings
 from pipeline.signature import Array, Batch, Signature, TensorSpec, batch_size_of
-from pipeline.store.files import SIGNATURE
+from pipeline.store.files import GOLDENS_FILE, SIGNATURE_FILE, VALIDATION_ROWS_FILE
 from pipeline.workers.child import Limits
 
 from ..compare.decisions import Flips, Scores
@@ -106,7 +106,7 @@ class Material:
 
 def limits_of(checkpoint: Path, limits: Limits) -> Limits | None:
     """What the process of a checkpoint may take: one that somebody else made no more than a candidate."""
-    return limits if read_origin(checkpoint / SIGNATURE) else None
+    return limits if read_origin(checkpoint / SIGNATURE_FILE) else None
 
 
 def read_material(checkpoint: Path, settings: ValidationSettings, batch: int | None) -> Material:
@@ -120,7 +120,7 @@ def read_material(checkpoint: Path, settings: ValidationSettings, batch: int | N
         SettingError: a tolerance is for an output that is not there.
         DataError: a file of the artifact is missing or damaged.
     """
-    signature = Signature.read(checkpoint / "signature.json")
+    signature = Signature.read(checkpoint / SIGNATURE_FILE)
     if batch is not None:
         signature = signature.of_batch(batch)
     for output in settings.output_tolerances:
@@ -129,7 +129,7 @@ def read_material(checkpoint: Path, settings: ValidationSettings, batch: int | N
             raise SettingError(
                 "no such output", where="[validation] tolerances", got=output, next_step=nearest(output, names)
             )
-    path, recorded = checkpoint / "validation.npz", checkpoint / "goldens.npz"
+    path, recorded = checkpoint / VALIDATION_ROWS_FILE, checkpoint / GOLDENS_FILE
     kept = NpzReader(path)
     has_classes = "labels" in kept.names and kept.first["labels"].dtype.kind in "iu"
     goldens = load_arrays(recorded) if recorded.exists() else {}

@@ -30,7 +30,7 @@ from pipeline.graph.protos import DecodeError, NodeDef, SavedModel
 from pipeline.graph.tensors import content_of, shape_of, strings_of
 from pipeline.graph.variables import VARIABLE_OPS, Saved, Variable, variable_of
 from pipeline.signature import Array, Signature
-from pipeline.store.files import SIGNATURE
+from pipeline.store.files import FROZEN_FILE, GRAPH_FILE, SAVED_MODEL_FILE, SIGNATURE_FILE
 
 from .constants import trace
 from .differences import Difference, difference
@@ -105,7 +105,7 @@ def compare_weights(checkpoint: Path, candidate: Path) -> WeightsFinding:
         CheckpointError: the checkpoint is damaged, or lacks a variable.
         FreezeError: the checkpoint's graph cannot become a .pb at all.
     """
-    signature, told = Signature.read(checkpoint / SIGNATURE), read_origin(checkpoint / SIGNATURE)
+    signature, told = Signature.read(checkpoint / SIGNATURE_FILE), read_origin(checkpoint / SIGNATURE_FILE)
     source = open_artifact(checkpoint, told.get("signature"))
     try:
         constants = _Constants(candidate)
@@ -158,9 +158,9 @@ def read_candidate(folder: Path) -> LazyGraph:
     Raises:
         DataError: there is none, or it cannot be read.
     """
-    names = ("graph.pb", "saved_model.pb", "model.pb")
+    names = (GRAPH_FILE, SAVED_MODEL_FILE, FROZEN_FILE)
     path = next((folder / name for name in names if (folder / name).is_file()), folder / names[-1])
-    if path.name != "saved_model.pb":
+    if path.name != SAVED_MODEL_FILE:
         return load_lazily(path)
     try:
         return LazyGraph(SavedModel.FromString(path.read_bytes()).meta_graphs[0].graph_def, {})
@@ -193,7 +193,7 @@ def differing_pairs(checkpoint: Path, candidate: Path, names: Collection[str]) -
     Raises:
         CheckpointError, FreezeError, DataError: as `compare_weights`; one of the sides cannot be read.
     """
-    source = open_artifact(checkpoint, read_origin(checkpoint / SIGNATURE).get("signature"))
+    source = open_artifact(checkpoint, read_origin(checkpoint / SIGNATURE_FILE).get("signature"))
     constants, values = _Constants(candidate), _Values(source.bundle)
     constants.is_halved = True  # whether that was told or not, a Cast is looked behind
     variables = [variable_of(node) for node in source.graph.node if node.op in VARIABLE_OPS and node.name in names]
@@ -264,7 +264,7 @@ class _Constants:
         self.graph, self._contents = lean.graph, lean.contents
         self.nodes: dict[str, NodeDef] = {node.name: node for node in self.graph.node}
         self.used: set[str] = set()
-        origin = read_origin(folder / SIGNATURE) if (folder / SIGNATURE).is_file() else {}
+        origin = read_origin(folder / SIGNATURE_FILE) if (folder / SIGNATURE_FILE).is_file() else {}
         self.is_halved, self.is_foreign = origin.get("weights") == "float16", "candidate" in origin
 
     @cached_property

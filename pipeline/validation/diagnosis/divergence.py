@@ -19,6 +19,7 @@ from pipeline.formats.checkpoint import read_pins, restore
 from pipeline.formats.session import session_config
 from pipeline.safety import is_idle
 from pipeline.signature import Array, Signature
+from pipeline.store.files import CHECKPOINT_PREFIX
 
 from ..compare import differences as compare
 from ..compare.differences import Tolerance
@@ -50,7 +51,7 @@ def find_divergence(
     """
     reference = v1.Session(graph=tf.Graph(), config=session_config(threads, is_plain=True))
     with reference.graph.as_default():
-        restore(reference, checkpoint / "model.ckpt")
+        restore(reference, checkpoint / CHECKPOINT_PREFIX)
     other = open_graph(candidate, threads)
     fed = {spec.tensor_name: batch[spec.name] for spec in signature.inputs}
     always = read_pins(reference.graph, checkpoint)

@@ -16,7 +16,7 @@ from pipeline.graph.nodes import ancestors, node_of
 from pipeline.graph.protos import GraphDef, NodeDef
 from pipeline.graph.variables import VARIABLE_OPS
 from pipeline.signature import DTYPES, Array, Batch, batch_size_of
-from pipeline.store.files import SIGNATURE
+from pipeline.store.files import CHECKPOINT_PREFIX, SAVED_MODEL_FOLDER, SIGNATURE_FILE
 from pipeline.workers.child import Limits, run_in_subprocess
 
 from ..checks.material import Material, rows_in
@@ -96,7 +96,7 @@ class Evidence:
     @cached_property
     def has_saver(self) -> bool:
         """Whether the checkpoint is a Saver's, with a graph that keeps its names."""
-        return not (self.checkpoint / "saved_model").is_dir()
+        return not (self.checkpoint / SAVED_MODEL_FOLDER).is_dir()
 
     # The two sides' answers
 
@@ -160,7 +160,7 @@ class Evidence:
         if not names:
             return []
         pairs = differing_pairs(self.checkpoint, self.artifact, names)
-        return resemblances(pairs, self.checkpoint / "model.ckpt", self.others)
+        return resemblances(pairs, self.checkpoint / CHECKPOINT_PREFIX, self.others)
 
     @cached_property
     def others(self) -> list[str]:
@@ -181,7 +181,7 @@ class Evidence:
     def reference_nodes(self) -> dict[str, NodeDef]:
         """The nodes of the checkpoint's graph, by name; none where they cannot be read."""
         try:
-            key = read_origin(self.checkpoint / SIGNATURE).get("signature")
+            key = read_origin(self.checkpoint / SIGNATURE_FILE).get("signature")
             return {node.name: node for node in open_artifact(self.checkpoint, key).graph.node}
         except PipelineError:
             return {}

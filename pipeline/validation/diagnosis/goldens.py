@@ -7,6 +7,7 @@ import numpy as np
 from pipeline.errors import PipelineError
 from pipeline.formats.registry import FORMATS
 from pipeline.signature import Batch
+from pipeline.store.files import CHECKPOINT_PREFIX
 
 from ..compare import differences
 from ..compare.differences import Tolerance
@@ -22,7 +23,7 @@ def recorded_at_another_step(evidence: Evidence) -> Cause | None:
     if place is None:
         return None
     what = "moving averages" if place.is_average else "weights"
-    if place.prefix == str(evidence.checkpoint / "model.ckpt") or _is_same_step(evidence, place.prefix):
+    if place.prefix == str(evidence.checkpoint / CHECKPOINT_PREFIX) or _is_same_step(evidence, place.prefix):
         held = "raw variables" if place.is_average else "moving averages"
         return Cause(
             "averages_not_used",
@@ -43,7 +44,7 @@ def _is_same_step(evidence: Evidence, prefix: str) -> bool:
     from .similarity import AVERAGE
 
     try:
-        own, other = (open_checkpoint(each) for each in (evidence.checkpoint / "model.ckpt", prefix))
+        own, other = (open_checkpoint(each) for each in (evidence.checkpoint / CHECKPOINT_PREFIX, prefix))
         for key in own.tensors:
             plain = key.removesuffix(AVERAGE)
             places = [each for each in (plain, plain + AVERAGE) if each in other.tensors]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pipeline.store.files import CHECKPOINT_PREFIX
+
 from .evidence import Cause, Evidence
 from .similarity import BFLOAT16, FLOAT16, TRANSPOSED, Place, Resemblance
 
@@ -17,7 +19,7 @@ def averages_not_used(evidence: Evidence) -> Cause | None:
     found = evidence.resemblances
     for place in _common_places(found):
         opposite = Place(place.prefix, not place.is_average)
-        is_own = place.prefix == str(evidence.checkpoint / "model.ckpt")
+        is_own = place.prefix == str(evidence.checkpoint / CHECKPOINT_PREFIX)
         if is_own or all(opposite in one.own for one in found):
             has = "moving averages" if place.is_average else "raw variables"
             wants = "raw variables" if place.is_average else "moving averages"

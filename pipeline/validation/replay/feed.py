@@ -23,13 +23,13 @@ from pipeline.errors import DataError, PipelineError, RunnerError
 from pipeline.formats.registry import FORMATS
 from pipeline.formats.runner import SubprocessRunner, fixed_batch
 from pipeline.signature import Array, Batch, Signature, batch_size_of
+from pipeline.store.files import SIGNATURE_FILE, WORST_FILE
 from pipeline.workers.child import Limits
 
 from ..compare import differences as compare
 from ..compare.decisions import decide
 from ..compare.differences import Tolerance
 
-NOTES = "worst.json"
 _SCHEMA, _MOST_FAILURES = 1, 3
 _ROW_ARRAYS = ("check", "outputs", "row", "batch", "is_worst")
 Answer: TypeAlias = "Batch | str"
@@ -316,7 +316,7 @@ def write_notes(
             for format, (artifact, bounds) in formats.items()
         },
     }
-    (folder / NOTES).write_text(json.dumps(notes, indent=2) + "\n", encoding="utf-8")
+    (folder / WORST_FILE).write_text(json.dumps(notes, indent=2) + "\n", encoding="utf-8")
 
 
 def rerun(folder: Path) -> Iterator[tuple[str, Line]]:
@@ -333,12 +333,12 @@ def rerun(folder: Path) -> Iterator[tuple[str, Line]]:
     """
     notes = _read_notes(folder)
     checkpoint = _find(folder, notes["checkpoint"])
-    signature = Signature.read(checkpoint / "signature.json")
+    signature = Signature.read(checkpoint / SIGNATURE_FILE)
     artifacts = {format: _find(folder, told["artifact"]) for format, told in notes["formats"].items()}
     size, threads = batch_size_of(signature) or fixed_batch(artifacts), int(notes["threads"])
     for format, told in notes["formats"].items():
         if format not in FORMATS:
-            raise DataError("a format that is none", where=folder / NOTES, got=format, wanted=", ".join(FORMATS))
+            raise DataError("a format that is none", where=folder / WORST_FILE, got=format, wanted=", ".join(FORMATS))
         cases = load_cases(folder / f"{format}.npz")
         side = Side(format, artifacts[format], threads, Limits(**notes["limits"]))
         with Side("checkpoint", checkpoint, threads) as reference, side as candidate:
@@ -349,7 +349,7 @@ def rerun(folder: Path) -> Iterator[tuple[str, Line]]:
 
 
 def _read_notes(folder: Path) -> dict[str, Any]:
-    path = folder / NOTES
+    path = folder / WORST_FILE
     try:
         notes: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if notes["schema"] != _SCHEMA:
@@ -381,7 +381,7 @@ def _find(folder: Path, told: Mapping[str, str]) -> Path:
         above = [*folder.absolute().parents, *folder.resolve().parents]
         places = [parent / told["stage"] for parent in above]
     for place in places:
-        if (place / "signature.json").is_file():
+        if (place / SIGNATURE_FILE).is_file():
             return place.resolve()
     raise DataError(
         "an artifact that was compared is not there",

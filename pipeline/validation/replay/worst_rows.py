@@ -16,6 +16,7 @@ import numpy as np
 from pipeline.data.npz import of_kind
 from pipeline.settings import PASSED
 from pipeline.signature import Batch, batch_size_of
+from pipeline.store.files import RERUN_SCRIPT, WORST_FOLDER
 from pipeline.workers.child import Limits
 
 from ..checks.material import Material, rows_in
@@ -23,7 +24,7 @@ from ..results.findings import Finding
 from ..results.recorder import ResultsRecorder
 from .feed import Answer, Case, Side, answers, compared, save_cases, write_notes
 
-FOLDER, MOST_ROWS = "worst", 16
+MOST_ROWS = 16
 _MOST_COMPANY = 64
 Bound: TypeAlias = tuple[float, float]
 _SCRIPT = """#!/bin/sh
@@ -67,7 +68,7 @@ def write_worst(
     cases = {format: list(failed_cases(validation, material, format)) for format in artifacts}
     if not any(cases.values()):
         return
-    place = folder / FOLDER
+    place = folder / WORST_FOLDER
     limits = Limits(*validation.settings.limits)
     place.mkdir()
     for format, its_cases in cases.items():
@@ -79,8 +80,8 @@ def write_worst(
             save_cases(place / f"{format}.npz", told)
     formats = {format: (artifacts[format], _bounds(validation, format)) for format, kept in cases.items() if kept}
     write_notes(place, checkpoint, threads, limits, formats)
-    script = place / "reproduce.sh"
-    script.write_text(_SCRIPT.format(folder=f"output/{validation.model}/validation/{FOLDER}"), encoding="utf-8")
+    script = place / RERUN_SCRIPT
+    script.write_text(_SCRIPT.format(folder=f"output/{validation.model}/validation/{WORST_FOLDER}"), encoding="utf-8")
     script.chmod(0o755)
 
 
