@@ -370,7 +370,7 @@ PRELUDE = """
 import json, os, signal, sys, time
 from pathlib import Path
 from pipeline.store import artifact as store
-from pipeline.store.artifact import Places
+from pipeline.store.artifact import ArtifactPaths
 
 def fill(folder, content="weights"):
     (folder / "sub").mkdir(exist_ok=True)
@@ -379,7 +379,7 @@ def fill(folder, content="weights"):
     return {"seed": 7}
 
 def build(root, seed, make=fill, resumable=()):
-    places = Places(Path(root), "spam")
+    places = ArtifactPaths(Path(root), "spam")
     return store.build(places, "frozen", lambda: {"settings": {"seed": seed}}, make, resumable)
 """
 
