@@ -94,7 +94,7 @@ from pathlib import Path
 from pipeline.validation.compare.weights import compare_weights
 started = time.perf_counter()
 found = compare_weights(Path(sys.argv[1]), Path(sys.argv[2]))
-assert found.problem is None and found.weights and all(one.is_equal for one in found.weights)
+assert found.problem is None and found.variables and all(one.is_equal for one in found.variables)
 print(json.dumps([time.perf_counter() - started]))
 """
 

@@ -205,27 +205,6 @@ class ValidationSettings:
             bounds[output] = (rtol, atol)
         return bounds
 
-    def most_flipped(self, coarser: str = "") -> float:
-        """The share of rows that may be decided otherwise; see `tolerance` for `coarser`."""
-        return float(getattr(self, f"{coarser}_flipped_share" if coarser else "flipped_share", self.flipped_share))
-
-    def tolerance(self, dtype: str, coarser: str = "", output: str = "") -> tuple[float, float]:
-        """The relative and absolute bound for a dtype; (0, 0), that is exactly equal, for all but floats.
-
-        Args:
-            coarser: whose bounds hold for float32 and float64 instead, where weights were stored with less precision;
-                of `runtime` for float32 alone: in float64 another runtime has room enough.
-            output: one that may have bounds of its own.
-        """
-        if output in self.output_tolerances:
-            return self.output_tolerances[output]
-        kind = {"complex64": "float32", "complex128": "float64"}.get(dtype, dtype)
-        if "float" not in kind:  # of int8, say, which is a dtype too, and no bound of one
-            return 0.0, 0.0
-        if coarser and kind in ("float32", "float64") and (coarser, kind) != ("runtime", "float64"):
-            kind = coarser
-        return float(getattr(self, f"{kind}_rtol", 0.0)), float(getattr(self, f"{kind}_atol", 0.0))
-
 
 @dataclass(frozen=True)
 class CostsSettings:

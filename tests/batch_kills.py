@@ -18,7 +18,7 @@ from pathlib import Path
 
 import batches
 from commands import BIN, PROJECT
-from kills import processes_of_session
+from kills import from_shared_server, processes_of_session
 
 MODELS = 12
 COMPARED = ("frozen/model.pb", "validation/results.csv", "validation/verdict.json")
@@ -76,11 +76,11 @@ def undisturbed(manifest: Path, root: Path) -> tuple[dict[str, bytes], float]:
 
 def workers_of(main: int) -> list[int]:
     """The processes that the run has started, and theirs: those that convert, and those that run models."""
-    parents = {}
+    parents, shared = {}, from_shared_server(main)
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError, ValueError, IndexError):
             fields = stat.read_text().rpartition(")")[2].split()
-            if int(fields[3]) == main:
+            if int(fields[3]) == main or int(stat.parent.name) in shared:
                 parents[int(stat.parent.name)] = int(fields[1])
     return sorted(pid for pid in parents if pid != main)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -31,7 +32,16 @@ def pipeline(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def run(*command: str, cwd: Path = PROJECT, **environment: str) -> subprocess.CompletedProcess[str]:
     """A command in an environment without anything of ours."""
-    kept = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "TMPDIR")}
     return subprocess.run(
-        command, cwd=cwd, env={**kept, **environment}, capture_output=True, text=True, timeout=300, check=False
+        command, cwd=cwd, env=clean(environment), capture_output=True, text=True, timeout=300, check=False
     )
+
+
+def clean(more: Mapping[str, str]) -> dict[str, str]:
+    """An environment without anything of ours but `more`, and the fork server that the tests share: see `conftest`."""
+    kept = {"PATH", "HOME", "LANG", "TMPDIR", "PIPELINE_TEST_FORK_SERVER"}
+    environment = {name: value for name, value in os.environ.items() if name in kept}
+    return {**environment, "PYTHONPATH": ONE_SERVER, **more}
+
+
+ONE_SERVER = str(Path(__file__).parent / "one_server")

@@ -1,7 +1,101 @@
 """What holds for all tests."""
 
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Generator
+from multiprocessing import forkserver
+from pathlib import Path
+from typing import Any
+
+import pytest
+from commands import clean
 from hypothesis import settings
+from loading import loads_tensorflow
 
 # The machines that run these are shared: how long an example takes says nothing.
 settings.register_profile("shared", deadline=None)
 settings.load_profile("shared")
+
+FORK_SERVER = "PIPELINE_TEST_FORK_SERVER"
+HERE = Path(__file__).parent
+_kept_alive: dict[str, int] = {}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Makes ready what all tests share, before any worker of pytest-xdist starts."""
+    # Without its cache, Python would compile the whole package anew in each of the processes that tests start.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sharing = _sharing()
+    if not hasattr(config, "workerinput"):
+        folder = tempfile.mkdtemp(prefix="fork-")
+        sharing.describe(folder, str(HERE.parent / "pipeline" / "__init__.py"), [dict(os.environ), clean({})])
+        # Open as long as this process lives, and the server with it.
+        _kept_alive[folder] = os.open(f"{folder}/alive", os.O_RDWR)
+        os.environ[sharing.FOLDER] = folder
+        os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE / "one_server"), *_python_path()])
+    sharing.share(forkserver, os.environ[sharing.FOLDER])
+
+
+def _is_quick(config: pytest.Config) -> bool:
+    """Whether the tests that load TensorFlow are left out."""
+    return "not tensorflow" in config.option.markexpr
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leaves out the files whose import would load TensorFlow, where no test of theirs is wanted."""
+    is_test = collection_path.suffix == ".py" and collection_path.name.startswith("test_")
+    return True if is_test and _is_quick(config) and loads_tensorflow(collection_path) else None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks what loads TensorFlow, as far as imports tell; the rest is marked by hand."""
+    for item in items:
+        if loads_tensorflow(item.path):
+            item.add_marker(pytest.mark.tensorflow)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
+    """Fails a test that loads TensorFlow, here or in a process that it starts, and is not marked so."""
+    was_loaded = _is_loaded()
+    yield
+    if _is_quick(item.config) and not was_loaded and _is_loaded():
+        pytest.fail("this test loads TensorFlow: mark it with @pytest.mark.tensorflow", pytrace=False)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fails a session without tests that load TensorFlow, in which it is loaded all the same."""
+    if _is_quick(session.config) and _is_loaded() and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def _is_loaded() -> bool:
+    """Whether TensorFlow is loaded in this process, or was in one that a test started."""
+    return "tensorflow" in sys.modules or Path(os.environ[FORK_SERVER], "tensorflow").exists()
+
+
+def _python_path() -> list[str]:
+    return [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
+
+
+def _sharing() -> Any:
+    spec = importlib.util.spec_from_file_location("sharing", HERE / "one_server" / "sitecustomize.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def pytest_unconfigure() -> None:
+    """Ends the fork server."""
+    for folder, alive in _kept_alive.items():
+        os.close(alive)
+        shutil.rmtree(folder, ignore_errors=True)
+    _kept_alive.clear()

@@ -6,6 +6,7 @@ python tests/kills.py --kills 50
 from __future__ import annotations
 
 import argparse
+import os
 import random
 import shutil
 import signal
@@ -80,16 +81,23 @@ def kill_after(root: Path, seconds: float) -> None:
 
 def processes_of_session(session: int) -> list[str]:
     """The command lines of the processes of a session that are not zombies."""
-    found = []
+    found, shared = [], from_shared_server(session)
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
             # proc(5): after the command in parentheses come state, parent, group, session.
             state, _, _, number = stat.read_text().rpartition(")")[2].split()[:4]
-            if int(number) == session and state != "Z":
+            if (int(number) == session or int(stat.parent.name) in shared) and state != "Z":
                 found.append((stat.parent / "cmdline").read_text().replace("\0", " "))
         except OSError:
             continue
     return found
+
+
+def from_shared_server(session: int) -> set[int]:
+    """The processes that a session has asked the shared fork server for: see `one_server/sitecustomize.py`."""
+    folder = os.environ.get("PIPELINE_TEST_FORK_SERVER")
+    noted = Path(folder, f"session-{session}") if folder else Path(os.devnull)
+    return {int(line) for line in noted.read_text().split()} if noted.exists() else set()
 
 
 def leftovers(root: Path) -> list[str]:

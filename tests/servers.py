@@ -13,6 +13,9 @@ from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
+from commands import clean
+from kills import from_shared_server
+
 
 def free_port() -> int:
     """A port that nobody listens on."""
@@ -42,17 +45,24 @@ def answers(url: str) -> bool:
 
 def start(*command: str, cwd: Path, log: Path, **environment: str) -> subprocess.Popen[bytes]:
     """Starts a process in a session of its own, in an environment without anything of ours."""
-    kept = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "TMPDIR")}
     with log.open("ab") as file:
         return subprocess.Popen(
-            command, cwd=cwd, env={**kept, **environment}, stdout=file, stderr=file, start_new_session=True
+            command, cwd=cwd, env=clean(environment), stdout=file, stderr=file, start_new_session=True
         )
+
+
+def send(process: subprocess.Popen[bytes], number: int) -> None:
+    """Sends a signal to a process, its group, and those that it has asked the shared fork server for."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, number)
+    for pid in from_shared_server(process.pid):
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
 
 
 def end(process: subprocess.Popen[bytes], number: int = signal.SIGKILL) -> None:
     """Ends a process and all of its session."""
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, number)
+    send(process, number)
     process.wait(60)
 
 

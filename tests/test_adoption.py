@@ -111,7 +111,7 @@ def test_other_weights_in_the_same_place_redo_the_chain(tmp_path: Path) -> None:
         b = v1.get_variable("b", initializer=np.ones(2, np.float32))
         session.run(v1.global_variables_initializer())
         v1.train.Saver([w, b]).save(session, str(prefix), write_meta_graph=False)
-    assert Chain(job).examine("checkpoint")["checkpoint"].condition is ArtifactStatus.STALE
+    assert Chain(job).examine("checkpoint")["checkpoint"].status is ArtifactStatus.STALE
     assert jobs.run(job) == STAGES
     assert (job.folder("frozen") / "model.pb").read_bytes() != pb
 

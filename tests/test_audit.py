@@ -20,7 +20,7 @@ from candidates import Change, far_off, frozen_graph, one_ulp_off, scoped, write
 
 from pipeline.errors import CandidateError, FreezeError, UnsafeModel
 from pipeline.formats.external import import_candidate
-from pipeline.formats.external.detect import recognize
+from pipeline.formats.external.detect import detect_format
 from pipeline.freezing.freeze import freeze
 from pipeline.inputs import Candidate, ImportedCheckpoint
 from pipeline.settings import CostsSettings, Settings, ValidationSettings
@@ -47,7 +47,7 @@ def checkpoint(prefix: Path) -> Path:
 
 def job_for(root: Path, checkpoint: Path, place: Path, checks: str = QUICK, **options: Any) -> Job:
     named = {name: options.pop(name) for name in ("names", "format", "signature") if name in options}
-    candidate = Candidate(place, **{"format": recognize(place).format, **named})
+    candidate = Candidate(place, **{"format": detect_format(place).format, **named})
     return Job(
         source=None,
         paths=ArtifactPaths(root, "audit"),
@@ -351,7 +351,7 @@ def test_outputs_that_nobody_names_are_the_candidate_s(prefix: Path, tmp_path: P
     assert [spec.name for spec in Signature.read(job.folder("checkpoint") / "signature.json").outputs] == ["p"]
     other = job_for(tmp_path / "out", prefix, as_pb(tmp_path, prefix, None))
     states = Chain(other).examine("candidate")
-    assert states["checkpoint"].condition is ArtifactStatus.STALE
+    assert states["checkpoint"].status is ArtifactStatus.STALE
     named = dataclasses.replace(other, imported=ImportedCheckpoint(str(prefix), outputs=("p",)))
     jobs.run(named, "checkpoint")
     again = dataclasses.replace(named, candidate=Candidate(place, "savedmodel"), formats=("savedmodel",))

@@ -183,28 +183,37 @@ def three(tmp_path: Path) -> Path:
     )
 
 
-def test_a_finished_batch_exits_0_and_starts_nothing(three: Path, tmp_path: Path) -> None:
-    done = run(three, tmp_path / "out")
+@pytest.fixture(scope="module")
+def complete(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Run]:
+    """A list of three good models, and the run that has converted them."""
+    folder = tmp_path_factory.mktemp("complete")
+    prefixes = batches.make_checkpoints(folder / "runs", 3)
+    rows = [{"name": prefix.parent.name, "checkpoint": prefix} for prefix in prefixes]
+    manifest = batches.write_list(folder / "models.csv", rows)
+    return manifest, run(manifest, folder / "out")
+
+
+def test_a_finished_batch_exits_0_and_starts_nothing(complete: tuple[Path, Run]) -> None:
+    (three, done), root = complete, complete[1].root
     assert done.code == 0, done.log
     assert "passed       3 of 3 models" in done.told
     content = (done.folder / "results.csv").read_bytes()
-    again = run(three, tmp_path / "out")
+    again = run(three, root)
     assert again.code == 0
     assert "to convert" not in again.log
     assert "1 complete ones were encountered" in again.log + again.told
     # Without the notes on what was seen, the manifests say the same.
-    for note in (tmp_path / "out").glob("*/.seen.json"):
+    for note in root.glob("*/.seen.json"):
         note.unlink()
-    before = stamps(tmp_path / "out", "m0000", "m0001", "m0002", stage="report")
-    third = run(three, tmp_path / "out")
+    before = stamps(root, "m0000", "m0001", "m0002", stage="report")
+    third = run(three, root)
     assert third.code == 0
-    assert stamps(tmp_path / "out", "m0000", "m0001", "m0002", stage="report") == before
-    assert (done.folder / "results.csv").read_bytes() == content
+    assert stamps(root, "m0000", "m0001", "m0002", stage="report") == before
+    assert (third.folder / "results.csv").read_bytes() == content
 
 
-def test_what_is_damaged_or_was_deleted_since_is_noticed(three: Path, tmp_path: Path) -> None:
-    root = tmp_path / "out"
-    assert run(three, root).code == 0
+def test_what_is_damaged_or_was_deleted_since_is_noticed(complete: tuple[Path, Run], tmp_path: Path) -> None:
+    three, root = complete[0], Path(shutil.copytree(complete[1].root, tmp_path / "out", symlinks=True))
     (root / "m0001" / "validation" / "results.csv").unlink()
     batches.flip(root / "m0002" / "frozen" / "model.pb")
     done = run(three, root)
@@ -295,13 +304,34 @@ def test_a_model_that_hangs_crashes_or_takes_too_much_memory_costs_only_itself(t
     assert "it took more memory than it may" in results["greedy"]["reason"]
 
 
-def test_a_batch_that_was_killed_ends_with_the_same_bytes(tmp_path: Path) -> None:
-    manifest = batch_kills.make(tmp_path, models=4)
-    wanted, seconds = batch_kills.undisturbed(manifest, tmp_path / "undisturbed")
-    choice, root = random.Random(3), tmp_path / "killed"
-    for share, is_whole in ((0.75, True), (0.85, False)):
-        batch_kills.kill_one(manifest, root, share * seconds, choice, is_whole)
-        batch_kills.finish(manifest, root)
-        assert batch_kills.results(root) == wanted
-        assert not batch_kills.leftovers(root)
-        shutil.rmtree(root)
+@dataclass
+class Undisturbed:
+    """A batch that nobody has killed: its list, what every run must end with, and how long it took."""
+
+    manifest: Path
+    wanted: dict[str, bytes]
+    seconds: float
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    manifest = batch_kills.make(folder, models=4)
+    return Undisturbed(manifest, *batch_kills.undisturbed(manifest, folder / "out"))
+
+
+@pytest.mark.parametrize(
+    ("share", "is_whole"),
+    [
+        (0.75, True),
+        (0.85, False),
+        *(pytest.param(share, is_whole, marks=pytest.mark.stress) for share, is_whole in ((0.4, True), (0.6, False))),
+    ],
+)
+def test_a_batch_that_was_killed_ends_with_the_same_bytes(
+    undisturbed: Undisturbed, tmp_path: Path, share: float, is_whole: bool
+) -> None:
+    batch_kills.kill_one(undisturbed.manifest, tmp_path, share * undisturbed.seconds, random.Random(3), is_whole)
+    batch_kills.finish(undisturbed.manifest, tmp_path)
+    assert batch_kills.results(tmp_path) == undisturbed.wanted
+    assert not batch_kills.leftovers(tmp_path)

@@ -271,7 +271,7 @@ def test_a_damaged_checkpoint_is_refused_by_name(tmp_path: Path, name: str) -> N
 @pytest.mark.parametrize(
     ("values", "keys", "words"),
     [
-        ({"v": [1.0, 2.0]}, {}, ["fits no variable", "given/model.ckpt", "got v", "wanted b, w"]),
+        ({"v": [1.0, 2.0]}, {}, ["matches no variable", "given/model.ckpt", "got v", "wanted b, w"]),
         ({"w": [1.0, 2.0, 3.0]}, {}, ["given/model.ckpt, w", "float32 [3]", "float32 (2,)"]),
         ({"w": [[1.0], [2.0]]}, {}, ["given/model.ckpt, w", "float32 [2, 1]", "float32 (2,)"]),
         ({"w": [1, 2]}, {}, ["given/model.ckpt, w", "int32 [2]", "float32 (2,)"]),

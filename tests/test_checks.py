@@ -1,4 +1,4 @@
-"""The checks: what is equal and wrong all the same, rows that no file holds, and which checks are made."""
+"""Checks: models that are equal but wrong, edge-case rows, and the choice of checks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pipeline.errors import SettingError
 from pipeline.freezing.freeze import freeze_checkpoint
 from pipeline.settings import CHECKS, ValidationSettings
 from pipeline.signature import Signature, TensorSpec
-from pipeline.validation.checks.registry import TABLE
+from pipeline.validation.checks.registry import CHECK_FUNCTIONS
 from pipeline.validation.validate import validate
 
 v1 = tf.compat.v1
@@ -37,7 +37,7 @@ def honest(x: Any) -> Any:
 
 
 def batch_norm(x: Any) -> Any:
-    """In training mode: by the batch's own mean and variance."""
+    """Normalises in training mode, by the batch's own mean and variance."""
     y = logits(x)
     offset = v1.get_variable("offset", initializer=tf.constant([0.5, -0.5]))
     return tf.raw_ops.FusedBatchNorm(
@@ -55,7 +55,7 @@ def centred(x: Any) -> Any:
 
 
 def neighbour(x: Any) -> Any:
-    """Each row's answer is that of the row before it."""
+    """Gives each row the output of the row before it."""
     return tf.roll(logits(x), 1, axis=0)
 
 
@@ -83,7 +83,7 @@ def looked_up(x: Any) -> Any:
     return tf.gather(table, x)
 
 
-def judged(
+def run_validation(
     folder: Path,
     build: Build,
     rows: Any = X,
@@ -91,7 +91,7 @@ def judged(
     output: Sequence[int | None] | None = (None, 2),
     settings: ValidationSettings | None = None,
 ) -> tuple[dict[str, Any], pd.DataFrame]:
-    """The verdict on a model, frozen from its checkpoint, and its results."""
+    """Validates a model frozen from its checkpoint; returns the verdict and the results."""
     for name in ("checkpoint", "frozen", "validation"):
         (folder / name).mkdir()
     dtype = tf.as_dtype(rows.dtype)
@@ -120,7 +120,7 @@ def verdicts(verdict: dict[str, Any]) -> dict[str, str]:
 
 @pytest.mark.parametrize("build", [batch_norm, softmax_over_the_batch, centred, neighbour])
 def test_what_depends_on_its_neighbours_is_equal_and_not_stable(build: Build, tmp_path: Path) -> None:
-    verdict, _ = judged(tmp_path, build)
+    verdict, _ = run_validation(tmp_path, build)
     assert verdicts(verdict) == {
         **dict.fromkeys(("weights", "edge", "equal", "generated"), "passed"),
         "stable": "failed",
@@ -134,7 +134,7 @@ def test_what_depends_on_its_neighbours_is_equal_and_not_stable(build: Build, tm
 
 
 def test_what_depends_on_its_row_alone_is_stable_in_every_size_of_batch(tmp_path: Path) -> None:
-    verdict, results = judged(tmp_path, honest)
+    verdict, results = run_validation(tmp_path, honest)
     assert verdict["verdict"] == "passed"
     stable = results.query("check == 'stable'")
     assert len(stable) == verdict["rows"]["stable"] == 256
@@ -144,7 +144,7 @@ def test_what_depends_on_its_row_alone_is_stable_in_every_size_of_batch(tmp_path
 
 
 def test_the_first_answers_are_those_of_the_check_equal(tmp_path: Path) -> None:
-    _, results = judged(tmp_path, centred)
+    _, results = run_validation(tmp_path, centred)
     equal, stable = (results.query(f"check == '{name}'").set_index("row") for name in ("equal", "stable"))
     same = stable["element"] == equal.loc[stable.index, "element"]
     assert same.any()
@@ -154,11 +154,11 @@ def test_the_first_answers_are_those_of_the_check_equal(tmp_path: Path) -> None:
 @pytest.mark.parametrize("size", [1, 3, 1000])
 def test_the_size_of_the_first_batches_hides_nothing(size: int, tmp_path: Path) -> None:
     settings = ValidationSettings(batch_size=size, checks="stable")
-    assert verdicts(judged(tmp_path, centred, settings=settings)[0]) == {"stable": "failed"}
+    assert verdicts(run_validation(tmp_path, centred, settings=settings)[0]) == {"stable": "failed"}
 
 
 def test_batches_of_a_fixed_size_stay_together(tmp_path: Path) -> None:
-    verdict, results = judged(tmp_path, centred, shape=(30, 4), output=(30, 2))
+    verdict, results = run_validation(tmp_path, centred, shape=(30, 4), output=(30, 2))
     assert verdict["verdict"] == "passed"
     numbers = results.query("check == 'stable'")["row"].astype(int).to_numpy().reshape(-1, 30)
     assert (np.diff(numbers, axis=1) == 1).all()
@@ -169,19 +169,19 @@ def test_batches_of_a_fixed_size_stay_together(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("output", [(2,), (None,), None])
 def test_an_output_without_rows_is_left_out_and_said(output: Sequence[int | None] | None, tmp_path: Path) -> None:
-    verdict, _ = judged(tmp_path, total, output=output)
+    verdict, _ = run_validation(tmp_path, total, output=output)
     assert verdict["verdict"] == "passed"
     assert verdict["skipped"]["stable"] == "no output has an answer for each row"
 
 
 def test_an_answer_whose_shape_depends_on_the_batch_is_not_stable(tmp_path: Path) -> None:
-    verdict, _ = judged(tmp_path, as_long_as_the_batch, output=(None, None))
+    verdict, _ = run_validation(tmp_path, as_long_as_the_batch, output=(None, None))
     assert verdicts(verdict)["stable"] == "failed"
     assert "shape" in verdict["reasons"][0]
 
 
 def test_rows_that_are_refused_in_other_batches_are_not_stable(tmp_path: Path) -> None:
-    verdict, _ = judged(tmp_path, for_more_than_one)
+    verdict, _ = run_validation(tmp_path, for_more_than_one)
     assert verdicts(verdict) == {
         **dict.fromkeys(("weights", "edge", "equal", "generated"), "passed"),
         "stable": "failed",
@@ -190,7 +190,7 @@ def test_rows_that_are_refused_in_other_batches_are_not_stable(tmp_path: Path) -
 
 
 def test_generated_rows_are_compared_in_batches_of_several_sizes(tmp_path: Path) -> None:
-    _, results = judged(tmp_path, honest)
+    _, results = run_validation(tmp_path, honest)
     rows = results.query("check == 'generated'")["row"].tolist()
     assert rows == [f"made up {size}/{row}" for size in (1, 2, 7, 64) for row in range(size)]
 
@@ -199,25 +199,25 @@ def test_generated_rows_are_the_same_on_every_run(tmp_path: Path) -> None:
     shown = []
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
-        shown.append(judged(tmp_path / name, honest)[1].query("check in ('generated', 'stable')"))
+        shown.append(run_validation(tmp_path / name, honest)[1].query("check in ('generated', 'stable')"))
     pd.testing.assert_frame_equal(*shown)
 
 
 def test_generated_rows_are_as_long_as_the_validation_rows(tmp_path: Path) -> None:
-    verdict, results = judged(tmp_path, honest, shape=(None, None))
+    verdict, results = run_validation(tmp_path, honest, shape=(None, None))
     assert verdict["verdict"] == "passed"
     assert not results.query("check == 'generated'")["reference"].str.startswith("refused").any()
 
 
 def test_generated_rows_that_both_sides_refuse_pass(tmp_path: Path) -> None:
-    verdict, results = judged(tmp_path, looked_up, rows=np.arange(ROWS) % 2, shape=(None,))
+    verdict, results = run_validation(tmp_path, looked_up, rows=np.arange(ROWS) % 2, shape=(None,))
     assert verdict["verdict"] == "passed"
     refused = results.query("check == 'generated' and row == 'made up 64'")
     assert refused["reference"].str.startswith("refused: ").tolist() == [True]
 
 
 def test_all_checks_are_made_unless_some_are_asked_for(tmp_path: Path) -> None:
-    verdict, results = judged(tmp_path, honest, settings=ValidationSettings(checks="edge, stable"))
+    verdict, results = run_validation(tmp_path, honest, settings=ValidationSettings(checks="edge, stable"))
     assert set(results["check"]) == {"edge", "stable"}
     assert verdict["skipped"] == dict.fromkeys(
         ["weights", "equal", "decisions", "generated", "golden"], "it was not asked for"
@@ -228,7 +228,7 @@ def test_all_checks_are_made_unless_some_are_asked_for(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["golden", "stable"])
 def test_a_check_that_was_asked_for_and_does_not_apply_has_failed(name: str, tmp_path: Path) -> None:
-    verdict, _ = judged(tmp_path, total, output=(2,), settings=ValidationSettings(checks=f"equal,{name}"))
+    verdict, _ = run_validation(tmp_path, total, output=(2,), settings=ValidationSettings(checks=f"equal,{name}"))
     assert verdicts(verdict) == {"equal": "passed", name: "failed"}
     assert f"{name} was asked for ([validation] checks), and does not apply: no output" in verdict["reasons"][0]
 
@@ -242,4 +242,4 @@ def test_an_unknown_check_is_refused(checks: str) -> None:
 
 
 def test_every_check_that_can_be_asked_for_is_there() -> None:
-    assert ("weights", *TABLE) == CHECKS
+    assert ("weights", *CHECK_FUNCTIONS) == CHECKS

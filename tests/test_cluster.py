@@ -23,7 +23,7 @@ from pipeline.workers.executor.interface import Ended, Started
 @pytest.fixture(autouse=True)
 def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
     """Workers import the functions of `items` by its name."""
-    monkeypatch.setenv("PYTHONPATH", f"{PROJECT}{os.pathsep}{PROJECT / 'tests'}")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(PROJECT), str(PROJECT / "tests")]), prepend=os.pathsep)
 
 
 class Killing(DaskExecutor):

@@ -12,14 +12,8 @@ import strategies
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.validation.compare.differences import (
-    Differences,
-    Tolerance,
-    disagreement,
-    judge,
-    measure,
-    worst_elements,
-)
+from pipeline.validation.compare.differences import Differences, disagreement, measure, worst_elements
+from pipeline.validation.compare.tolerance import Tolerance, within_tolerance
 
 bounds = st.sampled_from([0.0, 1e-6, 1e-3, 0.5, 2.0, 1e300]) | st.floats(0, 1e308)
 
@@ -79,7 +73,7 @@ def test_integers_are_measured_as_the_oracle_measures_them(pair: tuple[np.ndarra
 
 @given(strategies.float_pairs() | strategies.integer_pairs(), bounds, bounds)
 def test_a_verdict_is_that_of_the_oracle(pair: tuple[np.ndarray, np.ndarray], rtol: float, atol: float) -> None:
-    verdicts = judge(measure(*pair), Tolerance(rtol, atol))
+    verdicts = within_tolerance(measure(*pair), Tolerance(rtol, atol))
     for index in np.ndindex(pair[0].shape):
         a, b = (float(side[index]) for side in pair)
         distance = (
@@ -99,20 +93,20 @@ def test_a_verdict_is_that_of_the_oracle(pair: tuple[np.ndarray, np.ndarray], rt
 def test_a_candidate_that_is_nan_for_a_number_is_never_within(number: float, rtol: float, atol: float) -> None:
     wanted = math.isnan(number)
     for pair in ((number, math.nan), (math.nan, number)):
-        found = judge(measure(as_array(pair[0]), as_array(pair[1])), Tolerance(rtol, atol))
+        found = within_tolerance(measure(as_array(pair[0]), as_array(pair[1])), Tolerance(rtol, atol))
         assert bool(found[0, 0]) is wanted
 
 
 @pytest.mark.parametrize("bound", [Tolerance(math.nan, 0.0), Tolerance(0.0, math.nan)])
 def test_a_tolerance_that_is_nan_lets_nothing_pass(bound: Tolerance) -> None:
-    assert not judge(measure(as_array(1.0), as_array(2.0)), bound).any()
+    assert not within_tolerance(measure(as_array(1.0), as_array(2.0)), bound).any()
 
 
 @pytest.mark.parametrize(
     ("other", "wanted"), [(math.nan, False), (-math.inf, False), (1.7e308, False), (math.inf, True)]
 )
 def test_infinity_is_equal_to_itself_alone(other: float, wanted: bool) -> None:
-    assert bool(judge(measure(as_array(math.inf), as_array(other)), Tolerance(2.0, 1e308))[0, 0]) is wanted
+    assert bool(within_tolerance(measure(as_array(math.inf), as_array(other)), Tolerance(2.0, 1e308))[0, 0]) is wanted
 
 
 def test_nan_is_equal_to_nan_and_zero_to_minus_zero() -> None:
@@ -120,7 +114,7 @@ def test_nan_is_equal_to_nan_and_zero_to_minus_zero() -> None:
     assert found.absolute.tolist() == [[0, 0]]
     assert found.ulp is not None
     assert found.ulp.tolist() == [[0, 0]]
-    assert judge(found, Tolerance(0, 0)).all()
+    assert within_tolerance(found, Tolerance(0, 0)).all()
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False), st.integers(0, 50))
@@ -173,7 +167,7 @@ def test_the_extremes_of_int64_do_not_wrap() -> None:
         as_array(limits.min, limits.max, dtype=np.int64), as_array(limits.max, limits.max - 1, dtype=np.int64)
     )
     assert found.absolute.tolist() == [[2.0**64, 1]]
-    assert judge(found, Tolerance(0, 0)).tolist() == [[False, False]]
+    assert within_tolerance(found, Tolerance(0, 0)).tolist() == [[False, False]]
 
 
 def test_bools_and_strings_differ_or_not() -> None:
@@ -182,7 +176,7 @@ def test_bools_and_strings_differ_or_not() -> None:
     assert found.ulp is None
     texts = np.array([[b"a", b"a\0", b""]], dtype=object), np.array([[b"a", b"a", b""]], dtype=object)
     assert measure(*texts).absolute.tolist() == [[0, 1, 0]]
-    assert judge(measure(*texts), Tolerance(0, 0)).tolist() == [[True, False, True]]
+    assert within_tolerance(measure(*texts), Tolerance(0, 0)).tolist() == [[True, False, True]]
 
 
 def test_both_parts_of_a_complex_number_count() -> None:
@@ -197,7 +191,7 @@ def test_a_missed_zero_is_infinitely_far_in_relation() -> None:
 @pytest.mark.filterwarnings("error")
 @given(strategies.float_pairs(), bounds)
 def test_no_value_makes_numpy_warn(pair: tuple[np.ndarray, np.ndarray], rtol: float) -> None:
-    judge(measure(*pair), Tolerance(rtol, 0.0))
+    within_tolerance(measure(*pair), Tolerance(rtol, 0.0))
 
 
 @pytest.mark.parametrize(
@@ -234,7 +228,7 @@ def test_every_shape_is_measured_row_by_row(shape: tuple[int, ...], flat: tuple[
 
 def test_the_arrays_are_not_changed() -> None:
     one, two = np.array([[1.0, math.nan]]), np.array([[2.0, 3.0]])
-    judge(measure(one, two), Tolerance(0, 0))
+    within_tolerance(measure(one, two), Tolerance(0, 0))
     assert one[0, 0] == 1
     assert math.isnan(one[0, 1])
     assert two.tolist() == [[2, 3]]
@@ -271,4 +265,4 @@ def test_the_worst_element_is_that_of_the_oracle(elements: list[tuple[float, boo
 
 def test_a_row_without_elements_has_no_worst_one() -> None:
     empty = measure(np.zeros((2, 0)), np.zeros((2, 0)))
-    assert worst_elements(empty, judge(empty, Tolerance(0, 0))).tolist() == [-1, -1]
+    assert worst_elements(empty, within_tolerance(empty, Tolerance(0, 0))).tolist() == [-1, -1]

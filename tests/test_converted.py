@@ -173,7 +173,7 @@ def test_the_same_graph_gives_the_same_bytes_in_any_process(format: str, tmp_pat
         (tmp_path / turn).mkdir()
         folder = made(format, frozen(tmp_path / turn / "frozen", _dense, x=ROWS))
         contents.append({path.name: path.read_bytes() for path in folder.iterdir()})
-    assert {*contents[0]} == {FORMATS[format].opened, "signature.json"}
+    assert {*contents[0]} == {FORMATS[format].model_file, "signature.json"}
     assert contents[0] == contents[1] == contents[2]
 
 
@@ -185,7 +185,7 @@ def test_weights_take_a_half_and_a_quarter_of_their_bytes_and_are_still_there(fa
         folder = origin.with_name(f"{family}{kind}")
         folder.mkdir()
         notes[kind] = FORMATS[folder.name].make(origin, folder, {})["reduced"]
-        sizes[kind] = (folder / FORMATS[folder.name].opened).stat().st_size
+        sizes[kind] = (folder / FORMATS[folder.name].model_file).stat().st_size
         outputs[kind] = answers(folder.name, folder, x=X)["y"]
     weights = 4 * (3 * 512 + 512 * 64)
     assert sizes[""] > weights

@@ -17,7 +17,7 @@ import pytest
 from jobs import FRUIT, job_for, run
 from measured import LARGE, PLAIN, SLOW, artifact, checkpoint, register
 
-from pipeline.formats.benchmark.measure import measure_costs, size_of
+from pipeline.formats.benchmark.measure import artifact_size, measure_costs
 from pipeline.formats.benchmark.worker import time_runs
 from pipeline.formats.registry import refuse
 from pipeline.settings import CostsSettings
@@ -166,7 +166,7 @@ def test_the_size_is_that_of_the_files_which_are_opened(tmp_path: Path) -> None:
             path = folder / name.replace("__", "/").replace("_", ".")
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(bytes(size))
-        return size_of(format, folder)
+        return artifact_size(format, folder)
 
     beside = {"signature_json": 1000, "manifest_json": 1000}
     assert sized("frozen", model_pb=7, **beside) == 7
@@ -178,7 +178,7 @@ def test_the_size_is_that_of_the_files_which_are_opened(tmp_path: Path) -> None:
     (tmp_path / "saved/saved_model/variables").mkdir(parents=True)
     (tmp_path / "saved/saved_model/variables/variables.index").write_bytes(bytes(5))
     (tmp_path / "saved/saved_model/saved_model.pb").write_bytes(bytes(6))
-    assert size_of("checkpoint", tmp_path / "saved") == 11
+    assert artifact_size("checkpoint", tmp_path / "saved") == 11
 
 
 # What fails.
@@ -271,13 +271,13 @@ def test_a_measurement_ends_with_the_process_that_asked_for_it(tmp_path: Path) -
         f"measure_costs(Path({str(place)!r}), {{}}, CostsSettings(), Path({str(tmp_path)!r}))\n"
     )
     paths = os.pathsep.join([str(PROJECT), str(tmp_path)])
-    asker = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": paths})
+    parent = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": paths})
     try:
         pid = int(_when_there(tmp_path / "pid"))
         assert Path(f"/proc/{pid}").exists()
     finally:
-        asker.send_signal(signal.SIGKILL)
-        asker.wait()
+        parent.send_signal(signal.SIGKILL)
+        parent.wait()
     deadline = time.monotonic() + 10
     while _is_at_work(pid):
         assert time.monotonic() < deadline

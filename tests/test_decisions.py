@@ -1,4 +1,4 @@
-"""Decisions, counted batch by batch: against figures worked out by hand, and against the whole at once."""
+"""Decisions, counted batch by batch: compared with figures computed by hand, and with all rows at once."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 from sklearn.calibration import calibration_curve
 
 from pipeline.signature import Decision
-from pipeline.validation.compare.decisions import MOST_FLIPS, Flips, Scores, bins_for, has_decisions
+from pipeline.validation.compare.decisions import MAX_SHOWN_FLIPS, Flips, Scores, has_decisions, score_bins_for
 
 THRESHOLD = Decision("p", 0.5, ("ham", "spam"))
 ARGMAX = Decision("p", labels=("a", "b", "c"))
 
 
 def scores(output: Any, labels: Any, size: int, decision: Decision = THRESHOLD) -> Scores:
-    counted = Scores(decision, bins_for(output[:size], decision))
+    counted = Scores(decision, score_bins_for(output[:size], decision))
     for start in range(0, len(output), size):
         counted.add(output[start : start + size], None if labels is None else labels[start : start + size])
     return counted
@@ -45,7 +45,7 @@ def test_a_tie_that_is_broken_otherwise_is_a_flip_at_no_distance() -> None:
     flips = Flips(ARGMAX)
     flips.add(np.array([[0.4, 0.4, 0.2]]), np.array([[0.4, 0.4 + 1e-9, 0.2]]), range(1))
     assert (flips.flipped, flips.nearest_distance) == (1, 0.0)
-    assert flips.shown == [{"row": 0, "reference": "a", "candidate": "b", "distance": 0.0}]
+    assert flips.surest == [{"row": 0, "reference": "a", "candidate": "b", "distance": 0.0}]
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=60), st.integers(1, 7))
@@ -57,8 +57,8 @@ def test_the_surest_flips_are_shown_however_the_rows_are_split(values: list[floa
     for start in range(0, len(ours), size):
         split.add(ours[start : start + size], theirs[start : start + size], range(start, min(start + size, len(ours))))
     assert whole.to_dict() == split.to_dict()
-    assert len(whole.shown) == min(MOST_FLIPS, whole.flipped)
-    distances = [flip["distance"] for flip in whole.shown]
+    assert len(whole.surest) == min(MAX_SHOWN_FLIPS, whole.flipped)
+    distances = [flip["distance"] for flip in whole.surest]
     assert distances == sorted(distances, reverse=True)
 
 
@@ -142,16 +142,16 @@ def test_what_was_counted_on_two_parts_adds_up_to_the_very_same(seed: int, cut: 
     draw = np.random.default_rng(seed)
     shape = (50,) if decision is THRESHOLD else (50, 3)
     output, other = draw.uniform(size=shape), draw.uniform(size=shape)
-    labels, edges = draw.integers(0, 2, 50), bins_for(output, decision)
+    labels, bins = draw.integers(0, 2, 50), score_bins_for(output, decision)
 
     def counted(start: int, stop: int) -> tuple[Scores, Flips]:
-        scores, flips = Scores(decision, edges), Flips(decision)
+        scores, flips = Scores(decision, bins), Flips(decision)
         scores.add(output[start:stop], labels[start:stop])
         flips.add(output[start:stop], other[start:stop], range(start, stop))
         return scores, flips
 
     whole, first, second = counted(0, 50), counted(0, cut), counted(cut, 50)
-    first[0].absorb(second[0])
-    first[1].absorb(second[1])
+    first[0].merge(second[0])
+    first[1].merge(second[1])
     assert [one.to_dict() for one in first] == [one.to_dict() for one in whole]
     assert first[0].metrics() == whole[0].metrics()

@@ -1,4 +1,4 @@
-"""The first node that differs: found in graphs that were spoilt on purpose, and not where nothing is wrong."""
+"""First node that differs: found in graphs with planted faults, and not in equal ones."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ from graphs import control_flow
 import pipeline
 from pipeline.errors import RunnerError
 from pipeline.signature import Signature
+from pipeline.validation.compare.tolerance import Tolerance
 from pipeline.validation.diagnosis.divergence import find_divergence
 from pipeline.validation.diagnosis.node_findings import Divergence
 
 v1 = tf.compat.v1
-FLOATS = {"float32": (1e-5, 1e-6), "float64": (1e-12, 1e-12)}
+FLOATS = {"float32": Tolerance(1e-5, 1e-6), "float64": Tolerance(1e-12, 1e-12)}
 
 
 def layers(x: Any) -> None:
-    """Three layers, the second with a batch norm."""
+    """Builds three layers, the second with a batch norm."""
     draw = np.random.default_rng(1)
     for number in range(3):
         w = v1.get_variable(f"w{number}", initializer=draw.normal(size=(3, 3)).astype(np.float32))
@@ -41,7 +42,7 @@ def layers(x: Any) -> None:
 def found(
     folder: Path, change: Callable[[Any], None] | None = None, build: Any = layers, outputs: tuple[str, ...] = ("y",)
 ) -> Divergence | None:
-    """What is found where the .pb was changed; None where all tensors agree."""
+    """Searches a checkpoint and its changed .pb; returns None if all tensors agree."""
     graphs.save(folder / "model.ckpt", build)
     done = pipeline.freeze(folder, outputs, to=folder / "model.pb")
     if change is not None:
@@ -121,7 +122,7 @@ def test_a_graph_that_does_not_import_is_no_candidate(tmp_path: Path) -> None:
 
 
 def flow(x: Any) -> None:
-    """A loop and a branch, and after them a weight."""
+    """Builds a loop and a branch, followed by a weight."""
     w, u = (v1.get_variable(name, initializer=np.eye(3, dtype=np.float32) * 0.5) for name in "wu")
     looped = tf.while_loop(lambda i, a: i < 3, lambda i, a: (i + 1, tf.tanh(a @ w)), [0, x])[1]
     branched = tf.cond(tf.reduce_sum(looped) > 99, lambda: looped * 2, lambda: looped + 1)

@@ -19,6 +19,8 @@ from pipeline.workers.executor import open_executor
 from pipeline.workers.executor.interface import Ended, Started
 from pipeline.workers.executor.local import LocalExecutor
 
+pytestmark = pytest.mark.tensorflow
+
 HERE = Path(__file__).stem
 
 

@@ -56,7 +56,7 @@ def test_a_batch_on_a_cluster_that_loses_a_worker_gives_the_same_bytes(
     manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows, here = made(manifest, tmp_path / "here", EngineSettings())
-    monkeypatch.setenv("PYTHONPATH", str(commands.PROJECT))
+    monkeypatch.setenv("PYTHONPATH", str(commands.PROJECT), prepend=os.pathsep)
     with cluster(tmp_path / "cluster") as found:
         killing = kill_in_the_middle(tmp_path / "there", found)
         _, there = made(manifest, tmp_path / "there", EngineSettings("dask", found.address))

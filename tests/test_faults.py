@@ -27,7 +27,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, bytes], f
     return undisturbed(tmp_path_factory.mktemp("undisturbed"))
 
 
-@pytest.mark.parametrize("share", [0.45, 0.65, 0.9])
+@pytest.mark.parametrize("share", [0.65, *(pytest.param(share, marks=pytest.mark.stress) for share in (0.45, 0.9))])
 def test_a_run_killed_on_the_way_ends_with_the_same_bytes(
     whole: tuple[dict[str, bytes], float], tmp_path: Path, share: float
 ) -> None:

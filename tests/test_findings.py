@@ -1,4 +1,4 @@
-"""Findings: outputs of every shape and kind become lines and figures."""
+"""Findings: outputs of every shape and dtype become lines and figures."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from pipeline.validation.results.findings import Finding
 from pipeline.validation.results.recorder import ResultsRecorder
 
 
-def compared(reference: Any, candidate: Any, rows: int, folder: Path) -> tuple[Finding, pd.DataFrame]:
+def compare_rows(reference: Any, candidate: Any, rows: int, folder: Path) -> tuple[Finding, pd.DataFrame]:
     signature = Signature([TensorSpec("x", "float32")], [TensorSpec("y", str(reference.dtype))])
-    with ResultsRecorder("m", signature, ValidationSettings(), folder / "results.csv") as validation:
-        validation.compare("frozen", "equal", {"y": reference}, {"y": candidate}, range(rows))
-    return validation.finding("frozen", "equal", "y"), pd.read_csv(folder / "results.csv", keep_default_na=False)
+    with ResultsRecorder("m", signature, ValidationSettings(), folder / "results.csv") as recorder:
+        recorder.compare("frozen", "equal", {"y": reference}, {"y": candidate}, range(rows))
+    return recorder.finding("frozen", "equal", "y"), pd.read_csv(folder / "results.csv", keep_default_na=False)
 
 
 @pytest.mark.parametrize("shape", [(), (2,), (2, 5)])
@@ -27,7 +27,7 @@ def test_an_output_without_a_batch_is_one_line_for_each_batch(shape: tuple[int, 
     reference = np.arange(1, np.prod(shape, dtype=int) + 1, dtype=np.float32).reshape(shape)
     candidate = reference.copy()
     candidate.flat[-1] += 3
-    finding, frame = compared(reference, candidate, 5, tmp_path)
+    finding, frame = compare_rows(reference, candidate, 5, tmp_path)
     last = float(reference.flat[-1])
     assert (finding.rows, finding.rows_failed, finding.max_abs_diff) == (1, 1, 3.0)
     assert frame[["row", "reference", "candidate"]].to_numpy().tolist() == [[0, last, last + 3]]
@@ -38,7 +38,7 @@ def test_a_complex_output_is_compared_in_both_parts(part: complex, tmp_path: Pat
     reference = np.array([[1 + 2j, 3 - 1j], [0, 1j]], np.complex64)
     candidate = reference.copy()
     candidate[1, 1] += part
-    finding, frame = compared(reference, candidate, 2, tmp_path)
+    finding, frame = compare_rows(reference, candidate, 2, tmp_path)
     assert (finding.rows, finding.rows_failed, finding.max_abs_diff) == (2, 1, 1.0)
     assert frame["verdict"].tolist() == ["passed", "failed"]
     # The differing part is shown, as the last index: 0 the real one, 1 the imaginary one.
@@ -47,29 +47,28 @@ def test_a_complex_output_is_compared_in_both_parts(part: complex, tmp_path: Pat
 
 
 def test_rows_without_elements_are_equal(tmp_path: Path) -> None:
-    finding, frame = compared(np.zeros((3, 0), np.float32), np.zeros((3, 0), np.float32), 3, tmp_path)
+    finding, frame = compare_rows(np.zeros((3, 0), np.float32), np.zeros((3, 0), np.float32), 3, tmp_path)
     assert finding.has_passed
     assert frame["verdict"].tolist() == ["passed"] * 3
 
 
 def test_a_row_that_failed_is_worse_than_any_that_passed(tmp_path: Path) -> None:
     signature = Signature([TensorSpec("x", "float32")], [TensorSpec("y", "float32")])
-    validation = ResultsRecorder("m", signature, ValidationSettings(), tmp_path / "results.csv")
+    recorder = ResultsRecorder("m", signature, ValidationSettings(), tmp_path / "results.csv")
     for label, ours, theirs in (("huge", 1e30, 1.000001e30), ("small", 1.0, 1.5), ("again", 1e30, 1.000001e30)):
         sides = ({"y": np.array([value], np.float32)} for value in (ours, theirs))
-        validation.compare("frozen", "edge", *sides, [label])
-    finding = validation.finding("frozen", "edge", "y")
+        recorder.compare("frozen", "edge", *sides, [label])
+    finding = recorder.finding("frozen", "edge", "y")
     assert (finding.rows, finding.rows_failed) == (3, 1)
     assert "the worst is row small: reference 1.0, frozen 1.5" in finding.sentence()
 
 
 def test_a_refusal_of_one_side_alone_is_shown_as_the_worst(tmp_path: Path) -> None:
     signature = Signature([TensorSpec("x", "float32")], [TensorSpec("y", "float32")])
-    validation = ResultsRecorder("m", signature, ValidationSettings(), tmp_path / "results.csv")
+    recorder = ResultsRecorder("m", signature, ValidationSettings(), tmp_path / "results.csv")
     same = {"y": np.array([1.0], np.float32)}
-    validation.compare("frozen", "edge", same, same, ["one"])
-    validation.tell_refusals("frozen", "edge", "nan", {"reference": "not finite", "candidate": None})
+    recorder.compare("frozen", "edge", same, same, ["one"])
+    recorder.record_refusals("frozen", "edge", "nan", {"reference": "not finite", "candidate": None})
     assert (
-        "row nan: reference refused: not finite, frozen answered"
-        in validation.finding("frozen", "edge", "y").sentence()
+        "row nan: reference refused: not finite, frozen answered" in recorder.finding("frozen", "edge", "y").sentence()
     )

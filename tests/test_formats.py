@@ -17,6 +17,7 @@ from pipeline.errors import CheckpointError, PipelineError, RunnerError, StageCr
 from pipeline.formats.registry import CANDIDATES, FORMATS, Format
 from pipeline.formats.runner import SubprocessRunner
 from pipeline.signature import Signature, TensorSpec
+from pipeline.validation.compare.tolerance import tolerance_for
 
 SIGNATURE = Signature([TensorSpec("x", "float32", [None])], [TensorSpec("y", "float32", [None])])
 SPY = """
@@ -285,12 +286,12 @@ def test_every_format_answers_batches_of_any_size_as_its_checkpoint_does(format:
         for rows in (2, 1, 7, 64, 7):
             ours, theirs = reference.run(images(rows, rows)), candidate.run(images(rows, rows))
             assert {*theirs} == {"logits", "probabilities"}
-            rtol, atol = settings.tolerance("float32", FORMATS[format].bounds)
+            tolerance = tolerance_for(settings, "float32", FORMATS[format].tolerance_class)
             for name in ours:
                 assert theirs[name].dtype == np.float32
                 assert theirs[name].shape == (rows, 4)
-                np.testing.assert_allclose(theirs[name], ours[name], rtol, atol)
-            assert np.abs(ours["logits"]).max() > 20 * atol
+                np.testing.assert_allclose(theirs[name], ours[name], tolerance.rtol, tolerance.atol)
+            assert np.abs(ours["logits"]).max() > 20 * tolerance.atol
 
 
 @pytest.mark.parametrize("format", FROM_FROZEN)

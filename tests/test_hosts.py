@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import time
@@ -79,7 +78,7 @@ def test_when_a_host_is_lost_another_takes_over_within_a_minute(manifest: Path, 
             servers.wait_for(lambda: made(shared) >= 1, what="the first model")
             other = host("other", url, manifest, shared)
             try:
-                os.killpg(one.pid, signal.SIGKILL)
+                servers.send(one, signal.SIGKILL)
                 lost = time.monotonic()
                 done = made(shared)
                 servers.wait_for(lambda: made(shared) > done, what="the takeover")
@@ -109,11 +108,11 @@ def test_a_host_that_was_only_paused_harms_nothing(manifest: Path, tmp_path: Pat
         one = host("one", url, manifest, shared)
         try:
             servers.wait_for(lambda: made(shared) >= 1, what="the first model")
-            os.killpg(one.pid, signal.SIGSTOP)
+            servers.send(one, signal.SIGSTOP)
             other = host("other", url, manifest, shared)
             try:
                 time.sleep(25)  # by now the first counts as gone
-                os.killpg(one.pid, signal.SIGCONT)
+                servers.send(one, signal.SIGCONT)
                 assert other.wait(200) == 0, (tmp_path / "other" / "log").read_text()
                 # The scheduler has given it up, and grants it no more work.
                 assert one.wait(200) in (0, 25), (tmp_path / "one" / "log").read_text()

@@ -1,4 +1,4 @@
-"""How candidates are judged: by bounds of their own, within limits, and to the end whatever happens to one."""
+"""Judging of candidates: by bounds of their own, within limits, and to the end even if one crashes."""
 
 from __future__ import annotations
 
@@ -56,10 +56,10 @@ def checkpoint_of(folder: Path, build: Build, rows: Any = X) -> Path:
     return folder
 
 
-def judged(
+def run_validation(
     folder: Path, candidate: Build = model, settings: ValidationSettings | None = None, rows: Any = X
 ) -> tuple[dict[str, Any], pd.DataFrame]:
-    """The verdict on a candidate that was frozen from a graph of its own, and the results."""
+    """Validates a candidate frozen from a graph of its own; returns the verdict and the results."""
     reference = checkpoint_of(folder / "checkpoint", model, rows)
     (folder / "frozen").mkdir()
     (folder / "validation").mkdir()
@@ -75,7 +75,7 @@ def verdicts(verdict: dict[str, Any], output: str) -> dict[str, str]:
 
 
 def test_each_row_is_decided_on_a_line_of_its_own(tmp_path: Path) -> None:
-    verdict, results = judged(tmp_path, lambda x: model(x, added=0.05), ValidationSettings(checks="decisions"))
+    verdict, results = run_validation(tmp_path, lambda x: model(x, added=0.05), ValidationSettings(checks="decisions"))
     lines = results.query("check == 'decisions'")
     logits = (X.astype(np.float64) @ W.astype(np.float64))[:, 0]
     reference, candidate = (logits >= 0).astype(int), (logits + 0.05 >= 0).astype(int)
@@ -94,7 +94,7 @@ def test_each_row_is_decided_on_a_line_of_its_own(tmp_path: Path) -> None:
 
 def test_decisions_may_flip_as_far_as_is_allowed(tmp_path: Path) -> None:
     settings = ValidationSettings(checks="decisions", flipped_share=0.1)
-    verdict, _ = judged(tmp_path, lambda x: model(x, added=0.05), settings)
+    verdict, _ = run_validation(tmp_path, lambda x: model(x, added=0.05), settings)
     (found,) = verdict["checks"]
     assert (found["verdict"], found["rows_allowed"]) == ("passed", 60)
     assert 0 < found["rows_failed"] <= 60
@@ -102,7 +102,7 @@ def test_decisions_may_flip_as_far_as_is_allowed(tmp_path: Path) -> None:
 
 
 def test_metrics_and_scores_are_those_of_each_side(tmp_path: Path) -> None:
-    verdict, _ = judged(tmp_path, lambda x: model(x, added=0.5))
+    verdict, _ = run_validation(tmp_path, lambda x: model(x, added=0.5))
     for side, added in (("checkpoint", 0.0), ("frozen", 0.5)):
         decided = ((X @ W)[:, 0] + added >= 0).astype(int)
         assert verdict["metrics"][side]["accuracy"] == pytest.approx((decided == LABELS).mean())
@@ -114,7 +114,7 @@ def test_metrics_and_scores_are_those_of_each_side(tmp_path: Path) -> None:
 
 def test_an_output_may_have_bounds_of_its_own(tmp_path: Path) -> None:
     settings = ValidationSettings(checks="equal", tolerances="double 0 0.25")
-    verdict, _ = judged(tmp_path, lambda x: model(x, raised=0.2), settings)
+    verdict, _ = run_validation(tmp_path, lambda x: model(x, raised=0.2), settings)
     assert verdicts(verdict, "double") == {"equal": "passed"}
     (found,) = [found for found in verdict["checks"] if found["output"] == "double"]
     assert (found["rtol"], found["atol"]) == (0.0, 0.25)
@@ -122,13 +122,13 @@ def test_an_output_may_have_bounds_of_its_own(tmp_path: Path) -> None:
 
 def test_the_bounds_of_one_output_are_not_those_of_another(tmp_path: Path) -> None:
     settings = ValidationSettings(checks="equal", tolerances="p 0 0.25")
-    verdict, _ = judged(tmp_path, lambda x: model(x, raised=0.2), settings)
+    verdict, _ = run_validation(tmp_path, lambda x: model(x, raised=0.2), settings)
     assert verdicts(verdict, "double") == {"equal": "failed"}
 
 
 def test_bounds_of_an_output_that_is_not_there_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SettingError, match=r"tolerances: no such output \(got dubble\). Did you mean 'double'"):
-        judged(tmp_path, settings=ValidationSettings(tolerances="dubble 0 0.25"))
+        run_validation(tmp_path, settings=ValidationSettings(tolerances="dubble 0 0.25"))
 
 
 @pytest.mark.parametrize("wrong", ["p", "p 1", "p 1 nan", "p -1 0", "p inf 0", "p 1e-5 1e-6, q", "1 2"])
@@ -138,7 +138,7 @@ def test_bounds_that_are_none_are_refused(wrong: str) -> None:
 
 
 def endless(x: Any) -> None:
-    """Goes round for ever."""
+    """Loops forever."""
     w = v1.get_variable("w", initializer=tf.constant(W))
     turned = tf.while_loop(lambda turn, _: turn >= 0, lambda turn, y: (turn % 7, y), [tf.constant(1), x @ w])[1]
     tf.identity(turned[:, 0], name="p")
@@ -146,7 +146,7 @@ def endless(x: Any) -> None:
 
 
 def greedy(x: Any) -> None:
-    """Takes 1.6 GB on the way, twice."""
+    """Allocates 1.6 GB, twice."""
     w = v1.get_variable("w", initializer=tf.constant(W))
     p = tf.sigmoid((x @ w)[:, 0])
     much = tf.cumsum(tf.tile(p, [400_000_000 // ROWS]))
@@ -168,7 +168,7 @@ def greedy(x: Any) -> None:
 def test_a_candidate_that_passes_a_limit_has_failed_and_is_a_line(
     candidate: Build, settings: dict[str, Any], sentence: str, tmp_path: Path
 ) -> None:
-    verdict, results = judged(tmp_path, candidate, ValidationSettings(checks="equal,stable", **settings))
+    verdict, results = run_validation(tmp_path, candidate, ValidationSettings(checks="equal,stable", **settings))
     assert verdict["verdict"] == "failed"
     assert sentence in verdict["reasons"][0]
     (line, *_) = results.query("check == 'equal' and output == 'p' and verdict == 'failed'").to_dict("records")
@@ -179,7 +179,9 @@ def test_a_candidate_that_passes_a_limit_has_failed_and_is_a_line(
 
 def test_the_checkpoint_itself_may_take_its_time(tmp_path: Path) -> None:
     assert (
-        judged(tmp_path, settings=ValidationSettings(time_limit_seconds=600.0, memory_limit_gb=100.0))[0]["verdict"]
+        run_validation(tmp_path, settings=ValidationSettings(time_limit_seconds=600.0, memory_limit_gb=100.0))[0][
+            "verdict"
+        ]
         == "passed"
     )
 
@@ -196,7 +198,7 @@ def test_a_batch_that_is_refused_leaves_the_answers_to_later_questions_in_order(
     rows = X.copy()
     rows[100, 0] = -99.0
     settings = ValidationSettings(checks="equal,generated", batch_size=16)
-    verdict, results = judged(tmp_path, refusing, settings, rows)
+    verdict, results = run_validation(tmp_path, refusing, settings, rows)
     assert verdicts(verdict, "p") == {"equal": "failed", "generated": "passed"}
     assert "equal: the candidate could not be run: TensorFlow could not run the batch" in verdict["reasons"][0]
     generated = results.query("check == 'generated'")
@@ -212,14 +214,14 @@ def test_a_reference_that_refuses_its_own_rows_stops_the_run(tmp_path: Path) -> 
 
 
 def test_every_row_and_check_has_its_lines_in_the_order_of_the_rows(tmp_path: Path) -> None:
-    _, results = judged(tmp_path, settings=ValidationSettings(batch_size=7, checks="equal,decisions"))
+    _, results = run_validation(tmp_path, settings=ValidationSettings(batch_size=7, checks="equal,decisions"))
     for check in ("equal", "decisions"):
         rows = results.query(f"check == '{check}' and output == 'p'")["row"].astype(int).tolist()
         assert rows == list(range(ROWS))
 
 
 def overflowing(x: Any, factor: float = 1.0) -> None:
-    """Large numbers overflow on the way, unless the optimizer multiplies the weights first, once they are constants."""
+    """Overflows on large numbers, unless the optimizer multiplies the weights first because they are constants."""
     model(x)
     large, small = (v1.get_variable(name, initializer=tf.constant(value)) for name, value in SCALES.items())
     tf.identity((x[:, 0] * large) * small * factor, name="scaled")
@@ -228,7 +230,7 @@ def overflowing(x: Any, factor: float = 1.0) -> None:
 SCALES = {"large": np.float32(1e30), "small": np.float32(1e-30)}
 
 
-def judged_at_the_edges(folder: Path, candidate: Build) -> dict[str, Any]:
+def validate_edge_cases(folder: Path, candidate: Build) -> dict[str, Any]:
     outputs = (TensorSpec("p", "float32", (None,)), TensorSpec("scaled", "float32", (None,)))
     signature = Signature(SIGNATURE.inputs, outputs)
     for name, build in (("checkpoint", overflowing), ("other", candidate)):
@@ -240,7 +242,7 @@ def judged_at_the_edges(folder: Path, candidate: Build) -> dict[str, Any]:
 
 
 def test_a_row_that_overflows_is_judged_with_the_optimizer_off_and_that_is_told(tmp_path: Path) -> None:
-    verdict = judged_at_the_edges(tmp_path, overflowing)
+    verdict = validate_edge_cases(tmp_path, overflowing)
     assert verdict["verdict"] == "passed", verdict["reasons"]
     (note,) = verdict["notes"]["frozen"]
     assert note.startswith("edge: 2 rows (largest, smallest) overflow with TensorFlow's optimizer")
@@ -248,7 +250,7 @@ def test_a_row_that_overflows_is_judged_with_the_optimizer_off_and_that_is_told(
 
 
 def test_a_row_that_does_not_overflow_is_not_excused_by_the_optimizer(tmp_path: Path) -> None:
-    verdict = judged_at_the_edges(tmp_path, lambda x: overflowing(x, 1.1))
+    verdict = validate_edge_cases(tmp_path, lambda x: overflowing(x, 1.1))
     assert verdict["verdict"] == "failed"
     assert "notes" not in verdict or verdict["notes"] == {}
     (scaled,) = [found for found in verdict["checks"] if found["output"] == "scaled"]
@@ -256,7 +258,7 @@ def test_a_row_that_does_not_overflow_is_not_excused_by_the_optimizer(tmp_path: 
 
 
 def rounding(x: Any, added: float = 0.0) -> None:
-    """Two numbers a row, of which one is what is left of large ones: it rounds by the order of the multiplications."""
+    """Computes two numbers per row, one of them a small difference of large numbers, so that rounding shows in it."""
     model(x)
     third, many = (v1.get_variable(name, initializer=tf.constant(v)) for name, v in (("t", 1 / 3), ("m", 3333.3)))
     large = ((x[:, 0] + 2.0) * third) * many
@@ -264,7 +266,7 @@ def rounding(x: Any, added: float = 0.0) -> None:
     tf.identity(tf.stack([large, small + added], axis=1), name="scaled")
 
 
-def judged_with_pairs(folder: Path, candidate: Build) -> dict[str, Any]:
+def validate_pairs(folder: Path, candidate: Build) -> dict[str, Any]:
     outputs = (TensorSpec("p", "float32", (None,)), TensorSpec("scaled", "float32", (None, 2)))
     signature = Signature(SIGNATURE.inputs, outputs)
     for name, build in (("checkpoint", rounding), ("other", candidate)):
@@ -276,7 +278,7 @@ def judged_with_pairs(folder: Path, candidate: Build) -> dict[str, Any]:
 
 
 def test_rows_that_the_optimizer_rounds_otherwise_pass_where_they_agree_without_it(tmp_path: Path) -> None:
-    verdict = judged_with_pairs(tmp_path, rounding)
+    verdict = validate_pairs(tmp_path, rounding)
     assert verdict["verdict"] == "passed", verdict["reasons"]
     equal, generated = verdict["notes"]["frozen"]
     assert "with TensorFlow's optimizer, which makes other kernels of constants" in equal
@@ -285,7 +287,7 @@ def test_rows_that_the_optimizer_rounds_otherwise_pass_where_they_agree_without_
 
 
 def test_a_difference_as_small_as_rounding_is_one_where_the_optimizer_is_not_its_cause(tmp_path: Path) -> None:
-    verdict = judged_with_pairs(tmp_path, lambda x: rounding(x, 0.002))
+    verdict = validate_pairs(tmp_path, lambda x: rounding(x, 0.002))
     assert verdict["verdict"] == "failed"
     assert verdict["notes"] == {}
     (equal,) = [one for one in verdict["checks"] if (one["check"], one["output"]) == ("equal", "scaled")]

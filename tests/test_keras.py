@@ -128,7 +128,7 @@ def test_the_same_file_gives_the_same_bytes_and_a_second_run_makes_nothing(tmp_p
 @pytest.mark.parametrize("name", ["images", "pairs"])
 def test_a_model_has_the_same_bytes_whatever_its_process_did_before(tmp_path: Path, name: str) -> None:
     # Loops and tables have numbers of their process in their names; but each export has a process of its own.
-    named, pbs = NamedModel.by_own_names(kerases.made(name)), []
+    named, pbs = NamedModel.from_own_names(kerases.made(name)), []
     for folder in (tmp_path / "one", tmp_path / "two"):
         folder.mkdir()
         write_checkpoint(named, folder)
@@ -145,7 +145,7 @@ def test_other_weights_in_the_same_file_redo_the_chain(tmp_path: Path) -> None:
     model = kerases.made("images")
     model.set_weights([value * 1.5 for value in model.get_weights()])
     model.save(tmp_path / "model.keras")
-    assert Chain(job).examine("checkpoint")["checkpoint"].condition is ArtifactStatus.STALE
+    assert Chain(job).examine("checkpoint")["checkpoint"].status is ArtifactStatus.STALE
     assert jobs.run(job, "frozen") == {"checkpoint", "frozen"}
     assert (job.folder("frozen") / "model.pb").read_bytes() != before
 
@@ -174,7 +174,7 @@ def test_rows_of_one_s_own_are_validated_and_wrong_ones_refused(tmp_path: Path) 
     ],
 )
 def test_names_of_tensors_are_refused_with_a_way_out(tmp_path: Path, named: dict[str, Any]) -> None:
-    with pytest.raises(SettingError, match=r"a Keras model has inputs and outputs of its own.*keras\.Model"):
+    with pytest.raises(SettingError, match=r"a Keras model has its own inputs and outputs.*keras\.Model"):
         jobs.run(job_for(tmp_path / "out", tmp_path / "model.keras", **named))
 
 
@@ -228,7 +228,7 @@ def nonsense(path: Path) -> None:
         (nonsense, "Keras cannot load the file"),
         (lambda path: path.write_bytes(b""), "an empty file in place of"),
         (lambda path: path.write_text("<!DOCTYPE html><html>"), "an HTML page in place of"),
-        (lambda path: path.write_bytes(b"\x07" * 5000), "not a file of Keras, or a damaged one"),
+        (lambda path: path.write_bytes(b"\x07" * 5000), "not a Keras file, or a damaged one"),
         (lambda path: path.unlink(), "a file of the checkpoint is missing"),
         (lambda path: (path.unlink(), path.mkdir()), "the file cannot be read"),
     ],
@@ -255,7 +255,7 @@ def test_an_hdf5_file_that_is_not_whole_is_refused(tmp_path: Path, spoil: Any, s
 
 def test_weights_alone_are_no_model(tmp_path: Path) -> None:
     kerases.write("images", tmp_path / "m.weights.h5", "save_weights")
-    with pytest.raises(CheckpointError, match=r"holds weights alone, and no model.*--model"):
+    with pytest.raises(CheckpointError, match=r"has only weights, and no model.*--model"):
         jobs.run(job_for(tmp_path / "out", tmp_path / "m.weights.h5"))
 
 

@@ -24,7 +24,7 @@ from pipeline.formats.runner import SubprocessRunner
 from pipeline.inputs import ImportedCheckpoint, WarmStart
 from pipeline.signature import Signature
 from pipeline.store.artifact import ArtifactStatus, Manifest
-from pipeline.tasks.chain import plan, results
+from pipeline.tasks.chain import results
 from pipeline.tasks.chain.plan import Chain
 from pipeline.training.models.source import find_model
 
@@ -224,7 +224,7 @@ def test_a_changed_setting_decides_the_stages_that_it_is_for(
     changed = dataclasses.replace(getattr(trained.settings, section), **value)
     job = dataclasses.replace(trained, settings=dataclasses.replace(trained.settings, **{section: changed}))
     states = {name: state for last in ("frozen", "mmap") for name, state in Chain(job).examine(last).items()}
-    assert {name for name, state in states.items() if state.condition is ArtifactStatus.STALE} == stale
+    assert {name for name, state in states.items() if state.status is ArtifactStatus.STALE} == stale
 
 
 @pytest.mark.parametrize(
@@ -244,7 +244,7 @@ def test_a_setting_that_a_finished_training_cannot_have_is_refused_too(trained: 
         trained.settings, export=dataclasses.replace(trained.settings.export, variables="dense*")
     )
     with pytest.raises(SettingError, match="exported whole"):
-        plan.build(dataclasses.replace(trained, settings=settings), "checkpoint")
+        Chain(dataclasses.replace(trained, settings=settings)).build("checkpoint")
 
 
 def test_a_model_that_is_not_compiled_is_trained_with_its_loss_at_the_learning_rate_of_the_settings(
@@ -277,14 +277,14 @@ def changed(old: str, new: str) -> str:
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        (changed("return model", "return 3"), "the method build gives no Keras model .got int"),
+        (changed("return model", "return 3"), "the method build returns no Keras model .got int"),
         (changed('name="y")])', 'name="y")]); model.nothing'), "has no attribute 'nothing'"),
         (
             changed('"float32", [None, 3]', '"float32", [None, 4]'),
-            r"not what its signature promises .got y .*3.*wanted.*4",
+            r"does not match its signature .got y .*3.*wanted.*4",
         ),
         (changed('"float32", [None, 4]', '"float32", [None, 5]'), "cannot be called on its signature's inputs"),
-        (changed('"float32", [None, 3]', '"int64", [None, 3]'), "not what its signature promises"),
+        (changed('"float32", [None, 3]', '"int64", [None, 3]'), "does not match its signature"),
         (changed("keras.layers.Dense(8", 'keras.layers.Dense(__import__("os").getpid() % 5000 + 3'), "same model"),
         (changed("def build", "def construct"), "the model has no method forward"),
     ],
@@ -424,7 +424,7 @@ def test_a_model_of_one_s_own_takes_the_weights_of_a_keras_file(tmp_path: Path, 
     assert np.allclose(goldens["output/y"], wanted, atol=1e-6)
     small_model(tmp_path, 0.75).save_weights(tmp_path / "w.weights.h5")
     if file == "w.weights.h5":
-        assert Chain(job).examine("checkpoint")["checkpoint"].condition is ArtifactStatus.STALE
+        assert Chain(job).examine("checkpoint")["checkpoint"].status is ArtifactStatus.STALE
 
 
 def test_a_model_of_one_s_own_takes_the_weights_of_its_training(trained: Any, tmp_path: Path) -> None:

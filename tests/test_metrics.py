@@ -1,4 +1,4 @@
-"""Decisions and their quality, against figures worked out by hand."""
+"""Decisions and their quality, compared with figures computed by hand."""
 
 from __future__ import annotations
 

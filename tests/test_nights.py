@@ -1,4 +1,4 @@
-"""Fourteen nights with a bad one and two gaps, as a cron line makes them."""
+"""A week of nights with a bad one and two gaps, as a cron line makes them; and two weeks, the long form."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,10 @@ import pytest
 from commands import BIN, PROJECT, run
 from prometheus_client.parser import text_string_to_metric_families
 
+pytestmark = pytest.mark.tensorflow
+
 FRUIT = {"model": str(PROJECT / "examples/fruit.py:Fruit")}
 BAD, MISSING = "2026-01-09", ["2026-01-05", "2026-01-06"]
-DATES = [f"2026-01-{day:02}" for day in range(1, 15)]
-GOOD = [night for night in DATES if night != BAD]
 # What the hook saw: it asks for the link while the night is over and the next one has not begun.
 HOOK = """\
 import json, os, sys
@@ -118,6 +119,33 @@ def versions_of(folder: Path) -> dict[str, str]:
     return {f"{path.parent.name}/{path.name}": os.readlink(path) for path in links}
 
 
+def day(number: int) -> str:
+    return f"2026-01-{number:02}"
+
+
+@dataclass(frozen=True)
+class Calendar:
+    """The nights of a range, from one day of January to another; both must be around the bad night and the gaps."""
+
+    first: int
+    last: int
+
+    @property
+    def dates(self) -> list[str]:
+        return [day(number) for number in range(self.first, self.last + 1)]
+
+    @property
+    def there(self) -> list[str]:
+        return [night for night in self.dates if night not in MISSING]
+
+
+@pytest.fixture(
+    scope="module", params=[Calendar(4, 10), pytest.param(Calendar(1, 14), marks=pytest.mark.stress)], ids=str
+)
+def calendar(request: pytest.FixtureRequest) -> Calendar:
+    return request.param  # type: ignore[no-any-return]
+
+
 @dataclass
 class Seen:
     """What stood there after a run."""
@@ -134,8 +162,10 @@ class Seen:
 
 
 @pytest.fixture(scope="module")
-def simulated(tmp_path_factory: pytest.TempPathFactory, mails: tuple[int, list[str]]) -> dict[str, Seen]:
-    """Four runs: fourteen days of which two are missing and one is bad; again with the two; two days more, the second
+def simulated(
+    tmp_path_factory: pytest.TempPathFactory, mails: tuple[int, list[str]], calendar: Calendar
+) -> dict[str, Seen]:
+    """Four runs: days of which two are missing and one is bad; again with the two; two days more, the second
     broken, of which three stay; and once more over all days."""
     folder = tmp_path_factory.mktemp("nights")
     (folder / "hook.py").write_text(HOOK)
@@ -177,42 +207,46 @@ port = {mails[0]}
         mails[1].clear()
         return seen
 
-    for night in DATES:
-        if night not in MISSING:
-            write_day(folder, night, is_bad=night == BAD)
-    runs = {"first": see(nights_from(folder, "2026-01-01", "2026-01-15"))}
+    start, last = calendar.dates[0], calendar.last
+    for night in calendar.there:
+        write_day(folder, night, is_bad=night == BAD)
+    runs = {"first": see(nights_from(folder, start, day(last + 1)))}
     for night in MISSING:
         write_day(folder, night)
-    runs["filled"] = see(nights_from(folder, "2026-01-01", "2026-01-15"))
-    write_day(folder, "2026-01-15")
-    (folder / "data/2026-01-16").mkdir()
-    (folder / "data/2026-01-16/fruit.csv").write_text("weight_g,diameter_mm,redness,fruit\n1,2,many,0\n")
-    runs["more"] = see(nights_from(folder, "2026-01-15", "2026-01-17", "--nightly-keep", "3"))
-    runs["again"] = see(nights_from(folder, "2026-01-01", "2026-01-16", "--nightly-keep", "3"))
+    runs["filled"] = see(nights_from(folder, start, day(last + 1)))
+    write_day(folder, day(last + 1))
+    (folder / "data" / day(last + 2)).mkdir()
+    (folder / "data" / day(last + 2) / "fruit.csv").write_text("weight_g,diameter_mm,redness,fruit\n1,2,many,0\n")
+    runs["more"] = see(nights_from(folder, day(last + 1), day(last + 3), "--nightly-keep", "3"))
+    runs["again"] = see(nights_from(folder, start, day(last + 2), "--nightly-keep", "3"))
     return runs
 
 
-def test_a_range_makes_every_night_that_has_data_however_long_ago(simulated: dict[str, Seen]) -> None:
+def test_a_range_makes_every_night_that_has_data_however_long_ago(
+    simulated: dict[str, Seen], calendar: Calendar
+) -> None:
     first = simulated["first"]
     assert first.done.returncode == 2, first.done.stderr
     assert "Error 30" in first.done.stderr
-    assert list(first.history) == [night for night in DATES if night not in MISSING]
+    assert list(first.history) == calendar.there
     assert [event["date"] for event in first.events] == list(first.history)  # the oldest first
     assert {night for night, line in first.history.items() if line["verdict"] == "failed"} == {BAD}
 
 
-def test_current_never_names_the_bad_night(simulated: dict[str, Seen]) -> None:
+def test_current_never_names_the_bad_night(simulated: dict[str, Seen], calendar: Calendar) -> None:
     for seen in simulated.values():
         assert BAD not in {seen.current, *(event["current"] for event in seen.events)}
     first = {event["date"]: event["current"] for event in simulated["first"].events}
     assert first[BAD] == "2026-01-08"
     assert all(current == night for night, current in first.items() if night != BAD)
-    assert simulated["first"].current == simulated["filled"].current == "2026-01-14"
+    assert simulated["first"].current == simulated["filled"].current == calendar.dates[-1]
 
 
-def test_a_night_is_compared_with_the_newest_earlier_one_that_passed(simulated: dict[str, Seen]) -> None:
+def test_a_night_is_compared_with_the_newest_earlier_one_that_passed(
+    simulated: dict[str, Seen], calendar: Calendar
+) -> None:
     first, filled = simulated["first"].history, simulated["filled"].history
-    assert first["2026-01-01"]["compared_with"] == ""
+    assert first[calendar.dates[0]]["compared_with"] == ""
     assert first[BAD]["compared_with"] == first["2026-01-10"]["compared_with"] == "2026-01-08"
     assert float(first[BAD]["changed_share"]) == 1
     assert BAD in simulated["first"].done.stdout
@@ -222,27 +256,27 @@ def test_a_night_is_compared_with_the_newest_earlier_one_that_passed(simulated: 
     assert filled["2026-01-06"]["compared_with"] == "2026-01-05"
 
 
-def test_a_later_run_fills_the_gaps_and_makes_nothing_else_anew(simulated: dict[str, Seen]) -> None:
+def test_a_later_run_fills_the_gaps_and_makes_nothing_else_anew(simulated: dict[str, Seen], calendar: Calendar) -> None:
     first, filled = simulated["first"], simulated["filled"]
     assert "Error 30" in filled.done.stderr  # the bad night is bad as ever
     assert [event["date"] for event in filled.events] == [*MISSING, BAD]
-    assert list(filled.history) == DATES
-    assert {night for night, line in filled.history.items() if line["verdict"] == "passed"} == set(GOOD)
+    assert list(filled.history) == calendar.dates
+    assert {night for night, line in filled.history.items() if line["verdict"] == "passed"} == {*calendar.dates} - {BAD}
     assert first.versions.items() <= filled.versions.items()
     assert {link.split("/")[0] for link in filled.versions.keys() - first.versions.keys()} == set(MISSING)
 
 
-def test_the_page_shows_failures_and_gaps_over_the_dates(simulated: dict[str, Seen]) -> None:
+def test_the_page_shows_failures_and_gaps_over_the_dates(simulated: dict[str, Seen], calendar: Calendar) -> None:
     labels = re.findall(r'<svg[^>]* aria-label="([^"]*)"', simulated["first"].page)
     assert labels[0] == (
-        f"decisions changed, % from 2026-01-01 to 2026-01-14; threshold 5; failed: {BAD}; "
-        f"no night: {', '.join(MISSING)}; current: 2026-01-14"
+        f"decisions changed, % from {calendar.dates[0]} to {calendar.dates[-1]}; threshold 5; failed: {BAD}; "
+        f"no night: {', '.join(MISSING)}; current: {calendar.dates[-1]}"
     )
     assert [label.split(" from ")[0] for label in labels[1:]] == ["metric", "size, KiB", "seconds"]
     filled = simulated["filled"].page
-    assert f"failed: {BAD}; current: 2026-01-14" in filled
+    assert f"failed: {BAD}; current: {calendar.dates[-1]}" in filled
     assert "no night" not in filled
-    for night in DATES:
+    for night in calendar.dates:
         assert f'href="{night}/report/report.html"' in filled
 
 
@@ -273,33 +307,34 @@ def test_failure_and_recovery_are_told_once_each(simulated: dict[str, Seen]) -> 
     assert subjects[1] == "Luigi: fruit 2026-01-10 RECOVERED"
 
 
-def test_the_text_file_says_what_the_nights_are_like(simulated: dict[str, Seen]) -> None:
+def test_the_text_file_says_what_the_nights_are_like(simulated: dict[str, Seen], calendar: Calendar) -> None:
+    last = datetime.fromisoformat(f"{calendar.dates[-1]}T00:00:00+00:00").timestamp()
     families = {family.name: family for family in text_string_to_metric_families(simulated["first"].metrics)}
     assert all(family.documentation and family.type == "gauge" for family in families.values())
     values = {name: family.samples[0].value for name, family in families.items()}
     assert values["pipeline_night_passed"] == 1
-    assert values["pipeline_night_date_seconds"] == 1768348800  # 2026-01-14
+    assert values["pipeline_night_date_seconds"] == last
     assert 0 <= values["pipeline_night_current_age_seconds"] < 600
     assert values["pipeline_night_changed_decisions_ratio"] <= 0.05
-    assert values["pipeline_night_last_success_timestamp_seconds"] > 1768348800
+    assert values["pipeline_night_last_success_timestamp_seconds"] > last
     stages = {sample.labels["stage"] for sample in families["pipeline_night_duration_seconds"].samples}
     assert stages == {"graph", "training", "checkpoint", "frozen", "validation", "costs", "report"}
     assert {sample.labels["name"] for family in families.values() for sample in family.samples} == {"fruit"}
 
 
-def test_old_nights_are_removed_and_stay_in_the_history(simulated: dict[str, Seen]) -> None:
-    more = simulated["more"]
-    assert more.kept == ["2026-01-14", "2026-01-15", "2026-01-16"]
-    assert list(more.history) == [*DATES, "2026-01-15", "2026-01-16"]
-    assert {night for night, line in more.history.items() if line["removed"] == "yes"} == set(DATES[:-1])
+def test_old_nights_are_removed_and_stay_in_the_history(simulated: dict[str, Seen], calendar: Calendar) -> None:
+    more, after = simulated["more"], [day(calendar.last + 1), day(calendar.last + 2)]
+    assert more.kept == [calendar.dates[-1], *after]
+    assert list(more.history) == [*calendar.dates, *after]
+    assert {night for night, line in more.history.items() if line["removed"] == "yes"} == set(calendar.dates[:-1])
     assert f"failed: {BAD}" in more.page
 
 
-def test_a_night_whose_chain_fails_is_told_with_its_reason(simulated: dict[str, Seen]) -> None:
+def test_a_night_whose_chain_fails_is_told_with_its_reason(simulated: dict[str, Seen], calendar: Calendar) -> None:
     more = simulated["more"]
     assert "Error 30" in more.done.stderr
-    assert more.current == "2026-01-15"
-    failed = more.history["2026-01-16"]
+    assert more.current == day(calendar.last + 1)
+    failed = more.history[day(calendar.last + 2)]
     assert failed["verdict"] == "failed"
     assert "many" in failed["reason"]
     assert failed["compared_with"] == failed["metric_f1"] == ""

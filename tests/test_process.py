@@ -21,6 +21,8 @@ from pipeline.tasks.console import DieWithParent
 from pipeline.workers.child import Child, run_in_subprocess
 from pipeline.workers.worker import as_ours
 
+pytestmark = pytest.mark.tensorflow
+
 HERE = Path(__file__).stem
 
 
@@ -264,7 +266,7 @@ FORK = """
 import os, sys, time
 from pathlib import Path
 from types import SimpleNamespace
-from pipeline.workers.worker import DieWithParent
+from pipeline.tasks.console import DieWithParent
 if os.fork() == 0:
     with DieWithParent(SimpleNamespace(use_multiprocessing=True)):
         Path(sys.argv[1] + ".new").write_text(str(os.getpid()))

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 from pipeline.errors import CandidateError
-from pipeline.formats.external.detect import Recognized, recognize
+from pipeline.formats.external.detect import DetectedFormat, detect_format
 from pipeline.freezing.freeze import freeze
 
 v1 = tf.compat.v1
@@ -28,24 +28,24 @@ def pb(prefix: Path) -> Path:
 
 
 def test_a_frozen_graph_is_known_whatever_its_suffix(pb: Path, tmp_path: Path) -> None:
-    assert recognize(pb) == Recognized("frozen", pb)
+    assert detect_format(pb) == DetectedFormat("frozen", pb)
     other = shutil.copy(pb, tmp_path / "model.tflite")
-    assert recognize(Path(other)).format == "frozen"
+    assert detect_format(Path(other)).format == "frozen"
 
 
 def test_folders_are_known_by_their_files(prefix: Path, pb: Path, tmp_path: Path) -> None:
     freeze(prefix, ["y"], format="mmap", to=tmp_path / "mapped")
-    assert recognize(tmp_path / "mapped") == Recognized("mmap", tmp_path / "mapped")
+    assert detect_format(tmp_path / "mapped") == DetectedFormat("mmap", tmp_path / "mapped")
     served = candidates.write_module(tmp_path / "served")
-    assert recognize(served) == recognize(served / "saved_model.pb") == Recognized("savedmodel", served)
+    assert detect_format(served) == detect_format(served / "saved_model.pb") == DetectedFormat("savedmodel", served)
     (tmp_path / "artifact").mkdir()
     shutil.copy(pb, tmp_path / "artifact" / "model.pb")
-    assert recognize(tmp_path / "artifact") == Recognized("frozen", tmp_path / "artifact" / "model.pb")
+    assert detect_format(tmp_path / "artifact") == DetectedFormat("frozen", tmp_path / "artifact" / "model.pb")
 
 
 def test_a_tflite_file_is_known_by_its_identifier(tmp_path: Path) -> None:
     (tmp_path / "model.pb").write_bytes(b"\x1c\0\0\0TFL3" + bytes(64))
-    assert recognize(tmp_path / "model.pb").format == "tflite"
+    assert detect_format(tmp_path / "model.pb").format == "tflite"
 
 
 def test_an_onnx_model_is_known_by_its_fields(tmp_path: Path) -> None:
@@ -54,7 +54,7 @@ def test_an_onnx_model_is_known_by_its_fields(tmp_path: Path) -> None:
     x, y = (onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [None]) for name in "xy")
     graph = onnx.helper.make_graph([onnx.helper.make_node("Neg", ["x"], ["y"])], "graph", [x], [y])
     onnx.save(onnx.helper.make_model(graph), tmp_path / "model.pb")
-    assert recognize(tmp_path / "model.pb").format == "onnx"
+    assert detect_format(tmp_path / "model.pb").format == "onnx"
 
 
 Make = Callable[[Path, Path, Path], Path]
@@ -139,5 +139,5 @@ def test_what_is_no_model_is_refused_by_what_it_is(case: str, tmp_path: Path, pr
     make, said = REFUSED[case]
     place = make(tmp_path, prefix, pb)
     with pytest.raises(CandidateError, match=said) as raised:
-        recognize(place)
+        detect_format(place)
     assert str(tmp_path) in str(raised.value) or str(prefix.parent) in str(raised.value)

@@ -47,7 +47,7 @@ from pipeline.settings import CostsSettings, Settings
 from pipeline.store.artifact import ArtifactPaths
 from pipeline.tasks.chain.job import Job, Parameters
 from pipeline.tasks.chain.plan import Chain
-from pipeline.validation.checks.material import limits_of
+from pipeline.validation.checks.material import checkpoint_limits
 from pipeline.workers import child
 from pipeline.workers.sandbox import kept_environment
 
@@ -861,10 +861,10 @@ def test_a_file_of_keras_is_stopped_before_keras_opens_it(case: str, tmp_path: P
 def test_a_strangers_checkpoint_may_take_no_more_than_a_candidate(tmp_path: Path) -> None:
     job, limits = job_for(tmp_path, redteam.checkpoint(tmp_path / "in"), outputs="y"), child.Limits(600.0, 10**9)
     Chain(job).build("checkpoint")
-    assert limits_of(job.folder("checkpoint"), limits) == limits
+    assert checkpoint_limits(job.folder("checkpoint"), limits) == limits
     told = json.loads((job.folder("checkpoint") / "signature.json").read_text())
     (tmp_path / "signature.json").write_text(json.dumps({**told, "origin": {}}))
-    assert limits_of(tmp_path, limits) is None  # one's own, which may take its time
+    assert checkpoint_limits(tmp_path, limits) is None  # one's own, which may take its time
 
 
 def surroundings() -> dict[str, Any]:

@@ -17,7 +17,7 @@ from commands import luigi, pipeline
 from jobs import PROJECT, job_for, model_file, run
 
 from pipeline.errors import FreezeError, SettingError, StageCrashed
-from pipeline.formats.registry import CANDIDATES, FORMATS, Format, refusal_of
+from pipeline.formats.registry import CANDIDATES, FORMATS, Format, read_refusal
 from pipeline.store.artifact import ArtifactStatus, verify
 from pipeline.store.manifest import Manifest
 from pipeline.tasks import model
@@ -63,7 +63,7 @@ def task_of(job: Job, kind: type[model.ModelTask], **more: object) -> model.Mode
 
 @pytest.mark.parametrize("format", ["tflite", "onnx"])
 def test_a_refusal_names_op_and_node(format: str, words: Job) -> None:
-    reason = refusal_of(words.folder(format))
+    reason = read_refusal(words.folder(format))
     assert reason is not None
     assert re.search(r"node measured\b.*\bStringLength\b", reason)
     told = json.loads((words.folder(format) / "refusal.json").read_text())
@@ -82,7 +82,7 @@ def test_the_formats_that_carry_the_model_are_validated_and_the_run_has_failed(w
     assert failed == {("tflite", "made"), ("onnx", "made")}
     assert {check["check"] for check in verdict["checks"] if check["format"] == "frozen"} >= {"equal", "edge", "golden"}
     for format in ("tflite", "onnx"):
-        assert f"{format} could not be made: {refusal_of(words.folder(format))}" in verdict["reasons"]
+        assert f"{format} could not be made: {read_refusal(words.folder(format))}" in verdict["reasons"]
 
 
 def test_a_refusal_is_a_row_of_the_results(words: Job) -> None:
@@ -92,7 +92,7 @@ def test_a_refusal_is_a_row_of_the_results(words: Job) -> None:
         ("tflite", "file", "failed"),
         ("onnx", "file", "failed"),
     ]
-    assert [row["candidate"] for row in rows] == [refusal_of(words.folder(row["format"])) for row in rows]
+    assert [row["candidate"] for row in rows] == [read_refusal(words.folder(row["format"])) for row in rows]
 
 
 def test_the_report_tells_it_in_every_form(words: Job) -> None:
@@ -111,7 +111,7 @@ def test_the_report_tells_it_in_every_form(words: Job) -> None:
 def test_a_refusal_is_not_tried_again_until_something_changed(words: Job) -> None:
     assert run(words) == set()
     state = Chain(words).examine("tflite")["tflite"]
-    assert state.condition is ArtifactStatus.COMPLETE
+    assert state.status is ArtifactStatus.COMPLETE
     wanted = Chain(words).fingerprint_inputs("tflite", {})
     assert {"ai-edge-litert", "tensorflow"} <= {*wanted["versions"]}
     assert any(name.endswith("formats/tflite.py") for name in wanted["code"])
@@ -133,7 +133,7 @@ def test_the_task_of_a_format_fails_by_itself_and_not_for_the_validation(words: 
 def test_the_closing_lines_and_why_tell_the_refusal(words: Job) -> None:
     lines = summary_lines(task_of(words, WriteReport, formats=",".join(FORMATS_ASKED)).job, "report")
     assert [line for line in lines if line.startswith("tflite ")] == [
-        f"tflite       refused: {refusal_of(words.folder('tflite'))}"
+        f"tflite       refused: {read_refusal(words.folder('tflite'))}"
     ]
     assert any(line.startswith("frozen ") and line.endswith("model.pb") for line in lines)
 

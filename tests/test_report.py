@@ -14,7 +14,7 @@ from reports import DECISION, FAILED, METRICS, check, make_facts, row, written
 
 from pipeline.errors import DataError, StoreError
 from pipeline.report import StageFacts, write_report
-from pipeline.report.html import CHECKS_IN_WORDS
+from pipeline.report.html import CHECK_DESCRIPTIONS
 from pipeline.settings import CHECKS
 
 HOSTILE = "<script>alert('x')</script>|`[![i](http://evil.example/i.png)]\x00\x1b\ud800"
@@ -170,7 +170,7 @@ def test_a_check_that_was_skipped_is_said_with_its_reason(tmp_path: Path) -> Non
 
 
 def test_every_check_is_explained() -> None:
-    assert set(CHECKS_IN_WORDS) == {*CHECKS, "made"}
+    assert set(CHECK_DESCRIPTIONS) == {*CHECKS, "made"}
 
 
 def test_the_worst_rows_stand_in_order_failed_first(tmp_path: Path) -> None:
@@ -235,7 +235,7 @@ def test_hostile_text_is_inert_in_page_summary_and_xml(tmp_path: Path) -> None:
     assert "<script>alert('x')</script>" in page.text
     assert "<" not in summary
     assert not re.search(r"(?<!\\)[\[\]`]", summary)
-    for line in summary.split("## What failed")[1].split("\n\n")[1].splitlines():
+    for line in summary.split("## Failed checks")[1].split("\n\n")[1].splitlines():
         assert len(re.findall(r"(?<!\\)\|", line)) == 8
     assert xml.attrib["name"] == HOSTILE.replace("\x00", "␀").replace("\x1b", "␛").replace("\ud800", "\ufffd")
     for file in ("report.html", "summary.md"):

@@ -131,7 +131,7 @@ def test_of_many_reasons_the_first_are_in_sight_and_all_on_the_page(tmp_path: Pa
 def test_notes_and_speeds_are_told(tmp_path: Path) -> None:
     facts = make_facts(tmp_path, notes={"frozen": ["One row agrees only just."]}, rows_per_second={"frozen": 12345.6})
     page, summary, xml = written(tmp_path, facts)
-    assert "Worth knowing frozen: One row agrees only just." in page.text
+    assert "Notes frozen: One row agrees only just." in page.text
     assert "Rows of equal per second: frozen 12,346." in page.text
     assert "- frozen: One row agrees only just." in summary
     assert [case.get("time") for case in xml.iter("testcase")] == ["0.090", None]
@@ -203,7 +203,7 @@ def test_without_scores_nothing_is_drawn(tmp_path: Path, own: dict[str, Any]) ->
 def test_scores_without_labels_are_drawn_and_not_called_calibrated(tmp_path: Path) -> None:
     own = scores(1) | {"by_label": {"all": [5] * 20}, "calibration": []}
     page, _, _ = written(tmp_path, make_facts(tmp_path, history="", scores={"checkpoint": own}))
-    assert page.drawings == ["How many rows have which score: 100 rows; the dashed line is the threshold."]
+    assert page.drawings == ["Number of rows by score: 100 rows; the dashed line is the threshold."]
 
 
 def test_flipped_rows_are_named_with_both_decisions(tmp_path: Path) -> None:
@@ -261,14 +261,12 @@ def test_a_report_is_compared_with_the_one_before(tmp_path: Path) -> None:
         previous=told, settings={"training": {"steps": 800}}, inputs={"data": "bb"}, sizes={"frozen/model.pb": 2097152},
     )  # fmt: skip
     page, summary, _ = written(tmp_path, second)
-    words = (
-        "It fails now, and passed then. The last report is of 2026-03-01 02:31 UTC, this one of 2026-03-02 02:31 UTC."
-    )
-    assert words in page.text
+    assert "It fails now; the last report passed. The last report is from 2026-03-01 02:31 UTC" in page.text
+    assert ", this one from 2026-03-02 02:31 UTC." in page.text
     assert "frozen passed → failed 0 → 0.5 0 0.9928 → 0.9700 1.0 MiB → 2.0 MiB" in page.text
     assert "training.steps 600 800 bytes of data aa… bb…" in page.text
-    assert "Other bytes than then: none. The same bytes: frozen." in page.text
-    assert "- It fails now, and passed then." in summary
+    assert "Stages with other bytes than in the last report: none. With the same bytes: frozen." in page.text
+    assert "- It fails now; the last report passed." in summary
     assert "Accuracy 0.9928 → 0.9700" in summary
 
 
@@ -287,7 +285,7 @@ def test_the_same_validation_of_other_bytes_is_compared(tmp_path: Path) -> None:
     told = reported(tmp_path, facts)
     stages = [replace(stage, digest="other") if stage.stage == "frozen" else stage for stage in facts.stages]
     page, _, _ = written(tmp_path, replace(facts, stages=stages, previous=told))
-    assert "Other bytes than then: frozen. The same bytes: none." in page.text
+    assert "Stages with other bytes than in the last report: frozen. With the same bytes: none." in page.text
 
 
 def test_the_figures_of_the_last_ten_reports_are_carried_on(tmp_path: Path) -> None:
@@ -319,10 +317,10 @@ def test_a_second_run_of_the_chain_is_compared_with_the_first(tmp_path: Path) ->
     assert run(job) == {"validation", "report"}
     page = (job.folder("report") / "report.html").read_text(encoding="utf-8")
     text = " ".join(re.sub(r"<[^>]*>", " ", page).split())
-    assert "It passed then too." in text
+    assert "The last report passed too." in text
     assert "validation.batch_size 256 7" in text
     assert "The checkpoint's graph has" in text
-    assert "variables hold 1 parameter (4 bytes)." in text
+    assert "variables have 1 parameter (4 bytes)." in text
 
 
 @pytest.mark.parametrize("content", ["", "<html>", "[1]", '{"schema": 1}', None])
@@ -343,10 +341,10 @@ def test_a_last_report_that_cannot_be_read_is_passed_over(tmp_path: Path, conten
 
 def test_graph_inputs_and_worst_rows_are_told(tmp_path: Path) -> None:
     page, _, xml = written(tmp_path, full_facts(tmp_path, is_passed=False))
-    assert "The checkpoint's graph has 148 nodes, and its variables hold 262,145 parameters (1.0 MiB)." in page.text
+    assert "The checkpoint's graph has 148 nodes, and its variables have 262,145 parameters (1.0 MiB)." in page.text
     assert "4 kinds of ops Const 52 Identity 17" in page.text
     assert f"data {'ab' * 32}" in page.text
-    assert "To run just those again: bash output/sms/validation/worst/reproduce.sh" in page.text
+    assert "To run only these rows again: bash output/sms/validation/worst/reproduce.sh" in page.text
     names = {element.attrib["name"] for element in xml.iter("property")}
     assert {"command", "version.tensorflow", "digest.frozen", "sha256.data"} <= names
 

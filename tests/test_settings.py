@@ -30,6 +30,7 @@ from pipeline.settings import (
 from pipeline.signature import DTYPES
 from pipeline.tasks.config import check_config, config_files, read_settings
 from pipeline.training.models.source import PROJECT
+from pipeline.validation.compare.tolerance import Tolerance, tolerance_for
 
 NAN, INF = math.nan, math.inf
 CONFIG = PROJECT / "tasks.cfg"
@@ -96,19 +97,19 @@ def test_settings_do_not_change() -> None:
 )
 def test_complex_numbers_have_the_tolerance_of_their_parts(dtype: str, own: str) -> None:
     settings = ValidationSettings(float32_rtol=0.1, float32_atol=0.2, float64_rtol=0.3, float64_atol=0.4)
-    wanted = {"float32": (0.1, 0.2), "float64": (0.3, 0.4)}
-    assert settings.tolerance(dtype) == wanted[own]
+    wanted = {"float32": Tolerance(0.1, 0.2), "float64": Tolerance(0.3, 0.4)}
+    assert tolerance_for(settings, dtype) == wanted[own]
 
 
 def test_half_precisions_have_a_tolerance_each() -> None:
     settings = ValidationSettings(float16_rtol=0.1, float16_atol=0.2, bfloat16_rtol=0.3, bfloat16_atol=0.4)
-    assert settings.tolerance("float16") == (0.1, 0.2)
-    assert settings.tolerance("bfloat16") == (0.3, 0.4)
+    assert tolerance_for(settings, "float16") == Tolerance(0.1, 0.2)
+    assert tolerance_for(settings, "bfloat16") == Tolerance(0.3, 0.4)
 
 
 @pytest.mark.parametrize("dtype", sorted(name for name in DTYPES if "float" not in name and "complex" not in name))
 def test_what_is_no_float_has_no_tolerance(dtype: str) -> None:
-    assert ValidationSettings().tolerance(dtype) == (0.0, 0.0)
+    assert tolerance_for(ValidationSettings(), dtype) == Tolerance(0.0, 0.0)
 
 
 # tasks.cfg

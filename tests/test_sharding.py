@@ -1,4 +1,4 @@
-"""Rows divided into shards: whoever compares them, and in whatever order, the bytes are those of one process."""
+"""Sharding: the bytes are those of one process, whichever worker compares a shard and in whatever order."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ from pipeline.errors import StageCrashed, StoreError
 from pipeline.freezing.freeze import freeze_checkpoint
 from pipeline.settings import ValidationSettings
 from pipeline.signature import Decision, Signature, TensorSpec
-from pipeline.validation.checks.passes import STRETCH
-from pipeline.validation.sharding import Pair, Part, Sharding, compare_shard
+from pipeline.validation.checks.passes import SEGMENT_BATCHES
+from pipeline.validation.sharding import ShardContext, Sharding, ShardResult, compare_shard
 from pipeline.validation.validate import validate
+from pipeline.workers.child import keeping_processes
 from pipeline.workers.executor.interface import Ended, Started
 
 v1 = tf.compat.v1
 
 BATCH = 4
-SHARD = BATCH * STRETCH
+SHARD = BATCH * SEGMENT_BATCHES
 ROWS = 3 * SHARD + 101
 X = np.random.default_rng(8).uniform(-1, 1, size=(ROWS, 3)).astype(np.float32)
 X[SHARD + 7, 0] = np.nan
@@ -81,7 +82,7 @@ CANDIDATES: dict[str, Callable[[Any], None]] = {
 
 
 def artifact(folder: Path, build: Callable[[Any], None]) -> Path:
-    """A checkpoint's artifact."""
+    """Makes a checkpoint's artifact."""
     folder.mkdir(parents=True)
     with tf.Graph().as_default(), v1.Session() as session:
         build(v1.placeholder(tf.float32, [None, 3], name="x"))
@@ -93,7 +94,7 @@ def artifact(folder: Path, build: Callable[[Any], None]) -> Path:
 
 
 def pair_of(folder: Path, candidate: str) -> tuple[Path, dict[str, Path]]:
-    """A checkpoint, and a candidate that is one of `CANDIDATES`."""
+    """Makes a checkpoint, and a candidate that is one of `CANDIDATES`."""
     checkpoint = artifact(folder / "checkpoint", model)
     frozen = folder / "frozen"
     frozen.mkdir()
@@ -104,7 +105,7 @@ def pair_of(folder: Path, candidate: str) -> tuple[Path, dict[str, Path]]:
 def bytes_of(
     folder: Path, pair: tuple[Path, dict[str, Path]], sharding: Sharding | None, settings: ValidationSettings = SETTINGS
 ) -> dict[str, bytes]:
-    """What a validation writes, by file."""
+    """Validates; returns the bytes of the written files, by name."""
     folder.mkdir()
     validate("m", *pair, settings, 1, folder, sharding=sharding)
     assert [path.name for path in folder.iterdir() if path.name.startswith(".")] == []
@@ -112,17 +113,18 @@ def bytes_of(
 
 
 class Backwards:
-    """An engine that is this process, and does the last item first; everything travels as bytes."""
+    """Executor in this process that runs the last item first, and pickles arguments and results."""
 
     def __init__(self) -> None:
         self.done = 0
 
     def map(self, function: str, items: Sequence[tuple[Any, ...]]) -> Iterator[Started | Ended]:
         assert function == "pipeline.validation.sharding:compare_shard"
-        for number, item in reversed(list(enumerate(items))):
-            yield Started(number)
-            self.done += 1
-            yield Ended(number, pickle.loads(pickle.dumps(compare_shard(*pickle.loads(pickle.dumps(item))))))
+        with keeping_processes():  # as the workers of an executor do
+            for number, item in reversed(list(enumerate(items))):
+                yield Started(number)
+                self.done += 1
+                yield Ended(number, pickle.loads(pickle.dumps(compare_shard(*pickle.loads(pickle.dumps(item))))))
 
     def __enter__(self) -> Backwards:
         return self
@@ -160,7 +162,7 @@ def test_few_rows_are_not_divided(tmp_path: Path) -> None:
 
 
 class Losing(Backwards):
-    """An engine that gives up on an item."""
+    """Executor that gives up on an item."""
 
     def map(self, function: str, items: Sequence[tuple[Any, ...]]) -> Iterator[Started | Ended]:
         yield Ended(1, StageCrashed("it took the workers with it"))
@@ -174,7 +176,7 @@ def test_a_shard_that_is_lost_is_nobodys_fault_and_no_verdict(tmp_path: Path) ->
 
 
 def test_a_worker_that_does_not_see_the_artifacts_says_so(tmp_path: Path) -> None:
-    pair = Pair("m", tmp_path / "gone", {"frozen": tmp_path}, SETTINGS, {}, 1, None)
+    pair = ShardContext("m", tmp_path / "gone", {"frozen": tmp_path}, SETTINGS, {}, 1, None)
     with pytest.raises(StoreError, match=r"does not see this artifact.*folder that all workers share"):
         compare_shard(pair, "frozen", "equal", 0, 4, None)
 
@@ -183,7 +185,7 @@ def test_a_part_says_whose_fault_it_was(tmp_path: Path) -> None:
     checkpoint, candidates = pair_of(tmp_path, "refuses")
     for paths, is_references in ((candidates, False), ({"frozen": candidates["frozen"]}, True)):
         place = checkpoint if not is_references else tmp_path / "other"
-        pair = Pair("m", place, paths, SETTINGS, {"frozen": ""}, 1, None)
-        part: Part = compare_shard(pair, "frozen", "equal", 2 * SHARD, 3 * SHARD, None)
+        pair = ShardContext("m", place, paths, SETTINGS, {"frozen": ""}, 1, None)
+        part: ShardResult = compare_shard(pair, "frozen", "equal", 2 * SHARD, 3 * SHARD, None)
         assert part.error is not None
         assert (part.is_references, part.has_ended) == (is_references, False)

@@ -1,4 +1,4 @@
-"""The weights of a graph that somebody else froze: found by name or by their bits, told where they are not."""
+"""Weights of a third-party graph: found by name or by value, and reported where they are not."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from test_audit import job_for, verdict_of
 from pipeline.formats.external import import_candidate
 from pipeline.inputs import Candidate
 from pipeline.validation.compare.constants import is_near
-from pipeline.validation.compare.weights import Weights, WeightsFinding, compare_weights
+from pipeline.validation.compare.weights import VariableComparison, WeightsComparison, compare_weights
 
 v1 = tf.compat.v1
 SAID = {"x": "prod/x", "y": "prod/y"}
@@ -55,20 +55,22 @@ def set_value(graph: Any, name: str, value: Any) -> None:
     each.attr["dtype"].type = tf.as_dtype(each.attr["value"].tensor.dtype).as_datatype_enum
 
 
-def weighed(graph: Any, checkpoint: Path, folder: Path, names: dict[str, str] | None = None) -> WeightsFinding:
+def compare_candidate(
+    graph: Any, checkpoint: Path, folder: Path, names: dict[str, str] | None = None
+) -> WeightsComparison:
     (folder / "adopted").mkdir()
     candidate = Candidate(write_pb(graph, folder / "production.pb"), "frozen", SAID if names is None else names)
     import_candidate(candidate, checkpoint, "exact", folder / "adopted")
     return compare_weights(checkpoint, folder / "adopted")
 
 
-def by_name(found: WeightsFinding) -> dict[str, Weights]:
+def by_name(found: WeightsComparison) -> dict[str, VariableComparison]:
     assert found.problem is None
-    return {weights.name: weights for weights in found.weights}
+    return {weights.name: weights for weights in found.variables}
 
 
 def test_every_variable_is_found_by_its_bits_under_another_name(graph: Any, checkpoint: Path, tmp_path: Path) -> None:
-    found = weighed(graph, checkpoint, tmp_path)
+    found = compare_candidate(graph, checkpoint, tmp_path)
     assert not found.absent
     weights = by_name(found)
     assert set(weights) == {"w", "zeros", "more/zeros", "count", "scale", "words"}
@@ -80,7 +82,7 @@ def test_equal_variables_may_share_a_constant(graph: Any, checkpoint: Path, tmp_
     for each in graph.node:
         each.input[:] = [reference.replace("prod/more/zeros", "prod/zeros") for reference in each.input]
     graph.node.remove(node(graph, "prod/more/zeros"))
-    found = weighed(graph, checkpoint, tmp_path)
+    found = compare_candidate(graph, checkpoint, tmp_path)
     assert not found.absent
     assert by_name(found)["more/zeros"].constant == "prod/zeros"
 
@@ -100,9 +102,9 @@ def test_what_is_nearly_a_constant_is_that_one_changed(
     name: str, value: Any, graph: Any, checkpoint: Path, tmp_path: Path
 ) -> None:
     set_value(graph, f"prod/{name}", value)
-    found = weighed(graph, checkpoint, tmp_path)
+    found = compare_candidate(graph, checkpoint, tmp_path)
     assert not found.absent
-    [differing] = [each for each in found.weights if not each.is_equal]
+    [differing] = [each for each in found.variables if not each.is_equal]
     assert differing.name == name
     assert differing.sentence().startswith(f"{name} (nearly the constant prod/{name}) differs in ")
 
@@ -123,10 +125,10 @@ def test_what_is_found_nowhere_is_told_by_name(
     name: str, value: Any, graph: Any, checkpoint: Path, tmp_path: Path
 ) -> None:
     set_value(graph, f"prod/{name}", value)
-    found = weighed(graph, checkpoint, tmp_path)
+    found = compare_candidate(graph, checkpoint, tmp_path)
     assert found.absent == [name]
     assert name not in by_name(found)
-    assert all(each.is_equal for each in found.weights)
+    assert all(each.is_equal for each in found.variables)
 
 
 def test_a_constant_of_the_variable_s_own_name_is_it_whatever_others_hold(
@@ -137,9 +139,9 @@ def test_a_constant_of_the_variable_s_own_name_is_it_whatever_others_hold(
     extra.CopyFrom(node(graph, "w"))
     extra.name = "copy"
     set_value(graph, "w", candidates.W[::-1].copy())
-    found = weighed(graph, checkpoint, tmp_path, {})
+    found = compare_candidate(graph, checkpoint, tmp_path, {})
     assert not found.absent
-    assert [each.name for each in found.weights if not each.is_equal] == ["w"]
+    assert [each.name for each in found.variables if not each.is_equal] == ["w"]
 
 
 def test_a_constant_that_is_another_variable_is_not_taken_for_one_nearby(
@@ -148,7 +150,7 @@ def test_a_constant_that_is_another_variable_is_not_taken_for_one_nearby(
     """Three of four elements of `near` are those of `zeros`, which has its own name."""
     graph = renamed(frozen_graph(prefix, outputs=("y",)), {"more/zeros": "near"})
     set_value(graph, "near", np.float32([7, 8, 9, 10]))
-    found = weighed(graph, checkpoint, tmp_path, {})
+    found = compare_candidate(graph, checkpoint, tmp_path, {})
     assert by_name(found)["more/zeros"].constant == "zeros"
     assert not found.absent
 
@@ -160,11 +162,11 @@ def test_an_unreadable_constant_is_passed_over(graph: Any, checkpoint: Path, tmp
     broken.attr["value"].tensor.tensor_content = b"123"
     graph.node.remove(node(graph, "broken"))
     graph.node.insert(0, broken)
-    found = weighed(graph, checkpoint, tmp_path)
+    found = compare_candidate(graph, checkpoint, tmp_path)
     assert by_name(found)["w"].constant == "prod/w"
 
 
-def convolved(x: Any) -> None:
+def convolution(x: Any) -> None:
     draw = np.random.default_rng(2)
     image = tf.reshape(x, [-1, 3, 1, 1])
     kernel = v1.get_variable("kernel", initializer=tf.constant(draw.normal(size=(1, 1, 1, 4)).astype(np.float32)))
@@ -174,16 +176,16 @@ def convolved(x: Any) -> None:
     tf.reduce_sum(normal, [1, 2], name="y")
 
 
-def folded(prefix: Path) -> Any:
-    """The frozen graph as people prepare it for production: its batch norm is multiplied into the kernel."""
+def folded_graph(prefix: Path) -> Any:
+    """Prepares the frozen graph for production as other tools do: multiplies the batch norm into the kernel."""
     graph, dtype = frozen_graph(prefix, outputs=("y",)), tf.float32.as_datatype_enum
     return optimize_for_inference_lib.optimize_for_inference(graph, ["x"], ["y"], dtype)
 
 
 def test_a_folded_batch_norm_is_told_and_its_outputs_decide(tmp_path: Path) -> None:
-    prefix = candidates.save(tmp_path / "in" / "model.ckpt", convolved)
-    place = write_pb(folded(prefix), tmp_path / "production.pb")
-    found = weighed(folded(prefix), candidates.artifact(prefix, tmp_path / "artifact"), tmp_path, {})
+    prefix = candidates.save(tmp_path / "in" / "model.ckpt", convolution)
+    place = write_pb(folded_graph(prefix), tmp_path / "production.pb")
+    found = compare_candidate(folded_graph(prefix), candidates.artifact(prefix, tmp_path / "artifact"), tmp_path, {})
     assert set(found.absent) == {"kernel", "gamma", "beta", "mean", "variance"}
     verdict = verdict_of(job_for(tmp_path / "out", prefix, place, "all"))
     assert verdict["verdict"] == "passed", verdict["reasons"]

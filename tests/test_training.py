@@ -272,7 +272,7 @@ def test_kill_9_of_the_main_process_ends_all_and_the_next_run_goes_on(tmp_path: 
     assert 60 <= steps_in(work / "checkpoints")[-1] < 800
     again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
-    assert "going on from step" in again.stderr
+    assert "resuming after step" in again.stderr
     run(undisturbed, "training")
     ours, theirs = results(killed), results(undisturbed)
     assert [name for name in {*ours, *theirs} if ours.get(name) != theirs.get(name)] == []

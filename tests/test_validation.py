@@ -1,4 +1,4 @@
-"""Validation: a fault planted in a frozen artifact is found, named, and written down; what is equal passes."""
+"""Validation: a fault planted in a frozen artifact is found, named and recorded; equal artifacts pass."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ SIGNATURE = Signature(
 
 
 def make_checkpoint(folder: Path, scale: float = 1.0) -> Path:
-    """An artifact as the stage `checkpoint` leaves it."""
+    """Makes an artifact like those of the stage `checkpoint`."""
     folder.mkdir()
     with tf.Graph().as_default(), v1.Session() as session:
         x, t = v1.placeholder(tf.float32, [None, 3], name="x"), v1.placeholder(tf.string, [None], name="t")
@@ -103,10 +103,10 @@ def frozen(checkpoint: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def equal(checkpoint: Path, frozen: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
-    return judged(checkpoint, frozen, tmp_path_factory.mktemp("equal"))
+    return run_validation(checkpoint, frozen, tmp_path_factory.mktemp("equal"))
 
 
-def judged(
+def run_validation(
     checkpoint: Path, frozen: Path, folder: Path, settings: ValidationSettings | None = None
 ) -> tuple[dict[str, Any], Path]:
     verdict = validate("m", checkpoint, {"frozen": frozen}, settings or ValidationSettings(), 1, folder)
@@ -114,8 +114,8 @@ def judged(
     return verdict, folder / "results.csv"
 
 
-def planted(frozen: Path, folder: Path, change: Change) -> Path:
-    """A copy of the frozen artifact whose graph is changed."""
+def plant(frozen: Path, folder: Path, change: Change) -> Path:
+    """Copies the frozen artifact and changes its graph."""
     shutil.copytree(frozen, folder / "planted")
     graph = v1.GraphDef.FromString((frozen / "model.pb").read_bytes())
     change(graph)
@@ -143,11 +143,11 @@ def check(verdict: dict[str, Any], name: str, output: str) -> dict[str, Any]:
     return found
 
 
-def failed(verdict: dict[str, Any]) -> set[tuple[str, str]]:
+def failed_checks(verdict: dict[str, Any]) -> set[tuple[str, str]]:
     return {(c["check"], c["output"]) for c in verdict["checks"] if c["verdict"] == "failed"}
 
 
-def read(results: Path) -> pd.DataFrame:
+def read_results(results: Path) -> pd.DataFrame:
     return pd.read_csv(results, dtype=str, keep_default_na=False)
 
 
@@ -165,13 +165,13 @@ def test_what_is_equal_passes_bit_by_bit(equal: tuple[dict[str, Any], Path]) -> 
 
 def test_not_a_number_on_both_sides_passes(equal: tuple[dict[str, Any], Path]) -> None:
     verdict, results = equal
-    frame = read(results).query("check == 'equal' and output == 'root' and row == '3'")
+    frame = read_results(results).query("check == 'equal' and output == 'root' and row == '3'")
     assert frame[["reference", "candidate", "verdict"]].to_numpy().tolist() == [["nan", "nan", "passed"]]
     assert check(verdict, "equal", "root")["max_abs_diff"] == 0
 
 
 def test_rows_that_both_sides_refuse_pass(equal: tuple[dict[str, Any], Path]) -> None:
-    frame = read(equal[1]).query("check == 'edge' and row == 'not a number'")
+    frame = read_results(equal[1]).query("check == 'edge' and row == 'not a number'")
     assert len(frame) == len(SIGNATURE.outputs)
     assert set(frame["verdict"]) == {"passed"}
     assert frame["reference"].str.startswith("refused: ").all()
@@ -182,7 +182,7 @@ def test_results_hold_one_line_for_each_row_and_output_in_a_fixed_order_of_colum
 ) -> None:
     wanted = "model,format,check,output,row,element,reference,candidate,abs_diff,rel_diff,ulp_diff,verdict"
     assert equal[1].read_bytes().split(b"\n", 1)[0].decode() == wanted == ",".join(COLUMNS)
-    frame = read(equal[1])
+    frame = read_results(equal[1])
     lines = frame.query("check == 'equal'").groupby("output")["row"].apply(list).to_dict()
     rows = [str(row) for row in range(ROWS)]
     assert lines == {spec.name: ["0"] if spec.name == "level" else rows for spec in SIGNATURE.outputs}
@@ -190,7 +190,7 @@ def test_results_hold_one_line_for_each_row_and_output_in_a_fixed_order_of_colum
 
 
 def test_floats_in_results_are_read_back_exactly(equal: tuple[dict[str, Any], Path], tmp_path: Path) -> None:
-    frame = read(equal[1]).query("check == 'equal'")
+    frame = read_results(equal[1]).query("check == 'equal'")
     for output, want in (("wide", (X.astype(np.float64) * D).sum(1)), ("level", np.array([LEVEL]))):
         path = tmp_path / f"{output}.csv"
         frame[frame["output"] == output].to_csv(path, index=False)
@@ -201,7 +201,7 @@ def test_floats_in_results_are_read_back_exactly(equal: tuple[dict[str, Any], Pa
 
 
 def test_strings_survive_with_commas_quotes_newlines_and_invalid_bytes(equal: tuple[dict[str, Any], Path]) -> None:
-    shown = read(equal[1]).query("check == 'equal' and output == 'text'")["candidate"].tolist()
+    shown = read_results(equal[1]).query("check == 'equal' and output == 'text'")["candidate"].tolist()
     assert shown == [(text + b'\xff,"\n').decode("utf-8", "backslashreplace") for text in T]
 
 
@@ -242,11 +242,11 @@ def test_metrics_are_those_of_a_hand_computation(equal: tuple[dict[str, Any], Pa
 def test_the_size_of_a_batch_changes_nothing_in_the_results(
     size: int, checkpoint: Path, frozen: Path, equal: tuple[dict[str, Any], Path], tmp_path: Path
 ) -> None:
-    verdict, results = judged(checkpoint, frozen, tmp_path, ValidationSettings(batch_size=size))
+    verdict, results = run_validation(checkpoint, frozen, tmp_path, ValidationSettings(batch_size=size))
     keys = ["format", "check", "output", "row"]
     ours, theirs = (
         frame.query("output != 'level' and check != 'stable'").sort_values(keys).reset_index(drop=True)
-        for frame in (read(results), read(equal[1]))
+        for frame in (read_results(results), read_results(equal[1]))
     )
     # A kernel may add in another order for another batch: then last bits differ, and another element may be the worst.
     pd.testing.assert_frame_equal(ours[[*keys, "verdict"]], theirs[[*keys, "verdict"]])
@@ -262,11 +262,13 @@ def test_a_weight_off_by_one_ulp_is_within_the_outputs_tolerance_but_not_the_che
     checkpoint: Path, frozen: Path, tmp_path: Path
 ) -> None:
     change = set_weight("level_v", np.nextafter(LEVEL, np.float32(1)))
-    verdict, results = judged(checkpoint, planted(frozen, tmp_path, change), tmp_path)
+    verdict, results = run_validation(checkpoint, plant(frozen, tmp_path, change), tmp_path)
     found = check(verdict, "equal", "level")
-    assert failed(verdict) == {("weights", "variables")}
+    assert failed_checks(verdict) == {("weights", "variables")}
     assert (found["bit_equal"], found["max_ulp_diff"]) == (False, 1)
-    assert read(results).query("check == 'equal' and output == 'level'")["ulp_diff"].astype(float).tolist() == [1.0]
+    assert read_results(results).query("check == 'equal' and output == 'level'")["ulp_diff"].astype(float).tolist() == [
+        1.0
+    ]
 
 
 def test_a_weight_that_is_off_fails_and_the_message_shows_the_worst_row_and_its_values(
@@ -274,21 +276,23 @@ def test_a_weight_that_is_off_fails_and_the_message_shows_the_worst_row_and_its_
 ) -> None:
     other = W.copy()
     other[0, 1] += 5
-    verdict, results = judged(checkpoint, planted(frozen, tmp_path, set_weight("w", other)), tmp_path)
+    verdict, results = run_validation(checkpoint, plant(frozen, tmp_path, set_weight("w", other)), tmp_path)
     row = int(np.argmax(np.abs(X @ other - X @ W)[:, 1]))
-    (line,) = read(results).query(f"check == 'equal' and output == 'scores' and row == '{row}'").to_dict("records")
+    (line,) = (
+        read_results(results).query(f"check == 'equal' and output == 'scores' and row == '{row}'").to_dict("records")
+    )
     assert float(line["reference"]) == pytest.approx(float((X @ W + C)[row, 1]), rel=1e-5)
     assert float(line["candidate"]) == pytest.approx(float((X @ other + C)[row, 1]), rel=1e-5)
     (reason,) = [text for text in verdict["reasons"] if text.startswith("equal of scores")]
     for part in (f"7 of 7 rows differ; the worst is row {row}, element 1", line["reference"], line["candidate"]):
         assert part in reason
-    assert {output for _, output in failed(verdict)} == {"scores", "variables"}
+    assert {output for _, output in failed_checks(verdict)} == {"scores", "variables"}
 
 
 @pytest.mark.parametrize("by", [0.5, 1.0, -20.0])
 def test_decisions_that_flip_are_counted(by: float, checkpoint: Path, frozen: Path, tmp_path: Path) -> None:
     other = C + np.array([by, 0], np.float32)
-    verdict, _ = judged(checkpoint, planted(frozen, tmp_path, set_weight("c", other)), tmp_path)
+    verdict, _ = run_validation(checkpoint, plant(frozen, tmp_path, set_weight("c", other)), tmp_path)
     before, after = np.argmax(X @ W + C, 1), np.argmax(X @ W + other, 1)
     margin = np.abs(np.diff(X @ W + C, axis=1))[:, 0]
     found = verdict["decisions"]["frozen"]
@@ -342,9 +346,9 @@ FAULTS: dict[str, tuple[Change, set[tuple[str, str]], str]] = {
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_planted_fault_fails_and_is_named(fault: str, checkpoint: Path, frozen: Path, tmp_path: Path) -> None:
     change, wanted, sentence = FAULTS[fault]
-    verdict, _ = judged(checkpoint, planted(frozen, tmp_path, change), tmp_path)
+    verdict, _ = run_validation(checkpoint, plant(frozen, tmp_path, change), tmp_path)
     assert verdict["verdict"] == "failed"
-    assert wanted <= failed(verdict)
+    assert wanted <= failed_checks(verdict)
     assert any(sentence in reason for reason in verdict["reasons"]), verdict["reasons"]
     assert not any(found["bit_equal"] for found in verdict["checks"] if found["verdict"] == "failed")
 
@@ -359,7 +363,7 @@ CAUSES = {
 @pytest.mark.parametrize("fault", CAUSES)
 def test_the_cause_is_the_weight_that_differs(fault: str, checkpoint: Path, frozen: Path, tmp_path: Path) -> None:
     change, _, _ = FAULTS[fault]
-    verdict, _ = judged(checkpoint, planted(frozen, tmp_path, change), tmp_path)
+    verdict, _ = run_validation(checkpoint, plant(frozen, tmp_path, change), tmp_path)
     assert list(verdict["causes"]) == ["frozen"]
     assert verdict["causes"]["frozen"]["kind"] == "weights_differ"
     assert CAUSES[fault] in verdict["causes"]["frozen"]["sentence"]
@@ -368,14 +372,14 @@ def test_the_cause_is_the_weight_that_differs(fault: str, checkpoint: Path, froz
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "garbage", "gone"])
 def test_a_pb_that_cannot_be_read_fails(damage: str, checkpoint: Path, frozen: Path, tmp_path: Path) -> None:
-    place = planted(frozen, tmp_path, lambda graph: None) / "model.pb"
+    place = plant(frozen, tmp_path, lambda graph: None) / "model.pb"
     whole = place.read_bytes()
     place.write_bytes({"truncated": whole[: len(whole) // 2], "garbage": b"\x07not a graph" * 9}.get(damage, b""))
     if damage == "gone":
         place.unlink()
-    verdict, _ = judged(checkpoint, place.parent, tmp_path)
+    verdict, _ = run_validation(checkpoint, place.parent, tmp_path)
     assert verdict["verdict"] == "failed"
-    assert {("equal", spec.name) for spec in SIGNATURE.outputs} <= failed(verdict)
+    assert {("equal", spec.name) for spec in SIGNATURE.outputs} <= failed_checks(verdict)
     assert "could not be run" in verdict["reasons"][0]
 
 
@@ -385,8 +389,8 @@ def test_the_pb_of_another_training_fails_on_every_check_against_the_checkpoint(
     other = make_checkpoint(tmp_path / "other", scale=1.25)
     (tmp_path / "frozen").mkdir()
     freeze_checkpoint(other, tmp_path / "frozen")
-    verdict, _ = judged(checkpoint, tmp_path / "frozen", tmp_path)
-    assert failed(verdict) == {("weights", "variables")} | {
+    verdict, _ = run_validation(checkpoint, tmp_path / "frozen", tmp_path)
+    assert failed_checks(verdict) == {("weights", "variables")} | {
         (name, "scores") for name in ("equal", "edge", "generated", "golden")
     }
 
@@ -394,9 +398,9 @@ def test_the_pb_of_another_training_fails_on_every_check_against_the_checkpoint(
 def test_a_checkpoint_that_does_not_give_its_goldens_fails_too(frozen: Path, tmp_path: Path) -> None:
     other = make_checkpoint(tmp_path / "other")
     shutil.copy(make_checkpoint(tmp_path / "third", scale=1.25) / "goldens.npz", other)
-    verdict, _ = judged(other, frozen, tmp_path)
+    verdict, _ = run_validation(other, frozen, tmp_path)
     sides = {found["format"] for found in verdict["checks"] if found["verdict"] == "failed"}
-    assert failed(verdict) == {("golden", "scores")}
+    assert failed_checks(verdict) == {("golden", "scores")}
     assert sides == {"checkpoint", "frozen"}
 
 
@@ -404,7 +408,7 @@ def test_without_a_validation_row_nothing_is_proven(checkpoint: Path, frozen: Pa
     shutil.copytree(checkpoint, tmp_path / "checkpoint")
     nothing = prefixed("input", {"x": X[:0], "t": T[:0]})
     save_arrays(tmp_path / "checkpoint" / "validation.npz", nothing | {"labels": LABELS[:0]})
-    verdict, _ = judged(tmp_path / "checkpoint", frozen, tmp_path)
+    verdict, _ = run_validation(tmp_path / "checkpoint", frozen, tmp_path)
     assert verdict["verdict"] == "failed"
 
 
@@ -419,6 +423,6 @@ def test_a_model_goes_through_the_chain_and_a_spoiled_pb_does_not(tmp_path: Path
     (bias,) = [one for one in graph.node if one.name == "logits/bias"]
     spoil = set_weight("logits/bias", tf.make_ndarray(bias.attr["value"].tensor)[::-1] + 1.5)
     (tmp_path / "again").mkdir()
-    spoiled = planted(job.folder("frozen"), tmp_path / "again", spoil)
-    verdict, _ = judged(job.folder("checkpoint"), spoiled, tmp_path / "again")
-    assert {("equal", "probabilities"), ("golden", "probabilities")} <= failed(verdict)
+    spoiled = plant(job.folder("frozen"), tmp_path / "again", spoil)
+    verdict, _ = run_validation(job.folder("checkpoint"), spoiled, tmp_path / "again")
+    assert {("equal", "probabilities"), ("golden", "probabilities")} <= failed_checks(verdict)

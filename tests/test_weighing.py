@@ -1,4 +1,4 @@
-"""Weights compared: every bit of every variable, in every form that a file may keep it in, by the variable's name."""
+"""Comparison of weights: every bit of every variable, by name, in every form that a file can hold it."""
 
 from __future__ import annotations
 
@@ -11,16 +11,26 @@ import checkpoints
 import numpy as np
 import pytest
 import tensorflow as tf
-from test_validation import Change, check, failed, judged, make_checkpoint, node, planted, read, set_weight
+from test_validation import (
+    Change,
+    check,
+    failed_checks,
+    make_checkpoint,
+    node,
+    plant,
+    read_results,
+    run_validation,
+    set_weight,
+)
 
 from pipeline.errors import CheckpointError, DataError
 from pipeline.freezing.freeze import freeze, freeze_checkpoint
 from pipeline.graph.protos import TensorProto
 from pipeline.graph.tensors import content_of, strings_of
-from pipeline.report.html import CHECKS_IN_WORDS
+from pipeline.report.html import CHECK_DESCRIPTIONS
 from pipeline.settings import ValidationSettings
 from pipeline.signature import Signature, TensorSpec
-from pipeline.validation.compare.weights import Weights, WeightsFinding, compare_weights
+from pipeline.validation.compare.weights import VariableComparison, WeightsComparison, compare_weights
 from pipeline.validation.results.recorder import ResultsRecorder
 
 v1 = tf.compat.v1
@@ -30,8 +40,8 @@ W, U = DRAW.normal(size=(3, 4)).astype(np.float32), DRAW.normal(size=(3, 4)).ast
 BITS = np.array([0x7FC00001, 0x3F800000, 0x80000000, 0xFFC12345], np.uint32).view(np.float32)
 
 
-def saved(folder: Path, build: Callable[[Any], Any], saver: Callable[[], Any] | None = None) -> Path:
-    """The artifact of a checkpoint whose graph gives `y` for `x`."""
+def save_artifact(folder: Path, build: Callable[[Any], Any], saver: Callable[[], Any] | None = None) -> Path:
+    """Saves the artifact of a checkpoint whose graph computes `y` from `x`."""
     folder.mkdir(parents=True)
     with tf.Graph().as_default(), v1.Session() as session:
         y = build(v1.placeholder(tf.float32, [None, 3], name="x"))
@@ -48,7 +58,7 @@ def variable(name: str, value: Any, **options: Any) -> Any:
 
 
 def several(x: Any) -> Any:
-    """Variables of many kinds, all of which the output needs."""
+    """Builds variables of many dtypes, all of which the output needs."""
     made = {
         "w": W,
         "u": U,
@@ -69,7 +79,7 @@ def several(x: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return saved(tmp_path_factory.mktemp("weighing") / "checkpoint", several)
+    return save_artifact(tmp_path_factory.mktemp("weighing") / "checkpoint", several)
 
 
 def frozen_of(checkpoint: Path, folder: Path, weights: str = "exact") -> Path:
@@ -83,14 +93,14 @@ def frozen(checkpoint: Path) -> Path:
     return frozen_of(checkpoint, checkpoint.parent / "frozen")
 
 
-def by_name(found: WeightsFinding) -> dict[str, Weights]:
+def by_name(found: WeightsComparison) -> dict[str, VariableComparison]:
     assert found.problem is None
-    names = {weights.name: weights for weights in found.weights}
-    assert len(names) == len(found.weights)
+    names = {weights.name: weights for weights in found.variables}
+    assert len(names) == len(found.variables)
     return names
 
 
-def unequal(found: WeightsFinding) -> dict[str, Weights]:
+def unequal(found: WeightsComparison) -> dict[str, VariableComparison]:
     return {name: weights for name, weights in by_name(found).items() if not weights.is_equal}
 
 
@@ -115,14 +125,14 @@ def test_a_flipped_bit_is_found_and_named_with_its_index(
         raw[byte] ^= 1
         content(graph, "w").tensor_content = bytes(raw)
 
-    found = unequal(compare_weights(checkpoint, planted(frozen, tmp_path, flip)))
+    found = unequal(compare_weights(checkpoint, plant(frozen, tmp_path, flip)))
     assert list(found) == ["w"]
     difference = found["w"].difference
     assert difference is not None
     row, column = divmod(byte // 4, 4)
     assert (difference.elements, difference.first) == (1, f"{row};{column}")
     assert difference.reference == float(W[row, column]) != difference.candidate
-    assert difference.measured[0] == abs(difference.candidate - difference.reference) == difference.largest[0]
+    assert difference.figures[0] == abs(difference.candidate - difference.reference) == difference.largest[0]
 
 
 def test_the_largest_difference_is_of_all_elements_and_the_index_of_the_first(
@@ -130,11 +140,11 @@ def test_the_largest_difference_is_of_all_elements_and_the_index_of_the_first(
 ) -> None:
     other = W.copy()
     other[0, 2], other[2, 1] = other[0, 2] + 1, other[2, 1] - 64
-    found = unequal(compare_weights(checkpoint, planted(frozen, tmp_path, set_weight("w", other))))["w"].difference
+    found = unequal(compare_weights(checkpoint, plant(frozen, tmp_path, set_weight("w", other))))["w"].difference
     assert found is not None
     assert (found.elements, found.first) == (2, "0;2")
     assert found.largest[0] == abs(float(other[2, 1]) - float(W[2, 1]))
-    assert found.measured[0] == abs(float(other[0, 2]) - float(W[0, 2]))
+    assert found.figures[0] == abs(float(other[0, 2]) - float(W[0, 2]))
 
 
 def test_swapped_weights_of_one_shape_are_found_in_both(checkpoint: Path, frozen: Path, tmp_path: Path) -> None:
@@ -142,7 +152,7 @@ def test_swapped_weights_of_one_shape_are_found_in_both(checkpoint: Path, frozen
         a, b = content(graph, "w"), content(graph, "u")
         a.tensor_content, b.tensor_content = b.tensor_content, a.tensor_content
 
-    found = unequal(compare_weights(checkpoint, planted(frozen, tmp_path, swap)))
+    found = unequal(compare_weights(checkpoint, plant(frozen, tmp_path, swap)))
     assert set(found) == {"w", "u"}
     assert {weights.difference.elements for weights in found.values() if weights.difference} == {12}
 
@@ -151,7 +161,7 @@ def test_a_variable_that_the_candidate_lacks_is_named(checkpoint: Path, frozen: 
     def remove(graph: Any) -> None:
         node(graph, "w").name = "elsewhere"
 
-    found = compare_weights(checkpoint, planted(frozen, tmp_path, remove))
+    found = compare_weights(checkpoint, plant(frozen, tmp_path, remove))
     assert {name: weights.problem for name, weights in unequal(found).items()} == {
         "w": "is needed, and the candidate lacks it"
     }
@@ -197,7 +207,7 @@ CHANGES: dict[str, tuple[Change, str, str]] = {
 @pytest.mark.parametrize("change", CHANGES)
 def test_another_dtype_shape_size_or_op_is_said(change: str, checkpoint: Path, frozen: Path, tmp_path: Path) -> None:
     spoil, name, sentence = CHANGES[change]
-    found = unequal(compare_weights(checkpoint, planted(frozen, tmp_path, spoil)))
+    found = unequal(compare_weights(checkpoint, plant(frozen, tmp_path, spoil)))
     assert list(found) == [name]
     assert sentence in str(found[name].problem)
 
@@ -217,7 +227,7 @@ def test_another_dtype_shape_size_or_op_is_said(change: str, checkpoint: Path, f
 def test_scalars_strings_and_other_dtypes_are_compared(
     name: str, value: Any, index: str, checkpoint: Path, frozen: Path, tmp_path: Path
 ) -> None:
-    found = unequal(compare_weights(checkpoint, planted(frozen, tmp_path, set_weight(name, value))))
+    found = unequal(compare_weights(checkpoint, plant(frozen, tmp_path, set_weight(name, value))))
     assert list(found) == [name]
     difference = found[name].difference
     assert difference is not None
@@ -233,7 +243,7 @@ def test_the_bits_of_not_a_number_and_of_zero_count(checkpoint: Path, frozen: Pa
             values.view(np.uint32)[index] = bits
             content(graph, "bits").tensor_content = values.tobytes()
 
-        found = unequal(compare_weights(checkpoint, planted(frozen, tmp_path / str(index), change)))["bits"].difference
+        found = unequal(compare_weights(checkpoint, plant(frozen, tmp_path / str(index), change)))["bits"].difference
         assert found is not None
         assert (found.elements, found.first, found.largest[0]) == (1, str(index), 0.0)
         assert str(found.candidate) == shown
@@ -245,7 +255,7 @@ def test_only_what_the_outputs_need_is_missed(tmp_path: Path) -> None:
         variable("unused", W)
         return x @ variable("w", W)
 
-    checkpoint = saved(tmp_path / "checkpoint", trained)
+    checkpoint = save_artifact(tmp_path / "checkpoint", trained)
     assert list(by_name(compare_weights(checkpoint, frozen_of(checkpoint, tmp_path / "frozen")))) == ["w"]
 
 
@@ -254,9 +264,9 @@ def test_constants_of_the_size_of_weights_that_are_of_no_variable_are_counted(tm
         table = tf.constant(DRAW.normal(size=(3, 300)).astype(np.float32))
         return x @ table @ variable("w", DRAW.normal(size=(300, 2)).astype(np.float32))
 
-    checkpoint = saved(tmp_path / "checkpoint", build)
+    checkpoint = save_artifact(tmp_path / "checkpoint", build)
     found = compare_weights(checkpoint, frozen_of(checkpoint, tmp_path / "frozen"))
-    assert (list(by_name(found)), found.others) == (["w"], 1)
+    assert (list(by_name(found)), found.unmatched) == (["w"], 1)
 
 
 def test_parts_of_a_partitioned_variable_are_compared_each_with_its_place(tmp_path: Path) -> None:
@@ -272,7 +282,7 @@ def test_parts_of_a_partitioned_variable_are_compared_each_with_its_place(tmp_pa
             x = x @ tf.convert_to_tensor(part) @ tf.ones([5, 3])
         return x
 
-    checkpoint = saved(tmp_path / "checkpoint", build)
+    checkpoint = save_artifact(tmp_path / "checkpoint", build)
     frozen = frozen_of(checkpoint, tmp_path / "frozen")
     found = by_name(compare_weights(checkpoint, frozen))
     assert set(found) == {"p0/part_0", "p0/part_1", "p1/part_0", "p1/part_1"}
@@ -282,7 +292,7 @@ def test_parts_of_a_partitioned_variable_are_compared_each_with_its_place(tmp_pa
         proto = content(graph, "p1/part_1")
         proto.tensor_content = proto.tensor_content[:-1] + b"\x7f"
 
-    found = unequal(compare_weights(checkpoint, planted(frozen, tmp_path, spoil)))
+    found = unequal(compare_weights(checkpoint, plant(frozen, tmp_path, spoil)))
     assert {name: weights.difference.first for name, weights in found.items() if weights.difference} == {
         "p1/part_1": "2;1"
     }
@@ -297,12 +307,12 @@ def test_a_variable_goes_by_the_key_that_restoring_reads(is_resource: bool, tmp_
         averaged.update({"w/ExponentialMovingAverage": w, "w": decoy})  # the key `w` holds another's values
         return x @ w
 
-    checkpoint = saved(tmp_path / "checkpoint", build, lambda: v1.train.Saver(averaged))
+    checkpoint = save_artifact(tmp_path / "checkpoint", build, lambda: v1.train.Saver(averaged))
     frozen = frozen_of(checkpoint, tmp_path / "frozen")
     assert [(name, weights.is_equal) for name, weights in by_name(compare_weights(checkpoint, frozen)).items()] == [
         ("w", True)
     ]
-    wrong = planted(frozen, tmp_path, set_weight("w", U))
+    wrong = plant(frozen, tmp_path, set_weight("w", U))
     assert list(unequal(compare_weights(checkpoint, wrong))) == ["w"]
 
 
@@ -310,14 +320,14 @@ def test_float16_is_held_to_the_checkpoints_value_rounded(checkpoint: Path, tmp_
     frozen = frozen_of(checkpoint, tmp_path / "frozen", "float16")
     found = by_name(compare_weights(checkpoint, frozen))
     assert all(weights.is_equal for weights in found.values())
-    assert {name for name, weights in found.items() if weights.is_halved} == {"w", "u", "bits"}
+    assert {name for name, weights in found.items() if weights.is_float16} == {"w", "u", "bits"}
 
     def spoil(graph: Any) -> None:
         halves = W.astype(np.float16)
         halves.view(np.uint16)[1, 1] ^= 1
         content(graph, "w/float16").tensor_content = halves.tobytes()
 
-    wrong = unequal(compare_weights(checkpoint, planted(frozen, tmp_path, spoil)))
+    wrong = unequal(compare_weights(checkpoint, plant(frozen, tmp_path, spoil)))
     assert list(wrong) == ["w"]
     assert wrong["w"].difference is not None
     assert (wrong["w"].difference.first, wrong["w"].difference.reference) == ("1;1", float(W.astype(np.float16)[1, 1]))
@@ -337,7 +347,7 @@ def test_files_of_weights_are_compared(weights: str, tmp_path: Path) -> None:
         b = variable("small", DRAW.normal(size=2).astype(np.float32))
         return tf.reduce_sum(x @ variable("large", large)) + b
 
-    checkpoint = saved(tmp_path / "checkpoint", build)
+    checkpoint = save_artifact(tmp_path / "checkpoint", build)
     freeze(checkpoint, ["y"], ["x"], to=tmp_path / "mmap", format="mmap", weights=weights)
     found = by_name(compare_weights(checkpoint, tmp_path / "mmap"))
     assert {name: each.is_equal for name, each in found.items()} == {"large": True, "small": True}
@@ -369,7 +379,7 @@ def test_a_saved_model_is_compared(tmp_path: Path) -> None:
     shutil.copy(tmp_path / "frozen/signature.json", tmp_path / "checkpoint")
     (found,) = by_name(compare_weights(tmp_path / "checkpoint", tmp_path / "frozen")).values()
     assert found.is_equal
-    wrong = planted(tmp_path / "frozen", tmp_path, set_weight(found.name, U))
+    wrong = plant(tmp_path / "frozen", tmp_path, set_weight(found.name, U))
     assert list(unequal(compare_weights(tmp_path / "checkpoint", wrong))) == [found.name]
 
 
@@ -377,7 +387,7 @@ def test_a_saved_model_is_compared(tmp_path: Path) -> None:
 def test_a_candidate_that_cannot_be_read_is_a_finding(
     damage: bytes | None, checkpoint: Path, frozen: Path, tmp_path: Path
 ) -> None:
-    place = planted(frozen, tmp_path, lambda graph: None)
+    place = plant(frozen, tmp_path, lambda graph: None)
     (place / "model.pb").unlink()
     if damage is not None:
         (place / "model.pb").write_bytes(damage)
@@ -463,8 +473,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 def test_a_validation_has_a_line_for_each_variable(model: tuple[Path, Path], tmp_path: Path) -> None:
-    verdict, results = judged(*model, tmp_path)
-    lines = read(results).query("check == 'weights'")
+    verdict, results = run_validation(*model, tmp_path)
+    lines = read_results(results).query("check == 'weights'")
     assert sorted(lines["output"]) == ["b", "c", "d", "e", "level_v", "s", "w"]
     assert set(lines["row"]) == {"weights"}
     assert set(lines["verdict"]) == {"passed"}
@@ -475,45 +485,47 @@ def test_a_validation_has_a_line_for_each_variable(model: tuple[Path, Path], tmp
 
 def test_a_wrong_weight_fails_the_validation_by_the_variables_name(model: tuple[Path, Path], tmp_path: Path) -> None:
     checkpoint, frozen = model
-    wrong = planted(frozen, tmp_path, set_weight("level_v", np.nextafter(np.float32(0.3), np.float32(1))))
-    verdict, results = judged(checkpoint, wrong, tmp_path)
-    assert (verdict["verdict"], failed(verdict)) == ("failed", {("weights", "variables")})
+    wrong = plant(frozen, tmp_path, set_weight("level_v", np.nextafter(np.float32(0.3), np.float32(1))))
+    verdict, results = run_validation(checkpoint, wrong, tmp_path)
+    assert (verdict["verdict"], failed_checks(verdict)) == ("failed", {("weights", "variables")})
     assert "weights: 1 of 7 variables are not the checkpoint's: level_v differs in 1 of 1" in verdict["reasons"][0]
-    (line,) = read(results).query("check == 'weights' and verdict == 'failed'").to_dict("records")
+    (line,) = read_results(results).query("check == 'weights' and verdict == 'failed'").to_dict("records")
     assert (line["output"], float(line["reference"]), line["ulp_diff"]) == ("level_v", np.float32(0.3), "1.0")
     found = check(verdict, "weights", "variables")
     assert (found["rows_failed"], found["max_ulp_diff"], found["worst"]["row"]) == (1, 1, "level_v")
 
 
-def told(folder: Path, found: WeightsFinding) -> ResultsRecorder:
+def record_weights(folder: Path, found: WeightsComparison) -> ResultsRecorder:
     spec = TensorSpec("y", "float32", [None])
     with ResultsRecorder("m", Signature([spec], [spec]), ValidationSettings(), folder / "results.csv") as validation:
-        validation.tell_weights("frozen", found)
+        validation.record_weights("frozen", found)
     return validation
 
 
 def test_outputs_that_need_no_variable_are_told_and_no_fault(tmp_path: Path) -> None:
-    validation = told(tmp_path, WeightsFinding(()))
+    validation = record_weights(tmp_path, WeightsComparison(()))
     assert (validation.findings, validation.skipped) == ({}, {"weights": "the outputs need no variable"})
 
 
 def test_a_candidate_that_cannot_be_read_fails_with_the_reason(tmp_path: Path) -> None:
-    (finding,) = told(tmp_path, WeightsFinding((), problem="no graph")).findings.values()
+    (finding,) = record_weights(tmp_path, WeightsComparison((), problem="no graph")).findings.values()
     assert (finding.has_passed, finding.sentence()) == (False, "weights: no graph")
 
 
 def test_of_many_wrong_variables_three_are_named(tmp_path: Path) -> None:
-    wrong = [Weights(f"v{number}", "float32", 2, problem="is needed") for number in range(5)]
-    validation = told(tmp_path, WeightsFinding([*wrong, Weights("right", "int32", 1)], others=4))
+    wrong = [VariableComparison(f"v{number}", "float32", 2, problem="is needed") for number in range(5)]
+    validation = record_weights(
+        tmp_path, WeightsComparison([*wrong, VariableComparison("right", "int32", 1)], unmatched=4)
+    )
     (finding,) = validation.findings.values()
     assert finding.sentence() == (
         "weights: 5 of 6 variables are not the checkpoint's: v0 is needed; v1 is needed; v2 is needed; and 2 more "
         "(constants of the size of weights that are of no variable: 4)"
     )
-    lines = read(tmp_path / "results.csv")
+    lines = read_results(tmp_path / "results.csv")
     assert lines["verdict"].tolist() == ["failed"] * 5 + ["passed"]
     assert (lines["candidate"][0], lines["abs_diff"][0], lines["abs_diff"][5]) == ("is needed", "", "0.0")
 
 
 def test_the_page_says_what_is_compared() -> None:
-    assert "checkpoint's tensor" in CHECKS_IN_WORDS["weights"]
+    assert "checkpoint's tensor" in CHECK_DESCRIPTIONS["weights"]

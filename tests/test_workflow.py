@@ -1,4 +1,4 @@
-"""The workflow and the units of a scheduled run do what the Makefile and the README say."""
+"""The workflow and the units of a scheduled run do what the Makefile and the documentation say."""
 
 from __future__ import annotations
 
@@ -60,13 +60,13 @@ def test_a_night_that_was_given_no_date_is_yesterdays() -> None:
     assert f"NightlyRun --date {yesterday}" in told
 
 
-def test_the_readme_shows_the_line_that_the_units_and_the_crontab_have() -> None:
-    readme = (PROJECT / "README.md").read_text()
+def test_the_page_on_nights_shows_the_line_that_the_units_and_the_crontab_have() -> None:
+    page = (PROJECT / "docs/nights.md").read_text()
     line = re.search(r"^ExecStart=(.*)$", UNITS[0].read_text(), re.MULTILINE)
     assert line is not None
-    assert line[0] in readme
+    assert line[0] in page
     assert line[1].partition("output/.nights.lock ")[2] in next(
-        shown for shown in readme.splitlines() if shown.startswith("30 2 * * *")
+        shown for shown in page.splitlines() if shown.startswith("30 2 * * *")
     )
 
 

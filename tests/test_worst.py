@@ -1,4 +1,4 @@
-"""The worst rows of a validation that failed, and the command that feeds just those again."""
+"""Worst rows of a failed validation, and the command that feeds them again."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
     return Home(tmp_path_factory.mktemp("worst") / "home")
 
 
-def spoilt(name: str, home: Home, folder: Path) -> dict[str, Any]:
-    """The verdict on a planted fault."""
+def validate_fault(name: str, home: Home, folder: Path) -> dict[str, Any]:
+    """Validates a planted fault; returns the verdict."""
     return faults.outcome_of(BY_NAME[name], home, folder).verdict
 
 
 def rerun(folder: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, list[str]]:
-    """The exit code and the lines of `python -m pipeline rerun`."""
+    """Runs `python -m pipeline rerun`; returns its exit code and lines."""
     capsys.readouterr()
     code = main(["rerun", str(folder)])
     said = capsys.readouterr()
@@ -45,7 +45,7 @@ def rerun(folder: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, list[s
 def test_the_worst_rows_are_kept_and_differ_again_until_the_candidate_is_right(
     home: Home, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    verdict = spoilt("uint8 wrap", home, tmp_path)
+    verdict = validate_fault("uint8 wrap", home, tmp_path)
     place = tmp_path / "validation" / "worst"
     assert sorted(path.name for path in place.iterdir()) == ["frozen.npz", "reproduce.sh", "worst.json"]
     kept = load_arrays(place / "frozen.npz")
@@ -100,7 +100,7 @@ def test_the_worst_rows_are_kept_and_differ_again_until_the_candidate_is_right(
 def test_rows_of_every_check_differ_again(
     name: str, check: str, home: Home, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    spoilt(name, home, tmp_path)
+    validate_fault(name, home, tmp_path)
     code, lines = rerun(tmp_path / "validation" / "worst", capsys)
     assert code == 1
     rows = [line.split() for line in lines[1:-1]]
@@ -109,13 +109,13 @@ def test_rows_of_every_check_differ_again(
 
 
 def test_nothing_is_kept_where_no_row_differs(home: Home, tmp_path: Path) -> None:
-    spoilt("one weight off by one ULP", home, tmp_path)
+    validate_fault("one weight off by one ULP", home, tmp_path)
     assert not (tmp_path / "validation" / "worst").exists()
 
 
 @pytest.fixture(scope="module")
 def failed_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An output root whose validation failed: the bounds are 0, and a weight was changed before it was compared."""
+    """Makes an output root whose validation fails: the bounds are 0, and a weight is changed before the comparison."""
     root = tmp_path_factory.mktemp("root")
     job = jobs.job_for(root, f"{jobs.FRUIT}:Fruit")
     jobs.run(job, "frozen")
@@ -125,7 +125,7 @@ def failed_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def spoil(frozen: Path) -> None:
-    """Changes a weight of a frozen artifact, and its manifest with it, as if it had been made so."""
+    """Changes a weight of a frozen artifact, and its manifest to match."""
     from pipeline.hashing import hash_file
     from pipeline.store.manifest import FileEntry, Manifest
 
@@ -146,9 +146,9 @@ def test_one_command_feeds_the_rows_of_a_chain_again_wherever_its_root_was_moved
 ) -> None:
     shutil.copytree(failed_root, tmp_path / "moved", symlinks=True)
     script = tmp_path / "moved" / "fruit" / "validation" / "worst" / "reproduce.sh"
-    done = commands.run("sh", str(script), cwd=commands.PROJECT)
-    assert done.returncode == 1, done.stderr
-    assert "answers differ" in done.stdout
+    finished_rows = commands.run("sh", str(script), cwd=commands.PROJECT)
+    assert finished_rows.returncode == 1, finished_rows.stderr
+    assert "answers differ" in finished_rows.stdout
     assert str(tmp_path) not in (script.parent / "worst.json").read_text()
     verdict = json.loads((tmp_path / "moved" / "fruit" / "validation" / "verdict.json").read_text())
     assert verdict["causes"]["frozen"]["kind"] == "weights_differ"
@@ -170,7 +170,7 @@ DAMAGES = {
     "rows are truncated": "no readable arrays",
     "rows are gone": "no readable arrays",
     "rows lack labels": "not a file of worst rows",
-    "the candidate is gone": "an artifact that was compared is not there",
+    "the candidate is gone": "a compared artifact is missing",
 }
 
 
@@ -205,8 +205,8 @@ def test_what_cannot_be_fed_again_gets_a_sentence(
 
 
 def test_a_long_table_is_read_in_little_memory(tmp_path: Path) -> None:
-    """Of many rows that failed only the worst are held."""
-    from pipeline.validation.replay.worst_rows import _picked
+    """Only the worst of many failed rows are held in memory."""
+    from pipeline.validation.replay.worst_rows import _read_worst_rows
 
     results = tmp_path / "results.csv"
     head = "model,format,check,output,row,element,reference,candidate,abs_diff,rel_diff,ulp_diff,verdict\n"
@@ -215,7 +215,7 @@ def test_a_long_table_is_read_in_little_memory(tmp_path: Path) -> None:
         for row in range(50_000):
             file.write(f"m,frozen,equal,y,{row},,0,1,{row / 2},0,0,{'failed' if row % 2 else 'passed'}\n")
     started = time.monotonic()
-    picks = _picked(results, "frozen")
+    picks = _read_worst_rows(results, "frozen")
     assert time.monotonic() - started < 60
     assert [pick.row for pick in picks] == [str(row) for row in range(49_999, 49_999 - 32, -2)]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pipeline.errors import DataError
 from pipeline.store.files import WORST_FOLDER
-from pipeline.validation.replay.feed import Line, rerun
+from pipeline.validation.replay.feed import RowComparison, rerun
 
 _TITLES = ("format", "check", "row", "output", "element", "reference", "candidate", "difference", "verdict")
 _WIDTH = 40
@@ -41,7 +41,7 @@ def run(given: argparse.Namespace) -> int:
     return int(bool(differing))
 
 
-def _cells(format: str, line: Line) -> tuple[str, ...]:
+def _cells(format: str, line: RowComparison) -> tuple[str, ...]:
     verdict = "agrees" if line.is_equal else "differs"
     cells = (line.row, line.output, line.element, line.reference, line.candidate, line.difference, verdict)
     return format, line.check, *(_shortened(cell) for cell in cells)

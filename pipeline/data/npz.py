@@ -86,6 +86,13 @@ def split_strings(joined: bytes, lengths: Array) -> Array:
     return items.reshape(lengths.shape)
 
 
+def object_array(values: Sequence[bytes]) -> Array:
+    """Builds an `object` array `[n]` of byte strings."""
+    array = np.empty(len(values), object)
+    array[:] = values
+    return array
+
+
 def prefixed(kind: str, arrays: Mapping[str, Array]) -> dict[str, Array]:
     """The arrays under `kind/name`, to keep several kinds in one file."""
     return {f"{kind}/{name}": array for name, array in arrays.items()}

@@ -1,6 +1,6 @@
-"""The format `checkpoint`: what a Saver wrote, restored into a session by its own graph; or a SavedModel as it was.
+"""The format `checkpoint`: files of a Saver, restored into a session with their own graph; or a SavedModel.
 
-It is the reference of every comparison, so TensorFlow itself reads it, and nothing of the freeze engine.
+It is the reference of every comparison, so it is read by TensorFlow itself, without the freeze engine.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pipeline.errors import CheckpointError
 from pipeline.signature import Signature
 from pipeline.store.files import CHECKPOINT_PREFIX, SAVED_MODEL_FOLDER
 
-from .origin import origin_of, pinned
+from .origin import origin_of, pinned_feeds
 from .runner import Runner
 from .savedmodel import open_saved_model
 from .session import SessionRunner, session_config
@@ -27,40 +27,40 @@ from .session import SessionRunner, session_config
 v1 = tf.compat.v1
 
 
-def open_runner(folder: Path, signature: Signature, threads: int, is_plain: bool = False) -> Runner:
+def open_runner(folder: Path, signature: Signature, threads: int, is_unoptimized: bool = False) -> Runner:
     """Opens `model.ckpt`, or `saved_model/`, in an artifact's folder.
 
     Raises:
         CheckpointError: its files are damaged.
-        RunnerError: the graph is not the signature's.
+        RunnerError: the graph does not match the signature.
     """
     if (folder / SAVED_MODEL_FOLDER).is_dir():
         key = origin_of(folder).get("signature")
-        return open_saved_model(folder / SAVED_MODEL_FOLDER, key, signature, threads, is_plain)
+        return open_saved_model(folder / SAVED_MODEL_FOLDER, key, signature, threads, is_unoptimized)
     prefix = folder / CHECKPOINT_PREFIX
     find_checkpoint(prefix).verify()
-    session = v1.Session(graph=tf.Graph(), config=session_config(threads, is_plain))
+    session = v1.Session(graph=tf.Graph(), config=session_config(threads, is_unoptimized))
     with session.graph.as_default(), checkpoint_errors(prefix):
         restore(session, prefix)
     return SessionRunner(session, signature, read_pins(session.graph, folder))
 
 
 def restore(session: tf.compat.v1.Session, prefix: Path) -> None:
-    """Restores by the ops that the graph's Saver has; a graph that was written without one, by the variables' names."""
+    """Restores with the restore ops of the graph's Saver; without a Saver, assigns the variables by name."""
     meta = _read_meta(Path(f"{prefix}.meta"))
     for node in meta.graph_def.node:
         node.device = ""
-        node.attr.pop("_output_shapes", None)  # TensorFlow refuses those of an older one where they disagree
+        node.attr.pop("_output_shapes", None)  # TensorFlow refuses shapes of an older version that disagree
     tf.import_graph_def(meta.graph_def, name="")
-    given = {meta.saver_def.filename_tensor_name: str(prefix)} if meta.saver_def.restore_op_name else {}
-    if given:
-        session.run(meta.saver_def.restore_op_name, given)
+    feed = {meta.saver_def.filename_tensor_name: str(prefix)} if meta.saver_def.restore_op_name else {}
+    if feed:
+        session.run(meta.saver_def.restore_op_name, feed)
     else:
         reader = tf.train.load_checkpoint(str(prefix))
         for node in meta.graph_def.node:
             if node.op in ("VarHandleOp", "VariableV2", "Variable"):
                 _assign(session, node, reader.get_tensor(node.name))
-    session.run(_initializers(session.graph), given)  # a table that the checkpoint holds is filled from it
+    session.run(_initializers(session.graph), feed)  # some fill a table from the checkpoint
 
 
 def _read_meta(path: Path) -> tf.compat.v1.MetaGraphDef:
@@ -72,32 +72,32 @@ def _read_meta(path: Path) -> tf.compat.v1.MetaGraphDef:
 
 def _assign(session: tf.compat.v1.Session, node: Any, value: Any) -> None:
     tensor = session.graph.get_tensor_by_name(f"{node.name}:0")
-    fed = v1.placeholder(tf.as_dtype(node.attr["dtype"].type), np.shape(value))
+    placeholder = v1.placeholder(tf.as_dtype(node.attr["dtype"].type), np.shape(value))
     if node.op == "VarHandleOp":
-        assign = tf.raw_ops.AssignVariableOp(resource=tensor, value=fed)
+        assign = tf.raw_ops.AssignVariableOp(resource=tensor, value=placeholder)
     else:
-        assign = tf.raw_ops.Assign(ref=tensor, value=fed, validate_shape=False)
-    session.run(assign, {fed: value})
+        assign = tf.raw_ops.Assign(ref=tensor, value=placeholder, validate_shape=False)
+    session.run(assign, {placeholder: value})
 
 
 def _initializers(graph: tf.Graph) -> list[tf.Operation]:
-    """The ops that fill the graph's tables, which no checkpoint does."""
+    """Lists the ops that fill the graph's lookup tables, which restoring does not."""
     fills = ("InitializeTable", "LookupTableImport")
     return [operation for operation in graph.get_operations() if operation.type.startswith(fills)]
 
 
 def read_pins(graph: tf.Graph, folder: Path) -> dict[str, Any]:
-    """What is fed for placeholders that are constants in the .pb, by tensor.
+    """Reads the values to feed for pinned placeholders (constants in the .pb), by tensor.
 
     Args:
-        folder: of an artifact whose `signature.json` tells the pins.
+        folder: an artifact with the pins in its `signature.json`.
     """
-    return pinned(graph, origin_of(folder).get("pins", {}))
+    return pinned_feeds(graph, origin_of(folder).get("pins", {}))
 
 
 @contextmanager
 def checkpoint_errors(where: object) -> Iterator[None]:
-    """TensorFlow's errors about a checkpoint's files leave as CheckpointError."""
+    """Converts TensorFlow's errors about a checkpoint's files to CheckpointError."""
     try:
         yield
     except (tf.errors.OpError, OSError, RuntimeError, ValueError, IndexError) as exc:  # IndexError: data is cut off

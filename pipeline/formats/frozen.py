@@ -11,29 +11,29 @@ from pipeline.errors import RunnerError
 from pipeline.signature import Signature
 from pipeline.store.files import FROZEN_FILE
 
-from .origin import fed_always, fill_tables
+from .origin import constant_feeds, fill_tables
 from .session import SessionRunner, session_config
 
 v1 = tf.compat.v1
 
 
-def open_runner(folder: Path, signature: Signature, threads: int, is_plain: bool = False) -> SessionRunner:
+def open_runner(folder: Path, signature: Signature, threads: int, is_unoptimized: bool = False) -> SessionRunner:
     """Opens `model.pb` in an artifact's folder.
 
     Raises:
-        RunnerError: the file is missing, is not a GraphDef that imports, or is not the signature's.
+        RunnerError: the file is missing, is no GraphDef that can be imported, or does not match the signature.
     """
-    session = v1.Session(graph=tf.Graph(), config=session_config(threads, is_plain))
+    session = v1.Session(graph=tf.Graph(), config=session_config(threads, is_unoptimized))
     import_frozen(session, folder / FROZEN_FILE)
     fill_tables(session, folder)
-    return SessionRunner(session, signature, fed_always(session, folder))
+    return SessionRunner(session, signature, constant_feeds(session, folder))
 
 
 def import_frozen(session: tf.compat.v1.Session, path: Path) -> None:
     """Imports a `.pb` into a session's graph.
 
     Raises:
-        RunnerError: the file is missing or is not a GraphDef that imports.
+        RunnerError: the file is missing or is no GraphDef that can be imported.
     """
     try:
         graph_def = v1.GraphDef.FromString(path.read_bytes())

@@ -1,4 +1,4 @@
-"""The format `mmap`: `graph.pb` and the files of weights that it names, which are mapped and never copied."""
+"""The format `mmap`: `graph.pb` and weight files, which are memory-mapped and never copied."""
 
 from __future__ import annotations
 
@@ -14,65 +14,65 @@ from pipeline.errors import RunnerError
 from pipeline.signature import Signature
 from pipeline.store.files import GRAPH_FILE
 
-from .origin import fed_always, fill_tables
+from .origin import constant_feeds, fill_tables
 from .session import SessionRunner, session_config
 
 v1 = tf.compat.v1
 
 
-def open_runner(folder: Path, signature: Signature, threads: int, is_plain: bool = False) -> SessionRunner:
+def open_runner(folder: Path, signature: Signature, threads: int, is_unoptimized: bool = False) -> SessionRunner:
     """Opens an artifact's folder.
 
     Raises:
-        RunnerError: as `load_mmap`; or the graph is not the signature's.
+        RunnerError: see `load_mmap`; or the graph does not match the signature.
     """
-    session = _opened(folder, mapping_config(threads, is_plain))
+    session = _open_session(folder, mapping_config(threads, is_unoptimized))
     fill_tables(session, folder)
-    return SessionRunner(session, signature, fed_always(session, folder))
+    return SessionRunner(session, signature, constant_feeds(session, folder))
 
 
 def load_mmap(folder: Path | str, threads: int = 0) -> tf.compat.v1.Session:
-    """Opens a folder that `write_mmap` has written. The folder must stay where it is as long as the session is used.
+    """Opens a folder of the format mmap. Do not move or change the folder while the session is in use.
 
     Args:
-        threads: how many compute at the same time; 0 leaves it to TensorFlow.
+        threads: number of threads of the session; 0 for TensorFlow's default.
 
     Returns:
         A session that needs no initialization.
 
     Raises:
-        RunnerError: there is no such folder or graph; a file of weights is missing, is of another size than the graph
+        RunnerError: the folder or the graph is missing; or a weight file is missing, has another size than the graph
             says, or lies outside of the folder.
     """
-    return _opened(Path(folder), mapping_config(threads))
+    return _open_session(Path(folder), mapping_config(threads))
 
 
-def _opened(folder: Path, config: tf.compat.v1.ConfigProto) -> tf.compat.v1.Session:
+def _open_session(folder: Path, config: tf.compat.v1.ConfigProto) -> tf.compat.v1.Session:
     session, path = v1.Session(graph=tf.Graph(), config=config), folder / GRAPH_FILE
     try:
         with session.graph.as_default():
             tf.import_graph_def(read_graph(folder), name="")
     except (ValueError, tf.errors.OpError) as exc:
-        raise _not_a_graph(path, exc) from exc
+        raise _graph_error(path, exc) from exc
     return session
 
 
 def read_graph(folder: Path) -> tf.compat.v1.GraphDef:
-    """The graph of a folder, with absolute paths to weights that are there.
+    """Reads the graph of a folder, checks its weight files and makes their paths absolute.
 
     Raises:
-        RunnerError: as `load_mmap`.
+        RunnerError: see `load_mmap`.
     """
     path = folder / GRAPH_FILE
     try:
         graph = v1.GraphDef.FromString(path.read_bytes())
     except (OSError, DecodeError) as exc:
-        raise _not_a_graph(path, exc) from exc
-    _point_to_files(graph, folder.absolute())
+        raise _graph_error(path, exc) from exc
+    _make_paths_absolute(graph, folder.absolute())
     return graph
 
 
-def _not_a_graph(path: Path, cause: Exception) -> RunnerError:
+def _graph_error(path: Path, cause: Exception) -> RunnerError:
     return RunnerError(
         "not a graph with mapped weights",
         where=path,
@@ -81,22 +81,22 @@ def _not_a_graph(path: Path, cause: Exception) -> RunnerError:
     )
 
 
-def mapping_config(threads: int, is_plain: bool = False) -> tf.compat.v1.ConfigProto:
-    """A session that leaves mapped weights where they are.
+def mapping_config(threads: int, is_unoptimized: bool = False) -> tf.compat.v1.ConfigProto:
+    """Configures a session that does not copy mapped weights.
 
-    At its usual level L1 the runtime computes whatever hangs on no input once and keeps it, an ImmutableConst
-    included: a copy of every weight. Grappler's folding knows `Const` alone, and may stay on.
+    At the default level L1 the runtime computes everything that depends on no input once and keeps it. For an
+    ImmutableConst this is a copy of the weights. Grappler folds only `Const`, so it may stay on.
     """
-    config = session_config(threads, is_plain)
+    config = session_config(threads, is_unoptimized)
     config.graph_options.optimizer_options.opt_level = v1.OptimizerOptions.L0
     return config
 
 
-def _point_to_files(graph: tf.compat.v1.GraphDef, folder: Path) -> None:
-    """Makes the paths in a graph absolute, for TensorFlow takes them from the working folder.
+def _make_paths_absolute(graph: tf.compat.v1.GraphDef, folder: Path) -> None:
+    """Makes the paths in a graph absolute, because TensorFlow resolves them against the working directory.
 
     Raises:
-        RunnerError: a file is not there, or not as large as its constant.
+        RunnerError: a file is missing, or has another size than its constant.
     """
     for node in _mapped_nodes(graph):
         path = folder / node.attr["memory_region_name"].s.decode("utf-8", "surrogateescape")
@@ -107,7 +107,7 @@ def _point_to_files(graph: tf.compat.v1.GraphDef, folder: Path) -> None:
 
 
 def _check_size(path: Path, node: tf.compat.v1.NodeDef) -> None:
-    # A file that is too short and mapped would end the process (SIGBUS) instead of failing.
+    # A mapped file that is too short would kill the process (SIGBUS) instead of raising an error.
     wanted = math.prod(dim.size for dim in node.attr["shape"].shape.dim) * tf.as_dtype(node.attr["dtype"].type).size
     try:
         found = path.stat()

@@ -1,8 +1,8 @@
-"""The formats `onnx`, `onnx_float16` and `onnx_int8`: one `model.onnx`, which many runtimes and accelerators read.
+"""The formats `onnx`, `onnx_float16` and `onnx_int8`: one `model.onnx` for many runtimes and accelerators.
 
-tf2onnx makes it, onnx's own checker checks it, and onnxruntime runs it, without TensorFlow. Its inputs and outputs have
-the names of `signature.json`, where ONNX allows that, and a batch of any size where the signature leaves it open. With
-float16 its kernels and tables take half their bytes, with int8 a quarter; they are computed with as float32.
+tf2onnx makes it, onnx checks it, and onnxruntime runs it without TensorFlow. Its inputs and outputs have the names of
+`signature.json` if ONNX allows them, and an open batch size if the signature has one. Kernels and tables take half
+their bytes with float16, a quarter with int8; the computation stays in float32.
 """
 
 from __future__ import annotations
@@ -22,60 +22,61 @@ from pipeline.errors import FreezeError, RunnerError
 from pipeline.signature import Array, Batch, Signature, TensorSpec
 from pipeline.store.files import FROZEN_FILE, ONNX_FILE, SIGNATURE_FILE
 
-from .runner import checked_batch
+from .runner import check_batch
 
 logger = logging.getLogger("pipeline")
 
 OPSET = 17
 MAX_BYTES = 2**31 - 1
-_FAULTS = (ValueError, TypeError, LookupError, AttributeError, AssertionError, RuntimeError)
+_ERRORS = (ValueError, TypeError, LookupError, AttributeError, AssertionError, RuntimeError)
 _DTYPES = {"float": "float32", "double": "float64"}  # where onnxruntime's names are not TensorFlow's
 _UNSUPPORTED = re.compile(r"Tensorflow op \[(.+): (\w+)\] is not supported")
 _FAILED = re.compile(r"Failed to convert node '([^']+)'")
 
 
 def make_onnx(frozen: Path, folder: Path) -> dict[str, Any]:
-    """Writes `model.onnx` of a frozen graph, and beside it `signature.json`, whose tensors are those of the file.
+    """Converts a frozen graph to `model.onnx`, and writes `signature.json` with the tensor names of that file.
 
     Args:
         frozen: an artifact in the format `frozen`.
 
     Returns:
-        Notes for the manifest: the version of ONNX's operators, and how many weights are stored with less precision.
+        Notes for the manifest: the opset version, and the number of quantized weights.
 
     Raises:
-        FreezeError: tf2onnx cannot express the graph, or what it made is not valid or does not open.
+        FreezeError: tf2onnx cannot convert the graph, or its result is invalid or cannot be opened.
     """
     return _make(frozen, folder, "")
 
 
 def make_onnx_float16(frozen: Path, folder: Path) -> dict[str, Any]:
-    """The same with its kernels and tables as float16; see `make_onnx`."""
+    """Makes `model.onnx` with kernels and tables as float16; see `make_onnx`."""
     return _make(frozen, folder, "float16")
 
 
 def make_onnx_int8(frozen: Path, folder: Path) -> dict[str, Any]:
-    """The same with its kernels and tables as int8, a scale for each channel; see `make_onnx`."""
+    """Makes `model.onnx` with kernels and tables as int8 and a scale per channel; see `make_onnx`."""
     return _make(frozen, folder, "int8")
 
 
 def _make(frozen: Path, folder: Path, stored: str) -> dict[str, Any]:
-    told = json.loads((frozen / SIGNATURE_FILE).read_text(encoding="utf-8"))
-    signature = Signature.from_dict(told)
-    named = _named(signature)
-    model = _converted(frozen / FROZEN_FILE, signature, named)
-    reduced = _reduced(model, stored) if stored else []
-    (folder / ONNX_FILE).write_bytes(_checked(model))
-    named.write(folder / SIGNATURE_FILE, **{key: told[key] for key in told if key not in named.to_dict()})
+    content = json.loads((frozen / SIGNATURE_FILE).read_text(encoding="utf-8"))
+    signature = Signature.from_dict(content)
+    renamed = _onnx_signature(signature)
+    model = _convert(frozen / FROZEN_FILE, signature, renamed)
+    quantized = _quantize(model, stored) if stored else []
+    (folder / ONNX_FILE).write_bytes(_check_and_serialize(model))
+    others = {key: value for key, value in content.items() if key not in renamed.to_dict()}
+    renamed.write(folder / SIGNATURE_FILE, **others)
     try:
-        open_runner(folder, named, 1)
+        open_runner(folder, renamed, 1)
     except RunnerError as exc:
         raise FreezeError("the ONNX file that was made of this does not open", got=exc) from exc
-    return {"opset": OPSET, "reduced": len(reduced)}
+    return {"opset": OPSET, "reduced": len(quantized)}
 
 
-def _named(signature: Signature) -> Signature:
-    """The signature with the tensors that the file has: of its own names, but inputs and outputs share one space."""
+def _onnx_signature(signature: Signature) -> Signature:
+    """Names the tensors after the signature's inputs and outputs; an output gets a suffix if an input has its name."""
     taken = {spec.name for spec in signature.inputs}
     outputs = []
     for spec in signature.outputs:
@@ -88,30 +89,30 @@ def _named(signature: Signature) -> Signature:
     return replace(signature, inputs=inputs, outputs=tuple(outputs))
 
 
-def _converted(path: Path, signature: Signature, named: Signature) -> Any:
-    """The model as tf2onnx makes it.
+def _convert(path: Path, signature: Signature, renamed: Signature) -> Any:
+    """Converts a graph with tf2onnx.
 
     Args:
-        named: the signature with the names that inputs and outputs are to have.
+        renamed: the signature with the tensor names for the ONNX model.
     """
     import tensorflow as tf
     from google.protobuf.message import Error
 
-    complaints: list[str] = []
+    errors: list[str] = []
     nodes: dict[str, str] = {}
     try:
         graph_def = tf.compat.v1.GraphDef.FromString(path.read_bytes())
         _refuse_strings(graph_def, signature)
         with tf.Graph().as_default() as graph:
             tf.import_graph_def(graph_def, name="")
-            # Each output gets a tensor of its own: ONNX cannot call one tensor by two names, nor an input an output.
+            # Each output gets its own tensor: in ONNX a tensor has only one name, and an input cannot be an output.
             fetched = [tf.identity(graph.get_tensor_by_name(spec.tensor_name)).name for spec in signature.outputs]
             nodes = {operation.name: operation.type for operation in graph.get_operations()}
             graph_def = graph.as_graph_def()
-        _call_without_state(graph_def)
+        _make_calls_stateless(graph_def)
         fed = [spec.tensor_name for spec in signature.inputs]
-        names = [spec.tensor for spec in (*named.inputs, *named.outputs)]
-        with _listening(complaints):
+        names = [spec.tensor for spec in (*renamed.inputs, *renamed.outputs)]
+        with _collect_errors(errors):
             import tf2onnx
 
             model, _ = tf2onnx.convert.from_graph_def(
@@ -122,22 +123,22 @@ def _converted(path: Path, signature: Signature, named: Signature) -> Any:
                 opset=OPSET,
                 tensors_to_rename=dict(zip((*fed, *fetched), names, strict=True)),
             )
-    except (*_FAULTS, Error, tf.errors.OpError) as exc:
-        raise (_explained(complaints, nodes) if complaints else _refused(_first_line(exc))) from exc
-    if complaints:
-        raise _explained(complaints, nodes)
+    except (*_ERRORS, Error, tf.errors.OpError) as exc:
+        raise (_conversion_error(errors, nodes) if errors else _refusal(_first_line(exc))) from exc
+    if errors:
+        raise _conversion_error(errors, nodes)
     return model
 
 
-def _call_without_state(graph_def: Any) -> None:
-    """Makes of calls that may have state ones that have none, as none has in a frozen graph: those can be inlined."""
+def _make_calls_stateless(graph_def: Any) -> None:
+    """Makes all function calls stateless, so that they can be inlined: a frozen graph has no state."""
     bodies = (function.node_def for function in graph_def.library.function)
     for node in (node for nodes in (graph_def.node, *bodies) for node in nodes):
         if node.op == "StatefulPartitionedCall":
             node.op = "PartitionedCall"
 
 
-def _refused(got: object, where: str | None = None) -> FreezeError:
+def _refusal(got: object, where: str | None = None) -> FreezeError:
     return FreezeError(
         "no ONNX file can be made of this", where=where, got=got, next_step="Leave onnx out of --formats"
     )
@@ -148,7 +149,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _refuse_strings(graph_def: Any, signature: Signature) -> None:
-    """Refuses a model of strings: ONNX's are text, and TensorFlow's are bytes, valid UTF-8 or not."""
+    """Refuses a model with string inputs or outputs: in ONNX they are text, in TensorFlow any bytes."""
     for spec in (*signature.inputs, *signature.outputs):
         if spec.dtype == "string":
             name = spec.tensor_name.partition(":")[0]
@@ -157,73 +158,73 @@ def _refuse_strings(graph_def: Any, signature: Signature) -> None:
             node = next(readers if spec in signature.inputs else makers, None) or next(makers, None)
             where = f"node {node.name}" if node is not None else spec.name
             op = f", read by the op {node.op}" if node is not None and node.name != name else ""
-            raise _refused(f"{spec.name} of strings{op}: those of ONNX hold text, and no other bytes", where)
+            raise _refusal(f"{spec.name} of strings{op}: those of ONNX hold text, and no other bytes", where)
 
 
 @contextmanager
-def _listening(complaints: list[str]) -> Iterator[None]:
-    """Collects what tf2onnx logs as an error: it goes on after it, and what it gives then is no model."""
+def _collect_errors(errors: list[str]) -> Iterator[None]:
+    """Collects the errors that tf2onnx logs: it continues after an error, but its result is no valid model."""
 
-    class Listener(logging.Handler):
+    class ErrorHandler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             cause = record.exc_info[1] if record.exc_info else None
-            # With the error that it met, its message has a function's address in it.
+            # The message of an exception contains a function's address.
             text = record.getMessage().split(" (fct=")[0]
-            complaints.append(text if cause is None else f"{text}: {type(cause).__name__}: {cause}")
+            errors.append(text if cause is None else f"{text}: {type(cause).__name__}: {cause}")
 
-    theirs, listener = logging.getLogger("tf2onnx"), Listener(logging.ERROR)
-    before = theirs.propagate
-    theirs.addHandler(listener)
-    theirs.propagate = False
+    converter, handler = logging.getLogger("tf2onnx"), ErrorHandler(logging.ERROR)
+    before = converter.propagate
+    converter.addHandler(handler)
+    converter.propagate = False
     try:
         yield
     finally:
-        theirs.removeHandler(listener)
-        theirs.propagate = before
+        converter.removeHandler(handler)
+        converter.propagate = before
 
 
-def _explained(complaints: list[str], nodes: dict[str, str]) -> FreezeError:
-    """The refusal of what tf2onnx complained of: the first node that it has no op for, or else what it says first."""
-    places = {name: place for place, name in enumerate(nodes)}
-    unsupported = [match.groups() for line in complaints for match in [_UNSUPPORTED.match(line)] if match]
+def _conversion_error(errors: list[str], nodes: dict[str, str]) -> FreezeError:
+    """Builds an error from tf2onnx's messages: the first node with an unsupported op, or else the first message."""
+    positions = {name: position for position, name in enumerate(nodes)}
+    unsupported = [match.groups() for line in errors for match in [_UNSUPPORTED.match(line)] if match]
     if unsupported:
-        unsupported.sort(key=lambda pair: (places.get(pair[0], len(places)), pair))
+        unsupported.sort(key=lambda pair: (positions.get(pair[0], len(positions)), pair))
         node, op = unsupported[0]
         others = [other for other in dict.fromkeys(other for _, other in unsupported) if other != op]
         besides = f"; nor for {', '.join(others)}" if others else ""
-        return _refused(f"tf2onnx has no op for {op}{besides}", f"node {node}")
-    first = next((line for line in complaints if _FAILED.match(line)), complaints[0])
+        return _refusal(f"tf2onnx has no op for {op}{besides}", f"node {node}")
+    first = next((line for line in errors if _FAILED.match(line)), errors[0])
     failed = _FAILED.match(first)
     node = None if failed is None else failed[1]
     where = f"node {node}, op {nodes[node]}" if node in nodes else node and f"node {node}"
-    return _refused(first.strip().split("\n", 1)[0][:300], where)
+    return _refusal(first.strip().split("\n", 1)[0][:300], where)
 
 
-def _reduced(model: Any, stored: str) -> list[str]:
-    """The names of the weights that are now stored with less precision."""
-    from .quantize import reduce_weights
+def _quantize(model: Any, stored: str) -> list[str]:
+    """Quantizes a model's weights in place; returns their names."""
+    from .quantize import quantize_weights
 
     try:
-        names = reduce_weights(model, stored)
+        names = quantize_weights(model, stored)
     except ValueError as exc:
-        raise _refused(exc) from exc
+        raise _refusal(exc) from exc
     if not names:
         logger.warning("onnx: there is no kernel or table to store as %s", stored)
     return names
 
 
-def _checked(model: Any) -> bytes:
-    """The bytes of a model that is valid by ONNX's own rules."""
+def _check_and_serialize(model: Any) -> bytes:
+    """Checks a model with onnx's checker, and returns its bytes."""
     import onnx
     from google.protobuf.message import Error
 
     try:
         onnx.checker.check_model(model, full_check=True)
         content: bytes = model.SerializeToString(deterministic=True)
-    except (*_FAULTS, Error, onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as exc:
-        raise _refused(_first_line(exc)) from exc
-    if len(content) > MAX_BYTES:  # protobuf writes it without complaint
-        raise _refused(f"{len(content)} bytes, and {MAX_BYTES} are the most that can be read again")
+    except (*_ERRORS, Error, onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as exc:
+        raise _refusal(_first_line(exc)) from exc
+    if len(content) > MAX_BYTES:  # protobuf writes more without an error
+        raise _refusal(f"{len(content)} bytes, and {MAX_BYTES} are the most that can be read again")
     return content
 
 
@@ -231,7 +232,7 @@ def open_runner(folder: Path, signature: Signature, threads: int) -> OnnxRunner:
     """Opens `model.onnx` in an artifact's folder.
 
     Raises:
-        RunnerError: the file is missing or is no ONNX model that runs here, or is not the signature's.
+        RunnerError: the file is missing, is no ONNX model that runs here, or does not match the signature.
     """
     path = folder / ONNX_FILE
     try:
@@ -251,18 +252,18 @@ def open_runner(folder: Path, signature: Signature, threads: int) -> OnnxRunner:
 
 
 def _runtime_errors() -> tuple[type[Exception], ...]:
-    """Those of onnxruntime, which have nothing in common but `Exception`, and what Python's side of it raises."""
+    """Lists onnxruntime's errors, whose only common base is `Exception`, and the errors of its Python code."""
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
-    theirs = [value for value in vars(state).values() if isinstance(value, type) and issubclass(value, Exception)]
-    return (*theirs, OSError, *_FAULTS)
+    native = [value for value in vars(state).values() if isinstance(value, type) and issubclass(value, Exception)]
+    return (*native, OSError, *_ERRORS)
 
 
 class OnnxRunner:
     """Feeds and fetches the tensors of a signature by name.
 
     Args:
-        session: of onnxruntime.
+        session: a session of onnxruntime.
 
     Raises:
         RunnerError: the model lacks a tensor of the signature, or has it with another dtype.
@@ -271,23 +272,23 @@ class OnnxRunner:
     def __init__(self, session: Any, signature: Signature) -> None:
         self._session, self._signature, self._errors = session, signature, _runtime_errors()
         inputs, outputs = session.get_inputs(), session.get_outputs()
-        self._inputs = {spec.name: _paired(spec, inputs) for spec in signature.inputs}
-        self._outputs = {spec.name: _paired(spec, outputs) for spec in signature.outputs}
+        self._inputs = {spec.name: _match_tensor(spec, inputs) for spec in signature.inputs}
+        self._outputs = {spec.name: _match_tensor(spec, outputs) for spec in signature.outputs}
 
     def run(self, batch: Batch) -> dict[str, Array]:
-        """Answers a batch; see `Runner.run`."""
-        given = checked_batch(self._signature, batch)
+        """Computes the outputs for a batch; see `Runner.run`."""
+        check_batch(self._signature, batch)
         try:
-            answers = self._session.run(
-                [*self._outputs.values()], {tensor: given[name] for name, tensor in self._inputs.items()}
+            outputs = self._session.run(
+                [*self._outputs.values()], {tensor: batch[name] for name, tensor in self._inputs.items()}
             )
         except self._errors as exc:
             raise RunnerError("onnxruntime could not run the batch", got=_first_line(exc)) from exc
-        return {name: np.asarray(answer) for name, answer in zip(self._outputs, answers, strict=True)}
+        return {name: np.asarray(value) for name, value in zip(self._outputs, outputs, strict=True)}
 
 
-def _paired(spec: TensorSpec, tensors: list[Any]) -> str:
-    """The tensor of a name of the signature.
+def _match_tensor(spec: TensorSpec, tensors: list[Any]) -> str:
+    """Finds the model's tensor for an input or output of the signature.
 
     Raises:
         RunnerError: there is none, or it has another dtype.

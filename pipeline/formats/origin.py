@@ -1,4 +1,4 @@
-"""What a runner has to know besides the signature, from the `signature.json` beside it."""
+"""Reads what a runner needs from `signature.json` in addition to the signature: pins, feeds, tables to fill."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from pipeline.store.files import SIGNATURE_FILE
 
 
 def origin_of(folder: Path) -> dict[str, Any]:
-    """What `signature.json` tells besides the signature; empty where it tells nothing, or is not there."""
+    """Reads the entry `origin` of `signature.json`; empty if there is no entry or no file."""
     path = folder / SIGNATURE_FILE
-    told: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    origin: dict[str, Any] = told.get("origin", {})
+    content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    origin: dict[str, Any] = content.get("origin", {})
     return origin
 
 
 def candidate_of(folder: Path) -> dict[str, Any]:
-    """What is told of a candidate that the pipeline did not make; empty for an artifact of its own."""
+    """Reads the entry about a third-party candidate; empty for an artifact that the pipeline made."""
     candidate: dict[str, Any] = origin_of(folder).get("candidate", {})
     return candidate
 
 
-def pinned(graph: tf.Graph, pins: Mapping[str, str]) -> dict[str, Any]:
-    """What is fed for placeholders whose values are told as text, by tensor.
+def pinned_feeds(graph: tf.Graph, pins: Mapping[str, str]) -> dict[str, Any]:
+    """Converts pinned values from text to arrays, by tensor.
 
     Raises:
-        RunnerError: there is no such placeholder.
+        RunnerError: the graph lacks a pinned placeholder.
     """
-    return {name if ":" in name else f"{name}:0": _pinned_value(graph, name, text) for name, text in pins.items()}
+    return {name if ":" in name else f"{name}:0": _parse_value(graph, name, text) for name, text in pins.items()}
 
 
-def _pinned_value(graph: tf.Graph, name: str, text: str) -> Any:
+def _parse_value(graph: tf.Graph, name: str, text: str) -> Any:
     try:
         tensor = graph.get_tensor_by_name(name if ":" in name else f"{name}:0")
     except KeyError as exc:
@@ -51,20 +51,20 @@ def _pinned_value(graph: tf.Graph, name: str, text: str) -> Any:
     return np.full(tensor.shape.as_list() if tensor.shape.is_fully_defined() else [], value)
 
 
-def fed_always(session: tf.compat.v1.Session, folder: Path) -> dict[str, Any]:
-    """What is fed with every batch, by tensor: placeholders that the checkpoint has pinned, and the candidate not.
+def constant_feeds(session: tf.compat.v1.Session, folder: Path) -> dict[str, Any]:
+    """Reads the values to feed with every batch, by tensor: pins of the checkpoint that the candidate needs as feeds.
 
     Raises:
-        RunnerError: the graph lacks one of them.
+        RunnerError: the graph lacks such a placeholder.
     """
-    return pinned(session.graph, candidate_of(folder).get("fed", {}))
+    return pinned_feeds(session.graph, candidate_of(folder).get("fed", {}))
 
 
 def fill_tables(session: tf.compat.v1.Session, folder: Path) -> None:
-    """Runs what fills a candidate's tables; what the pipeline makes fills them by itself.
+    """Fills the lookup tables of a third-party candidate; graphs that the pipeline makes fill their own.
 
     Raises:
-        RunnerError: TensorFlow cannot run it.
+        RunnerError: TensorFlow cannot fill a table.
     """
     fillers = candidate_of(folder).get("fillers", [])
     if not fillers:

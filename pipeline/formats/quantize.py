@@ -1,8 +1,8 @@
-"""Stores the kernels and tables of an ONNX model with less precision; what is computed stays float32.
+"""Quantizes the stored kernels and tables of an ONNX model; the computation stays in float32.
 
-onnxruntime's own dynamic quantization also rounds what a weight is multiplied with, by the range of the whole batch, so
-that the answer to a row depends on its neighbours. Here only what is stored is rounded: a row has the same answer alone
-and in any batch, and NaN stays NaN.
+onnxruntime's own dynamic quantization also rounds the activations, by the range of the whole batch, so that the output
+for a row depends on the other rows. Here only the stored weights are rounded: a row gives the same output in any batch,
+and NaN stays NaN.
 """
 
 from __future__ import annotations
@@ -12,27 +12,27 @@ import onnx
 
 from pipeline.signature import Array
 
-# The ops whose weights are stored with less precision, and the dimension along which each place has a scale of its own:
-# an output of a kernel, a row of a table (https://onnx.ai/onnx/operators/ has the shapes).
+# Ops whose weights are quantized, and the dimension of the channels, each with its own scale: an output of a kernel,
+# a row of a table (shapes: https://onnx.ai/onnx/operators/).
 _CHANNELS = {"MatMul": -1, "Gemm": -1, "Conv": 0, "ConvTranspose": 1, "Gather": 0, "LSTM": 1, "GRU": 1, "RNN": 1}
 _FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE)
 _LARGEST = {"float16": float(np.finfo(np.float16).max), "int8": 127.0}
 
 
-def reduce_weights(model: onnx.ModelProto, stored: str) -> list[str]:
-    """Stores kernels and tables with less precision, in place; biases and other vectors cost nothing, and stay.
+def quantize_weights(model: onnx.ModelProto, stored: str) -> list[str]:
+    """Quantizes kernels and tables in place; biases and other vectors are small, and stay unchanged.
 
-    A tensor `w` becomes `w/float16` or `w/int8`, and nodes before all others make it `w` again, which runtimes do once,
-    when they load the file: a Cast, and for int8 a Mul by the scale of each channel.
+    A tensor `w` becomes `w/float16` or `w/int8`, and new first nodes compute `w` from it: a Cast, and for int8 a Mul by
+    the scale of each channel. Runtimes do this once, when they load the file.
 
     Args:
         stored: float16 or int8.
 
     Returns:
-        The names of the tensors.
+        The names of the quantized tensors.
 
     Raises:
-        ValueError: a number is too large for float16.
+        ValueError: a weight is too large for float16.
     """
     axes = _axes(model)
     tensors = [tensor for tensor in model.graph.initializer if tensor.name in axes and tensor.data_type in _FLOATS]
@@ -59,7 +59,7 @@ def reduce_weights(model: onnx.ModelProto, stored: str) -> list[str]:
 
 
 def _axes(model: onnx.ModelProto) -> dict[str, int]:
-    """The dimension of the channels of each tensor that such an op reads as its weights."""
+    """Maps each weight tensor of an op in `_CHANNELS` to the dimension of its channels."""
     axes: dict[str, int] = {}
     for node in model.graph.node:
         if node.op_type in _CHANNELS:
@@ -77,7 +77,7 @@ def _as_float16(name: str, values: Array) -> Array:
 
 
 def _as_int8(values: Array, axis: int) -> tuple[Array, Array]:
-    """Whole numbers from -127 to 127, and what each channel's are to be multiplied with, of the same rank."""
+    """Returns integers from -127 to 127, and the scale of each channel with the same rank."""
     others = tuple(other for other in range(values.ndim) if other != axis)
     largest = np.abs(values).max(axis=others, keepdims=True)
     scale = np.where(largest > 0, largest / _LARGEST["int8"], 1.0).astype(values.dtype)

@@ -1,12 +1,12 @@
-"""The formats that a model is made in and opened in, each by one module.
+"""Registry of the model formats; each format is one module.
 
-A format's module has one function that opens an artifact, and one that makes it where nothing else does:
+A format's module has one function that opens an artifact, and in most cases one that makes it:
 
-    open_runner(folder: Path, signature: Signature, threads: int) -> Runner     # and is_plain, see Format.is_optimized
+    open_runner(folder: Path, signature: Signature, threads: int) -> Runner     # see also Format.is_optimized
     make_…(origin: Path, folder: Path, **settings) -> notes for the manifest
 
-A new format is one file and one line in `FORMATS`: from that the chain has its stage, its validation and its report.
-A format that cannot carry a model has an artifact all the same, which holds the reason and nothing to open.
+A new format is one file and one entry in `FORMATS`: the chain then makes, validates and reports it.
+If a format cannot express a model, its artifact has the reason instead of a model.
 """
 
 from __future__ import annotations
@@ -33,23 +33,23 @@ from pipeline.workers.child import run_in_subprocess
 
 @dataclass(frozen=True)
 class Format:
-    """A line of the table.
+    """One entry of the registry.
 
     Args:
         opener: `package.module:function` that opens an artifact as a runner.
-        maker: `package.module:function` that fills an artifact's folder; None for what no stage of its own makes.
+        maker: `package.module:function` that fills an artifact's folder; None if no stage makes the format.
         origin: the stage whose artifact it is made from.
-        reads: patterns of the files that it reads there.
+        reads: patterns of the files that the maker reads there.
         sections: the sections of tasks.cfg whose keys the maker takes.
-        needs_subprocess: whether the maker needs TensorFlow, and so a process of its own.
-        opened: the file that is opened, as a run tells it at its end; empty for the whole folder.
-        extras: distributions that it needs besides TensorFlow's.
-        bounds: whose bounds its floats are held to, such as `half`; empty for those of their dtype.
-        is_optimized: whether TensorFlow's optimizer changes its graph before it is run; then its opener takes
-            `is_plain=True`, which switches that off.
-        is_bare: whether its runner does without TensorFlow, and so gets a process that has not loaded it.
-        edges: `finite` where other kernels than TensorFlow's compute it, so that rows of NaN, infinities and what
-            overflows may be answered otherwise.
+        needs_subprocess: True if the maker needs TensorFlow, and so runs in a subprocess.
+        model_file: the file to open, as the summary of a run shows it; empty for the whole folder.
+        extras: distributions that it needs in addition to TensorFlow's.
+        tolerance_class: name of the tolerances for its float outputs, such as `half`; empty for those of their dtype.
+        is_optimized: True if TensorFlow's optimizer changes the graph before it runs; the opener then takes
+            `is_unoptimized=True` to switch the optimizer off.
+        is_bare: True if its runner does not need TensorFlow, and so runs in a process without it.
+        edge_cases: `finite` if its kernels are not TensorFlow's, so that its outputs for NaN, infinities and overflow
+            may differ.
     """
 
     opener: str
@@ -58,20 +58,20 @@ class Format:
     reads: tuple[str, ...] = ()
     sections: tuple[str, ...] = ()
     needs_subprocess: bool = False
-    opened: str = ""
+    model_file: str = ""
     extras: tuple[str, ...] = ()
-    bounds: str = ""
+    tolerance_class: str = ""
     is_optimized: bool = False
     is_bare: bool = False
-    edges: str = ""
+    edge_cases: str = ""
 
     @property
     def family(self) -> str:
-        """The module that it belongs to; what is to be installed for it is an extra of that name."""
+        """Name of its module, and of the extra that installs its libraries."""
         return self.opener.partition(":")[0].rpartition(".")[2]
 
     def make(self, origin: Path, folder: Path, settings: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Fills a folder.
+        """Makes the format in a folder.
 
         Args:
             origin: the artifact that it is made from.
@@ -81,10 +81,10 @@ class Format:
             Notes for the manifest.
 
         Raises:
-            FreezeError: it cannot be made of this.
-            PipelineError: it could not be made now.
+            FreezeError: this model cannot be made in the format.
+            PipelineError: making it failed for another reason.
         """
-        assert self.maker is not None  # others are no stage
+        assert self.maker is not None  # formats without a maker have no stage
         if not self.needs_subprocess:
             return call(self.maker, origin, folder, settings)
         try:
@@ -101,13 +101,10 @@ class Format:
             raise
 
 
-# How a library's own check of its insides ends a process. A kernel that lacks memory does it by SIGKILL.
+# Signals of a failed assertion inside a library. (The kernel sends SIGKILL if memory runs out.)
 _FATAL = ("SIGABRT", "SIGSEGV")
-_SAVED = (
-    f"{CHECKPOINT_PREFIX}*",
-    f"{SAVED_MODEL_FOLDER}/*",
-    SIGNATURE_FILE,
-)  # what freezing reads of a checkpoint's artifact
+# The files of a checkpoint's artifact that freezing reads.
+_SAVED = (f"{CHECKPOINT_PREFIX}*", f"{SAVED_MODEL_FOLDER}/*", SIGNATURE_FILE)
 _FROZEN = (FROZEN_FILE, SIGNATURE_FILE)
 _TFLITE = Format(
     "pipeline.formats.tflite:open_runner",
@@ -115,10 +112,10 @@ _TFLITE = Format(
     origin="frozen",
     reads=_FROZEN,
     needs_subprocess=True,
-    opened=TFLITE_FILE,
+    model_file=TFLITE_FILE,
     extras=("ai-edge-litert",),
-    edges="finite",
-    bounds="runtime",
+    edge_cases="finite",
+    tolerance_class="runtime",
     is_bare=True,
 )
 _ONNX = Format(
@@ -127,10 +124,10 @@ _ONNX = Format(
     origin="frozen",
     reads=_FROZEN,
     needs_subprocess=True,
-    opened=ONNX_FILE,
+    model_file=ONNX_FILE,
     extras=("tf2onnx", "onnx", "onnxruntime"),
-    edges="finite",
-    bounds="runtime",
+    edge_cases="finite",
+    tolerance_class="runtime",
     is_bare=True,
 )
 FORMATS = {
@@ -140,7 +137,7 @@ FORMATS = {
         "pipeline.freezing.freeze:freeze_checkpoint",
         reads=_SAVED,
         sections=("freezing",),
-        opened=FROZEN_FILE,
+        model_file=FROZEN_FILE,
         is_optimized=True,
     ),
     "mmap": Format(
@@ -159,11 +156,11 @@ FORMATS = {
         is_optimized=True,
     ),
     "tflite": _TFLITE,
-    "tflite_float16": replace(_TFLITE, maker="pipeline.formats.tflite:make_tflite_float16", bounds="half"),
-    "tflite_int8": replace(_TFLITE, maker="pipeline.formats.tflite:make_tflite_int8", bounds="int8"),
+    "tflite_float16": replace(_TFLITE, maker="pipeline.formats.tflite:make_tflite_float16", tolerance_class="half"),
+    "tflite_int8": replace(_TFLITE, maker="pipeline.formats.tflite:make_tflite_int8", tolerance_class="int8"),
     "onnx": _ONNX,
-    "onnx_float16": replace(_ONNX, maker="pipeline.formats.onnx:make_onnx_float16", bounds="half"),
-    "onnx_int8": replace(_ONNX, maker="pipeline.formats.onnx:make_onnx_int8", bounds="int8"),
+    "onnx_float16": replace(_ONNX, maker="pipeline.formats.onnx:make_onnx_float16", tolerance_class="half"),
+    "onnx_int8": replace(_ONNX, maker="pipeline.formats.onnx:make_onnx_int8", tolerance_class="int8"),
 }
 CANDIDATES = tuple(name for name, format in FORMATS.items() if format.maker is not None)
 
@@ -176,13 +173,13 @@ def call(maker: str, origin: Path, folder: Path, settings: Mapping[str, Any]) ->
 
 
 def refuse(format: str, reason: str, folder: Path) -> None:
-    """Leaves in an artifact's folder, in the place of the format, why it cannot be made."""
-    told = {"format": format, "reason": reason}
-    (folder / REFUSAL_FILE).write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+    """Writes to an artifact's folder the reason why the format cannot be made, instead of a model."""
+    content = {"format": format, "reason": reason}
+    (folder / REFUSAL_FILE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def refusal_of(folder: Path) -> str | None:
-    """Why an artifact holds no model in its format, as a sentence; None if it holds one.
+def read_refusal(folder: Path) -> str | None:
+    """Reads the reason why an artifact has no model, as a sentence; None if it has one.
 
     Args:
         folder: the artifact of a format's stage.

@@ -1,4 +1,4 @@
-"""Runner: an opened artifact that answers batches of rows, in this process or in one of its own."""
+"""Runners: opened artifacts that compute outputs for batches of rows, in this process or in a subprocess."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RowRange:
-    """Rows of a file, which the runner's process reads for itself.
+    """A range of rows in a file, which the runner's process reads itself.
 
     Args:
-        start, stop: the numbers of the first row, and of the one after the last.
+        start, stop: index of the first row, and of the row after the last.
     """
 
     rows: NpzReader
@@ -34,17 +34,17 @@ class RowRange:
     stop: int
 
 
-def fixed_batch(candidates: Mapping[str, Path]) -> int | None:
-    """The number of rows that a candidate takes at once which the pipeline did not make, where that is fixed.
+def fixed_batch_size(candidates: Mapping[str, Path]) -> int | None:
+    """Returns the fixed batch size of a third-party candidate; None if there is none, or its batch size is open.
 
     Args:
         candidates: the artifact's folder by format.
     """
     from pipeline.signature import Signature, batch_size_of
 
-    for path in (place / SIGNATURE_FILE for place in candidates.values()):
-        told = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        size = batch_size_of(Signature.from_dict(told)) if "candidate" in told.get("origin", {}) else None
+    for path in (folder / SIGNATURE_FILE for folder in candidates.values()):
+        content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        size = batch_size_of(Signature.from_dict(content)) if "candidate" in content.get("origin", {}) else None
         if size is not None:
             return size
     return None
@@ -54,25 +54,25 @@ class Runner(Protocol):
     """An opened artifact of one format."""
 
     def run(self, batch: Batch) -> dict[str, Array]:
-        """Answers a batch.
+        """Computes the outputs for a batch.
 
         Args:
-            batch: by input name an array `[rows, ...]`; strings as `object` arrays of `bytes`.
+            batch: an array `[rows, ...]` by input name; strings as `object` arrays of `bytes`.
 
         Returns:
-            By output name an array.
+            An array by output name.
 
         Raises:
-            RunnerError: the artifact could not answer.
+            RunnerError: the artifact failed on this batch.
         """
         ...
 
 
-def checked_batch(signature: Signature, batch: Batch) -> Batch:
-    """The batch, if it is one of the signature's inputs: libraries would convert dtypes without a word.
+def check_batch(signature: Signature, batch: Batch) -> None:
+    """Checks a batch against the signature, because libraries would convert dtypes silently.
 
     Raises:
-        RunnerError: an input is missing, is not of its dtype, or is none of the signature's.
+        RunnerError: an input is missing, has another dtype, or is not in the signature.
     """
     dtypes = {spec.name: spec.dtype for spec in signature.inputs}
     missing = sorted(set(dtypes) - set(batch))
@@ -85,59 +85,58 @@ def checked_batch(signature: Signature, batch: Batch) -> Batch:
         got = "string" if batch[name].dtype.kind in "OSU" else batch[name].dtype.name
         if got != dtype:
             raise RunnerError("an input is not of the signature's dtype", where=name, got=got, wanted=dtype)
-    return batch
 
 
 class SubprocessRunner:
-    """A runner in a process of its own, which knows the artifact's folder and nothing of the model's code.
+    """Runs an artifact in a subprocess, which needs only the artifact's folder and not the model's code.
 
     Args:
         format: a key of `FORMATS`.
-        folder: the artifact; its `signature.json` says what is fed and fetched.
-        limits: what its process may take.
-        is_plain: TensorFlow's optimizer is off, where the format has it.
+        folder: the artifact; its `signature.json` has the inputs and outputs.
+        limits: limits of the subprocess.
+        is_unoptimized: switches TensorFlow's optimizer off, if the format uses it.
 
     Attributes:
-        has_ended: whether its process is gone, or could not open the artifact.
-        last_error: the last one that `answer` raised.
+        has_ended: True if the process has ended, or could not open the artifact.
+        last_error: the last error that `answer` raised.
     """
 
     def __init__(
-        self, format: str, folder: Path, threads: int, limits: Limits | None = None, is_plain: bool = False
+        self, format: str, folder: Path, threads: int, limits: Limits | None = None, is_unoptimized: bool = False
     ) -> None:
         self.format, self.has_ended = format, False
         self.last_error: PipelineError | None = None
-        self._unanswered = 0
-        self._how = (folder, threads, limits)
-        line = FORMATS[format]
-        how = {"is_plain": True} if is_plain and line.is_optimized else {}
+        self._pending = 0
+        self._arguments = (folder, threads, limits)
+        entry = FORMATS[format]
+        options = {"is_unoptimized": True} if is_unoptimized and entry.is_optimized else {}
         self._child = Child(
             "pipeline.formats.runner_process:serve",
-            *(line.opener, folder.absolute(), threads, how),
+            *(entry.opener, folder.absolute(), threads, options),
             talks=True,
             is_confined=True,
             limits=limits,
-            is_bare=line.is_bare,
+            is_bare=entry.is_bare,
             is_reusable=True,
         )
 
     def ask(self, batch: Batch | RowRange) -> None:
-        """Sends a batch, or which rows of a file it is; `answer` waits for what it gives.
+        """Sends a batch, or a range of rows, without waiting; `answer` waits for its outputs.
 
-        So two runners can work at the same time. Of batches only one may be on its way, for both sides might wait for
-        the other to read; of wanted rows several may.
+        So two runners can work at the same time. Only one batch may be pending, because otherwise both sides could wait
+        for the other to read; row ranges are small, so several may be pending.
         """
         self._child.send(batch if isinstance(batch, RowRange) else dict(batch))
-        self._unanswered += 1
+        self._pending += 1
 
     def answer(self) -> dict[str, Array]:
-        """The outputs of the oldest batch that was asked.
+        """Waits for the outputs of the oldest pending batch.
 
         Raises:
-            RunnerError: the artifact could not answer; the runner lives on.
-            StageCrashed: its process ended, or passed a limit.
+            RunnerError: the artifact failed on the batch; the runner can still be used.
+            StageCrashed: its process ended, or exceeded a limit.
         """
-        self._unanswered -= 1
+        self._pending -= 1
         try:
             outputs: dict[str, Array] | PipelineError = self._child.receive()
         except PipelineError as exc:
@@ -148,19 +147,19 @@ class SubprocessRunner:
             raise outputs
         return outputs
 
-    def forget(self) -> None:
-        """Waits for answers that nobody will take, so that nobody takes them for those to a later question."""
-        while self._unanswered and not self.has_ended:
+    def discard_pending(self) -> None:
+        """Receives and drops all pending outputs, so that they are not mistaken for those of a later batch."""
+        while self._pending and not self.has_ended:
             with suppress(PipelineError):
                 self.answer()
 
-    def plain(self) -> SubprocessRunner:
-        """Another runner of the same artifact, with TensorFlow's optimizer off."""
-        folder, threads, limits = self._how
-        return SubprocessRunner(self.format, folder, threads, limits, is_plain=True)
+    def unoptimized(self) -> SubprocessRunner:
+        """Opens another runner of the same artifact, with TensorFlow's optimizer off."""
+        folder, threads, limits = self._arguments
+        return SubprocessRunner(self.format, folder, threads, limits, is_unoptimized=True)
 
     def run(self, batch: Batch | RowRange) -> dict[str, Array]:
-        """Answers a batch; see `Runner.run`."""
+        """Computes the outputs for a batch; see `Runner.run`."""
         self.ask(batch)
         return self.answer()
 

@@ -1,4 +1,4 @@
-"""What runs in the process of an `SubprocessRunner`: opens the artifact, then answers batch after batch."""
+"""The subprocess of a `SubprocessRunner`: opens the artifact, then computes outputs batch by batch."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from pipeline.workers.worker import Channel
 from .runner import RowRange
 
 
-def serve(opener: str, folder: Path, threads: int, how: Mapping[str, Any], channel: Channel) -> None:
-    """Answers batches until the other side hangs up.
+def serve(opener: str, folder: Path, threads: int, options: Mapping[str, Any], channel: Channel) -> None:
+    """Computes outputs for batches until the channel is closed.
 
     Args:
         opener: `package.module:open_runner` of a format.
-        how: what else that takes.
+        options: further keyword arguments of the opener.
     """
     module, _, name = opener.partition(":")
     signature = Signature.read(folder / SIGNATURE_FILE)
-    runner = getattr(importlib.import_module(module), name)(folder, signature, threads, **how)
+    runner = getattr(importlib.import_module(module), name)(folder, signature, threads, **options)
     while True:
         try:
-            asked = channel.recv()
+            request = channel.recv()
         except (EOFError, OSError):
             return
         try:
-            batch = asked.rows.read(asked.start, asked.stop) if isinstance(asked, RowRange) else asked
+            batch = request.rows.read(request.start, request.stop) if isinstance(request, RowRange) else request
             channel.send(("result", runner.run(batch), None))
         except (RunnerError, DataError) as exc:
             channel.send(("result", exc, None))

@@ -1,4 +1,4 @@
-"""A runner over a TensorFlow session, shared by the formats that TensorFlow itself runs."""
+"""Runner with a TensorFlow session, shared by the formats that TensorFlow runs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import tensorflow as tf
 from pipeline.errors import RunnerError
 from pipeline.signature import Array, Batch, Signature
 
-from .runner import checked_batch
+from .runner import check_batch
 
 v1 = tf.compat.v1
 
@@ -20,16 +20,16 @@ class SessionRunner:
     """Feeds and fetches the tensors of a signature by name.
 
     Args:
-        always: what is fed with every batch, by tensor.
+        constants: values to feed with every batch, by tensor.
 
     Raises:
         RunnerError: the graph lacks a tensor of the signature, or has it with another dtype.
     """
 
     def __init__(
-        self, session: tf.compat.v1.Session, signature: Signature, always: Mapping[str, Any] | None = None
+        self, session: tf.compat.v1.Session, signature: Signature, constants: Mapping[str, Any] | None = None
     ) -> None:
-        self._session, self._signature, self._always = session, signature, dict(always or {})
+        self._session, self._signature, self._constants = session, signature, dict(constants or {})
         for spec in (*signature.inputs, *signature.outputs):
             try:
                 tensor = session.graph.get_tensor_by_name(spec.tensor_name)
@@ -46,18 +46,18 @@ class SessionRunner:
         self._outputs = {spec.name: spec.tensor_name for spec in signature.outputs}
 
     def run(self, batch: Batch) -> dict[str, Array]:
-        """Answers a batch; see `Runner.run`."""
-        given = checked_batch(self._signature, batch)
-        fed = {tensor: given[name] for name, tensor in self._inputs.items()}
+        """Computes the outputs for a batch; see `Runner.run`."""
+        check_batch(self._signature, batch)
+        feed = {tensor: batch[name] for name, tensor in self._inputs.items()}
         try:
-            answers = self._session.run(self._outputs, {**self._always, **fed})
+            outputs = self._session.run(self._outputs, {**self._constants, **feed})
         except (tf.errors.OpError, ValueError, TypeError) as exc:
-            raise RunnerError("TensorFlow could not run the batch", got=told(exc)) from exc
-        return {name: _as_array(answer) for name, answer in answers.items()}
+            raise RunnerError("TensorFlow could not run the batch", got=error_line(exc)) from exc
+        return {name: _as_array(value) for name, value in outputs.items()}
 
 
-def told(exc: Exception) -> str:
-    """What TensorFlow says of an error, on one line: of a node that failed, the sentence behind its name."""
+def error_line(exc: Exception) -> str:
+    """Returns TensorFlow's message of an error in one line; for a failed node, the message about it and its name."""
     lines = [line.strip() for line in str(exc).splitlines() if line.strip()] or [type(exc).__name__]
     nodes = [number for number, line in enumerate(lines[:-1]) if line.startswith("Node: ")]
     if not lines[0].startswith("Graph execution error") or not nodes:
@@ -66,21 +66,21 @@ def told(exc: Exception) -> str:
     return f"{(after or lines)[0].removeprefix('(0) ')} ({lines[nodes[-1]]})"[:300]
 
 
-def _as_array(answer: Any) -> Array:
-    # A scalar string comes as plain bytes, of which NumPy would make a fixed-width array without trailing zero bytes.
-    return np.array(answer, dtype=object) if isinstance(answer, bytes) else np.asarray(answer)
+def _as_array(value: Any) -> Array:
+    # A scalar string comes as bytes, which NumPy would convert to a fixed-width array without trailing zero bytes.
+    return np.array(value, dtype=object) if isinstance(value, bytes) else np.asarray(value)
 
 
-def session_config(threads: int, is_plain: bool = False) -> tf.compat.v1.ConfigProto:
-    """A session with a fixed number of threads: the same bits every time.
+def session_config(threads: int, is_unoptimized: bool = False) -> tf.compat.v1.ConfigProto:
+    """Configures a session with a fixed number of threads, for the same bits in every run.
 
     Args:
-        is_plain: TensorFlow's optimizer is off: every node of the graph is run as it stands.
+        is_unoptimized: switches TensorFlow's optimizer off, so that every node runs unchanged.
     """
     config = v1.ConfigProto(
         intra_op_parallelism_threads=threads, inter_op_parallelism_threads=threads, allow_soft_placement=True
     )
-    if is_plain:
+    if is_unoptimized:
         config.graph_options.optimizer_options.opt_level = v1.OptimizerOptions.L0
         config.graph_options.rewrite_options.disable_meta_optimizer = True
     return config

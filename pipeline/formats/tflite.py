@@ -1,10 +1,10 @@
-"""The formats `tflite`, `tflite_float16` and `tflite_int8`: one `model.tflite` for phones and other small machines.
+"""The formats `tflite`, `tflite_float16` and `tflite_int8`: one `model.tflite` for phones and other small devices.
 
-TensorFlow's converter makes it, of TFLite's own ops alone, and ai-edge-litert runs it without TensorFlow. Its one
-SignatureDef has the inputs and outputs of `signature.json` by their names, and a batch of any size where the signature
-leaves it open. With float16 the weights take half their bytes and are computed with as float32; with int8, a quarter,
-where a weight has 1,024 elements or more (TensorFlow leaves smaller ones as they are), and what they are multiplied
-with is rounded to int8 as well, row by row.
+TensorFlow's converter makes it with TFLite's own ops only, and ai-edge-litert runs it without TensorFlow. Its one
+SignatureDef has the inputs and outputs of `signature.json` by name, with an open batch size if the signature has one.
+With float16 the weights take half their bytes, and the computation stays in float32. With int8 the weights of 1,024
+elements or more take a quarter (TensorFlow leaves smaller ones unchanged), and the activations that they are multiplied
+with are rounded to int8 as well, row by row.
 """
 
 from __future__ import annotations
@@ -28,49 +28,49 @@ from pipeline.errors import FreezeError, RunnerError
 from pipeline.signature import Array, Batch, Signature, TensorSpec
 from pipeline.store.files import SIGNATURE_FILE, TFLITE_FILE
 
-from .runner import checked_batch
+from .runner import check_batch
 
 logger = logging.getLogger("pipeline")
 
 SIGNATURE_KEY = "serving_default"
-_BROKEN = (OSError, ValueError, RuntimeError, TypeError)
+_ERRORS = (OSError, ValueError, RuntimeError, TypeError)
 _MOST_OPS = 5
-# As TensorFlow's converter names the node of an op that it has no equivalent for: loc(fused["Svd:", "decompose/Svd"])
+# The node of an unsupported op in the messages of TensorFlow's converter: loc(fused["Svd:", "decompose/Svd"])
 _NODE = re.compile(r'\["(\w+):", "([^"@]+)[^"]*"\]')
 _UNSUPPORTED = re.compile(_NODE.pattern + r".*op is neither a custom op nor a flex op")
 
 
 def make_tflite(frozen: Path, folder: Path) -> dict[str, Any]:
-    """Writes `model.tflite` of a frozen graph, and `signature.json` beside it.
+    """Converts a frozen graph to `model.tflite`, and copies its `signature.json`.
 
     Args:
         frozen: an artifact in the format `frozen`.
 
     Returns:
-        Notes for the manifest: how many of its tensors are stored in less than their own precision.
+        Notes for the manifest: the number of quantized tensors.
 
     Raises:
-        FreezeError: the converter cannot express the graph, or what it made does not open.
+        FreezeError: the converter cannot express the graph, or its result cannot be opened.
     """
     return _make(frozen, folder, None)
 
 
 def make_tflite_float16(frozen: Path, folder: Path) -> dict[str, Any]:
-    """The same with its weights as float16; see `make_tflite`."""
+    """Makes `model.tflite` with weights as float16; see `make_tflite`."""
     return _make(frozen, folder, np.float16)
 
 
 def make_tflite_int8(frozen: Path, folder: Path) -> dict[str, Any]:
-    """The same with its larger weights as int8; see `make_tflite`."""
+    """Makes `model.tflite` with larger weights as int8; see `make_tflite`."""
     return _make(frozen, folder, np.int8)
 
 
 def _make(frozen: Path, folder: Path, stored: type[np.generic] | None) -> dict[str, Any]:
-    from .savedmodel import make_saved_model  # which loads TensorFlow, that running does without
+    from .savedmodel import make_saved_model  # which loads TensorFlow; running does not need it
 
-    with TemporaryDirectory(dir=folder, prefix=".savedmodel-") as served:
-        make_saved_model(frozen, Path(served))
-        content = _converted(Path(served), stored)
+    with TemporaryDirectory(dir=folder, prefix=".savedmodel-") as saved_model:
+        make_saved_model(frozen, Path(saved_model))
+        content = _convert(Path(saved_model), stored)
     (folder / TFLITE_FILE).write_bytes(content)
     shutil.copyfile(frozen / SIGNATURE_FILE, folder / SIGNATURE_FILE)
     try:
@@ -78,18 +78,18 @@ def _make(frozen: Path, folder: Path, stored: type[np.generic] | None) -> dict[s
         TfliteRunner(interpreter, Signature.read(folder / SIGNATURE_FILE))
     except RunnerError as exc:
         raise FreezeError("the TFLite file that was made of this does not open", got=exc) from exc
-    reduced = sum(details["dtype"] is stored for details in interpreter.get_tensor_details()) if stored else 0
-    if stored is not None and not reduced:
+    quantized = sum(details["dtype"] is stored for details in interpreter.get_tensor_details()) if stored else 0
+    if stored is not None and not quantized:
         logger.warning("no weight is large enough to be stored as %s: all stay as they are", stored.__name__)
-    return {"reduced": reduced}
+    return {"reduced": quantized}
 
 
-def _converted(saved_model: Path, stored: type[np.generic] | None) -> bytes:
+def _convert(saved_model: Path, stored: type[np.generic] | None) -> bytes:
     import tensorflow as tf
     from tensorflow.lite.python.convert_phase import ConverterError
 
     try:
-        with silenced():
+        with silence_stderr():
             converter = tf.lite.TFLiteConverter.from_saved_model(str(saved_model), signature_keys=[SIGNATURE_KEY])
             converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]  # Flex ops do not run without TF
             if stored is not None:
@@ -97,19 +97,19 @@ def _converted(saved_model: Path, stored: type[np.generic] | None) -> bytes:
             if stored is np.float16:
                 converter.target_spec.supported_types = [tf.float16]
             return bytes(converter.convert())
-    except (ConverterError, *_BROKEN, LookupError, AttributeError, AssertionError, tf.errors.OpError) as exc:
-        where, got = _explained(str(exc))
+    except (ConverterError, *_ERRORS, LookupError, AttributeError, AssertionError, tf.errors.OpError) as exc:
+        where, got = _explain(str(exc))
         raise FreezeError(
             "no TFLite file can be made of this", where=where, got=got, next_step="Leave tflite out of --formats"
         ) from exc
 
 
-def _explained(message: str) -> tuple[str | None, str]:
-    """The first node that could not be converted, and what is wrong with it; as much as the converter says of it."""
+def _explain(message: str) -> tuple[str | None, str]:
+    """Finds in a converter's message the first node that cannot be converted, and the problem with it."""
     unsupported = dict.fromkeys(_UNSUPPORTED.findall(message))
     if not unsupported:
-        named = _NODE.search(message)
-        return named and f"node {named[2]}, op {named[1]}", message.strip().split("\n", 1)[0][:300]
+        found = _NODE.search(message)
+        return found and f"node {found[2]}, op {found[1]}", message.strip().split("\n", 1)[0][:300]
     (op, node), *_ = unsupported
     others = [other for other in dict.fromkeys(other for other, _ in unsupported) if other != op]
     more = f" and {len(others) - _MOST_OPS} more" if len(others) > _MOST_OPS else ""
@@ -121,15 +121,15 @@ def open_runner(folder: Path, signature: Signature, threads: int) -> TfliteRunne
     """Opens `model.tflite` in an artifact's folder.
 
     Raises:
-        RunnerError: the file is missing or is no TFLite model that runs here, or is not the signature's.
+        RunnerError: the file is missing, is no TFLite model that runs here, or does not match the signature.
     """
-    return TfliteRunner(_open(folder / TFLITE_FILE, threads), signature, _key_of(folder))
+    return TfliteRunner(_open(folder / TFLITE_FILE, threads), signature, _read_signature_key(folder))
 
 
-def _key_of(folder: Path) -> str | None:
-    """The signature that a candidate of somebody else's is opened by."""
-    told = json.loads((folder / SIGNATURE_FILE).read_text(encoding="utf-8"))
-    key: str | None = told.get("origin", {}).get("candidate", {}).get("signature")
+def _read_signature_key(folder: Path) -> str | None:
+    """Reads the name of the signature of a third-party candidate; None for a file that the pipeline made."""
+    content = json.loads((folder / SIGNATURE_FILE).read_text(encoding="utf-8"))
+    key: str | None = content.get("origin", {}).get("candidate", {}).get("signature")
     return key
 
 
@@ -137,14 +137,14 @@ def _open(path: Path, threads: int) -> Any:
     try:
         from ai_edge_litert.interpreter import Interpreter
 
-        with silenced():
+        with silence_stderr():
             interpreter = Interpreter(model_path=str(path), num_threads=threads or None)
             interpreter.allocate_tensors()
     except ImportError as exc:
         raise RunnerError(
             "what runs TFLite is not installed", got=exc, next_step="pip install 'freeze-pipeline[tflite]'"
         ) from exc
-    except _BROKEN as exc:
+    except _ERRORS as exc:
         raise RunnerError("not a TFLite model that runs here", where=path, got=_first_line(exc)) from exc
     return interpreter
 
@@ -155,18 +155,18 @@ def _first_line(error: Exception) -> str:
 
 @dataclass(frozen=True)
 class _Tensor:
-    """A tensor of a TFLite model, by its place there."""
+    """Index and dtype of a tensor in a TFLite model."""
 
     index: int
     dtype: str
 
 
 class TfliteRunner:
-    """Feeds and fetches the tensors that a TFLite model's SignatureDef names; of one without, those of these names.
+    """Feeds and fetches tensors by their names in a TFLite model's SignatureDef, or without one by their own names.
 
     Args:
-        interpreter: of ai-edge-litert.
-        key: the signature's name in the file, where it is not the usual one.
+        interpreter: an interpreter of ai-edge-litert.
+        key: name of the SignatureDef; None for `serving_default`, or else the first.
 
     Raises:
         RunnerError: the model lacks a tensor of the signature, or has it with another dtype.
@@ -174,35 +174,35 @@ class TfliteRunner:
 
     def __init__(self, interpreter: Any, signature: Signature, key: str | None = None) -> None:
         self._interpreter, self._signature = interpreter, signature
-        inputs, outputs = _named_tensors(interpreter, key)
-        self._inputs = {spec.name: _paired(spec, inputs) for spec in signature.inputs}
-        self._outputs = {spec.name: _paired(spec, outputs) for spec in signature.outputs}
+        inputs, outputs = _tensors_by_name(interpreter, key)
+        self._inputs = {spec.name: _match_tensor(spec, inputs) for spec in signature.inputs}
+        self._outputs = {spec.name: _match_tensor(spec, outputs) for spec in signature.outputs}
         self._shapes: dict[str, tuple[int, ...]] = {}
 
     def run(self, batch: Batch) -> dict[str, Array]:
-        """Answers a batch; see `Runner.run`."""
-        given = checked_batch(self._signature, batch)
+        """Computes the outputs for a batch; see `Runner.run`."""
+        check_batch(self._signature, batch)
         try:
-            self._resize({spec.name: given[spec.name].shape for spec in self._signature.inputs})
+            self._resize({spec.name: batch[spec.name].shape for spec in self._signature.inputs})
             for name, tensor in self._inputs.items():
-                self._interpreter.set_tensor(tensor.index, given[name])
+                self._interpreter.set_tensor(tensor.index, batch[name])
             self._interpreter.invoke()
-            answers = {name: self._interpreter.get_tensor(tensor.index) for name, tensor in self._outputs.items()}
-        except _BROKEN as exc:
+            outputs = {name: self._interpreter.get_tensor(tensor.index) for name, tensor in self._outputs.items()}
+        except _ERRORS as exc:
             raise RunnerError("TFLite could not run the batch", got=_first_line(exc)) from exc
-        return {name: np.asarray(answer) for name, answer in answers.items()}
+        return {name: np.asarray(value) for name, value in outputs.items()}
 
     def _resize(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        """Makes room for a batch, where it is of another shape than the one before."""
+        """Allocates tensors for a batch, if its shapes differ from those of the batch before."""
         if shapes == self._shapes:
             return
         self._shapes = {}  # unknown, until all are resized
         for spec in self._signature.inputs:
             index, shape = self._inputs[spec.name].index, shapes[spec.name]
             try:
-                # A model whose signature leaves the rank open has no dimension that could be told to be open.
+                # If the rank is unknown, no dimension of the model is marked as open, and a strict resize would fail.
                 self._interpreter.resize_tensor_input(index, shape, strict=spec.shape is not None)
-            except _BROKEN as exc:
+            except _ERRORS as exc:
                 raise RunnerError(
                     "an input is not of the model's shape", where=spec.name, got=list(shape), wanted=spec
                 ) from exc
@@ -210,14 +210,14 @@ class TfliteRunner:
         self._shapes = dict(shapes)
 
 
-def _named_tensors(interpreter: Any, key: str | None) -> tuple[dict[str, _Tensor], dict[str, _Tensor]]:
-    """A model's inputs and outputs by their names in its SignatureDef, or, without one, by their own."""
+def _tensors_by_name(interpreter: Any, key: str | None) -> tuple[dict[str, _Tensor], dict[str, _Tensor]]:
+    """Returns a model's inputs and outputs by their names in its SignatureDef, or without one by their own names."""
     signatures = interpreter.get_signature_list()
     if signatures:
         key = key or (SIGNATURE_KEY if SIGNATURE_KEY in signatures else next(iter(signatures)))
-        # It must not outlive this: the interpreter refuses to allocate as long as anything else refers to its tensors.
-        named = interpreter.get_signature_runner(key)
-        inputs, outputs = named.get_input_details(), named.get_output_details()
+        # A local: the interpreter refuses to allocate as long as another object refers to its tensors.
+        runner = interpreter.get_signature_runner(key)
+        inputs, outputs = runner.get_input_details(), runner.get_output_details()
     else:
         inputs, outputs = (
             {details["name"]: details for details in found}
@@ -234,8 +234,8 @@ def _dtype(details: Mapping[str, Any]) -> str:
     return "string" if kind.kind in "OSU" else kind.name
 
 
-def _paired(spec: TensorSpec, tensors: Mapping[str, _Tensor]) -> _Tensor:
-    """The tensor of a name of the signature.
+def _match_tensor(spec: TensorSpec, tensors: Mapping[str, _Tensor]) -> _Tensor:
+    """Finds the model's tensor for an input or output of the signature.
 
     Raises:
         RunnerError: there is none, or it has another dtype.
@@ -251,14 +251,14 @@ def _paired(spec: TensorSpec, tensors: Mapping[str, _Tensor]) -> _Tensor:
 
 
 @contextmanager
-def silenced() -> Iterator[None]:
-    """Standard error goes nowhere meanwhile; for a process that does nothing else."""
+def silence_stderr() -> Iterator[None]:
+    """Discards standard error, also of C++ code; only for a process that does nothing else meanwhile."""
     sys.stderr.flush()
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
+    original, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
     try:
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
+        os.dup2(original, 2)
+        os.close(original)
+        os.close(null)

@@ -1,7 +1,7 @@
-"""Tells a verdict: a page for people, a summary for a CI job, JUnit's XML for machines, figures for the next report.
+"""Reports on a verdict: an HTML page, a Markdown summary for CI, JUnit XML, and key figures for the next report.
 
-A report judges nothing. It shows what validation measured, and calls a model proven equal only
-where the verdict and every check say so.
+A report shows the results of validation and makes no judgement of its own. It calls a model proven equal only
+if the verdict and every check say so.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ def write_report(folder: Path, facts: ReportFacts) -> None:
 
     Args:
         folder: an existing folder.
-        facts: what to tell.
+        facts: the content of the report.
 
     Raises:
         StoreError: the folder does not exist, or cannot be written to.
         DataError: `results.csv` or `history.csv` is missing, unreadable, or lacks a column.
     """
-    # matplotlib, jinja2 and pandas take a second to import, which only the process that writes a report should pay.
+    # Imported here: matplotlib, jinja2 and pandas take a second to import.
     from .figures import report_json
     from .html import page
     from .junit import junit

@@ -1,4 +1,4 @@
-"""What each format costs: a table, and bars side by side."""
+"""Costs of the formats: a table, and bar charts."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ class Column:
     """One measured quantity.
 
     Args:
-        name: of its column.
-        value: the number of a format, None where there is none.
-        text: a number as people read it.
-        drawn: what is drawn of it; None where it has no drawing of its own.
-        other: a second number, drawn as a thinner bar behind the first.
+        name: title of the column.
+        value: returns the number of a format; None if it was not measured.
+        text: formats a number for readers.
+        bar: returns the length of a format's bar; None if the column has no chart.
+        thin_bar: returns a second number, drawn as a thinner bar behind the first.
     """
 
     name: str
     value: Callable[[Format], float | None]
     text: Callable[[Any], str]
-    drawn: Callable[[Format], float | None] | None = None
-    other: Callable[[Format], float | None] | None = None
+    bar: Callable[[Format], float | None] | None = None
+    thin_bar: Callable[[Format], float | None] | None = None
 
 
 def _of(key: str) -> Callable[[Format], float | None]:
@@ -44,7 +44,7 @@ def _latency(batch: str, share: str) -> Callable[[Format], float | None]:
 
 
 def _start(format: Format) -> float | None:
-    """Seconds from an imported library to the first answer."""
+    """Returns seconds from the import of the library to the first output."""
     load, answer = format.get("load_seconds"), format.get("first_answer_seconds")
     return None if load is None or answer is None else load + answer
 
@@ -76,11 +76,11 @@ class Costs:
     """Costs as a report shows them.
 
     Args:
-        columns: names of the columns that any format has a number for.
-        rows: by format its numbers as text, in the order of the columns.
-        problems: by format, why numbers are missing.
-        drawings: SVG.
-        machine: what it was measured on, as one phrase.
+        columns: titles of the columns with a number for any format.
+        rows: format, and its numbers as text in the order of the columns.
+        problems: format, and the reason why its numbers are missing.
+        drawings: SVG charts.
+        machine: the machine that it was measured on, as one phrase.
     """
 
     recommendation: str
@@ -91,11 +91,11 @@ class Costs:
     machine: str
 
 
-def costs(facts: ReportFacts, is_drawn: bool = True) -> Costs | None:
-    """What was measured; None where nothing was."""
-    refused = refused_formats(facts)  # of which nothing could be measured
-    told: Mapping[str, Format] = (facts.costs or {}).get("formats") or {}
-    measured = {name: format for name, format in told.items() if name not in refused}
+def costs(facts: ReportFacts, with_drawings: bool = True) -> Costs | None:
+    """Prepares the costs for the report; None if nothing was measured."""
+    refused = refused_formats(facts)  # these cannot be measured
+    formats: Mapping[str, Format] = (facts.costs or {}).get("formats") or {}
+    measured = {name: format for name, format in formats.items() if name not in refused}
     if facts.costs is None or not measured:
         return None
     columns = [column for column in COLUMNS if any(column.value(format) is not None for format in measured.values())]
@@ -104,22 +104,22 @@ def costs(facts: ReportFacts, is_drawn: bool = True) -> Costs | None:
         columns=[column.name for column in columns],
         rows=[(name, [_text(column, format) for column in columns]) for name, format in measured.items()],
         problems=[(name, str(format["problem"])) for name, format in measured.items() if format.get("problem")],
-        drawings=[_drawing(column, measured) for column in columns if column.drawn] if is_drawn else [],
+        drawings=[_drawing(column, measured) for column in columns if column.bar] if with_drawings else [],
         machine=_machine(facts.costs),
     )
 
 
 def _text(column: Column, format: Format) -> str:
-    return _told(column, column.value(format))
+    return _number_text(column, column.value(format))
 
 
-def _told(column: Column, value: float | None) -> str:
+def _number_text(column: Column, value: float | None) -> str:
     return NOTHING if value is None else column.text(value)
 
 
-def _machine(told: Mapping[str, Any]) -> str:
-    machine = told.get("machine") or {}
-    parts = [f"{number(told['rows'])} rows"] if told.get("rows") else []
+def _machine(costs: Mapping[str, Any]) -> str:
+    machine = costs.get("machine") or {}
+    parts = [f"{number(costs['rows'])} rows"] if costs.get("rows") else []
     parts += [str(machine["cpu"])] if machine.get("cpu") else []
     parts += [f"{machine['cores']} cores"] if machine.get("cores") else []
     parts += [f"{size(machine['memory_bytes'])} of memory"] if machine.get("memory_bytes") else []
@@ -127,9 +127,14 @@ def _machine(told: Mapping[str, Any]) -> str:
 
 
 def _drawing(column: Column, measured: Mapping[str, Format]) -> Markup:
-    drawn = column.drawn or column.value
+    length = column.bar or column.value
     bars = [
-        Bar(name, drawn(format), column.other(format) if column.other else None, _told(column, drawn(format)))
+        Bar(
+            name,
+            length(format),
+            column.thin_bar(format) if column.thin_bar else None,
+            _number_text(column, length(format)),
+        )
         for name, format in measured.items()
     ]
     title = _TITLES[column.name]

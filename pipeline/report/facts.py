@@ -1,4 +1,4 @@
-"""What a report is made from: plain values, and the paths of two tables."""
+"""The content of a report: plain values, and the paths of two tables."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from pipeline.signature import Signature
 
 @dataclass(frozen=True)
 class StageFacts:
-    """Where one stage's artifact comes from.
+    """Provenance of one stage's artifact.
 
     Args:
         stage: the stage's name.
         digest: hash of the artifact's bytes.
-        fingerprint: hash of everything that decided them.
-        seconds: how long the stage took; None where that was not recorded.
-        made: when it was made, ISO 8601; None where that was not recorded.
+        fingerprint: hash of all inputs of the stage.
+        seconds: duration of the stage; None if it was not recorded.
+        made: time when it was made, ISO 8601; None if it was not recorded.
     """
 
     stage: str
@@ -31,26 +31,26 @@ class StageFacts:
 
 @dataclass(frozen=True)
 class ReportFacts:
-    """All that a report tells about one model.
+    """The content of a report about one model.
 
     Args:
         name: the run's name.
         verdict: the content of `verdict.json`.
         results: `results.csv`, one row per candidate format, check, output and example.
-        history: `history.csv` with the columns step, loss, validation_loss; no rows where nothing was trained;
-            None where the checkpoint came from elsewhere.
+        history: `history.csv` with the columns step, loss, validation_loss; without rows if nothing was trained;
+            None if the checkpoint was imported.
         signature: the model's inputs, outputs and decision.
-        exported: which training step was exported, as one phrase.
-        sizes: bytes by file, the file named relative to the model's folder.
+        exported: the exported training step, as one phrase.
+        sizes: size in bytes by file, relative to the model's folder.
         settings: values by key, by section of `tasks.cfg`.
         versions: version by library.
         stages: provenance, in the order of the chain.
-        command: the command line that made it.
-        inputs: sha256 of each file from outside, by what it is to the model.
-        costs: the content of `costs.json`; None where nothing was measured.
-        graph: the checkpoint's graph as `inspection.summarise` gives it; None where that is not known.
-        previous: the content of the last report's `report.json`; None where there is none.
-        worst: paths of the files in `validation/worst/`; empty where no row was worth keeping.
+        command: the command line of the run.
+        inputs: sha256 of each external file, by its role.
+        costs: the content of `costs.json`; None if nothing was measured.
+        graph: summary of the checkpoint's graph from `inspection.summarise`; None if it is not known.
+        previous: the content of the last report's `report.json`; None if there is none.
+        worst: paths of the files in `validation/worst/`; empty if no rows were stored.
     """
 
     name: str

@@ -1,9 +1,8 @@
-"""The key figures of a report, kept as `report.json` so that the next report can be compared with it.
+"""Key figures of a report, stored in `report.json` for comparison with the next report.
 
-    {"schema": 1, "figures": {…}, "before": [figures of the reports before it, the newest first]}
+    {"schema": 1, "figures": {…}, "before": [figures of the previous reports, the newest first]}
 
-A report is made in a folder of its own while the last one still stands where it was published, and the last one is
-removed afterwards: what is to be told of it has to be carried on.
+A new report replaces the last one, so it takes over the figures of the previous reports.
 """
 
 from __future__ import annotations
@@ -25,21 +24,21 @@ Figures = Mapping[str, Any]
 
 
 def report_json(facts: ReportFacts) -> str:
-    """The text of `report.json`."""
-    content = {"schema": SCHEMA, "figures": figures(facts), "before": earlier(facts)}
+    """Returns the text of `report.json`."""
+    content = {"schema": SCHEMA, "figures": figures(facts), "before": previous_figures(facts)}
     return json.dumps(content, indent=1, default=str) + "\n"
 
 
 def figures(facts: ReportFacts) -> dict[str, Any]:
-    """What the next report is compared with, as plain values."""
+    """Collects the key figures of this report, as plain values."""
     formats = [*candidates(facts)]
     reference = [name for name in (facts.verdict.get("metrics") or {}) if name not in formats]
     return {
-        "made": _made(facts),
+        "made": _report_time(facts),
         "verdict": "passed" if is_passed(facts) else "failed",
         "headline": headline(facts),
         "rows": sum((facts.verdict.get("rows") or {}).values()),
-        "formats": {name: _of_format(facts, name) for name in (*formats, *reference)},
+        "formats": {name: _format_figures(facts, name) for name in (*formats, *reference)},
         "settings": facts.settings,
         "versions": facts.versions,
         "inputs": facts.inputs,
@@ -47,10 +46,10 @@ def figures(facts: ReportFacts) -> dict[str, Any]:
     }
 
 
-def earlier(facts: ReportFacts) -> list[Figures]:
-    """The figures of the reports before this one, the newest first; none where they cannot be read.
+def previous_figures(facts: ReportFacts) -> list[Figures]:
+    """Returns the figures of the previous reports, the newest first; empty if they cannot be read.
 
-    A report on the same artifacts as the last one takes its place: it is compared with what that one was.
+    A report on the same artifacts as the last one replaces it, and is compared with the report before that.
     """
     last = facts.previous or {}
     if last.get("schema") != SCHEMA or not isinstance(last.get("figures"), Mapping):
@@ -65,11 +64,11 @@ def _digests(facts: ReportFacts) -> dict[str, str]:
     return {stage.stage: stage.digest for stage in facts.stages}
 
 
-def _made(facts: ReportFacts) -> str | None:
+def _report_time(facts: ReportFacts) -> str | None:
     return next((stage.made for stage in reversed(facts.stages) if stage.made), None)
 
 
-def _of_format(facts: ReportFacts, name: str) -> dict[str, Any]:
+def _format_figures(facts: ReportFacts, name: str) -> dict[str, Any]:
     own = [check for check in checks(facts) if check["format"] == name]
     sizes = [check["max_abs_diff"] for check in against_reference(facts) if check["format"] == name]
     measured = [size for size in sizes if size is not None]
@@ -90,7 +89,7 @@ def _of_format(facts: ReportFacts, name: str) -> dict[str, Any]:
 
 
 def _size(value: Any) -> float:
-    return math.inf if math.isnan(float(value)) else float(value)  # the verdict writes what JSON lacks as text
+    return math.inf if math.isnan(float(value)) else float(value)  # verdict.json has NaN and infinity as text
 
 
 _COLUMNS: dict[str, tuple[str, Callable[[Any], str]]] = {
@@ -107,16 +106,16 @@ _COLUMNS: dict[str, tuple[str, Callable[[Any], str]]] = {
 
 @dataclass(frozen=True)
 class Comparison:
-    """This report against the one before it.
+    """Comparison of this report with the previous one.
 
     Args:
-        then, now: when both were made, as text.
+        then, now: times of both reports, as text.
         verdict: both verdicts as a sentence.
-        columns: names of the figures that either has.
-        rows: by format, for each column what it was, what it is, and whether that differs.
-        changes: what differs in settings, versions and inputs: what, then, now.
-        remade, same: the stages with other bytes, and with the same.
-        trend: the verdict and figures of earlier reports, the newest first.
+        columns: titles of the figures that either report has.
+        rows: format, and for each column the old value, the new value, and True if they differ.
+        changes: name, old and new value of settings, versions and inputs that differ.
+        changed_stages, unchanged_stages: stages whose artifacts have other bytes, or the same.
+        trend: time, verdict and figures of the last reports, the newest first.
     """
 
     then: str
@@ -125,22 +124,25 @@ class Comparison:
     columns: Sequence[str]
     rows: Sequence[tuple[str, Sequence[tuple[str, str, bool]]]]
     changes: Sequence[tuple[str, str, str]]
-    remade: Sequence[str]
-    same: Sequence[str]
+    changed_stages: Sequence[str]
+    unchanged_stages: Sequence[str]
     trend: Sequence[tuple[str, str, Sequence[str]]]
 
 
 def comparison(facts: ReportFacts) -> Comparison | None:
-    """What differs from the last report; None where there is none to compare with."""
-    before = earlier(facts)
+    """Compares this report with the previous one; None if there is none."""
+    before = previous_figures(facts)
     if not before:
         return None
     then, now = before[0], figures(facts)
     ours, theirs = now["formats"], then.get("formats") or {}
     names = [*ours, *(name for name in theirs if name not in ours)]
     columns = [key for key in _COLUMNS if any(_has(own, key) for own in (*ours.values(), *theirs.values()))]
-    remade, same = _remade(then, now)
-    rows = [(name, [_pair(theirs.get(name) or {}, ours.get(name) or {}, key) for key in columns]) for name in names]
+    changed_stages, unchanged_stages = _compare_stages(then, now)
+    rows = [
+        (name, [_compare_figure(theirs.get(name) or {}, ours.get(name) or {}, key) for key in columns])
+        for name in names
+    ]
     return Comparison(
         then=wording.date(then.get("made")),
         now=wording.date(now["made"]),
@@ -148,9 +150,9 @@ def comparison(facts: ReportFacts) -> Comparison | None:
         columns=[_COLUMNS[key][0] for key in columns],
         rows=rows,
         changes=list(_changes(then, now)),
-        remade=remade,
-        same=same,
-        trend=[_point(one) for one in (now, *before)] if len(before) > 1 else [],
+        changed_stages=changed_stages,
+        unchanged_stages=unchanged_stages,
+        trend=[_trend_row(one) for one in (now, *before)] if len(before) > 1 else [],
     )
 
 
@@ -160,17 +162,17 @@ def _has(own: Figures, key: str) -> bool:
 
 def _verdicts(then: str, now: str) -> str:
     if then == now:
-        return f"It {now} then too."
-    return "It passes now, and failed then." if now == "passed" else "It fails now, and passed then."
+        return f"The last report {now} too."
+    return "It passes now; the last report failed." if now == "passed" else "It fails now; the last report passed."
 
 
-def _pair(then: Figures, now: Figures, key: str) -> tuple[str, str, bool]:
+def _compare_figure(then: Figures, now: Figures, key: str) -> tuple[str, str, bool]:
     text = _COLUMNS[key][1]
     was, is_ = (wording.NOTHING if own.get(key) is None else text(own[key]) for own in (then, now))
     return was, is_, was != is_
 
 
-def _point(one: Figures) -> tuple[str, str, Sequence[str]]:
+def _trend_row(one: Figures) -> tuple[str, str, Sequence[str]]:
     formats = one.get("formats") or {}
     own: Figures = next(iter(formats.values()), {})
     keys = ("max_abs_diff", "accuracy", "f1", "size_bytes")
@@ -179,13 +181,13 @@ def _point(one: Figures) -> tuple[str, str, Sequence[str]]:
 
 
 def _changes(then: Figures, now: Figures) -> Iterator[tuple[str, str, str]]:
-    """Settings, versions and inputs that differ: what, then, now."""
+    """Lists name, old and new value of settings, versions and inputs that differ."""
     for title, key in (("", "settings"), ("", "versions"), ("bytes of ", "inputs")):
-        # As JSON knows them: a tuple is a list there, and the last report's values come from there.
+        # Converted to JSON and back, like the values of the last report: a tuple becomes a list.
         was, is_ = (_flat(json.loads(json.dumps(side.get(key) or {}, default=str))) for side in (then, now))
         for name in [*is_, *(name for name in was if name not in is_)]:
             if was.get(name) != is_.get(name):
-                yield f"{title}{name}", _shown(was.get(name), key), _shown(is_.get(name), key)
+                yield f"{title}{name}", _value_text(was.get(name), key), _value_text(is_.get(name), key)
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -195,14 +197,14 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _shown(value: Any, key: str) -> str:
+def _value_text(value: Any, key: str) -> str:
     if value is None:
         return wording.NOTHING
     return f"{str(value)[:12]}…" if key == "inputs" else str(value)
 
 
-def _remade(then: Figures, now: Figures) -> tuple[list[str], list[str]]:
-    """The stages with other bytes than then, and those with the same; what validation says differs by its times."""
+def _compare_stages(then: Figures, now: Figures) -> tuple[list[str], list[str]]:
+    """Lists changed and unchanged stages; not validation, whose artifact differs every time by its durations."""
     was, is_ = (side.get("digests") or {} for side in (then, now))
     stages = [stage for stage in is_ if stage != "validation"]
     return [stage for stage in stages if was.get(stage) != is_[stage]], [

@@ -1,4 +1,4 @@
-"""The page: one file that opens offline, readable in a minute."""
+"""The report's page, `report.html`: one file that opens offline."""
 
 from __future__ import annotations
 
@@ -19,27 +19,26 @@ from .figures import comparison
 from .matrix import matrix
 from .plots import draw_differences, draw_training, draw_values
 from .results import History, Results, Spread, read_history, read_results
-from .scores import confusions, draw_scores
+from .scores import confusion_matrices, draw_scores
 from .templates import TEMPLATES
 
-MOST_CHECKS = 12  # in sight at once; beyond that those that passed are folded away
+MOST_CHECKS = 12  # with more checks, the passed ones are folded
 MOST_REASONS = 3
 
-CHECKS_IN_WORDS = {
+CHECK_DESCRIPTIONS = {
     "made": "the format's file could be made",
     "weights": "every constant of a variable has the bits of the checkpoint's tensor, or of its rounding to float16",
     "equal": "on every validation row, the same outputs as the checkpoint",
-    "edge": "the same on rows made to be awkward",
+    "edge": "the same on edge cases, such as empty text, extreme values and NaN",
     "generated": "the same on random rows, in batches of several sizes",
-    "stable": "the same answers when asked again, in another order and other batches",
+    "stable": "the same outputs for the same rows again, in another order and in other batches",
     "golden": "the same as the outputs recorded when the model was trained",
     "decisions": "on every validation row, the same class as the checkpoint",
 }
 
 
 def page(facts: ReportFacts) -> str:
-    """The report as HTML.
-
+    """Renders the report as HTML.
     Raises:
         DataError: `results.csv` or `history.csv` is missing, unreadable, or lacks a column.
     """
@@ -47,7 +46,7 @@ def page(facts: ReportFacts) -> str:
     results = read_results(facts.results, decision.output if decision is not None else None)
     text = (
         templates()
-        .get_template("template.html.j2")
+        .get_template("report.html.j2")
         .render(
             facts=facts,
             verdict=facts.verdict,
@@ -55,12 +54,14 @@ def page(facts: ReportFacts) -> str:
             most_reasons=MOST_REASONS,
             checks=verdict.checks(facts),
             matrix=matrix(facts),
-            checks_in_words=[(name, CHECKS_IN_WORDS[name]) for name in CHECKS_IN_WORDS if name in _check_names(facts)],
+            check_descriptions=[
+                (name, CHECK_DESCRIPTIONS[name]) for name in CHECK_DESCRIPTIONS if name in _check_names(facts)
+            ],
             skipped=verdict.skipped(facts),
             speeds=_speeds(facts),
             metrics=facts.verdict.get("metrics") or {},
             decisions=facts.verdict.get("decisions") or {},
-            confusions=confusions(facts.verdict.get("metrics") or {}),
+            confusion_matrices=confusion_matrices(facts.verdict.get("metrics") or {}),
             scores=draw_scores(facts),
             costs=costs(facts),
             comparison=comparison(facts),
@@ -75,24 +76,24 @@ def page(facts: ReportFacts) -> str:
 
 @cache
 def templates() -> Environment:
-    """The templates of this folder, with the words that they use; compiled once in a process."""
+    """Returns the environment of the templates, with their filters and functions; created once per process."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
-        finalize=_visible,
+        finalize=_make_printable,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    words = ("number", "difference", "metric", "size", "duration", "shortened", "date", "whole", "counted")
-    environment.filters |= {name: getattr(wording, name) for name in words}
-    judged = ("headline", "reasons", "reason", "tolerance", "worst", "is_passed", "is_check_passed", "metric_names")
-    environment.globals |= {name: getattr(verdict, name) for name in (*judged, "causes", "notes")}
+    filters = ("number", "difference", "metric", "size", "duration", "shorten", "date", "whole", "count_noun")
+    environment.filters |= {name: getattr(wording, name) for name in filters}
+    functions = ("headline", "reasons", "reason", "tolerance", "worst", "is_passed", "is_check_passed", "metric_names")
+    environment.globals |= {name: getattr(verdict, name) for name in (*functions, "causes", "notes")}
     return environment
 
 
-def _visible(value: Any) -> Any:
-    return wording.visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+def _make_printable(value: Any) -> Any:
+    return wording.printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _check_names(facts: ReportFacts) -> set[str]:
@@ -100,17 +101,17 @@ def _check_names(facts: ReportFacts) -> set[str]:
 
 
 def _speeds(facts: ReportFacts) -> str:
-    """How fast the rows of `equal` were compared, as a phrase; empty where that is not told."""
-    told = (facts.verdict.get("rows_per_second") or {}).items()
-    return wording.listed([f"{name} {wording.number(round(speed))}" for name, speed in told if speed])
+    """Returns the speed of the check `equal` by format, as a phrase; empty if it was not recorded."""
+    speeds = (facts.verdict.get("rows_per_second") or {}).items()
+    return wording.join_names([f"{name} {wording.number(round(speed))}" for name, speed in speeds if speed])
 
 
 Tile = tuple[str, str, str, bool]
 
 
 def _tiles(facts: ReportFacts) -> list[Tile]:
-    """The numbers that most readers come for: label, number, explanation, and whether it is bad news."""
-    # What is decided is decided on the validation rows, which are counted already.
+    """Returns the most important numbers: label, number, explanation, and True if the number is bad."""
+    # The check decisions uses the validation rows, which are counted already.
     rows = {kind: count for kind, count in (facts.verdict.get("rows") or {}).items() if kind != verdict.DECISIONS}
     kinds = ", ".join(f"{wording.number(count)} {kind}" for kind, count in rows.items())
     tiles = [("Rows compared", wording.number(sum(rows.values())), kinds, False), _difference_tile(facts)]
@@ -152,7 +153,7 @@ def _metric_tiles(metrics: Mapping[str, Mapping[str, Any]]) -> list[Tile]:
 
 @dataclass(frozen=True)
 class Differences:
-    """How one format differs: in words, and in drawings where there is anything to draw."""
+    """Differences of one format, in words and in charts."""
 
     format: str
     words: str
@@ -161,7 +162,7 @@ class Differences:
 
 
 def _differences(facts: ReportFacts, results: Results) -> list[Differences]:
-    """By format; in sight what failed, or else the first that can be drawn."""
+    """Prepares the differences by format; open are those with failures, or else the first with a chart."""
     found: list[Differences] = []
     for index, (name, spread) in enumerate(results.spreads.items()):
         words, drawings = _spread_in_words(spread), []
@@ -169,10 +170,10 @@ def _differences(facts: ReportFacts, results: Results) -> list[Differences]:
             own = (check for check in verdict.checks(facts) if check["format"] == name and check["check"] != "weights")
             atols = {float(check["atol"]) for check in own if check.get("atol")}
             atol = atols.pop() if len(atols) == 1 else None
-            label = f"{wording.visible(name)}: {words}"
+            label = f"{wording.printable(name)}: {words}"
             drawings.append(Markup(draw_differences(spread, atol, f"differences-{index}", label)))
         if spread.zero < spread.rows:
-            drawings += _values(results, name, f"values-{index}")
+            drawings += _draw_value_charts(results, name, f"values-{index}")
         found.append(Differences(name, words, drawings, bool(drawings) and spread.failed > 0))
     if not any(one.is_open for one in found):
         first = next((index for index, one in enumerate(found) if one.drawings), 0)
@@ -180,20 +181,22 @@ def _differences(facts: ReportFacts, results: Results) -> list[Differences]:
     return found
 
 
-def _values(results: Results, name: str, place: str) -> list[Markup]:
+def _draw_value_charts(results: Results, name: str, prefix: str) -> list[Markup]:
     drawings = []
     for number, (output, values) in enumerate(results.values.get(name, {}).items()):
         points = len(values.passed.finite) + len(values.failed.finite)
         if points:
-            shown = wording.visible(output)
+            shown = wording.printable(output)
             every = f", one in {values.passed.stride} of those that passed" if values.passed.stride > 1 else ""
-            label = f"{wording.visible(name)}: {shown} of the checkpoint against the candidate, {points:,} rows{every}"
-            drawings.append(Markup(draw_values(values, shown, f"{place}-{number}", label)))
+            label = (
+                f"{wording.printable(name)}: {shown} of the checkpoint against the candidate, {points:,} rows{every}"
+            )
+            drawings.append(Markup(draw_values(values, shown, f"{prefix}-{number}", label)))
     return drawings
 
 
 def _spread_in_words(spread: Spread) -> str:
-    compared = f"{wording.counted(spread.rows, 'row')} compared"
+    compared = f"{wording.count_noun(spread.rows, 'row')} compared"
     if spread.zero == spread.rows:
         return f"{compared}, all without any difference: there is nothing to draw."
     parts = [f"{wording.number(spread.zero)} without any difference"]
@@ -206,11 +209,11 @@ def _spread_in_words(spread: Spread) -> str:
     if spread.unmeasured:
         parts.append(f"{wording.number(spread.unmeasured)} without a number (text, or not a number)")
     failed = f"{wording.number(spread.failed)} failed" if spread.failed else "none failed"
-    return f"{compared}: {wording.listed(parts)}; {failed}."
+    return f"{compared}: {wording.join_names(parts)}; {failed}."
 
 
 def _training(history: History) -> tuple[str, Markup | None]:
-    """The training as a sentence, and a drawing where there is any point."""
+    """Describes the training in a sentence, with a chart if there are any points."""
     if not history.loss and not history.validation_loss:
         return "Nothing was trained: the weights are as they were given.", None
     sentences = []

@@ -1,4 +1,4 @@
-"""The verdict as JUnit's XML, one test case per check."""
+"""The verdict as JUnit XML, one test case per check."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from xml.etree import ElementTree
 
 from .facts import ReportFacts
 from .verdict import Check, checks, failed_checks, headline, is_check_passed, is_passed, reason, reasons, worst
-from .wording import visible
+from .wording import printable
 
 
 def junit(facts: ReportFacts) -> str:
-    """A `testsuites` document that CI servers understand.
+    """Writes the `testsuites` document for CI servers.
 
-    A run that failed without a failed check (it compared nothing, say) gets a failed case of its own: an empty
-    suite would be green.
+    A run that failed without a failed check (because it compared nothing, for example) gets its own failed case:
+    CI servers would show an empty suite as passed.
     """
     is_unexplained = not is_passed(facts) and not failed_checks(facts)
     skipped = facts.verdict.get("skipped") or {}
@@ -27,29 +27,29 @@ def junit(facts: ReportFacts) -> str:
     validation = next((stage for stage in facts.stages if stage.stage == "validation"), None)
     if validation is not None and validation.seconds is not None:
         counts["time"] = f"{validation.seconds:.3f}"
-    model = visible(str(facts.verdict.get("model", facts.name)))
-    root = ElementTree.Element("testsuites", {"name": visible(facts.name), **counts})
+    model = printable(str(facts.verdict.get("model", facts.name)))
+    root = ElementTree.Element("testsuites", {"name": printable(facts.name), **counts})
     suite = ElementTree.SubElement(root, "testsuite", {"name": model, **counts})
     if validation is not None and validation.made:
         suite.set("timestamp", validation.made)
     properties = ElementTree.SubElement(suite, "properties")
     for name, value in _properties(facts):
-        ElementTree.SubElement(properties, "property", name=visible(name), value=visible(value))
+        ElementTree.SubElement(properties, "property", name=printable(name), value=printable(value))
     for check in checks(facts):
         _add_case(suite, model, check, _seconds(facts, check))
     for name, why in skipped.items():
-        case = ElementTree.SubElement(suite, "testcase", classname=model, name=visible(str(name)))
-        ElementTree.SubElement(case, "skipped", message=visible(str(why)))
+        case = ElementTree.SubElement(suite, "testcase", classname=model, name=printable(str(name)))
+        ElementTree.SubElement(case, "skipped", message=printable(str(why)))
     if is_unexplained:
         case = ElementTree.SubElement(suite, "testcase", classname=model, name="verdict")
-        failure = ElementTree.SubElement(case, "failure", message=visible(headline(facts)), type="ValidationFailed")
-        failure.text = visible("\n".join(reasons(facts)))
+        failure = ElementTree.SubElement(case, "failure", message=printable(headline(facts)), type="ValidationFailed")
+        failure.text = printable("\n".join(reasons(facts)))
     ElementTree.indent(root)
     return '<?xml version="1.0" encoding="utf-8"?>\n' + ElementTree.tostring(root, encoding="unicode") + "\n"
 
 
 def _properties(facts: ReportFacts) -> Iterator[tuple[str, str]]:
-    """Where what was checked comes from."""
+    """Lists the provenance of the model: command, versions, digests."""
     yield "command", facts.command
     yield from ((f"version.{library}", version) for library, version in facts.versions.items())
     yield from ((f"digest.{stage.stage}", stage.digest) for stage in facts.stages)
@@ -57,19 +57,19 @@ def _properties(facts: ReportFacts) -> Iterator[tuple[str, str]]:
 
 
 def _seconds(facts: ReportFacts, check: Check) -> float | None:
-    """How long a check took; None where that is not known. All outputs are compared in the same pass."""
+    """Returns the duration of a check; None if it is not known. All outputs are compared in the same pass."""
     speed = (facts.verdict.get("rows_per_second") or {}).get(check["format"])
     return check["rows"] / speed if check["check"] == "equal" and speed and check.get("rows") else None
 
 
 def _add_case(suite: ElementTree.Element, model: str, check: Check, seconds: float | None) -> None:
-    name = visible(f"{check['format']}.{check['check']}.{check['output']}")
+    name = printable(f"{check['format']}.{check['check']}.{check['output']}")
     case = ElementTree.SubElement(suite, "testcase", classname=model, name=name)
     if seconds is not None:
         case.set("time", f"{seconds:.3f}")
     if is_check_passed(check):
         return
     lines = [reason(check), *filter(None, [worst(check)])]
-    message = visible("; ".join(line.rstrip(".") for line in lines))
+    message = printable("; ".join(line.rstrip(".") for line in lines))
     failure = ElementTree.SubElement(case, "failure", message=message, type="ValidationFailed")
-    failure.text = visible("\n".join(lines))
+    failure.text = printable("\n".join(lines))

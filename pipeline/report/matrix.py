@@ -1,4 +1,4 @@
-"""Format by check: whether each check passed, and the one number that matters."""
+"""Matrix of formats and checks: passed or failed, and the most important number."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ SIGNS = {PASSED: "✓", FAILED: "✗", SKIPPED: "○", NONE: ""}
 
 @dataclass(frozen=True)
 class Cell:
-    """What one check says of one format.
+    """Result of one check of one format.
 
     Args:
-        state: `passed`, `failed`, `skipped`, or `none` where the check is not one for this format.
+        state: `passed`, `failed`, `skipped`, or `none` if the check does not apply to the format.
         text: the number, or a word.
         title: the same as a sentence.
-        target: index of the check in the verdict that the cell stands for; None where there is none.
+        target: index of the check in the verdict; None if there is none.
     """
 
     state: str
@@ -46,7 +46,7 @@ class Matrix:
 
 
 def matrix(facts: ReportFacts) -> Matrix:
-    """All checks of a verdict, the candidates before the checkpoint."""
+    """Builds the matrix of all checks of a verdict, with the checkpoint as the last row."""
     found: dict[tuple[str, str], list[tuple[int, Check]]] = {}
     for index, check in enumerate(checks(facts)):
         found.setdefault((str(check["format"]), str(check["check"])), []).append((index, check))
@@ -56,10 +56,10 @@ def matrix(facts: ReportFacts) -> Matrix:
     formats = candidates(facts)
     if any(format == REFERENCE for format, _ in found):
         formats.append(REFERENCE)
-    # Of what is not there nothing could be skipped.
-    without = {REFERENCE, *(format for (format, name), own in found.items() if name == MADE and _has_failed(own))}
+    # A check of a format that was not made is not shown as skipped.
+    not_made = {REFERENCE, *(format for (format, name), own in found.items() if name == MADE and _has_failed(own))}
     rows = [
-        (format, [_cell(facts, format, name, found.get((format, name), []), skipped, without) for name in columns])
+        (format, [_cell(facts, format, name, found.get((format, name), []), skipped, not_made) for name in columns])
         for format in formats
     ]
     return Matrix(columns, rows)
@@ -75,10 +75,10 @@ def _cell(
     name: str,
     found: Sequence[tuple[int, Check]],
     skipped: dict[str, str],
-    without: set[str],
+    not_made: set[str],
 ) -> Cell:
     if not found:
-        if name in skipped and format not in without:
+        if name in skipped and format not in not_made:
             return Cell(SKIPPED, "skipped", f"{format}, {name}: skipped, {skipped[name]}")
         return Cell(NONE, "–", f"{format}, {name}: not made")
     failed = [(index, check) for index, check in found if not is_check_passed(check)]
@@ -112,8 +112,8 @@ def _failure(facts: ReportFacts, format: str, name: str, own: Sequence[Check]) -
 
 
 def _flipped(facts: ReportFacts, format: str, own: Sequence[Check]) -> str:
-    told = (facts.verdict.get("decisions") or {}).get(format) or {}
-    return number(int(told.get("flipped", max(int(check.get("rows_failed") or 0) for check in own))))
+    decisions = (facts.verdict.get("decisions") or {}).get(format) or {}
+    return number(int(decisions.get("flipped", max(int(check.get("rows_failed") or 0) for check in own))))
 
 
 def _size(value: Any) -> float:

@@ -1,4 +1,4 @@
-"""Drawings of what was measured row by row and step by step: the training, the differences, the values."""
+"""Charts of the training, the differences, the values and the costs."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from matplotlib.path import Path
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from .results import STEPS_PER_DECADE, FloatArray, History, Spread, Values
-from .svg import BAD, CARD, FIRST, LINE, SECOND, TEXT, drawn
+from .svg import BAD, CARD, FIRST, LINE, SECOND, TEXT, render_svg
 from .verdict import REFERENCE
-from .wording import visible
+from .wording import printable
 
 MOST_BARS = 16
 MOST_POINTS = 800
-DOTS_ACROSS = 160  # of a drawing of values: points that would lie on each other are drawn once
+DOTS_ACROSS = 160  # resolution of a chart of values: overlapping points are drawn once
 
 
 def draw_training(history: History, name: str, label: str) -> str:
-    """Loss and validation loss by step.
+    """Draws loss and validation loss by step.
 
     Args:
         history: at least one point.
-        name, label: as `drawn` takes them.
+        name, label: see `render_svg`.
     """
 
     def draw(axes: Axes) -> None:
@@ -40,7 +40,7 @@ def draw_training(history: History, name: str, label: str) -> str:
             (history.loss, "loss", FIRST, "-"),
             (history.validation_loss, "validation loss", SECOND, "--"),
         ):
-            thin = _thinned(points)
+            thin = _thin_out(points)
             marker = "o" if len(thin) <= 20 else None
             steps, losses = [step for step, _ in thin], [loss for _, loss in thin]
             if points:
@@ -52,32 +52,32 @@ def draw_training(history: History, name: str, label: str) -> str:
         axes.grid(axis="y")
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
 
-    return drawn(draw, name, label)
+    return render_svg(draw, name, label)
 
 
 def draw_differences(spread: Spread, atol: float | None, name: str, label: str) -> str:
-    """How many rows differ by how much, on a logarithmic scale; rows without a difference are left out.
+    """Draws a histogram of the differences on a logarithmic scale, without the rows that do not differ.
 
     Args:
         spread: at least one finite difference above zero.
-        atol: the absolute tolerance, drawn as a line; None where the checks have no single one.
-        name, label: as `drawn` takes them.
+        atol: the absolute tolerance, drawn as a line; None if the checks have several.
+        name, label: see `render_svg`.
     """
 
     def draw(axes: Axes) -> None:
         sizes = {*spread.passed_by_size, *spread.failed_by_size}
         width = _bar_width(sizes)
         _draw_bars(axes, spread, width)
-        # Powers of ten stand at multiples of STEPS_PER_DECADE.
+        # Powers of ten are at multiples of STEPS_PER_DECADE.
         low, high = min(sizes) // width * width, (max(sizes) // width + 1) * width
         if atol:
-            place = STEPS_PER_DECADE * math.log10(atol)
-            low, high = min(low, math.floor(place)), max(high, math.ceil(place))
-            axes.axvline(place, color=TEXT, linewidth=1.2, linestyle=(0, (4, 3)))
-            side = "right" if place > (low + high) / 2 else "left"
+            x = STEPS_PER_DECADE * math.log10(atol)
+            low, high = min(low, math.floor(x)), max(high, math.ceil(x))
+            axes.axvline(x, color=TEXT, linewidth=1.2, linestyle=(0, (4, 3)))
+            side = "right" if x > (low + high) / 2 else "left"
             gap = -4 if side == "right" else 4
             axes.annotate(
-                f"atol {atol:g}", (place, 0.99), (gap, 0), ("data", "axes fraction"), "offset points", ha=side, va="top"
+                f"atol {atol:g}", (x, 0.99), (gap, 0), ("data", "axes fraction"), "offset points", ha=side, va="top"
             )
         axes.set_xlim(low - 0.3, high + 0.3)
         decades = range(math.ceil(low / STEPS_PER_DECADE), math.floor(high / STEPS_PER_DECADE) + 1)
@@ -89,18 +89,18 @@ def draw_differences(spread: Spread, atol: float | None, name: str, label: str) 
         axes.yaxis.set_major_formatter(FuncFormatter(lambda count, _: f"{count:,.0f}"))
         axes.grid(axis="y")
 
-    return drawn(draw, name, label)
+    return render_svg(draw, name, label)
 
 
 def _draw_bars(axes: Axes, spread: Spread, width: int) -> None:
-    passed, failed = (_merged(counts, width) for counts in (spread.passed_by_size, spread.failed_by_size))
-    tallest = max(passed.get(place, 0) + failed.get(place, 0) for place in {*passed, *failed})
+    passed, failed = (_merge_bins(counts, width) for counts in (spread.passed_by_size, spread.failed_by_size))
+    tallest = max(passed.get(x, 0) + failed.get(x, 0) for x in {*passed, *failed})
     # A single failed row among thousands must stay visible.
     least = tallest * 0.012
-    for place in sorted({*passed, *failed}):
-        good, bad = passed.get(place, 0), failed.get(place, 0)
+    for x in sorted({*passed, *failed}):
+        good, bad = passed.get(x, 0), failed.get(x, 0)
         heights = [max(count, least) if count else 0 for count in (good, bad)]
-        middle, thickness = place + width / 2, width * 0.86
+        middle, thickness = x + width / 2, width * 0.86
         if good:
             axes.bar(middle, heights[0], thickness, color=FIRST, linewidth=0)
         if bad:
@@ -123,26 +123,26 @@ def _bar_width(sizes: set[int]) -> int:
     return width
 
 
-def _merged(counts: dict[int, int], width: int) -> dict[int, int]:
+def _merge_bins(counts: dict[int, int], width: int) -> dict[int, int]:
     merged: dict[int, int] = {}
-    for place, count in counts.items():
-        merged[place // width * width] = merged.get(place // width * width, 0) + count
+    for x, count in counts.items():
+        merged[x // width * width] = merged.get(x // width * width, 0) + count
     return merged
 
 
-def _thinned(points: Sequence[tuple[float, float]]) -> Sequence[tuple[float, float]]:
+def _thin_out(points: Sequence[tuple[float, float]]) -> Sequence[tuple[float, float]]:
     stride = max(1, math.ceil(len(points) / MOST_POINTS))
-    # Counted from the end: the last point is the one that was exported.
+    # Counted from the end, to keep the last point.
     return points[::-stride][::-1]
 
 
 def draw_values(values: Values, output: str, name: str, label: str) -> str:
-    """Reference against candidate, with the diagonal on which both are equal.
+    """Draws reference against candidate, with the diagonal on which both are equal.
 
     Args:
         values: at least one finite point.
-        output: its name.
-        name, label: as `drawn` takes them.
+        output: name of the output.
+        name, label: see `render_svg`.
     """
 
     def draw(axes: Axes) -> None:
@@ -152,7 +152,7 @@ def draw_values(values: Values, output: str, name: str, label: str) -> str:
         low, high = low - gap, high + gap
         axes.plot([low, high], [low, high], color=LINE, linewidth=1.2, zorder=1)
         for points, colour, size in ((values.passed.finite, FIRST, 3.6), (values.failed.finite, BAD, 5.0)):
-            _draw_dots(axes, _apart(points, low, high), colour, size)
+            _draw_dots(axes, _remove_overlaps(points, low, high), colour, size)
         axes.set_xlim(low, high)
         axes.set_ylim(low, high)
         axes.set_xlabel(f"{output}, checkpoint")
@@ -161,21 +161,21 @@ def draw_values(values: Values, output: str, name: str, label: str) -> str:
             axis.set_major_locator(MaxNLocator(5))
         axes.grid()
 
-    return drawn(draw, name, label)
+    return render_svg(draw, name, label)
 
 
-def _apart(points: FloatArray, low: float, high: float) -> FloatArray:
-    """One point of those that would be drawn in the same place."""
+def _remove_overlaps(points: FloatArray, low: float, high: float) -> FloatArray:
+    """Keeps one of the points that would overlap in the drawing."""
     _, first = np.unique(np.round((points - low) / (high - low) * DOTS_ACROSS), axis=0, return_index=True)
     return points[np.sort(first)]
 
 
 def _draw_dots(axes: Axes, points: FloatArray, colour: str, size: float) -> None:
-    """All dots as one path of round ends without any length: a tenth of the bytes of as many markers."""
+    """Draws all dots as one path of zero-length lines with round ends: a tenth of the bytes of markers."""
     if len(points):
         codes = np.tile([Path.MOVETO, Path.LINETO], len(points))
         path = Path(np.repeat(points, 2, axis=0), codes.astype(Path.code_type))
-        path.should_simplify = False  # which would take lines without any length for none
+        path.should_simplify = False  # else it drops zero-length lines
         axes.add_patch(PathPatch(path, fill=False, edgecolor=colour, linewidth=size, capstyle="round", zorder=3))
 
 
@@ -187,39 +187,39 @@ class Bar:
     """One bar.
 
     Args:
-        value: its length; None where nothing was measured.
-        beyond: how far the thin bar behind it goes.
-        text: what stands at its end.
+        value: its length; None if nothing was measured.
+        thin: length of the thin bar behind it; None if it has none.
+        text: label at its end.
     """
 
     name: str
     value: float | None
-    beyond: float | None
+    thin: float | None
     text: str
 
 
 def draw_bars(bars: Sequence[Bar], title: str, name: str, label: str) -> str:
-    """Bars from zero, each with its number; the checkpoint's in another colour.
+    """Draws bars from zero, each with its number; the checkpoint's in another colour.
 
     Args:
         bars: at least one with a value.
-        name, label: as `drawn` takes them.
+        name, label: see `render_svg`.
     """
 
     def draw(axes: Axes) -> None:
-        longest = max(max(bar.value or 0, bar.beyond or 0) for bar in bars) or 1
-        for place, bar in enumerate(bars):
+        longest = max(max(bar.value or 0, bar.thin or 0) for bar in bars) or 1
+        for y, bar in enumerate(bars):
             length = bar.value or 0
-            if bar.beyond:
-                axes.barh(place, bar.beyond, 0.12, color=TEXT, linewidth=0)
-            axes.barh(place, length, 0.62, color=TEXT if bar.name == REFERENCE else FIRST, linewidth=0)
-            end = max(length, bar.beyond or 0)
-            axes.annotate(bar.text, (end, place), (4, 0), textcoords="offset points", va="center", fontsize=8)
-        axes.set_yticks(range(len(bars)), [visible(bar.name) for bar in bars])
+            if bar.thin:
+                axes.barh(y, bar.thin, 0.12, color=TEXT, linewidth=0)
+            axes.barh(y, length, 0.62, color=TEXT if bar.name == REFERENCE else FIRST, linewidth=0)
+            end = max(length, bar.thin or 0)
+            axes.annotate(bar.text, (end, y), (4, 0), textcoords="offset points", va="center", fontsize=8)
+        axes.set_yticks(range(len(bars)), [printable(bar.name) for bar in bars])
         axes.set_ylim(len(bars) - 0.5, -0.5)
         axes.set_xlim(0, longest * 1.3)
         axes.set_xticks([])
         axes.spines["bottom"].set_visible(False)
         axes.set_title(title, loc="left", fontsize=9, color=TEXT)
 
-    return drawn(draw, name, label, (_INCHES, _INCHES_AROUND + _INCHES_EACH * len(bars)))
+    return render_svg(draw, name, label, (_INCHES, _INCHES_AROUND + _INCHES_EACH * len(bars)))

@@ -1,7 +1,7 @@
-"""`results.csv` and `history.csv`, as much of them as a report shows.
+"""Reads from `results.csv` and `history.csv` what a report shows.
 
-`results.csv` may have a million rows, so that it is read in pieces: what stays is a count by size of difference, a
-sample of the values, and the few worst rows.
+`results.csv` may have a million rows, so it is read in chunks. Only a histogram of the differences, a sample of the
+values, and the worst rows stay in memory.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ CHUNK_ROWS = 20_000
 
 FloatArray = np.ndarray[Any, np.dtype[np.float64]]
 
-_NO_OUTPUTS = (STABLE, WEIGHTS, DECISIONS, MADE)  # checks that are not of an output against its reference
+_NO_OUTPUTS = (STABLE, WEIGHTS, DECISIONS, MADE)  # checks that do not compare an output with its reference
 _TEXTS = ["format", "check", "output", "row", "element", "reference", "candidate", "ulp_diff", "verdict"]
 _SHOWN = ["format", "check", "output", "row", "element", "reference", "candidate", "abs_diff", "ulp_diff", "verdict"]
 
 
 @dataclass
 class Spread:
-    """How far one format's rows are from their reference.
+    """Distribution of one format's differences from the reference.
 
     Attributes:
         rows: rows compared.
         failed: rows whose verdict is not `passed`.
         zero: rows without any difference.
-        unmeasured: rows without a number: text, or not a number.
+        unmeasured: rows without a number: text, or NaN.
         infinite: rows with an infinite difference.
         smallest, largest: range of the finite differences above zero.
         passed_by_size, failed_by_size: finite differences above zero, counted by `floor(2 * log10(difference))`.
@@ -60,11 +60,11 @@ class Spread:
 
 @dataclass
 class Sample:
-    """Every so many-th of a stream of points, so that any number of rows leaves at most `MOST_SAMPLED`.
+    """Regular sample of a stream of points, with at most `MOST_SAMPLED` points for any number of rows.
 
     Attributes:
-        seen: points that went by.
-        stride: how far those that stay are apart.
+        seen: number of points so far.
+        stride: every `stride`-th point is in the sample.
         points: reference and candidate, float64 `[n, 2]`.
     """
 
@@ -73,7 +73,7 @@ class Sample:
     points: FloatArray = field(default_factory=lambda: np.empty((0, 2)))
 
     def add(self, rows: pd.DataFrame) -> None:
-        """Adds the points of some rows; what is not a finite number on both sides is none."""
+        """Adds the points of some rows; text becomes NaN."""
         kept = rows.iloc[(-self.seen) % self.stride :: self.stride]
         self.seen += len(rows)
         columns = [pd.to_numeric(kept[side], errors="coerce") for side in ("reference", "candidate")]
@@ -89,7 +89,7 @@ class Sample:
 
 @dataclass
 class Values:
-    """Reference against candidate, for one output of one format on the rows of `equal`; failed rows apart."""
+    """Values of reference and candidate for one output of one format on the rows of `equal`; failed rows separately."""
 
     passed: Sample = field(default_factory=Sample)
     failed: Sample = field(default_factory=Sample)
@@ -97,13 +97,13 @@ class Values:
 
 @dataclass(frozen=True)
 class Results:
-    """What is shown of the results.
+    """The part of the results that a report shows.
 
     Args:
-        spreads: by format, of differences of outputs from their reference.
+        spreads: distribution of the differences, by format.
         values: by format and output, the deciding output first.
-        worst: the worst rows: failed before passed, no number before a number, then by size. Of a candidate that was
-            compared with itself, of weights and of decisions only what failed, decisions last.
+        worst: the worst rows: failed before passed, no number before a number, then by size. For the checks stable,
+            weights and decisions only failed rows, decisions last.
     """
 
     spreads: dict[str, Spread]
@@ -113,7 +113,7 @@ class Results:
 
 @dataclass(frozen=True)
 class History:
-    """Losses by training step; `validation_loss` has points only where it was measured."""
+    """Losses by training step; `validation_loss` has points only for steps with an evaluation."""
 
     loss: list[tuple[float, float]]
     validation_loss: list[tuple[float, float]]
@@ -123,7 +123,7 @@ def read_results(path: Path, first: str | None = None) -> Results:
     """Reads `results.csv`.
 
     Args:
-        first: the output whose values are wanted before those of all others.
+        first: the output whose values are shown first.
 
     Raises:
         DataError: the file is missing, unreadable, or lacks a column.
@@ -136,7 +136,7 @@ def read_results(path: Path, first: str | None = None) -> Results:
             path,
             usecols=_SHOWN,
             dtype={**dict.fromkeys(_TEXTS, str), "abs_diff": np.float64},
-            # "nan" and "" are answers of a model like any other: only in abs_diff do they mean that there is no number.
+            # "nan" and "" may be outputs of a model: only in abs_diff do they mean that there is no number.
             keep_default_na=False,
             na_values={"abs_diff": ["", "nan", "NaN"]},
             encoding_errors="replace",
@@ -145,25 +145,25 @@ def read_results(path: Path, first: str | None = None) -> Results:
         for chunk in chunks:
             for name, rows in chunk[~chunk["check"].isin(_NO_OUTPUTS)].groupby("format", sort=False):
                 _count(spreads.setdefault(str(name), Spread()), rows)
-                _keep(values.setdefault(str(name), {}), rows[rows["check"] == "equal"], first)
+                _sample_values(values.setdefault(str(name), {}), rows[rows["check"] == "equal"], first)
             worst = _worst(pd.concat([worst, _worst(chunk)]))
     except (OSError, ValueError) as exc:
         raise DataError("no readable results", where=path, got=exc, wanted=f"the columns {', '.join(_SHOWN)}") from exc
     shown = [{str(key): value for key, value in row.items()} for row in worst.to_dict("records")]
-    return Results(spreads, {name: _chosen(outputs, first) for name, outputs in values.items()}, shown)
+    return Results(spreads, {name: _select_outputs(outputs, first) for name, outputs in values.items()}, shown)
 
 
-def _keep(values: dict[str, Values], rows: pd.DataFrame, first: str | None) -> None:
-    """Adds the values of some rows; of outputs beyond the first few only those of the wanted one."""
+def _sample_values(values: dict[str, Values], rows: pd.DataFrame, first: str | None) -> None:
+    """Adds the values of some rows, for the first few outputs and for the output `first`."""
     for output, own in rows.groupby("output", sort=False):
         if output in values or len(values) < MOST_SAMPLED_OUTPUTS or output == first:
-            kept = values.setdefault(str(output), Values())
+            samples = values.setdefault(str(output), Values())
             is_passed = own["verdict"] == "passed"
-            kept.passed.add(own[is_passed])
-            kept.failed.add(own[~is_passed])
+            samples.passed.add(own[is_passed])
+            samples.failed.add(own[~is_passed])
 
 
-def _chosen(values: dict[str, Values], first: str | None) -> dict[str, Values]:
+def _select_outputs(values: dict[str, Values], first: str | None) -> dict[str, Values]:
     return dict(sorted(values.items(), key=lambda item: item[0] != first)[:MOST_SAMPLED_OUTPUTS])
 
 
@@ -190,7 +190,7 @@ def _worst(rows: pd.DataFrame) -> pd.DataFrame:
         return rows
     ranked = rows.assign(
         is_failed=rows["verdict"] != "passed",
-        is_output=rows["check"] != DECISIONS,  # whose differences are those of class numbers
+        is_output=rows["check"] != DECISIONS,  # whose differences are between class numbers
         rank=rows["abs_diff"].fillna(math.inf),
     )
     ranked = ranked[ranked["check"] != MADE]  # a refused format has no rows
@@ -200,10 +200,10 @@ def _worst(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def read_history(path: Path) -> History:
-    """Reads `history.csv`; cells that are empty or not finite give no point.
+    """Reads `history.csv`; empty cells, NaN and infinities give no point.
 
     Raises:
-        DataError: the file is missing or unreadable, lacks a column, or holds what is not a number.
+        DataError: the file is missing or unreadable, lacks a column, or has a cell that is no number.
     """
     history = History([], [])
     wanted = "the columns step, loss, validation_loss"

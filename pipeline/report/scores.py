@@ -1,4 +1,4 @@
-"""Drawings of what is decided: how the scores are spread by label, and whether they mean what they say."""
+"""Charts of the decisions: distribution of the scores by label, calibration; and confusion matrices."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from pipeline.signature import Decision
 
 from .facts import ReportFacts
 from .results import FloatArray
-from .svg import CARD, FIRST, LINE, SECOND, TEXT, drawn
+from .svg import CARD, FIRST, LINE, SECOND, TEXT, render_svg
 from .verdict import REFERENCE
-from .wording import counted, listed, visible
+from .wording import count_noun, join_names, printable
 
 MOST_CURVES = 5
-_MOST_LABELS = 2  # more than these are counted as one
+_MOST_LABELS = 2  # more labels are drawn as one distribution
 _ALL = "all rows"
 _STYLES = ("-", "--", ":", "-.", (0, (1, 3)))
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """A drawing with its title and its content in words."""
+    """A chart with its title and its content in words."""
 
     title: str
     words: str
@@ -35,27 +35,27 @@ class Drawing:
 
 
 def draw_scores(facts: ReportFacts) -> list[Drawing]:
-    """The distributions, one for all formats whose rows fall into the same bins; then the calibration.
+    """Draws the distributions, one for all formats with the same counts; then the calibration.
 
-    Nothing where the model decides nothing.
+    Empty if the model makes no decision.
     """
     scores: Mapping[str, Mapping[str, Any]] = facts.verdict.get("scores") or {}
     drawings = []
-    for index, (names, own) in enumerate(_alike(scores, "by_label")):
+    for index, (names, own) in enumerate(_group_equal(scores, "by_label")):
         edges, counts = own.get("edges") or (), _counts(own.get("by_label") or {})
         if any(map(sum, counts.values())) and len(edges) == len(next(iter(counts.values()))) + 1:
-            title, words = f"Scores of {listed(names)}", _distribution_in_words(counts, facts.signature.decision)
+            title, words = f"Scores of {join_names(names)}", _distribution_in_words(counts, facts.signature.decision)
             drawing = _draw_distribution(edges, counts, facts.signature.decision, f"scores-{index}", words)
             drawings.append(Drawing(title, words, Markup(drawing)))
-    curves = [(names, bins) for names, own in _alike(scores, "calibration") if (bins := _filled(own))]
+    curves = [(names, bins) for names, own in _group_equal(scores, "calibration") if (bins := _nonempty_bins(own))]
     if curves:
         words = f"{_calibration_in_words(curves, facts.signature.decision)}"
         drawings.append(Drawing("Calibration", words, Markup(_draw_calibration(curves[:MOST_CURVES], words))))
     return drawings
 
 
-def _alike(scores: Mapping[str, Mapping[str, Any]], key: str) -> list[tuple[list[str], Mapping[str, Any]]]:
-    """The formats by what stands under a key, the checkpoint's first."""
+def _group_equal(scores: Mapping[str, Mapping[str, Any]], key: str) -> list[tuple[list[str], Mapping[str, Any]]]:
+    """Groups formats with equal values of a key, the checkpoint's group first."""
     groups: list[tuple[list[str], Mapping[str, Any]]] = []
     for name in sorted(scores, key=lambda name: name != REFERENCE):
         for names, own in groups:
@@ -68,7 +68,7 @@ def _alike(scores: Mapping[str, Mapping[str, Any]], key: str) -> list[tuple[list
 
 
 def _rounded(value: Any) -> Any:
-    """A value without the digits that no drawing shows."""
+    """Rounds a value to the digits that a chart can show."""
     if isinstance(value, Mapping):
         return {key: _rounded(inner) for key, inner in value.items()}
     if isinstance(value, list):
@@ -77,18 +77,18 @@ def _rounded(value: Any) -> Any:
 
 
 def _counts(by_label: Mapping[str, Sequence[int]]) -> dict[str, list[int]]:
-    """Counts by label; as one where there are no labels or too many."""
+    """Returns counts by label; a single sum if there are no labels or too many."""
     if not 1 < len(by_label) <= _MOST_LABELS:
         return {_ALL: [sum(counts) for counts in zip(*by_label.values(), strict=True)]} if by_label else {}
     return {str(label): list(counts) for label, counts in by_label.items()}
 
 
 def _distribution_in_words(counts: Mapping[str, Sequence[int]], decision: Decision | None) -> str:
-    rows = listed(
-        [f"{counted(sum(own), 'row')}{'' if label == _ALL else f' of {label}'}" for label, own in counts.items()]
+    rows = join_names(
+        [f"{count_noun(sum(own), 'row')}{'' if label == _ALL else f' of {label}'}" for label, own in counts.items()]
     )
     line = "; the dashed line is the threshold" if decision is not None and decision.threshold is not None else ""
-    return visible(f"How many rows have which score: {rows}{line}.")
+    return printable(f"Number of rows by score: {rows}{line}.")
 
 
 def _draw_distribution(
@@ -101,22 +101,22 @@ def _draw_distribution(
             colour, hatch = ((FIRST, ""), (SECOND, "////"))[index]
             place = left + width * (0.06 + share * index)
             axes.bar(place, own, width * share, align="edge", color=colour, edgecolor=CARD, hatch=hatch, linewidth=0,
-                     label=visible(label))  # fmt: skip
+                     label=printable(label))  # fmt: skip
         most = max(max(own) for own in counts.values())
         _scale(axes, most)
         if decision is not None and decision.threshold is not None:
             axes.axvline(decision.threshold, color=TEXT, linewidth=1.2, linestyle=(0, (4, 3)))
-        axes.set_xlabel("score" if decision is None else f"score ({visible(decision.output)})")
+        axes.set_xlabel("score" if decision is None else f"score ({printable(decision.output)})")
         axes.set_ylabel("rows")
         axes.grid(axis="y")
         if len(counts) > 1:
             axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
 
-    return drawn(draw, name, words)
+    return render_svg(draw, name, words)
 
 
 def _scale(axes: Axes, most: int) -> None:
-    """Logarithmic where most rows are at the ends, so that the few in between, which flip first, can be seen."""
+    """Uses a logarithmic scale for many rows, to show the few between the ends, whose decisions flip first."""
     if most > 50:
         axes.set_yscale("log")
         axes.set_ylim(0.7, most * 1.5)
@@ -126,7 +126,7 @@ def _scale(axes: Axes, most: int) -> None:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda count, _: f"{count:,.0f}"))
 
 
-def _filled(own: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def _nonempty_bins(own: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [one for one in own.get("calibration") or () if one["rows"] and one["mean_score"] is not None]
 
 
@@ -138,8 +138,8 @@ def _calibration_in_words(
     for names, bins in curves:
         rows = sum(one["rows"] for one in bins)
         error = sum(one["rows"] * abs(one["mean_score"] - one["share"]) for one in bins) / rows
-        sentences.append(f"{listed(names)}: off by {error:.3f} on average (expected calibration error).")
-    return visible(" ".join(sentences))
+        sentences.append(f"{join_names(names)}: off by {error:.3f} on average (expected calibration error).")
+    return printable(" ".join(sentences))
 
 
 def _draw_calibration(curves: Sequence[tuple[list[str], list[Mapping[str, Any]]]], words: str) -> str:
@@ -150,7 +150,7 @@ def _draw_calibration(curves: Sequence[tuple[list[str], list[Mapping[str, Any]]]
             points: FloatArray = np.array([(one["mean_score"], one["share"]) for one in bins], float)
             rows = np.array([one["rows"] for one in bins], float)
             scores, shares = points.T
-            axes.plot(scores, shares, linestyle=style, color=colour, linewidth=1.6, label=visible(listed(names)))
+            axes.plot(scores, shares, linestyle=style, color=colour, linewidth=1.6, label=printable(join_names(names)))
             sizes = 12 + 60 * rows / rows.max()
             axes.scatter(scores, shares, s=sizes, color=colour, edgecolor=CARD, linewidth=0.8, zorder=3)
         axes.set_xlim(-0.03, 1.03)
@@ -160,45 +160,45 @@ def _draw_calibration(curves: Sequence[tuple[list[str], list[Mapping[str, Any]]]
         axes.grid()
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0))
 
-    return drawn(draw, "calibration", words)
+    return render_svg(draw, "calibration", words)
 
 
 MOST_CLASSES = 12
 
 
-def confusions(metrics: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """For all formats with the same matrix: its labels, its rows, and for many classes only the commonest mistakes.
+def confusion_matrices(metrics: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Prepares one confusion matrix for all formats with the same one; for many classes only the mistakes.
 
     Args:
-        metrics: as they stand in the verdict, by format.
+        metrics: metrics of the verdict, by format.
     """
     groups: list[tuple[list[str], Mapping[str, Any]]] = []
     for name, values in metrics.items():
-        alike = (names for names, own in groups if (own["confusion"], own.get("labels")) == _told(values))
-        if names := next(alike, None):
+        equal = (names for names, own in groups if _confusion_key(own) == _confusion_key(values))
+        if names := next(equal, None):
             names.append(name)
         elif values.get("confusion"):
             groups.append(([name], values))
-    return [_confusion(listed(names), values) for names, values in groups]
+    return [_confusion_matrix(join_names(names), values) for names, values in groups]
 
 
-def _told(values: Mapping[str, Any]) -> tuple[Any, Any]:
+def _confusion_key(values: Mapping[str, Any]) -> tuple[Any, Any]:
     return values.get("confusion"), values.get("labels")
 
 
-def _confusion(format: str, values: Mapping[str, Any]) -> dict[str, Any]:
+def _confusion_matrix(format: str, values: Mapping[str, Any]) -> dict[str, Any]:
     matrix = values["confusion"]
     labels = [str(label) for label in values.get("labels") or ()]
     labels += [str(index) for index in range(len(labels), len(matrix))]
     mistakes = [
-        (count, labels[true], labels[given])
+        (count, labels[true], labels[predicted])
         for true, row in enumerate(matrix)
-        for given, count in enumerate(row)
-        if count and true != given
+        for predicted, count in enumerate(row)
+        if count and true != predicted
     ]
     mistakes.sort(key=lambda mistake: -mistake[0])
     rows = [
-        {"label": labels[true], "cells": [_cell(count, row, true == given) for given, count in enumerate(row)]}
+        {"label": labels[true], "cells": [_cell(count, row, true == predicted) for predicted, count in enumerate(row)]}
         for true, row in enumerate(matrix)
     ]
     is_small = len(matrix) <= MOST_CLASSES

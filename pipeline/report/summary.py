@@ -1,4 +1,4 @@
-"""The report in short, as Markdown for a CI job's summary."""
+"""Short report in Markdown, for the summary of a CI job."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ _MARKUP = re.compile(r"[\\`*\[\]|~]|(?<![^\W_])_|_(?![^\W_])")
 
 
 def summary(facts: ReportFacts) -> str:
-    """Verdict, causes and reasons, checks by format, metrics, costs, and where the files are."""
+    """Writes verdict, causes and reasons, checks by format, metrics, costs, changes, and files."""
     word = "✅ Passed" if is_passed(facts) else "❌ Failed"
     parts = [
-        f"# {word}: {_text(facts.name)}",
-        f"**{_text(headline(facts))}**",
+        f"# {word}: {_escape(facts.name)}",
+        f"**{_escape(headline(facts))}**",
         *_reasons(facts),
         *_matrix(facts),
         *_metrics(facts),
@@ -56,19 +56,19 @@ def summary(facts: ReportFacts) -> str:
 
 
 def _reasons(facts: ReportFacts) -> list[str]:
-    told = [f"Cause: {each.formats}, {each.kind}: {each.sentence}" for each in causes(facts)]
-    told += reasons(facts)
-    lines = [f"- {_text(reason)}" for reason in told[:MOST_REASONS]]
-    if len(told) > MOST_REASONS:
-        lines.append(f"- and {len(told) - MOST_REASONS} more, which the report tells")
-    return ["\n".join([*lines, *(f"- {_text(note)}" for note in notes(facts))])]
+    sentences = [f"Cause: {each.formats}, {each.kind}: {each.sentence}" for each in causes(facts)]
+    sentences += reasons(facts)
+    lines = [f"- {_escape(sentence)}" for sentence in sentences[:MOST_REASONS]]
+    if len(sentences) > MOST_REASONS:
+        lines.append(f"- and {len(sentences) - MOST_REASONS} more, see the report")
+    return ["\n".join([*lines, *(f"- {_escape(note)}" for note in notes(facts))])]
 
 
 def _matrix(facts: ReportFacts) -> list[str]:
     found = matrix(facts)
     signs = {PASSED: "✅ ", FAILED: "❌ ", SKIPPED: "⏭️ "}
     rows = [[format, *(f"{signs.get(cell.state, '')}{cell.text}" for cell in cells)] for format, cells in found.rows]
-    left_out = ["\n".join(f"- Skipped: {_text(each)}" for each in skipped(facts))] if skipped(facts) else []
+    left_out = ["\n".join(f"- Skipped: {_escape(each)}" for each in skipped(facts))] if skipped(facts) else []
     return ["## Checks", _table(["format", *found.columns], rows), *left_out] if rows else left_out
 
 
@@ -84,19 +84,19 @@ def _metrics(facts: ReportFacts) -> list[str]:
 
 
 def _costs(facts: ReportFacts) -> list[str]:
-    found = costs(facts, is_drawn=False)
+    found = costs(facts, with_drawings=False)
     if found is None:
         return []
-    lead = [_text(found.recommendation)] if found.recommendation else []
+    lead = [_escape(found.recommendation)] if found.recommendation else []
     return ["## Costs", *lead, _table(["format", *found.columns], [[name, *cells] for name, cells in found.rows])]
 
 
 def _comparison(facts: ReportFacts) -> list[str]:
-    """What differs from the last report, on a few lines."""
+    """Lists the differences from the last report."""
     found = comparison(facts)
     if found is None:
         return []
-    lines = [f"- {_text(found.verdict)} (last report: {_text(found.then)})"]
+    lines = [f"- {_escape(found.verdict)} (last report: {_escape(found.then)})"]
     for format, cells in found.rows:
         changed = [
             f"{column} {was} → {now}"
@@ -104,20 +104,20 @@ def _comparison(facts: ReportFacts) -> list[str]:
             if differs
         ]
         if changed:
-            lines.append(f"- {_text(format)}: {_text(', '.join(changed))}")
-    lines += [f"- {_text(f'{what}: {was} → {now}')}" for what, was, now in found.changes[:MOST_CHANGES]]
+            lines.append(f"- {_escape(format)}: {_escape(', '.join(changed))}")
+    lines += [f"- {_escape(f'{what}: {was} → {now}')}" for what, was, now in found.changes[:MOST_CHANGES]]
     if len(found.changes) > MOST_CHANGES:
         lines.append(f"- and {len(found.changes) - MOST_CHANGES} more changes")
     return ["## Since the last report", "\n".join(lines)]
 
 
 def _checks(facts: ReportFacts) -> list[str]:
-    """Every check in its numbers: what failed in sight, the rest folded away, and left to the page if there is much."""
+    """Shows the numbers of the failed checks, and folded those of the passed checks if they are few."""
     failed = failed_checks(facts)
     passed = [check for check in checks(facts) if is_check_passed(check)]
-    parts = ["## What failed", _check_table(failed)] if failed else []
+    parts = ["## Failed checks", _check_table(failed)] if failed else []
     if passed and len(passed) <= MOST_CHECKS:
-        title = f"<details><summary>{wording.counted(len(passed), 'check')} passed, in numbers</summary>"
+        title = f"<details><summary>{wording.count_noun(len(passed), 'check')} passed, in numbers</summary>"
         parts += [title, _check_table(passed), "</details>"]
     return parts
 
@@ -146,13 +146,13 @@ def _files(facts: ReportFacts) -> list[str]:
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *([_text(cell) for cell in row] for row in rows)]
-    lines[0] = [_text(cell) for cell in header]
+    lines = [header, ["---"] * len(header), *([_escape(cell) for cell in row] for row in rows)]
+    lines[0] = [_escape(cell) for cell in header]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _text(value: str) -> str:
-    """A value that is shown as it is: no markup, no HTML, one line."""
-    line = " ".join(wording.visible(value).split())
+def _escape(value: str) -> str:
+    """Escapes a value, so that it is shown literally on one line, without markup or HTML."""
+    line = " ".join(wording.printable(value).split())
     line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return _MARKUP.sub(lambda match: "\\" + match[0], line)

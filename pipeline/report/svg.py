@@ -1,7 +1,7 @@
-"""Inline SVG that follows the page's colours and fonts.
+"""Renders matplotlib charts as inline SVG with the page's colours and fonts.
 
-The page sets the colours, light or dark, so that a drawing may not hold any: matplotlib draws in stand-in colours,
-and each is replaced by a variable of the page's style.
+The page sets the colours, light or dark: matplotlib draws in placeholder colours, which are replaced by variables of
+the page's style.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ _STYLE: Any = {
 }
 
 
-def drawn(draw: Callable[[Axes], None], name: str, label: str, inches: tuple[float, float] = (4.4, 2.8)) -> str:
-    """A drawing as SVG.
+def render_svg(draw: Callable[[Axes], None], name: str, label: str, inches: tuple[float, float] = (4.4, 2.8)) -> str:
+    """Renders a chart as SVG.
 
     Args:
-        draw: fills the axes, in the stand-in colours above.
-        name: prefix of the drawing's ids, unlike that of any other drawing on the page.
-        label: the drawing in words, for those who cannot see it.
-        inches: width and height; text keeps its size, and the page scales the whole.
+        draw: draws on the axes, in the placeholder colours above.
+        name: prefix of the ids, unique on the page.
+        label: the chart in words, for screen readers.
+        inches: width and height; text keeps its size, and the page scales the chart.
     """
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=inches, dpi=72, layout="constrained")
@@ -54,16 +54,16 @@ def drawn(draw: Callable[[Axes], None], name: str, label: str, inches: tuple[flo
         draw(axes)
         for background in (figure.patch, axes.patch):
             background.set_visible(False)
-        written = StringIO()
+        output = StringIO()
         canvas: Any = FigureCanvasSVG(figure)
-        canvas.print_svg(written)  # savefig would draw everything twice
-    svg = written.getvalue()
-    # The prologue and the metadata name foreign addresses and the date, and the style would apply to the whole page.
+        canvas.print_svg(output)  # savefig would draw everything twice
+    svg = output.getvalue()
+    # The prologue and the metadata have external addresses and the date, and the style would apply to the whole page.
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", svg)
-    svg = re.sub(r" font-family: [^;\"]*;", "", svg)  # it is the page's
-    svg = re.sub(r' d="[^"]*"', lambda path: re.sub(r"(\.\d\d)\d+", r"\1", path[0]), svg)  # hundredths of a point do
+    svg = re.sub(r" font-family: [^;\"]*;", "", svg)  # the page sets it
+    svg = re.sub(r' d="[^"]*"', lambda path: re.sub(r"(\.\d\d)\d+", r"\1", path[0]), svg)  # two decimals are enough
     for colour, variable in _VARIABLES.items():
         svg = svg.replace(colour, f"var({variable})")
     start, rest = svg.split(">", 1)

@@ -1,4 +1,4 @@
-"""What the verdict amounts to, the same for the page, the summary and the XML."""
+"""Interprets the verdict for the page, the summary and the XML."""
 
 from __future__ import annotations
 
@@ -8,49 +8,49 @@ from dataclasses import dataclass
 from typing import Any
 
 from .facts import ReportFacts
-from .wording import NOTHING, counted, difference, listed, shortened
+from .wording import NOTHING, count_noun, difference, join_names, shorten
 
 Check = Mapping[str, Any]
 
 REFERENCE = "checkpoint"
 STABLE = "stable"  # the check that compares a candidate with itself
-MADE = "made"  # the check that a format which was asked for could be made
-DECISIONS = "decisions"  # the check that compares what is decided, and not the outputs
-WEIGHTS = "weights"  # the check that compares variables, and not rows
+MADE = "made"  # the check that a requested format could be made
+DECISIONS = "decisions"  # the check that compares decisions instead of outputs
+WEIGHTS = "weights"  # the check that compares variables instead of rows
 
 
 def checks(facts: ReportFacts) -> Sequence[Check]:
-    """Every check of the verdict, in its own order."""
+    """Returns all checks of the verdict, in its order."""
     return facts.verdict.get("checks") or ()
 
 
 def failed_checks(facts: ReportFacts) -> list[Check]:
-    """The checks that did not pass; anything but the word `passed` is a failure."""
+    """Returns the checks that did not pass; anything but the word `passed` is a failure."""
     return [check for check in checks(facts) if not is_check_passed(check)]
 
 
 def is_check_passed(check: Check) -> bool:
-    """True where the check says `passed`, and nothing else."""
+    """Returns True if the check's verdict is exactly `passed`."""
     return bool(check.get("verdict") == "passed")
 
 
 def is_passed(facts: ReportFacts) -> bool:
-    """True where the verdict is `passed`, something was checked, and no check says otherwise."""
+    """Returns True if the verdict is `passed`, there are checks, and all of them passed."""
     return facts.verdict.get("verdict") == "passed" and bool(checks(facts)) and not failed_checks(facts)
 
 
 def candidates(facts: ReportFacts) -> list[str]:
-    """The formats that were compared with the checkpoint, in the verdict's order."""
+    """Returns the formats that were compared with the checkpoint, in the verdict's order."""
     return [name for name in dict.fromkeys(str(check["format"]) for check in checks(facts)) if name != REFERENCE]
 
 
 def refused_formats(facts: ReportFacts) -> list[str]:
-    """The formats that could not be made."""
+    """Returns the formats that could not be made."""
     return [str(check["format"]) for check in failed_checks(facts) if check["check"] == MADE]
 
 
 def headline(facts: ReportFacts) -> str:
-    """The verdict as one sentence."""
+    """Words the verdict as one sentence."""
     if is_passed(facts):
         return f"{_are(candidates(facts))} proven equal to the checkpoint."
     failed = list(dict.fromkeys(str(check["format"]) for check in failed_checks(facts)))
@@ -65,13 +65,13 @@ def headline(facts: ReportFacts) -> str:
     if proven:
         parts.append(_are(proven) if parts else f"{_are(proven)} proven equal to the checkpoint")
     if refused:
-        parts.append(f"{listed(refused)} could not be made")
+        parts.append(f"{join_names(refused)} could not be made")
     return f"{'; '.join(parts)}."
 
 
 @dataclass(frozen=True)
 class Cause:
-    """Why formats differ: their names, the class of the cause, and what was found, as a sentence."""
+    """The cause of differences: names of the formats, kind of the cause, and the finding as a sentence."""
 
     formats: str
     kind: str
@@ -79,32 +79,32 @@ class Cause:
 
 
 def causes(facts: ReportFacts) -> list[Cause]:
-    """The causes that were found, in the verdict's order; formats with the same one share it."""
-    alike: dict[tuple[str, str], list[str]] = {}
+    """Returns the causes in the verdict's order; formats with the same cause share an entry."""
+    grouped: dict[tuple[str, str], list[str]] = {}
     for format, cause in (facts.verdict.get("causes") or {}).items():
-        alike.setdefault((str(cause["kind"]).replace("_", " "), str(cause["sentence"])), []).append(str(format))
-    return [Cause(listed(formats), kind, sentence) for (kind, sentence), formats in alike.items()]
+        grouped.setdefault((str(cause["kind"]).replace("_", " "), str(cause["sentence"])), []).append(str(format))
+    return [Cause(join_names(formats), kind, sentence) for (kind, sentence), formats in grouped.items()]
 
 
 def notes(facts: ReportFacts) -> list[str]:
-    """What passed and is worth knowing, as sentences."""
-    told = (facts.verdict.get("notes") or {}).items()
-    return [f"{format}: {sentence}" for format, sentences in told for sentence in sentences]
+    """Returns notes on checks that passed, as sentences."""
+    by_format = (facts.verdict.get("notes") or {}).items()
+    return [f"{format}: {sentence}" for format, sentences in by_format for sentence in sentences]
 
 
 def _are(names: Sequence[str]) -> str:
-    return f"{listed(names) or 'The model'} {'are' if len(names) > 1 else 'is'}"
+    return f"{join_names(names) or 'The model'} {'are' if len(names) > 1 else 'is'}"
 
 
 def reasons(facts: ReportFacts) -> list[str]:
-    """The verdict's reasons, without the causes behind them; never empty.
+    """Returns the verdict's reasons, without those that repeat a cause; never empty.
 
-    A verdict without reasons is given one, and so is a `passed` that its own checks contradict.
+    A verdict without reasons gets one, and so does a verdict `passed` with a failed check.
     """
-    told = {f"{format}: {cause['sentence']}" for format, cause in (facts.verdict.get("causes") or {}).items()}
-    given = [str(reason) for reason in facts.verdict.get("reasons") or () if reason not in told]
+    repeated = {f"{format}: {cause['sentence']}" for format, cause in (facts.verdict.get("causes") or {}).items()}
+    given = [str(reason) for reason in facts.verdict.get("reasons") or () if reason not in repeated]
     if is_passed(facts):
-        return given or [f"{counted(len(checks(facts)), 'check')} made, all passed."]
+        return given or [f"{count_noun(len(checks(facts)), 'check')} made, all passed."]
     if not checks(facts):
         return [*given, "Nothing was checked."]
     failed = [f"{title(check)}: {reason(check)}" for check in failed_checks(facts)]
@@ -114,28 +114,28 @@ def reasons(facts: ReportFacts) -> list[str]:
 
 
 def title(check: Check) -> str:
-    """A check's name as words."""
+    """Returns a check's format, name and output as text."""
     return f"{check['format']}, {check['check']}, {check['output']}"
 
 
 def reason(check: Check) -> str:
-    """Why a check failed, as a sentence."""
+    """Returns the reason of a check's failure, as a sentence."""
     failed, rows = check.get("rows_failed") or 0, check.get("rows") or 0
-    return str(check.get("reason") or f"{failed:,} of {counted(rows, 'row')} failed.")
+    return str(check.get("reason") or f"{failed:,} of {count_noun(rows, 'row')} failed.")
 
 
 def worst(check: Check) -> str:
-    """A check's worst row as words; empty where it has none."""
+    """Describes a check's worst row; empty if it has none."""
     row = check.get("worst")
     if not row or check["check"] == MADE:
         return ""
     element = f", element {row['element']}" if row.get("element") not in (None, "") else ""
-    reference, candidate = shortened(row.get("reference")), shortened(row.get("candidate"))
+    reference, candidate = shorten(row.get("reference")), shorten(row.get("candidate"))
     return f"row {row.get('row')}{element}: {reference} became {candidate}"
 
 
 def tolerance(check: Check) -> str:
-    """What a check allows, as words."""
+    """Returns a check's tolerance as text."""
     atol, rtol = check.get("atol"), check.get("rtol")
     if check["check"] == MADE:
         return NOTHING
@@ -147,19 +147,19 @@ def tolerance(check: Check) -> str:
 
 
 def largest(facts: ReportFacts) -> Check | None:
-    """The check with the largest absolute difference from the reference, NaN before all; None if none has one."""
+    """Returns the check with the largest absolute difference from the reference, NaN first; None if there is none."""
     measured = [check for check in against_reference(facts) if check.get("max_abs_diff") is not None]
     return max(measured, key=_severity, default=None)
 
 
 def against_reference(facts: ReportFacts) -> list[Check]:
-    """The checks that compare a candidate's outputs or weights with something other than itself."""
+    """Returns the checks that compare a candidate's outputs or weights with the reference."""
     own = (STABLE, DECISIONS, MADE)
     return [check for check in checks(facts) if check["format"] != REFERENCE and check["check"] not in own]
 
 
 def skipped(facts: ReportFacts) -> list[str]:
-    """The checks that were not made, each with its reason."""
+    """Returns the skipped checks, each with its reason."""
     return [f"{name}: {reason}" for name, reason in (facts.verdict.get("skipped") or {}).items()]
 
 
@@ -169,7 +169,7 @@ def _severity(check: Check) -> float:
 
 
 def metric_names(facts: ReportFacts) -> list[str]:
-    """The single-valued metrics that any format has, in the verdict's order."""
+    """Returns the names of the single-valued metrics of all formats, in the verdict's order."""
     metrics = facts.verdict.get("metrics") or {}
     return list(
         dict.fromkeys(

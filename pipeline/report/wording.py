@@ -1,4 +1,4 @@
-"""Numbers and foreign text as people read them."""
+"""Formats numbers, times and third-party text for readers."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 NOTHING = "–"
 LONGEST_VALUE = 160
 
-# Everything that XML 1.0 forbids (https://www.w3.org/TR/xml/#charsets), and the control characters that it merely
-# discourages. Lone surrogates are among the forbidden: UTF-8 cannot hold them either.
+# Characters that XML 1.0 forbids (https://www.w3.org/TR/xml/#charsets), with the lone surrogates that UTF-8 cannot
+# encode, and the control characters that it discourages.
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
 
-def visible(text: str) -> str:
-    """Replaces characters that HTML or XML cannot hold by a visible stand-in, such as ␀ for a zero byte."""
+def printable(text: str) -> str:
+    """Replaces characters that HTML or XML cannot have by visible ones, such as ␀ for a zero byte."""
     return _UNPRINTABLE.sub(lambda match: _stand_in(ord(match[0])), text)
 
 
@@ -25,8 +25,8 @@ def _stand_in(code: int) -> str:
     return "\u2421" if code == 0x7F else "\ufffd"
 
 
-def shortened(value: Any) -> str:
-    """A value of the model as text, cut where it is long: a string output may be a whole document."""
+def shorten(value: Any) -> str:
+    """Converts a value of the model to text, and shortens long text: a string output may be a whole document."""
     text = NOTHING if value is None else str(value)
     if len(text) <= LONGEST_VALUE:
         return text
@@ -34,23 +34,23 @@ def shortened(value: Any) -> str:
 
 
 def number(value: int) -> str:
-    """1115 as `1,115`."""
+    """Formats 1115 as `1,115`."""
     return f"{value:,}"
 
 
 def whole(text: str) -> str:
-    """`9881231.0`, as results.csv has it, as `9,881,231`; what is no whole number as it is, `–` for nothing."""
+    """Formats `9881231.0`, from results.csv, as `9,881,231`; other text is unchanged, empty text becomes `–`."""
     digits = text.removesuffix(".0")
     return number(int(digits)) if digits.isdecimal() else digits or NOTHING
 
 
-def counted(value: int, noun: str) -> str:
-    """`1 row`, `1,115 rows`."""
+def count_noun(value: int, noun: str) -> str:
+    """Formats a number with its noun: `1 row`, `1,115 rows`."""
     return f"{number(value)} {noun}{'' if value == 1 else 's'}"
 
 
 def difference(value: Any) -> str:
-    """A measured difference or tolerance: `0` only where it is exactly zero, `–` where none was measured."""
+    """Formats a difference or tolerance: `0` only for exactly zero, `–` if none was measured."""
     if value is None or value == "":
         return NOTHING
     if isinstance(value, str):
@@ -61,7 +61,7 @@ def difference(value: Any) -> str:
 
 
 def metric(value: Any) -> str:
-    """A metric: four decimals for a fraction, separators for a count."""
+    """Formats a metric: a fraction with four decimals, a count with separators."""
     if value is None:
         return NOTHING
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -70,7 +70,7 @@ def metric(value: Any) -> str:
 
 
 def size(size_bytes: int) -> str:
-    """1048576 as `1.0 MiB`."""
+    """Formats 1048576 as `1.0 MiB`."""
     value = float(size_bytes)
     for unit in ("bytes", "KiB", "MiB", "GiB"):
         if value < 1024:
@@ -80,7 +80,7 @@ def size(size_bytes: int) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """0.0041 as `4.10 ms`, 0.41 as `0.41 s`, 754 as `12 min 34 s`."""
+    """Formats 0.0041 as `4.10 ms`, 0.41 as `0.41 s`, 754 as `12 min 34 s`."""
     if seconds is None:
         return NOTHING
     if 0 < seconds < 0.05:
@@ -92,18 +92,18 @@ def duration(seconds: float | None) -> str:
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
 
 
-def listed(names: Sequence[str]) -> str:
-    """`a`, `a and b`, `a, b and c`."""
+def join_names(names: Sequence[str]) -> str:
+    """Joins names: `a`, `a and b`, `a, b and c`."""
     return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
 
 
 def milliseconds(value: float) -> str:
-    """0.7 as `0.700 ms`, 1234.5 as `1,234 ms`: three figures, so that numbers below each other can be compared."""
+    """Formats 0.7 as `0.700 ms`, 1234.5 as `1,234 ms`: three digits, so that numbers in a column can be compared."""
     return f"{value:,.0f} ms" if value >= 100 else f"{value:#.3g} ms"
 
 
 def date(moment: str | None) -> str:
-    """`2026-11-25T21:38:02+00:00` as `2026-11-25 21:38 UTC`."""
+    """Formats `2026-11-25T21:38:02+00:00` as `2026-11-25 21:38 UTC`."""
     if not moment:
         return NOTHING
     return f"{moment[:16].replace('T', ' ')}{' UTC' if moment.endswith(('+00:00', 'Z')) else ''}"

@@ -6,10 +6,11 @@ import configparser
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, fields
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import luigi
 import luigi.configuration
@@ -62,13 +63,31 @@ _OTHER_SECTIONS = frozenset(
     ]
 )
 _CENTRAL = ("--scheduler-host", "--scheduler-url")
-_PARAMETERS: dict[str, Any] = {"int": luigi.IntParameter, "float": luigi.FloatParameter, "str": luigi.Parameter}
+_KINDS: dict[str, Any] = {"int": luigi.IntParameter, "float": luigi.FloatParameter, "str": luigi.Parameter}
+_Task = TypeVar("_Task", bound=type[luigi.Task])
+
+
+def with_parameters(declaration: type) -> Callable[[_Task], _Task]:
+    """Give a task one Luigi parameter for each field of a dataclass: a class decorator.
+
+    A field that is empty by default may be left out or given empty: Luigi's OptionalParameter.
+    """
+
+    def add_parameters(task: _Task) -> _Task:
+        for item in fields(declaration):
+            kind: Any = luigi.OptionalParameter if item.default == "" else _KINDS[str(item.type)]
+            parameter = kind(default=item.default, description=item.metadata["description"])
+            parameter.__set_name__(task, item.name)  # Python itself does this only in the body of a class
+            setattr(task, item.name, parameter)
+        return task
+
+    return add_parameters
 
 
 def _config_class(section: str, settings: Any) -> type[luigi.Config]:
-    """A Luigi config class with one parameter for each setting: `[section] key`, `--section-key`."""
+    """Make a Luigi config class with one parameter for each setting: `[section] key`, `--section-key`."""
     parameters = {
-        item.name: _PARAMETERS[str(item.type)](default=item.default, description=item.metadata["description"])
+        item.name: _KINDS[str(item.type)](default=item.default, description=item.metadata["description"])
         for item in fields(settings)
     }
     return type(section, (luigi.Config,), {**parameters, "__module__": __name__, "__doc__": settings.__doc__})
@@ -105,7 +124,8 @@ def read_operations() -> Operations:
 
 def _read(sections: Mapping[str, Any]) -> dict[str, Any]:
     for path in config_files():
-        check_config(path)
+        state = path.stat() if path.exists() else None
+        _check_config_once(path, state and (state.st_mtime_ns, state.st_size, state.st_ino))
     return {name: settings(**_values(name, config)) for name, (config, settings) in sections.items()}
 
 
@@ -148,28 +168,25 @@ def check_config(path: Path) -> None:
             parser.read_file(file)
     except (OSError, configparser.Error, UnicodeDecodeError) as exc:
         raise SettingError("the settings cannot be read", where=path, got=exc) from exc
-    known = _known_keys()
+    sections = frozenset(Register.task_names())
     for section in parser.sections():
-        if section in known:
+        if section in sections:
+            known = {name for name, _ in Register.get_task_cls(section).get_params()}
             for key in parser.options(section):
-                # Luigi takes a-b for a_b only where no file has a_b; here tasks.cfg has, so a-b would be passed over.
-                if key not in known[section]:
+                # Luigi accepts a-b for a_b only if no file has a_b. tasks.cfg has all keys, so a-b would be ignored.
+                if key not in known:
                     raise SettingError(
-                        "unknown key",
-                        where=f"{path}, section [{section}]",
-                        got=key,
-                        next_step=nearest(key, known[section]),
+                        "unknown key", where=f"{path}, section [{section}]", got=key, next_step=nearest(key, known)
                     )
         elif section not in _OTHER_SECTIONS:
             raise SettingError(
                 "unknown section",
                 where=path,
                 got=f"[{section}]",
-                next_step=nearest(section, {*known, *_OTHER_SECTIONS}),
+                next_step=nearest(section, sections | _OTHER_SECTIONS),
             )
 
 
-def _known_keys() -> Mapping[str, frozenset[str]]:
-    """Keys by section: the parameters of every task and config class that is loaded."""
-    classes = (Register.get_task_cls(name) for name in Register.task_names())
-    return {cls.get_task_family(): frozenset(name for name, _ in cls.get_params()) for cls in classes}
+@lru_cache(maxsize=16)
+def _check_config_once(path: Path, _state: tuple[int, ...] | None) -> None:
+    check_config(path)

@@ -59,12 +59,12 @@ class ExistingCandidate(luigi.ExternalTask):
 
     def complete(self) -> bool:
         """Whether there is something by that name."""
-        from pipeline.formats.external.detect import recognize
+        from pipeline.formats.external.detect import detect_format
 
         is_there = Path(self.path).exists()
         if not is_there:
             try:
-                recognize(Path(self.path))
+                detect_format(Path(self.path))
             except CandidateError as exc:
                 logger.error("%s", exc)
         return is_there

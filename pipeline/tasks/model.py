@@ -13,15 +13,17 @@ from luigi.cmdline_parser import CmdlineParser
 from luigi.parameter import ParameterVisibility
 
 from pipeline.errors import FreezeError, SettingError
-from pipeline.formats.registry import CANDIDATES, refusal_of
+from pipeline.formats.registry import CANDIDATES, read_refusal
 from pipeline.store.artifact import sweep
 
 from . import console
-from .chain.job import CANDIDATE, Job, Parameters, known_format
+from .chain.job import CANDIDATE, Job, known_format
+from .chain.parameters import Parameters
 from .chain.plan import Chain
 from .chain.results import read_verdict
 from .chain.stages import RESUMABLE
-from .config import find_config, read_operations, read_settings
+from .command_line import build_parsers_once
+from .config import find_config, read_operations, read_settings, with_parameters
 from .external import DataFile, ExistingCandidate, ExistingCheckpoint
 from .summary import require_passed, summary_lines
 
@@ -39,70 +41,10 @@ def run_root_hooks(task: luigi.Task) -> None:
             hook(task)
 
 
+@with_parameters(Parameters)
 class ModelTask(luigi.Task):
-    """The parameters of every task on one model."""
+    """A task on one model, with the parameters that all of them have."""
 
-    model = luigi.OptionalParameter(
-        default="",
-        description="a bundled name (spam, multiply_add), package.module:Name, or path/to/file.py:Name; "
-        "spam if no checkpoint is given",
-    )
-    checkpoint = luigi.OptionalParameter(
-        default="",
-        description="an existing checkpoint (prefix, file or folder), SavedModel or .keras file that the chain starts "
-        "at; with --model the graph comes from the code and the weights from here",
-    )
-    inputs = luigi.OptionalParameter(
-        default="", description="with --checkpoint: comma-separated tensors to feed; found if not given"
-    )
-    outputs = luigi.OptionalParameter(
-        default="", description="with --checkpoint: comma-separated tensors to fetch; found if not given"
-    )
-    pin = luigi.OptionalParameter(
-        default="", description="with --checkpoint: comma-separated name=value: placeholders to make constants"
-    )
-    signature = luigi.OptionalParameter(
-        default="", description="with --checkpoint: of a SavedModel with several signatures, which one"
-    )
-    graph_file = luigi.OptionalParameter(
-        default="", description="with --checkpoint: its graph (.meta, .pb, .pbtxt), where that does not stand beside it"
-    )
-    candidate = luigi.OptionalParameter(
-        default="",
-        description="with --checkpoint or --model: an existing .pb, SavedModel, mmap folder, .tflite or .onnx that is "
-        "compared with the checkpoint; nothing is frozen then",
-    )
-    candidate_names = luigi.OptionalParameter(
-        default="",
-        description="with --candidate: comma-separated name=tensor: the candidate's tensor of an input or output, "
-        "where it is not found by its name",
-    )
-    candidate_signature = luigi.OptionalParameter(
-        default="", description="with --candidate: of a SavedModel or .tflite with several signatures, which one"
-    )
-    name = luigi.OptionalParameter(
-        default="", description="folder under the output root; the model's or the checkpoint's name if not given"
-    )
-    data = luigi.OptionalParameter(
-        default="", description="the data file; the model's own, or made-up rows, if not given"
-    )
-    output_root = luigi.Parameter(
-        default="output", description="where artifacts go: a folder, or a URL such as s3://bucket/path"
-    )
-    formats = luigi.OptionalParameter(
-        default="",
-        description=f"comma-separated formats to make and to validate, of {', '.join(CANDIDATES)}; frozen if not "
-        "given. With --candidate: the candidate's format, where its content leaves it open",
-    )
-    warm_start = luigi.OptionalParameter(default="", description="a checkpoint whose weights the training starts from")
-    warm_start_map = luigi.OptionalParameter(
-        default="", description="comma-separated name=key: the warm start's key of a variable, where it is not its name"
-    )
-    allow_ops = luigi.OptionalParameter(
-        default="",
-        description="with --checkpoint or --candidate: comma-separated ops that may stand in a graph that somebody "
-        "else made, though they could do more than compute (WriteFile, PyFunc, …)",
-    )
     makes: ClassVar[str]
 
     @property
@@ -130,6 +72,11 @@ class ModelTask(luigi.Task):
         """Whether the run ends with 0, whatever Luigi says: that is for what several hosts share."""
         return False
 
+    @cached_property
+    def parameters(self) -> Parameters:
+        """The values of the parameters."""
+        return Parameters(**{item.name: getattr(self, item.name) or "" for item in fields(Parameters)})
+
     @property
     def job(self) -> Job:
         """The parameters and settings, checked."""
@@ -149,7 +96,7 @@ class ModelTask(luigi.Task):
             raise SettingError(
                 f"a chain {kind} has no {self.task_family}",
                 where="--candidate" if job.candidate else "--checkpoint",
-                got=self.candidate if job.candidate else self.checkpoint,
+                got=self.parameters.candidate if job.candidate else self.parameters.checkpoint,
                 wanted=f"one of {', '.join(dict.fromkeys(TASKS[stage].__name__ for stage in chain.stages))}",
             )
         return chain
@@ -160,8 +107,7 @@ class ModelTask(luigi.Task):
         Raises:
             PipelineError: one of them is wrong.
         """
-        given = Parameters(**{item.name: getattr(self, item.name) or "" for item in fields(Parameters)})
-        return Job.from_parameters(given, read_settings(), read_operations())
+        return Job.from_parameters(self.parameters, read_settings(), read_operations())
 
     def requires(self) -> Iterable[luigi.Task]:
         """The tasks of the stages that this one reads, and the data file."""
@@ -172,10 +118,10 @@ class ModelTask(luigi.Task):
             yield self.clone(TASKS[upstream], **more)
         if stage.uses_data and self.job.data is not None:
             yield DataFile(path=str(self.job.data))
-        if stage.uses_data and self.checkpoint:
-            yield ExistingCheckpoint(path=self.checkpoint)
+        if stage.uses_data and self.parameters.checkpoint:
+            yield ExistingCheckpoint(path=self.parameters.checkpoint)
         if stage.uses_candidate:
-            yield ExistingCandidate(path=self.candidate)
+            yield ExistingCandidate(path=self.parameters.candidate)
 
     def output(self) -> luigi.LocalTarget:
         """The artifact's folder."""
@@ -245,7 +191,7 @@ class MakeFormat(ModelTask):
             raise FreezeError(refusal)
 
     def _refusal(self) -> str | None:
-        return refusal_of(self.job.folder(self.stage))
+        return read_refusal(self.job.folder(self.stage))
 
 
 class AdoptCandidate(ModelTask):
@@ -312,5 +258,6 @@ def start_root(task: Any) -> None:
 
 # Whoever loads the tasks, by whatever import, has the settings and the closing lines with them, once.
 find_config()
+build_parsers_once()
 console.set_up()
 ROOT_HOOKS.append(start_root)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pipeline.errors import ValidationFailed
-from pipeline.formats.registry import CANDIDATES, FORMATS, refusal_of
+from pipeline.formats.registry import CANDIDATES, FORMATS, read_refusal
 from pipeline.store.files import COSTS_TABLE_FILE, REPORT_FILE, RESULTS_FILE
 
 from .chain.job import Job
@@ -22,8 +22,8 @@ def summary_lines(chain: Chain, last: str) -> list[str]:
     job, states = chain.job, chain.examine(last)
     done = [stage for stage, state in states.items() if state.is_complete]
     files = {
-        **{name: job.display_path(name, FORMATS[name].opened) for name in CANDIDATES},
-        **{stage: job.display_path(stage, FORMATS[name].opened) for name, stage in job.candidates.items()},
+        **{name: job.display_path(name, FORMATS[name].model_file) for name in CANDIDATES},
+        **{stage: job.display_path(stage, FORMATS[name].model_file) for name, stage in job.candidates.items()},
         "validation": job.display_path("validation", RESULTS_FILE),
         "costs": job.display_path("costs", COSTS_TABLE_FILE),
         "report": job.display_path("report", REPORT_FILE),
@@ -32,7 +32,7 @@ def summary_lines(chain: Chain, last: str) -> list[str]:
     shown = [stage for stage in done if stage in files or stage == last]
     width = max([12, *map(len, shown)])
     for stage in shown:
-        refusal = refusal_of(job.folder(stage)) if stage in CANDIDATES else None
+        refusal = read_refusal(job.folder(stage)) if stage in CANDIDATES else None
         path = files.get(stage, job.display_path(stage))
         lines.append(f"{stage:<{width}} {path if refusal is None else f'refused: {refusal}'}")
     return lines

@@ -1,4 +1,4 @@
-"""The inference graph beside a training: validation losses, and the weights and goldens that are deployed."""
+"""Evaluates a model during training: validation losses, and the weights and goldens to deploy."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pipeline.settings import TrainingSettings
 from pipeline.signature import Array, Signature
 from pipeline.store.files import CHECKPOINT_PREFIX, EVALUATION_GRAPH_FILE, GOLDENS_FILE, INFERENCE_GRAPH_FILE
 
-from .graphs import LABELS, LOSS, noted
+from .graphs import LABELS, LOSS, names_in_collection
 
 v1 = tf.compat.v1
 
@@ -23,7 +23,7 @@ _EVALUATION_ROWS = 256
 
 
 class Evaluator:
-    """The inference graph in a session of its own: where goldens and validation losses come from."""
+    """Runs the inference graph in its own session, to compute validation losses and goldens."""
 
     def __init__(self, graph: Path, signature: Signature, validation: Examples, settings: TrainingSettings) -> None:
         self._signature, self._validation, self._settings = signature, validation, settings
@@ -44,19 +44,19 @@ class Evaluator:
         return list(self._variables)
 
     def initialize(self) -> None:
-        """Gives the variables their initial values."""
+        """Sets the variables to their initial values."""
         self._session.run(self._initializer)
 
     def load(self, values: Mapping[str, Array]) -> None:
-        """Gives the variables these values, by name."""
+        """Sets variables to the given values, by name."""
         for name, value in values.items():
             self._variables[name].load(value, self._session)
 
     def loss(self) -> float:
-        """The mean loss over the validation rows, weighted by rows per batch."""
+        """Returns the mean loss over the validation rows, weighted by rows per batch."""
         labels = self._validation.labels
         assert labels is not None  # `train` refuses examples without labels
-        [labels_name], [loss_name] = (noted(self._graph, key) for key in (LABELS, LOSS))
+        [labels_name], [loss_name] = (names_in_collection(self._graph, key) for key in (LABELS, LOSS))
         total = 0.0
         for start in range(0, len(self._validation), _EVALUATION_ROWS):
             rows = slice(start, start + _EVALUATION_ROWS)
@@ -66,10 +66,10 @@ class Evaluator:
         return total / len(self._validation)
 
     def save(self, folder: Path, step: int) -> None:
-        """Writes the variables, and the outputs that they give on the first validation rows (the goldens)."""
+        """Writes the variables, and the model's outputs for the first validation rows (the goldens)."""
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        self._saver.set_last_checkpoints_with_time([])  # else the state file would tell of earlier folders
+        self._saver.set_last_checkpoints_with_time([])  # else the state file would list earlier folders
         with self._graph.as_default():
             self._saver.save(self._session, str(folder / CHECKPOINT_PREFIX), global_step=step, write_meta_graph=False)
         rows = {name: values[: self._settings.goldens] for name, values in self._validation.inputs.items()}

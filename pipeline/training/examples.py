@@ -1,4 +1,4 @@
-"""The rows of a training, read by the model's own reader and divided."""
+"""Reads a model's rows with its own reader and splits them into training and validation rows."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .models.source import ModelSource
 
 
 class Reader(Protocol):
-    """What of a model reads its rows."""
+    """The part of a model that reads its rows."""
 
     signature: Signature
 
@@ -49,13 +49,13 @@ def read_examples(reader: Reader, source: ModelSource, data: Path | None) -> Exa
     return examples
 
 
-def divide(
+def split_examples(
     examples: Examples, data: Path | None, settings: SplitSettings, is_trained: bool
 ) -> tuple[Examples, Examples]:
-    """The rows to train on, and those to validate on; all are both where nothing is trained.
+    """Splits rows into training and validation rows; a model that is not trained gets all rows as both.
 
     Raises:
-        DataError: there is nothing to train on.
+        DataError: there are no labels to train on.
     """
     if not is_trained:
         return examples, examples
@@ -65,20 +65,23 @@ def divide(
 
 
 def save_validation(examples: Examples, folder: Path) -> None:
-    """Writes `validation.npz`."""
+    """Writes `validation.npz`: the inputs, and the labels if there are any."""
     labels = {} if examples.labels is None else {"labels": examples.labels}
     save_arrays(folder / VALIDATION_ROWS_FILE, {**prefixed("input", examples.inputs), **labels})
 
 
 def row_order(rows: int, batch_size: int, seed: int, done: int) -> Iterator[Array]:
-    """The rows of each step, after the steps already done: shuffled anew for every pass over the data.
+    """Generates the rows of each training step, shuffled again for every epoch.
+
+    Args:
+        done: number of steps already done.
 
     Yields:
-        Indices int64 `[batch]`; the last batch of a pass is shorter where the rows do not divide.
+        Row indices, int64 `[batch]`; the last batch of an epoch is smaller if rows are left over.
     """
-    per_pass = math.ceil(rows / batch_size)
+    steps_per_epoch = math.ceil(rows / batch_size)
     for step in itertools.count(done):
-        number, position = divmod(step, per_pass)
+        epoch, position = divmod(step, steps_per_epoch)
         if position == 0 or step == done:
-            shuffled = np.random.default_rng((seed, number)).permutation(rows)
+            shuffled = np.random.default_rng((seed, epoch)).permutation(rows)
         yield shuffled[position * batch_size : (position + 1) * batch_size]

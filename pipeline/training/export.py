@@ -1,4 +1,4 @@
-"""Export the trained weights as the checkpoint that is deployed."""
+"""Exports the trained weights as the checkpoint to deploy."""
 
 from __future__ import annotations
 
@@ -28,27 +28,27 @@ v1 = tf.compat.v1
 
 
 def export_checkpoint(graph: Path, training: Path, settings: ExportSettings, folder: Path) -> dict[str, Any]:
-    """Writes the checkpoint that is deployed: the inference graph and the variables that it needs.
+    """Writes the checkpoint to deploy: the inference graph and the variables that it needs.
 
     Args:
-        graph: the artifact of the graphs.
-        training: the artifact of the training, which kept the weights of its last and its best step,
-            moving averages in the place of the variables if there are any.
-        folder: where `checkpoint`, `model.ckpt.*`, the signature and the goldens are written.
+        graph: artifact of the stage graph.
+        training: artifact of the stage training, with the weights of the last and the best step
+            (their moving averages if the model keeps them).
+        folder: receives `checkpoint`, `model.ckpt.*`, the signature and the goldens.
 
     Returns:
-        Notes for the manifest: which step was exported.
+        Notes for the manifest: the exported step and variables.
 
     Raises:
-        CheckpointError: the training's files are damaged, or the setting `variables` names what is
-            not there or leaves out what an output needs.
+        CheckpointError: the training's files are damaged, or the setting `variables` names a missing
+            variable or leaves out one that an output needs.
     """
     source = find_checkpoint(training / DEPLOY_FOLDER / settings.step)
     with tf.Graph().as_default(), v1.Session() as session:
         v1.train.import_meta_graph(str(graph / INFERENCE_GRAPH_FILE))
         variables = {variable.op.name: variable for variable in v1.global_variables()}
         keys = export_keys(settings.variables, variables)
-        _require_needed(session.graph, Signature.read(graph / SIGNATURE_FILE), set(variables) - set(keys))
+        _require_needed_variables(session.graph, Signature.read(graph / SIGNATURE_FILE), set(variables) - set(keys))
         for name, value in read_values(source, variables).items():
             variables[name].load(value, session)
         saver = v1.train.Saver({key: variables[name] for name, key in keys.items()}, save_relative_paths=True)
@@ -60,14 +60,14 @@ def export_checkpoint(graph: Path, training: Path, settings: ExportSettings, fol
 
 
 def export_keys(setting: str, variables: Iterable[str]) -> dict[str, str]:
-    """Which variables are exported, and under which key each.
+    """Maps each exported variable to its key in the checkpoint.
 
     Args:
-        setting: `all`, or a comma-separated list of name patterns and of `name=key` pairs, which are stronger.
+        setting: `all`, or a comma-separated list of name patterns and `name=key` pairs; pairs take precedence.
         variables: names of the inference graph's variables.
 
     Raises:
-        CheckpointError: a name or a pattern fits no variable, or two variables would have one key.
+        CheckpointError: a name or a pattern matches no variable, or two variables would get the same key.
     """
     names = sorted(variables)
     if setting.strip() == "all":
@@ -78,18 +78,18 @@ def export_keys(setting: str, variables: Iterable[str]) -> dict[str, str]:
         found = [name for name in names if (name == pattern if renames else fnmatchcase(name, pattern))]
         if not found:
             raise CheckpointError(
-                "no variable of the inference graph fits",
+                "no variable of the inference graph matches",
                 where="[export] variables",
                 got=pattern,
                 next_step=nearest(pattern, names),
             )
         keys.update({name: key if renames else name for name in found})
     if len(set(keys.values())) != len(keys):
-        raise CheckpointError("two variables would have one key", where="[export] variables", got=setting)
+        raise CheckpointError("two variables would get the same key", where="[export] variables", got=setting)
     return keys
 
 
-def _require_needed(graph: tf.Graph, signature: Signature, left_out: Set[str]) -> None:
+def _require_needed_variables(graph: tf.Graph, signature: Signature, left_out: Set[str]) -> None:
     outputs = [spec.name for spec in signature.outputs]
     needed = {node.name for node in v1.graph_util.extract_sub_graph(graph.as_graph_def(), outputs).node}
     for name in sorted(left_out & needed):

@@ -1,9 +1,9 @@
 """Builds a model's graphs: one to train, one to deploy.
 
     training.meta    forward pass, loss, optimizer, moving averages
-    inference.meta   the forward pass alone, as it is deployed: no placeholder tells it whether it trains
-    evaluation.meta  the same with the loss on top, to follow a training on the validation rows
-    signature.json   what the model promises
+    inference.meta   the forward pass as it is deployed, without a placeholder that switches training on
+    evaluation.meta  the same with the loss added, for validation losses during training
+    signature.json   the model's inputs and outputs
 
 A model without a loss has an inference graph only.
 """
@@ -29,7 +29,7 @@ from .randomness import STEP, key_draws_by_step
 v1 = tf.compat.v1
 logger = logging.getLogger("pipeline")
 
-# Collections of names, by which the training finds its way in the graphs.
+# Collections of the names that training needs from the graphs.
 LABELS, LOSS, TRAIN_OP = "pipeline/labels", "pipeline/loss", "pipeline/train_op"
 AVERAGES = "pipeline/averages"  # "variable=average", one entry each
 DEFAULT_LABELS = TensorSpec("labels", "int64", (None,))
@@ -39,11 +39,11 @@ def build_graph(source: ModelSource, settings: GraphSettings, folder: Path) -> d
     """Builds and writes the graphs of a model.
 
     Returns:
-        Notes for the manifest: numbers of nodes and variables, the seed.
+        Notes for the manifest: the seed and the numbers of nodes.
 
     Raises:
-        ModelError: the model does not import, does not keep its signature, or its two graphs do
-            not agree on the variables.
+        ModelError: the model cannot be imported, breaks its signature, or its two graphs have
+            different variables.
     """
     model = load_model(source)
     inference = _inference_graph(model, settings, has_loss=False)
@@ -94,34 +94,35 @@ def _training_graph(model: Any, settings: GraphSettings) -> tf.Graph:
 
 
 def _forward(model: Model, is_training: bool) -> dict[str, tf.Tensor]:
-    """Builds a model's forward pass in the current graph, with inputs and outputs under their own names.
+    """Builds a model's forward pass in the current graph; inputs and outputs get their names in the signature.
 
     Raises:
-        ModelError: an output that the signature promises is missing, or is not of its dtype or shape.
+        ModelError: an output of the signature is missing, or has another dtype or shape.
     """
     inputs = {
         spec.name: v1.placeholder(tf.as_dtype(spec.dtype), spec.shape, name=spec.name)
         for spec in model.signature.inputs
     }
-    given = dict(model.forward(inputs, is_training))
+    outputs = dict(model.forward(inputs, is_training))
     for spec in model.signature.outputs:
-        given[spec.name] = _kept_promise(spec, given)
-    return given
+        outputs[spec.name] = _name_output(spec, outputs)
+    return outputs
 
 
-def _kept_promise(spec: TensorSpec, given: Mapping[str, tf.Tensor]) -> tf.Tensor:
-    if spec.name not in given:
+def _name_output(spec: TensorSpec, outputs: Mapping[str, tf.Tensor]) -> tf.Tensor:
+    """Returns the tensor of an output, checked, and under the output's name in the graph."""
+    if spec.name not in outputs:
         raise ModelError(
-            "the model does not give an output that its signature promises",
+            "the model does not return an output of its signature",
             where=spec.name,
-            got=", ".join(sorted(given)) or "nothing",
+            got=", ".join(sorted(outputs)) or "nothing",
             wanted=str(spec),
-            next_step=nearest(spec.name, given),
+            next_step=nearest(spec.name, outputs),
         )
-    tensor = tf.convert_to_tensor(given[spec.name])
+    tensor = tf.convert_to_tensor(outputs[spec.name])
     if tensor.dtype.base_dtype != tf.as_dtype(spec.dtype) or not tensor.shape.is_compatible_with(spec.shape):
         raise ModelError(
-            "an output is not what the signature promises",
+            "an output has another dtype or shape than in the signature",
             where=spec.name,
             got=f"{tensor.dtype.name} {tensor.shape}",
             wanted=str(spec),
@@ -141,7 +142,7 @@ def _kept_promise(spec: TensorSpec, given: Mapping[str, tf.Tensor]) -> tf.Tensor
 
 
 def _add_loss(model: Any, outputs: Mapping[str, tf.Tensor]) -> tf.Tensor:
-    """Adds the labels' placeholder and the model's loss to the current graph, and notes them in collections.
+    """Adds the labels' placeholder and the model's loss to the current graph, and their names to collections.
 
     Raises:
         ModelError: the loss is not a scalar float.
@@ -158,8 +159,8 @@ def _add_loss(model: Any, outputs: Mapping[str, tf.Tensor]) -> tf.Tensor:
     return loss
 
 
-def noted(graph: tf.Graph, collection: str) -> list[str]:
-    """The names that building noted in a collection of an imported graph, where strings come back as bytes."""
+def names_in_collection(graph: tf.Graph, collection: str) -> list[str]:
+    """Reads the names in a collection of an imported graph, which stores strings as bytes."""
     return [tf.compat.as_str(name) for name in graph.get_collection(collection)]
 
 
@@ -182,7 +183,7 @@ def _variables(graph: tf.Graph) -> list[tf.Variable]:
 
 
 def _name_tables(graph: tf.compat.v1.GraphDef) -> None:
-    """Names tables by their nodes: TensorFlow gives each a random name, and the same model would give other bytes."""
+    """Names each table after its node, for reproducible bytes: TensorFlow gives it a random name."""
     names: dict[bytes, bytes] = {}
     for node in graph.node:
         if "HashTable" in node.op and node.attr["shared_name"].s:
@@ -197,8 +198,8 @@ def _write_meta(graph: tf.Graph, path: Path) -> None:
         unkeyed = key_draws_by_step(meta.graph_def, [variable.initializer.name for variable in _variables(graph)])
         if unkeyed:
             logger.warning(
-                "a resumed training may differ from an undisturbed one in its last bits, for these draw from a "
-                "state that no checkpoint holds: %s",
+                "a resumed training may differ in its last bits from one that was not interrupted, because no "
+                "checkpoint stores the random state of: %s",
                 ", ".join(unkeyed),
             )
     path.write_bytes(meta.SerializeToString(deterministic=True))

@@ -1,9 +1,9 @@
-"""Takes an existing checkpoint or SavedModel into a chain, as the artifact that everything after it reads.
+"""Imports an existing checkpoint or SavedModel as the artifact that the later stages read.
 
-model.ckpt.*      a Saver's files as they were, and the graph as model.ckpt.meta, whatever form it had; or
-saved_model/      the SavedModel as it was
+model.ckpt.*      the files of a Saver, unchanged, and the graph converted to model.ckpt.meta; or
+saved_model/      the SavedModel, unchanged
 signature.json    the inputs and outputs that were named or found, and the pins
-validation.npz    the rows of a data file, or made-up ones
+validation.npz    the rows of a data file, or generated rows
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pipeline.data.generated import generate_rows
 from pipeline.data.npz import prefixed, save_arrays
 from pipeline.data.table import read_rows
 from pipeline.errors import CheckpointError
-from pipeline.formats.external import settled_outputs
+from pipeline.formats.external import outputs_from_candidate
 from pipeline.freezing.freeze import prepare
 from pipeline.inputs import Candidate, ImportedCheckpoint
 from pipeline.safety.models import require_safe_source, require_still
@@ -34,22 +34,22 @@ ROWS = 64
 def import_checkpoint(
     imported: ImportedCheckpoint, data: Path | None, seed: int, folder: Path, candidate: Candidate | None = None
 ) -> dict[str, Any]:
-    """Writes the artifact of a checkpoint that somebody else made.
+    """Writes the artifact of a third-party checkpoint.
 
     Args:
-        data: an `.npz` or a table with the rows, as `datafile` reads them; None for made-up ones.
-        seed: of the made-up rows.
-        candidate: what the checkpoint is compared with; it helps to find outputs that are not named.
+        data: an `.npz` or a table with the rows (see `data.table.read_rows`); None to generate rows.
+        seed: seed of the generated rows.
+        candidate: the file that is compared with the checkpoint; helps to find outputs that are not named.
 
     Returns:
-        Notes for the manifest: how inputs and outputs were found, what was let through, how many rows there are.
+        Notes for the manifest: how inputs and outputs were found, the allowed unsafe ops, the number of rows.
 
     Raises:
-        CheckpointError: the checkpoint is not there, is damaged, or holds nothing to freeze.
-        CandidateError: the candidate was to help, and cannot be read.
-        FreezeError: the graph cannot become a right .pb, or what its outputs are is in doubt.
-        UnsafeModel: it could do more than compute, or take more memory than there is.
-        DataError: the rows are not those of the inputs.
+        CheckpointError: the checkpoint is missing, damaged, or has no variables to freeze.
+        CandidateError: the candidate is needed to find the outputs, and cannot be read.
+        FreezeError: the graph cannot become a correct .pb, or its outputs are ambiguous.
+        UnsafeModel: it could do more than compute, or needs more memory than there is.
+        DataError: the rows do not fit the inputs.
     """
     source = open_source(imported.place, imported.graph, imported.signature, imported.outputs)
     allowed = require_safe_source(source, imported.allow_ops)
@@ -59,7 +59,7 @@ def import_checkpoint(
         )
     outputs, reasons = list(imported.outputs), list[str]()
     if candidate is not None and not outputs and not source.outputs:
-        outputs, reasons = settled_outputs(source.graph, candidate)
+        outputs, reasons = outputs_from_candidate(source.graph, candidate)
     model = prepare(source, outputs, imported.inputs, imported.pins)
     fetched, fed = ([spec.tensor_name for spec in side] for side in (model.signature.outputs, model.signature.inputs))
     allowed += require_still(source, fetched, fed, imported.allow_ops)
@@ -83,14 +83,14 @@ def write_rows(signature: Signature, data: Path | None, seed: int, folder: Path)
     """Writes `validation.npz`.
 
     Args:
-        data: as `datafile.read_rows` takes it; None for made-up rows.
-        seed: of the made-up rows.
+        data: a file for `data.table.read_rows`; None to generate rows.
+        seed: seed of the generated rows.
 
     Returns:
         The rows by input name, without labels.
 
     Raises:
-        DataError: the rows are not those of the inputs.
+        DataError: the rows do not fit the inputs.
     """
     rows = generate_rows(signature, ROWS, seed) if data is None else read_rows(data, signature)
     labels = {"labels": rows.pop("labels")} if "labels" in rows else {}
@@ -99,11 +99,11 @@ def write_rows(signature: Signature, data: Path | None, seed: int, folder: Path)
 
 
 def imported_files(imported: ImportedCheckpoint) -> dict[str, Path]:
-    """The files that decide what is adopted, by their names.
+    """Lists the files that the imported artifact depends on, by name.
 
     Raises:
-        CheckpointError: there is no such checkpoint.
-        FreezeError: a SavedModel has no such signature.
+        CheckpointError: the checkpoint does not exist.
+        FreezeError: the SavedModel lacks the signature.
     """
     if imported.is_keras:
         return {"model": Path(imported.place)}

@@ -1,4 +1,4 @@
-"""Fills a model's own graph with the weights of a checkpoint that somebody else made."""
+"""Loads the weights of a third-party checkpoint into a model's own graph."""
 
 from __future__ import annotations
 
@@ -9,37 +9,32 @@ from typing import Any
 import tensorflow as tf
 
 from pipeline.checkpoint.values import find_checkpoint, read_values
-from pipeline.data.npz import prefixed, save_arrays
-from pipeline.errors import DataError
-from pipeline.store.files import CHECKPOINT_PREFIX, INFERENCE_GRAPH_FILE, SIGNATURE_FILE, VALIDATION_ROWS_FILE
+from pipeline.store.files import CHECKPOINT_PREFIX, INFERENCE_GRAPH_FILE, SIGNATURE_FILE
 
+from .examples import read_examples, save_validation
 from .models.source import ModelSource, load_model
 
 v1 = tf.compat.v1
 
 
-def import_weights(source: ModelSource, data: Path | None, graph: Path, place: str, folder: Path) -> dict[str, Any]:
-    """Writes the checkpoint that is deployed: the model's inference graph, with values from elsewhere.
+def import_weights(source: ModelSource, data: Path | None, graph: Path, weights: str, folder: Path) -> dict[str, Any]:
+    """Writes the checkpoint to deploy: the model's inference graph with the values of another checkpoint.
 
     Args:
-        data: the data file, all of whose rows validate.
-        graph: the artifact of the graphs.
-        place: the checkpoint with the values, by the variables' names.
-        folder: where `checkpoint`, `model.ckpt.*`, the signature and the rows are written.
+        data: the data file; all of its rows are used for validation.
+        graph: artifact of the stage graph.
+        weights: the checkpoint with the values, by variable name.
+        folder: receives `checkpoint`, `model.ckpt.*`, the signature and the rows.
 
     Returns:
         Notes for the manifest.
 
     Raises:
-        CheckpointError: the checkpoint is not there, is damaged, or lacks a variable of that dtype and shape.
-        DataError, ModelError: see the data file's reader and the model.
+        CheckpointError: the checkpoint is missing, damaged, or lacks a variable of that dtype and shape.
+        DataError, ModelError: see `read_examples` and `load_model`.
     """
-    model = load_model(source)
-    if data is None:
-        raise DataError(
-            "the model names no data file of its own", where=source.class_name, next_step="Give one with --data"
-        )
-    bundle = find_checkpoint(Path(place))
+    examples = read_examples(load_model(source), source, data)
+    bundle = find_checkpoint(Path(weights))
     with tf.Graph().as_default(), v1.Session() as session:
         v1.train.import_meta_graph(str(graph / INFERENCE_GRAPH_FILE))
         variables = {variable.op.name: variable for variable in v1.global_variables()}
@@ -47,7 +42,5 @@ def import_weights(source: ModelSource, data: Path | None, graph: Path, place: s
             variables[name].load(value, session)
         v1.train.Saver(variables, save_relative_paths=True).save(session, str(folder / CHECKPOINT_PREFIX))
     shutil.copy(graph / SIGNATURE_FILE, folder / SIGNATURE_FILE)
-    examples = model.examples(data)
-    labels = {} if examples.labels is None else {"labels": examples.labels}
-    save_arrays(folder / VALIDATION_ROWS_FILE, {**prefixed("input", examples.inputs), **labels})
+    save_validation(examples, folder)
     return {"adopted": str(bundle.prefix), "variables": sorted(variables), "rows": len(examples)}

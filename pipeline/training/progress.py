@@ -1,4 +1,4 @@
-"""How far a training is: kept for resuming it, and told to those who watch it."""
+"""Training progress: saved for resuming, and shown as a progress bar, log lines and TensorBoard summaries."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ logger = logging.getLogger("pipeline")
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a training is.
+    """Losses of a training so far.
 
     Args:
         losses: the loss of every step so far, `[step]`.
-        history: a row `(step, mean loss since the row before, validation loss)` per evaluation.
+        history: one `(step, mean loss since the previous evaluation, validation loss)` per evaluation.
     """
 
     losses: list[float]
@@ -36,11 +36,12 @@ class Progress:
 
     @property
     def step(self) -> int:
+        """Number of steps done."""
         return len(self.losses)
 
     @property
     def best_step(self) -> int:
-        """The step with the lowest validation loss, the first of equals; NaN is never the best."""
+        """The first step with the lowest validation loss; NaN counts as the highest."""
         return min(self.history, key=lambda row: math.inf if math.isnan(row[2]) else row[2])[0]
 
     def up_to(self, step: int) -> Progress:
@@ -48,14 +49,14 @@ class Progress:
         return Progress(self.losses[:step], [row for row in self.history if row[0] <= step])
 
     def write(self, folder: Path) -> None:
-        """Keeps the progress beside the checkpoints, in one step."""
+        """Saves the progress in a training's folder; each file is replaced atomically."""
         write_history(folder / HISTORY_FILE, self.history)
         save_arrays(folder / "losses.tmp", {"losses": np.array(self.losses, np.float64)})
         (folder / "losses.tmp").replace(folder / LOSSES_FILE)
 
     @classmethod
     def read(cls, folder: Path) -> Progress:
-        """Reads what `write` kept; nothing yet where there is nothing."""
+        """Reads saved progress; empty if there is none."""
         if not (folder / LOSSES_FILE).exists():
             return cls([], [])
         history = pd.read_csv(folder / HISTORY_FILE)
@@ -64,10 +65,10 @@ class Progress:
 
 
 def require_finite(loss: float, what: str, step: int) -> None:
-    """Ends a training whose loss is no number any more.
+    """Stops a training whose loss is NaN or infinite.
 
     Raises:
-        ModelError: that is so.
+        ModelError: the loss is not finite.
     """
     if not math.isfinite(loss):
         raise ModelError(
@@ -76,35 +77,32 @@ def require_finite(loss: float, what: str, step: int) -> None:
 
 
 def write_history(path: Path, rows: list[tuple[int, float, float]]) -> None:
-    """Writes history.csv, in one step."""
+    """Writes history.csv atomically."""
     unfinished = path.with_suffix(".tmp")
     pd.DataFrame(rows, columns=["step", "loss", "validation_loss"]).to_csv(unfinished, index=False)
     unfinished.replace(path)
 
 
 class Reporter:
-    """Tells how a training goes: a bar in a terminal, log lines elsewhere, TensorBoard summaries always."""
+    """Reports progress: a bar in a terminal, log lines elsewhere, TensorBoard summaries always."""
 
     def __init__(self, folder: Path, done: int, steps: int) -> None:
         self._steps, self._done, self._started = steps, done, time.monotonic()
-        self._at = done
-        is_terminal = sys.stderr.isatty()
-        self._bar = tqdm(total=steps, initial=done, unit="step", desc="training", disable=not is_terminal)
-        self._is_plain = not is_terminal
+        self._is_terminal = sys.stderr.isatty()
+        self._bar = tqdm(total=steps, initial=done, unit="step", desc="training", disable=not self._is_terminal)
         self._writer = v1.summary.FileWriter(str(folder), v1.get_default_graph())
 
     def advance(self) -> None:
-        """One step is done."""
-        self._at += 1
+        """Counts one step as done."""
         self._bar.update()
 
-    def tell(self, step: int, loss: float, validation_loss: float) -> None:
-        """An evaluation is done."""
+    def report_evaluation(self, step: int, loss: float, validation_loss: float) -> None:
+        """Shows the losses of an evaluation."""
         values = {"loss": loss, "validation_loss": validation_loss}
         summary = v1.Summary(value=[v1.Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()])
         self._writer.add_summary(summary, step)
         self._bar.set_postfix(loss=f"{loss:.4f}", validation=f"{validation_loss:.4f}")
-        if self._is_plain:
+        if not self._is_terminal:
             rate = (step - self._done) / max(time.monotonic() - self._started, 1e-9)
             left = (self._steps - step) / rate if rate else math.inf
             logger.info(

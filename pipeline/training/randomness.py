@@ -1,8 +1,8 @@
-"""Random draws that depend on the seed and the step alone.
+"""Makes random draws depend only on the seed and the training step.
 
-TensorFlow's random ops keep a counter inside the session, which no checkpoint holds: a resumed
-training would draw other dropout masks than an undisturbed one. Here each of them is replaced
-by its stateless sister, keyed by the op's own seeds and the training step.
+TensorFlow's random ops keep a counter inside the session, which no checkpoint stores: a resumed
+training would draw other dropout masks than one that was not interrupted. Each such op is replaced
+by its stateless counterpart, keyed by the op's own seeds and the training step.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import tensorflow as tf
 
 STEP = "pipeline/step"
 
-# op -> (stateless op, where the seed input goes, attributes renamed); the ops' definitions are in
-# TensorFlow's core/ops/random_ops.cc and stateless_random_ops.cc.
+# op -> (stateless op, index of its seed input, renamed attributes); see TensorFlow's core/ops/random_ops.cc
+# and stateless_random_ops.cc.
 _STATELESS = {
     "RandomUniform": ("StatelessRandomUniform", 1, {}),
     "RandomStandardNormal": ("StatelessRandomNormal", 1, {}),
@@ -44,15 +44,15 @@ def key_draws_by_step(graph_def: tf.compat.v1.GraphDef, initializers: Iterable[s
 
     Args:
         graph_def: a graph with a scalar int64 placeholder named `pipeline/step`.
-        initializers: names of nodes that initialize variables; what they draw is left alone, for
-            it is drawn once, before the first step.
+        initializers: names of nodes that initialize variables; their draws stay as they are, because
+            they happen once, before the first step.
 
     Returns:
-        Names of random nodes that could not be replaced: with them a resumed training may differ.
+        Names of random nodes that cannot be replaced: with them a resumed training may differ.
     """
     nodes = {node.name: node for node in graph_def.node}
-    spared = _ancestors(nodes, initializers)
-    draws = [node for node in graph_def.node if node.op in _STATELESS and node.name not in spared]
+    initial = _ancestors(nodes, initializers)
+    draws = [node for node in graph_def.node if node.op in _STATELESS and node.name not in initial]
     for node in draws:
         _replace(graph_def, node)
     in_functions = [
@@ -61,12 +61,12 @@ def key_draws_by_step(graph_def: tf.compat.v1.GraphDef, initializers: Iterable[s
         for node in function.node_def
         if node.op in _STATELESS or node.op in _OTHER_DRAWS
     ]
-    return [n.name for n in graph_def.node if n.op in _OTHER_DRAWS and n.name not in spared] + in_functions
+    return [n.name for n in graph_def.node if n.op in _OTHER_DRAWS and n.name not in initial] + in_functions
 
 
 def _replace(graph_def: tf.compat.v1.GraphDef, node: tf.compat.v1.NodeDef) -> None:
     op, position, renamed = _STATELESS[node.op]
-    # Odd multipliers keep (1, 2) and (2, 1) apart; the draws of two nodes differ as their op seeds do.
+    # Odd multipliers give (1, 2) and (2, 1) different keys; two nodes draw differently if their op seeds differ.
     key = (node.attr["seed"].i * 1_000_003 + node.attr["seed2"].i * 998_244_353) % (2**63)
     const = graph_def.node.add(name=f"{node.name}/key", op="Const")
     const.attr["dtype"].type = tf.int64.as_datatype_enum

@@ -1,4 +1,4 @@
-"""A training's own checkpoints: when one is due, which stay, which are whole after a kill."""
+"""Saves and restores the checkpoints of a training, which may be interrupted at any time."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ logger = logging.getLogger("pipeline")
 
 
 class Checkpoints:
-    """The training's own checkpoints: which are complete, when the next is due, how many stay.
+    """The checkpoints of a training: which are complete, when the next is due, how many are kept.
 
     Args:
-        variables: what is saved, by name; all variables of the current graph where None. Those of no graph are saved
-            and restored without a session.
+        variables: the variables to save, by name; None for all of the current graph. Variables of no graph (eager ones)
+            are saved and restored without a session.
     """
 
     def __init__(
@@ -40,43 +40,43 @@ class Checkpoints:
         self._saved_at = time.monotonic()
 
     def restore(self, session: tf.compat.v1.Session | None) -> int:
-        """Restores the newest complete checkpoint and removes what broken saves left.
+        """Restores the newest intact checkpoint and removes the files of interrupted saves.
 
         Returns:
             Its step, 0 if there is none.
         """
-        whole = [prefix for prefix in complete_prefixes(self._folder) if _is_whole(prefix)]
-        whole.sort(key=step_of)
-        newest = whole[-self._settings.keep :]
+        intact = [prefix for prefix in complete_prefixes(self._folder) if _is_intact(prefix)]
+        intact.sort(key=step_of)
+        newest = intact[-self._settings.keep :]
         if not self._settings.keep_every_hours:
-            whole = newest  # a kill may have left one more than should stay
-        older = whole[: -len(newest)]
+            intact = newest  # an interrupted run may have left one too many
+        older = intact[: -len(newest)]
         for path in self._folder.glob("*"):
-            if path.name != "checkpoint" and not any(path.name.startswith(f"{name_of(prefix)}.") for prefix in whole):
+            if path.name != "checkpoint" and not any(path.name.startswith(f"{name_of(prefix)}.") for prefix in intact):
                 path.unlink()
-        if not whole:
+        if not intact:
             return 0
-        # A new Saver knows nothing of the files of the one before, and would never delete them.
+        # A new Saver does not know the files of the previous one, and would never delete them.
         self._saver.set_last_checkpoints_with_time([(p, _saved_at(p)) for p in newest])
         if older:
-            # Nor when the last one that stays for its hour was saved, for which TensorFlow has no public door.
+            # It does not know the time of the last hourly checkpoint either; TensorFlow has no public API to set it.
             self._saver._next_checkpoint_time = _saved_at(older[-1]) + self._settings.keep_every_hours * 3600
-        self._saver.restore(session, whole[-1])
-        return step_of(whole[-1])
+        self._saver.restore(session, intact[-1])
+        return step_of(intact[-1])
 
     def is_due(self, step: int) -> bool:
-        """Whether a checkpoint is due after this step: by number, by time, or because it is the last."""
+        """Returns True if a checkpoint is due after this step: by number, by time, or because it is the last."""
         every, minutes = self._settings.save_every_steps, self._settings.save_every_minutes
         by_time = bool(minutes) and time.monotonic() - self._saved_at >= minutes * 60
         return step == self._settings.steps or bool(every and step % every == 0) or by_time
 
     def save(self, session: tf.compat.v1.Session | None, step: int) -> None:
-        """Saves the variables, with the step in the name; the graph is written once, beside them."""
+        """Saves the variables, with the step in the file name and without the graph (see `write_graph`)."""
         self._saver.save(session, str(self._folder / CHECKPOINT_PREFIX), global_step=step, write_meta_graph=False)
         self._saved_at = time.monotonic()
 
     def write_graph(self) -> None:
-        """Writes the one `.meta` that serves all checkpoints of this training."""
+        """Writes the `.meta` file that all checkpoints of this training share."""
         self._saver.export_meta_graph(str(self._folder / f"{CHECKPOINT_PREFIX}.meta"))
 
 
@@ -84,10 +84,10 @@ def _saved_at(prefix: str) -> float:
     return Path(f"{prefix}.index").stat().st_mtime
 
 
-def _is_whole(prefix: str) -> bool:
+def _is_intact(prefix: str) -> bool:
     try:
         find_checkpoint(prefix).verify()
     except CheckpointError as exc:
-        logger.warning("passing over a broken checkpoint: %s", exc)
+        logger.warning("skipping a damaged checkpoint: %s", exc)
         return False
     return True

@@ -1,15 +1,15 @@
-"""Trains a model, saves as it goes, resumes after a kill, and records what the result should answer.
+"""Trains a model with a graph and a session, saves checkpoints, resumes after an interruption, and records goldens.
 
-    checkpoints/       the Saver's own: model.ckpt-STEP.*, one model.ckpt.meta, the state file
+    checkpoints/       of a Saver: model.ckpt-STEP.*, one model.ckpt.meta, the state file
     deploy/last/       the inference graph's variables after the last step, with goldens.npz
-    deploy/best/       the same of the step with the lowest validation loss
+    deploy/best/       the same for the step with the lowest validation loss
     validation.npz     the validation rows
     history.csv        step, loss, validation_loss
     tensorboard/       the same as TensorBoard summaries, with the graph
 
-All that a step does depends on the seed and the step alone: the order of the rows, the random draws
-(see randomness) and, with a fixed number of threads, the arithmetic. So a training that was killed and
-resumed ends with the weights, bit for bit, of one that was not.
+A step depends only on the seed and its number: the order of the rows, the random draws (see randomness) and,
+with a fixed number of threads, the arithmetic. So an interrupted and resumed training ends with bit for bit
+the same weights as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from pipeline.signature import Array
 from pipeline.store.files import DEPLOY_FOLDER, HISTORY_FILE, TRAINING_GRAPH_FILE
 
 from .evaluator import Evaluator
-from .examples import divide, read_examples, row_order, save_validation
-from .graphs import AVERAGES, LABELS, LOSS, TRAIN_OP, noted
+from .examples import read_examples, row_order, save_validation, split_examples
+from .graphs import AVERAGES, LABELS, LOSS, TRAIN_OP, names_in_collection
 from .models.source import ModelSource, load_model
 from .progress import Progress, Reporter, require_finite, write_history
 from .randomness import STEP
 from .saver import Checkpoints
-from .warm_start import warm_values
+from .warm_start import read_warm_values
 
 v1 = tf.compat.v1
 logger = logging.getLogger("pipeline")
@@ -54,27 +54,27 @@ def train(
     """Trains a model; a model without a loss is only initialized.
 
     Args:
-        data: the data file; every model needs one, for there is nothing to validate without rows.
-        graph: the artifact of the graphs.
-        folder: where the artifact is made; what a killed training left there is gone on with.
+        data: the data file; required, because validation needs rows.
+        graph: artifact of the stage graph.
+        folder: receives the artifact; an interrupted training found there is resumed.
 
     Returns:
-        Notes for the manifest: seeds, numbers of rows, steps, what was warm-started.
+        Notes for the manifest: seeds, numbers of rows, steps, warm-started variables.
 
     Raises:
-        DataError, ModelError: see the data file's reader and the model.
-        CheckpointError: the warm start fits no variable, or one of another shape.
+        DataError, ModelError: see `read_examples` and `load_model`.
+        CheckpointError: the warm start matches no variable, or one of another shape.
     """
     model = load_model(source)
     is_trained = hasattr(model, "loss")
-    training, validation = divide(read_examples(model, source, data), data, split_settings, is_trained)
+    training, validation = split_examples(read_examples(model, source, data), data, split_settings, is_trained)
     save_validation(validation, folder)
     evaluator = Evaluator(graph, model.signature, validation, settings)
     notes: dict[str, Any] = {"split_seed": split_settings.seed, "validation_rows": len(validation)}
     if is_trained:
         with tf.Graph().as_default():
-            work = Training(graph, evaluator, settings, split_settings.seed, folder)
-            return {**notes, "training_rows": len(training), **work.run(training, warm_start)}
+            trainer = GraphTrainer(graph, evaluator, settings, split_settings.seed, folder)
+            return {**notes, "training_rows": len(training), **trainer.run(training, warm_start)}
     if warm_start is not None:
         raise ModelError("a model without a loss is not trained, so it cannot be warm-started", where=source.class_name)
     evaluator.initialize()
@@ -84,15 +84,15 @@ def train(
     return {**notes, "steps": 0, "best_step": 0}
 
 
-class Training:
-    """One training in the current graph, from its first or its last saved step to its end."""
+class GraphTrainer:
+    """Trains in the current graph, from the first or the last saved step to the end."""
 
     def __init__(self, graph: Path, evaluator: Evaluator, settings: TrainingSettings, seed: int, folder: Path) -> None:
         self._settings, self._seed, self._folder, self._evaluator = settings, seed, folder, evaluator
         (folder / "checkpoints").mkdir(exist_ok=True)
         v1.train.import_meta_graph(str(graph / TRAINING_GRAPH_FILE))
         self._variables = {variable.op.name: variable for variable in v1.global_variables()}
-        self._averages = dict(entry.split("=") for entry in noted(v1.get_default_graph(), AVERAGES))
+        self._averages = dict(entry.split("=") for entry in names_in_collection(v1.get_default_graph(), AVERAGES))
         self._checkpoints = Checkpoints(folder / "checkpoints", settings)
         initializers = [v1.global_variables_initializer(), v1.tables_initializer()]
         self._session = v1.Session(config=session_config(settings.threads))
@@ -106,7 +106,7 @@ class Training:
         """
         started_from = {}
         if warm_start is not None:
-            values, started_from["warm_start"] = warm_values(
+            values, started_from["warm_start"] = read_warm_values(
                 warm_start, {name: self._variables[name] for name in self._evaluator.names}
             )
             for name, value in values.items():
@@ -116,10 +116,10 @@ class Training:
         self._checkpoints.write_graph()
         progress = Progress.read(self._folder).up_to(step)
         if step:
-            logger.info("going on from step %d of %d", step, self._settings.steps)
+            logger.info("resuming after step %d of %d", step, self._settings.steps)
         progress = self._loop(examples, progress)
         require_finite(progress.history[-1][2], "validation loss", progress.step)
-        self._evaluator.load(self._deployable())
+        self._evaluator.load(self._deployed_values())
         self._evaluator.save(self._folder / DEPLOY_FOLDER / "last", self._settings.steps)
         return {**started_from, "steps": self._settings.steps, "best_step": progress.best_step}
 
@@ -127,7 +127,9 @@ class Training:
         settings = self._settings
         labels = examples.labels
         assert labels is not None  # `train` refuses examples without labels
-        [labels_name], [loss_name], [train_op] = (noted(self._session.graph, key) for key in (LABELS, LOSS, TRAIN_OP))
+        [labels_name], [loss_name], [train_op] = (
+            names_in_collection(self._session.graph, key) for key in (LABELS, LOSS, TRAIN_OP)
+        )
         order = row_order(len(examples), settings.batch_size, self._seed, progress.step)
         with Reporter(self._folder / "tensorboard", progress.step, settings.steps) as reporter:
             for step in range(progress.step + 1, settings.steps + 1):
@@ -139,7 +141,7 @@ class Training:
                 progress.losses.append(float(loss))
                 if step % settings.evaluate_every_steps == 0 or step == settings.steps:
                     self._evaluate(progress)
-                    reporter.tell(*progress.history[-1])
+                    reporter.report_evaluation(*progress.history[-1])
                 if self._checkpoints.is_due(step):
                     progress.write(self._folder)
                     self._checkpoints.save(self._session, step)
@@ -147,15 +149,15 @@ class Training:
         return progress
 
     def _evaluate(self, progress: Progress) -> None:
-        """Looks at the validation rows, and keeps the weights if they are the best so far."""
-        self._evaluator.load(self._deployable())
+        """Computes the validation loss, and saves the weights if it is the lowest so far."""
+        self._evaluator.load(self._deployed_values())
         since = progress.history[-1][0] if progress.history else 0
         progress.history.append((progress.step, float(np.mean(progress.losses[since:])), self._evaluator.loss()))
         if progress.best_step == progress.step:
             self._evaluator.save(self._folder / DEPLOY_FOLDER / "best", progress.step)
 
-    def _deployable(self) -> dict[str, Array]:
-        """The values of the inference graph's variables now: their averages, where there are any."""
+    def _deployed_values(self) -> dict[str, Array]:
+        """Returns the current values of the inference graph's variables: their moving averages if there are any."""
         names = {name: self._variables[self._averages.get(name, name)] for name in self._evaluator.names}
         values: dict[str, Array] = self._session.run({name: v.value() for name, v in names.items()})
         return values

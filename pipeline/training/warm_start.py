@@ -1,4 +1,4 @@
-"""A training's first weights, from a checkpoint that is there."""
+"""Reads initial weights for a training from an existing checkpoint."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from pipeline.signature import Array
 logger = logging.getLogger("pipeline")
 
 
-def warm_values(
+def read_warm_values(
     warm_start: WarmStart, variables: Mapping[str, tf.Variable]
 ) -> tuple[dict[str, Array], dict[str, list[str]]]:
-    """The values of all variables that the checkpoint has.
+    """Reads the values of the variables that the checkpoint has.
 
     Args:
-        variables: those of the model, by name.
+        variables: the model's variables, by name.
 
     Returns:
-        Values by the variables' names; and for the manifest, which were taken and which were not there.
+        Values by variable name; and for the manifest, the names found and the names not found.
 
     Raises:
-        CheckpointError: it fits no variable, or one of another shape; the mapping names what is not there.
+        CheckpointError: it matches no variable, or one of another shape; or the mapping names a missing variable.
     """
     files = find_checkpoint(warm_start.prefix)
     unknown = sorted(set(warm_start.keys) - set(variables))
@@ -43,7 +43,7 @@ def warm_values(
     if not taken or missing:
         name = missing[0] if missing else next(iter(keys), "")
         raise CheckpointError(
-            f"the warm start lacks {keys[name]}" if missing else "the warm start fits no variable of the model",
+            f"the warm start lacks {keys[name]}" if missing else "the warm start matches no variable of the model",
             where=files.prefix,
             got=", ".join(sorted(files.tensors)[:8]),
             wanted=", ".join(sorted(keys.values())[:8]),
@@ -52,6 +52,6 @@ def warm_values(
     values = read_values(files, {key: variables[name] for name, key in taken.items()})
     left = sorted(set(keys) - set(taken))
     logger.info(
-        "warm start from %s: taken %s; not there, so initialized: %s", files.prefix, sorted(taken), left or "none"
+        "warm start from %s: loaded %s; not found, so initialized: %s", files.prefix, sorted(taken), left or "none"
     )
     return {name: values[key] for name, key in taken.items()}, {"taken": sorted(taken), "initialized": left}

@@ -1,10 +1,10 @@
-"""Validation rows divided over the workers of an engine: the same verdict and the same results.csv, byte for byte.
+"""Divides validation rows over the workers of an executor; verdict and results.csv stay the same, byte for byte.
 
-A shard is some of the validation rows in a row. A worker answers it with both sides, compares it and sends back its
-part of results.csv with its statistics, which are such that those of two parts can be added exactly: counts, largest
-values, whole numbers. They are added in the order of the rows, whichever worker was first.
+A shard is a span of consecutive validation rows. A worker runs it on both sides, compares the outputs and returns its
+part of results.csv with statistics that can be merged exactly: counts, maxima, integers. Results are merged in the
+order of the rows, whichever worker finishes first.
 
-Workers see the artifacts by the same paths as the process that asks: the output root is a folder that they share.
+Workers need the output root as a shared folder, at the same path as in the main process.
 """
 
 from __future__ import annotations
@@ -25,28 +25,27 @@ from pipeline.store.files import RESULTS_FILE
 from pipeline.workers.child import Limits
 from pipeline.workers.executor.interface import Ended, Executor, Started
 
-from .checks.material import Material, limits_of, read_material
-from .checks.passes import STRETCH, compare_rows, note_score_bins
-from .checks.stability import Sample
-from .checks.unoptimized import Excused, UnoptimizedPair
+from .checks.material import Material, checkpoint_limits, read_material
+from .checks.passes import SEGMENT_BATCHES, compare_rows, set_score_bins
+from .checks.stability import StabilitySample
+from .checks.unoptimized import OptimizerDifferences, UnoptimizedPair
 from .compare.decisions import Flips, Scores
 from .results.findings import Finding
 from .results.recorder import ResultsRecorder
 
-_IDLE_SECONDS = 30.0  # after which a worker closes runners that nobody asked again
+_IDLE_SECONDS = 30.0  # after which a worker closes unused runners
 
 Runners: TypeAlias = (
-    "list[SubprocessRunner]"  # the checkpoint's, the candidate's; once needed, both with the optimizer off
+    "list[SubprocessRunner]"  # checkpoint, candidate; and once needed, both again with the optimizer off
 )
 
 
 @dataclass(frozen=True)
 class Sharding:
-    """Who compares many validation rows in the place of this process.
+    """Way to compare many validation rows on an executor.
 
     Args:
-        open_executor: opens an engine.
-        rows: to a shard, about; a validation of no more is not divided.
+        rows: approximate number of rows in a shard; a validation with no more rows is not divided.
     """
 
     open_executor: Callable[[], Executor]
@@ -54,204 +53,210 @@ class Sharding:
 
 
 @dataclass(frozen=True)
-class Pair:
-    """What a worker has to know of a validation; see `validation.validate`.
+class ShardContext:
+    """Arguments of a validation that a worker needs; see `validate.validate`.
 
     Args:
-        batch: the number of rows that a candidate takes at once, where that is fixed.
+        fixed_size: the only batch size that a candidate accepts; None if it accepts any.
     """
 
     model: str
     checkpoint: Path
     candidates: Mapping[str, Path]
     settings: ValidationSettings
-    bounds: Mapping[str, str]
+    tolerance_classes: Mapping[str, str]
     threads: int
-    batch: int | None
+    fixed_size: int | None
 
 
 @dataclass(frozen=True)
-class Part:
-    """What was found on one shard.
+class ShardResult:
+    """Result of one shard.
 
     Args:
         results: its lines of results.csv.
-        error: why it goes no further, if so; what stands in the rest of it was found before.
-        is_references: whether that was the checkpoint's fault.
-        has_ended: whether the candidate's process is gone.
+        error: the error that ended the shard, if any; the other fields are the results before it.
+        is_reference_error: the error comes from the checkpoint.
+        has_ended: the candidate's process has ended.
     """
 
     findings: list[Finding]
     flips: Flips | None
     scores: dict[str, Scores]
-    sample: Sample
-    excused: Excused
+    sample: StabilitySample
+    resolved: OptimizerDifferences
     results: bytes
     error: PipelineError | None = None
-    is_references: bool = False
+    is_reference_error: bool = False
     has_ended: bool = False
 
 
 @dataclass
-class Shards:
-    """Makes the pass of a check over all validation rows on the workers of an engine; see `checks.Elsewhere`.
+class ShardedPass:
+    """Runs a check over all validation rows on the workers of an executor; see `material.RunSharded`.
 
     Args:
-        rows: to a shard, about: shards are of whole stretches, as `comparing.compare_rows` wants them.
-        folder: where parts wait for those before them.
+        rows: approximate number of rows in a shard, which consists of whole segments, see `passes.compare_rows`.
+        folder: holds results that wait for those of earlier rows.
     """
 
-    engine: Executor
+    executor: Executor
     rows: int
-    pair: Pair
+    context: ShardContext
     folder: Path
 
     def __call__(
         self,
-        validation: ResultsRecorder,
+        recorder: ResultsRecorder,
         reference: SubprocessRunner,
         candidate: SubprocessRunner,
         material: Material,
         check: str,
     ) -> None:
-        """Makes the pass.
+        """Runs the check.
 
         Raises:
-            PipelineError: what the pass in one process would raise; or the engine gave up on a shard, and then it is
-                `reference.last_error`, for no candidate is to blame.
+            PipelineError: the error of the same check in one process; or the executor gave up on a shard, which is then
+                `reference.last_error`, because no candidate caused it.
         """
         format, count = candidate.format, len(material.rows)
         if material.score_bins is None and material.signature.decision is not None:
-            first = RowRange(material.rows, 0, min(material.size, count))
-            note_score_bins(material, reference.run(first), first.stop)
-        stretch = STRETCH * material.size
-        step = max(1, self.rows // stretch) * stretch
+            first = RowRange(material.rows, 0, min(material.batch_size, count))
+            set_score_bins(material, reference.run(first), first.stop)
+        segment = SEGMENT_BATCHES * material.batch_size
+        step = max(1, self.rows // segment) * segment
         items = [
-            (self.pair, format, check, start, min(start + step, count), material.score_bins)
+            (self.context, format, check, start, min(start + step, count), material.score_bins)
             for start in range(0, count, step)
         ]
-        is_first, excused = not material.flips, Excused()
+        is_first_candidate, resolved = not material.flips, OptimizerDifferences()
         try:
-            with closing(self._in_order(items)) as parts:
-                while (found := self._next(parts, reference)) is not None:
-                    part, results = found
-                    validation.absorb(part.findings, results)
-                    excused.absorb(part.excused)
-                    _absorb(material, format, part, is_first)
-                    if part.error is not None:
-                        if part.is_references:
-                            reference.last_error = part.error
-                        candidate.has_ended = candidate.has_ended or part.has_ended
-                        raise part.error
+            with closing(self._in_row_order(items)) as results:
+                while (item := self._next(results, reference)) is not None:
+                    result, lines = item
+                    recorder.merge(result.findings, lines)
+                    resolved.merge(result.resolved)
+                    _merge(material, format, result, is_first_candidate)
+                    if result.error is not None:
+                        if result.is_reference_error:
+                            reference.last_error = result.error
+                        candidate.has_ended = candidate.has_ended or result.has_ended
+                        raise result.error
         finally:
-            excused.tell(validation, format, check)
+            resolved.record(recorder, format, check)
 
-    def _next(self, parts: Iterator[tuple[Part, Path]], reference: SubprocessRunner) -> tuple[Part, Path] | None:
+    def _next(
+        self, results: Iterator[tuple[ShardResult, Path]], reference: SubprocessRunner
+    ) -> tuple[ShardResult, Path] | None:
         try:
-            return next(parts, None)
+            return next(results, None)
         except PipelineError as exc:
             reference.last_error = exc
             raise
 
-    def _in_order(self, items: list[tuple[Any, ...]]) -> Generator[tuple[Part, Path]]:
-        """The parts in the order of their rows, each with the file of its lines, which is gone at the next one."""
-        waiting: dict[int, Part] = {}
-        due = 0
+    def _in_row_order(self, items: list[tuple[Any, ...]]) -> Generator[tuple[ShardResult, Path]]:
+        """Yields results in the order of their rows, each with the file of its lines, kept until the next one."""
+        pending: dict[int, ShardResult] = {}
+        next_number = 0
         with (
-            TemporaryDirectory(prefix=".shards-", dir=self.folder) as place,
-            closing(_events(self.engine.map("pipeline.validation.sharding:compare_shard", items))) as events,
+            TemporaryDirectory(prefix=".shards-", dir=self.folder) as folder,
+            closing(_events(self.executor.map("pipeline.validation.sharding:compare_shard", items))) as events,
         ):
             for event in events:
                 if not isinstance(event, Ended):
                     continue
                 if isinstance(event.result, PipelineError):
                     raise event.result
-                Path(place, str(event.number)).write_bytes(event.result.results)
-                waiting[event.number] = replace(event.result, results=b"")
-                while due in waiting:
-                    results = Path(place, str(due))
-                    yield waiting.pop(due), results
-                    results.unlink()
-                    due += 1
+                Path(folder, str(event.number)).write_bytes(event.result.results)
+                pending[event.number] = replace(event.result, results=b"")
+                while next_number in pending:
+                    lines = Path(folder, str(next_number))
+                    yield pending.pop(next_number), lines
+                    lines.unlink()
+                    next_number += 1
 
 
 def _events(events: Iterator[Started | Ended]) -> Generator[Started | Ended]:
-    yield from events  # so closing it ends the work that is under way
+    yield from events  # a generator, so that closing it cancels the remaining work
 
 
-def _absorb(material: Material, format: str, part: Part, is_first: bool) -> None:
-    """Adds what was found on a shard to what was found on those before.
+def _merge(material: Material, format: str, result: ShardResult, is_first_candidate: bool) -> None:
+    """Merges a shard's result into the material.
 
     Args:
-        is_first: whether no candidate was looked at before: what the checkpoint decides is counted once.
+        is_first_candidate: count the checkpoint's decisions too, which are counted once.
     """
-    material.sample(format).absorb(part.sample)
-    if part.flips is not None:
-        material.flips.setdefault(format, Flips(part.flips.decision)).absorb(part.flips)
-    for side, scores in part.scores.items():
-        if side == format or is_first:
-            material.scores.setdefault(side, Scores(scores.decision, scores.edges)).absorb(scores)
+    material.sample(format).merge(result.sample)
+    if result.flips is not None:
+        material.flips.setdefault(format, Flips(result.flips.decision)).merge(result.flips)
+    for side, scores in result.scores.items():
+        if side == format or is_first_candidate:
+            material.scores.setdefault(side, Scores(scores.decision, scores.bins)).merge(scores)
 
 
-def compare_shard(pair: Pair, format: str, check: str, start: int, stop: int, edges: Array | None) -> Part:
-    """Compares the rows of one shard; this is what runs on a worker.
+def compare_shard(
+    context: ShardContext, format: str, check: str, start: int, stop: int, score_bins: Array | None
+) -> ShardResult:
+    """Compares the rows of one shard, on a worker.
 
     Args:
-        check: `equal`, or `decisions` where that is all that is looked at.
-        start, stop: the numbers of the first row, and of the one after the last.
-        edges: of the bins in which scores are counted.
+        check: `equal`, or `decisions` alone.
+        start, stop: row numbers; stop is excluded.
+        score_bins: see `Material`.
 
     Raises:
-        StoreError: the artifacts are not to be seen here.
+        StoreError: an artifact does not exist on this worker.
     """
-    for place in (pair.checkpoint, pair.candidates[format]):
-        if not place.is_dir():
+    for artifact in (context.checkpoint, context.candidates[format]):
+        if not artifact.is_dir():
             raise StoreError(
                 "a worker does not see this artifact",
-                where=place,
+                where=artifact,
                 next_step="Give an --output-root in a folder that all workers share, by the same path on each",
             )
-    material = read_material(pair.checkpoint, pair.settings, pair.batch)
-    material.score_bins = edges
-    error, is_references, has_ended, excused = None, False, False, Excused()
+    material = read_material(context.checkpoint, context.settings, context.fixed_size)
+    material.score_bins = score_bins
+    error, is_reference_error, has_ended = None, False, False
     with TemporaryDirectory(prefix="shard-") as folder:
         results = Path(folder, RESULTS_FILE)
-        validation = ResultsRecorder(pair.model, material.signature, pair.settings, results, pair.bounds, is_part=True)
-        with validation, _opened(pair, format) as runners:
-            reference, candidate, *plain_pair = runners
-            validation.expect(format, check, None if check == "equal" else ())
-            plain = UnoptimizedPair(validation, check, reference, candidate, plain_pair) if check == "equal" else None
+        recorder = ResultsRecorder(
+            context.model, material.signature, context.settings, results, context.tolerance_classes, is_part=True
+        )
+        with recorder, _open_runners(context, format) as runners:
+            reference, candidate, *unoptimized_pair = runners
+            recorder.expect(format, check, None if check == "equal" else ())
+            unoptimized = UnoptimizedPair(recorder, check, reference, candidate, unoptimized_pair)
             try:
-                # One process at a time: a worker has as many threads as it was given cores.
-                compare_rows(validation, reference, candidate, material, range(start, stop), plain, ahead=0)
+                # One process at a time, because a worker has as many threads as cores.
+                pair = unoptimized if check == "equal" else None
+                compare_rows(recorder, reference, candidate, material, range(start, stop), pair, prefetch=0)
             except PipelineError as exc:
-                error, is_references, has_ended = exc, exc is reference.last_error, candidate.has_ended
+                error, is_reference_error, has_ended = exc, exc is reference.last_error, candidate.has_ended
             finally:
-                runners[2:] = plain_pair
-                excused = excused if plain is None else plain.excused
-        return Part(
-            list(validation.findings.values()),
+                runners[2:] = unoptimized_pair
+        return ShardResult(
+            list(recorder.findings.values()),
             material.flips.get(format),
             material.scores,
             material.sample(format),
-            excused,
+            unoptimized.resolved,
             results.read_bytes(),
             error,
-            is_references,
+            is_reference_error,
             has_ended,
         )
 
 
 @dataclass
-class _Kept:
-    """The runners of the last shard of this process, for the next one of the same pair; closed when none comes."""
+class _RunnerCache:
+    """Runners of the last shard in this process, for the next shard of the same pair; closed when idle."""
 
     lock: threading.Lock = field(default_factory=threading.Lock)
     by_key: dict[tuple[Any, ...], Runners] = field(default_factory=dict)
     timer: threading.Timer | None = None
 
     def take(self, key: tuple[Any, ...]) -> Runners | None:
-        """The runners of a pair, if they are at hand; those of others are closed."""
+        """Takes the runners of a pair out of the cache, if it has them, and closes all others."""
         with self.lock:
             self._stop_timer()
             taken, others = self.by_key.pop(key, None), list(self.by_key.values())
@@ -260,12 +265,12 @@ class _Kept:
         return taken
 
     def put(self, key: tuple[Any, ...], runners: Runners) -> None:
-        """Keeps runners for a while."""
+        """Adds runners to the cache."""
         with self.lock:
             self._stop_timer()
             others = [self.by_key.pop(key)] if key in self.by_key else []
             self.by_key[key] = runners
-            self.timer = threading.Timer(_IDLE_SECONDS, self.take, [()])  # no pair has this key: all are closed
+            self.timer = threading.Timer(_IDLE_SECONDS, self.take, [()])  # () is no pair's key, so all are closed
             self.timer.daemon = True
             self.timer.start()
         _close(others)
@@ -276,17 +281,19 @@ class _Kept:
             self.timer = None
 
 
-_kept = _Kept()
+_runner_cache = _RunnerCache()
 
 
 @contextmanager
-def _opened(pair: Pair, format: str) -> Iterator[Runners]:
-    """Both sides, opened; they stay open for the next shard unless one has ended."""
-    artifact, limits = pair.candidates[format], Limits(*pair.settings.limits)
-    key = (pair.checkpoint, artifact, format, pair.threads, limits)
-    runners = _kept.take(key) or [
-        SubprocessRunner("checkpoint", pair.checkpoint, pair.threads, limits_of(pair.checkpoint, limits)),
-        SubprocessRunner(format, artifact, pair.threads, limits),
+def _open_runners(context: ShardContext, format: str) -> Iterator[Runners]:
+    """Opens both sides; they stay open for the next shard, unless a process has ended."""
+    artifact, limits = context.candidates[format], Limits(*context.settings.limits)
+    key = (context.checkpoint, artifact, format, context.threads, limits)
+    runners = _runner_cache.take(key) or [
+        SubprocessRunner(
+            "checkpoint", context.checkpoint, context.threads, checkpoint_limits(context.checkpoint, limits)
+        ),
+        SubprocessRunner(format, artifact, context.threads, limits),
     ]
     try:
         yield runners
@@ -296,7 +303,7 @@ def _opened(pair: Pair, format: str) -> Iterator[Runners]:
     if any(runner.has_ended for runner in runners):
         _close([runners])
     else:
-        _kept.put(key, runners)
+        _runner_cache.put(key, runners)
 
 
 def _close(pairs: list[Runners]) -> None:

@@ -1,20 +1,20 @@
-"""Proves a candidate equal to its checkpoint, or says where it is not.
+"""Proves that a candidate is equal to its checkpoint, or reports where it is not.
 
-Seven checks, one on every variable, the others on outputs:
+Seven checks; the first compares variables, the others compare outputs:
 
-    weights    the candidate's constants against the checkpoint's tensors, byte for byte, before anything is run
-    equal      the candidate against the checkpoint, on all validation rows
-    decisions  what the candidate decides, at the threshold or by argmax, against what the checkpoint does
-    edge       the same on rows that no data file holds
-    generated  the same on seeded random rows, in batches of several sizes
-    stable     the candidate against itself: the same validation rows again, in another order and other batches; what
-               depends on a row's neighbours or on chance is equal to its checkpoint, and wrong all the same
-    golden     the checkpoint and the candidate against the outputs recorded when the model was trained; none were
-               where the checkpoint came from elsewhere
+    weights    the candidate's constants with the checkpoint's tensors, byte for byte, without running either
+    equal      the candidate with the checkpoint, on all validation rows
+    decisions  the candidate's decisions, by threshold or argmax, with the checkpoint's
+    edge       the candidate with the checkpoint, on edge-case rows, which data files rarely hold
+    generated  the candidate with the checkpoint, on seeded random rows in batches of several sizes
+    stable     the candidate with itself: the same validation rows again, in another order and other batches. A model
+               that depends on a row's neighbours or on chance may equal its checkpoint, and is wrong all the same
+    golden     the checkpoint and the candidate with the outputs recorded when the model was trained; an imported
+               checkpoint has none
 
-All are made where they apply, and what is skipped is said; or those that were asked for, and then one that does not
-apply has failed. Both run in processes of their own that see the artifacts alone, never the model's code. Names are
-compared first, then dtypes and shapes, then values. Whatever cannot be compared has failed.
+By default every check that applies is made, and skipped ones are reported. If checks are requested by name, one that
+does not apply fails. Both sides run in their own processes, which see the artifacts but never the model's code. Names
+are compared first, then dtypes and shapes, then values. What cannot be compared fails.
 """
 
 from __future__ import annotations
@@ -26,22 +26,23 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import PipelineError
-from pipeline.formats.registry import FORMATS, refusal_of
-from pipeline.formats.runner import SubprocessRunner, fixed_batch
+from pipeline.formats.registry import read_refusal
+from pipeline.formats.runner import SubprocessRunner, fixed_batch_size
 from pipeline.settings import CHECKS, FAILED, PASSED, ValidationSettings
-from pipeline.store.files import RESULTS_FILE, SIGNATURE_FILE, VERDICT_FILE
+from pipeline.store.files import RESULTS_FILE, VERDICT_FILE
 from pipeline.workers.child import Limits
 
-from .checks.material import Material, limits_of, read_material
-from .checks.registry import TABLE, check_recorded
+from .checks.material import Material, checkpoint_limits, read_material
+from .checks.registry import CHECK_FUNCTIONS, compare_with_recorded
+from .compare.tolerance import tolerance_class_of
 from .compare.weights import compare_weights
 from .diagnosis import Cause, explain
 from .replay.worst_rows import write_worst
 from .results.recorder import ResultsRecorder
-from .sharding import Pair, Sharding, Shards
+from .sharding import ShardContext, ShardedPass, Sharding
 
 _VERDICT_SCHEMA = 2
-_WEIGHED = ("frozen", "mmap")  # formats whose files hold the weights as constants
+_FORMATS_WITH_CONSTANTS = ("frozen", "mmap")  # their weights are constants that can be read
 
 
 def validate(
@@ -51,119 +52,115 @@ def validate(
     settings: ValidationSettings,
     threads: int,
     folder: Path,
-    tell_speed: Callable[[str, float], None] = lambda format, rows_per_second: None,
+    report_speed: Callable[[str, float], None] = lambda format, rows_per_second: None,
     sharding: Sharding | None = None,
 ) -> dict[str, Any]:
     """Compares candidates with their checkpoint and writes `results.csv` and `verdict.json`.
 
     Args:
-        model: the name that stands in results.csv.
+        model: its name in results.csv.
         checkpoint: the artifact of the checkpoint, with its signature, goldens and validation rows.
         candidates: the artifact's folder by format.
-        folder: where the two files are written; the same comparison gives the same bytes.
-        tell_speed: called with each format and how many validation rows were compared in a second.
-        sharding: who compares many validation rows in the place of this process; the bytes are the same.
+        folder: receives the two files; the same comparison gives the same bytes.
+        report_speed: called for each format with the number of validation rows compared per second.
+        sharding: compares many validation rows on an executor; the bytes are the same.
 
     Returns:
         The content of verdict.json.
 
     Raises:
-        SettingError: a tolerance is for an output that is not there.
-        PipelineError: the checkpoint itself cannot be opened or run; what a candidate cannot do is a finding.
+        SettingError: a tolerance is for an output that does not exist.
+        PipelineError: the checkpoint cannot be opened or run. Errors of candidates are findings.
     """
-    batch = fixed_batch(candidates)
-    material = read_material(checkpoint, settings, batch)
-    refusals = {format: reason for format, place in candidates.items() if (reason := refusal_of(place)) is not None}
-    candidates = {format: place for format, place in candidates.items() if format not in refusals}
-    bounds = {format: _bounds_of(format, place) for format, place in candidates.items()}
-    validation = ResultsRecorder(model, material.signature, settings, folder / RESULTS_FILE, bounds)
+    fixed_size = fixed_batch_size(candidates)
+    material = read_material(checkpoint, settings, fixed_size)
+    refusals = {format: refusal for format, path in candidates.items() if (refusal := read_refusal(path)) is not None}
+    candidates = {format: path for format, path in candidates.items() if format not in refusals}
+    classes = {format: tolerance_class_of(format, path) for format, path in candidates.items()}
+    recorder = ResultsRecorder(model, material.signature, settings, folder / RESULTS_FILE, classes)
     skipped = {name: "it was not asked for" for name in CHECKS if name not in settings.chosen_checks}
     limits = Limits(*settings.limits)
     with ExitStack() as opened:
-        opened.enter_context(validation)
+        opened.enter_context(recorder)
         if sharding is not None and len(material.rows) > sharding.rows:
-            engine = opened.enter_context(sharding.open_executor())
-            places = {format: place.absolute() for format, place in candidates.items()}
-            pair = Pair(model, checkpoint.absolute(), places, settings, bounds, threads, batch)
-            material.compare_elsewhere = Shards(engine, sharding.rows, pair, folder)
+            executor = opened.enter_context(sharding.open_executor())
+            paths = {format: path.absolute() for format, path in candidates.items()}
+            context = ShardContext(model, checkpoint.absolute(), paths, settings, classes, threads, fixed_size)
+            material.run_sharded = ShardedPass(executor, sharding.rows, context, folder)
         reference = opened.enter_context(
-            SubprocessRunner("checkpoint", checkpoint, threads, limits_of(checkpoint, limits))
+            SubprocessRunner("checkpoint", checkpoint, threads, checkpoint_limits(checkpoint, limits))
         )
         for format, reason in refusals.items():
-            validation.tell_unmade(format, reason)
+            recorder.record_unmade_format(format, reason)
         if material.goldens and "golden" not in skipped:
-            check_recorded(validation, reference, material)
+            compare_with_recorded(recorder, reference, material)
         for format, artifact in candidates.items():
-            if format in _WEIGHED and "weights" not in skipped:
-                validation.tell_weights(format, compare_weights(checkpoint, artifact))
+            if format in _FORMATS_WITH_CONSTANTS and "weights" not in skipped:
+                recorder.record_weights(format, compare_weights(checkpoint, artifact))
             with SubprocessRunner(format, artifact, threads, limits) as candidate:
-                skipped |= _check(validation, reference, candidate, material)
-    write_worst(folder, validation, checkpoint, candidates, material, threads)
-    causes = explain(validation, checkpoint, candidates, material, threads)
-    verdict = _verdict(validation, material, skipped, causes)
+                skipped |= _check(recorder, reference, candidate, material)
+    write_worst(folder, recorder, checkpoint, candidates, material, threads)
+    causes = explain(recorder, checkpoint, candidates, material, threads)
+    verdict = _verdict(recorder, material, skipped, causes)
     (folder / VERDICT_FILE).write_text(json.dumps(verdict, indent=2) + "\n", encoding="utf-8")
     for format, rows_per_second in material.rows_per_second.items():
-        tell_speed(format, rows_per_second)
+        report_speed(format, rows_per_second)
     return verdict
 
 
 def _check(
-    validation: ResultsRecorder, reference: SubprocessRunner, candidate: SubprocessRunner, material: Material
+    recorder: ResultsRecorder, reference: SubprocessRunner, candidate: SubprocessRunner, material: Material
 ) -> dict[str, str]:
     """Makes the checks of one candidate.
 
     Returns:
-        Why a check was skipped, by its name.
+        Reasons for skipped checks, by check.
     """
-    format, settings, skipped = candidate.format, validation.settings, dict[str, str]()
-    for name, check in TABLE.items():
+    format, settings, skipped = candidate.format, recorder.settings, dict[str, str]()
+    for name, check in CHECK_FUNCTIONS.items():
         if name not in settings.chosen_checks:
             continue
         if candidate.has_ended:
             skipped[f"{name} of {format}"] = "its process had ended before"
             continue
         try:
-            unfit = check(validation, reference, candidate, material)
+            not_applicable = check(recorder, reference, candidate, material)
         except PipelineError as exc:
             if exc is reference.last_error:
                 raise
-            validation.tell_crash(format, name, str(exc))
+            recorder.record_crash(format, name, str(exc))
             continue
-        if unfit is not None and settings.is_every_check:
-            skipped[name] = unfit
-        elif unfit is not None:
-            validation.fail(format, name, f"{name} was asked for ([validation] checks), and does not apply: {unfit}")
+        if not_applicable is not None and settings.is_every_check:
+            skipped[name] = not_applicable
+        elif not_applicable is not None:
+            recorder.fail(
+                format, name, f"{name} was asked for ([validation] checks), and does not apply: {not_applicable}"
+            )
         elif name == "stable":
-            without = {spec.name for spec in material.signature.outputs} - set(material.sample(format).outputs)
-            skipped |= {f"stable of {output}": "it has not one answer for each row" for output in sorted(without)}
+            others = {spec.name for spec in material.signature.outputs} - set(material.sample(format).outputs)
+            skipped |= {f"stable of {output}": "it has not one answer for each row" for output in sorted(others)}
     return skipped
 
 
-def _bounds_of(format: str, artifact: Path) -> str:
-    """Whose bounds a candidate's floats are held to: its format's, or those of how its weights are stored."""
-    origin = json.loads((artifact / SIGNATURE_FILE).read_text(encoding="utf-8")).get("origin", {})
-    return FORMATS[format].bounds or ("half" if origin.get("weights") == "float16" else "")
-
-
 def _verdict(
-    validation: ResultsRecorder, material: Material, skipped: Mapping[str, str], causes: Mapping[str, Cause]
+    recorder: ResultsRecorder, material: Material, skipped: Mapping[str, str], causes: Mapping[str, Cause]
 ) -> dict[str, Any]:
-    findings = [validation.findings[key] for key in sorted(validation.findings)]
+    findings = [recorder.findings[key] for key in sorted(recorder.findings)]
     reasons = [finding.sentence() for finding in findings if not finding.has_passed]
     if not findings:
         reasons.append("nothing was compared")
     reasons += [f"{format}: {cause.sentence}" for format, cause in causes.items()]
-    rows = {name: 0 if name in skipped else material.rows_of(name) for name in TABLE}
+    rows = {name: 0 if name in skipped else material.count_rows(name) for name in CHECK_FUNCTIONS}
     metrics = {format: scores.metrics() for format, scores in material.scores.items()}
     return {
         "schema": _VERDICT_SCHEMA,
         "verdict": FAILED if reasons else PASSED,
-        "model": validation.model,
+        "model": recorder.model,
         "reasons": reasons,
         "causes": {format: cause.to_dict() for format, cause in causes.items()},
         "rows": {{"equal": "validation"}.get(name, name): count for name, count in rows.items()},
-        "skipped": {**validation.skipped, **skipped},
-        "notes": validation.notes,
+        "skipped": {**recorder.skipped, **skipped},
+        "notes": recorder.notes,
         "checks": [finding.to_dict() for finding in findings],
         "metrics": {format: figures for format, figures in metrics.items() if figures},
         "decisions": {format: flips.to_dict() for format, flips in material.flips.items()},

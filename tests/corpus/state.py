@@ -211,7 +211,7 @@ def staged(x: Any) -> Any:
 
 
 @case(
-    "State", REFUSED, "with a seed each run draws the next numbers: the answer hangs on how many ran", mentions="random"
+    "State", REFUSED, "with a seed each run draws the next numbers: the answer depends on past runs", mentions="random"
 )
 def seeded(x: Any) -> Any:
     return x * weight("w", [3]) + tf.random.normal([3], seed=1)

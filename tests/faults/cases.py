@@ -16,7 +16,7 @@ from pipeline.errors import PipelineError
 from pipeline.freezing.freeze import freeze_checkpoint
 from pipeline.settings import ValidationSettings
 from pipeline.signature import Signature
-from pipeline.validation.replay.feed import Side
+from pipeline.validation.replay.feed import RestartingRunner
 from pipeline.validation.validate import validate
 
 from . import models, peers
@@ -173,7 +173,10 @@ def by_peers(pair: Pair, folder: Path) -> dict[str, str]:
         shutil.copytree(pair.candidate, candidate)
         pair.fetched.write(candidate / "signature.json")
     rows = of_kind("input", load_arrays(pair.checkpoint / "validation.npz"))
-    with Side("checkpoint", pair.checkpoint, 1) as reference, Side("frozen", candidate, 1) as other:
+    with (
+        RestartingRunner("checkpoint", pair.checkpoint, 1) as reference,
+        RestartingRunner("frozen", candidate, 1) as other,
+    ):
         ours, theirs = reference.run(rows), other.run(rows)
     if isinstance(ours, PipelineError):
         raise ours

@@ -13,7 +13,7 @@ from pipeline.data.npz import load_arrays, of_kind, prefixed, save_arrays
 from pipeline.formats.registry import FORMATS
 from pipeline.settings import ValidationSettings
 from pipeline.signature import Signature, TensorSpec
-from pipeline.validation.diagnosis.onednn import answers_with
+from pipeline.validation.diagnosis.onednn import run_with
 
 from . import models
 from .cases import Home, Pair, fault, freeze
@@ -80,6 +80,6 @@ def oneDNN_on_one_side(home: Home, folder: Path) -> Pair:
     rows = {"x": np.random.default_rng(6).normal(size=(models.ROWS, 6, 6, 3)).astype(np.float32)}
     checkpoint = models.save_checkpoint(folder / "checkpoint", normed, PICTURES, rows)
     inputs = of_kind("input", load_arrays(checkpoint / "goldens.npz"))
-    recorded = answers_with(True, FORMATS["checkpoint"].opener, checkpoint, inputs, 1)
+    recorded = run_with(True, FORMATS["checkpoint"].opener, checkpoint, inputs, 1)
     save_arrays(checkpoint / "goldens.npz", prefixed("input", inputs) | prefixed("output", recorded))
     return Pair(checkpoint, freeze(checkpoint, folder / "candidate"))

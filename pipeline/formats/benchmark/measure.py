@@ -1,7 +1,7 @@
-"""What each format costs: size on disk, start, latency, throughput and memory, measured on the same rows in one run.
+"""Measures the costs of each format: size on disk, start, latency, throughput and memory, on the same rows in one run.
 
-Each format has a fresh process to itself, one after the other, so that no other's libraries, memory or work count. What
-cannot be measured has a sentence in the place of its numbers, and never ends the run.
+Each format runs in a new process, one after the other, so that libraries, memory and work of the others do not count.
+A format that cannot be measured gets a sentence instead of numbers, and does not stop the run.
 """
 
 from __future__ import annotations
@@ -37,19 +37,22 @@ from pipeline.store.files import (
 from pipeline.workers.sandbox import kept_environment
 from pipeline.workers.worker import TENSORFLOW_ENVIRONMENT
 
-from ..registry import FORMATS, refusal_of
-from ..runner import fixed_batch
+from ..registry import FORMATS, read_refusal
+from ..runner import fixed_batch_size
 from .recommend import recommend
-from .worker import Order
+from .worker import BenchmarkRequest
 
 logger = logging.getLogger("pipeline")
 
 _SCHEMA = 1
 _OF_FORMAT = ("import_seconds", "load_seconds", "first_answer_seconds", "rows_per_second", "is_stable", "peak_bytes")
 _OF_BATCH = ("p50_ms", "p95_ms", "p99_ms", "runs", "rows_per_second", "is_stable")
-_SAVED = ("model.", f"{SAVED_MODEL_FOLDER}/")  # what is opened of a checkpoint's artifact, and no rows, goldens, names
-_BESIDE = (SIGNATURE_FILE, MANIFEST_FILE)  # what lies beside what is opened of any other
-# What a process was at when it ended, by the last number that it had told.
+_SAVED = (
+    "model.",
+    f"{SAVED_MODEL_FOLDER}/",
+)  # the model files of a checkpoint, without rows and goldens
+_METADATA = (SIGNATURE_FILE, MANIFEST_FILE)  # files of other artifacts that are not the model's
+# Phase in which a process ended, by the last number that it reported.
 _PHASES = {
     "": "while its libraries were imported",
     "import_seconds": "while it was opened",
@@ -62,12 +65,12 @@ _PHASES = {
 def measure_costs(
     checkpoint: Path, candidates: Mapping[str, Path], settings: CostsSettings, folder: Path
 ) -> dict[str, Any]:
-    """Measures a checkpoint and what was made of it, and writes `costs.json` and `costs.csv`.
+    """Measures a checkpoint and the formats made from it, and writes `costs.json` and `costs.csv`.
 
     Args:
         checkpoint: the artifact of the checkpoint, with its signature and validation rows.
         candidates: the artifact's folder by format.
-        folder: where the two files are written.
+        folder: receives the two files.
 
     Returns:
         The content of costs.json.
@@ -77,11 +80,11 @@ def measure_costs(
     """
     rows, formats = folder / "rows.npz", {}
     try:
-        sizes, count = _write_rows(checkpoint, fixed_batch(candidates), settings, rows)
-        for format, place in {"checkpoint": checkpoint, **candidates}.items():
-            formats[format] = _measured(format, place, rows if count else None, sizes, settings)
-            if settings.seconds and formats[format]["problem"] and not refusal_of(place):
-                logger.warning("what %s costs is not known: %s", format, formats[format]["problem"])
+        sizes, count = _write_rows(checkpoint, fixed_batch_size(candidates), settings, rows)
+        for format, artifact in {"checkpoint": checkpoint, **candidates}.items():
+            formats[format] = _measure_format(format, artifact, rows if count else None, sizes, settings)
+            if settings.seconds and formats[format]["problem"] and not read_refusal(artifact):
+                logger.warning("the costs of %s are not known: %s", format, formats[format]["problem"])
     finally:
         rows.unlink(missing_ok=True)
     costs = {
@@ -99,13 +102,13 @@ def measure_costs(
 def _write_rows(
     checkpoint: Path, batch: int | None, settings: CostsSettings, path: Path
 ) -> tuple[tuple[int, ...], int]:
-    """Writes as many validation rows as the largest batch has, again from the first one where there are fewer.
+    """Writes validation rows for the largest batch, repeated if there are fewer.
 
     Args:
-        batch: the size that a candidate wants, where the checkpoint leaves it open.
+        batch: a candidate's fixed batch size, used if the checkpoint's is open.
 
     Returns:
-        The batch sizes to measure, and how many different rows there are in the file.
+        The batch sizes to measure, and the number of different rows in the file.
     """
     fixed = batch_size_of(Signature.read(checkpoint / SIGNATURE_FILE)) or batch
     sizes = (fixed,) if fixed else settings.sizes
@@ -118,98 +121,98 @@ def _write_rows(
     return sizes, count
 
 
-def _measured(
-    format: str, place: Path, rows: Path | None, sizes: tuple[int, ...], settings: CostsSettings
+def _measure_format(
+    format: str, artifact: Path, rows: Path | None, sizes: tuple[int, ...], settings: CostsSettings
 ) -> dict[str, Any]:
-    """A format's line of costs.json."""
-    told: dict[str, Any] = {}
-    refusal = refusal_of(place)
-    problem = refusal or _why_not(rows, settings)
+    """Measures a format; returns its entry in costs.json."""
+    measured: dict[str, Any] = {}
+    refusal = read_refusal(artifact)
+    problem = refusal or _skip_reason(rows, settings)
     if problem is None:
-        order = Order(
+        request = BenchmarkRequest(
             opener=FORMATS[format].opener,
-            folder=str(place.absolute()),
+            folder=str(artifact.absolute()),
             rows=str(rows and rows.absolute()),
             sizes=sizes,
             seconds=settings.seconds,
             threads=settings.threads,
-            asker=os.getpid(),
+            parent=os.getpid(),
         )
-        told, problem = _carry_out(order, settings.limit_seconds)
-    if problem:  # some numbers without the others would be compared with whole ones
-        told = {"batches": {str(size): dict.fromkeys(_OF_BATCH) for size in sizes}}
+        measured, problem = _run_worker(request, settings.limit_seconds)
+    if problem:  # an incomplete set of numbers must not be compared with complete ones
+        measured = {"batches": {str(size): dict.fromkeys(_OF_BATCH) for size in sizes}}
     else:
-        told["rows_per_second"] = told["batches"][str(max(sizes))]["rows_per_second"]
-        told["is_stable"] = all(batch["is_stable"] for batch in told["batches"].values())
-    numbers = {name: told.get(name) for name in _OF_FORMAT}
-    size_bytes = None if refusal else size_of(format, place)
-    return {"size_bytes": size_bytes, **numbers, "batches": told["batches"], "problem": problem}
+        measured["rows_per_second"] = measured["batches"][str(max(sizes))]["rows_per_second"]
+        measured["is_stable"] = all(batch["is_stable"] for batch in measured["batches"].values())
+    numbers = {name: measured.get(name) for name in _OF_FORMAT}
+    size_bytes = None if refusal else artifact_size(format, artifact)
+    return {"size_bytes": size_bytes, **numbers, "batches": measured["batches"], "problem": problem}
 
 
-def _why_not(rows: Path | None, settings: CostsSettings) -> str | None:
-    """Why nothing is measured at all."""
+def _skip_reason(rows: Path | None, settings: CostsSettings) -> str | None:
+    """Returns the reason why nothing can be measured; None if measuring is possible."""
     if not settings.seconds:
         return "not measured, for [costs] seconds is 0"
     return "there are no validation rows to measure it on" if rows is None else None
 
 
-def _carry_out(order: Order, limit_seconds: float) -> tuple[dict[str, Any], str | None]:
-    """Has an order carried out in a fresh process.
+def _run_worker(request: BenchmarkRequest, limit_seconds: float) -> tuple[dict[str, Any], str | None]:
+    """Runs the benchmark in a new process.
 
-    Not by multiprocessing: the fork server's children have TensorFlow already, and spawned ones import Luigi, for that
-    is the main module.
+    Not with multiprocessing: children of the fork server have loaded TensorFlow already, and spawned children import
+    Luigi, because it is the main module.
 
     Returns:
-        What was measured, and why not all of it was.
+        The measured numbers, and the problem if some are missing.
     """
     paths = os.pathsep.join(str(Path(path).absolute()) for path in sys.path)
     with (
-        tempfile.TemporaryDirectory(prefix="pipeline-") as place,
+        tempfile.TemporaryDirectory(prefix="pipeline-") as home,
         subprocess.Popen(
             [sys.executable, "-P", "-m", "pipeline.formats.benchmark.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=None if logger.isEnabledFor(logging.DEBUG) else subprocess.DEVNULL,
-            env={**TENSORFLOW_ENVIRONMENT, **kept_environment(os.environ), "PYTHONPATH": paths, "HOME": place},
-            cwd=place,
+            env={**TENSORFLOW_ENVIRONMENT, **kept_environment(os.environ), "PYTHONPATH": paths, "HOME": home},
+            cwd=home,
             text=True,
         ) as process,
     ):
         try:
-            answers, _ = process.communicate(json.dumps(asdict(order)), timeout=limit_seconds)
+            output, _ = process.communicate(json.dumps(asdict(request)), timeout=limit_seconds)
             is_late = False
         except subprocess.TimeoutExpired:
             process.kill()
-            answers, _ = process.communicate()
+            output, _ = process.communicate()
             is_late = True
         finally:
             process.kill()
-    told: dict[str, Any] = {}
-    for line in answers.rpartition("\n")[0].splitlines():
-        told |= json.loads(line)
-    phase = _PHASES[next(reversed([name for name in told if name in _PHASES]), "")]
-    if "problem" in told:
-        return told, str(told["problem"])
+    measured: dict[str, Any] = {}
+    for line in output.rpartition("\n")[0].splitlines():
+        measured |= json.loads(line)
+    phase = _PHASES[next(reversed([name for name in measured if name in _PHASES]), "")]
+    if "problem" in measured:
+        return measured, str(measured["problem"])
     if is_late:
-        return told, f"no answer within {limit_seconds:g} s {phase} ([costs] limit_seconds)"
-    if process.returncode or "peak_bytes" not in told:
-        return told, f"its process ended {_manner(process.returncode)} {phase}"
-    return told, None
+        return measured, f"no answer within {limit_seconds:g} s {phase} ([costs] limit_seconds)"
+    if process.returncode or "peak_bytes" not in measured:
+        return measured, f"its process ended {_describe_exit(process.returncode)} {phase}"
+    return measured, None
 
 
-def _manner(code: int) -> str:
+def _describe_exit(code: int) -> str:
     if code >= 0:
         return f"with exit code {code}"
     name = signal.Signals(-code).name
     return f"by {name}{', mostly for lack of memory,' if name == 'SIGKILL' else ''}"
 
 
-def size_of(format: str, folder: Path) -> int:
-    """The bytes of all files that are needed to open a format's artifact."""
+def artifact_size(format: str, folder: Path) -> int:
+    """Returns the total size in bytes of the files that opening a format's artifact needs."""
     files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
     if format == "checkpoint":
         return sum(path.stat().st_size for name, path in files.items() if name.startswith(_SAVED))
-    return sum(path.stat().st_size for name, path in files.items() if name not in _BESIDE)
+    return sum(path.stat().st_size for name, path in files.items() if name not in _METADATA)
 
 
 def _machine() -> dict[str, Any]:
@@ -223,12 +226,12 @@ def _machine() -> dict[str, Any]:
 
 
 def _write_table(path: Path, formats: Mapping[str, Mapping[str, Any]]) -> None:
-    """Writes a line for each format and batch size; what belongs to a format alone stands in each of its lines."""
+    """Writes one line per format and batch size; the numbers of a format are repeated on each of its lines."""
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        alone = ["size_bytes", *(name for name in _OF_FORMAT if name not in _OF_BATCH)]
-        writer.writerow(["format", *alone, "batch_size", *_OF_BATCH, "problem"])
+        of_format = ["size_bytes", *(name for name in _OF_FORMAT if name not in _OF_BATCH)]
+        writer.writerow(["format", *of_format, "batch_size", *_OF_BATCH, "problem"])
         for format, entry in formats.items():
             for size, batch in entry["batches"].items():
-                numbers = [*(entry[name] for name in alone), size, *(batch[name] for name in _OF_BATCH)]
+                numbers = [*(entry[name] for name in of_format), size, *(batch[name] for name in _OF_BATCH)]
                 writer.writerow([format, *numbers, entry["problem"]])

@@ -1,10 +1,10 @@
-"""What runs in the process of a measured format: opens its artifact and times it, and nothing else.
+"""Benchmark process of one format: opens its artifact and times it, and does nothing else.
 
     python -m pipeline.formats.benchmark.worker
 
-The order is on standard input, what is measured on standard output, as lines of JSON.
+Reads a request from standard input and writes the numbers to standard output, as lines of JSON.
 
-Nothing is imported before the clock runs but the standard library, so that time and memory are the format's own.
+Only the standard library is imported before the clock starts, so that time and memory are the format's own.
 """
 
 from __future__ import annotations
@@ -29,24 +29,24 @@ from pipeline.signature import Signature
 from pipeline.store.files import SIGNATURE_FILE
 from pipeline.workers.worker import as_ours, die_with_parent
 
-_WINDOWS = 8  # at most, in the time there is; the last three have to agree
+_WINDOWS = 8  # at most; the last `_KEPT` windows have to agree
 _KEPT = 3
 _AGREEMENT = 0.05
-_FEWEST_RUNS = 3  # of a window, as long as there is time
+_FEWEST_RUNS = 3  # per window, unless the time is over
 
 
 @dataclass(frozen=True)
-class Order:
-    """What to measure.
+class BenchmarkRequest:
+    """Settings of one benchmark.
 
     Args:
         opener: `package.module:open_runner` of a format.
         folder: the artifact.
-        rows: a file of arrays, by input name `[largest batch size, ...]`.
-        sizes: rows per run, the smallest first.
-        seconds: most seconds of runs for each size.
-        threads: how many it computes with.
-        asker: the process that wants to know; without it nothing is measured.
+        rows: an `.npz` with an array `[largest batch size, ...]` by input name.
+        sizes: batch sizes, the smallest first.
+        seconds: maximum time of all runs of a batch size.
+        threads: number of threads of the runner.
+        parent: process id of the parent; nothing is measured if it has ended.
     """
 
     opener: str
@@ -55,60 +55,60 @@ class Order:
     sizes: tuple[int, ...]
     seconds: float
     threads: int
-    asker: int
+    parent: int
 
 
 def main() -> None:
-    """Carries out the order on standard input."""
+    """Runs the benchmark that standard input requests."""
     die_with_parent()
-    # Libraries write to standard output as they like: it becomes standard error, and what it was is for answers alone.
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    # Libraries may write to standard output: it is redirected to standard error, and only numbers go to the original.
+    output = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    order = Order(**json.load(sys.stdin))
-    if os.getppid() != order.asker:  # it ended before the kernel was asked to end this process with it
+    request = BenchmarkRequest(**json.load(sys.stdin))
+    if os.getppid() != request.parent:  # it ended before `die_with_parent` took effect
         return
     try:
-        measure(order, lambda values: _tell(answers, values))
-    except Exception as exc:  # The outermost door of this process: nothing may leave it as a bare crash.
+        measure(request, lambda values: _send(output, values))
+    except Exception as exc:  # Outermost handler of this process: every error is reported as a problem.
         traceback.print_exc()
-        _tell(answers, {"problem": str(as_ours(exc, order.opener))})
-    os._exit(0)  # all is said: how long libraries take to clear up, or whether they crash at it, is no cost
+        _send(output, {"problem": str(as_ours(exc, request.opener))})
+    os._exit(0)  # the clean-up of libraries, or a crash in it, is not a cost
 
 
-def _tell(answers: IO[str], values: dict[str, Any]) -> None:
-    with suppress(OSError):  # the other side may have hung up meanwhile
-        print(json.dumps(values), file=answers, flush=True)
+def _send(output: IO[str], values: dict[str, Any]) -> None:
+    with suppress(OSError):  # the parent may have closed the pipe
+        print(json.dumps(values), file=output, flush=True)
 
 
-def measure(order: Order, tell: Callable[[dict[str, Any]], None]) -> None:
+def measure(request: BenchmarkRequest, report: Callable[[dict[str, Any]], None]) -> None:
     """Opens an artifact and times it, from the import to the last run.
 
     Args:
-        tell: is given each number as soon as it is known, by its name in costs.json.
+        report: called with each number as soon as it is known, by its name in costs.json.
 
     Raises:
         PipelineError: the artifact cannot be opened or run.
     """
-    folder = Path(order.folder)
+    folder = Path(request.folder)
     signature = Signature.read(folder / SIGNATURE_FILE)
-    module, _, name = order.opener.partition(":")
+    module, _, name = request.opener.partition(":")
     started = perf_counter()
     opener = getattr(importlib.import_module(module), name)
-    tell({"import_seconds": _since(started)})
+    report({"import_seconds": _since(started)})
     started = perf_counter()
-    runner = opener(folder, signature, order.threads)
-    tell({"load_seconds": _since(started)})
-    from pipeline.data.npz import load_arrays  # and NumPy, which no format goes without
+    runner = opener(folder, signature, request.threads)
+    report({"load_seconds": _since(started)})
+    from pipeline.data.npz import load_arrays  # and NumPy, which every format needs
 
-    rows = load_arrays(Path(order.rows))
+    rows = load_arrays(Path(request.rows))
     started = perf_counter()
-    runner.run(_batch(rows, 0, order.sizes[0]))
-    tell({"first_answer_seconds": _since(started)})
+    runner.run(_batch(rows, 0, request.sizes[0]))
+    report({"first_answer_seconds": _since(started)})
     batches = {}
-    for size in order.sizes:
-        batches[str(size)] = _time_batches(runner, rows, size, order.seconds)
-        tell({"batches": batches})
-    tell({"peak_bytes": peak_bytes()})
+    for size in request.sizes:
+        batches[str(size)] = _time_batches(runner, rows, size, request.seconds)
+        report({"batches": batches})
+    report({"peak_bytes": peak_bytes()})
 
 
 def _since(started: float) -> float:
@@ -120,7 +120,7 @@ def _batch(rows: dict[str, Any], start: int, size: int) -> dict[str, Any]:
 
 
 def _time_batches(runner: Any, rows: dict[str, Any], size: int, seconds: float) -> dict[str, Any]:
-    """Latencies at one batch size: every row has its turn, in the same order for each format."""
+    """Measures latencies at one batch size; the batches go through all rows, in the same order for each format."""
     largest = max((len(values) for values in rows.values()), default=size)
     batches = [_batch(rows, start, size) for start in range(0, largest - size + 1, size)]
     runner.run(batches[0])  # the first run at a size may prepare for it
@@ -135,7 +135,7 @@ def _time_batches(runner: Any, rows: dict[str, Any], size: int, seconds: float) 
 
 def _percentiles(times: list[float]) -> dict[str, float]:
     ranked = sorted(times)
-    # The smallest time that so many of a hundred runs did not exceed: one that was measured, not one in between.
+    # The nearest-rank percentile: a measured time, not an interpolated one.
     return {f"p{share}": ranked[-(-share * len(ranked) // 100) - 1] for share in (50, 95, 99)}
 
 
@@ -145,12 +145,12 @@ def time_runs(
     """Times runs in windows until the medians of the last three agree within 5 %, or the time is over.
 
     Args:
-        run: is given the number of the run.
-        seconds: the most that all runs may take together; one run is made whatever it takes.
-        clock: seconds since whenever.
+        run: called with the index of the run.
+        seconds: time limit for all runs together; at least one run is made.
+        clock: returns seconds.
 
     Returns:
-        The times of the last three windows in seconds, and whether these agreed.
+        The times in seconds of the last three windows, and True if these agreed.
     """
     windows: list[list[float]] = []
     numbers, ends = count(), clock() + seconds
@@ -176,9 +176,9 @@ def _window(
 
 
 def peak_bytes() -> int:
-    """The most memory that this process has had in use since it was started.
+    """Returns the peak memory of this process in bytes.
 
-    On Linux not what getrusage tells: that begins with the memory of the process which started this one.
+    On Linux not from getrusage, which starts with the memory of the parent process.
     """
     status = Path("/proc/self/status")
     found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text()) if status.exists() else None  # proc(5)

@@ -1,4 +1,4 @@
-"""Tells what a file or folder is, by its content: a suffix is only a name.
+"""Detects the format of a file or folder by its content, regardless of its suffix.
 
 frozen      a GraphDef: tensorflow/core/framework/graph.proto
 savedmodel  a folder with saved_model.pb or saved_model.pbtxt
@@ -24,7 +24,7 @@ from pipeline.store.files import FROZEN_FILE, GRAPH_FILE, ONNX_FILE, SAVED_MODEL
 WANTED = "a frozen .pb, a SavedModel's folder, a folder of the format mmap, a .tflite or an .onnx"
 
 _MODELS = (FROZEN_FILE, TFLITE_FILE, ONNX_FILE)  # what artifacts hold
-_TFLITE, _TABLE = b"TFL3", bytes.fromhex("57fb808b247547db")  # the latter ends a checkpoint's index
+_TFLITE, _TABLE_END = b"TFL3", bytes.fromhex("57fb808b247547db")  # the latter ends a checkpoint's index
 _TEXT = re.compile(rb"\s*(node|library|versions|meta_info_def|graph_def|saved_model_schema_version)\s*[:{]")
 _OP = re.compile(r"[A-Za-z_][\w>]*")
 
@@ -40,84 +40,84 @@ _ONNX = {
 
 
 @dataclass(frozen=True)
-class Recognized:
-    """What a candidate is.
+class DetectedFormat:
+    """The format and the location of a candidate.
 
     Args:
-        format: a format's name.
-        path: the file that holds it, or its folder.
+        format: name of a format.
+        path: the model's file or folder.
     """
 
     format: str
     path: Path
 
 
-def recognize(place: Path) -> Recognized:
-    """Tells what a file or folder is.
+def detect_format(path: Path) -> DetectedFormat:
+    """Detects the format of a file or folder.
 
     Raises:
-        CandidateError: it is not there, or no model of a format that is known; it says what it looks like.
+        CandidateError: it does not exist, or is no model of a known format; the error says what it seems to be.
     """
-    if place.is_dir():
-        return _folder(place)
-    if not place.exists():
-        is_checkpoint = _checkpoint_at(place)
-        raise _refused(place, "not a model" if is_checkpoint else "there is no such candidate", is_checkpoint)
-    if place.name in SAVED_MODEL_FILES:
-        return Recognized("savedmodel", place.parent)
-    return Recognized(_format_of(place), place)
+    if path.is_dir():
+        return _detect_in_folder(path)
+    if not path.exists():
+        checkpoint = _find_checkpoint(path)
+        raise _not_a_model(path, "not a model" if checkpoint else "there is no such candidate", checkpoint)
+    if path.name in SAVED_MODEL_FILES:
+        return DetectedFormat("savedmodel", path.parent)
+    return DetectedFormat(_format_of_file(path), path)
 
 
-def _folder(folder: Path) -> Recognized:
+def _detect_in_folder(folder: Path) -> DetectedFormat:
     if any((folder / name).is_file() for name in SAVED_MODEL_FILES):
-        return Recognized("savedmodel", folder)
+        return DetectedFormat("savedmodel", folder)
     if (folder / GRAPH_FILE).is_file():
-        return Recognized("mmap", folder)
+        return DetectedFormat("mmap", folder)
     models = [folder / name for name in _MODELS if (folder / name).is_file()]
     if len(models) == 1:
-        return recognize(models[0])
-    raise _refused(folder, "no model is in this folder", _checkpoint_at(folder) or _content(folder))
+        return detect_format(models[0])
+    raise _not_a_model(folder, "no model is in this folder", _find_checkpoint(folder) or _list_content(folder))
 
 
-def _content(folder: Path) -> str:
+def _list_content(folder: Path) -> str:
     names = sorted(path.name for path in folder.iterdir())
     if not names:
         return "an empty folder"
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
-def _checkpoint_at(place: Path) -> str | None:
-    """`a checkpoint`, where one is found at a place."""
+def _find_checkpoint(path: Path) -> str | None:
+    """Returns `a checkpoint` if there is one at this path."""
     try:
-        find_prefix(place)
+        find_prefix(path)
     except (CheckpointError, OSError):
         return None
     return "a checkpoint"
 
 
-def _refused(place: Path, what: str, got: str | None = None, next_step: str | None = None) -> CandidateError:
+def _not_a_model(path: Path, what: str, got: str | None = None, next_step: str | None = None) -> CandidateError:
     if got == "a checkpoint":
         next_step = "A checkpoint is what a candidate is compared with: give it with --checkpoint"
-    return CandidateError(what, where=place, got=got, wanted=WANTED, next_step=next_step)
+    return CandidateError(what, where=path, got=got, wanted=WANTED, next_step=next_step)
 
 
-def _format_of(path: Path) -> str:
+def _format_of_file(path: Path) -> str:
     try:
         with path.open("rb") as file:
             head = file.read(512)
-            file.seek(max(0, path.stat().st_size - len(_TABLE)))
+            file.seek(max(0, path.stat().st_size - len(_TABLE_END)))
             tail = file.read()
     except OSError as exc:
         raise CandidateError("the candidate cannot be read", where=path, got=exc.strerror) from exc
     if head[4:8] == _TFLITE:
         return "tflite"
-    if tail == _TABLE or re.search(r"\.data-\d{5}-of-\d{5}$|\.index$", path.name):
-        raise _refused(path, "not a model", "a checkpoint")
+    if tail == _TABLE_END or re.search(r"\.data-\d{5}-of-\d{5}$|\.index$", path.name):
+        raise _not_a_model(path, "not a model", "a checkpoint")
     if (kind := foreign_kind(path)) is not None:
         is_for_any_file = "checkpoint" not in kind[1]
-        raise _refused(path, "not a model", kind[0], kind[1] if is_for_any_file else "Give the model's own file")
+        raise _not_a_model(path, "not a model", kind[0], kind[1] if is_for_any_file else "Give the model's own file")
     if _TEXT.match(head):
-        raise _refused(path, "not a model", "a graph written as text", "Write it as a binary .pb, or freeze it")
+        raise _not_a_model(path, "not a model", "a graph written as text", "Write it as a binary .pb, or freeze it")
     return _format_of_message(path, head)
 
 
@@ -132,7 +132,7 @@ def _format_of_message(path: Path, head: bytes) -> str:
             if not any(found <= known for known in (_GRAPH, _META_GRAPH, _SAVED_MODEL, _ONNX)):
                 break
     except EOFError as exc:
-        kind = _kind_of(found, first)
+        kind = _message_kind(found, first)
         if kind is None:
             raise _unknown(path, head) from exc
         raise CandidateError(
@@ -140,13 +140,13 @@ def _format_of_message(path: Path, head: bytes) -> str:
         ) from exc
     except ValueError as exc:
         raise _unknown(path, head) from exc
-    kind = _kind_of(found, first)
+    kind = _message_kind(found, first)
     if kind == _KINDS["frozen"]:
         return "frozen"
     if kind == _KINDS["onnx"]:
         return "onnx"
     if kind is not None:
-        raise _refused(path, "not a model that can be run", kind, _HINTS[kind])
+        raise _not_a_model(path, "not a model that can be run", kind, _HINTS[kind])
     raise _unknown(path, head)
 
 
@@ -162,11 +162,12 @@ _HINTS = {
 }
 
 
-def _kind_of(found: set[tuple[int, int]], first: bytes) -> str | None:
-    """What a message with these fields is.
+def _message_kind(found: set[tuple[int, int]], first: bytes) -> str | None:
+    """Classifies a protobuf message by its fields; None if it is unknown.
 
     Args:
-        first: the content of its first field, as far as it was read.
+        found: number and wire type of each field.
+        first: the beginning of the first field's bytes.
     """
     if found <= _ONNX and (7, _BYTES) in found:
         return _KINDS["onnx"]
@@ -180,7 +181,7 @@ def _kind_of(found: set[tuple[int, int]], first: bytes) -> str | None:
 
 
 def _is_node(content: bytes) -> bool:
-    """Whether a graph's first field is a node: a name, then an op. In a MetaGraphDef it tells versions and ops."""
+    """Returns True if a graph's first field is a node: a name, then an op. A MetaGraphDef begins with other texts."""
     texts, at = [], 0
     try:
         for tag in (b"\n", b"\x12"):
@@ -198,13 +199,13 @@ _READ = 4096
 
 
 def _fields(path: Path) -> Iterator[tuple[int, int, bytes | None]]:
-    """The fields of a message: number, wire type, and the beginning of the first one's bytes.
+    """Reads the fields of a message: number, wire type, and the beginning of the first field's bytes.
 
     See https://protobuf.dev/programming-guides/encoding/.
 
     Raises:
         EOFError: the file ends within a field.
-        ValueError: this is no message.
+        ValueError: the file is no protobuf message.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -243,4 +244,4 @@ def _varint(file: BinaryIO) -> int:
 
 def _unknown(path: Path, head: bytes) -> CandidateError:
     shown = repr(head[:16].decode("ascii", "backslashreplace"))
-    return _refused(path, "not a model of a format that is known", f"a file that begins with {shown}")
+    return _not_a_model(path, "not a model of a format that is known", f"a file that begins with {shown}")

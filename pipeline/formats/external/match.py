@@ -1,13 +1,13 @@
-"""Finds the checkpoint's inputs and outputs in a candidate: by what was said, by name, and by what alone is left.
+"""Matches the checkpoint's inputs and outputs with a candidate's tensors.
 
-Never by position. Of a tensor of the signature, in this order:
+Never by position. For each tensor of the signature, in this order:
 
-1. what `--candidate-names` says;
-2. the tensor of the same name, or the one that the candidate's own signature calls so; where the two are not the same
-   tensor, a name that is not just the tensor's decides, and otherwise it is in doubt;
-3. where one is left on either side, of the same dtype and a shape that fits, these two.
+1. the tensor that `--candidate-names` gives;
+2. the tensor of the same name, in the graph or in the candidate's own signature; if these are two different tensors,
+   the signature's name wins if the checkpoint's signature has its own names, and otherwise it is an error;
+3. if one tensor is left on each side, and dtype and shape are compatible, these two.
 
-`:0` and TFLite's `serving_default_` count for nothing.
+`:0` and TFLite's `serving_default_` are ignored in names.
 """
 
 from __future__ import annotations
@@ -18,86 +18,95 @@ from dataclasses import dataclass
 from pipeline.errors import CandidateError, nearest
 from pipeline.signature import Shape, TensorSpec
 
-from .tensors import Port
+from .tensors import CandidateTensor
 
-Find = Callable[[str], Port | None]
+Find = Callable[[str], CandidateTensor | None]
 
 
 @dataclass(frozen=True)
-class Pairs:
-    """Which tensor of a candidate is which of the signature.
+class TensorMatch:
+    """The candidate's tensors for one side of the signature.
 
     Args:
-        found: by the signature's name.
-        reasons: a sentence on each pair that is not of one name.
-        missing: tensors of the signature that the candidate has not.
-        rest: the candidate's own that are none of the signature's.
+        found: the candidate's tensor by the signature's name.
+        reasons: a sentence for each match with different names.
+        missing: tensors of the signature that the candidate lacks.
+        rest: tensors of the candidate that the signature lacks.
     """
 
-    found: Mapping[str, Port]
+    found: Mapping[str, CandidateTensor]
     reasons: tuple[str, ...]
     missing: tuple[TensorSpec, ...]
-    rest: tuple[Port, ...]
+    rest: tuple[CandidateTensor, ...]
 
 
-def plain(name: str) -> str:
-    """A tensor's name without what writers of files add to it."""
+def bare_name(name: str) -> str:
+    """Returns a tensor's name without `:0` and the prefix that TFLite adds."""
     return name.removesuffix(":0").removeprefix("serving_default_")
 
 
-def pair(
-    side: str, specs: Sequence[TensorSpec], ports: Sequence[Port], find: Find | None, said: Mapping[str, str]
-) -> Pairs:
-    """Pairs one side of a signature with a candidate's tensors.
+def match_tensors(
+    side: str,
+    specs: Sequence[TensorSpec],
+    tensors: Sequence[CandidateTensor],
+    find: Find | None,
+    names: Mapping[str, str],
+) -> TensorMatch:
+    """Matches one side of a signature with a candidate's tensors.
 
     Args:
         side: `input` or `output`, for messages.
-        ports: what the candidate declares.
-        find: gives an inner tensor by its name, where there are such.
-        said: the candidate's tensor by the signature's name.
+        tensors: the tensors that the candidate declares.
+        find: finds any tensor of the graph by name; None if the candidate is no GraphDef.
+        names: the candidate's name by the signature's name, from `--candidate-names`.
 
     Raises:
-        CandidateError: a name that was said is not there, or it is in doubt which tensor is meant.
+        CandidateError: a given name does not exist, or several tensors may be meant.
     """
-    found: dict[str, Port] = {}
+    found: dict[str, CandidateTensor] = {}
     reasons: list[str] = []
     for spec in specs:
-        if spec.name in said:
-            port = _called(said[spec.name], ports) or (find(said[spec.name]) if find else None)
-            if port is None:
-                known = [name for port in ports for name in (port.own, port.tensor)]
+        if spec.name in names:
+            tensor = _find_declared(names[spec.name], tensors) or (find(names[spec.name]) if find else None)
+            if tensor is None:
+                known = [name for tensor in tensors for name in (tensor.name, tensor.graph_name)]
                 raise CandidateError(
                     "the candidate lacks a tensor that was named",
                     where=f"--candidate-names {spec.name}",
-                    got=said[spec.name],
-                    next_step=nearest(said[spec.name], known),
+                    got=names[spec.name],
+                    next_step=nearest(names[spec.name], known),
                 )
-            reasons.append(f"{side} {spec.name} is {port}, as --candidate-names says")
+            reasons.append(f"{side} {spec.name} is {tensor}, as --candidate-names says")
         else:
-            port = _by_name(side, spec, ports, find)
-            if port is not None and plain(port.tensor) != plain(spec.tensor_name):
-                reasons.append(f"{side} {spec.name} is {port}, by its name")
-        if port is not None:
-            found[spec.name] = port
-    return _with_last(side, specs, ports, found, reasons)
+            tensor = _find_by_name(side, spec, tensors, find)
+            if tensor is not None and bare_name(tensor.graph_name) != bare_name(spec.tensor_name):
+                reasons.append(f"{side} {spec.name} is {tensor}, by its name")
+        if tensor is not None:
+            found[spec.name] = tensor
+    return _match_remaining(side, specs, tensors, found, reasons)
 
 
-def _called(name: str, ports: Iterable[Port]) -> Port | None:
-    """The tensor that goes by a name: what the candidate's signature calls so, or else the tensor of that name."""
-    wanted, declared = plain(name), list(ports)
-    own = [port for port in declared if plain(port.own) == wanted]
-    return next(iter(own or [port for port in declared if plain(port.tensor) == wanted]), None)
+def _find_declared(name: str, tensors: Iterable[CandidateTensor]) -> CandidateTensor | None:
+    """Finds a declared tensor by its name in the candidate's signature, or else by its name in the graph."""
+    bare_tensor, declared = bare_name(name), list(tensors)
+    own = [tensor for tensor in declared if bare_name(tensor.name) == bare_tensor]
+    return next(iter(own or [tensor for tensor in declared if bare_name(tensor.graph_name) == bare_tensor]), None)
 
 
-def _by_name(side: str, spec: TensorSpec, ports: Sequence[Port], find: Find | None) -> Port | None:
-    wanted, name = plain(spec.tensor_name), plain(spec.name)
-    by_tensor = next((port for port in ports if plain(port.tensor) == wanted), find(spec.tensor_name) if find else None)
-    by_name = next((port for port in ports if plain(port.name) == name), None)
+def _find_by_name(
+    side: str, spec: TensorSpec, tensors: Sequence[CandidateTensor], find: Find | None
+) -> CandidateTensor | None:
+    bare_tensor, name = bare_name(spec.tensor_name), bare_name(spec.name)
+    by_tensor = next(
+        (tensor for tensor in tensors if bare_name(tensor.graph_name) == bare_tensor),
+        find(spec.tensor_name) if find else None,
+    )
+    by_name = next((tensor for tensor in tensors if bare_name(tensor.signature_name) == name), None)
     if by_name is None and find is not None:
         by_name = find(spec.name)
-    if by_tensor is None or by_name is None or by_tensor.tensor == by_name.tensor:
+    if by_tensor is None or by_name is None or by_tensor.graph_name == by_name.graph_name:
         return by_name or by_tensor
-    if spec.tensor is not None:  # it has a name of its own, and tensors of that kind are numbered by whoever saves them
+    if spec.tensor is not None:  # the signature has its own names; such tensors get numbered names when they are saved
         return by_name
     raise CandidateError(
         f"it is not clear which {side} of the candidate is {spec.name}",
@@ -106,22 +115,26 @@ def _by_name(side: str, spec: TensorSpec, ports: Sequence[Port], find: Find | No
     )
 
 
-def _with_last(
-    side: str, specs: Sequence[TensorSpec], ports: Sequence[Port], found: dict[str, Port], reasons: list[str]
-) -> Pairs:
-    taken = {port.tensor for port in found.values()}
+def _match_remaining(
+    side: str,
+    specs: Sequence[TensorSpec],
+    tensors: Sequence[CandidateTensor],
+    found: dict[str, CandidateTensor],
+    reasons: list[str],
+) -> TensorMatch:
+    taken = {tensor.graph_name for tensor in found.values()}
     missing = [spec for spec in specs if spec.name not in found]
-    rest = [port for port in ports if port.tensor not in taken]
-    if len(missing) == len(rest) == 1 and is_alike(missing[0], rest[0]):
-        spec, port = missing.pop(), rest.pop()
-        found = {**found, spec.name: port}
-        reasons = [*reasons, f"{side} {spec.name} is {port}, the only one that is left, of its dtype and shape"]
-    return Pairs(found, tuple(reasons), tuple(missing), tuple(rest))
+    rest = [tensor for tensor in tensors if tensor.graph_name not in taken]
+    if len(missing) == len(rest) == 1 and is_compatible(missing[0], rest[0]):
+        spec, tensor = missing.pop(), rest.pop()
+        found = {**found, spec.name: tensor}
+        reasons = [*reasons, f"{side} {spec.name} is {tensor}, the only one that is left, of its dtype and shape"]
+    return TensorMatch(found, tuple(reasons), tuple(missing), tuple(rest))
 
 
-def is_alike(spec: TensorSpec, port: Port) -> bool:
-    """Whether a tensor of a candidate may be one of the signature, by dtype and shape."""
-    return spec.dtype == port.dtype and _fits(spec.shape, port.shape)
+def is_compatible(spec: TensorSpec, tensor: CandidateTensor) -> bool:
+    """Returns True if dtype and shape of a candidate's tensor are compatible with the signature."""
+    return spec.dtype == tensor.dtype and _fits(spec.shape, tensor.shape)
 
 
 def _fits(one: Shape | None, other: Shape | None) -> bool:
@@ -130,8 +143,8 @@ def _fits(one: Shape | None, other: Shape | None) -> bool:
     return len(one) == len(other) and all(a is None or b is None or a == b for a, b in zip(one, other, strict=True))
 
 
-def told(side: str, specs: Sequence[TensorSpec], ports: Sequence[Port]) -> str:
-    """Both lists, for the end of a message."""
+def describe_tensors(side: str, specs: Sequence[TensorSpec], tensors: Sequence[CandidateTensor]) -> str:
+    """Lists the tensors of both sides, for the end of an error message."""
     ours = "".join(f"\n  {spec}" for spec in specs) or "\n  none"
-    theirs = "".join(f"\n  {port}" for port in ports) or "\n  none"
+    theirs = "".join(f"\n  {tensor}" for tensor in tensors) or "\n  none"
     return f"The checkpoint's {side}s are{ours}\nThe candidate's are{theirs}"

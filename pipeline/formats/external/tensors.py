@@ -1,4 +1,4 @@
-"""What a candidate takes and gives, by its own file: its inputs and outputs, and the names that each goes by."""
+"""Reads the inputs and outputs of a candidate from its file, with all their names."""
 
 from __future__ import annotations
 
@@ -28,52 +28,52 @@ from pipeline.signature import DTYPES, Shape
 from pipeline.store.files import GRAPH_FILE
 from pipeline.workers.child import Limits, run_in_subprocess
 
-from .detect import recognize
+from .detect import detect_format
 
 _AGAIN = "Copy the candidate again, or make it again"
-_SECONDS = 600  # that TensorFlow Lite may take to open a file
+_SECONDS = 600  # limit for TensorFlow Lite to open a file
 
 
 @dataclass(frozen=True)
-class Port:
-    """A tensor that a candidate takes or gives.
+class CandidateTensor:
+    """An input or output of a candidate.
 
     Args:
-        tensor: its name in the file.
-        dtype: as signatures have it; empty where a signature cannot have it.
-        name: what the file's own signature calls it; empty where it has none.
+        graph_name: name of the tensor in the file.
+        dtype: a dtype of signatures; empty for any other dtype.
+        signature_name: name in the file's own signature; empty if it has none.
     """
 
-    tensor: str
+    graph_name: str
     dtype: str
     shape: Shape | None
-    name: str = ""
+    signature_name: str = ""
 
     @property
-    def own(self) -> str:
-        """The name by which the format's runner asks for it."""
-        return self.name or self.tensor
+    def name(self) -> str:
+        """The name that the format's runner uses for it."""
+        return self.signature_name or self.graph_name
 
     def __str__(self) -> str:
         dims = "?" if self.shape is None else ", ".join("?" if size is None else str(size) for size in self.shape)
-        tensor = f", tensor {self.tensor}" if self.tensor != self.own else ""
-        return f"{self.own} {self.dtype} [{dims}]{tensor}"
+        tensor = f", tensor {self.graph_name}" if self.graph_name != self.name else ""
+        return f"{self.name} {self.dtype} [{dims}]{tensor}"
 
 
 @dataclass(frozen=True)
-class Ports:
+class CandidateTensors:
     """The inputs and outputs of a candidate.
 
     Args:
-        inputs, outputs: as the file declares them; of a GraphDef, which declares none, its placeholders, and what
-            nothing else in it takes.
-        signature: the name of the signature that they are of, where the file has several.
-        graph: of a GraphDef, its inner tensors.
-        allowed: sentences on what was let through though it could do more than compute.
+        inputs, outputs: as the file declares them; for a GraphDef, which declares none, its placeholders, and the
+            computed tensors that no other node uses.
+        signature: name of their signature in the file; None if the file has no signatures.
+        graph: all tensors of a GraphDef; None for other formats.
+        allowed: a sentence for each allowed op that could do more than compute.
     """
 
-    inputs: tuple[Port, ...]
-    outputs: tuple[Port, ...]
+    inputs: tuple[CandidateTensor, ...]
+    outputs: tuple[CandidateTensor, ...]
     signature: str | None = None
     graph: GraphTensors | None = None
     allowed: tuple[str, ...] = ()
@@ -89,45 +89,45 @@ class GraphTensors:
 
     @cached_property
     def nodes(self) -> Mapping[str, NodeDef]:
-        """The nodes by their names."""
+        """The nodes by name."""
         return {node.name: node for node in self._graph.node}
 
-    def find(self, name: str) -> Port | None:
-        """The tensor of a name, with or without `:0`; None where there is none."""
+    def find(self, name: str) -> CandidateTensor | None:
+        """Finds a tensor by its name, with or without `:0`; None if there is none."""
         tensor = normalized(name)
-        node, port = self.nodes.get(node_of(tensor)), tensor.rpartition(":")[2]
-        if node is None or not port.isdecimal() or int(port) >= len(self._dtypes(node)):
+        node, index = self.nodes.get(node_of(tensor)), tensor.rpartition(":")[2]
+        if node is None or not index.isdecimal() or int(index) >= len(self._dtypes(node)):
             return None
         try:
             spec = self._describer.spec(node.name, tensor)
         except FreezeError:
             return None
-        return Port(tensor, spec.dtype, spec.shape)
+        return CandidateTensor(tensor, spec.dtype, spec.shape)
 
     def _dtypes(self, node: NodeDef) -> Sequence[int]:
         return output_dtypes(node, self._functions) or ()
 
-    def placeholders(self) -> list[Port]:
-        """What has to be fed."""
+    def placeholders(self) -> list[CandidateTensor]:
+        """Lists the placeholders."""
         names = [node.name for node in self._graph.node if node.op in PLACEHOLDERS]
-        return [port for name in names if (port := self.find(name)) is not None]
+        return [tensor for name in names if (tensor := self.find(name)) is not None]
 
-    def ends(self) -> list[Port]:
-        """What is computed from a placeholder and taken by no other node."""
+    def ends(self) -> list[CandidateTensor]:
+        """Lists the tensors that are computed from a placeholder and that no other node uses."""
         taken = {node_of(reference) for node in self._graph.node for reference in data_inputs(node)}
-        ports = []
+        tensors = []
         for node in self._graph.node:
             if node.name in taken or node.op in PLACEHOLDERS or not self.needed([node.name], []):
                 continue
             found = (self.find(f"{node.name}:{index}") for index in range(len(self._dtypes(node))))
-            ports += [port for port in found if port is not None]
-        return ports
+            tensors += [tensor for tensor in found if tensor is not None]
+        return tensors
 
     def needed(self, tensors: Iterable[str], fed: Iterable[str]) -> set[str]:
-        """The placeholders without a default that tensors hang on.
+        """Finds the placeholders without a default that tensors depend on.
 
         Args:
-            fed: tensors that are fed; what is before them is not needed.
+            fed: tensors that are fed; their own inputs are not needed.
         """
         above = ancestors(self.nodes, map(node_of, tensors), with_control=True, stop=map(node_of, fed))
         return {name for name in above if self.nodes[name].op in ("Placeholder", "PlaceholderV2")}
@@ -138,32 +138,32 @@ class GraphTensors:
         return self._graph
 
     def fillers(self) -> list[str]:
-        """The nodes that fill tables."""
+        """Lists the nodes that fill lookup tables."""
         fills = ("InitializeTable", "LookupTableImport")
         return [node.name for node in self._graph.node if node.op.startswith(fills)]
 
 
-def read_ports(candidate: Candidate) -> Ports:
-    """The inputs and outputs of a candidate.
+def read_tensors(candidate: Candidate) -> CandidateTensors:
+    """Reads the inputs and outputs of a candidate.
 
     Raises:
-        CandidateError: its file is damaged, holds variables without values, or has no such signature.
-        UnsafeModel: it could do more than compute, or take more memory than there is.
+        CandidateError: its file is damaged, has variables without values, or lacks the signature.
+        UnsafeModel: it could do more than compute, or needs more memory than there is.
     """
-    path = recognize(candidate.place).path
-    allowed = _let_through(candidate, path)
-    readers: Mapping[str, Callable[[Path, str | None], Ports]] = {
-        "frozen": lambda path, _: _of_graph(path),
-        "mmap": lambda path, _: _of_graph(path / GRAPH_FILE),
-        "savedmodel": _of_saved_model,
-        "tflite": _of_tflite,
+    path = detect_format(candidate.place).path
+    allowed = _require_safe(candidate, path)
+    readers: Mapping[str, Callable[[Path, str | None], CandidateTensors]] = {
+        "frozen": lambda path, _: _read_graph(path),
+        "mmap": lambda path, _: _read_graph(path / GRAPH_FILE),
+        "savedmodel": _read_saved_model,
+        "tflite": _read_tflite_confined,
         "onnx": lambda path, _: read_onnx(path),
     }
     return replace(readers[candidate.kind](path, candidate.signature), allowed=tuple(allowed))
 
 
-def _let_through(candidate: Candidate, path: Path) -> list[str]:
-    """What is let through of what the candidate could do, found before any runtime opens it."""
+def _require_safe(candidate: Candidate, path: Path) -> list[str]:
+    """Checks a candidate before any runtime opens it; returns a sentence for each allowed op that is unsafe."""
     try:
         match candidate.kind:
             case "savedmodel":
@@ -174,15 +174,15 @@ def _let_through(candidate: Candidate, path: Path) -> list[str]:
                 return require_safe_onnx(load_onnx(path), path, candidate.allow_ops)
         return require_safe_graph(path, candidate.allow_ops, is_mapped=candidate.kind == "mmap")
     except (DataError, CheckpointError, FreezeError) as exc:
-        raise _broken(exc, path) from exc
+        raise _read_error(exc, path) from exc
 
 
-def _of_graph(path: Path) -> Ports:
+def _read_graph(path: Path) -> CandidateTensors:
     try:
         graph = load_lazily(path).graph
         validate_graph(graph, path)
     except (DataError, CheckpointError) as exc:
-        raise _broken(exc, path) from exc
+        raise _read_error(exc, path) from exc
     variables = [node.name for node in graph.node if node.op in VARIABLE_OPS]
     if variables:
         raise CandidateError(
@@ -193,59 +193,60 @@ def _of_graph(path: Path) -> Ports:
             next_step="Give the .pb that is deployed",
         )
     tensors = GraphTensors(graph)
-    return Ports(tuple(tensors.placeholders()), tuple(tensors.ends()), graph=tensors)
+    return CandidateTensors(tuple(tensors.placeholders()), tuple(tensors.ends()), graph=tensors)
 
 
-def _of_saved_model(folder: Path, signature: str | None) -> Ports:
+def _read_saved_model(folder: Path, signature: str | None) -> CandidateTensors:
     try:
         key, inputs, outputs = read_signature(folder, signature)
     except (CheckpointError, FreezeError) as exc:
-        raise _broken(exc, folder) from exc
-    return Ports(_of_infos(inputs), _of_infos(outputs), signature=key)
+        raise _read_error(exc, folder) from exc
+    return CandidateTensors(_from_infos(inputs), _from_infos(outputs), signature=key)
 
 
-def _of_infos(infos: Mapping[str, TensorInfo]) -> tuple[Port, ...]:
+def _from_infos(infos: Mapping[str, TensorInfo]) -> tuple[CandidateTensor, ...]:
     return tuple(
-        Port(info.name, _known(dtype_name(info.dtype)), shape_of_info(info), name) for name, info in infos.items()
+        CandidateTensor(info.name, _signature_dtype(dtype_name(info.dtype)), shape_of_info(info), name)
+        for name, info in infos.items()
     )
 
 
-def _known(dtype: str) -> str:
+def _signature_dtype(dtype: str) -> str:
     return dtype if dtype in DTYPES else ""
 
 
-def _broken(cause: PipelineError, place: Path) -> CandidateError:
-    """The error of a reader that takes the file for a checkpoint's."""
+def _read_error(cause: PipelineError, path: Path) -> CandidateError:
+    """Converts an error of a reader for checkpoints."""
     is_of_signature = isinstance(cause, FreezeError)
     next_step = "Say which of them with --candidate-signature" if is_of_signature else _AGAIN
     return CandidateError(
-        cause.what, where=cause.where or place, got=cause.got, wanted=cause.wanted, next_step=next_step
+        cause.what, where=cause.where or path, got=cause.got, wanted=cause.wanted, next_step=next_step
     )
 
 
-def _of_tflite(path: Path, signature: str | None) -> Ports:
+def _read_tflite_confined(path: Path, signature: str | None) -> CandidateTensors:
     try:
-        ports: Ports = run_in_subprocess(
+        tensors: CandidateTensors = run_in_subprocess(
             "pipeline.formats.external.tensors:read_tflite",
             *(path.absolute(), signature),
             limits=Limits(seconds=_SECONDS),
             is_confined=True,
         )
-    except StageCrashed as exc:  # the interpreter trusts the offsets in the file
+    except StageCrashed as exc:  # the interpreter does not check the offsets in the file
         raise CandidateError(
             "the candidate is damaged: TensorFlow Lite ends at opening it", where=path, got=exc.got, next_step=_AGAIN
         ) from exc
-    return ports
+    return tensors
 
 
-def read_tflite(path: Path, signature: str | None) -> Ports:
-    """The inputs and outputs of a TFLite file.
+def read_tflite(path: Path, signature: str | None) -> CandidateTensors:
+    """Reads the inputs and outputs of a TFLite file.
 
     Args:
-        signature: by default `serving_default`, or the only one, or else the first subgraph's own tensors.
+        signature: name of a signature; None for `serving_default`, the only one, or else the first subgraph's tensors.
 
     Raises:
-        CandidateError: the interpreter cannot open it, or it has no such signature.
+        CandidateError: the interpreter cannot open the file, or it lacks the signature.
     """
     from ai_edge_litert.interpreter import Interpreter
 
@@ -268,40 +269,42 @@ def read_tflite(path: Path, signature: str | None) -> Ports:
         )
     if key is None:
         sides = (interpreter.get_input_details(), interpreter.get_output_details())
-        inputs, outputs = (tuple(_of_details(details) for details in side) for side in sides)
-        return Ports(inputs, outputs)
+        inputs, outputs = (tuple(_from_details(details) for details in side) for side in sides)
+        return CandidateTensors(inputs, outputs)
     runner = interpreter.get_signature_runner(key)
-    named = (runner.get_input_details(), runner.get_output_details())
-    inputs, outputs = (tuple(_of_details(details, name) for name, details in side.items()) for side in named)
-    return Ports(inputs, outputs, signature=key)
+    sides = (runner.get_input_details(), runner.get_output_details())
+    inputs, outputs = (tuple(_from_details(details, name) for name, details in side.items()) for side in sides)
+    return CandidateTensors(inputs, outputs, signature=key)
 
 
-def _of_details(details: Mapping[str, Any], name: str = "") -> Port:
+def _from_details(details: Mapping[str, Any], name: str = "") -> CandidateTensor:
     import numpy as np
 
     declared = details["shape_signature"] if len(details["shape_signature"]) else details["shape"]
     shape = tuple(int(size) if size >= 0 else None for size in declared)
     kind = np.dtype(details["dtype"])
-    return Port(details["name"], "string" if kind.kind in "OSU" else _known(kind.name), shape, name)
+    return CandidateTensor(
+        details["name"], "string" if kind.kind in "OSU" else _signature_dtype(kind.name), shape, name
+    )
 
 
-def read_onnx(path: Path) -> Ports:
-    """The inputs and outputs of an ONNX model.
+def read_onnx(path: Path) -> CandidateTensors:
+    """Reads the inputs and outputs of an ONNX model.
 
     Raises:
-        CandidateError: it cannot be read.
+        CandidateError: the file cannot be read.
     """
     graph = load_onnx(path).graph
     constants = {initializer.name for initializer in graph.initializer}
-    inputs = tuple(_of_value(value) for value in graph.input if value.name not in constants)
-    return Ports(inputs, tuple(_of_value(value) for value in graph.output))
+    inputs = tuple(_from_value(value) for value in graph.input if value.name not in constants)
+    return CandidateTensors(inputs, tuple(_from_value(value) for value in graph.output))
 
 
 def load_onnx(path: Path) -> Any:
-    """An ONNX model without what stands in files beside it.
+    """Loads an ONNX model without its external data files.
 
     Raises:
-        CandidateError: it cannot be read.
+        CandidateError: the file cannot be read.
     """
     import onnx
     from google.protobuf.message import DecodeError
@@ -312,11 +315,11 @@ def load_onnx(path: Path) -> Any:
         raise CandidateError("the ONNX model cannot be read", where=path, got=exc, next_step=_AGAIN) from exc
 
 
-def _of_value(value: Any) -> Port:
+def _from_value(value: Any) -> CandidateTensor:
     import onnx
 
     kind = value.type.tensor_type
     name = onnx.TensorProto.DataType.Name(kind.elem_type).lower()
     dtype = {"float": "float32", "double": "float64"}.get(name, name)
     dims = tuple(dim.dim_value if dim.HasField("dim_value") else None for dim in kind.shape.dim)
-    return Port(value.name, _known(dtype), dims if kind.HasField("shape") else None)
+    return CandidateTensor(value.name, _signature_dtype(dtype), dims if kind.HasField("shape") else None)

@@ -8,7 +8,8 @@ from pathlib import Path
 from pipeline.errors import PipelineError
 from pipeline.settings import Operations, Settings
 
-from ..chain.job import Job, Parameters
+from ..chain.job import Job
+from ..chain.parameters import Parameters
 from ..chain.plan import Chain
 from . import cache
 from .outcome import Outcome, collect_outcome, failed_outcome

@@ -23,7 +23,8 @@ from pipeline.settings import listed
 from pipeline.store.artifact import ArtifactPaths
 from pipeline.store.remote import is_url
 
-from ..chain.job import Parameters, folder_name, known_format
+from ..chain.job import folder_name, known_format
+from ..chain.parameters import Parameters
 
 REQUIRED = ("name", "checkpoint")
 COLUMNS = tuple(item.name for item in fields(Parameters) if item.name != "output_root")

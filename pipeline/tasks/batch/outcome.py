@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from pipeline.errors import PipelineError
-from pipeline.formats.registry import FORMATS, refusal_of
+from pipeline.formats.registry import FORMATS, read_refusal
 from pipeline.hashing import hash_values
 from pipeline.settings import FAILED, PASSED
 from pipeline.store.manifest import Manifest
@@ -80,7 +80,7 @@ def collect_outcome(chain: Chain) -> Outcome:
     verdict = read_verdict(job)
     manifests = {stage: Manifest.read(job.folder(stage)) for stage in chain.up_to()}
     made = {
-        format: manifests[stage] for format, stage in job.candidates.items() if refusal_of(job.folder(stage)) is None
+        format: manifests[stage] for format, stage in job.candidates.items() if read_refusal(job.folder(stage)) is None
     }
     has_passed = verdict["verdict"] == PASSED
     differences = [check["max_abs_diff"] for check in verdict["checks"] if check.get("max_abs_diff") is not None]

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
-from pipeline.report.wording import counted, visible
+from pipeline.report.wording import count_noun, printable
 from pipeline.settings import FAILED, PASSED
 from pipeline.store.files import REPORT_FILE, RESULTS_FILE
 
@@ -74,10 +74,10 @@ class Table:
     def headline(self) -> str:
         """The whole in a sentence."""
         if self.has_passed:
-            return f"{counted(len(self.outcomes), 'model')}, each proven equal to its checkpoint."
+            return f"{count_noun(len(self.outcomes), 'model')}, each proven equal to its checkpoint."
         missed = len(self.outcomes) - self.counts[PASSED]
         kinds = ", ".join(f"{count} {kind}" for kind, count in self.kinds.items())
-        return f"{missed} of {counted(len(self.outcomes), 'model')} did not pass: {kinds}."
+        return f"{missed} of {count_noun(len(self.outcomes), 'model')} did not pass: {kinds}."
 
 
 def write_results(path: Path, table: Table) -> None:
@@ -131,27 +131,27 @@ def summary(table: Table) -> str:
         parts.append("\n".join(lines))
         if len(missed) > _MOST_IN_SUMMARY:
             parts.append(f"And {len(missed) - _MOST_IN_SUMMARY} more: see results.csv.")
-    parts.append(f"{counted(table.counts[PASSED], 'model')} passed.")
+    parts.append(f"{count_noun(table.counts[PASSED], 'model')} passed.")
     return "\n\n".join(parts) + "\n"
 
 
 def _plain(text: str) -> str:
-    return _MARKUP.sub(r"\\\1", " ".join(visible(text).split()))
+    return _MARKUP.sub(r"\\\1", " ".join(printable(text).split()))
 
 
 def junit(table: Table) -> str:
     """A `testsuites` document that CI servers understand; a model that could not be compared is an error."""
-    root = ElementTree.Element("testsuites", {"name": visible(table.name)})
+    root = ElementTree.Element("testsuites", {"name": printable(table.name)})
     totals: Counter[str] = Counter()
     for outcome in table.outcomes:
-        suite = ElementTree.SubElement(root, "testsuite", {"name": visible(outcome.name)})
+        suite = ElementTree.SubElement(root, "testsuite", {"name": printable(outcome.name)})
         counts: Counter[str] = Counter()
         for name, kind, message in _cases(outcome):
-            case = ElementTree.SubElement(suite, "testcase", classname=visible(outcome.name), name=visible(name))
+            case = ElementTree.SubElement(suite, "testcase", classname=printable(outcome.name), name=printable(name))
             counts["tests"] += 1
             if kind:
-                told = ElementTree.SubElement(case, kind, message=visible(message), type=outcome.kind)
-                told.text = visible(message)
+                told = ElementTree.SubElement(case, kind, message=printable(message), type=outcome.kind)
+                told.text = printable(message)
                 counts[f"{kind}s"] += 1
         seconds = sum(outcome.seconds.values())
         totals += counts

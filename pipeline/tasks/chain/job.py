@@ -16,6 +16,8 @@ from pipeline.store.artifact import ArtifactPaths
 from pipeline.store.remote import RemoteStore, is_url, mirror_of
 from pipeline.training.models.source import ModelSource, find_model
 
+from .parameters import Parameters
+
 CANDIDATE = "candidate"  # the stage of a third-party file
 
 
@@ -101,32 +103,6 @@ class Job:
     def folder(self, stage: str) -> Path:
         """Return the folder of the last finished version of a stage, which stays valid when the link moves on."""
         return self.paths.artifact(stage).resolve()
-
-
-@dataclass(frozen=True)
-class Parameters:
-    """The parameters of a chain as text; empty if not given.
-
-    Each is an option of the same name (`--graph-file`), described in `tasks.model.ModelTask`.
-    """
-
-    model: str = ""
-    checkpoint: str = ""
-    inputs: str = ""
-    outputs: str = ""
-    pin: str = ""
-    signature: str = ""
-    graph_file: str = ""
-    candidate: str = ""
-    candidate_names: str = ""
-    candidate_signature: str = ""
-    name: str = ""
-    data: str = ""
-    output_root: str = "output"
-    formats: str = ""
-    warm_start: str = ""
-    warm_start_map: str = ""
-    allow_ops: str = ""
 
 
 def _output(root: str, name: str, operations: Operations) -> tuple[ArtifactPaths, RemoteStore | None]:
@@ -215,14 +191,14 @@ def _formats(text: str) -> tuple[str, ...]:
 
 def _format_of_candidate(place: str, named: list[str]) -> str:
     """Return the format of a candidate: the one found in its content, or the named one if it is of that kind."""
-    from pipeline.formats.external.detect import recognize  # loads protobuf, which other chains do not need
+    from pipeline.formats.external.detect import detect_format  # loads protobuf, which other chains do not need
 
     path = Path(place)
     if len(named) > 1:
         raise SettingError("a candidate is in one format", where="--formats", got=", ".join(named))
     if not path.exists():  # the scheduler reports this
         return known_format("--formats", named[0] if named else CANDIDATES[0])
-    found = recognize(path).format
+    found = detect_format(path).format
     format = known_format("--formats", named[0]) if named else known_format("--candidate", found)
     if FORMATS[format].opener != FORMATS[found].opener:
         raise SettingError(

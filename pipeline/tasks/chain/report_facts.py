@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import PipelineError
-from pipeline.formats.registry import refusal_of
+from pipeline.formats.registry import read_refusal
 from pipeline.hashing import library_versions
 from pipeline.store.files import (
     HISTORY_FILE,
@@ -125,7 +125,7 @@ def _sizes_of_formats(job: Job, manifests: Mapping[str, Manifest]) -> dict[str, 
     """Return the size of each file of each format; a folder counts as one, because it may hold thousands."""
     sizes: dict[str, int] = {}
     for stage in job.candidates.values():
-        if refusal_of(job.folder(stage)) is not None:
+        if read_refusal(job.folder(stage)) is not None:
             continue
         for path, entry in sorted(manifests[stage].files.items()):
             folder, slash, _ = path.partition("/")

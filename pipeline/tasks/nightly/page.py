@@ -84,7 +84,9 @@ def page(nights: Nights, history: Mapping[str, Night], changed_share: float) -> 
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {name: getattr(wording, name) for name in ("metric", "size", "duration", "date", "visible")}
+    environment.filters |= {
+        name: getattr(wording, name) for name in ("metric", "size", "duration", "date", "printable")
+    }
     dates = list(history)
     kept = set(nights.kept())
     gaps = [Night(night, "no night") for night in missing_dates(dates)]
@@ -154,12 +156,12 @@ def _lines(history: Mapping[str, Night], group: str, scale: float) -> list[Line]
 
 
 def _draw(name: str, title: str, lines: Sequence[Line], span: Span, threshold: float | None = None) -> str:
-    from pipeline.report.svg import drawn
+    from pipeline.report.svg import render_svg
 
     words = [f"{title} from {span.first} to {span.last}"]
     words += [f"threshold {threshold:g}"] if threshold is not None else []
     label = "; ".join(filter(None, [*words, span.in_words(), f"current: {span.current}" if span.current else ""]))
-    return drawn(_filling(title, lines, span, threshold), name, label, _WIDE)
+    return render_svg(_filling(title, lines, span, threshold), name, label, _WIDE)
 
 
 def _filling(title: str, lines: Sequence[Line], span: Span, threshold: float | None) -> Callable[[Axes], None]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import PipelineError, ValidationFailed
-from pipeline.formats.registry import refusal_of
+from pipeline.formats.registry import read_refusal
 from pipeline.formats.runner import SubprocessRunner
 from pipeline.hashing import hash_code, library_versions
 from pipeline.settings import NightlySettings
@@ -167,7 +167,7 @@ def _conclude(
 def _compare(job: Job, nights: Nights, other: str | None, settings: NightlySettings, folder: Path) -> Night:
     """Asks the night's model the rows of another night, and keeps its answers to its own."""
     format, stage = next(
-        (format, stage) for format, stage in job.candidates.items() if refusal_of(job.folder(stage)) is None
+        (format, stage) for format, stage in job.candidates.items() if read_refusal(job.folder(stage)) is None
     )
     checkpoint = job.folder("checkpoint")
     signature = Signature.read(checkpoint / SIGNATURE_FILE)

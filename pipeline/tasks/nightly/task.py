@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import fields, replace
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from functools import cached_property
 from typing import Any
@@ -16,7 +16,7 @@ from pipeline.errors import SettingError
 from pipeline.settings import NightlySettings
 from pipeline.store.artifact import ArtifactPaths, ArtifactStatus, State
 
-from ..chain.job import Job, Parameters
+from ..chain.job import Job
 from ..config import read_operations, read_settings
 from ..external import DataFile, ExistingCheckpoint
 from ..model import ROOT_HOOKS, ModelTask
@@ -71,14 +71,14 @@ class NightlyRun(ModelTask):
         Raises:
             PipelineError: one of them is wrong.
         """
-        if self.candidate:
+        if self.parameters.candidate:
             raise SettingError(
                 "a night makes its formats, it audits none",
                 where="--candidate",
-                got=self.candidate,
+                got=self.parameters.candidate,
                 next_step="Use WriteReport --candidate",
             )
-        given = Parameters(**{item.name: getattr(self, item.name) or "" for item in fields(Parameters)})
+        given = self.parameters
         pattern = given.data or self.settings.data
         job = Job.from_parameters(replace(given, data=data_of(pattern, self.date)), read_settings())
         return replace(job, paths=ArtifactPaths(job.paths.home, self.night))
@@ -93,8 +93,8 @@ class NightlyRun(ModelTask):
         """The day's data, and the checkpoint where the chain starts at one."""
         if self.job.data is not None:
             yield DataFile(path=str(self.job.data))
-        if self.checkpoint:
-            yield ExistingCheckpoint(path=self.checkpoint)
+        if self.parameters.checkpoint:
+            yield ExistingCheckpoint(path=self.parameters.checkpoint)
 
     def output(self) -> luigi.LocalTarget:
         """The folder of what became of the night."""

@@ -1,4 +1,4 @@
-"""Calls a Keras model by names: of the inputs that it is fed, and of the outputs that it gives."""
+"""Calls a Keras model with inputs by name, and returns its outputs by name."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from pipeline.errors import ModelError
 from pipeline.signature import Array, Batch, Signature, TensorSpec, batch_size_of
 
 
-def settle_arithmetic(threads: int = 0) -> None:
-    """Makes what this process computes depend on its inputs alone; to be called before anything is computed.
+def make_deterministic(threads: int = 0) -> None:
+    """Makes this process compute the same bits for the same inputs; call it before any computation.
 
     Args:
-        threads: other numbers may give other last bits; 0 for TensorFlow's own. A SavedModel keeps the number of the
-            process that wrote it, so one that writes leaves it open.
+        threads: another number may change the last bits; 0 for TensorFlow's default. A SavedModel stores the number of
+            threads of the process that wrote it, so a process that writes one uses the default.
     """
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     tf.config.threading.set_inter_op_parallelism_threads(threads)
@@ -26,76 +26,78 @@ def settle_arithmetic(threads: int = 0) -> None:
 
 
 class NamedModel:
-    """A Keras model that is fed and answers by names.
+    """A Keras model with inputs and outputs by name.
 
-    A functional model has names of its own: the keys of its dicts, or the names of its input and output layers. One
-    input or one output needs no name. Any other model takes a dict of inputs by name, and gives a dict.
+    A functional model has its own names: the keys of its dicts, or the names of its input and output layers. A single
+    input or output needs no name. Any other model takes a dict of inputs by name, and returns a dict.
 
     Args:
         model: a built model.
-        signature: names, dtypes and shapes of what it is fed and gives.
+        signature: names, dtypes and shapes of the inputs and outputs.
     """
 
     def __init__(self, model: keras.Model, signature: Signature) -> None:
         self.model, self.signature = model, signature
-        self._fed, self._given = ([spec.name for spec in specs] for specs in (signature.inputs, signature.outputs))
+        self._input_names, self._output_names = (
+            [spec.name for spec in specs] for specs in (signature.inputs, signature.outputs)
+        )
 
     @classmethod
-    def by_own_names(cls, model: keras.Model) -> NamedModel:
-        """A model by the names that it has itself.
+    def from_own_names(cls, model: keras.Model) -> NamedModel:
+        """Wraps a model, with the model's own names.
 
         Raises:
-            ModelError: it has none, or two inputs or outputs have the same.
+            ModelError: the model has no names, or two of its inputs or outputs have the same name.
         """
         if not (is_functional(model) or (isinstance(model, keras.Sequential) and model.built)):
-            raise ModelError("the model does not tell its inputs and outputs", got=type(model).__name__)
+            raise ModelError("the model does not define its inputs and outputs", got=type(model).__name__)
         inputs, outputs = ([_own_spec(*item) for item in own_tensors(model, side).items()] for side in ("in", "out"))
         return cls(model, Signature(tuple(inputs), tuple(outputs)))
 
     def pack(self, values: Mapping[str, Any]) -> Any:
-        """Values by name, as the model takes them."""
-        fed = [values[name] for name in self._fed]
+        """Arranges input values by name in the structure that the model takes."""
+        inputs = [values[name] for name in self._input_names]
         if not is_functional(self.model):
-            return fed[0] if len(fed) == 1 else dict(zip(self._fed, fed, strict=True))
+            return inputs[0] if len(inputs) == 1 else dict(zip(self._input_names, inputs, strict=True))
         own = own_tensors(self.model, "in")
-        by_own_name = dict(zip(own, fed, strict=True)) if len(own) == 1 else values
+        by_own_name = dict(zip(own, inputs, strict=True)) if len(own) == 1 else values
         if isinstance(self.model.input, dict):
             return {name: by_own_name[name] for name in own}
         return keras.tree.pack_sequence_as(self.model.input, [by_own_name[name] for name in own])
 
-    def unpack(self, answer: Any) -> dict[str, Any]:
-        """What the model gave, by name.
+    def unpack(self, returned: Any) -> dict[str, Any]:
+        """Returns the model's outputs by name.
 
         Raises:
-            ModelError: it gave something that has no such name.
+            ModelError: outputs have no names, or an output of the signature is missing.
         """
-        if isinstance(answer, Mapping):
-            given = dict(answer)
-        elif len(self._given) == 1 and len(keras.tree.flatten(answer)) == 1:
-            given = {self._given[0]: keras.tree.flatten(answer)[0]}
+        if isinstance(returned, Mapping):
+            outputs = dict(returned)
+        elif len(self._output_names) == 1 and len(keras.tree.flatten(returned)) == 1:
+            outputs = {self._output_names[0]: keras.tree.flatten(returned)[0]}
         elif is_functional(self.model):
-            given = dict(zip(own_tensors(self.model, "out"), keras.tree.flatten(answer), strict=True))
+            outputs = dict(zip(own_tensors(self.model, "out"), keras.tree.flatten(returned), strict=True))
         else:
             raise ModelError("several outputs without names", where=self.model.name, wanted="a dict of outputs by name")
-        missing = [name for name in self._given if name not in given]
+        missing = [name for name in self._output_names if name not in outputs]
         if missing:
             raise ModelError(
-                "the model does not give an output that its signature promises",
+                "the model does not return an output of its signature",
                 where=missing[0],
-                got=", ".join(sorted(given)),
+                got=", ".join(sorted(outputs)),
                 next_step="Give that name to the output's layer, or return a dict",
             )
-        return {name: given[name] for name in self._given}
+        return {name: outputs[name] for name in self._output_names}
 
     def __call__(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """The outputs by name, as the model gives them when it is not in training."""
+        """Computes the outputs by name, in inference mode."""
         return self.unpack(self.model(self.pack(values), training=False))
 
-    def answer(self, rows: Batch) -> dict[str, Array]:
-        """Keras's own answers to rows, by output name.
+    def predict(self, rows: Batch) -> dict[str, Array]:
+        """Computes Keras's own outputs for rows, by output name.
 
         Args:
-            rows: a whole number of batches, where the batch is fixed.
+            rows: inputs by name; a multiple of the batch size if the signature fixes it.
         """
         count = len(next(iter(rows.values())))
         size = batch_size_of(self.signature) or count
@@ -109,16 +111,16 @@ class NamedModel:
         answers = [{name: np.asarray(value) for name, value in self(batch).items()} for batch in batches]
         if len(answers) == 1:
             return answers[0]
-        return {name: np.concatenate([answer[name] for answer in answers]) for name in self._given}
+        return {name: np.concatenate([predict[name] for predict in answers]) for name in self._output_names}
 
 
 def is_functional(model: keras.Model) -> bool:
-    """Whether it is a graph of layers that was made of inputs and outputs."""
+    """Returns True for a functional model: a graph of layers between inputs and outputs."""
     return hasattr(model, "output_names")
 
 
 def own_tensors(model: keras.Model, side: str) -> dict[str, keras.KerasTensor]:
-    """The inputs or outputs of a functional or sequential model, by its own names.
+    """Returns the inputs or outputs of a functional or sequential model, by its own names.
 
     Args:
         side: `in` or `out`.
@@ -133,18 +135,18 @@ def own_tensors(model: keras.Model, side: str) -> dict[str, keras.KerasTensor]:
     tensors = keras.tree.flatten(structure)
     names: Sequence[str] = [tensor.name for tensor in tensors] if side == "in" else model.output_names
     if isinstance(structure, dict) and len(structure) == len(tensors):
-        named = dict(structure)
+        by_name = dict(structure)
     else:
-        named = dict(zip(names, tensors, strict=True))
-    if len(named) != len(tensors):
-        doubled = sorted({name for name in names if list(names).count(name) > 1})
+        by_name = dict(zip(names, tensors, strict=True))
+    if len(by_name) != len(tensors):
+        repeated = sorted({name for name in names if list(names).count(name) > 1})
         raise ModelError(
             f"two {side}puts of the model have the same name",
             where=model.name,
-            got=", ".join(doubled),
-            next_step="Give each a layer with a name of its own, or return a dict",
+            got=", ".join(repeated),
+            next_step="Give each a layer with a different name, or return a dict",
         )
-    return named
+    return by_name
 
 
 def _own_spec(name: str, tensor: keras.KerasTensor) -> TensorSpec:

@@ -1,4 +1,4 @@
-"""Writes the checkpoint that is deployed of a Keras model of one's own: a step of its training, or other weights."""
+"""Exports a Keras model class as the checkpoint to deploy, with the weights of a training step or other weights."""
 
 from __future__ import annotations
 
@@ -16,67 +16,67 @@ from ..examples import read_examples, save_validation
 from ..import_checkpoint import ROWS
 from ..models import KerasModel
 from ..models.source import ModelSource, load_model
-from .adapter import settle_arithmetic
+from .adapter import make_deterministic
 from .graphs import build_model, require_all_variables
 from .saved_model import record_goldens, write_checkpoint
-from .weights import named_weights, take_weights, take_weights_of_file
+from .weights import load_weights, load_weights_file, named_weights
 
 
 def export_trained(
     source: ModelSource, training: Path, graph_settings: GraphSettings, settings: ExportSettings, folder: Path
 ) -> dict[str, Any]:
-    """Writes a step of a training as a checkpoint: the model built anew, with the weights of that step.
+    """Writes a training step as a checkpoint: builds the model again and loads the weights of that step.
 
     Args:
-        training: the artifact of the training, which kept the weights of its last and its best step.
-        folder: where `saved_model/`, the signature, the rows and the goldens are written.
+        training: artifact of the stage training, with the weights of the last and the best step.
+        folder: receives `saved_model/`, the signature, the rows and the goldens.
 
     Returns:
-        Notes for the manifest: which step was exported.
+        Notes for the manifest: the exported step and variables.
 
     Raises:
         CheckpointError: the training's files are damaged.
-        FreezeError: the model's graph cannot become a right .pb.
+        FreezeError: the model's graph cannot become a correct .pb.
         ModelError, SettingError: see `build_model`.
     """
     require_all_variables(settings)
-    settle_arithmetic()
-    kept = training / DEPLOY_FOLDER / settings.step
-    named, bundle = build_model(cast(KerasModel, load_model(source)), graph_settings), find_checkpoint(kept)
-    take_weights(named.model, bundle)
+    make_deterministic()
+    saved = training / DEPLOY_FOLDER / settings.step
+    named, bundle = build_model(cast(KerasModel, load_model(source)), graph_settings), find_checkpoint(saved)
+    load_weights(named.model, bundle)
     write_checkpoint(named, folder)
-    shutil.copy(kept / GOLDENS_FILE, folder / GOLDENS_FILE)
+    shutil.copy(saved / GOLDENS_FILE, folder / GOLDENS_FILE)
     shutil.copy(training / VALIDATION_ROWS_FILE, folder / VALIDATION_ROWS_FILE)
     return {"exported": settings.step, "step": step_of(bundle.prefix), "variables": sorted(named_weights(named.model))}
 
 
 def import_model_weights(
-    source: ModelSource, data: Path | None, graph_settings: GraphSettings, place: str, folder: Path
+    source: ModelSource, data: Path | None, graph_settings: GraphSettings, weights: str, folder: Path
 ) -> dict[str, Any]:
-    """Writes a checkpoint of a model with weights from elsewhere.
+    """Writes a checkpoint of a model with third-party weights.
 
     Args:
-        data: the data file, all of whose rows validate.
-        place: a file of Keras's, or a checkpoint that has the weights by their names.
-        folder: where `saved_model/`, the signature, the rows and the goldens are written.
+        data: the data file; all of its rows are used for validation.
+        weights: a Keras file, or a checkpoint with the weights by name.
+        folder: receives `saved_model/`, the signature, the rows and the goldens.
 
     Returns:
         Notes for the manifest.
 
     Raises:
-        CheckpointError: the file is not there, is damaged, or holds the weights of another model.
+        CheckpointError: the file is missing, damaged, or has the weights of another model.
         DataError, FreezeError, ModelError, SettingError: see `read_examples`, `write_checkpoint`, `build_model`.
     """
-    settle_arithmetic()
+    make_deterministic()
     contract = cast(KerasModel, load_model(source))
     examples = read_examples(contract, source, data)
     named = build_model(contract, graph_settings)
-    if is_keras_file(place):
-        take_weights_of_file(named.model, Path(place))
+    if is_keras_file(weights):
+        load_weights_file(named.model, Path(weights))
     else:
-        take_weights(named.model, find_checkpoint(place))
+        load_weights(named.model, find_checkpoint(weights))
     write_checkpoint(named, folder)
     save_validation(examples, folder)
     rows = {name: values[:ROWS] for name, values in examples.inputs.items()}
     record_goldens(named, rows, folder / GOLDENS_FILE)
-    return {"adopted": place, "variables": sorted(named_weights(named.model)), "rows": len(examples)}
+    return {"adopted": weights, "variables": sorted(named_weights(named.model)), "rows": len(examples)}

@@ -1,7 +1,7 @@
-"""Builds a Keras model of one's own, compiled and held to its signature.
+"""Builds a model from a class with a method `build`, compiles it, and checks its signature.
 
-model.json        the architecture and how it is compiled, as Keras tells them
-signature.json    what the model promises
+model.json        architecture and compile settings, as Keras serializes them
+signature.json    the model's inputs and outputs
 """
 
 from __future__ import annotations
@@ -24,31 +24,31 @@ from .adapter import NamedModel, is_functional, own_tensors
 def write_graph(
     source: ModelSource, settings: GraphSettings, export_settings: ExportSettings, folder: Path
 ) -> dict[str, Any]:
-    """Builds a model and writes what it is.
+    """Builds a model and writes its architecture and signature.
 
     Args:
-        export_settings: refused here already where a later stage would.
+        export_settings: checked here, so that the later stage of the checkpoint cannot fail on it.
 
     Returns:
         Notes for the manifest: the seed, numbers of layers and parameters.
 
     Raises:
-        ModelError: the model does not import, does not build, has no weights, or does not keep its signature.
-        SettingError: a setting is for other models.
+        ModelError: the model cannot be imported or built, has no weights, or breaks its signature.
+        SettingError: a setting does not apply to Keras models.
     """
     require_all_variables(export_settings)
     named = build_model(cast(KerasModel, load_model(source)), settings)
-    (folder / ARCHITECTURE_FILE).write_text(architecture_of(named.model), encoding="utf-8")
+    (folder / ARCHITECTURE_FILE).write_text(architecture_json(named.model), encoding="utf-8")
     named.signature.write(folder / SIGNATURE_FILE)
     model = named.model
     return {"seed": settings.seed, "layers": len(model.layers), "parameters": model.count_params()}
 
 
 def require_all_variables(settings: ExportSettings) -> None:
-    """Refuses to leave out or rename variables.
+    """Requires that all variables are exported under their own names.
 
     Raises:
-        SettingError: that is asked for.
+        SettingError: the setting leaves out or renames variables.
     """
     if settings.variables.strip() != "all":
         raise SettingError(
@@ -64,7 +64,7 @@ def build_model(contract: KerasModel, settings: GraphSettings) -> NamedModel:
 
     Raises:
         ModelError: see `write_graph`.
-        SettingError: a setting is for other models.
+        SettingError: a setting does not apply to Keras models.
     """
     if settings.moving_average:
         raise SettingError(
@@ -79,10 +79,10 @@ def build_model(contract: KerasModel, settings: GraphSettings) -> NamedModel:
     model = contract.build()
     if not isinstance(model, keras.Model):
         raise ModelError(
-            "the method build gives no Keras model", where=where, got=type(model).__name__, wanted="a keras.Model"
+            "the method build returns no Keras model", where=where, got=type(model).__name__, wanted="a keras.Model"
         )
     named = NamedModel(model, contract.signature)
-    _require_names(named, where)
+    _require_signature_names(named, where)
     _build_weights(named, where)
     if not model.weights:
         raise ModelError("the model has no weights", where=where, next_step="There is nothing to freeze")
@@ -93,24 +93,24 @@ def build_model(contract: KerasModel, settings: GraphSettings) -> NamedModel:
     return named
 
 
-def _require_names(named: NamedModel, where: str) -> None:
-    """A functional model has names of its own; where there are several on a side, they are the signature's."""
+def _require_signature_names(named: NamedModel, where: str) -> None:
+    """Requires a functional model with several inputs (or outputs) to name them as the signature does."""
     if not is_functional(named.model):
         return
     for side, specs in (("in", named.signature.inputs), ("out", named.signature.outputs)):
-        own, promised = sorted(own_tensors(named.model, side)), sorted(spec.name for spec in specs)
-        if len(own) != len(promised) or (len(own) > 1 and own != promised):
+        own, wanted = sorted(own_tensors(named.model, side)), sorted(spec.name for spec in specs)
+        if len(own) != len(wanted) or (len(own) > 1 and own != wanted):
             raise ModelError(
                 f"the {side}puts of the model are not those of its signature",
                 where=where,
                 got=", ".join(own),
-                wanted=", ".join(promised),
-                next_step="Give the layers these names, or make the model of dicts by these names",
+                wanted=", ".join(wanted),
+                next_step="Give the layers these names, or build the model with dicts that have these names as keys",
             )
 
 
 def _build_weights(named: NamedModel, where: str) -> None:
-    """Calls the model once on nothing, for some layers have no weights before."""
+    """Calls the model once on symbolic inputs: some layers create their weights at the first call."""
     inputs = {
         spec.name: keras.Input(batch_shape=spec.shape, dtype=spec.dtype, name=spec.name)
         for spec in named.signature.inputs
@@ -126,17 +126,17 @@ def _build_weights(named: NamedModel, where: str) -> None:
         ) from exc
 
 
-def architecture_of(model: keras.Model) -> str:
-    """The model as Keras tells it, as JSON.
+def architecture_json(model: keras.Model) -> str:
+    """Serializes the model's architecture and compile settings as JSON.
 
     Raises:
-        ModelError: a layer cannot be told.
+        ModelError: a layer cannot be serialized.
     """
     try:
-        told = json.loads(model.to_json())
+        architecture = json.loads(model.to_json())
     except (NotImplementedError, TypeError, ValueError) as exc:
         got = str(exc).strip().split("\n", 1)[0][:300]
         raise ModelError(
-            "the model cannot be told as JSON", where=model.name, got=got, next_step="Give the layer a get_config"
+            "the model cannot be serialized as JSON", where=model.name, got=got, next_step="Give the layer a get_config"
         ) from exc
-    return json.dumps(told, indent=1, sort_keys=True) + "\n"
+    return json.dumps(architecture, indent=1, sort_keys=True) + "\n"

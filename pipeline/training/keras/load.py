@@ -1,10 +1,9 @@
-"""Loads a Keras model's file, without running what it brings along.
+"""Loads a Keras model file without running any code in it.
 
     .keras         a ZIP archive of config.json, metadata.json and model.weights.h5 (keras/src/saving/saving_lib.py)
-    .h5, .hdf5     the older form: one HDF5 file with the attribute `model_config`
+    .h5, .hdf5     the older format: one HDF5 file with the attribute `model_config`
 
-A layer may be any Python function (`Lambda`), or a class that Keras does not know. Neither is run: what a file says is
-not reason enough to run it.
+A layer may be any Python function (`Lambda`), or a class that Keras does not know. Both are refused.
 """
 
 from __future__ import annotations
@@ -29,14 +28,14 @@ _PARTS = ("config.json", "model.weights.h5")
 
 
 def load_file(path: Path) -> keras.Model:
-    """Loads a model; how it was compiled is left out, for it is not trained on.
+    """Loads a model without its compile settings, which only training needs.
 
     Raises:
-        CheckpointError: the file is missing, damaged, none of Keras's, or holds weights alone; or it names code that is
+        CheckpointError: the file is missing, damaged, no Keras file, or has only weights; or it names code that is
             not Keras's own.
-        UnsafeModel: it names other files or models, or would take more memory than there is.
+        UnsafeModel: it names other files or models, or needs more memory than there is.
     """
-    require_whole(path)
+    require_intact(path)
     require_safe_file(path)
     with keras_errors(path):
         model = keras.saving.load_model(path, compile=False)
@@ -45,14 +44,14 @@ def load_file(path: Path) -> keras.Model:
     return model
 
 
-def require_whole(path: Path, *, is_model: bool = True) -> None:
-    """Makes sure that a file is one of Keras's and is all there; its weights have no checksum but the archive's.
+def require_intact(path: Path, *, is_model: bool = True) -> None:
+    """Checks that a file is a complete Keras file; only an archive has checksums, which are verified.
 
     Args:
-        is_model: whether it has to hold a model, and not weights alone.
+        is_model: True if the file must have a model, False if weights are enough.
 
     Raises:
-        CheckpointError: it is missing, damaged, another kind of file, or holds weights alone.
+        CheckpointError: it is missing, damaged, another kind of file, or has only weights.
     """
     try:
         head = path.open("rb").read(8)
@@ -65,7 +64,7 @@ def require_whole(path: Path, *, is_model: bool = True) -> None:
     elif head.startswith(b"PK"):
         raise CheckpointError("the file is cut off", where=path, next_step=_AGAIN)
     else:
-        raise broken_file(path, "not a file of Keras, or a damaged one", wanted="a .keras archive, or an HDF5 file")
+        raise broken_file(path, "not a Keras file, or a damaged one", wanted="a .keras archive, or an HDF5 file")
 
 
 def _require_archive(path: Path) -> None:
@@ -96,7 +95,7 @@ def _require_hdf5(path: Path, is_model: bool) -> None:
         raise CheckpointError("the file is damaged or cut off", where=path, got=exc, next_step=_AGAIN) from exc
     if is_model and not has_model:
         raise CheckpointError(
-            "the file holds weights alone, and no model",
+            "the file has only weights, and no model",
             where=path,
             next_step="Give the file that model.save wrote, or with --model the code that these weights belong to",
         )
@@ -104,10 +103,10 @@ def _require_hdf5(path: Path, is_model: bool) -> None:
 
 @contextmanager
 def keras_errors(path: Path) -> Iterator[None]:
-    """What Keras raises at a file leaves as CheckpointError."""
+    """Converts all errors that Keras raises for a file to CheckpointError."""
     try:
         yield
-    except Exception as exc:  # Keras looks up whatever the file names, and raises whatever comes of it.
+    except Exception as exc:  # Keras looks up whatever the file names, so it may raise anything.
         text = str(exc)
         unknown = _UNKNOWN.search(text)
         if "unsafe deserialization" in text or "safe_mode" in text:
@@ -121,7 +120,7 @@ def keras_errors(path: Path) -> Iterator[None]:
                 "the file names a class that is not Keras's own",
                 where=path,
                 got=unknown[1],
-                next_step="Build the model in a file of your own, and give both: --model takes the weights from here",
+                next_step="Build the model in your own file, and give both: --model loads the weights from this file",
             ) from exc
         got = f"{type(exc).__name__}: {' '.join(text.split())[:200]}"
         raise CheckpointError("Keras cannot load the file", where=path, got=got, next_step=_AGAIN) from exc

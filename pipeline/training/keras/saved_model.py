@@ -1,12 +1,12 @@
-"""Writes a Keras model as a checkpoint's artifact: a SavedModel, its signature, and Keras's own answers as goldens.
+"""Writes a Keras model as a checkpoint's artifact: a SavedModel, its signature, and Keras's own outputs as goldens.
 
-saved_model/      one signature, `serving_default`, with inputs and outputs by their names
-signature.json    what it is fed and gives
-goldens.npz       rows, and what Keras itself answers to them
+saved_model/      one signature, `serving_default`, with inputs and outputs by name
+signature.json    the inputs and outputs
+goldens.npz       rows, and Keras's own outputs for them
 
-TensorFlow writes the SavedModel. `model.export` collects the variables in an order that depends on addresses in
-memory, and keeps each of them twice; here they are kept in the order in which the graph reads them. So the same model
-gives the same bytes, whenever a process of its own writes it.
+TensorFlow writes the SavedModel. `model.export` would collect the variables in an order that depends on memory
+addresses, and store each of them twice; here they are stored in the order in which the graph reads them. So the same
+model gives the same bytes if a new process writes it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from pipeline.store.files import SAVED_MODEL_FILE, SAVED_MODEL_FOLDER, SIGNATURE
 
 from .adapter import NamedModel
 
-SIGNATURE_KEY, FOLDER = "serving_default", SAVED_MODEL_FOLDER
+SIGNATURE_KEY = "serving_default"
 _MARK = "_user_specified_name"
 
 
@@ -37,35 +37,35 @@ def write_checkpoint(named: NamedModel, folder: Path) -> None:
 
     Raises:
         CheckpointError: the model has no weights, or TensorFlow cannot write it.
-        FreezeError: its graph cannot become a right .pb.
-        ModelError: what it gives is not what its signature promises.
+        FreezeError: its graph cannot become a correct .pb.
+        ModelError: its inputs or outputs do not match its signature.
     """
-    _write_saved_model(named, folder / FOLDER)
-    source = open_source(folder / FOLDER)
+    _write_saved_model(named, folder / SAVED_MODEL_FOLDER)
+    source = open_source(folder / SAVED_MODEL_FOLDER)
     if not source.has_variables:
         raise CheckpointError("there is nothing to freeze: the model has no weights", where=named.model.name)
     prepared = prepare(source, (), (), {})
-    kept_promise(named.signature, prepared.signature).write(folder / SIGNATURE_FILE, origin=prepared.origin)
+    match_signature(named.signature, prepared.signature).write(folder / SIGNATURE_FILE, origin=prepared.origin)
 
 
 def _write_saved_model(named: NamedModel, folder: Path) -> None:
     specs = {spec.name: tf.TensorSpec(spec.shape, spec.dtype, name=spec.name) for spec in named.signature.inputs}
     serve = tf.function(named.__call__, input_signature=[specs], autograph=False).get_concrete_function()
     variables = {id(variable.handle): variable for variable in serve.variables}
-    kept = tf.Module()
-    kept.weights = [variables[id(handle)] for handle in serve.captured_inputs if id(handle) in variables]
-    kept.tables = [
+    module = tf.Module()
+    module.weights = [variables[id(handle)] for handle in serve.captured_inputs if id(handle) in variables]
+    module.tables = [
         part for part in tf.train.TrackableView(named.model).descendants() if isinstance(part, TrackableResource)
     ]
-    tf.saved_model.save(kept, str(folder), {SIGNATURE_KEY: serve})
-    _forget_history(folder / SAVED_MODEL_FILE)
-    (folder / "fingerprint.pb").unlink(missing_ok=True)  # it holds a random number, and loading does without
+    tf.saved_model.save(module, str(folder), {SIGNATURE_KEY: serve})
+    _make_reproducible(folder / SAVED_MODEL_FILE)
+    (folder / "fingerprint.pb").unlink(missing_ok=True)  # it has a random number, and loading does not need it
 
 
-def _forget_history(path: Path) -> None:
-    """Writes a SavedModel's graph again without what depends on the process that wrote it.
+def _make_reproducible(path: Path) -> None:
+    """Rewrites a SavedModel's graph with reproducible bytes.
 
-    Captured arguments are marked with a running number of their process, and maps are written in any order.
+    TensorFlow marks captured arguments with a counter of the process, and writes maps in any order.
     """
     model = SavedModel.FromString(path.read_bytes())
     for function in model.meta_graphs[0].graph_def.library.function:
@@ -75,28 +75,30 @@ def _forget_history(path: Path) -> None:
     path.write_bytes(model.SerializeToString(deterministic=True))
 
 
-def kept_promise(promised: Signature, given: Signature) -> Signature:
-    """A promised signature, with the tensors that keep it.
+def match_signature(declared: Signature, exported: Signature) -> Signature:
+    """Returns the declared signature with the tensor names of the exported one.
 
     Raises:
-        ModelError: a name is missing, or is not of its dtype or a compatible shape.
+        ModelError: a tensor is missing, or has another dtype or an incompatible shape.
     """
     inputs, outputs = (
-        tuple(_kept(spec, {other.name: other for other in others}) for spec in specs)
-        for specs, others in ((promised.inputs, given.inputs), (promised.outputs, given.outputs))
+        tuple(_match_tensor(spec, {other.name: other for other in others}) for spec in specs)
+        for specs, others in ((declared.inputs, exported.inputs), (declared.outputs, exported.outputs))
     )
-    return replace(promised, inputs=inputs, outputs=outputs)
+    return replace(declared, inputs=inputs, outputs=outputs)
 
 
-def _kept(spec: TensorSpec, given: Mapping[str, TensorSpec]) -> TensorSpec:
-    other = given.get(spec.name)
+def _match_tensor(spec: TensorSpec, exported: Mapping[str, TensorSpec]) -> TensorSpec:
+    other = exported.get(spec.name)
     if other is None:
         raise ModelError(
-            "the model lacks what its signature promises", where=spec.name, next_step=nearest(spec.name, given)
+            "the model lacks an input or output of its signature",
+            where=spec.name,
+            next_step=nearest(spec.name, exported),
         )
     if spec.dtype != other.dtype or not tf.TensorShape(spec.shape).is_compatible_with(tf.TensorShape(other.shape)):
         raise ModelError(
-            "the model is not what its signature promises",
+            "a tensor of the model does not match its signature",
             where=spec.name,
             got=replace(other, tensor=None),
             wanted=replace(spec, tensor=None),
@@ -105,8 +107,8 @@ def _kept(spec: TensorSpec, given: Mapping[str, TensorSpec]) -> TensorSpec:
 
 
 def record_goldens(named: NamedModel, rows: Batch, path: Path) -> None:
-    """Writes rows, and what Keras answers to them; where the batch is fixed, those of whole batches."""
+    """Writes rows and Keras's outputs for them; with a fixed batch size, only the rows of full batches."""
     count = len(next(iter(rows.values())))
     whole = count - count % (batch_size_of(named.signature) or 1)
     rows = {name: values[:whole] for name, values in rows.items()}
-    save_arrays(path, {**prefixed("input", rows), **prefixed("output", named.answer(rows))})
+    save_arrays(path, {**prefixed("input", rows), **prefixed("output", named.predict(rows))})

@@ -1,4 +1,4 @@
-"""A Keras model's variables by name, as they stand in the files of a Saver."""
+"""Names a Keras model's variables as Saver files do, and loads their values."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ from pipeline.checkpoint.bundle import Bundle
 from pipeline.checkpoint.values import read_values
 from pipeline.safety.keras_files import require_safe_file
 
-from .load import keras_errors, require_whole
+from .load import keras_errors, require_intact
 
 
 def named_weights(model: keras.Model) -> dict[str, tf.Variable]:
-    """What a model answers with."""
-    return _named(model.weights)
+    """Returns the variables that inference needs, by name."""
+    return _by_path(model.weights)
 
 
-def named_state(model: keras.Model) -> dict[str, tf.Variable]:
-    """All that a training goes on with: weights, the states of random draws, the optimizer's variables."""
-    return _named([*model.variables, *model.optimizer.variables])
+def training_state(model: keras.Model) -> dict[str, tf.Variable]:
+    """Returns the variables that resuming a training needs: weights, random states, optimizer variables."""
+    return _by_path([*model.variables, *model.optimizer.variables])
 
 
-def _named(variables: Iterable[keras.Variable]) -> dict[str, tf.Variable]:
-    """Variables by their paths; of several with one path, as a class of one's own may have, the later are numbered."""
-    named: dict[str, tf.Variable] = {}
+def _by_path(variables: Iterable[keras.Variable]) -> dict[str, tf.Variable]:
+    """Maps paths to variables; a custom class may repeat a path, which then gets a number."""
+    by_path: dict[str, tf.Variable] = {}
     for variable in variables:
         path, number = variable.path, 1
-        while path in named:
+        while path in by_path:
             path, number = f"{variable.path}_{number}", number + 1
-        named[path] = variable.value
-    return named
+        by_path[path] = variable.value
+    return by_path
 
 
-def take_weights(model: keras.Model, bundle: Bundle) -> None:
-    """Gives a model the weights of a checkpoint that was written by these names.
+def load_weights(model: keras.Model, bundle: Bundle) -> None:
+    """Loads the weights of a checkpoint into a model, by name.
 
     Raises:
         CheckpointError: a weight is missing, of another dtype or shape, or damaged.
@@ -47,17 +47,17 @@ def take_weights(model: keras.Model, bundle: Bundle) -> None:
         variables[name].assign(value)
 
 
-def take_weights_of_file(model: keras.Model, path: Path) -> None:
-    """Gives a model the weights of a file of Keras's: of a model, or weights alone.
+def load_weights_file(model: keras.Model, path: Path) -> None:
+    """Loads the weights of a Keras file (a model file or a weights file) into a model.
 
     Raises:
-        CheckpointError: the file is missing or damaged, or holds the weights of another model.
+        CheckpointError: the file is missing or damaged, or has the weights of another model.
     """
-    require_whole(path, is_model=False)
+    require_intact(path, is_model=False)
     require_safe_file(path)
-    # Keras takes over the state of an optimizer as well, with its learning rate.
-    kept = [(variable, variable.numpy()) for variable in (model.optimizer.variables if model.compiled else ())]
+    # Keras would also load the optimizer's state, including its learning rate.
+    previous = [(variable, variable.numpy()) for variable in (model.optimizer.variables if model.compiled else ())]
     with keras_errors(path):
         model.load_weights(path)
-    for variable, value in kept:
+    for variable, value in previous:
         variable.assign(value)

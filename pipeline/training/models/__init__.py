@@ -1,21 +1,21 @@
-"""What a model is, and how one is found by name.
+"""Interfaces that a model class provides.
 
-A model is any class with a signature and a forward pass; nothing is registered or inherited:
+A model is any class with a signature and a forward pass; it needs no registration and no base class:
 
     class Doubler:
         signature = Signature(inputs=(TensorSpec("x", "float32", (None,)),),
                               outputs=(TensorSpec("y", "float32", (None,)),))
-        data = "numbers.csv"                                   # optional: beside this file, or under data/
+        data = "numbers.csv"                                   # optional: next to this file, or in data/
 
         def forward(self, inputs, training):                   # builds the graph, twice
             return {"y": inputs["x"] * tf.compat.v1.get_variable("w", [], tf.float32)}
 
-        def loss(self, outputs, labels): ...                   # optional: nothing is trained without it
-        def optimizer(self): ...                               # optional: Adam at [graph] learning_rate
-        labels = TensorSpec("labels", "float32", (None,))      # optional: int64 [batch] without it
-        def examples(self, path): ...                          # how a data file becomes batches
+        def loss(self, outputs, labels): ...                   # optional: without it the model is not trained
+        def optimizer(self): ...                               # optional: default Adam at [graph] learning_rate
+        labels = TensorSpec("labels", "float32", (None,))      # optional: default int64 [batch]
+        def examples(self, path): ...                          # reads a data file
 
-In the place of a forward pass, a loss and an optimizer it may have one method that gives a Keras model:
+Instead of a forward pass, a loss and an optimizer, it may have one method that returns a Keras model:
 
         def build(self):                                       # compiled, so that `fit` trains it
             model = keras.Sequential([keras.Input((), name="x"), ..., keras.layers.Dense(1, name="y")])
@@ -39,13 +39,13 @@ if TYPE_CHECKING:
 
 
 class Model(Protocol):
-    """Code that builds a graph. These are looked for, and may be missing:
+    """Model that builds a TensorFlow graph. Optional members:
 
-    `loss(outputs, labels) -> scalar float tensor`: without it there is nothing to train. It is given
-    all that `forward` returned, and the labels as a placeholder.
-    `optimizer() -> tf.compat.v1.train.Optimizer`: replaces the one of the settings.
-    `labels: TensorSpec`: dtype and shape of the labels, int64 `[batch]` without it.
-    `data: str`: the model's own data file, as a literal string, for it is read without running the code.
+    `loss(outputs, labels) -> scalar float tensor`: without it the model is not trained. It receives
+    everything that `forward` returned, and the labels as a placeholder.
+    `optimizer() -> tf.compat.v1.train.Optimizer`: replaces the optimizer of the settings.
+    `labels: TensorSpec`: dtype and shape of the labels; default int64 `[batch]`.
+    `data: str`: the model's own data file, as a literal string, because it is read without running the code.
     """
 
     signature: Signature
@@ -53,16 +53,16 @@ class Model(Protocol):
     def forward(self, inputs: Mapping[str, tf.Tensor], training: bool) -> Mapping[str, tf.Tensor]:
         """Builds the graph in TensorFlow's current default graph.
 
-        Called twice, in two graphs: for training and for what is deployed. Both must create variables of
-        the same names. Random ops, dropout, and batch statistics belong under `if training`.
+        Called twice, for the training graph and for the deployed graph. Both must create variables with
+        the same names. Random ops, dropout and batch statistics belong under `if training`.
 
         Args:
             inputs: a placeholder for each input of the signature, by name.
-            training: whether this is the training graph.
+            training: True for the training graph.
 
         Returns:
-            Every output of the signature, by name, with its dtype and a compatible shape; what the
-            loss needs besides (logits, say) may stand beside them.
+            Every output of the signature, by name, with its dtype and a compatible shape; and any other
+            tensors that the loss needs (logits, for example).
         """
         ...
 
@@ -70,29 +70,29 @@ class Model(Protocol):
         """Reads a data file.
 
         Raises:
-            DataError: the file is not what this model reads.
+            DataError: the model cannot read this file.
         """
         ...
 
 
 class KerasModel(Protocol):
-    """Code that gives a Keras model. This is looked for, and may be missing:
+    """Model that builds a Keras model. Optional members:
 
-    `loss`: what `compile` takes for one. A model that is not compiled is compiled with it and with Adam at [graph]
-    learning_rate; without a loss either, nothing is trained.
-    `data: str`: as for any model.
+    `loss`: a loss for `compile`. A model that `build` returns uncompiled is compiled with it and with Adam at [graph]
+    learning_rate; without a loss it is not trained.
+    `data: str`: see `Model`.
     """
 
     signature: Signature
 
     def build(self) -> keras.Model:
-        """Gives the model, compiled or not. It stands in the class itself, for it is looked for without running it.
+        """Builds the model, compiled or not. Define it in the class itself: it is detected without running the code.
 
-        Called in several processes, after Keras was seeded: each time it has to give the same layers.
+        Called in several processes, after Keras was seeded: it must return the same layers each time.
 
         Returns:
-            A model whose inputs and outputs are the signature's: a functional one by the names of its layers or the
-            keys of its dicts (a single one needs no name), any other by dicts.
+            A model with the inputs and outputs of the signature: a functional model by the names of its layers or the
+            keys of its dicts (a single input or output needs no name), any other model by dicts.
         """
         ...
 

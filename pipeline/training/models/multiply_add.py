@@ -1,4 +1,4 @@
-"""The smallest model with a weight: x * y + b over int32, with b = 1. Nothing is trained."""
+"""The smallest model with a weight: x * y + b over int32, with b = 1. It is not trained."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pipeline.signature import Signature, TensorSpec
 
 
 class MultiplyAdd:
-    """Computes `op_to_store = x * y + b`; scalars and arrays of any shape are taken alike."""
+    """Computes `op_to_store = x * y + b` for scalars and arrays of any shape."""
 
     signature = Signature(
         inputs=(TensorSpec("x", "int32"), TensorSpec("y", "int32")),
@@ -21,8 +21,8 @@ class MultiplyAdd:
     data = "multiply_add.csv"
 
     def forward(self, inputs: Mapping[str, tf.Tensor], training: bool) -> Mapping[str, tf.Tensor]:
-        """Builds the graph; the same one for training and for inference."""
-        # A reference variable: fetched by its name, `b:0` is its value, where a resource variable's is a handle.
+        """Builds the graph, which is the same for training and inference."""
+        # A reference variable: fetching `b:0` returns its value, while a resource variable returns a handle.
         b = tf.compat.v1.get_variable("b", initializer=tf.constant(1, tf.int32), use_resource=False, trainable=False)
         return {"op_to_store": tf.add(tf.multiply(inputs["x"], inputs["y"]), b, name="op_to_store")}
 

@@ -1,6 +1,6 @@
-"""Finds a model by what the user wrote, without importing it; imports it where it is needed.
+"""Finds a model's source file without importing it, and imports the model when it is needed.
 
-Finding must not import: a run that has nothing to do loads no model and so no TensorFlow.
+Finding a model must not import it: a run that has nothing to do loads no TensorFlow.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ BUNDLED = {
 
 @dataclass(frozen=True)
 class ModelSource:
-    """Where a model's code is.
+    """Location of a model's code.
 
     Args:
-        name: the default of `--name`.
-        class_name: the model's class in that file.
-        file: its source file.
-        module: the module's dotted name, None for a file outside any package.
-        data: the model's own data file, None if it names none.
-        is_keras: whether the class builds a Keras model rather than a graph.
+        name: default for `--name`.
+        class_name: the model's class.
+        file: the source file with the class.
+        module: dotted name of the module; None for a file outside any package.
+        data: the model's own data file; None if it names none.
+        is_keras: True if the class builds a Keras model, False if it builds a graph.
     """
 
     name: str
@@ -56,7 +56,7 @@ class ModelSource:
 
     @property
     def roots(self) -> tuple[Path, ...]:
-        """Folders whose modules count as the model's own code."""
+        """Folders whose modules belong to the model's own code."""
         depth = self.module.count(".") + (self.file.name == "__init__.py") if self.module else 0
         return (self.file.parents[depth], PROJECT)
 
@@ -68,23 +68,23 @@ def find_model(reference: str) -> ModelSource:
         reference: a bundled name, `package.module:Name`, or `path/to/file.py:Name`.
 
     Raises:
-        ModelError: nothing is there by that name; the nearest names are given.
+        ModelError: no model has that name; the error suggests the nearest names.
     """
     bundled = BUNDLED.get(reference)
-    place, colon, class_name = (bundled or reference).rpartition(":")
-    if not colon or not place:
+    location, colon, class_name = (bundled or reference).rpartition(":")
+    if not colon or not location:
         raise ModelError(
             "unknown model",
             got=repr(reference),
             wanted="a bundled name, package.module:Name or path/to/file.py:Name",
             next_step=nearest(reference, BUNDLED),
         )
-    if place.endswith(".py"):
-        file, module = Path(place).resolve(), None
+    if location.endswith(".py"):
+        file, module = Path(location).resolve(), None
         if not file.is_file():
-            raise ModelError("no such model file", where=place, next_step=_python_files_like(file))
+            raise ModelError("no such model file", where=location, next_step=_nearest_file(file))
     else:
-        file, module = _module_source(place), place
+        file, module = _module_file(location), location
     body = _class_body(file, class_name)
     stem = file.parent.name if file.name == "__init__.py" else file.stem
     name = reference if bundled else re.sub(r"[^A-Za-z0-9._-]", "_", stem).strip("._-") or "model"
@@ -93,8 +93,8 @@ def find_model(reference: str) -> ModelSource:
     return ModelSource(name, class_name, file, module, _data_file(file, body), is_keras)
 
 
-def _module_source(module: str) -> Path:
-    # Only the top is looked up by importlib.util.find_spec: below it, that imports the packages above a module.
+def _module_file(module: str) -> Path:
+    # importlib.util.find_spec only for the top package: for a submodule it would import the parent packages.
     importlib.invalidate_caches()
     top, *parts = module.split(".")
     with _importable(Path.cwd()):
@@ -109,13 +109,13 @@ def _module_source(module: str) -> Path:
     return Path(spec.origin)
 
 
-def _python_files_like(file: Path) -> str:
+def _nearest_file(file: Path) -> str:
     files = [path.name for path in file.parent.glob("*.py")] if file.parent.is_dir() else []
     return nearest(file.name, files)
 
 
 def _class_body(file: Path, class_name: str) -> list[ast.stmt]:
-    """What stands in a class, as its file says; nothing for one that is only imported there."""
+    """Returns the statements of a class, parsed from its file; empty for a class that the file only imports."""
     try:
         tree = ast.parse(file.read_bytes())
     except SyntaxError as exc:
@@ -132,15 +132,15 @@ def _class_body(file: Path, class_name: str) -> list[ast.stmt]:
 
 
 def _data_file(file: Path, body: list[ast.stmt]) -> Path | None:
-    """The file that the class attribute `data` names: beside the model, else under `data/`."""
-    literal = next((value for node in body if (value := _string_assigned(node, "data")) is not None), None)
+    """Returns the file that the class attribute `data` names: next to the model, else in `data/`."""
+    literal = next((value for node in body if (value := _assigned_string(node, "data")) is not None), None)
     if literal is None:
         return None
-    beside = file.parent / literal
-    return beside if beside.exists() else PROJECT_FILES / "data" / literal
+    neighbour = file.parent / literal
+    return neighbour if neighbour.exists() else PROJECT_FILES / "data" / literal
 
 
-def _string_assigned(node: ast.stmt, name: str) -> str | None:
+def _assigned_string(node: ast.stmt, name: str) -> str | None:
     match node:
         case ast.Assign(targets=[ast.Name(id=target)], value=ast.Constant(value=str(text))) if target == name:
             return text
@@ -151,7 +151,7 @@ def _string_assigned(node: ast.stmt, name: str) -> str | None:
 
 @contextmanager
 def _importable(folder: Path) -> Iterator[None]:
-    """Puts a folder in front of the import path: a model may import what lies beside it."""
+    """Puts a folder first on the import path, so that a model can import modules next to it."""
     sys.path.insert(0, str(folder))
     try:
         yield
@@ -160,21 +160,21 @@ def _importable(folder: Path) -> Iterator[None]:
 
 
 def load_model(source: ModelSource) -> Model:
-    """Imports a model's code and makes the model.
+    """Imports a model's code and creates the model.
 
     Raises:
-        ModelError: the code does not import, the class is not there, takes arguments, or lacks
-            what the contract of a model asks for.
+        ModelError: the code cannot be imported, the class is missing or takes arguments, or it lacks
+            a required member (see `pipeline.training.models`).
     """
     where = f"{source.file}:{source.class_name}"
     try:
         with _importable(source.file.parent if source.module is None else Path.cwd()):
-            module = _imported_module(source)
+            module = _import_module(source)
             model = getattr(module, source.class_name)()
-    except Exception as exc:  # Foreign code: whatever it raises, the user must learn on which line.
+    except Exception as exc:  # Third-party code may raise anything; the user needs the line.
         last = traceback.extract_tb(exc.__traceback__)[-1]
         raise ModelError(
-            "the model does not import",
+            "the model cannot be imported",
             where=where,
             got=f"{type(exc).__name__}: {exc} (at {last.filename}:{last.lineno})",
             next_step="Correct it; python -c 'import …' shows the whole traceback",
@@ -192,12 +192,12 @@ def load_model(source: ModelSource) -> Model:
                 f"the model has no method {method}",
                 where=where,
                 wanted="the contract of pipeline.training.models",
-                next_step="Define build in the class itself: there it is looked for" if is_elsewhere else None,
+                next_step="Define build in the class itself, not in a base class" if is_elsewhere else None,
             )
     return cast(Model, model)
 
 
-def _imported_module(source: ModelSource) -> object:
+def _import_module(source: ModelSource) -> object:
     if source.module is not None:
         return importlib.import_module(source.module)
     spec = importlib.util.spec_from_file_location(f"model_file_{source.file.stem}", source.file)

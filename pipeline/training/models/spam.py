@@ -1,11 +1,11 @@
-"""A spam filter for short messages: a linear classifier over hashed n-grams, wholly inside the graph.
+"""Spam filter for short messages: a linear classifier over hashed n-grams, computed entirely in the graph.
 
-A message becomes two bags of features, each of them scaled to length 1 as in TF-IDF:
+A message becomes two bags of features, each scaled to length 1 as in TF-IDF:
 
-    word bag         words and marks, pairs of them, and how long and how full of digits the message is
-    character bag    n-grams of 3 to 5 characters within the pieces between spaces, with their borders
+    word bag         words and punctuation marks, pairs of them, the message's length and its number of digits
+    character bag    n-grams of 3 to 5 characters of each piece between spaces, including its borders
 
-Hashing takes the place of a vocabulary: there is no table to initialize, and nothing to ship but weights.
+Hashing replaces a vocabulary: there is no table to initialize, and only weights to deploy.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from pipeline.signature import Decision, Signature, TensorSpec
 v1 = tf.compat.v1
 
 BUCKETS = 2**17  # per bag; 2**18 was no better on the SMS Spam Collection
-LEARNING_RATE = 1.5  # large, for the bags have length 1 and a batch touches each weight rarely
+LEARNING_RATE = 1.5  # large, because the bags have length 1 and few batches touch the same weight
 FULL_BATCH = 64
 SLOPE = 4.0  # log-odds per unit of margin; on the SMS Spam Collection 4 and 5 were better calibrated than 2 and 3
 
 
 class Spam:
-    """Gives the probability that a message is spam, each message for itself."""
+    """Computes the probability that a message is spam, independently of the other messages of a batch."""
 
     signature = Signature(
         inputs=(TensorSpec("text", "string", (None,)),),
@@ -43,7 +43,7 @@ class Spam:
             inputs: `text` string [batch], the bytes of each message; invalid UTF-8 is read as U+FFFD.
 
         Returns:
-            `probability` float32 [batch], and for the loss `margin` float32 [batch], above 0 for spam.
+            `probability` float32 [batch]; and for the loss `margin` float32 [batch], above 0 for spam.
         """
         text = _fold(inputs["text"])
         batch = tf.size(text)
@@ -51,16 +51,16 @@ class Spam:
         words = _weigh("words", *_word_features(text), batch, training)
         characters = _weigh("characters", *_character_features(text), batch, training)
         margin = words + characters + bias
-        # The last bits of TensorFlow's sigmoid differ with the batch's size. In float64 they are cut off, so an
-        # answer is the same in a batch of any size.
+        # The last bits of TensorFlow's sigmoid depend on the batch size. In float64 the cast drops them, so that
+        # the output is the same for any batch size.
         probability = tf.cast(tf.sigmoid(tf.cast(SLOPE * margin, tf.float64)), tf.float32)
         return {"probability": probability, "margin": margin}
 
     def loss(self, outputs: Mapping[str, tf.Tensor], labels: tf.Tensor) -> tf.Tensor:
-        """The modified Huber loss: a squared hinge that grows linearly beyond margin -1.
+        """Modified Huber loss: a squared hinge that grows linearly beyond margin -1.
 
-        It did better than the logistic loss on the SMS Spam Collection; linear, because with a plain squared
-        hinge contradictory labels on equal texts make steps of this size diverge.
+        It was better than the logistic loss on the SMS Spam Collection. Without the linear part, contradictory
+        labels of equal texts make steps of this size diverge.
 
         Args:
             labels: int64 [batch], 0 ham, 1 spam.
@@ -68,33 +68,33 @@ class Spam:
         signs = 2.0 * tf.cast(labels, tf.float32) - 1.0
         shortfall = tf.nn.relu(1.0 - signs * outputs["margin"])  # [batch]
         bounded = tf.minimum(shortfall, 2.0)
-        # The last batch of a pass may hold one row, which must not move the weights like a whole batch.
+        # The last batch of an epoch may have one row, which must not move the weights as much as a full batch.
         rows = tf.cast(tf.maximum(tf.size(labels), FULL_BATCH), tf.float32)
         return tf.reduce_sum(bounded * (2.0 * shortfall - bounded)) / rows
 
     def optimizer(self) -> tf.compat.v1.train.Optimizer:
-        """Plain gradient descent: it touches only the weights of the batch, and needs no slots."""
+        """Returns plain gradient descent: it updates only the weights of the batch, and needs no slots."""
         return v1.train.GradientDescentOptimizer(LEARNING_RATE)
 
     def examples(self, path: Path) -> Examples:
-        """Reads labelled messages, see `data.read_messages`."""
+        """Reads labelled messages; see `data.readers.read_messages`."""
         return read_messages(path)
 
 
 def _fold(text: tf.Tensor) -> tf.Tensor:
-    """Lower case, with every digit as 0, so that unseen phone numbers and prices look like seen ones. [batch]"""
-    # Lower-casing stops at a NUL byte, so control characters go first: else a spammer hides his text behind one.
+    """Converts to lower case, and digits to 0, so that new phone numbers and prices look like known ones. [batch]"""
+    # Control characters are removed first: lower-casing stops at a NUL byte, which could hide the text after it.
     visible = tf.strings.regex_replace(text, r"\pC", " ")
     return tf.strings.regex_replace(tf.strings.lower(visible, encoding="utf-8"), r"\pN", "0")
 
 
 def _word_features(text: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Rows int64 [features] and names string [features] of the word bag."""
+    """Returns the word bag: rows int64 [features] and names string [features]."""
     words = tf.strings.split(tf.strings.regex_replace(text, r"([^\pL\pM\pN_\s])", r" \1 "))
     grams = tf.strings.ngrams(words, [1, 2], separator=" ")
     length = tf.strings.length(text, unit="UTF8_CHAR")
     digits = length - tf.strings.length(tf.strings.regex_replace(text, "0", ""), unit="UTF8_CHAR")
-    # `#` stands alone among the words, so no message can spell these names.
+    # In a message, `#` is always a word of its own, so no message can contain these names.
     shapes = [
         tf.strings.join(["#length", tf.strings.as_string(tf.minimum(length // 20, 8))]),
         tf.strings.join(["#digits", tf.strings.as_string(tf.minimum(digits, 12))]),
@@ -104,7 +104,7 @@ def _word_features(text: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def _character_features(text: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Rows int64 [features] and names string [features] of the character bag."""
+    """Returns the character bag: rows int64 [features] and names string [features]."""
     pieces = tf.strings.split(text)
     characters = tf.strings.unicode_split(tf.strings.join([" ", pieces.values, " "]), "UTF-8")
     grams = tf.strings.ngrams(characters, [3, 4, 5], separator="")
@@ -112,30 +112,30 @@ def _character_features(text: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def _rows(ragged: tf.RaggedTensor) -> tf.Tensor:
-    """The row of each value, int64 [values]."""
-    # Not `value_rowids`: it tiles a matrix of all rows times the longest: gigabytes, where a batch holds one long text.
+    """Returns the row of each value, int64 [values]."""
+    # Not `value_rowids`: it tiles a matrix [rows, longest row], which is gigabytes if a batch has one long text.
     values = tf.range(tf.size(ragged.values, out_type=tf.int64))
     return tf.searchsorted(ragged.row_splits, values, side="right", out_type=tf.int64) - 1
 
 
 def _weigh(name: str, rows: tf.Tensor, features: tf.Tensor, batch: tf.Tensor, training: bool) -> tf.Tensor:
-    """The sum of a bag's weights over the square root of its number of features, float32 [batch].
+    """Returns the sum of a bag's weights, divided by the square root of its number of features, float32 [batch].
 
     Args:
-        name: the variable of the weights.
+        name: name of the variable with the weights.
         rows: int64 [features].
         features: string [features].
     """
     table = v1.get_variable(name, [BUCKETS], tf.float32, v1.zeros_initializer())
     hashed = tf.strings.to_hash_bucket_fast(features, BUCKETS)
-    present, _ = tf.unique(rows * BUCKETS + hashed)  # what a message repeats counts once
+    present, _ = tf.unique(rows * BUCKETS + hashed)  # repeated features of a message count once
     row, bucket = present // BUCKETS, present % BUCKETS
-    # Each bucket is looked up once per batch: the update of one that came twice would, in large batches, be
-    # added up by several threads in no fixed order, and two trainings would differ in their last bits.
-    buckets, place = tf.unique(bucket)
-    weights = tf.gather(tf.gather(table, buckets), place)
-    # What training never met has weight 0, and does not count, as if it were missing in a vocabulary.
+    # Each bucket is looked up once per batch: in large batches several threads would add the updates of a
+    # repeated bucket in any order, and two trainings would differ in their last bits.
+    buckets, index = tf.unique(bucket)
+    weights = tf.gather(tf.gather(table, buckets), index)
+    # A feature that training never saw has weight 0 and does not count, as if it were missing in a vocabulary.
     counted = tf.ones_like(weights) if training else tf.cast(tf.not_equal(weights, 0.0), tf.float32)
     size = tf.math.unsorted_segment_sum(counted, row, batch)
-    # Not sum / sqrt(max(size, 1)): of that TensorFlow makes sum * rsqrt, whose last bits differ with the batch's size.
+    # Not sum / sqrt(max(size, 1)): TensorFlow turns it into sum * rsqrt, whose last bits depend on the batch size.
     return tf.math.unsorted_segment_sum(weights, row, batch) / tf.maximum(tf.sqrt(size), 1.0)

@@ -1,4 +1,4 @@
-"""The pass over validation rows: both sides are asked batch by batch, and what they answer is compared and counted."""
+"""Pass over the validation rows: runs both sides batch by batch, compares their outputs and counts their decisions."""
 
 from __future__ import annotations
 
@@ -11,89 +11,85 @@ from pipeline.errors import RunnerError
 from pipeline.formats.runner import RowRange, SubprocessRunner
 from pipeline.signature import Batch
 
-from ..compare.decisions import Flips, Scores, bins_for, has_decisions
+from ..compare.decisions import Flips, Scores, has_decisions, score_bins_for
 from ..results.recorder import ResultsRecorder
 from .unoptimized import Answers, UnoptimizedPair
 
 if TYPE_CHECKING:
     from .material import Material
 
-_AHEAD = 2  # batches that runners work on while the answers to one are compared
-STRETCH = 64  # batches after which nothing depends on those before, so that rows can be divided there
+_PREFETCH = 2  # batches that the runners are ahead of the comparison
+SEGMENT_BATCHES = 64  # batches in a segment; segments do not depend on each other, so shards consist of whole ones
 
 
 def compare_rows(
-    validation: ResultsRecorder,
+    recorder: ResultsRecorder,
     reference: SubprocessRunner,
     candidate: SubprocessRunner,
     material: Material,
-    part: range,
-    plain: UnoptimizedPair | None = None,
-    ahead: int = _AHEAD,
+    span: range,
+    unoptimized: UnoptimizedPair | None = None,
+    prefetch: int = _PREFETCH,
 ) -> None:
-    """The pass of `equal`, or of `decisions` alone, over some of the validation rows.
+    """Runs the check `equal`, or `decisions` alone, over a span of validation rows.
 
-    What it finds on two parts, each added to the other in their order, is what it finds on both at once; a part begins
-    where a stretch of `STRETCH` batches does.
+    Results of consecutive spans can be merged into the result of the whole, if each span begins at a segment of
+    `SEGMENT_BATCHES` batches.
 
     Args:
-        part: the numbers of the rows.
-        plain: the plain pair of `equal`; None where decisions are all that is looked at.
-        ahead: batches that both sides work on while the answers to one are compared; with 0 one process is at work at
-            any time.
+        span: the row numbers.
+        unoptimized: the pair of `equal` with the optimizer off; None to count decisions only.
+        prefetch: batches that both runners are ahead of the comparison; with 0 one process works at a time.
     """
     format = candidate.format
-    for ours, theirs, numbers in _answers(reference, candidate, material, part, ahead):
-        _decide(validation, format, ours, theirs, numbers, material)
-        if plain is None:
+    for expected, actual, numbers in _stream_outputs(reference, candidate, material, span, prefetch):
+        _count_decisions(recorder, format, expected, actual, numbers, material)
+        if unoptimized is None:
             continue
-        if numbers.start % (STRETCH * material.size) == 0:
-            plain.begin_stretch()
-        material.sample(format).keep(theirs, numbers)
-        wanted = RowRange(material.rows, numbers.start, numbers.stop)
-        judged = plain.settled(wanted, (ours, theirs), len(numbers))
-        tell_answers(validation, "equal", format, str(numbers.start), judged, numbers)
+        if numbers.start % (SEGMENT_BATCHES * material.batch_size) == 0:
+            unoptimized.begin_segment()
+        material.sample(format).keep(actual, numbers)
+        rows = RowRange(material.rows, numbers.start, numbers.stop)
+        answers = unoptimized.resolve_differences(rows, (expected, actual), len(numbers))
+        record_answers(recorder, "equal", format, str(numbers.start), answers, numbers)
 
 
-def _answers(
-    reference: SubprocessRunner, candidate: SubprocessRunner, material: Material, part: range, ahead: int
+def _stream_outputs(
+    reference: SubprocessRunner, candidate: SubprocessRunner, material: Material, span: range, prefetch: int
 ) -> Iterator[tuple[Batch, Batch, range]]:
-    """Both sides' answers to validation rows, batch by batch, with the rows' numbers.
-
-    The runners read the rows for themselves, and are some batches ahead of what is compared.
-    """
-    runners, waiting = (reference, candidate), deque[range]()
-    batches = (range(start, min(start + material.size, part.stop)) for start in part[:: material.size])
+    """Yields both sides' outputs batch by batch, with the row numbers; the runners read the rows themselves."""
+    runners, waiting, size = (reference, candidate), deque[range](), material.batch_size
+    batches = (range(start, min(start + size, span.stop)) for start in span[::size])
     try:
-        if not ahead:
-            for batch in batches:
-                wanted = RowRange(material.rows, batch.start, batch.stop)
-                yield reference.run(wanted), candidate.run(wanted), batch
+        if not prefetch:
+            for numbers in batches:
+                rows = RowRange(material.rows, numbers.start, numbers.stop)
+                yield reference.run(rows), candidate.run(rows), numbers
             return
-        for numbers in chain(batches, repeat(None, ahead)):
-            if numbers is not None:
+        for batch in chain(batches, repeat(None, prefetch)):
+            if batch is not None:
                 for runner in runners:
-                    runner.ask(RowRange(material.rows, numbers.start, numbers.stop))
-                waiting.append(numbers)
-            if waiting and (len(waiting) > ahead or numbers is None):
+                    runner.ask(RowRange(material.rows, batch.start, batch.stop))
+                waiting.append(batch)
+            if waiting and (len(waiting) > prefetch or batch is None):
                 yield reference.answer(), candidate.answer(), waiting.popleft()
     finally:
         for runner in runners:
-            runner.forget()
+            runner.discard_pending()
 
 
-def _decide(
-    validation: ResultsRecorder, format: str, ours: Batch, theirs: Batch, numbers: range, material: Material
+def _count_decisions(
+    recorder: ResultsRecorder, format: str, expected: Batch, actual: Batch, numbers: range, material: Material
 ) -> None:
-    """Counts what both sides decide, and writes it down where the check was asked for."""
+    """Counts both sides' decisions, and records them if the check `decisions` was requested."""
     decision = material.signature.decision
     if numbers.start == 0:
-        note_score_bins(material, ours, len(numbers))
+        set_score_bins(material, expected, len(numbers))
     if decision is None or material.score_bins is None:
         return
-    if decision.output not in ours or decision.output not in theirs:
+    if decision.output not in expected or decision.output not in actual:
         return
-    sides = {"checkpoint": ours[decision.output], format: theirs[decision.output]}
+    sides = {"checkpoint": expected[decision.output], format: actual[decision.output]}
     if not all(has_decisions(output, decision, len(numbers)) for output in sides.values()):
         return
     if len({output.shape for output in sides.values()}) > 1:
@@ -101,43 +97,43 @@ def _decide(
     labels = None if material.labels is None else material.labels.read(numbers.start, numbers.stop)["labels"]
     flips = material.flips.setdefault(format, Flips(decision))
     for side, output in sides.items():
-        if side == format or len(material.flips) == 1:  # the checkpoint's are the same for every candidate
+        if side == format or len(material.flips) == 1:  # the checkpoint is counted once, with the first candidate
             if side not in material.scores:
                 material.scores[side] = Scores(decision, material.score_bins)
             material.scores[side].add(output, labels)
     decided = flips.add(sides["checkpoint"], sides[format], numbers)
-    if "decisions" in validation.settings.chosen_checks:
-        validation.tell_decisions(format, decision, *decided, numbers)
+    if "decisions" in recorder.settings.chosen_checks:
+        recorder.record_decisions(format, decision, *decided, numbers)
 
 
-def note_score_bins(material: Material, first: Batch, rows: int) -> None:
-    """Takes the bins of scores from the checkpoint's answers to the first batch, once for all candidates.
+def set_score_bins(material: Material, first: Batch, rows: int) -> None:
+    """Chooses the score bins by the checkpoint's outputs of the first batch, once for all candidates.
 
     Args:
-        rows: how many the batch has.
+        rows: number of rows in the batch.
     """
     decision = material.signature.decision
     if decision is None or material.score_bins is not None or decision.output not in first:
         return
     if has_decisions(first[decision.output], decision, rows):
-        material.score_bins = bins_for(first[decision.output], decision)
+        material.score_bins = score_bins_for(first[decision.output], decision)
 
 
-def tell_answers(
-    validation: ResultsRecorder,
+def record_answers(
+    recorder: ResultsRecorder,
     check: str,
     format: str,
     label: str,
     answers: Answers,
     labels: Sequence[Any],
 ) -> None:
-    """Compares the answers to a batch; where a side refuses it, the other has to as well."""
-    ours, theirs = answers
-    if isinstance(ours, RunnerError) or isinstance(theirs, RunnerError):
+    """Records the answers to a batch; if one side refuses it, the other must refuse it too."""
+    expected, actual = answers
+    if isinstance(expected, RunnerError) or isinstance(actual, RunnerError):
         refusals = {
             side: (answer.got or answer.what) if isinstance(answer, RunnerError) else None
-            for side, answer in (("reference", ours), ("candidate", theirs))
+            for side, answer in (("reference", expected), ("candidate", actual))
         }
-        validation.tell_refusals(format, check, label, refusals)
+        recorder.record_refusals(format, check, label, refusals)
     else:
-        validation.compare(format, check, ours, theirs, labels)
+        recorder.compare(format, check, expected, actual, labels)

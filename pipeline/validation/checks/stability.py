@@ -1,4 +1,4 @@
-"""Rows that a candidate is asked twice, in other company: their answers must not depend on it."""
+"""Sample of rows that a candidate answers twice, in different batches: the answers must be the same."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ import numpy as np
 
 from pipeline.signature import Array, Signature, TensorSpec, batch_size_of
 
-MOST_ROWS = 256
-SIZES = (1, 2, 7, 64)  # of the batches when asked again, in turns
+MAX_ROWS = 256
+BATCH_SIZES = (1, 2, 7, 64)  # used in turns for the second answers
 _SEED = 7
 
 
-class Sample:
-    """Rows drawn from all, each candidate's first answers to them, and the batches in which they are asked again.
+class StabilitySample:
+    """Randomly drawn rows, a candidate's first answers to them, and the batches in which they are run again.
 
-    Where the batch is of a fixed size, its first dimension may be anything, and whole batches are drawn: they stay
-    together and change their order alone.
+    Where the batch size is fixed, the first dimension may not be rows, so whole batches are drawn: their rows stay
+    together and only change their order.
 
     Args:
-        count: how many rows there are.
+        count: number of validation rows.
     """
 
     def __init__(self, signature: Signature, count: int) -> None:
         self._size = batch_size_of(signature)
         self._draw = np.random.default_rng(_SEED)
         size = self._size or 1
-        drawn = self._draw.choice(count // size, min(count // size, max(1, MOST_ROWS // size)), replace=False)
+        drawn = self._draw.choice(count // size, min(count // size, max(1, MAX_ROWS // size)), replace=False)
         self.numbers = (np.sort(drawn)[:, None] * size + np.arange(size)).ravel()  # [rows], ascending
         self.batches = list(self._batches())
         self.outputs = [spec.name for spec in signature.outputs if _may_have_rows(spec, self._size)]
@@ -39,21 +39,21 @@ class Sample:
             yield from self._draw.permutation(self.numbers.reshape(-1, self._size))
             return
         shuffled, start = self._draw.permutation(self.numbers), 0
-        for size in cycle(SIZES):
+        for size in cycle(BATCH_SIZES):
             if start >= len(shuffled):
                 return
             yield shuffled[start : start + size]
             start += size
 
     @property
-    def is_kept(self) -> bool:
-        """Whether there is a first answer to each row."""
+    def is_complete(self) -> bool:
+        """True once there is a first answer to each row."""
         return all(len(self._first[name]) == len(self.numbers) for name in self.outputs)
 
     def keep(self, outputs: Mapping[str, Array], numbers: range) -> None:
-        """Notes the first answers to the rows of a batch that are in the sample.
+        """Keeps the first answers to the rows of a batch that are in the sample.
 
-        An output that has not one answer for each row is none that can be asked for again by row: it leaves `outputs`.
+        An output without one answer for each row cannot be compared by row, and is removed from `outputs`.
         """
         kept = self.numbers[(self.numbers >= numbers.start) & (self.numbers < numbers.stop)]
         for name in list(self.outputs):
@@ -61,19 +61,19 @@ class Sample:
             if values is None or not values.ndim or len(values) != len(numbers):
                 self.outputs.remove(name)
                 continue
-            # Copies, for a view would keep the whole batch.
+            # Copied, because a view would hold the whole batch in memory.
             self._first[name] |= {
                 int(row): values[row - numbers.start : row - numbers.start + 1].copy() for row in kept
             }
 
-    def absorb(self, later: Sample) -> None:
-        """Takes over the first answers to later rows of the same sample."""
+    def merge(self, later: StabilitySample) -> None:
+        """Adds the first answers to later rows of the same sample."""
         self.outputs = [name for name in self.outputs if name in later.outputs]
         for name in self.outputs:
             self._first[name] |= later._first[name]
 
     def first_answers(self, name: str, numbers: Array) -> Array | None:
-        """The first answers `[rows, ...]` of an output; None where their shapes differ from row to row."""
+        """Returns the first answers `[rows, ...]` of an output; None if their shapes differ from row to row."""
         answers = [self._first[name][int(row)] for row in numbers]
         return np.concatenate(answers) if len({answer.shape for answer in answers}) == 1 else None
 

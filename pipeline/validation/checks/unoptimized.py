@@ -1,9 +1,9 @@
-"""Rows that differ only in how kernels round or overflow are asked again with TensorFlow's optimizer off.
+"""Runs rows again with TensorFlow's optimizer off, if they differ only by rounding or overflow.
 
-A checkpoint's variables are constants in its .pb, and of constants the optimizer makes other kernels: it folds a batch
-norm into the weights of a convolution, say. The graph and its weights are the same, and the last bits are not; in a
-deep net they may pass the bound of an element that is small beside its neighbours. With the optimizer off on both
-sides every node is run as it stands, so that what differs then is the graph or its weights.
+The checkpoint's variables are constants in a .pb, and for constants the optimizer chooses other kernels: for instance,
+it folds a batch norm into the weights of a convolution. Graph and weights are equal, but the last bits differ, and in a
+deep net they can exceed the bound of an element that is much smaller than its neighbours. With the optimizer off on
+both sides, every node runs unchanged, so a remaining difference comes from the graph or its weights.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from ..results.recorder import ResultsRecorder
 Answer: TypeAlias = "Batch | RunnerError"
 Answers: TypeAlias = "tuple[Answer, Answer]"
 
-EXCUSABLE = frozenset({"not finite", "rounding"})
+OPTIMIZER_KINDS = frozenset({"not finite", "rounding"})
 
 
-def ask_both(reference: SubprocessRunner, candidate: SubprocessRunner, batch: Batch | RowRange) -> Answers:
-    """What both sides answer to a batch, or why they refuse it."""
-    return _ask(reference, batch), _ask(candidate, batch)
+def run_both(reference: SubprocessRunner, candidate: SubprocessRunner, batch: Batch | RowRange) -> Answers:
+    """Runs a batch on both sides; an error of a runner is its answer."""
+    return _run(reference, batch), _run(candidate, batch)
 
 
-def _ask(runner: SubprocessRunner, batch: Batch | RowRange) -> Answer:
+def _run(runner: SubprocessRunner, batch: Batch | RowRange) -> Answer:
     try:
         return runner.run(batch)
     except RunnerError as exc:
@@ -36,12 +36,11 @@ def _ask(runner: SubprocessRunner, batch: Batch | RowRange) -> Answer:
 
 
 @dataclass
-class Excused:
-    """What differed by rounding alone, and agreed with the optimizer off.
+class OptimizerDifferences:
+    """Rows that differed only by rounding or overflow, and agreed with the optimizer off.
 
     Args:
-        rows: how many.
-        labels: of the batches that have one.
+        labels: names of their batches, where they have one.
         largest: the largest absolute difference.
     """
 
@@ -49,19 +48,19 @@ class Excused:
     labels: list[str] = field(default_factory=list)
     largest: float = 0.0
 
-    def absorb(self, later: Excused) -> None:
-        """Adds what was excused on later rows."""
+    def merge(self, later: OptimizerDifferences) -> None:
+        """Adds those of later rows."""
         self.rows += later.rows
         self.labels += later.labels
         self.largest = max(self.largest, later.largest)
 
-    def tell(self, validation: ResultsRecorder, format: str, check: str) -> None:
-        """Makes a note of it, if there is anything."""
+    def record(self, recorder: ResultsRecorder, format: str, check: str) -> None:
+        """Adds a note on the candidate, if there are such rows."""
         if not self.rows:
             return
         named = f" ({', '.join(self.labels)})" if self.labels else ""
         how = f"differ by up to {self.largest:.3g}" if self.largest else "overflow"
-        validation.note(
+        recorder.note(
             format,
             f"{check}: {self.rows} rows{named} {how} with TensorFlow's optimizer, which makes other kernels "
             f"of constants than of variables; with it off they agree, so graph and weights are the same",
@@ -69,68 +68,68 @@ class Excused:
 
 
 class UnoptimizedPair:
-    """Both sides with the optimizer off, opened when the first row needs it. Its rows become a note on the candidate.
+    """Both sides with the optimizer off, opened at the first row that needs them.
 
     Args:
-        check: the name of the check that it is for.
-        opened: both sides with the optimizer off, empty if they are not opened yet; what is opened is put there, and
-            may be used again by the next pair.
+        check: the check that uses the pair.
+        opened: the two runners to reuse, or an empty list that receives them once opened.
 
     Attributes:
-        excused: its rows so far.
+        resolved: the rows resolved so far; they become a note on the candidate.
     """
 
     def __init__(
         self,
-        validation: ResultsRecorder,
+        recorder: ResultsRecorder,
         check: str,
         reference: SubprocessRunner,
         candidate: SubprocessRunner,
         opened: list[SubprocessRunner] | None = None,
     ) -> None:
-        self._validation, self._check, self._deployed = validation, check, (reference, candidate)
-        self._plain: list[SubprocessRunner] = [] if opened is None else opened
-        self.excused = Excused()
-        self._is_of_use = True
+        self._recorder, self._check, self._sides = recorder, check, (reference, candidate)
+        self._unoptimized: list[SubprocessRunner] = [] if opened is None else opened
+        self.resolved = OptimizerDifferences()
+        self._is_useful = True
 
-    def begin_stretch(self) -> None:
-        """Tries anew: what was wrong with batches before may not be with those that come."""
-        self._is_of_use = True
+    def begin_segment(self) -> None:
+        """Tries again, even if the optimizer did not explain the differences of the last segment."""
+        self._is_useful = True
 
-    def settled(self, batch: Batch | RowRange, answers: Answers, rows: int, label: str = "") -> Answers:
-        """The answers to judge: those of the plain pair where the given ones differ by rounding alone and those agree.
+    def resolve_differences(self, batch: Batch | RowRange, answers: Answers, rows: int, label: str = "") -> Answers:
+        """Returns the answers without the optimizer, if they agree and the given ones differ only by rounding.
 
         Args:
-            answers: both sides' to the batch.
-            rows: how many the batch has.
-            label: what the batch is called, for the note.
+            answers: both sides' answers to the batch.
+            rows: number of rows in the batch.
+            label: name of the batch, for the note.
         """
-        ours, theirs = answers
-        if not self._is_of_use or isinstance(ours, RunnerError) or isinstance(theirs, RunnerError):
+        expected, actual = answers
+        if not self._is_useful or isinstance(expected, RunnerError) or isinstance(actual, RunnerError):
             return answers
-        found = self._validation.disagreeing(self._deployed[1].format, ours, theirs, rows)
-        if not found or not set(found) <= EXCUSABLE:
+        found = self._recorder.difference_kinds(self._sides[1].format, expected, actual, rows)
+        if not found or not set(found) <= OPTIMIZER_KINDS:
             return answers
-        if not self._plain:
-            self._plain += [runner.plain() for runner in self._deployed]
-        again = ask_both(self._plain[0], self._plain[1], batch)
+        if not self._unoptimized:
+            self._unoptimized += [runner.unoptimized() for runner in self._sides]
+        again = run_both(self._unoptimized[0], self._unoptimized[1], batch)
         if not self._agrees(again, rows):
-            # What is wrong with one batch is mostly wrong with all: they need not all be asked twice.
-            self._is_of_use = False
+            # Other batches of the segment most likely fail too, so they are not run twice.
+            self._is_useful = False
             return answers
-        self.excused.absorb(Excused(rows, [label] if label else [], found.get("rounding", 0.0)))
+        labels, largest = [label] if label else [], found.get("rounding", 0.0)
+        self.resolved.merge(OptimizerDifferences(rows, labels, largest))
         return again
 
     def _agrees(self, answers: Answers, rows: int) -> bool:
-        ours, theirs = answers
-        if isinstance(ours, RunnerError) or isinstance(theirs, RunnerError):
+        expected, actual = answers
+        if isinstance(expected, RunnerError) or isinstance(actual, RunnerError):
             return False
-        return not self._validation.disagreeing(self._deployed[1].format, ours, theirs, rows)
+        return not self._recorder.difference_kinds(self._sides[1].format, expected, actual, rows)
 
     def __enter__(self) -> UnoptimizedPair:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        for runner in self._plain:
+        for runner in self._unoptimized:
             runner.close()
-        self.excused.tell(self._validation, self._deployed[1].format, self._check)
+        self.resolved.record(self._recorder, self._sides[1].format, self._check)

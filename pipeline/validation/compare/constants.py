@@ -1,8 +1,8 @@
-"""Finds where a value went in a graph that somebody else froze, and whose constants may go by other names.
+"""Finds the constant that holds a variable's value in a third-party graph, whose constants may have other names.
 
-Whoever prepares a graph for production may rename its constants, share one between variables of equal value, or fold a
-variable into others, as with batch norms into kernels. So a value is looked for by its bits; and one that is nearly a
-constant that stands for no other variable is taken for that one, changed: what is folded is multiplied by something.
+Other tools rename constants, share one between variables of equal value, or fold a variable into others, as batch norms
+into kernels. So the value is first searched for by its bits. If no constant has them, the first one that is nearly
+equal and belongs to no other variable is taken as the changed variable: a folded one would be scaled.
 """
 
 from __future__ import annotations
@@ -21,12 +21,11 @@ _MOSTLY = 0.5  # of the elements have the same bits
 
 
 @dataclass(frozen=True)
-class Trace:
-    """The constant that a value was found as.
+class MatchedConstant:
+    """Constant that holds a variable's value.
 
     Args:
-        name: the constant's.
-        is_same: every bit is the same; else it is nearly so.
+        is_same: every bit is equal; else nearly all.
     """
 
     name: str
@@ -34,19 +33,19 @@ class Trace:
     is_same: bool
 
 
-def trace(
+def find_constant(
     value: Array, constants: Iterable[NodeDef], free: Iterable[str], read: Callable[[NodeDef], Array | None]
-) -> Trace | None:
-    """Finds the constant that a value is.
+) -> MatchedConstant | None:
+    """Finds the constant that holds a value.
 
     Args:
         value: of any dtype; strings as `object` arrays of `bytes`.
-        constants: those of its dtype and shape.
-        free: the names of those that stand for no variable by their own names.
-        read: gives a constant's value, in the same dtype and shape; None where it has none.
+        constants: candidates of the same dtype and shape.
+        free: names of constants that match no variable by name.
+        read: reads a constant's value, in the same dtype and shape; None if unreadable.
 
     Returns:
-        The constant of the same bits, or else a free one that is nearly the same; None where there is neither.
+        The constant with the same bits, or else the first free one that is nearly equal; None if there is neither.
     """
     unclaimed, near = set(free), None
     for node in constants:
@@ -54,9 +53,9 @@ def trace(
         if other is None:
             continue
         if _bits(other) == _bits(value):
-            return Trace(node.name, other, True)
+            return MatchedConstant(node.name, other, True)
         if near is None and node.name in unclaimed and is_near(value, other):
-            near = Trace(node.name, other, False)
+            near = MatchedConstant(node.name, other, False)
     return near
 
 
@@ -65,7 +64,7 @@ def _bits(value: Array) -> Any:
 
 
 def is_near(value: Array, other: Array) -> bool:
-    """Whether two values of one dtype and shape are the same but for little: a few elements, or a last digit."""
+    """Returns True if two values of one dtype and shape are equal in most elements, or in all but the last digits."""
     if not value.size:
         return True
     if value.dtype == object:
@@ -81,5 +80,5 @@ def is_near(value: Array, other: Array) -> bool:
 
 
 def _elements(value: Array) -> Array:
-    """The bits of each element."""
+    """Views each element as its bits."""
     return np.frombuffer(value.tobytes(), f"V{value.dtype.itemsize}")

@@ -1,6 +1,6 @@
-"""What candidates decide, compared with their checkpoint and with labels: counted batch by batch, never kept.
+"""Decisions of candidates, compared with their checkpoint's and with labels.
 
-The counts of two parts of the rows can be added, so that any number of rows takes the same memory.
+Only counts are kept, and those of two parts of the rows can be added, so memory does not grow with the rows.
 """
 
 from __future__ import annotations
@@ -15,24 +15,23 @@ import numpy as np
 
 from pipeline.signature import Array, Decision
 
-MOST_FLIPS = 10  # rows that are shown
+MAX_SHOWN_FLIPS = 10
 _BINS, _CALIBRATION_BINS = 20, 10
-_UNIT = 2**32  # scores are summed as whole numbers of 1/_UNIT, so that the sum is the same in whatever order
+_UNIT = 2**32  # scores are summed as integer multiples of 1/_UNIT, so that the order of rows does not matter
 
 
 @dataclass
 class Scores:
-    """How one side decides: against the labels, and by the size of its scores.
+    """Counts of one side's decisions by true class, and of its scores by bin.
 
-    A score is the deciding output at a threshold, and the largest of a row for an argmax.
+    A row's score is the deciding output for a threshold, and the largest output for an argmax.
 
     Args:
-        edges: of the bins of the distribution, ascending, float64 `[21]`; what is beyond them counts in the outer ones.
-        labels: names by class.
+        bins: bin edges of the distribution, ascending, float64 `[21]`; scores beyond them count in the outer bins.
     """
 
     decision: Decision
-    edges: Array
+    bins: Array
     confusion: Counter[tuple[int, int]] = field(default_factory=Counter)  # (true, decided)
     by_label: dict[int, Array] = field(default_factory=dict)  # int64 [20] each; -1 where there are no labels
     # rows, scores, hits
@@ -43,14 +42,14 @@ class Scores:
         """Adds a batch.
 
         Args:
-            output: as `metrics.decide` takes it.
-            labels: int `[rows]`; None where there are none.
+            output: see `decide`.
+            labels: true classes, int `[rows]`; None if unknown.
         """
         decided, scores = decide(output, self.decision), _scores(output, self.decision)
-        kept = np.full(len(scores), -1) if labels is None else labels
-        bins = np.clip(np.searchsorted(self.edges, scores, side="right") - 1, 0, _BINS - 1)
-        for label in np.unique(kept):
-            counts = np.bincount(bins[kept == label], minlength=_BINS)
+        row_labels = np.full(len(scores), -1) if labels is None else labels
+        bins = np.clip(np.searchsorted(self.bins, scores, side="right") - 1, 0, _BINS - 1)
+        for label in np.unique(row_labels):
+            counts = np.bincount(bins[row_labels == label], minlength=_BINS)
             self.by_label[int(label)] = self.by_label.get(int(label), 0) + counts
         if labels is None:
             return
@@ -61,13 +60,13 @@ class Scores:
         self._is_probability &= bool(np.all((scores >= 0) & (scores <= 1)))
         if self._is_probability:
             hits = labels == 1 if self.decision.threshold is not None else labels == decided
-            places = np.minimum((scores * _CALIBRATION_BINS).astype(np.int64), _CALIBRATION_BINS - 1)
+            bins = np.minimum((scores * _CALIBRATION_BINS).astype(np.int64), _CALIBRATION_BINS - 1)
             for row, weights in enumerate((np.ones(len(scores)), np.rint(scores * _UNIT), hits.astype(np.float64))):
-                # Whole numbers, far below 2^53: their sums in float64 are exact.
-                self._calibration[row] += np.bincount(places, weights, _CALIBRATION_BINS).astype(np.int64)
+                # These are integers far below 2^53, so their float64 sums are exact.
+                self._calibration[row] += np.bincount(bins, weights, _CALIBRATION_BINS).astype(np.int64)
 
-    def absorb(self, later: Scores) -> None:
-        """Adds what was counted on later rows, with the same edges."""
+    def merge(self, later: Scores) -> None:
+        """Adds the counts of later rows, made with the same bins."""
         for label, counts in later.by_label.items():
             self.by_label[label] = self.by_label.get(label, 0) + counts
         self.confusion.update(later.confusion)
@@ -75,22 +74,24 @@ class Scores:
         self._calibration += later._calibration
 
     def metrics(self) -> dict[str, Any]:
-        """The figures of `metrics.classification`; empty where there are no labels."""
+        """Computes the figures of `classification`; empty without labels."""
         return classification(self.confusion, self.decision) if self.confusion else {}
 
     def to_dict(self) -> dict[str, Any]:
-        """The distribution and the calibration as they stand in verdict.json."""
-        named = {_label(label, self.decision): counts.tolist() for label, counts in sorted(self.by_label.items())}
-        return {"edges": self.edges.tolist(), "by_label": named, "calibration": self._calibrated()}
+        """Converts distribution and calibration to their form in verdict.json."""
+        by_name = {
+            _class_name(label, self.decision): counts.tolist() for label, counts in sorted(self.by_label.items())
+        }
+        return {"edges": self.bins.tolist(), "by_label": by_name, "calibration": self._calibration_table()}
 
-    def _calibrated(self) -> list[dict[str, Any]]:
+    def _calibration_table(self) -> list[dict[str, Any]]:
         if not self.confusion or not self._is_probability:
             return []
-        edges = np.linspace(0, 1, _CALIBRATION_BINS + 1)
+        bins = np.linspace(0, 1, _CALIBRATION_BINS + 1)
         return [
             {
-                "low": float(edges[index]),
-                "high": float(edges[index + 1]),
+                "low": float(bins[index]),
+                "high": float(bins[index + 1]),
                 "rows": int(rows),
                 "mean_score": int(scores) / (int(rows) * _UNIT) if rows else None,
                 "share": int(hits) / int(rows) if rows else None,
@@ -101,10 +102,10 @@ class Scores:
 
 @dataclass
 class Flips:
-    """The rows that a candidate decides otherwise than its checkpoint.
+    """Counts of the rows on which a candidate's decision differs from its checkpoint's.
 
     Args:
-        nearest_row: the row whose decision hangs by the least; None before the first.
+        nearest_row: the row closest to another decision in the checkpoint; None before the first row.
     """
 
     decision: Decision
@@ -112,71 +113,71 @@ class Flips:
     flipped: int = 0
     nearest_row: int | None = None
     nearest_distance: float = float("inf")
-    _shown: list[tuple[float, int, int, int]] = field(default_factory=list)
+    _surest: list[tuple[float, int, int, int]] = field(default_factory=list)
 
     def add(self, reference: Array, candidate: Array, numbers: range) -> tuple[Array, Array]:
         """Adds a batch.
 
         Args:
-            reference, candidate: as `metrics.decide` takes them.
-            numbers: those of the rows.
+            reference, candidate: see `decide`.
+            numbers: the row numbers.
 
         Returns:
             The decisions of both, int64 `[rows]`.
         """
-        ours, theirs = decide(reference, self.decision), decide(candidate, self.decision)
+        expected, actual = decide(reference, self.decision), decide(candidate, self.decision)
         distances = np.nan_to_num(margins(reference, self.decision), nan=np.inf)
-        self.rows += len(ours)
-        self.flipped += int((ours != theirs).sum())
+        self.rows += len(expected)
+        self.flipped += int((expected != actual).sum())
         nearest = int(np.argmin(distances))
-        self._note_nearest(numbers[nearest], float(distances[nearest]))
-        for index in np.flatnonzero(ours != theirs):
-            self._show((float(distances[index]), -numbers[index], int(ours[index]), int(theirs[index])))
-        return ours, theirs
+        self._update_nearest(numbers[nearest], float(distances[nearest]))
+        for index in np.flatnonzero(expected != actual):
+            self._keep_surest((float(distances[index]), -numbers[index], int(expected[index]), int(actual[index])))
+        return expected, actual
 
-    def absorb(self, later: Flips) -> None:
-        """Adds what was counted on later rows."""
+    def merge(self, later: Flips) -> None:
+        """Adds the counts of later rows."""
         self.rows += later.rows
         self.flipped += later.flipped
         if later.nearest_row is not None:
-            self._note_nearest(later.nearest_row, later.nearest_distance)
-        for item in later._shown:
-            self._show(item)
+            self._update_nearest(later.nearest_row, later.nearest_distance)
+        for item in later._surest:
+            self._keep_surest(item)
 
-    def _note_nearest(self, row: int, distance: float) -> None:
+    def _update_nearest(self, row: int, distance: float) -> None:
         if distance < self.nearest_distance or self.nearest_row is None:
             self.nearest_row, self.nearest_distance = row, distance
 
-    def _show(self, item: tuple[float, int, int, int]) -> None:
-        """Keeps those that were the surest; a heap keeps the least sure on top, ready to leave."""
-        (heapq.heappush if len(self._shown) < MOST_FLIPS else heapq.heappushpop)(self._shown, item)
+    def _keep_surest(self, item: tuple[float, int, int, int]) -> None:
+        """Keeps the surest rows; the heap has the least sure one on top, to be replaced first."""
+        (heapq.heappush if len(self._surest) < MAX_SHOWN_FLIPS else heapq.heappushpop)(self._surest, item)
 
     @property
-    def shown(self) -> list[dict[str, Any]]:
-        """Up to ten flipped rows, the surest of the checkpoint's decisions first."""
+    def surest(self) -> list[dict[str, Any]]:
+        """Up to ten flipped rows, those with the checkpoint's surest decisions first."""
         return [
             {
                 "row": -row,
-                "reference": _label(ours, self.decision),
-                "candidate": _label(theirs, self.decision),
+                "reference": _class_name(expected, self.decision),
+                "candidate": _class_name(actual, self.decision),
                 "distance": distance if np.isfinite(distance) else None,
             }
-            for distance, row, ours, theirs in sorted(self._shown, reverse=True)
+            for distance, row, expected, actual in sorted(self._surest, reverse=True)
         ]
 
     def to_dict(self) -> dict[str, Any]:
-        """The flips as they stand in verdict.json."""
+        """Converts the flips to their form in verdict.json."""
         return {
             "rows": self.rows,
             "flipped": self.flipped,
             "nearest_row": self.nearest_row,
             "nearest_distance": self.nearest_distance if np.isfinite(self.nearest_distance) else None,
-            "flips": self.shown,
+            "flips": self.surest,
         }
 
 
-def bins_for(output: Array, decision: Decision) -> Array:
-    """The edges of 20 bins for scores like a batch's: 0 to 1 where all are within, else from least to largest."""
+def score_bins_for(output: Array, decision: Decision) -> Array:
+    """Chooses the edges of 20 bins for scores like those of a batch: 0 to 1 if all are within, else min to max."""
     scores = _scores(output, decision)
     finite = scores[np.isfinite(scores)]
     low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
@@ -184,7 +185,7 @@ def bins_for(output: Array, decision: Decision) -> Array:
 
 
 def has_decisions(output: Array, decision: Decision, rows: int) -> bool:
-    """Whether an output decides each of some rows: float `[rows]` or `[rows, 1]` at a threshold, else `[rows, n]`."""
+    """Returns True if an output decides each row: float `[rows]` or `[rows, 1]` for a threshold, else `[rows, n]`."""
     if not output.ndim or len(output) != rows or output.dtype.kind in "OSUb":
         return False
     return output.size == rows if decision.threshold is not None else output.ndim == 2 and output.shape[1] > 0
@@ -195,14 +196,14 @@ def _scores(output: Array, decision: Decision) -> Array:
     return wide.max(axis=-1) if decision.threshold is None else wide.reshape(len(wide))
 
 
-def _label(index: int, decision: Decision) -> str:
+def _class_name(index: int, decision: Decision) -> str:
     if index < 0:
         return "all"
     return decision.labels[index] if index < len(decision.labels) else str(index)
 
 
 def decide(output: Array, decision: Decision) -> Array:
-    """The class of each row.
+    """Decides the class of each row.
 
     Args:
         output: float `[rows]` for a threshold, `[rows, classes]` for an argmax.
@@ -216,25 +217,25 @@ def decide(output: Array, decision: Decision) -> Array:
 
 
 def margins(output: Array, decision: Decision) -> Array:
-    """How far each row is from being decided otherwise: float64 `[rows]`."""
+    """Measures the distance of each row from another decision: float64 `[rows]`."""
     wide = output.astype(np.float64)
     if decision.threshold is None:
-        ordered = np.sort(wide, axis=-1)
-        return np.asarray(ordered[..., -1] - ordered[..., -2]) if wide.shape[-1] > 1 else np.full(len(wide), np.inf)
+        ascending = np.sort(wide, axis=-1)
+        return np.asarray(ascending[..., -1] - ascending[..., -2]) if wide.shape[-1] > 1 else np.full(len(wide), np.inf)
     return np.abs(wide.reshape(len(wide)) - decision.threshold)
 
 
 def classification(confusion: Mapping[tuple[int, int], int], decision: Decision) -> dict[str, Any]:
-    """Accuracy, precision, recall, F1 and confusion.
+    """Computes accuracy, precision, recall, F1 and the confusion matrix.
 
     Precision, recall and F1 are those of class 1 for a threshold, and unweighted means over the
     classes for an argmax; 0 where they would divide by zero.
 
     Args:
-        confusion: how many rows by the true class and the decided one; at least one.
+        confusion: number of rows by true and decided class; not empty.
 
     Returns:
-        The figures by name; `confusion` holds a row per true class and a column per decided one.
+        The figures by name; `confusion` has a row per true class and a column per decided class.
     """
     from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support
 

@@ -1,11 +1,11 @@
 """Compares the weights of a frozen model with those in its checkpoint, byte for byte, without running either.
 
-A variable is in the checkpoint under the key that restoring would read, and in the candidate as the constant of its
-name: a Const, or in the format mmap an ImmutableConst that names a file. Stored as float16 it stands behind a Cast,
-and is to be the checkpoint's value rounded to float16. Protobuf alone reads the file here, nothing that wrote it.
+The checkpoint holds a variable under the key that restoring would read. The candidate holds it as the constant of the
+same name: a Const, or in the format mmap an ImmutableConst that names a file. If it is stored as float16, a Cast reads
+it, and it must be the checkpoint's value rounded to float16. Only protobuf reads the file here, no code that wrote it.
 
-A candidate that the pipeline did not make may name its constants otherwise: there a variable without a constant of its
-name is looked for by its bits (see `tracing`), and one that is not found is told apart from those that differ.
+A third-party candidate may rename its constants: a variable without a constant of its name is searched for by its bits
+(see `constants`), and variables that are not found are reported separately from those that differ.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import numpy as np
 from pipeline.checkpoint.artifact import open_artifact, read_origin
 from pipeline.checkpoint.bundle import Bundle
 from pipeline.checkpoint.source import Source
+from pipeline.data.npz import object_array
 from pipeline.errors import DataError
 from pipeline.freezing.freeze import prepare
 from pipeline.graph.dtypes import DTYPES
@@ -32,31 +33,30 @@ from pipeline.graph.variables import VARIABLE_OPS, Saved, Variable, variable_of
 from pipeline.signature import Array, Signature
 from pipeline.store.files import FROZEN_FILE, GRAPH_FILE, SAVED_MODEL_FILE, SIGNATURE_FILE
 
-from .constants import trace
-from .differences import Difference, difference
+from .constants import find_constant
+from .differences import BitDifference, find_bit_difference
 
-SMALLEST_WEIGHTS = 256  # elements; smaller constants are taken for sizes, axes and the like
+SMALLEST_WEIGHTS = 256  # elements; smaller constants are assumed to be sizes, axes and the like
 _FLOATS, _HALF = (1, 2), 19  # DataType's numbers
 
 
 @dataclass(frozen=True)
-class Weights:
-    """What was found of one variable.
+class VariableComparison:
+    """Result of comparing one variable.
 
     Args:
-        elements: how many it has.
-        is_halved: the candidate stores it as float16.
-        constant: what the candidate calls it, where that is not the variable's name.
-        problem: why it could not be compared value by value.
-        difference: where the values differ.
+        is_float16: the candidate stores it as float16.
+        problem: the reason why values could not be compared.
+        difference: the elements that differ; None if there are none.
+        constant: the candidate's name for it, if other than the variable's.
     """
 
     name: str
     dtype: str
     elements: int = 0
-    is_halved: bool = False
+    is_float16: bool = False
     problem: str | None = None
-    difference: Difference | None = None
+    difference: BitDifference | None = None
     constant: str = ""
 
     @property
@@ -64,99 +64,100 @@ class Weights:
         return self.problem is None and self.difference is None
 
     def sentence(self) -> str:
-        """What is wrong with it."""
+        """Describes the difference."""
         if self.difference is None:
             return f"{self.name} {self.problem}"
         found = self.difference
         largest = "" if found.largest[0] is None else f"; the largest difference is {found.largest[0]:g}"
-        place = f" at {found.first}" if found.first else ""
+        position = f" at {found.first}" if found.first else ""
         called = f" (nearly the constant {self.constant})" if self.constant else ""
         return (
-            f"{self.name}{called} differs in {found.elements} of {self.elements} elements, first{place}: "
+            f"{self.name}{called} differs in {found.elements} of {self.elements} elements, first{position}: "
             f"checkpoint {found.reference}, candidate {found.candidate}{largest}"
         )
 
 
 @dataclass(frozen=True)
-class WeightsFinding:
-    """What was found of all variables that the outputs need.
+class WeightsComparison:
+    """Result of comparing all variables that the outputs need.
 
     Args:
-        weights: by variable.
-        others: how many constants of the size of weights the candidate has that are of no variable.
-        problem: why nothing could be compared.
-        absent: variables that a candidate of somebody else's has neither by name nor by their bits.
+        unmatched: number of constants in the candidate that are large enough for weights and belong to no variable.
+        problem: the reason why nothing could be compared.
+        absent: variables that a third-party candidate holds neither by name nor by value.
     """
 
-    weights: Sequence[Weights]
-    others: int = 0
+    variables: Sequence[VariableComparison]
+    unmatched: int = 0
     problem: str | None = None
     absent: Sequence[str] = ()
 
 
-def compare_weights(checkpoint: Path, candidate: Path) -> WeightsFinding:
+def compare_weights(checkpoint: Path, candidate: Path) -> WeightsComparison:
     """Compares the constants of a candidate with the variables of its checkpoint.
 
     Args:
         checkpoint: the artifact with `signature.json`, and `model.ckpt.*` or `saved_model/`.
-        candidate: the artifact with `model.pb`, or `graph.pb` and `weights/`; what is wrong with it is a finding.
+        candidate: the artifact with `model.pb`, or `graph.pb` and `weights/`; its faults are findings.
 
     Raises:
         CheckpointError: the checkpoint is damaged, or lacks a variable.
         FreezeError: the checkpoint's graph cannot become a .pb at all.
     """
-    signature, told = Signature.read(checkpoint / SIGNATURE_FILE), read_origin(checkpoint / SIGNATURE_FILE)
-    source = open_artifact(checkpoint, told.get("signature"))
+    signature, origin = Signature.read(checkpoint / SIGNATURE_FILE), read_origin(checkpoint / SIGNATURE_FILE)
+    source = open_artifact(checkpoint, origin.get("signature"))
     try:
-        constants = _Constants(candidate)
+        constants = _CandidateConstants(candidate)
     except DataError as exc:
-        return WeightsFinding((), problem=str(exc))
+        return WeightsComparison((), problem=str(exc))
     fed = {node_of(spec.tensor_name) for spec in signature.inputs}
     variables = [variable_of(node) for node in source.graph.node if node.op in VARIABLE_OPS and node.name not in fed]
     needed = {variable.name for variable in variables if variable.name in constants.nodes}
-    if len(needed) < len(variables):  # an optimizer's, and those of branches that are never taken: or they are missing
-        needed |= _frozen_names(source, signature, told.get("pins", {}))
-    values = _Values(source.bundle)
+    if len(needed) < len(variables):  # the rest belongs to an optimizer or a branch never taken, or is missing
+        needed |= _frozen_names(source, signature, origin.get("pins", {}))
+    values = _CheckpointValues(source.bundle)
     saved = {
         variable: source.keys.get(variable.identity, Saved(variable.identity[1]))
         for variable in variables
         if variable.name in needed
     }
-    if constants.is_foreign:
-        return _traced(saved, values, constants)
-    weights = [_weighed(variable, place, values, constants) for variable, place in saved.items()]
-    return WeightsFinding(weights, len(constants.sizeable - constants.used))
+    if constants.is_third_party:
+        return _compare_third_party(saved, values, constants)
+    compared = [_compare_variable(variable, saved_as, values, constants) for variable, saved_as in saved.items()]
+    return WeightsComparison(compared, len(constants.weight_sized - constants.used))
 
 
-def _traced(saved: Mapping[Variable, Saved], values: _Values, constants: _Constants) -> WeightsFinding:
-    """The weights of a candidate that the pipeline did not make."""
+def _compare_third_party(
+    saved: Mapping[Variable, Saved], values: _CheckpointValues, constants: _CandidateConstants
+) -> WeightsComparison:
+    """Compares the weights of a candidate that the pipeline did not make."""
     named = {variable for variable in saved if constants.has(variable)}
     free = constants.names - {variable.name for variable in named}
-    found: list[Weights] = []
+    found: list[VariableComparison] = []
     absent: list[str] = []
-    for variable, place in saved.items():
+    for variable, saved_as in saved.items():
         if variable in named:
-            found.append(_weighed(variable, place, values, constants))
+            found.append(_compare_variable(variable, saved_as, values, constants))
             continue
-        tensor, shape = values.bundle.tensor(place.key), values.shape(place)
-        value = values.array(place)
-        alike = constants.of_kind(tensor.dtype, shape)
-        traced = trace(value, alike, free, partial(constants.value, like=value))
-        if traced is None:
+        tensor, shape = values.bundle.tensor(saved_as.key), values.shape(saved_as)
+        value = values.array(saved_as)
+        alike = constants.with_shape(tensor.dtype, shape)
+        match = find_constant(value, alike, free, partial(constants.value, like=value))
+        if match is None:
             absent.append(variable.name)
             continue
-        constants.used.add(traced.name)
-        gap = None if traced.is_same else difference(value.reshape(-1), traced.value.reshape(-1), shape)
-        elements, constant = math.prod(shape), traced.name
-        found.append(Weights(variable.name, tensor.dtype_name, elements, difference=gap, constant=constant))
-    return WeightsFinding(found, len(constants.sizeable - constants.used), absent=absent)
+        constants.used.add(match.name)
+        gap = None if match.is_same else find_bit_difference(value.reshape(-1), match.value.reshape(-1), shape)
+        elements, constant = math.prod(shape), match.name
+        found.append(VariableComparison(variable.name, tensor.dtype_name, elements, difference=gap, constant=constant))
+    return WeightsComparison(found, len(constants.weight_sized - constants.used), absent=absent)
 
 
 def read_candidate(folder: Path) -> LazyGraph:
-    """The graph of a candidate: of `model.pb`, of `graph.pb`, or the first one of `saved_model.pb`.
+    """Reads a candidate's graph from `model.pb`, `graph.pb`, or the first one in `saved_model.pb`.
 
     Raises:
-        DataError: there is none, or it cannot be read.
+        DataError: none of them exists, or it cannot be read.
     """
     names = (GRAPH_FILE, SAVED_MODEL_FILE, FROZEN_FILE)
     path = next((folder / name for name in names if (folder / name).is_file()), folder / names[-1])
@@ -169,63 +170,63 @@ def read_candidate(folder: Path) -> LazyGraph:
 
 
 @dataclass(frozen=True)
-class Pair:
-    """A variable that differs, with both its values.
+class VariablePair:
+    """Variable that differs, with both values.
 
     Args:
-        key: the checkpoint's key of it.
-        ours: the checkpoint's value; theirs: the candidate's, in its own dtype and shape.
+        key: the variable's key in the checkpoint.
+        reference, candidate: the values, each in its own dtype and shape.
     """
 
     name: str
     key: str
-    ours: Array
-    theirs: Array
+    reference: Array
+    candidate: Array
 
 
-def differing_pairs(checkpoint: Path, candidate: Path, names: Collection[str]) -> Iterator[Pair]:
-    """The values of variables on both sides, one variable at a time; those that have no numbers there are left out.
+def read_differing(checkpoint: Path, candidate: Path, names: Collection[str]) -> Iterator[VariablePair]:
+    """Reads variables from both sides, one at a time; skips those that are not numeric constants in the candidate.
 
     Args:
-        checkpoint, candidate: as `compare_weights`.
+        checkpoint, candidate: as in `compare_weights`.
         names: the variables.
 
     Raises:
-        CheckpointError, FreezeError, DataError: as `compare_weights`; one of the sides cannot be read.
+        CheckpointError, FreezeError, DataError: one of the sides cannot be read.
     """
     source = open_artifact(checkpoint, read_origin(checkpoint / SIGNATURE_FILE).get("signature"))
-    constants, values = _Constants(candidate), _Values(source.bundle)
-    constants.is_halved = True  # whether that was told or not, a Cast is looked behind
+    constants, values = _CandidateConstants(candidate), _CheckpointValues(source.bundle)
+    constants.is_float16 = True  # so that a constant is found behind a Cast too, whatever the origin says
     variables = [variable_of(node) for node in source.graph.node if node.op in VARIABLE_OPS and node.name in names]
     for variable in variables:
         saved = source.keys.get(variable.identity, Saved(variable.identity[1]))
         try:
-            node, _ = constants.behind(variable)
+            node, _ = constants.resolve(variable)
             content = constants.content(node)
         except DataError:
             continue
-        dtype, lengths = DTYPES.get(node.attr["dtype"].type), _lengths(node)
-        if dtype is None or not dtype.code or math.prod(lengths) * dtype.size_bytes != len(content):
+        dtype, shape = DTYPES.get(node.attr["dtype"].type), _shape(node)
+        if dtype is None or not dtype.code or math.prod(shape) * dtype.size_bytes != len(content):
             continue
-        theirs = np.frombuffer(content, dtype.numpy()).reshape(lengths)
-        yield Pair(variable.name, saved.key, values.array(saved), theirs)
+        value = np.frombuffer(content, dtype.numpy()).reshape(shape)
+        yield VariablePair(variable.name, saved.key, values.array(saved), value)
 
 
 def _frozen_names(source: Source, signature: Signature, pins: Mapping[str, str]) -> set[str]:
-    """The variables that freezing makes constants."""
+    """Lists the variables that freezing turns into constants."""
     outputs, inputs = ([spec.tensor or spec.name for spec in specs] for specs in (signature.outputs, signature.inputs))
     return {node.name for node in prepare(source, outputs, inputs, pins).graph.nodes if not isinstance(node, NodeDef)}
 
 
-class _Values:
-    """The checkpoint's values. The whole of a partitioned variable is kept while its parts are asked for."""
+class _CheckpointValues:
+    """Values in the checkpoint. The last partitioned variable is cached while its parts are read."""
 
     def __init__(self, bundle: Bundle) -> None:
         self.bundle = bundle
         self._last: tuple[str, Array] | None = None
 
     def array(self, saved: Saved) -> Array:
-        """A variable's value."""
+        """Reads a variable's value."""
         if not saved.part:
             return self.bundle.read(saved.key)
         if self._last is None or self._last[0] != saved.key:
@@ -233,11 +234,11 @@ class _Values:
         return self._last[1][_slices(saved.part)]
 
     def chunks(self, saved: Saved) -> Iterator[bytes]:
-        """Its bytes, a piece at a time where it is no part of a whole."""
+        """Reads its bytes, in pieces unless it is one part of a partitioned variable."""
         return iter([self.array(saved).tobytes()]) if saved.part else self.bundle.stream(saved.key)
 
     def shape(self, saved: Saved) -> tuple[int, ...]:
-        """Its lengths, by axis."""
+        """Returns its shape."""
         whole = self.bundle.tensor(saved.key).shape
         if not saved.part:
             return whole
@@ -246,16 +247,16 @@ class _Values:
 
 
 def _slices(part: str) -> tuple[slice, ...]:
-    """A part of a whole, from `start,length` or `-` per axis, joined by `:`."""
+    """Parses a partition: `start,length` or `-` for each axis, joined by `:`."""
     sides = (side.split(",") for side in part.split(":"))
     return tuple(slice(None) if side == ["-"] else slice(int(side[0]), int(side[0]) + int(side[1])) for side in sides)
 
 
-class _Constants:
-    """The candidate's graph and its constants.
+class _CandidateConstants:
+    """Constants in the candidate's graph.
 
     Raises:
-        DataError: as `read_candidate`.
+        DataError: the graph is missing or cannot be read.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -265,11 +266,11 @@ class _Constants:
         self.nodes: dict[str, NodeDef] = {node.name: node for node in self.graph.node}
         self.used: set[str] = set()
         origin = read_origin(folder / SIGNATURE_FILE) if (folder / SIGNATURE_FILE).is_file() else {}
-        self.is_halved, self.is_foreign = origin.get("weights") == "float16", "candidate" in origin
+        self.is_float16, self.is_third_party = origin.get("weights") == "float16", "candidate" in origin
 
     @cached_property
-    def sizeable(self) -> set[str]:
-        """The constants of the size of weights."""
+    def weight_sized(self) -> set[str]:
+        """Names of the constants that are large enough for weights."""
         return {
             node.name
             for node in self.graph.node
@@ -278,68 +279,68 @@ class _Constants:
 
     @cached_property
     def names(self) -> set[str]:
-        """The names of all constants."""
+        """Names of all constants."""
         return {node.name for node in self.graph.node if node.op in ("Const", "ImmutableConst")}
 
     def has(self, variable: Variable) -> bool:
-        """Whether there is a constant of a variable's name."""
+        """Returns True if a constant has the variable's name."""
         try:
-            self.behind(variable)
+            self.resolve(variable)
         except DataError:
             return False
         return True
 
-    def of_kind(self, dtype: int, shape: tuple[int, ...]) -> list[NodeDef]:
-        """The constants of a dtype and shape that can be read."""
-        return self._by_kind.get((dtype, shape), [])
+    def with_shape(self, dtype: int, shape: tuple[int, ...]) -> list[NodeDef]:
+        """Lists the constants of a dtype and shape."""
+        return self._by_shape.get((dtype, shape), [])
 
     @cached_property
-    def _by_kind(self) -> dict[tuple[int, tuple[int, ...]], list[NodeDef]]:
+    def _by_shape(self) -> dict[tuple[int, tuple[int, ...]], list[NodeDef]]:
         found: dict[tuple[int, tuple[int, ...]], list[NodeDef]] = {}
         for node in self.graph.node:
             if node.name in self.names:
-                found.setdefault((node.attr["dtype"].type, _lengths(node)), []).append(node)
+                found.setdefault((node.attr["dtype"].type, _shape(node)), []).append(node)
         return found
 
     def value(self, node: NodeDef, like: Array) -> Array | None:
-        """A constant's value; None where it cannot be read.
+        """Reads a constant's value; None if it cannot be read.
 
         Args:
-            like: a value of the constant's dtype and shape.
+            like: any value of the constant's dtype and shape.
         """
         try:
             if like.dtype == object:
-                flat = _of_objects(strings_of(node.attr["value"].tensor))
+                flat = object_array(strings_of(node.attr["value"].tensor))
             else:
                 flat = np.frombuffer(self.content(node), like.dtype)
             return flat.reshape(like.shape)
         except (DataError, ValueError):  # such a file does not import either
             return None
 
-    def behind(self, variable: Variable) -> tuple[NodeDef, bool]:
-        """The constant of a variable, and whether it is stored as float16.
+    def resolve(self, variable: Variable) -> tuple[NodeDef, bool]:
+        """Finds the constant of a variable behind Casts and copies, and whether it is stored as float16.
 
         Raises:
             DataError: there is none.
         """
         if variable.name not in self.nodes:
             raise DataError("is needed, and the candidate lacks it")
-        node, is_halved = self.nodes[variable.name], False
+        node, is_float16 = self.nodes[variable.name], False
         for _ in range(3):  # at most a Cast, a copy, and the constant
             given = data_inputs(node)
-            is_rounded = self.is_halved and variable.dtype in _FLOATS and node.op == "Cast"
+            is_rounded = self.is_float16 and variable.dtype in _FLOATS and node.op == "Cast"
             if is_rounded and (node.attr["SrcT"].type, node.attr["DstT"].type) == (_HALF, variable.dtype):
-                is_halved = True
+                is_float16 = True
             elif node.op != "DeepCopy":
                 break
             node = self.nodes.get(node_of(given[0]) if given else "", NodeDef(op="node that is not there"))
         if node.op not in ("Const", "ImmutableConst"):
             raise DataError(f"is no constant in the candidate but a {node.op}")
         self.used.add(node.name)
-        return node, is_halved
+        return node, is_float16
 
     def content(self, node: NodeDef) -> bytes | memoryview:
-        """A constant's bytes."""
+        """Reads a constant's bytes."""
         if node.op == "Const":
             return self._contents.get(node.name) or content_of(node.attr["value"].tensor)
         try:
@@ -353,23 +354,27 @@ def _elements(node: NodeDef) -> int:
     return math.prod(shape_of(node.attr["value"].tensor))
 
 
-def _weighed(variable: Variable, saved: Saved, values: _Values, constants: _Constants) -> Weights:
+def _compare_variable(
+    variable: Variable, saved: Saved, values: _CheckpointValues, constants: _CandidateConstants
+) -> VariableComparison:
     tensor, shape = values.bundle.tensor(saved.key), values.shape(saved)
-    elements, is_halved = math.prod(shape), False
+    elements, is_float16 = math.prod(shape), False
     try:
-        node, is_halved = constants.behind(variable)
-        _require_same_kind(node, _HALF if is_halved else tensor.dtype, shape)
+        node, is_float16 = constants.resolve(variable)
+        _require_same_kind(node, _HALF if is_float16 else tensor.dtype, shape)
         if tensor.is_string:
-            found = difference(values.array(saved).ravel(), _of_objects(strings_of(node.attr["value"].tensor)), shape)
+            found = find_bit_difference(
+                values.array(saved).ravel(), object_array(strings_of(node.attr["value"].tensor)), shape
+            )
         else:
-            found = _of_bytes(saved, values, constants.content(node), is_halved)
+            found = _compare_bytes(saved, values, constants.content(node), is_float16)
     except DataError as exc:
-        return Weights(variable.name, tensor.dtype_name, elements, is_halved, str(exc))
-    return Weights(variable.name, tensor.dtype_name, elements, is_halved, None, found)
+        return VariableComparison(variable.name, tensor.dtype_name, elements, is_float16, str(exc))
+    return VariableComparison(variable.name, tensor.dtype_name, elements, is_float16, None, found)
 
 
-def _lengths(node: NodeDef) -> tuple[int, ...]:
-    """A constant's lengths, by axis."""
+def _shape(node: NodeDef) -> tuple[int, ...]:
+    """Returns a constant's shape."""
     if node.op == "Const":
         return shape_of(node.attr["value"].tensor)
     return tuple(dim.size for dim in node.attr["shape"].shape.dim)
@@ -378,7 +383,7 @@ def _lengths(node: NodeDef) -> tuple[int, ...]:
 def _require_same_kind(node: NodeDef, dtype: int, shape: tuple[int, ...]) -> None:
     is_message = node.op == "Const"
     found = {node.attr["dtype"].type, *([node.attr["value"].tensor.dtype] if is_message else ())}
-    lengths = _lengths(node)
+    lengths = _shape(node)
     if found != {dtype} or lengths != shape:
         names = " and ".join(DTYPES[each].name if each in DTYPES else str(each) for each in sorted(found))
         raise DataError(
@@ -388,28 +393,24 @@ def _require_same_kind(node: NodeDef, dtype: int, shape: tuple[int, ...]) -> Non
         )
 
 
-def _of_bytes(saved: Saved, values: _Values, content: bytes | memoryview, is_halved: bool) -> Difference | None:
-    """Where the bytes differ; what is equal, nearly always everything, is never an array."""
-    if not is_halved and _is_same(values.chunks(saved), content):
+def _compare_bytes(
+    saved: Saved, values: _CheckpointValues, content: bytes | memoryview, is_float16: bool
+) -> BitDifference | None:
+    """Finds the bits that differ. Equal bytes, the usual case, are never loaded as an array."""
+    if not is_float16 and _is_same(values.chunks(saved), content):
         return None
-    ours = values.array(saved)
-    if is_halved:
+    reference = values.array(saved)
+    if is_float16:
         with np.errstate(all="ignore"):
-            ours = ours.astype("<f2")
-    if len(content) != ours.nbytes:
-        raise DataError("is of another size than its shape", got=len(content), wanted=ours.nbytes)
-    return difference(ours.reshape(-1), np.frombuffer(content, ours.dtype), ours.shape)
+            reference = reference.astype("<f2")
+    if len(content) != reference.nbytes:
+        raise DataError("is of another size than its shape", got=len(content), wanted=reference.nbytes)
+    return find_bit_difference(reference.reshape(-1), np.frombuffer(content, reference.dtype), reference.shape)
 
 
 def _is_same(chunks: Iterator[bytes], content: bytes | memoryview) -> bool:
     view, at, is_same = memoryview(content), 0, True
-    for chunk in chunks:  # all of them: the checksum comes after the last
+    for chunk in chunks:  # to the end, even after a difference: the checksum follows the last one
         is_same = is_same and bytes(view[at : at + len(chunk)]) == chunk
         at += len(chunk)
     return is_same and at == len(content)
-
-
-def _of_objects(strings: list[bytes]) -> Array:
-    array = np.empty(len(strings), object)
-    array[:] = strings
-    return array

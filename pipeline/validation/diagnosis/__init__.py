@@ -1,14 +1,14 @@
-"""Says why what failed validation failed: one kind of cause, by evidence, with the node, variable or step.
+"""Diagnoses why a validation failed: one kind of cause, with the node, variable or step that shows it.
 
-    evidence     what causes are told by, gathered when it is asked for
-    processes    causes that show in what was said instead of an answer, or in which outputs there are
-    recordings   ... in what was recorded when the model was trained
+    evidence     facts about the failure, each gathered when first used
+    crashes      causes found in error messages and in missing outputs
+    goldens      ... in the outputs recorded when the model was trained
     outputs      ... in the values of outputs
     weights      ... in the weights
-    graphs       ... in the graph's nodes
+    nodes        ... in the graph's nodes
 
-Each kind is a function that looks at the evidence and answers, or passes on; the first that answers is the cause. So
-what is certain and close to the root stands first, and what is left when nothing else explains it last.
+A function for each kind examines the evidence and returns a cause or None; the first cause counts. So certain causes
+close to the root come first, and those that remain when nothing else explains the failure come last.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from .evidence import Cause, Evidence
 
 __all__ = ["KINDS", "TABLE", "Cause", "Evidence", "explain"]
 
-# By the kinds that a function may tell.
-TABLE: tuple[tuple[tuple[str, ...], Callable[[Evidence], Cause | None]], ...] = (
+# Each function with the kinds of cause that it may return.
+DIAGNOSES: tuple[tuple[tuple[str, ...], Callable[[Evidence], Cause | None]], ...] = (
     (("table_not_initialized",), crashes.table_not_initialized),
     (("crash",), crashes.crash),
     (("renamed_output", "missing_output"), crashes.missing_output),
@@ -50,46 +50,46 @@ TABLE: tuple[tuple[tuple[str, ...], Callable[[Evidence], Cause | None]], ...] = 
     (("decision_at_the_edge",), outputs.decision_at_the_edge),
     (("kernel_rounding",), nodes.kernel_rounding),
 )
-KINDS = tuple(dict.fromkeys([*(kind for kinds, _ in TABLE for kind in kinds), "unknown"]))
+KINDS = tuple(dict.fromkeys([*(kind for kinds, _ in DIAGNOSES for kind in kinds), "unknown"]))
 
 
 def explain(
-    validation: ResultsRecorder,
+    recorder: ResultsRecorder,
     checkpoint: Path,
     candidates: Mapping[str, Path],
     material: Material,
     threads: int,
 ) -> dict[str, Cause]:
-    """The causes of what failed, by format.
+    """Finds the causes of failures, by format.
 
     Args:
-        checkpoint: the artifact of the checkpoint; where it fails its own recorded outputs, it has a cause too.
+        checkpoint: the artifact of the checkpoint; it gets a cause too if it fails its own recorded outputs.
         candidates: the artifact's folder by format.
-        material: what the checks ran on.
+        material: the material of the checks.
     """
     causes: dict[str, Cause] = {}
     for format, artifact in {"checkpoint": checkpoint, **candidates}.items():
-        evidence = Evidence(format, artifact, validation, checkpoint, material, threads)
-        told = causes.get("checkpoint")
-        if told is not None and {one.check for one in evidence.failed} == {"golden"}:
-            causes[format] = Cause(told.kind, f"it gives what its checkpoint gives: {told.sentence}")
+        evidence = Evidence(format, artifact, recorder, checkpoint, material, threads)
+        original = causes.get("checkpoint")
+        if original is not None and {one.check for one in evidence.failed} == {"golden"}:
+            causes[format] = Cause(original.kind, f"it gives what its checkpoint gives: {original.sentence}")
         elif evidence.failed:
-            causes[format] = _cause(evidence)
+            causes[format] = _find_cause(evidence)
     return causes
 
 
-def _cause(evidence: Evidence) -> Cause:
+def _find_cause(evidence: Evidence) -> Cause:
     try:
-        for _, tell in TABLE:
-            cause = tell(evidence)
+        for _, diagnose in DIAGNOSES:
+            cause = diagnose(evidence)
             if cause is not None:
                 return cause
     except PipelineError as exc:
         return Cause("unknown", f"the cause could not be looked for: {exc}")
-    return Cause("unknown", f"no cause was found: {_what_was_looked_at(evidence)}")
+    return Cause("unknown", f"no cause was found: {_explain_unknown(evidence)}")
 
 
-def _what_was_looked_at(evidence: Evidence) -> str:
+def _explain_unknown(evidence: Evidence) -> str:
     if evidence.format == "checkpoint":
         return "no other checkpoint that is known here gives the recorded outputs, and oneDNN's kernels do not either"
     if evidence.graph is None:

@@ -1,4 +1,4 @@
-"""Causes that show in what was said instead of an answer, or in which outputs there are."""
+"""Causes found in error messages and in missing outputs."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _OTHER_KIND = re.compile(r"(?:equal|edge|generated) of (\S+): ((?:dtype|shape) [
 
 
 def table_not_initialized(evidence: Evidence) -> Cause | None:
-    """TensorFlow says so."""
-    if not _UNINITIALIZED.search(evidence.said):
+    """TensorFlow reports a lookup table without content."""
+    if not _UNINITIALIZED.search(evidence.messages):
         return None
     tables = [node.name for node in evidence.graph.node if "HashTable" in node.op] if evidence.graph else []
     named = f" ({', '.join(tables[:3])})" if tables else ""
@@ -32,8 +32,8 @@ def table_not_initialized(evidence: Evidence) -> Cause | None:
 
 
 def crash(evidence: Evidence) -> Cause | None:
-    """Its process ended."""
-    found = _ENDED.search(evidence.said)
+    """The candidate's process ended."""
+    found = _ENDED.search(evidence.messages)
     if found is None:
         return None
     return Cause(
@@ -44,12 +44,12 @@ def crash(evidence: Evidence) -> Cause | None:
 
 
 def missing_output(evidence: Evidence) -> Cause | None:
-    """The graph lacks an output's node; under another name it may be there."""
+    """The graph lacks an output's node, or has it under another name."""
     wanted = {spec.name: node_of(spec.tensor_name) for spec in evidence.signature.outputs}
-    missing = _missing(evidence, wanted)
+    missing = _missing_outputs(evidence, wanted)
     if not missing:
         return None
-    renamed = {name: new for name in missing if (new := _new_name(evidence, wanted[name])) is not None}
+    renamed = {name: new for name in missing if (new := _find_new_name(evidence, wanted[name])) is not None}
     if len(renamed) == len(missing):
         pairs = ", ".join(f"{name} is called {new}" for name, new in renamed.items())
         return Cause(
@@ -63,18 +63,19 @@ def missing_output(evidence: Evidence) -> Cause | None:
     )
 
 
-def _missing(evidence: Evidence, wanted: dict[str, str]) -> list[str]:
-    if evidence.graph is not None and _LACKS.search(evidence.said):
+def _missing_outputs(evidence: Evidence, wanted: dict[str, str]) -> list[str]:
+    if evidence.graph is not None and _LACKS.search(evidence.messages):
         there = {node.name for node in evidence.graph.node}
         return [name for name, node in wanted.items() if node not in there]
-    said = set(_LACKS.findall(evidence.said)) | set(re.findall(r"the candidate lacks the output (\S+)", evidence.said))
-    return [name for name in wanted if name in said]
+    lacking = re.findall(r"the candidate lacks the output (\S+)", evidence.messages)
+    lacking += _LACKS.findall(evidence.messages)
+    return [name for name in wanted if name in lacking]
 
 
-def _new_name(evidence: Evidence, node: str) -> str | None:
-    """The candidate's node that does what this one does in the checkpoint's graph, and that is not in that graph.
+def _find_new_name(evidence: Evidence, node: str) -> str | None:
+    """Finds a node that only the candidate has, with the op and inputs of this one in the checkpoint's graph.
 
-    Where the graph does not tell, an output that the candidate has in addition and whose values are the missing one's.
+    If there is none, finds an additional output of the candidate with the values of the missing one.
     """
     original = evidence.reference_nodes.get(node)
     if original is not None and evidence.graph is not None:
@@ -82,16 +83,16 @@ def _new_name(evidence: Evidence, node: str) -> str | None:
             is_new = other.name not in evidence.reference_nodes
             if is_new and other.op == original.op and data_inputs(other) == data_inputs(original):
                 return str(other.name)
-    for ours, theirs in evidence.pairs:
-        for name, values in theirs.items():
-            if name not in ours and node in ours and values.tobytes() == ours[node].tobytes():
+    for expected, actual in evidence.output_pairs:
+        for name, values in actual.items():
+            if name not in expected and node in expected and values.tobytes() == expected[node].tobytes():
                 return name
     return None
 
 
 def shape_or_dtype(evidence: Evidence) -> Cause | None:
-    """An output is of another kind."""
-    found = _KIND.search(evidence.said) or _OTHER_KIND.search(evidence.said)
+    """An output has another shape or dtype."""
+    found = _KIND.search(evidence.messages) or _OTHER_KIND.search(evidence.messages)
     if found is None:
         return None
     return Cause(

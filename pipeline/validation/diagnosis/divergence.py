@@ -1,8 +1,8 @@
-"""Finds the first node at which a candidate's graph differs from its checkpoint.
+"""Finds the first node at which a candidate's graph differs from its checkpoint's.
 
-Freezing keeps the names of nodes, so the inner tensors of both graphs can be compared one by one, in the order in which
-they are computed. TensorFlow's optimizer is off on both sides: what differs then is the graph or its weights, and not
-the order in which a kernel adds. A few tensors are held at a time, so that a graph of any size can be gone through.
+Freezing keeps the names of nodes, so the inner tensors of both graphs can be compared one by one, in the order of their
+computation. TensorFlow's optimizer is off on both sides, so a difference comes from the graph or its weights, not from
+the order of additions in a kernel. Few tensors are held at a time, so the graph can be of any size.
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ import tensorflow as tf
 
 from pipeline.formats.checkpoint import read_pins, restore
 from pipeline.formats.session import session_config
+from pipeline.graph.variables import VARIABLE_OPS
 from pipeline.safety import is_idle
 from pipeline.signature import Array, Signature
 from pipeline.store.files import CHECKPOINT_PREFIX
 
-from ..compare import differences as compare
-from ..compare.differences import Tolerance
-from .graph_walk import NEVER_FETCHED, Walker, ancestors_of, chunks, inside_loops, ordered
-from .node_findings import PASSES, VARIABLES, Agreement, Divergence, Drift
+from ..compare.differences import by_row, disagreement, measure, worst_elements
+from ..compare.tolerance import EXACT, Tolerance, within_tolerance
+from .graph_walk import NEVER_FETCHED, GraphWalker, ancestor_operations, chunks, nodes_in_loops, topological_order
+from .node_findings import PASS_THROUGH_OPS, Agreement, Divergence, Drift
 from .open_graph import open_graph
 
 v1 = tf.compat.v1
@@ -35,33 +36,33 @@ def find_divergence(
     candidate: Path,
     signature: Signature,
     batch: Mapping[str, Array],
-    tolerances: Mapping[str, tuple[float, float]],
+    tolerances: Mapping[str, Tolerance],
     threads: int,
 ) -> Divergence | Agreement:
     """Compares the inner tensors of a checkpoint's graph and of a candidate's.
 
     Args:
         checkpoint: the artifact with `model.ckpt.*` and `signature.json`.
-        candidate: the folder with `model.pb`, or with a graph of the same names in another format.
+        candidate: the folder with `model.pb`, or with a graph in another format that keeps the names.
         batch: by input name an array `[rows, ...]`.
-        tolerances: relative and absolute bound by dtype; (0, 0) where a dtype is not there.
+        tolerances: by dtype; exact for dtypes that are missing.
 
     Raises:
         CheckpointError, RunnerError: one of the graphs cannot be opened.
     """
-    reference = v1.Session(graph=tf.Graph(), config=session_config(threads, is_plain=True))
+    reference = v1.Session(graph=tf.Graph(), config=session_config(threads, is_unoptimized=True))
     with reference.graph.as_default():
         restore(reference, checkpoint / CHECKPOINT_PREFIX)
     other = open_graph(candidate, threads)
-    fed = {spec.tensor_name: batch[spec.name] for spec in signature.inputs}
-    always = read_pins(reference.graph, checkpoint)
+    feeds = {spec.tensor_name: batch[spec.name] for spec in signature.inputs}
+    pinned = read_pins(reference.graph, checkpoint)
     compared, first, last = 0, None, None
     names = list(_comparable(reference.graph, other.graph, [spec.tensor_name for spec in signature.outputs]))
-    walks = Walker(reference, names, {**always, **fed}), Walker(other, names, fed)
+    walkers = GraphWalker(reference, names, {**pinned, **feeds}), GraphWalker(other, names, feeds)
     for chunk in chunks(reference.graph, names, len(next(iter(batch.values()), ()))):
-        ours, theirs = (walk.answers(chunk) for walk in walks)
+        expected, actual = (walker.answers(chunk) for walker in walkers)
         for name in chunk:
-            found = _measured(ours.pop(name), theirs.pop(name), tolerances)
+            found = _compare_tensor(expected.pop(name), actual.pop(name), tolerances)
             if found.texts is not None:
                 return _divergence(reference.graph, other.graph, name, found, first, compared)
             if found.largest:
@@ -72,19 +73,19 @@ def find_divergence(
 
 
 def _comparable(reference: tf.Graph, candidate: tf.Graph, outputs: Sequence[str]) -> Iterator[str]:
-    """Names of tensors that both graphs have, as they are computed for the outputs; not those inside of loops.
+    """Yields the names of tensors that both graphs compute for the outputs, except inside of loops.
 
-    What a node gives and nobody reads is left out: a batch norm in inference leaves its reserve spaces uninitialised.
+    Outputs that no node reads are skipped: a batch norm in inference leaves its reserve spaces uninitialised.
     """
     known = {operation.name: operation for operation in reference.get_operations()}
-    needed = ancestors_of(candidate, outputs)
+    needed = ancestor_operations(candidate, outputs)
     read = {*outputs, *(tensor.name for operation in needed.values() for tensor in operation.inputs)}
-    inside = inside_loops(needed)
-    for operation in ordered(needed):
+    inside = nodes_in_loops(needed)
+    for operation in topological_order(needed):
         other = known.get(operation.name)
         if other is None or operation.name in inside or {operation.type, other.type} & NEVER_FETCHED:
             continue
-        if is_idle(other.type) or is_idle(operation.type):  # which was let pass because nothing runs it
+        if is_idle(other.type) or is_idle(operation.type):  # unsafe ops are accepted as long as nothing runs them
             continue
         for own, its in zip(operation.outputs, other.outputs, strict=False):
             dtypes = {own.dtype.base_dtype, its.dtype.base_dtype}
@@ -93,42 +94,44 @@ def _comparable(reference: tf.Graph, candidate: tf.Graph, outputs: Sequence[str]
 
 
 @dataclass(frozen=True)
-class _Measured:
-    """How two values of a tensor compare: both as text where they are apart, and the largest difference."""
+class _TensorComparison:
+    """Comparison of two values of a tensor: both as text if they differ, and the largest difference."""
 
     texts: tuple[str, str] | None = None
     element: tuple[int, ...] = ()
     largest: float = 0.0
 
 
-def _measured(ours: Array | str, theirs: Array | str, tolerances: Mapping[str, tuple[float, float]]) -> _Measured:
-    if isinstance(ours, str) or isinstance(theirs, str):
-        both_refuse = isinstance(ours, str) and isinstance(theirs, str)
-        said = [side if isinstance(side, str) else "an answer" for side in (ours, theirs)]
-        return _Measured() if both_refuse else _Measured((said[0], said[1]), (), math.inf)
-    if compare.disagreement(ours, theirs) is not None:
-        kinds = (f"{ours.dtype.name} {list(ours.shape)}", f"{theirs.dtype.name} {list(theirs.shape)}")
-        return _Measured(kinds, (), math.inf)
-    # Nearly all tensors are the same to the bit, and measuring takes eight times their memory.
-    if not ours.size or (ours.dtype != object and ours.tobytes() == theirs.tobytes()):
-        return _Measured()
-    flat = [side.reshape(1, -1) for side in (ours, theirs)]
-    differences = compare.measure(flat[0], flat[1])
-    is_within = compare.judge(differences, Tolerance(*tolerances.get(ours.dtype.name, (0.0, 0.0))))
+def _compare_tensor(
+    expected: Array | str, actual: Array | str, tolerances: Mapping[str, Tolerance]
+) -> _TensorComparison:
+    if isinstance(expected, str) or isinstance(actual, str):
+        both_refuse = isinstance(expected, str) and isinstance(actual, str)
+        messages = [side if isinstance(side, str) else "an answer" for side in (expected, actual)]
+        return _TensorComparison() if both_refuse else _TensorComparison((messages[0], messages[1]), (), math.inf)
+    if disagreement(expected, actual) is not None:
+        kinds = (f"{expected.dtype.name} {list(expected.shape)}", f"{actual.dtype.name} {list(actual.shape)}")
+        return _TensorComparison(kinds, (), math.inf)
+    # Nearly all tensors are equal in every bit, and measuring takes eight times their memory.
+    if not expected.size or (expected.dtype != object and expected.tobytes() == actual.tobytes()):
+        return _TensorComparison()
+    flat = [side.reshape(1, -1) for side in (expected, actual)]
+    differences = measure(flat[0], flat[1])
+    is_within = within_tolerance(differences, tolerances.get(expected.dtype.name, EXACT))
     largest = float(differences.absolute.max())
     if is_within.all():
-        return _Measured(largest=largest)
-    worst = int(compare.worst_elements(differences, is_within)[0])
-    index = tuple(int(part) for part in np.unravel_index(worst % ours.size, ours.shape))
-    texts = (str(compare.by_row(flat[0])[0, worst]), str(compare.by_row(flat[1])[0, worst]))
-    return _Measured(texts, index, largest)
+        return _TensorComparison(largest=largest)
+    worst = int(worst_elements(differences, is_within)[0])
+    index = tuple(int(part) for part in np.unravel_index(worst % expected.size, expected.shape))
+    texts = (str(by_row(flat[0])[0, worst]), str(by_row(flat[1])[0, worst]))
+    return _TensorComparison(texts, index, largest)
 
 
 def _divergence(
-    reference: tf.Graph, candidate: tf.Graph, name: str, found: _Measured, drift: Drift | None, compared: int
+    reference: tf.Graph, candidate: tf.Graph, name: str, found: _TensorComparison, drift: Drift | None, compared: int
 ) -> Divergence:
     one, other = (graph.get_tensor_by_name(name).op for graph in (reference, candidate))
-    assert found.texts is not None  # it is one
+    assert found.texts is not None  # checked by the caller
     return Divergence(
         tensor=name,
         op=one.type,
@@ -146,7 +149,7 @@ def _divergence(
 
 
 def _attributes(one: tf.Operation, other: tf.Operation) -> Iterator[str]:
-    """The attributes of two nodes of one op that differ, as text."""
+    """Describes the attributes in which two nodes of one op differ."""
     if one.type != other.type:
         return
     mine, its = one.node_def.attr, other.node_def.attr
@@ -157,10 +160,10 @@ def _attributes(one: tf.Operation, other: tf.Operation) -> Iterator[str]:
 
 
 def _variables(operation: tf.Operation) -> Iterator[str]:
-    """The variables that a node reads directly."""
+    """Yields the variables that a node reads directly."""
     for start in [operation, *(tensor.op for tensor in operation.inputs)]:
         current = start
-        while current.type in PASSES and current.inputs:
+        while current.type in PASS_THROUGH_OPS and current.inputs:
             current = current.inputs[0].op
-        if current.type in VARIABLES:
+        if current.type in VARIABLE_OPS:
             yield current.name

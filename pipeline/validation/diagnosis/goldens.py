@@ -1,44 +1,40 @@
-"""Causes that show in what was recorded when the model was trained."""
+"""Causes found in the outputs recorded when the model was trained."""
 
 from __future__ import annotations
 
-import numpy as np
-
 from pipeline.errors import PipelineError
 from pipeline.formats.registry import FORMATS
-from pipeline.signature import Batch
 from pipeline.store.files import CHECKPOINT_PREFIX
 
-from ..compare import differences
-from ..compare.differences import Tolerance
+from ..compare.tolerance import EXACT, all_within
 from .evidence import Cause, Evidence
-from .onednn import SWITCH, answers_with, is_on
+from .onednn import SWITCH, is_on, run_with
 
 
 def recorded_at_another_step(evidence: Evidence) -> Cause | None:
-    """The weights of another step, or the averages, give the recorded outputs."""
+    """The weights of another step, or the moving averages, reproduce the recorded outputs."""
     if evidence.format != "checkpoint":
         return None
-    place = evidence.recorded_by
-    if place is None:
+    source = evidence.recorded_source
+    if source is None:
         return None
-    what = "moving averages" if place.is_average else "weights"
-    if place.prefix == str(evidence.checkpoint / CHECKPOINT_PREFIX) or _is_same_step(evidence, place.prefix):
-        held = "raw variables" if place.is_average else "moving averages"
+    what = "moving averages" if source.is_average else "weights"
+    if source.prefix == str(evidence.checkpoint / CHECKPOINT_PREFIX) or _is_same_step(evidence, source.prefix):
+        held = "raw variables" if source.is_average else "moving averages"
         return Cause(
             "averages_not_used",
-            f"the recorded outputs are those of the {what} of {place.title}, and the checkpoint deploys its {held}. "
+            f"the recorded outputs are those of the {what} of {source.title}, and the checkpoint deploys its {held}. "
             f"Export the {what}",
         )
     return Cause(
         "wrong_step",
-        f"the recorded outputs are those of another checkpoint: the {what} of {place.title} give them. Export that "
+        f"the recorded outputs are those of another checkpoint: the {what} of {source.title} give them. Export that "
         "step, or record the outputs again",
     )
 
 
 def _is_same_step(evidence: Evidence, prefix: str) -> bool:
-    """Whether another checkpoint holds the deployed values too, under the other of plain key and average."""
+    """Returns True if another checkpoint holds the deployed values too, as raw variables or as averages."""
     from pipeline.checkpoint.bundle import open_checkpoint
 
     from .similarity import AVERAGE
@@ -47,8 +43,8 @@ def _is_same_step(evidence: Evidence, prefix: str) -> bool:
         own, other = (open_checkpoint(each) for each in (evidence.checkpoint / CHECKPOINT_PREFIX, prefix))
         for key in own.tensors:
             plain = key.removesuffix(AVERAGE)
-            places = [each for each in (plain, plain + AVERAGE) if each in other.tensors]
-            if not any(other.read(each).tobytes() == own.read(key).tobytes() for each in places):
+            sources = [each for each in (plain, plain + AVERAGE) if each in other.tensors]
+            if not any(other.read(each).tobytes() == own.read(key).tobytes() for each in sources):
                 return False
     except PipelineError:
         return False
@@ -56,17 +52,21 @@ def _is_same_step(evidence: Evidence, prefix: str) -> bool:
 
 
 def onednn_on_one_side(evidence: Evidence) -> Cause | None:
-    """With oneDNN's kernels switched over, the recorded outputs come out."""
+    """With oneDNN's kernels switched on or off, the recorded outputs are reproduced."""
     if evidence.format != "checkpoint":
         return None
     inputs, recorded = evidence.goldens
     switched = not is_on()
     try:
         opener = FORMATS[evidence.format].opener
-        answers = answers_with(switched, opener, evidence.artifact, inputs, evidence.threads)
+        answers = run_with(switched, opener, evidence.artifact, inputs, evidence.threads)
     except PipelineError:
         return None
-    if not _are_within(recorded, answers, evidence.golden_bounds()):
+    tolerances = evidence.golden_tolerances()
+    if not all(
+        name in answers and all_within(values, answers[name], tolerances.get(name, EXACT))
+        for name, values in recorded.items()
+    ):
         return None
     here, there = ("on", "off") if not switched else ("off", "on")
     return Cause(
@@ -74,15 +74,3 @@ def onednn_on_one_side(evidence: Evidence) -> Cause | None:
         f"oneDNN's kernels were {there} when the outputs were recorded and are {here} here: with {SWITCH}="
         f"{int(switched)} the recorded outputs come out. Set it alike where the model is trained, validated and served",
     )
-
-
-def _are_within(recorded: Batch, answers: Batch, bounds: dict[str, tuple[float, float]]) -> bool:
-    for name, values in recorded.items():
-        if name not in answers or differences.disagreement(values, answers[name]) is not None:
-            return False
-        if values.size:
-            flat = [np.asarray(side).reshape(1, -1) for side in (values, answers[name])]
-            bound = Tolerance(*bounds.get(name, (0.0, 0.0)))
-            if not differences.judge(differences.measure(flat[0], flat[1]), bound).all():
-                return False
-    return True

@@ -1,7 +1,7 @@
-"""Finds the node that makes a row's answer depend on chance, or on the rows beside it.
+"""Finds the node that makes a row's output depend on chance, or on the other rows of the batch.
 
-The candidate's graph is asked for its inner tensors twice with the same rows, and once with some of the rows in other
-company. The first tensor, in the order of computation, that is not the same for the same row is where it begins.
+The candidate's inner tensors are computed twice with the same rows, and once with some of these rows in another batch.
+The first tensor, in topological order, that is not the same for the same row shows the cause.
 """
 
 from __future__ import annotations
@@ -14,33 +14,35 @@ import tensorflow as tf
 
 from pipeline.signature import Array, Batch, Signature
 
-from .graph_walk import NEVER_FETCHED, Walker, ancestors_of, chunks, inside_loops, ordered
-from .node_findings import Instability, Node
+from .graph_walk import NEVER_FETCHED, GraphWalker, ancestor_operations, chunks, nodes_in_loops, topological_order
+from .node_findings import Instability, NodeInfo
 from .open_graph import open_graph
 
-_CLOSE = 1e-4  # what a kernel that adds in another order for other rows may cost; what depends on them differs by more
+_CLOSE = 1e-4  # above the error of adding in another order, and below the effect of a dependence on other rows
 
 
 def find_instability(
-    candidate: Path, signature: Signature, rows: Batch, others: Batch, shared: int, threads: int
+    candidate: Path, signature: Signature, rows: Batch, other_rows: Batch, shared: int, threads: int
 ) -> Instability | None:
-    """Looks for the first inner tensor of a candidate that is not the same for the same row.
+    """Finds the first inner tensor of a candidate that is not the same for the same row.
 
     Args:
         candidate: the folder with `model.pb`, `graph.pb` or `saved_model.pb`.
         rows: by input name an array `[rows, ...]`.
-        others: as many rows, of which the first `shared` are the same and the rest are not.
+        other_rows: as many rows, of which only the first `shared` are the same.
 
     Raises:
         RunnerError: the graph cannot be opened.
     """
     session = open_graph(candidate, threads)
-    fed, moved = ({spec.tensor_name: side[spec.name] for spec in signature.inputs} for side in (rows, others))
+    feeds, other_feeds = (
+        {spec.tensor_name: side[spec.name] for spec in signature.inputs} for side in (rows, other_rows)
+    )
     count = len(next(iter(rows.values()), ()))
     names, by_row = list(_fetchable(session.graph, [spec.tensor_name for spec in signature.outputs])), set[str]()
-    walks = [Walker(session, names, feed) for feed in (fed, fed, moved)]
+    walkers = [GraphWalker(session, names, feed) for feed in (feeds, feeds, other_feeds)]
     for chunk in chunks(session.graph, names, count):
-        first, again, elsewhere = (walk.answers(chunk) for walk in walks)
+        first, again, elsewhere = (walker.answers(chunk) for walker in walkers)
         for name in chunk:
             one, two, other = first.pop(name), again.pop(name), elsewhere.pop(name)
             if isinstance(one, str) or isinstance(two, str):
@@ -48,27 +50,27 @@ def find_instability(
             tensor = session.graph.get_tensor_by_name(name)
             if not _is_same(one, two):
                 return Instability(name, True, (_node(tensor.op),))
-            if not _is_by_row(tensor, one, count):
+            if not _has_rows(tensor, one, count):
                 continue
             by_row.add(name)
             if not isinstance(other, str) and not _is_same(one[:shared], other[:shared]):
-                return Instability(name, False, tuple(_mixing(tensor.op, by_row)))
+                return Instability(name, False, tuple(_find_mixing_nodes(tensor.op, by_row)))
     return None
 
 
 def _fetchable(graph: tf.Graph, outputs: Sequence[str]) -> Iterator[str]:
-    needed = ancestors_of(graph, outputs)
-    inside = inside_loops(needed)
+    needed = ancestor_operations(graph, outputs)
+    inside = nodes_in_loops(needed)
     read = {*outputs, *(tensor.name for operation in needed.values() for tensor in operation.inputs)}
-    for operation in ordered(needed):
+    for operation in topological_order(needed):
         if operation.name not in inside and operation.type not in (*NEVER_FETCHED, "Const", "ImmutableConst"):
             for tensor in operation.outputs:
                 if tensor.name in read and tensor.dtype.base_dtype not in (tf.resource, tf.variant):
                     yield tensor.name
 
 
-def _is_by_row(tensor: tf.Tensor, value: Array, count: int) -> bool:
-    """Whether a tensor has the batch as its first dimension."""
+def _has_rows(tensor: tf.Tensor, value: Array, count: int) -> bool:
+    """Returns True if a tensor's first dimension is the rows."""
     known = tensor.shape[0] if tensor.shape.rank else None
     return bool(value.ndim) and len(value) == count and known in (None, count)
 
@@ -82,7 +84,7 @@ def _is_same(one: Array, other: Array) -> bool:
         return bool(np.allclose(one.astype(np.float64), other.astype(np.float64), _CLOSE, _CLOSE, equal_nan=True))
 
 
-def _mixing(operation: tf.Operation, by_row: set[str]) -> Iterator[Node]:
+def _find_mixing_nodes(operation: tf.Operation, by_row: set[str]) -> Iterator[NodeInfo]:
     waiting, seen = [operation], set[str]()
     while waiting:
         current = waiting.pop(0)
@@ -92,5 +94,5 @@ def _mixing(operation: tf.Operation, by_row: set[str]) -> Iterator[Node]:
             waiting += [tensor.op for tensor in current.inputs if tensor.name not in by_row]
 
 
-def _node(operation: tf.Operation) -> Node:
-    return Node(operation.name, operation.type, tuple(tensor.op.type for tensor in operation.inputs))
+def _node(operation: tf.Operation) -> NodeInfo:
+    return NodeInfo(operation.name, operation.type, tuple(tensor.op.type for tensor in operation.inputs))

@@ -1,21 +1,22 @@
-"""What a walk through graphs' inner tensors has found, as plain values for a process without TensorFlow."""
+"""Findings about the inner tensors of graphs, as values for a process without TensorFlow."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 
-VARIABLES = ("VarHandleOp", "Variable", "VariableV2", "AutoReloadVariable")
-PASSES = ("Identity", "ReadVariableOp", "RefIdentity", "Enter", "RefEnter", "Switch", "RefSwitch")
+from pipeline.graph.variables import VARIABLE_OPS
+
+PASS_THROUGH_OPS = ("Identity", "ReadVariableOp", "RefIdentity", "Enter", "RefEnter", "Switch", "RefSwitch")
 
 
-def _a(op: str) -> str:
+def _with_article(op: str) -> str:
     return f"{'an' if op[:1] in 'AEIOU' else 'a'} {op}"
 
 
 @dataclass(frozen=True)
 class Drift:
-    """A tensor that is within its bound, and not the same to the bit."""
+    """Tensor that is within its tolerance, but not equal in every bit."""
 
     tensor: str
     op: str
@@ -24,19 +25,19 @@ class Drift:
 
 @dataclass(frozen=True)
 class Divergence:
-    """The first tensor that differs.
+    """First tensor that differs.
 
     Args:
         tensor: its name in both graphs.
-        op: of the checkpoint's node; candidate_op: of the candidate's.
-        reference, candidate: the two values at the element that differs most, as text; or what each side said.
+        op, candidate_op: its node's op in the checkpoint and in the candidate.
+        reference, candidate: the values at the element that differs most, as text; or each side's error message.
         element: that element's index.
-        inputs: the names of the candidate's inputs of the node.
+        inputs: names of the node's inputs in the candidate.
         variables: those that the node reads directly.
-        attributes: what the node's attributes are on either side where they differ, as text.
-        largest: the largest difference; infinite where it cannot be measured.
-        drift: the first tensor before it that is not the same to the bit, if there is one.
-        compared: how many tensors were compared before it, all within their bounds.
+        attributes: descriptions of the node's attributes that differ.
+        largest: the largest difference; infinite if it cannot be measured.
+        drift: the first tensor before it that is not equal in every bit, if there is one.
+        compared: number of tensors before it, all within their tolerance.
     """
 
     tensor: str
@@ -54,16 +55,16 @@ class Divergence:
 
     @property
     def is_weight(self) -> bool:
-        """Whether the tensor is a variable's value."""
-        return bool(self.variables) and self.op in (*PASSES, *VARIABLES)
+        """True if the tensor is a variable's value."""
+        return bool(self.variables) and self.op in (*PASS_THROUGH_OPS, *VARIABLE_OPS)
 
     @property
     def cause(self) -> str:
-        """What it amounts to, in words."""
+        """Short description of the cause."""
         if self.is_weight:
             return f"the weights differ: variable {self.variables[0]}"
         if self.op != self.candidate_op:
-            return f"{_a(self.candidate_op)} stands where the checkpoint has {_a(self.op)}"
+            return f"{_with_article(self.candidate_op)} stands where the checkpoint has {_with_article(self.op)}"
         if self.op.startswith("FusedBatchNorm"):
             return "a batch norm is computed otherwise: in training mode on one side"
         if self.attributes:
@@ -71,23 +72,23 @@ class Divergence:
         return "this node computes otherwise"
 
     def sentence(self) -> str:
-        """The whole finding."""
+        """Describes the finding."""
         reads = f", which reads {', '.join(self.variables)}" if self.variables else ""
         given = f", computed from {', '.join(self.inputs)}" if self.inputs and not self.is_weight else ""
-        place = f" at element {';'.join(map(str, self.element))}" if self.element else ""
+        position = f" at element {';'.join(map(str, self.element))}" if self.element else ""
         return (
-            f"the first tensor that differs is {self.tensor} ({self.op}{reads}{given}){place}: {self.candidate} "
+            f"the first tensor that differs is {self.tensor} ({self.op}{reads}{given}){position}: {self.candidate} "
             f"instead of {self.reference}; {self.compared} tensors before it agree: {self.cause}"
         )
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """All inner tensors are within their bounds.
+    """Result of a search in which all inner tensors are within their tolerance.
 
     Args:
-        compared: how many they are.
-        first, last: the first and the last of them that is not the same to the bit, if any is.
+        compared: number of tensors.
+        first, last: the first and the last tensor that is not equal in every bit, if there is one.
     """
 
     compared: int
@@ -96,23 +97,23 @@ class Agreement:
 
 
 @dataclass(frozen=True)
-class Node:
-    """A node by which rows, or draws, come in: its name, its op, and the ops that it is computed from."""
+class NodeInfo:
+    """Node with its op and the ops of its inputs."""
 
     name: str
     op: str
-    reads: tuple[str, ...]
+    input_ops: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Instability:
-    """The first tensor that is not the same for the same row.
+    """First tensor that is not the same for the same row.
 
     Args:
-        is_chance: it differs when the same rows are asked again; else with other rows beside them.
-        mixing: its own node, and those before it whose values belong to no single row, the nearest first.
+        is_random: it differs when the same batch is run again; else it depends on the other rows of the batch.
+        mixing_nodes: its own node, and those before it whose values belong to no single row, the nearest first.
     """
 
     tensor: str
-    is_chance: bool
-    mixing: tuple[Node, ...]
+    is_random: bool
+    mixing_nodes: tuple[NodeInfo, ...]

@@ -1,11 +1,11 @@
-"""Causes that show in the candidate's graph: nodes in training mode, and the first node that differs."""
+"""Causes found in the candidate's graph: nodes in training mode, and the first node that differs."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from .evidence import Cause, Evidence
-from .node_findings import Agreement, Divergence, Instability, Node
+from .node_findings import Agreement, Divergence, Instability, NodeInfo
 
 RANDOM_OPS = (
     "RandomUniform",
@@ -24,22 +24,22 @@ RANDOM_OPS = (
 )
 _SOFTMAX = ("Softmax", "LogSoftmax")
 _STATISTICS = ("Mean", "SquaredDifference")
-_SMALL = 1e-3  # relative: more than a kernel's rounding can come to
+_SMALL = 1e-3  # relative; above the rounding error of any kernel
 
 
-def _probe(evidence: Evidence) -> Instability | None:
-    """The node that makes answers unstable, where a check speaks for one."""
+def _find_instability(evidence: Evidence) -> Instability | None:
+    """Returns the evidence of an unstable node, if a failed check suggests one."""
     is_suspect = evidence.has_failed("stable", "golden", "equal", "generated", "edge")
     return evidence.instability if is_suspect else None
 
 
 def dropout_on(evidence: Evidence) -> Cause | None:
-    """A random op stands before an output."""
-    found = _probe(evidence)
-    name = found.mixing[0].name if found is not None and found.is_chance else None
+    """A random op changes an output."""
+    found = _find_instability(evidence)
+    name = found.mixing_nodes[0].name if found is not None and found.is_random else None
     if name is None:
         return None
-    op = found.mixing[0].op if found is not None else ""
+    op = found.mixing_nodes[0].op if found is not None else ""
     is_random = op.startswith(RANDOM_OPS)
     what = "dropout is on" if is_random else "an answer depends on chance"
     return Cause(
@@ -50,10 +50,10 @@ def dropout_on(evidence: Evidence) -> Cause | None:
 
 
 def batch_norm_in_training(evidence: Evidence) -> Cause | None:
-    """A batch norm takes the batch's own statistics."""
-    found = _probe(evidence)
-    nodes = found.mixing if found is not None and not found.is_chance else ()
-    # A softmax over the batch has a mean in it no more than a batch norm has a softmax.
+    """A batch norm uses the batch's own statistics."""
+    found = _find_instability(evidence)
+    nodes = found.mixing_nodes if found is not None and not found.is_random else ()
+    # A softmax over the batch is a cause of its own; a batch norm contains none.
     if any(_is_softmax(node) for node in nodes):
         return None
     for node in nodes:
@@ -77,8 +77,8 @@ def _batch_norm(name: str, op: str) -> Cause:
 
 def softmax_over_batch(evidence: Evidence) -> Cause | None:
     """A softmax is taken over the rows."""
-    found = _probe(evidence)
-    for node in found.mixing if found is not None and not found.is_chance else ():
+    found = _find_instability(evidence)
+    for node in found.mixing_nodes if found is not None and not found.is_random else ():
         if _is_softmax(node):
             return Cause(
                 "softmax_over_batch",
@@ -88,16 +88,16 @@ def softmax_over_batch(evidence: Evidence) -> Cause | None:
     return None
 
 
-def _is_softmax(node: Node) -> bool:
-    return node.op in _SOFTMAX or (node.op == "Sum" and "Exp" in node.reads)
+def _is_softmax(node: NodeInfo) -> bool:
+    return node.op in _SOFTMAX or (node.op == "Sum" and "Exp" in node.input_ops)
 
 
 def neighbours(evidence: Evidence) -> Cause | None:
-    """An answer depends on the rows beside it, by a node of no known kind."""
-    found = _probe(evidence) if evidence.has_failed("stable") else None
+    """An output depends on other rows of the batch, by a node of no known kind."""
+    found = _find_instability(evidence) if evidence.has_failed("stable") else None
     if found is None:
         return None
-    node = found.mixing[0]
+    node = found.mixing_nodes[0]
     return Cause(
         "neighbours",
         f"a row's answer depends on the rows beside it: the first tensor that does is {found.tensor}, of the node "
@@ -116,7 +116,7 @@ def node_differs(evidence: Evidence) -> Cause | None:
 
 
 def kernel_rounding(evidence: Evidence) -> Cause | None:
-    """Weights and nodes are the same, and kernels round otherwise."""
+    """Weights and nodes are equal, but kernels round differently."""
     found = evidence.divergence if evidence.graph is not None else _rounding_by_size(evidence)
     if isinstance(found, Cause):
         return found
@@ -149,7 +149,7 @@ def kernel_rounding(evidence: Evidence) -> Cause | None:
 
 
 def _rounding_by_size(evidence: Evidence) -> Cause | None:
-    """Of a format without inner names: whether no value is off by more than rounding comes to."""
+    """For a format without inner names: no value differs by more than rounding explains."""
     largest, bound = 0.0, _SMALL
     for finding in evidence.failed:
         sides = evidence.flat(finding.output) if finding.check in ("equal", "edge", "generated") else None
@@ -158,8 +158,8 @@ def _rounding_by_size(evidence: Evidence) -> Cause | None:
         wide = [side.astype(np.float64) for side in sides]
         if not all(np.isfinite(side).all() for side in wide):
             return None
-        apart, size = float(np.abs(wide[0] - wide[1]).max()), float(np.abs(wide[0]).max())
-        largest, bound = max(largest, apart / max(size, 1e-30)), max(bound, 10 * finding.tolerance.rtol)
+        distance, size = float(np.abs(wide[0] - wide[1]).max()), float(np.abs(wide[0]).max())
+        largest, bound = max(largest, distance / max(size, 1e-30)), max(bound, 10 * finding.tolerance.rtol)
     if not 0 < largest <= bound:
         return None
     return Cause(
@@ -171,10 +171,10 @@ def _rounding_by_size(evidence: Evidence) -> Cause | None:
 
 
 def _is_rounding(evidence: Evidence, found: Divergence) -> bool:
-    """Whether a difference only grew: same nodes, same weights, and not the same bits before it."""
+    """Returns True if nodes and weights are equal, and a small earlier difference only grew."""
     weights = evidence.weights
     is_same = found.op == found.candidate_op and not found.attributes and found.drift is not None
-    are_equal = weights is not None and all(one.is_equal for one in weights.weights)
+    are_equal = weights is not None and all(one.is_equal for one in weights.variables)
     try:
         size = abs(float(found.reference))
     except ValueError:

@@ -1,6 +1,6 @@
-"""Asks an artifact in a fresh process in which oneDNN's kernels are what they are not here: on, or off.
+"""Runs an artifact in a new process with oneDNN's kernels on or off.
 
-TensorFlow reads the switch once, when it is loaded, so that no process that has it can change it.
+TensorFlow reads the switch once, when it is loaded, so a process that has loaded it cannot change it.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ _SECONDS = 600
 
 
 def is_on() -> bool:
-    """Whether oneDNN's kernels are on in the processes that answer here."""
+    """Returns True if oneDNN's kernels are on in this validation's processes."""
     return os.environ.get(SWITCH, "0") != "0"
 
 
-def answers_with(is_on: bool, opener: str, folder: Path, batch: Mapping[str, Array], threads: int) -> dict[str, Array]:
-    """What an artifact answers with oneDNN's kernels on or off.
+def run_with(is_on: bool, opener: str, folder: Path, batch: Mapping[str, Array], threads: int) -> dict[str, Array]:
+    """Runs a batch with oneDNN's kernels on or off.
 
     Args:
         opener: `package.module:open_runner` of its format.
@@ -38,10 +38,10 @@ def answers_with(is_on: bool, opener: str, folder: Path, batch: Mapping[str, Arr
         RunnerError: the process ended without an answer.
     """
     project = str(Path(__file__).resolve().parents[3])
-    told = {SWITCH: str(int(is_on)), "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": project}
-    with tempfile.TemporaryDirectory() as place, tempfile.TemporaryDirectory() as empty:
-        given, answered = Path(place) / "given.npz", Path(place) / "answered.npz"
-        save_arrays(given, batch)
+    environment = {SWITCH: str(int(is_on)), "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": project}
+    with tempfile.TemporaryDirectory() as files, tempfile.TemporaryDirectory() as empty:
+        inputs_path, outputs_path = Path(files) / "given.npz", Path(files) / "answered.npz"
+        save_arrays(inputs_path, batch)
         command = [
             sys.executable,
             "-m",
@@ -49,13 +49,13 @@ def answers_with(is_on: bool, opener: str, folder: Path, batch: Mapping[str, Arr
             opener,
             str(folder.absolute()),
             str(threads),
-            str(given),
-            str(answered),
+            str(inputs_path),
+            str(outputs_path),
         ]
         try:
             done = subprocess.run(
                 command,
-                env={**kept_environment(os.environ), **told, "HOME": empty},
+                env={**kept_environment(os.environ), **environment, "HOME": empty},
                 cwd=empty,
                 capture_output=True,
                 text=True,
@@ -65,14 +65,14 @@ def answers_with(is_on: bool, opener: str, folder: Path, batch: Mapping[str, Arr
             )
         except subprocess.TimeoutExpired as exc:
             raise RunnerError("a process did not answer in time", where=folder, got=f"{_SECONDS} s") from exc
-        if done.returncode or not answered.is_file():
+        if done.returncode or not outputs_path.is_file():
             got = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1][:300]
             raise RunnerError("a fresh process could not answer", where=folder, got=got)
-        return load_arrays(answered)
+        return load_arrays(outputs_path)
 
 
-def _answer(opener: str, folder: Path, threads: int, given: Path, answered: Path) -> None:
-    """What the fresh process does."""
+def _serve(opener: str, folder: Path, threads: int, inputs_path: Path, outputs_path: Path) -> None:
+    """Runs the batch in the new process."""
     import importlib
 
     from pipeline.signature import Signature
@@ -81,8 +81,8 @@ def _answer(opener: str, folder: Path, threads: int, given: Path, answered: Path
     die_with_parent()
     module, _, name = opener.partition(":")
     runner = getattr(importlib.import_module(module), name)(folder, Signature.read(folder / SIGNATURE_FILE), threads)
-    save_arrays(answered, runner.run(load_arrays(given)))
+    save_arrays(outputs_path, runner.run(load_arrays(inputs_path)))
 
 
 if __name__ == "__main__":
-    _answer(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4]), Path(sys.argv[5]))
+    _serve(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4]), Path(sys.argv[5]))

@@ -17,12 +17,12 @@ v1 = tf.compat.v1
 
 
 def open_graph(folder: Path, threads: int) -> tf.compat.v1.Session:
-    """Opens `model.pb`, `graph.pb` with its files of weights, or `saved_model.pb`.
+    """Opens `model.pb`, `graph.pb` with its weight files, or `saved_model.pb`.
 
     Raises:
-        RunnerError: there is none of them, or it does not import.
+        RunnerError: none of them exists, or its import failed.
     """
-    session = v1.Session(graph=tf.Graph(), config=session_config(threads, is_plain=True))
+    session = v1.Session(graph=tf.Graph(), config=session_config(threads, is_unoptimized=True))
     try:
         if (folder / GRAPH_FILE).is_file():
             with session.graph.as_default():

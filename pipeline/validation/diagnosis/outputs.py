@@ -1,4 +1,4 @@
-"""Causes that show in the values of outputs: they need no inner names, so they serve every format."""
+"""Causes found in the values of outputs. They need no names of inner tensors, so they apply to every format."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ import numpy as np
 
 from pipeline.signature import Array
 
-from ..compare import differences
-from ..compare.differences import Tolerance
+from ..compare.tolerance import all_within
 from ..results.findings import Finding
 from .evidence import Cause, Evidence
 from .node_findings import Divergence
@@ -18,7 +17,7 @@ _BYTES = {8: "a byte", 16: "two bytes", 32: "four bytes"}
 
 
 def outputs_swapped(evidence: Evidence) -> Cause | None:
-    """The candidate's a is the checkpoint's b, and the reverse."""
+    """Two outputs of the candidate are the checkpoint's, exchanged."""
     failed = sorted(evidence.failed_outputs("equal", "edge", "generated", "golden"))
     if len(failed) < 2:
         return None
@@ -39,13 +38,8 @@ def outputs_swapped(evidence: Evidence) -> Cause | None:
 def _is_within(evidence: Evidence, output: str, sides: tuple[Array, Array] | None) -> bool:
     if sides is None:
         return False
-    found = next(one for one in evidence.failed if one.output == output)
-    return bool(_judged(sides, found.tolerance).all())
-
-
-def _judged(sides: tuple[Array, Array], tolerance: Tolerance) -> Array:
-    flat = [side.reshape(1, -1) for side in sides]
-    return differences.judge(differences.measure(flat[0], flat[1]), tolerance)
+    finding = next(one for one in evidence.failed if one.output == output)
+    return all_within(*sides, finding.tolerance)
 
 
 def nan(evidence: Evidence) -> Cause | None:
@@ -75,38 +69,38 @@ def _first_nan(evidence: Evidence) -> str:
 
 
 def wrapped_integers(evidence: Evidence) -> Cause | None:
-    """Whole numbers that are apart by multiples of what a small integer holds."""
+    """Integers differ by multiples of the range of a smaller integer type."""
     for output in sorted(evidence.failed_outputs("equal", "edge", "generated")):
         sides = evidence.flat(output)
         if sides is None:
             continue
-        apart = _whole_differences(*sides)
-        bits = next((bits for bits in (32, 16, 8) if len(apart) and not (apart % 2**bits).any()), None)
+        gaps = _whole_differences(*sides)
+        bits = next((bits for bits in (32, 16, 8) if len(gaps) and not (gaps % 2**bits).any()), None)
         if bits is not None:
             found = evidence.divergence
-            place = f": {found.sentence()}" if isinstance(found, Divergence) else ""
+            where = f": {found.sentence()}" if isinstance(found, Divergence) else ""
             return Cause(
                 "wrapped_integers",
-                f"integers wrap around: all {len(apart)} differences of {output} are multiples of {2**bits}, as where "
-                f"a number is held in {_BYTES[bits]}{place}. Compute in a wider type, and convert last",
+                f"integers wrap around: all {len(gaps)} differences of {output} are multiples of {2**bits}, as where "
+                f"a number is held in {_BYTES[bits]}{where}. Compute in a wider type, and convert last",
             )
     return None
 
 
-def _whole_differences(ours: Array, theirs: Array) -> Array:
-    """The differences that are not 0, as int64 `[n]`; none where a value is no whole number of moderate size."""
+def _whole_differences(expected: Array, actual: Array) -> Array:
+    """Computes the gaps differences, int64 `[n]`; empty if a value is no integer below 2^53."""
     nothing = np.zeros(0, np.int64)
-    if ours.dtype.kind not in "iuf":
+    if expected.dtype.kind not in "iuf":
         return nothing
-    wide = [side.astype(np.float64) for side in (ours, theirs)]
+    wide = [side.astype(np.float64) for side in (expected, actual)]
     if not all(np.isfinite(side).all() and (np.abs(side) < 2**53).all() and (side % 1 == 0).all() for side in wide):
         return nothing
-    apart = np.abs(wide[0] - wide[1]).astype(np.int64)
-    return np.asarray(apart[apart != 0])
+    differences = np.abs(wide[0] - wide[1]).astype(np.int64)
+    return np.asarray(differences[differences != 0])
 
 
 def decision_at_the_edge(evidence: Evidence) -> Cause | None:
-    """Values are within their tolerance, and a row is decided otherwise all the same."""
+    """All values are within their tolerance, but a decision differs."""
     failed = {one.check for one in evidence.failed}
     decision = evidence.signature.decision
     if failed != {"decisions"} or decision is None:
@@ -116,12 +110,12 @@ def decision_at_the_edge(evidence: Evidence) -> Cause | None:
     return Cause(
         "decision_at_the_edge",
         f"{found.rows_failed} of {found.rows} rows are decided otherwise though {decision.output} is within its "
-        f"tolerance: they lie at {at}, where a last bit decides{_example(found)}. Move the threshold away from the "
+        f"tolerance: they lie at {at}, where a last bit decides{_cite(found)}. Move the threshold away from the "
         "rows, or decide ties by a rule of your own",
     )
 
 
-def _example(found: Finding) -> str:
+def _cite(found: Finding) -> str:
     worst = found.worst or {}
     if "row" not in worst:
         return ""

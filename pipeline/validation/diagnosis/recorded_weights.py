@@ -1,4 +1,4 @@
-"""Looks for the weights that recorded outputs came from: those of another step, or the other of raw and averaged."""
+"""Finds the weights that produced the recorded outputs: those of another step, or raw instead of averaged ones."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ import tensorflow as tf
 
 from pipeline.formats.checkpoint import read_pins, restore
 from pipeline.formats.session import session_config
-from pipeline.signature import Array, Batch, Signature
+from pipeline.signature import Batch, Signature
 from pipeline.store.files import CHECKPOINT_PREFIX
 
-from ..compare import differences
-from ..compare.differences import Tolerance
-from .similarity import AVERAGE, Place
+from ..compare.tolerance import Tolerance, all_within
+from .similarity import AVERAGE, ValueSource
 
 v1 = tf.compat.v1
 
@@ -29,19 +28,19 @@ def find_weights(
     signature: Signature,
     inputs: Batch,
     recorded: Batch,
-    tolerances: Mapping[str, tuple[float, float]],
+    tolerances: Mapping[str, Tolerance],
     threads: int,
-) -> Place | None:
-    """Tries the weights of other checkpoints in a checkpoint's graph until one gives what was recorded.
+) -> ValueSource | None:
+    """Tries the weights of other checkpoints in a checkpoint's graph until one reproduces the recorded outputs.
 
     Args:
         checkpoint: the artifact with `model.ckpt.*`.
         prefixes: the other checkpoints, the newest last; the newest is tried first.
-        inputs, recorded: what was fed and what came of it, `[rows, ...]` by name.
-        tolerances: relative and absolute bound by output.
+        inputs, recorded: the recorded inputs and outputs, `[rows, ...]` by name.
+        tolerances: by output.
 
     Returns:
-        Where the weights stand that give the recorded outputs; None if nowhere.
+        The source of the weights that reproduce the recorded outputs; None if there is none.
 
     Raises:
         CheckpointError: the checkpoint is damaged.
@@ -52,7 +51,7 @@ def find_weights(
         assigns = dict(_assigns(session.graph))
     fed = {spec.tensor_name: inputs[spec.name] for spec in signature.inputs} | read_pins(session.graph, checkpoint)
     fetched = {spec.name: spec.tensor_name for spec in signature.outputs if spec.name in recorded}
-    for prefix, is_average in _places([*prefixes, str(checkpoint / CHECKPOINT_PREFIX)]):
+    for prefix, is_average in _list_sources([*prefixes, str(checkpoint / CHECKPOINT_PREFIX)]):
         values = _values(prefix, assigns, is_average)
         if values is None:
             continue
@@ -62,18 +61,18 @@ def find_weights(
             answers = session.run(fetched, fed)
         except (tf.errors.OpError, ValueError, TypeError):
             continue
-        if all(_is_within(recorded[name], np.asarray(answers[name]), tolerances[name]) for name in fetched):
-            return Place(prefix, is_average)
+        if all(all_within(recorded[name], np.asarray(answers[name]), tolerances[name]) for name in fetched):
+            return ValueSource(prefix, is_average)
     return None
 
 
-def _places(prefixes: Sequence[str]) -> Iterator[tuple[str, bool]]:
+def _list_sources(prefixes: Sequence[str]) -> Iterator[tuple[str, bool]]:
     for prefix in reversed(prefixes):
         yield from ((prefix, False), (prefix, True))
 
 
 def _assigns(graph: tf.Graph) -> Iterator[tuple[str, tuple[Any, Any]]]:
-    """By variable, a placeholder and the op that assigns what it is fed."""
+    """Yields for each variable a placeholder, and the op that assigns its value."""
     for operation in [op for op in graph.get_operations() if op.type in _VARIABLES]:
         fed = v1.placeholder(tf.as_dtype(operation.get_attr("dtype")))
         target = operation.outputs[0]
@@ -84,7 +83,7 @@ def _assigns(graph: tf.Graph) -> Iterator[tuple[str, tuple[Any, Any]]]:
 
 
 def _values(prefix: str, names: Mapping[str, Any], is_average: bool) -> dict[str, Any] | None:
-    """The values of variables by name, averages where they are asked for and there; None where one is missing."""
+    """Reads the values of variables, or their averages; None if one is missing, or if there are no averages."""
     try:
         reader = tf.train.load_checkpoint(prefix)
         shapes = reader.get_variable_to_shape_map()
@@ -99,12 +98,3 @@ def _values(prefix: str, names: Mapping[str, Any], is_average: bool) -> dict[str
 def _key(name: str, known: Mapping[str, Any], is_average: bool) -> str | None:
     wanted = (name + AVERAGE, name) if is_average else (name, name + AVERAGE)
     return next((key for key in wanted if key in known), None)
-
-
-def _is_within(recorded: Array, answer: Array, tolerance: tuple[float, float]) -> bool:
-    if differences.disagreement(recorded, answer) is not None:
-        return False
-    if not recorded.size:
-        return True
-    flat = [side.reshape(1, -1) for side in (recorded, answer)]
-    return bool(differences.judge(differences.measure(flat[0], flat[1]), Tolerance(*tolerance)).all())

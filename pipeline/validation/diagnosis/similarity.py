@@ -1,6 +1,6 @@
-"""What a weight that differs is like instead: its own transpose, its own rounding, or another checkpoint's value.
+"""Similarities of a variable that differs: to its own transpose, its own rounding, or another checkpoint's value.
 
-Everything here reads files: no graph is run.
+They are found by reading files, without running a graph.
 """
 
 from __future__ import annotations
@@ -21,44 +21,40 @@ from pipeline.signature import Array
 from pipeline.store.files import CHECKPOINT_PREFIX, DEPLOY_FOLDER, MANIFEST_FILE
 from pipeline.store.manifest import Manifest
 
-from ..compare.weights import Pair
+from ..compare.weights import VariablePair
 
-AVERAGE = "/ExponentialMovingAverage"  # what TensorFlow's moving averages end in
+AVERAGE = "/ExponentialMovingAverage"  # suffix of TensorFlow's moving averages
 TRANSPOSED, FLOAT16, BFLOAT16 = "transposed", "float16", "bfloat16"
-_MOST_CHECKPOINTS = 50
-_MOST_AXES = 4
+_MAX_CHECKPOINTS = 50
+_MAX_AXES = 4
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a value stands: a checkpoint, and whether it is the moving average there.
-
-    Args:
-        prefix: the checkpoint's.
-    """
+class ValueSource:
+    """Source of a value: a checkpoint, by its prefix, and whether the value is a moving average there."""
 
     prefix: str
     is_average: bool
 
     @property
     def title(self) -> str:
-        """The checkpoint as people know it: its step where its name tells one."""
+        """The checkpoint's name for users, with its step if the name contains one."""
         step, name = step_of(self.prefix), name_of(self.prefix)
         inside = Path(self.prefix).parent.name
         return f"step {step} ({inside}/{name})" if step >= 0 else f"{inside}/{name}"
 
 
 @dataclass(frozen=True)
-class Resemblance:
-    """What the candidate's value of one variable is like.
+class Similarity:
+    """Similarities of one variable's value in the candidate.
 
     Args:
-        differing: how many of its elements differ; all of them where the shapes do.
-        kinds: some of `transposed`, `float16`, `bfloat16`.
-        places: where the candidate's value stands.
-        own: the places other than its own where the checkpoint's value stands.
+        differing: number of elements that differ; all of them if the shapes do.
         reference, candidate: the values at the first element that differs, as text.
-        largest: the largest difference; None where there is none to take.
+        largest: the largest difference; None if undefined.
+        kinds: some of `transposed`, `float16`, `bfloat16`.
+        sources: other sources of the candidate's value.
+        reference_sources: other sources of the checkpoint's value.
     """
 
     name: str
@@ -69,22 +65,22 @@ class Resemblance:
     candidate: str
     largest: float | None
     kinds: frozenset[str] = frozenset()
-    places: frozenset[Place] = field(default_factory=frozenset)
-    own: frozenset[Place] = field(default_factory=frozenset)
+    sources: frozenset[ValueSource] = field(default_factory=frozenset)
+    reference_sources: frozenset[ValueSource] = field(default_factory=frozenset)
 
 
-def resemblances(pairs: Iterable[Pair], own: Path, others: Sequence[str]) -> list[Resemblance]:
-    """What each of the variables that differ is like.
+def similarities(pairs: Iterable[VariablePair], prefix: Path, other_prefixes: Sequence[str]) -> list[Similarity]:
+    """Finds similarities of each variable that differs.
 
     Args:
-        own: the prefix of the checkpoint that was to be deployed.
-        others: the prefixes of other checkpoints of the same model.
+        prefix: the deployed checkpoint.
+        other_prefixes: other checkpoints of the same model; damaged ones are skipped.
 
     Raises:
-        CheckpointError: the checkpoint is damaged; of others, those that are damaged are passed over.
+        CheckpointError: the deployed checkpoint is damaged.
     """
-    bundles = [open_checkpoint(own), *_readable(others)]
-    return [_resemblance(pair, bundles) for pair in pairs]
+    bundles = [open_checkpoint(prefix), *_readable(other_prefixes)]
+    return [_find_similarity(pair, bundles) for pair in pairs]
 
 
 def _readable(prefixes: Sequence[str]) -> Iterator[Bundle]:
@@ -95,59 +91,61 @@ def _readable(prefixes: Sequence[str]) -> Iterator[Bundle]:
             continue
 
 
-def _resemblance(pair: Pair, bundles: Sequence[Bundle]) -> Resemblance:
-    is_other = _is_different(pair.ours, pair.theirs)
+def _find_similarity(pair: VariablePair, bundles: Sequence[Bundle]) -> Similarity:
+    is_other = _is_different(pair.reference, pair.candidate)
     first = int(np.argmax(is_other)) if is_other is not None and is_other.any() else 0
-    shown = [str(side.ravel()[first]) if side.size > first else "nothing" for side in (pair.ours, pair.theirs)]
-    return Resemblance(
+    shown = [str(side.ravel()[first]) if side.size > first else "nothing" for side in (pair.reference, pair.candidate)]
+    return Similarity(
         name=pair.name,
         key=pair.key,
-        elements=pair.ours.size,
-        differing=pair.ours.size if is_other is None else int(is_other.sum()),
+        elements=pair.reference.size,
+        differing=pair.reference.size if is_other is None else int(is_other.sum()),
         reference=shown[0],
         candidate=shown[1],
-        largest=_largest(pair.ours, pair.theirs),
-        kinds=frozenset(kind for kind, is_so in _KINDS if is_so(pair.ours, pair.theirs)),
-        places=frozenset(_places(pair.key, pair.theirs, bundles)),
-        own=frozenset(_places(pair.key, pair.ours, bundles)),
+        largest=_largest(pair.reference, pair.candidate),
+        kinds=frozenset(kind for kind, is_so in _KIND_TESTS if is_so(pair.reference, pair.candidate)),
+        sources=frozenset(_find_sources(pair.key, pair.candidate, bundles)),
+        reference_sources=frozenset(_find_sources(pair.key, pair.reference, bundles)),
     )
 
 
-def _is_different(ours: Array, theirs: Array) -> Array | None:
-    """Which elements differ in their bits, flat; None where dtype or shape do."""
-    if ours.dtype != theirs.dtype or ours.shape != theirs.shape:
+def _is_different(reference: Array, candidate: Array) -> Array | None:
+    """Marks the elements that differ in their bits, flat; None if dtype or shape differ."""
+    if reference.dtype != candidate.dtype or reference.shape != candidate.shape:
         return None
-    width = ours.dtype.itemsize
-    bits = [np.ascontiguousarray(side).reshape(-1).view(f"V{width}") for side in (ours, theirs)]
+    width = reference.dtype.itemsize
+    bits = [np.ascontiguousarray(side).reshape(-1).view(f"V{width}") for side in (reference, candidate)]
     return np.asarray(bits[0] != bits[1])
 
 
-def _largest(ours: Array, theirs: Array) -> float | None:
-    if ours.shape != theirs.shape or not ours.size or "complex" in ours.dtype.name:
+def _largest(reference: Array, candidate: Array) -> float | None:
+    if reference.shape != candidate.shape or not reference.size or "complex" in reference.dtype.name:
         return None
     with np.errstate(all="ignore"):
-        return float(np.max(np.abs(ours.astype(np.float64) - theirs.astype(np.float64))))
+        return float(np.max(np.abs(reference.astype(np.float64) - candidate.astype(np.float64))))
 
 
-def _is_transposed(ours: Array, theirs: Array) -> bool:
-    if ours.ndim < 2 or ours.ndim > _MOST_AXES or ours.size != theirs.size or ours.dtype != theirs.dtype:
+def _is_transposed(reference: Array, candidate: Array) -> bool:
+    axes = range(reference.ndim)
+    is_like = reference.size == candidate.size and reference.dtype == candidate.dtype
+    if not 2 <= reference.ndim <= _MAX_AXES or not is_like:
         return False
-    turned = (np.transpose(ours, axes) for axes in permutations(range(ours.ndim)) if axes != tuple(range(ours.ndim)))
-    return any(_is_same(np.ascontiguousarray(each).reshape(theirs.shape), theirs) for each in turned)
+    transposed = (np.transpose(reference, order) for order in permutations(axes) if order != tuple(axes))
+    return any(_is_same(np.ascontiguousarray(each).reshape(candidate.shape), candidate) for each in transposed)
 
 
-def _is_rounded(ours: Array, theirs: Array, narrow: Any) -> bool:
-    if ours.dtype.kind != "f" or ours.dtype.itemsize < 4 or ours.shape != theirs.shape:
+def _is_rounded(reference: Array, candidate: Array, narrow: Any) -> bool:
+    if reference.dtype.kind != "f" or reference.dtype.itemsize < 4 or reference.shape != candidate.shape:
         return False
     with np.errstate(all="ignore"):
-        rounded = ours.astype(narrow)
-    return _is_same(rounded.astype(theirs.dtype), theirs) and theirs.dtype.kind in "fV"
+        rounded = reference.astype(narrow)
+    return _is_same(rounded.astype(candidate.dtype), candidate) and candidate.dtype.kind in "fV"
 
 
-_KINDS = (
+_KIND_TESTS = (
     (TRANSPOSED, _is_transposed),
-    (FLOAT16, lambda ours, theirs: _is_rounded(ours, theirs, np.float16)),
-    (BFLOAT16, lambda ours, theirs: _is_rounded(ours, theirs, ml_dtypes.bfloat16)),
+    (FLOAT16, lambda reference, candidate: _is_rounded(reference, candidate, np.float16)),
+    (BFLOAT16, lambda reference, candidate: _is_rounded(reference, candidate, ml_dtypes.bfloat16)),
 )
 
 
@@ -155,13 +153,13 @@ def _is_same(one: Array, other: Array) -> bool:
     return one.dtype == other.dtype and one.shape == other.shape and one.tobytes() == other.tobytes()
 
 
-def _places(key: str, value: Array, bundles: Sequence[Bundle]) -> Iterator[Place]:
-    """Where a value stands, other than under its own key in its own checkpoint, which comes first."""
+def _find_sources(key: str, value: Array, bundles: Sequence[Bundle]) -> Iterator[ValueSource]:
+    """Yields the sources of a value, except its own key in the first bundle, the deployed checkpoint."""
     plain = key.removesuffix(AVERAGE)
     for number, bundle in enumerate(bundles):
         for other, is_average in ((plain, False), (plain + AVERAGE, True)):
             if (number or other != key) and _holds(bundle, other, value):
-                yield Place(str(bundle.prefix), is_average)
+                yield ValueSource(str(bundle.prefix), is_average)
 
 
 def _holds(bundle: Bundle, key: str, value: Array) -> bool:
@@ -177,28 +175,27 @@ def _holds(bundle: Bundle, key: str, value: Array) -> bool:
 
 
 def other_checkpoints(checkpoint: Path) -> list[str]:
-    """The prefixes of other checkpoints of the same model, the newest last.
+    """Finds the prefixes of other checkpoints of the same model, the newest last.
 
-    Those in the artifact's own folder, those of the training whose artifact stands beside it, and those beside the
-    files that it was taken over from.
+    Searches the artifact's own folder, the training artifact beside it, and the folders that it was imported from.
 
     Args:
         checkpoint: the artifact.
     """
     home = checkpoint.parent.parent if checkpoint.parent.name == ".versions" else checkpoint.parent
     deployed = home / "training" / DEPLOY_FOLDER
-    folders = [checkpoint, *sorted(_folders(deployed)), home / "training" / "checkpoints", *_origins(checkpoint)]
+    folders = [checkpoint, *sorted(_subfolders(deployed)), home / "training" / "checkpoints", *_origins(checkpoint)]
     own = str(checkpoint / CHECKPOINT_PREFIX)
     found = [prefix for folder in dict.fromkeys(folders) if folder.is_dir() for prefix in complete_prefixes(folder)]
-    return [prefix for prefix in dict.fromkeys(found) if prefix != own][-_MOST_CHECKPOINTS:]
+    return [prefix for prefix in dict.fromkeys(found) if prefix != own][-_MAX_CHECKPOINTS:]
 
 
-def _folders(place: Path) -> list[Path]:
-    return [path for path in place.iterdir() if path.is_dir()] if place.is_dir() else []
+def _subfolders(folder: Path) -> list[Path]:
+    return [path for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
 
 
 def _origins(checkpoint: Path) -> Iterator[Path]:
-    """The folders of the files that an artifact was made of, as its manifest tells them."""
+    """Yields the folders of the files that an artifact was made from, by its manifest."""
     if not (checkpoint / MANIFEST_FILE).is_file():
         return
     try:

@@ -1,51 +1,52 @@
-"""Feeds a few rows to a checkpoint and a candidate again, and compares what they answer.
+"""Feeds a few rows to a checkpoint and a candidate again, and compares the outputs.
 
-worst/worst.json      which artifacts, their bounds by check and output
-worst/FORMAT.npz      input/NAME, reference/NAME and candidate/NAME `[rows, ...]`; and of every row its check,
-                      outputs, row (the label of results.csv), batch (rows of one number are fed together) and
-                      is_worst (what is no worst row is there as its company)
-worst/reproduce.sh    feeds them again
+worst/worst.json      artifacts, and their bounds by check and output
+worst/FORMAT.npz      input/NAME, reference/NAME and candidate/NAME `[rows, ...]`; and for every row its check,
+                      outputs, row (its label in results.csv), batch (rows with the same number are fed together) and
+                      is_worst (False for rows that only fill the batch of a worst row)
+worst/reproduce.sh    script that feeds them again
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from pipeline.data.npz import load_arrays, of_kind, prefixed, save_arrays
+from pipeline.data.npz import load_arrays, object_array, of_kind, prefixed, save_arrays
 from pipeline.errors import DataError, PipelineError, RunnerError
 from pipeline.formats.registry import FORMATS
-from pipeline.formats.runner import SubprocessRunner, fixed_batch
+from pipeline.formats.runner import SubprocessRunner, fixed_batch_size
 from pipeline.signature import Array, Batch, Signature, batch_size_of
 from pipeline.store.files import SIGNATURE_FILE, WORST_FILE
 from pipeline.workers.child import Limits
 
-from ..compare import differences as compare
 from ..compare.decisions import decide
-from ..compare.differences import Tolerance
+from ..compare.differences import by_row, disagreement, measure, worst_elements
+from ..compare.tolerance import Tolerance, within_tolerance
 
-_SCHEMA, _MOST_FAILURES = 1, 3
+_SCHEMA, _MAX_FAILURES = 1, 3
 _ROW_ARRAYS = ("check", "outputs", "row", "batch", "is_worst")
-Answer: TypeAlias = "Batch | str"
+Reply: TypeAlias = "Batch | str"  # outputs, or the text of a refusal
 
 
 @dataclass(frozen=True)
 class Case:
-    """Rows that are fed together, and which of them are looked at.
+    """Batch of rows to feed again, with the positions of the rows to compare.
 
     Args:
-        check: whose rows they are.
-        outputs: those that were otherwise.
-        row: the label in results.csv.
+        check: the check that failed.
+        outputs: the outputs that differed.
+        row: its label in results.csv.
         batch: by input name an array `[rows, ...]`.
-        positions: of the rows that are looked at.
-        recorded: by output what was recorded for the batch, where the check is `golden`.
+        positions: indices in the batch.
+        recorded: the recorded outputs of the batch, for the check `golden`.
     """
 
     check: str
@@ -57,13 +58,13 @@ class Case:
 
     @property
     def size(self) -> int:
-        """How many rows are fed together."""
+        """Number of rows in the batch."""
         return len(next(iter(self.batch.values()), ()))
 
 
 @dataclass(frozen=True)
-class Line:
-    """How one row's answer compares now."""
+class RowComparison:
+    """Comparison of one row's output, as texts."""
 
     check: str
     row: str
@@ -75,8 +76,8 @@ class Line:
     is_equal: bool
 
 
-class Side:
-    """An artifact that is asked batch after batch, opened anew where a batch ended its process."""
+class RestartingRunner:
+    """Runner of an artifact that starts a new process after a batch that ended the last one."""
 
     def __init__(self, format: str, artifact: Path, threads: int, limits: Limits | None = None) -> None:
         self.format = format
@@ -85,8 +86,8 @@ class Side:
         self._failures: list[PipelineError] = []
 
     def run(self, batch: Batch) -> Batch | PipelineError:
-        """The outputs by name, or why there are none."""
-        if len(self._failures) >= _MOST_FAILURES:
+        """Returns the outputs by name, or the error."""
+        if len(self._failures) >= _MAX_FAILURES:
             return self._failures[-1]
         try:
             if self._runner is None:
@@ -105,35 +106,38 @@ class Side:
             self._runner.close()
         self._runner = None
 
-    def __enter__(self) -> Side:
+    def __enter__(self) -> RestartingRunner:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
 
-def answers(case: Case, reference: Side, candidate: Side, size: int | None) -> tuple[Answer, Answer]:
-    """What both sides answer to a case's batch; what they say instead where they refuse it.
+def run_case(
+    case: Case, reference: RestartingRunner, candidate: RestartingRunner, size: int | None
+) -> tuple[Reply, Reply]:
+    """Runs a case's batch on both sides.
 
-    For `stable` the reference is the candidate itself, asked for each row alone, or once more where batches are fixed.
+    For `stable` the reference is the candidate itself, with each row alone, or the same batch again if its size is
+    fixed.
 
     Args:
-        size: of every batch; None where it is free.
+        size: the fixed batch size; None if any size is accepted.
     """
-    theirs = candidate.run(case.batch)
-    ours: Batch | PipelineError
+    actual = candidate.run(case.batch)
+    expected: Batch | PipelineError
     if case.check == "golden":
-        ours = case.recorded
+        expected = case.recorded
     elif case.check != "stable":
-        ours = reference.run(case.batch)
+        expected = reference.run(case.batch)
     elif size is not None:
-        ours = candidate.run(case.batch)
+        expected = candidate.run(case.batch)
     else:
-        ours = _alone(case, candidate)
-    return _said(ours), _said(theirs)
+        expected = _run_rows_alone(case, candidate)
+    return _to_reply(expected), _to_reply(actual)
 
 
-def _alone(case: Case, candidate: Side) -> Batch | PipelineError:
+def _run_rows_alone(case: Case, candidate: RestartingRunner) -> Batch | PipelineError:
     rows = []
     for row in range(case.size):
         answer = candidate.run({name: values[row : row + 1] for name, values in case.batch.items()})
@@ -141,83 +145,76 @@ def _alone(case: Case, candidate: Side) -> Batch | PipelineError:
             return answer
         rows.append(answer)
     names = [name for name in rows[0] if all(row[name].ndim and len(row[name]) == 1 for row in rows)]
-    return {name: np.concatenate([row[name] for row in rows]) for name in names if _are_alike(name, rows)}
+    names = [name for name in names if len({row[name].shape for row in rows}) == 1]
+    return {name: np.concatenate([row[name] for row in rows]) for name in names}
 
 
-def _are_alike(name: str, rows: Sequence[Batch]) -> bool:
-    return len({row[name].shape for row in rows}) == 1
-
-
-def _said(answer: Batch | PipelineError) -> Answer:
+def _to_reply(answer: Batch | PipelineError) -> Reply:
     if not isinstance(answer, PipelineError):
         return answer
     return f"refused: {answer.got or answer.what}" if isinstance(answer, RunnerError) else f"crashed: {answer}"
 
 
-def compared(
-    case: Case, ours: Answer, theirs: Answer, bounds: Mapping[str, Sequence[float]], signature: Signature
-) -> Iterator[Line]:
-    """How the answers to a case compare, a line for each of its outputs and rows that are looked at.
+def compare_case(
+    case: Case, expected: Reply, actual: Reply, bounds: Mapping[str, Sequence[float]], signature: Signature
+) -> Iterator[RowComparison]:
+    """Compares the replies to a case; yields a line for each of its outputs and positions.
 
     Args:
         bounds: relative and absolute tolerance by output.
     """
     for output in case.outputs:
-        if isinstance(ours, str) or isinstance(theirs, str):
-            are_both = isinstance(ours, str) and isinstance(theirs, str)
-            said = [side if isinstance(side, str) else "answered" for side in (ours, theirs)]
-            yield Line(case.check, case.row, output, "", said[0], said[1], "", are_both)
-        elif output not in ours or output not in theirs:
-            said = ["answered" if output in side else "no such output" for side in (ours, theirs)]
-            yield Line(case.check, case.row, output, "", said[0], said[1], "", False)
+        line = partial(RowComparison, case.check, case.row, output)
+        if isinstance(expected, str) or isinstance(actual, str):
+            both_refuse = isinstance(expected, str) and isinstance(actual, str)
+            texts = [side if isinstance(side, str) else "answered" for side in (expected, actual)]
+            yield line("", texts[0], texts[1], "", both_refuse)
+        elif output not in expected or output not in actual:
+            texts = ["answered" if output in side else "no such output" for side in (expected, actual)]
+            yield line("", texts[0], texts[1], "", False)
         elif case.check == "decisions" and signature.decision is not None:
-            yield from _decided(case, output, ours, theirs, signature)
+            name = signature.decision.output
+            classes = [decide(side[name], signature.decision) for side in (expected, actual)]
+            for one, other in ((int(side[position]) for side in classes) for position in case.positions):
+                yield line("", str(one), str(other), "", one == other)
         else:
-            yield from _measured(case, output, ours[output], theirs[output], Tolerance(*bounds.get(output, (0.0, 0.0))))
+            tolerance = Tolerance(*bounds.get(output, (0.0, 0.0)))
+            yield from _compare_values(case, line, expected[output], actual[output], tolerance)
 
 
-def _decided(case: Case, output: str, ours: Batch, theirs: Batch, signature: Signature) -> Iterator[Line]:
-    assert signature.decision is not None  # it is what was asked
-    name = signature.decision.output
-    classes = [decide(side[name], signature.decision) for side in (ours, theirs)]
-    for position in case.positions:
-        one, other = (int(side[position]) for side in classes)
-        yield Line(case.check, case.row, output, "", str(one), str(other), "", one == other)
-
-
-def _measured(case: Case, output: str, ours: Array, theirs: Array, tolerance: Tolerance) -> Iterator[Line]:
-    problem = compare.disagreement(ours, theirs)
+def _compare_values(
+    case: Case, line: Callable[..., RowComparison], expected: Array, actual: Array, tolerance: Tolerance
+) -> Iterator[RowComparison]:
+    problem = disagreement(expected, actual)
     if problem is not None:
-        yield Line(case.check, case.row, output, "", f"{ours.dtype} {list(ours.shape)}", problem, "", False)
+        yield line("", f"{expected.dtype} {list(expected.shape)}", problem, "", False)
         return
-    has_rows = bool(ours.ndim) and len(ours) == case.size
-    sides = [side if has_rows else side.reshape(1, *side.shape) for side in (ours, theirs)]
-    differences = compare.measure(sides[0], sides[1])
-    is_within = compare.judge(differences, tolerance)
-    worst = compare.worst_elements(differences, is_within)
+    has_rows = bool(expected.ndim) and len(expected) == case.size
+    sides = [side if has_rows else side.reshape(1, *side.shape) for side in (expected, actual)]
+    differences = measure(sides[0], sides[1])
+    is_within = within_tolerance(differences, tolerance)
+    worst = worst_elements(differences, is_within)
     for position in case.positions if has_rows else (0,):
         element = int(worst[position])
         if element < 0:
             continue
-        values = [compare.by_row(side)[position, element] for side in sides]
+        texts = [_to_text(by_row(side)[position, element]) for side in sides]
         shape = (*sides[0].shape[1:], *((2,) if np.iscomplexobj(sides[0]) else ()))
         index = ";".join(map(str, np.unravel_index(element, shape))) if shape else ""
-        apart = f"{differences.absolute[position, element]:g}"
-        shown = [_text(value) for value in values]
-        yield Line(case.check, case.row, output, index, shown[0], shown[1], apart, bool(is_within[position].all()))
+        distance = f"{differences.absolute[position, element]:g}"
+        yield line(index, texts[0], texts[1], distance, bool(is_within[position].all()))
 
 
-def _text(value: Any) -> str:
+def _to_text(value: Any) -> str:
     if isinstance(value, bytes):
         return value.decode("utf-8", "backslashreplace")
     return str(value.item() if isinstance(value, np.generic) and value.dtype.kind in "biu" else value)
 
 
-def save_cases(path: Path, cases: Sequence[tuple[Case, Answer, Answer]]) -> None:
-    """Writes cases, with what both sides answered to them, into one file.
+def save_cases(path: Path, cases: Sequence[tuple[Case, Reply, Reply]]) -> None:
+    """Writes cases and both sides' replies into one file.
 
-    An output that has not one answer for each row, or not of one shape in all cases, is left out: asking again shows
-    it.
+    Outputs without one value for each row, or with different shapes in different cases, are left out.
     """
     rows = [(case, number, row) for number, (case, _, _) in enumerate(cases) for row in range(case.size)]
     labels: dict[str, Any] = {
@@ -225,29 +222,23 @@ def save_cases(path: Path, cases: Sequence[tuple[Case, Answer, Answer]]) -> None
         "outputs": [",".join(case.outputs).encode() for case, _, _ in rows],
         "row": [case.row.encode() for case, _, _ in rows],
     }
-    arrays = {name: _objects(values) for name, values in labels.items()}
+    arrays = {name: object_array(values) for name, values in labels.items()}
     arrays["batch"] = np.array([number for _, number, _ in rows], np.int64)
     arrays["is_worst"] = np.array([row in case.positions for case, _, row in rows], bool)
     sizes = [case.size for case, _, _ in cases]
-    arrays |= prefixed("input", _joined([case.batch for case, _, _ in cases], sizes))
-    for side, told in (
-        ("reference", [ours for _, ours, _ in cases]),
-        ("candidate", [theirs for _, _, theirs in cases]),
+    arrays |= prefixed("input", _concatenate([case.batch for case, _, _ in cases], sizes))
+    for side, replies in (
+        ("reference", [expected for _, expected, _ in cases]),
+        ("candidate", [actual for _, _, actual in cases]),
     ):
-        arrays |= prefixed(side, _joined([{} if isinstance(each, str) else each for each in told], sizes))
+        arrays |= prefixed(side, _concatenate([{} if isinstance(each, str) else each for each in replies], sizes))
     for number, (case, _, _) in enumerate(cases):
         arrays |= prefixed(f"recorded/{number}", case.recorded)
     save_arrays(path, arrays)
 
 
-def _objects(values: Sequence[bytes]) -> Array:
-    array = np.empty(len(values), object)
-    array[:] = values
-    return array
-
-
-def _joined(parts: Sequence[Batch], sizes: Sequence[int]) -> dict[str, Array]:
-    """The arrays of all parts one after the other, of those that every part has with as many rows as it has."""
+def _concatenate(parts: Sequence[Batch], sizes: Sequence[int]) -> dict[str, Array]:
+    """Concatenates the arrays that all parts have, with one value for each row."""
     names = [name for name in (parts[0] if parts else {}) if all(name in part for part in parts)]
     kept = [
         name
@@ -259,10 +250,10 @@ def _joined(parts: Sequence[Batch], sizes: Sequence[int]) -> dict[str, Array]:
 
 
 def load_cases(path: Path) -> list[Case]:
-    """Reads what `save_cases` wrote.
+    """Reads a file of `save_cases`.
 
     Raises:
-        DataError: the file is missing, or is no such file.
+        DataError: the file is missing, or was not written by it.
     """
     arrays = load_arrays(path)
     inputs = of_kind("input", arrays)
@@ -282,13 +273,13 @@ def load_cases(path: Path) -> list[Case]:
     return cases
 
 
-def note_artifact(artifact: Path, folder: Path) -> dict[str, str]:
-    """How an artifact is found again from a folder: by its stage, or, where it is none of a chain, by its path.
+def locate_artifact(artifact: Path, folder: Path) -> dict[str, str]:
+    """Describes an artifact's location: by its stage, or by its relative path if it is not part of a chain.
 
     Args:
-        folder: the one that `worst.json` is written into.
+        folder: the folder of `worst.json`.
     """
-    if artifact.parent.name == ".versions":  # the link beside it leads to the last version
+    if artifact.parent.name == ".versions":  # the stage's link leads to the newest version
         return {"stage": artifact.name.rsplit("-", 2)[0]}
     return {"path": os.path.relpath(artifact, folder)}
 
@@ -303,48 +294,48 @@ def write_notes(
     """Writes `worst.json`.
 
     Args:
-        limits: what a candidate's process may take.
+        limits: those of candidates' processes.
         formats: by format the artifact, and its bounds by check and output.
     """
     notes = {
         "schema": _SCHEMA,
-        "checkpoint": note_artifact(checkpoint, folder),
+        "checkpoint": locate_artifact(checkpoint, folder),
         "threads": threads,
         "limits": asdict(limits),
         "formats": {
-            format: {"artifact": note_artifact(artifact, folder), "bounds": bounds}
+            format: {"artifact": locate_artifact(artifact, folder), "bounds": bounds}
             for format, (artifact, bounds) in formats.items()
         },
     }
     (folder / WORST_FILE).write_text(json.dumps(notes, indent=2) + "\n", encoding="utf-8")
 
 
-def rerun(folder: Path) -> Iterator[tuple[str, Line]]:
+def rerun(folder: Path) -> Iterator[tuple[str, RowComparison]]:
     """Feeds the worst rows of a validation again, format by format.
 
     Args:
-        folder: the one with `worst.json`.
+        folder: the folder of `worst.json`.
 
     Yields:
-        The format, and how one row compares now.
+        The format, and the comparison of one row.
 
     Raises:
-        DataError: it is no such folder, a file of it is damaged, or an artifact is gone.
+        DataError: the folder has no such file, a file is damaged, or an artifact is missing.
     """
     notes = _read_notes(folder)
-    checkpoint = _find(folder, notes["checkpoint"])
+    checkpoint = _find_artifact(folder, notes["checkpoint"])
     signature = Signature.read(checkpoint / SIGNATURE_FILE)
-    artifacts = {format: _find(folder, told["artifact"]) for format, told in notes["formats"].items()}
-    size, threads = batch_size_of(signature) or fixed_batch(artifacts), int(notes["threads"])
-    for format, told in notes["formats"].items():
+    artifacts = {format: _find_artifact(folder, note["artifact"]) for format, note in notes["formats"].items()}
+    size, threads = batch_size_of(signature) or fixed_batch_size(artifacts), int(notes["threads"])
+    for format, note in notes["formats"].items():
         if format not in FORMATS:
-            raise DataError("a format that is none", where=folder / WORST_FILE, got=format, wanted=", ".join(FORMATS))
+            raise DataError("unknown format", where=folder / WORST_FILE, got=format, wanted=", ".join(FORMATS))
         cases = load_cases(folder / f"{format}.npz")
-        side = Side(format, artifacts[format], threads, Limits(**notes["limits"]))
-        with Side("checkpoint", checkpoint, threads) as reference, side as candidate:
+        runner = RestartingRunner(format, artifacts[format], threads, Limits(**notes["limits"]))
+        with RestartingRunner("checkpoint", checkpoint, threads) as reference, runner as candidate:
             for case in cases:
-                ours, theirs = answers(case, reference, candidate, size)
-                for line in compared(case, ours, theirs, told["bounds"].get(case.check, {}), signature):
+                expected, actual = run_case(case, reference, candidate, size)
+                for line in compare_case(case, expected, actual, note["bounds"].get(case.check, {}), signature):
                     yield format, line
 
 
@@ -354,9 +345,9 @@ def _read_notes(folder: Path) -> dict[str, Any]:
         notes: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if notes["schema"] != _SCHEMA:
             raise ValueError(f"schema {notes['schema']}")
-        for told in (notes["checkpoint"], *(each["artifact"] for each in notes["formats"].values())):
-            if not set(told) & {"stage", "path"}:
-                raise ValueError(f"an artifact without a place: {told}")
+        for location in (notes["checkpoint"], *(note["artifact"] for note in notes["formats"].values())):
+            if not set(location) & {"stage", "path"}:
+                raise ValueError(f"an artifact without stage or path: {location}")
         int(notes["threads"])
         Limits(**notes["limits"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
@@ -369,23 +360,23 @@ def _read_notes(folder: Path) -> dict[str, Any]:
     return notes
 
 
-def _find(folder: Path, told: Mapping[str, str]) -> Path:
-    """An artifact's folder.
+def _find_artifact(folder: Path, location: Mapping[str, str]) -> Path:
+    """Finds an artifact by the location that `locate_artifact` wrote.
 
     Raises:
-        DataError: it is not there.
+        DataError: it does not exist.
     """
-    if "path" in told:
-        places = [folder / told["path"]]
+    if "path" in location:
+        folders = [folder / location["path"]]
     else:
-        above = [*folder.absolute().parents, *folder.resolve().parents]
-        places = [parent / told["stage"] for parent in above]
-    for place in places:
-        if (place / SIGNATURE_FILE).is_file():
-            return place.resolve()
+        parents = [*folder.absolute().parents, *folder.resolve().parents]
+        folders = [parent / location["stage"] for parent in parents]
+    for path in folders:
+        if (path / SIGNATURE_FILE).is_file():
+            return path.resolve()
     raise DataError(
-        "an artifact that was compared is not there",
+        "a compared artifact is missing",
         where=folder,
-        got=f"no {told.get('stage') or told.get('path')} beside the validation",
+        got=f"no {location.get('stage') or location.get('path')} beside the validation",
         next_step="Run the chain again",
     )

@@ -1,4 +1,4 @@
-"""Keeps the worst rows of a validation that failed, with a command that feeds just those again."""
+"""Writes the worst rows of a failed validation, with a script that feeds them again."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from pipeline.signature import Batch, batch_size_of
 from pipeline.store.files import RERUN_SCRIPT, WORST_FOLDER
 from pipeline.workers.child import Limits
 
-from ..checks.material import Material, rows_in
+from ..checks.material import Material, row_count
 from ..results.findings import Finding
 from ..results.recorder import ResultsRecorder
-from .feed import Answer, Case, Side, answers, compared, save_cases, write_notes
+from .feed import Case, Reply, RestartingRunner, compare_case, run_case, save_cases, write_notes
 
-MOST_ROWS = 16
-_MOST_COMPANY = 64
-Bound: TypeAlias = tuple[float, float]
+MAX_ROWS = 16
+_MAX_CONTEXT_ROWS = 64
+Bounds: TypeAlias = Mapping[str, Mapping[str, tuple[float, float]]]  # by check and output
 _SCRIPT = """#!/bin/sh
 # Feeds the worst rows to the checkpoint and the candidates again, from the project's root:
 #     sh {folder}/reproduce.sh
@@ -38,8 +38,8 @@ exec "$python" -m pipeline rerun "$(dirname "$0")"
 
 
 @dataclass(frozen=True, order=True)
-class Picked:
-    """A row that failed, as results.csv tells it; the worst is the largest."""
+class WorstRow:
+    """Row that failed, from results.csv; the worst row compares largest."""
 
     difference: float
     check: str
@@ -49,104 +49,104 @@ class Picked:
 
 def write_worst(
     folder: Path,
-    validation: ResultsRecorder,
+    recorder: ResultsRecorder,
     checkpoint: Path,
     candidates: Mapping[str, Path],
     material: Material,
     threads: int,
 ) -> None:
-    """Writes `worst/` into a validation's folder: for each format whose rows failed, up to 16 of them.
+    """Writes `worst/` into a validation's folder, with up to 16 failed rows of each format.
 
-    Nothing is written where no row failed, for the weights alone may have.
+    Writes nothing if no row failed, for instance if only weights differ.
 
     Args:
-        folder: the validation's, with a `results.csv` that is complete.
+        folder: the validation's, with a complete `results.csv`.
         checkpoint: the checkpoint's artifact.
         candidates: the artifact's folder by format.
     """
     artifacts = {"checkpoint": checkpoint, **candidates}
-    cases = {format: list(failed_cases(validation, material, format)) for format in artifacts}
+    cases = {format: list(failed_cases(recorder, material, format)) for format in artifacts}
     if not any(cases.values()):
         return
-    place = folder / WORST_FOLDER
-    limits = Limits(*validation.settings.limits)
-    place.mkdir()
-    for format, its_cases in cases.items():
-        if its_cases:
-            side = Side(format, artifacts[format], threads, limits)
-            with Side("checkpoint", checkpoint, threads) as ours, side as theirs:
-                bounds = _bounds(validation, format)
-                told = [_reproduced(case, ours, theirs, material, bounds) for case in its_cases]
-            save_cases(place / f"{format}.npz", told)
-    formats = {format: (artifacts[format], _bounds(validation, format)) for format, kept in cases.items() if kept}
-    write_notes(place, checkpoint, threads, limits, formats)
-    script = place / RERUN_SCRIPT
-    script.write_text(_SCRIPT.format(folder=f"output/{validation.model}/validation/{WORST_FOLDER}"), encoding="utf-8")
+    target = folder / WORST_FOLDER
+    limits = Limits(*recorder.settings.limits)
+    target.mkdir()
+    formats = {format: (artifacts[format], _bounds(recorder, format)) for format, failed in cases.items() if failed}
+    for format, (artifact, bounds) in formats.items():
+        runner = RestartingRunner(format, artifact, threads, limits)
+        with RestartingRunner("checkpoint", checkpoint, threads) as reference, runner as candidate:
+            replies = [_reproduce(case, reference, candidate, material, bounds) for case in cases[format]]
+        save_cases(target / f"{format}.npz", replies)
+    write_notes(target, checkpoint, threads, limits, formats)
+    script = target / RERUN_SCRIPT
+    script.write_text(_SCRIPT.format(folder=f"output/{recorder.model}/validation/{WORST_FOLDER}"), encoding="utf-8")
     script.chmod(0o755)
 
 
-def _reproduced(
-    case: Case, reference: Side, candidate: Side, material: Material, bounds: Mapping[str, Mapping[str, Bound]]
-) -> tuple[Case, Answer, Answer]:
-    """A case with both sides' answers: alone, or, where a row differs only in it, in the company that it had."""
+def _reproduce(
+    case: Case, reference: RestartingRunner, candidate: RestartingRunner, material: Material, bounds: Bounds
+) -> tuple[Case, Reply, Reply]:
+    """Runs a case on both sides; a row that differs only in its batch is replaced by that batch."""
     size = batch_size_of(material.signature)
-    told = answers(case, reference, candidate, size)
-    lines = compared(case, *told, bounds.get(case.check, {}), material.signature)
-    is_alone = size is None and case.check in ("equal", "decisions") and case.row.isdecimal()
-    if not is_alone or not all(line.is_equal for line in lines):
-        return case, *told
+    replies = run_case(case, reference, candidate, size)
+    lines = compare_case(case, *replies, bounds.get(case.check, {}), material.signature)
+    ran_alone = size is None and case.check in ("equal", "decisions") and case.row.isdecimal()
+    if not ran_alone or not all(line.is_equal for line in lines):
+        return case, *replies
     row = int(case.row)
-    start = row // material.size * material.size
-    together = replace(case, batch=material.rows.read(start, start + material.size), positions=(row - start,))
-    return together, *answers(together, reference, candidate, size)
+    start = row // material.batch_size * material.batch_size
+    in_batch = replace(case, batch=material.rows.read(start, start + material.batch_size), positions=(row - start,))
+    return in_batch, *run_case(in_batch, reference, candidate, size)
 
 
-def _bounds(validation: ResultsRecorder, format: str) -> dict[str, dict[str, Bound]]:
-    bounds: dict[str, dict[str, Bound]] = {}
-    for finding in validation.findings.values():
+def _bounds(recorder: ResultsRecorder, format: str) -> Bounds:
+    bounds: dict[str, dict[str, tuple[float, float]]] = {}
+    for finding in recorder.findings.values():
         if finding.format == format:
             tolerance = finding.tolerance
             bounds.setdefault(finding.check, {})[finding.output] = (tolerance.rtol, tolerance.atol)
     return bounds
 
 
-def failed_cases(validation: ResultsRecorder, material: Material, format: str) -> Iterator[Case]:
-    """The worst rows of a format's checks that failed, as batches to feed.
+def failed_cases(recorder: ResultsRecorder, material: Material, format: str) -> Iterator[Case]:
+    """Yields the worst rows of a format's failed checks, as batches to feed.
 
-    Of a check that failed without a row, because a process died, say, the rows at which it stopped.
+    For a check that failed without a row, for instance because a process crashed, yields the rows where it stopped.
     """
-    failed = [one for one in validation.findings.values() if one.format == format and not one.has_passed]
-    failed = [one for one in failed if one.check in _CASES]
+    failed = [finding for finding in recorder.findings.values() if finding.format == format and not finding.has_passed]
+    failed = [finding for finding in failed if finding.check in _CASE_BUILDERS]
     by_row: dict[tuple[str, str], list[str]] = {}
-    picks = _picked(validation.results, format) if failed else []
-    seen = {(pick.check, pick.output) for pick in picks}
-    stops = [_stop(one, material) for one in failed if (one.check, one.output) not in seen or _is_cut_short(one)]
-    for pick in [*picks[: MOST_ROWS - 1], *stops, *picks[MOST_ROWS - 1 :]]:
-        by_row.setdefault((pick.check, pick.row), []).append(pick.output)
-    for (check, row), outputs in list(by_row.items())[:MOST_ROWS]:
-        found = _CASES[check](material, format, row)
-        if found is not None:
-            batch, positions, recorded = found
+    worst = _read_worst_rows(recorder.results, format) if failed else []
+    seen = {(worst_row.check, worst_row.output) for worst_row in worst}
+    stopped = [one for one in failed if (one.check, one.output) not in seen or _is_cut_short(one)]
+    stops = [_find_stop(finding, material) for finding in stopped]
+    for worst_row in [*worst[: MAX_ROWS - 1], *stops, *worst[MAX_ROWS - 1 :]]:
+        by_row.setdefault((worst_row.check, worst_row.row), []).append(worst_row.output)
+    for (check, row), outputs in list(by_row.items())[:MAX_ROWS]:
+        inputs = _CASE_BUILDERS[check](material, format, row)
+        if inputs is not None:
+            batch, positions, recorded = inputs
             yield Case(check, tuple(dict.fromkeys(outputs)), row, batch, positions, recorded)
 
 
-def _picked(results: Path, format: str) -> list[Picked]:
-    """The worst rows of each check and output that failed, in turns, so that each has its worst among the first."""
-    worst: dict[tuple[str, str], list[Picked]] = {}
+def _read_worst_rows(results: Path, format: str) -> list[WorstRow]:
+    """Reads the worst rows of each failed check and output, in turns, so that the worst ones of each come first."""
+    worst: dict[tuple[str, str], list[WorstRow]] = {}
     with results.open(encoding="utf-8", newline="") as file:
         for line in csv.DictReader(file):
-            if line["format"] != format or line["verdict"] == PASSED or line["check"] not in _CASES or not line["row"]:
+            has_failed = line["format"] == format and line["verdict"] != PASSED
+            if not has_failed or line["check"] not in _CASE_BUILDERS or not line["row"]:
                 continue
             heap = worst.setdefault((line["check"], line["output"]), [])
-            heapq.heappush(heap, Picked(_distance(line["abs_diff"]), line["check"], line["output"], line["row"]))
-            if len(heap) > MOST_ROWS:
+            heapq.heappush(heap, WorstRow(_distance(line["abs_diff"]), line["check"], line["output"], line["row"]))
+            if len(heap) > MAX_ROWS:
                 heapq.heappop(heap)
     turns = zip_longest(*(sorted(heap, reverse=True) for heap in worst.values()))
-    return [pick for turn in turns for pick in turn if pick is not None]
+    return [worst_row for turn in turns for worst_row in turn if worst_row is not None]
 
 
 def _distance(text: str) -> float:
-    """The difference that a line tells; what has none, as a refusal, is farther than any."""
+    """Parses a difference; infinite for a line without one, such as a refusal."""
     try:
         value = float(text)
     except ValueError:
@@ -155,35 +155,35 @@ def _distance(text: str) -> float:
 
 
 def _is_cut_short(finding: Finding) -> bool:
-    """Whether the candidate could not go on with the check, whatever it answered before."""
+    """Returns True if the candidate could not finish the check."""
     return "could not be run" in (finding.reason or "")
 
 
-def _stop(finding: Finding, material: Material) -> Picked:
-    """Where a check stopped: at the first row, or batch, that it has no line of."""
-    done = max(0, finding.rows - finding.rows_failed)
-    labels = list({"edge": material.edges, "generated": material.generated}.get(finding.check, ()))
+def _find_stop(finding: Finding, material: Material) -> WorstRow:
+    """Finds the first row, or batch, without a line in results.csv: there the check stopped."""
+    finished_rows = max(0, finding.rows - finding.rows_failed)
+    labels = list({"edge": material.edge_cases, "generated": material.generated}.get(finding.check, ()))
     if labels:
-        counts = np.cumsum([1 if finding.check == "edge" else rows_in(material.generated[label]) for label in labels])
-        label = labels[min(int(np.searchsorted(counts, done, side="right")), len(labels) - 1)]
+        counts = np.cumsum([1 if finding.check == "edge" else row_count(material.generated[label]) for label in labels])
+        label = labels[min(int(np.searchsorted(counts, finished_rows, side="right")), len(labels) - 1)]
     else:
-        label = f"from {done}"
-    return Picked(0.0, finding.check, finding.output, label)
+        label = f"from {finished_rows}"
+    return WorstRow(0.0, finding.check, finding.output, label)
 
 
-Found: TypeAlias = "tuple[Batch, tuple[int, ...], Batch]"
+CaseInputs: TypeAlias = "tuple[Batch, tuple[int, ...], Batch]"
 
 
-def _validation_row(material: Material, format: str, label: str) -> Found | None:
-    """A row alone, or in its batch where batches are of a fixed size; or all from the one at which a check stopped."""
+def _validation_row(material: Material, format: str, label: str) -> CaseInputs | None:
+    """Builds the inputs of a row: alone, or in its batch if the size is fixed; or of the rows where a check stopped."""
     size, rows = batch_size_of(material.signature), material.rows
     number = _number(label, len(rows))
     if number is None:
         return None
     if label.startswith(_FROM):
         start = number // (size or 1) * (size or 1)
-        batch = rows.read(start, start + (size or _MOST_COMPANY))
-        return batch, tuple(range(rows_in(batch))), {}
+        batch = rows.read(start, start + (size or _MAX_CONTEXT_ROWS))
+        return batch, tuple(range(row_count(batch))), {}
     start = number // (size or 1) * (size or 1)
     return rows.read(start, start + (size or 1)), (number - start,), {}
 
@@ -192,26 +192,26 @@ _FROM = "from "
 
 
 def _number(label: str, count: int) -> int | None:
-    """The number of a row; None where it is none of these rows."""
+    """Parses a row number; None if there is no such row."""
     text = label.removeprefix(_FROM)
     return int(text) if text.isdecimal() and int(text) < count else None
 
 
-def _edge_row(material: Material, format: str, label: str) -> Found | None:
-    return (material.edges[label], (0,), {}) if label in material.edges else None
+def _edge_row(material: Material, format: str, label: str) -> CaseInputs | None:
+    return (material.edge_cases[label], (0,), {}) if label in material.edge_cases else None
 
 
-def _generated_row(material: Material, format: str, label: str) -> Found | None:
-    """A row `made up 7/3`, or a whole batch `made up 7` that was refused."""
+def _generated_row(material: Material, format: str, label: str) -> CaseInputs | None:
+    """Builds the inputs of a row such as `made up 7/3`, or of a refused batch such as `made up 7`."""
     name, _, row = label.partition("/")
     batch = material.generated.get(name)
     if batch is None:
         return None
-    return batch, ((int(row),) if row.isdecimal() else tuple(range(rows_in(batch)))), {}
+    return batch, ((int(row),) if row.isdecimal() else tuple(range(row_count(batch)))), {}
 
 
-def _stable_row(material: Material, format: str, label: str) -> Found | None:
-    """A row in the company in which it was asked again; where it was alone then, in that of the first time."""
+def _stable_row(material: Material, format: str, label: str) -> CaseInputs | None:
+    """Builds the inputs of a row in the batch of its second run; if it was alone there, in that of the first run."""
     rows = material.rows
     row = _number(label, len(rows))
     if row is None:
@@ -219,26 +219,26 @@ def _stable_row(material: Material, format: str, label: str) -> Found | None:
     for numbers in material.sample(format).batches:
         if row in numbers and (len(numbers) > 1 or batch_size_of(material.signature)):
             return rows.take(numbers), (int(np.flatnonzero(numbers == row)[0]),), {}
-    start = max(0, min(row, len(rows) - _MOST_COMPANY))
-    return rows.read(start, start + _MOST_COMPANY), (row - start,), {}
+    start = max(0, min(row, len(rows) - _MAX_CONTEXT_ROWS))
+    return rows.read(start, start + _MAX_CONTEXT_ROWS), (row - start,), {}
 
 
-def _golden_row(material: Material, format: str, label: str) -> Found | None:
+def _golden_row(material: Material, format: str, label: str) -> CaseInputs | None:
     inputs, outputs = (of_kind(kind, material.goldens) for kind in ("input", "output"))
-    count, size = rows_in(inputs), batch_size_of(material.signature) or 1
+    count, size = row_count(inputs), batch_size_of(material.signature) or 1
     number = _number(label, count)
     if number is None:
         return None
-    which = slice(start := number // size * size, start + size)
+    span = slice(start := number // size * size, start + size)
     recorded = {
-        # An output without the batch as its first dimension is recorded once for all rows.
-        name: values[which] if values.ndim and len(values) == count else values
+        # An output without rows as its first dimension is recorded once for all rows.
+        name: values[span] if values.ndim and len(values) == count else values
         for name, values in outputs.items()
     }
-    return {name: values[which] for name, values in inputs.items()}, (number - start,), recorded
+    return {name: values[span] for name, values in inputs.items()}, (number - start,), recorded
 
 
-_CASES = {
+_CASE_BUILDERS = {
     "equal": _validation_row,
     "decisions": _validation_row,
     "edge": _edge_row,

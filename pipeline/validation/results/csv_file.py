@@ -1,4 +1,4 @@
-"""`results.csv` while it is written: a line for each candidate format, check, output and row."""
+"""Writes `results.csv`: a line for each candidate format, check, output and row."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 from pipeline.settings import FAILED, PASSED
 from pipeline.signature import Array
 
-from ..compare.weights import Weights
+from ..compare.weights import VariableComparison
 
 COLUMNS = [
     "model",
@@ -33,18 +33,18 @@ COLUMNS = [
 
 
 class ResultsFile:
-    """The file, which is made with its header at once: no line at all is still a table.
+    """File `results.csv`, created with its header at once, so that it is a valid table even without lines.
 
     Args:
-        path: a file that is not there yet.
-        model: what stands in the column of that name.
-        has_header: a part of such a file has none.
+        path: the file to create.
+        model: value of the column `model`.
+        has_header: False for a part that is appended to another file.
     """
 
     def __init__(self, path: Path, model: str, has_header: bool = True) -> None:
         self.path, self._model = path, model
         self._file = path.open("w", encoding="utf-8", newline="")
-        # Floats are written by repr: the shortest text that gives the same float64 when it is read.
+        # csv writes floats by repr: the shortest text that is read as the same float64.
         self._writer = csv.writer(self._file, lineterminator="\n")
         if has_header:
             self._writer.writerow(COLUMNS)
@@ -53,30 +53,30 @@ class ResultsFile:
         """Appends lines.
 
         Args:
-            columns: the other columns by name, each a list of one length; None stands for an empty cell.
-            output: what stands in that column, where `columns` has none.
+            columns: the other columns by name, lists of one length; None for an empty cell.
+            output: value of the column `output`, if `columns` lacks it.
         """
         constant = {"model": self._model, "format": format, "check": check, "output": output}
         cells = [columns[name] if name in columns else repeat(constant[name]) for name in COLUMNS]
         self._writer.writerows(zip(*cells, strict=False))
 
     def append(self, part: Path) -> None:
-        """Appends the lines of another such file, one without a header."""
+        """Appends the lines of a part, a file without a header."""
         self._file.flush()
         with part.open("rb") as file:
             shutil.copyfileobj(file, self._file.buffer)
 
     def flush(self) -> None:
-        """Lets others read what was written so far."""
+        """Makes the lines written so far visible to readers of the file."""
         self._file.flush()
 
     def close(self) -> None:
-        """Ends the writing."""
+        """Closes the file."""
         self._file.close()
 
 
-def told_line(label: str, reference: str, candidate: str, has_passed: bool) -> dict[str, Any]:
-    """A line on something other than values."""
+def text_line(label: str, reference: str, candidate: str, has_passed: bool) -> dict[str, Any]:
+    """Builds a line that holds texts instead of values."""
     return {
         "row": label,
         "element": "",
@@ -87,35 +87,35 @@ def told_line(label: str, reference: str, candidate: str, has_passed: bool) -> d
     }
 
 
-def weights_line(weights: Weights) -> dict[str, Any]:
-    """A variable's line of results.csv: the first element that differs."""
-    found, figures = weights.difference, largest_of(weights)
-    measured = found.measured if found else figures
+def variable_line(variable: VariableComparison) -> dict[str, Any]:
+    """Builds a variable's line: the first element that differs."""
+    found, figures = variable.difference, largest_differences(variable)
+    measured = found.figures if found else figures
     return {
-        "output": weights.name,
+        "output": variable.name,
         "row": "weights",
         "element": found.first if found else "",
         "reference": found.reference if found else "",
-        "candidate": found.candidate if found else weights.problem or "",
+        "candidate": found.candidate if found else variable.problem or "",
         **{
             column: "" if value is None else value
             for column, value in zip(("abs_diff", "rel_diff", "ulp_diff"), measured, strict=True)
         },
-        "verdict": PASSED if weights.is_equal else FAILED,
+        "verdict": PASSED if variable.is_equal else FAILED,
     }
 
 
-def largest_of(weights: Weights) -> tuple[float | None, float | None, float | None]:
-    """A variable's largest absolute, relative and ulp difference; None for what has none."""
-    if weights.difference is not None:
-        return weights.difference.largest
-    if weights.problem is not None or weights.dtype == "string":
+def largest_differences(variable: VariableComparison) -> tuple[float | None, float | None, float | None]:
+    """Returns a variable's largest absolute, relative and ulp difference; None where undefined."""
+    if variable.difference is not None:
+        return variable.difference.largest
+    if variable.problem is not None or variable.dtype == "string":
         return None, None, None
-    return 0.0, 0.0, 0.0 if "float" in weights.dtype or "complex" in weights.dtype else None
+    return 0.0, 0.0, 0.0 if "float" in variable.dtype or "complex" in variable.dtype else None
 
 
 def with_rows(array: Array, rows: int) -> Array:
-    """The array with the batch as its first dimension; an output that has none is one single row."""
+    """Returns the array with rows as its first dimension; an output without rows becomes a single row."""
     return array if array.ndim and len(array) == rows else array.reshape(1, *array.shape)
 
 
@@ -129,12 +129,12 @@ def value_cells(values: Array | None, rows: int) -> list[Any]:
     if values is None:
         return [""] * rows
     if values.dtype.kind in "OSU":
-        return [_text(value) for value in values]
-    # Widened, a float's shortest text is exact for the original dtype and for float64 alike.
+        return [_decode(value) for value in values]
+    # Widened to float64, the shortest text is exact for the original dtype and for float64.
     return list((values.astype(np.float64) if values.dtype.kind in "fV" else values).tolist())
 
 
-def _text(value: Any) -> str:
+def _decode(value: Any) -> str:
     return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
 
 

@@ -1,4 +1,4 @@
-"""What one check found on one output of one format, summed over its rows."""
+"""Findings: the result of one check on one output of one format."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import numpy as np
 from pipeline.settings import FAILED, PASSED
 from pipeline.signature import Array
 
-from ..compare.differences import Differences, Tolerance
+from ..compare.differences import Differences
+from ..compare.tolerance import Tolerance
 
 UNSTABLE = (
     "Its answer depends on a row's neighbours or on chance, as with batch norm or dropout in training mode, or with a "
@@ -21,10 +22,11 @@ UNSTABLE = (
 
 @dataclass
 class Finding:
-    """What one check found on one output of one format, summed over its rows.
+    """Result of one check on one output of one format, summed over its rows.
 
     Args:
-        rows_allowed: how many rows may fail; more than none for decisions alone.
+        rows_allowed: number of rows that may fail; above 0 only for decisions.
+        worst_rank: whether the worst row failed, and its difference.
     """
 
     format: str
@@ -41,18 +43,18 @@ class Finding:
     max_ulp_diff: float | None = None
     reason: str | None = None
     worst: dict[str, Any] | None = None
-    worst_rank: tuple[bool, float] = (False, -1.0)  # whether that row failed, and by how much
+    worst_rank: tuple[bool, float] = (False, -1.0)
 
     @property
     def has_passed(self) -> bool:
         return self.reason is None and self.rows > 0 and self.rows_failed <= self.rows_allowed
 
     def fail(self, reason: str) -> None:
-        """Marks the check as failed, whatever its rows say; the first reason stays."""
+        """Marks the check as failed, regardless of its rows; keeps the first reason."""
         self.reason = self.reason or reason
 
-    def absorb(self, later: Finding) -> None:
-        """Adds what the same check found on later rows, as if this one had gone on to them."""
+    def merge(self, later: Finding) -> None:
+        """Adds the result of the same check on later rows."""
         self.rows += later.rows
         self.rows_failed += later.rows_failed
         self.is_bit_equal = self.is_bit_equal and later.is_bit_equal
@@ -64,7 +66,7 @@ class Finding:
             self.worst, self.worst_rank = later.worst, later.worst_rank
 
     def to_dict(self) -> dict[str, Any]:
-        """The finding as it stands in verdict.json."""
+        """Converts the finding to its form in verdict.json."""
         return {
             "format": self.format,
             "check": self.check,
@@ -85,22 +87,22 @@ class Finding:
         }
 
     def sentence(self) -> str:
-        """Why the check failed."""
+        """Explains why the check failed."""
         if self.reason is not None:
             return self.reason
         if self.rows == 0:
             return f"{self.check} of {self.output}: no row was compared"
         worst = self.worst or {}
-        place = f"row {worst.get('row')}" + (f", element {worst['element']}" if worst.get("element") else "")
+        where = f"row {worst.get('row')}" + (f", element {worst['element']}" if worst.get("element") else "")
         bound = f"(bound: rtol {self.tolerance.rtol:g}, atol {self.tolerance.atol:g})"
         if self.check == "stable":
             return (
                 f"stable of {self.output}: {self.rows_failed} of {self.rows} rows are answered otherwise when "
-                f"{self.format} is asked again in other batches; the worst is {place}: first {worst.get('reference')}, "
+                f"{self.format} is asked again in other batches; the worst is {where}: first {worst.get('reference')}, "
                 f"then {worst.get('candidate')} {bound}. {UNSTABLE}"
             )
         return (
-            f"{self.check} of {self.output}: {self.rows_failed} of {self.rows} rows differ; the worst is {place}: "
+            f"{self.check} of {self.output}: {self.rows_failed} of {self.rows} rows differ; the worst is {where}: "
             f"reference {worst.get('reference')}, {self.format} {worst.get('candidate')} {bound}"
         )
 
@@ -108,7 +110,7 @@ class Finding:
 def add_rows(
     finding: Finding, differences: Differences, is_within: Array, has_passed: Array, columns: Mapping[str, Any]
 ) -> None:
-    """Adds the rows of one batch to what was found so far, and keeps the worst row."""
+    """Adds the rows of one batch to a finding, and keeps the worst row."""
     finding.rows += len(has_passed)
     finding.rows_failed += int((~has_passed).sum())
     if not differences.absolute.size:
@@ -120,10 +122,10 @@ def add_rows(
     if rank > finding.worst_rank:
         finding.worst_rank = rank
         finding.worst = {
-            "row": _plain(columns["row"][row]),
+            "row": _python_value(columns["row"][row]),
             "element": columns["element"][row],
-            "reference": str(_plain(columns["reference"][row])),
-            "candidate": str(_plain(columns["candidate"][row])),
+            "reference": str(_python_value(columns["reference"][row])),
+            "candidate": str(_python_value(columns["candidate"][row])),
         }
     if columns["abs_diff"][row] != "":
         finding.max_abs_diff = max(finding.max_abs_diff or 0.0, largest)
@@ -132,7 +134,7 @@ def add_rows(
         finding.max_ulp_diff = max(finding.max_ulp_diff or 0.0, float(differences.ulp.max()))
 
 
-def _plain(value: Any) -> Any:
+def _python_value(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 

@@ -1,0 +1,66 @@
+"""The parameters of every task on one model, each declared once: name, default and description.
+
+Luigi's parameters are generated from this class (`tasks.config.with_parameters`), a row of a batch list fills it
+directly, and the documentation prints it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pipeline.formats.registry import CANDIDATES
+from pipeline.settings import setting
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """What a user asks for, as text; empty if not given. Each is an option of the same name (`--graph-file`)."""
+
+    model: str = setting(
+        "",
+        "the model: a bundled name (spam, multiply_add), package.module:Name, or path/to/file.py:Name; "
+        "spam if no checkpoint is given",
+    )
+    checkpoint: str = setting(
+        "",
+        "an existing checkpoint (prefix, file or folder), SavedModel or .keras file to start from; "
+        "with --model, the code gives the graph and this file the weights",
+    )
+    inputs: str = setting("", "with --checkpoint: comma-separated tensors to feed; detected if not given")
+    outputs: str = setting("", "with --checkpoint: comma-separated tensors to fetch; detected if not given")
+    pin: str = setting("", "with --checkpoint: comma-separated name=value pairs; these placeholders become constants")
+    signature: str = setting("", "with --checkpoint: the signature to use, if a SavedModel has several")
+    graph_file: str = setting(
+        "",
+        "with --checkpoint: the file of its graph (.meta, .pb, .pbtxt), if it is in another folder or has another name",
+    )
+    candidate: str = setting(
+        "",
+        "with --checkpoint or --model: an existing .pb, SavedModel, mmap folder, .tflite or .onnx to compare with the "
+        "checkpoint; nothing is frozen then",
+    )
+    candidate_names: str = setting(
+        "",
+        "with --candidate: comma-separated name=tensor pairs: the candidate's tensor for an input or output, "
+        "if its name does not match",
+    )
+    candidate_signature: str = setting(
+        "", "with --candidate: the signature to use, if a SavedModel or .tflite has several"
+    )
+    name: str = setting("", "folder under the output root; the name of the model or checkpoint if not given")
+    data: str = setting("", "the data file; the model's own data, or generated rows, if not given")
+    output_root: str = setting("output", "where artifacts are written: a folder, or a URL such as s3://bucket/path")
+    formats: str = setting(
+        "",
+        f"comma-separated formats to make and to validate, from {', '.join(CANDIDATES)}; frozen if not given. "
+        "With --candidate: the candidate's format, if its content does not show it",
+    )
+    warm_start: str = setting("", "a checkpoint whose weights are the initial weights of the training")
+    warm_start_map: str = setting(
+        "", "with --warm-start: comma-separated name=key pairs: the checkpoint's key for a variable, if the two differ"
+    )
+    allow_ops: str = setting(
+        "",
+        "with --checkpoint or --candidate: comma-separated ops to allow in a third-party graph although they can do "
+        "more than compute (WriteFile, PyFunc, …)",
+    )
