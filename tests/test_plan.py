@@ -80,9 +80,9 @@ def add_reasons(job: Job, count: int) -> None:
     """Rewrites the manifest of the checkpoint, so that it names libraries that are gone."""
     folder = job.folder("checkpoint")
     manifest = Manifest.read(folder)
-    inputs = dict(manifest.ingredients)
+    inputs = dict(manifest.fingerprint_inputs)
     inputs["versions"] = {**inputs["versions"], **{f"library{number}": "1.0" for number in range(count)}}
-    (folder / MANIFEST_FILE).write_text(dataclasses.replace(manifest, ingredients=inputs).to_json())
+    (folder / MANIFEST_FILE).write_text(dataclasses.replace(manifest, fingerprint_inputs=inputs).to_json())
 
 
 def test_wording_reasons_opens_no_file_again(job: Job, tmp_path: Path) -> None:

@@ -137,7 +137,7 @@ def spoil(frozen: Path) -> None:
     manifest, path = Manifest.read(frozen), frozen / "model.pb"
     stat = path.stat()
     files = {**manifest.files, "model.pb": FileEntry(stat.st_size, hash_file(path), stat.st_mtime_ns)}
-    changed = Manifest(manifest.stage, manifest.ingredients, files, manifest.notes)
+    changed = Manifest(manifest.stage, manifest.fingerprint_inputs, files, manifest.notes)
     (frozen / MANIFEST_FILE).write_text(changed.to_json())
 
 

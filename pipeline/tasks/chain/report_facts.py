@@ -77,7 +77,7 @@ def _inputs(manifests: Mapping[str, Manifest]) -> dict[str, str]:
     """Return the sha256 of each file from outside that decided a stage."""
     inputs: dict[str, str] = {}
     for manifest in manifests.values():
-        files = manifest.ingredients.get("files") or {}
+        files = manifest.fingerprint_inputs.get("files") or {}
         inputs |= {label: digest for label, digest in files.items() if digest is not None}
     return inputs
 

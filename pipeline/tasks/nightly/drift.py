@@ -46,7 +46,7 @@ class Compared:
         return {**asdict(self), "largest_difference": largest if math.isfinite(largest) else str(largest)}
 
 
-def keep_answers(runner: SubprocessRunner, checkpoint: Path, batch_size: int, most: int, path: Path) -> int:
+def write_answers(runner: SubprocessRunner, checkpoint: Path, batch_size: int, most: int, path: Path) -> int:
     """Writes what a model answers to its own validation rows, for the next night.
 
     Args:
@@ -139,7 +139,7 @@ def _batches(inputs: Batch, size: int) -> Iterator[tuple[range, Batch]]:
         yield numbers, {name: values[numbers.start : numbers.stop] for name, values in inputs.items()}
 
 
-def signature_changes(then: Signature, now: Signature) -> list[str]:
+def describe_signature_changes(then: Signature, now: Signature) -> list[str]:
     """What a caller of the model would have to change, as sentences; names of tensors and thresholds are no such."""
     changes = [
         *_spec_changes("input", then.inputs, now.inputs),

@@ -120,7 +120,7 @@ def read_history(nights: Nights) -> dict[str, Night]:
     Raises:
         DataError: history.csv is not what was written.
     """
-    told = read_told(nights)
+    told = read_history_file(nights)
     for night in nights.kept():
         known = told.get(night, Night(night, FAILED))
         try:
@@ -132,7 +132,7 @@ def read_history(nights: Nights) -> dict[str, Night]:
     return dict(sorted(told.items()))
 
 
-def read_told(nights: Nights) -> dict[str, Night]:
+def read_history_file(nights: Nights) -> dict[str, Night]:
     """What history.csv says of each night, by its date.
 
     Raises:
@@ -196,7 +196,7 @@ def is_done(nights: Nights, night: str) -> bool:
     except DamagedArtifact:  # what makes it again will say it
         return False
     if record is None:
-        told = read_told(nights).get(night)
+        told = read_history_file(nights).get(night)
         return told is not None and told.is_removed
     return record.has_passed and nights.is_intact(night)
 

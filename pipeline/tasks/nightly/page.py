@@ -161,10 +161,10 @@ def _draw(name: str, title: str, lines: Sequence[Line], span: Span, threshold: f
     words = [f"{title} from {span.first} to {span.last}"]
     words += [f"threshold {threshold:g}"] if threshold is not None else []
     label = "; ".join(filter(None, [*words, span.in_words(), f"current: {span.current}" if span.current else ""]))
-    return render_svg(_filling(title, lines, span, threshold), name, label, _WIDE)
+    return render_svg(_plot(title, lines, span, threshold), name, label, _WIDE)
 
 
-def _filling(title: str, lines: Sequence[Line], span: Span, threshold: float | None) -> Callable[[Axes], None]:
+def _plot(title: str, lines: Sequence[Line], span: Span, threshold: float | None) -> Callable[[Axes], None]:
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     from pipeline.report.svg import BAD, FIRST, LINE, SECOND, TEXT

@@ -87,10 +87,10 @@ class Nights:
         links = [path for path in self.of(night).home.iterdir() if path.is_symlink()]
         try:
             manifests = {link.name: Manifest.read(link.resolve()) for link in links}
-            told = manifests[NIGHT].ingredients.get("upstream", {})
+            told = manifests[NIGHT].fingerprint_inputs.get("upstream", {})
             stages = dict.fromkeys(path.partition("/")[0] for path in told)
             return told == digests_of({stage: manifests[stage] for stage in stages}) and all(
-                artifact.examine(self.of(night).artifact(stage), stage, manifest.ingredients).is_complete
+                artifact.examine(self.of(night).artifact(stage), stage, manifest.fingerprint_inputs).is_complete
                 for stage, manifest in manifests.items()
             )
         except (PipelineError, KeyError):  # what makes it again will say it

@@ -37,7 +37,7 @@ from ..chain.job import Job
 from ..chain.plan import Chain
 from ..chain.results import read_verdict
 from ..summary import require_passed
-from .drift import Compared, compare_answers, keep_answers, signature_changes
+from .drift import Compared, compare_answers, describe_signature_changes, write_answers
 from .history import (
     FAILED,
     PASSED,
@@ -105,7 +105,7 @@ def run_night(chain: Chain, nights: Nights, settings: NightlySettings) -> Outcom
             record = _conclude(chain, nights, before, settings, error)
         if error is None and not record.has_passed:
             error = _told(record, nights)
-        _keep_house(nights, record, settings)
+        _update_records(nights, record, settings)
         return Outcome(record, _event(record, before), error)
 
 
@@ -174,9 +174,9 @@ def _compare(job: Job, nights: Nights, other: str | None, settings: NightlySetti
     is_fixed = batch_size_of(signature) is not None
     batch_size = batch_size_of(signature) or job.settings.validation.batch_size
     threads, limits = job.settings.training.threads, Limits(*job.settings.validation.limits)
-    night = _measured(job, format, Manifest.read(job.folder(stage)).content_digest)
+    night = _measure_night(job, format, Manifest.read(job.folder(stage)).content_digest)
     with SubprocessRunner(format, job.folder(stage), threads, limits) as runner:
-        keep_answers(runner, checkpoint, batch_size, settings.rows, folder / ANSWERS_FILE)
+        write_answers(runner, checkpoint, batch_size, settings.rows, folder / ANSWERS_FILE)
         if other is None:
             return night
         night = replace(night, compared_with=other)
@@ -184,7 +184,7 @@ def _compare(job: Job, nights: Nights, other: str | None, settings: NightlySetti
         artifact.verify(before.artifact(NIGHT))
         artifact.verify(before.artifact("checkpoint"), SIGNATURE_FILE, GOLDENS_FILE)
         then = Signature.read(before.artifact("checkpoint") / SIGNATURE_FILE)
-        changes = signature_changes(then, signature)
+        changes = describe_signature_changes(then, signature)
         drift: dict[str, Any] = {"compared_with": other, "signature": changes}
         if not changes:
             files = {
@@ -228,7 +228,7 @@ def _reason(night: Night, changes: list[str], settings: NightlySettings) -> str:
     return ""
 
 
-def _measured(job: Job, format: str, digest: str) -> Night:
+def _measure_night(job: Job, format: str, digest: str) -> Night:
     metrics = read_verdict(job)["metrics"]
     figures = metrics.get(format) or metrics.get("checkpoint") or {}
     costs = json.loads((job.folder("costs") / COSTS_FILE).read_text(encoding="utf-8"))["formats"]
@@ -271,7 +271,7 @@ def _summary(name: str, record: Night) -> str:
     return "\n\n".join(lines) + "\n"
 
 
-def _keep_house(nights: Nights, record: Night, settings: NightlySettings) -> None:
+def _update_records(nights: Nights, record: Night, settings: NightlySettings) -> None:
     """Brings history, `current`, the page and the metrics up to date, and removes the nights that are to go."""
     history = read_history(nights)
     write_history(nights, history)
