@@ -30,12 +30,17 @@ def test_a_line_is_a_request_and_its_paths_are_the_files(tmp_path: Path) -> None
         'spam,runs/a/model.ckpt-7,"x,y",p,"frozen,mmap",rows.csv,k=1,',
         "sum,,,,,,,multiply_add",
     )
-    request = one.parameters
+    parameters = one.parameters
     assert (one.name, one.line, one.checkpoint) == ("spam", 2, "runs/a/model.ckpt-7")
-    assert request.checkpoint == str(tmp_path / "runs/a/model.ckpt-7")
-    assert request.data == str(tmp_path / "rows.csv")
-    assert (request.inputs, request.outputs, request.formats, request.pin) == ("x,y", "p", "frozen,mmap", "k=1")
-    assert request.output_root == str(Path("out").absolute())
+    assert parameters.checkpoint == str(tmp_path / "runs/a/model.ckpt-7")
+    assert parameters.data == str(tmp_path / "rows.csv")
+    assert (parameters.inputs, parameters.outputs, parameters.formats, parameters.pin) == (
+        "x,y",
+        "p",
+        "frozen,mmap",
+        "k=1",
+    )
+    assert parameters.output_root == str(Path("out").absolute())
     assert (other.name, other.parameters.model, other.parameters.checkpoint, other.parameters.data) == (
         "sum",
         "multiply_add",
@@ -106,14 +111,14 @@ def test_every_fault_is_told_at_once_with_its_line(tmp_path: Path) -> None:
     )
     assert "nothing was run" in told
     for fault in (
-        r"line 3: name: not a name for a folder \(got '\.\./up'",
-        r"line 4: name: not a name for a folder \(got '/etc/x'",
+        r"line 3: name: not a valid folder name \(got '\.\./up'",
+        r"line 4: name: not a valid folder name \(got '/etc/x'",
         r"line 5: the name Good is taken: line 2 has it",
         r"line 6: formats: unknown format \(got frozn\)\. Did you mean 'frozen'\?",
         r"line 7: neither a checkpoint nor a model",
         r"line 8: checkpoint nothing/\*/here: no file matches",
         r"line 9: name: batch is where the tables of batches are",
-        r"line 10: name: not a name for a folder",
+        r"line 10: name: not a valid folder name",
         r"line 11: formats: none",
     ):
         assert re.search(fault, told), fault

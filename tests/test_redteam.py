@@ -365,7 +365,7 @@ def test_an_op_that_is_allowed_goes_through_and_the_manifest_records_it(tmp_path
     job = job_for(tmp_path, place, outputs="y", allow_ops="WriteFile,Abort")
     manifest = Chain(job).build("checkpoint").manifest
     assert manifest is not None
-    assert manifest.ingredients["settings"]["adopted"]["allow_ops"] == ("Abort", "WriteFile")
+    assert manifest.fingerprint_inputs["settings"]["adopted"]["allow_ops"] == ("Abort", "WriteFile")
     assert manifest.notes["allowed"] == ["op WriteFile in node evil/WriteFile: could write files"]
     [reason] = Chain(job_for(tmp_path, place, outputs="y")).examine("checkpoint")["checkpoint"].reasons
     assert "setting adopted.allow_ops changed: was ['Abort', 'WriteFile'], is ()" in reason
@@ -532,7 +532,7 @@ def test_a_candidate_whose_op_is_allowed_is_taken_and_told(tmp_path: Path) -> No
     place = redteam.frozen(tmp_path / "in" / "model.pb", *write_canary(tmp_path / "in"), y=["evil/WriteFile"])
     manifest = adopt(tmp_path, place, allow_ops="WriteFile").manifest
     assert manifest.notes["allowed"] == ["op WriteFile in node evil/WriteFile: could write files"]
-    assert manifest.ingredients["settings"]["candidate"]["allow_ops"] == ("WriteFile",)
+    assert manifest.fingerprint_inputs["settings"]["candidate"]["allow_ops"] == ("WriteFile",)
 
 
 @pytest.mark.usefixtures("nothing_runs")
@@ -702,7 +702,7 @@ def test_constants_that_are_honest_may_be_large(tmp_path: Path) -> None:
     "name", ["../x", "/etc/x", "a/../../x", "..\\x", "C:\\x", "a\0b", "x" * 300, "é", ".hidden", ""]
 )
 def test_no_name_leads_out_of_the_output_root(name: str, tmp_path: Path) -> None:
-    with pytest.raises((StoreError, SettingError), match="not a name for a folder"):
+    with pytest.raises((StoreError, SettingError), match="not a valid folder name"):
         ArtifactPaths(tmp_path, name)
 
 

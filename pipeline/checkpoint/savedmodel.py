@@ -37,11 +37,11 @@ from pipeline.graph.protos import (
 )
 from pipeline.graph.validity import validate_graph
 from pipeline.graph.variables import VARIABLE_OPS, Saved, restored_keys, variable_behind
+from pipeline.store.files import SAVED_MODEL_FILE, SAVED_MODEL_FILES
 
 from .bundle import Bundle, open_checkpoint
 from .bundle.file_kinds import broken_file, unreadable_file
 
-_MESSAGES = ("saved_model.pb", "saved_model.pbtxt")
 _SERVE = "serve"
 _DEFAULT = "serving_default"
 _INIT_OP = "__saved_model_init_op"
@@ -193,12 +193,12 @@ def _read_meta_graphs(path: Path) -> list[MetaGraph]:
 
 
 def _find_message(folder: Path) -> Path:
-    for name in _MESSAGES:
+    for name in SAVED_MODEL_FILES:
         if (folder / name).is_file():
             return folder / name
     if not folder.is_dir():
         raise CheckpointError("not a folder", where=folder, wanted="a SavedModel's folder")
-    below = sorted(path.parent.name for path in folder.glob("*/saved_model.pb*"))
+    below = sorted(path.parent.name for path in folder.glob(f"*/{SAVED_MODEL_FILE}*"))
     if below:
         next_step = f"give one of the folders in it: {', '.join(below)}"
     elif (folder / "saved_model.cpb").exists():

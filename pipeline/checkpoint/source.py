@@ -20,12 +20,11 @@ from pipeline.graph.meta_graph import MetaGraph, parse_graph, parse_meta_graph
 from pipeline.graph.protos import DecodeError, MetaGraphDef, OpDef, TensorInfo, parse_text
 from pipeline.graph.validity import validate_graph
 from pipeline.graph.variables import VARIABLE_OPS, Saved, restored_keys
+from pipeline.store.files import SAVED_MODEL_FILES
 
 from .bundle import Bundle, open_checkpoint
 from .bundle.file_kinds import broken_file
 from .files import complete_prefixes, find_prefix, folder_of, name_of, stem_of, step_of
-
-_SAVED_MODELS = ("saved_model.pb", "saved_model.pbtxt")
 
 
 @dataclass(frozen=True)
@@ -90,8 +89,8 @@ def open_source(
         FreezeError: a SavedModel has no such signature, or none that is the obvious one.
     """
     path = Path(place)
-    folder = path.parent if path.name in _SAVED_MODELS else path
-    if graph is None and any((folder / name).is_file() for name in _SAVED_MODELS):
+    folder = path.parent if path.name in SAVED_MODEL_FILES else path
+    if graph is None and any((folder / name).is_file() for name in SAVED_MODEL_FILES):
         return _of_saved_model(folder, signature_key, outputs, is_key_needed)
     if path.suffix in (".pb", ".pbtxt") and path.is_file():
         return _of_graph_file(path)

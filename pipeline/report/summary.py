@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from pipeline.settings import FAILED, PASSED
+from pipeline.store.files import REPORT_FILE, RESULTS_FILE
 
 from . import wording
 from .costs import costs
@@ -141,7 +142,7 @@ def _check_table(shown: Sequence[Check]) -> str:
 
 def _files(facts: ReportFacts) -> list[str]:
     files = [[name, f"{wording.size(count)} ({wording.number(count)})"] for name, count in facts.sizes.items()]
-    files += [[name, ""] for name in ("validation/results.csv", "report/report.html") if name not in facts.sizes]
+    files += [[name, ""] for name in (f"validation/{RESULTS_FILE}", f"report/{REPORT_FILE}") if name not in facts.sizes]
     return ["## Files", _table(["file", "size (bytes)"], files)]
 
 

@@ -9,13 +9,14 @@ from pathlib import Path
 from pipeline.checkpoint.files import files_of, folder_of
 from pipeline.checkpoint.source import Source
 from pipeline.errors import UnsafeModel
+from pipeline.store.files import SAVED_MODEL_FILE, SAVED_MODEL_TEXT_FILE
 
 from . import Danger, require_safe, shown
 from .graphs import find_acting, find_dangers
 from .sizes import require_bounded, require_stored
 
 # What TensorFlow's readers take apart themselves, and check: another file in their place is no model.
-_PARSED = ("saved_model.pb", "saved_model.pbtxt", "fingerprint.pb", "keras_metadata.pb", "variables")
+_PARSED = (SAVED_MODEL_FILE, SAVED_MODEL_TEXT_FILE, "fingerprint.pb", "keras_metadata.pb", "variables")
 _CHUNKED = "saved_model.cpb"
 
 

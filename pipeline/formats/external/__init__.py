@@ -21,15 +21,23 @@ from pipeline.graph.nodes import node_of
 from pipeline.inputs import Candidate
 from pipeline.safety.candidates import require_still_graph
 from pipeline.signature import Signature, TensorSpec
-from pipeline.store.files import GRAPH_FILE, SIGNATURE, WEIGHTS_FOLDER
+from pipeline.store.files import (
+    FROZEN_FILE,
+    GRAPH_FILE,
+    ONNX_FILE,
+    SAVED_MODEL_FILES,
+    SIGNATURE_FILE,
+    TFLITE_FILE,
+    WEIGHTS_FOLDER,
+)
 
-from .detect import SAVED_MODELS, detect_format
+from .detect import detect_format
 from .match import TensorMatch, bare_name, describe_tensors, is_compatible, match_tensors
 from .tensors import CandidateTensor, CandidateTensors, load_onnx, read_tensors
 
 logger = logging.getLogger("pipeline")
 
-_NAMES = {"frozen": "model.pb", "tflite": "model.tflite", "onnx": "model.onnx"}
+_NAMES = {"frozen": FROZEN_FILE, "tflite": TFLITE_FILE, "onnx": ONNX_FILE}
 
 
 def import_candidate(candidate: Candidate, checkpoint: Path, weights: str, folder: Path) -> dict[str, Any]:
@@ -46,7 +54,7 @@ def import_candidate(candidate: Candidate, checkpoint: Path, weights: str, folde
         CandidateError: it is no model, is damaged, or its inputs and outputs do not match the checkpoint's.
         UnsafeModel: it could do more than compute, or needs more memory than there is.
     """
-    signature, origin = Signature.read(checkpoint / SIGNATURE), read_origin(checkpoint / SIGNATURE)
+    signature, origin = Signature.read(checkpoint / SIGNATURE_FILE), read_origin(checkpoint / SIGNATURE_FILE)
     tensors = read_tensors(candidate)
     pins: Mapping[str, str] = origin.get("pins", {})
     inputs, outputs = _match_signature(candidate, signature, tensors)
@@ -67,7 +75,7 @@ def import_candidate(candidate: Candidate, checkpoint: Path, weights: str, folde
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
-    own.write(folder / SIGNATURE, origin={"candidate": details, "weights": weights})
+    own.write(folder / SIGNATURE_FILE, origin={"candidate": details, "weights": weights})
     names = {name: tensor.name for name, tensor in {**inputs.found, **outputs.found}.items()}
     return {
         "candidate": str(candidate.place),
@@ -227,7 +235,7 @@ def candidate_files(candidate: Candidate) -> dict[str, Path]:
     if detected.format == "mmap":
         return {GRAPH_FILE: path / GRAPH_FILE, **_files_in(path, WEIGHTS_FOLDER)}
     if detected.format == "savedmodel":
-        files = {name: path / name for name in (*SAVED_MODELS, "fingerprint.pb") if (path / name).is_file()}
+        files = {name: path / name for name in (*SAVED_MODEL_FILES, "fingerprint.pb") if (path / name).is_file()}
         return {**files, **_files_in(path, "variables"), **_files_in(path, "assets"), **_files_in(path, "assets.extra")}
     files = {_NAMES[detected.format]: path}
     return {**files, **dict(_external_files(path))} if detected.format == "onnx" else files
@@ -244,7 +252,7 @@ def _external_files(path: Path) -> Iterator[tuple[str, Path]]:
         for entry in tensor.external_data:
             location = Path(entry.value)
             if entry.key == "location" and (
-                location.is_absolute() or ".." in location.parts or str(location) == SIGNATURE
+                location.is_absolute() or ".." in location.parts or str(location) == SIGNATURE_FILE
             ):
                 raise CandidateError(
                     "the model's weights lie outside of its folder",

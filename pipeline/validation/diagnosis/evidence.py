@@ -17,7 +17,7 @@ from pipeline.graph.nodes import node_of
 from pipeline.graph.protos import NodeDef
 from pipeline.graph.variables import VARIABLE_OPS
 from pipeline.signature import DTYPES, Array, Batch, batch_size_of
-from pipeline.store.files import SIGNATURE
+from pipeline.store.files import CHECKPOINT_PREFIX, SAVED_MODEL_FOLDER, SIGNATURE_FILE
 from pipeline.workers.child import Limits, run_in_subprocess
 
 from ..checks.material import Material, row_count
@@ -98,7 +98,7 @@ class Evidence:
     @cached_property
     def has_saver(self) -> bool:
         """True if the checkpoint is a Saver's, whose graph keeps its names."""
-        return not (self.checkpoint / "saved_model").is_dir()
+        return not (self.checkpoint / SAVED_MODEL_FOLDER).is_dir()
 
     # Outputs of both sides
 
@@ -162,7 +162,7 @@ class Evidence:
         if not names:
             return []
         pairs = read_differing(self.checkpoint, self.artifact, names)
-        return similarities(pairs, self.checkpoint / "model.ckpt", self.other_prefixes)
+        return similarities(pairs, self.checkpoint / CHECKPOINT_PREFIX, self.other_prefixes)
 
     @cached_property
     def other_prefixes(self) -> list[str]:
@@ -183,7 +183,7 @@ class Evidence:
     def reference_nodes(self) -> Mapping[str, NodeDef]:
         """Nodes of the checkpoint's graph, by name; empty if it cannot be read."""
         try:
-            key = read_origin(self.checkpoint / SIGNATURE).get("signature")
+            key = read_origin(self.checkpoint / SIGNATURE_FILE).get("signature")
             return open_artifact(self.checkpoint, key).graph.nodes
         except PipelineError:
             return {}
