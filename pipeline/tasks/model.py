@@ -29,7 +29,7 @@ from .summary import require_passed, summary_lines
 
 logger = logging.getLogger("pipeline")
 
-# Called with the task that a command line names, before anything is done for it.
+# Called with the root task of a command line before it runs.
 ROOT_HOOKS: list[Callable[[Any], None]] = []
 
 
