@@ -110,7 +110,7 @@ def test_text_and_bytes_of_a_fixed_width_are_strings(tmp_path: Path) -> None:
     assert rows["b"].tolist() == [b"\xff\x00a", b"b"]
     assert rows["a"].dtype == rows["b"].dtype == object
     np.savez(tmp_path / "texts.npz", x=np.array(["1"]))
-    with pytest.raises(DataError, match=r"not of its dtype .got str"):
+    with pytest.raises(DataError, match=r"wrong dtype .got str"):
         read_rows(tmp_path / "texts.npz", of(NUMBER))
 
 
