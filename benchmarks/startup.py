@@ -1,9 +1,9 @@
-"""Measure a run in which everything is complete, against the least that Luigi itself needs for such a run.
+"""Compare the time of a run with nothing to do with a bare complete Luigi run.
 
 python benchmarks/startup.py
-python benchmarks/startup.py --from-nothing     also a clone, its installation, `make run` and `make test`
+python benchmarks/startup.py --from-nothing     also a clone: its set-up with uv and with pip, and each target's time
 
-Both sides run in turn, pair by pair. The ratio is the result, because the speed of the machine drifts.
+Both sides run alternately. The result is the ratio, because the machine's speed varies.
 """
 
 from __future__ import annotations
@@ -64,22 +64,33 @@ def compare_with_bare_luigi(pairs: int) -> None:
 
 
 def time_from_nothing() -> None:
-    """Print how long a fresh clone needs until its first report is written, and until its tests have passed."""
+    """Print how long a fresh clone takes: to be set up, with empty caches and with full ones; then each target."""
     with tempfile.TemporaryDirectory() as folder:
         clone = Path(folder) / "clone"
         measure("git", "clone", "--quiet", str(PROJECT), str(clone))
-        print(f"make run from nothing    {measure('make', 'run', cwd=clone).wall:.0f} s", flush=True)
+        os.environ |= {"UV_CACHE_DIR": f"{folder}/uv", "PIP_CACHE_DIR": f"{folder}/pip"}
+        for installer in ("pip", "uv"):
+            for caches in ("empty", "full"):
+                measure("make", "clean", cwd=clone)
+                took = measure("make", ".venv/.installed", f"INSTALLER={installer}", cwd=clone).wall
+                print(f"set-up, {installer:3}, caches {caches}  {took:.0f} s", flush=True)
+        print(f"make run after that      {measure('make', 'run', cwd=clone).wall:.0f} s", flush=True)
         print(f"make run again           {measure('make', 'run', cwd=clone).wall:.2f} s", flush=True)
-        print(f"make test after that     {measure('make', 'test', cwd=clone).wall:.0f} s")
+        measure("make", ".venv/.installed-dev", cwd=clone)
+        print(f"make check from nothing  {measure('make', 'check', cwd=clone).wall:.0f} s", flush=True)
+        print(f"make check again         {measure('make', 'check', cwd=clone).wall:.0f} s", flush=True)
+        print(f"make docs                {measure('make', 'docs', cwd=clone).wall:.0f} s", flush=True)
+        print(f"make test                {measure('make', 'test', cwd=clone).wall:.0f} s")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=9, help="how many times both sides run")
     parser.add_argument("--from-nothing", action="store_true", help="time a fresh clone too")
-    given = parser.parse_args()
-    compare_with_bare_luigi(given.pairs)
-    if given.from_nothing:
+    args = parser.parse_args()
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # with it, Python compiles every module at every start
+    compare_with_bare_luigi(args.pairs)
+    if args.from_nothing:
         time_from_nothing()
 
 

@@ -183,9 +183,9 @@ def test_a_worker_that_does_not_see_the_artifacts_says_so(tmp_path: Path) -> Non
 
 def test_a_part_says_whose_fault_it_was(tmp_path: Path) -> None:
     checkpoint, candidates = pair_of(tmp_path, "refuses")
-    for paths, is_references in ((candidates, False), ({"frozen": candidates["frozen"]}, True)):
-        place = checkpoint if not is_references else tmp_path / "other"
+    for paths, is_reference_error in ((candidates, False), ({"frozen": candidates["frozen"]}, True)):
+        place = checkpoint if not is_reference_error else tmp_path / "other"
         pair = ShardContext("m", place, paths, SETTINGS, {"frozen": ""}, 1, None)
         part: ShardResult = compare_shard(pair, "frozen", "equal", 2 * SHARD, 3 * SHARD, None)
         assert part.error is not None
-        assert (part.is_references, part.has_ended) == (is_references, False)
+        assert (part.is_reference_error, part.has_ended) == (is_reference_error, False)

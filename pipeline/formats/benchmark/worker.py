@@ -26,6 +26,7 @@ from time import perf_counter
 from typing import IO, Any
 
 from pipeline.signature import Signature
+from pipeline.store.files import SIGNATURE_FILE
 from pipeline.workers.worker import as_pipeline_error, die_with_parent
 
 _WINDOWS = 8  # at most; the last `_KEPT` windows have to agree
@@ -89,7 +90,7 @@ def measure(request: BenchmarkRequest, report: Callable[[dict[str, Any]], None])
         PipelineError: the artifact cannot be opened or run.
     """
     folder = Path(request.folder)
-    signature = Signature.read(folder / "signature.json")
+    signature = Signature.read(folder / SIGNATURE_FILE)
     module, _, name = request.opener.partition(":")
     started = perf_counter()
     opener = getattr(importlib.import_module(module), name)
