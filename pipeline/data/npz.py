@@ -126,7 +126,7 @@ class _Member:
         count = max(0, stop - start) * per_row
         content = file.read(count * self.dtype.itemsize)
         if len(content) != count * self.dtype.itemsize:
-            raise EOFError("the file is truncated")
+            raise EOFError("the file is cut off")
         return np.frombuffer(content, self.dtype).reshape(max(0, stop - start), *self.shape[1:]).copy()
 
 
@@ -169,7 +169,7 @@ class NpzReader:
         """Read consecutive rows, by name `[stop - start, ...]`; fewer at the end.
 
         Raises:
-            DataError: the file is truncated or gone.
+            DataError: the file is cut off or gone.
         """
         start, stop, _ = slice(start, stop).indices(len(self))
         with self._open() as file:
@@ -179,7 +179,7 @@ class NpzReader:
         """Read rows by their numbers, in that order.
 
         Raises:
-            DataError: the file is truncated or gone.
+            DataError: the file is cut off or gone.
         """
         parts = [self.read(start, stop) for start, stop in _runs(numbers)] or [self.read(0, 0)]
         return {name: np.concatenate([part[name] for part in parts]) for name in self.names}
