@@ -24,7 +24,7 @@ from .history import Night, is_done, read_history
 from .paths import NIGHT, Nights
 
 _STARTED = datetime.now(UTC).replace(microsecond=0)
-_MOST_TOLD = 20
+_MOST_SHOWN = 20
 
 
 class NightlyRun(ModelTask):
@@ -136,15 +136,15 @@ class NightlyRun(ModelTask):
     def summary_lines(self) -> list[str]:
         """Return the nights that this run has made, or else the requested one, and the current one."""
         history = read_history(self.nights)
-        told = [night for night in history.values() if night.finished >= _STARTED.isoformat()]
-        told = told or [night for night in history.values() if night.date == self.night]
-        lines = [f"{night.date}   {_in_words(night)}" for night in told[-_MOST_TOLD:]]
+        shown = [night for night in history.values() if night.finished >= _STARTED.isoformat()]
+        shown = shown or [night for night in history.values() if night.date == self.night]
+        lines = [f"{night.date}   {_describe(night)}" for night in shown[-_MOST_SHOWN:]]
         if self.nights.current is not None:
             lines.append(f"current      {self.nights.link} -> {self.nights.current}")
         return [*lines, f"nights       {self.nights.page}"] if history else lines
 
 
-def _in_words(night: Night) -> str:
+def _describe(night: Night) -> str:
     if not night.has_passed:
         return f"{night.verdict}: {night.reason}"
     if night.compared_with is None:
