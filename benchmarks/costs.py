@@ -41,7 +41,7 @@ def measure(layers: int, formats: tuple[str, ...], seconds: float, folder: Path)
     subprocess.run(made, env=os.environ | QUIET, check=True, capture_output=True)
     job = Job(
         source=None,
-        places=ArtifactPaths(folder, "dense"),
+        paths=ArtifactPaths(folder, "dense"),
         data=None,
         warm_start=None,
         formats=formats,

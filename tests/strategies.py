@@ -27,7 +27,7 @@ def nested(leaves: st.SearchStrategy) -> st.SearchStrategy:
 
 
 # By kind, as a manifest records them: what decided a stage.
-ingredients = st.dictionaries(
+fingerprint_inputs = st.dictionaries(
     st.sampled_from(["settings", "files", "upstream", "code", "versions", "name"]),
     st.dictionaries(words, json_scalars | st.dictionaries(words, json_scalars, min_size=1, max_size=2), max_size=3),
     max_size=3,

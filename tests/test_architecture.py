@@ -11,14 +11,17 @@ from functools import lru_cache
 from pathlib import Path
 
 import pytest
+from commands import ONE_SERVER
+
+from pipeline.store import files
 
 PROJECT = Path(__file__).resolve().parents[1]
 PACKAGE = PROJECT / "pipeline"
 
 # A package imports packages of lower floors only. Below all of them are the modules at the top of `pipeline/`.
 FLOORS = [
-    {"graph"},
-    {"checkpoint", "data", "report", "store", "workers"},
+    {"graph", "store"},
+    {"checkpoint", "data", "report", "workers"},
     {"safety"},
     {"freezing"},
     {"formats"},
@@ -168,6 +171,46 @@ def test_the_modules_at_the_top_are_the_ground() -> None:
         assert libraries(module) <= sys.stdlib_module_names
 
 
+def file_names() -> set[str]:
+    """The names of files and folders in artifacts, but those that are plain words with another meaning too."""
+    values = {value for name, value in vars(files).items() if name.isupper() and isinstance(value, str)}
+    return values - {files.WEIGHTS_FOLDER, files.WORST_FOLDER}
+
+
+def strings_in(source: str) -> Iterator[str]:
+    """All string constants of a module, parts of f-strings too, but no docstrings."""
+    tree = ast.parse(source)
+    statements = (node for node in ast.walk(tree) if isinstance(node, ast.Expr))
+    docstrings = {id(node.value) for node in statements if isinstance(node.value, ast.Constant)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
+            yield node.value
+
+
+def names_in(text: str) -> set[str]:
+    """The parts of a path or pattern; none of a sentence."""
+    return set() if " " in text else {part.strip("*\n") for part in text.split("/")}
+
+
+def test_names_of_files_are_seen_in_paths_and_patterns() -> None:
+    source = '"signature.json"\ny = x / "verdict.json", f"{x}/report.html", ("saved_model/*", "see results.csv.")'
+    found = set[str]().union(*map(names_in, strings_in(source)))
+    assert found & file_names() == {"verdict.json", "report.html", "saved_model"}
+
+
+def test_each_name_of_a_file_in_artifacts_is_written_once() -> None:
+    values = [value for name, value in vars(files).items() if name.isupper() and isinstance(value, str)]
+    assert len(values) == len(set(values)) > 20
+    found = {
+        (module, name)
+        for module, path in FILES.items()
+        if module != "store.files"
+        for text in strings_in(path.read_text(encoding="utf-8"))
+        for name in names_in(text) & file_names()
+    }
+    assert found == set()
+
+
 def test_nothing_imports_the_faces() -> None:
     for module in FILES:
         if module not in FACES:
@@ -199,7 +242,7 @@ def loaded_by(statement: str, folder: Path) -> set[str]:
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", f"import sys\n{statement}\nprint(*sys.modules)"],
         cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(PROJECT)},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([ONE_SERVER, str(PROJECT)])},
         capture_output=True,
         text=True,
         timeout=60,
@@ -237,6 +280,7 @@ assert len(pipeline.tasks.model.ROOT_HOOKS) == 1"""
     loaded_by(statement + check, tmp_path)
 
 
+@pytest.mark.tensorflow
 def test_the_package_gives_each_of_its_names_and_no_other(tmp_path: Path) -> None:
     loaded_by(
         "from pipeline import *\nassert FreezeModel.__name__ == 'FreezeModel'\n"

@@ -222,7 +222,7 @@ def test_what_is_damaged_or_was_deleted_since_is_noticed(complete: tuple[Path, R
     assert lines["m0001"]["verdict"] == "passed"
     assert (root / "m0001" / "validation" / "results.csv").exists()
     assert lines["m0002"]["error"] == "DamagedArtifact"
-    assert "m0002/frozen/model.pb: its bytes are not those that were finished" in lines["m0002"]["reason"]
+    assert "m0002/frozen/model.pb: its bytes were changed after it was finished" in lines["m0002"]["reason"]
     shutil.rmtree((root / "m0002" / "frozen").resolve())
     assert run(three, root).code == 0
 
@@ -254,7 +254,7 @@ def test_a_list_with_faults_runs_nothing(three: Path, tmp_path: Path) -> None:
     done = run(three, tmp_path / "out")
     assert done.code in (35, 40)
     assert "line 5: the name m0001 is taken: line 3 has it" in done.log + done.told
-    assert "line 6: name: not a name for a folder" in done.log + done.told
+    assert "line 6: name: not a valid folder name" in done.log + done.told
     assert not (tmp_path / "out").exists()
     assert "Traceback" not in done.log
     without = luigi(*BATCH, "--output-root", str(tmp_path / "out"))

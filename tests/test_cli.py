@@ -129,7 +129,7 @@ def test_verify_names_an_input_that_changed_since(tmp_path: Path) -> None:
         (["FreezeModel", "--model", "examples/fruits.py:Fruit"], 40, "no such model file"),
         (["FreezeModel", "--model", "no.such.module:Model"], 40, "no such module"),
         (["FreezeModel", "--formats", "frozn"], 40, "Did you mean 'frozen'?"),
-        (["FreezeModel", "--name", "../elsewhere"], 40, "not a name for a folder"),
+        (["FreezeModel", "--name", "../elsewhere"], 40, "not a valid folder name"),
         (["FreezeModel", "--training-steps", "0"], 40, "[training] steps: out of range (got 0, wanted at least 1)"),
         (["FreezeModel", "--training-steps", "many"], 40, "[training] steps: not a value of its kind"),
         (["FreezeModel", "--validation-float32-rtol", "nan"], 40, "[validation] float32_rtol: out of range (got nan"),

@@ -269,7 +269,7 @@ def test_what_other_kernels_make_of_nan_is_told_and_what_they_make_of_numbers_is
     found = _edges_of(again("broken", made("onnx", origin)), "onnx")
     assert (found["verdict"], found["rows_failed"]) == ("failed", 4)
     # A format of TensorFlow's own kernels is held to NaN too.
-    monkeypatch.setitem(FORMATS, "onnx", dataclasses.replace(FORMATS["onnx"], edges=""))
+    monkeypatch.setitem(FORMATS, "onnx", dataclasses.replace(FORMATS["onnx"], edge_cases=""))
     assert _edges_of(again("strict", job.folder("onnx")), "onnx")["verdict"] == "failed"
 
 

@@ -52,7 +52,7 @@ def test_of_two_runs_at_once_one_works_and_the_other_finds_it_done(tmp_path: Pat
     ]
     said = [run.communicate(timeout=300) for run in runs]
     assert [run.returncode for run in runs] == [0, 0], said
-    assert any("another run is at work on" in stderr for _, stderr in said)
+    assert any("another run is making" in stderr for _, stderr in said)
     assert all("verdict      passed" in stdout for stdout, _ in said)
     assert len(list((tmp_path / "fruit/.versions").iterdir())) == len(ALL_STAGES)
     assert leftovers(tmp_path) == []

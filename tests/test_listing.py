@@ -30,13 +30,18 @@ def test_a_line_is_a_request_and_its_paths_are_the_files(tmp_path: Path) -> None
         'spam,runs/a/model.ckpt-7,"x,y",p,"frozen,mmap",rows.csv,k=1,',
         "sum,,,,,,,multiply_add",
     )
-    request = one.request
+    parameters = one.parameters
     assert (one.name, one.line, one.checkpoint) == ("spam", 2, "runs/a/model.ckpt-7")
-    assert request.checkpoint == str(tmp_path / "runs/a/model.ckpt-7")
-    assert request.data == str(tmp_path / "rows.csv")
-    assert (request.inputs, request.outputs, request.formats, request.pin) == ("x,y", "p", "frozen,mmap", "k=1")
-    assert request.output_root == str(Path("out").absolute())
-    assert (other.name, other.request.model, other.request.checkpoint, other.request.data) == (
+    assert parameters.checkpoint == str(tmp_path / "runs/a/model.ckpt-7")
+    assert parameters.data == str(tmp_path / "rows.csv")
+    assert (parameters.inputs, parameters.outputs, parameters.formats, parameters.pin) == (
+        "x,y",
+        "p",
+        "frozen,mmap",
+        "k=1",
+    )
+    assert parameters.output_root == str(Path("out").absolute())
+    assert (other.name, other.parameters.model, other.parameters.checkpoint, other.parameters.data) == (
         "sum",
         "multiply_add",
         "",
@@ -48,8 +53,8 @@ def test_absolute_paths_stay_and_formats_of_the_batch_are_those_of_lines_without
     one, other = rows_of(
         tmp_path, "name,checkpoint,formats", "a,/models/a,", "b,/models/b,mmap", formats="frozen,savedmodel"
     )
-    assert one.request.checkpoint == "/models/a"
-    assert (one.request.formats, other.request.formats) == ("frozen,savedmodel", "mmap")
+    assert one.parameters.checkpoint == "/models/a"
+    assert (one.parameters.formats, other.parameters.formats) == ("frozen,savedmodel", "mmap")
 
 
 def test_a_pattern_stands_for_all_that_it_matches_named_by_their_paths(tmp_path: Path) -> None:
@@ -67,7 +72,7 @@ def test_a_pattern_stands_for_all_that_it_matches_named_by_their_paths(tmp_path:
         "runs-b-model.ckpt-8",
         "x-runs-b-model.ckpt-8",
     ]
-    assert rows[0].request.checkpoint == str(tmp_path / "runs/a/model.ckpt-7")
+    assert rows[0].parameters.checkpoint == str(tmp_path / "runs/a/model.ckpt-7")
     assert rows[0].checkpoint == "runs/a/model.ckpt-7"
 
 
@@ -85,7 +90,7 @@ def test_names_of_paths_hold_no_odd_characters_and_stay_apart_and_short(tmp_path
 def test_a_file_whose_name_looks_like_a_pattern_is_taken_by_its_name(tmp_path: Path) -> None:
     (tmp_path / "run[1]").mkdir()
     [row] = rows_of(tmp_path, "name,checkpoint", "a,run[1]")
-    assert row.request.checkpoint == str(tmp_path / "run[1]")
+    assert row.parameters.checkpoint == str(tmp_path / "run[1]")
 
 
 def test_every_fault_is_told_at_once_with_its_line(tmp_path: Path) -> None:
@@ -106,14 +111,14 @@ def test_every_fault_is_told_at_once_with_its_line(tmp_path: Path) -> None:
     )
     assert "nothing was run" in told
     for fault in (
-        r"line 3: name: not a name for a folder \(got '\.\./up'",
-        r"line 4: name: not a name for a folder \(got '/etc/x'",
+        r"line 3: name: not a valid folder name \(got '\.\./up'",
+        r"line 4: name: not a valid folder name \(got '/etc/x'",
         r"line 5: the name Good is taken: line 2 has it",
         r"line 6: formats: unknown format \(got frozn\)\. Did you mean 'frozen'\?",
         r"line 7: neither a checkpoint nor a model",
         r"line 8: checkpoint nothing/\*/here: no file matches",
         r"line 9: name: batch is where the tables of batches are",
-        r"line 10: name: not a name for a folder",
+        r"line 10: name: not a valid folder name",
         r"line 11: formats: none",
     ):
         assert re.search(fault, told), fault

@@ -11,7 +11,8 @@ import strategies
 from hypothesis import given
 
 from pipeline.errors import DamagedArtifact, StoreError
-from pipeline.store.manifest import MANIFEST, FileEntry, Manifest, differences, fingerprint
+from pipeline.store.files import MANIFEST_FILE
+from pipeline.store.manifest import FileEntry, Manifest, differences, fingerprint
 
 DIGEST = "0123456789abcdef" * 4
 
@@ -27,26 +28,26 @@ def manifest(**changes: Any) -> Manifest:
 
 
 def write(folder: Path, raw: bytes) -> Path:
-    (folder / MANIFEST).write_bytes(raw)
+    (folder / MANIFEST_FILE).write_bytes(raw)
     return folder
 
 
-SMALL = manifest(ingredients={"rate": 0.5}, files={"a": FileEntry(1, DIGEST, 4)}, notes={}).to_json().encode()
+SMALL = manifest(fingerprint_inputs={"rate": 0.5}, files={"a": FileEntry(1, DIGEST, 4)}, notes={}).to_json().encode()
 
 
 def test_a_manifest_comes_back_as_it_was_written(tmp_path: Path) -> None:
     assert Manifest.read(write(tmp_path, manifest().to_json().encode())) == manifest()
 
 
-@given(strategies.ingredients)
+@given(strategies.fingerprint_inputs)
 def test_whatever_decided_a_stage_comes_back(
-    tmp_path_factory: pytest.TempPathFactory, ingredients: dict[str, Any]
+    tmp_path_factory: pytest.TempPathFactory, fingerprint_inputs: dict[str, Any]
 ) -> None:
     folder = tmp_path_factory.getbasetemp()
-    written = manifest(ingredients=ingredients)
+    written = manifest(fingerprint_inputs=fingerprint_inputs)
     read = Manifest.read(write(folder, written.to_json().encode()))
-    assert read.fingerprint == written.fingerprint == fingerprint("graph", ingredients)
-    assert list(differences(read.ingredients, ingredients)) == []
+    assert read.fingerprint == written.fingerprint == fingerprint("graph", fingerprint_inputs)
+    assert list(differences(read.fingerprint_inputs, fingerprint_inputs)) == []
 
 
 def test_a_byte_that_changed_anywhere_is_noticed(tmp_path: Path) -> None:
@@ -103,7 +104,7 @@ def test_what_is_no_manifest_is_damage(tmp_path: Path, raw: bytes) -> None:
 
 
 def test_a_folder_in_place_of_the_manifest_is_damage(tmp_path: Path) -> None:
-    (tmp_path / MANIFEST).mkdir()
+    (tmp_path / MANIFEST_FILE).mkdir()
     with pytest.raises(DamagedArtifact, match="cannot be read"):
         Manifest.read(tmp_path)
 
@@ -124,7 +125,7 @@ def test_digests_are_picked_by_patterns_that_cross_folders() -> None:
 
 def test_equal_bytes_give_equal_content_whatever_else_differs() -> None:
     later = manifest(
-        notes={}, ingredients={}, files={name: FileEntry(9, e.sha256, 9) for name, e in manifest().files.items()}
+        notes={}, fingerprint_inputs={}, files={name: FileEntry(9, e.sha256, 9) for name, e in manifest().files.items()}
     )
     assert later.content_digest == manifest().content_digest
     renamed = manifest(files={"b.txt": manifest().files["a.txt"], "sub/b.txt": manifest().files["sub/b.txt"]})
@@ -134,7 +135,7 @@ def test_equal_bytes_give_equal_content_whatever_else_differs() -> None:
 def test_notes_and_files_do_not_decide_the_fingerprint() -> None:
     assert manifest(notes={}, files={}).fingerprint == manifest().fingerprint
     assert manifest(stage="frozen").fingerprint != manifest().fingerprint
-    assert manifest(ingredients={}).fingerprint != manifest().fingerprint
+    assert manifest(fingerprint_inputs={}).fingerprint != manifest().fingerprint
 
 
 def test_a_fingerprint_is_the_same_for_ever() -> None:
@@ -142,7 +143,7 @@ def test_a_fingerprint_is_the_same_for_ever() -> None:
     assert fingerprint("graph", {"settings": {"seed": 7}}) == digest
 
 
-@given(strategies.ingredients, strategies.ingredients)
+@given(strategies.fingerprint_inputs, strategies.fingerprint_inputs)
 def test_no_difference_is_told_exactly_where_fingerprints_agree(one: dict[str, Any], other: dict[str, Any]) -> None:
     one, other = ({kind: value for kind, value in side.items() if value} for side in (one, other))
     assert (list(differences(one, other)) == []) == (fingerprint("s", one) == fingerprint("s", other))

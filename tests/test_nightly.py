@@ -24,7 +24,7 @@ from pipeline.settings import NightlySettings
 from pipeline.signature import Decision, Signature, TensorSpec
 from pipeline.store import artifact
 from pipeline.store.artifact import ArtifactPaths, hold
-from pipeline.tasks.nightly.drift import signature_changes
+from pipeline.tasks.nightly.drift import describe_signature_changes
 from pipeline.tasks.nightly.history import (
     Night,
     is_done,
@@ -34,10 +34,10 @@ from pipeline.tasks.nightly.history import (
     read_history,
     write_history,
 )
-from pipeline.tasks.nightly.notify import check_telling, run_hook
+from pipeline.tasks.nightly.notify import check_notifications, run_hook
 from pipeline.tasks.nightly.page import page
 from pipeline.tasks.nightly.paths import Nights
-from pipeline.tasks.nightly.prometheus import exposition, write_metrics
+from pipeline.tasks.nightly.prometheus import prometheus_text, write_metrics
 from pipeline.tasks.nightly.run import Outcome
 from pipeline.tasks.nightly.task import data_of
 
@@ -162,8 +162,8 @@ def test_another_signature_is_told_in_full() -> None:
         [TensorSpec("p", "float32", (None,))],
         Decision("p", 0.9, ("spam", "ham")),
     )
-    assert signature_changes(then, then) == []
-    assert signature_changes(then, now) == [
+    assert describe_signature_changes(then, then) == []
+    assert describe_signature_changes(then, now) == [
         "the input x was x float32 [?, 2], is x float32 [?, 3]",
         "the input y int64 [?] is gone",
         "the input z int64 [?] is new",
@@ -314,14 +314,14 @@ def test_no_shell_reads_what_the_hook_is_told(nights: Nights, tmp_path: Path) ->
 
 @pytest.mark.parametrize(("key", "value"), [("hook", "mail 'owner"), ("metrics_file", "/var/lib/{host}.prom")])
 def test_what_nobody_could_be_told_by_is_said_before_the_night(key: str, value: str) -> None:
-    check_telling(NightlySettings(hook="mail owner", metrics_file="/var/lib/{name}.prom"), "fruit")
+    check_notifications(NightlySettings(hook="mail owner", metrics_file="/var/lib/{name}.prom"), "fruit")
     with pytest.raises(SettingError, match=rf"\[nightly\] {key}: not a"):
-        check_telling(NightlySettings(**{key: value}), "fruit")
+        check_notifications(NightlySettings(**{key: value}), "fruit")
 
 
 def test_the_metrics_are_in_prometheus_own_format_whatever_the_name(nights: Nights) -> None:
     night = Night("2026-01-01", "failed", finished="2026-01-02T02:30:00+00:00", seconds={'a"b\\c': 1.5})
-    text = exposition(nights, {night.date: night})
+    text = prometheus_text(nights, {night.date: night})
     families = {family.name: family for family in text_string_to_metric_families(text)}
     assert families["pipeline_night_passed"].samples[0].value == 0
     assert families["pipeline_night_duration_seconds"].samples[0].labels == {"name": "model", "stage": 'a"b\\c'}

@@ -17,7 +17,8 @@ from pipeline.errors import StoreError
 from pipeline.inputs import ImportedCheckpoint
 from pipeline.settings import Settings
 from pipeline.store.artifact import ArtifactPaths, ArtifactStatus
-from pipeline.store.manifest import MANIFEST, Manifest
+from pipeline.store.files import MANIFEST_FILE
+from pipeline.store.manifest import Manifest
 from pipeline.tasks.chain import plan, stages
 from pipeline.tasks.chain.job import Job
 from pipeline.tasks.chain.plan import Chain
@@ -79,9 +80,9 @@ def add_reasons(job: Job, count: int) -> None:
     """Rewrites the manifest of the checkpoint, so that it names libraries that are gone."""
     folder = job.folder("checkpoint")
     manifest = Manifest.read(folder)
-    inputs = dict(manifest.ingredients)
+    inputs = dict(manifest.fingerprint_inputs)
     inputs["versions"] = {**inputs["versions"], **{f"library{number}": "1.0" for number in range(count)}}
-    (folder / MANIFEST).write_text(dataclasses.replace(manifest, ingredients=inputs).to_json())
+    (folder / MANIFEST_FILE).write_text(dataclasses.replace(manifest, fingerprint_inputs=inputs).to_json())
 
 
 def test_wording_reasons_opens_no_file_again(job: Job, tmp_path: Path) -> None:

@@ -39,6 +39,7 @@ from pipeline.errors import CheckpointError, PipelineError, SettingError, StoreE
 from pipeline.formats import runner
 from pipeline.freezing import freeze
 from pipeline.freezing.inspection import inspect
+from pipeline.graph.meta_graph import MetaGraph
 from pipeline.graph.ops import TABLE
 from pipeline.graph.protos import AssetFileDef, BundleEntryProto, MetaGraphDef, SavedModel
 from pipeline.safety import dangers, harm_of, is_idle, safe_ops
@@ -364,7 +365,7 @@ def test_an_op_that_is_allowed_goes_through_and_the_manifest_records_it(tmp_path
     job = job_for(tmp_path, place, outputs="y", allow_ops="WriteFile,Abort")
     manifest = Chain(job).build("checkpoint").manifest
     assert manifest is not None
-    assert manifest.ingredients["settings"]["adopted"]["allow_ops"] == ("Abort", "WriteFile")
+    assert manifest.fingerprint_inputs["settings"]["adopted"]["allow_ops"] == ("Abort", "WriteFile")
     assert manifest.notes["allowed"] == ["op WriteFile in node evil/WriteFile: could write files"]
     [reason] = Chain(job_for(tmp_path, place, outputs="y")).examine("checkpoint")["checkpoint"].reasons
     assert "setting adopted.allow_ops changed: was ['Abort', 'WriteFile'], is ()" in reason
@@ -443,7 +444,7 @@ def test_a_captured_path_is_that_of_an_asset_or_refused(is_asset: bool, found: l
     objects = [meta.object_graph_def.nodes.add() for _ in range(2)]
     objects[0].resource.SetInParent()
     (objects[1].asset if is_asset else objects[1].constant).SetInParent()
-    assert [danger.op for danger in find_dangers(meta, tmp_path)] == found
+    assert [danger.op for danger in find_dangers(MetaGraph.of(meta), tmp_path)] == found
 
 
 def test_a_table_that_the_checkpoint_holds_is_filled_from_it(tmp_path: Path) -> None:
@@ -531,7 +532,7 @@ def test_a_candidate_whose_op_is_allowed_is_taken_and_told(tmp_path: Path) -> No
     place = redteam.frozen(tmp_path / "in" / "model.pb", *write_canary(tmp_path / "in"), y=["evil/WriteFile"])
     manifest = adopt(tmp_path, place, allow_ops="WriteFile").manifest
     assert manifest.notes["allowed"] == ["op WriteFile in node evil/WriteFile: could write files"]
-    assert manifest.ingredients["settings"]["candidate"]["allow_ops"] == ("WriteFile",)
+    assert manifest.fingerprint_inputs["settings"]["candidate"]["allow_ops"] == ("WriteFile",)
 
 
 @pytest.mark.usefixtures("nothing_runs")
@@ -701,7 +702,7 @@ def test_constants_that_are_honest_may_be_large(tmp_path: Path) -> None:
     "name", ["../x", "/etc/x", "a/../../x", "..\\x", "C:\\x", "a\0b", "x" * 300, "é", ".hidden", ""]
 )
 def test_no_name_leads_out_of_the_output_root(name: str, tmp_path: Path) -> None:
-    with pytest.raises((StoreError, SettingError), match="not a name for a folder"):
+    with pytest.raises((StoreError, SettingError), match="not a valid folder name"):
         ArtifactPaths(tmp_path, name)
 
 
@@ -882,8 +883,8 @@ def test_a_process_that_opens_strangers_files_has_an_empty_folder_and_no_secrets
 import json, test_redteam
 from pipeline.workers.child import Child
 if __name__ == "__main__":
-    for is_confined in (True, False):
-        with Child("test_redteam:surroundings", is_confined=is_confined, is_bare={is_bare}) as child:
+    for is_sandboxed in (True, False):
+        with Child("test_redteam:surroundings", is_sandboxed=is_sandboxed, is_bare={is_bare}) as child:
             print(json.dumps(child.receive()))
 """
     (tmp_path / "asks.py").write_text(code)

@@ -21,8 +21,8 @@ from pipeline.cli import verify
 from pipeline.errors import DamagedArtifact, StoreError
 from pipeline.settings import CostsSettings, Operations, Settings, StorageSettings, TrainingSettings
 from pipeline.store import artifact as store
-from pipeline.store.artifact import ArtifactPaths, ArtifactStatus, State
-from pipeline.store.manifest import MANIFEST
+from pipeline.store.artifact import ArtifactPaths, ArtifactState, ArtifactStatus
+from pipeline.store.files import MANIFEST_FILE
 from pipeline.store.remote import RemoteStore, file_system, mirror_of
 from pipeline.tasks.chain import results
 from pipeline.tasks.chain.job import Job, Parameters
@@ -60,10 +60,10 @@ class Host:
     def __init__(self, folder: Path, remote: RemoteStore) -> None:
         self.paths, self.remote, self.made = ArtifactPaths(folder, "m"), remote, 0
 
-    def look(self, wanted: Mapping[str, Any] = OLD) -> State:
+    def look(self, wanted: Mapping[str, Any] = OLD) -> ArtifactState:
         artifact = self.paths.artifact("frozen")
         state = store.examine(artifact, "frozen", wanted)
-        return self.remote.look().reconciled(self.paths, "frozen", wanted, (), state)
+        return self.remote.look().reconcile(self.paths, "frozen", wanted, (), state)
 
     def make(self, wanted: Mapping[str, Any] = OLD, files: Mapping[str, bytes] = FILES) -> None:
         def fill(folder: Path) -> Mapping[str, Any]:
@@ -78,7 +78,7 @@ class Host:
 
     def files(self) -> dict[str, bytes]:
         folder = self.paths.artifact("frozen").resolve()
-        paths = (path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
+        paths = (path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST_FILE)
         return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
 
 
@@ -120,7 +120,7 @@ def test_other_ingredients_replace_what_is_there_and_leave_nothing_of_it(hosts: 
     two.make(NEW, {"model.pb": b"other"})
     assert one.look(NEW).is_complete
     assert one.files() == {"model.pb": b"other"}
-    assert one.remote.look().paths("frozen") == {"model.pb", MANIFEST}
+    assert one.remote.look().paths("frozen") == {"model.pb", MANIFEST_FILE}
     state = one.look(OLD)
     assert (state.status, state.reasons[0]) == (ArtifactStatus.STALE, "setting a changed: was 2, is 1")
 
@@ -143,8 +143,8 @@ def test_a_changed_object_is_noticed_by_every_host(damage: bytes | None, hosts: 
 def test_a_changed_manifest_is_noticed_and_not_overwritten(hosts: tuple[Host, Host]) -> None:
     one, two = hosts
     one.make()
-    text = (one.paths.artifact("frozen") / MANIFEST).read_bytes()
-    write(one.remote, MANIFEST, text.replace(b'"a": 1', b'"a": 3'))
+    text = (one.paths.artifact("frozen") / MANIFEST_FILE).read_bytes()
+    write(one.remote, MANIFEST_FILE, text.replace(b'"a": 1', b'"a": 3'))
     assert [host.look().status for host in hosts] == [ArtifactStatus.DAMAGED, ArtifactStatus.DAMAGED]
     with pytest.raises(DamagedArtifact, match="the manifest was changed"):
         two.make()
@@ -172,12 +172,12 @@ def _make_until_killed(host: Host, wanted: Mapping[str, Any]) -> None:
     host.make(wanted, ANEW)
 
 
-@pytest.mark.parametrize("is_there", [False, True])
+@pytest.mark.parametrize("exists", [False, True])
 def test_a_kill_in_the_middle_of_an_upload_leaves_nothing_that_counts(
-    is_there: bool, hosts: tuple[Host, Host], tmp_path: Path
+    exists: bool, hosts: tuple[Host, Host], tmp_path: Path
 ) -> None:
     one, two = hosts
-    if is_there:
+    if exists:
         two.make(OLD)
     process = multiprocessing.get_context("spawn").Process(target=_make_until_killed, args=(one, NEW))
     process.start()
@@ -225,11 +225,11 @@ def test_a_chain_is_validated_on_another_host_from_what_is_there(
 def test_what_is_wrong_with_a_bucket_is_a_sentence(server: dict[str, str], tmp_path: Path) -> None:
     done = luigi("FreezeModel", "--model", "multiply_add", "--output-root", "s3://nobody/x", *QUICK, **server)
     assert done.returncode != 0
-    assert "s3://nobody/x/multiply_add: there is no such bucket or object" in done.stderr
+    assert "s3://nobody/x/multiply_add: the bucket or object does not exist" in done.stderr
     assert "Traceback" not in done.stderr
     done = pipeline("verify", "s4://bucket/x/y/z")
     assert (done.returncode, done.stderr.count("\n")) == (3, 1)
-    assert "not a URL of a storage that is known" in done.stderr
+    assert "not a URL of a known storage" in done.stderr
 
 
 def test_a_storage_that_is_not_there_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,8 @@ import pytest
 from pipeline.errors import DamagedArtifact, PipelineError, StoreError
 from pipeline.store import artifact
 from pipeline.store.artifact import ArtifactPaths, ArtifactStatus
-from pipeline.store.manifest import MANIFEST, Manifest
+from pipeline.store.files import MANIFEST_FILE
+from pipeline.store.manifest import Manifest
 
 OLD, NEW = {"settings": {"seed": 1}}, {"settings": {"seed": 2}}
 
@@ -37,12 +38,12 @@ def fill(folder: Path, content: str = "weights") -> Mapping[str, Any]:
 
 def build(
     paths: ArtifactPaths,
-    ingredients: Mapping[str, Any] = OLD,
+    fingerprint_inputs: Mapping[str, Any] = OLD,
     make: Callable[[Path], Mapping[str, Any]] = fill,
     stage: str = "frozen",
     resumable: tuple[str, ...] = (),
-) -> artifact.State:
-    return artifact.build(paths, stage, lambda: ingredients, make, resumable)
+) -> artifact.ArtifactState:
+    return artifact.build(paths, stage, lambda: fingerprint_inputs, make, resumable)
 
 
 def refuse(folder: Path) -> Mapping[str, Any]:
@@ -67,7 +68,7 @@ def test_a_finished_artifact_holds_what_was_made_and_its_manifest(paths: Artifac
     manifest = Manifest.read(folder)
     assert sorted(manifest.files) == ["model.pb", "sub/part.bin"]
     assert manifest == state.manifest
-    assert (manifest.stage, manifest.ingredients) == ("frozen", OLD)
+    assert (manifest.stage, manifest.fingerprint_inputs) == ("frozen", OLD)
     assert manifest.notes["seed"] == 7
     assert manifest.notes["seconds"] >= 0
     assert leftovers(paths) == []
@@ -155,9 +156,9 @@ def test_a_resumable_maker_that_fails_goes_on_with_its_own_work_only(paths: Arti
             raise ValueError("broken")
         return {}
 
-    for ingredients in (OLD, OLD, NEW):
+    for fingerprint_inputs in (OLD, OLD, NEW):
         with pytest.raises(ValueError, match="broken"):
-            build(paths, ingredients, work, resumable=("frozen",))
+            build(paths, fingerprint_inputs, work, resumable=("frozen",))
     build(paths, NEW, work, resumable=("frozen",))
     assert found == [[], ["step-1"], [], ["step-3"]]
     assert sorted(Manifest.read(paths.artifact("frozen")).files) == ["step-3", "step-4"]
@@ -202,10 +203,10 @@ def test_a_flipped_byte_is_damage_that_is_never_overwritten(paths: ArtifactPaths
     change(path, b"weightz")
     state = artifact.examine(paths.artifact("frozen"), "frozen", OLD)
     assert state.status is ArtifactStatus.DAMAGED
-    assert "model.pb: its bytes are not those that were finished" in state.reasons[0]
-    for ingredients in (OLD, NEW):
+    assert "model.pb: its bytes were changed after it was finished" in state.reasons[0]
+    for fingerprint_inputs in (OLD, NEW):
         with pytest.raises(DamagedArtifact, match=r"model\.pb"):
-            build(paths, ingredients, refuse)
+            build(paths, fingerprint_inputs, refuse)
     assert path.read_bytes() == b"weightz"
 
 
@@ -268,7 +269,7 @@ def test_verify_looks_at_the_files_that_it_is_asked_for(paths: ArtifactPaths) ->
 
 def test_a_damaged_manifest_is_damage(paths: ArtifactPaths) -> None:
     build(paths)
-    path = paths.artifact("frozen") / MANIFEST
+    path = paths.artifact("frozen") / MANIFEST_FILE
     path.write_text(path.read_text().replace('"seed": 1', '"seed": 2'))
     assert artifact.examine(paths.artifact("frozen"), "frozen", NEW).status is ArtifactStatus.DAMAGED
     with pytest.raises(DamagedArtifact):
@@ -338,7 +339,7 @@ def test_a_full_disk_is_an_error_of_the_store(paths: ArtifactPaths) -> None:
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/a", "-a", ".hidden", "a b", "ä", "a\n", "x" * 101])
 def test_a_name_that_is_no_plain_folder_is_refused(tmp_path: Path, name: str) -> None:
-    with pytest.raises(StoreError, match="not a name for a folder"):
+    with pytest.raises(StoreError, match="not a valid folder name"):
         ArtifactPaths(tmp_path, name)
 
 
@@ -369,7 +370,7 @@ PRELUDE = """
 import json, os, signal, sys, time
 from pathlib import Path
 from pipeline.store import artifact as store
-from pipeline.store.artifact import Places
+from pipeline.store.artifact import ArtifactPaths
 
 def fill(folder, content="weights"):
     (folder / "sub").mkdir(exist_ok=True)
@@ -378,7 +379,7 @@ def fill(folder, content="weights"):
     return {"seed": 7}
 
 def build(root, seed, make=fill, resumable=()):
-    places = Places(Path(root), "spam")
+    places = ArtifactPaths(Path(root), "spam")
     return store.build(places, "frozen", lambda: {"settings": {"seed": seed}}, make, resumable)
 """
 
@@ -441,7 +442,7 @@ def test_a_kill_at_any_step_leaves_a_whole_version_and_the_next_run_carries_on(
     for step in range(1, steps):
         paths = ArtifactPaths(tmp_path / f"{step:03}", "spam")
         try:
-            assert artifact.verify(paths.artifact("frozen")).ingredients in (OLD, NEW)
+            assert artifact.verify(paths.artifact("frozen")).fingerprint_inputs in (OLD, NEW)
             build(paths, NEW, lambda folder: fill(folder, "changed"), resumable=resumable)
             manifest = artifact.verify(paths.artifact("frozen"))
             assert sorted(manifest.files) == ["model.pb", "sub/part.bin"]

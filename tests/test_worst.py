@@ -18,7 +18,7 @@ from faults import FAULTS, Home
 
 from pipeline.cli import main
 from pipeline.data.npz import load_arrays
-from pipeline.store.manifest import MANIFEST
+from pipeline.store.files import MANIFEST_FILE
 from pipeline.tasks.chain.plan import Chain
 
 BY_NAME = {one.name: one for one in FAULTS}
@@ -137,8 +137,8 @@ def spoil(frozen: Path) -> None:
     manifest, path = Manifest.read(frozen), frozen / "model.pb"
     stat = path.stat()
     files = {**manifest.files, "model.pb": FileEntry(stat.st_size, hash_file(path), stat.st_mtime_ns)}
-    changed = Manifest(manifest.stage, manifest.ingredients, files, manifest.notes)
-    (frozen / MANIFEST).write_text(changed.to_json())
+    changed = Manifest(manifest.stage, manifest.fingerprint_inputs, files, manifest.notes)
+    (frozen / MANIFEST_FILE).write_text(changed.to_json())
 
 
 def test_one_command_feeds_the_rows_of_a_chain_again_wherever_its_root_was_moved(

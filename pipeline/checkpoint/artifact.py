@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from pipeline.store.files import CHECKPOINT_PREFIX, SAVED_MODEL_FOLDER
+
 from .source import Source, open_source
 
 
@@ -15,8 +17,8 @@ def open_artifact(checkpoint: Path, signature: str | None) -> Source:
     Args:
         signature: of a SavedModel, the signature's name.
     """
-    saved_model = checkpoint / "saved_model"
-    return open_source(saved_model if saved_model.is_dir() else checkpoint / "model.ckpt", None, signature)
+    saved_model = checkpoint / SAVED_MODEL_FOLDER
+    return open_source(saved_model if saved_model.is_dir() else checkpoint / CHECKPOINT_PREFIX, None, signature)
 
 
 def read_origin(path: Path) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from pipeline.errors import DataError
+from pipeline.store.files import WORST_FOLDER
 from pipeline.validation.replay.feed import RowComparison, rerun
 
 _TITLES = ("format", "check", "row", "output", "element", "reference", "candidate", "difference", "verdict")
@@ -27,7 +28,7 @@ def run(given: argparse.Namespace) -> int:
         DataError: the folder holds no worst rows, or an artifact is gone.
     """
     folder: Path = given.folder
-    place = folder / "worst" if (folder / "worst").is_dir() else folder
+    place = folder / WORST_FOLDER if (folder / WORST_FOLDER).is_dir() else folder
     found = list(rerun(place))
     if not found:
         raise DataError("no row to feed again", where=place)

@@ -46,14 +46,14 @@ def _verify_url(url: str) -> Manifest:
 
 def _changed_inputs(folder: str, manifest: Manifest) -> Iterator[str]:
     """Sentences on inputs that are not as they were when the artifact was made."""
-    upstream: Mapping[str, str] = manifest.ingredients.get("upstream", {})
+    upstream: Mapping[str, str] = manifest.fingerprint_inputs.get("upstream", {})
     for label, digest in upstream.items():
         if is_url(folder):
             yield from _compare_object(f"{folder.rstrip('/').rpartition('/')[0]}/{label}", digest)
         else:
             yield from _compare(Path(folder).absolute().parent / label, digest)
     for label, path in manifest.notes.get("inputs", {}).items():
-        yield from _compare(Path(path), manifest.ingredients["files"][label])
+        yield from _compare(Path(path), manifest.fingerprint_inputs["files"][label])
 
 
 def _compare(path: Path, digest: str | None) -> Iterator[str]:

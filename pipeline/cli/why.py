@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from luigi.cmdline_parser import CmdlineParser
 
 from pipeline.errors import SettingError, nearest
-from pipeline.store.artifact import ArtifactStatus, State
-from pipeline.tasks.batch.task import ConvertBatch, tell_plan
+from pipeline.store.artifact import ArtifactState, ArtifactStatus
+from pipeline.tasks.batch.task import ConvertBatch, print_plan
 from pipeline.tasks.model import ROOT_HOOKS, TASKS, ModelTask
 from pipeline.tasks.nightly.task import NightlyRun
 
@@ -45,13 +45,13 @@ def run(given: argparse.Namespace) -> int:
     return 2 if ArtifactStatus.DAMAGED in conditions else int(conditions != {ArtifactStatus.COMPLETE})
 
 
-def _refusal(state: State) -> tuple[str]:
+def _refusal(state: ArtifactState) -> tuple[str]:
     """What a complete artifact tells of a format that cannot be made; nothing where it was made."""
     reason = state.manifest.notes.get("refused") if state.manifest is not None else None
     return (f"it was refused: {reason}" if reason else "",)
 
 
-def _examine(arguments: Sequence[str]) -> dict[str, State] | int:
+def _examine(arguments: Sequence[str]) -> dict[str, ArtifactState] | int:
     """The state of each stage; or, of a batch, the exit code, once its models are told."""
     names = {NightlyRun.__name__, ConvertBatch.__name__, *(task.__name__ for task in TASKS.values())}
     if not arguments or arguments[0] not in names:
@@ -61,7 +61,7 @@ def _examine(arguments: Sequence[str]) -> dict[str, State] | int:
     with CmdlineParser.global_instance(list(arguments)) as command:
         task = command.get_task_obj()
         if isinstance(task, ConvertBatch):
-            return tell_plan(task)
+            return print_plan(task)
         assert isinstance(task, ModelTask)  # it was one of the names above
         if isinstance(task, NightlyRun):
             return task.examine()

@@ -17,6 +17,7 @@ from google.protobuf.message import DecodeError
 from pipeline.checkpoint.values import find_checkpoint
 from pipeline.errors import CheckpointError
 from pipeline.signature import Signature
+from pipeline.store.files import CHECKPOINT_PREFIX, SAVED_MODEL_FOLDER
 
 from .origin import origin_of, pinned_feeds
 from .runner import Runner
@@ -33,10 +34,10 @@ def open_runner(folder: Path, signature: Signature, threads: int, is_unoptimized
         CheckpointError: its files are damaged.
         RunnerError: the graph does not match the signature.
     """
-    if (folder / "saved_model").is_dir():
+    if (folder / SAVED_MODEL_FOLDER).is_dir():
         key = origin_of(folder).get("signature")
-        return open_saved_model(folder / "saved_model", key, signature, threads, is_unoptimized)
-    prefix = folder / "model.ckpt"
+        return open_saved_model(folder / SAVED_MODEL_FOLDER, key, signature, threads, is_unoptimized)
+    prefix = folder / CHECKPOINT_PREFIX
     find_checkpoint(prefix).verify()
     session = v1.Session(graph=tf.Graph(), config=session_config(threads, is_unoptimized))
     with session.graph.as_default(), checkpoint_errors(prefix):

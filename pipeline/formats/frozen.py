@@ -9,6 +9,7 @@ from google.protobuf.message import DecodeError
 
 from pipeline.errors import RunnerError
 from pipeline.signature import Signature
+from pipeline.store.files import FROZEN_FILE
 
 from .origin import constant_feeds, fill_tables
 from .session import SessionRunner, session_config
@@ -23,7 +24,7 @@ def open_runner(folder: Path, signature: Signature, threads: int, is_unoptimized
         RunnerError: the file is missing, is no GraphDef that can be imported, or does not match the signature.
     """
     session = v1.Session(graph=tf.Graph(), config=session_config(threads, is_unoptimized))
-    import_frozen(session, folder / "model.pb")
+    import_frozen(session, folder / FROZEN_FILE)
     fill_tables(session, folder)
     return SessionRunner(session, signature, constant_feeds(session, folder))
 

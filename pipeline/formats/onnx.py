@@ -20,12 +20,13 @@ import numpy as np
 
 from pipeline.errors import FreezeError, RunnerError
 from pipeline.signature import Array, Batch, Signature, TensorSpec
+from pipeline.store.files import FROZEN_FILE, ONNX_FILE, SIGNATURE_FILE
 
 from .runner import check_batch
 
 logger = logging.getLogger("pipeline")
 
-FILE, OPSET = "model.onnx", 17
+OPSET = 17
 MAX_BYTES = 2**31 - 1
 _ERRORS = (ValueError, TypeError, LookupError, AttributeError, AssertionError, RuntimeError)
 _DTYPES = {"float": "float32", "double": "float64"}  # where onnxruntime's names are not TensorFlow's
@@ -59,14 +60,14 @@ def make_onnx_int8(frozen: Path, folder: Path) -> dict[str, Any]:
 
 
 def _make(frozen: Path, folder: Path, stored: str) -> dict[str, Any]:
-    content = json.loads((frozen / "signature.json").read_text(encoding="utf-8"))
+    content = json.loads((frozen / SIGNATURE_FILE).read_text(encoding="utf-8"))
     signature = Signature.from_dict(content)
     renamed = _onnx_signature(signature)
-    model = _convert(frozen / "model.pb", signature, renamed)
+    model = _convert(frozen / FROZEN_FILE, signature, renamed)
     quantized = _quantize(model, stored) if stored else []
-    (folder / FILE).write_bytes(_check_and_serialize(model))
+    (folder / ONNX_FILE).write_bytes(_check_and_serialize(model))
     others = {key: value for key, value in content.items() if key not in renamed.to_dict()}
-    renamed.write(folder / "signature.json", **others)
+    renamed.write(folder / SIGNATURE_FILE, **others)
     try:
         open_runner(folder, renamed, 1)
     except RunnerError as exc:
@@ -233,7 +234,7 @@ def open_runner(folder: Path, signature: Signature, threads: int) -> OnnxRunner:
     Raises:
         RunnerError: the file is missing, is no ONNX model that runs here, or does not match the signature.
     """
-    path = folder / FILE
+    path = folder / ONNX_FILE
     try:
         import onnxruntime
 

@@ -11,11 +11,12 @@ import numpy as np
 import tensorflow as tf
 
 from pipeline.errors import RunnerError
+from pipeline.store.files import SIGNATURE_FILE
 
 
 def origin_of(folder: Path) -> dict[str, Any]:
     """Reads the entry `origin` of `signature.json`; empty if there is no entry or no file."""
-    path = folder / "signature.json"
+    path = folder / SIGNATURE_FILE
     content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     origin: dict[str, Any] = content.get("origin", {})
     return origin

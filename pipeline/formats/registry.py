@@ -19,6 +19,15 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import FreezeError, StageCrashed
+from pipeline.store.files import (
+    CHECKPOINT_PREFIX,
+    FROZEN_FILE,
+    ONNX_FILE,
+    REFUSAL_FILE,
+    SAVED_MODEL_FOLDER,
+    SIGNATURE_FILE,
+    TFLITE_FILE,
+)
 from pipeline.workers.child import run_in_subprocess
 
 
@@ -83,7 +92,7 @@ class Format:
                 run_in_subprocess(
                     "pipeline.formats.registry:call",
                     *(self.maker, origin.absolute(), folder.absolute(), settings),
-                    is_confined=True,
+                    is_sandboxed=True,
                 )
             )
         except StageCrashed as exc:
@@ -92,18 +101,18 @@ class Format:
             raise
 
 
-_REFUSAL = "refusal.json"
 # Signals of a failed assertion inside a library. (The kernel sends SIGKILL if memory runs out.)
 _FATAL = ("SIGABRT", "SIGSEGV")
-_SAVED = ("model.ckpt*", "saved_model/*", "signature.json")  # the files of a checkpoint's artifact that freezing reads
-_FROZEN = ("model.pb", "signature.json")
+# The files of a checkpoint's artifact that freezing reads.
+_SAVED = (f"{CHECKPOINT_PREFIX}*", f"{SAVED_MODEL_FOLDER}/*", SIGNATURE_FILE)
+_FROZEN = (FROZEN_FILE, SIGNATURE_FILE)
 _TFLITE = Format(
     "pipeline.formats.tflite:open_runner",
     "pipeline.formats.tflite:make_tflite",
     origin="frozen",
     reads=_FROZEN,
     needs_subprocess=True,
-    model_file="model.tflite",
+    model_file=TFLITE_FILE,
     extras=("ai-edge-litert",),
     edge_cases="finite",
     tolerance_class="runtime",
@@ -115,7 +124,7 @@ _ONNX = Format(
     origin="frozen",
     reads=_FROZEN,
     needs_subprocess=True,
-    model_file="model.onnx",
+    model_file=ONNX_FILE,
     extras=("tf2onnx", "onnx", "onnxruntime"),
     edge_cases="finite",
     tolerance_class="runtime",
@@ -128,7 +137,7 @@ FORMATS = {
         "pipeline.freezing.freeze:freeze_checkpoint",
         reads=_SAVED,
         sections=("freezing",),
-        model_file="model.pb",
+        model_file=FROZEN_FILE,
         is_optimized=True,
     ),
     "mmap": Format(
@@ -166,7 +175,7 @@ def call(maker: str, origin: Path, folder: Path, settings: Mapping[str, Any]) ->
 def refuse(format: str, reason: str, folder: Path) -> None:
     """Writes to an artifact's folder the reason why the format cannot be made, instead of a model."""
     content = {"format": format, "reason": reason}
-    (folder / _REFUSAL).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    (folder / REFUSAL_FILE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def read_refusal(folder: Path) -> str | None:
@@ -175,5 +184,5 @@ def read_refusal(folder: Path) -> str | None:
     Args:
         folder: the artifact of a format's stage.
     """
-    path = folder / _REFUSAL
+    path = folder / REFUSAL_FILE
     return str(json.loads(path.read_text(encoding="utf-8"))["reason"]) if path.is_file() else None

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from pipeline.errors import PipelineError, RunnerError
 from pipeline.signature import Array, Batch
+from pipeline.store.files import SIGNATURE_FILE
 from pipeline.workers.child import Child, Limits
 
 from .registry import FORMATS
@@ -41,7 +42,7 @@ def fixed_batch_size(candidates: Mapping[str, Path]) -> int | None:
     """
     from pipeline.signature import Signature, batch_size_of
 
-    for path in (folder / "signature.json" for folder in candidates.values()):
+    for path in (folder / SIGNATURE_FILE for folder in candidates.values()):
         content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         size = batch_size_of(Signature.from_dict(content)) if "candidate" in content.get("origin", {}) else None
         if size is not None:
@@ -113,7 +114,7 @@ class SubprocessRunner:
             "pipeline.formats.runner_process:serve",
             *(entry.opener, folder.absolute(), threads, options),
             talks=True,
-            is_confined=True,
+            is_sandboxed=True,
             limits=limits,
             is_bare=entry.is_bare,
             is_reusable=True,

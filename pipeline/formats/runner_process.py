@@ -9,6 +9,7 @@ from typing import Any
 
 from pipeline.errors import DataError, RunnerError
 from pipeline.signature import Signature
+from pipeline.store.files import SIGNATURE_FILE
 from pipeline.workers.worker import Channel
 
 from .runner import RowRange
@@ -22,7 +23,7 @@ def serve(opener: str, folder: Path, threads: int, options: Mapping[str, Any], c
         options: further keyword arguments of the opener.
     """
     module, _, name = opener.partition(":")
-    signature = Signature.read(folder / "signature.json")
+    signature = Signature.read(folder / SIGNATURE_FILE)
     runner = getattr(importlib.import_module(module), name)(folder, signature, threads, **options)
     while True:
         try:

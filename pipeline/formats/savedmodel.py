@@ -18,13 +18,14 @@ from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from pipeline.errors import FreezeError, RunnerError
 from pipeline.signature import Array, Batch, Signature, TensorSpec
+from pipeline.store.files import FROZEN_FILE, SAVED_MODEL_FILE, SIGNATURE_FILE
 
 from .origin import candidate_of
 from .runner import Runner, check_batch
 from .session import SessionRunner, session_config
 
 v1 = tf.compat.v1
-SIGNATURE_KEY, TAG, GRAPH_FILE = "serving_default", "serve", "saved_model.pb"
+SIGNATURE_KEY, TAG = "serving_default", "serve"
 MAX_BYTES = 2**31 - 1
 _ERRORS = (OSError, ValueError, KeyError, RuntimeError, TypeError, tf.errors.OpError)
 
@@ -45,7 +46,7 @@ def make_saved_model(frozen: Path, folder: Path) -> dict[str, Any]:
     Raises:
         FreezeError: TensorFlow cannot import the graph, it lacks a tensor of the signature, or is too large.
     """
-    signature, path = Signature.read(frozen / "signature.json"), frozen / "model.pb"
+    signature, path = Signature.read(frozen / SIGNATURE_FILE), frozen / FROZEN_FILE
     try:
         graph_def = v1.GraphDef.FromString(path.read_bytes())
         with tf.Graph().as_default() as graph:
@@ -66,8 +67,8 @@ def make_saved_model(frozen: Path, folder: Path) -> dict[str, Any]:
         raise FreezeError(
             "no SavedModel can be made of this", where=path, got=got, next_step="Leave savedmodel out of --formats"
         ) from exc
-    (folder / GRAPH_FILE).write_bytes(content)
-    shutil.copyfile(frozen / "signature.json", folder / "signature.json")
+    (folder / SAVED_MODEL_FILE).write_bytes(content)
+    shutil.copyfile(frozen / SIGNATURE_FILE, folder / SIGNATURE_FILE)
     return {"signature": SIGNATURE_KEY}
 
 
@@ -91,7 +92,7 @@ def open_runner(folder: Path, signature: Signature, threads: int, is_unoptimized
     try:
         meta = v1.saved_model.load(session, [TAG], str(folder))
     except (*_ERRORS, DecodeError) as exc:
-        raise _load_error(folder / GRAPH_FILE, exc) from exc
+        raise _load_error(folder / SAVED_MODEL_FILE, exc) from exc
     own = meta.signature_def[SIGNATURE_KEY]
     inputs, outputs = (
         _rename_tensors(signature.inputs, own.inputs),

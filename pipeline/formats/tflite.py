@@ -26,12 +26,13 @@ import numpy as np
 
 from pipeline.errors import FreezeError, RunnerError
 from pipeline.signature import Array, Batch, Signature, TensorSpec
+from pipeline.store.files import SIGNATURE_FILE, TFLITE_FILE
 
 from .runner import check_batch
 
 logger = logging.getLogger("pipeline")
 
-FILE, SIGNATURE_KEY = "model.tflite", "serving_default"
+SIGNATURE_KEY = "serving_default"
 _ERRORS = (OSError, ValueError, RuntimeError, TypeError)
 _MOST_OPS = 5
 # The node of an unsupported op in the messages of TensorFlow's converter: loc(fused["Svd:", "decompose/Svd"])
@@ -70,11 +71,11 @@ def _make(frozen: Path, folder: Path, stored: type[np.generic] | None) -> dict[s
     with TemporaryDirectory(dir=folder, prefix=".savedmodel-") as saved_model:
         make_saved_model(frozen, Path(saved_model))
         content = _convert(Path(saved_model), stored)
-    (folder / FILE).write_bytes(content)
-    shutil.copyfile(frozen / "signature.json", folder / "signature.json")
+    (folder / TFLITE_FILE).write_bytes(content)
+    shutil.copyfile(frozen / SIGNATURE_FILE, folder / SIGNATURE_FILE)
     try:
-        interpreter = _open(folder / FILE, 1)
-        TfliteRunner(interpreter, Signature.read(folder / "signature.json"))
+        interpreter = _open(folder / TFLITE_FILE, 1)
+        TfliteRunner(interpreter, Signature.read(folder / SIGNATURE_FILE))
     except RunnerError as exc:
         raise FreezeError("the TFLite file that was made of this does not open", got=exc) from exc
     quantized = sum(details["dtype"] is stored for details in interpreter.get_tensor_details()) if stored else 0
@@ -122,12 +123,12 @@ def open_runner(folder: Path, signature: Signature, threads: int) -> TfliteRunne
     Raises:
         RunnerError: the file is missing, is no TFLite model that runs here, or does not match the signature.
     """
-    return TfliteRunner(_open(folder / FILE, threads), signature, _read_signature_key(folder))
+    return TfliteRunner(_open(folder / TFLITE_FILE, threads), signature, _read_signature_key(folder))
 
 
 def _read_signature_key(folder: Path) -> str | None:
     """Reads the name of the signature of a third-party candidate; None for a file that the pipeline made."""
-    content = json.loads((folder / "signature.json").read_text(encoding="utf-8"))
+    content = json.loads((folder / SIGNATURE_FILE).read_text(encoding="utf-8"))
     key: str | None = content.get("origin", {}).get("candidate", {}).get("signature")
     return key
 

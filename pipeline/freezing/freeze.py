@@ -15,12 +15,12 @@ from pipeline.checkpoint.artifact import open_artifact, read_origin
 from pipeline.checkpoint.bundle import Bundle
 from pipeline.checkpoint.source import Source, open_source
 from pipeline.errors import SettingError, StoreError, nearest
+from pipeline.graph.graph import Graph
 from pipeline.graph.nodes import node_of
-from pipeline.graph.protos import GraphDef
 from pipeline.safety import read_allowed
 from pipeline.safety.models import require_safe_source
 from pipeline.signature import Signature
-from pipeline.store.files import GRAPH_FILE, SIGNATURE
+from pipeline.store.files import FROZEN_FILE, GRAPH_FILE, SIGNATURE_FILE
 
 from .describe import Describer, described_origin, described_signature
 from .engine import freeze_source
@@ -83,7 +83,7 @@ def freeze_checkpoint(checkpoint: Path, folder: Path, weights: str = "exact") ->
         CheckpointError: the checkpoint's files are damaged, or do not fit the graph.
         FreezeError: the graph cannot become a right .pb.
     """
-    model, path = _prepare_artifact(checkpoint, weights), folder / "model.pb"
+    model, path = _prepare_artifact(checkpoint, weights), folder / FROZEN_FILE
     with ByteProgress(path) as progress:
         write_pb(model.graph, model.bundle, path, progress)
     return _finish_artifact(model, checkpoint, path)
@@ -101,14 +101,14 @@ def map_checkpoint(checkpoint: Path, folder: Path, weights: str = "exact") -> di
 
 
 def _prepare_artifact(checkpoint: Path, weights: str) -> Prepared:
-    signature, told = Signature.read(checkpoint / SIGNATURE), read_origin(checkpoint / SIGNATURE)
+    signature, told = Signature.read(checkpoint / SIGNATURE_FILE), read_origin(checkpoint / SIGNATURE_FILE)
     outputs, inputs = ([spec.tensor or spec.name for spec in specs] for specs in (signature.outputs, signature.inputs))
     return prepare(open_artifact(checkpoint, told.get("signature")), outputs, inputs, told.get("pins", {}), weights)
 
 
 def _finish_artifact(model: Prepared, checkpoint: Path, path: Path) -> dict[str, Any]:
     """Writes the checkpoint's own signature beside the graph; gives the notes for the manifest."""
-    Signature.read(checkpoint / SIGNATURE).write(path.with_name(SIGNATURE), origin=model.origin)
+    Signature.read(checkpoint / SIGNATURE_FILE).write(path.with_name(SIGNATURE_FILE), origin=model.origin)
     done = model.result(path)
     return {"nodes": done.nodes, "variables": done.variables}
 
@@ -165,8 +165,8 @@ def freeze(
     model = replace(model, notes=(*allowed, *model.notes))
     if format == "mmap":
         return model.result(_write_folder(model, Path(to or "mmap")))
-    path = Path(to or "model.pb")
-    return model.result(_write_file(model, path / "model.pb" if path.is_dir() else path))
+    path = Path(to or FROZEN_FILE)
+    return model.result(_write_file(model, path / FROZEN_FILE if path.is_dir() else path))
 
 
 def _require_known(what: str, value: str, known: Sequence[str]) -> None:
@@ -221,7 +221,7 @@ def _named(known: Mapping[str, str], names: Sequence[str], pins: Mapping[str, st
     return {name: tensor for name, tensor in tensors.items() if node_of(tensor) not in map(node_of, pins)}
 
 
-def _defaults(graph: GraphDef, frozen: FrozenGraph, fed: Mapping[str, str]) -> list[str]:
+def _defaults(graph: Graph, frozen: FrozenGraph, fed: Mapping[str, str]) -> list[str]:
     """Sentences on inputs that have a default, and are left at it."""
     given = {node_of(tensor) for tensor in fed.values()}
     kept = {node.name for node in frozen.nodes}
@@ -234,7 +234,7 @@ def _defaults(graph: GraphDef, frozen: FrozenGraph, fed: Mapping[str, str]) -> l
 
 def _write_file(model: Prepared, path: Path) -> Path:
     """Writes a .pb and its signature; each is written beside and moved into place."""
-    beside = path.with_name(SIGNATURE if path.name == "model.pb" else f"{path.stem}.{SIGNATURE}")
+    beside = path.with_name(SIGNATURE_FILE if path.name == FROZEN_FILE else f"{path.stem}.{SIGNATURE_FILE}")
     unfinished = {place: _unfinished(place) for place in (path, beside)}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -266,7 +266,7 @@ def _write_folder(model: Prepared, folder: Path) -> Path:
         unfinished.mkdir(parents=True)
         with ByteProgress(folder) as progress:
             write_mmap(model.graph, model.bundle, unfinished, progress, _fetched_names(model.signature))
-        model.signature.write(unfinished / SIGNATURE, origin=model.origin)
+        model.signature.write(unfinished / SIGNATURE_FILE, origin=model.origin)
         if folder.exists():
             folder.replace(old)
         unfinished.replace(folder)

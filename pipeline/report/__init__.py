@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipeline.errors import StoreError
+from pipeline.store.files import JUNIT_FILE, REPORT_FIGURES_FILE, REPORT_FILE, SUMMARY_FILE
 
 from .facts import ReportFacts, StageFacts
 
@@ -35,10 +36,10 @@ def write_report(folder: Path, facts: ReportFacts) -> None:
     if not folder.is_dir():
         raise StoreError("the report's folder does not exist", where=folder, next_step="Create it first")
     texts = {
-        "report.html": page(facts),
-        "summary.md": summary(facts),
-        "junit.xml": junit(facts),
-        "report.json": report_json(facts),
+        REPORT_FILE: page(facts),
+        SUMMARY_FILE: summary(facts),
+        JUNIT_FILE: junit(facts),
+        REPORT_FIGURES_FILE: report_json(facts),
     }
     for name, text in texts.items():
         try:

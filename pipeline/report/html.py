@@ -10,6 +10,8 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from pipeline.store.files import FROZEN_FILE
+
 from . import verdict, wording
 from .costs import costs
 from .facts import ReportFacts
@@ -119,9 +121,9 @@ def _tiles(facts: ReportFacts) -> list[Tile]:
         decided = sum(decision["rows"] for decision in decisions.values())
         tiles.append(("Decisions flipped", wording.number(flipped), f"of {wording.number(decided)}", flipped > 0))
     tiles += _metric_tiles(facts.verdict.get("metrics") or {})
-    if "frozen/model.pb" in facts.sizes:
-        size_bytes = facts.sizes["frozen/model.pb"]
-        tiles.append(("model.pb", wording.size(size_bytes), f"{wording.number(size_bytes)} bytes", False))
+    if f"frozen/{FROZEN_FILE}" in facts.sizes:
+        size_bytes = facts.sizes[f"frozen/{FROZEN_FILE}"]
+        tiles.append((FROZEN_FILE, wording.size(size_bytes), f"{wording.number(size_bytes)} bytes", False))
     return tiles
 
 

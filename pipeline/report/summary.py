@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
+from pipeline.settings import FAILED, PASSED
+from pipeline.store.files import REPORT_FILE, RESULTS_FILE
+
 from . import wording
 from .costs import costs
 from .facts import ReportFacts
 from .figures import comparison
-from .matrix import FAILED, PASSED, SKIPPED, matrix
+from .matrix import SKIPPED, matrix
 from .verdict import (
     Check,
     causes,
@@ -139,7 +142,7 @@ def _check_table(shown: Sequence[Check]) -> str:
 
 def _files(facts: ReportFacts) -> list[str]:
     files = [[name, f"{wording.size(count)} ({wording.number(count)})"] for name, count in facts.sizes.items()]
-    files += [[name, ""] for name in ("validation/results.csv", "report/report.html") if name not in facts.sizes]
+    files += [[name, ""] for name in (f"validation/{RESULTS_FILE}", f"report/{REPORT_FILE}") if name not in facts.sizes]
     return ["## Files", _table(["file", "size (bytes)"], files)]
 
 

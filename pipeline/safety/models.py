@@ -9,13 +9,14 @@ from pathlib import Path
 from pipeline.checkpoint.files import files_of, folder_of
 from pipeline.checkpoint.source import Source
 from pipeline.errors import UnsafeModel
+from pipeline.store.files import SAVED_MODEL_FILE, SAVED_MODEL_TEXT_FILE
 
 from . import Danger, require_safe, shown
 from .graphs import find_acting, find_dangers
 from .sizes import require_bounded, require_stored
 
 # What TensorFlow's readers take apart themselves, and check: another file in their place is no model.
-_PARSED = ("saved_model.pb", "saved_model.pbtxt", "fingerprint.pb", "keras_metadata.pb", "variables")
+_PARSED = (SAVED_MODEL_FILE, SAVED_MODEL_TEXT_FILE, "fingerprint.pb", "keras_metadata.pb", "variables")
 _CHUNKED = "saved_model.cpb"
 
 
@@ -38,7 +39,7 @@ def require_safe_source(source: Source, allowed: Collection[str] = ()) -> list[s
     found = dangers_of(source)
     told = require_safe(source.graph_file, found, allowed)
     for meta in source.metas:
-        require_bounded(meta.graph_def, source.graph_file, stored_bytes)
+        require_bounded(meta.graph, source.graph_file, stored_bytes)
     require_stored(source.bundle, source.place, stored_bytes)
     return told
 
@@ -54,7 +55,7 @@ def require_still(
 
     Returns, Raises: as `require_safe_source`.
     """
-    found = find_acting(source.metas[0].graph_def, outputs, fed) if source.metas else []
+    found = find_acting(source.metas[0].graph, outputs, fed) if source.metas else []
     return require_safe(source.graph_file, found, allowed)
 
 

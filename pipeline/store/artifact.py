@@ -1,14 +1,13 @@
-"""Artifacts: finished folders that know what they hold and what decided it.
+"""Artifacts: finished folders with a manifest of their files and of everything that decided them.
 
     <output-root>/<name>/<stage>          a symbolic link to the last finished version
-    <output-root>/<name>/.versions/…      the versions that the links name
-    <output-root>/<name>/.work/<stage>    where a stage is at work
-    <output-root>/<name>/.locks/<stage>   held by the process at work (flock: the kernel frees it)
+    <output-root>/<name>/.versions/…      the versions that the links point to
+    <output-root>/<name>/.work/<stage>    where a stage is being made
+    <output-root>/<name>/.locks/<stage>   held by the process that makes it (flock: the kernel frees it)
 
-A stage is made in its work folder, flushed to disk, given its manifest, moved among the versions, and
-published by replacing the link, which is one step on POSIX file systems. A kill at any instant
-leaves the previous version or none. What a kill leaves behind is swept at the next start, unless
-its lock is held.
+A stage is made in its work folder, flushed to disk, given its manifest, moved to the versions, and published by
+replacing the link, which is atomic on POSIX file systems. A process that is killed leaves the previous version or none.
+The next start removes its leftovers, unless their lock is held.
 """
 
 from __future__ import annotations
@@ -29,21 +28,22 @@ from typing import Any
 from pipeline.errors import DamagedArtifact, StoreError
 from pipeline.hashing import hash_file
 
-from .manifest import MANIFEST, FileEntry, Manifest, differences, fingerprint
+from .files import MANIFEST_FILE
+from .manifest import FileEntry, Manifest, differences, fingerprint
 
 logger = logging.getLogger("pipeline")
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-# Names of devices on Windows, whatever follows a dot; and a final dot, which it drops: output may go to its shares.
-_OF_WINDOWS = re.compile(r"(CON|PRN|AUX|NUL|COM[0-9]|LPT[0-9])(\..*)?|.*\.", re.IGNORECASE)
+# Windows reserves the names of devices and drops a final dot; the output may be on one of its shares.
+_WINDOWS_NAME = re.compile(r"(CON|PRN|AUX|NUL|COM[0-9]|LPT[0-9])(\..*)?|.*\.", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class ArtifactPaths:
-    """Every path of one named model under an output root.
+    """All paths of one named model under an output root.
 
     Raises:
-        StoreError: the name is not a plain folder name.
+        StoreError: the name cannot be a folder name.
     """
 
     root: Path
@@ -52,13 +52,13 @@ class ArtifactPaths:
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
             raise StoreError(
-                "not a name for a folder",
+                "not a valid folder name",
                 got=repr(self.name),
                 wanted="up to 100 letters, digits, dots, dashes, underscores",
             )
-        if _OF_WINDOWS.fullmatch(self.name):
+        if _WINDOWS_NAME.fullmatch(self.name):
             raise StoreError(
-                "not a name for a folder on Windows", got=repr(self.name), next_step="Choose another --name"
+                "not a valid folder name on Windows", got=repr(self.name), next_step="Choose another --name"
             )
 
     @property
@@ -80,18 +80,18 @@ class ArtifactPaths:
 
 
 class ArtifactStatus(Enum):
-    """How an artifact stands against what is wanted now."""
+    """How an artifact compares with what is wanted now."""
 
     COMPLETE = "complete"
     MISSING = "missing"
     STALE = "stale"
-    WAITING = "waiting"  # as wanted, as long as what it reads stays as it is; but that has to be made again
+    WAITING = "waiting"  # complete if the stages that it reads give the same bytes again
     DAMAGED = "damaged"
 
 
 @dataclass(frozen=True)
-class State:
-    """The condition of an artifact, and the reasons as sentences."""
+class ArtifactState:
+    """The status of an artifact, the reasons as sentences, and its manifest."""
 
     status: ArtifactStatus
     reasons: tuple[str, ...] = ()
@@ -102,50 +102,49 @@ class State:
         return self.status is ArtifactStatus.COMPLETE
 
 
-def examine(folder: Path, stage: str, ingredients: Mapping[str, Any], ignored: Collection[str] = ()) -> State:
-    """Says whether the artifact in `folder` is what these ingredients would give.
+def examine(folder: Path, stage: str, inputs: Mapping[str, Any], ignored: Collection[str] = ()) -> ArtifactState:
+    """Compare the artifact in `folder` with the inputs that decide it now.
 
     Args:
-        ignored: kinds of ingredients that do not count.
+        ignored: kinds of inputs that do not count.
 
-    A file whose size and time stamp are as they were finished is taken as untouched; any other
-    is hashed. `verify` hashes them all.
+    Files with the recorded size and time stamp are taken as unchanged; all others are hashed. `verify` hashes them all.
     """
     version = folder.resolve()
-    state = _examine(folder, stage, ingredients, ignored)
-    # If another run published meanwhile, two versions were looked at as if they were one.
-    return state if folder.resolve() == version else examine(folder, stage, ingredients, ignored)
+    state = _examine(folder, stage, inputs, ignored)
+    # If another run has published meanwhile, the examination mixed two versions.
+    return state if folder.resolve() == version else examine(folder, stage, inputs, ignored)
 
 
-def _examine(folder: Path, stage: str, ingredients: Mapping[str, Any], ignored: Collection[str]) -> State:
-    if not (folder / MANIFEST).exists():
-        return State(ArtifactStatus.MISSING, (f"{folder} does not exist",))
+def _examine(folder: Path, stage: str, inputs: Mapping[str, Any], ignored: Collection[str]) -> ArtifactState:
+    if not (folder / MANIFEST_FILE).exists():
+        return ArtifactState(ArtifactStatus.MISSING, (f"{folder} does not exist",))
     try:
         manifest = Manifest.read(folder)
         missing = _check_files(folder, manifest.files, manifest, trust_mtime=True)
     except DamagedArtifact as exc:
-        return State(ArtifactStatus.DAMAGED, (str(exc),))
-    reasons = tuple(differences(_without(manifest.ingredients, ignored), _without(ingredients, ignored)))
+        return ArtifactState(ArtifactStatus.DAMAGED, (str(exc),))
+    reasons = tuple(differences(_without(manifest.fingerprint_inputs, ignored), _without(inputs, ignored)))
     if manifest.stage != stage:
         reasons = (f"{folder} holds the stage {manifest.stage}, not {stage}", *reasons)
     if missing or reasons:
-        return State(ArtifactStatus.STALE, (*missing, *reasons), manifest)
-    return State(ArtifactStatus.COMPLETE, (), manifest)
+        return ArtifactState(ArtifactStatus.STALE, (*missing, *reasons), manifest)
+    return ArtifactState(ArtifactStatus.COMPLETE, (), manifest)
 
 
-def _without(ingredients: Mapping[str, Any], ignored: Collection[str]) -> dict[str, Any]:
-    return {kind: value for kind, value in ingredients.items() if kind not in ignored}
+def _without(inputs: Mapping[str, Any], ignored: Collection[str]) -> dict[str, Any]:
+    return {kind: value for kind, value in inputs.items() if kind not in ignored}
 
 
 def verify(folder: Path, *patterns: str) -> Manifest:
-    """Hashes the files of an artifact and compares them with its manifest.
+    """Hash the files of an artifact and compare them with its manifest.
 
     Args:
         patterns: which files, as `Manifest.digests` takes them; all if none is given.
 
     Raises:
-        StoreError: `folder` is no artifact.
-        DamagedArtifact: a file is missing, is not of its size, or its bytes changed; or the manifest did.
+        StoreError: `folder` is not an artifact.
+        DamagedArtifact: a file is missing or was changed; or the manifest was.
     """
     manifest = Manifest.read(folder)
     missing = _check_files(folder, manifest.digests(*(patterns or ("*",))), manifest, trust_mtime=False)
@@ -155,7 +154,7 @@ def verify(folder: Path, *patterns: str) -> Manifest:
 
 
 def _check_files(folder: Path, names: Iterable[str], manifest: Manifest, trust_mtime: bool) -> list[str]:
-    """Sentences on files that are missing or not of their size; damage of bytes is raised."""
+    """Return a sentence for each file that is missing or has another size; raise an error if other bytes changed."""
     sentences = []
     for name in names:
         path, entry = folder / name, manifest.files[name]
@@ -168,7 +167,7 @@ def _check_files(folder: Path, names: Iterable[str], manifest: Manifest, trust_m
             sentences.append(f"{path} has {stat.st_size} bytes, was finished with {entry.size_bytes}")
         elif (not trust_mtime or stat.st_mtime_ns != entry.mtime_ns) and (actual := hash_file(path)) != entry.sha256:
             raise DamagedArtifact(
-                "its bytes are not those that were finished",
+                "its bytes were changed after it was finished",
                 where=path,
                 got=f"sha256 {actual[:12]}…",
                 wanted=f"{entry.sha256[:12]}…",
@@ -183,21 +182,21 @@ def build(
     want: Callable[[], Mapping[str, Any]],
     make: Callable[[Path], Mapping[str, Any]],
     resumable: Collection[str] = (),
-) -> State:
-    """Makes an artifact, unless it is there already, and publishes it in one step.
+) -> ArtifactState:
+    """Make an artifact, unless it is complete, and publish it in one step.
 
     Args:
-        want: gives the ingredients as they are now; asked again after the work, so that an input
-            that changed meanwhile is noticed.
-        make: fills the work folder that it is given; returns notes for the manifest.
-        resumable: the stages that can go on with what a killed run with the same ingredients left.
+        want: returns the fingerprint inputs as they are now; called again after the work, to notice an input that has
+            changed meanwhile.
+        make: fills the work folder that it gets; returns notes for the manifest.
+        resumable: the stages that can resume an interrupted run with the same inputs.
 
     Returns:
-        The state of the finished artifact; its manifest is the old one if nothing had to be done.
+        The state of the finished artifact; its manifest is the old one if it was complete.
 
     Raises:
-        DamagedArtifact: the artifact that stands there is damaged; nothing is overwritten.
-        StoreError: the output root cannot be written, or an input changed while it was read.
+        DamagedArtifact: the existing artifact is damaged; nothing is overwritten.
+        StoreError: the output root cannot be written, or an input changed during the work.
     """
     with _os_errors(paths.home):
         sweep(paths, spare=resumable)
@@ -211,15 +210,15 @@ def _build_locked(
     want: Callable[[], Mapping[str, Any]],
     make: Callable[[Path], Mapping[str, Any]],
     is_resumable: bool,
-) -> State:
-    ingredients = want()
-    state = examine(paths.artifact(stage), stage, ingredients)
+) -> ArtifactState:
+    inputs = want()
+    state = examine(paths.artifact(stage), stage, inputs)
     if state.is_complete:
         return state
     if state.status is ArtifactStatus.DAMAGED:
         raise DamagedArtifact(state.reasons[0])
     _refuse_foreign(paths, stage)
-    work = _work_folder(paths, stage, ingredients, is_resumable)
+    work = _work_folder(paths, stage, inputs, is_resumable)
     started = time.monotonic()
     try:
         notes = make(work)
@@ -227,47 +226,47 @@ def _build_locked(
         if not is_resumable:
             shutil.rmtree(work, ignore_errors=True)
         raise
-    changed = list(differences(ingredients, want()))
+    changed = list(differences(inputs, want()))
     if changed:
         shutil.rmtree(work)
         raise StoreError("an input changed while it was used", where=stage, got=changed[0], next_step="Run it again")
     notes = {**notes, "seconds": round(time.monotonic() - started, 3)}
-    return State(ArtifactStatus.COMPLETE, (), _publish(paths, stage, work, ingredients, notes))
+    return ArtifactState(ArtifactStatus.COMPLETE, (), _publish(paths, stage, work, inputs, notes))
 
 
-def _work_folder(paths: ArtifactPaths, stage: str, ingredients: Mapping[str, Any], is_resumable: bool) -> Path:
-    """A work folder named by the fingerprint: only the same work is ever resumed."""
-    folder = paths.work(stage) / fingerprint(stage, ingredients)[:16]
+def _work_folder(paths: ArtifactPaths, stage: str, inputs: Mapping[str, Any], is_resumable: bool) -> Path:
+    """Return a work folder named by the fingerprint, so that only the same work is ever resumed."""
+    folder = paths.work(stage) / fingerprint(stage, inputs)[:16]
     if paths.work(stage).exists():
         for other in paths.work(stage).iterdir():
             if not (is_resumable and other == folder):
-                _remove_leftover(other)  # the link of a killed publication lies here too
+                _remove_leftover(other)  # also the link of an interrupted publication
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
 def _publish(
-    paths: ArtifactPaths, stage: str, work: Path, ingredients: Mapping[str, Any], notes: Mapping[str, Any]
+    paths: ArtifactPaths, stage: str, work: Path, inputs: Mapping[str, Any], notes: Mapping[str, Any]
 ) -> Manifest:
     files = {}
-    (work / MANIFEST).unlink(missing_ok=True)  # of a publication that was killed
+    (work / MANIFEST_FILE).unlink(missing_ok=True)  # of an interrupted publication
     for path in sorted(p for p in work.rglob("*") if p.is_file()):
         _flush(path)
         stat = path.stat()
         files[path.relative_to(work).as_posix()] = FileEntry(stat.st_size, hash_file(path), stat.st_mtime_ns)
-    manifest = Manifest(stage, ingredients, files, notes)
-    (work / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
-    _flush(work / MANIFEST)
+    manifest = Manifest(stage, inputs, files, notes)
+    (work / MANIFEST_FILE).write_text(manifest.to_json(), encoding="utf-8")
+    _flush(work / MANIFEST_FILE)
     _link(paths, stage, work, manifest)
     return manifest
 
 
 def install(paths: ArtifactPaths, stage: str, fill: Callable[[Path], Manifest | None]) -> None:
-    """Publishes a finished artifact that comes from elsewhere, in the place of what stands there.
+    """Publish a finished artifact from elsewhere, instead of the existing one.
 
     Args:
-        fill: fills the work folder that it is given, its manifest included, and returns that; or None where there is
-            nothing to publish any more.
+        fill: fills the work folder that it gets and returns the manifest, which it has written too; or None if nothing
+            is left to publish.
 
     Raises:
         StoreError: the output root cannot be written.
@@ -286,7 +285,7 @@ def install(paths: ArtifactPaths, stage: str, fill: Callable[[Path], Manifest | 
 
 
 def _link(paths: ArtifactPaths, stage: str, work: Path, manifest: Manifest) -> None:
-    """Moves a finished work folder among the versions, and the link to it."""
+    """Move a finished work folder to the versions, and point the link to it."""
     for folder in (*(p for p in work.rglob("*") if p.is_dir()), work):
         _flush(folder)
     paths.versions.mkdir(exist_ok=True)
@@ -298,7 +297,7 @@ def _link(paths: ArtifactPaths, stage: str, work: Path, manifest: Manifest) -> N
     fresh = paths.work(stage) / "link"
     fresh.unlink(missing_ok=True)
     fresh.symlink_to(os.path.relpath(version, paths.home))
-    fresh.replace(link)  # the one step: before it the previous version stands here, after it this one
+    fresh.replace(link)  # the atomic step: the link points to the previous version before it, to this one after it
     _flush(paths.home)
     if previous is not None:
         shutil.rmtree(previous, ignore_errors=True)
@@ -328,7 +327,7 @@ def _flush(path: Path) -> None:
 
 
 def sweep(paths: ArtifactPaths, spare: Collection[str] = ()) -> None:
-    """Removes what killed runs left behind, except where somebody is at work.
+    """Remove the leftovers of interrupted runs, except those of stages that are being made now.
 
     Args:
         spare: stages whose work folders stay, because a later run may resume them.
@@ -356,7 +355,7 @@ def _children(folder: Path) -> list[Path]:
 
 
 def _remove_leftover(path: Path) -> None:
-    logger.info("removing %s, which a killed run left behind", path)
+    logger.info("removing %s, left by an interrupted run", path)
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -365,10 +364,10 @@ def _remove_leftover(path: Path) -> None:
 
 @contextmanager
 def hold(lock: Path, wait: bool = True) -> Iterator[bool]:
-    """Holds a lock file, which the kernel frees however this process ends.
+    """Hold a lock file; the kernel frees it however this process ends.
 
     Yields:
-        Whether the lock is held: always, unless `wait` is False and somebody else holds it.
+        True if the lock is held; False if `wait` is False and another process holds it.
     """
     lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("a") as file:
@@ -378,14 +377,14 @@ def hold(lock: Path, wait: bool = True) -> Iterator[bool]:
             if not wait:
                 yield False
                 return
-            logger.info("another run is at work on %s: waiting for it", lock.name)
+            logger.info("another run is making %s: waiting for it", lock.name)
             fcntl.flock(file, fcntl.LOCK_EX)
         yield True
 
 
 @contextmanager
 def _os_errors(where: Path) -> Iterator[None]:
-    """Errors of the operating system leave as one of ours."""
+    """Turn errors of the operating system into a StoreError."""
     try:
         yield
     except OSError as exc:

@@ -1,4 +1,4 @@
-"""What an artifact says of itself: what it holds, what decided it, and what has changed since."""
+"""Manifest of an artifact: its files, everything that decided them, and what has changed since."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from typing import Any
 from pipeline.errors import DamagedArtifact, StoreError
 from pipeline.hashing import hash_values
 
-MANIFEST = "manifest.json"
+from .files import MANIFEST_FILE
 
 
 @dataclass(frozen=True)
 class FileEntry:
-    """A finished file: its bytes, and its time stamp as a sign that they are untouched."""
+    """A finished file: size, hash, and the time stamp by which an unchanged file is recognized."""
 
     size_bytes: int
     sha256: str
@@ -27,25 +27,25 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What an artifact holds, and everything that decided it.
+    """The files of an artifact, and everything that decided them.
 
     Args:
-        ingredients: nested values by kind (settings, files, upstream, code, versions); the
-            fingerprint is their hash.
-        notes: what is good to know and decides nothing: the command, seconds, seeds.
+        fingerprint_inputs: nested values by kind (settings, files, upstream, code, versions); the fingerprint is their
+            hash. In `manifest.json` they are called `ingredients`.
+        notes: facts that decide nothing: the command, seconds, seeds.
     """
 
     stage: str
-    ingredients: Mapping[str, Any]
+    fingerprint_inputs: Mapping[str, Any]
     files: Mapping[str, FileEntry]
     notes: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def fingerprint(self) -> str:
-        return fingerprint(self.stage, self.ingredients)
+        return fingerprint(self.stage, self.fingerprint_inputs)
 
     def digests(self, *patterns: str) -> dict[str, str]:
-        """The sha256 of each file whose path matches a pattern (`*` crosses folders)."""
+        """Return the sha256 of each file whose path matches a pattern (`*` crosses folders)."""
         return {
             path: entry.sha256
             for path, entry in sorted(self.files.items())
@@ -54,52 +54,52 @@ class Manifest:
 
     @property
     def content_digest(self) -> str:
-        """One hash over all files: equal artifacts have equal ones."""
+        """The hash of all files: equal artifacts have equal digests."""
         return hash_values("artifact", self.digests("*"))
 
     def to_json(self) -> str:
-        """The text of `manifest.json`; its `seal` is the hash of everything else in it."""
+        """Return the text of `manifest.json`; its `seal` is the hash of everything else in it."""
         values = {
             "stage": self.stage,
             "fingerprint": self.fingerprint,
             "files": {path: asdict(entry) for path, entry in sorted(self.files.items())},
-            "ingredients": self.ingredients,
+            "ingredients": self.fingerprint_inputs,
             "notes": self.notes,
         }
         return json.dumps({**values, "seal": hash_values("manifest", values)}, indent=2, sort_keys=True) + "\n"
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
-        """Reads the manifest of an artifact.
+        """Read the manifest of an artifact.
 
         Raises:
             StoreError: there is no manifest.
-            DamagedArtifact: a byte of it is not as it was written.
+            DamagedArtifact: the manifest was changed after it was written.
         """
-        path = folder / MANIFEST
+        path = folder / MANIFEST_FILE
         try:
-            text = path.read_bytes().decode()  # read_text would take one line end for another
+            text = path.read_bytes().decode()  # read_text would translate line ends
         except (FileNotFoundError, NotADirectoryError) as exc:
-            raise StoreError("not an artifact", where=folder, got=f"no {MANIFEST}") from exc
+            raise StoreError("not an artifact", where=folder, got=f"no {MANIFEST_FILE}") from exc
         except (OSError, UnicodeDecodeError) as exc:
             raise DamagedArtifact("the manifest cannot be read", where=path, got=exc) from exc
         return cls.parse(text, str(path))
 
     @classmethod
     def parse(cls, text: str, path: str) -> Manifest:
-        """Reads the text of a manifest.
+        """Parse the text of a manifest.
 
         Args:
-            path: where it comes from, for the message.
+            path: the path of the text, for the message.
 
         Raises:
-            DamagedArtifact: a byte of it is not as it was written.
+            DamagedArtifact: the text was changed after it was written.
         """
         try:
             values = json.loads(text)
             files = {name: FileEntry(**entry) for name, entry in values["files"].items()}
             manifest = cls(values["stage"], values["ingredients"], files, values["notes"])
-            # Written again, every byte must agree: this also notices a flip that JSON forgives.
+            # Compare the text with the manifest written again: this also notices changes that JSON ignores.
             is_intact = manifest.to_json() == text
         except (ValueError, KeyError, TypeError, AttributeError) as exc:
             raise _damaged_manifest(path, str(exc)) from exc
@@ -117,9 +117,9 @@ def _damaged_manifest(path: str, got: str) -> DamagedArtifact:
     )
 
 
-def fingerprint(stage: str, ingredients: Mapping[str, Any]) -> str:
-    """The hash of everything that decides an artifact."""
-    return hash_values(f"stage {stage}", ingredients)
+def fingerprint(stage: str, fingerprint_inputs: Mapping[str, Any]) -> str:
+    """Hash everything that decides an artifact."""
+    return hash_values(f"stage {stage}", fingerprint_inputs)
 
 
 _MEANING = {
@@ -133,40 +133,40 @@ _MEANING = {
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
-    """What differs between the ingredients of then and now, a sentence for each."""
-    if _spelled(old) == _spelled(new):  # mostly, and much faster to see than by each value
+    """Yield a sentence for each difference between the old inputs and the new ones."""
+    if _to_json(old) == _to_json(new):  # the usual case, much faster than comparing each value
         return
     for kind in sorted({*old, *new}):
         sentence = _MEANING.get(kind, kind + " {} changed: was {}, is {}")
-        before, after = _flat(old.get(kind)), _flat(new.get(kind))
+        before, after = _flatten(old.get(kind)), _flatten(new.get(kind))
         for key in sorted({*before, *after}):
             if key not in before:
-                yield f"{_thing(kind, key)} is new: {_short(after[key])}"
+                yield f"{_describe_key(kind, key)} is new: {_shorten(after[key])}"
             elif key not in after:
-                yield f"{_thing(kind, key)} is gone: was {_short(before[key])}"
-            elif hash_values("", before[key]) != hash_values("", after[key]):  # as the fingerprint sees them
-                yield sentence.format(key, _short(before[key]), _short(after[key]))
+                yield f"{_describe_key(kind, key)} is gone: was {_shorten(before[key])}"
+            elif hash_values("", before[key]) != hash_values("", after[key]):  # equality as the fingerprint defines it
+                yield sentence.format(key, _shorten(before[key]), _shorten(after[key]))
 
 
-def _spelled(ingredients: Mapping[str, Any]) -> str:
-    """The ingredients as JSON, in which what the fingerprint tells apart is apart too."""
-    return json.dumps(ingredients, sort_keys=True)
+def _to_json(inputs: Mapping[str, Any]) -> str:
+    """Return the inputs as JSON; inputs with different fingerprints give different JSON."""
+    return json.dumps(inputs, sort_keys=True)
 
 
-def _thing(kind: str, key: str) -> str:
+def _describe_key(kind: str, key: str) -> str:
     return _MEANING.get(kind, kind + " {} changed").split(" changed")[0].format(key)
 
 
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
     if not isinstance(value, Mapping):
         return {} if value is None else {prefix: value}
     flat: dict[str, Any] = {}
     for key, inner in value.items():
-        flat.update(_flat(inner, f"{prefix}.{key}" if prefix else key))
+        flat.update(_flatten(inner, f"{prefix}.{key}" if prefix else key))
     return flat
 
 
-def _short(value: Any) -> str:
+def _shorten(value: Any) -> str:
     if isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value):
         return value[:12] + "…"
     return repr(value) if isinstance(value, str) else str(value)

@@ -24,10 +24,10 @@ class DataFile(luigi.ExternalTask):
 
     def complete(self) -> bool:
         """Whether it is there."""
-        is_there = Path(self.path).exists()
-        if not is_there:
+        exists = Path(self.path).exists()
+        if not exists:
             logger.error("%s: no such data file. Give one with --data", self.path)
-        return is_there
+        return exists
 
 
 class ExistingCheckpoint(luigi.ExternalTask):
@@ -42,10 +42,10 @@ class ExistingCheckpoint(luigi.ExternalTask):
     def complete(self) -> bool:
         """Whether there is something by that name."""
         place = Path(self.path)
-        is_there = place.exists() or any(place.parent.glob(f"{escape(place.name)}[.-]*"))
-        if not is_there:
+        exists = place.exists() or any(place.parent.glob(f"{escape(place.name)}[.-]*"))
+        if not exists:
             logger.error("%s: no such checkpoint. Give one with --checkpoint", self.path)
-        return is_there
+        return exists
 
 
 class ExistingCandidate(luigi.ExternalTask):
@@ -61,10 +61,10 @@ class ExistingCandidate(luigi.ExternalTask):
         """Whether there is something by that name."""
         from pipeline.formats.external.detect import detect_format
 
-        is_there = Path(self.path).exists()
-        if not is_there:
+        exists = Path(self.path).exists()
+        if not exists:
             try:
                 detect_format(Path(self.path))
             except CandidateError as exc:
                 logger.error("%s", exc)
-        return is_there
+        return exists

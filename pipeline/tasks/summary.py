@@ -6,6 +6,8 @@ from typing import Any
 
 from pipeline.errors import ValidationFailed
 from pipeline.formats.registry import CANDIDATES, FORMATS, read_refusal
+from pipeline.settings import PASSED
+from pipeline.store.files import COSTS_TABLE_FILE, REPORT_FILE, RESULTS_FILE
 
 from .chain.job import Job
 from .chain.plan import Chain
@@ -23,9 +25,9 @@ def summary_lines(chain: Chain, last: str) -> list[str]:
     files = {
         **{name: job.display_path(name, FORMATS[name].model_file) for name in CANDIDATES},
         **{stage: job.display_path(stage, FORMATS[name].model_file) for name, stage in job.candidates.items()},
-        "validation": job.display_path("validation", "results.csv"),
-        "costs": job.display_path("costs", "costs.csv"),
-        "report": job.display_path("report", "report.html"),
+        "validation": job.display_path("validation", RESULTS_FILE),
+        "costs": job.display_path("costs", COSTS_TABLE_FILE),
+        "report": job.display_path("report", REPORT_FILE),
     }
     lines = _verdict_lines(job) if "validation" in done else []
     shown = [stage for stage in done if stage in files or stage == last]
@@ -50,17 +52,17 @@ def require_passed(job: Job) -> None:
         ValidationFailed: a format is not proven equal.
     """
     verdict = read_verdict(job)
-    if verdict["verdict"] != "passed":
+    if verdict["verdict"] != PASSED:
         raise ValidationFailed(
             f"{failed_formats(verdict)} not proven equal to its checkpoint: {verdict['reasons'][0]}",
             where=job.paths.artifact("validation"),
-            next_step=f"See {job.paths.artifact('report') / 'report.html'}",
+            next_step=f"See {job.paths.artifact('report') / REPORT_FILE}",
         )
 
 
 def failed_formats(verdict: dict[str, Any]) -> str:
     """Return the formats that failed, with the verb: `frozen is`, `tflite and onnx are`."""
-    failed = {check["format"] for check in verdict["checks"] if check["verdict"] != "passed"}
+    failed = {check["format"] for check in verdict["checks"] if check["verdict"] != PASSED}
     named = [format for format in CANDIDATES if format in failed] or ["the candidate"]
     return f"{' and '.join(named)} {'is' if len(named) == 1 else 'are'}"
 

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from pipeline.data.npz import prefixed, save_arrays
+from pipeline.data.npz import add_kind, save_arrays
 from pipeline.data.readers import Examples
 from pipeline.formats.session import session_config
 from pipeline.settings import TrainingSettings
 from pipeline.signature import Array, Signature
+from pipeline.store.files import CHECKPOINT_PREFIX, EVALUATION_GRAPH_FILE, GOLDENS_FILE, INFERENCE_GRAPH_FILE
 
 from .graphs import LABELS, LOSS, names_in_collection
 
@@ -26,10 +27,10 @@ class Evaluator:
 
     def __init__(self, graph: Path, signature: Signature, validation: Examples, settings: TrainingSettings) -> None:
         self._signature, self._validation, self._settings = signature, validation, settings
-        evaluation = graph / "evaluation.meta"
+        evaluation = graph / EVALUATION_GRAPH_FILE
         self._graph = tf.Graph()
         with self._graph.as_default():
-            v1.train.import_meta_graph(str(evaluation if evaluation.exists() else graph / "inference.meta"))
+            v1.train.import_meta_graph(str(evaluation if evaluation.exists() else graph / INFERENCE_GRAPH_FILE))
             self._variables = {variable.op.name: variable for variable in v1.global_variables()}
             self._saver = v1.train.Saver(self._variables, save_relative_paths=True)
             self._initializer = v1.global_variables_initializer()
@@ -70,8 +71,8 @@ class Evaluator:
         folder.mkdir(parents=True)
         self._saver.set_last_checkpoints_with_time([])  # else the state file would list earlier folders
         with self._graph.as_default():
-            self._saver.save(self._session, str(folder / "model.ckpt"), global_step=step, write_meta_graph=False)
+            self._saver.save(self._session, str(folder / CHECKPOINT_PREFIX), global_step=step, write_meta_graph=False)
         rows = {name: values[: self._settings.goldens] for name, values in self._validation.inputs.items()}
         outputs = {spec.name: spec.tensor_name for spec in self._signature.outputs}
         recorded = self._session.run(outputs, {f"{name}:0": values for name, values in rows.items()})
-        save_arrays(folder / "goldens.npz", {**prefixed("input", rows), **prefixed("output", recorded)})
+        save_arrays(folder / GOLDENS_FILE, {**add_kind("input", rows), **add_kind("output", recorded)})

@@ -15,6 +15,14 @@ from pipeline.checkpoint.values import find_checkpoint, read_values
 from pipeline.errors import CheckpointError, nearest
 from pipeline.settings import ExportSettings
 from pipeline.signature import Signature
+from pipeline.store.files import (
+    CHECKPOINT_PREFIX,
+    DEPLOY_FOLDER,
+    GOLDENS_FILE,
+    INFERENCE_GRAPH_FILE,
+    SIGNATURE_FILE,
+    VALIDATION_ROWS_FILE,
+)
 
 v1 = tf.compat.v1
 
@@ -35,19 +43,19 @@ def export_checkpoint(graph: Path, training: Path, settings: ExportSettings, fol
         CheckpointError: the training's files are damaged, or the setting `variables` names a missing
             variable or leaves out one that an output needs.
     """
-    source = find_checkpoint(training / "deploy" / settings.step)
+    source = find_checkpoint(training / DEPLOY_FOLDER / settings.step)
     with tf.Graph().as_default(), v1.Session() as session:
-        v1.train.import_meta_graph(str(graph / "inference.meta"))
+        v1.train.import_meta_graph(str(graph / INFERENCE_GRAPH_FILE))
         variables = {variable.op.name: variable for variable in v1.global_variables()}
         keys = export_keys(settings.variables, variables)
-        _require_needed_variables(session.graph, Signature.read(graph / "signature.json"), set(variables) - set(keys))
+        _require_needed_variables(session.graph, Signature.read(graph / SIGNATURE_FILE), set(variables) - set(keys))
         for name, value in read_values(source, variables).items():
             variables[name].load(value, session)
         saver = v1.train.Saver({key: variables[name] for name, key in keys.items()}, save_relative_paths=True)
-        saver.save(session, str(folder / "model.ckpt"))
-    shutil.copy(graph / "signature.json", folder / "signature.json")
-    shutil.copy(training / "deploy" / settings.step / "goldens.npz", folder / "goldens.npz")
-    shutil.copy(training / "validation.npz", folder / "validation.npz")
+        saver.save(session, str(folder / CHECKPOINT_PREFIX))
+    shutil.copy(graph / SIGNATURE_FILE, folder / SIGNATURE_FILE)
+    shutil.copy(training / DEPLOY_FOLDER / settings.step / GOLDENS_FILE, folder / GOLDENS_FILE)
+    shutil.copy(training / VALIDATION_ROWS_FILE, folder / VALIDATION_ROWS_FILE)
     return {"exported": settings.step, "step": step_of(source.prefix), "variables": keys}
 
 

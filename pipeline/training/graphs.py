@@ -20,6 +20,7 @@ import tensorflow as tf
 from pipeline.errors import ModelError, nearest
 from pipeline.settings import GraphSettings
 from pipeline.signature import TensorSpec
+from pipeline.store.files import EVALUATION_GRAPH_FILE, INFERENCE_GRAPH_FILE, SIGNATURE_FILE, TRAINING_GRAPH_FILE
 
 from .models import Model
 from .models.source import ModelSource, load_model
@@ -48,14 +49,14 @@ def build_graph(source: ModelSource, settings: GraphSettings, folder: Path) -> d
     inference = _inference_graph(model, settings, has_loss=False)
     if not _variables(inference):
         raise ModelError("the model has no variables", where=source.class_name, next_step="There is nothing to freeze")
-    _write_meta(inference, folder / "inference.meta")
-    model.signature.write(folder / "signature.json")
+    _write_meta(inference, folder / INFERENCE_GRAPH_FILE)
+    model.signature.write(folder / SIGNATURE_FILE)
     notes = {"seed": settings.seed, "inference_nodes": len(inference.get_operations())}
     if hasattr(model, "loss"):
         training = _training_graph(model, settings)
         _require_same_variables(training, inference)
-        _write_meta(training, folder / "training.meta")
-        _write_meta(_inference_graph(model, settings, has_loss=True), folder / "evaluation.meta")
+        _write_meta(training, folder / TRAINING_GRAPH_FILE)
+        _write_meta(_inference_graph(model, settings, has_loss=True), folder / EVALUATION_GRAPH_FILE)
         notes["training_nodes"] = len(training.get_operations())
     return notes
 

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.checkpoint.files import files_of, name_of
-from pipeline.checkpoint.source import Source, open_source, read_graph
+from pipeline.checkpoint.source import Source, open_source, read_message
 from pipeline.data.generated import generate_rows
-from pipeline.data.npz import prefixed, save_arrays
+from pipeline.data.npz import add_kind, save_arrays
 from pipeline.data.table import read_rows
 from pipeline.errors import CheckpointError
 from pipeline.formats.external import outputs_from_candidate
@@ -24,7 +24,7 @@ from pipeline.freezing.freeze import prepare
 from pipeline.inputs import Candidate, ImportedCheckpoint
 from pipeline.safety.models import require_safe_source, require_still
 from pipeline.signature import Signature
-from pipeline.store.files import SIGNATURE
+from pipeline.store.files import CHECKPOINT_PREFIX, SAVED_MODEL_FOLDER, SIGNATURE_FILE, VALIDATION_ROWS_FILE
 
 logger = logging.getLogger("pipeline")
 
@@ -66,10 +66,10 @@ def import_checkpoint(
     for reason in (*reasons, *(f"allowed {danger}" for danger in allowed)):
         logger.info("checkpoint: %s", reason)
     if source.kind == "SavedModel":
-        shutil.copytree(source.place, folder / "saved_model")
+        shutil.copytree(source.place, folder / SAVED_MODEL_FOLDER)
     else:
         _copy_checkpoint(source, folder)
-    model.signature.write(folder / SIGNATURE, origin=model.origin)
+    model.signature.write(folder / SIGNATURE_FILE, origin=model.origin)
     rows = write_rows(model.signature, data, seed, folder)
     return {
         "adopted": str(source.place),
@@ -94,7 +94,7 @@ def write_rows(signature: Signature, data: Path | None, seed: int, folder: Path)
     """
     rows = generate_rows(signature, ROWS, seed) if data is None else read_rows(data, signature)
     labels = {"labels": rows.pop("labels")} if "labels" in rows else {}
-    save_arrays(folder / "validation.npz", {**prefixed("input", rows), **labels})
+    save_arrays(folder / VALIDATION_ROWS_FILE, {**add_kind("input", rows), **labels})
     return rows
 
 
@@ -119,7 +119,7 @@ def imported_files(imported: ImportedCheckpoint) -> dict[str, Path]:
 def _copy_checkpoint(source: Source, folder: Path) -> None:
     name = name_of(source.place)
     for path in files_of(source.place):
-        shutil.copyfile(path, folder / f"model.ckpt{path.name.removeprefix(name)}")
-    meta = read_graph(source.graph_file)
-    (folder / "model.ckpt.meta").write_bytes(meta.SerializeToString(deterministic=True))
-    (folder / "checkpoint").write_text('model_checkpoint_path: "model.ckpt"\n', encoding="utf-8")
+        shutil.copyfile(path, folder / f"{CHECKPOINT_PREFIX}{path.name.removeprefix(name)}")
+    meta = read_message(source.graph_file)
+    (folder / f"{CHECKPOINT_PREFIX}.meta").write_bytes(meta.SerializeToString(deterministic=True))
+    (folder / "checkpoint").write_text(f'model_checkpoint_path: "{CHECKPOINT_PREFIX}"\n', encoding="utf-8")

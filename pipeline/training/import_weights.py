@@ -9,6 +9,7 @@ from typing import Any
 import tensorflow as tf
 
 from pipeline.checkpoint.values import find_checkpoint, read_values
+from pipeline.store.files import CHECKPOINT_PREFIX, INFERENCE_GRAPH_FILE, SIGNATURE_FILE
 
 from .examples import read_examples, save_validation
 from .models.source import ModelSource, load_model
@@ -35,11 +36,11 @@ def import_weights(source: ModelSource, data: Path | None, graph: Path, weights:
     examples = read_examples(load_model(source), source, data)
     bundle = find_checkpoint(Path(weights))
     with tf.Graph().as_default(), v1.Session() as session:
-        v1.train.import_meta_graph(str(graph / "inference.meta"))
+        v1.train.import_meta_graph(str(graph / INFERENCE_GRAPH_FILE))
         variables = {variable.op.name: variable for variable in v1.global_variables()}
         for name, value in read_values(bundle, variables).items():
             variables[name].load(value, session)
-        v1.train.Saver(variables, save_relative_paths=True).save(session, str(folder / "model.ckpt"))
-    shutil.copy(graph / "signature.json", folder / "signature.json")
+        v1.train.Saver(variables, save_relative_paths=True).save(session, str(folder / CHECKPOINT_PREFIX))
+    shutil.copy(graph / SIGNATURE_FILE, folder / SIGNATURE_FILE)
     save_validation(examples, folder)
     return {"adopted": str(bundle.prefix), "variables": sorted(variables), "rows": len(examples)}

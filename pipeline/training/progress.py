@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from pipeline.data.npz import load_arrays, save_arrays
 from pipeline.errors import ModelError
+from pipeline.store.files import HISTORY_FILE, LOSSES_FILE
 
 v1 = tf.compat.v1
 logger = logging.getLogger("pipeline")
@@ -49,18 +50,18 @@ class Progress:
 
     def write(self, folder: Path) -> None:
         """Saves the progress in a training's folder; each file is replaced atomically."""
-        write_history(folder / "history.csv", self.history)
+        write_history(folder / HISTORY_FILE, self.history)
         save_arrays(folder / "losses.tmp", {"losses": np.array(self.losses, np.float64)})
-        (folder / "losses.tmp").replace(folder / "losses.npz")
+        (folder / "losses.tmp").replace(folder / LOSSES_FILE)
 
     @classmethod
     def read(cls, folder: Path) -> Progress:
         """Reads saved progress; empty if there is none."""
-        if not (folder / "losses.npz").exists():
+        if not (folder / LOSSES_FILE).exists():
             return cls([], [])
-        history = pd.read_csv(folder / "history.csv")
+        history = pd.read_csv(folder / HISTORY_FILE)
         rows = [(int(step), float(loss), float(validation)) for step, loss, validation in history.to_numpy()]
-        return cls(load_arrays(folder / "losses.npz")["losses"].tolist(), rows)
+        return cls(load_arrays(folder / LOSSES_FILE)["losses"].tolist(), rows)
 
 
 def require_finite(loss: float, what: str, step: int) -> None:

@@ -13,6 +13,7 @@ from pipeline.checkpoint.files import complete_prefixes, name_of, step_of
 from pipeline.checkpoint.values import find_checkpoint
 from pipeline.errors import CheckpointError
 from pipeline.settings import TrainingSettings
+from pipeline.store.files import CHECKPOINT_PREFIX
 
 v1 = tf.compat.v1
 logger = logging.getLogger("pipeline")
@@ -71,12 +72,12 @@ class Checkpoints:
 
     def save(self, session: tf.compat.v1.Session | None, step: int) -> None:
         """Saves the variables, with the step in the file name and without the graph (see `write_graph`)."""
-        self._saver.save(session, str(self._folder / "model.ckpt"), global_step=step, write_meta_graph=False)
+        self._saver.save(session, str(self._folder / CHECKPOINT_PREFIX), global_step=step, write_meta_graph=False)
         self._saved_at = time.monotonic()
 
     def write_graph(self) -> None:
         """Writes the `.meta` file that all checkpoints of this training share."""
-        self._saver.export_meta_graph(str(self._folder / "model.ckpt.meta"))
+        self._saver.export_meta_graph(str(self._folder / f"{CHECKPOINT_PREFIX}.meta"))
 
 
 def _saved_at(prefix: str) -> float:

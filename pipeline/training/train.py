@@ -27,6 +27,7 @@ from pipeline.formats.session import session_config
 from pipeline.inputs import WarmStart
 from pipeline.settings import SplitSettings, TrainingSettings
 from pipeline.signature import Array
+from pipeline.store.files import DEPLOY_FOLDER, HISTORY_FILE, TRAINING_GRAPH_FILE
 
 from .evaluator import Evaluator
 from .examples import read_examples, row_order, save_validation, split_examples
@@ -78,8 +79,8 @@ def train(
         raise ModelError("a model without a loss is not trained, so it cannot be warm-started", where=source.class_name)
     evaluator.initialize()
     for which in ("last", "best"):
-        evaluator.save(folder / "deploy" / which, step=0)
-    write_history(folder / "history.csv", [])
+        evaluator.save(folder / DEPLOY_FOLDER / which, step=0)
+    write_history(folder / HISTORY_FILE, [])
     return {**notes, "steps": 0, "best_step": 0}
 
 
@@ -89,7 +90,7 @@ class GraphTrainer:
     def __init__(self, graph: Path, evaluator: Evaluator, settings: TrainingSettings, seed: int, folder: Path) -> None:
         self._settings, self._seed, self._folder, self._evaluator = settings, seed, folder, evaluator
         (folder / "checkpoints").mkdir(exist_ok=True)
-        v1.train.import_meta_graph(str(graph / "training.meta"))
+        v1.train.import_meta_graph(str(graph / TRAINING_GRAPH_FILE))
         self._variables = {variable.op.name: variable for variable in v1.global_variables()}
         self._averages = dict(entry.split("=") for entry in names_in_collection(v1.get_default_graph(), AVERAGES))
         self._checkpoints = Checkpoints(folder / "checkpoints", settings)
@@ -119,7 +120,7 @@ class GraphTrainer:
         progress = self._loop(examples, progress)
         require_finite(progress.history[-1][2], "validation loss", progress.step)
         self._evaluator.load(self._deployed_values())
-        self._evaluator.save(self._folder / "deploy" / "last", self._settings.steps)
+        self._evaluator.save(self._folder / DEPLOY_FOLDER / "last", self._settings.steps)
         return {**started_from, "steps": self._settings.steps, "best_step": progress.best_step}
 
     def _loop(self, examples: Examples, progress: Progress) -> Progress:
@@ -153,7 +154,7 @@ class GraphTrainer:
         since = progress.history[-1][0] if progress.history else 0
         progress.history.append((progress.step, float(np.mean(progress.losses[since:])), self._evaluator.loss()))
         if progress.best_step == progress.step:
-            self._evaluator.save(self._folder / "deploy" / "best", progress.step)
+            self._evaluator.save(self._folder / DEPLOY_FOLDER / "best", progress.step)
 
     def _deployed_values(self) -> dict[str, Array]:
         """Returns the current values of the inference graph's variables: their moving averages if there are any."""

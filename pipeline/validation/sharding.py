@@ -21,6 +21,7 @@ from pipeline.errors import PipelineError, StoreError
 from pipeline.formats.runner import RowRange, SubprocessRunner
 from pipeline.settings import ValidationSettings
 from pipeline.signature import Array
+from pipeline.store.files import RESULTS_FILE
 from pipeline.workers.child import Limits
 from pipeline.workers.executor.interface import Ended, Executor, Started
 
@@ -217,7 +218,7 @@ def compare_shard(
     material.score_bins = score_bins
     error, is_reference_error, has_ended = None, False, False
     with TemporaryDirectory(prefix="shard-") as folder:
-        results = Path(folder, "results.csv")
+        results = Path(folder, RESULTS_FILE)
         recorder = ResultsRecorder(
             context.model, material.signature, context.settings, results, context.tolerance_classes, is_part=True
         )

@@ -29,6 +29,7 @@ from pipeline.errors import PipelineError
 from pipeline.formats.registry import read_refusal
 from pipeline.formats.runner import SubprocessRunner, fixed_batch_size
 from pipeline.settings import CHECKS, FAILED, PASSED, ValidationSettings
+from pipeline.store.files import RESULTS_FILE, VERDICT_FILE
 from pipeline.workers.child import Limits
 
 from .checks.material import Material, checkpoint_limits, read_material
@@ -76,7 +77,7 @@ def validate(
     refusals = {format: refusal for format, path in candidates.items() if (refusal := read_refusal(path)) is not None}
     candidates = {format: path for format, path in candidates.items() if format not in refusals}
     classes = {format: tolerance_class_of(format, path) for format, path in candidates.items()}
-    recorder = ResultsRecorder(model, material.signature, settings, folder / "results.csv", classes)
+    recorder = ResultsRecorder(model, material.signature, settings, folder / RESULTS_FILE, classes)
     skipped = {name: "it was not asked for" for name in CHECKS if name not in settings.chosen_checks}
     limits = Limits(*settings.limits)
     with ExitStack() as opened:
@@ -101,7 +102,7 @@ def validate(
     write_worst(folder, recorder, checkpoint, candidates, material, threads)
     causes = explain(recorder, checkpoint, candidates, material, threads)
     verdict = _verdict(recorder, material, skipped, causes)
-    (folder / "verdict.json").write_text(json.dumps(verdict, indent=2) + "\n", encoding="utf-8")
+    (folder / VERDICT_FILE).write_text(json.dumps(verdict, indent=2) + "\n", encoding="utf-8")
     for format, rows_per_second in material.rows_per_second.items():
         report_speed(format, rows_per_second)
     return verdict

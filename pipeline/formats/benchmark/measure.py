@@ -26,7 +26,14 @@ import numpy as np
 from pipeline.data.npz import NpzReader, save_arrays
 from pipeline.settings import CostsSettings
 from pipeline.signature import Signature, batch_size_of
-from pipeline.store.manifest import MANIFEST
+from pipeline.store.files import (
+    COSTS_FILE,
+    COSTS_TABLE_FILE,
+    MANIFEST_FILE,
+    SAVED_MODEL_FOLDER,
+    SIGNATURE_FILE,
+    VALIDATION_ROWS_FILE,
+)
 from pipeline.workers.sandbox import kept_environment
 from pipeline.workers.worker import TENSORFLOW_ENVIRONMENT
 
@@ -40,8 +47,11 @@ logger = logging.getLogger("pipeline")
 _SCHEMA = 1
 _OF_FORMAT = ("import_seconds", "load_seconds", "first_answer_seconds", "rows_per_second", "is_stable", "peak_bytes")
 _OF_BATCH = ("p50_ms", "p95_ms", "p99_ms", "runs", "rows_per_second", "is_stable")
-_SAVED = ("model.", "saved_model/")  # model files of a checkpoint's artifact, without rows, goldens, signature
-_METADATA = ("signature.json", MANIFEST)  # files of other artifacts that are not the model's
+_SAVED = (
+    "model.",
+    f"{SAVED_MODEL_FOLDER}/",
+)  # the model files of a checkpoint, without rows and goldens
+_METADATA = (SIGNATURE_FILE, MANIFEST_FILE)  # files of other artifacts that are not the model's
 # Phase in which a process ended, by the last number that it reported.
 _PHASES = {
     "": "while its libraries were imported",
@@ -84,8 +94,8 @@ def measure_costs(
         "recommendation": recommend(formats),
         "machine": _machine(),
     }
-    (folder / "costs.json").write_text(json.dumps(costs, indent=2) + "\n", encoding="utf-8")
-    _write_table(folder / "costs.csv", formats)
+    (folder / COSTS_FILE).write_text(json.dumps(costs, indent=2) + "\n", encoding="utf-8")
+    _write_table(folder / COSTS_TABLE_FILE, formats)
     return costs
 
 
@@ -100,11 +110,11 @@ def _write_rows(
     Returns:
         The batch sizes to measure, and the number of different rows in the file.
     """
-    fixed = batch_size_of(Signature.read(checkpoint / "signature.json")) or batch
+    fixed = batch_size_of(Signature.read(checkpoint / SIGNATURE_FILE)) or batch
     sizes = (fixed,) if fixed else settings.sizes
     if not settings.seconds:
         return sizes, 0
-    rows = NpzReader(checkpoint / "validation.npz", "input")
+    rows = NpzReader(checkpoint / VALIDATION_ROWS_FILE, "input")
     count = min(len(rows), max(sizes))
     if count:
         save_arrays(path, rows.take(np.arange(max(sizes)) % count))

@@ -26,7 +26,8 @@ from time import perf_counter
 from typing import IO, Any
 
 from pipeline.signature import Signature
-from pipeline.workers.worker import as_ours, die_with_parent
+from pipeline.store.files import SIGNATURE_FILE
+from pipeline.workers.worker import as_pipeline_error, die_with_parent
 
 _WINDOWS = 8  # at most; the last `_KEPT` windows have to agree
 _KEPT = 3
@@ -70,7 +71,7 @@ def main() -> None:
         measure(request, lambda values: _send(output, values))
     except Exception as exc:  # Outermost handler of this process: every error is reported as a problem.
         traceback.print_exc()
-        _send(output, {"problem": str(as_ours(exc, request.opener))})
+        _send(output, {"problem": str(as_pipeline_error(exc, request.opener))})
     os._exit(0)  # the clean-up of libraries, or a crash in it, is not a cost
 
 
@@ -89,7 +90,7 @@ def measure(request: BenchmarkRequest, report: Callable[[dict[str, Any]], None])
         PipelineError: the artifact cannot be opened or run.
     """
     folder = Path(request.folder)
-    signature = Signature.read(folder / "signature.json")
+    signature = Signature.read(folder / SIGNATURE_FILE)
     module, _, name = request.opener.partition(":")
     started = perf_counter()
     opener = getattr(importlib.import_module(module), name)

@@ -9,27 +9,35 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pipeline.checkpoint.artifact import read_origin
 from pipeline.errors import CandidateError, FreezeError, nearest
 from pipeline.graph.discovery import discovered_outputs
+from pipeline.graph.graph import Graph
 from pipeline.graph.nodes import node_of
-from pipeline.graph.protos import GraphDef
 from pipeline.inputs import Candidate
 from pipeline.safety.candidates import require_still_graph
 from pipeline.signature import Signature, TensorSpec
-from pipeline.store.files import GRAPH_FILE, SIGNATURE, WEIGHTS_FOLDER
+from pipeline.store.files import (
+    FROZEN_FILE,
+    GRAPH_FILE,
+    ONNX_FILE,
+    SAVED_MODEL_FILES,
+    SIGNATURE_FILE,
+    TFLITE_FILE,
+    WEIGHTS_FOLDER,
+)
 
-from .detect import SAVED_MODELS, detect_format
+from .detect import detect_format
 from .match import TensorMatch, bare_name, describe_tensors, is_compatible, match_tensors
 from .tensors import CandidateTensor, CandidateTensors, load_onnx, read_tensors
 
 logger = logging.getLogger("pipeline")
 
-_NAMES = {"frozen": "model.pb", "tflite": "model.tflite", "onnx": "model.onnx"}
+_NAMES = {"frozen": FROZEN_FILE, "tflite": TFLITE_FILE, "onnx": ONNX_FILE}
 
 
 def import_candidate(candidate: Candidate, checkpoint: Path, weights: str, folder: Path) -> dict[str, Any]:
@@ -46,7 +54,7 @@ def import_candidate(candidate: Candidate, checkpoint: Path, weights: str, folde
         CandidateError: it is no model, is damaged, or its inputs and outputs do not match the checkpoint's.
         UnsafeModel: it could do more than compute, or needs more memory than there is.
     """
-    signature, origin = Signature.read(checkpoint / SIGNATURE), read_origin(checkpoint / SIGNATURE)
+    signature, origin = Signature.read(checkpoint / SIGNATURE_FILE), read_origin(checkpoint / SIGNATURE_FILE)
     tensors = read_tensors(candidate)
     pins: Mapping[str, str] = origin.get("pins", {})
     inputs, outputs = _match_signature(candidate, signature, tensors)
@@ -67,7 +75,7 @@ def import_candidate(candidate: Candidate, checkpoint: Path, weights: str, folde
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
-    own.write(folder / SIGNATURE, origin={"candidate": details, "weights": weights})
+    own.write(folder / SIGNATURE_FILE, origin={"candidate": details, "weights": weights})
     names = {name: tensor.name for name, tensor in {**inputs.found, **outputs.found}.items()}
     return {
         "candidate": str(candidate.place),
@@ -83,7 +91,7 @@ def _require_safe_outputs(candidate: Candidate, tensors: CandidateTensors, outpu
     if tensors.graph is None:
         return []
     fetched = [tensor.graph_name for tensor in outputs.found.values()]
-    return require_still_graph(tensors.graph.whole, candidate.place, fetched, candidate.allow_ops)
+    return require_still_graph(tensors.graph.graph, candidate.place, fetched, candidate.allow_ops)
 
 
 def _own_specs(specs: Sequence[TensorSpec], match: TensorMatch) -> tuple[TensorSpec, ...]:
@@ -183,7 +191,7 @@ def _constant_feeds(
     return fed
 
 
-def outputs_from_candidate(graph: GraphDef, candidate: Candidate) -> tuple[list[str], list[str]]:
+def outputs_from_candidate(graph: Graph, candidate: Candidate) -> tuple[list[str], list[str]]:
     """Chooses the outputs of a checkpoint's graph by the outputs of a candidate.
 
     If the candidate declares its outputs, and the graph has them, they are chosen: its users rely on them. A frozen
@@ -196,8 +204,7 @@ def outputs_from_candidate(graph: GraphDef, candidate: Candidate) -> tuple[list[
         CandidateError: the candidate cannot be read.
     """
     tensors = read_tensors(candidate)
-    known = {node.name for node in graph.node}
-    own = [_name_in_graph(tensor, known) for tensor in tensors.outputs]
+    own = [_name_in_graph(tensor, graph.nodes) for tensor in tensors.outputs]
     names = [name for name in own if name is not None]
     is_complete = bool(own) and len(names) == len(own)
     if tensors.graph is not None:
@@ -212,7 +219,7 @@ def outputs_from_candidate(graph: GraphDef, candidate: Candidate) -> tuple[list[
     return names, [f"output {name} is an output of the candidate" for name in names]
 
 
-def _name_in_graph(tensor: CandidateTensor, known: set[str]) -> str | None:
+def _name_in_graph(tensor: CandidateTensor, known: Container[str]) -> str | None:
     """Returns the name of a candidate's tensor in the graph; None if the graph lacks it."""
     return next((name for name in map(bare_name, (tensor.graph_name, tensor.name)) if node_of(name) in known), None)
 
@@ -228,7 +235,7 @@ def candidate_files(candidate: Candidate) -> dict[str, Path]:
     if detected.format == "mmap":
         return {GRAPH_FILE: path / GRAPH_FILE, **_files_in(path, WEIGHTS_FOLDER)}
     if detected.format == "savedmodel":
-        files = {name: path / name for name in (*SAVED_MODELS, "fingerprint.pb") if (path / name).is_file()}
+        files = {name: path / name for name in (*SAVED_MODEL_FILES, "fingerprint.pb") if (path / name).is_file()}
         return {**files, **_files_in(path, "variables"), **_files_in(path, "assets"), **_files_in(path, "assets.extra")}
     files = {_NAMES[detected.format]: path}
     return {**files, **dict(_external_files(path))} if detected.format == "onnx" else files
@@ -245,7 +252,7 @@ def _external_files(path: Path) -> Iterator[tuple[str, Path]]:
         for entry in tensor.external_data:
             location = Path(entry.value)
             if entry.key == "location" and (
-                location.is_absolute() or ".." in location.parts or str(location) == SIGNATURE
+                location.is_absolute() or ".." in location.parts or str(location) == SIGNATURE_FILE
             ):
                 raise CandidateError(
                     "the model's weights lie outside of its folder",

@@ -19,11 +19,11 @@ from pipeline.checkpoint.bundle.file_kinds import foreign_kind
 from pipeline.checkpoint.files import find_prefix
 from pipeline.errors import CandidateError, CheckpointError
 from pipeline.graph.varint import read_varint
+from pipeline.store.files import FROZEN_FILE, GRAPH_FILE, ONNX_FILE, SAVED_MODEL_FILES, TFLITE_FILE
 
 WANTED = "a frozen .pb, a SavedModel's folder, a folder of the format mmap, a .tflite or an .onnx"
-SAVED_MODELS = ("saved_model.pb", "saved_model.pbtxt")
 
-_MODELS = ("model.pb", "model.tflite", "model.onnx")  # what artifacts hold
+_MODELS = (FROZEN_FILE, TFLITE_FILE, ONNX_FILE)  # what artifacts hold
 _TFLITE, _TABLE_END = b"TFL3", bytes.fromhex("57fb808b247547db")  # the latter ends a checkpoint's index
 _TEXT = re.compile(rb"\s*(node|library|versions|meta_info_def|graph_def|saved_model_schema_version)\s*[:{]")
 _OP = re.compile(r"[A-Za-z_][\w>]*")
@@ -63,15 +63,15 @@ def detect_format(path: Path) -> DetectedFormat:
     if not path.exists():
         checkpoint = _find_checkpoint(path)
         raise _not_a_model(path, "not a model" if checkpoint else "there is no such candidate", checkpoint)
-    if path.name in SAVED_MODELS:
+    if path.name in SAVED_MODEL_FILES:
         return DetectedFormat("savedmodel", path.parent)
     return DetectedFormat(_format_of_file(path), path)
 
 
 def _detect_in_folder(folder: Path) -> DetectedFormat:
-    if any((folder / name).is_file() for name in SAVED_MODELS):
+    if any((folder / name).is_file() for name in SAVED_MODEL_FILES):
         return DetectedFormat("savedmodel", folder)
-    if (folder / "graph.pb").is_file():
+    if (folder / GRAPH_FILE).is_file():
         return DetectedFormat("mmap", folder)
     models = [folder / name for name in _MODELS if (folder / name).is_file()]
     if len(models) == 1:

@@ -18,7 +18,8 @@ from typing import Any
 
 from pipeline.errors import PipelineError
 from pipeline.hashing import hash_values
-from pipeline.store.manifest import MANIFEST, Manifest
+from pipeline.store.files import MANIFEST_FILE
+from pipeline.store.manifest import Manifest
 
 from ..chain.input_files import InputFiles
 from ..chain.job import Job
@@ -102,7 +103,7 @@ def _files_made(chain: Chain) -> Iterator[str]:
             files = Manifest.read(link).files
         except PipelineError:  # the model failed before this stage
             files = {}
-        yield from (str(link / name) for name in (MANIFEST, *files))
+        yield from (str(link / name) for name in (MANIFEST_FILE, *files))
 
 
 def _hash_states(files: Iterable[str]) -> str:

@@ -11,17 +11,20 @@ from jinja2 import Environment, FileSystemLoader
 
 from pipeline.report.html import templates
 from pipeline.report.templates import TEMPLATES
+from pipeline.settings import FAILED, PASSED
+from pipeline.store.files import JUNIT_FILE, REPORT_FILE, RESULTS_FILE, SUMMARY_FILE
 
+from .outcome import ERROR
 from .tables import Table, junit, report_of, summary, write_results
 
 _HERE = Path(__file__).parent
-_ORDER = {"failed": 0, "error": 1, "passed": 2}
+_ORDER = {FAILED: 0, ERROR: 1, PASSED: 2}
 
 
 def write_tables(folder: Path, table: Table) -> None:
     """Writes the four files of a batch."""
-    write_results(folder / "results.csv", table)
-    for name, text in (("summary.md", summary(table)), ("junit.xml", junit(table)), ("report.html", page(table))):
+    write_results(folder / RESULTS_FILE, table)
+    for name, text in ((SUMMARY_FILE, summary(table)), (JUNIT_FILE, junit(table)), (REPORT_FILE, page(table))):
         (folder / name).write_text(text, encoding="utf-8")
 
 

@@ -18,6 +18,7 @@ from xml.etree import ElementTree
 
 from pipeline.report.wording import count_noun, printable
 from pipeline.settings import FAILED, PASSED
+from pipeline.store.files import REPORT_FILE, RESULTS_FILE
 
 from .listing import Row
 from .outcome import ERROR, Outcome
@@ -89,13 +90,13 @@ def write_results(path: Path, table: Table) -> None:
 
 def read_results(folder: Path) -> list[dict[str, str]]:
     """The lines of results.csv, by column."""
-    with (folder / "results.csv").open(encoding="utf-8", newline="") as file:
+    with (folder / RESULTS_FILE).open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 
 
 def report_of(outcome: Outcome) -> str:
     """The model's own report, from the output root; empty where it has none."""
-    return "" if outcome.verdict == ERROR else f"{outcome.name}/report/report.html"
+    return "" if outcome.verdict == ERROR else f"{outcome.name}/report/{REPORT_FILE}"
 
 
 def _line(row: Row, outcome: Outcome) -> list[str]:

@@ -22,7 +22,7 @@ from pipeline.hashing import hash_code, hash_file, hash_values
 from pipeline.settings import PASSED, Operations
 from pipeline.store import artifact
 from pipeline.store.artifact import ArtifactPaths
-from pipeline.store.manifest import MANIFEST
+from pipeline.store.files import MANIFEST_FILE, REPORT_FILE
 from pipeline.store.remote import RemoteStore, is_url, mirror_of
 from pipeline.training.models.source import PROJECT
 
@@ -140,7 +140,7 @@ class ConvertBatch(_List):
         """Prepares a run of which this is the root; a dry one ends here."""
         if self.dry_run:
             sys.stdout.flush()
-            code = tell_plan(self)
+            code = print_plan(self)
             sys.stdout.flush()
             os._exit(code)  # Luigi's closing words would be of a run
 
@@ -165,10 +165,10 @@ class ConvertBatch(_List):
         known = running.load_outcomes(self.rows, self.batch)
         if len(known) < len(self.rows) or not all(outcome.has_passed for outcome in known.values()):
             return False
-        stem, wanted = self.batch.stem, self._ingredients(known)
+        stem, wanted = self.batch.stem, self._fingerprint_inputs(known)
         state = artifact.examine(self.paths.artifact(stem), stem, wanted)
         if self.remote is not None:
-            state = self.remote.look().reconciled(self.paths, stem, wanted, (), state)
+            state = self.remote.look().reconcile(self.paths, stem, wanted, (), state)
         return state.is_complete
 
     def run(self) -> None:
@@ -188,7 +188,7 @@ class ConvertBatch(_List):
             write_tables(folder, table)
             return {"counts": table.counts}
 
-        artifact.build(self.paths, self.batch.stem, lambda: self._ingredients(known), make)
+        artifact.build(self.paths, self.batch.stem, lambda: self._fingerprint_inputs(known), make)
         if self.remote is not None:
             self.remote.push(self.paths, self.batch.stem)
         running.forget_failures(self.rows, self.batch)
@@ -200,10 +200,10 @@ class ConvertBatch(_List):
         """Where people find the page."""
         stem = self.batch.stem
         folder = str(self.paths.artifact(stem)) if self.remote is None else self.remote.url(stem)
-        return f"{folder}/report.html"
+        return f"{folder}/{REPORT_FILE}"
 
-    def _ingredients(self, known: Mapping[str, Outcome]) -> dict[str, Any]:
-        told = {row.name: hash_values("outcome", _lasting(known[row.name])) for row in self.rows}
+    def _fingerprint_inputs(self, known: Mapping[str, Outcome]) -> dict[str, Any]:
+        told = {row.name: hash_values("outcome", _list_stable_values(known[row.name])) for row in self.rows}
         return {
             "files": {"list": hash_file(Path(self.manifest))},
             "outcomes": hash_values("outcomes", told),
@@ -219,7 +219,7 @@ class ConvertBatch(_List):
         from .tables import read_results
 
         folder = self.paths.artifact(self.batch.stem)
-        results = read_results(folder) if (folder / MANIFEST).exists() else []
+        results = read_results(folder) if (folder / MANIFEST_FILE).exists() else []
         missed = [line for line in results if line["verdict"] != PASSED]
         shown = [f"{line['verdict']:<12} {line['name']}: {line['error']}: {line['reason']}" for line in missed[:_SHOWN]]
         if len(missed) > _SHOWN:
@@ -230,12 +230,12 @@ class ConvertBatch(_List):
         return shown
 
 
-def _lasting(outcome: Outcome) -> list[Any]:
+def _list_stable_values(outcome: Outcome) -> list[Any]:
     """What stays the same when a model is converted again."""
     return [outcome.name, outcome.verdict, outcome.kind, outcome.reason, outcome.digest, outcome.comparisons]
 
 
-def tell_plan(task: ConvertBatch, tell: Callable[[str], None] = print) -> int:
+def print_plan(task: ConvertBatch, tell: Callable[[str], None] = print) -> int:
     """Says of each model whether it would run, and why.
 
     Returns:

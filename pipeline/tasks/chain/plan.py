@@ -19,7 +19,7 @@ from typing import Any
 from pipeline.errors import StoreError
 from pipeline.hashing import extra_versions, hash_code, library_versions
 from pipeline.store import artifact as store
-from pipeline.store.artifact import ArtifactStatus, State
+from pipeline.store.artifact import ArtifactState, ArtifactStatus
 from pipeline.store.manifest import Manifest
 from pipeline.training.models.source import PROJECT
 
@@ -112,15 +112,15 @@ class Chain:
             settings["adopted"] = _select(job.imported, ("inputs", "outputs", "pins", "signature", "allow_ops"))
         return settings
 
-    def examine(self, last: str) -> dict[str, State]:
+    def examine(self, last: str) -> dict[str, ArtifactState]:
         """Return the state of a stage and of all that it depends on, in the order of the chain.
 
         A stage after one that has to run is never complete here: whether it runs is known once the new bytes are.
         """
         return self._examine(self.up_to(last), InputFiles(self.job))
 
-    def _examine(self, names: Iterable[str], files: InputFiles) -> dict[str, State]:
-        states: dict[str, State] = {}
+    def _examine(self, names: Iterable[str], files: InputFiles) -> dict[str, ArtifactState]:
+        states: dict[str, ArtifactState] = {}
         listing = None if self.job.remote is None else self.job.remote.look()
         for name in names:
             wanted = self.fingerprint_inputs(name, _manifests(states), files)
@@ -128,14 +128,14 @@ class Chain:
             ignored = ("upstream",) if waits_for else ()
             state = store.examine(self.job.paths.artifact(name), name, wanted, ignored)
             if listing is not None:
-                state = listing.reconciled(self.job.paths, name, wanted, ignored, state)
+                state = listing.reconcile(self.job.paths, name, wanted, ignored, state)
             if waits_for and state.is_complete:
                 reason = f"if {' or '.join(waits_for)} gives other bytes"
                 state = replace(state, status=ArtifactStatus.WAITING, reasons=(reason,))
             states[name] = replace(state, reasons=tuple(map(files.name_path, state.reasons)))
         return states
 
-    def build(self, name: str) -> State:
+    def build(self, name: str) -> ArtifactState:
         """Make a stage, unless it is complete; the stages that it reads must be.
 
         Raises:
@@ -178,11 +178,11 @@ def _select(values: Any, names: Iterable[str]) -> dict[str, Any]:
     return {name: plain[name] for name in names}
 
 
-def _manifests(states: Mapping[str, State]) -> dict[str, Manifest]:
+def _manifests(states: Mapping[str, ArtifactState]) -> dict[str, Manifest]:
     return {name: state.manifest for name, state in states.items() if state.manifest is not None}
 
 
-def _require_complete(name: str, upstream: str, state: State) -> None:
+def _require_complete(name: str, upstream: str, state: ArtifactState) -> None:
     if not state.is_complete:
         reason = state.reasons[0] if state.reasons else "it was changed meanwhile"
         raise StoreError(f"{name} needs {upstream}, which is not complete", got=reason, next_step="Run the chain again")

@@ -15,6 +15,14 @@ from typing import TYPE_CHECKING, Any
 from pipeline.errors import PipelineError
 from pipeline.formats.registry import read_refusal
 from pipeline.hashing import library_versions
+from pipeline.store.files import (
+    HISTORY_FILE,
+    REPORT_FIGURES_FILE,
+    RESULTS_FILE,
+    SAVED_MODEL_FOLDER,
+    SIGNATURE_FILE,
+    WORST_FOLDER,
+)
 from pipeline.store.manifest import Manifest
 
 from .job import CANDIDATE, Job
@@ -39,9 +47,9 @@ def collect_report_facts(job: Job, stages: Sequence[str]) -> ReportFacts:
     return ReportFacts(
         name=job.paths.name,
         verdict={**read_verdict(job), "rows_per_second": manifests["validation"].notes.get("rows_per_second", {})},
-        results=job.folder("validation") / "results.csv",
-        history=job.folder("training") / "history.csv" if "training" in manifests else None,
-        signature=Signature.read(job.folder("checkpoint") / "signature.json"),
+        results=job.folder("validation") / RESULTS_FILE,
+        history=job.folder("training") / HISTORY_FILE if "training" in manifests else None,
+        signature=Signature.read(job.folder("checkpoint") / SIGNATURE_FILE),
         exported=_exported(manifests),
         sizes={**_sizes_of_checkpoint(manifests["checkpoint"]), **_sizes_of_formats(job, manifests)},
         settings=asdict(job.settings),
@@ -61,7 +69,7 @@ def collect_report_facts(job: Job, stages: Sequence[str]) -> ReportFacts:
         costs=read_costs(job),
         graph=_graph(job),
         previous=_previous(job),
-        worst=[str(job.paths.artifact("validation") / "worst" / path.name) for path in _worst_files(job)],
+        worst=[str(job.paths.artifact("validation") / WORST_FOLDER / path.name) for path in _worst_files(job)],
     )
 
 
@@ -69,7 +77,7 @@ def _inputs(manifests: Mapping[str, Manifest]) -> dict[str, str]:
     """Return the sha256 of each file from outside that decided a stage."""
     inputs: dict[str, str] = {}
     for manifest in manifests.values():
-        files = manifest.ingredients.get("files") or {}
+        files = manifest.fingerprint_inputs.get("files") or {}
         inputs |= {label: digest for label, digest in files.items() if digest is not None}
     return inputs
 
@@ -80,7 +88,7 @@ def _graph(job: Job) -> dict[str, Any] | None:
 
     folder = job.folder("checkpoint")
     try:
-        return summarise(folder / "saved_model" if (folder / "saved_model").is_dir() else folder)
+        return summarise(folder / SAVED_MODEL_FOLDER if (folder / SAVED_MODEL_FOLDER).is_dir() else folder)
     except PipelineError as exc:
         logger.info("the report leaves out the graph: %s", exc)
         return None
@@ -88,7 +96,7 @@ def _graph(job: Job) -> dict[str, Any] | None:
 
 def _previous(job: Job) -> dict[str, Any] | None:
     """Return the key figures of the last report, which is still published; None if there is none."""
-    path = job.folder("report") / "report.json"
+    path = job.folder("report") / REPORT_FIGURES_FILE
     try:
         previous = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -101,14 +109,14 @@ def _previous(job: Job) -> dict[str, Any] | None:
 
 def _worst_files(job: Job) -> list[Path]:
     """Return the files of the worst rows, scripts last."""
-    folder = job.folder("validation") / "worst"
+    folder = job.folder("validation") / WORST_FOLDER
     files = (path for path in folder.iterdir() if path.is_file()) if folder.is_dir() else ()
     return sorted(files, key=lambda path: (path.suffix == ".sh", path.name))
 
 
 def _sizes_of_checkpoint(manifest: Manifest) -> dict[str, int]:
     """Return the size of each file of a Saver's checkpoint or a SavedModel, without rows and goldens."""
-    saved = ("model.", "saved_model/")
+    saved = ("model.", f"{SAVED_MODEL_FOLDER}/")
     files = {path: entry for path, entry in sorted(manifest.files.items()) if path.startswith(saved)}
     return {f"checkpoint/{path}": entry.size_bytes for path, entry in files.items()}
 
@@ -121,7 +129,7 @@ def _sizes_of_formats(job: Job, manifests: Mapping[str, Manifest]) -> dict[str, 
             continue
         for path, entry in sorted(manifests[stage].files.items()):
             folder, slash, _ = path.partition("/")
-            if path != "signature.json":
+            if path != SIGNATURE_FILE:
                 name = f"{stage}/{folder}{slash}"
                 sizes[name] = sizes.get(name, 0) + entry.size_bytes
     return sizes

@@ -27,6 +27,14 @@ from typing import TYPE_CHECKING, Any
 from pipeline.errors import FreezeError
 from pipeline.formats.registry import CANDIDATES, FORMATS, Format, refuse
 from pipeline.inputs import ImportedCheckpoint
+from pipeline.store.files import (
+    DEPLOY_FOLDER,
+    HISTORY_FILE,
+    INFERENCE_GRAPH_FILE,
+    SAVED_MODEL_FOLDER,
+    SIGNATURE_FILE,
+    VALIDATION_ROWS_FILE,
+)
 from pipeline.workers.child import run_in_subprocess
 
 from .job import CANDIDATE, Job
@@ -81,7 +89,7 @@ class Stage:
         reads: patterns of the files that the stage reads, by the stage that made them.
         sections: the sections of tasks.cfg that decide the stage.
         needs_subprocess: run the worker in a subprocess, because it loads TensorFlow.
-        is_confined: run that subprocess in the sandbox, because it opens files of unknown origin.
+        is_sandboxed: run that subprocess in the sandbox, because it opens files of unknown origin.
         notes: what the manifest records of the worker's result.
         runs: further modules whose code decides the stage, because the worker runs them without importing them.
         uses_model, uses_data, uses_candidate: whether the model's code, the files from outside, and the candidate among
@@ -98,7 +106,7 @@ class Stage:
     reads: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     sections: tuple[str, ...] = ()
     needs_subprocess: bool = False
-    is_confined: bool = False
+    is_sandboxed: bool = False
     notes: Callable[[Work, Any], Notes] = _note_all
     runs: tuple[str, ...] = ()
     uses_model: bool = False
@@ -126,7 +134,7 @@ class Stage:
         """
         arguments = self.arguments(work)
         if self.needs_subprocess:
-            result = run_in_subprocess(self.worker, *arguments, is_confined=self.is_confined)
+            result = run_in_subprocess(self.worker, *arguments, is_sandboxed=self.is_sandboxed)
         else:
             module, _, function = self.worker.partition(":")
             result = getattr(import_module(module), function)(*arguments)
@@ -234,7 +242,7 @@ STAGES: dict[str, Stage] = {
     "checkpoint": Stage(
         "pipeline.training.export:export_checkpoint",
         lambda work: (work.artifact("graph"), work.artifact("training"), work.job.settings.export, work.folder),
-        {"graph": ("inference.meta", "signature.json"), "training": ("deploy/*", "validation.npz")},
+        {"graph": (INFERENCE_GRAPH_FILE, SIGNATURE_FILE), "training": (f"{DEPLOY_FOLDER}/*", VALIDATION_ROWS_FILE)},
         ("export",),
         needs_subprocess=True,
     ),
@@ -261,7 +269,7 @@ STAGES: dict[str, Stage] = {
     "costs": Stage(
         "pipeline.formats.benchmark.measure:measure_costs",
         lambda work: (work.artifact("checkpoint"), work.candidates, work.job.settings.costs, work.folder),
-        {"checkpoint": ("model.*", "saved_model/*", "signature.json", "validation.npz")},
+        {"checkpoint": ("model.*", f"{SAVED_MODEL_FOLDER}/*", SIGNATURE_FILE, VALIDATION_ROWS_FILE)},
         ("costs",),
         notes=lambda work, costs: {name: costs[name] for name in ("recommendation", "machine")},
         runs=("pipeline.formats.benchmark.worker", "pipeline.formats.checkpoint"),
@@ -271,7 +279,7 @@ STAGES: dict[str, Stage] = {
     "report": Stage(
         "pipeline.report:write_report",
         lambda work: (work.folder, collect_report_facts(work.job, work.before)),
-        {"training": ("history.csv",), "checkpoint": _ALL, "validation": _ALL, "costs": _ALL},
+        {"training": (HISTORY_FILE,), "checkpoint": _ALL, "validation": _ALL, "costs": _ALL},
         notes=lambda work, result: {},
         reads_formats=True,
         is_named=True,
@@ -280,7 +288,7 @@ STAGES: dict[str, Stage] = {
 _CANDIDATE = Stage(
     "pipeline.formats.external:import_candidate",
     lambda work: (work.job.candidate, work.artifact("checkpoint"), _candidate_weights(work.job), work.folder),
-    {"checkpoint": ("signature.json",)},
+    {"checkpoint": (SIGNATURE_FILE,)},
     uses_candidate=True,
 )
 _AFTER_CHECKPOINT: dict[str, Stage] = {
@@ -305,7 +313,7 @@ _IMPORTED_WEIGHTS: dict[str, Stage] = {
     "checkpoint": Stage(
         "pipeline.training.import_weights:import_weights",
         lambda work: (work.job.model, work.job.data, work.artifact("graph"), _imported(work.job).place, work.folder),
-        {"graph": ("inference.meta", "signature.json")},
+        {"graph": (INFERENCE_GRAPH_FILE, SIGNATURE_FILE)},
         needs_subprocess=True,
         uses_model=True,
         uses_data=True,
@@ -340,7 +348,7 @@ _KERAS: dict[str, Stage] = {
             *(work.job.model, work.artifact("training")),
             *(work.job.settings.graph, work.job.settings.export, work.folder),
         ),
-        reads={"training": ("deploy/*", "validation.npz")},
+        reads={"training": (f"{DEPLOY_FOLDER}/*", VALIDATION_ROWS_FILE)},
         sections=("graph", "export"),
         uses_model=True,
         extras=("keras",),
@@ -358,7 +366,7 @@ _KERAS_IMPORTED: dict[str, Stage] = {
             work.folder.absolute(),
         ),
         needs_subprocess=True,
-        is_confined=True,
+        is_sandboxed=True,
         extras=("keras",),
     ),
 }
@@ -371,7 +379,7 @@ _KERAS_IMPORTED_WEIGHTS: dict[str, Stage] = {
         arguments=lambda work: (
             *(work.job.model, work.job.data, work.job.settings.graph, _imported(work.job).place, work.folder),
         ),
-        reads={"graph": ("signature.json",)},
+        reads={"graph": (SIGNATURE_FILE,)},
         sections=("graph",),
         extras=("keras",),
     ),

@@ -13,13 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.data.npz import NpzReader, load_arrays, of_kind, prefixed, save_arrays
+from pipeline.data.npz import NpzReader, add_kind, load_arrays, of_kind, save_arrays
 from pipeline.formats.runner import SubprocessRunner
 from pipeline.signature import Array, Batch, Decision, Signature, TensorSpec, batch_size_of
+from pipeline.store.files import ANSWERS_FILE, SIGNATURE_FILE, VALIDATION_ROWS_FILE
 from pipeline.validation.compare.decisions import decide, has_decisions
 from pipeline.validation.compare.differences import disagreement, measure
 
-ANSWERS = "answers.npz"
+ANSWERS_FILE = ANSWERS_FILE
 _MOST_SHOWN = 10
 
 
@@ -45,7 +46,7 @@ class Compared:
         return {**asdict(self), "largest_difference": largest if math.isfinite(largest) else str(largest)}
 
 
-def keep_answers(runner: SubprocessRunner, checkpoint: Path, batch_size: int, most: int, path: Path) -> int:
+def write_answers(runner: SubprocessRunner, checkpoint: Path, batch_size: int, most: int, path: Path) -> int:
     """Writes what a model answers to its own validation rows, for the next night.
 
     Args:
@@ -55,8 +56,8 @@ def keep_answers(runner: SubprocessRunner, checkpoint: Path, batch_size: int, mo
     Returns:
         How many were kept; nothing is written for none.
     """
-    signature = Signature.read(checkpoint / "signature.json")
-    rows = NpzReader(checkpoint / "validation.npz", "input")
+    signature = Signature.read(checkpoint / SIGNATURE_FILE)
+    rows = NpzReader(checkpoint / VALIDATION_ROWS_FILE, "input")
     fixed = batch_size_of(signature)
     count = min(most, len(rows)) // (fixed or 1) * (fixed or 1)
     if not count:
@@ -70,7 +71,7 @@ def keep_answers(runner: SubprocessRunner, checkpoint: Path, batch_size: int, mo
         and sum(len(answer[spec.name]) for answer in answers) == count
     ]
     outputs = {name: np.concatenate([answer[name] for answer in answers]) for name in names}
-    save_arrays(path, {**prefixed("input", inputs), **prefixed("output", outputs)})
+    save_arrays(path, {**add_kind("input", inputs), **add_kind("output", outputs)})
     return count
 
 
@@ -138,7 +139,7 @@ def _batches(inputs: Batch, size: int) -> Iterator[tuple[range, Batch]]:
         yield numbers, {name: values[numbers.start : numbers.stop] for name, values in inputs.items()}
 
 
-def signature_changes(then: Signature, now: Signature) -> list[str]:
+def describe_signature_changes(then: Signature, now: Signature) -> list[str]:
     """What a caller of the model would have to change, as sentences; names of tensors and thresholds are no such."""
     changes = [
         *_spec_changes("input", then.inputs, now.inputs),

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import DamagedArtifact, DataError, StoreError
+from pipeline.settings import FAILED, PASSED
+from pipeline.store.files import HISTORY_FILE, RECORD_FILE
 from pipeline.store.manifest import Manifest
 
 from .paths import NIGHT, Nights
 
-PASSED, FAILED = "passed", "failed"
-RECORD = "record.json"
 _GROUPS = {"metrics": "metric_", "sizes": "size_bytes_", "latencies": "latency_ms_", "seconds": "seconds_"}
 
 
@@ -120,7 +120,7 @@ def read_history(nights: Nights) -> dict[str, Night]:
     Raises:
         DataError: history.csv is not what was written.
     """
-    told = read_told(nights)
+    told = read_history_file(nights)
     for night in nights.kept():
         known = told.get(night, Night(night, FAILED))
         try:
@@ -132,7 +132,7 @@ def read_history(nights: Nights) -> dict[str, Night]:
     return dict(sorted(told.items()))
 
 
-def read_told(nights: Nights) -> dict[str, Night]:
+def read_history_file(nights: Nights) -> dict[str, Night]:
     """What history.csv says of each night, by its date.
 
     Raises:
@@ -169,7 +169,7 @@ def read_record(nights: Nights, night: str) -> Night | None:
     folder = nights.of(night).artifact(NIGHT).resolve()
     try:
         manifest = Manifest.read(folder)
-        told = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        told = json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))
         far = told.pop("largest_difference")
         return Night(**told, largest_difference=None if far is None else float(far), **manifest.notes[NIGHT])
     except DamagedArtifact:
@@ -179,7 +179,7 @@ def read_record(nights: Nights, night: str) -> Night | None:
     except (OSError, ValueError, TypeError, KeyError) as exc:
         raise DamagedArtifact(
             "a night's record cannot be read",
-            where=folder / RECORD,
+            where=folder / RECORD_FILE,
             got=exc,
             next_step=f"Delete {nights.of(night).home}, and the night is made again",
         ) from exc
@@ -196,7 +196,7 @@ def is_done(nights: Nights, night: str) -> bool:
     except DamagedArtifact:  # what makes it again will say it
         return False
     if record is None:
-        told = read_told(nights).get(night)
+        told = read_history_file(nights).get(night)
         return told is not None and told.is_removed
     return record.has_passed and nights.is_intact(night)
 
@@ -210,7 +210,7 @@ def write_history(nights: Nights, history: Mapping[str, Night]) -> None:
     rows = [night.to_row() for _, night in sorted(history.items())]
     fixed = list(Night("", "").to_row())
     more = sorted({column for row in rows for column in row} - set(fixed), key=_place_of_column)
-    fresh = nights.home / ".history.csv"
+    fresh = nights.home / f".{HISTORY_FILE}"
     try:
         with fresh.open("w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, [*fixed, *more], lineterminator="\n")

@@ -22,7 +22,7 @@ from .run import Outcome
 logger = logging.getLogger("pipeline")
 
 
-def check_telling(settings: NightlySettings, name: str) -> None:
+def check_notifications(settings: NightlySettings, name: str) -> None:
     """Says what is wrong with the hook or the metrics' file before a night is made, rather than after.
 
     Raises:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import StoreError
 from pipeline.report.templates import TEMPLATES
+from pipeline.store.files import DRIFT_FILE, NIGHTS_PAGE_FILE, REPORT_FILE
 
 from .history import Night, missing_dates
 from .paths import NIGHT, Nights
@@ -61,7 +62,7 @@ def write_page(nights: Nights, history: Mapping[str, Night], changed_share: floa
     Raises:
         StoreError: it cannot be written.
     """
-    fresh = nights.home / ".nights.html"
+    fresh = nights.home / f".{NIGHTS_PAGE_FILE}"
     try:
         fresh.write_text(page(nights, history, changed_share), encoding="utf-8")
         fresh.replace(nights.page)
@@ -104,7 +105,7 @@ def page(nights: Nights, history: Mapping[str, Night], changed_share: float) -> 
 
 def _links(nights: Nights, night: str) -> dict[str, str]:
     """The files of a night that the page leads to, by what they are."""
-    files = {"report": "report/report.html", "what changed": f"{NIGHT}/drift.json"}
+    files = {"report": f"report/{REPORT_FILE}", "what changed": f"{NIGHT}/{DRIFT_FILE}"}
     return {label: f"{night}/{file}" for label, file in files.items() if (nights.of(night).home / file).is_file()}
 
 
@@ -160,10 +161,10 @@ def _draw(name: str, title: str, lines: Sequence[Line], span: Span, threshold: f
     words = [f"{title} from {span.first} to {span.last}"]
     words += [f"threshold {threshold:g}"] if threshold is not None else []
     label = "; ".join(filter(None, [*words, span.in_words(), f"current: {span.current}" if span.current else ""]))
-    return render_svg(_filling(title, lines, span, threshold), name, label, _WIDE)
+    return render_svg(_plot(title, lines, span, threshold), name, label, _WIDE)
 
 
-def _filling(title: str, lines: Sequence[Line], span: Span, threshold: float | None) -> Callable[[Axes], None]:
+def _plot(title: str, lines: Sequence[Line], span: Span, threshold: float | None) -> Callable[[Axes], None]:
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     from pipeline.report.svg import BAD, FIRST, LINE, SECOND, TEXT

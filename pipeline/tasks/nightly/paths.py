@@ -20,6 +20,7 @@ from pathlib import Path
 from pipeline.errors import PipelineError, StoreError
 from pipeline.store import artifact
 from pipeline.store.artifact import ArtifactPaths, hold
+from pipeline.store.files import HISTORY_FILE, NIGHTS_PAGE_FILE
 from pipeline.store.manifest import Manifest
 
 logger = logging.getLogger("pipeline")
@@ -49,11 +50,11 @@ class Nights:
 
     @property
     def history(self) -> Path:
-        return self.home / "history.csv"
+        return self.home / HISTORY_FILE
 
     @property
     def page(self) -> Path:
-        return self.home / "nights.html"
+        return self.home / NIGHTS_PAGE_FILE
 
     @property
     def link(self) -> Path:
@@ -86,10 +87,10 @@ class Nights:
         links = [path for path in self.of(night).home.iterdir() if path.is_symlink()]
         try:
             manifests = {link.name: Manifest.read(link.resolve()) for link in links}
-            told = manifests[NIGHT].ingredients.get("upstream", {})
+            told = manifests[NIGHT].fingerprint_inputs.get("upstream", {})
             stages = dict.fromkeys(path.partition("/")[0] for path in told)
             return told == digests_of({stage: manifests[stage] for stage in stages}) and all(
-                artifact.examine(self.of(night).artifact(stage), stage, manifest.ingredients).is_complete
+                artifact.examine(self.of(night).artifact(stage), stage, manifest.fingerprint_inputs).is_complete
                 for stage, manifest in manifests.items()
             )
         except (PipelineError, KeyError):  # what makes it again will say it

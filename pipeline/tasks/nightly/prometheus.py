@@ -46,13 +46,13 @@ def write_metrics(path: Path, nights: Nights, history: Mapping[str, Night]) -> N
     """
     fresh = path.with_name(f".{path.name}.new")  # the collector reads what ends in .prom
     try:
-        fresh.write_text(exposition(nights, history), encoding="utf-8")
+        fresh.write_text(prometheus_text(nights, history), encoding="utf-8")
         fresh.replace(path)
     except OSError as exc:
         logger.warning("%s: the metrics cannot be written: %s", path, exc.strerror)
 
 
-def exposition(nights: Nights, history: Mapping[str, Night]) -> str:
+def prometheus_text(nights: Nights, history: Mapping[str, Night]) -> str:
     """The text: what became of the newest night, and of the one that `current` names."""
     own = {"name": nights.name}
     lines: list[str] = []

@@ -15,24 +15,30 @@ from pipeline.errors import PipelineError, ValidationFailed
 from pipeline.formats.registry import read_refusal
 from pipeline.formats.runner import SubprocessRunner
 from pipeline.hashing import hash_code, library_versions
-from pipeline.settings import NightlySettings
+from pipeline.settings import FAILED, PASSED, NightlySettings
 from pipeline.signature import Signature, batch_size_of
 from pipeline.store import artifact
 from pipeline.store.artifact import hold
+from pipeline.store.files import (
+    ANSWERS_FILE,
+    COSTS_FILE,
+    DRIFT_FILE,
+    GOLDENS_FILE,
+    RECORD_FILE,
+    SIGNATURE_FILE,
+    SUMMARY_FILE,
+)
 from pipeline.store.manifest import Manifest
 from pipeline.training.models.source import PROJECT
 from pipeline.workers.child import Limits
-from pipeline.workers.worker import as_ours
+from pipeline.workers.worker import as_pipeline_error
 
 from ..chain.job import Job
 from ..chain.plan import Chain
 from ..chain.results import read_verdict
 from ..summary import require_passed
-from .drift import ANSWERS, Compared, compare_answers, keep_answers, signature_changes
+from .drift import Compared, compare_answers, describe_signature_changes, write_answers
 from .history import (
-    FAILED,
-    PASSED,
-    RECORD,
     Night,
     is_done,
     nearest_passed,
@@ -88,7 +94,7 @@ def run_night(chain: Chain, nights: Nights, settings: NightlySettings) -> Outcom
         try:
             _make_chain(chain)
         except Exception as exc:  # Whatever it was, it is a night that failed.
-            error = as_ours(exc, night)
+            error = as_pipeline_error(exc, night)
             logger.debug("in the night %s:", night, exc_info=exc)
         try:
             record = _conclude(chain, nights, before, settings, error)
@@ -97,7 +103,7 @@ def run_night(chain: Chain, nights: Nights, settings: NightlySettings) -> Outcom
             record = _conclude(chain, nights, before, settings, error)
         if error is None and not record.has_passed:
             error = _told(record, nights)
-        _keep_house(nights, record, settings)
+        _update_records(nights, record, settings)
         return Outcome(record, _event(record, before), error)
 
 
@@ -145,8 +151,8 @@ def _conclude(
             del told[name]
         if record.largest_difference is not None and not math.isfinite(record.largest_difference):
             told["largest_difference"] = str(record.largest_difference)
-        (folder / RECORD).write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
-        (folder / "summary.md").write_text(_summary(nights.name, record), encoding="utf-8")
+        (folder / RECORD_FILE).write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+        (folder / SUMMARY_FILE).write_text(_summary(nights.name, record), encoding="utf-8")
         finished = datetime.now(UTC).isoformat(timespec="seconds")
         return {NIGHT: {"finished": finished, "seconds": seconds}}
 
@@ -162,24 +168,27 @@ def _compare(job: Job, nights: Nights, other: str | None, settings: NightlySetti
         (format, stage) for format, stage in job.candidates.items() if read_refusal(job.folder(stage)) is None
     )
     checkpoint = job.folder("checkpoint")
-    signature = Signature.read(checkpoint / "signature.json")
+    signature = Signature.read(checkpoint / SIGNATURE_FILE)
     is_fixed = batch_size_of(signature) is not None
     batch_size = batch_size_of(signature) or job.settings.validation.batch_size
     threads, limits = job.settings.training.threads, Limits(*job.settings.validation.limits)
-    night = _measured(job, format, Manifest.read(job.folder(stage)).content_digest)
+    night = _measure_night(job, format, Manifest.read(job.folder(stage)).content_digest)
     with SubprocessRunner(format, job.folder(stage), threads, limits) as runner:
-        keep_answers(runner, checkpoint, batch_size, settings.rows, folder / ANSWERS)
+        write_answers(runner, checkpoint, batch_size, settings.rows, folder / ANSWERS_FILE)
         if other is None:
             return night
         night = replace(night, compared_with=other)
         before = nights.of(other)
         artifact.verify(before.artifact(NIGHT))
-        artifact.verify(before.artifact("checkpoint"), "signature.json", "goldens.npz")
-        then = Signature.read(before.artifact("checkpoint") / "signature.json")
-        changes = signature_changes(then, signature)
+        artifact.verify(before.artifact("checkpoint"), SIGNATURE_FILE, GOLDENS_FILE)
+        then = Signature.read(before.artifact("checkpoint") / SIGNATURE_FILE)
+        changes = describe_signature_changes(then, signature)
         drift: dict[str, Any] = {"compared_with": other, "signature": changes}
         if not changes:
-            files = {"goldens": before.artifact("checkpoint") / "goldens.npz", "rows": before.artifact(NIGHT) / ANSWERS}
+            files = {
+                "goldens": before.artifact("checkpoint") / GOLDENS_FILE,
+                "rows": before.artifact(NIGHT) / ANSWERS_FILE,
+            }
             decisions = (then.decision, signature.decision)
             compared = {
                 kind: compare_answers(runner, path, decisions, batch_size, is_fixed)
@@ -188,7 +197,7 @@ def _compare(job: Job, nights: Nights, other: str | None, settings: NightlySetti
             }
             drift |= {kind: found.to_dict() for kind, found in compared.items()}
             night = _with_drift(night, compared)
-        (folder / "drift.json").write_text(json.dumps(drift, indent=2) + "\n", encoding="utf-8")
+        (folder / DRIFT_FILE).write_text(json.dumps(drift, indent=2) + "\n", encoding="utf-8")
     reason = _reason(night, changes, settings)
     return replace(night, verdict=FAILED, reason=reason) if reason else night
 
@@ -217,10 +226,10 @@ def _reason(night: Night, changes: list[str], settings: NightlySettings) -> str:
     return ""
 
 
-def _measured(job: Job, format: str, digest: str) -> Night:
+def _measure_night(job: Job, format: str, digest: str) -> Night:
     metrics = read_verdict(job)["metrics"]
     figures = metrics.get(format) or metrics.get("checkpoint") or {}
-    costs = json.loads((job.folder("costs") / "costs.json").read_text(encoding="utf-8"))["formats"]
+    costs = json.loads((job.folder("costs") / COSTS_FILE).read_text(encoding="utf-8"))["formats"]
     smallest = {name: min(entry["batches"].items(), key=lambda item: int(item[0]))[1] for name, entry in costs.items()}
     return Night(
         job.paths.name,
@@ -260,7 +269,7 @@ def _summary(name: str, record: Night) -> str:
     return "\n\n".join(lines) + "\n"
 
 
-def _keep_house(nights: Nights, record: Night, settings: NightlySettings) -> None:
+def _update_records(nights: Nights, record: Night, settings: NightlySettings) -> None:
     """Brings history, `current`, the page and the metrics up to date, and removes the nights that are to go."""
     history = read_history(nights)
     write_history(nights, history)

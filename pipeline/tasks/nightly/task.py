@@ -14,7 +14,7 @@ from luigi.cmdline_parser import CmdlineParser
 
 from pipeline.errors import SettingError
 from pipeline.settings import NightlySettings
-from pipeline.store.artifact import ArtifactPaths, ArtifactStatus, State
+from pipeline.store.artifact import ArtifactPaths, ArtifactState, ArtifactStatus
 
 from ..chain.job import Job
 from ..config import read_operations, read_settings
@@ -104,16 +104,16 @@ class NightlyRun(ModelTask):
         """Whether the night has passed and is as it was finished, or has made room for newer ones."""
         return is_done(self.nights, self.night)
 
-    def examine(self) -> dict[str, State]:
+    def examine(self) -> dict[str, ArtifactState]:
         """The state of the night, and of its chain where the night is still to be made."""
         if self.complete():
-            return {NIGHT: State(ArtifactStatus.COMPLETE)}
+            return {NIGHT: ArtifactState(ArtifactStatus.COMPLETE)}
         known = read_history(self.nights).get(self.night)
         reason = "it was not made yet"
         if known is not None:
             reason = f"it failed: {known.reason}" if not known.has_passed else "it is not as it was finished"
         status = ArtifactStatus.MISSING if known is None else ArtifactStatus.STALE
-        return {**self.chain.examine(self.stage), NIGHT: State(status, (reason,))}
+        return {**self.chain.examine(self.stage), NIGHT: ArtifactState(status, (reason,))}
 
     def run(self) -> None:
         """Makes the night, and tells of it.
@@ -121,10 +121,10 @@ class NightlyRun(ModelTask):
         Raises:
             PipelineError: the night failed.
         """
-        from .notify import check_telling, mail_recovery, run_hook
+        from .notify import check_notifications, mail_recovery, run_hook
         from .run import run_night
 
-        check_telling(self.settings, self.nights.name)
+        check_notifications(self.settings, self.nights.name)
         outcome = run_night(self.chain, self.nights, self.settings)
         if outcome is None:
             return

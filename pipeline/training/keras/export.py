@@ -10,6 +10,7 @@ from pipeline.checkpoint.files import step_of
 from pipeline.checkpoint.values import find_checkpoint
 from pipeline.inputs import is_keras_file
 from pipeline.settings import ExportSettings, GraphSettings
+from pipeline.store.files import DEPLOY_FOLDER, GOLDENS_FILE, VALIDATION_ROWS_FILE
 
 from ..examples import read_examples, save_validation
 from ..import_checkpoint import ROWS
@@ -40,12 +41,12 @@ def export_trained(
     """
     require_all_variables(settings)
     make_deterministic()
-    saved = training / "deploy" / settings.step
+    saved = training / DEPLOY_FOLDER / settings.step
     named, bundle = build_model(cast(KerasModel, load_model(source)), graph_settings), find_checkpoint(saved)
     load_weights(named.model, bundle)
     write_checkpoint(named, folder)
-    shutil.copy(saved / "goldens.npz", folder / "goldens.npz")
-    shutil.copy(training / "validation.npz", folder / "validation.npz")
+    shutil.copy(saved / GOLDENS_FILE, folder / GOLDENS_FILE)
+    shutil.copy(training / VALIDATION_ROWS_FILE, folder / VALIDATION_ROWS_FILE)
     return {"exported": settings.step, "step": step_of(bundle.prefix), "variables": sorted(named_weights(named.model))}
 
 
@@ -77,5 +78,5 @@ def import_model_weights(
     write_checkpoint(named, folder)
     save_validation(examples, folder)
     rows = {name: values[:ROWS] for name, values in examples.inputs.items()}
-    record_goldens(named, rows, folder / "goldens.npz")
+    record_goldens(named, rows, folder / GOLDENS_FILE)
     return {"adopted": weights, "variables": sorted(named_weights(named.model)), "rows": len(examples)}

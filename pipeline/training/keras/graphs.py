@@ -14,12 +14,11 @@ import keras
 
 from pipeline.errors import ModelError, SettingError
 from pipeline.settings import ExportSettings, GraphSettings
+from pipeline.store.files import ARCHITECTURE_FILE, SIGNATURE_FILE
 
 from ..models import KerasModel
 from ..models.source import ModelSource, load_model
 from .adapter import NamedModel, is_functional, own_tensors
-
-ARCHITECTURE = "model.json"
 
 
 def write_graph(
@@ -39,8 +38,8 @@ def write_graph(
     """
     require_all_variables(export_settings)
     named = build_model(cast(KerasModel, load_model(source)), settings)
-    (folder / ARCHITECTURE).write_text(architecture_json(named.model), encoding="utf-8")
-    named.signature.write(folder / "signature.json")
+    (folder / ARCHITECTURE_FILE).write_text(architecture_json(named.model), encoding="utf-8")
+    named.signature.write(folder / SIGNATURE_FILE)
     model = named.model
     return {"seed": settings.seed, "layers": len(model.layers), "parameters": model.count_params()}
 

@@ -14,7 +14,7 @@ from typing import Any
 from pipeline.errors import SettingError
 from pipeline.inputs import ImportedCheckpoint
 from pipeline.signature import Signature
-from pipeline.store.files import SIGNATURE
+from pipeline.store.files import GOLDENS_FILE, SIGNATURE_FILE
 
 from ..import_checkpoint import ROWS, write_rows
 from .adapter import NamedModel, make_deterministic
@@ -37,8 +37,8 @@ def import_file(imported: ImportedCheckpoint, data: Path | None, seed: int, fold
     make_deterministic()
     named = NamedModel.from_own_names(load_file(Path(imported.place)))
     write_checkpoint(named, folder)
-    rows = write_rows(Signature.read(folder / SIGNATURE), data, seed, folder)
-    record_goldens(named, {name: values[:ROWS] for name, values in rows.items()}, folder / "goldens.npz")
+    rows = write_rows(Signature.read(folder / SIGNATURE_FILE), data, seed, folder)
+    record_goldens(named, {name: values[:ROWS] for name, values in rows.items()}, folder / GOLDENS_FILE)
     found = ["inputs and outputs are those of the Keras model"]
     return {"adopted": imported.place, "found": found, "rows": len(next(iter(rows.values())))}
 

@@ -20,15 +20,15 @@ from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 from tensorflow.saved_model.experimental import TrackableResource
 
 from pipeline.checkpoint.source import open_source
-from pipeline.data.npz import prefixed, save_arrays
+from pipeline.data.npz import add_kind, save_arrays
 from pipeline.errors import CheckpointError, ModelError, nearest
 from pipeline.freezing.freeze import prepare
 from pipeline.signature import Batch, Signature, TensorSpec, batch_size_of
-from pipeline.store.files import SIGNATURE
+from pipeline.store.files import SAVED_MODEL_FILE, SAVED_MODEL_FOLDER, SIGNATURE_FILE
 
 from .adapter import NamedModel
 
-SIGNATURE_KEY, FOLDER = "serving_default", "saved_model"
+SIGNATURE_KEY = "serving_default"
 _MARK = "_user_specified_name"
 
 
@@ -40,12 +40,12 @@ def write_checkpoint(named: NamedModel, folder: Path) -> None:
         FreezeError: its graph cannot become a correct .pb.
         ModelError: its inputs or outputs do not match its signature.
     """
-    _write_saved_model(named, folder / FOLDER)
-    source = open_source(folder / FOLDER)
+    _write_saved_model(named, folder / SAVED_MODEL_FOLDER)
+    source = open_source(folder / SAVED_MODEL_FOLDER)
     if not source.has_variables:
         raise CheckpointError("there is nothing to freeze: the model has no weights", where=named.model.name)
     prepared = prepare(source, (), (), {})
-    match_signature(named.signature, prepared.signature).write(folder / SIGNATURE, origin=prepared.origin)
+    match_signature(named.signature, prepared.signature).write(folder / SIGNATURE_FILE, origin=prepared.origin)
 
 
 def _write_saved_model(named: NamedModel, folder: Path) -> None:
@@ -58,7 +58,7 @@ def _write_saved_model(named: NamedModel, folder: Path) -> None:
         part for part in tf.train.TrackableView(named.model).descendants() if isinstance(part, TrackableResource)
     ]
     tf.saved_model.save(module, str(folder), {SIGNATURE_KEY: serve})
-    _make_reproducible(folder / "saved_model.pb")
+    _make_reproducible(folder / SAVED_MODEL_FILE)
     (folder / "fingerprint.pb").unlink(missing_ok=True)  # it has a random number, and loading does not need it
 
 
@@ -111,4 +111,4 @@ def record_goldens(named: NamedModel, rows: Batch, path: Path) -> None:
     count = len(next(iter(rows.values())))
     whole = count - count % (batch_size_of(named.signature) or 1)
     rows = {name: values[:whole] for name, values in rows.items()}
-    save_arrays(path, {**prefixed("input", rows), **prefixed("output", named.predict(rows))})
+    save_arrays(path, {**add_kind("input", rows), **add_kind("output", named.predict(rows))})

@@ -28,6 +28,7 @@ from pipeline.errors import ModelError, SettingError
 from pipeline.inputs import WarmStart, is_keras_file
 from pipeline.settings import GraphSettings, SplitSettings, TrainingSettings
 from pipeline.signature import Array
+from pipeline.store.files import ARCHITECTURE_FILE, CHECKPOINT_PREFIX, DEPLOY_FOLDER, GOLDENS_FILE, HISTORY_FILE
 
 from ..examples import read_examples, row_order, save_validation, split_examples
 from ..models import KerasModel
@@ -36,7 +37,7 @@ from ..progress import Progress, Reporter, require_finite, write_history
 from ..saver import Checkpoints
 from ..warm_start import read_warm_values
 from .adapter import NamedModel, make_deterministic
-from .graphs import ARCHITECTURE, architecture_json, build_model
+from .graphs import architecture_json, build_model
 from .saved_model import record_goldens
 from .weights import load_weights_file, named_weights, training_state
 
@@ -73,7 +74,7 @@ def train_model(
     make_deterministic(settings.threads)
     contract = cast(KerasModel, load_model(source))
     named = build_model(contract, graph_settings)
-    if architecture_json(named.model) != (graph / ARCHITECTURE).read_text(encoding="utf-8"):
+    if architecture_json(named.model) != (graph / ARCHITECTURE_FILE).read_text(encoding="utf-8"):
         raise ModelError("build does not return the same model twice", where=source.class_name, wanted=graph)
     is_trained = named.model.compiled
     examples, validation = split_examples(read_examples(contract, source, data), data, split_settings, is_trained)
@@ -86,7 +87,7 @@ def train_model(
         return {**notes, "training_rows": len(examples), **trainer.run(examples, split_settings.seed)}
     for which in ("last", "best"):
         trainer.deploy(which, step=0)
-    write_history(folder / "history.csv", [])
+    write_history(folder / HISTORY_FILE, [])
     return {**notes, "steps": 0, "best_step": 0}
 
 
@@ -189,13 +190,13 @@ class KerasTrainer:
 
     def deploy(self, which: str, step: int) -> None:
         """Writes the weights, and Keras's outputs with them for the first validation rows (the goldens)."""
-        folder = self._folder / "deploy" / which
+        folder = self._folder / DEPLOY_FOLDER / which
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         self._weights_saver.set_last_checkpoints_with_time([])  # else the state file would list earlier folders
-        self._weights_saver.save(None, str(folder / "model.ckpt"), global_step=step, write_meta_graph=False)
+        self._weights_saver.save(None, str(folder / CHECKPOINT_PREFIX), global_step=step, write_meta_graph=False)
         rows = {name: values[: self._settings.goldens] for name, values in self._validation.inputs.items()}
-        record_goldens(self._named_model, rows, folder / "goldens.npz")
+        record_goldens(self._named_model, rows, folder / GOLDENS_FILE)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from pipeline.errors import SettingError, nearest
 from pipeline.formats.runner import SubprocessRunner
 from pipeline.settings import ValidationSettings
 from pipeline.signature import Array, Batch, Signature, TensorSpec, batch_size_of
-from pipeline.store.files import SIGNATURE
+from pipeline.store.files import GOLDENS_FILE, SIGNATURE_FILE, VALIDATION_ROWS_FILE
 from pipeline.workers.child import Limits
 
 from ..compare.decisions import Flips, Scores
@@ -105,7 +105,7 @@ class Material:
 
 def checkpoint_limits(checkpoint: Path, limits: Limits) -> Limits | None:
     """Returns the limits of a checkpoint's process: those of candidates if it is a third party's, else none."""
-    return limits if read_origin(checkpoint / SIGNATURE) else None
+    return limits if read_origin(checkpoint / SIGNATURE_FILE) else None
 
 
 def read_material(checkpoint: Path, settings: ValidationSettings, fixed_size: int | None) -> Material:
@@ -119,7 +119,7 @@ def read_material(checkpoint: Path, settings: ValidationSettings, fixed_size: in
         SettingError: a tolerance is for an output that does not exist.
         DataError: a file of the artifact is missing or damaged.
     """
-    signature = Signature.read(checkpoint / "signature.json")
+    signature = Signature.read(checkpoint / SIGNATURE_FILE)
     if fixed_size is not None:
         signature = signature.of_batch(fixed_size)
     for output in settings.output_tolerances:
@@ -128,7 +128,7 @@ def read_material(checkpoint: Path, settings: ValidationSettings, fixed_size: in
             raise SettingError(
                 "no such output", where="[validation] tolerances", got=output, next_step=nearest(output, names)
             )
-    path, goldens_path = checkpoint / "validation.npz", checkpoint / "goldens.npz"
+    path, goldens_path = checkpoint / VALIDATION_ROWS_FILE, checkpoint / GOLDENS_FILE
     recorded_rows = NpzReader(path)
     has_classes = "labels" in recorded_rows.names and recorded_rows.first["labels"].dtype.kind in "iu"
     goldens = load_arrays(goldens_path) if goldens_path.exists() else {}

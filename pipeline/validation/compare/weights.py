@@ -25,13 +25,14 @@ from pipeline.data.npz import object_array
 from pipeline.errors import DataError
 from pipeline.freezing.freeze import prepare
 from pipeline.graph.dtypes import DTYPES
+from pipeline.graph.graph import Graph
 from pipeline.graph.lazy import LazyGraph, load_lazily
 from pipeline.graph.nodes import data_inputs, node_of
 from pipeline.graph.protos import DecodeError, NodeDef, SavedModel
 from pipeline.graph.tensors import content_of, shape_of, strings_of
 from pipeline.graph.variables import VARIABLE_OPS, Saved, Variable, variable_of
 from pipeline.signature import Array, Signature
-from pipeline.store.files import SIGNATURE
+from pipeline.store.files import FROZEN_FILE, GRAPH_FILE, SAVED_MODEL_FILE, SIGNATURE_FILE
 
 from .constants import find_constant
 from .differences import BitDifference, find_bit_difference
@@ -104,7 +105,7 @@ def compare_weights(checkpoint: Path, candidate: Path) -> WeightsComparison:
         CheckpointError: the checkpoint is damaged, or lacks a variable.
         FreezeError: the checkpoint's graph cannot become a .pb at all.
     """
-    signature, origin = Signature.read(checkpoint / SIGNATURE), read_origin(checkpoint / SIGNATURE)
+    signature, origin = Signature.read(checkpoint / SIGNATURE_FILE), read_origin(checkpoint / SIGNATURE_FILE)
     source = open_artifact(checkpoint, origin.get("signature"))
     try:
         constants = _CandidateConstants(candidate)
@@ -159,12 +160,12 @@ def read_candidate(folder: Path) -> LazyGraph:
     Raises:
         DataError: none of them exists, or it cannot be read.
     """
-    names = ("graph.pb", "saved_model.pb", "model.pb")
+    names = (GRAPH_FILE, SAVED_MODEL_FILE, FROZEN_FILE)
     path = next((folder / name for name in names if (folder / name).is_file()), folder / names[-1])
-    if path.name != "saved_model.pb":
+    if path.name != SAVED_MODEL_FILE:
         return load_lazily(path)
     try:
-        return LazyGraph(SavedModel.FromString(path.read_bytes()).meta_graphs[0].graph_def, {})
+        return LazyGraph(Graph.of(SavedModel.FromString(path.read_bytes()).meta_graphs[0].graph_def), {})
     except (OSError, DecodeError, IndexError) as exc:
         raise DataError("the candidate's graph cannot be read", where=path, got=exc) from exc
 
@@ -194,7 +195,7 @@ def read_differing(checkpoint: Path, candidate: Path, names: Collection[str]) ->
     Raises:
         CheckpointError, FreezeError, DataError: one of the sides cannot be read.
     """
-    source = open_artifact(checkpoint, read_origin(checkpoint / SIGNATURE).get("signature"))
+    source = open_artifact(checkpoint, read_origin(checkpoint / SIGNATURE_FILE).get("signature"))
     constants, values = _CandidateConstants(candidate), _CheckpointValues(source.bundle)
     constants.is_float16 = True  # so that a constant is found behind a Cast too, whatever the origin says
     variables = [variable_of(node) for node in source.graph.node if node.op in VARIABLE_OPS and node.name in names]
@@ -263,9 +264,9 @@ class _CandidateConstants:
         self._folder = folder
         lean = read_candidate(folder)
         self.graph, self._contents = lean.graph, lean.contents
-        self.nodes: dict[str, NodeDef] = {node.name: node for node in self.graph.node}
+        self.nodes = self.graph.nodes
         self.used: set[str] = set()
-        origin = read_origin(folder / SIGNATURE) if (folder / SIGNATURE).is_file() else {}
+        origin = read_origin(folder / SIGNATURE_FILE) if (folder / SIGNATURE_FILE).is_file() else {}
         self.is_float16, self.is_third_party = origin.get("weights") == "float16", "candidate" in origin
 
     @cached_property

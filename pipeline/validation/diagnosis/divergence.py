@@ -20,6 +20,7 @@ from pipeline.formats.session import session_config
 from pipeline.graph.variables import VARIABLE_OPS
 from pipeline.safety import is_idle
 from pipeline.signature import Array, Signature
+from pipeline.store.files import CHECKPOINT_PREFIX
 
 from ..compare.differences import by_row, disagreement, measure, worst_elements
 from ..compare.tolerance import EXACT, Tolerance, within_tolerance
@@ -51,7 +52,7 @@ def find_divergence(
     """
     reference = v1.Session(graph=tf.Graph(), config=session_config(threads, is_unoptimized=True))
     with reference.graph.as_default():
-        restore(reference, checkpoint / "model.ckpt")
+        restore(reference, checkpoint / CHECKPOINT_PREFIX)
     other = open_graph(candidate, threads)
     feeds = {spec.tensor_name: batch[spec.name] for spec in signature.inputs}
     pinned = read_pins(reference.graph, checkpoint)

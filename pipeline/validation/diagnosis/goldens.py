@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pipeline.errors import PipelineError
 from pipeline.formats.registry import FORMATS
+from pipeline.store.files import CHECKPOINT_PREFIX
 
 from ..compare.tolerance import EXACT, all_within
 from .evidence import Cause, Evidence
@@ -18,7 +19,7 @@ def recorded_at_another_step(evidence: Evidence) -> Cause | None:
     if source is None:
         return None
     what = "moving averages" if source.is_average else "weights"
-    if source.prefix == str(evidence.checkpoint / "model.ckpt") or _is_same_step(evidence, source.prefix):
+    if source.prefix == str(evidence.checkpoint / CHECKPOINT_PREFIX) or _is_same_step(evidence, source.prefix):
         held = "raw variables" if source.is_average else "moving averages"
         return Cause(
             "averages_not_used",
@@ -39,7 +40,7 @@ def _is_same_step(evidence: Evidence, prefix: str) -> bool:
     from .similarity import AVERAGE
 
     try:
-        own, other = (open_checkpoint(each) for each in (evidence.checkpoint / "model.ckpt", prefix))
+        own, other = (open_checkpoint(each) for each in (evidence.checkpoint / CHECKPOINT_PREFIX, prefix))
         for key in own.tensors:
             plain = key.removesuffix(AVERAGE)
             sources = [each for each in (plain, plain + AVERAGE) if each in other.tensors]

@@ -15,6 +15,7 @@ from pathlib import Path
 from pipeline.data.npz import load_arrays, save_arrays
 from pipeline.errors import RunnerError
 from pipeline.signature import Array
+from pipeline.store.files import SIGNATURE_FILE
 from pipeline.workers.sandbox import kept_environment
 
 SWITCH = "TF_ENABLE_ONEDNN_OPTS"
@@ -79,7 +80,7 @@ def _serve(opener: str, folder: Path, threads: int, inputs_path: Path, outputs_p
 
     die_with_parent()
     module, _, name = opener.partition(":")
-    runner = getattr(importlib.import_module(module), name)(folder, Signature.read(folder / "signature.json"), threads)
+    runner = getattr(importlib.import_module(module), name)(folder, Signature.read(folder / SIGNATURE_FILE), threads)
     save_arrays(outputs_path, runner.run(load_arrays(inputs_path)))
 
 

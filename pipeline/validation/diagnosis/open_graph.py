@@ -11,6 +11,7 @@ from pipeline.errors import RunnerError
 from pipeline.formats.frozen import import_frozen
 from pipeline.formats.mmap import read_graph
 from pipeline.formats.session import session_config
+from pipeline.store.files import FROZEN_FILE, GRAPH_FILE, SAVED_MODEL_FILE
 
 v1 = tf.compat.v1
 
@@ -23,13 +24,13 @@ def open_graph(folder: Path, threads: int) -> tf.compat.v1.Session:
     """
     session = v1.Session(graph=tf.Graph(), config=session_config(threads, is_unoptimized=True))
     try:
-        if (folder / "graph.pb").is_file():
+        if (folder / GRAPH_FILE).is_file():
             with session.graph.as_default():
                 tf.import_graph_def(read_graph(folder), name="")
-        elif (folder / "saved_model.pb").is_file():
+        elif (folder / SAVED_MODEL_FILE).is_file():
             v1.saved_model.load(session, ["serve"], str(folder))
         else:
-            import_frozen(session, folder / "model.pb")
+            import_frozen(session, folder / FROZEN_FILE)
     except (OSError, DecodeError, ValueError, KeyError, RuntimeError, tf.errors.OpError) as exc:
         got = str(exc).split("\n", 1)[0][:300]
         raise RunnerError("a graph whose tensors cannot be fetched", where=folder, got=got) from exc

@@ -12,6 +12,7 @@ import tensorflow as tf
 from pipeline.formats.checkpoint import read_pins, restore
 from pipeline.formats.session import session_config
 from pipeline.signature import Batch, Signature
+from pipeline.store.files import CHECKPOINT_PREFIX
 
 from ..compare.tolerance import Tolerance, all_within
 from .similarity import AVERAGE, ValueSource
@@ -46,11 +47,11 @@ def find_weights(
     """
     session = v1.Session(graph=tf.Graph(), config=session_config(threads))
     with session.graph.as_default():
-        restore(session, checkpoint / "model.ckpt")
+        restore(session, checkpoint / CHECKPOINT_PREFIX)
         assigns = dict(_assigns(session.graph))
     fed = {spec.tensor_name: inputs[spec.name] for spec in signature.inputs} | read_pins(session.graph, checkpoint)
     fetched = {spec.name: spec.tensor_name for spec in signature.outputs if spec.name in recorded}
-    for prefix, is_average in _list_sources([*prefixes, str(checkpoint / "model.ckpt")]):
+    for prefix, is_average in _list_sources([*prefixes, str(checkpoint / CHECKPOINT_PREFIX)]):
         values = _values(prefix, assigns, is_average)
         if values is None:
             continue

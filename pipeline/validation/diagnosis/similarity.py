@@ -18,7 +18,8 @@ from pipeline.checkpoint.bundle import Bundle, open_checkpoint
 from pipeline.checkpoint.files import complete_prefixes, name_of, step_of
 from pipeline.errors import CheckpointError, PipelineError
 from pipeline.signature import Array
-from pipeline.store.manifest import MANIFEST, Manifest
+from pipeline.store.files import CHECKPOINT_PREFIX, DEPLOY_FOLDER, MANIFEST_FILE
+from pipeline.store.manifest import Manifest
 
 from ..compare.weights import VariablePair
 
@@ -182,9 +183,9 @@ def other_checkpoints(checkpoint: Path) -> list[str]:
         checkpoint: the artifact.
     """
     home = checkpoint.parent.parent if checkpoint.parent.name == ".versions" else checkpoint.parent
-    deployed = home / "training" / "deploy"
+    deployed = home / "training" / DEPLOY_FOLDER
     folders = [checkpoint, *sorted(_subfolders(deployed)), home / "training" / "checkpoints", *_origins(checkpoint)]
-    own = str(checkpoint / "model.ckpt")
+    own = str(checkpoint / CHECKPOINT_PREFIX)
     found = [prefix for folder in dict.fromkeys(folders) if folder.is_dir() for prefix in complete_prefixes(folder)]
     return [prefix for prefix in dict.fromkeys(found) if prefix != own][-_MAX_CHECKPOINTS:]
 
@@ -195,7 +196,7 @@ def _subfolders(folder: Path) -> list[Path]:
 
 def _origins(checkpoint: Path) -> Iterator[Path]:
     """Yields the folders of the files that an artifact was made from, by its manifest."""
-    if not (checkpoint / MANIFEST).is_file():
+    if not (checkpoint / MANIFEST_FILE).is_file():
         return
     try:
         files = Manifest.read(checkpoint).notes.get("inputs", {})

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pipeline.store.files import CHECKPOINT_PREFIX
+
 from .evidence import Cause, Evidence
 from .similarity import BFLOAT16, FLOAT16, TRANSPOSED, Similarity, ValueSource
 
@@ -17,7 +19,7 @@ def averages_not_used(evidence: Evidence) -> Cause | None:
     found = evidence.similarities
     for source in _common_sources(found):
         opposite = ValueSource(source.prefix, not source.is_average)
-        is_own = source.prefix == str(evidence.checkpoint / "model.ckpt")
+        is_own = source.prefix == str(evidence.checkpoint / CHECKPOINT_PREFIX)
         if is_own or all(opposite in one.reference_sources for one in found):
             has = "moving averages" if source.is_average else "raw variables"
             wants = "raw variables" if source.is_average else "moving averages"

@@ -19,18 +19,18 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from pipeline.data.npz import load_arrays, object_array, of_kind, prefixed, save_arrays
+from pipeline.data.npz import add_kind, load_arrays, object_array, of_kind, save_arrays
 from pipeline.errors import DataError, PipelineError, RunnerError
 from pipeline.formats.registry import FORMATS
 from pipeline.formats.runner import SubprocessRunner, fixed_batch_size
 from pipeline.signature import Array, Batch, Signature, batch_size_of
+from pipeline.store.files import SIGNATURE_FILE, WORST_FILE
 from pipeline.workers.child import Limits
 
 from ..compare.decisions import decide
 from ..compare.differences import by_row, disagreement, measure, worst_elements
 from ..compare.tolerance import Tolerance, within_tolerance
 
-NOTES = "worst.json"
 _SCHEMA, _MAX_FAILURES = 1, 3
 _ROW_ARRAYS = ("check", "outputs", "row", "batch", "is_worst")
 Reply: TypeAlias = "Batch | str"  # outputs, or the text of a refusal
@@ -226,14 +226,14 @@ def save_cases(path: Path, cases: Sequence[tuple[Case, Reply, Reply]]) -> None:
     arrays["batch"] = np.array([number for _, number, _ in rows], np.int64)
     arrays["is_worst"] = np.array([row in case.positions for case, _, row in rows], bool)
     sizes = [case.size for case, _, _ in cases]
-    arrays |= prefixed("input", _concatenate([case.batch for case, _, _ in cases], sizes))
+    arrays |= add_kind("input", _concatenate([case.batch for case, _, _ in cases], sizes))
     for side, replies in (
         ("reference", [expected for _, expected, _ in cases]),
         ("candidate", [actual for _, _, actual in cases]),
     ):
-        arrays |= prefixed(side, _concatenate([{} if isinstance(each, str) else each for each in replies], sizes))
+        arrays |= add_kind(side, _concatenate([{} if isinstance(each, str) else each for each in replies], sizes))
     for number, (case, _, _) in enumerate(cases):
-        arrays |= prefixed(f"recorded/{number}", case.recorded)
+        arrays |= add_kind(f"recorded/{number}", case.recorded)
     save_arrays(path, arrays)
 
 
@@ -307,7 +307,7 @@ def write_notes(
             for format, (artifact, bounds) in formats.items()
         },
     }
-    (folder / NOTES).write_text(json.dumps(notes, indent=2) + "\n", encoding="utf-8")
+    (folder / WORST_FILE).write_text(json.dumps(notes, indent=2) + "\n", encoding="utf-8")
 
 
 def rerun(folder: Path) -> Iterator[tuple[str, RowComparison]]:
@@ -324,12 +324,12 @@ def rerun(folder: Path) -> Iterator[tuple[str, RowComparison]]:
     """
     notes = _read_notes(folder)
     checkpoint = _find_artifact(folder, notes["checkpoint"])
-    signature = Signature.read(checkpoint / "signature.json")
+    signature = Signature.read(checkpoint / SIGNATURE_FILE)
     artifacts = {format: _find_artifact(folder, note["artifact"]) for format, note in notes["formats"].items()}
     size, threads = batch_size_of(signature) or fixed_batch_size(artifacts), int(notes["threads"])
     for format, note in notes["formats"].items():
         if format not in FORMATS:
-            raise DataError("unknown format", where=folder / NOTES, got=format, wanted=", ".join(FORMATS))
+            raise DataError("unknown format", where=folder / WORST_FILE, got=format, wanted=", ".join(FORMATS))
         cases = load_cases(folder / f"{format}.npz")
         runner = RestartingRunner(format, artifacts[format], threads, Limits(**notes["limits"]))
         with RestartingRunner("checkpoint", checkpoint, threads) as reference, runner as candidate:
@@ -340,7 +340,7 @@ def rerun(folder: Path) -> Iterator[tuple[str, RowComparison]]:
 
 
 def _read_notes(folder: Path) -> dict[str, Any]:
-    path = folder / NOTES
+    path = folder / WORST_FILE
     try:
         notes: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if notes["schema"] != _SCHEMA:
@@ -372,7 +372,7 @@ def _find_artifact(folder: Path, location: Mapping[str, str]) -> Path:
         parents = [*folder.absolute().parents, *folder.resolve().parents]
         folders = [parent / location["stage"] for parent in parents]
     for path in folders:
-        if (path / "signature.json").is_file():
+        if (path / SIGNATURE_FILE).is_file():
             return path.resolve()
     raise DataError(
         "a compared artifact is missing",

@@ -16,6 +16,7 @@ import numpy as np
 from pipeline.data.npz import of_kind
 from pipeline.settings import PASSED
 from pipeline.signature import Batch, batch_size_of
+from pipeline.store.files import RERUN_SCRIPT, WORST_FOLDER
 from pipeline.workers.child import Limits
 
 from ..checks.material import Material, row_count
@@ -23,7 +24,7 @@ from ..results.findings import Finding
 from ..results.recorder import ResultsRecorder
 from .feed import Case, Reply, RestartingRunner, compare_case, run_case, save_cases, write_notes
 
-FOLDER, MAX_ROWS = "worst", 16
+MAX_ROWS = 16
 _MAX_CONTEXT_ROWS = 64
 Bounds: TypeAlias = Mapping[str, Mapping[str, tuple[float, float]]]  # by check and output
 _SCRIPT = """#!/bin/sh
@@ -67,7 +68,7 @@ def write_worst(
     cases = {format: list(failed_cases(recorder, material, format)) for format in artifacts}
     if not any(cases.values()):
         return
-    target = folder / FOLDER
+    target = folder / WORST_FOLDER
     limits = Limits(*recorder.settings.limits)
     target.mkdir()
     formats = {format: (artifacts[format], _bounds(recorder, format)) for format, failed in cases.items() if failed}
@@ -77,8 +78,8 @@ def write_worst(
             replies = [_reproduce(case, reference, candidate, material, bounds) for case in cases[format]]
         save_cases(target / f"{format}.npz", replies)
     write_notes(target, checkpoint, threads, limits, formats)
-    script = target / "reproduce.sh"
-    script.write_text(_SCRIPT.format(folder=f"output/{recorder.model}/validation/{FOLDER}"), encoding="utf-8")
+    script = target / RERUN_SCRIPT
+    script.write_text(_SCRIPT.format(folder=f"output/{recorder.model}/validation/{WORST_FOLDER}"), encoding="utf-8")
     script.chmod(0o755)
 
 
