@@ -10,7 +10,7 @@ from pathlib import Path
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 
-from pipeline.errors import RunnerError
+from pipeline.errors import RunnerError, first_line
 from pipeline.signature import Signature
 from pipeline.store.files import GRAPH_FILE
 
@@ -76,7 +76,7 @@ def _graph_error(path: Path, cause: Exception) -> RunnerError:
     return RunnerError(
         "not a graph with mapped weights",
         where=path,
-        got=str(cause).split("\n", 1)[0][:300],
+        got=first_line(cause),
         wanted=f"{GRAPH_FILE} and weights/ in one folder, as freezing with --format mmap makes it",
     )
 

@@ -18,11 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.errors import FreezeError, RunnerError
+from pipeline.errors import FreezeError, RunnerError, first_line
 from pipeline.signature import Array, Batch, Signature, TensorSpec
 from pipeline.store.files import FROZEN_FILE, ONNX_FILE, SIGNATURE_FILE
 
-from .runner import check_batch
+from .runner import check_batch, find_tensor
 
 logger = logging.getLogger("pipeline")
 
@@ -145,7 +145,7 @@ def _refusal(got: object, where: str | None = None) -> FreezeError:
 
 
 def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".strip().split("\n", 1)[0][:300]
+    return first_line(f"{type(error).__name__}: {error}")
 
 
 def _refuse_strings(graph_def: Any, signature: Signature) -> None:
@@ -197,7 +197,7 @@ def _conversion_error(errors: list[str], nodes: dict[str, str]) -> FreezeError:
     failed = _FAILED.match(first)
     node = None if failed is None else failed[1]
     where = f"node {node}, op {nodes[node]}" if node in nodes else node and f"node {node}"
-    return _refusal(first.strip().split("\n", 1)[0][:300], where)
+    return _refusal(first_line(first), where)
 
 
 def _quantize(model: Any, stored: str) -> list[str]:
@@ -288,18 +288,8 @@ class OnnxRunner:
 
 
 def _match_tensor(spec: TensorSpec, tensors: list[Any]) -> str:
-    """Finds the model's tensor for an input or output of the signature.
-
-    Raises:
-        RunnerError: there is none, or it has another dtype.
-    """
-    dtypes = {tensor.name: re.sub(r"^tensor\((\w+)\)$", r"\1", tensor.type) for tensor in tensors}
-    name = next((name for name in (spec.tensor_name, spec.name) if name in dtypes), None)
-    if name is None:
-        raise RunnerError("the model lacks a tensor of the signature", where=spec.name, got=", ".join(dtypes))
-    dtype = _DTYPES.get(dtypes[name], dtypes[name])
-    if dtype != spec.dtype:
-        raise RunnerError("a tensor is not of the signature's dtype", where=spec.name, got=dtype, wanted=spec.dtype)
-    if dtype == "string":
+    kinds = {tensor.name: re.sub(r"^tensor\((\w+)\)$", r"\1", tensor.type) for tensor in tensors}
+    name = find_tensor(spec, {name: _DTYPES.get(kind, kind) for name, kind in kinds.items()})
+    if spec.dtype == "string":
         raise RunnerError("ONNX's strings hold text, and TensorFlow's are bytes", where=spec.name)
     return name

@@ -151,7 +151,7 @@ def tolerance(check: Check) -> str:
 def largest(facts: ReportFacts) -> Check | None:
     """Returns the check with the largest absolute difference from the reference, NaN first; None if there is none."""
     measured = [check for check in against_reference(facts) if check.get("max_abs_diff") is not None]
-    return max(measured, key=_severity, default=None)
+    return max(measured, key=lambda check: severity(check["max_abs_diff"]), default=None)
 
 
 def against_reference(facts: ReportFacts) -> list[Check]:
@@ -165,9 +165,9 @@ def skipped(facts: ReportFacts) -> list[str]:
     return [f"{name}: {reason}" for name, reason in (facts.verdict.get("skipped") or {}).items()]
 
 
-def _severity(check: Check) -> float:
-    value = float(check["max_abs_diff"])
-    return math.inf if math.isnan(value) else value
+def severity(difference: Any) -> float:
+    """Returns a difference for sorting, NaN as infinity; verdict.json has both as text."""
+    return math.inf if math.isnan(float(difference)) else float(difference)
 
 
 def metric_names(facts: ReportFacts) -> list[str]:

@@ -77,13 +77,8 @@ def import_candidate(candidate: Candidate, checkpoint: Path, weights: str, folde
         shutil.copyfile(path, target)
     own.write(folder / SIGNATURE_FILE, origin={"candidate": details, "weights": weights})
     names = {name: tensor.name for name, tensor in {**inputs.found, **outputs.found}.items()}
-    return {
-        "candidate": str(candidate.place),
-        "format": candidate.format,
-        "names": names,
-        "reasons": reasons,
-        "allowed": allowed,
-    }
+    notes = {"names": names, "reasons": reasons, "allowed": allowed}
+    return {"candidate": str(candidate.place), "format": candidate.format, **notes}
 
 
 def _require_safe_outputs(candidate: Candidate, tensors: CandidateTensors, outputs: TensorMatch) -> list[str]:
@@ -95,14 +90,12 @@ def _require_safe_outputs(candidate: Candidate, tensors: CandidateTensors, outpu
 
 
 def _own_specs(specs: Sequence[TensorSpec], match: TensorMatch) -> tuple[TensorSpec, ...]:
-    found = [(spec, match.found[spec.name]) for spec in specs if spec.name in match.found]
-    # A scalar in TFLite may have any shape: the format cannot say that a shape is unknown.
-    return tuple(
-        TensorSpec(
-            spec.name, tensor.dtype, tensor.shape if tensor.shape or spec.shape is not None else None, tensor.name
-        )
-        for spec, tensor in found
-    )
+    own = []
+    for spec, tensor in ((spec, match.found[spec.name]) for spec in specs if spec.name in match.found):
+        # A scalar in TFLite may have any shape: the format cannot say that a shape is unknown.
+        shape = tensor.shape if tensor.shape or spec.shape is not None else None
+        own.append(TensorSpec(spec.name, tensor.dtype, shape, tensor.name))
+    return tuple(own)
 
 
 def _match_signature(
@@ -113,20 +106,19 @@ def _match_signature(
     Raises:
         CandidateError: an input is not found, or an output is not found that may have another name.
     """
-    known = [spec.name for spec in (*signature.inputs, *signature.outputs)]
+    specs = {spec.name: spec for spec in (*signature.inputs, *signature.outputs)}
     for name in candidate.names:
-        if name not in known:
+        if name not in specs:
             raise CandidateError(
                 "the checkpoint has no such input or output",
                 where="--candidate-names",
                 got=name,
-                next_step=nearest(name, known),
+                next_step=nearest(name, specs),
             )
     find = tensors.graph.find if tensors.graph else None
     outputs = match_tensors("output", signature.outputs, tensors.outputs, find, candidate.names)
-    inputs = match_tensors(
-        "input", signature.inputs, _required_inputs(tensors, signature, outputs), find, candidate.names
-    )
+    required = _required_inputs(tensors, signature, outputs)
+    inputs = match_tensors("input", signature.inputs, required, find, candidate.names)
     ambiguous = [spec for spec in outputs.missing if any(is_compatible(spec, tensor) for tensor in outputs.rest)]
     if inputs.missing or ambiguous or not outputs.found:
         side, own = ("input", tensors.inputs) if inputs.missing else ("output", tensors.outputs)
@@ -137,18 +129,14 @@ def _match_signature(
             next_step=f"if it has another name, say it: --candidate-names {missing[0].name}=NAME. "
             + describe_tensors(side, signature.inputs if inputs.missing else signature.outputs, own),
         )
-    for spec, tensor in ((spec, {**inputs.found, **outputs.found}.get(spec.name)) for spec in _all_specs(signature)):
-        if tensor is not None and not tensor.dtype:
+    for name, tensor in {**inputs.found, **outputs.found}.items():
+        if not tensor.dtype:
             raise CandidateError(
                 "a tensor of the candidate is of a dtype that can be neither fed nor fetched",
                 where=f"{candidate.place}: {tensor.graph_name}",
-                wanted=spec,
+                wanted=specs[name],
             )
     return inputs, outputs
-
-
-def _all_specs(signature: Signature) -> tuple[TensorSpec, ...]:
-    return (*signature.inputs, *signature.outputs)
 
 
 def _required_inputs(

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import keras
 
-from pipeline.errors import ModelError, SettingError
+from pipeline.errors import ModelError, SettingError, first_line
 from pipeline.settings import ExportSettings, GraphSettings
 from pipeline.store.files import ARCHITECTURE_FILE, SIGNATURE_FILE
 
@@ -121,7 +121,7 @@ def _build_weights(named: NamedModel, where: str) -> None:
         raise ModelError(
             "the model cannot be called on its signature's inputs",
             where=where,
-            got=str(exc).strip().split("\n", 1)[0][:300],
+            got=first_line(exc),
             wanted=", ".join(map(str, named.signature.inputs)),
         ) from exc
 
@@ -135,8 +135,8 @@ def architecture_json(model: keras.Model) -> str:
     try:
         architecture = json.loads(model.to_json())
     except (NotImplementedError, TypeError, ValueError) as exc:
-        got = str(exc).strip().split("\n", 1)[0][:300]
+        got, next_step = first_line(exc), "Give the layer a get_config"
         raise ModelError(
-            "the model cannot be serialized as JSON", where=model.name, got=got, next_step="Give the layer a get_config"
+            "the model cannot be serialized as JSON", where=model.name, got=got, next_step=next_step
         ) from exc
     return json.dumps(architecture, indent=1, sort_keys=True) + "\n"

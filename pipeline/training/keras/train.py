@@ -168,9 +168,7 @@ class KerasTrainer:
         numbers = np.arange(len(self._validation))
         rows = self._dataset(self._validation, lambda: (numbers[start : start + _EVALUATION_ROWS] for start in starts))
         loss = float(self._model.evaluate(rows, steps=len(starts), verbose=0, return_dict=True)["loss"])
-        since = progress.history[-1][0] if progress.history else 0
-        progress.history.append((progress.step, float(np.mean(progress.losses[since:])), loss))
-        if progress.best_step == progress.step:
+        if progress.add_evaluation(loss):
             self.deploy("best", progress.step)
 
     def _dataset(self, examples: Examples, order: Callable[[], Iterator[Array]]) -> tf.data.Dataset:
