@@ -110,14 +110,14 @@ def _check_size(path: Path, node: tf.compat.v1.NodeDef) -> None:
     # A mapped file that is too short would kill the process (SIGBUS) instead of raising an error.
     wanted = math.prod(dim.size for dim in node.attr["shape"].shape.dim) * tf.as_dtype(node.attr["dtype"].type).size
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError as exc:
         raise RunnerError(
             "a file of weights is missing", where=path, got=exc.strerror, next_step="Copy the whole folder"
         ) from exc
-    if not stat.S_ISREG(found.st_mode):
+    if not stat.S_ISREG(status.st_mode):
         raise RunnerError("weights are in no file", where=path, next_step="Copy the whole folder")
-    size = found.st_size
+    size = status.st_size
     if size != wanted:
         raise RunnerError(
             "a file of weights is not as large as its variable",

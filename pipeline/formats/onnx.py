@@ -77,13 +77,13 @@ def _make(frozen: Path, folder: Path, stored: str) -> dict[str, Any]:
 
 def _onnx_signature(signature: Signature) -> Signature:
     """Names the tensors after the signature's inputs and outputs; an output gets a suffix if an input has its name."""
-    taken = {spec.name for spec in signature.inputs}
+    used = {spec.name for spec in signature.inputs}
     outputs = []
     for spec in signature.outputs:
         tensor = spec.name
-        while tensor in taken:
+        while tensor in used:
             tensor += "_output"
-        taken.add(tensor)
+        used.add(tensor)
         outputs.append(replace(spec, tensor=tensor))
     inputs = tuple(replace(spec, tensor=spec.name) for spec in signature.inputs)
     return replace(signature, inputs=inputs, outputs=tuple(outputs))
@@ -106,11 +106,11 @@ def _convert(path: Path, signature: Signature, renamed: Signature) -> Any:
         with tf.Graph().as_default() as graph:
             tf.import_graph_def(graph_def, name="")
             # Each output gets its own tensor: in ONNX a tensor has only one name, and an input cannot be an output.
-            fetched = [tf.identity(graph.get_tensor_by_name(spec.tensor_name)).name for spec in signature.outputs]
+            output_names = [tf.identity(graph.get_tensor_by_name(spec.tensor_name)).name for spec in signature.outputs]
             nodes = {operation.name: operation.type for operation in graph.get_operations()}
             graph_def = graph.as_graph_def()
         _make_calls_stateless(graph_def)
-        fed = [spec.tensor_name for spec in signature.inputs]
+        input_names = [spec.tensor_name for spec in signature.inputs]
         names = [spec.tensor for spec in (*renamed.inputs, *renamed.outputs)]
         with _collect_errors(errors):
             import tf2onnx
@@ -118,10 +118,10 @@ def _convert(path: Path, signature: Signature, renamed: Signature) -> Any:
             model, _ = tf2onnx.convert.from_graph_def(
                 graph_def,
                 name="model",
-                input_names=fed,
-                output_names=fetched,
+                input_names=input_names,
+                output_names=output_names,
                 opset=OPSET,
-                tensors_to_rename=dict(zip((*fed, *fetched), names, strict=True)),
+                tensors_to_rename=dict(zip((*input_names, *output_names), names, strict=True)),
             )
     except (*_ERRORS, Error, tf.errors.OpError) as exc:
         raise (_conversion_error(errors, nodes) if errors else _refusal(_first_line(exc))) from exc

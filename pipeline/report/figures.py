@@ -55,10 +55,10 @@ def previous_figures(facts: ReportFacts) -> list[Figures]:
     last = facts.previous or {}
     if last.get("schema") != SCHEMA or not isinstance(last.get("figures"), Mapping):
         return []
-    kept = [last["figures"], *(last.get("before") or ())]
-    if kept[0].get("digests") == _digests(facts):
-        del kept[0]
-    return kept[:MOST_KEPT]
+    previous = [last["figures"], *(last.get("before") or ())]
+    if previous[0].get("digests") == _digests(facts):
+        del previous[0]
+    return previous[:MOST_KEPT]
 
 
 def _digests(facts: ReportFacts) -> dict[str, str]:

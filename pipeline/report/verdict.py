@@ -104,15 +104,15 @@ def reasons(facts: ReportFacts) -> list[str]:
     A verdict without reasons gets one, and so does a verdict `passed` with a failed check.
     """
     repeated = {f"{format}: {cause['sentence']}" for format, cause in (facts.verdict.get("causes") or {}).items()}
-    given = [str(reason) for reason in facts.verdict.get("reasons") or () if reason not in repeated]
+    own_reasons = [str(reason) for reason in facts.verdict.get("reasons") or () if reason not in repeated]
     if is_passed(facts):
-        return given or [f"{count_noun(len(checks(facts)), 'check')} made, all passed."]
+        return own_reasons or [f"{count_noun(len(checks(facts)), 'check')} made, all passed."]
     if not checks(facts):
-        return [*given, "Nothing was checked."]
+        return [*own_reasons, "Nothing was checked."]
     failed = [f"{title(check)}: {reason(check)}" for check in failed_checks(facts)]
     if facts.verdict.get("verdict") == PASSED:
-        return [*given, "The verdict says passed, but a check failed.", *failed]
-    return given or failed or ["The verdict is not passed, and gives no reason."]
+        return [*own_reasons, "The verdict says passed, but a check failed.", *failed]
+    return own_reasons or failed or ["The verdict is not passed, and gives no reason."]
 
 
 def title(check: Check) -> str:

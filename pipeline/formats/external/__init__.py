@@ -58,8 +58,8 @@ def import_candidate(candidate: Candidate, checkpoint: Path, weights: str, folde
     tensors = read_tensors(candidate)
     pins: Mapping[str, str] = origin.get("pins", {})
     inputs, outputs = _match_signature(candidate, signature, tensors)
-    fed = _constant_feeds(candidate, tensors, inputs, outputs, pins)
-    reasons = [*inputs.reasons, *outputs.reasons, *(f"{name} is fed {value}" for name, value in fed.items())]
+    feeds = _constant_feeds(candidate, tensors, inputs, outputs, pins)
+    reasons = [*inputs.reasons, *outputs.reasons, *(f"{name} is fed {value}" for name, value in feeds.items())]
     allowed = [*tensors.allowed, *_require_safe_outputs(candidate, tensors, outputs)]
     reasons += [f"allowed {danger}" for danger in allowed]
     fillers = tensors.graph.fillers() if tensors.graph else []
@@ -68,7 +68,7 @@ def import_candidate(candidate: Candidate, checkpoint: Path, weights: str, folde
     for reason in reasons:
         logger.info("candidate: %s", reason)
     own = Signature(_own_specs(signature.inputs, inputs), _own_specs(signature.outputs, outputs))
-    details = {"signature": tensors.signature, "fed": fed, "fillers": fillers}
+    details = {"signature": tensors.signature, "fed": feeds, "fillers": fillers}
     for name, path in candidate_files(candidate).items():
         if not path.is_file():
             raise CandidateError("a file of the candidate is missing", where=path, next_step="Copy all of it")
@@ -145,9 +145,9 @@ def _required_inputs(
     """Returns the inputs that the outputs need: a graph may have other placeholders."""
     if tensors.graph is None:
         return tensors.inputs
-    fed = [spec.tensor_name for spec in signature.inputs]
-    needed = tensors.graph.needed([tensor.graph_name for tensor in outputs.found.values()], fed)
-    return [tensor for tensor in tensors.inputs if node_of(tensor.graph_name) in needed or tensor.graph_name in fed]
+    feeds = [spec.tensor_name for spec in signature.inputs]
+    needed = tensors.graph.needed([tensor.graph_name for tensor in outputs.found.values()], feeds)
+    return [tensor for tensor in tensors.inputs if node_of(tensor.graph_name) in needed or tensor.graph_name in feeds]
 
 
 def _constant_feeds(
@@ -161,12 +161,12 @@ def _constant_feeds(
     if tensors.graph is None:
         needed, pinned = {bare_name(tensor.graph_name): tensor for tensor in inputs.rest}, set[str]()
     else:
-        given = [tensor.graph_name for tensor in inputs.found.values()]
-        names = tensors.graph.needed([tensor.graph_name for tensor in outputs.found.values()], given)
-        needed = {name: CandidateTensor(f"{name}:0", "", None) for name in names - set(map(node_of, given))}
+        input_names = [tensor.graph_name for tensor in inputs.found.values()]
+        names = tensors.graph.needed([tensor.graph_name for tensor in outputs.found.values()], input_names)
+        needed = {name: CandidateTensor(f"{name}:0", "", None) for name in names - set(map(node_of, input_names))}
         pinned = {node_of(tensor.graph_name) for tensor in tensors.inputs}
-    fed = {node_of(name): value for name, value in pins.items() if node_of(name) in pinned}
-    for name in sorted(needed.keys() - fed.keys()):
+    feeds = {node_of(name): value for name, value in pins.items() if node_of(name) in pinned}
+    for name in sorted(needed.keys() - feeds.keys()):
         raise CandidateError(
             "the candidate needs an input that the checkpoint's signature lacks",
             where=candidate.place,
@@ -176,7 +176,7 @@ def _constant_feeds(
             if tensors.graph is not None
             else "Make it an input of both (--inputs), or export the candidate without it",
         )
-    return fed
+    return feeds
 
 
 def outputs_from_candidate(graph: Graph, candidate: Candidate) -> tuple[list[str], list[str]]:

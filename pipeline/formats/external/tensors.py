@@ -116,10 +116,10 @@ class GraphTensors:
 
     def ends(self) -> list[CandidateTensor]:
         """Lists the tensors that are computed from a placeholder and that no other node uses."""
-        taken = {node_of(reference) for node in self.graph.node for reference in data_inputs(node)}
+        used = {node_of(reference) for node in self.graph.node for reference in data_inputs(node)}
         tensors = []
         for node in self.graph.node:
-            if node.name in taken or node.op in PLACEHOLDERS or not self.needed([node.name], []):
+            if node.name in used or node.op in PLACEHOLDERS or not self.needed([node.name], []):
                 continue
             found = (self.find(f"{node.name}:{index}") for index in range(len(self._dtypes(node))))
             tensors += [tensor for tensor in found if tensor is not None]
