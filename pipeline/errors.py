@@ -127,6 +127,11 @@ class StageCrashed(PipelineError):
 _MOST_NAMES = 12
 
 
+def first_line(error: object) -> str:
+    """Returns the first line of an error's message, at most 300 characters."""
+    return str(error).strip().split("\n", 1)[0][:300]
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Suggest known names that are similar to `name`, for the end of an error message.
 
