@@ -47,7 +47,11 @@ def open_runner(folder: Path, signature: Signature, threads: int, is_unoptimized
 
 def restore(session: tf.compat.v1.Session, prefix: Path) -> None:
     """Restores with the restore ops of the graph's Saver; without a Saver, assigns the variables by name."""
-    meta = _read_meta(Path(f"{prefix}.meta"))
+    path = Path(f"{prefix}.meta")
+    try:
+        meta = v1.MetaGraphDef.FromString(path.read_bytes())
+    except DecodeError as exc:
+        raise CheckpointError("not a graph of a Saver, or a damaged one", where=path, got=exc) from exc
     for node in meta.graph_def.node:
         node.device = ""
         node.attr.pop("_output_shapes", None)  # TensorFlow refuses shapes of an older version that disagree
@@ -60,14 +64,8 @@ def restore(session: tf.compat.v1.Session, prefix: Path) -> None:
         for node in meta.graph_def.node:
             if node.op in ("VarHandleOp", "VariableV2", "Variable"):
                 _assign(session, node, reader.get_tensor(node.name))
-    session.run(_initializers(session.graph), feed)  # some fill a table from the checkpoint
-
-
-def _read_meta(path: Path) -> tf.compat.v1.MetaGraphDef:
-    try:
-        return v1.MetaGraphDef.FromString(path.read_bytes())
-    except DecodeError as exc:
-        raise CheckpointError("not a graph of a Saver, or a damaged one", where=path, got=exc) from exc
+    fills = ("InitializeTable", "LookupTableImport")  # lookup tables, some of them from the checkpoint
+    session.run([each for each in session.graph.get_operations() if each.type.startswith(fills)], feed)
 
 
 def _assign(session: tf.compat.v1.Session, node: Any, value: Any) -> None:
@@ -78,12 +76,6 @@ def _assign(session: tf.compat.v1.Session, node: Any, value: Any) -> None:
     else:
         assign = tf.raw_ops.Assign(ref=tensor, value=placeholder, validate_shape=False)
     session.run(assign, {placeholder: value})
-
-
-def _initializers(graph: tf.Graph) -> list[tf.Operation]:
-    """Lists the ops that fill the graph's lookup tables, which restoring does not."""
-    fills = ("InitializeTable", "LookupTableImport")
-    return [operation for operation in graph.get_operations() if operation.type.startswith(fills)]
 
 
 def read_pins(graph: tf.Graph, folder: Path) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 
 import tensorflow as tf
@@ -98,7 +97,8 @@ def _make_paths_absolute(graph: tf.compat.v1.GraphDef, folder: Path) -> None:
     Raises:
         RunnerError: a file is missing, or has another size than its constant.
     """
-    for node in _mapped_nodes(graph):
+    bodies = (graph.node, *(function.node_def for function in graph.library.function))
+    for node in (node for nodes in bodies for node in nodes if node.op == "ImmutableConst"):
         path = folder / node.attr["memory_region_name"].s.decode("utf-8", "surrogateescape")
         if not path.resolve().is_relative_to(folder.resolve()):
             raise RunnerError("a file of weights lies outside of the folder", where=path, got=f"node {node.name}")
@@ -126,8 +126,3 @@ def _check_size(path: Path, node: tf.compat.v1.NodeDef) -> None:
             wanted=f"{wanted} bytes of {node.name}",
             next_step="Copy the whole folder, or freeze the checkpoint again",
         )
-
-
-def _mapped_nodes(graph: tf.compat.v1.GraphDef) -> Iterator[tf.compat.v1.NodeDef]:
-    for nodes in (graph.node, *(function.node_def for function in graph.library.function)):
-        yield from (node for node in nodes if node.op == "ImmutableConst")

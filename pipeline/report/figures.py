@@ -35,7 +35,7 @@ def figures(facts: ReportFacts) -> dict[str, Any]:
     formats = [*candidates(facts)]
     reference = [name for name in (facts.verdict.get("metrics") or {}) if name not in formats]
     return {
-        "made": _report_time(facts),
+        "made": next((stage.made for stage in reversed(facts.stages) if stage.made), None),
         "verdict": PASSED if is_passed(facts) else FAILED,
         "headline": headline(facts),
         "rows": sum((facts.verdict.get("rows") or {}).values()),
@@ -63,10 +63,6 @@ def previous_figures(facts: ReportFacts) -> list[Figures]:
 
 def _digests(facts: ReportFacts) -> dict[str, str]:
     return {stage.stage: stage.digest for stage in facts.stages}
-
-
-def _report_time(facts: ReportFacts) -> str | None:
-    return next((stage.made for stage in reversed(facts.stages) if stage.made), None)
 
 
 def _format_figures(facts: ReportFacts, name: str) -> dict[str, Any]:
@@ -134,7 +130,8 @@ def comparison(facts: ReportFacts) -> Comparison | None:
     then, now = before[0], figures(facts)
     ours, theirs = now["formats"], then.get("formats") or {}
     names = [*ours, *(name for name in theirs if name not in ours)]
-    columns = [key for key in _COLUMNS if any(_has(own, key) for own in (*ours.values(), *theirs.values()))]
+    known = [*ours.values(), *theirs.values()]
+    columns = [key for key in _COLUMNS if any(own.get(key) is not None for own in known)]
     changed_stages, unchanged_stages = _compare_stages(then, now)
     rows = [
         (name, [_compare_figure(theirs.get(name) or {}, ours.get(name) or {}, key) for key in columns])
@@ -151,10 +148,6 @@ def comparison(facts: ReportFacts) -> Comparison | None:
         unchanged_stages=unchanged_stages,
         trend=[_trend_row(one) for one in (now, *before)] if len(before) > 1 else [],
     )
-
-
-def _has(own: Figures, key: str) -> bool:
-    return own.get(key) is not None
 
 
 def _verdicts(then: str, now: str) -> str:

@@ -43,6 +43,8 @@ def page(facts: ReportFacts) -> str:
         DataError: `results.csv` or `history.csv` is missing, unreadable, or lacks a column.
     """
     decision = facts.signature.decision
+    names = {str(check["check"]) for check in verdict.checks(facts)}
+    speeds = (facts.verdict.get("rows_per_second") or {}).items()  # of the check `equal`, by format
     results = read_results(facts.results, decision.output if decision is not None else None)
     text = (
         templates()
@@ -54,11 +56,9 @@ def page(facts: ReportFacts) -> str:
             most_reasons=MOST_REASONS,
             checks=verdict.checks(facts),
             matrix=matrix(facts),
-            check_descriptions=[
-                (name, CHECK_DESCRIPTIONS[name]) for name in CHECK_DESCRIPTIONS if name in _check_names(facts)
-            ],
+            check_descriptions=[item for item in CHECK_DESCRIPTIONS.items() if item[0] in names],
             skipped=verdict.skipped(facts),
-            speeds=_speeds(facts),
+            speeds=wording.join_names([f"{name} {wording.number(round(speed))}" for name, speed in speeds if speed]),
             metrics=facts.verdict.get("metrics") or {},
             decisions=facts.verdict.get("decisions") or {},
             confusion_matrices=confusion_matrices(facts.verdict.get("metrics") or {}),
@@ -94,16 +94,6 @@ def templates() -> Environment:
 
 def _make_printable(value: Any) -> Any:
     return wording.printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
-
-
-def _check_names(facts: ReportFacts) -> set[str]:
-    return {str(check["check"]) for check in verdict.checks(facts)}
-
-
-def _speeds(facts: ReportFacts) -> str:
-    """Returns the speed of the check `equal` by format, as a phrase; empty if it was not recorded."""
-    speeds = (facts.verdict.get("rows_per_second") or {}).items()
-    return wording.join_names([f"{name} {wording.number(round(speed))}" for name, speed in speeds if speed])
 
 
 Tile = tuple[str, str, str, bool]

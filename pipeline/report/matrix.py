@@ -8,7 +8,18 @@ from dataclasses import dataclass
 from pipeline.settings import FAILED, PASSED
 
 from .facts import ReportFacts
-from .verdict import DECISIONS, MADE, REFERENCE, WEIGHTS, Check, candidates, checks, is_check_passed, severity
+from .verdict import (
+    DECISIONS,
+    MADE,
+    REFERENCE,
+    WEIGHTS,
+    Check,
+    candidates,
+    checks,
+    is_check_passed,
+    refused_formats,
+    severity,
+)
 from .wording import difference, number
 
 ORDER = (MADE, WEIGHTS, "equal", "edge", "generated", "stable", "golden", DECISIONS)
@@ -57,16 +68,12 @@ def matrix(facts: ReportFacts) -> Matrix:
     if any(format == REFERENCE for format, _ in found):
         formats.append(REFERENCE)
     # A check of a format that was not made is not shown as skipped.
-    not_made = {REFERENCE, *(format for (format, name), own in found.items() if name == MADE and _has_failed(own))}
+    not_made = {REFERENCE, *refused_formats(facts)}
     rows = [
         (format, [_cell(facts, format, name, found.get((format, name), []), skipped, not_made) for name in columns])
         for format in formats
     ]
     return Matrix(columns, rows)
-
-
-def _has_failed(found: Sequence[tuple[int, Check]]) -> bool:
-    return any(not is_check_passed(check) for _, check in found)
 
 
 def _cell(

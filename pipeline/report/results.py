@@ -151,7 +151,9 @@ def read_results(path: Path, first: str | None = None) -> Results:
     except (OSError, ValueError) as exc:
         raise DataError("no readable results", where=path, got=exc, wanted=f"the columns {', '.join(_SHOWN)}") from exc
     shown = [{str(key): value for key, value in row.items()} for row in worst.to_dict("records")]
-    return Results(spreads, {name: _select_outputs(outputs, first) for name, outputs in values.items()}, shown)
+    for name, outputs in values.items():
+        values[name] = dict(sorted(outputs.items(), key=lambda item: item[0] != first)[:MOST_SAMPLED_OUTPUTS])
+    return Results(spreads, values, shown)
 
 
 def _sample_values(values: dict[str, Values], rows: pd.DataFrame, first: str | None) -> None:
@@ -162,10 +164,6 @@ def _sample_values(values: dict[str, Values], rows: pd.DataFrame, first: str | N
             is_passed = own["verdict"] == PASSED
             samples.passed.add(own[is_passed])
             samples.failed.add(own[~is_passed])
-
-
-def _select_outputs(values: dict[str, Values], first: str | None) -> dict[str, Values]:
-    return dict(sorted(values.items(), key=lambda item: item[0] != first)[:MOST_SAMPLED_OUTPUTS])
 
 
 def _count(spread: Spread, rows: pd.DataFrame) -> None:

@@ -146,7 +146,8 @@ def _rows_of(line: int, parameters: Parameters, pattern: str) -> Iterator[Row]:
         own = folder_name(parameters.checkpoint) if parameters.checkpoint and not parameters.model else ""
         yield Row(line, replace(parameters, name=parameters.name or own or parameters.model), pattern)
         return
-    paths = sorted({_without_suffix(place) for place in glob(parameters.checkpoint, recursive=True)})
+    suffix = re.compile(r"\.(index|meta|data-\d{5}-of-\d{5})$")  # the files of a checkpoint share what is before it
+    paths = sorted({suffix.sub("", place) for place in glob(parameters.checkpoint, recursive=True)})
     if not paths:
         raise DataError("no file matches", where=f"checkpoint {pattern}", wanted="at least one")
     folder = parameters.checkpoint.removesuffix(pattern)
@@ -157,11 +158,6 @@ def _rows_of(line: int, parameters: Parameters, pattern: str) -> Iterator[Row]:
             replace(parameters, checkpoint=place, name=plain_name([parameters.name, *re.split(r"[/\\]+", shown)])),
             shown,
         )
-
-
-def _without_suffix(place: str) -> str:
-    """A checkpoint's prefix, which its files share."""
-    return re.sub(r"\.(index|meta|data-\d{5}-of-\d{5})$", "", place)
 
 
 def plain_name(parts: list[str]) -> str:

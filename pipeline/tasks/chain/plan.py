@@ -149,7 +149,10 @@ class Chain:
             files = InputFiles(self.job)
             states = self._examine(before, files) if before else {}
             for upstream in stage.reads:
-                _require_complete(name, upstream, states[upstream])
+                if not states[upstream].is_complete:
+                    got = next(iter(states[upstream].reasons), "it was changed meanwhile")
+                    what = f"{name} needs {upstream}, which is not complete"
+                    raise StoreError(what, got=got, next_step="Run the chain again")
             return self.fingerprint_inputs(name, _manifests({each: states[each] for each in stage.reads}), files)
 
         def make(folder: Path) -> Notes:
@@ -180,12 +183,6 @@ def _select(values: Any, names: Iterable[str]) -> dict[str, Any]:
 
 def _manifests(states: Mapping[str, ArtifactState]) -> dict[str, Manifest]:
     return {name: state.manifest for name, state in states.items() if state.manifest is not None}
-
-
-def _require_complete(name: str, upstream: str, state: ArtifactState) -> None:
-    if not state.is_complete:
-        reason = state.reasons[0] if state.reasons else "it was changed meanwhile"
-        raise StoreError(f"{name} needs {upstream}, which is not complete", got=reason, next_step="Run the chain again")
 
 
 def _describe_run(files: Mapping[str, Path]) -> dict[str, Any]:

@@ -75,10 +75,6 @@ class Work:
         return {format: self.job.folder(stage) for format, stage in self.job.candidates.items()}
 
 
-def _note_all(work: Work, result: Any) -> Notes:
-    return dict(result)
-
-
 @dataclass(frozen=True)
 class Stage:
     """A row of a chain's table.
@@ -107,7 +103,7 @@ class Stage:
     sections: tuple[str, ...] = ()
     needs_subprocess: bool = False
     is_sandboxed: bool = False
-    notes: Callable[[Work, Any], Notes] = _note_all
+    notes: Callable[[Work, Any], Notes] = lambda _, result: dict(result)
     runs: tuple[str, ...] = ()
     uses_model: bool = False
     uses_data: bool = False

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -209,7 +210,7 @@ def write_history(nights: Nights, history: Mapping[str, Night]) -> None:
     """
     rows = [night.to_row() for _, night in sorted(history.items())]
     fixed = list(Night("", "").to_row())
-    more = sorted({column for row in rows for column in row} - set(fixed), key=_place_of_column)
+    more = [column for prefix in _GROUPS.values() for column in sorted({*chain(*rows)}) if column.startswith(prefix)]
     fresh = nights.home / f".{HISTORY_FILE}"
     try:
         with fresh.open("w", encoding="utf-8", newline="") as file:
@@ -221,11 +222,6 @@ def write_history(nights: Nights, history: Mapping[str, Night]) -> None:
         fresh.replace(nights.history)
     except OSError as exc:
         raise StoreError("it cannot be written", where=nights.history, got=exc.strerror) from exc
-
-
-def _place_of_column(column: str) -> tuple[int, str]:
-    prefixes = list(_GROUPS.values())
-    return next(place for place, prefix in enumerate(prefixes) if column.startswith(prefix)), column
 
 
 def nearest_passed(night: str, history: Mapping[str, Night], kept: Iterable[str]) -> str | None:

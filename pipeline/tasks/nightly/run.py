@@ -92,7 +92,9 @@ def run_night(chain: Chain, nights: Nights, settings: NightlySettings) -> Outcom
         nights.name_current(newest_passed(nights, before, without=night))
         error: PipelineError | None = None
         try:
-            _make_chain(chain)
+            for stage in chain.up_to():  # all of them: the report on a failed validation too
+                chain.build(stage)
+            require_passed(chain.job)
         except Exception as exc:  # Whatever it was, it is a night that failed.
             error = as_pipeline_error(exc, night)
             logger.debug("in the night %s:", night, exc_info=exc)
@@ -102,21 +104,11 @@ def run_night(chain: Chain, nights: Nights, settings: NightlySettings) -> Outcom
             error = error or exc
             record = _conclude(chain, nights, before, settings, error)
         if error is None and not record.has_passed:
-            error = _told(record, nights)
+            where = nights.of(night).artifact(NIGHT)
+            next_step = "If that is meant, run this night with --nightly-changed-share 1"
+            error = ValidationFailed(record.reason, where=where, next_step=next_step)
         _update_records(nights, record, settings)
         return Outcome(record, _event(record, before), error)
-
-
-def _make_chain(chain: Chain) -> None:
-    """Makes what a run of the whole chain makes, the report on a validation that failed included.
-
-    Raises:
-        ValidationFailed: a format is not proven equal.
-        PipelineError: a stage cannot be made.
-    """
-    for stage in chain.up_to():
-        chain.build(stage)
-    require_passed(chain.job)
 
 
 def _conclude(
@@ -244,14 +236,6 @@ def _measure_night(job: Job, format: str, digest: str) -> Night:
 def _manifests(chain: Chain) -> dict[str, Manifest]:
     """Return the manifests of the chain, by stage."""
     return {stage: Manifest.read(chain.job.folder(stage)) for stage in chain.up_to()}
-
-
-def _told(record: Night, nights: Nights) -> PipelineError:
-    return ValidationFailed(
-        record.reason,
-        where=nights.of(record.date).artifact(NIGHT),
-        next_step="If that is meant, run this night with --nightly-changed-share 1",
-    )
 
 
 def _summary(name: str, record: Night) -> str:

@@ -82,7 +82,8 @@ def find_model(reference: str) -> ModelSource:
     if location.endswith(".py"):
         file, module = Path(location).resolve(), None
         if not file.is_file():
-            raise ModelError("no such model file", where=location, next_step=_nearest_file(file))
+            others = (path.name for path in file.parent.glob("*.py"))  # none if there is no such folder
+            raise ModelError("no such model file", where=location, next_step=nearest(file.name, others))
     else:
         file, module = _module_file(location), location
     body = _class_body(file, class_name)
@@ -107,11 +108,6 @@ def _module_file(module: str) -> Path:
     if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
         raise ModelError("no such module", where=module, next_step="Install it, or give path/to/file.py:Name")
     return Path(spec.origin)
-
-
-def _nearest_file(file: Path) -> str:
-    files = [path.name for path in file.parent.glob("*.py")] if file.parent.is_dir() else []
-    return nearest(file.name, files)
 
 
 def _class_body(file: Path, class_name: str) -> list[ast.stmt]:

@@ -7,7 +7,7 @@ from itertools import cycle
 
 import numpy as np
 
-from pipeline.signature import Array, Signature, TensorSpec, batch_size_of
+from pipeline.signature import Array, Signature, batch_size_of
 
 MAX_ROWS = 256
 BATCH_SIZES = (1, 2, 7, 64)  # used in turns for the second answers
@@ -31,7 +31,9 @@ class StabilitySample:
         drawn = self._draw.choice(count // size, min(count // size, max(1, MAX_ROWS // size)), replace=False)
         self.numbers = (np.sort(drawn)[:, None] * size + np.arange(size)).ravel()  # [rows], ascending
         self.batches = list(self._batches())
-        self.outputs = [spec.name for spec in signature.outputs if _may_have_rows(spec, self._size)]
+        self.outputs = [
+            spec.name for spec in signature.outputs if spec.shape is None or spec.shape[:1] == (self._size,)
+        ]
         self._first: dict[str, dict[int, Array]] = {name: {} for name in self.outputs}
 
     def _batches(self) -> Iterator[Array]:
@@ -76,7 +78,3 @@ class StabilitySample:
         """Returns the first answers `[rows, ...]` of an output; None if their shapes differ from row to row."""
         answers = [self._first[name][int(row)] for row in numbers]
         return np.concatenate(answers) if len({answer.shape for answer in answers}) == 1 else None
-
-
-def _may_have_rows(spec: TensorSpec, size: int | None) -> bool:
-    return spec.shape is None or (bool(spec.shape) and spec.shape[0] == size)

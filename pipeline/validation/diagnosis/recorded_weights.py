@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ def find_weights(
         assigns = dict(_assigns(session.graph))
     fed = {spec.tensor_name: inputs[spec.name] for spec in signature.inputs} | read_pins(session.graph, checkpoint)
     fetched = {spec.name: spec.tensor_name for spec in signature.outputs if spec.name in recorded}
-    for prefix, is_average in _list_sources([*prefixes, str(checkpoint / CHECKPOINT_PREFIX)]):
+    for prefix, is_average in product([str(checkpoint / CHECKPOINT_PREFIX), *reversed(prefixes)], (False, True)):
         values = _values(prefix, assigns, is_average)
         if values is None:
             continue
@@ -64,11 +65,6 @@ def find_weights(
         if all(all_within(recorded[name], np.asarray(answers[name]), tolerances[name]) for name in fetched):
             return ValueSource(prefix, is_average)
     return None
-
-
-def _list_sources(prefixes: Sequence[str]) -> Iterator[tuple[str, bool]]:
-    for prefix in reversed(prefixes):
-        yield from ((prefix, False), (prefix, True))
 
 
 def _assigns(graph: tf.Graph) -> Iterator[tuple[str, tuple[Any, Any]]]:

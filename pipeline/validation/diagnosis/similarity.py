@@ -184,14 +184,10 @@ def other_checkpoints(checkpoint: Path) -> list[str]:
     """
     home = checkpoint.parent.parent if checkpoint.parent.name == ".versions" else checkpoint.parent
     deployed = home / "training" / DEPLOY_FOLDER
-    folders = [checkpoint, *sorted(_subfolders(deployed)), home / "training" / "checkpoints", *_origins(checkpoint)]
+    folders = [checkpoint, *sorted(deployed.glob("*/")), home / "training" / "checkpoints", *_origins(checkpoint)]
     own = str(checkpoint / CHECKPOINT_PREFIX)
     found = [prefix for folder in dict.fromkeys(folders) if folder.is_dir() for prefix in complete_prefixes(folder)]
     return [prefix for prefix in dict.fromkeys(found) if prefix != own][-_MAX_CHECKPOINTS:]
-
-
-def _subfolders(folder: Path) -> list[Path]:
-    return [path for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
 
 
 def _origins(checkpoint: Path) -> Iterator[Path]:
