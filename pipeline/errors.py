@@ -21,7 +21,10 @@ The same values are attributes, for programs.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
+
+logger = logging.getLogger("pipeline")  # of all messages that are no errors
 
 
 class PipelineError(Exception):

@@ -18,13 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.errors import FreezeError, RunnerError, first_line
+from pipeline.errors import FreezeError, RunnerError, first_line, logger
 from pipeline.signature import Array, Batch, Signature, TensorSpec
 from pipeline.store.files import FROZEN_FILE, ONNX_FILE, SIGNATURE_FILE
 
 from .runner import check_batch, find_tensor
-
-logger = logging.getLogger("pipeline")
 
 OPSET = 17
 MAX_BYTES = 2**31 - 1

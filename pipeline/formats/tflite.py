@@ -10,7 +10,6 @@ with are rounded to int8 as well, row by row.
 from __future__ import annotations
 
 import json
-import logging
 import os
 import re
 import shutil
@@ -24,13 +23,11 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.errors import FreezeError, RunnerError, first_line
+from pipeline.errors import FreezeError, RunnerError, first_line, logger
 from pipeline.signature import Array, Batch, Signature, TensorSpec
 from pipeline.store.files import SIGNATURE_FILE, TFLITE_FILE
 
 from .runner import check_batch, find_tensor
-
-logger = logging.getLogger("pipeline")
 
 SIGNATURE_KEY = "serving_default"
 _ERRORS = (OSError, ValueError, RuntimeError, TypeError)

@@ -13,7 +13,6 @@ The next start removes its leftovers, unless their lock is held.
 from __future__ import annotations
 
 import fcntl
-import logging
 import os
 import re
 import shutil
@@ -25,13 +24,11 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import DamagedArtifact, StoreError
+from pipeline.errors import DamagedArtifact, StoreError, logger
 from pipeline.hashing import hash_file
 
 from .files import MANIFEST_FILE
 from .manifest import FileEntry, Manifest, differences, fingerprint
-
-logger = logging.getLogger("pipeline")
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 # Windows reserves the names of devices and drops a final dot; the output may be on one of its shares.

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import os
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -24,15 +23,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import DamagedArtifact, PipelineError, SettingError, StoreError
+from pipeline.errors import DamagedArtifact, PipelineError, SettingError, StoreError, logger
 from pipeline.hashing import hash_file
 
 from . import artifact
 from .artifact import ArtifactPaths, ArtifactState, ArtifactStatus
 from .files import MANIFEST_FILE
 from .manifest import FileEntry, Manifest, differences
-
-logger = logging.getLogger("pipeline")
 
 _EXTRAS = {"s3": "freeze-pipeline[s3]", "s3a": "freeze-pipeline[s3]"}
 _CHUNK = 2**22

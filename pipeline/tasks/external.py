@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from glob import escape
 from pathlib import Path
 
 import luigi
 
-from pipeline.errors import CandidateError
-
-logger = logging.getLogger("pipeline")
+from pipeline.errors import CandidateError, logger
 
 
 class _MustExist:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable
 from dataclasses import fields
 from functools import cached_property
@@ -27,8 +26,6 @@ from .command_line import build_parsers_once
 from .config import find_config, read_operations, read_settings, with_parameters
 from .external import DataFile, ExistingCandidate, ExistingCheckpoint
 from .summary import require_passed, summary_lines
-
-logger = logging.getLogger("pipeline")
 
 # Called with the root task of a command line before it runs.
 ROOT_HOOKS: list[Callable[[Any], None]] = []

@@ -10,14 +10,13 @@ A model without a loss has an inference graph only.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 
-from pipeline.errors import ModelError, nearest
+from pipeline.errors import ModelError, logger, nearest
 from pipeline.settings import GraphSettings
 from pipeline.signature import TensorSpec
 from pipeline.store.files import EVALUATION_GRAPH_FILE, INFERENCE_GRAPH_FILE, SIGNATURE_FILE, TRAINING_GRAPH_FILE
@@ -27,7 +26,6 @@ from .models.source import ModelSource, load_model
 from .randomness import STEP, key_draws_by_step
 
 v1 = tf.compat.v1
-logger = logging.getLogger("pipeline")
 
 # Collections of the names that training needs from the graphs.
 LABELS, LOSS, TRAIN_OP = "pipeline/labels", "pipeline/loss", "pipeline/train_op"

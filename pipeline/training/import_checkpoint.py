@@ -8,7 +8,6 @@ validation.npz    the rows of a data file, or generated rows
 
 from __future__ import annotations
 
-import logging
 import shutil
 from pathlib import Path
 from typing import Any
@@ -18,15 +17,13 @@ from pipeline.checkpoint.source import Source, open_source, read_message
 from pipeline.data.generated import generate_rows
 from pipeline.data.npz import add_kind, save_arrays
 from pipeline.data.table import read_rows
-from pipeline.errors import CheckpointError
+from pipeline.errors import CheckpointError, logger
 from pipeline.formats.external import outputs_from_candidate
 from pipeline.freezing.freeze import prepare
 from pipeline.inputs import Candidate, ImportedCheckpoint
 from pipeline.safety.models import require_safe_source, require_still
 from pipeline.signature import Signature
 from pipeline.store.files import CHECKPOINT_PREFIX, SAVED_MODEL_FOLDER, SIGNATURE_FILE, VALIDATION_ROWS_FILE
-
-logger = logging.getLogger("pipeline")
 
 ROWS = 64
 

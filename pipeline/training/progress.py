@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import sys
 import time
@@ -15,11 +14,10 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from pipeline.data.npz import load_arrays, save_arrays
-from pipeline.errors import ModelError
+from pipeline.errors import ModelError, logger
 from pipeline.store.files import HISTORY_FILE, LOSSES_FILE
 
 v1 = tf.compat.v1
-logger = logging.getLogger("pipeline")
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,12 +10,11 @@ import tensorflow as tf
 
 from pipeline.checkpoint.files import complete_prefixes, name_of, step_of
 from pipeline.checkpoint.values import find_checkpoint
-from pipeline.errors import CheckpointError
+from pipeline.errors import CheckpointError, logger
 from pipeline.settings import TrainingSettings
 from pipeline.store.files import CHECKPOINT_PREFIX
 
 v1 = tf.compat.v1
-logger = logging.getLogger("pipeline")
 
 
 class Checkpoints:

@@ -14,14 +14,13 @@ the same weights as an uninterrupted one.
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 
 from pipeline.data.readers import Examples
-from pipeline.errors import ModelError
+from pipeline.errors import ModelError, logger
 from pipeline.formats.session import session_config
 from pipeline.inputs import WarmStart
 from pipeline.settings import SplitSettings, TrainingSettings
@@ -38,7 +37,6 @@ from .saver import Checkpoints
 from .warm_start import read_warm_values
 
 v1 = tf.compat.v1
-logger = logging.getLogger("pipeline")
 
 
 def train(

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 
 import tensorflow as tf
 
 from pipeline.checkpoint.values import find_checkpoint, read_values
-from pipeline.errors import CheckpointError, nearest
+from pipeline.errors import CheckpointError, logger, nearest
 from pipeline.inputs import WarmStart
 from pipeline.signature import Array
-
-logger = logging.getLogger("pipeline")
 
 
 def read_warm_values(

@@ -10,7 +10,6 @@ A child ends together with its caller, and only the caller publishes results: a 
 
 from __future__ import annotations
 
-import logging
 import signal
 import time
 from collections.abc import Iterator
@@ -18,11 +17,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.errors import StageCrashed
+from pipeline.errors import StageCrashed, logger
 
 from .worker import HANG_UP, TOO_MUCH_MEMORY, Server, own_memory_limit
-
-logger = logging.getLogger("pipeline")
 
 _CLEARING_UP_SECONDS = 10
 

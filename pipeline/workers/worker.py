@@ -21,12 +21,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.errors import PipelineError, StageCrashed, StoreError
+from pipeline.errors import PipelineError, StageCrashed, StoreError, logger
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
-logger = logging.getLogger("pipeline")
 
 # TensorFlow reads these when it is imported. Values that the environment already has take precedence.
 TENSORFLOW_ENVIRONMENT = {

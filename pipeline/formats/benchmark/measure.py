@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.data.npz import NpzReader, save_arrays
+from pipeline.errors import logger
 from pipeline.settings import CostsSettings
 from pipeline.signature import Signature, batch_size_of
 from pipeline.store.files import (
@@ -41,8 +42,6 @@ from ..registry import FORMATS, read_refusal
 from ..runner import fixed_batch_size
 from .recommend import recommend
 from .worker import BenchmarkRequest
-
-logger = logging.getLogger("pipeline")
 
 _SCHEMA = 1
 _OF_FORMAT = ("import_seconds", "load_seconds", "first_answer_seconds", "rows_per_second", "is_stable", "peak_bytes")

@@ -7,14 +7,13 @@ candidate's own tensors.
 
 from __future__ import annotations
 
-import logging
 import shutil
 from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pipeline.checkpoint.artifact import read_origin
-from pipeline.errors import CandidateError, FreezeError, nearest
+from pipeline.errors import CandidateError, FreezeError, logger, nearest
 from pipeline.graph.discovery import discovered_outputs
 from pipeline.graph.graph import Graph
 from pipeline.graph.nodes import node_of
@@ -34,8 +33,6 @@ from pipeline.store.files import (
 from .detect import detect_format
 from .match import TensorMatch, bare_name, describe_tensors, is_compatible, match_tensors
 from .tensors import CandidateTensor, CandidateTensors, load_onnx, read_tensors
-
-logger = logging.getLogger("pipeline")
 
 _NAMES = {"frozen": FROZEN_FILE, "tflite": TFLITE_FILE, "onnx": ONNX_FILE}
 

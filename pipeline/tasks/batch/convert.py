@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 from pipeline.errors import PipelineError
@@ -13,8 +12,6 @@ from ..chain.parameters import Parameters
 from ..chain.plan import Chain
 from . import cache
 from .outcome import Outcome, collect_outcome, failed_outcome
-
-logger = logging.getLogger("pipeline")
 
 
 def convert(given: Parameters, settings: Settings, operations: Operations, failure_file: Path) -> Outcome:

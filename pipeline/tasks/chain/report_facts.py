@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import platform
 import shlex
 import sys
@@ -12,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, logger
 from pipeline.formats.registry import read_refusal
 from pipeline.hashing import library_versions
 from pipeline.store.files import (
@@ -30,8 +29,6 @@ from .results import read_costs, read_verdict
 
 if TYPE_CHECKING:
     from pipeline.report import ReportFacts
-
-logger = logging.getLogger("pipeline")
 
 
 def collect_report_facts(job: Job, stages: Sequence[str]) -> ReportFacts:

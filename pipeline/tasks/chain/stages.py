@@ -15,7 +15,6 @@ made: the candidate is compared with the checkpoint instead.
 
 from __future__ import annotations
 
-import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -24,7 +23,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.errors import FreezeError
+from pipeline.errors import FreezeError, logger
 from pipeline.formats.registry import CANDIDATES, FORMATS, Format, refuse
 from pipeline.inputs import ImportedCheckpoint
 from pipeline.store.files import (
@@ -43,7 +42,6 @@ from .report_facts import collect_report_facts
 if TYPE_CHECKING:
     from pipeline.validation.sharding import Sharding
 
-logger = logging.getLogger("pipeline")
 
 PACKAGE = Path(__file__).resolve().parents[2]
 

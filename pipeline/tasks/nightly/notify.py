@@ -5,21 +5,18 @@ That a night failed is told by Luigi itself, as of every task: `[email] receiver
 
 from __future__ import annotations
 
-import logging
 import os
 import shlex
 import subprocess
 
 import luigi.notifications
 
-from pipeline.errors import SettingError
+from pipeline.errors import SettingError, logger
 from pipeline.settings import NightlySettings
 
 from .paths import NIGHT, Nights
 from .prometheus import metrics_file
 from .run import Outcome
-
-logger = logging.getLogger("pipeline")
 
 
 def check_notifications(settings: NightlySettings, name: str) -> None:

@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import shutil
@@ -17,13 +16,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.errors import PipelineError, StoreError
+from pipeline.errors import PipelineError, StoreError, logger
 from pipeline.store import artifact
 from pipeline.store.artifact import ArtifactPaths, hold
 from pipeline.store.files import HISTORY_FILE, NIGHTS_PAGE_FILE
 from pipeline.store.manifest import Manifest
-
-logger = logging.getLogger("pipeline")
 
 NIGHT = "night"  # the artifact that tells what became of a night
 _DATE = re.compile(r"\d{4}-\d\d-\d\d")

@@ -5,18 +5,15 @@ The format: https://prometheus.io/docs/instrumenting/exposition_formats/#text-ba
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 
-from pipeline.errors import SettingError
+from pipeline.errors import SettingError, logger
 
 from .history import Night
 from .paths import Nights
-
-logger = logging.getLogger("pipeline")
 
 Samples = list[tuple[Mapping[str, str], float]]
 

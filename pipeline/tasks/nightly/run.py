@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -11,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import PipelineError, ValidationFailed
+from pipeline.errors import PipelineError, ValidationFailed, logger
 from pipeline.formats.registry import read_refusal
 from pipeline.formats.runner import SubprocessRunner
 from pipeline.hashing import hash_code, library_versions
@@ -50,8 +49,6 @@ from .history import (
 from .page import write_page
 from .paths import NIGHT, Nights, digests_of
 from .prometheus import metrics_file, write_metrics
-
-logger = logging.getLogger("pipeline")
 
 _METRICS = ("accuracy", "precision", "recall", "f1")
 

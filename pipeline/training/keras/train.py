@@ -12,7 +12,6 @@ threads, an interrupted and resumed training ends with bit for bit the same weig
 
 from __future__ import annotations
 
-import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -24,7 +23,7 @@ import numpy as np
 import tensorflow as tf
 
 from pipeline.data.readers import Examples
-from pipeline.errors import ModelError, SettingError
+from pipeline.errors import ModelError, SettingError, logger
 from pipeline.inputs import WarmStart, is_keras_file
 from pipeline.settings import GraphSettings, SplitSettings, TrainingSettings
 from pipeline.signature import Array
@@ -42,7 +41,6 @@ from .saved_model import record_goldens
 from .weights import load_weights_file, named_weights, training_state
 
 v1 = tf.compat.v1
-logger = logging.getLogger("pipeline")
 
 _EVALUATION_ROWS = 256
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import atexit
 import gc
 import importlib
-import logging
 import multiprocessing
 import os
 import platform
@@ -32,8 +31,6 @@ from ..child import Limits
 from ..worker import as_pipeline_error
 from .interface import Ended, Started
 from .local import Slot
-
-logger = logging.getLogger("pipeline")
 
 _PACKAGE = Path(__file__).resolve().parents[2]
 _WHERE = "[engine] address"
