@@ -110,7 +110,7 @@ def read_saved_model(
     named = {side: dict(_tensors(infos)) for side, infos in (("in", signature.inputs), ("out", signature.outputs))}
     tensors = {side: {name: info.name for name, info in infos.items()} for side, infos in named.items()}
     assets = dict(_assets(folder, meta))
-    graph = with_initializers(with_assets(metas[0].graph, assets))
+    graph = hoist_initializers(set_asset_paths(metas[0].graph, assets))
     wanted = [node_of(tensor) for tensor in (*tensors["out"].values(), *outputs)] or list(graph.nodes)
     needed = graph.ancestors(wanted, with_control=False)
     variables = [name for name in needed if graph.nodes[name].op in VARIABLE_OPS]
@@ -381,7 +381,7 @@ _TABLE = re.compile(r"HashTable(V2)?")
 _FILLS_TABLE = re.compile(r"InitializeTable(FromTextFile)?(V2)?|LookupTableImport(V2)?")
 
 
-def with_assets(graph: Graph, assets: Mapping[str, Path]) -> Graph:
+def set_asset_paths(graph: Graph, assets: Mapping[str, Path]) -> Graph:
     """The graph with the paths that files have now; TensorFlow 2 keeps each in a variable, filled when loading."""
     paths = {node_of(tensor): path for tensor, path in assets.items()}
     variables: dict[str, Path] = {}
@@ -411,18 +411,18 @@ def _path_constant(node: NodeDef, path: Path) -> NodeDef:
     return constant
 
 
-def with_initializers(graph: Graph) -> Graph:
+def hoist_initializers(graph: Graph) -> Graph:
     """The graph with its tables and their initializers outside of functions, where TensorFlow 1 has them.
 
     Functions that no node calls are left out: TensorFlow 2's loader makes objects by them.
     """
-    nodes = [_created_table(node, graph) or node for node in graph.node]
+    nodes = [_find_created_table(node, graph) or node for node in graph.node]
     nodes += _table_initializers(graph)
     called = (graph.functions[name] for name in graph.called(nodes))
     return Graph(nodes, FunctionDefLibrary(function=called), graph.versions)
 
 
-def _created_table(call: NodeDef, graph: Graph) -> NodeDef | None:
+def _find_created_table(call: NodeDef, graph: Graph) -> NodeDef | None:
     """The table that a call creates: a model that was loaded and saved again has its tables from functions."""
     node, body, functions = call, Graph(()), graph.functions
     for _ in range(_DEEPEST):

@@ -10,7 +10,7 @@ from pipeline.checkpoint.source import Source
 from pipeline.errors import FreezeError
 from pipeline.graph.graph import Graph
 from pipeline.graph.lazy_nodes import whole_node
-from pipeline.graph.nodes import PLACEHOLDERS, node_of, normalized
+from pipeline.graph.nodes import PLACEHOLDERS, node_of, normalize_tensor
 from pipeline.graph.ops import dtype_name, output_dtypes
 from pipeline.graph.protos import NodeDef, OpDef, TensorInfo, TensorShapeProto
 from pipeline.graph.variables import VARIABLE_OPS, variable_of
@@ -44,7 +44,7 @@ class Describer:
         Raises:
             FreezeError: its dtype is not known, or is none that can be fed or fetched.
         """
-        tensor = normalized(tensor)
+        tensor = normalize_tensor(tensor)
         op = self._graph.nodes[node_of(tensor)].op
         dtype, shape = self._dtype(tensor), self._shape(tensor)
         if dtype not in DTYPE_NAMES:
@@ -87,7 +87,7 @@ def _dims(shape: TensorShapeProto) -> Shape | None:
     return None if shape.unknown_rank else tuple(dim.size if dim.size >= 0 else None for dim in shape.dim)
 
 
-def described_signature(
+def describe_signature(
     describer: Describer, frozen: FrozenGraph, inputs: Mapping[str, str], outputs: Mapping[str, str]
 ) -> Signature:
     """The signature of a frozen graph.
@@ -102,7 +102,7 @@ def described_signature(
         node_of(r) for node in frozen.nodes if isinstance(node, NodeDef) and node.name in given for r in node.input
     }
     needed = {
-        node.name: normalized(node.name)
+        node.name: normalize_tensor(node.name)
         for node in frozen.nodes
         if isinstance(node, NodeDef) and node.op in ("Placeholder", "PlaceholderV2") and node.name not in given
     }
@@ -112,7 +112,7 @@ def described_signature(
     )
 
 
-def described_origin(source: Source, frozen: FrozenGraph, outputs: Mapping[str, str]) -> dict[str, Any]:
+def describe_origin(source: Source, frozen: FrozenGraph, outputs: Mapping[str, str]) -> dict[str, Any]:
     """Where a frozen graph comes from, as plain JSON values: its checkpoint, its tables, and what each output needs.
 
     Args:
@@ -154,7 +154,7 @@ def _outputs(frozen: FrozenGraph, outputs: Mapping[str, str]) -> dict[str, Any]:
     for name, tensor in outputs.items():
         needed = graph.ancestors([node_of(tensor)], with_control=True)
         told[name] = {
-            "tensor": normalized(tensor),
+            "tensor": normalize_tensor(tensor),
             "op": graph.nodes[node_of(tensor)].op,
             "inputs": sorted(node for node in needed if graph.nodes[node].op in PLACEHOLDERS),
             "variables": sorted({constants[node].tensor.key for node in needed if node in constants}),

@@ -22,10 +22,10 @@ from pipeline.safety.models import require_safe_source
 from pipeline.signature import Signature
 from pipeline.store.files import FROZEN_FILE, GRAPH_FILE, SIGNATURE_FILE
 
-from .describe import Describer, described_origin, described_signature
+from .describe import Describer, describe_origin, describe_signature
 from .engine import freeze_source
-from .passes.pin import with_pins
-from .write.float16 import halved
+from .passes.pin import pin_placeholders
+from .write.float16 import convert_to_float16
 from .write.mmap import write_mmap
 from .write.pb import Constant, FrozenGraph, write_pb
 
@@ -96,7 +96,7 @@ def map_checkpoint(checkpoint: Path, folder: Path, weights: str = "exact") -> di
     """
     model = _prepare_artifact(checkpoint, weights)
     with ByteProgress(folder) as progress:
-        write_mmap(model.graph, model.bundle, folder, progress, _fetched_names(model.signature))
+        write_mmap(model.graph, model.bundle, folder, progress, _output_names(model.signature))
     return _finish_artifact(model, checkpoint, folder / GRAPH_FILE)
 
 
@@ -183,39 +183,39 @@ def prepare(
         CheckpointError: the checkpoint does not fit its graph.
         FreezeError: the graph cannot become a right .pb, or what its outputs are is in doubt.
     """
-    source = replace(source, graph=with_pins(source.graph, pins))
+    source = replace(source, graph=pin_placeholders(source.graph, pins))
     notes = [f"{name} is pinned to {value}" for name, value in pins.items()]
-    fetched = _fetched(source, outputs, notes)
-    fed = {**_named(source.inputs, [*source.inputs], pins), **_named(source.inputs, inputs, pins)}
+    fetched = _choose_outputs(source, outputs, notes)
+    fed = {**_map_names(source.inputs, [*source.inputs], pins), **_map_names(source.inputs, inputs, pins)}
     describer = Describer(source.graph, source.definitions, source.infos)
     frozen = freeze_source(source, list(fetched.values()), list(fed.values()))
-    described = described_signature(describer, frozen, fed, fetched)
+    described = describe_signature(describer, frozen, fed, fetched)
     origin = {
-        **described_origin(source, frozen, fetched),
+        **describe_origin(source, frozen, fetched),
         "signature": source.signature_key,
         "pins": dict(pins),
         "weights": weights,
     }
-    written = halved(frozen) if weights == "float16" else frozen
+    written = convert_to_float16(frozen) if weights == "float16" else frozen
     return Prepared(written, source.bundle, described, origin, (*notes, *_defaults(source.graph, frozen, fed)))
 
 
-def _fetched(source: Source, outputs: Sequence[str], notes: list[str]) -> dict[str, str]:
+def _choose_outputs(source: Source, outputs: Sequence[str], notes: list[str]) -> dict[str, str]:
     """The outputs' tensors by name, and in the notes where they are from."""
     if outputs:
-        return _named(source.outputs, outputs, {})
+        return _map_names(source.outputs, outputs, {})
     if source.outputs:
         notes.append(f"inputs and outputs are those of the signature {source.signature_key}")
         return dict(source.outputs)
-    from pipeline.graph.discovery import discovered_outputs, ranked_inputs, ranked_outputs  # needed only here
+    from pipeline.graph.discovery import discover_outputs, rank_inputs, rank_outputs  # needed only here
 
-    found = discovered_outputs(source.graph)
-    notes += [f"output {candidate}" for candidate in ranked_outputs(source.graph) if candidate.tensor in found]
-    notes += [f"input {candidate}" for candidate in ranked_inputs(source.graph, found)]
-    return _named({}, found, {})
+    found = discover_outputs(source.graph)
+    notes += [f"output {candidate}" for candidate in rank_outputs(source.graph) if candidate.tensor in found]
+    notes += [f"input {candidate}" for candidate in rank_inputs(source.graph, found)]
+    return _map_names({}, found, {})
 
 
-def _named(known: Mapping[str, str], names: Sequence[str], pins: Mapping[str, str]) -> dict[str, str]:
+def _map_names(known: Mapping[str, str], names: Sequence[str], pins: Mapping[str, str]) -> dict[str, str]:
     """Tensors by name: of the signature where it knows the name, else of the graph; without those that are pinned."""
     tensors = {(name if name in known else name.removesuffix(":0")): known.get(name, name) for name in names}
     return {name: tensor for name, tensor in tensors.items() if node_of(tensor) not in map(node_of, pins)}
@@ -235,7 +235,7 @@ def _defaults(graph: Graph, frozen: FrozenGraph, fed: Mapping[str, str]) -> list
 def _write_file(model: Prepared, path: Path) -> Path:
     """Writes a .pb and its signature; each is written beside and moved into place."""
     beside = path.with_name(SIGNATURE_FILE if path.name == FROZEN_FILE else f"{path.stem}.{SIGNATURE_FILE}")
-    unfinished = {place: _unfinished(place) for place in (path, beside)}
+    unfinished = {place: _temporary_path(place) for place in (path, beside)}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with ByteProgress(path) as progress:
@@ -261,11 +261,11 @@ def _write_folder(model: Prepared, folder: Path) -> Path:
             wanted=f"nothing, or a folder with {GRAPH_FILE}",
             next_step="Give another folder with -o",
         )
-    unfinished, old = _unfinished(folder), _unfinished(folder.with_name(f"{folder.name}.old"))
+    unfinished, old = _temporary_path(folder), _temporary_path(folder.with_name(f"{folder.name}.old"))
     try:
         unfinished.mkdir(parents=True)
         with ByteProgress(folder) as progress:
-            write_mmap(model.graph, model.bundle, unfinished, progress, _fetched_names(model.signature))
+            write_mmap(model.graph, model.bundle, unfinished, progress, _output_names(model.signature))
         model.signature.write(unfinished / SIGNATURE_FILE, origin=model.origin)
         if folder.exists():
             folder.replace(old)
@@ -278,11 +278,11 @@ def _write_folder(model: Prepared, folder: Path) -> Path:
     return folder
 
 
-def _unfinished(place: Path) -> Path:
+def _temporary_path(place: Path) -> Path:
     return place.with_name(f".{place.name}.{os.getpid()}")
 
 
-def _fetched_names(signature: Signature) -> list[str]:
+def _output_names(signature: Signature) -> list[str]:
     return [spec.tensor_name for spec in signature.outputs]
 
 

@@ -12,11 +12,11 @@ from typing import Any
 from pipeline.checkpoint.bundle.tensor import StoredTensor
 from pipeline.checkpoint.source import Source, open_source
 from pipeline.errors import FreezeError, UnsafeModel
-from pipeline.graph.discovery import discovered_outputs, ranked_inputs, ranked_outputs
+from pipeline.graph.discovery import discover_outputs, rank_inputs, rank_outputs
 from pipeline.graph.nodes import node_of
 from pipeline.graph.unsupported import refusal_of
 from pipeline.graph.variables import VARIABLE_OPS, Saved, variable_of
-from pipeline.safety.models import dangers_of, require_safe_source
+from pipeline.safety.models import find_source_dangers, require_safe_source
 
 from .describe import Describer
 from .passes.lookup_tables import TABLES
@@ -95,33 +95,33 @@ class Inspection:
         yield f"graph        {self.graph}: {size}, version {self.producer}"
         total = sum(tensor.size_bytes for tensor in self.tensors)
         yield f"tensors      {len(self.tensors):,}, {_size(total)}"
-        yield from _shown([_tensor_line(tensor) for tensor in self.tensors], most)
-        yield from _headed("missing", [f"{name} is a variable of the graph" for name in self.missing], most)
-        yield from _headed("tables", self.tables, most)
+        yield from _limit_lines([_tensor_line(tensor) for tensor in self.tensors], most)
+        yield from _section("missing", [f"{name} is a variable of the graph" for name in self.missing], most)
+        yield from _section("tables", self.tables, most)
         yield f"ops          {', '.join(f'{op} {count:,}' for op, count in list(self.ops.items())[:most])}" + (
             f" and {len(self.ops) - _SHOWN} more" if most and len(self.ops) > _SHOWN else ""
         )
-        yield from _headed("refused", [f"{op} {reason}" for op, reason in self.unfreezable.items()], most)
-        yield from _headed("unsafe ops", self.unsafe, most)
+        yield from _section("refused", [f"{op} {reason}" for op, reason in self.unfreezable.items()], most)
+        yield from _section("unsafe ops", self.unsafe, most)
         if self.signatures:
             yield f"signatures   {', '.join(self.signatures)}"
         origin = f"of the signature {self.signature}" if self.signature else "likely, by the graph's structure"
         yield f"inputs       {origin}"
-        yield from _shown(self.inputs, most)
+        yield from _limit_lines(self.inputs, most)
         yield f"outputs      {origin}"
-        yield from _shown(self.outputs, most)
+        yield from _limit_lines(self.outputs, most)
 
 
-def _shown(lines: Any, most: int | None) -> Iterator[str]:
+def _limit_lines(lines: Any, most: int | None) -> Iterator[str]:
     yield from (f"  {line}" for line in lines[:most])
     if most is not None and len(lines) > most:
         yield f"  and {len(lines) - most:,} more (--all)"
 
 
-def _headed(title: str, lines: Any, most: int | None) -> Iterator[str]:
+def _section(title: str, lines: Any, most: int | None) -> Iterator[str]:
     if lines:
         yield title
-        yield from _shown(lines, most)
+        yield from _limit_lines(lines, most)
 
 
 def _tensor_line(tensor: Tensor) -> str:
@@ -162,7 +162,7 @@ def inspect(place: Path | str, graph: Path | str | None = None, signature: str |
         nodes=ops.total(),
         functions=tuple(source.graph.functions),
         ops=dict(ops.most_common()),
-        unfreezable=_unfreezable(source, tensors),
+        unfreezable=_find_unfreezable(source, tensors),
         unsafe=tuple(_unsafe(source)),
         tables=tuple(node.name for node in source.graph.node if node.op in TABLES),
         tensors=tuple(_tensor(tensor, variables) for tensor in _by_size(source.bundle.tensors)),
@@ -213,7 +213,7 @@ def _tensor(tensor: StoredTensor, variables: Mapping[str, str]) -> Tensor:
     return Tensor(tensor.key, tensor.dtype_name, tensor.shape, tensor.size_bytes, variables.get(tensor.key))
 
 
-def _unfreezable(source: Source, outputs: Sequence[str]) -> dict[str, str]:
+def _find_unfreezable(source: Source, outputs: Sequence[str]) -> dict[str, str]:
     """Ops that outputs hang on and that are refused, with the reason."""
     graph = source.graph
     needed = [graph.nodes[name] for name in graph.ancestors(map(node_of, outputs), with_control=False)]
@@ -223,9 +223,9 @@ def _unfreezable(source: Source, outputs: Sequence[str]) -> dict[str, str]:
 
 
 def _unsafe(source: Source) -> Iterator[str]:
-    yield from (f"{danger} (could {danger.harm})" for danger in dangers_of(source))
+    yield from (f"{danger} (could {danger.harm})" for danger in find_source_dangers(source))
     try:
-        require_safe_source(source, {danger.op for danger in dangers_of(source)})
+        require_safe_source(source, {danger.op for danger in find_source_dangers(source)})
     except UnsafeModel as exc:
         yield str(exc)
 
@@ -240,8 +240,8 @@ def _ports(source: Source) -> tuple[list[str], tuple[str, ...], tuple[str, ...]]
         )
         return list(source.outputs.values()), inputs, outputs
     try:
-        chosen = discovered_outputs(source.graph)
+        chosen = discover_outputs(source.graph)
     except FreezeError:  # it is not clear which: then the likeliest
-        chosen = [candidate.tensor for candidate in ranked_outputs(source.graph)[:1]]
-    inputs = tuple(map(str, ranked_inputs(source.graph, chosen)))
-    return chosen, inputs, tuple(map(str, ranked_outputs(source.graph)))
+        chosen = [candidate.tensor for candidate in rank_outputs(source.graph)[:1]]
+    inputs = tuple(map(str, rank_inputs(source.graph, chosen)))
+    return chosen, inputs, tuple(map(str, rank_outputs(source.graph)))

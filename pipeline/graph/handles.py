@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pipeline.errors import FreezeError
 
 from .graph import Graph
-from .nodes import data_inputs, normalized
+from .nodes import data_inputs, normalize_tensor
 from .protos import FunctionDef, NodeDef
 
 # Ops that pass a handle on: the attribute of its dtype, and the outputs (by the names they have in functions) that
@@ -73,7 +73,7 @@ class Handles:
 
     def of(self, scope: Scope, reference: str) -> int | None:
         """The dtype of the variable whose handle a tensor is; None for any other tensor."""
-        key = reference if scope.is_function else normalized(reference)
+        key = reference if scope.is_function else normalize_tensor(reference)
         if key not in scope.found:
             scope.found[key] = None  # what a loop's own back edge says until the loop is known
             scope.found[key] = self._find_handle(scope, key)

@@ -40,7 +40,7 @@ def is_control(reference: str) -> bool:
     return reference.startswith("^")
 
 
-def normalized(reference: str) -> str:
+def normalize_tensor(reference: str) -> str:
     """A tensor of a graph with its port: `node` is `node:0`."""
     return reference if ":" in reference else f"{reference}:0"
 

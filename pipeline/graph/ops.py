@@ -59,7 +59,7 @@ class Outputs:
     defaults: Mapping[str, AttrValue]
 
     def __str__(self) -> str:
-        defaults = [f"{name}={_written(value)}" for name, value in self.defaults.items()]
+        defaults = [f"{name}={_format_attribute(value)}" for name, value in self.defaults.items()]
         return " ".join([",".join(map(str, self.outputs)), *defaults]).strip()
 
 
@@ -86,7 +86,7 @@ def output_dtypes(
     elif definitions is not None and node.op in definitions:
         known = declared_outputs(definitions[node.op])
     else:
-        known = _registered(node.op)
+        known = _look_up(node.op)
     if known is None:
         return None
     dtypes: list[int] = []
@@ -151,7 +151,7 @@ def _lines() -> dict[str, str]:
 
 
 @lru_cache(maxsize=4096)
-def _registered(op: str) -> Outputs | None:
+def _look_up(op: str) -> Outputs | None:
     """The outputs of an op as the table has them; None for one that it does not have."""
     line = _lines().get(op)
     if line is None:
@@ -172,7 +172,7 @@ def _read_outputs(written: str) -> Iterator[Output]:
             yield Output(0, dtype.removesuffix("..."), is_list=dtype.endswith("..."), count=count)
 
 
-def _written(value: AttrValue) -> str:
+def _format_attribute(value: AttrValue) -> str:
     kind = value.WhichOneof("value")
     if kind == "list":
         return f"[{','.join(map(dtype_name, value.list.type))}]"

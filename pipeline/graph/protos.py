@@ -123,7 +123,7 @@ _MESSAGES: dict[str, list[tuple[str, int, str]]] = {
 }
 
 
-def _declared() -> descriptor_pb2.FileDescriptorProto:
+def _describe_file() -> descriptor_pb2.FileDescriptorProto:
     """The rows above as protobuf's own description of a .proto file."""
     file = descriptor_pb2.FileDescriptorProto(name=_FILE, package=_PACKAGE, syntax="proto3")
     file.dependency.extend(f"tensorboard/compat/proto/{stem}.proto" for stem in _OF_TENSORBOARD.values())
@@ -154,7 +154,7 @@ def _add_field(message: Any, name: str, number: int, kind: str) -> None:
 
 def _classes() -> dict[str, Any]:
     pool = descriptor_pool.Default()
-    pool.AddSerializedFile(_declared().SerializeToString())
+    pool.AddSerializedFile(_describe_file().SerializeToString())
     found = pool.FindFileByName(_FILE).message_types_by_name
     return {name: message_factory.GetMessageClass(found[name]) for name in _MESSAGES}
 

@@ -94,8 +94,8 @@ def restored_keys(graph: Graph, restore_op: str | None) -> dict[tuple[str, str],
     keys: dict[tuple[str, str], Saved] = {}
     lists: _Strings = {}
     for node in sorted(assigning, key=lambda node: node.name in own):  # the last one wins
-        keys.update(_assigned(node, graph, graph, {}, lists))
-        keys.update(_assigned_in_functions(node, graph, lists))
+        keys.update(_find_restored(node, graph, graph, {}, lists))
+        keys.update(_find_restored_in_functions(node, graph, lists))
     return keys
 
 
@@ -103,7 +103,7 @@ def restored_keys(graph: Graph, restore_op: str | None) -> dict[tuple[str, str],
 _Strings = dict[tuple[int, str], Sequence[bytes]]
 
 
-def _assigned(
+def _find_restored(
     node: NodeDef, body: Graph, graph: Graph, arguments: Mapping[str, str], lists: _Strings
 ) -> Iterator[tuple[tuple[str, str], Saved]]:
     """What one Assign restores, in the graph or in a function whose arguments are tensors of the graph."""
@@ -114,14 +114,16 @@ def _assigned(
             yield variable.identity, saved
 
 
-def _assigned_in_functions(call: NodeDef, graph: Graph, lists: _Strings) -> Iterator[tuple[tuple[str, str], Saved]]:
+def _find_restored_in_functions(
+    call: NodeDef, graph: Graph, lists: _Strings
+) -> Iterator[tuple[tuple[str, str], Saved]]:
     """What TF 2's savers restore: they do it inside a function that is given the handles."""
     for name in graph.called_by(call):
         body = graph.body(name)
         names = [argument.name for argument in graph.functions[name].signature.input_arg]
         arguments = dict(zip(names, data_inputs(call), strict=False))
         for node in body.node:
-            yield from _assigned(node, body, graph, arguments, lists)
+            yield from _find_restored(node, body, graph, arguments, lists)
 
 
 def variable_behind(reference: str, nodes: Mapping[str, NodeDef]) -> Variable | None:

@@ -43,9 +43,9 @@ class Danger:
     kind: str = "op"
 
     def __str__(self) -> str:
-        inside = f" (function {shown(self.function)})" if self.function else ""
-        place = f" in node {shown(self.node)}" if self.node else ""
-        return f"{self.kind} {shown(self.op)}{place}{inside}"
+        inside = f" (function {printable(self.function)})" if self.function else ""
+        place = f" in node {printable(self.node)}" if self.node else ""
+        return f"{self.kind} {printable(self.op)}{place}{inside}"
 
 
 @lru_cache(maxsize=1)
@@ -125,7 +125,7 @@ def _one_of_each(found: Iterable[Danger]) -> list[Danger]:
 _LONGEST = 80
 
 
-def shown(name: str) -> str:
+def printable(name: str) -> str:
     """A name from a stranger's file, as it may stand on a line: without control characters, and not without end."""
     plain = "".join(character if character.isprintable() else "�" for character in name)
     return plain if len(plain) <= _LONGEST else f"{plain[:_LONGEST]}… ({len(plain)} characters)"

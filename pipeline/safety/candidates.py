@@ -15,7 +15,7 @@ from pipeline.graph.protos import MetaGraphDef
 from pipeline.store.files import GRAPH_FILE
 
 from . import onnx, require_safe, tflite
-from .graphs import find_acting, find_dangers
+from .graphs import find_active_ops, find_dangers
 from .models import require_own_files
 from .sizes import require_bounded, require_stored
 
@@ -48,7 +48,7 @@ def require_still_graph(graph: Graph, path: Path, outputs: Iterable[str], allowe
 
     Returns, Raises: as `require_safe_graph`.
     """
-    return require_safe(path, find_acting(graph, outputs), allowed)
+    return require_safe(path, find_active_ops(graph, outputs), allowed)
 
 
 def require_safe_saved_model(folder: Path, allowed: Collection[str]) -> list[str]:
@@ -64,7 +64,7 @@ def require_safe_saved_model(folder: Path, allowed: Collection[str]) -> list[str
     for meta in metas:
         require_bounded(meta.graph, file, stored_bytes)
         outputs = [info.name for signature in meta.rest.signature_def.values() for info in signature.outputs.values()]
-        told += require_safe(file, find_acting(meta.graph, outputs), allowed)
+        told += require_safe(file, find_active_ops(meta.graph, outputs), allowed)
     if variables:
         require_stored(open_checkpoint(folder / "variables" / "variables"), folder, stored_bytes)
     return list(dict.fromkeys(told))

@@ -13,11 +13,11 @@ from typing import TypeAlias
 
 from pipeline.graph.graph import Graph
 from pipeline.graph.meta_graph import MetaGraph
-from pipeline.graph.nodes import node_of, normalized
+from pipeline.graph.nodes import node_of, normalize_tensor
 from pipeline.graph.protos import AssetFileDef, DecodeError, FunctionDef, MetaGraphDef, NodeDef
 from pipeline.graph.variables import strings_of
 
-from . import Danger, dangers, harm_of, is_idle, safe_ops, shown
+from . import Danger, dangers, harm_of, is_idle, printable, safe_ops
 from .reach import Calls, Reached
 
 # What a loader runs, by the collections and the signature of TensorFlow's loaders (saved_model/constants.py).
@@ -56,7 +56,7 @@ def find_dangers(meta: MetaGraph, home: Path | None, with_files: bool = False) -
     return [*found, *(_acting_at_start(meta, calls, idle) if idle else ())]
 
 
-def find_acting(graph: Graph, outputs: Iterable[str], fed: Iterable[str] = ()) -> list[Danger]:
+def find_active_ops(graph: Graph, outputs: Iterable[str], fed: Iterable[str] = ()) -> list[Danger]:
     """What training left behind in a graph and asking for outputs would run.
 
     Args:
@@ -67,7 +67,7 @@ def find_acting(graph: Graph, outputs: Iterable[str], fed: Iterable[str] = ()) -
     if not idle:
         return []
     calls = Calls(graph)
-    return [_danger(*one) for one in _run(idle, calls.reach(outputs, fed=set(map(normalized, fed))))]
+    return [_danger(*one) for one in _run(idle, calls.reach(outputs, fed=set(map(normalize_tensor, fed))))]
 
 
 Placed: TypeAlias = tuple[NodeDef, str]  # a node, and the function that it stands in
@@ -95,7 +95,7 @@ def _acting_at_start(meta: MetaGraph, calls: Calls, idle: Sequence[Placed]) -> I
     at_start = calls.reach(starts, message.object_graph_def.concrete_functions)
     yield from (_danger(*one) for one in _run(idle, at_start))
     saver = message.saver_def
-    filename = normalized(saver.filename_tensor_name) if saver.filename_tensor_name else ""
+    filename = normalize_tensor(saver.filename_tensor_name) if saver.filename_tensor_name else ""
     # Tables are filled where the checkpoint is restored; those that it holds itself are filled from it.
     restores = [node.name for node in meta.graph.node if node.op.startswith(_FILLS_TABLES)]
     restoring = calls.reach([*restores, saver.restore_op_name], fed={filename})
@@ -108,7 +108,7 @@ def _reads_only(calls: Calls, function: str, node: NodeDef, filename: str) -> bo
     """Whether a restoring op reads the checkpoint that it is given, and no other file."""
     origins = list(calls.origins(function, node.input[0])) if node.input else []
     outside = [(scope, one, name) for scope, one, name in origins if one is not None]
-    return bool(outside) and all(not scope and normalized(name) == filename for scope, _, name in outside)
+    return bool(outside) and all(not scope and normalize_tensor(name) == filename for scope, _, name in outside)
 
 
 # Tables from files.
@@ -123,14 +123,14 @@ def _harm_of_file(node: NodeDef, function: str, meta: MetaGraph, calls: Calls, h
             if not scope or not _are_assets(meta.rest, meta.graph.functions[scope], scope, name, calls):
                 return "read files"
         elif not scope and (
-            normalized(name) in assets or (one.op == "ReadVariableOp" and node_of(one.input[0]) in filled)
+            normalize_tensor(name) in assets or (one.op == "ReadVariableOp" and node_of(one.input[0]) in filled)
         ):
             continue
         else:
             paths = strings_of(one) or []
             outside = [path for path in paths if not _is_at(path, home)]
             if outside or not paths:
-                return f"read the file {shown(outside[0])}" if outside else "read files"
+                return f"read the file {printable(outside[0])}" if outside else "read files"
     return None
 
 
@@ -150,7 +150,7 @@ def _assets(meta: MetaGraphDef) -> Iterator[str]:
             listed = [AssetFileDef.FromString(item.value) for item in meta.collection_def[_ASSETS].any_list.value]
         except DecodeError:
             return
-    yield from (normalized(asset.tensor_info.name) for asset in listed)
+    yield from (normalize_tensor(asset.tensor_info.name) for asset in listed)
 
 
 def _filled_from(graph: Graph, assets: Collection[str]) -> set[str]:
@@ -159,7 +159,7 @@ def _filled_from(graph: Graph, assets: Collection[str]) -> set[str]:
     for node in graph.node:
         if node.op == "AssignVariableOp" and len(node.input) > 1:
             name = node_of(node.input[0])
-            given[name] = given.get(name, True) and normalized(node.input[1]) in assets
+            given[name] = given.get(name, True) and normalize_tensor(node.input[1]) in assets
     return {name for name, is_asset in given.items() if is_asset}
 
 

@@ -19,7 +19,7 @@ import h5py
 
 from pipeline.errors import UnsafeModel
 
-from . import shown
+from . import printable
 from .sizes import MOST_GROWN
 
 _FACTOR = 200  # what honest members are compressed to at most, once they are large
@@ -46,7 +46,7 @@ def require_safe_archive(archive: zipfile.ZipFile, path: Path) -> None:
             raise UnsafeModel(
                 f"a name in the archive {what}",
                 where=path,
-                got=shown(repr(member.filename)),
+                got=printable(repr(member.filename)),
                 next_step="Do not open it",
             )
         names.add(member.filename)
@@ -91,7 +91,7 @@ def _require_safe_config(text: bytes | str, path: Path) -> None:
             for name in ("vocabulary", "idf_weights"):
                 if isinstance(config.get(name), str):
                     raise UnsafeModel(
-                        f"this model could read the file {shown(config[name])}: {name} of layer {shown(kind)}",
+                        f"this model could read the file {printable(config[name])}: {name} of layer {printable(kind)}",
                         where=path,
                         next_step="Save the model again with the words themselves",
                     )
@@ -129,7 +129,7 @@ def _of_link(root: h5py.File, name: str, link: Any, path: Path) -> Iterator[Unsa
             yield _elsewhere(name, "a virtual data set", path)
         if item.nbytes > item.id.get_storage_size() * _FACTOR + MOST_GROWN:
             yield UnsafeModel(
-                f"this model could take more memory than there is: weights {shown(name)}",
+                f"this model could take more memory than there is: weights {printable(name)}",
                 where=path,
                 got=f"{item.nbytes / 1e9:.3g} GB of {item.id.get_storage_size():,} bytes",
                 next_step="Do not open it",
@@ -138,8 +138,8 @@ def _of_link(root: h5py.File, name: str, link: Any, path: Path) -> Iterator[Unsa
 
 def _elsewhere(name: str, file: str, path: Path) -> UnsafeModel:
     return UnsafeModel(
-        f"this model could read files: weights {shown(name)} lie in another file",
+        f"this model could read files: weights {printable(name)} lie in another file",
         where=path,
-        got=shown(file),
+        got=printable(file),
         next_step="Save the model again with its own weights",
     )

@@ -11,8 +11,8 @@ from pipeline.checkpoint.source import Source
 from pipeline.errors import UnsafeModel
 from pipeline.store.files import SAVED_MODEL_FILE, SAVED_MODEL_TEXT_FILE
 
-from . import Danger, require_safe, shown
-from .graphs import find_acting, find_dangers
+from . import Danger, printable, require_safe
+from .graphs import find_active_ops, find_dangers
 from .sizes import require_bounded, require_stored
 
 # What TensorFlow's readers take apart themselves, and check: another file in their place is no model.
@@ -36,7 +36,7 @@ def require_safe_source(source: Source, allowed: Collection[str] = ()) -> list[s
     stored_bytes = sum(path.stat().st_size for path in files if path.is_file())
     if source.kind == "SavedModel":
         require_own_files(Path(source.place))
-    found = dangers_of(source)
+    found = find_source_dangers(source)
     told = require_safe(source.graph_file, found, allowed)
     for meta in source.metas:
         require_bounded(meta.graph, source.graph_file, stored_bytes)
@@ -55,11 +55,11 @@ def require_still(
 
     Returns, Raises: as `require_safe_source`.
     """
-    found = find_acting(source.metas[0].graph, outputs, fed) if source.metas else []
+    found = find_active_ops(source.metas[0].graph, outputs, fed) if source.metas else []
     return require_safe(source.graph_file, found, allowed)
 
 
-def dangers_of(source: Source) -> list[Danger]:
+def find_source_dangers(source: Source) -> list[Danger]:
     """What a checkpoint or a SavedModel could do besides computing; nothing of it is run."""
     home = Path(source.place) if source.kind == "SavedModel" else source.graph_file.parent
     return [danger for meta in source.metas for danger in find_dangers(meta, home)]
@@ -88,19 +88,19 @@ def require_own_files(folder: Path) -> None:
             next_step="Export the model again, in one piece",
         )
     root = folder.resolve()
-    for path in _walked(folder):
+    for path in _walk_folder(folder):
         if path.is_symlink() and path.relative_to(folder).parts[0] not in _PARSED:
             target = path.resolve()
             if not target.is_relative_to(root):
                 raise UnsafeModel(
                     "a link leads out of the model's folder",
-                    where=folder / shown(path.relative_to(folder).as_posix()),
-                    got=shown(str(target)),
+                    where=folder / printable(path.relative_to(folder).as_posix()),
+                    got=printable(str(target)),
                     wanted="files of its own",
                     next_step="If that is what the model needs, copy it with what it links to: cp -rL",
                 )
 
 
-def _walked(folder: Path) -> Iterator[Path]:
+def _walk_folder(folder: Path) -> Iterator[Path]:
     for place, folders, files in os.walk(folder):
         yield from (Path(place) / name for name in (*folders, *files))

@@ -49,7 +49,7 @@ class Calls:
         if node.op in functions:
             yield node.op
         for value in node.attr.values():
-            yield from (name for name in _named(value) if name in functions)
+            yield from (name for name in _function_names(value) if name in functions)
 
     def beside(self, function: str) -> Iterator[str]:
         """The functions that may be run where this one is called."""
@@ -134,7 +134,7 @@ class Calls:
         return inputs[first + names.index(argument)]
 
 
-def _named(value: AttrValue) -> Iterator[str]:
+def _function_names(value: AttrValue) -> Iterator[str]:
     waiting = [value]
     while waiting:
         one = waiting.pop()

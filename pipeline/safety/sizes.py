@@ -19,7 +19,7 @@ from pipeline.graph.nodes import node_of
 from pipeline.graph.protos import NodeDef, TensorProto, TensorShapeProto
 from pipeline.graph.variables import VARIABLE_OPS
 
-from . import shown
+from . import printable
 from .reach import Calls
 
 MOST_TENSOR = 8 << 30  # bytes of one tensor that no file holds
@@ -78,7 +78,7 @@ def require_bounded(graph: Graph, path: Path, stored_bytes: int = 0, contents: M
             tensor = node.attr["value"].tensor
             size = _bytes(tensor.tensor_shape, tensor.dtype)
             if size > _SMALL:
-                grown += max(0, size - _stored(tensor) - held.get("" if function else node.name, 0))
+                grown += max(0, size - _stored_bytes(tensor) - held.get("" if function else node.name, 0))
             if grown > MOST_GROWN:
                 told = f"constants of {_gb(grown)} more than is stored of them"
                 raise _too_large(path, node, function, size, told)
@@ -86,7 +86,7 @@ def require_bounded(graph: Graph, path: Path, stored_bytes: int = 0, contents: M
         if op in _OF_SHAPE and "shape" in node.attr:
             size = _bytes(node.attr["shape"].shape, node.attr["dtype"].type if "dtype" in node.attr else 0)
         elif op not in _OF_SHAPE:
-            size = _asked(node, graph.body(function) if function else graph)
+            size = _requested_bytes(node, graph.body(function) if function else graph)
         if size > (max(MOST_TENSOR, stored_bytes) if op in VARIABLE_OPS else MOST_TENSOR):
             raise _too_large(path, node, function, size)
     _require_ending(graph, path)
@@ -104,7 +104,7 @@ def require_stored(bundle: Bundle, path: Path | str, stored_bytes: int) -> None:
             raise UnsafeModel(
                 "the checkpoint tells of a tensor that its files cannot hold",
                 where=path,
-                got=f"{shown(tensor.key)} of {_gb(size)} in files of {stored_bytes:,} bytes",
+                got=f"{printable(tensor.key)} of {_gb(size)} in files of {stored_bytes:,} bytes",
                 next_step="Do not load it; copy the checkpoint again if it should be whole",
             )
 
@@ -122,13 +122,13 @@ def _size_of(dtype: int) -> int:
     return _BYTES_OF_STRING if number == STRING.number else max(1, DTYPES[number].size_bytes) if number in DTYPES else 1
 
 
-def _stored(tensor: TensorProto) -> int:
+def _stored_bytes(tensor: TensorProto) -> int:
     counts = (len(tensor.float_val), len(tensor.int_val), len(tensor.int64_val), len(tensor.string_val))
     more = (len(tensor.double_val), len(tensor.bool_val), len(tensor.half_val), len(tensor.scomplex_val))
     return len(tensor.tensor_content) + max(*counts, *more, len(tensor.dcomplex_val)) * _size_of(tensor.dtype)
 
 
-def _asked(node: NodeDef, graph: Graph) -> int:
+def _requested_bytes(node: NodeDef, graph: Graph) -> int:
     """The bytes of what an op makes, where constants tell its shape; 0 where they do not."""
     dtype = next((node.attr[name].type for name in ("dtype", "T", "element_dtype") if name in node.attr), 1)
     if node.op == "Range" and len(node.input) >= 3:
@@ -184,14 +184,14 @@ def _require_ending(graph: Graph, path: Path) -> None:
                 sizes[name] = len(graph.functions[name].node_def) + sum(sizes[one] for one in inner[name])
                 depths[name] = 1 + max((depths[one] for one in inner[name]), default=0)
             elif callee in on_the_way:
-                raise _endless(path, f"function {shown(callee)} calls itself")
+                raise _endless(path, f"function {printable(callee)} calls itself")
             elif callee not in sizes:
                 on_the_way.add(callee)
                 waiting.append((callee, iter(inner[callee])))
         if depths[start] > MOST_CALLS:
-            raise _endless(path, f"{depths[start]} calls within each other, at function {shown(start)}")
+            raise _endless(path, f"{depths[start]} calls within each other, at function {printable(start)}")
         if sizes[start] > MOST_NODES:
-            raise _endless(path, f"function {shown(start)} stands for more than {MOST_NODES:,} nodes")
+            raise _endless(path, f"function {printable(start)} stands for more than {MOST_NODES:,} nodes")
 
 
 def _endless(path: Path, got: str) -> UnsafeModel:
@@ -199,9 +199,10 @@ def _endless(path: Path, got: str) -> UnsafeModel:
 
 
 def _too_large(path: Path, node: NodeDef, function: str, size: int, got: str = "") -> UnsafeModel:
-    inside = f" (function {shown(function)})" if function else ""
+    inside = f" (function {printable(function)})" if function else ""
+    place = f"op {printable(node.op)} in node {printable(node.name)}{inside}"
     return UnsafeModel(
-        f"this model could take more memory than there is: op {shown(node.op)} in node {shown(node.name)}{inside}",
+        f"this model could take more memory than there is: {place}",
         where=path,
         got=got or _gb(size),
         wanted=f"at most {_gb(MOST_GROWN if got else MOST_TENSOR)}",

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pipeline.errors import CandidateError, UnsafeModel
 
-from . import UNKNOWN, Danger, harm_of, shown
+from . import UNKNOWN, Danger, harm_of, printable
 from .sizes import MOST_TENSOR
 
 _CUSTOM = 32  # BuiltinOperator.CUSTOM
@@ -110,7 +110,7 @@ def _require_bounded(path: Path, tensor: _Table) -> None:
     size = math.prod(max(1, length) for length in tensor.numbers(_TENSOR_SHAPE))
     if size > MOST_TENSOR:
         raise UnsafeModel(
-            f"this model could take more memory than there is: tensor {shown(tensor.text(_TENSOR_NAME))}",
+            f"this model could take more memory than there is: tensor {printable(tensor.text(_TENSOR_NAME))}",
             where=path,
             got=f"{size:.3g} elements" if size < 10**300 else "more elements than can be told",
             wanted=f"at most {MOST_TENSOR:,}",

@@ -127,7 +127,7 @@ class Bundle:
             )
         if tensor.is_in_rows:
             return (chunk for piece in tensor.pieces for chunk in piece.content(tensor, chunk_bytes))
-        content = _assembled(tensor).tobytes()
+        content = _assemble(tensor).tobytes()
         return (content[at : at + chunk_bytes] for at in range(0, len(content), chunk_bytes))
 
     def strings(self, key: str) -> list[bytes]:
@@ -143,7 +143,7 @@ class Bundle:
             )
         if tensor.is_in_rows:
             return [string for piece in tensor.pieces for string in piece.strings(tensor)]
-        strings: list[bytes] = _assembled(tensor).ravel().tolist()
+        strings: list[bytes] = _assemble(tensor).ravel().tolist()
         return strings
 
     def read(self, key: str) -> np.ndarray[Any, Any]:
@@ -182,7 +182,7 @@ class Bundle:
                 piece.verify(tensor)
 
 
-def _assembled(tensor: StoredTensor) -> np.ndarray[Any, Any]:
+def _assemble(tensor: StoredTensor) -> np.ndarray[Any, Any]:
     """A tensor that is partitioned along other axes than the first, as one array of objects or of bare elements."""
     import numpy as np
 

@@ -40,7 +40,7 @@ def unpack_strings(data: bytes, count: int) -> tuple[list[bytes], int]:
         length, at = read_varint(data, at)
         lengths.append(length)
     crc = google_crc32c.value(_counted(lengths))
-    crc = _checked(data, at, crc)
+    crc = _check(data, at, crc)
     at += _CRC_BYTES
     if at + sum(lengths) != len(data):
         raise ValueError(f"its {count} strings take {at + sum(lengths)} bytes of {len(data)}")
@@ -74,14 +74,14 @@ def variants_crc(data: bytes, count: int) -> int:
         length, at = read_varint(data, at)
         crc = google_crc32c.extend(crc, struct.pack("<Q", length) + data[at : at + length])
         at += length
-        crc = _checked(data, at, crc)
+        crc = _check(data, at, crc)
         at += _CRC_BYTES
     if at != len(data):
         raise ValueError(f"its {count} variants take {at} bytes of {len(data)}")
     return crc
 
 
-def _checked(data: bytes, at: int, crc: int) -> int:
+def _check(data: bytes, at: int, crc: int) -> int:
     """A CRC-32C run on over its own checksum, which must stand there."""
     stored, wanted = data[at : at + _CRC_BYTES].hex(), struct.pack("<I", mask_crc(crc)).hex()
     if stored != wanted:

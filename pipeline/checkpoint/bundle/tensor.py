@@ -92,7 +92,7 @@ class StoredTensor:
         return 0 in self.shape or all(piece.shape[1:] == self.shape[1:] for piece in self.pieces)
 
 
-def checked_dtype(path: Path, key: str, number: int) -> DType:
+def require_dtype(path: Path, key: str, number: int) -> DType:
     """The dtype with a number.
 
     Raises:
@@ -103,7 +103,7 @@ def checked_dtype(path: Path, key: str, number: int) -> DType:
     return DTYPES[number]
 
 
-def checked_shape(path: Path, key: str, proto: Any) -> tuple[int, ...]:
+def require_shape(path: Path, key: str, proto: Any) -> tuple[int, ...]:
     """The shape that a TensorShapeProto holds. Nothing is allocated, however large it is.
 
     Raises:
@@ -117,7 +117,7 @@ def checked_shape(path: Path, key: str, proto: Any) -> tuple[int, ...]:
     return shape
 
 
-def checked_version(path: Path, proto: Any) -> None:
+def require_version(path: Path, proto: Any) -> None:
     """Makes sure that a VersionDef admits this reader (tensorflow/core/framework/versions.h, CheckVersions).
 
     Raises:

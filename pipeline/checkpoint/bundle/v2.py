@@ -24,7 +24,7 @@ from .file_kinds import broken_file, unreadable_file
 from .leveldb import Table, unmask_crc
 from .ordered_code import slice_key
 from .packing import unpack_strings, variants_crc
-from .tensor import StoredTensor, box_of, check_cover, checked_dtype, checked_shape, checked_version, extents_of
+from .tensor import StoredTensor, box_of, check_cover, extents_of, require_dtype, require_shape, require_version
 
 _CHUNK_BYTES = 1 << 18
 
@@ -144,7 +144,7 @@ class _Index:
             raise broken_file(
                 self.path, "not the index of a checkpoint", got="no header", wanted="one under the key ''"
             )
-        found = self._parsed(BundleHeaderProto, *header)
+        found = self._parse(BundleHeaderProto, *header)
         if found.endianness:
             raise CheckpointError(
                 "the checkpoint comes from a big-endian machine",
@@ -152,10 +152,10 @@ class _Index:
                 wanted="little-endian",
                 next_step="Restore it with TensorFlow and save it on this machine",
             )
-        checked_version(self.path, found.version)
+        require_version(self.path, found.version)
         self.shards = found.num_shards
 
-    def _parsed(self, kind: Any, key: bytes, value: memoryview) -> Any:
+    def _parse(self, kind: Any, key: bytes, value: memoryview) -> Any:
         try:
             return kind.FromString(value)
         except DecodeError as exc:
@@ -163,7 +163,7 @@ class _Index:
 
     def add(self, key: bytes, value: memoryview) -> None:
         """Takes in an entry, the next in order."""
-        entry = self._parsed(BundleEntryProto, key, value)
+        entry = self._parse(BundleEntryProto, key, value)
         if key.startswith(b"\0"):
             self.slices[key] = entry
             return
@@ -175,8 +175,8 @@ class _Index:
 
     def _tensor(self, key: str, entry: Any) -> StoredTensor:
         """The tensor of an entry, put together from its slices if it has any."""
-        dtype = checked_dtype(self.path, key, entry.dtype)
-        shape = checked_shape(self.path, key, entry.shape)
+        dtype = require_dtype(self.path, key, entry.dtype)
+        shape = require_shape(self.path, key, entry.shape)
         if not entry.slices:
             extent = self._extent(key, dtype, entry, (0,) * len(shape), shape)
             return StoredTensor(key, dtype.number, shape, extent.size_bytes, (extent,))
@@ -191,7 +191,7 @@ class _Index:
         entry = self.slices.get(encoded)
         if entry is None:
             raise broken_file(self.path, f"a slice of {key!r} is missing", got=list(extents)[:8])
-        if entry.slices or entry.dtype != whole.dtype or checked_shape(self.path, key, entry.shape) != size:
+        if entry.slices or entry.dtype != whole.dtype or require_shape(self.path, key, entry.shape) != size:
             raise broken_file(self.path, f"a slice of {key!r} does not fit it", wanted=f"{dtype.name} {list(size)[:8]}")
         self.used.add(encoded)
         return self._extent(key, dtype, entry, start, size)

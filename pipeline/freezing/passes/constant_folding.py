@@ -85,7 +85,7 @@ _PASSES = frozenset({"Identity", "StopGradient", "Snapshot", "Enter", "Switch"})
 _MOVES_FRAMES = frozenset({"Enter", "Switch"})
 
 
-def constants_of(graph: Graph, arguments: Mapping[str, Range] | None = None) -> dict[str, Range]:
+def find_ranges(graph: Graph, arguments: Mapping[str, Range] | None = None) -> dict[str, Range]:
     """What is known of the outputs of nodes, by the node's name.
 
     Args:
@@ -145,7 +145,7 @@ def _result(node: NodeDef, known: Mapping[str, Range]) -> Range | None:
     dtype = _BOOL if node.op in _GIVES_BOOL else ranges[0].dtype
     try:
         ends = (ranges[0].low, ranges[0].high) if node.op in _PASSES else _RULES[node.op](*ranges)
-        low, high = (_rounded(end, dtype) for end in ends) if ends is not None else (math.nan, math.nan)
+        low, high = (_round_to(end, dtype) for end in ends) if ends is not None else (math.nan, math.nan)
     except (TypeError, OverflowError, struct.error):
         return None  # not as many inputs as the op has, or a result beyond its dtype
     if not (math.isfinite(low) and math.isfinite(high)) or (drawn and node.op in _MOVES_FRAMES):
@@ -157,7 +157,7 @@ def _result(node: NodeDef, known: Mapping[str, Range]) -> Range | None:
     return replace(drawn[0], low=low, high=high, dtype=dtype, waits_for=tuple(waits_for))
 
 
-def _rounded(value: float, dtype: int) -> float:
+def _round_to(value: float, dtype: int) -> float:
     """The nearest number of a dtype; by way of float64 that is what the dtype's own arithmetic gives."""
     if dtype == _BFLOAT16:
         [bits] = struct.unpack("<I", struct.pack("<f", value))
@@ -168,19 +168,19 @@ def _rounded(value: float, dtype: int) -> float:
     return float(nearest) if dtype != _BOOL else nearest
 
 
-def truth_of(reference: str, known: Mapping[str, Range]) -> bool | None:
+def known_truth(reference: str, known: Mapping[str, Range]) -> bool | None:
     """Whether a bool is true; None where that is not known."""
     found = known.get(node_of(reference))
     return bool(found.low) if found and found.dtype == _BOOL and found.draw is None and found.is_settled else None
 
 
-def with_settled(graph: Graph, outputs: Iterable[str]) -> Graph:
+def fold_constants(graph: Graph, outputs: Iterable[str]) -> Graph:
     """The graph with a call of the one branch where an If's condition is known, and without draws that decide nothing.
 
     What stands in the other branch, a dropout perhaps, is then in nobody's way.
     """
     deciding = {node.name for node in graph.node if node.op in _DECIDING}
-    inside = any(node.op in _DECIDING for function in graph.library.function for node in function.node_def)
+    inside = any(node.op in _DECIDING for function, node in graph.placed_nodes() if function)
     if not deciding and not inside:
         return graph
     # Most draws are initializers, which no output needs.
@@ -188,7 +188,7 @@ def with_settled(graph: Graph, outputs: Iterable[str]) -> Graph:
     if not deciding & needed and not inside:
         return graph
     graph = graph.parsed
-    known = _known_by_scope(graph, needed)
+    known = _ranges_by_scope(graph, needed)
     is_decided = any(
         _is_decided(node, found)
         for scope, found in known.items()
@@ -202,7 +202,7 @@ def with_settled(graph: Graph, outputs: Iterable[str]) -> Graph:
     for function, body in scopes:
         found = known.get(function.signature.name if function is not None else "", {})
         for node in body:
-            if node.op in _BRANCHES and (truth := truth_of(next(iter(node.input), ""), found)) is not None:
+            if node.op in _BRANCHES and (truth := known_truth(next(iter(node.input), ""), found)) is not None:
                 _take_branch(node, truth)
         _settle_draws(body, function, found)
     return Graph.of(new)
@@ -210,7 +210,7 @@ def with_settled(graph: Graph, outputs: Iterable[str]) -> Graph:
 
 def _is_decided(node: NodeDef, known: Mapping[str, Range]) -> bool:
     if node.op in _BRANCHES:
-        return truth_of(next(iter(node.input), ""), known) is not None
+        return known_truth(next(iter(node.input), ""), known) is not None
     found = known.get(node.name)
     return found is not None and found.draw is not None and found.is_settled
 
@@ -223,7 +223,7 @@ def _take_branch(node: NodeDef, truth: bool) -> None:
         node.attr.pop(name, None)
 
 
-def _known_by_scope(graph: Graph, needed: set[str]) -> dict[str, dict[str, Range]]:
+def _ranges_by_scope(graph: Graph, needed: set[str]) -> dict[str, dict[str, Range]]:
     """What is known in the graph, under the name "", and in each function that is called.
 
     Args:
@@ -239,7 +239,7 @@ def _known_by_scope(graph: Graph, needed: set[str]) -> dict[str, dict[str, Range
         names = [argument.name for argument in functions[scope].signature.input_arg] if scope else []
         given = {name: one for name, one in zip(names, arguments[scope], strict=False) if one is not None}
         body = graph.body(scope) if scope else reached
-        found[scope] = constants_of(body, given)
+        found[scope] = find_ranges(body, given)
         for node in body.node:
             for name, passed in _calls_of(node, functions, found[scope]):
                 # What several calls agree on is known: with each further call it can only become less.
@@ -258,7 +258,7 @@ def _calls_of(
 ) -> Iterator[tuple[str, list[Range | None]]]:
     """The functions that a node calls, and what is known of their arguments."""
     attributes, first = CALLS[node.op][:2] if node.op in CALLS else ((), 0)
-    truth = truth_of(next(iter(node.input), ""), known) if node.op in _BRANCHES else None
+    truth = known_truth(next(iter(node.input), ""), known) if node.op in _BRANCHES else None
     for name in [node.op] if node.op in functions else list(node.attr):
         if name != node.op and truth is not None and name != ("then_branch" if truth else "else_branch"):
             continue
@@ -272,11 +272,11 @@ def _calls_of(
                 kept = [one if one and one.draw is None and one.is_settled else None for one in constants]
                 passed = [*kept, *passed][: len(passed)]
             if node.op in LOOPS:
-                passed = _kept_in_loop(passed, functions.get(node.attr["body"].func.name))
+                passed = _keep_in_loop(passed, functions.get(node.attr["body"].func.name))
             yield function, passed
 
 
-def _kept_in_loop(passed: list[Range | None], body: FunctionDef | None) -> list[Range | None]:
+def _keep_in_loop(passed: list[Range | None], body: FunctionDef | None) -> list[Range | None]:
     """What is known of a loop's variables in every turn: of those that its body returns as they came."""
     if body is None:
         return [None] * len(passed)
@@ -301,7 +301,7 @@ def _settle_draws(nodes: MutableSequence[NodeDef], function: FunctionDef | None,
         # In a loop or a branch of nodes a constant lives where what it waits for lives.
         place = [reference for reference in (f"^{node_of(shape)}", *found.waits_for) if node_of(reference) in names]
         waits_for = place if has_frames else control_inputs(node)
-        value = _value(_unused(f"{node.name}/settled", names), found, waits_for if has_frames else [])
+        value = _value(_unused_name(f"{node.name}/settled", names), found, waits_for if has_frames else [])
         reference = value.name if function is None else f"{value.name}:output:0"
         node.CopyFrom(NodeDef(name=node.name, op="Fill", input=[shape, reference, *waits_for]))
         node.attr["T"].type = found.dtype
@@ -313,7 +313,7 @@ def _settle_draws(nodes: MutableSequence[NodeDef], function: FunctionDef | None,
         _rename_outputs(function, settled)
 
 
-def _unused(name: str, names: set[str]) -> str:
+def _unused_name(name: str, names: set[str]) -> str:
     while name in names:
         name += "_"
     names.add(name)
@@ -337,13 +337,13 @@ def _value(name: str, found: Range, waits_for: Sequence[str]) -> NodeDef:
 def _rename_outputs(function: FunctionDef, settled: set[str]) -> None:
     """In functions an input names the output of the op that gives it, which is a Fill now."""
 
-    def renamed(reference: str) -> str:
+    def rename(reference: str) -> str:
         is_settled = node_of(reference) in settled and not is_control(reference)
         return f"{node_of(reference)}:output:0" if is_settled else reference
 
     for node in function.node_def:
-        references = [renamed(reference) for reference in node.input]
+        references = [rename(reference) for reference in node.input]
         del node.input[:]
         node.input.extend(references)
     for name, reference in function.ret.items():
-        function.ret[name] = renamed(reference)
+        function.ret[name] = rename(reference)

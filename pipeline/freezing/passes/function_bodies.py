@@ -16,21 +16,21 @@ from pipeline.graph.protos import FunctionDef, FunctionDefLibrary, NodeDef
 from pipeline.graph.unsupported import CHANGES_STATE, DT_RESOURCE, acts
 from pipeline.graph.variables import VARIABLE_OPS, variable_behind
 
-from .prune import changed_inputs, kept_nodes
+from .prune import changed_inputs, find_kept_nodes
 
 _PASSES = frozenset({"Identity", "RefIdentity", "Switch", "RefSwitch", "Enter", "RefEnter"})
 
 
-def with_pruned_bodies(graph: Graph) -> Graph:
+def prune_functions(graph: Graph) -> Graph:
     """The graph with functions that keep what their results need, and checks and prints beside it."""
-    pruned = [_pruned(function, graph) for function in graph.library.function]
+    pruned = [_prune_function(function, graph) for function in graph.library.function]
     if all(new is old for new, old in zip(pruned, graph.library.function, strict=True)):
         return graph
     library = FunctionDefLibrary(function=pruned, gradient=graph.library.gradient)
     return Graph(graph.node, library, graph.versions)
 
 
-def _pruned(function: FunctionDef, graph: Graph) -> FunctionDef:
+def _prune_function(function: FunctionDef, graph: Graph) -> FunctionDef:
     acting = {node.name for node in function.node_def if acts(node, graph, set())}
     if not acting:
         return function
@@ -38,7 +38,7 @@ def _pruned(function: FunctionDef, graph: Graph) -> FunctionDef:
     results = [node_of(reference) for reference in function.ret.values()]
     tainted = body.descendants(acting - body.ancestors(results, with_control=False))
     waited_for = [node for node in function.control_ret.values() if node not in tainted]
-    kept, _ = kept_nodes(body, body.ancestors([*results, *waited_for], with_control=False), set(), tainted)
+    kept, _ = find_kept_nodes(body, body.ancestors([*results, *waited_for], with_control=False), set(), tainted)
     gone = body.nodes.keys() - kept
     # A variable of the function's own may be one of the graph, which then changes unseen.
     if not acting & gone or any(body.nodes[name].op in VARIABLE_OPS for name in gone):
@@ -46,7 +46,7 @@ def _pruned(function: FunctionDef, graph: Graph) -> FunctionDef:
     new = FunctionDef()
     new.CopyFrom(function)
     del new.node_def[:]
-    new.node_def.extend(_without_edges(node, gone) for node in function.node_def if node.name in kept)
+    new.node_def.extend(_remove_edges(node, gone) for node in function.node_def if node.name in kept)
     for result, name in function.control_ret.items():
         if name in gone:
             del new.control_ret[result]
@@ -54,7 +54,7 @@ def _pruned(function: FunctionDef, graph: Graph) -> FunctionDef:
     return new
 
 
-def _without_edges(node: NodeDef, gone: set[str]) -> NodeDef:
+def _remove_edges(node: NodeDef, gone: set[str]) -> NodeDef:
     new = NodeDef()
     new.CopyFrom(node)
     del new.input[:]
@@ -62,7 +62,7 @@ def _without_edges(node: NodeDef, gone: set[str]) -> NodeDef:
     return new
 
 
-def require_unread(kept: Graph, before: Graph, after: Graph) -> None:
+def require_changes_unread(kept: Graph, before: Graph, after: Graph) -> None:
     """Makes sure that what was left out of functions changed nothing that is read.
 
     Args:

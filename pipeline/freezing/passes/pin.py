@@ -25,7 +25,7 @@ _KINDS: Mapping[str, tuple[Callable[[str], Any], str]] = {
 }
 
 
-def with_pins(graph: Graph, pins: Mapping[str, str]) -> Graph:
+def pin_placeholders(graph: Graph, pins: Mapping[str, str]) -> Graph:
     """The graph with a constant in the place of each pinned placeholder.
 
     Args:
@@ -43,11 +43,11 @@ def with_pins(graph: Graph, pins: Mapping[str, str]) -> Graph:
         if name not in known:
             raise FreezeError("no such placeholder to pin", where=name, next_step=nearest(name, known))
     return graph.replace_nodes(
-        _pinned(whole_node(node), values[node.name]) if node.name in values else node for node in graph.node
+        _make_constant(whole_node(node), values[node.name]) if node.name in values else node for node in graph.node
     )
 
 
-def _pinned(node: NodeDef, text: str) -> NodeDef:
+def _make_constant(node: NodeDef, text: str) -> NodeDef:
     dtype = node.attr["dtype"].type
     name = DTYPES[dtype].name if dtype in DTYPES else str(dtype)
     constant = NodeDef(name=node.name, op="Const")

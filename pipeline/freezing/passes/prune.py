@@ -22,7 +22,7 @@ STACK_PUSHES = frozenset({"StackPush", "StackPushV2"})
 _PASSES_STACKS = frozenset({"Identity", "Enter", "Switch", "RefIdentity", "RefEnter", "RefSwitch"})
 
 
-def require_outputs(graph: Graph, outputs: Iterable[str]) -> None:
+def require_tensors(graph: Graph, outputs: Iterable[str]) -> None:
     """Makes sure that the tensors are there.
 
     Raises:
@@ -65,7 +65,7 @@ def reach(graph: Graph, outputs: Iterable[str], also: Collection[str] = ()) -> G
         FreezeError: an output is not there.
     """
     names = list(outputs)
-    require_outputs(graph, names)
+    require_tensors(graph, names)
     starts = [node.name for node in graph.node if node.op in also]
     reached = graph.ancestors([*map(node_of, names), *starts], with_control=True)
     return graph.replace_nodes(node for node in graph.node if node.name in reached)
@@ -83,18 +83,18 @@ def prune(graph: Graph, outputs: Iterable[str], inputs: Iterable[str] = (), bodi
         FreezeError: an output is not there, or what it is computed from cannot be in a .pb.
     """
     names, ends, bodies = list(outputs), set(inputs), bodies or graph
-    require_outputs(graph, names)
+    require_tensors(graph, names)
     # What a value hangs on is kept, and refused if it acts: only what is beside it has to go.
     values = _values(graph, map(node_of, names), ends)
     tainted = graph.descendants(
         [node.name for node in graph.node if node.name not in values and acts(node, graph, set())]
     )
-    kept, dropped = kept_nodes(graph, values, ends, tainted)
+    kept, dropped = find_kept_nodes(graph, values, ends, tainted)
     for node in graph.node:
         if node.name in kept and node.name not in ends:
             _refuse(node, None, bodies, set())
     _require_unchanged(graph, kept, dropped)
-    return bodies.replace_nodes(_without_edges(node, kept, ends) for node in graph.node if node.name in kept)
+    return bodies.replace_nodes(_remove_edges(node, kept, ends) for node in graph.node if node.name in kept)
 
 
 def _values(graph: Graph, outputs: Iterable[str], ends: set[str]) -> set[str]:
@@ -115,7 +115,7 @@ def _stack(node: NodeDef, graph: Graph) -> str:
     return str(node.name)
 
 
-def kept_nodes(graph: Graph, values: set[str], ends: set[str], tainted: set[str]) -> tuple[set[str], set[str]]:
+def find_kept_nodes(graph: Graph, values: set[str], ends: set[str], tainted: set[str]) -> tuple[set[str], set[str]]:
     """The nodes to keep, and the ends of the control edges that go.
 
     Args:
@@ -202,7 +202,7 @@ def _variable(node: NodeDef) -> Variable | None:
     return variable_of(node) if node.op in VARIABLE_OPS else None
 
 
-def _without_edges(node: NodeDef, kept: set[str], ends: set[str]) -> NodeDef:
+def _remove_edges(node: NodeDef, kept: set[str], ends: set[str]) -> NodeDef:
     inputs = [] if node.name in ends else [r for r in node.input if not is_control(r) or node_of(r) in kept]
     if len(inputs) == len(node.input):
         return node

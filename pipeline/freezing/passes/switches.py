@@ -6,16 +6,16 @@ from collections.abc import Mapping
 
 from pipeline.graph.graph import Graph
 from pipeline.graph.lazy_nodes import copy_node
-from pipeline.graph.nodes import control_inputs, data_inputs, is_control, node_of, normalized
+from pipeline.graph.nodes import control_inputs, data_inputs, is_control, node_of, normalize_tensor
 from pipeline.graph.protos import NodeDef
 
-from .constant_folding import constants_of, truth_of
+from .constant_folding import find_ranges, known_truth
 from .prune import STACK_PUSHES
 
 _SWITCHES = ("Switch", "RefSwitch")
 
 
-def with_own_gradients(graph: Graph) -> Graph:
+def resolve_gradients(graph: Graph) -> Graph:
     """The graph with a call of the gradient that a function was given, where TensorFlow would look it up.
 
     A library names gradients beside its functions (function.proto, GradientDef); a SymbolicGradient of such a
@@ -23,10 +23,10 @@ def with_own_gradients(graph: Graph) -> Graph:
     """
     if not graph.gradients:
         return graph
-    return graph.replace_nodes(_own_gradient(node, graph.gradients) for node in graph.node)
+    return graph.replace_nodes(_resolve_gradient(node, graph.gradients) for node in graph.node)
 
 
-def _own_gradient(node: NodeDef, gradients: Mapping[str, str]) -> NodeDef:
+def _resolve_gradient(node: NodeDef, gradients: Mapping[str, str]) -> NodeDef:
     if node.op != "SymbolicGradient" or node.attr["f"].func.name not in gradients:
         return node
     call = copy_node(node)
@@ -35,7 +35,7 @@ def _own_gradient(node: NodeDef, gradients: Mapping[str, str]) -> NodeDef:
     return call
 
 
-def with_settled_switches(graph: Graph) -> Graph:
+def remove_dead_branches(graph: Graph) -> Graph:
     """The graph without the branches of old conds that a constant condition never takes.
 
     What hangs on a Switch's dead output is dead; a Merge of one live input and dead ones is that input.
@@ -45,18 +45,20 @@ def with_settled_switches(graph: Graph) -> Graph:
     graph = graph.parsed
     conditions = {node.name: node.input[1] for node in graph.node if node.op in _SWITCHES}
     needed = graph.ancestors(map(node_of, conditions.values()), with_control=False)
-    known = constants_of(graph.replace_nodes(node for node in graph.node if node.name in needed))
+    known = find_ranges(graph.replace_nodes(node for node in graph.node if node.name in needed))
     settled = {
-        name: int(truth) for name, reference in conditions.items() if (truth := truth_of(reference, known)) is not None
+        name: int(truth)
+        for name, reference in conditions.items()
+        if (truth := known_truth(reference, known)) is not None
     }
     if not settled:
         return graph
     dead = _dead_nodes(graph, settled)
-    counted = {node_of(r) for node in graph.node for r in data_inputs(node) if normalized(r) == f"{node_of(r)}:1"}
-    return graph.replace_nodes(_without_dead_inputs(node, graph, dead, settled, counted) for node in graph.node)
+    counted = {node_of(r) for node in graph.node for r in data_inputs(node) if normalize_tensor(r) == f"{node_of(r)}:1"}
+    return graph.replace_nodes(_remove_dead_inputs(node, graph, dead, settled, counted) for node in graph.node)
 
 
-def _without_dead_inputs(
+def _remove_dead_inputs(
     node: NodeDef, graph: Graph, dead: set[str], settled: Mapping[str, int], counted: set[str]
 ) -> NodeDef:
     """A node as it is without the branches that are never taken.
@@ -106,5 +108,5 @@ def _dies(node: NodeDef, dead: set[str], settled: Mapping[str, int]) -> bool:
 def _is_dead(reference: str, dead: set[str], settled: Mapping[str, int]) -> bool:
     name = node_of(reference)
     if name in settled and not is_control(reference):
-        return normalized(reference) != f"{name}:{settled[name]}"
+        return normalize_tensor(reference) != f"{name}:{settled[name]}"
     return name in dead

@@ -41,10 +41,10 @@ class Rewriter:
         Variables themselves are left, for whoever puts constants in their place. All other nodes are copies.
         """
         scope = Scope(self._graph.nodes)
-        parts = [list(self._rewritten(scope, node)) for node in self._graph.node]
+        parts = [list(self._rewrite_node(scope, node)) for node in self._graph.node]
         return [part[-1] for part in parts] + [new for part in parts for new in part[:-1]]
 
-    def _rewritten(self, scope: Scope, node: NodeDef) -> Iterator[NodeDef]:
+    def _rewrite_node(self, scope: Scope, node: NodeDef) -> Iterator[NodeDef]:
         if node.op in VARIABLE_OPS and not scope.is_function:
             yield node
             return
@@ -175,9 +175,9 @@ class Rewriter:
                 argument.type = dtype
                 argument.ClearField("handle_data")
         del copy.node_def[:]
-        copy.node_def.extend(new for node in original.node_def for new in self._rewritten(scope, node))
+        copy.node_def.extend(new for node in original.node_def for new in self._rewrite_node(scope, node))
         for result, reference in original.ret.items():
-            copy.ret[result] = self._renamed(scope, reference)
+            copy.ret[result] = self._rename_output(scope, reference)
         copy.attr.pop("_input_shapes", None)
         return copy
 
@@ -185,9 +185,9 @@ class Rewriter:
         """In functions an input names the output of the op that gives it, which may be another op now."""
         for index, reference in enumerate(new.input):
             if not is_control(reference):
-                new.input[index] = self._renamed(scope, reference)
+                new.input[index] = self._rename_output(scope, reference)
 
-    def _renamed(self, scope: Scope, reference: str) -> str:
+    def _rename_output(self, scope: Scope, reference: str) -> str:
         node = scope.nodes.get(node_of(reference))
         if node is None or reference.count(":") < 2 or node.op not in OUTPUT_NAMES:
             return reference

@@ -12,7 +12,7 @@ from .constants import DT_HALF, Constant, FrozenGraph, names_of, unused_name
 _FLOATS = frozenset({DataType.Value("DT_FLOAT"), DataType.Value("DT_DOUBLE")})
 
 
-def halved(graph: FrozenGraph) -> FrozenGraph:
+def convert_to_float16(graph: FrozenGraph) -> FrozenGraph:
     """The graph with each float32 or float64 variable of two elements and more as float16 and a Cast.
 
     The float16 constant of a variable `w` is `w/float16`; the Cast is `w`, of the variable's own dtype, so that
@@ -21,11 +21,11 @@ def halved(graph: FrozenGraph) -> FrozenGraph:
     """
     taken = names_of(graph)
     return FrozenGraph(
-        [new for node in graph.nodes for new in _halved_node(node, taken)], graph.library, graph.versions
+        [new for node in graph.nodes for new in _convert_node(node, taken)], graph.library, graph.versions
     )
 
 
-def _halved_node(node: NodeDef | Constant, taken: set[str]) -> Iterator[NodeDef | Constant]:
+def _convert_node(node: NodeDef | Constant, taken: set[str]) -> Iterator[NodeDef | Constant]:
     if not isinstance(node, Constant) or node.dtype not in _FLOATS or node.elements < 2:
         yield node
         return

@@ -22,7 +22,7 @@ from pipeline.graph.protos import NodeDef
 from pipeline.store.files import GRAPH_FILE, WEIGHTS_FOLDER
 
 from .constants import Constant, FrozenGraph, content, names_of, unused_name
-from .pb import MAX_PB_BYTES, Progress, in_bytes, laid_out, shape_proto, untold
+from .pb import MAX_PB_BYTES, Progress, format_bytes, ignore_progress, lay_out, shape_proto
 from .readers import Readers
 
 # Every file takes a mapping of whole pages at every run, and about 10 microseconds for it.
@@ -66,17 +66,17 @@ def write_mmap(
             value is beyond float16's range.
         CheckpointError: a tensor is damaged.
     """
-    weights = _mapped(graph, outputs, smallest_bytes)
-    layout = laid_out(weights.graph, bundle)
+    weights = _map_constants(graph, outputs, smallest_bytes)
+    layout = lay_out(weights.graph, bundle)
     if layout.size_bytes > MAX_PB_BYTES:
         raise FreezeError(
             "what cannot be mapped is too large for a graph",
             where=folder / GRAPH_FILE,
-            got=in_bytes(layout.size_bytes),
-            wanted=f"at most {in_bytes(MAX_PB_BYTES)}, what protobuf can read",
+            got=format_bytes(layout.size_bytes),
+            wanted=f"at most {format_bytes(MAX_PB_BYTES)}, what protobuf can read",
             next_step=f"Join variables below {smallest_bytes} bytes to larger ones, or deploy the checkpoint",
         )
-    tell = progress or untold
+    tell = progress or ignore_progress
     total = layout.size_bytes + sum(constant.size_bytes for constant in weights.files.values())
     tell(0, total)
     (folder / WEIGHTS_FOLDER).mkdir()
@@ -90,7 +90,7 @@ def write_mmap(
     layout.write(bundle, folder / GRAPH_FILE, lambda inside, _: tell(done + inside, total))
 
 
-def _mapped(graph: FrozenGraph, outputs: Sequence[str], smallest_bytes: int) -> _Weights:
+def _map_constants(graph: FrozenGraph, outputs: Sequence[str], smallest_bytes: int) -> _Weights:
     """The graph with its large constants mapped."""
     taken, readers = names_of(graph), Readers(graph, map(node_of, outputs))
     files: _Files = {}
@@ -99,9 +99,9 @@ def _mapped(graph: FrozenGraph, outputs: Sequence[str], smallest_bytes: int) -> 
         if not isinstance(node, Constant) or node.size_bytes < smallest_bytes:  # strings are of 0
             nodes.append(node)
         elif readers.only_read(node.name):
-            nodes.append(_immutable(node, node.name, files))
+            nodes.append(_map_constant(node, node.name, files))
         elif node.dtype in _COPIED:
-            nodes += _copied(node, unused_name(f"{node.name}/mapped", taken), files)
+            nodes += _map_copy(node, unused_name(f"{node.name}/mapped", taken), files)
         else:
             nodes.append(node)
     return _Weights(FrozenGraph(nodes, graph.library, graph.versions), dict(files.values()))
@@ -111,7 +111,7 @@ def _mapped(graph: FrozenGraph, outputs: Sequence[str], smallest_bytes: int) -> 
 _Files = dict[tuple[object, ...], tuple[str, Constant]]
 
 
-def _immutable(constant: Constant, name: str, files: _Files) -> NodeDef:
+def _map_constant(constant: Constant, name: str, files: _Files) -> NodeDef:
     """The node of a mapped constant; two variables of the same content share a file."""
     same = constant.tensor.key, constant.box, constant.is_halved
     path, _ = files.setdefault(same, (f"{WEIGHTS_FOLDER}/{len(files):05d}-{_stem(constant.name)}.bin", constant))
@@ -122,9 +122,9 @@ def _immutable(constant: Constant, name: str, files: _Files) -> NodeDef:
     return node
 
 
-def _copied(constant: Constant, mapped: str, files: _Files) -> Iterator[NodeDef]:
+def _map_copy(constant: Constant, mapped: str, files: _Files) -> Iterator[NodeDef]:
     """A mapped constant and, under the variable's name, a copy at each run for ops that may write it."""
-    yield _immutable(constant, mapped, files)
+    yield _map_constant(constant, mapped, files)
     copy = NodeDef(name=constant.name, op="DeepCopy", input=[mapped])
     copy.attr["T"].type = constant.dtype
     yield copy

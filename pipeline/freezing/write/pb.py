@@ -24,9 +24,19 @@ from pipeline.errors import FreezeError
 from pipeline.graph.protos import AttrValue, NodeDef, TensorProto, TensorShapeProto
 
 from .constants import Constant, FrozenGraph, content, strings
-from .float16 import halved
+from .float16 import convert_to_float16
 
-__all__ = ["Constant", "FrozenGraph", "Layout", "Progress", "in_bytes", "laid_out", "shape_proto", "untold", "write_pb"]
+__all__ = [
+    "Constant",
+    "FrozenGraph",
+    "Layout",
+    "Progress",
+    "format_bytes",
+    "ignore_progress",
+    "lay_out",
+    "shape_proto",
+    "write_pb",
+]
 
 Progress = Callable[[int, int], None]  # told how many bytes are written, of how many in total
 
@@ -66,31 +76,31 @@ def write_pb(graph: FrozenGraph, bundle: Bundle, path: Path, progress: Progress 
             beyond float16's range, and the file is worth nothing.
         CheckpointError: a tensor is damaged; the file is then worth nothing.
     """
-    layout = laid_out(graph, bundle)
+    layout = lay_out(graph, bundle)
     if layout.size_bytes > MAX_PB_BYTES:
         raise _too_large(layout.size_bytes, graph, bundle, path)
-    layout.write(bundle, path, progress or untold)
+    layout.write(bundle, path, progress or ignore_progress)
 
 
 def _too_large(size: int, graph: FrozenGraph, bundle: Bundle, path: Path) -> FreezeError:
     """The error, with the ways on that there are for this graph."""
-    half = laid_out(halved(graph), bundle).size_bytes
-    way = f", or with --weights float16, which takes {in_bytes(half)}" if half <= MAX_PB_BYTES else ""
+    half = lay_out(convert_to_float16(graph), bundle).size_bytes
+    way = f", or with --weights float16, which takes {format_bytes(half)}" if half <= MAX_PB_BYTES else ""
     return FreezeError(
         "the model is too large for a .pb",
         where=path,
-        got=in_bytes(size),
-        wanted=f"at most {in_bytes(MAX_PB_BYTES)}, what protobuf can read",
+        got=format_bytes(size),
+        wanted=f"at most {format_bytes(MAX_PB_BYTES)}, what protobuf can read",
         next_step=f"Freeze it with --format mmap, whose weights lie in files beside the graph{way}",
     )
 
 
-def in_bytes(size: int) -> str:
+def format_bytes(size: int) -> str:
     """A size for people and for programs: `2214592512 bytes (2.21 GB)`."""
     return f"{size} bytes ({size / 1e9:.2f} GB)"
 
 
-def untold(done: int, total: int) -> None:
+def ignore_progress(done: int, total: int) -> None:
     """Nobody wants to know."""
 
 
@@ -119,7 +129,7 @@ class Layout:
         progress(total, total)
 
 
-def laid_out(graph: FrozenGraph, bundle: Bundle) -> Layout:
+def lay_out(graph: FrozenGraph, bundle: Bundle) -> Layout:
     """Lays a graph out as a GraphDef; of the checkpoint, constants of one element and strings are read.
 
     Raises:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from pipeline.graph.graph import Graph
-from pipeline.graph.nodes import data_inputs, function_names, normalized
+from pipeline.graph.nodes import data_inputs, function_names, normalize_tensor
 from pipeline.graph.protos import FunctionDef, NodeDef
 
 from .constants import Constant, FrozenGraph
@@ -113,20 +113,20 @@ class Readers:
                 continue
             seen.add(place)
             name, port = place
-            users = [use for use in scope.uses.get(name, ()) if _meets(use[0], port)]
-            ends = [index for output, index in scope.returned.get(name, ()) if _meets(output, port)]
+            users = [use for use in scope.uses.get(name, ()) if _overlaps(use[0], port)]
+            ends = [index for output, index in scope.returned.get(name, ()) if _overlaps(output, port)]
             if not scope.is_function and (name in self._outputs or not scope.uses.get(name)):
                 raise _MayWrite
             results.update(ends)
             for _, node, index in users:
-                waiting += self._handed_on(node, index)
+                waiting += self._find_forwarded(node, index)
         return frozenset(results)
 
-    def _handed_on(self, node: NodeDef, index: int) -> list[_Place]:
+    def _find_forwarded(self, node: NodeDef, index: int) -> list[_Place]:
         """The outputs of a node that may be the memory of one of its inputs."""
         if index in _READING.get(node.op, ()):
             return []
-        if _answers_anew(node):
+        if _allocates_output(node):
             return []
         if node.op == "IdentityN":
             return [(node.name, index)]
@@ -139,7 +139,7 @@ class Readers:
         called = [node.op] if node.op in self._view.functions else called
         if not called or index < first:
             raise _MayWrite
-        results = frozenset[int]().union(*(self._returned(name, index - first) for name in called))
+        results = frozenset[int]().union(*(self._find_returned(name, index - first) for name in called))
         # A loop's results are its arguments, the next time round and at its end.
         if node.op in _LOOPS:
             if results - {index}:
@@ -147,7 +147,7 @@ class Readers:
             results |= {index}
         return [(node.name, result) for result in sorted(results)]
 
-    def _returned(self, function: str, argument: int) -> frozenset[int]:
+    def _find_returned(self, function: str, argument: int) -> frozenset[int]:
         """Which results of a function may be the memory of an argument."""
         key = function, argument
         if key not in self._answers:
@@ -167,7 +167,7 @@ class Readers:
         return answer
 
 
-def _answers_anew(node: NodeDef) -> bool:
+def _allocates_output(node: NodeDef) -> bool:
     """Whether an op, by its attributes, never answers in the memory of an input."""
     if node.op == "Cast":
         return bool(node.attr["SrcT"].type != node.attr["DstT"].type)
@@ -175,7 +175,7 @@ def _answers_anew(node: NodeDef) -> bool:
     return bool(node.op == "Einsum" and node.attr["N"].i == 2)
 
 
-def _meets(one: int | None, other: int | None) -> bool:
+def _overlaps(one: int | None, other: int | None) -> bool:
     return one is None or other is None or one == other
 
 
@@ -183,7 +183,7 @@ def _scope_of_graph(nodes: Iterable[NodeDef]) -> _Scope:
     uses: defaultdict[str, list[tuple[int | None, NodeDef, int]]] = defaultdict(list)
     for node in nodes:
         for index, reference in enumerate(data_inputs(node)):
-            name, _, port = normalized(reference).rpartition(":")
+            name, _, port = normalize_tensor(reference).rpartition(":")
             uses[name].append((int(port), node, index))
     return _Scope(False, uses)
 

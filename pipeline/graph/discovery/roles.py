@@ -28,7 +28,7 @@ from ..unsupported import refusal_of
 from ..variables import VARIABLE_OPS
 from .gradients import find_gradients
 from .shapes import REDUCTIONS, find_scalars, shape_of
-from .topology import Tensor, Wiring, depths, wire
+from .topology import NumberedGraph, Tensor, loop_depths, number_graph
 
 _SOURCES = re.compile(
     r"Placeholder(V2|WithDefault)?|IteratorGetNext\w*|Queue\w*Dequeue\w*|Reader(Read\w*)|(OrderedMap|Map)?Unstage\w*"
@@ -74,7 +74,7 @@ def draws(op: str) -> bool:
 
 
 @dataclass
-class Anatomy:
+class NodeRoles:
     """What every node of a graph is; lists go by the nodes' numbers.
 
     Args:
@@ -90,7 +90,7 @@ class Anatomy:
         differentiated: nodes that gradients flow through.
     """
 
-    wiring: Wiring
+    graph: NumberedGraph
     producer: int
     gradients: set[int]
     is_outcome: list[bool]
@@ -135,66 +135,66 @@ class Anatomy:
         )
 
 
-def dissect(graph: Graph) -> Anatomy:
+def classify_nodes(graph: Graph) -> NodeRoles:
     """Tells the parts of a graph apart."""
     # Every few hundred new lists the collector would look through the objects of all nodes, and find nothing.
     is_collecting = gc.isenabled()
     gc.disable()
     try:
-        return _dissect(graph)
+        return _classify(graph)
     finally:
         if is_collecting:
             gc.enable()
 
 
-def _dissect(graph: Graph) -> Anatomy:
-    wiring = wire(graph)
-    gradients, differentiated = find_gradients(wiring)
+def _classify(whole: Graph) -> NodeRoles:
+    graph = number_graph(whole)
+    gradients, differentiated = find_gradients(graph)
     sources: dict[Tensor, int] = {}
-    for index, op in enumerate(wiring.ops):
+    for index, op in enumerate(graph.ops):
         if op and _is_source(op):
-            for port in {port for _, port in wiring.consumers[index]} or {0}:
+            for port in {port for _, port in graph.consumers[index]} or {0}:
                 sources[index, port] = 1 << len(sources)
-    outcomes = [is_outcome(op) for op in wiring.ops]
-    cuts = [outcome or op in _SHAPES for outcome, op in zip(outcomes, wiring.ops, strict=True)]
+    outcomes = [is_outcome(op) for op in graph.ops]
+    cuts = [outcome or op in _SHAPES for outcome, op in zip(outcomes, graph.ops, strict=True)]
     for index in gradients:
         cuts[index] = True
-    anatomy = Anatomy(
-        wiring=wiring,
-        producer=graph.versions.producer,
+    roles = NodeRoles(
+        graph=graph,
+        producer=whole.versions.producer,
         gradients=gradients,
         is_outcome=outcomes,
         is_cut=cuts,
         sources=sources,
-        depth=depths(wiring),
+        depth=loop_depths(graph),
         differentiated=differentiated,
     )
-    anatomy.has_updates = any("Apply" in op and changes_state(op) for op in set(wiring.ops))
-    anatomy.is_scalar = find_scalars(wiring, gradients, graph.versions.producer)
-    anatomy.above = _propagate(anatomy, sources)
-    _find_modes(anatomy)
-    decided = sum(anatomy.modes)
-    anatomy.above = [above & ~decided for above in anatomy.above]
-    _find_layers(anatomy)
-    _find_labels(anatomy)
-    return anatomy
+    roles.has_updates = any("Apply" in op and changes_state(op) for op in set(graph.ops))
+    roles.is_scalar = find_scalars(graph, gradients, whole.versions.producer)
+    roles.above = _propagate(roles, sources)
+    _find_modes(roles)
+    decided = sum(roles.modes)
+    roles.above = [above & ~decided for above in roles.above]
+    _find_layers(roles)
+    _find_labels(roles)
+    return roles
 
 
-def _propagate(anatomy: Anatomy, given: dict[Tensor, int], own: Callable[[str], bool] | None = None) -> list[int]:
+def _propagate(roles: NodeRoles, given: dict[Tensor, int], own: Callable[[str], bool] | None = None) -> list[int]:
     """Sets of bits that nodes pass on to what hangs on them; shapes, training and outcomes pass nothing on.
 
     Args:
         given: the bits of tensors.
         own: by op, nodes with a bit of their own, 1.
     """
-    wiring, inputs = anatomy.wiring, anatomy.wiring.inputs
-    found = [0] * len(wiring.ops)
-    starts = {op: own is not None and own(op) for op in set(wiring.ops)}
+    graph, inputs = roles.graph, roles.graph.inputs
+    found = [0] * len(graph.ops)
+    starts = {op: own is not None and own(op) for op in set(graph.ops)}
     ends = {op: op != "" and _is_source(op) for op in starts}
-    for index in wiring.order:
-        if anatomy.is_cut[index]:
+    for index in graph.order:
+        if roles.is_cut[index]:
             continue
-        op = wiring.ops[index]
+        op = graph.ops[index]
         bits = int(starts[op])
         if not ends[op]:
             for tensor in inputs[index]:
@@ -206,25 +206,25 @@ def _propagate(anatomy: Anatomy, given: dict[Tensor, int], own: Callable[[str], 
 # Modes.
 
 
-def _find_modes(anatomy: Anatomy) -> None:
+def _find_modes(roles: NodeRoles) -> None:
     """Scalars that decide branches, or that random numbers are compared with or added to."""
-    wiring = anatomy.wiring
+    graph = roles.graph
     scalars: dict[int, tuple[int, bool]] = {}  # by the bit: the dtype, and whether the shape is known
-    for (index, port), bit in anatomy.sources.items():
-        if wiring.ops[index] in PLACEHOLDERS:
-            shape = shape_of(wiring, (index, port), anatomy.producer)
+    for (index, port), bit in roles.sources.items():
+        if graph.ops[index] in PLACEHOLDERS:
+            shape = shape_of(graph, (index, port), roles.producer)
             if shape in ((), None):
-                scalars[bit] = (wiring.nodes[index].attr["dtype"].type, shape == ())
+                scalars[bit] = (graph.nodes[index].attr["dtype"].type, shape == ())
     if not scalars:
         return
-    random = _propagate(anatomy, {}, draws)
-    variables = _propagate(anatomy, {}, VARIABLE_OPS.__contains__)
+    random = _propagate(roles, {}, draws)
+    variables = _propagate(roles, {}, VARIABLE_OPS.__contains__)
     weighted, candidates = 0, union(scalars)
-    for index, given in enumerate(wiring.inputs):
-        op = wiring.ops[index]
-        if not anatomy.above[index] & candidates:
+    for index, given in enumerate(graph.inputs):
+        op = graph.ops[index]
+        if not roles.above[index] & candidates:
             continue
-        bits = [anatomy.sources.get(tensor, anatomy.above[tensor[0]]) for tensor in given]
+        bits = [roles.sources.get(tensor, roles.above[tensor[0]]) for tensor in given]
         if len(bits) == 2 and (op in ("Switch", "RefSwitch") or op in ("Select", "SelectV2")):
             decider = bits[1]
         elif bits and op in ("If", "StatelessIf", "Case", "StatelessCase"):
@@ -232,47 +232,47 @@ def _find_modes(anatomy: Anatomy) -> None:
         else:
             decider = 0
         if decider in scalars:
-            anatomy.modes[decider] = "it decides which branch is taken"
+            roles.modes[decider] = "it decides which branch is taken"
         for bit, tensor in zip(bits, given, strict=True):
             if bit in scalars and not random[tensor[0]] and not variables[tensor[0]]:
                 for other, partner in zip(bits, given, strict=True):
                     if not other and random[partner[0]]:
-                        anatomy.modes.setdefault(bit, "random numbers are measured by it, as in dropout")
+                        roles.modes.setdefault(bit, "random numbers are measured by it, as in dropout")
                     if not other and variables[partner[0]] and not random[partner[0]]:
                         weighted |= bit
     for bit, (dtype, is_known) in scalars.items():
         if dtype == _DT_BOOL and is_known:
-            anatomy.modes.setdefault(bit, "it is one bool for the whole batch")
+            roles.modes.setdefault(bit, "it is one bool for the whole batch")
         elif bit & weighted and not is_known and dtype != _DT_BOOL:
-            anatomy.modes.pop(bit, None)
+            roles.modes.pop(bit, None)
 
 
 # Weights, data and labels.
 
 
-def _find_layers(anatomy: Anatomy) -> None:
+def _find_layers(roles: NodeRoles) -> None:
     """Finds the weights, and where they are applied; what is called a weight is widened until something is applied."""
-    wiring = anatomy.wiring
-    nodes = [(index, wiring.nodes[index]) for index, op in enumerate(wiring.ops) if op in VARIABLE_OPS]
+    graph = roles.graph
+    nodes = [(index, graph.nodes[index]) for index, op in enumerate(graph.ops) if op in VARIABLE_OPS]
     floats = [index for index, node in nodes if node.attr["dtype"].type in _FLOATS]
     attempts: list[Callable[[], Iterable[int]]] = [
-        lambda: (index for index in floats if not anatomy.is_scalar[index]),
+        lambda: (index for index in floats if not roles.is_scalar[index]),
         lambda: floats,
         lambda: (index for index, _ in nodes),
     ]
     if not nodes:
-        attempts = [lambda: (index for index, node in enumerate(wiring.nodes) if _is_constant_weight(node))]
+        attempts = [lambda: (index for index, node in enumerate(graph.nodes) if _is_constant_weight(node))]
     for attempt in attempts:
-        _apply_weights(anatomy, set(attempt()))
-        if anatomy.data:
+        _apply_weights(roles, set(attempt()))
+        if roles.data:
             return
-    anatomy.needs_weights = False
+    roles.needs_weights = False
     filenames = 0
-    for index, op in enumerate(wiring.ops):
-        anatomy.data |= anatomy.above[index]
+    for index, op in enumerate(graph.ops):
+        roles.data |= roles.above[index]
         if refusal_of(op) is _FILES:
-            filenames |= union(map(anatomy.sources_of, wiring.inputs[index]))
-    anatomy.data &= ~filenames
+            filenames |= union(map(roles.sources_of, graph.inputs[index]))
+    roles.data &= ~filenames
 
 
 def _is_constant_weight(node: NodeDef) -> bool:
@@ -282,47 +282,47 @@ def _is_constant_weight(node: NodeDef) -> bool:
     return len(dims) > 0 and any(dim.size > 1 for dim in dims)
 
 
-def _apply_weights(anatomy: Anatomy, weights: set[int]) -> None:
-    wiring, above = anatomy.wiring, anatomy.above
-    anatomy.weight = weight = [0] * len(wiring.ops)
-    variable = [-1] * len(wiring.ops)  # one of those that pure weights hang on
-    for index in wiring.order:
-        op = wiring.ops[index]
+def _apply_weights(roles: NodeRoles, weights: set[int]) -> None:
+    graph, above = roles.graph, roles.above
+    roles.weight = weight = [0] * len(graph.ops)
+    variable = [-1] * len(graph.ops)  # one of those that pure weights hang on
+    for index in graph.order:
+        op = graph.ops[index]
         if index in weights:
             weight[index], variable[index] = 2, index
-        elif not (anatomy.is_cut[index] or op in _QUESTIONS):
+        elif not (roles.is_cut[index] or op in _QUESTIONS):
             if op and _is_source(op):
                 continue
-            for source, _ in wiring.inputs[index]:
+            for source, _ in graph.inputs[index]:
                 if weight[source] > weight[index]:
                     weight[index], variable[index] = weight[source], variable[source]
             if weight[index] == 2 and op in REDUCTIONS and not above[index]:
                 weight[index] = 1
-    own_updates = _own_updates(anatomy, variable)
-    anatomy.is_layer, anatomy.applied, anatomy.data = [False] * len(wiring.ops), {}, 0
-    for index in wiring.order:
-        if not above[index] or not weight[index] or wiring.ops[index] == "":
+    own_updates = _own_updates(roles, variable)
+    roles.is_layer, roles.applied, roles.data = [False] * len(graph.ops), {}, 0
+    for index in graph.order:
+        if not above[index] or not weight[index] or graph.ops[index] == "":
             continue
-        pure = [tensor for tensor in wiring.inputs[index] if anatomy.is_pure_weight(tensor)]
-        if not pure or not any(anatomy.sources_of(tensor) for tensor in wiring.inputs[index]):
+        pure = [tensor for tensor in graph.inputs[index] if roles.is_pure_weight(tensor)]
+        if not pure or not any(roles.sources_of(tensor) for tensor in graph.inputs[index]):
             continue
         if any(variable[tensor[0]] in own_updates.get(index, ()) for tensor in pure):
             continue
-        anatomy.is_layer[index] = True
-        anatomy.applied[index] = {variable[source] for source, _ in pure}
-        anatomy.data |= above[index]
+        roles.is_layer[index] = True
+        roles.applied[index] = {variable[source] for source, _ in pure}
+        roles.data |= above[index]
 
 
-def _own_updates(anatomy: Anatomy, variable: list[int]) -> dict[int, set[int]]:
+def _own_updates(roles: NodeRoles, variable: list[int]) -> dict[int, set[int]]:
     """Nodes that lead to nothing but the update of variables, as moving averages have them; and these variables."""
-    wiring = anatomy.wiring
+    graph = roles.graph
     updated: dict[int, set[int]] = {}
-    for index in reversed(wiring.order):
-        if changes_state(wiring.ops[index]):
-            if wiring.inputs[index]:
-                updated[index] = {variable[wiring.inputs[index][0][0]]} - {-1}
-        elif wiring.consumers[index] and anatomy.above[index]:
-            behind = [updated.get(consumer) for consumer, _ in wiring.consumers[index]]
+    for index in reversed(graph.order):
+        if changes_state(graph.ops[index]):
+            if graph.inputs[index]:
+                updated[index] = {variable[graph.inputs[index][0][0]]} - {-1}
+        elif graph.consumers[index] and roles.above[index]:
+            behind = [updated.get(consumer) for consumer, _ in graph.consumers[index]]
             known = [variables for variables in behind if variables is not None]
             if len(known) == len(behind):
                 variables = set().union(*known)
@@ -331,30 +331,29 @@ def _own_updates(anatomy: Anatomy, variable: list[int]) -> dict[int, set[int]]:
     return updated
 
 
-def _find_labels(anatomy: Anatomy) -> None:
+def _find_labels(roles: NodeRoles) -> None:
     """Sources that no layer works on, and that meet what layers made."""
-    wiring, above = anatomy.wiring, anatomy.above
-    others = sum(anatomy.sources.values()) & ~anatomy.data & ~sum(anatomy.modes)
-    if not others or not anatomy.needs_weights:
+    graph, above = roles.graph, roles.above
+    others = sum(roles.sources.values()) & ~roles.data & ~sum(roles.modes)
+    if not others or not roles.needs_weights:
         return
     joined, results = 0, 0
-    for index, op in enumerate(wiring.ops):
+    for index, op in enumerate(graph.ops):
         if not op or not above[index] & others:
             continue
-        if above[index] & anatomy.data and anatomy.weight[index]:
+        if above[index] & roles.data and roles.weight[index]:
             joined |= above[index] & others
         is_last = not any(
-            not anatomy.is_outcome[consumer] and consumer not in anatomy.gradients
-            for consumer, _ in wiring.consumers[index]
+            not roles.is_outcome[consumer] and consumer not in roles.gradients for consumer, _ in graph.consumers[index]
         )
-        is_told = any(anatomy.is_outcome[consumer] for consumer, _ in wiring.consumers[index])
-        if is_last and not is_told and not anatomy.is_scalar[index]:
+        is_told = any(roles.is_outcome[consumer] for consumer, _ in graph.consumers[index])
+        if is_last and not is_told and not roles.is_scalar[index]:
             results |= above[index] & others
-    if not anatomy.gradients and not anatomy.has_updates:
+    if not roles.gradients and not roles.has_updates:
         # Without training a source that ends in more than a scalar is a mask or a threshold, not a label.
-        anatomy.data |= joined & results
+        roles.data |= joined & results
         joined &= ~results
-    anatomy.labels = joined
+    roles.labels = joined
 
 
 def union(sets: Iterable[int]) -> int:

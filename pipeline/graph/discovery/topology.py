@@ -24,7 +24,7 @@ _ENTERS = frozenset({"Enter", "RefEnter"})
 
 
 @dataclass(frozen=True)
-class Wiring:
+class NumberedGraph:
     """A graph's nodes by number; behind them come the loops.
 
     Args:
@@ -53,7 +53,7 @@ class Wiring:
         return f"{self.nodes[node].name}:{port}" if port else str(self.nodes[node].name)
 
 
-def wire(graph: Graph) -> Wiring:
+def number_graph(graph: Graph) -> NumberedGraph:
     """Numbers a graph; inputs that are not there are passed over."""
     nodes = list(graph.parsed.node)
     ops = [node.op for node in nodes]
@@ -80,7 +80,7 @@ def wire(graph: Graph) -> Wiring:
     for index, given in enumerate(inputs):
         for source, port in given:
             consumers[source].append((index, port))
-    return Wiring(nodes, ops, number, inputs, consumers, is_awaited, _ordered(inputs, consumers), exits)
+    return NumberedGraph(nodes, ops, number, inputs, consumers, is_awaited, _sort_nodes(inputs, consumers), exits)
 
 
 def _unroll(ops: list[str], inputs: list[list[Tensor]]) -> dict[int, list[int]]:
@@ -110,7 +110,7 @@ def _unroll(ops: list[str], inputs: list[list[Tensor]]) -> dict[int, list[int]]:
     return exits
 
 
-def _ordered(inputs: list[list[Tensor]], consumers: list[list[Tensor]]) -> list[int]:
+def _sort_nodes(inputs: list[list[Tensor]], consumers: list[list[Tensor]]) -> list[int]:
     waiting_for = [len(given) for given in inputs]
     order = [index for index, count in enumerate(waiting_for) if not count]
     for index in order:  # grows while it is read
@@ -122,32 +122,32 @@ def _ordered(inputs: list[list[Tensor]], consumers: list[list[Tensor]]) -> list[
     return order + [index for index, count in enumerate(waiting_for) if count]
 
 
-def depths(wiring: Wiring) -> list[int]:
+def loop_depths(graph: NumberedGraph) -> list[int]:
     """How many loops and branches of TensorFlow 1 each node stands in: inside, a value may never come to be."""
-    found = [0] * len(wiring.ops)
-    if {"Switch", "RefSwitch", "Enter", "RefEnter"}.isdisjoint(wiring.ops):
+    found = [0] * len(graph.ops)
+    if {"Switch", "RefSwitch", "Enter", "RefEnter"}.isdisjoint(graph.ops):
         return found
-    for index in wiring.order:
-        op, given = wiring.ops[index], wiring.inputs[index]
+    for index in graph.order:
+        op, given = graph.ops[index], graph.inputs[index]
         depth = max((found[source] for source, _ in given), default=0)
         if op in _ENTERS:
             depth += 1
         elif op in _EXITS:
             depth -= 1
-        elif op in _SWITCHES and not (len(given) == 2 and wiring.ops[given[1][0]] == "LoopCond"):
+        elif op in _SWITCHES and not (len(given) == 2 and graph.ops[given[1][0]] == "LoopCond"):
             depth += 1
-        elif op in _MERGES and not all(wiring.ops[source] in _ENTERS for source, _ in given):
+        elif op in _MERGES and not all(graph.ops[source] in _ENTERS for source, _ in given):
             depth -= 1
         found[index] = max(depth, 0)
     return found
 
 
-def reached(wiring: Wiring, starts: Iterable[int], stop: Container[int] = ()) -> set[int]:
+def find_descendants(graph: NumberedGraph, starts: Iterable[int], stop: Container[int] = ()) -> set[int]:
     """The nodes that hang on others, these included; the way ends at loops, for not all in them hangs on all."""
     waiting, found = list(starts), set[int]()
     while waiting:
         index = waiting.pop()
-        if index not in found and index not in stop and wiring.ops[index]:
+        if index not in found and index not in stop and graph.ops[index]:
             found.add(index)
-            waiting += [consumer for consumer, _ in wiring.consumers[index]]
+            waiting += [consumer for consumer, _ in graph.consumers[index]]
     return found
