@@ -206,10 +206,8 @@ def _const(name: str, values: list[bytes | int | float], dtype: int) -> NodeDef:
 
 
 def _copy(node: NodeDef) -> NodeDef:
-    new = NodeDef()
-    new.CopyFrom(node)
-    del new.input[:]
-    new.input.extend(data_inputs(node))
+    new = copy_node(node)
+    new.input[:] = data_inputs(node)
     return new
 
 

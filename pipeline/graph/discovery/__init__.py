@@ -1,7 +1,7 @@
 """Finds the inputs and outputs of a graph that nobody named, and says why.
 
 Structure decides, names only order what structure leaves open. The model is what hangs on data and weights and on no
-labels (see `anatomy`). An output is a tensor of the model that no other part of the model takes. From these ends go,
+labels (see `roles`). An output is a tensor of the model that no other part of the model takes. From these ends go,
 one after the other, those that belong to what surrounds a model: decisions and reductions that only metrics and
 summaries read; the logarithms, clips and reshapes by which a loss begins; a loss without labels, back to where it
 meets what the model was given. What is left of a layer's end is a candidate:
