@@ -1,4 +1,4 @@
-"""MetaGraph: a graph, and what a Saver or a SavedModel keeps beside it."""
+"""MetaGraph: a graph with the rest of its MetaGraphDef."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ class MetaGraph:
 
 
 def parse_meta_graph(content: bytes) -> MetaGraph:
-    """Reads a MetaGraphDef; the attributes of the graph's nodes are parsed when they are asked for.
+    """Reads a MetaGraphDef; the attributes of the nodes are parsed on access.
 
     Raises:
         DecodeError: the bytes are no MetaGraphDef, or a damaged one.
     """
     try:
         rest, graphs = split_field(memoryview(content), _GRAPH_DEF)
-    except ValueError:  # what is damaged, or written as nobody writes it, is for protobuf to judge
+    except ValueError:  # damaged or unusual bytes: protobuf decides
         return MetaGraph.of(MetaGraphDef.FromString(content))
     whole = graphs[0] if len(graphs) == 1 else b"".join(graphs)  # protobuf joins the parts of a message
     return MetaGraph(parse_graph(whole), MetaGraphDef.FromString(rest))
 
 
 def parse_graph(content: bytes | memoryview) -> Graph:
-    """Reads a GraphDef; the attributes of its nodes are parsed when they are asked for.
+    """Reads a GraphDef; the attributes of the nodes are parsed on access.
 
     Raises:
         DecodeError: the bytes are no GraphDef, or a damaged one.

@@ -124,7 +124,7 @@ _MESSAGES: dict[str, list[tuple[str, int, str]]] = {
 
 
 def _describe_file() -> descriptor_pb2.FileDescriptorProto:
-    """The rows above as protobuf's own description of a .proto file."""
+    """Returns the rows above as protobuf's description of a .proto file."""
     file = descriptor_pb2.FileDescriptorProto(name=_FILE, package=_PACKAGE, syntax="proto3")
     file.dependency.extend(f"tensorboard/compat/proto/{stem}.proto" for stem in _OF_TENSORBOARD.values())
     for name, fields in _MESSAGES.items():
@@ -174,10 +174,10 @@ LazyGraphDef = _CLASSES["LazyGraphDef"]
 
 
 def parse_text(raw: bytes, message: Any) -> None:
-    """Fills a message from its text form, as `.pbtxt` files hold it; fields that it lacks are passed over.
+    """Fills a message from its text form, as in `.pbtxt` files; unknown fields are ignored.
 
     Raises:
-        DecodeError: it is no such text.
+        DecodeError: the text is malformed.
     """
     from google.protobuf import text_format  # which takes longer to load than most messages to parse
 

@@ -1,16 +1,16 @@
-"""Finds the inputs and outputs of a graph that nobody named, and says why.
+"""Discovers inputs and outputs of a graph when no names are given, with reasons.
 
-Structure decides, names only order what structure leaves open. The model is what hangs on data and weights and on no
-labels (see `roles`). An output is a tensor of the model that no other part of the model takes. From these ends go,
-one after the other, those that belong to what surrounds a model: decisions and reductions that only metrics and
-summaries read; the logarithms, clips and reshapes by which a loss begins; a loss without labels, back to where it
-meets what the model was given. What is left of a layer's end is a candidate:
+The structure decides; names only order what the structure leaves open. The model is all nodes computed from data and
+weights and from no labels (see `roles`). An output is a tensor of the model that no other part of the model takes. The
+ends that belong to the surroundings of a model are removed one by one: decisions and reductions that only metrics and
+summaries read; the logarithms, clips and reshapes that begin a loss; a loss without labels, back to the node where it
+meets an input of the model. Each end that is left is a candidate:
 
-- Without training in the graph all candidates are outputs: whoever saved it left only the model.
-- With training, each head, which is a last layer and what follows it, has one output: what feeds nothing at all (a
-  Softmax beside the loss) stands before what feeds the loss or metrics. If one head is there, its output is the
-  model's. Of several all are outputs if each has an end that feeds nothing, or each has a loss with labels of its own.
-- Everything else is ambiguous, and an error that tells the candidates: a decision that feeds nothing beside the tensor
+- Without training in the graph all candidates are outputs: only the model was saved.
+- With training, each head (a last layer and its descendants) has one output: an end that feeds nothing at all (a
+  Softmax beside the loss) wins over one that feeds the loss or metrics. A single head gives the model's output.
+  Several heads are all outputs if each has an end that feeds nothing, or each has a loss with its own labels.
+- Everything else is ambiguous, an error that lists the candidates: a decision that feeds nothing, next to the tensor
   that it decides on; heads of different kinds; a loss that never meets data or labels.
 """
 
@@ -45,9 +45,9 @@ class Candidate:
         tensor: its name; without a port for a node's first output.
         op: the node's.
         dtype: as `tf.DType.name` has it.
-        shape: a size or None per dimension; None where the graph does not tell the rank.
-        score: from 0 to 1, to order them by.
-        reasons: what speaks for it and against it, the weightiest first.
+        shape: a size or None per dimension; None if the rank is unknown.
+        score: from 0 to 1; the likeliest candidate has the highest.
+        reasons: for and against it, the strongest first.
     """
 
     tensor: str
@@ -63,20 +63,20 @@ class Candidate:
 
 
 def rank_outputs(graph: Graph | GraphDef) -> list[Candidate]:
-    """What may be an output of the graph, the likeliest first."""
+    """Returns possible outputs of the graph, the likeliest first."""
     graph = Graph.of(graph)
     roles = classify_nodes(graph)
     return _rank(graph, roles, find_model_ends(roles, graph.functions))
 
 
 def discover_outputs(graph: Graph | GraphDef) -> list[str]:
-    """The graph's outputs, where its structure leaves no doubt.
+    """Returns the graph's outputs if its structure leaves no doubt.
 
     Returns:
         Names of tensors, in the order of the graph's nodes.
 
     Raises:
-        FreezeError: there is none, or it is not clear which; the likeliest are told with their reasons.
+        FreezeError: there is none, or it is ambiguous; the message lists the likeliest with their reasons.
     """
     graph = Graph.of(graph)
     roles = classify_nodes(graph)
@@ -101,7 +101,7 @@ def discover_outputs(graph: Graph | GraphDef) -> list[str]:
 
 
 def rank_inputs(graph: Graph | GraphDef, outputs: Sequence[str]) -> list[Candidate]:
-    """What the outputs are computed from: placeholders, iterators and queues; data first, then modes to pin.
+    """Returns the placeholders, iterators and queues that outputs are computed from; data first, then modes to pin.
 
     Args:
         outputs: names of tensors or nodes.
@@ -125,7 +125,7 @@ def rank_inputs(graph: Graph | GraphDef, outputs: Sequence[str]) -> list[Candida
 
 
 def _sources_above(roles: NodeRoles, outputs: Iterable[str]) -> list[Tensor]:
-    """The sources that outputs hang on; a parser of examples is passed, for what it parses is the input."""
+    """Finds the sources that outputs are computed from. A parser of examples is passed: its own input counts."""
     graph = roles.graph
     waiting: list[Tensor] = []
     for name in outputs:
@@ -160,7 +160,7 @@ def _input_reasons(roles: NodeRoles, tensor: Tensor) -> tuple[float, list[str]]:
         score = 0.4
         reasons.append("no weights are applied to it, as with labels")
     else:
-        reasons.append("the outputs hang on it, no weights are applied to it")
+        reasons.append("the outputs are computed from it, no weights are applied to it")
     if "Placeholder" not in node.op:
         score -= 0.1
         reasons.append("rows are read here: as an input it becomes a placeholder")
@@ -177,7 +177,7 @@ def _input_reasons(roles: NodeRoles, tensor: Tensor) -> tuple[float, list[str]]:
 
 
 def _choose(roles: NodeRoles, ends: list[ModelEnd]) -> tuple[list[ModelEnd], str]:
-    """The outputs; where there are none, why not."""
+    """Chooses the outputs; without any, gives the reason."""
     if not roles.has_training and not any(end.feeds == LOSS for end in ends):
         clear = [end for end in ends if end.feeds == NOTHING or end.head >= 0]
         return clear, "nothing ends the model"
@@ -224,7 +224,7 @@ def _choose_of_head(ends: list[ModelEnd]) -> tuple[list[ModelEnd], str]:
     return (ends, "") if len(ends) == 1 else ([], "several tensors of one head feed the loss or metrics")
 
 
-# How candidates are told.
+# Candidates with their reasons.
 
 
 def _rank(graph: Graph, roles: NodeRoles, ends: ModelEnds) -> list[Candidate]:

@@ -1,4 +1,4 @@
-"""What follows the last layer of a model, told for each node beforehand; `ends` takes it apart from behind."""
+"""Computes facts on every node about what follows the last layer of a model; `outputs` uses them."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ _CALLS = frozenset(_CALLED.split())
 
 
 class LayerContext:
-    """Lists by the nodes' numbers.
+    """Facts by node number.
 
     Args:
-        inner: whether a node belongs to the model.
-        decided: for what only tells a decision, the tensor that it is about.
-        base: the one node that each is made from element by element; itself where it is not, or from several.
-        is_reduced: whether a scalar comes from more than scalars, by a reduction.
-        is_followed: whether a layer of the model comes after a node.
-        joins: nodes after the last layer that combine what the model gives with what it was given.
-        is_behind_join: these, and all behind them.
-        head: the last layer before each node; -1 where it is followed by others.
-        root: the loop or call that alone stands behind a node, since the last layer; -1 where none does, or several.
+        inner: True if a node belongs to the model.
+        decided: for a node that only reports a decision, the tensor that it decides on.
+        base: the one node that each is computed from element by element; otherwise the node itself.
+        is_reduced: True if a scalar is a reduction of a larger tensor.
+        is_followed: True if a layer of the model comes after a node.
+        joins: nodes after the last layer that combine an output of the model with an input.
+        is_behind_join: True for joins and all their descendants.
+        head: the last layer before each node; -1 if other layers follow it.
+        root: the only loop or call between the last layer and a node; -1 if there is none, or several.
     """
 
     def __init__(self, roles: NodeRoles, functions: Mapping[str, FunctionDef]) -> None:
@@ -47,12 +47,12 @@ class LayerContext:
         self.root = self._find_roots()
 
     def is_call(self, index: int) -> bool:
-        """Whether a node calls a function."""
+        """Returns True if a node calls a function."""
         op = self.graph.ops[index]
         return op in _CALLS or op in self.functions
 
     def is_given(self, tensor: Tensor) -> bool:
-        """Whether a tensor hangs on sources, and on no weights."""
+        """Returns True if a tensor is computed from sources and from no weights."""
         return bool(self.roles.sources_of(tensor)) and not self.roles.weight[tensor[0]]
 
     def _find_reduced(self) -> list[bool]:
@@ -134,7 +134,7 @@ class LayerContext:
         return found
 
     def by_products(self) -> set[int]:
-        """What leaves a loop unused, beside what is used."""
+        """Returns the unused outputs of loops that also have used outputs."""
         found = set[int]()
         for exits in self.graph.exits.values():
             used = {

@@ -1,7 +1,7 @@
-"""The ends of a model: tensors that no other part of it takes, less what belongs to what surrounds a model.
+"""Finds the ends of a model: tensors that no other part of the model takes.
 
-The graph is gone through from behind. An end that is a part of metrics, of a summary or of a loss is taken away, and so
-what fed it may become an end.
+The graph is walked backwards. An end that belongs to metrics, to a summary or to a loss is removed, and then its inputs
+may become ends.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ _TWO_JOINS = "it is combined with an input, and the result is compared with an i
 
 @dataclass
 class ModelEnd:
-    """An end of the model, or another tensor that may have been meant.
+    """An end of the model, or another tensor that may be the output.
 
     Args:
         tensor: which.
-        feeds: nothing, the loss, or what only watches; the rest of the model, for what is no end.
-        head: the last layer before it; -1 where layers follow on the way to other ends.
+        feeds: nothing, the loss, or metrics and summaries; for a tensor that is no end: the rest of the model.
+        head: the last layer before it; -1 if layers follow on the way to other ends.
         labels: the sources that its loss compares it with.
         decides_on: for a decision, the tensor that it is about.
-        doubt: why it is no clear case by itself; empty where it is one.
+        doubt: the reason why it is ambiguous by itself; empty if it is clear.
         is_bool: whether it is of bools.
     """
 
@@ -63,7 +63,7 @@ class ModelEnd:
 
 @dataclass(frozen=True)
 class ModelEnds:
-    """The ends in the order of the graph, and other tensors that may have been meant where these are not clear."""
+    """The ends in graph order, and other possible outputs in case the ends are ambiguous."""
 
     found: list[ModelEnd]
     alternatives: list[ModelEnd]
@@ -71,7 +71,7 @@ class ModelEnds:
 
 @dataclass(frozen=True)
 class _Feeds:
-    """What the outputs of a node go to: kinds of things, labels met in a loss, joins with inputs on the way there."""
+    """The uses of a node's outputs: kinds of uses, labels met in a loss, joins with inputs on the way there."""
 
     kinds: frozenset[str]
     labels: int = 0
@@ -88,7 +88,7 @@ def find_model_ends(roles: NodeRoles, functions: Mapping[str, FunctionDef]) -> M
 
 
 class _EndFinder:
-    """Takes away, from the ends of the graph on, what surrounds the model."""
+    """Removes the surroundings of the model, starting at the ends of the graph."""
 
     def __init__(self, roles: NodeRoles, functions: Mapping[str, FunctionDef]) -> None:
         self.roles, self.graph, self.functions = roles, roles.graph, functions
@@ -120,7 +120,7 @@ class _EndFinder:
         return ModelEnds(self._without_rehearsals(), self.alternatives)
 
     def _without_rehearsals(self) -> list[ModelEnd]:
-        """The ends, less those of layers that stand in the middle of the model elsewhere: a loop's first step, say."""
+        """Drops ends of layers that are also used in the middle of the model, such as a loop's first step."""
         ends = self._without_by_products(self.ends[::-1])
         middle = {v for layer, used in self.roles.applied.items() if self.context.is_followed[layer] for v in used}
         rehearsed = [
@@ -132,7 +132,7 @@ class _EndFinder:
         return [end for end in ends if end.tensor not in tensors] if len(rehearsed) < len(ends) else ends
 
     def _without_by_products(self, ends: list[ModelEnd]) -> list[ModelEnd]:
-        """The ends, less the outputs of loops and calls that nothing takes, while something takes the others."""
+        """Drops unused outputs of loops and calls of which other outputs are used."""
         results = [end for end in ends if not self._is_bare_result(end.tensor[0])]
         roots = {self.context.root[end.tensor[0]] for end in results} | {-1}
         tensors = {end.tensor for end in results}
@@ -145,12 +145,12 @@ class _EndFinder:
         ]
 
     def _is_bare_result(self, index: int) -> bool:
-        """Whether a node only hands on a result of a loop or call."""
+        """Returns True if a node only passes on a result of a loop or call."""
         given = self.graph.inputs[index]
         return self.graph.ops[index] == "Identity" and self.context.is_call(given[0][0])
 
     def _middles(self) -> list[ModelEnd]:
-        """What may be the output of a loss without labels: the last of one input, or what takes an input's place."""
+        """Finds possible outputs before a loss without labels: the last tensor of one input, or an input's replacement."""
         ends: list[ModelEnd] = []
         layers = self.roles.applied
         on_inputs = {variable for layer, used in layers.items() if self._applies_to_input(layer) for variable in used}
@@ -161,7 +161,9 @@ class _EndFinder:
                 if not self.inner[consumer] or consumer in self.roles.gradients:
                     continue
                 if self.roles.above[consumer] != self.roles.above[index]:
-                    ends.append(ModelEnd((index, port), MODEL, -1, doubt="the last that hangs on these inputs alone"))
+                    ends.append(
+                        ModelEnd((index, port), MODEL, -1, doubt="the last that is computed from these inputs alone")
+                    )
                 elif not on_inputs.isdisjoint(layers.get(consumer, ())) and not self._applies_to_input(consumer):
                     doubt = "it takes the place of an input: the same weights are applied to both"
                     ends.append(ModelEnd((index, port), MODEL, -1, doubt=doubt))
@@ -172,7 +174,7 @@ class _EndFinder:
         return all(self.context.is_given(tensor) for tensor in given)
 
     def _feeds(self, index: int) -> _Feeds | None:
-        """What a node's outputs feed beside gradients; None where the model itself takes one."""
+        """Returns what a node's outputs feed, gradients excluded; None if the model itself takes one."""
         roles = self.roles
         kinds, labels, joins = set[str](), 0, 0
         for consumer, _ in self.graph.consumers[index]:
@@ -198,19 +200,19 @@ class _EndFinder:
         return _Feeds(frozenset(kinds), labels, joins)
 
     def _may_be_loss(self, index: int) -> bool:
-        """Whether a scalar that nothing takes may be the loss: then it has a gradient."""
+        """Returns True if an unused scalar may be the loss: then it has a gradient."""
         known = self.roles.differentiated
         return self.context.decided[index] is None and (not known or index in known)
 
     def _is_in_loss(self, index: int) -> bool:
-        """Whether a node that labels feed is on the way to a loss, and not to a metric."""
+        """Returns True if a node fed by labels leads to a loss, not to a metric."""
         op, known = self.graph.ops[index], self.roles.differentiated
         if not self.roles.above[index] or op in DECIDES:
             return False
         return not known or index in known or op in _WITHOUT_GRADIENT_NODES
 
     def _is_part(self, index: int, feeds: _Feeds) -> bool:
-        """Whether an end belongs to what surrounds the model, and not to the model."""
+        """Returns True if an end belongs to what surrounds the model, not to the model."""
         op, roles = self.graph.ops[index], self.roles
         if feeds.kinds == {_STATE} or (feeds.kinds and self.context.decided[index] is not None):
             return True
@@ -228,7 +230,7 @@ class _EndFinder:
         return self._begins_loss(index, feeds)
 
     def _begins_loss(self, index: int, feeds: _Feeds) -> bool:
-        """Whether an end that feeds the loss is a step of the loss."""
+        """Returns True if an end that feeds the loss is a step of the loss."""
         op = self.graph.ops[index]
         if op in _LOGARITHMS or (feeds.kinds == {LOSS} and self._guards_logarithm(index)):
             self.is_logarithm.add(index)
@@ -245,7 +247,7 @@ class _EndFinder:
         return op in ELEMENTWISE and self._meets_loss_earlier(index)
 
     def _guards_logarithm(self, index: int) -> bool:
-        """Whether an end only keeps a logarithm's argument in range: a clip, an epsilon, a norm, one minus it."""
+        """Returns True if an end only limits a logarithm's argument: a clip, an epsilon, a norm, one minus it."""
         op, given = self.graph.ops[index], self.graph.inputs[index]
         if op in ("Div", "RealDiv") and not self.inner[given[0][0]]:
             return False  # one over something is more than that: so is a sigmoid written
@@ -258,7 +260,7 @@ class _EndFinder:
         )
 
     def _meets_loss_earlier(self, index: int) -> bool:
-        """Whether the one tensor that an end is made from element by element feeds the loss directly, too."""
+        """Returns True if the tensor that an end is made from, element by element, also feeds the loss directly."""
         base = self.context.base[index]
         return base != index and any(
             not self.inner[consumer] and consumer not in self.roles.gradients and self._is_in_loss(consumer)
@@ -281,7 +283,7 @@ class _EndFinder:
             )
 
     def _doubt(self, index: int, feeds: _Feeds) -> str:
-        """Why another tensor than this end of the loss may have been meant; that one is kept beside the ends."""
+        """Returns the reason why another tensor than this end may be the output; that tensor joins the alternatives."""
         op, given = self.graph.ops[index], self.graph.inputs[index]
         base = self.context.base[index]
         if base != index:
@@ -310,7 +312,7 @@ class _EndFinder:
         return ""
 
     def _is_for_cross_entropy(self, index: int) -> bool:
-        """Whether nothing but a cross entropy takes a node's output, as what it takes is logits."""
+        """Returns True if only a cross entropy takes a node's output: its input is logits."""
         return all(
             _CROSS_ENTROPY.fullmatch(self.graph.ops[consumer]) or consumer in self.is_flattening
             for consumer, _ in self.graph.consumers[index]
@@ -318,12 +320,12 @@ class _EndFinder:
         )
 
     def _keeps_rows(self, index: int) -> bool:
-        """Whether a Reshape is known to leave the rows of a batch what they are."""
+        """Returns True if a Reshape is known to keep the rows of a batch."""
         before = shape_of(self.graph, self.graph.inputs[index][0], self.roles.producer)
         return before is not None and all(size == 1 for size in before[1:-1])
 
     def _later_joins(self) -> list[ModelEnd]:
-        """What was made from an end and an input, and is compared with an input again, may be the output as well."""
+        """Finds tensors made from an end and an input that are compared with an input again: each may be the output."""
         return [
             ModelEnd(tensor, LOSS, self.context.head[tensor[0]], doubt=_TWO_JOINS)
             for join in sorted(self.context.joins & self.removed.keys())

@@ -1,15 +1,15 @@
-"""The parts of a graph: what feeds it, its weights, its forward pass, and what training added to that.
+"""Classifies the nodes of a graph: sources, weights, the forward pass, and parts that training added.
 
-What a tensor is, is told by what it hangs on and what hangs on it:
+A tensor is classified by its ancestors and descendants:
 
-    gradients   what `tf.gradients` added, by the scope that it names, and all that hangs on it
-    outcome     ops that change state, write files, print or check: nothing of a model lies behind them
-    weights     what hangs on variables alone (in a frozen graph, on float constants), not reduced to a norm
-    layer       a node that applies weights to what hangs on a source
-    source      a placeholder, or what is read from an iterator, a queue or a reader
-    data        a source that some layer works on, however far behind it
-    mode        a scalar source that decides branches or dropout: what is pinned when a model is deployed
-    labels      other sources that are combined with what layers made: a loss and metrics lie behind them
+    gradients   nodes that `tf.gradients` added, found by its scope, and all their descendants
+    outcome     ops that change state, write files, print or check: no part of a model follows them
+    weights     computed from variables alone (in a frozen graph, from float constants), not reduced to a norm
+    layer       a node that applies weights to a descendant of a source
+    source      a placeholder, or rows read from an iterator, a queue or a reader
+    data        a source that some layer works on, directly or later
+    mode        a scalar source that decides branches or dropout: pinned when a model is deployed
+    labels      other sources that are combined with outputs of layers: a loss and metrics follow
 """
 
 from __future__ import annotations
@@ -56,34 +56,34 @@ def _is_source(op: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def is_outcome(op: str) -> bool:
-    """Whether nothing of a model lies behind an op: it changes state, or tells something to somebody."""
+    """Returns True if no part of a model can follow an op: it changes state, writes, prints or checks."""
     refusal = refusal_of(op)
     return (refusal is not None and refusal in (_CHANGES_STATE, _FILES)) or _OBSERVERS.fullmatch(op) is not None
 
 
 @lru_cache(maxsize=4096)
 def changes_state(op: str) -> bool:
-    """Whether an op changes a variable."""
+    """Returns True if an op changes a variable."""
     return refusal_of(op) is _CHANGES_STATE
 
 
 @lru_cache(maxsize=4096)
 def draws(op: str) -> bool:
-    """Whether an op draws random numbers."""
+    """Returns True if an op draws random numbers."""
     return refusal_of(op) is _DRAWS or op.startswith("StatelessRandom") or op == "StatelessTruncatedNormal"
 
 
 @dataclass
 class NodeRoles:
-    """What every node of a graph is; lists go by the nodes' numbers.
+    """The role of every node of a graph; lists are indexed by node number.
 
     Args:
         sources: every source's bit, by its tensor; sets of sources are sums of bits.
-        above: the sources that a node hangs on, without modes.
-        modes: what a mode decides, by its bit.
-        weight: 2 for what hangs on weights, 1 where these were reduced to a norm, 0 for the rest.
-        is_cut: whether what hangs on a node hangs on nothing before it: shapes, outcomes, gradients.
-        is_layer: whether a node applies weights to what hangs on a source.
+        above: the sources that a node is computed from, without modes.
+        modes: the decision of each mode, by its bit.
+        weight: 2 for nodes computed from weights, 1 if these were reduced to a norm, 0 for the rest.
+        is_cut: True where walks end: shapes, outcomes, gradients.
+        is_layer: True for a node that applies weights to a descendant of a source.
         applied: by layer, variables that it applies, one for each input.
         data, labels: sources.
         needs_weights: whether the graph has weights at all.
@@ -111,20 +111,20 @@ class NodeRoles:
 
     @property
     def has_training(self) -> bool:
-        """Whether the graph does more than answer: it has gradients, updates, or a loss or metrics of labels."""
+        """True if the graph also trains or scores: it has gradients, updates, or a loss or metrics of labels."""
         return bool(self.gradients) or self.has_updates or self.labels != 0
 
     def sources_of(self, tensor: Tensor) -> int:
-        """The sources that a tensor hangs on, without modes."""
+        """Returns the sources that a tensor is computed from, without modes."""
         own = self.sources.get(tensor)
         return self.above[tensor[0]] if own is None else own & ~sum(self.modes)
 
     def is_pure_weight(self, tensor: Tensor) -> bool:
-        """Whether a tensor hangs on weights and on no source."""
+        """Returns True if a tensor is computed from weights and from no source."""
         return self.weight[tensor[0]] == 2 and not self.sources_of(tensor)
 
     def is_inner(self, index: int) -> bool:
-        """Whether a node belongs to the model: it hangs on data and weights, on no labels, and to no training."""
+        """Returns True if a node belongs to the model: computed from data and weights, not from labels, no training."""
         above = self.above[index]
         return (
             above & self.data != 0
@@ -136,7 +136,7 @@ class NodeRoles:
 
 
 def classify_nodes(graph: Graph) -> NodeRoles:
-    """Tells the parts of a graph apart."""
+    """Classifies the nodes of a graph."""
     # Every few hundred new lists the collector would look through the objects of all nodes, and find nothing.
     is_collecting = gc.isenabled()
     gc.disable()
@@ -181,7 +181,7 @@ def _classify(whole: Graph) -> NodeRoles:
 
 
 def _propagate(roles: NodeRoles, given: dict[Tensor, int], own: Callable[[str], bool] | None = None) -> list[int]:
-    """Sets of bits that nodes pass on to what hangs on them; shapes, training and outcomes pass nothing on.
+    """Propagates sets of bits from nodes to their descendants; shapes, training and outcomes stop them.
 
     Args:
         given: the bits of tensors.
@@ -285,7 +285,7 @@ def _is_constant_weight(node: NodeDef) -> bool:
 def _apply_weights(roles: NodeRoles, weights: set[int]) -> None:
     graph, above = roles.graph, roles.above
     roles.weight = weight = [0] * len(graph.ops)
-    variable = [-1] * len(graph.ops)  # one of those that pure weights hang on
+    variable = [-1] * len(graph.ops)  # one of the variables that pure weights are computed from
     for index in graph.order:
         op = graph.ops[index]
         if index in weights:
@@ -314,7 +314,7 @@ def _apply_weights(roles: NodeRoles, weights: set[int]) -> None:
 
 
 def _own_updates(roles: NodeRoles, variable: list[int]) -> dict[int, set[int]]:
-    """Nodes that lead to nothing but the update of variables, as moving averages have them; and these variables."""
+    """Returns nodes that lead only to updates of variables, such as moving averages, with these variables."""
     graph = roles.graph
     updated: dict[int, set[int]] = {}
     for index in reversed(graph.order):
@@ -332,7 +332,7 @@ def _own_updates(roles: NodeRoles, variable: list[int]) -> dict[int, set[int]]:
 
 
 def _find_labels(roles: NodeRoles) -> None:
-    """Sources that no layer works on, and that meet what layers made."""
+    """Finds the labels: sources that no layer works on, combined with outputs of layers."""
     graph, above = roles.graph, roles.above
     others = sum(roles.sources.values()) & ~roles.data & ~sum(roles.modes)
     if not others or not roles.needs_weights:
@@ -357,5 +357,5 @@ def _find_labels(roles: NodeRoles) -> None:
 
 
 def union(sets: Iterable[int]) -> int:
-    """The sum of sets of bits."""
+    """Returns the union of sets of bits."""
     return reduce(or_, sets, 0)

@@ -1,4 +1,4 @@
-"""Shapes of tensors, as far as a graph tells them, and which are scalars."""
+"""Shapes of tensors, as far as a graph declares them; scalars."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _UNTIL_PRODUCER = 21  # graphs up to this version wrote an unknown shape of a Pl
 
 
 def shape_of(graph: NumberedGraph, tensor: Tensor, producer: int) -> tuple[int | None, ...] | None:
-    """A tensor's shape, as far as the graph tells it; None where the rank is unknown."""
+    """Returns a tensor's declared shape; None if the rank is unknown."""
     node = graph.nodes[tensor[0]]
     if "_output_shapes" in node.attr:
         shapes = node.attr["_output_shapes"].list.shape
@@ -36,7 +36,7 @@ def shape_of(graph: NumberedGraph, tensor: Tensor, producer: int) -> tuple[int |
 
 
 def find_scalars(graph: NumberedGraph, gradients: set[int], producer: int) -> list[bool]:
-    """Which nodes' first outputs are known to be scalars, or are reduced to one."""
+    """Returns, per node, True if its first output is known to be a scalar or is reduced to one."""
     found = [False] * len(graph.ops)
     for index in graph.order:
         op = graph.ops[index]
@@ -59,7 +59,7 @@ def find_scalars(graph: NumberedGraph, gradients: set[int], producer: int) -> li
 
 
 def _reduces_all(graph: NumberedGraph, index: int) -> bool:
-    """Whether a reduction is over all axes, which by default are counted from 0 in a list."""
+    """Returns True if a reduction covers all axes; by default they are listed from 0 on."""
     node = graph.nodes[index]
     if len(graph.inputs[index]) < 2 or ("keep_dims" in node.attr and node.attr["keep_dims"].b):
         return False

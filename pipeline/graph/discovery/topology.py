@@ -1,8 +1,8 @@
-"""A graph as numbers: which node feeds which, in an order in which every node comes after what feeds it.
+"""Numbers the nodes of a graph, in an order in which every node comes after its inputs.
 
-Loops of TensorFlow 1 go round by an edge from NextIteration to Merge. Here that edge is replaced by one to what leaves
-the loop, by way of one more node for each loop, so that the graph has no circles and what leaves a loop still hangs on
-all that happens in it (https://arxiv.org/abs/1805.01772, section 3, has the ops of a loop).
+A loop of TensorFlow 1 has an edge back from NextIteration to Merge. Here an edge to the loop's exits replaces it,
+through one extra node for each loop. So the graph has no cycle, and the exits still depend on everything in the loop
+(https://arxiv.org/abs/1805.01772, section 3, has the ops of a loop).
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ _ENTERS = frozenset({"Enter", "RefEnter"})
 
 @dataclass(frozen=True)
 class NumberedGraph:
-    """A graph's nodes by number; behind them come the loops.
+    """A graph's nodes by number; loops follow with numbers of their own.
 
     Args:
         nodes: the graph's; a loop has no node.
         ops: of the nodes; empty for a loop.
         number: of a node, by name.
         inputs: the tensors that feed each node; control edges are left out.
-        consumers: by node, who takes its outputs, and which.
-        is_awaited: whether a control edge starts at the node.
+        consumers: by node, the nodes that take its outputs, each with the output's number.
+        is_awaited: True if a control edge starts at the node.
         order: all numbers, each after those that feed it.
-        exits: of each loop, the nodes by which values leave it.
+        exits: by loop, the nodes through which values leave it.
     """
 
     nodes: list[NodeDef]
@@ -54,7 +54,7 @@ class NumberedGraph:
 
 
 def number_graph(graph: Graph) -> NumberedGraph:
-    """Numbers a graph; inputs that are not there are passed over."""
+    """Numbers a graph; unknown inputs are ignored."""
     nodes = list(graph.parsed.node)
     ops = [node.op for node in nodes]
     number = {node.name: index for index, node in enumerate(nodes)}
@@ -84,7 +84,7 @@ def number_graph(graph: Graph) -> NumberedGraph:
 
 
 def _unroll(ops: list[str], inputs: list[list[Tensor]]) -> dict[int, list[int]]:
-    """Puts a new node for each loop between what goes round and what leaves it; returns what leaves, by loop."""
+    """Inserts a node per loop between its last step and its exits; returns the exits by loop."""
     loops: dict[int, int] = {}  # by the node of the loop's condition
     loop_of: dict[int, int] = {}  # of the switches and merges that belong to one
     exits: dict[int, list[int]] = {}
@@ -118,12 +118,12 @@ def _sort_nodes(inputs: list[list[Tensor]], consumers: list[list[Tensor]]) -> li
             waiting_for[consumer] -= 1
             if not waiting_for[consumer]:
                 order.append(consumer)
-    # What goes round in a damaged graph comes last.
+    # Nodes on a cycle of a damaged graph come last.
     return order + [index for index, count in enumerate(waiting_for) if count]
 
 
 def loop_depths(graph: NumberedGraph) -> list[int]:
-    """How many loops and branches of TensorFlow 1 each node stands in: inside, a value may never come to be."""
+    """Returns the number of TensorFlow 1 loops and branches around each node; values inside may never be computed."""
     found = [0] * len(graph.ops)
     if {"Switch", "RefSwitch", "Enter", "RefEnter"}.isdisjoint(graph.ops):
         return found
@@ -143,7 +143,7 @@ def loop_depths(graph: NumberedGraph) -> list[int]:
 
 
 def find_descendants(graph: NumberedGraph, starts: Iterable[int], stop: Container[int] = ()) -> set[int]:
-    """The nodes that hang on others, these included; the way ends at loops, for not all in them hangs on all."""
+    """Returns the descendants of nodes, themselves included. Stops at loops, where not every node depends on all."""
     waiting, found = list(starts), set[int]()
     while waiting:
         index = waiting.pop()
