@@ -150,7 +150,7 @@ class _EndFinder:
         return self.graph.ops[index] == "Identity" and self.context.is_call(given[0][0])
 
     def _middles(self) -> list[ModelEnd]:
-        """Finds possible outputs before a loss without labels: the last tensor of one input, or an input's replacement."""
+        """Finds possible outputs before a loss without labels: the last tensor of one input, or its replacement."""
         ends: list[ModelEnd] = []
         layers = self.roles.applied
         on_inputs = {variable for layer, used in layers.items() if self._applies_to_input(layer) for variable in used}
