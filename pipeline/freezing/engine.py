@@ -38,11 +38,11 @@ def freeze_source(source: Source, outputs: Sequence[str], inputs: Sequence[str])
 
     Args:
         outputs: names of tensors.
-        inputs: names of placeholders that stay, whether an output uses them or not; an inner tensor becomes one.
+        inputs: names of placeholders that stay, used or not; an inner tensor becomes a placeholder.
 
     Raises:
         CheckpointError: a variable is not in the checkpoint, or is of another dtype or shape there.
-        FreezeError: the graph cannot become a right .pb.
+        FreezeError: the graph cannot become a correct .pb.
     """
     require_tensor_names([*outputs, *inputs])
     graph = feed_inner_tensors(source.graph, inputs, outputs, source.definitions)
@@ -59,11 +59,11 @@ def freeze_graph(
     """Freezes a graph.
 
     Args:
-        keys: the checkpoint's key by the variable's identity; a variable that is not there goes by its name.
+        keys: the checkpoint's key by the variable's identity; a variable without one is found by its name.
 
     Raises:
         CheckpointError: a variable is not in the checkpoint, or is of another dtype or shape there.
-        FreezeError: see `pruning.prune` and `rewriting.Rewriter`.
+        FreezeError: see `prune.prune` and `variables_to_constants.Rewriter`.
     """
     ends = [*outputs, *inputs]
     require_tensor_names(ends)
@@ -106,7 +106,7 @@ def _constant(node: NodeDef, bundle: Bundle, keys: Mapping[tuple[str, str], Save
 
 
 def _box(part: str, shape: Sequence[int]) -> tuple[tuple[int, int], ...]:
-    """Where a part of a partitioned variable begins and ends in the whole, by axis."""
+    """Returns start and end of a part of a partitioned variable, by axis."""
     if not part:
         return tuple((0, size) for size in shape)
     try:
@@ -143,9 +143,9 @@ def _refuse_inner_variables(functions: Iterable[FunctionDef]) -> None:
 
 
 def _rename_functions(nodes: Sequence[NodeDef], functions: Sequence[FunctionDef]) -> list[FunctionDef]:
-    """The functions that are called, in the order of the calls, under names that count in that order.
+    """Returns the called functions, in the order of the calls, numbered in that order.
 
-    TensorFlow's own names count up as long as a process lives, so the same model would give other bytes.
+    TensorFlow's own names depend on the process that built the model, so the same model would give other bytes.
     """
     if not functions:
         return []

@@ -1,4 +1,4 @@
-"""Freezes a checkpoint: a file in which the variables are constants, or a sentence on why there can be none."""
+"""Freezes a checkpoint into a file with constants for variables, or raises an error with the reason."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ FORMATS, WEIGHTS = ("frozen", "mmap"), ("exact", "float16")
 
 @dataclass(frozen=True)
 class Frozen:
-    """What freezing gave.
+    """The result of freezing.
 
     Args:
         path: the .pb, or the folder of the format mmap.
-        signature: what is fed and fetched; None where there was nothing to do.
-        origin: what else `signature.json` tells: checkpoint, tables, pins, what each output needs.
-        notes: sentences for the reader: how the outputs were found, and the like.
-        nodes: how many the graph has.
-        variables: how many became constants; 0 where the file was frozen already.
+        signature: inputs and outputs; None if there was nothing to do.
+        origin: the rest of `signature.json`: checkpoint, tables, pins, needs of each output.
+        notes: sentences for the reader, such as how the outputs were found.
+        nodes: number of nodes in the graph.
+        variables: number of variables that became constants; 0 if the file was already frozen.
     """
 
     path: Path
@@ -55,7 +55,7 @@ class Frozen:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A frozen graph that is ready to be written, and what is told of it."""
+    """A frozen graph ready to be written, with its description."""
 
     graph: FrozenGraph
     bundle: Bundle
@@ -64,13 +64,13 @@ class Prepared:
     notes: tuple[str, ...]
 
     def result(self, path: Path) -> Frozen:
-        """What is told of it once it is written."""
-        variables = sum(isinstance(node, Constant) for node in self.graph.nodes)  # one becomes one
+        """Returns the result after the graph is written to `path`."""
+        variables = sum(isinstance(node, Constant) for node in self.graph.nodes)
         return Frozen(path, self.signature, self.origin, self.notes, len(self.graph.nodes), variables)
 
 
 def freeze_checkpoint(checkpoint: Path, folder: Path, weights: str = "exact") -> dict[str, Any]:
-    """Freezes the checkpoint of an artifact into `model.pb`, with `signature.json` beside it.
+    """Freezes the checkpoint of an artifact into `model.pb`, with `signature.json` next to it.
 
     Args:
         checkpoint: the artifact with `signature.json`, and `model.ckpt.*` or `saved_model/`.
@@ -80,8 +80,8 @@ def freeze_checkpoint(checkpoint: Path, folder: Path, weights: str = "exact") ->
         Notes for the manifest: numbers of nodes and of variables that became constants.
 
     Raises:
-        CheckpointError: the checkpoint's files are damaged, or do not fit the graph.
-        FreezeError: the graph cannot become a right .pb.
+        CheckpointError: the checkpoint's files are damaged, or do not match the graph.
+        FreezeError: the graph cannot become a correct .pb.
     """
     model, path = _prepare_artifact(checkpoint, weights), folder / FROZEN_FILE
     with ByteProgress(path) as progress:
@@ -107,7 +107,7 @@ def _prepare_artifact(checkpoint: Path, weights: str) -> Prepared:
 
 
 def _finish_artifact(model: Prepared, checkpoint: Path, path: Path) -> dict[str, Any]:
-    """Writes the checkpoint's own signature beside the graph; gives the notes for the manifest."""
+    """Writes the checkpoint's own signature next to the graph; returns the notes for the manifest."""
     Signature.read(checkpoint / SIGNATURE_FILE).write(path.with_name(SIGNATURE_FILE), origin=model.origin)
     done = model.result(path)
     return {"nodes": done.nodes, "variables": done.variables}
@@ -126,32 +126,32 @@ def freeze(
     weights: str = "exact",
     allow_ops: Sequence[str] = (),
 ) -> Frozen:
-    """Freezes any Saver's checkpoint, or a SavedModel, into one file or folder, which appears whole or not at all.
+    """Freezes a Saver's checkpoint or a SavedModel into one file or folder, which appears complete or not at all.
 
     Args:
         checkpoint: a prefix, one of its files, a series or a folder; the folder of a SavedModel; or a GraphDef (.pb or
-            .pbtxt) beside its checkpoint.
+            .pbtxt) next to its checkpoint.
         outputs: names of tensors or nodes, or of outputs in the SavedModel's signature. By default the signature's;
-            where there is none, those that the graph's structure leaves no doubt of.
-        inputs: placeholders to keep though no output uses them; an inner tensor becomes a placeholder.
-        to: the file to write, by default `model.pb`; a folder gets `model.pb`. Beside it stands `signature.json`, or
+            without a signature, the outputs that the graph's structure leaves no doubt of.
+        inputs: placeholders to keep even if no output uses them; an inner tensor becomes a placeholder.
+        to: the file to write, by default `model.pb`; a folder gets `model.pb`. Next to it is `signature.json`, or
             for a file of another name `NAME.signature.json`. For the format mmap the folder, by default `mmap`.
-        graph: the graph's file (.meta, .pb or .pbtxt), where it does not stand beside the checkpoint.
-        signature: of a SavedModel with several, which one.
+        graph: the graph's file (.meta, .pb or .pbtxt), if it is not next to the checkpoint.
+        signature: the name of one signature of a SavedModel with several.
         pins: placeholders that become constants, such as `{"is_training": "false"}`.
-        format: `frozen`, one .pb; or `mmap`, a graph beside files of weights that are mapped into memory, for models
-            that take long to load or are beyond a .pb's 2 GiB.
-        weights: `exact`; or `float16`, where floats are stored at half the size or less, behind Casts.
-        allow_ops: ops that may stand in the graph though they could do more than compute, such as WriteFile.
+        format: `frozen`, one .pb; or `mmap`, a graph with files of weights that are mapped into memory, for models that
+            load slowly or exceed a .pb's 2 GiB.
+        weights: `exact`; or `float16`, which stores floats at half the size or less and adds Casts.
+        allow_ops: ops allowed in the graph although they could do more than compute, such as WriteFile.
 
     Returns:
-        Where it is and what is told of it. For a GraphDef without variables nothing is written, and it is that file.
+        The file and its description. For a GraphDef without variables nothing is written: the result is that file.
 
     Raises:
-        CheckpointError: the checkpoint is not there, is damaged, or does not fit its graph.
-        FreezeError: the graph cannot become a right .pb, or what its outputs are is in doubt.
+        CheckpointError: the checkpoint is missing, damaged, or does not match its graph.
+        FreezeError: the graph cannot become a correct .pb, or its outputs are in doubt.
         UnsafeModel: the graph could do more than compute, or take more memory than there is.
-        SettingError: `format` or `weights` is none of these.
+        SettingError: `format` or `weights` is unknown.
         StoreError: the file cannot be written.
     """
     _require_known("format", format, FORMATS)
@@ -177,11 +177,11 @@ def _require_known(what: str, value: str, known: Sequence[str]) -> None:
 def prepare(
     source: Source, outputs: Sequence[str], inputs: Sequence[str], pins: Mapping[str, str], weights: str = "exact"
 ) -> Prepared:
-    """Everything of freezing but the writing; see `freeze`.
+    """Freezes without writing; see `freeze`.
 
     Raises:
-        CheckpointError: the checkpoint does not fit its graph.
-        FreezeError: the graph cannot become a right .pb, or what its outputs are is in doubt.
+        CheckpointError: the checkpoint does not match its graph.
+        FreezeError: the graph cannot become a correct .pb, or its outputs are in doubt.
     """
     source = replace(source, graph=pin_placeholders(source.graph, pins))
     notes = [f"{name} is pinned to {value}" for name, value in pins.items()]
@@ -201,7 +201,7 @@ def prepare(
 
 
 def _choose_outputs(source: Source, outputs: Sequence[str], notes: list[str]) -> dict[str, str]:
-    """The outputs' tensors by name, and in the notes where they are from."""
+    """Returns the outputs' tensors by name; adds a note on how they were found."""
     if outputs:
         return _map_names(source.outputs, outputs, {})
     if source.outputs:
@@ -216,13 +216,13 @@ def _choose_outputs(source: Source, outputs: Sequence[str], notes: list[str]) ->
 
 
 def _map_names(known: Mapping[str, str], names: Sequence[str], pins: Mapping[str, str]) -> dict[str, str]:
-    """Tensors by name: of the signature where it knows the name, else of the graph; without those that are pinned."""
+    """Returns tensors by name: the signature's if it has the name, else the graph's; without pinned ones."""
     tensors = {(name if name in known else name.removesuffix(":0")): known.get(name, name) for name in names}
     return {name: tensor for name, tensor in tensors.items() if node_of(tensor) not in map(node_of, pins)}
 
 
 def _defaults(graph: Graph, frozen: FrozenGraph, fed: Mapping[str, str]) -> list[str]:
-    """Sentences on inputs that have a default, and are left at it."""
+    """Returns sentences on inputs that keep their default."""
     given = {node_of(tensor) for tensor in fed.values()}
     kept = {node.name for node in frozen.nodes}
     return [
@@ -233,7 +233,7 @@ def _defaults(graph: Graph, frozen: FrozenGraph, fed: Mapping[str, str]) -> list
 
 
 def _write_file(model: Prepared, path: Path) -> Path:
-    """Writes a .pb and its signature; each is written beside and moved into place."""
+    """Writes a .pb and its signature, each to a temporary file that is moved into place."""
     beside = path.with_name(SIGNATURE_FILE if path.name == FROZEN_FILE else f"{path.stem}.{SIGNATURE_FILE}")
     unfinished = {place: _temporary_path(place) for place in (path, beside)}
     try:
@@ -253,7 +253,7 @@ def _write_file(model: Prepared, path: Path) -> Path:
 
 
 def _write_folder(model: Prepared, folder: Path) -> Path:
-    """Writes the format mmap beside and moves it into place; what stood there before goes, if it was the same kind."""
+    """Writes the format mmap to a temporary folder and moves it into place; replaces a folder of the same format."""
     if folder.exists() and not (folder / GRAPH_FILE).is_file() and (not folder.is_dir() or any(folder.iterdir())):
         raise StoreError(
             "something else stands where the folder is to be written",
@@ -290,12 +290,12 @@ LARGE_BYTES = 100_000_000
 
 
 class ByteProgress:
-    """Told how many bytes are written, of how many in total; shows it on standard error.
+    """Shows on standard error how many bytes are written, of how many in total.
 
-    The first call decides: of less than `LARGE_BYTES` nothing is said.
+    The first call decides: below `LARGE_BYTES` nothing is shown.
 
     Args:
-        what: is written, such as a path.
+        what: is being written, such as a path.
     """
 
     def __init__(self, what: object) -> None:

@@ -1,4 +1,4 @@
-"""Pins placeholders: `is_training` becomes a constant, and what only the other value would need is in nobody's way."""
+"""Pins placeholders: `is_training` becomes a constant, and its other branch no longer prevents freezing."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _KINDS: Mapping[str, tuple[Callable[[str], Any], str]] = {
 
 
 def pin_placeholders(graph: Graph, pins: Mapping[str, str]) -> Graph:
-    """The graph with a constant in the place of each pinned placeholder.
+    """Returns the graph with a constant in place of each pinned placeholder.
 
     Args:
-        pins: by the placeholder's name its value, as text: `true`, `0.5`, `7`. Where the placeholder's shape is known
-            every element has it; an unknown one is taken for a scalar.
+        pins: by the placeholder's name its value, as text: `true`, `0.5`, `7`. If the placeholder's shape is known
+            every element has it; otherwise the constant is a scalar.
 
     Raises:
-        FreezeError: there is no such placeholder, or its dtype has no such value.
+        FreezeError: the placeholder does not exist, or its dtype has no such value.
     """
     if not pins:
         return graph
@@ -68,7 +68,7 @@ def _make_constant(node: NodeDef, text: str) -> NodeDef:
 
 
 def _in_range(value: Any, dtype: str) -> Any:
-    """The value, if an integer of this dtype can be it.
+    """Returns the value if this integer dtype can hold it.
 
     Raises:
         ValueError: it cannot.

@@ -1,4 +1,4 @@
-"""Makes a graph simpler before it is frozen: settled switches, gradients that functions were given."""
+"""Removes dead branches of switches, and resolves gradients that functions declare."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _SWITCHES = ("Switch", "RefSwitch")
 
 
 def resolve_gradients(graph: Graph) -> Graph:
-    """The graph with a call of the gradient that a function was given, where TensorFlow would look it up.
+    """Returns the graph with calls of declared gradients in place of SymbolicGradients.
 
-    A library names gradients beside its functions (function.proto, GradientDef); a SymbolicGradient of such a
-    function is a call of the gradient, with the same inputs and outputs.
+    A library may declare the gradients of its functions (function.proto, GradientDef); a SymbolicGradient of such a
+    function is a call of that gradient, with the same inputs and outputs.
     """
     if not graph.gradients:
         return graph
@@ -36,9 +36,9 @@ def _resolve_gradient(node: NodeDef, gradients: Mapping[str, str]) -> NodeDef:
 
 
 def remove_dead_branches(graph: Graph) -> Graph:
-    """The graph without the branches of old conds that a constant condition never takes.
+    """Returns the graph without branches of TensorFlow 1 conds that a constant condition never takes.
 
-    What hangs on a Switch's dead output is dead; a Merge of one live input and dead ones is that input.
+    Descendants of a Switch's dead output are dead; a Merge with a single live input is that input.
     """
     if not any(node.op in _SWITCHES for node in graph.node):
         return graph
@@ -61,12 +61,12 @@ def remove_dead_branches(graph: Graph) -> Graph:
 def _remove_dead_inputs(
     node: NodeDef, graph: Graph, dead: set[str], settled: Mapping[str, int], counted: set[str]
 ) -> NodeDef:
-    """A node as it is without the branches that are never taken.
+    """Returns a node without its inputs from dead branches.
 
     Args:
-        counted: nodes whose second output is used: that of a Merge tells which input came.
+        counted: nodes whose second output is used: for a Merge, the number of the input that came.
     """
-    if node.name in dead:  # of dead nodes nothing is used; but nothing may be pushed there either
+    if node.name in dead:  # nothing uses dead nodes, but they must not push either
         return NodeDef(name=node.name, op="NoOp") if node.op in STACK_PUSHES else node
     inputs = list(node.input)
     if node.op == "ControlTrigger":
@@ -93,7 +93,7 @@ def _dead_nodes(graph: Graph, settled: Mapping[str, int]) -> set[str]:
         node = waiting.pop()
         if node.name not in dead and _dies(node, dead, settled):
             dead.add(node.name)
-            waiting.extend(graph.consumers.get(node.name, ()))  # a Merge dies with its last input
+            waiting.extend(graph.consumers.get(node.name, ()))  # a Merge is dead when all its inputs are
     return dead
 
 
@@ -101,7 +101,7 @@ def _dies(node: NodeDef, dead: set[str], settled: Mapping[str, int]) -> bool:
     if node.op in ("Merge", "RefMerge"):
         return all(_is_dead(reference, dead, settled) for reference in data_inputs(node))
     if node.op == "ControlTrigger":
-        return False  # it waits for the dead too, and lives (tensorflow/core/ops/control_flow_ops.cc)
+        return False  # it also waits for dead nodes, and lives (tensorflow/core/ops/control_flow_ops.cc)
     return any(_is_dead(reference, dead, settled) for reference in node.input)
 
 
