@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from .graph import Graph
 from .lazy import split_field
 from .lazy_nodes import read_nodes
-from .protos import LazyGraphDef, MetaGraphDef
+from .protos import DecodeError, GraphDef, LazyGraphDef, MetaGraphDef
 
 _GRAPH_DEF = 2  # the field of tensorflow/core/protobuf/meta_graph.proto
 
@@ -50,5 +50,8 @@ def parse_graph(content: bytes | memoryview) -> Graph:
     Raises:
         DecodeError: the bytes are no GraphDef, or a damaged one.
     """
-    graph = LazyGraphDef.FromString(content)
-    return Graph(read_nodes(graph), graph.library, graph.versions)
+    try:
+        graph = LazyGraphDef.FromString(content)
+        return Graph(read_nodes(graph), graph.library, graph.versions)
+    except DecodeError:
+        return Graph.of(GraphDef.FromString(content))  # its error names the message

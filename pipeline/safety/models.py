@@ -1,4 +1,4 @@
-"""The doors that strangers' models pass: a checkpoint or a SavedModel, by all that its files hold."""
+"""Checks third-party checkpoints and SavedModels by all content of their files."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from . import Danger, printable, require_safe
 from .graphs import find_active_ops, find_dangers
 from .sizes import require_bounded, require_stored
 
-# What TensorFlow's readers take apart themselves, and check: another file in their place is no model.
+# Files that TensorFlow's readers parse and check: another file in their place is no model.
 _PARSED = (SAVED_MODEL_FILE, SAVED_MODEL_TEXT_FILE, "fingerprint.pb", "keras_metadata.pb", "variables")
 _CHUNKED = "saved_model.cpb"
 
 
 def require_safe_source(source: Source, allowed: Collection[str] = ()) -> list[str]:
-    """Stops a stranger's checkpoint or SavedModel that could do more than compute, or would take more than there is.
+    """Refuses a checkpoint or SavedModel that could do more than compute, or would exceed the memory.
 
     Args:
-        allowed: ops that are let through.
+        allowed: ops that the user allows.
 
     Returns:
-        What was let through, as sentences.
+        The allowed dangers, as sentences.
 
     Raises:
-        UnsafeModel: it is stopped.
+        UnsafeModel: the model is refused.
     """
     files = list(_stored_files(source))
     stored_bytes = sum(path.stat().st_size for path in files if path.is_file())
@@ -47,11 +47,11 @@ def require_safe_source(source: Source, allowed: Collection[str] = ()) -> list[s
 def require_still(
     source: Source, outputs: Iterable[str], fed: Iterable[str], allowed: Collection[str] = ()
 ) -> list[str]:
-    """Stops a graph in which asking for the outputs would save, or read the files of a training.
+    """Refuses a graph in which computing the outputs would save, or read files of a training.
 
     Args:
         outputs: tensors.
-        fed: tensors whose values are given.
+        fed: tensors whose values are fed.
 
     Returns, Raises: as `require_safe_source`.
     """
@@ -60,13 +60,13 @@ def require_still(
 
 
 def find_source_dangers(source: Source) -> list[Danger]:
-    """What a checkpoint or a SavedModel could do besides computing; nothing of it is run."""
+    """Finds everything that a checkpoint or SavedModel could do besides computing; nothing of it is run."""
     home = Path(source.place) if source.kind == "SavedModel" else source.graph_file.parent
     return [danger for meta in source.metas for danger in find_dangers(meta, home)]
 
 
 def _stored_files(source: Source) -> Iterator[Path]:
-    """The files of a model's variables."""
+    """Yields the files of a model's variables."""
     if source.kind == "SavedModel":
         yield from (Path(source.place) / "variables").glob("*")
     elif source.kind == "checkpoint" and folder_of(str(source.place)).is_dir():
@@ -74,11 +74,11 @@ def _stored_files(source: Source) -> Iterator[Path]:
 
 
 def require_own_files(folder: Path) -> None:
-    """Makes sure that the folder of a SavedModel, or of the format mmap, brings its files itself.
+    """Checks that the folder of a SavedModel, or of the format mmap, contains its own files.
 
     Raises:
-        UnsafeModel: a link in it leads out of it to what would be copied as it is; or beside the graph that is read
-            here stands another, which TensorFlow would load in its place.
+        UnsafeModel: a link leads out of the folder to a file that would be copied; or the folder has a second graph,
+            which TensorFlow would load instead of the checked one.
     """
     if (folder / _CHUNKED).exists():
         raise UnsafeModel(

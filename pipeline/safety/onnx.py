@@ -1,4 +1,4 @@
-"""What an ONNX model names: the domains of its ops, and the files that its tensors lie in (onnx/onnx.proto)."""
+"""Finds dangers in an ONNX model: domains of its ops, and external files of its tensors (onnx/onnx.proto)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _UNKNOWN = "do anything: nobody can say what ops of the domain {} do"
 
 
 def find_dangers(model: Any, path: Path) -> list[Danger]:
-    """The nodes of an ONNX model that could do more than compute, in its graphs, their branches and its functions.
+    """Finds nodes of an ONNX model that could do more than compute, in its graphs, branches and functions.
 
     Args:
         model: a ModelProto, read without the files beside it.
@@ -59,7 +59,7 @@ def _graphs(model: Any) -> Iterator[tuple[Any, str]]:
 
 
 def _tensors(graph: Any) -> Iterator[Any]:
-    """The tensors of a graph, or of a function, which has none but those of its nodes."""
+    """Yields the tensors of a graph or function; a function has only those of its nodes."""
     yield from getattr(graph, "initializer", ())
     for sparse in getattr(graph, "sparse_initializer", ()):
         yield from (sparse.values, sparse.indices)
@@ -74,7 +74,7 @@ def _tensors(graph: Any) -> Iterator[Any]:
 
 def _require_own(tensor: Any, path: Path) -> None:
     for entry in tensor.external_data:
-        place = PureWindowsPath(entry.value)  # which takes both kinds of slashes apart
+        place = PureWindowsPath(entry.value)  # which splits at both kinds of slashes
         is_away = place.is_absolute() or place.drive or place.root or ".." in place.parts
         if entry.key == "location" and (is_away or not entry.value or "\0" in entry.value):
             raise UnsafeModel(

@@ -1,7 +1,7 @@
-"""Graphs that are small on disk and would take more than there is: refused before memory is taken.
+"""Refuses graphs that are small on disk but would exceed the memory, before memory is allocated.
 
-A constant may say that one value stands for all of 10^12; a placeholder, a variable or an op may be of such a shape;
-functions may call each other so often that putting them in the place of their calls never ends.
+A constant may use one value for 10^12 elements; a placeholder, a variable or an op may have such a shape; functions may
+call each other so often that inlining them never ends.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from pipeline.graph.variables import VARIABLE_OPS
 from . import printable
 from .reach import Calls
 
-MOST_TENSOR = 8 << 30  # bytes of one tensor that no file holds
-MOST_GROWN = 2 << 30  # bytes that constants may take beyond those that are stored of them: more than a .pb may have
+MOST_TENSOR = 8 << 30  # bytes of one tensor that is not stored in a file
+MOST_GROWN = 2 << 30  # bytes of constants beyond their stored bytes: more than a .pb may have
 MOST_CALLS = 100  # calls within calls
-MOST_NODES = 20_000_000  # once each call is replaced by what it calls
-_BYTES_OF_STRING = 24  # that an empty one takes in memory
-_FACTOR = 100  # that a checkpoint's tables may be compressed to
+MOST_NODES = 20_000_000  # after all calls are inlined
+_BYTES_OF_STRING = 24  # bytes of an empty string in memory
+_FACTOR = 100  # the highest compression of a checkpoint's tables
 
-_SMALL = 4096  # bytes of a constant that are not worth counting, for the file has some for each node
+_SMALL = 4096  # bytes; smaller constants are not counted, as each node takes some bytes in the file
 _CONSTANTS = frozenset({"Const", "HostConst"})
-# Ops that make a tensor of the shape that their attribute tells.
+# Ops that make a tensor of the shape in their attribute.
 _OF_SHAPE = VARIABLE_OPS | {
     "Placeholder",
     "PlaceholderV2",
@@ -40,7 +40,7 @@ _OF_SHAPE = VARIABLE_OPS | {
     "ParallelConcat",
 }
 _REFERENCE = 100
-# Ops that make a tensor of a shape that an input tells, and which input that is; numbers of elements likewise.
+# Ops that make a tensor of the shape (or number of elements) in an input, and the index of that input.
 _SHAPED = {
     **dict.fromkeys(
         ("Fill", "Empty", "RandomUniform", "RandomUniformInt", "RandomStandardNormal", "TruncatedNormal"), 0
@@ -57,11 +57,11 @@ _SIZED = _CONSTANTS | _OF_SHAPE | _SHAPED.keys() | {"Range"}
 
 
 def require_bounded(graph: Graph, path: Path, stored_bytes: int = 0, contents: Mapping[str, int] | None = None) -> None:
-    """Makes sure that a graph takes no more than a machine has.
+    """Checks that a graph does not exceed the memory of a machine.
 
     Args:
-        stored_bytes: of the checkpoint's files, which hold its variables.
-        contents: bytes of constants by node, where they were left in their file.
+        stored_bytes: size of the checkpoint's files, which hold its variables.
+        contents: bytes of constants by node, if they were left in their file.
 
     Raises:
         UnsafeModel: it would take more than `MOST_TENSOR` or `MOST_GROWN` bytes, or its functions never end.
@@ -93,7 +93,7 @@ def require_bounded(graph: Graph, path: Path, stored_bytes: int = 0, contents: M
 
 
 def require_stored(bundle: Bundle, path: Path | str, stored_bytes: int) -> None:
-    """Makes sure that a checkpoint's tensors are no larger than its files can hold.
+    """Checks that a checkpoint's tensors are not larger than its files can hold.
 
     Raises:
         UnsafeModel: one is.
@@ -102,7 +102,7 @@ def require_stored(bundle: Bundle, path: Path | str, stored_bytes: int) -> None:
         size = max(tensor.size_bytes, tensor.elements * (tensor.kind.size_bytes or 1))
         if size > stored_bytes * _FACTOR + MOST_TENSOR // 1024:
             raise UnsafeModel(
-                "the checkpoint tells of a tensor that its files cannot hold",
+                "the checkpoint lists a tensor that its files cannot hold",
                 where=path,
                 got=f"{printable(tensor.key)} of {_gb(size)} in files of {stored_bytes:,} bytes",
                 next_step="Do not load it; copy the checkpoint again if it should be whole",
@@ -110,7 +110,7 @@ def require_stored(bundle: Bundle, path: Path | str, stored_bytes: int) -> None:
 
 
 def _bytes(shape: TensorShapeProto, dtype: int) -> int:
-    """The bytes of a tensor; lengths that are open count as 1."""
+    """Returns the bytes of a tensor; unknown lengths count as 1."""
     if not shape.dim:
         return _size_of(dtype)
     lengths = (int(dim.size) for dim in shape.dim)
@@ -129,7 +129,7 @@ def _stored_bytes(tensor: TensorProto) -> int:
 
 
 def _requested_bytes(node: NodeDef, graph: Graph) -> int:
-    """The bytes of what an op makes, where constants tell its shape; 0 where they do not."""
+    """Returns the bytes of an op's output if constants give its shape; otherwise 0."""
     dtype = next((node.attr[name].type for name in ("dtype", "T", "element_dtype") if name in node.attr), 1)
     if node.op == "Range" and len(node.input) >= 3:
         ends = [_numbers(graph.nodes.get(node_of(name))) for name in node.input[:3]]
@@ -143,7 +143,7 @@ def _requested_bytes(node: NodeDef, graph: Graph) -> int:
 
 
 def _numbers(constant: NodeDef | None) -> list[float]:
-    """The few numbers of a constant; none where there is no such constant, or it holds many."""
+    """Returns the numbers of a small constant; empty for a missing or larger one."""
     if constant is None or constant.op != "Const" or "value" not in (constant := whole_node(constant)).attr:
         return []
     tensor = constant.attr["value"].tensor
@@ -166,7 +166,7 @@ def _numbers(constant: NodeDef | None) -> list[float]:
 
 
 def _require_ending(graph: Graph, path: Path) -> None:
-    """Makes sure that functions do not call themselves, nor each other too deep or too often."""
+    """Checks that functions do not call themselves, nor each other too deep or too often."""
     calls = Calls(graph)
     sizes, depths = dict[str, int](), dict[str, int]()
     inner = {
