@@ -1,4 +1,4 @@
-"""How elements that differ in length lie in a data file: strings, and variants.
+"""Layout of elements of varying length in a data file: strings and variants.
 
 The layouts are WriteStringTensor's and WriteVariantTensor's in tensorflow/core/util/tensor_bundle/tensor_bundle.cc.
 Masked CRC-32Cs of what came before lie among the elements, beside the one in the index over all.
@@ -19,12 +19,12 @@ _CRC_BYTES = 4
 
 
 def packed_size(strings: Iterable[bytes]) -> int:
-    """How many bytes strings take in a data file."""
+    """Returns the bytes that strings take in a data file."""
     return _CRC_BYTES + sum(varint_size(len(string)) + len(string) for string in strings)
 
 
 def unpack_strings(data: bytes, count: int) -> tuple[list[bytes], int]:
-    """The strings of a tensor, and the CRC-32C that the index should have for it.
+    """Returns the strings of a tensor, and the CRC-32C that the index should have for it.
 
         lengths: varints, then the masked CRC-32C of the lengths as uint32 each, then the strings
 
@@ -60,7 +60,7 @@ def _counted(lengths: Sequence[int]) -> bytes:
 
 
 def variants_crc(data: bytes, count: int) -> int:
-    """The CRC-32C that the index should have for a tensor of variants.
+    """Returns the CRC-32C that the index should have for a tensor of variants.
 
         for each: its length as a varint, its bytes, the masked CRC-32C up to here
 

@@ -1,4 +1,4 @@
-"""Checkpoints of the V1 format: one file (or one per shard) that holds the tensors' content too.
+"""Checkpoints of the V1 format: one file (or one per shard) with index and content.
 
 The file is a table of SavedTensorSlices (tensorflow/core/util/saved_tensor_slice.proto): under the empty key
 the names, shapes and slices of all tensors; under each slice's encoded key its values, in the typed fields of a
@@ -62,7 +62,7 @@ class Record:
         return self.table.path
 
     def content(self, tensor: StoredTensor, chunk_bytes: int) -> Iterator[bytes]:
-        """The bytes, decoded in memory and handed out `chunk_bytes` at a time.
+        """Yields the bytes, decoded in memory, in chunks of `chunk_bytes`.
 
         Raises:
             CheckpointError: the record is missing or damaged, or does not hold the values of its shape.
@@ -80,7 +80,7 @@ class Record:
             yield bytes(view[at : at + chunk_bytes])
 
     def strings(self, tensor: StoredTensor) -> list[bytes]:
-        """The strings.
+        """Returns the strings.
 
         Raises:
             CheckpointError: the record is missing or damaged, or does not hold the strings of its shape.
@@ -121,7 +121,7 @@ class Record:
 
 
 def _decoded(dtype: int, data: bytes) -> bytes:
-    """The values of a serialized TensorProto as they lie in memory."""
+    """Returns the values of a serialized TensorProto as bytes in memory."""
     if dtype in _AS_IN_MEMORY:
         return b"".join(getattr(PackedTensor.FromString(data), _AS_IN_MEMORY[dtype]))
     field, code = _AS_VARINTS[dtype]
@@ -136,7 +136,7 @@ def _parse(path: Path, record: memoryview) -> Any:
 
 
 def read_tensors(paths: Sequence[Path]) -> dict[str, StoredTensor]:
-    """The tensors of a checkpoint by key, in the order of their keys. No content is read but that of strings.
+    """Returns the tensors of a checkpoint by key, in key order. Reads no content except strings.
 
     Args:
         paths: its file, or its shards.
@@ -158,7 +158,7 @@ def read_tensors(paths: Sequence[Path]) -> dict[str, StoredTensor]:
 
 
 def _contents(table: Table) -> Sequence[Any]:
-    """What the record under the empty key lists."""
+    """Returns the tensors listed by the record under the empty key."""
     record = table.get(b"")
     if record is None:
         raise broken_file(table.path, "not a checkpoint", got="no table of contents", wanted="one under the key ''")
