@@ -1,8 +1,8 @@
-"""Luigi's shells around a batch: the list, and the portions in which its models are converted.
+"""Luigi tasks for a batch: one for the list, and one for each shard of its models.
 
-A batch is one portion, over so many processes as Luigi has workers; or, with a central scheduler, portions of some
-models each, which several hosts share. It is never a task for every model and stage: Luigi's scheduler takes time that
-grows with the square of their number.
+A batch is one shard, with as many processes as Luigi has workers; or, with a central scheduler, several shards of some
+models each, which several hosts share. There is no task for each model and stage, because the time of Luigi's scheduler
+grows with the square of the number of tasks.
 """
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ from .listing import TABLES, Row, plain_name, read_list
 from .outcome import Outcome
 from .run import Batch
 
-_SHARED_MODELS = 50  # models of a portion that one of several hosts takes
+_SHARED_MODELS = 50  # models per shard if several hosts share a batch
 _SHOWN = 10
 
 
 class _List(luigi.Task):
-    """The parameters of every task on a list of models."""
+    """A task on a list of models, with the parameters that all of them have."""
 
     manifest = luigi.Parameter(
         default="",
-        description="required: a CSV file with a model in each line: name,checkpoint and optionally model,inputs,"
+        description="required: a CSV file with one model per line: name,checkpoint and optionally model,inputs,"
         "outputs,data,formats and other parameters; paths are relative to it, and a pattern in checkpoint stands for "
         "many models",
     )
-    formats = luigi.OptionalParameter(default="", description="formats of lines that name none; frozen if not given")
-    output_root = luigi.Parameter(default="output", description="where artifacts go")
+    formats = luigi.OptionalParameter(default="", description="formats for lines without any; frozen if not given")
+    output_root = luigi.Parameter(default="output", description="where artifacts are written: a folder, or a URL")
 
     @cached_property
     def rows(self) -> list[Row]:
@@ -64,69 +64,70 @@ class _List(luigi.Task):
 
     @cached_property
     def batch(self) -> Batch:
-        """The batch's name, and how its models are made."""
+        """The name of the batch, and how its models are made."""
         return Batch(plain_name([Path(self.manifest).stem]), self.paths.root, read_settings(), self.operations)
 
     @cached_property
     def operations(self) -> Operations:
-        """How the work is done."""
+        """The settings that say how the work is done."""
         return read_operations()
 
     @cached_property
     def remote(self) -> RemoteStore | None:
-        """The object storage where the tables are published; None where the output root is a folder."""
+        """The object storage where the tables are published; None if the output root is a folder."""
         return RemoteStore.at(self.output_root, TABLES) if is_url(self.output_root) else None
 
     @cached_property
     def paths(self) -> ArtifactPaths:
-        """The places of the tables."""
+        """The paths of the tables."""
         root = Path(self.output_root)
         if self.remote is not None:
             root = mirror_of(self.remote.root, self.operations.storage.mirror)
         return ArtifactPaths(root, TABLES)
 
     @property
-    def portion_size(self) -> int:
-        """How many models one task of Luigi converts."""
+    def shard_size(self) -> int:
+        """Number of models that one Luigi task converts."""
         chosen = self.operations.batch.shard_models
         return chosen or (len(self.rows) if luigi.interface.core().local_scheduler else _SHARED_MODELS)
 
 
 class ConvertShard(_List):
-    """Converts some models of a list, one after the other on each worker; a task of ConvertBatch."""
+    """Convert some models of a list, one after the other on each worker; required by ConvertBatch."""
 
-    first = luigi.IntParameter(description="the place of its first model in the list, from 0")
-    digest = luigi.Parameter(description="sha256 of the list: another list is another task")
+    first = luigi.IntParameter(description="position of its first model in the list, from 0")
+    digest = luigi.Parameter(description="sha256 of the list, so that another list is another task")
 
     # A model that fails does not fail this; what does is worth another try, on whichever host.
     retry_count = 3
 
     @property
-    def portion(self) -> list[Row]:
-        """Its models."""
-        return self.rows[self.first : self.first + self.portion_size]
+    def shard(self) -> list[Row]:
+        """The models of this shard."""
+        return self.rows[self.first : self.first + self.shard_size]
 
     def complete(self) -> bool:
-        """Whether each of its models is complete, or has failed in this batch."""
-        return len(running.load_outcomes(self.portion, self.batch)) == len(self.portion)
+        """Return True if each of its models is complete, or has failed in this batch."""
+        return len(running.load_outcomes(self.shard, self.batch)) == len(self.shard)
 
     def run(self) -> None:
-        """Converts those that are not complete."""
-        is_only = self.portion_size >= len(self.rows)
-        workers = luigi.interface.core().workers if is_only else 1  # else Luigi's workers have a portion each
-        running.run(self.portion, self.batch, workers, self._tell)
+        """Convert the models that are not complete."""
+        is_only = self.shard_size >= len(self.rows)
+        workers = luigi.interface.core().workers if is_only else 1  # else Luigi's workers have a shard each
+        running.run(self.shard, self.batch, workers, self._report_status)
 
-    def _tell(self, line: str, percent: int) -> None:
+    def _report_status(self, line: str, percent: int) -> None:
         for tell, value in ((self.set_status_message, line), (self.set_progress_percentage, percent)):
             if tell is not None:  # Luigi's worker gives a running task these
                 tell(value)
 
 
 class ConvertBatch(_List):
-    """Converts, validates and reports every model of a list; one bad model costs only itself."""
+    """Convert, validate and report every model of a list; if a model fails, the others are not affected."""
 
     dry_run = luigi.BoolParameter(
-        significant=False, description="list what would run, and why, and run nothing; exit 0 if nothing would, else 1"
+        significant=False,
+        description="list what would run, and why, without running it; exit 0 if nothing would run, else 1",
     )
 
     # It fails where a model did: trying again is for the next run.
@@ -137,7 +138,7 @@ class ConvertBatch(_List):
         run_root_hooks(self)
 
     def start(self) -> None:
-        """Prepares a run of which this is the root; a dry one ends here."""
+        """Prepare a run with this task as root; a dry run ends here."""
         if self.dry_run:
             sys.stdout.flush()
             code = print_plan(self)
@@ -145,9 +146,9 @@ class ConvertBatch(_List):
             os._exit(code)  # Luigi's closing words would be of a run
 
     def requires(self) -> Iterable[luigi.Task]:
-        """The portions."""
+        """Return the shards."""
         digest = hash_file(Path(self.manifest))
-        for first in range(0, len(self.rows), self.portion_size):
+        for first in range(0, len(self.rows), self.shard_size):
             yield ConvertShard(
                 manifest=self.manifest,
                 formats=self.formats,
@@ -157,11 +158,11 @@ class ConvertBatch(_List):
             )
 
     def output(self) -> luigi.LocalTarget:
-        """The folder of the tables."""
+        """Return the folder of the tables."""
         return luigi.LocalTarget(str(self.paths.artifact(self.batch.stem)))
 
     def complete(self) -> bool:
-        """Whether every model is complete and has passed, and the tables tell so."""
+        """Return True if every model is complete and has passed, and the tables are up to date."""
         known = running.load_outcomes(self.rows, self.batch)
         if len(known) < len(self.rows) or not all(outcome.has_passed for outcome in known.values()):
             return False
@@ -172,7 +173,7 @@ class ConvertBatch(_List):
         return state.is_complete
 
     def run(self) -> None:
-        """Writes the tables.
+        """Write the tables.
 
         Raises:
             BatchFailed: some models did not pass.
@@ -197,25 +198,25 @@ class ConvertBatch(_List):
 
     @property
     def _page(self) -> str:
-        """Where people find the page."""
+        """The path or URL of the page."""
         stem = self.batch.stem
         folder = str(self.paths.artifact(stem)) if self.remote is None else self.remote.url(stem)
         return f"{folder}/{REPORT_FILE}"
 
     def _fingerprint_inputs(self, known: Mapping[str, Outcome]) -> dict[str, Any]:
-        told = {row.name: hash_values("outcome", _list_stable_values(known[row.name])) for row in self.rows}
+        stable = {row.name: hash_values("outcome", _list_stable_values(known[row.name])) for row in self.rows}
         return {
             "files": {"list": hash_file(Path(self.manifest))},
-            "outcomes": hash_values("outcomes", told),
+            "outcomes": hash_values("outcomes", stable),
             "code": hash_code(Path(str(package.__file__)).parent / "page.py", [PROJECT]),
         }
 
     def exits_zero(self) -> bool:
-        """Whether a batch that hosts share is complete, whichever of them did what."""
+        """Return True if a batch that several hosts share is complete, no matter which host did the work."""
         return not luigi.interface.core().local_scheduler and self.complete()
 
     def summary_lines(self) -> list[str]:
-        """What a person wants to know at the end of a run."""
+        """Return the lines to print at the end of a run."""
         from .tables import read_results
 
         folder = self.paths.artifact(self.batch.stem)
@@ -231,12 +232,12 @@ class ConvertBatch(_List):
 
 
 def _list_stable_values(outcome: Outcome) -> list[Any]:
-    """What stays the same when a model is converted again."""
+    """Return the parts of an outcome that stay the same if a model is converted again."""
     return [outcome.name, outcome.verdict, outcome.kind, outcome.reason, outcome.digest, outcome.comparisons]
 
 
 def print_plan(task: ConvertBatch, tell: Callable[[str], None] = print) -> int:
-    """Says of each model whether it would run, and why.
+    """Print for each model whether it would run, and why.
 
     Returns:
         0 if none would, else 1.

@@ -1,4 +1,4 @@
-"""Luigi's shell around a night."""
+"""Luigi task for one night."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 import luigi
-import luigi.tools.range  # whose sections of tasks.cfg are known only once it is loaded
+import luigi.tools.range  # loaded because this declares sections of tasks.cfg
 from luigi.cmdline_parser import CmdlineParser
 
 from pipeline.errors import SettingError
@@ -24,11 +24,11 @@ from .history import Night, is_done, read_history
 from .paths import NIGHT, Nights
 
 _STARTED = datetime.now(UTC).replace(microsecond=0)
-_MOST_TOLD = 20
+_MOST_SHOWN = 20
 
 
 class NightlyRun(ModelTask):
-    """Makes one night: the whole chain on that day's data, compared with the night before."""
+    """Make one night: the whole chain on that day's data, compared with the night before."""
 
     date = luigi.DateParameter(description="the day whose data it is, such as 2026-11-25")
     makes = "report"
@@ -51,12 +51,12 @@ class NightlyRun(ModelTask):
 
     @property
     def resources(self) -> dict[str, int]:  # type: ignore[override]  # as Luigi's documentation does
-        """Only one night of a name is made at a time, however many workers there are: each looks at the one before."""
+        """One night of a name at a time, with any number of workers: each night is compared with the one before."""
         return {f"nights of {self.nights.home.absolute()}": 1}
 
     @property
     def priority(self) -> int:  # type: ignore[override]
-        """The oldest first; the scheduler takes what is below zero for zero."""
+        """Oldest night first; the scheduler treats negative priorities as zero."""
         day: date = self.date
         return date.max.toordinal() - day.toordinal()
 
@@ -85,27 +85,27 @@ class NightlyRun(ModelTask):
 
     @cached_property
     def nights(self) -> Nights:
-        """The places of all nights of this name."""
+        """The paths of all nights of this name."""
         home = self.job.paths.root
         return Nights(ArtifactPaths(home.parent, home.name))
 
     def requires(self) -> Iterable[luigi.Task]:
-        """The day's data, and the checkpoint where the chain starts at one."""
+        """Return the day's data, and the checkpoint if the chain starts at one."""
         if self.job.data is not None:
             yield DataFile(path=str(self.job.data))
         if self.parameters.checkpoint:
             yield ExistingCheckpoint(path=self.parameters.checkpoint)
 
     def output(self) -> luigi.LocalTarget:
-        """The folder of what became of the night."""
+        """Return the folder with the outcome of the night."""
         return luigi.LocalTarget(str(self.job.paths.artifact(NIGHT)))
 
     def complete(self) -> bool:
-        """Whether the night has passed and is as it was finished, or has made room for newer ones."""
+        """Return True if the night has passed and is unchanged, or was removed in favour of newer ones."""
         return is_done(self.nights, self.night)
 
     def examine(self) -> dict[str, ArtifactState]:
-        """The state of the night, and of its chain where the night is still to be made."""
+        """Return the state of the night, and of its chain if the night still has to be made."""
         if self.complete():
             return {NIGHT: ArtifactState(ArtifactStatus.COMPLETE)}
         known = read_history(self.nights).get(self.night)
@@ -116,7 +116,7 @@ class NightlyRun(ModelTask):
         return {**self.chain.examine(self.stage), NIGHT: ArtifactState(status, (reason,))}
 
     def run(self) -> None:
-        """Makes the night, and tells of it.
+        """Make the night, and send its notifications.
 
         Raises:
             PipelineError: the night failed.
@@ -134,17 +134,17 @@ class NightlyRun(ModelTask):
             raise outcome.error
 
     def summary_lines(self) -> list[str]:
-        """The nights that this run has made, or the one that was asked for, and which one is current."""
+        """Return the nights that this run has made, or else the requested one, and the current one."""
         history = read_history(self.nights)
-        told = [night for night in history.values() if night.finished >= _STARTED.isoformat()]
-        told = told or [night for night in history.values() if night.date == self.night]
-        lines = [f"{night.date}   {_in_words(night)}" for night in told[-_MOST_TOLD:]]
+        shown = [night for night in history.values() if night.finished >= _STARTED.isoformat()]
+        shown = shown or [night for night in history.values() if night.date == self.night]
+        lines = [f"{night.date}   {_describe(night)}" for night in shown[-_MOST_SHOWN:]]
         if self.nights.current is not None:
             lines.append(f"current      {self.nights.link} -> {self.nights.current}")
         return [*lines, f"nights       {self.nights.page}"] if history else lines
 
 
-def _in_words(night: Night) -> str:
+def _describe(night: Night) -> str:
     if not night.has_passed:
         return f"{night.verdict}: {night.reason}"
     if night.compared_with is None:
@@ -155,7 +155,7 @@ def _in_words(night: Night) -> str:
 
 
 def data_of(pattern: str, day: date) -> str:
-    """The data file of a day.
+    """Return the data file of a day.
 
     Args:
         pattern: a path with `{date}`, or `{year}`, `{month}` and `{day}`.
