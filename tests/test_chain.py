@@ -334,21 +334,21 @@ def test_a_data_file_that_changes_while_it_is_read_is_noticed(tmp_path: Path) ->
 
 
 def test_weights_of_half_the_size_are_held_to_the_bounds_of_their_dtype(own_fruit: str, tmp_path: Path) -> None:
-    exact, halved = (
+    exact, convert_to_float16 = (
         job_for(tmp_path / weights, own_fruit, freezing={"weights": weights}) for weights in ("exact", "float16")
     )
-    for job in (exact, halved):
+    for job in (exact, convert_to_float16):
         run(job)
     checks = [
         [check for check in results.read_verdict(job)["checks"] if check["format"] == "frozen"]
-        for job in (exact, halved)
+        for job in (exact, convert_to_float16)
     ]
     bounds = [{(c["rtol"], c["atol"]) for c in found if c["check"] not in ("weights", "decisions")} for found in checks]
     assert bounds == [{(1e-5, 1e-6)}, {(5e-3, 5e-3)}]
     assert [(c["rtol"], c["atol"]) for found in checks for c in found if c["check"] == "weights"] == [(0, 0)] * 2
-    assert results.read_verdict(halved)["verdict"] == "passed"
-    assert not all(check["bit_equal"] for check in results.read_verdict(halved)["checks"])
-    pbs = [(job.folder("frozen") / "model.pb").read_bytes() for job in (exact, halved)]
+    assert results.read_verdict(convert_to_float16)["verdict"] == "passed"
+    assert not all(check["bit_equal"] for check in results.read_verdict(convert_to_float16)["checks"])
+    pbs = [(job.folder("frozen") / "model.pb").read_bytes() for job in (exact, convert_to_float16)]
     assert pbs[0] != pbs[1]
     assert run(job_for(tmp_path / "exact", own_fruit, freezing={"weights": "float16"})) == {
         *("frozen", "validation", "costs", "report")

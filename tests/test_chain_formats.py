@@ -142,9 +142,9 @@ def test_only_what_is_asked_for_and_what_that_is_made_from_is_made(tmp_path: Pat
 
 def test_a_changed_setting_of_freezing_makes_every_format_again_and_loosens_the_bounds_of_all(tmp_path: Path) -> None:
     run(job_for(tmp_path, f"{FRUIT}:Fruit", formats=ALL))
-    halved = job_for(tmp_path, f"{FRUIT}:Fruit", formats=ALL, freezing={"weights": "float16"})
-    assert run(halved) == {*ALL, "validation", "costs", "report"}
-    checks = results.read_verdict(halved)["checks"]
+    convert_to_float16 = job_for(tmp_path, f"{FRUIT}:Fruit", formats=ALL, freezing={"weights": "float16"})
+    assert run(convert_to_float16) == {*ALL, "validation", "costs", "report"}
+    checks = results.read_verdict(convert_to_float16)["checks"]
     by_value = [check for check in checks if check["format"] in ALL and check["check"] not in ("weights", "decisions")]
     assert {check["rtol"] for check in by_value} == {5e-3}
 

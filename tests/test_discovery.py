@@ -13,7 +13,7 @@ import tensorflow as tf
 from graphs import control_flow
 
 from pipeline.errors import FreezeError
-from pipeline.graph.discovery import Candidate, discovered_outputs, ranked_inputs, ranked_outputs
+from pipeline.graph.discovery import Candidate, discover_outputs, rank_inputs, rank_outputs
 from pipeline.graph.protos import GraphDef, MetaGraphDef, NodeDef
 from pipeline.settings import GraphSettings
 from pipeline.signature import Signature
@@ -741,16 +741,16 @@ def a_triplet_loss() -> None:
 @pytest.mark.parametrize("one", STYLES, ids=lambda one: one.name)
 def test_outputs_are_found_or_said_to_be_unclear(one: Style, has_shapes: bool) -> None:
     graph = graph_of(one, has_shapes)
-    ranked = ranked_outputs(graph)
+    ranked = rank_outputs(graph)
     if one.found:
-        assert discovered_outputs(graph) == sorted(one.found, key=[node.name for node in graph.node].index)
+        assert discover_outputs(graph) == sorted(one.found, key=[node.name for node in graph.node].index)
         assert {candidate.tensor for candidate in ranked[: len(one.found)]} == set(one.found)
     else:
         with pytest.raises(FreezeError, match=r"not clear which(.|\n)*--outputs") as caught:
-            discovered_outputs(graph)
+            discover_outputs(graph)
         assert set(one.unclear) <= {candidate.tensor for candidate in ranked[: len(one.unclear) + 3]}
         assert all(f"{tensor}: " in str(caught.value) for tensor in one.unclear)
-    inputs = ranked_inputs(graph, one.found or [ranked[0].tensor] if not one.unclear else [one.unclear[0]])
+    inputs = rank_inputs(graph, one.found or [ranked[0].tensor] if not one.unclear else [one.unclear[0]])
     pinned = [candidate for candidate in inputs if any("--pin" in reason for reason in candidate.reasons)]
     assert {candidate.tensor for candidate in pinned} == set(one.modes)
     assert {candidate.tensor for candidate in inputs} - set(one.modes) == set(one.inputs)
@@ -777,8 +777,8 @@ def strangers(name: str) -> GraphDef:
 )
 def test_outputs_of_strangers_graphs_are_found(name: str, outputs: list[str], inputs: list[str]) -> None:
     graph = strangers(name)
-    assert discovered_outputs(graph) == outputs
-    assert [candidate.tensor for candidate in ranked_inputs(graph, outputs)] == inputs
+    assert discover_outputs(graph) == outputs
+    assert [candidate.tensor for candidate in rank_inputs(graph, outputs)] == inputs
 
 
 def test_a_face_detector_has_nine_outputs_and_fifteen_ends_before_its_author_froze_it() -> None:
@@ -787,8 +787,8 @@ def test_a_face_detector_has_nine_outputs_and_fifteen_ends_before_its_author_fro
         for stride in (8, 16, 32)
         for head in (f"cls_score_stride{stride}", f"bbox_pred_stride{stride}_rev", f"landmark_pred_stride{stride}_rev")
     }
-    assert set(discovered_outputs(strangers("retinaface-mnet/frozen_model_mnet.25-1080x1920.pb"))) == heads
-    ends = discovered_outputs(strangers("retinaface-mnet/mnet.25-1080x1920.meta"))
+    assert set(discover_outputs(strangers("retinaface-mnet/frozen_model_mnet.25-1080x1920.pb"))) == heads
+    ends = discover_outputs(strangers("retinaface-mnet/mnet.25-1080x1920.meta"))
     assert len(ends) == 15
     assert {end for end in heads if "cls_score" not in end} <= set(ends)
 
@@ -807,16 +807,16 @@ def test_outputs_and_inputs_of_the_bundled_models_are_found(
 ) -> None:
     build_graph(find_model(model), GraphSettings(moving_average=0.9), tmp_path)
     graph = MetaGraphDef.FromString((tmp_path / file).read_bytes()).graph_def
-    assert discovered_outputs(graph) == outputs
+    assert discover_outputs(graph) == outputs
     signature = Signature.read(tmp_path / "signature.json")
-    assert {one.tensor for one in ranked_inputs(graph, outputs)} == {spec.name for spec in signature.inputs}
+    assert {one.tensor for one in rank_inputs(graph, outputs)} == {spec.name for spec in signature.inputs}
 
 
 def test_a_candidate_tells_what_it_is_and_why() -> None:
     with tf.Graph().as_default() as graph:
         mnist_for_beginners()
         text = graph.as_graph_def(add_shapes=True).SerializeToString()
-    [first] = ranked_outputs(GraphDef.FromString(text))
+    [first] = rank_outputs(GraphDef.FromString(text))
     assert str(first) == "y: Softmax, float32 [?, 10]; feeds nothing but the loss"
     whole = Candidate("split:1", "Split", "float32", None, 0.5, ("feeds nothing", "named like an output"))
     assert str(whole) == "split:1: Split, float32; feeds nothing, named like an output"
@@ -824,12 +824,12 @@ def test_a_candidate_tells_what_it_is_and_why() -> None:
 
 def test_an_output_that_is_not_there_is_refused() -> None:
     with pytest.raises(FreezeError, match="no such tensor"):
-        ranked_inputs(GraphDef(), ["y"])
+        rank_inputs(GraphDef(), ["y"])
 
 
 def test_a_graph_without_a_model_has_no_outputs() -> None:
     with pytest.raises(FreezeError, match="no tensor of the graph looks like an output"):
-        discovered_outputs(GraphDef())
+        discover_outputs(GraphDef())
 
 
 def test_the_graph_stays_as_it_is() -> None:
@@ -838,7 +838,7 @@ def test_the_graph_stays_as_it_is() -> None:
         text = graph.as_graph_def().SerializeToString()
     given = GraphDef.FromString(text)
     before = given.SerializeToString(deterministic=True)
-    ranked_inputs(given, discovered_outputs(given))
+    rank_inputs(given, discover_outputs(given))
     assert given.SerializeToString(deterministic=True) == before
 
 
@@ -863,11 +863,11 @@ def text_node(name: str, op: str, inputs: list[str], rank: int = 0) -> NodeDef:
 
 
 def test_deep_graphs_are_walked_without_recursion() -> None:
-    assert discovered_outputs(chain(9_000)) == ["r8999"]
+    assert discover_outputs(chain(9_000)) == ["r8999"]
 
 
 def test_what_goes_round_in_a_damaged_graph_ends() -> None:
     graph = chain(2)
     graph.node[3].input[0] = "r1"
     with pytest.raises(FreezeError):
-        discovered_outputs(graph)
+        discover_outputs(graph)

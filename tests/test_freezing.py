@@ -196,11 +196,11 @@ def test_the_command_does_the_same_and_says_what_it_did(prefix: Path, tmp_path: 
     ]
     pipeline.freeze(prefix, ["y"], to=tmp_path / "b.pb")
     assert (tmp_path / "a.pb").read_bytes() == (tmp_path / "b.pb").read_bytes()
-    halved = commands.pipeline(
+    convert_to_float16 = commands.pipeline(
         *("freeze", str(prefix), "--outputs", "y", "--format", "mmap", "--weights", "float16"),
         *("-o", str(tmp_path / "folder")),
     )
-    assert halved.returncode == 0
+    assert convert_to_float16.returncode == 0
     assert (tmp_path / "folder" / "graph.pb").is_file()
     again = commands.pipeline("freeze", str(tmp_path / "a.pb"))
     assert again.returncode == 0

@@ -15,7 +15,7 @@ from corpus import Case
 from graphs import control_flow
 
 from pipeline.errors import FreezeError
-from pipeline.freezing.passes.inputs import with_inputs
+from pipeline.freezing.passes.inputs import feed_inner_tensors
 from pipeline.freezing.passes.prune import prune
 from pipeline.graph.graph import Graph
 from pipeline.graph.ops import TABLE, dtype_name, output_dtypes
@@ -176,16 +176,16 @@ def test_an_output_that_the_node_has_or_may_have_is_kept(of: NodeDef, tensor: st
 
 @pytest.mark.parametrize("ops", [{}, {"ZeroOut": zero_out()}])
 def test_an_inner_input_needs_no_definitions_of_tensorflow_s_ops(ops: dict[str, OpDef]) -> None:
-    *_, became = with_inputs(one(node("ArgMax")), ["n"], [], ops).node
+    *_, became = feed_inner_tensors(one(node("ArgMax")), ["n"], [], ops).node
     assert (became.op, became.attr["dtype"].type) == ("Placeholder", INT64)
 
 
 def test_an_inner_input_at_a_custom_op_needs_its_definition() -> None:
-    *_, became = with_inputs(one(node("ZeroOut")), ["n:0"], [], {"ZeroOut": zero_out()}).node
+    *_, became = feed_inner_tensors(one(node("ZeroOut")), ["n:0"], [], {"ZeroOut": zero_out()}).node
     assert became.attr["dtype"].type == STRING
     for graph, tensor in ((one(node("ZeroOut")), "n"), (one(node("NoOp")), "n"), (one(node("ArgMax")), "n:1")):
         with pytest.raises(FreezeError, match="cannot be made an input"):
-            with_inputs(graph, [tensor], [], {})
+            feed_inner_tensors(graph, [tensor], [], {})
 
 
 def test_looking_an_op_up_loads_no_tensorflow() -> None:

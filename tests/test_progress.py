@@ -72,7 +72,7 @@ def test_the_size_that_float16_would_have_is_the_size_that_it_has(
         with pytest.raises(FreezeError) as error:
             write_pb(graph, bundle, tmp_path / "model.pb")
     [size] = re.findall(r"takes (\d+) bytes", error.value.next_step or "")
-    write_pb(pb.halved(graph), bundle, tmp_path / "half.pb")
+    write_pb(pb.convert_to_float16(graph), bundle, tmp_path / "half.pb")
     assert (tmp_path / "half.pb").stat().st_size == int(size)
     write_pb(graph, bundle, tmp_path / "model.pb")
     assert error.value.got == f"{(tmp_path / 'model.pb').stat().st_size} bytes (0.00 GB)"
@@ -86,7 +86,7 @@ def test_who_wants_to_know_is_told_of_every_piece_up_to_the_size_of_the_files(
     tensors = {key: np.ones((3, 1 << 18), np.float32) for key in "ab"}
     bundle = open_checkpoint(checkpoints.save(tmp_path / "ckpt", tensors))
     graph = graph_of([Constant(key, bundle.tensors[key]) for key in tensors])
-    graph = pb.halved(graph) if is_halved else graph
+    graph = pb.convert_to_float16(graph) if is_halved else graph
     (tmp_path / "made").mkdir()
     told: list[tuple[int, int]] = []
     if format == "pb":

@@ -379,8 +379,8 @@ def test_an_op_that_is_allowed_goes_through_and_the_manifest_records_it(tmp_path
     ("given", "said"),
     [
         ({"allow_ops": "Write File", "checkpoint": "x"}, "not the name of an op.*'Write File'"),
-        ({"allow_ops": "WriteFile"}, "the model's own code needs no leave.*--checkpoint"),
-        ({"allow_ops": "WriteFile", "model": "spam", "checkpoint": "x"}, "the model's own code needs no leave"),
+        ({"allow_ops": "WriteFile"}, "the model's own code needs no permission.*--checkpoint"),
+        ({"allow_ops": "WriteFile", "model": "spam", "checkpoint": "x"}, "the model's own code needs no permission"),
     ],
 )
 def test_leave_that_is_none_is_refused(given: dict[str, str], said: str) -> None:

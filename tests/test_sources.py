@@ -114,7 +114,7 @@ def test_of_several_graphs_none_is_guessed(saved: tuple[Path, graphs.Array], tmp
 
 def test_a_graph_without_its_checkpoint_says_what_is_missing(saved: tuple[Path, graphs.Array], tmp_path: Path) -> None:
     tf.io.write_graph(graphs.graph_of(tmp_path / "kept"), str(tmp_path / "alone"), "graph.pb", as_text=False)
-    with pytest.raises(CheckpointError, match="has variables, and no checkpoint stands beside it"):
+    with pytest.raises(CheckpointError, match="has variables, and no checkpoint is next to it"):
         frozen(tmp_path / "alone" / "graph.pb", tmp_path)
 
 

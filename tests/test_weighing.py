@@ -334,9 +334,9 @@ def test_float16_is_held_to_the_checkpoints_value_rounded(checkpoint: Path, tmp_
 
 
 def test_float16_that_nobody_asked_for_is_a_fault(checkpoint: Path, frozen: Path, tmp_path: Path) -> None:
-    halved = frozen_of(checkpoint, tmp_path / "frozen", "float16")
-    shutil.copy(frozen / "signature.json", halved)
-    assert set(unequal(compare_weights(checkpoint, halved))) == {"w", "u", "bits"}
+    convert_to_float16 = frozen_of(checkpoint, tmp_path / "frozen", "float16")
+    shutil.copy(frozen / "signature.json", convert_to_float16)
+    assert set(unequal(compare_weights(checkpoint, convert_to_float16))) == {"w", "u", "bits"}
 
 
 @pytest.mark.parametrize("weights", ["exact", "float16"])

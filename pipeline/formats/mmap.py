@@ -11,6 +11,7 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 
 from pipeline.errors import RunnerError, first_line
+from pipeline.graph.graph import Graph
 from pipeline.signature import Signature
 from pipeline.store.files import GRAPH_FILE
 
@@ -129,5 +130,4 @@ def _check_size(path: Path, node: tf.compat.v1.NodeDef) -> None:
 
 
 def _mapped_nodes(graph: tf.compat.v1.GraphDef) -> Iterator[tf.compat.v1.NodeDef]:
-    for nodes in (graph.node, *(function.node_def for function in graph.library.function)):
-        yield from (node for node in nodes if node.op == "ImmutableConst")
+    yield from (node for node in Graph.of(graph).all_nodes() if node.op == "ImmutableConst")
