@@ -1,4 +1,4 @@
-"""How a run talks to the person who started it: sentences in the log, and a few lines at the end."""
+"""Console output of a run: sentences in the log, and a short summary at the end."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _OUR_ERROR = re.compile(r"Traceback \(most recent call last\):.*?\n(?:pipeline\.
 
 
 class _Sentences(logging.Filter):
-    """Lets our own errors appear as their sentence, without the traceback, unless the log level is DEBUG."""
+    """Log our own errors as a sentence without traceback, unless the log level is DEBUG."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         if logging.getLogger(record.name).isEnabledFor(logging.DEBUG):
@@ -46,7 +46,7 @@ def _note_failure(task: luigi.Task, error: BaseException) -> None:
 
 
 def _close(summary_lines: Callable[[], list[str]], exits_zero: Callable[[], bool]) -> None:
-    """Prints the closing lines, on standard output, and ends with 0 where all is good, whatever Luigi says."""
+    """Print the summary to standard output; exit with 0 if `exits_zero` says so, regardless of Luigi's exit code."""
     try:
         lines = summary_lines()
     except PipelineError as exc:
@@ -59,7 +59,7 @@ def _close(summary_lines: Callable[[], list[str]], exits_zero: Callable[[], bool
         os._exit(0)
 
 
-def _tell_unknown_task(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+def _print_unknown_task(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     if issubclass(kind, TaskClassException):
         print(" ".join(str(error).split()), file=sys.stderr)
     else:
@@ -67,18 +67,18 @@ def _tell_unknown_task(kind: type[BaseException], error: BaseException, trace: T
 
 
 def set_up() -> None:
-    """Lets Luigi's command say an unknown task in a sentence: that is found before any task is there to say it."""
+    """Let Luigi's command report an unknown task in a sentence; no task exists yet that could do it."""
     if Path(sys.argv[0]).name == "luigi":
-        sys.excepthook = _tell_unknown_task
+        sys.excepthook = _print_unknown_task
 
 
 def start_run(summary_lines: Callable[[], list[str]], exits_zero: Callable[[], bool] = lambda: False) -> None:
-    """Prepares a run from the command line, once its root task is known.
+    """Prepare a run from the command line, once its root task is known.
 
     Args:
-        summary_lines: what to print when all is done.
-        exits_zero: asked after that: whether the exit code is 0, where Luigi would give another one because others
-            did some of the work.
+        summary_lines: called at the end; returns the lines to print.
+        exits_zero: called after that; returns True to exit with 0, even if Luigi would not because other hosts did some
+            of the work.
     """
     logging.getLogger("luigi-interface").addFilter(_Sentences())
     set_up_logging(logging.getLevelName(luigi.interface.core().log_level))
@@ -87,7 +87,7 @@ def start_run(summary_lines: Callable[[], list[str]], exits_zero: Callable[[], b
 
 
 class DieWithParent:
-    """Luigi's `[worker] task_process_context`: its forked workers end with the main process."""
+    """End Luigi's forked workers with the main process: its `[worker] task_process_context`."""
 
     def __init__(self, process: Any) -> None:
         self._process = process

@@ -1,4 +1,4 @@
-"""What a chain starts from and does not make: files that must be there, as Luigi's external tasks."""
+"""External tasks: files that a chain starts from and that must exist."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ logger = logging.getLogger("pipeline")
 
 
 class DataFile(luigi.ExternalTask):
-    """A data file that must be there."""
+    """A data file that must exist."""
 
     path = luigi.Parameter(description="the file")
 
     def output(self) -> luigi.LocalTarget:
-        """The file."""
+        """Return the file as a target."""
         return luigi.LocalTarget(self.path)
 
     def complete(self) -> bool:
-        """Whether it is there."""
+        """Return True if the file exists."""
         exists = Path(self.path).exists()
         if not exists:
             logger.error("%s: no such data file. Give one with --data", self.path)
@@ -31,34 +31,34 @@ class DataFile(luigi.ExternalTask):
 
 
 class ExistingCheckpoint(luigi.ExternalTask):
-    """A checkpoint that must be there."""
+    """A checkpoint that must exist."""
 
     path = luigi.Parameter(description="a prefix, a file or a folder")
 
     def output(self) -> luigi.LocalTarget:
-        """The place."""
+        """Return the path as a target."""
         return luigi.LocalTarget(self.path)
 
     def complete(self) -> bool:
-        """Whether there is something by that name."""
-        place = Path(self.path)
-        exists = place.exists() or any(place.parent.glob(f"{escape(place.name)}[.-]*"))
+        """Return True if a file or folder of that name exists."""
+        path = Path(self.path)
+        exists = path.exists() or any(path.parent.glob(f"{escape(path.name)}[.-]*"))
         if not exists:
             logger.error("%s: no such checkpoint. Give one with --checkpoint", self.path)
         return exists
 
 
 class ExistingCandidate(luigi.ExternalTask):
-    """A candidate that must be there."""
+    """A candidate that must exist."""
 
     path = luigi.Parameter(description="a file or a folder")
 
     def output(self) -> luigi.LocalTarget:
-        """The place."""
+        """Return the path as a target."""
         return luigi.LocalTarget(self.path)
 
     def complete(self) -> bool:
-        """Whether there is something by that name."""
+        """Return True if a file or folder of that name exists."""
         from pipeline.formats.external.detect import detect_format
 
         exists = Path(self.path).exists()

@@ -29,12 +29,12 @@ from .summary import require_passed, summary_lines
 
 logger = logging.getLogger("pipeline")
 
-# Called with the task that a command line names, before anything is done for it.
+# Called with the task that the command line names, before anything is done for it.
 ROOT_HOOKS: list[Callable[[Any], None]] = []
 
 
 def run_root_hooks(task: luigi.Task) -> None:
-    """Calls the hooks if this is the task that the command line names."""
+    """Call the hooks if the command line names this task."""
     command = CmdlineParser.get_instance()
     if command is not None and command.known_args.root_task == task.task_family:
         for hook in ROOT_HOOKS:
@@ -49,10 +49,10 @@ class ModelTask(luigi.Task):
 
     @property
     def stage(self) -> str:
-        """The stage that it makes.
+        """The stage that this task makes.
 
         Raises:
-            SettingError: there is none of that name.
+            SettingError: the stage is unknown.
         """
         return self.makes
 
@@ -61,15 +61,15 @@ class ModelTask(luigi.Task):
         run_root_hooks(self)
 
     def start(self) -> None:
-        """Prepares a run of which this is the root: what killed ones left is swept."""
+        """Prepare a run with this root task: remove the leftovers of interrupted runs."""
         sweep(self.job.paths, spare=RESUMABLE)
 
     def summary_lines(self) -> list[str]:
-        """What a person wants to know at the end of a run."""
+        """Return the lines that the run prints at its end."""
         return summary_lines(self.chain, self.stage)
 
     def exits_zero(self) -> bool:
-        """Whether the run ends with 0, whatever Luigi says: that is for what several hosts share."""
+        """Return True to exit with 0 regardless of Luigi's own exit code, as tasks that several hosts share need it."""
         return False
 
     @cached_property
@@ -110,10 +110,10 @@ class ModelTask(luigi.Task):
         return Job.from_parameters(self.parameters, read_settings(), read_operations())
 
     def requires(self) -> Iterable[luigi.Task]:
-        """The tasks of the stages that this one reads, and the data file."""
+        """Return the tasks of the stages that this one reads, and the files from outside."""
         stage = self.chain.stages[self.stage]
         for upstream in stage.reads:
-            # These are parameters of MakeFormat alone.
+            # Only MakeFormat has these parameters.
             more = {"format": upstream, "may_refuse": True} if TASKS[upstream] is MakeFormat else {}
             yield self.clone(TASKS[upstream], **more)
         if stage.uses_data and self.job.data is not None:
@@ -124,44 +124,44 @@ class ModelTask(luigi.Task):
             yield ExistingCandidate(path=self.parameters.candidate)
 
     def output(self) -> luigi.LocalTarget:
-        """The artifact's folder."""
+        """Return the folder of the artifact as a target."""
         return luigi.LocalTarget(str(self.job.paths.artifact(self.stage)))
 
     def complete(self) -> bool:
-        """Whether the artifact is what it would be if made now, with all that it hangs on."""
+        """Return True if the artifact, and all that it depends on, would be the same if made now."""
         return self.chain.examine(self.stage)[self.stage].is_complete
 
     def run(self) -> None:
-        """Makes the artifact, in a process of its own where TensorFlow is needed."""
+        """Make the artifact; TensorFlow runs in a subprocess."""
         self.chain.build(self.stage)
 
 
 class BuildGraph(ModelTask):
-    """Builds the graphs: one to train, one to deploy."""
+    """Build the graphs: one to train, one to deploy."""
 
     makes = "graph"
 
 
 class TrainModel(ModelTask):
-    """Trains the model, or goes on with a training that was killed."""
+    """Train the model, or resume an interrupted training."""
 
     makes = "training"
 
 
 class SaveCheckpoint(ModelTask):
-    """Exports the checkpoint that is deployed: the inference graph, its variables, the goldens."""
+    """Export the checkpoint to deploy: the inference graph, its variables, the goldens."""
 
     makes = "checkpoint"
 
 
 class FreezeModel(ModelTask):
-    """Freezes the checkpoint into one .pb."""
+    """Freeze the checkpoint into one .pb."""
 
     makes = "frozen"
 
 
 class MakeFormat(ModelTask):
-    """Makes one format, such as mmap or savedmodel; one that cannot carry the model is an error."""
+    """Make one format, such as mmap or savedmodel; a format that cannot carry the model is an error."""
 
     format = luigi.Parameter(default="", description="the format to make, one of those that --formats takes")
     may_refuse = luigi.BoolParameter(
@@ -172,18 +172,18 @@ class MakeFormat(ModelTask):
 
     @property
     def stage(self) -> str:
-        """The format's stage."""
+        """The stage of the format."""
         return known_format("--format", self.format)
 
     def complete(self) -> bool:
-        """Whether the format is there; or its refusal, where the validation is going to tell it."""
+        """Return True if the format is complete; or its refusal, if a validation will report that."""
         return super().complete() and (self.may_refuse or self._refusal() is None)
 
     def run(self) -> None:
-        """Makes the format; a refusal is written down, and told again without trying again.
+        """Make the format; a refusal is stored, and reported again without another attempt.
 
         Raises:
-            FreezeError: the format cannot carry the model, and no validation is going to tell it.
+            FreezeError: the format cannot carry the model, and no validation will report that.
         """
         super().run()
         refusal = self._refusal()
@@ -195,22 +195,22 @@ class MakeFormat(ModelTask):
 
 
 class AdoptCandidate(ModelTask):
-    """Takes the file that is named with --candidate, and pairs its inputs and outputs with the checkpoint's."""
+    """Import the file given with --candidate, and match its inputs and outputs with the checkpoint's."""
 
     makes = CANDIDATE
 
 
 class ValidateModel(ModelTask):
-    """Proves each format equal to its checkpoint, or fails."""
+    """Prove each format equal to its checkpoint, or fail."""
 
     makes = "validation"
 
     def complete(self) -> bool:
-        """Whether the comparison is done and has passed."""
+        """Return True if the comparison is complete and has passed."""
         return super().complete() and read_verdict(self.job)["verdict"] == "passed"
 
     def run(self) -> None:
-        """Compares; a comparison that failed is written down and reported too, and fails again without being redone.
+        """Compare the formats; a failed comparison is stored and reported too, and fails again without being repeated.
 
         Raises:
             ValidationFailed: a format is not proven equal.
@@ -223,23 +223,23 @@ class ValidateModel(ModelTask):
 
 
 class MeasureCosts(ModelTask):
-    """Measures what the checkpoint and each format cost: size, start, latency, throughput, memory."""
+    """Measure the costs of the checkpoint and each format: size, start, latency, throughput, memory."""
 
     makes = "costs"
 
     def requires(self) -> Iterable[luigi.Task]:
-        """What it measures; and the validation, so that nothing of this chain is at work at the same time."""
+        """Return the tasks to measure, and the validation, so that no stage of this chain runs at the same time."""
         yield from super().requires()
         yield self.clone(ValidateModel)
 
 
 class WriteReport(ModelTask):
-    """Writes the report on the whole chain."""
+    """Write the report on the whole chain."""
 
     makes = "report"
 
     def complete(self) -> bool:
-        """Whether the report is there and tells of a model that has passed."""
+        """Return True if the report is complete and the model has passed."""
         return super().complete() and read_verdict(self.job)["verdict"] == "passed"
 
 
@@ -251,12 +251,12 @@ TASKS: dict[str, type[ModelTask]] = {
 
 
 def start_root(task: Any) -> None:
-    """Prepares a run from the command line: how it talks, and what the root itself has to do first."""
+    """Prepare a run from the command line: its console output, and what the root task does first."""
     console.start_run(task.summary_lines, task.exits_zero)
     task.start()
 
 
-# Whoever loads the tasks, by whatever import, has the settings and the closing lines with them, once.
+# Every import of the tasks, in whatever way, sets up the settings and the summary, once.
 find_config()
 build_parsers_once()
 console.set_up()

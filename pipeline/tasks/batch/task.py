@@ -1,8 +1,8 @@
-"""Luigi's shells around a batch: the list, and the portions in which its models are converted.
+"""Luigi tasks of a batch: the list, and the shards in which its models are converted.
 
-A batch is one portion, over so many processes as Luigi has workers; or, with a central scheduler, portions of some
-models each, which several hosts share. It is never a task for every model and stage: Luigi's scheduler takes time that
-grows with the square of their number.
+A batch is one shard, with as many processes as Luigi has workers; or, with a central scheduler, shards of some models
+each, which several hosts share. There is never a task for every model and stage: the time of Luigi's scheduler grows
+with the square of their number.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ from .listing import TABLES, Row, plain_name, read_list
 from .outcome import Outcome
 from .run import Batch
 
-_SHARED_MODELS = 50  # models of a portion that one of several hosts takes
+_SHARED_MODELS = 50  # models in a shard, if several hosts share the batch
 _SHOWN = 10
 
 
-class _List(luigi.Task):
+class _ListTask(luigi.Task):
     """The parameters of every task on a list of models."""
 
     manifest = luigi.Parameter(
@@ -55,8 +55,8 @@ class _List(luigi.Task):
         """The models.
 
         Raises:
-            SettingError: no list is named.
-            DataError: the list is not right.
+            SettingError: no list is given.
+            DataError: the list is wrong.
         """
         if not self.manifest:
             raise SettingError("a batch needs a list of its models", where="--manifest", wanted="a CSV file")
@@ -64,7 +64,7 @@ class _List(luigi.Task):
 
     @cached_property
     def batch(self) -> Batch:
-        """The batch's name, and how its models are made."""
+        """How the models are made."""
         return Batch(plain_name([Path(self.manifest).stem]), self.paths.root, read_settings(), self.operations)
 
     @cached_property
@@ -74,62 +74,64 @@ class _List(luigi.Task):
 
     @cached_property
     def remote(self) -> RemoteStore | None:
-        """The object storage where the tables are published; None where the output root is a folder."""
+        """The object storage where the tables are published; None if the output root is a folder."""
         return RemoteStore.at(self.output_root, TABLES) if is_url(self.output_root) else None
 
     @cached_property
     def paths(self) -> ArtifactPaths:
-        """The places of the tables."""
+        """The paths of the tables."""
         root = Path(self.output_root)
         if self.remote is not None:
             root = mirror_of(self.remote.root, self.operations.storage.mirror)
         return ArtifactPaths(root, TABLES)
 
     @property
-    def portion_size(self) -> int:
-        """How many models one task of Luigi converts."""
+    def shard_size(self) -> int:
+        """The number of models that one Luigi task converts."""
         chosen = self.operations.batch.shard_models
         return chosen or (len(self.rows) if luigi.interface.core().local_scheduler else _SHARED_MODELS)
 
 
-class ConvertShard(_List):
-    """Converts some models of a list, one after the other on each worker; a task of ConvertBatch."""
+class ConvertShard(_ListTask):
+    """Convert some models of a list, one after the other on each worker; a task of ConvertBatch."""
 
     first = luigi.IntParameter(description="the place of its first model in the list, from 0")
     digest = luigi.Parameter(description="sha256 of the list: another list is another task")
 
-    # A model that fails does not fail this; what does is worth another try, on whichever host.
+    # A model that fails does not fail the shard; other failures deserve a retry, on any host.
     retry_count = 3
 
     @property
-    def portion(self) -> list[Row]:
-        """Its models."""
-        return self.rows[self.first : self.first + self.portion_size]
+    def shard(self) -> list[Row]:
+        """The models of the shard."""
+        return self.rows[self.first : self.first + self.shard_size]
 
     def complete(self) -> bool:
-        """Whether each of its models is complete, or has failed in this batch."""
-        return len(running.load_outcomes(self.portion, self.batch)) == len(self.portion)
+        """Return True if each of its models is complete, or has failed in this batch."""
+        return len(running.load_outcomes(self.shard, self.batch)) == len(self.shard)
 
     def run(self) -> None:
-        """Converts those that are not complete."""
-        is_only = self.portion_size >= len(self.rows)
-        workers = luigi.interface.core().workers if is_only else 1  # else Luigi's workers have a portion each
-        running.run(self.portion, self.batch, workers, self._tell)
+        """Convert the models that are not complete."""
+        is_only = self.shard_size >= len(self.rows)
+        workers = (
+            luigi.interface.core().workers if is_only else 1
+        )  # otherwise each of Luigi's workers has its own shard
+        running.run(self.shard, self.batch, workers, self._notify)
 
-    def _tell(self, line: str, percent: int) -> None:
-        for tell, value in ((self.set_status_message, line), (self.set_progress_percentage, percent)):
-            if tell is not None:  # Luigi's worker gives a running task these
-                tell(value)
+    def _notify(self, line: str, percent: int) -> None:
+        for notify, value in ((self.set_status_message, line), (self.set_progress_percentage, percent)):
+            if notify is not None:  # Luigi's worker sets both for a running task
+                notify(value)
 
 
-class ConvertBatch(_List):
-    """Converts, validates and reports every model of a list; one bad model costs only itself."""
+class ConvertBatch(_ListTask):
+    """Convert, validate and report every model of a list; a model that fails does not stop the others."""
 
     dry_run = luigi.BoolParameter(
         significant=False, description="list what would run, and why, and run nothing; exit 0 if nothing would, else 1"
     )
 
-    # It fails where a model did: trying again is for the next run.
+    # It fails if a model failed: the next run tries again.
     retry_count = 1
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -137,17 +139,17 @@ class ConvertBatch(_List):
         run_root_hooks(self)
 
     def start(self) -> None:
-        """Prepares a run of which this is the root; a dry one ends here."""
+        """Prepare a run with this root task; a dry run ends here."""
         if self.dry_run:
             sys.stdout.flush()
             code = print_plan(self)
             sys.stdout.flush()
-            os._exit(code)  # Luigi's closing words would be of a run
+            os._exit(code)  # without Luigi's summary of a run
 
     def requires(self) -> Iterable[luigi.Task]:
-        """The portions."""
+        """Return the tasks of the shards."""
         digest = hash_file(Path(self.manifest))
-        for first in range(0, len(self.rows), self.portion_size):
+        for first in range(0, len(self.rows), self.shard_size):
             yield ConvertShard(
                 manifest=self.manifest,
                 formats=self.formats,
@@ -157,11 +159,11 @@ class ConvertBatch(_List):
             )
 
     def output(self) -> luigi.LocalTarget:
-        """The folder of the tables."""
+        """Return the folder of the tables as a target."""
         return luigi.LocalTarget(str(self.paths.artifact(self.batch.stem)))
 
     def complete(self) -> bool:
-        """Whether every model is complete and has passed, and the tables tell so."""
+        """Return True if every model is complete and has passed, and the tables are up to date."""
         known = running.load_outcomes(self.rows, self.batch)
         if len(known) < len(self.rows) or not all(outcome.has_passed for outcome in known.values()):
             return False
@@ -172,12 +174,12 @@ class ConvertBatch(_List):
         return state.is_complete
 
     def run(self) -> None:
-        """Writes the tables.
+        """Write the tables.
 
         Raises:
             BatchFailed: some models did not pass.
         """
-        from .page import write_tables  # which needs Jinja, and a finished batch does not
+        from .page import write_tables  # loads Jinja, which a finished batch does not need
         from .tables import Table
 
         known = running.load_outcomes(self.rows, self.batch)
@@ -197,25 +199,25 @@ class ConvertBatch(_List):
 
     @property
     def _page(self) -> str:
-        """Where people find the page."""
+        """The path or URL where people find the page."""
         stem = self.batch.stem
         folder = str(self.paths.artifact(stem)) if self.remote is None else self.remote.url(stem)
         return f"{folder}/{REPORT_FILE}"
 
     def _fingerprint_inputs(self, known: Mapping[str, Outcome]) -> dict[str, Any]:
-        told = {row.name: hash_values("outcome", _list_stable_values(known[row.name])) for row in self.rows}
+        outcomes = {row.name: hash_values("outcome", _list_stable_values(known[row.name])) for row in self.rows}
         return {
             "files": {"list": hash_file(Path(self.manifest))},
-            "outcomes": hash_values("outcomes", told),
+            "outcomes": hash_values("outcomes", outcomes),
             "code": hash_code(Path(str(package.__file__)).parent / "page.py", [PROJECT]),
         }
 
     def exits_zero(self) -> bool:
-        """Whether a batch that hosts share is complete, whichever of them did what."""
+        """Return True if several hosts share the batch and it is complete, whichever host did the work."""
         return not luigi.interface.core().local_scheduler and self.complete()
 
     def summary_lines(self) -> list[str]:
-        """What a person wants to know at the end of a run."""
+        """Return the lines that the run prints at its end."""
         from .tables import read_results
 
         folder = self.paths.artifact(self.batch.stem)
@@ -231,12 +233,12 @@ class ConvertBatch(_List):
 
 
 def _list_stable_values(outcome: Outcome) -> list[Any]:
-    """What stays the same when a model is converted again."""
+    """Return the values of an outcome that stay the same when the model is converted again."""
     return [outcome.name, outcome.verdict, outcome.kind, outcome.reason, outcome.digest, outcome.comparisons]
 
 
-def print_plan(task: ConvertBatch, tell: Callable[[str], None] = print) -> int:
-    """Says of each model whether it would run, and why.
+def print_plan(task: ConvertBatch, write: Callable[[str], None] = print) -> int:
+    """Print for each model that would run the reason.
 
     Returns:
         0 if none would, else 1.
@@ -248,6 +250,6 @@ def print_plan(task: ConvertBatch, tell: Callable[[str], None] = print) -> int:
         would_run += 1
         stage, reason = next(iter(stages.items()))
         more = f" (and {len(stages) - 1} more stages)" if len(stages) > 1 else ""
-        tell(f"{row.name:<24} {stage}: {reason}{more}")
-    tell(f"{would_run} of {len(task.rows)} models would run")
+        write(f"{row.name:<24} {stage}: {reason}{more}")
+    write(f"{would_run} of {len(task.rows)} models would run")
     return int(would_run > 0)
