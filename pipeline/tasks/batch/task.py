@@ -113,9 +113,7 @@ class ConvertShard(_ListTask):
     def run(self) -> None:
         """Convert the models that are not complete."""
         is_only = self.shard_size >= len(self.rows)
-        workers = (
-            luigi.interface.core().workers if is_only else 1
-        )  # otherwise each of Luigi's workers has its own shard
+        workers = luigi.interface.core().workers if is_only else 1  # with several, a worker of Luigi has one each
         running.run(self.shard, self.batch, workers, self._notify)
 
     def _notify(self, line: str, percent: int) -> None:

@@ -1,4 +1,4 @@
-"""Luigi's shell around a night."""
+"""Luigi task of a night."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 import luigi
-import luigi.tools.range  # whose sections of tasks.cfg are known only once it is loaded
+import luigi.tools.range  # makes its sections of tasks.cfg known
 from luigi.cmdline_parser import CmdlineParser
 
 from pipeline.errors import SettingError
@@ -24,11 +24,11 @@ from .history import Night, is_done, read_history
 from .paths import NIGHT, Nights
 
 _STARTED = datetime.now(UTC).replace(microsecond=0)
-_MOST_TOLD = 20
+_MAX_SHOWN = 20
 
 
 class NightlyRun(ModelTask):
-    """Makes one night: the whole chain on that day's data, compared with the night before."""
+    """Make one night: the whole chain on that day's data, compared with the night before."""
 
     date = luigi.DateParameter(description="the day whose data it is, such as 2026-11-25")
     makes = "report"
@@ -45,18 +45,18 @@ class NightlyRun(ModelTask):
 
     @property
     def night(self) -> str:
-        """The date as the name of its folder."""
+        """The date, which is the name of the folder."""
         day: date = self.date
         return day.isoformat()
 
     @property
     def resources(self) -> dict[str, int]:  # type: ignore[override]  # as Luigi's documentation does
-        """Only one night of a name is made at a time, however many workers there are: each looks at the one before."""
+        """One night of a name at a time, however many workers there are: each is compared with the one before."""
         return {f"nights of {self.nights.home.absolute()}": 1}
 
     @property
     def priority(self) -> int:  # type: ignore[override]
-        """The oldest first; the scheduler takes what is below zero for zero."""
+        """The oldest night first; the scheduler treats priorities below zero as zero."""
         day: date = self.date
         return date.max.toordinal() - day.toordinal()
 
@@ -73,7 +73,7 @@ class NightlyRun(ModelTask):
         """
         if self.parameters.candidate:
             raise SettingError(
-                "a night makes its formats, it audits none",
+                "a night makes its formats and takes no candidate",
                 where="--candidate",
                 got=self.parameters.candidate,
                 next_step="Use WriteReport --candidate",
@@ -85,38 +85,38 @@ class NightlyRun(ModelTask):
 
     @cached_property
     def nights(self) -> Nights:
-        """The places of all nights of this name."""
+        """The paths of all nights of this name."""
         home = self.job.paths.root
         return Nights(ArtifactPaths(home.parent, home.name))
 
     def requires(self) -> Iterable[luigi.Task]:
-        """The day's data, and the checkpoint where the chain starts at one."""
+        """Return the tasks of the day's data, and of the checkpoint if the chain starts at one."""
         if self.job.data is not None:
             yield DataFile(path=str(self.job.data))
         if self.parameters.checkpoint:
             yield ExistingCheckpoint(path=self.parameters.checkpoint)
 
     def output(self) -> luigi.LocalTarget:
-        """The folder of what became of the night."""
+        """Return the folder of the night's result as a target."""
         return luigi.LocalTarget(str(self.job.paths.artifact(NIGHT)))
 
     def complete(self) -> bool:
-        """Whether the night has passed and is as it was finished, or has made room for newer ones."""
+        """Return True if the night has passed and is intact, or was removed because of newer ones."""
         return is_done(self.nights, self.night)
 
     def examine(self) -> dict[str, ArtifactState]:
-        """The state of the night, and of its chain where the night is still to be made."""
+        """Return the state of the night, and of its chain if the night has to be made."""
         if self.complete():
             return {NIGHT: ArtifactState(ArtifactStatus.COMPLETE)}
         known = read_history(self.nights).get(self.night)
         reason = "it was not made yet"
         if known is not None:
-            reason = f"it failed: {known.reason}" if not known.has_passed else "it is not as it was finished"
+            reason = f"it failed: {known.reason}" if not known.has_passed else "it was changed after it was finished"
         status = ArtifactStatus.MISSING if known is None else ArtifactStatus.STALE
         return {**self.chain.examine(self.stage), NIGHT: ArtifactState(status, (reason,))}
 
     def run(self) -> None:
-        """Makes the night, and tells of it.
+        """Make the night, and notify people of it.
 
         Raises:
             PipelineError: the night failed.
@@ -134,11 +134,11 @@ class NightlyRun(ModelTask):
             raise outcome.error
 
     def summary_lines(self) -> list[str]:
-        """The nights that this run has made, or the one that was asked for, and which one is current."""
+        """Return lines on the nights that this run has made, or on the requested one, and on the current one."""
         history = read_history(self.nights)
-        told = [night for night in history.values() if night.finished >= _STARTED.isoformat()]
-        told = told or [night for night in history.values() if night.date == self.night]
-        lines = [f"{night.date}   {_in_words(night)}" for night in told[-_MOST_TOLD:]]
+        shown = [night for night in history.values() if night.finished >= _STARTED.isoformat()]
+        shown = shown or [night for night in history.values() if night.date == self.night]
+        lines = [f"{night.date}   {_in_words(night)}" for night in shown[-_MAX_SHOWN:]]
         if self.nights.current is not None:
             lines.append(f"current      {self.nights.link} -> {self.nights.current}")
         return [*lines, f"nights       {self.nights.page}"] if history else lines
@@ -155,13 +155,13 @@ def _in_words(night: Night) -> str:
 
 
 def data_of(pattern: str, day: date) -> str:
-    """The data file of a day.
+    """Return the data file of a day.
 
     Args:
         pattern: a path with `{date}`, or `{year}`, `{month}` and `{day}`.
 
     Raises:
-        SettingError: it has another placeholder.
+        SettingError: the pattern has another placeholder.
     """
     year, month, number = day.isoformat().split("-")
     try:
