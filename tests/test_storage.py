@@ -114,7 +114,7 @@ def test_the_first_of_two_hosts_wins(hosts: tuple[Host, Host]) -> None:
     assert two.files() == FILES
 
 
-def test_other_ingredients_replace_what_is_there_and_leave_nothing_of_it(hosts: tuple[Host, Host]) -> None:
+def test_other_inputs_replace_what_is_there_and_leave_nothing_of_it(hosts: tuple[Host, Host]) -> None:
     one, two = hosts
     one.make()
     two.make(NEW, {"model.pb": b"other"})
