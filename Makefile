@@ -14,7 +14,7 @@ ARGS ?=
 NIGHT_PARAMS ?= {}
 VENV := .venv
 BIN := $(VENV)/bin
-UNIT_TESTS := -m 'not tensorflow' tests/unit
+UNIT_TESTS := -m 'not tensorflow and not stress'
 
 # Some machines set it: then Python would compile every module again at every start.
 unexport PYTHONDONTWRITEBYTECODE
@@ -54,7 +54,8 @@ test: lint types ## check everything: ruff, mypy, all tests
 	$(BIN)/pytest -n 3 --dist loadfile
 
 docs: $(VENV)/.installed-dev ## build the documentation into site/; a broken link is an error
-	$(BIN)/mkdocs build --strict
+	$(BIN)/python docs/generate.py --check
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: $(VENV)/.installed-dev ## run the benchmarks
 	$(BIN)/python benchmarks/startup.py

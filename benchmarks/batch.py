@@ -1,12 +1,11 @@
-"""Batches: our command against a shell loop of TensorFlow's freeze_graph, and how a batch grows.
+"""Compares ConvertBatch with a shell loop of TensorFlow's freeze_graph, and a large batch with a small one.
 
-python benchmarks/batch.py                 200 and 2,000 checkpoints; the loop freezes 20 of them, and what the rest
-                                           would take is reckoned from these, for a whole one takes a quarter of an hour
-python benchmarks/batch.py --loop 200      a whole loop
+python benchmarks/batch.py                 200 and 2,000 checkpoints; the loop freezes 20 of them, and the time of a
+                                           whole loop (15 minutes) is extrapolated
+python benchmarks/batch.py --loop 200      runs a whole loop
 
-Ours freezes, validates and reports each model with two workers; the loop only freezes. What a batch of 2,000 costs, in
-time and in memory of the processes that hand out work, is told as a multiple of one of 200. It ends with 1 if a bound
-is missed.
+ConvertBatch freezes, validates and reports each model with two workers; the loop only freezes. Time and memory of the
+scheduling processes for 2,000 models are compared with those for 200. The exit code is 1 if a bound is missed.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from freeze import PROJECT, QUIET, told
+from freeze import PROJECT, QUIET, check_bound
 
 MAKE = """
 import sys
@@ -35,12 +34,12 @@ class Run:
     """A finished batch."""
 
     seconds: float
-    parents_mb: float
+    scheduler_mb: float
     loaded_tensorflow: bool
 
 
 def batch(manifest: Path, root: Path) -> Run:
-    """Runs a batch; it must succeed. The peak is that of Luigi's process and the one that it forks for the task."""
+    """Runs a batch, which must succeed. The peak is that of Luigi's process and the one that it forks for the task."""
     command = [str(Path(sys.executable).parent / "luigi"), "--module", "pipeline", "ConvertBatch"]
     command += ["--manifest", str(manifest), "--output-root", str(root), "--workers", "2", "--costs-seconds", "0"]
     started, peak, has_tensorflow = time.perf_counter(), 0.0, False
@@ -67,7 +66,7 @@ def is_luigi(pid: int) -> bool:
 
 
 def family(pid: int) -> list[int]:
-    """A process and all that come from it."""
+    """Returns a process id and the ids of all its descendants."""
     found = [pid]
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
         with suppress(OSError):
@@ -77,7 +76,7 @@ def family(pid: int) -> list[int]:
 
 
 def loop(prefixes: list[Path], folder: Path) -> float:
-    """A shell loop of freeze_graph; its seconds."""
+    """Runs a shell loop of freeze_graph; returns its seconds."""
     command = f"{sys.executable} -m tensorflow.python.tools.freeze_graph --input_binary=true"
     lines = [
         f"{command} --input_meta_graph={prefix}.meta --input_checkpoint={prefix} "
@@ -94,36 +93,34 @@ def main() -> None:
     parser.add_argument("--loop", type=int, default=20, help="how many checkpoints freeze_graph freezes")
     parser.add_argument("--few", type=int, default=200, help="how many models the small batch has")
     parser.add_argument("--many", type=int, default=2000, help="how many models the large batch has")
-    given = parser.parse_args()
+    args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="batch-") as name:
         folder = Path(name)
         subprocess.run(
-            [sys.executable, "-c", MAKE, str(folder / "runs"), str(given.many)],
+            [sys.executable, "-c", MAKE, str(folder / "runs"), str(args.many)],
             env=QUIET,
             check=True,
             capture_output=True,
             cwd=PROJECT,
         )
         prefixes = [path.with_suffix("") for path in sorted(folder.glob("runs/*/model.ckpt.index"))]
-        for size in (given.few, given.many):
+        for size in (args.few, args.many):
             lines = [f"{prefix.parent.name},{prefix}" for prefix in prefixes[:size]]
             (folder / f"{size}.csv").write_text("\n".join(["name,checkpoint", *lines]) + "\n")
-        few = batch(folder / f"{given.few}.csv", folder / "few")
-        per_model = loop(prefixes[: given.loop], folder) / given.loop
-        print(f"{given.few} models: {few.seconds:.1f} s, {few.parents_mb:.0f} MB of the processes that hand out work")
-        print(
-            f"freeze_graph: {per_model:.2f} s for each of {given.loop}, {per_model * given.few:.0f} s for {given.few}"
-        )
-        kept = [told("freeze_graph to ours", per_model * given.few / few.seconds, "at least", 15)]
-        many = batch(folder / f"{given.many}.csv", folder / "many")
-        print(f"{given.many} models: {many.seconds:.1f} s, {many.parents_mb:.0f} MB")
-        kept.append(told(f"{given.many} to {given.few}", many.seconds / few.seconds, "at most", 11))
-        kept.append(told("MB of memory on top", many.parents_mb - few.parents_mb, "at most", 150))
-        again = batch(folder / f"{given.many}.csv", folder / "many")
+        few = batch(folder / f"{args.few}.csv", folder / "few")
+        per_model = loop(prefixes[: args.loop], folder) / args.loop
+        print(f"{args.few} models: {few.seconds:.1f} s, {few.scheduler_mb:.0f} MB of the scheduling processes")
+        print(f"freeze_graph: {per_model:.2f} s for each of {args.loop}, {per_model * args.few:.0f} s for {args.few}")
+        bounds_kept = [check_bound("freeze_graph to ours", per_model * args.few / few.seconds, "at least", 15)]
+        many = batch(folder / f"{args.many}.csv", folder / "many")
+        print(f"{args.many} models: {many.seconds:.1f} s, {many.scheduler_mb:.0f} MB")
+        bounds_kept.append(check_bound(f"{args.many} to {args.few}", many.seconds / few.seconds, "at most", 11))
+        bounds_kept.append(check_bound("MB of memory on top", many.scheduler_mb - few.scheduler_mb, "at most", 150))
+        again = batch(folder / f"{args.many}.csv", folder / "many")
         print(f"again, all finished: {again.seconds:.1f} s, TensorFlow loaded: {again.loaded_tensorflow}")
-        kept.append(told("seconds of a rerun", again.seconds, "at most", 15))
-        kept.append(not again.loaded_tensorflow)
-    sys.exit(not all(kept))
+        bounds_kept.append(check_bound("seconds of a rerun", again.seconds, "at most", 15))
+        bounds_kept.append(not again.loaded_tensorflow)
+    sys.exit(not all(bounds_kept))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""What each format costs where the weights are many: a table for the checkpoint and all formats, measured in one run.
+"""Measures the costs of the checkpoint and all formats for a model with large weights, in one run; prints a table.
 
 python benchmarks/costs.py                      100 MB: 6 layers of 2048 x 2048
-python benchmarks/costs.py --layers 24          400 MB; the .pb's side takes 5 GB of memory
+python benchmarks/costs.py --layers 24          400 MB; the .pb needs 5 GB of memory
 python benchmarks/costs.py --formats frozen,mmap,savedmodel
 
-Ratios are to the checkpoint: its start (loading and the first answer), its latency at one row, its peak memory. It ends
-with 1 if a format could not be measured.
+Ratios are relative to the checkpoint: start (loading and the first output), latency of one row, peak memory. The exit
+code is 1 if a format could not be measured.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ WANTED = ("frozen", "mmap", "tflite", "onnx")
 
 
 def measure(layers: int, formats: tuple[str, ...], seconds: float, folder: Path) -> dict[str, Any]:
-    """Makes a model of dense layers and its formats, and measures them; the content of costs.json."""
+    """Makes a model of dense layers and its formats, and measures them; returns the content of costs.json."""
     prefix = folder / "made" / "model.ckpt"
     prefix.parent.mkdir()
     made = [sys.executable, "-c", MAKE, str(layers), str(WIDTH), str(prefix)]
     subprocess.run(made, env=os.environ | QUIET, check=True, capture_output=True)
     job = Job(
         source=None,
-        places=ArtifactPaths(folder, "dense"),
+        paths=ArtifactPaths(folder, "dense"),
         data=None,
         warm_start=None,
         formats=formats,
@@ -54,7 +54,7 @@ def measure(layers: int, formats: tuple[str, ...], seconds: float, folder: Path)
     return costs
 
 
-def tell(costs: Mapping[str, Any]) -> None:
+def print_costs(costs: Mapping[str, Any]) -> None:
     """Prints the table and the recommendation."""
     formats = costs["formats"]
     print(f"{'':<12} {'disk':>8} {'import':>8} {'load':>8} {'first':>8} {'batch 1':>9} {'batch 64':>9} {'peak':>8}")
@@ -88,13 +88,14 @@ def main() -> None:
         "--formats", default=",".join(name for name in WANTED if name in CANDIDATES), help="comma-separated"
     )
     parser.add_argument("--seconds", type=float, default=3.0, help="of runs, for each format and batch size")
-    given = parser.parse_args()
+    args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="costs-") as name:
         print(
-            f"{given.layers} layers of {WIDTH} x {WIDTH}: {given.layers * WIDTH * WIDTH * 4 / 1e6:.0f} MB", flush=True
+            f"{args.layers} layers of {WIDTH} x {WIDTH}: {args.layers * WIDTH * WIDTH * 4 / 1e6:.0f} MB",
+            flush=True,
         )
-        costs = measure(given.layers, tuple(listed(given.formats)), given.seconds, Path(name))
-        tell(costs)
+        costs = measure(args.layers, tuple(listed(args.formats)), args.seconds, Path(name))
+        print_costs(costs)
     sys.exit(1 if any(entry["problem"] for entry in costs["formats"].values()) else 0)
 
 

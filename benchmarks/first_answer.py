@@ -1,11 +1,11 @@
-"""The first answer from a graph with mapped weights, against that from the .pb of the same checkpoint.
+"""Compares the time to the first output of a graph with mapped weights with the .pb of the same checkpoint.
 
-python benchmarks/first_answer.py               1.5 GB: 22 layers of 4096 x 4096; the .pb's side takes 17 GB
+python benchmarks/first_answer.py               1.5 GB: 22 layers of 4096 x 4096; the .pb needs 17 GB of memory
 python benchmarks/first_answer.py --layers 4    0.27 GB
 
-Each answer comes from a fresh process that has imported TensorFlow; what counts is the time from there to the first
-answer, and the most memory that the process had in between, above what it had then. Both sides run with a session's
-default settings, but for the option that the format needs.
+Each run is a new process. The clock starts after the import of TensorFlow, and stops at the first output; the memory is
+the increase of the peak in that time. Both sides use a session's default settings, except the option that the format
+mmap needs.
 """
 
 from __future__ import annotations
@@ -66,8 +66,8 @@ if len(sys.argv) > 4:  # until its time is up
 ENVIRONMENT = QUIET | {"PYTHONPATH": str(PROJECT)}
 
 
-def answer(path: Path, later: int) -> list[Any]:
-    """Seconds to the first answer, MB at most, seconds for a later answer, and the answer's beginning."""
+def run_session(path: Path, later: int) -> list[Any]:
+    """Returns seconds to the first output, peak MB, seconds of a later run, and the first values of the output."""
     command = [sys.executable, "-c", ANSWER, str(path), str(later), str(WIDTH)]
     done = subprocess.run(command, env=ENVIRONMENT, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     return list(json.loads(done.stdout))
@@ -89,12 +89,12 @@ def freeze(prefix: Path, folder: Path) -> None:
 
 
 def compare(folder: Path, pairs: int, later: int) -> bool:
-    """Prints both sides and their ratios; whether these keep their bounds."""
+    """Prints both sides and their ratios; returns True if the ratios keep their bounds."""
     sides: dict[str, list[list[Any]]] = {"mapped": [], "model.pb": []}
-    answer(folder / "mapped", 1)  # warms the disk's cache for TensorFlow and the weights; not counted
+    run_session(folder / "mapped", 1)  # warms the disk's cache for TensorFlow and the weights; not counted
     for _ in range(pairs):
         for name, runs in sides.items():
-            runs.append(answer(folder / name, later))
+            runs.append(run_session(folder / name, later))
             print(f"  {name:<9} first {runs[-1][0]:8.3f} s  {runs[-1][1]:8.0f} MB", flush=True)
     for name, runs in sides.items():
         seconds, memory, again = (statistics.median(run[k] for run in runs) for k in range(3))
@@ -112,9 +112,9 @@ def compare(folder: Path, pairs: int, later: int) -> bool:
 
 
 def share(folder: Path) -> None:
-    """Prints how two processes that answer at the same time share the weights, as the kernel counts them.
+    """Prints how much of the weights two processes share that run at the same time, as the kernel counts it.
 
-    A layer is mapped while it is used, so what is shared shows at moments when both are at the same one.
+    A layer is mapped only while it is used, so shared memory shows when both processes use the same layer.
     """
     os.sync()  # pages that wait for the disk would count as changed
     command = [sys.executable, "-c", ANSWER, str(folder / "mapped"), "1", str(WIDTH), "12"]
@@ -130,14 +130,14 @@ def share(folder: Path) -> None:
                 most[name] = max(most.get(name, 0), size)
     for process in both:
         process.communicate()
-    told = ", ".join(
+    text = ", ".join(
         f"{name} {most.get(name, 0) / 1024:.0f} MB" for name in ("Rss", "Pss", "Shared_Clean", "Private_Dirty")
     )
-    print(f"two processes at once, of each one's mapped weights at most: {told}")
+    print(f"two processes at once, of each one's mapped weights at most: {text}")
 
 
 def weights_in(pid: int) -> dict[str, int]:
-    """kB of the mapped files of weights in a process: proc(5), smaps."""
+    """Returns the kB of mapped weight files in a process, by field of smaps: proc(5)."""
     sums: dict[str, int] = {}
     is_weights = False
     for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
@@ -154,18 +154,19 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=22, help="of 67 MB each")
     parser.add_argument("--pairs", type=int, default=3, help="how many times each side answers")
     parser.add_argument("--later", type=int, default=10, help="answers after the first one")
-    given = parser.parse_args()
+    args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="mmap-") as name:
         folder = Path(name)
         prefix = folder / "model.ckpt"
-        made = [sys.executable, "-c", MAKE, str(given.layers), str(WIDTH), str(prefix)]
+        made = [sys.executable, "-c", MAKE, str(args.layers), str(WIDTH), str(prefix)]
         subprocess.run(made, env=os.environ | QUIET, check=True, capture_output=True)
         print(
-            f"{given.layers} layers of {WIDTH} x {WIDTH}: {given.layers * WIDTH * WIDTH * 4 / 1e9:.2f} GB", flush=True
+            f"{args.layers} layers of {WIDTH} x {WIDTH}: {args.layers * WIDTH * WIDTH * 4 / 1e9:.2f} GB",
+            flush=True,
         )
         freeze(prefix, folder)
         share(folder)
-        is_right = compare(folder, given.pairs, given.later)
+        is_right = compare(folder, args.pairs, args.later)
     sys.exit(0 if is_right else 1)
 
 

@@ -1,10 +1,10 @@
-"""What reading a checkpoint costs with every CRC checked, against `cat` of its data and TensorFlow's own reader.
+"""Compares reading a checkpoint, with all CRCs checked, with `cat` of its data and with TensorFlow's own reader.
 
 python benchmarks/read_checkpoint.py
 python benchmarks/read_checkpoint.py --mebibytes 1500 --pairs 3
 
-The sides run in turn, each in a process of its own; what counts is the ratio, for the machine's speed drifts.
-The checkpoint lies in a temporary folder and is removed.
+The sides run alternately, each in its own process. The result is the ratio, because the machine's speed varies.
+The checkpoint is written to a temporary folder and removed.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ for key in reader.get_variable_to_shape_map():
 
 
 def measure(*command: str) -> tuple[float, float]:
-    """Seconds and peak MiB of a command; it must succeed."""
+    """Returns seconds and peak MiB of a command, which must succeed."""
     started = time.perf_counter()
     process = subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
@@ -77,12 +77,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mebibytes", type=int, default=300, help="size of the checkpoint, a multiple of 20")
     parser.add_argument("--pairs", type=int, default=5, help="how many times all sides run")
-    given = parser.parse_args()
+    args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         prefix = Path(folder) / "model"
-        measure(sys.executable, "-c", WRITE, str(prefix), str(given.mebibytes), str(TENSORS))
-        print(f"{given.mebibytes} MiB in {TENSORS} tensors, medians of {given.pairs} rounds")
-        compare(prefix, given.mebibytes, given.pairs)
+        measure(sys.executable, "-c", WRITE, str(prefix), str(args.mebibytes), str(TENSORS))
+        print(f"{args.mebibytes} MiB in {TENSORS} tensors, medians of {args.pairs} rounds")
+        compare(prefix, args.mebibytes, args.pairs)
 
 
 if __name__ == "__main__":

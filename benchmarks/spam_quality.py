@@ -2,8 +2,8 @@
 
     python benchmarks/spam_quality.py --data path/to/SMSSpamCollection --seeds 7,8,9
 
-Each peer is a TF-IDF with a LinearSVC, in scikit-learn's default settings. The model is trained here by the
-smallest loop there is: batches of seeded permutations, one step each.
+Each peer is a TF-IDF with a LinearSVC, with scikit-learn's default settings. The spam model is trained by a
+minimal loop: batches of seeded permutations, one step each.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ SCORES = {"precision": precision_score, "recall": recall_score, "F1": f1_score, 
 
 
 def predict_with_svc(training: Examples, validation: Examples, has_characters: bool) -> Array:
-    """Labels int64 [validation rows] of TF-IDF and LinearSVC, with or without n-grams of characters."""
+    """Predicts labels int64 [validation rows] with TF-IDF and LinearSVC, with or without n-grams of characters."""
     bags = [TfidfVectorizer(ngram_range=(1, 2))]
     if has_characters:
         bags.append(TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5)))
@@ -51,7 +51,7 @@ def predict_with_svc(training: Examples, validation: Examples, has_characters: b
 
 
 def predict_with_model(training: Examples, validation: Examples, args: argparse.Namespace, seed: int) -> Array:
-    """Labels int64 [validation rows] of the spam model, trained from its first weights."""
+    """Trains the spam model from its initial weights; predicts labels int64 [validation rows]."""
     assert training.labels is not None
     model = Spam()
     with tf.Graph().as_default():
@@ -75,7 +75,7 @@ def predict_with_model(training: Examples, validation: Examples, args: argparse.
 
 
 def predict(name: str, training: Examples, validation: Examples, args: argparse.Namespace, seed: int) -> Array:
-    """Labels int64 [validation rows] of one of the classifiers, fitted or trained first."""
+    """Fits or trains one of the classifiers; predicts labels int64 [validation rows]."""
     if name == OURS:
         return predict_with_model(training, validation, args, seed)
     return predict_with_svc(training, validation, has_characters=name == WITH_CHARACTERS)

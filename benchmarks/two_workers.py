@@ -1,10 +1,10 @@
-"""Validation on a Dask cluster: one million rows on two workers against one, one thread each; and on none.
+"""Compares validation on a Dask cluster of two workers, of one worker, and without a cluster: a million rows.
 
 python benchmarks/two_workers.py
 python benchmarks/two_workers.py --rows 100000
 
-The scheduler and the workers are processes of their own on this machine, started before the clock is, and a validation
-of few rows has made them load TensorFlow. The check is `equal` on the spam model. All write the same bytes.
+Scheduler and workers, with one thread each, are processes on this machine. Before the clock starts, a validation of
+few rows makes them load TensorFlow. The check is `equal` on the spam model. All variants write the same bytes.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ ENVIRONMENT = QUIET | {"PYTHONPATH": str(PROJECT), "TF_ENABLE_ONEDNN_OPTS": "0"}
 
 @contextmanager
 def cluster(folder: Path, workers: int) -> Iterator[str]:
-    """A scheduler and some workers of one thread each; gives the scheduler's address."""
-    place, started = folder / "scheduler.json", list[subprocess.Popen[bytes]]()
+    """Starts a scheduler and workers of one thread each; yields the scheduler's address."""
+    path, started = folder / "scheduler.json", list[subprocess.Popen[bytes]]()
 
     def start(*command: str) -> None:
         with (folder / "log").open("ab") as log:
@@ -48,10 +48,10 @@ def cluster(folder: Path, workers: int) -> Iterator[str]:
 
     folder.mkdir()
     try:
-        start("scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(place))
-        while not place.exists() or not place.read_text().endswith("}"):
+        start("scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(path))
+        while not path.exists() or not path.read_text().endswith("}"):
             time.sleep(0.1)
-        address = json.loads(place.read_text())["address"]
+        address = json.loads(path.read_text())["address"]
         for _ in range(workers):
             start("worker", address, "--host", "127.0.0.1", "--nthreads", "1", "--no-nanny", "--no-dashboard")
         yield address
@@ -61,8 +61,8 @@ def cluster(folder: Path, workers: int) -> Iterator[str]:
             process.wait()
 
 
-def seconds_of(checkpoint: Path, frozen: Path, folder: Path, sharding: Sharding | None) -> tuple[float, str]:
-    """How long a validation takes, and the hash of what it writes."""
+def time_validation(checkpoint: Path, frozen: Path, folder: Path, sharding: Sharding | None) -> tuple[float, str]:
+    """Runs a validation; returns its duration and the hash of its files."""
     folder.mkdir()
     started = time.perf_counter()
     settings = ValidationSettings(checks="equal")
@@ -93,12 +93,12 @@ def main() -> None:
         digests = set()
         for repeat in range(options.repeats):
             for workers in times:
-                place = Path(work) / f"{workers}-{repeat}"
+                path = Path(work) / f"{workers}-{repeat}"
                 with cluster(Path(work) / f"cluster{workers}-{repeat}", workers) as address:
                     sharding = Sharding(lambda address=address: DaskExecutor(address), shard) if workers else None
                     if sharding is not None:
-                        seconds_of(few, frozen, place.with_suffix(".few"), Sharding(sharding.open_executor, 1))
-                    seconds, digest = seconds_of(checkpoint, frozen, place, sharding)
+                        time_validation(few, frozen, path.with_suffix(".few"), Sharding(sharding.open_executor, 1))
+                    seconds, digest = time_validation(checkpoint, frozen, path, sharding)
                 times[workers].append(seconds)
                 digests.add(digest)
                 print(f"  {f'{workers} workers' if workers else 'this process alone'}: {seconds:.1f} s", flush=True)

@@ -1,13 +1,13 @@
-"""Validation: how fast rows are compared, in how much memory, and how fast weights are proven.
+"""Measures validation: speed and memory of comparing rows, and speed of comparing weights.
 
 python benchmarks/validate.py                     all three
 python benchmarks/validate.py rows --rows 100000  the check `equal` on the spam model, against two bare session loops
 python benchmarks/validate.py memory              1,000,000 rows against 10,000
 python benchmarks/validate.py weights             a checkpoint of 1.5 GB and its .pb, against `cmp` of two such files
 
-The peer of `rows` is what nobody can do without: the checkpoint's session and the .pb's, each run once over the same
-batches, one after the other, with the rows in memory and nothing compared or written. Their imports and their loading
-are not counted; ours are counted with all that `validate` does.
+The baseline of `rows` is the least possible work: the sessions of the checkpoint and the .pb run the same batches, one
+after the other, with the rows in memory, without comparing or writing. Imports and loading count for `validate`, but
+not for the baseline.
 """
 
 from __future__ import annotations
@@ -99,15 +99,15 @@ print(json.dumps([time.perf_counter() - started]))
 """
 
 
-def measured(code: str, *arguments: object) -> list[float]:
-    """What a fresh process prints."""
+def run_and_read(code: str, *arguments: object) -> list[float]:
+    """Runs code in a new process; returns the numbers that it prints."""
     command = [sys.executable, "-c", code, *map(str, arguments)]
     done = subprocess.run(command, env=ENVIRONMENT, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     return list(json.loads(done.stdout))
 
 
 def spam(root: Path) -> tuple[Path, Path]:
-    """The artifacts of the bundled spam model, trained on its sample: checkpoint and frozen."""
+    """Trains the bundled spam model on its sample; returns the artifacts checkpoint and frozen."""
     luigi = [str(Path(sys.executable).parent / "luigi"), "--module", "pipeline", "FreezeModel"]
     subprocess.run([*luigi, "--output-root", str(root)], cwd=PROJECT, check=True, capture_output=True)
     folder = root / "checkpoint"
@@ -116,16 +116,16 @@ def spam(root: Path) -> tuple[Path, Path]:
 
 
 def write_rows(folder: Path, count: int) -> None:
-    """Messages of the sample, each in many spellings, as validation rows; no two alike."""
+    """Writes messages of the sample with different numbers appended as validation rows, so that no two are equal."""
     examples = read_messages(PROJECT / "data" / "spam.tsv")
     texts = np.empty(count, object)
-    given = examples.inputs["text"]
-    texts[:] = [given[row % len(given)] + b" %d" % row for row in range(count)]
+    sample = examples.inputs["text"]
+    texts[:] = [sample[row % len(sample)] + b" %d" % row for row in range(count)]
     save_arrays(folder / "validation.npz", {"input/text": texts})
 
 
 def bench_rows(rows: int, pairs: int) -> None:
-    """The check `equal` against two bare loops over the same batches."""
+    """Compares the check `equal` with two bare session loops over the same batches."""
     with tempfile.TemporaryDirectory() as work:
         checkpoint, frozen = spam(Path(work))
         write_rows(checkpoint, rows)
@@ -133,10 +133,10 @@ def bench_rows(rows: int, pairs: int) -> None:
         for pair in range(pairs):
             folder = Path(work) / f"results{pair}"
             folder.mkdir()
-            ours.append(measured(OURS, checkpoint, frozen, folder, THREADS)[0])
+            ours.append(run_and_read(OURS, checkpoint, frozen, folder, THREADS)[0])
             lines = sum(1 for _ in (folder / "results.csv").open("rb")) - 1
             paths = (checkpoint / "model.ckpt", frozen / "model.pb")
-            loops = [measured(BARE, path, checkpoint / "validation.npz", BATCH, THREADS)[0] for path in paths]
+            loops = [run_and_read(BARE, path, checkpoint / "validation.npz", BATCH, THREADS)[0] for path in paths]
             bare.append(sum(loops))
             print(
                 f"  {rows:,} rows: ours {ours[-1]:.2f} s ({lines:,} lines), bare loops {loops[0]:.2f} + "
@@ -150,7 +150,7 @@ def bench_rows(rows: int, pairs: int) -> None:
 
 
 def bench_memory(few: int, many: int) -> None:
-    """The most memory that the process which compares takes with both runners, for few rows and for many."""
+    """Compares the peak memory of the validation and its runners for few rows and for many."""
     with tempfile.TemporaryDirectory() as work:
         checkpoint, frozen = spam(Path(work))
         peaks = []
@@ -158,14 +158,14 @@ def bench_memory(few: int, many: int) -> None:
             write_rows(checkpoint, count)
             folder = Path(work) / f"results{count}"
             folder.mkdir()
-            seconds, peak = measured(OURS, checkpoint, frozen, folder, THREADS)
+            seconds, peak = run_and_read(OURS, checkpoint, frozen, folder, THREADS)
             peaks.append(peak)
             print(f"  {count:,} rows: {peak:.0f} MB, {seconds:.1f} s, {count / seconds:,.0f} rows/s")
         print(f"memory at {many:,} rows against {few:,}: {peaks[1] - peaks[0]:+.0f} MB (bound +{BOUND_MEMORY_MB})")
 
 
 def bench_weights(layers: int, pairs: int) -> None:
-    """The proof of weights against `cmp` of two files of that size."""
+    """Compares the check of the weights with `cmp` of two files of that size."""
     with tempfile.TemporaryDirectory() as work:
         folder, frozen = Path(work) / "checkpoint", Path(work) / "frozen"
         folder.mkdir()
@@ -190,7 +190,7 @@ def bench_weights(layers: int, pairs: int) -> None:
         shutil.copy(frozen / "model.pb", twin)
         ours, peers = [], []
         for _ in range(pairs):
-            ours.append(measured(PROOF, folder, frozen)[0])
+            ours.append(run_and_read(PROOF, folder, frozen)[0])
             started = time.perf_counter()
             subprocess.run(["cmp", str(frozen / "model.pb"), str(twin)], check=True)
             peers.append(time.perf_counter() - started)

@@ -180,10 +180,9 @@ def formats() -> str:
         line = FORMATS[name]
         needs = code(f"freeze-pipeline[{line.family}]") if line.extras else "-"
         process = "a worker with TensorFlow" if line.needs_subprocess else "no TensorFlow"
-        rows.append(
-            [code(name), code(line.origin), process, needs, code(line.bounds) if line.bounds else "its dtype's"]
-        )
-    return table(["format", "made from", "made by", "needs", "bounds of its floats"], rows)
+        bounds = code(line.tolerance_class) if line.tolerance_class else "its dtype's"
+        rows.append([code(name), code(line.origin), process, needs, bounds])
+    return table(["format", "made from", "made by", "needs", "class of tolerances"], rows)
 
 
 # --- Python API

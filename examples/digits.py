@@ -1,8 +1,8 @@
-"""A Keras model of one's own: which digit is it, in an image of 8 x 8 pixels? Run it from the project's root:
+"""Example of a Keras model: recognizes the digit in an image of 8 x 8 pixels. Run it from the project's root:
 
 luigi --module pipeline WriteReport --model examples/digits.py:Digits
 
-digits.csv holds the 1,797 images that scikit-learn ships: the test set of Optical Recognition of Handwritten Digits,
+digits.csv has the 1,797 images that come with scikit-learn: the test set of Optical Recognition of Handwritten Digits,
 by E. Alpaydin and C. Kaynak, 1998, from the UCI Machine Learning Repository, doi.org/10.24432/C50P49, CC BY 4.0.
 """
 
@@ -15,16 +15,16 @@ PIXELS = {f"p{row}{column}": "float32" for row in range(8) for column in range(8
 
 
 class Digits:
-    # What is promised to those who deploy it: names, dtypes, shapes, and which output decides.
+    # Names, dtypes and shapes of the deployed model, and the output that decides.
     signature = Signature(
         inputs=[TensorSpec("image", "float32", [None, 8, 8, 1])],
         outputs=[TensorSpec("probabilities", "float32", [None, 10])],
-        decision=Decision("probabilities", labels=list("0123456789")),  # no threshold: the largest wins
+        decision=Decision("probabilities", labels=list("0123456789")),  # no threshold: the largest value wins
     )
-    data = "digits.csv"  # beside this file; --data gives another
+    data = "digits.csv"  # next to this file; --data gives another file
 
     def build(self):
-        # Compiled, so `fit` trains it, for [training] steps of batch_size rows.
+        # Compiled, so that `fit` trains it for [training] steps, each with batch_size rows.
         model = keras.Sequential(
             [
                 keras.Input([8, 8, 1], name="image"),

@@ -1,4 +1,4 @@
-"""A model of one's own: which fruit is it, by weight, diameter and redness? Run it from the project's root:
+"""Example of a model: recognizes a fruit by weight, diameter and redness. Run it from the project's root:
 
 luigi --module pipeline WriteReport --model examples/fruit.py:Fruit
 """
@@ -12,22 +12,24 @@ COLUMNS = {"weight_g": "float32", "diameter_mm": "float32", "redness": "float32"
 
 
 class Fruit:
-    # What is promised to those who deploy it: names, dtypes, shapes, and which output decides.
+    # Names, dtypes and shapes of the deployed model, and the output that decides.
     signature = Signature(
         inputs=[TensorSpec("features", "float32", [None, 3])],
         outputs=[TensorSpec("probabilities", "float32", [None, 3])],
-        decision=Decision("probabilities", labels=["apple", "orange", "cherry"]),  # no threshold: the largest wins
+        decision=Decision(
+            "probabilities", labels=["apple", "orange", "cherry"]
+        ),  # no threshold: the largest value wins
     )
-    data = "fruit.csv"  # beside this file; --data gives another
+    data = "fruit.csv"  # next to this file; --data gives another file
 
     def forward(self, inputs, training):
-        # Called twice: for the graph that is trained, and for the one that is deployed.
+        # Called twice: for the training graph and for the deployed graph.
         scaled = inputs["features"] / tf.constant([100.0, 50.0, 1.0])
         hidden = tf.nn.relu(dense(scaled, 16, "hidden"))
         if training:
             hidden = tf.nn.dropout(hidden, rate=0.1)
         logits = dense(hidden, 3, "logits")
-        return {"probabilities": tf.nn.softmax(logits), "logits": logits}  # more than promised is fine
+        return {"probabilities": tf.nn.softmax(logits), "logits": logits}  # outputs beyond the signature are allowed
 
     def loss(self, outputs, labels):
         return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, outputs["logits"]))

@@ -62,10 +62,10 @@ class PipelineError(Exception):
 
     def __reduce__(self) -> tuple[object, ...]:
         # Keyword-only arguments are lost by the default pickling of exceptions, and errors travel between processes.
-        return (_rebuilt, (type(self), dict(self.__dict__)))
+        return (_rebuild, (type(self), dict(self.__dict__)))
 
 
-def _rebuilt(kind: type[PipelineError], values: dict[str, object]) -> PipelineError:
+def _rebuild(kind: type[PipelineError], values: dict[str, object]) -> PipelineError:
     error = kind.__new__(kind)
     error.__dict__.update(values)
     Exception.__init__(error, error._sentence())

@@ -35,33 +35,33 @@ def hash_values(kind: str, value: Any) -> str:
     Raises:
         TypeError: `value` holds anything else.
     """
-    return hashlib.sha256(_encoded(kind) + _encoded(value)).hexdigest()
+    return hashlib.sha256(_encode(kind) + _encode(value)).hexdigest()
 
 
-def _encoded(value: Any) -> bytes:
+def _encode(value: Any) -> bytes:
     match value:
         case None:
             return b"n"
         case bool():
             return b"b1" if value else b"b0"
         case int():
-            return _tagged(b"i", str(value).encode())
+            return _add_tag(b"i", str(value).encode())
         case float():
             return b"f" + struct.pack(">d", value)
         case str():
-            return _tagged(b"s", value.encode("utf-8", "surrogatepass"))
+            return _add_tag(b"s", value.encode("utf-8", "surrogatepass"))
         case bytes():
-            return _tagged(b"y", value)
+            return _add_tag(b"y", value)
         case Mapping():
             if not all(isinstance(key, str) for key in value):
                 raise TypeError("only str keys can be hashed")
-            return _tagged(b"m", b"".join(_encoded(key) + _encoded(value[key]) for key in sorted(value)))
+            return _add_tag(b"m", b"".join(_encode(key) + _encode(value[key]) for key in sorted(value)))
         case Sequence():
-            return _tagged(b"l", b"".join(map(_encoded, value)))
+            return _add_tag(b"l", b"".join(map(_encode, value)))
     raise TypeError(f"a {type(value).__name__} cannot be hashed: {value!r}")
 
 
-def _tagged(tag: bytes, body: bytes) -> bytes:
+def _add_tag(tag: bytes, body: bytes) -> bytes:
     return tag + str(len(body)).encode() + b":" + body
 
 

@@ -1,6 +1,7 @@
-"""The settings of each stage: one section of tasks.cfg, and one frozen class here, for each.
+"""Settings: one frozen class for each section of tasks.cfg, with the default and the description of each key.
 
-A section holds exactly what decides its stage, so a changed setting redoes that stage and what hangs on it.
+The classes are the source: tasks.cfg, `luigi --help-all` and the documentation are generated from them. A section
+holds exactly what its stage depends on, so a changed setting reruns that stage and everything downstream of it.
 """
 
 from __future__ import annotations
@@ -16,25 +17,25 @@ CHECKS = ("weights", "equal", "decisions", "edge", "generated", "stable", "golde
 
 
 def setting(default: Any, description: str) -> Any:
-    """A key of a section, with what `--help` says of it."""
+    """Declare a key: its default, and its description for `--help`, tasks.cfg and the documentation."""
     return field(default=default, metadata={"description": description})
 
 
-def listed(text: str | None) -> list[str]:
-    """The parts of a comma-separated list."""
+def split_list(text: str | None) -> list[str]:
+    """Split a comma-separated list."""
     return [part.strip() for part in (text or "").split(",") if part.strip()]
 
 
-def paired(flag: str, text: str | None) -> dict[str, str]:
-    """The pairs of a comma-separated list `name=value,name=value`.
+def parse_pairs(flag: str, text: str | None) -> dict[str, str]:
+    """Split a comma-separated list of pairs, `name=value,name=value`.
 
     Args:
-        flag: the option that it was given by, for the message.
+        flag: the option that holds the list, for the error message.
 
     Raises:
-        SettingError: a part is no pair.
+        SettingError: a part is not a pair.
     """
-    pairs = [part.partition("=") for part in listed(text)]
+    pairs = [part.partition("=") for part in split_list(text)]
     for name, equals, value in pairs:
         if not (name.strip() and equals and value.strip()):
             raise SettingError("not a pair", where=flag, got=name + equals + value, wanted="NAME=VALUE")
@@ -43,10 +44,10 @@ def paired(flag: str, text: str | None) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class SplitSettings:
-    """`[split]`: how rows are divided."""
+    """`[split]`: how rows are divided into training and validation rows."""
 
-    seed: int = setting(7, "seed of the split into training and validation rows")
-    validation_share: float = setting(0.2, "share of rows kept for validation, between 0 and 1")
+    seed: int = setting(7, "seed of the split")
+    validation_share: float = setting(0.2, "share of rows for validation, between 0 and 1")
 
     def __post_init__(self) -> None:
         require(self, "validation_share", 0 < self.validation_share < 1, "between 0 and 1")
@@ -54,12 +55,14 @@ class SplitSettings:
 
 @dataclass(frozen=True)
 class GraphSettings:
-    """`[graph]`: what is built into the graphs."""
+    """`[graph]`: how graphs are built."""
 
     seed: int = setting(7, "seed of the initial weights and of random ops")
-    learning_rate: float = setting(0.001, "learning rate of Adam, for models that bring no optimizer of their own")
+    learning_rate: float = setting(0.001, "learning rate of Adam, for models without an optimizer of their own")
     moving_average: float = setting(
-        0.0, "decay of moving averages of the weights, which are then deployed; 0 for none, and for Keras models"
+        0.0,
+        "decay of the moving averages of the weights, which are then deployed; 0 for none, and for Keras models, whose "
+        "optimizers have their own (use_ema)",
     )
 
     def __post_init__(self) -> None:
@@ -69,17 +72,21 @@ class GraphSettings:
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """`[training]`: how long, in what portions, and what is saved on the way."""
+    """`[training]`: how long a model is trained, and which checkpoints are kept."""
 
     steps: int = setting(600, "number of training steps")
     batch_size: int = setting(64, "rows per training step")
-    threads: int = setting(2, "TensorFlow threads; other numbers may give other last bits")
-    evaluate_every_steps: int = setting(100, "steps between two looks at the validation rows")
+    threads: int = setting(2, "TensorFlow threads; another number can change the last bits of the weights")
+    evaluate_every_steps: int = setting(100, "steps between two evaluations on the validation rows")
     save_every_steps: int = setting(200, "steps between two checkpoints; 0 for none")
-    save_every_minutes: float = setting(10.0, "minutes between two checkpoints, whatever the steps; 0 for none")
-    keep: int = setting(5, "how many of the newest checkpoints stay; 0 for all")
-    keep_every_hours: float = setting(0.0, "one checkpoint for every so many hours stays besides; 0 for none")
-    goldens: int = setting(64, "validation rows whose outputs are recorded when training ends")
+    save_every_minutes: float = setting(10.0, "minutes between two checkpoints, independent of the steps; 0 for none")
+    keep: int = setting(5, "number of newest checkpoints to keep; 0 for all")
+    keep_every_hours: float = setting(
+        0.0, "hours between two checkpoints that are kept in addition to the newest ones; 0 for none"
+    )
+    goldens: int = setting(
+        64, "validation rows whose outputs are recorded when training ends; the check golden compares with them"
+    )
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "threads", "evaluate_every_steps", "goldens"):
@@ -90,13 +97,17 @@ class TrainingSettings:
 
 @dataclass(frozen=True)
 class ExportSettings:
-    """`[export]`: which checkpoint is deployed."""
+    """`[export]`: which checkpoint is deployed, and what it holds."""
 
-    step: str = setting("last", "which step is exported: last, or best (lowest validation loss)")
+    step: str = setting(
+        "last",
+        "the step to export: last, or best (lowest validation loss). The rows that select the best step also give the "
+        "report's metrics, so only last gives unbiased metrics",
+    )
     variables: str = setting(
         "all",
-        "which variables are exported: all that inference holds, or a comma-separated list of name patterns "
-        "and of name=key pairs, which rename them in the checkpoint",
+        "the variables to export: all that inference needs, or a comma-separated list of name patterns "
+        "(dense*,embedding) and of name=key pairs, which rename variables in the checkpoint",
     )
 
     def __post_init__(self) -> None:
@@ -106,10 +117,12 @@ class ExportSettings:
 
 @dataclass(frozen=True)
 class FreezingSettings:
-    """`[freezing]`: how weights are stored in what is frozen."""
+    """`[freezing]`: how the weights of a frozen graph are stored."""
 
     weights: str = setting(
-        "exact", "how weights are stored in what is frozen: exact, or float16 (half the size, behind Casts)"
+        "exact",
+        "precision of the stored weights: exact, or float16 (half the size of float32, with a Cast behind each "
+        "weight; then the bounds half_rtol and half_atol apply)",
     )
 
     def __post_init__(self) -> None:
@@ -118,36 +131,69 @@ class FreezingSettings:
 
 @dataclass(frozen=True)
 class ValidationSettings:
-    """`[validation]`: how reference and candidate are compared."""
+    """`[validation]`: how the checkpoint and a candidate are compared.
 
-    checks: str = setting("all", f"which checks are made: all, or a comma-separated list of {', '.join(CHECKS)}")
-    batch_size: int = setting(256, "rows per run of a session")
-    time_limit_seconds: float = setting(600.0, "seconds that a candidate may take for one batch; 0 for any time")
-    memory_limit_gb: float = setting(0.0, "GB that a candidate's process may take; 0 for all that there is")
-    flipped_share: float = setting(0.0, "share of rows that may be decided otherwise than by the checkpoint")
-    half_flipped_share: float = setting(0.002, "the same where weights are stored as float16")
-    int8_flipped_share: float = setting(0.01, "the same where weights are stored as int8")
+    A candidate passes if |candidate - reference| <= atol + rtol * |reference|. Other values than floats must be equal.
+    """
+
+    checks: str = setting(
+        "all",
+        f"checks to run: all that apply, or a comma-separated list of {', '.join(CHECKS)}. A check that is listed must "
+        "apply: golden fails if no outputs were recorded",
+    )
+    batch_size: int = setting(256, "rows per session run")
+    time_limit_seconds: float = setting(
+        600.0, "time limit in seconds for a candidate to answer one batch; it fails if it takes longer; 0 for no limit"
+    )
+    memory_limit_gb: float = setting(
+        0.0, "memory limit in GB for a candidate's process; it fails if it takes more; 0 for no limit"
+    )
+    flipped_share: float = setting(
+        0.0,
+        "share of rows whose decision (at the threshold, or by argmax) may differ from the checkpoint's. Rounding "
+        "alone flips a decision only where both sides were almost equal",
+    )
+    half_flipped_share: float = setting(
+        0.002, "the same share for weights stored as float16: rounding flips decisions close to the threshold"
+    )
+    int8_flipped_share: float = setting(0.01, "the same share for weights stored as int8")
     tolerances: str = setting(
         "none",
-        "bounds of single outputs, before those of their dtype: output rtol atol, separated by commas "
-        "(probability 1e-4 1e-5, logits 1e-3 1e-3)",
+        "bounds for single outputs, instead of the bounds for their dtype: comma-separated entries of output rtol atol "
+        "(probability 1e-4 1e-5, logits 1e-3 1e-3), or none",
     )
-    float64_rtol: float = setting(1e-12, "float64: a few thousand ULP, what a reordered sum may cost")
-    float64_atol: float = setting(1e-12, "float64: absolute bound near zero")
-    float32_rtol: float = setting(1e-5, "float32: about 80 ULP, what a reordered sum or a fused kernel may cost")
-    float32_atol: float = setting(1e-6, "float32: absolute bound near zero")
-    float16_rtol: float = setting(1e-3, "float16: 1 ULP at 11 bits of mantissa")
-    float16_atol: float = setting(1e-3, "float16: absolute bound near zero")
-    bfloat16_rtol: float = setting(1e-2, "bfloat16: about 1 ULP at 8 bits of mantissa")
-    bfloat16_atol: float = setting(1e-2, "bfloat16: absolute bound near zero")
-    runtime_rtol: float = setting(1e-4, "float32 in another runtime (tflite, onnx): its kernels add in other orders")
-    runtime_atol: float = setting(1e-5, "another runtime: absolute bound near zero")
+    float64_rtol: float = setting(
+        1e-12, "relative bound for float64: a few thousand ULP, the effect of another order of a sum"
+    )
+    float64_atol: float = setting(1e-12, "absolute bound for float64")
+    float32_rtol: float = setting(
+        1e-5, "relative bound for float32: about 80 ULP, the effect of another order of a sum or of a fused kernel"
+    )
+    float32_atol: float = setting(1e-6, "absolute bound for float32")
+    float16_rtol: float = setting(1e-3, "relative bound for float16: 1 ULP at 11 bits of mantissa")
+    float16_atol: float = setting(1e-3, "absolute bound for float16")
+    bfloat16_rtol: float = setting(1e-2, "relative bound for bfloat16: about 1 ULP at 8 bits of mantissa")
+    bfloat16_atol: float = setting(1e-2, "absolute bound for bfloat16")
+    runtime_rtol: float = setting(
+        1e-4,
+        "relative bound for float32 in another runtime than TensorFlow (tflite, onnx), whose kernels add in another "
+        "order and fold constants differently: logits of a convolutional network differed by up to 2e-5 at "
+        "a magnitude of 10",
+    )
+    runtime_atol: float = setting(1e-5, "absolute bound for another runtime")
     half_rtol: float = setting(
-        5e-3, "weights stored as float16: each is off by up to 1/2048, and a sum by some of that"
+        5e-3,
+        "relative bound for weights stored as float16 (tflite_float16, onnx_float16, or [freezing] weights = float16): "
+        "each weight is off by up to 1/2048, a sum by a part of that. Probabilities differed by up to 0.0033",
     )
-    half_atol: float = setting(5e-3, "weights stored as float16: half a point of a probability")
-    int8_rtol: float = setting(5e-2, "weights stored as int8: each is off by up to 1/254 of its channel's largest")
-    int8_atol: float = setting(5e-2, "weights stored as int8: five points of a probability")
+    half_atol: float = setting(5e-3, "absolute bound for weights stored as float16: half a point of a probability")
+    int8_rtol: float = setting(
+        5e-2,
+        "relative bound for weights stored as int8 (tflite_int8, onnx_int8): each weight is off by up to 1/254 of the "
+        "largest of its channel. Probabilities differed by up to 0.023 on validation rows and 0.048 on random rows; "
+        "logits need bounds of their own (tolerances)",
+    )
+    int8_atol: float = setting(5e-2, "absolute bound for weights stored as int8: five points of a probability")
 
     def __post_init__(self) -> None:
         require(self, "batch_size", self.batch_size >= 1, "at least 1")
@@ -158,38 +204,38 @@ class ValidationSettings:
                 )
         for name in ("time_limit_seconds", "memory_limit_gb"):
             require(self, name, 0 <= getattr(self, name) < math.inf, "0 or more")
-        self.output_tolerances  # noqa: B018  # read once, so that what is wrong is said before anything runs
+        self.output_tolerances  # noqa: B018  # parsed once, to report errors before anything runs
         for item in fields(self):
             if item.name.endswith("flipped_share"):
                 require(self, item.name, 0 <= getattr(self, item.name) < 1, "from 0 to below 1")
             if item.name.endswith(("_rtol", "_atol")):
-                # NaN compares false, so it is refused here rather than letting every difference pass later.
+                # NaN compares false, so it is rejected here. Otherwise every difference would pass later.
                 require(self, item.name, 0 <= getattr(self, item.name) < math.inf, "a finite number, 0 or more")
 
     @property
     def chosen_checks(self) -> tuple[str, ...]:
-        """The names of the checks to make."""
+        """The names of the checks to run."""
         return CHECKS if self.is_every_check else tuple(name.strip() for name in self.checks.split(","))
 
     @property
     def is_every_check(self) -> bool:
-        """Whether every check that applies is made, rather than some that were asked for by name."""
+        """True if all checks that apply are run, False if checks were selected by name."""
         return self.checks.strip() == "all"
 
     @property
     def limits(self) -> tuple[float, int]:
-        """What a candidate's process may take: seconds for an answer, and bytes of memory; 0 for no limit."""
+        """Limits of a candidate's process: seconds for an answer, and bytes of memory; 0 for no limit."""
         return self.time_limit_seconds, int(self.memory_limit_gb * 1e9)
 
     @property
     def output_tolerances(self) -> dict[str, tuple[float, float]]:
-        """The bounds of single outputs, relative and absolute, by output.
+        """Relative and absolute bound of single outputs, by output.
 
         Raises:
             SettingError: an entry is not an output and two finite numbers, 0 or more.
         """
         bounds = {}
-        for entry in listed("" if self.tolerances.strip() == "none" else self.tolerances):
+        for entry in split_list("" if self.tolerances.strip() == "none" else self.tolerances):
             output, *numbers = entry.rsplit(maxsplit=2)
             try:
                 rtol, atol = (float(number) for number in numbers)
@@ -197,7 +243,7 @@ class ValidationSettings:
                 rtol = atol = math.nan
             if not (0 <= rtol < math.inf and 0 <= atol < math.inf):
                 raise SettingError(
-                    "not the bounds of an output",
+                    "not an output and its bounds",
                     where="[validation] tolerances",
                     got=entry,
                     wanted="output rtol atol, each a finite number, 0 or more",
@@ -208,33 +254,39 @@ class ValidationSettings:
 
 @dataclass(frozen=True)
 class CostsSettings:
-    """`[costs]`: how long what each format costs is measured, and on what."""
+    """`[costs]`: how the cost of each format is measured, in a process of its own, on validation rows."""
 
     seconds: float = setting(
-        0.5, "most seconds of runs for each format and batch size; 0 to measure nothing but sizes on disk"
+        0.5,
+        "longest measurement in seconds for each format and batch size; it ends earlier when the times are stable; "
+        "0 to measure only sizes on disk",
     )
-    batch_sizes: str = setting("1,64", "comma-separated rows per run; the first answer is to a batch of the smallest")
+    batch_sizes: str = setting(
+        "1,64",
+        "comma-separated batch sizes; the first answer is measured on the smallest. A model with a fixed batch size is "
+        "measured only at that size",
+    )
     threads: int = setting(2, "threads that each format computes with")
     limit_seconds: float = setting(
-        600.0, "most seconds for one format from its start to its end; one that takes longer has no numbers"
+        600.0, "time limit in seconds for one format from start to end; a format that takes longer has no figures"
     )
 
     def __post_init__(self) -> None:
         require(self, "seconds", 0 <= self.seconds < math.inf, "0 or more")
         require(self, "threads", self.threads >= 1, "at least 1")
         require(self, "limit_seconds", 0 < self.limit_seconds < math.inf, "above 0")
-        are_sizes = all(part.isdecimal() and int(part) >= 1 for part in listed(self.batch_sizes))
-        require(self, "batch_sizes", are_sizes and bool(listed(self.batch_sizes)), "whole numbers, at least 1")
+        are_sizes = all(part.isdecimal() and int(part) >= 1 for part in split_list(self.batch_sizes))
+        require(self, "batch_sizes", are_sizes and bool(split_list(self.batch_sizes)), "whole numbers, at least 1")
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """The batch sizes, the smallest first."""
-        return tuple(sorted({int(part) for part in listed(self.batch_sizes)}))
+        """Batch sizes, smallest first."""
+        return tuple(sorted({int(part) for part in split_list(self.batch_sizes)}))
 
 
 @dataclass(frozen=True)
 class Settings:
-    """All sections."""
+    """All sections that the bytes of artifacts depend on."""
 
     split: SplitSettings = field(default_factory=SplitSettings)
     graph: GraphSettings = field(default_factory=GraphSettings)
@@ -246,10 +298,10 @@ class Settings:
 
 
 def require(section: Any, name: str, is_right: bool, wanted: str) -> None:
-    """Refuses a setting that is out of its range.
+    """Reject a setting that is out of its range.
 
     Raises:
-        SettingError: it is.
+        SettingError: `is_right` is False.
     """
     if not is_right:
         title = type(section).__name__.removesuffix("Settings").lower()
@@ -261,12 +313,18 @@ ENGINES = ("local", "dask")
 
 @dataclass(frozen=True)
 class EngineSettings:
-    """`[engine]`: what does the heavy work of a batch. It decides no byte of what is made."""
+    """`[engine]`: which processes do the heavy work of a batch, and of validations with many rows."""
 
-    kind: str = setting("local", "local: processes of this machine; dask: the workers of a Dask cluster")
-    address: str = setting("", "with dask: its scheduler, such as tcp://host:8786; empty: one of this machine")
+    kind: str = setting(
+        "local", "where work runs: local (processes of this machine) or dask (workers of a Dask cluster)"
+    )
+    address: str = setting(
+        "", "with dask: address of the scheduler, such as tcp://host:8786; empty to start a cluster on this machine"
+    )
     shard_rows: int = setting(
-        50_000, "with dask: validation rows to one shard, about; no more rows than this are not divided; 0: none are"
+        50_000,
+        "with dask: approximate number of validation rows per shard; validations with fewer rows are not divided; "
+        "0 to divide none",
     )
 
     def __post_init__(self) -> None:
@@ -276,12 +334,16 @@ class EngineSettings:
 
 @dataclass(frozen=True)
 class BatchSettings:
-    """`[batch]`: what a model of a batch may take, and how a batch is divided. It decides no byte of what is made."""
+    """`[batch]`: limits of each model of a batch, and how a batch is divided into Luigi tasks."""
 
-    limit_seconds: float = setting(900.0, "seconds that one model may take; 0 for any time")
-    limit_memory_gb: float = setting(0.0, "GB that a process at work on a model may take; 0 for all that there is")
+    limit_seconds: float = setting(
+        900.0, "time limit in seconds for one model; only that model fails if it takes longer; 0 for no limit"
+    )
+    limit_memory_gb: float = setting(0.0, "memory limit in GB for each process that works on a model; 0 for no limit")
     shard_models: int = setting(
-        0, "models to one task of Luigi, so that several hosts can share a batch; 0: one task, but 50 with a luigid"
+        0,
+        "models per Luigi task; several hosts can share a batch that has several tasks. 0 for one task, or, with a "
+        "central scheduler (luigid), for 50 models per task",
     )
 
     def __post_init__(self) -> None:
@@ -292,21 +354,32 @@ class BatchSettings:
 
 @dataclass(frozen=True)
 class NightlySettings:
-    """`[nightly]`: where a night's data is, what fails a night, how many stay, who is told. It decides no model."""
+    """`[nightly]`: the data of a night, when a night fails, how many nights are kept, who is notified."""
 
     data: str = setting(
-        "", "the data file of a night, such as data/{date}/messages.tsv; empty: --data, or the model's own"
+        "",
+        "the data file of a night, with {date} (2026-11-25) or {year}, {month} and {day} in it: "
+        "data/{date}/messages.tsv. Empty to use --data, with the same placeholders or without, or the model's own data",
     )
     changed_share: float = setting(
         0.05,
-        "most decisions, as a share, that may differ from those of the night before; 1: any, and another signature",
+        "share of decisions that may differ from the night before, on the validation rows of that night; the night "
+        "fails if more do. 1 accepts any share and another signature, for a night that changes the model on purpose",
     )
-    rows: int = setting(4096, "validation rows whose answers a night keeps for the next one to be compared with")
-    keep: int = setting(14, "how many of the newest nights stay, and the one that current names; 0 for all")
-    hook: str = setting("", "a command that is run when a night is over; PIPELINE_EVENT and others tell it what was")
-    hook_seconds: float = setting(60.0, "seconds that the hook may take")
+    rows: int = setting(4096, "validation rows whose outputs are stored for the comparison with the next night")
+    keep: int = setting(
+        14, "number of newest nights to keep, in addition to the one that the link current names; 0 for all"
+    )
+    hook: str = setting(
+        "",
+        "command to run after each night, with PIPELINE_EVENT (passed, failed, recovered), PIPELINE_NAME, "
+        "PIPELINE_DATE, PIPELINE_VERDICT, PIPELINE_REASON and PIPELINE_REPORT in its environment; empty for none",
+    )
+    hook_seconds: float = setting(60.0, "time limit in seconds for the hook")
     metrics_file: str = setting(
-        "", "a file for Prometheus's textfile collector, such as /var/lib/node_exporter/{name}.prom; empty for none"
+        "",
+        "file for the textfile collector of Prometheus, with {name} for the folder's name: "
+        "/var/lib/node_exporter/{name}.prom; empty for none",
     )
 
     def __post_init__(self) -> None:
@@ -318,14 +391,18 @@ class NightlySettings:
 
 @dataclass(frozen=True)
 class StorageSettings:
-    """`[storage]`: artifacts on object storage. It decides no byte of what is made."""
+    """`[storage]`: artifacts on object storage."""
 
-    mirror: str = setting("", "folder of the local copies of an output root that is a URL; empty: in the user's cache")
+    mirror: str = setting(
+        "",
+        "folder for local copies of the artifacts if the output root is a URL (s3://bucket/path); empty for the user's "
+        "cache folder",
+    )
 
 
 @dataclass(frozen=True)
 class Operations:
-    """The sections that say how work is done, and decide no byte of what a chain makes."""
+    """All sections that the bytes of artifacts do not depend on: how and where the work is done."""
 
     engine: EngineSettings = field(default_factory=EngineSettings)
     batch: BatchSettings = field(default_factory=BatchSettings)

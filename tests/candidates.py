@@ -1,4 +1,4 @@
-"""Candidates for tests: what people put into production, made of a checkpoint by TensorFlow's own means."""
+"""Candidates for tests: deployed files, made from a checkpoint with TensorFlow's own tools."""
 
 from __future__ import annotations
 
@@ -29,24 +29,24 @@ def build(x: Any) -> Any:
 
 
 def one_ulp_off(values: dict[str, Array]) -> None:
-    """One weight is off by the least that a float32 can be."""
+    """One weight differs by one float32 ulp."""
     values["layer/w"][1, 1] = np.nextafter(values["layer/w"][1, 1], np.float32(9))
 
 
 def far_off(values: dict[str, Array]) -> None:
-    """One weight is another."""
+    """One weight differs."""
     values["layer/w"][1, 1] += 1
 
 
 def of_another_run(values: dict[str, Array]) -> None:
-    """Every weight is another."""
+    """Every weight differs."""
     draw = np.random.default_rng(6)
     for name, value in values.items():
         values[name] = draw.normal(size=value.shape).astype(np.float32)
 
 
 def save(prefix: Path, model: Callable[[Any], Any] = build) -> Path:
-    """The checkpoint of a model of one input `x`."""
+    """Writes the checkpoint of a model with one input `x`."""
     prefix.parent.mkdir(parents=True, exist_ok=True)
     with tf.Graph().as_default(), v1.Session() as session:
         model(v1.placeholder(tf.float32, [None, 3], name="x"))
@@ -56,14 +56,14 @@ def save(prefix: Path, model: Callable[[Any], Any] = build) -> Path:
 
 
 def artifact(prefix: Path, folder: Path, **options: Any) -> Path:
-    """The artifact of a checkpoint."""
+    """Makes the artifact of a checkpoint."""
     folder.mkdir(parents=True)
     import_checkpoint(ImportedCheckpoint(str(prefix), **options), None, 7, folder)
     return folder
 
 
 def frozen_graph(prefix: Path, change: Change | None = None, outputs: tuple[str, ...] = ("y", "p")) -> Any:
-    """The frozen GraphDef of a checkpoint, by TensorFlow's own converter, with other weights if that is wanted."""
+    """Freezes a checkpoint with TensorFlow's own converter, optionally with changed weights."""
     with tf.Graph().as_default() as graph, v1.Session() as session:
         saver = v1.train.import_meta_graph(f"{prefix}.meta", clear_devices=True)
         saver.restore(session, str(prefix))
@@ -81,7 +81,7 @@ def node(graph: Any, name: str) -> Any:
 
 
 def renamed(graph: Any, names: dict[str, str]) -> Any:
-    """The graph with other names for some of its nodes."""
+    """Renames some nodes of a graph."""
     new = v1.GraphDef()
     new.CopyFrom(graph)
     for each in new.node:
@@ -93,7 +93,7 @@ def renamed(graph: Any, names: dict[str, str]) -> Any:
 
 
 def scoped(graph: Any, scope: str = "prod") -> Any:
-    """The graph as somebody has it who imported it under a name."""
+    """Imports the graph under a name scope."""
     return renamed(graph, {node.name: f"{scope}/{node.name}" for node in graph.node})
 
 

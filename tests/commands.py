@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 PROJECT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
@@ -45,3 +47,13 @@ def clean(more: Mapping[str, str]) -> dict[str, str]:
 
 
 ONE_SERVER = str(Path(__file__).parent / "one_server")
+
+
+def sharing_module() -> Any:
+    """The file of the shared fork server as a module."""
+    spec = importlib.util.spec_from_file_location("sharing", Path(ONE_SERVER, "sitecustomize.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
 import sys
@@ -10,10 +9,9 @@ import tempfile
 from collections.abc import Generator
 from multiprocessing import forkserver
 from pathlib import Path
-from typing import Any
 
 import pytest
-from commands import clean
+from commands import clean, sharing_module
 from hypothesis import settings
 from loading import loads_tensorflow
 
@@ -30,7 +28,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Makes ready what all tests share, before any worker of pytest-xdist starts."""
     # Without its cache, Python would compile the whole package anew in each of the processes that tests start.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-    sharing = _sharing()
+    sharing = sharing_module()
     if not hasattr(config, "workerinput"):
         folder = tempfile.mkdtemp(prefix="fork-")
         sharing.describe(folder, str(HERE.parent / "pipeline" / "__init__.py"), [dict(os.environ), clean({})])
@@ -82,15 +80,6 @@ def _is_loaded() -> bool:
 
 def _python_path() -> list[str]:
     return [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
-
-
-def _sharing() -> Any:
-    spec = importlib.util.spec_from_file_location("sharing", HERE / "one_server" / "sitecustomize.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def pytest_unconfigure() -> None:

@@ -1,4 +1,4 @@
-"""Small Keras models for tests, written to files in processes of their own: no session of this one may be run first.
+"""Small Keras models for tests, written to files in new processes, because no session may run before.
 
 Each is made with weights that are not their initial values, so that a lost weight changes an answer.
 """
@@ -73,7 +73,7 @@ MODELS = {model.__name__: model for model in (images, sequences, pairs, dicts, h
 
 
 def made(name: str) -> keras.Model:
-    """A model with weights of all kinds, the moving statistics of batch norm too."""
+    """Builds a model with random weights, including the moving statistics of batch norm."""
     keras.utils.set_random_seed(3)
     model = MODELS[name]()
     draw = np.random.default_rng(5)

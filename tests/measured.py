@@ -1,4 +1,4 @@
-"""Runners whose costs are known, each in a module that a measuring process imports: they sleep, take memory, fail."""
+"""Runners with known costs, each in a module for the benchmark process: they sleep, allocate memory, fail."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ LARGE = PLAIN.replace("    return Runner()", "    bytearray(b'x') * 200_000_000\
 
 
 def artifact(folder: Path, batch: int | None = None) -> Path:
-    """An artifact of nothing but its signature, with one input `x`."""
+    """Writes an artifact that has only a signature, with one input `x`."""
     folder.mkdir(parents=True, exist_ok=True)
     spec = TensorSpec("x", "float32", [batch, 2])
     Signature([spec], [TensorSpec("y", "float32", [batch, 2])]).write(folder / "signature.json")
@@ -51,14 +51,14 @@ def artifact(folder: Path, batch: int | None = None) -> Path:
 
 
 def checkpoint(folder: Path, rows: int = 100, batch: int | None = None) -> Path:
-    """A checkpoint's artifact: with validation rows, whose values are their numbers."""
+    """Writes a checkpoint's artifact with validation rows whose values are their indices."""
     x = np.repeat(np.arange(rows, dtype=np.float32)[:, None], 2, axis=1)
     save_arrays(artifact(folder, batch) / "validation.npz", {"input/x": x, "labels": np.zeros(rows, np.int64)})
     return folder
 
 
 def register(folder: Path, patch: pytest.MonkeyPatch, **sources: str) -> None:
-    """Makes formats of runners, by their source texts."""
+    """Registers formats with runners from source texts."""
     for format, source in sources.items():
         (folder / f"measured_{format}.py").write_text(textwrap.dedent(source))
         patch.setitem(FORMATS, format, Format(f"measured_{format}:open_runner"))

@@ -35,7 +35,7 @@ COLUMNS = [
 
 
 class Page(HTMLParser):
-    """What a browser would find: texts, tags with their attributes, and tags left open."""
+    """Content of a page: texts, tags with their attributes, and unclosed tags."""
 
     def __init__(self, source: str) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class Page(HTMLParser):
 
     @property
     def drawings(self) -> list[str | None]:
-        """What each drawing says to those who cannot see it."""
+        """Labels of the charts for screen readers."""
         return [values.get("aria-label") for tag, values in self.tags if tag == "svg"]
 
     def count(self, tag: str) -> int:
@@ -73,7 +73,7 @@ class Page(HTMLParser):
 
 
 def written(folder: Path, facts: ReportFacts) -> tuple[Page, str, ElementTree.Element]:
-    """The report's page, summary and XML."""
+    """Writes a report; returns its page, summary and XML."""
     write_report(folder, facts)
     page = Page((folder / "report.html").read_text(encoding="utf-8"))
     assert page.open == []
@@ -82,14 +82,14 @@ def written(folder: Path, facts: ReportFacts) -> tuple[Page, str, ElementTree.El
 
 
 def row(number: int, diff: str = "0.0", verdict: str = "passed", **values: str) -> list[str]:
-    """A line of results.csv, on one validation row of `frozen` unless `values` say otherwise."""
+    """Builds a line of results.csv, by default for a validation row of `frozen`."""
     cells = dict.fromkeys(COLUMNS, "") | {"model": "sms", "format": "frozen", "check": "equal", "output": "probability"}
     cells |= {"row": str(number), "reference": "0.25", "candidate": "0.25", "abs_diff": diff, "verdict": verdict}
     return [(cells | values)[column] for column in COLUMNS]
 
 
 def check(**values: Any) -> dict[str, Any]:
-    """A check that passed with every bit equal, but for `values`."""
+    """Builds a check, by default passed and bit-equal."""
     return {
         "format": "frozen", "check": "equal", "output": "probability", "dtype": "float32", "rows": 1115,
         "rows_failed": 0, "bit_equal": True, "max_abs_diff": 0.0, "max_rel_diff": 0.0, "max_ulp_diff": 0,
@@ -112,7 +112,7 @@ def make_facts(
     name: str = "sms",
     **verdict: Any,
 ) -> ReportFacts:
-    """Facts about a run that passed, but for the arguments; its tables are written into `folder`."""
+    """Builds facts, by default of a run that passed; writes its tables to `folder`."""
     with (folder / "results.csv").open("w", newline="", encoding="utf-8", errors="replace") as lines:
         csv.writer(lines).writerows([COLUMNS, *(rows or [row(0), row(1)])])
     (folder / "history.csv").write_text("step,loss,validation_loss\n" + history)
@@ -138,7 +138,7 @@ def make_facts(
 
 
 def scores(seed: int, rows: int = 1115, shift: float = 0.0) -> dict[str, Any]:
-    """The scores of one side as they stand in the verdict, of two labels."""
+    """Builds the verdict's scores of one side, for two labels."""
     random = np.random.default_rng(seed)
     labels = random.random(rows) < 0.2
     values = np.clip(np.where(labels, random.beta(9, 1.1, rows), random.beta(0.7, 14, rows)) + shift, 0, 1)
@@ -170,7 +170,7 @@ _SIZES = {"frozen": 5e-9, "mmap": 5e-9, "savedmodel": 0.0, "onnx": 2e-8, "onnx_i
 
 
 def full_facts(folder: Path, is_passed: bool = True) -> ReportFacts:
-    """Facts about many formats, with all that a report can tell; where it failed, a faulty and a refused format."""
+    """Builds facts for all sections of a report; unless `is_passed`, also with a faulty and a refused format."""
     random = np.random.default_rng(5)
     rows, checks = [], []
     for format in FORMATS:
@@ -269,7 +269,7 @@ def _with_failures(folder: Path) -> Path:
 
 
 def made_up_costs() -> dict[str, Any]:
-    """The content of a costs.json."""
+    """Builds the content of a costs.json."""
     formats = {}
     for index, name in enumerate(("checkpoint", *FORMATS)):
         formats[name] = {

@@ -1,4 +1,4 @@
-"""A chain that starts at a checkpoint that somebody else made: everything behind it works as for one of our own."""
+"""Chains that start at a third-party checkpoint: the later stages work as for a trained model."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def verdict_of(job: Job) -> dict[str, Any]:
 
 
 def saved_model(folder: Path) -> Path:
-    """A SavedModel of TensorFlow 2, with a table."""
+    """Writes a SavedModel of TensorFlow 2 with a lookup table."""
     module = tf.Module()
     module.w = tf.Variable(np.arange(6, dtype=np.float32).reshape(3, 2))
     initializer = tf.lookup.KeyValueTensorInitializer(tf.constant(["a", "b"]), tf.constant([1, 2], tf.int64))

@@ -11,6 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import pytest
+from commands import ONE_SERVER
 
 from pipeline.store import files
 
@@ -241,7 +242,7 @@ def loaded_by(statement: str, folder: Path) -> set[str]:
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", f"import sys\n{statement}\nprint(*sys.modules)"],
         cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(PROJECT)},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([ONE_SERVER, str(PROJECT)])},
         capture_output=True,
         text=True,
         timeout=60,
@@ -279,6 +280,7 @@ assert len(pipeline.tasks.model.ROOT_HOOKS) == 1"""
     loaded_by(statement + check, tmp_path)
 
 
+@pytest.mark.tensorflow
 def test_the_package_gives_each_of_its_names_and_no_other(tmp_path: Path) -> None:
     loaded_by(
         "from pipeline import *\nassert FreezeModel.__name__ == 'FreezeModel'\n"

@@ -11,7 +11,7 @@ import pytest
 import strategies
 from hypothesis import given
 
-from pipeline.data.npz import load_arrays, of_kind, prefixed, save_arrays
+from pipeline.data.npz import add_kind, load_arrays, of_kind, save_arrays
 from pipeline.errors import DataError
 
 
@@ -146,7 +146,7 @@ def test_a_byte_that_changed_is_refused_or_changes_no_value(tmp_path: Path) -> N
 
 
 def test_kinds_are_kept_apart_in_one_file() -> None:
-    both = prefixed("input", {"x": np.zeros(1)}) | prefixed("inputs", {"x": np.ones(1)})
+    both = add_kind("input", {"x": np.zeros(1)}) | add_kind("inputs", {"x": np.ones(1)})
     assert sorted(both) == ["input/x", "inputs/x"]
     assert of_kind("input", both) == {"x": np.zeros(1)}
     assert of_kind("label", both) == {}

@@ -1,4 +1,4 @@
-"""An existing pair is compared: a checkpoint, and what somebody else made of it, or of another one."""
+"""Comparison of existing pairs: a checkpoint, and a third-party candidate made from it or from another one."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def as_pb(folder: Path, prefix: Path, change: Change | None) -> Path:
 
 
 def as_scoped_pb(folder: Path, prefix: Path, change: Change | None) -> Path:
-    """A .pb of which no name is that of the checkpoint; two outputs of a kind have to be told apart by name."""
+    """A .pb with other names than the checkpoint's; two similar outputs need --candidate-names."""
     return write_pb(scoped(frozen_graph(prefix, change)), folder / "production.pb")
 
 
@@ -198,7 +198,7 @@ def test_an_output_of_another_dtype_is_said(prefix: Path, tmp_path: Path) -> Non
 
 
 def imported(candidate: Candidate, checkpoint: Path, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What adopting a candidate notes, and the `signature.json` that it writes."""
+    """Imports a candidate; returns the notes and the `signature.json`."""
     folder.mkdir()
     notes = import_candidate(candidate, checkpoint, "exact", folder)
     return notes, json.loads((folder / "signature.json").read_text())

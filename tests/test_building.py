@@ -1,4 +1,4 @@
-"""The graphs of a model, judged by TensorFlow's own sessions and by their bytes."""
+"""The graphs of a model, checked with TensorFlow sessions and by their bytes."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class M:
 
 
 def changed(*replacements: tuple[str, str]) -> str:
-    """The line model with other lines."""
+    """Returns the line model with some source lines replaced."""
     body = LINE
     for old, new in replacements:
         assert old in body
@@ -60,7 +60,7 @@ def meta(path: Path) -> Any:
 
 
 def goldens_of(root: Path, body: str, **sections: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-    """Input x and output y as recorded when the model had been trained for a step."""
+    """Reads input x and output y of the goldens after one training step."""
     job = job_for(root / "output", model_file(root, body), **{"training": {"steps": 1}, **sections})
     run(job, "training")
     arrays = load_arrays(job.folder("training") / "deploy" / "last" / "goldens.npz")
@@ -201,7 +201,7 @@ class M:
 
 
 def test_two_fresh_processes_give_the_same_bytes_for_a_model_with_branches_and_loops(tmp_path: Path) -> None:
-    """Checkpoint included; only TensorBoard's events tell the time."""
+    """Including the checkpoint; only TensorBoard events contain the time."""
     model = model_file(tmp_path, CONTROL)
     processes = []
     for number in ("1", "2"):

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 
-from pipeline.data.npz import prefixed, save_arrays
+from pipeline.data.npz import add_kind, save_arrays
 from pipeline.errors import SettingError
 from pipeline.freezing.freeze import freeze_checkpoint
 from pipeline.settings import CHECKS, ValidationSettings
@@ -104,7 +104,7 @@ def run_validation(
         (TensorSpec("y", "float32", None if output is None else tuple(output)),),
     )
     signature.write(folder / "checkpoint" / "signature.json")
-    save_arrays(folder / "checkpoint" / "validation.npz", prefixed("input", {"x": rows}))
+    save_arrays(folder / "checkpoint" / "validation.npz", add_kind("input", {"x": rows}))
     freeze_checkpoint(folder / "checkpoint", folder / "frozen")
     candidates = {"frozen": folder / "frozen"}
     verdict = validate(

@@ -1,4 +1,4 @@
-"""TFLite and ONNX: what their makers make of odd graphs, that they give the same bytes, and what they refuse."""
+"""TFLite and ONNX: conversion of unusual graphs, reproducible bytes, and refusals."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ALL = [f"{family}{kind}" for family in ("tflite", "onnx") for kind in ("", "_flo
 
 
 def frozen(folder: Path, build: Build, **inputs: tuple[str, list[int | None] | None]) -> Path:
-    """An artifact in the format `frozen` of what `build` makes of placeholders, by output name."""
+    """Makes an artifact in the format `frozen` of the outputs that `build` computes from placeholders."""
     folder.mkdir()
     with tf.Graph().as_default() as graph:
         fed = {name: v1.placeholder(dtype, shape, name=name) for name, (dtype, shape) in inputs.items()}
@@ -50,7 +50,7 @@ def frozen(folder: Path, build: Build, **inputs: tuple[str, list[int | None] | N
 
 
 def made(format: str, origin: Path) -> Path:
-    """The artifact's folder of a format."""
+    """Returns the artifact's folder of a format."""
     folder = origin.with_name(format)
     folder.mkdir()
     FORMATS[format].make(origin, folder, {})
@@ -125,7 +125,7 @@ def _called(x: Any) -> dict[str, Any]:
 
 @BOTH
 def test_a_call_of_a_function_is_inlined_though_it_might_have_state(family: str, tmp_path: Path) -> None:
-    """So does a graph of Keras's call its layers, whose variables are constants by then."""
+    """A Keras graph calls its layers in this way; their variables are constants in a frozen graph."""
     origin = frozen(tmp_path / "frozen", _called, x=ROWS)
     assert b"StatefulPartitionedCall" in (origin / "model.pb").read_bytes()
     np.testing.assert_allclose(answers(family, made(family, origin), x=X)["y"], X * 3 + 1)
@@ -269,7 +269,7 @@ def test_what_other_kernels_make_of_nan_is_told_and_what_they_make_of_numbers_is
     found = _edges_of(again("broken", made("onnx", origin)), "onnx")
     assert (found["verdict"], found["rows_failed"]) == ("failed", 4)
     # A format of TensorFlow's own kernels is held to NaN too.
-    monkeypatch.setitem(FORMATS, "onnx", dataclasses.replace(FORMATS["onnx"], edges=""))
+    monkeypatch.setitem(FORMATS, "onnx", dataclasses.replace(FORMATS["onnx"], edge_cases=""))
     assert _edges_of(again("strict", job.folder("onnx")), "onnx")["verdict"] == "failed"
 
 

@@ -1,4 +1,4 @@
-"""Costs: what is measured of runners whose costs are known, and what becomes of those that fail."""
+"""Costs: measured numbers of runners with known costs, and runners that fail."""
 
 from __future__ import annotations
 
@@ -185,12 +185,12 @@ def test_the_size_is_that_of_the_files_which_are_opened(tmp_path: Path) -> None:
 
 
 def opening(statement: str) -> str:
-    """A runner whose opening comes upon a statement."""
+    """Source of a runner that executes a statement when it is opened."""
     return PLAIN.replace("    return Runner()", f"    {statement}\n    return Runner()")
 
 
 def at_64(statement: str) -> str:
-    """A runner that comes upon a statement when it gets 64 rows."""
+    """Source of a runner that executes a statement for a batch of 64 rows."""
     return PLAIN.replace(
         "        return {", f"        if len(batch['x']) == 64:\n            {statement}\n        return {{"
     )
@@ -303,7 +303,7 @@ def _is_at_work(pid: int) -> bool:
 
 
 class Clock:
-    """Time that passes only while something runs."""
+    """Clock that advances only during a run."""
 
     def __init__(self) -> None:
         self.now = 0.0

@@ -17,7 +17,7 @@ from pipeline.formats.registry import CANDIDATES, FORMATS
 
 DOCS = PROJECT / "docs"
 README = PROJECT / "README.md"
-PAGES = [README, *sorted(DOCS.glob("*.md"))]
+PAGES = [*sorted(PROJECT.glob("*.md")), *sorted(DOCS.glob("*.md"))]
 BY_NAME = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 # Words that only this project used, and that a reader has to guess.
 PRIVATE = ("hangs on", "told by", "tells of", "made anew", "gone on with", "stands beside", "somebody else", " apart")
@@ -94,8 +94,8 @@ def test_a_public_name_without_a_docstring_is_an_error(generate: ModuleType) -> 
 @pytest.mark.parametrize("name", CANDIDATES)
 def test_the_tables_of_formats_name_each_with_its_file(name: str) -> None:
     [row] = [line for line in page("formats.md").splitlines() if line.startswith(f"| `{name}` | `{name}/")]
-    assert FORMATS[name].opened in row
-    assert re.search(rf"^\| .*`{name}`.* \| .*{re.escape(FORMATS[name].opened)}", README.read_text(), re.MULTILINE)
+    assert FORMATS[name].model_file in row
+    assert re.search(rf"^\| .*`{name}`.* \| .*{re.escape(FORMATS[name].model_file)}", README.read_text(), re.MULTILINE)
 
 
 def test_the_checks_of_the_validation_page_are_those_of_the_code() -> None:

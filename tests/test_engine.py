@@ -14,7 +14,7 @@ import pytest
 
 from pipeline.errors import DataError, PipelineError, StageCrashed
 from pipeline.settings import EngineSettings
-from pipeline.workers.child import Child, Limits, keeping_processes, run_in_subprocess
+from pipeline.workers.child import Child, Limits, keep_processes, run_in_subprocess
 from pipeline.workers.executor import open_executor
 from pipeline.workers.executor.interface import Ended, Started
 from pipeline.workers.executor.local import LocalExecutor
@@ -146,7 +146,7 @@ def conversation(first: int, *, is_hasty: bool = False) -> int:
 
 
 def test_processes_are_kept_from_one_call_to_the_next_in_a_block_alone() -> None:
-    with keeping_processes():
+    with keep_processes():
         one, other = conversation(1), conversation(2, is_hasty=True)  # with an answer that nobody took
         third = conversation(3)
     assert one == other == third
@@ -158,7 +158,7 @@ def test_processes_are_kept_from_one_call_to_the_next_in_a_block_alone() -> None
 
 
 def test_a_process_whose_call_failed_is_not_kept() -> None:
-    with keeping_processes():
+    with keep_processes():
         one = conversation(1)
         with (
             Child(f"{HERE}:nothing", 1, talks=True, is_bare=True, is_reusable=True) as child,

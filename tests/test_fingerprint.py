@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pipeline.errors import StoreError
-from pipeline.hashing import hash_code, hash_file, hash_values
+from pipeline.hashing import _SourceCache, hash_code, hash_file, hash_values
 
 
 def typed(value: Any) -> Any:
@@ -283,3 +284,135 @@ def test_among_installed_packages_the_others_are_libraries(tmp_path: Path) -> No
         "library/__init__.py",
         "library/deep.py",
     }
+
+
+# Sources that were read in an earlier run
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    """A package whose files have not changed for a while."""
+    folder = write(tmp_path / "package", {"a.py": "import b\n", "b.py": "x = 1\n"})
+    for path in folder.iterdir():
+        os.utime(path, (1_000_000, 1_000_000))
+    return folder
+
+
+def cache_of(package: Path) -> _SourceCache:
+    """The cache as a new process has it."""
+    return _SourceCache(str(package), str(package / "sources.json"))
+
+
+@pytest.fixture
+def filled(package: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The package, after a run that has kept its sources."""
+    monkeypatch.setattr("pipeline.hashing._RECENT_NS", -(10**18))  # its files are new, and kept all the same
+    monkeypatch.setattr("sys.dont_write_bytecode", False)
+    cache = cache_of(package)
+    monkeypatch.setattr("pipeline.hashing._cache", cache)
+    hash_code(package / "a.py", [package])
+    cache.save()
+    return package
+
+
+def state_of(path: Path) -> tuple[int, ...]:
+    stat = path.stat()
+    return (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
+
+
+def found(package: Path, name: str = "a.py") -> Any:
+    return cache_of(package).find(str(package / name), state_of(package / name))
+
+
+def test_a_source_is_read_once_as_long_as_it_stays(filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = {name: sha256_of(filled / name) for name in ("a.py", "b.py")}
+    monkeypatch.setattr("pipeline.hashing._cache", cache_of(filled))
+    monkeypatch.setattr("pipeline.hashing.hash_file", None)  # reading a file again would be an error
+    assert hash_code(filled / "a.py", [filled]) == wanted
+
+
+def sha256_of(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_a_changed_source_is_read_again_though_its_size_and_time_are_the_old_ones(filled: Path) -> None:
+    before = (filled / "b.py").stat()
+    (filled / "b.py").write_text("x = 2\n")
+    os.utime(filled / "b.py", ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert found(filled) is not None
+    assert found(filled, "b.py") is None
+    (filled / "a.py").unlink()
+    (filled / "a.py").write_text("import b\n")  # another inode
+    assert found(filled) is None
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut", "flipped", "other version", "missing", "folder", "binary"])
+def test_a_cache_that_is_not_whole_is_ignored(filled: Path, damage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = filled / "sources.json"
+    text = file.read_text()
+    assert found(filled) is not None
+    match damage:
+        case "empty":
+            file.write_text("")
+        case "cut":
+            file.write_text(text[:-1])
+        case "flipped":
+            digest = sha256_of(filled / "a.py")
+            assert digest in text
+            file.write_text(text.replace(digest, digest[::-1]))
+        case "other version":
+            monkeypatch.setattr("pipeline.hashing.__file__", str(filled / "b.py"))
+        case "missing":
+            file.unlink()
+        case "folder":
+            file.unlink()
+            file.mkdir()
+        case "binary":
+            file.write_bytes(b"\xff\xfe")
+    assert found(filled) is None
+
+
+def test_a_cache_is_written_only_if_a_source_is_new(filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    registered: list[Any] = []
+    monkeypatch.setattr("atexit.register", registered.append)
+    monkeypatch.setattr("pipeline.hashing._cache", cache_of(filled))
+    hash_code(filled / "a.py", [filled])
+    assert registered == []
+    (filled / "b.py").write_text("x = 3\n")
+    hash_code(filled / "a.py", [filled])
+    assert len(registered) == 1
+    (filled / "a.py").write_text("import b  # changed\n")
+    hash_code(filled / "a.py", [filled])
+    assert len(registered) == 1
+
+
+def test_a_source_that_has_just_changed_is_not_kept(filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.hashing._RECENT_NS", 60 * 10**9)
+    cache = cache_of(filled)
+    assert cache.find(str(filled / "a.py"), state_of(filled / "a.py")) is not None
+    cache.save()
+    assert found(filled) is None
+
+
+def test_no_cache_is_written_where_no_bytecode_is(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    registered: list[Any] = []
+    monkeypatch.setattr("atexit.register", registered.append)
+    monkeypatch.setattr("pipeline.hashing._cache", cache_of(package))
+    monkeypatch.setattr("sys.dont_write_bytecode", True)
+    hash_code(package / "a.py", [package])
+    assert registered == []
+
+
+def test_sources_outside_the_package_are_not_kept(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    registered: list[Any] = []
+    monkeypatch.setattr("atexit.register", registered.append)
+    monkeypatch.setattr("sys.dont_write_bytecode", False)
+    monkeypatch.setattr("pipeline.hashing._cache", _SourceCache(str(package / "inner"), str(package / "sources.json")))
+    hash_code(package / "a.py", [package])
+    assert registered == []
+
+
+def test_a_cache_that_cannot_be_written_is_no_error(package: Path) -> None:
+    cache = _SourceCache(str(package), str(package / "absent/sources.json"))
+    cache.save()
+    assert sorted(path.name for path in package.iterdir()) == ["a.py", "b.py"]

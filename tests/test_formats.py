@@ -1,4 +1,4 @@
-"""Formats: one contract for all; an artifact is opened in a process of its own, which refuses, dies and lives on."""
+"""Formats: one contract for all; the subprocess of a runner reports errors, may crash, and serves on after an error."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def ask(word: str) -> dict[str, np.ndarray]:
 
 @pytest.fixture
 def spy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder to open in the format `spy`, whose runner tells where it runs and does what it is asked."""
+    """Writes a folder in the format `spy`, whose runner reports its process and obeys commands."""
     (tmp_path / "spy_format.py").write_text(textwrap.dedent(SPY))
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setitem(FORMATS, "spy", Format("spy_format:open_runner"))
@@ -59,7 +59,7 @@ def spy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="module")
 def job(tmp_path_factory: pytest.TempPathFactory) -> jobs.Job:
-    """Two inputs that are fed apart, x * w + y, in every format."""
+    """Makes x * w + y, with two inputs, in every format."""
     folder = tmp_path_factory.mktemp("formats")
     body = """
         class M:

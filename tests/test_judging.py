@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 
-from pipeline.data.npz import prefixed, save_arrays
+from pipeline.data.npz import add_kind, save_arrays
 from pipeline.errors import PipelineError, SettingError
 from pipeline.freezing.freeze import freeze_checkpoint
 from pipeline.settings import ValidationSettings
@@ -52,7 +52,7 @@ def checkpoint_of(folder: Path, build: Build, rows: Any = X) -> Path:
         session.run(v1.global_variables_initializer())
         v1.train.Saver().save(session, str(folder / "model.ckpt"))
     SIGNATURE.write(folder / "signature.json")
-    save_arrays(folder / "validation.npz", {**prefixed("input", {"x": rows}), "labels": LABELS[: len(rows)]})
+    save_arrays(folder / "validation.npz", {**add_kind("input", {"x": rows}), "labels": LABELS[: len(rows)]})
     return folder
 
 
@@ -133,7 +133,7 @@ def test_bounds_of_an_output_that_is_not_there_are_refused(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("wrong", ["p", "p 1", "p 1 nan", "p -1 0", "p inf 0", "p 1e-5 1e-6, q", "1 2"])
 def test_bounds_that_are_none_are_refused(wrong: str) -> None:
-    with pytest.raises(SettingError, match="tolerances: not the bounds of an output"):
+    with pytest.raises(SettingError, match="tolerances: not an output and its bounds"):
         ValidationSettings(tolerances=wrong)
 
 

@@ -1,4 +1,4 @@
-"""Keras's own files and SavedModels go the whole chain, and what Keras itself answers is what is deployed."""
+"""Keras files and SavedModels through the whole chain; the deployed model gives Keras's own outputs."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ STAGES = {"checkpoint", "frozen", "validation", "costs", "report"}
 
 
 def job_for(root: Path, place: Path, data: Path | None = None, **options: Any) -> Job:
-    """A job that starts at a file or a folder of Keras's."""
+    """Makes a job that starts at a Keras file or folder."""
     return Job(
         source=None,
         paths=ArtifactPaths(root, "theirs"),
@@ -46,7 +46,7 @@ def job_for(root: Path, place: Path, data: Path | None = None, **options: Any) -
 
 
 def answers(pb: Path, signature: Path, rows: dict[str, Any]) -> dict[str, Any]:
-    """What a .pb gives, by the names of its signature.json."""
+    """Runs a .pb; returns its outputs by the names in signature.json."""
     told = json.loads(signature.read_text())
     names = {
         side: {spec["name"]: spec.get("tensor", f"{spec['name']}:0") for spec in told[side]}

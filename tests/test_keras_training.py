@@ -1,4 +1,4 @@
-"""A Keras model of one's own, trained by `fit`: what the artifacts hold, resuming, settings, weights from elsewhere."""
+"""Keras model classes, trained by `fit`: artifacts, resuming, settings, third-party weights."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ NOT_COMPILED = re.sub(r"\n.*model\.compile.*", "", SMALL)
 
 
 def weights_of(job: Any, place: str) -> dict[str, Any]:
-    """All tensors of a checkpoint in the training's artifact."""
+    """Reads all tensors of a checkpoint in the training's artifact."""
     bundle = open_checkpoint(str(job.folder("training") / place))
     return {key: bundle.read(key) for key in bundle.tensors}
 
@@ -398,7 +398,7 @@ def filled(folder: Path, model: str, place: Path) -> Any:
 
 
 def small_model(folder: Path, scale: float) -> keras.Model:
-    """The model of SMALL with weights that are told apart."""
+    """Builds the model of SMALL with distinguishable weights."""
     space: dict[str, Any] = {}
     exec(
         "import numpy as np\nfrom pipeline.data import Examples\n"

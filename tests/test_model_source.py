@@ -1,4 +1,4 @@
-"""Models by name: found without being imported, refused with a reason, imported where they are needed."""
+"""Models by name: found without an import, refused with a reason, imported on demand."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import ONE_SERVER
 
 from pipeline.errors import ModelError
 from pipeline.hashing import hash_code
@@ -39,7 +40,7 @@ Write = Callable[[str, str], Path]
 
 @pytest.fixture
 def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Write]:
-    """Writes a file into the current folder; what is imported from there is forgotten afterwards."""
+    """Writes a file into the current folder; modules imported from there are unloaded afterwards."""
     monkeypatch.chdir(tmp_path)
     before = set(sys.modules)
 
@@ -62,7 +63,7 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Write]:
 def test_a_bundled_model_is_found_with_its_data(name: str) -> None:
     source = find_model(name)
     assert source.name == name
-    assert source.file.is_relative_to(PROJECT / "pipeline" / "models")
+    assert source.file.is_relative_to(PROJECT / "pipeline" / "training" / "models")
     assert source.data is not None
     assert source.data.is_file()
 
@@ -244,7 +245,7 @@ def test_a_bundled_model_is_found_from_any_folder_without_tensorflow(tmp_path: P
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code],
         cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(PROJECT)},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([ONE_SERVER, str(PROJECT)])},
         capture_output=True,
         text=True,
         timeout=60,

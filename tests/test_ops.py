@@ -17,6 +17,7 @@ from graphs import control_flow
 from pipeline.errors import FreezeError
 from pipeline.freezing.passes.inputs import with_inputs
 from pipeline.freezing.passes.prune import prune
+from pipeline.graph.graph import Graph
 from pipeline.graph.ops import TABLE, dtype_name, output_dtypes
 from pipeline.graph.protos import AttrValue, DataType, GraphDef, MetaGraphDef, NodeDef, OpDef
 
@@ -140,8 +141,8 @@ def test_an_op_that_tensorflow_does_not_have_is_known_by_its_definition() -> Non
     assert output_dtypes(node("ArgMax"), {}, own) == (INT64,)
 
 
-def one(op: NodeDef) -> GraphDef:
-    return GraphDef(node=[op])
+def one(op: NodeDef) -> Graph:
+    return Graph([op])
 
 
 @pytest.mark.parametrize(
@@ -170,7 +171,7 @@ def test_an_output_that_the_node_does_not_have_is_refused(of: NodeDef, tensor: s
     ],
 )
 def test_an_output_that_the_node_has_or_may_have_is_kept(of: NodeDef, tensor: str) -> None:
-    assert [kept.name for kept in prune(one(of), [tensor])] == ["n"]
+    assert [kept.name for kept in prune(one(of), [tensor]).node] == ["n"]
 
 
 @pytest.mark.parametrize("ops", [{}, {"ZeroOut": zero_out()}])

@@ -1,4 +1,4 @@
-"""The page in a browser: headless Chromium opens it, at the width of a desk and of a phone."""
+"""The page in a browser: headless Chromium opens it, with the width of a desktop and of a phone."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ FRAME = """<!doctype html><title>nothing was measured</title>
 
 @dataclass(frozen=True)
 class Visit:
-    """What came of opening a page.
+    """Result of opening a page.
 
     Args:
         page: the page as it stands after its scripts.
@@ -77,7 +77,7 @@ class Visit:
 
 
 def visit(path: Path, folder: Path, flags: Sequence[str] = ()) -> Visit:
-    """Opens a page in a Chromium of its own, without a network."""
+    """Opens a page in a new Chromium without a network."""
     assert CHROMIUM is not None, "REQUIRE_CHROMIUM=1, and there is no chromium: apt-get install chromium"
     log = folder / "net.json"
     done = subprocess.run(

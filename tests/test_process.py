@@ -19,7 +19,7 @@ import pytest
 from pipeline.errors import DataError, PipelineError, StageCrashed, StoreError
 from pipeline.tasks.console import DieWithParent
 from pipeline.workers.child import Child, run_in_subprocess
-from pipeline.workers.worker import as_ours
+from pipeline.workers.worker import as_pipeline_error
 
 pytestmark = pytest.mark.tensorflow
 
@@ -316,9 +316,9 @@ def test_the_main_process_does_not_hang_on_its_own_parent() -> None:
 )
 def test_a_foreign_error_becomes_one_of_ours(foreign: Exception, kind: type[PipelineError], sentence: str) -> None:
     with pytest.raises(kind, match=sentence):
-        raise as_ours(foreign, "here")
+        raise as_pipeline_error(foreign, "here")
 
 
 def test_an_error_of_ours_stays_itself() -> None:
     error = DataError("x")
-    assert as_ours(error, "here") is error
+    assert as_pipeline_error(error, "here") is error

@@ -1,4 +1,4 @@
-"""Random draws, judged in TensorFlow's own sessions."""
+"""Random draws, checked in TensorFlow sessions."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ MOMENTS = {
 
 
 def graph_of(build: Callable[[], tf.Tensor], seed: int = 7) -> v1.GraphDef:
-    """A graph with the step's placeholder and what `build` gives as `out`, its draws keyed by the step."""
+    """Builds a graph with the step's placeholder and the output of `build` as `out`, with draws keyed by the step."""
     with tf.Graph().as_default() as graph:
         v1.set_random_seed(seed)
         v1.placeholder(tf.int64, [], name=STEP)
@@ -46,7 +46,7 @@ def graph_of(build: Callable[[], tf.Tensor], seed: int = 7) -> v1.GraphDef:
 
 
 def drawn(graph_def: v1.GraphDef, *steps: int) -> list[np.ndarray]:
-    """What one fresh session draws at these steps, one after another."""
+    """Draws at these steps, one after another, in a new session."""
     with tf.Graph().as_default(), v1.Session() as session:
         tf.import_graph_def(graph_def, name="")
         return [session.run("out:0", {f"{STEP}:0": step}) for step in steps]

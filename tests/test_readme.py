@@ -1,4 +1,4 @@
-"""Every command of the README and of the pages under docs/ works as it is typed.
+"""Every command of the README, of its neighbours and of the pages under docs/ works as it is typed.
 
 A command is a line of a block `sh`; it is run in one folder that all pages share, and has to exit with 0. What a block
 `text` right below shows is in its output, whatever the numbers are. A comment on the line above the block may say
@@ -25,7 +25,7 @@ from pathlib import Path
 import pytest
 from commands import BIN, PROJECT, run
 
-PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md"))]
+PAGES = [*sorted(PROJECT.glob("*.md")), *sorted((PROJECT / "docs").glob("*.md"))]
 FENCE = re.compile(
     r"(?:^<!-- (?P<note>[^\n]*) -->\n)?^```(?P<language>\w*)\n(?P<body>.*?)^```$\n?", re.DOTALL | re.MULTILINE
 )
@@ -132,11 +132,11 @@ def test_a_command_of_the_pages_works(folder: Path, block: Block) -> None:
 
 @pytest.mark.parametrize("block", [block for block in COMMANDS if block.noted("test")], ids=str)
 def test_a_command_that_is_only_planned_is_understood(folder: Path, block: Block) -> None:
+    assert list((PROJECT / "tests").rglob(block.noted("test") or "")), "no such test"
     for command in block.commands:
         arguments = command.removeprefix("luigi --module pipeline ")
         assert arguments != command, "only a task can be planned"
         typed(folder, f"python -m pipeline why {arguments}", 1)
-    assert list((PROJECT / "tests").rglob(block.noted("test") or "")), "no such test"
 
 
 @pytest.mark.parametrize("block", [block for block in COMMANDS if block.noted("reason")], ids=str)
@@ -155,7 +155,7 @@ def test_a_command_that_is_not_run_names_what_there_is(block: Block) -> None:
         elif words[0] == "make":
             shown(command)
         else:
-            assert words[0] in ("pip", "dask", "export", "luigid"), command
+            assert words[0] in ("pip", "dask", "export", "luigid", "git", "cd", "."), command
 
 
 def shown(command: str) -> str:
@@ -191,6 +191,13 @@ def test_a_command_stands_in_a_block_that_is_looked_at_and_a_comment_above_it_is
         assert block.language == "sh" or not hidden, f"{block}: a command outside of a block sh"
         assert not block.note or block.language != "sh" or NOTE.fullmatch(block.note), f"{block}: {block.note}"
         assert not (block.noted("code") and block in MADE), f"{block}: a target is only shown"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_no_command_stands_in_an_indented_block(page: Path) -> None:
+    outside = FENCE.sub("", page.read_text(encoding="utf-8"))
+    indented = [line.strip() for line in outside.splitlines() if line.startswith(("    ", "\t"))]
+    assert [line for line in indented if line.lstrip("$ ").startswith(PROGRAMS)] == []
 
 
 def test_the_pages_show_commands_of_all_kinds() -> None:

@@ -1,4 +1,4 @@
-"""What a candidate is, is told by its content; what is none gets a sentence that says what it looks like."""
+"""A candidate's format is detected by its content; the error for any other file says what it seems to be."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def renamed_index(folder: Path, prefix: Path, pb: Path) -> Path:
 
 
 def renamed_graph(folder: Path, prefix: Path, pb: Path) -> Path:
-    """A checkpoint's graph without its Saver: a message with no more fields than a GraphDef has."""
+    """Writes a checkpoint's graph without its Saver: a message whose fields a GraphDef may have too."""
     meta = v1.MetaGraphDef.FromString(Path(f"{prefix}.meta").read_bytes())
     bare = v1.MetaGraphDef(meta_info_def=meta.meta_info_def, graph_def=meta.graph_def)
     return written(bare.SerializeToString())(folder, prefix, pb)

@@ -1,4 +1,4 @@
-"""The recommendation: which format is best at what, by made-up numbers."""
+"""Recommendations of formats, for generated numbers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def entry(
     is_stable: bool = True,
     problem: str | None = None,
 ) -> dict[str, Any]:
-    """A format's line of costs.json."""
+    """Builds a format's entry in costs.json."""
     batch = {"p50_ms": p50_ms, "p95_ms": 2 * p50_ms, "p99_ms": 3 * p50_ms, "runs": 9, "is_stable": is_stable}
     return {
         "size_bytes": size_bytes,
@@ -39,7 +39,7 @@ def entry(
 
 
 def failed(problem: str = "it crashed") -> dict[str, Any]:
-    """The line of a format that could not be measured."""
+    """Builds the entry of a format that could not be measured."""
     batch = dict.fromkeys(("p50_ms", "p95_ms", "p99_ms", "runs", "rows_per_second", "is_stable"))
     line = dict.fromkeys(entry())
     return {**line, "size_bytes": 1_000_000, "batches": {"1": batch, "64": batch}, "problem": problem}

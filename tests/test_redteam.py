@@ -39,6 +39,7 @@ from pipeline.errors import CheckpointError, PipelineError, SettingError, StoreE
 from pipeline.formats import runner
 from pipeline.freezing import freeze
 from pipeline.freezing.inspection import inspect
+from pipeline.graph.meta_graph import MetaGraph
 from pipeline.graph.ops import TABLE
 from pipeline.graph.protos import AssetFileDef, BundleEntryProto, MetaGraphDef, SavedModel
 from pipeline.safety import dangers, harm_of, is_idle, safe_ops
@@ -443,7 +444,7 @@ def test_a_captured_path_is_that_of_an_asset_or_refused(is_asset: bool, found: l
     objects = [meta.object_graph_def.nodes.add() for _ in range(2)]
     objects[0].resource.SetInParent()
     (objects[1].asset if is_asset else objects[1].constant).SetInParent()
-    assert [danger.op for danger in find_dangers(meta, tmp_path)] == found
+    assert [danger.op for danger in find_dangers(MetaGraph.of(meta), tmp_path)] == found
 
 
 def test_a_table_that_the_checkpoint_holds_is_filled_from_it(tmp_path: Path) -> None:
@@ -882,8 +883,8 @@ def test_a_process_that_opens_strangers_files_has_an_empty_folder_and_no_secrets
 import json, test_redteam
 from pipeline.workers.child import Child
 if __name__ == "__main__":
-    for is_confined in (True, False):
-        with Child("test_redteam:surroundings", is_confined=is_confined, is_bare={is_bare}) as child:
+    for is_sandboxed in (True, False):
+        with Child("test_redteam:surroundings", is_sandboxed=is_sandboxed, is_bare={is_bare}) as child:
             print(json.dumps(child.receive()))
 """
     (tmp_path / "asks.py").write_text(code)

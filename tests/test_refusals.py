@@ -1,4 +1,4 @@
-"""Refusals: a format that cannot carry a model says why, fails the run, and stops none of the others."""
+"""Refusals: a format that cannot express a model gives a reason, fails the run, and does not stop the others."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ FORMATS_ASKED = ("frozen", "tflite", "onnx")
 
 @pytest.fixture(scope="module")
 def words(tmp_path_factory: pytest.TempPathFactory) -> Job:
-    """A chain that was run: frozen carries strings, the two others do not."""
+    """Runs a chain with strings, which frozen can express and the two other formats cannot."""
     folder = tmp_path_factory.mktemp("words")
     job = job_for(folder / "out", model_file(folder, WORDS), formats=FORMATS_ASKED)
     assert run(job) == jobs.ALL_STAGES | set(FORMATS_ASKED)
@@ -54,7 +54,7 @@ def words(tmp_path_factory: pytest.TempPathFactory) -> Job:
 
 
 def task_of(job: Job, kind: type[model.ModelTask], **more: object) -> model.ModelTask:
-    """The task of a job, with the quick settings that it was run with."""
+    """Returns the task of a job, with the same quick settings."""
     given = {"model": f"{job.source.file}:M", "output_root": str(job.paths.root), "name": job.paths.name}
     task = kind(**given, **more)
     task.__dict__["job"] = job
@@ -170,12 +170,12 @@ def test_on_the_command_line_the_run_fails_with_the_reason(words: Job) -> None:
 
 
 def abort(origin: Path, folder: Path) -> None:
-    """A converter whose own checks end its process."""
+    """A converter that crashes in an assertion."""
     os.abort()
 
 
 def leave(origin: Path, folder: Path) -> None:
-    """A converter that is ended from outside, for the machine lacks memory, say."""
+    """A converter that is killed from outside, for example because memory runs out."""
     os.kill(os.getpid(), 9)
 
 
@@ -194,7 +194,7 @@ def test_a_converter_that_crashes_is_a_refusal_and_one_that_was_killed_is_tried_
 
 
 def extras() -> dict[str, set[str]]:
-    """The distributions of each extra of the package."""
+    """Reads the distributions of each extra of the package."""
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
     return {
         name: {re.match(r"[\w-]+", wanted)[0] for wanted in distributions}

@@ -1,4 +1,4 @@
-"""The report, judged by what it writes."""
+"""The report's files: page, summary and XML."""
 
 from __future__ import annotations
 
@@ -292,7 +292,7 @@ def test_facts_about_the_files_and_their_origin_are_shown(tmp_path: Path) -> Non
     page, summary, _ = written(tmp_path, make_facts(tmp_path))
     for words in ("frozen/model.pb 1.0 MiB 1,048,576", "input text:0 string [?]", "steps 600", "tensorflow 2.21.0",
                   "frozen 0.41 s d1e5 f1e5", "luigi --module pipeline WriteReport", "Exported: last step, 600 of 600.",
-                  "0 of 1,115 decisions flipped. The row nearest to flipping is 812, at a distance of 0.0031.",
+                  "0 of 1,115 decisions flipped. The row closest to flipping is 812, at a distance of 0.0031.",
                   "positive at 0.5 or above; labels ham, spam."):  # fmt: skip
         assert words in page.text
     assert "| frozen/model.pb | 1.0 MiB (1,048,576) |" in summary

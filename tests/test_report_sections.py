@@ -1,4 +1,4 @@
-"""What a report tells besides the verdict: the matrix of checks, values, scores, costs, and the reports before it."""
+"""Sections of the report: matrix of checks, values, scores, costs, comparison with previous reports."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pipeline.tasks.chain.report_facts import collect_report_facts
 
 
 def cells(source: str) -> dict[str, list[str]]:
-    """The matrix of a page: by format the text of each cell."""
+    """Reads the matrix of a page: the text of each cell by format."""
     table = re.search(r'<table class="matrix">.*?</table>', source, re.DOTALL)
     assert table is not None
     rows = re.findall(r"<tr><th scope=\"row\">(.*?)</th>(.*?)</tr>", table[0], re.DOTALL)
@@ -239,13 +239,13 @@ def test_without_costs_there_is_no_section(tmp_path: Path, costs: dict[str, Any]
 
 
 def at(facts: ReportFacts, moment: str, digest: str, **changes: Any) -> ReportFacts:
-    """The same facts, of a validation made at a moment."""
+    """Copies facts, with a validation at the given time."""
     stages = [*facts.stages, StageFacts("validation", digest, "f", 3.0, moment)]
     return replace(facts, stages=stages, **changes)
 
 
 def reported(folder: Path, facts: ReportFacts) -> dict[str, Any]:
-    """Writes a report; what the next one is told of it."""
+    """Writes a report; returns the content of its report.json."""
     write_report(folder, facts)
     content: dict[str, Any] = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     return content

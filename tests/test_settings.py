@@ -13,22 +13,29 @@ from dataclasses import FrozenInstanceError, asdict, fields
 from pathlib import Path
 from typing import Any
 
+import luigi
 import pytest
+from commands import ONE_SERVER
+from luigi.cmdline_parser import CmdlineParser
+from luigi.task_register import Register
 
-import pipeline.tasks.model  # noqa: F401  # known keys are those of what is loaded
 from pipeline.errors import PipelineError, SettingError
 from pipeline.settings import (
     CHECKS,
     CostsSettings,
     ExportSettings,
     GraphSettings,
+    Operations,
     Settings,
     SplitSettings,
     TrainingSettings,
     ValidationSettings,
 )
 from pipeline.signature import DTYPES
+from pipeline.tasks.chain.parameters import Parameters
 from pipeline.tasks.config import check_config, config_files, read_settings
+from pipeline.tasks.config_file import render, sections
+from pipeline.tasks.model import ModelTask  # and known keys are those of what is loaded
 from pipeline.training.models.source import PROJECT
 from pipeline.validation.compare.tolerance import Tolerance, tolerance_for
 
@@ -122,6 +129,38 @@ def test_the_projects_file_holds_every_setting_at_its_default() -> None:
         assert {key: type(values[key])(parser[section][key]) for key in parser[section]} == values
 
 
+def test_the_projects_file_is_generated_from_the_classes() -> None:
+    assert CONFIG.read_text(encoding="utf-8") == render(), "run: python -m pipeline.tasks.config_file > tasks.cfg"
+
+
+def test_every_key_of_the_projects_file_has_its_description() -> None:
+    text = CONFIG.read_text(encoding="utf-8")
+    for declaration in sections().values():
+        for item in fields(declaration):
+            first_words = " ".join(item.metadata["description"].split()[:3])
+            assert f"# {first_words[0].upper()}{first_words[1:]}" in text
+    assert max(map(len, text.splitlines())) <= 120
+
+
+@pytest.mark.parametrize("group", [Settings, Operations])
+def test_a_setting_is_a_parameter_of_luigi_with_its_default_and_description(group: type) -> None:
+    for section in fields(group):
+        declared = {
+            item.name: (item.default, item.metadata["description"]) for item in fields(sections()[section.name])
+        }
+        parameters = Register.get_task_cls(section.name).get_params()
+        assert {name: (kind._default, kind.description) for name, kind in parameters} == declared
+
+
+def test_the_parameters_of_a_task_are_those_that_are_declared() -> None:
+    declared = [(item.name, item.default, item.metadata["description"]) for item in fields(Parameters)]
+    parameters = ModelTask.get_params()
+    assert [(name, kind._default, kind.description) for name, kind in parameters] == declared
+    optional = {name for name, kind in parameters if isinstance(kind, luigi.OptionalParameter)}
+    assert optional == {item.name for item in fields(Parameters)} - {"output_root"}
+    assert ModelTask(model="spam").parameters == Parameters(model="spam")
+
+
 def test_the_projects_file_is_accepted() -> None:
     check_config(CONFIG)
 
@@ -212,7 +251,8 @@ except PipelineError as exc:
 def read_apart(folder: Path, override: Path | None = None) -> dict[str, Any]:
     """The settings as a fresh process in another folder reads them."""
     environment = {key: value for key, value in os.environ.items() if key != "LUIGI_CONFIG_PATH"}
-    environment |= {"PYTHONPATH": str(PROJECT)} | ({"LUIGI_CONFIG_PATH": str(override)} if override else {})
+    environment["PYTHONPATH"] = os.pathsep.join([ONE_SERVER, str(PROJECT)])
+    environment |= {"LUIGI_CONFIG_PATH": str(override)} if override else {}
     command = [sys.executable, "-W", "ignore", "-c", READ]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
@@ -237,6 +277,44 @@ def test_a_wrong_value_in_a_file_is_an_error_that_names_it(config: Path, value: 
     error = read_apart(config.parent, config)["error"]
     assert "[training]" in error
     assert "steps" in error
+
+
+# The command line
+
+
+def test_luigi_builds_each_parser_once() -> None:
+    parser = CmdlineParser._build_parser(root_task="WriteReport")
+    assert CmdlineParser._build_parser(root_task="WriteReport", help_all=False) is parser
+    assert CmdlineParser._build_parser() is CmdlineParser._build_parser() is not parser
+    assert CmdlineParser._build_parser(root_task="WriteReport", help_all=True) is not parser
+
+
+def test_a_parser_that_is_used_again_knows_nothing_of_the_first_command() -> None:
+    parser = CmdlineParser._build_parser(root_task="WriteReport")
+    first = parser.parse_args(["WriteReport", "--model", "spam", "--training-steps", "5"])
+    second = parser.parse_args(["WriteReport"])
+    assert (first.model, first.training_steps) == ("spam", "5")
+    assert (second.model, second.training_steps) == (None, None)
+
+
+def test_a_task_that_is_defined_later_has_its_parameters() -> None:
+    before = CmdlineParser._build_parser()
+    added = type("AddedLater", (luigi.Task,), {"size": luigi.IntParameter(default=1), "__module__": __name__})
+    try:
+        parser = CmdlineParser._build_parser()
+        assert parser is not before
+        assert parser.parse_args(["--AddedLater-size", "3"]).AddedLater_size == "3"
+    finally:
+        Register._reg.remove(added)
+    assert CmdlineParser._build_parser() is before
+
+
+def test_every_setting_is_an_option_of_the_command() -> None:
+    options = CmdlineParser._build_parser(help_all=True).format_help()
+    for name, declaration in sections().items():
+        for item in fields(declaration):
+            flag = f"{'' if name == 'core' else name + '-'}{item.name}".replace("_", "-")
+            assert re.search(rf"\[?--{flag}[\s\]]", options), flag
 
 
 def test_a_setting_error_is_one_of_ours() -> None:

@@ -10,6 +10,7 @@ import tomllib
 from pathlib import Path
 from types import ModuleType
 
+import pip
 import pytest
 from commands import PROJECT, run
 
@@ -86,19 +87,19 @@ def test_a_python_without_venv_is_one_sentence(project: Path) -> None:
     assert "has no modules venv and ensurepip.\n  next: sudo apt-get install python3-venv" in done.stderr
 
 
-def test_a_missing_network_is_one_sentence(project: Path) -> None:
+@pytest.mark.parametrize("installer_name", ["uv", "pip"])
+def test_a_missing_network_is_one_sentence(project: Path, installer_name: str) -> None:
     (project / "bin/uv").unlink()
-    (project / "bin/python3.11").unlink()
-    for installer_name in ("uv", "pip"):
-        done = set_up(
-            project, PYTHON=sys.executable, INSTALLER=installer_name, PIP_INDEX_URL="http://127.0.0.1:9/simple"
-        )
-        assert done.returncode == 1
-        assert done.stderr.splitlines() == [
-            "setup: the package index cannot be reached.",
-            "  next: check the network, the proxy and pip's settings, then: make run",
-        ]
-        assert not stamps(project)
+    (project / "real").mkdir()
+    (project / "real/pip").symlink_to(Path(pip.__file__).parent)
+    nowhere = {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_RETRIES": "1"}
+    done = set_up(project, INSTALLER=installer_name, PYTHONPATH=str(project / "real"), **nowhere)
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        "setup: the package index cannot be reached.",
+        "  next: check the network, the proxy and pip's settings, then: make run",
+    ]
+    assert not stamps(project)
 
 
 def test_it_says_first_what_it_does_and_last_what_to_type(project: Path) -> None:
@@ -114,6 +115,59 @@ def test_it_says_first_what_it_does_and_last_what_to_type(project: Path) -> None
 def test_what_developing_needs_contains_what_running_needs(project: Path) -> None:
     assert set_up(project, "requirements-dev.txt").returncode == 0
     assert stamps(project) == {".installed", ".installed-dev"}
+
+
+@pytest.fixture
+def fake_pip(project: Path) -> str:
+    """The folder of a pip that has a mirror in its settings, knows no uv, and installs nothing."""
+    (project / "fake/pip").mkdir(parents=True)
+    (project / "fake/pip/__main__.py").write_text(
+        f"""
+import sys
+said = " ".join(sys.argv[1:])
+if "config list" in said:
+    print("global.index-url='https://mirror/simple'")
+elif "uv==" in said:
+    sys.exit("ERROR: No matching distribution found for uv")
+else:
+    open({str(project / "asked")!r}, "a").write(said + "\\n")
+"""
+    )
+    return str(project / "fake")
+
+
+def test_uv_is_asked_to_install_from_the_index_that_pip_has(project: Path, fake_pip: str) -> None:
+    assert set_up(project, PYTHONPATH=fake_pip).returncode == 0
+    resolved, installed = (project / "asked").read_text().splitlines()
+    assert installed.startswith("pip install --python ")
+    assert installed.endswith("/.venv/bin/python --default-index https://mirror/simple -r requirements.txt")
+    assert resolved == f"{installed} --dry-run --quiet"
+
+
+def test_pip_installs_where_there_is_no_uv(project: Path, fake_pip: str) -> None:
+    (project / "bin/uv").unlink()
+    done = set_up(project, PYTHONPATH=fake_pip)
+    assert done.returncode == 0, done.stderr
+    assert "uv is not to be had here. pip installs instead" in done.stdout
+    assert (project / "asked").read_text() == "--disable-pip-version-check install --no-compile -r requirements.txt\n"
+    assert stamps(project) == {".installed"}
+
+
+def test_pip_installs_what_uv_cannot_resolve(project: Path, fake_pip: str) -> None:
+    script(
+        project / "bin/uv", 'if [ "$1" = --version ]; then echo "uv 0.13.9"; else echo "no such index" >&2; exit 2; fi'
+    )
+    done = set_up(project, PYTHONPATH=fake_pip)
+    assert done.returncode == 0, done.stderr
+    assert "no such index" in done.stderr
+    assert "pip is tried instead" in done.stdout
+    assert "install --no-compile -r requirements.txt" in (project / "asked").read_text()
+
+
+@pytest.mark.parametrize("version", ["uv 0.4.30", "something else", ""])
+def test_a_uv_that_is_too_old_or_does_not_run_is_not_used(project: Path, fake_pip: str, version: str) -> None:
+    script(project / "bin/uv", f"echo {version}")
+    assert "uv is not to be had here" in set_up(project, PYTHONPATH=fake_pip).stdout
 
 
 def test_what_broke_off_is_not_finished_and_is_made_again(project: Path) -> None:

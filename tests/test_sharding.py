@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pipeline.data.npz import prefixed, save_arrays
+from pipeline.data.npz import add_kind, save_arrays
 from pipeline.errors import StageCrashed, StoreError
 from pipeline.freezing.freeze import freeze_checkpoint
 from pipeline.settings import ValidationSettings
@@ -21,7 +21,7 @@ from pipeline.signature import Decision, Signature, TensorSpec
 from pipeline.validation.checks.passes import SEGMENT_BATCHES
 from pipeline.validation.sharding import ShardContext, Sharding, ShardResult, compare_shard
 from pipeline.validation.validate import validate
-from pipeline.workers.child import keeping_processes
+from pipeline.workers.child import keep_processes
 from pipeline.workers.executor.interface import Ended, Started
 
 v1 = tf.compat.v1
@@ -89,7 +89,7 @@ def artifact(folder: Path, build: Callable[[Any], None]) -> Path:
         session.run(v1.global_variables_initializer())
         v1.train.Saver().save(session, str(folder / "model.ckpt"))
     SIGNATURE.write(folder / "signature.json")
-    save_arrays(folder / "validation.npz", {**prefixed("input", {"x": X}), "labels": LABELS})
+    save_arrays(folder / "validation.npz", {**add_kind("input", {"x": X}), "labels": LABELS})
     return folder
 
 
@@ -120,7 +120,7 @@ class Backwards:
 
     def map(self, function: str, items: Sequence[tuple[Any, ...]]) -> Iterator[Started | Ended]:
         assert function == "pipeline.validation.sharding:compare_shard"
-        with keeping_processes():  # as the workers of an executor do
+        with keep_processes():  # as the workers of an executor do
             for number, item in reversed(list(enumerate(items))):
                 yield Started(number)
                 self.done += 1
@@ -183,9 +183,9 @@ def test_a_worker_that_does_not_see_the_artifacts_says_so(tmp_path: Path) -> Non
 
 def test_a_part_says_whose_fault_it_was(tmp_path: Path) -> None:
     checkpoint, candidates = pair_of(tmp_path, "refuses")
-    for paths, is_references in ((candidates, False), ({"frozen": candidates["frozen"]}, True)):
-        place = checkpoint if not is_references else tmp_path / "other"
+    for paths, is_reference_error in ((candidates, False), ({"frozen": candidates["frozen"]}, True)):
+        place = checkpoint if not is_reference_error else tmp_path / "other"
         pair = ShardContext("m", place, paths, SETTINGS, {"frozen": ""}, 1, None)
         part: ShardResult = compare_shard(pair, "frozen", "equal", 2 * SHARD, 3 * SHARD, None)
         assert part.error is not None
-        assert (part.is_references, part.has_ended) == (is_references, False)
+        assert (part.is_reference_error, part.has_ended) == (is_reference_error, False)

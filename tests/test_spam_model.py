@@ -1,4 +1,4 @@
-"""The spam model: what it answers on odd texts, that it learns, and that it learns the same twice."""
+"""The spam model: outputs for unusual texts, learning, and reproducible training."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ THREADS = v1.ConfigProto(intra_op_parallelism_threads=2, inter_op_parallelism_th
 
 
 class Trained:
-    """The model after a few steps on the sample, with its losses and weights."""
+    """Trains the model for a few steps on the sample; keeps its losses and weights."""
 
     def __init__(self, steps: int, batch_size: int = 64) -> None:
         examples = read_messages(SAMPLE)
@@ -45,7 +45,7 @@ class Trained:
             self.weights = {v.op.name: self._session.run(v) for v in v1.trainable_variables()}
 
     def answer(self, texts: Sequence[bytes]) -> Array:
-        """Probabilities float32 [texts]."""
+        """Computes probabilities, float32 [texts]."""
         return np.asarray(self._session.run(self._probability, {self._text: np.array(texts, object)}))
 
 

@@ -1,4 +1,4 @@
-"""Training: what is saved and stays, what a killed one ends with, which weights are deployed."""
+"""Training: saved and kept checkpoints, resuming after a kill, deployed weights."""
 
 from __future__ import annotations
 
@@ -61,14 +61,14 @@ def slope(
 
 
 def steps_in(folder: Path) -> list[int]:
-    """The steps of the complete checkpoints in a folder, by TensorFlow's own judgement."""
+    """Lists the steps of the checkpoints in a folder that TensorFlow considers complete."""
     prefixes = [str(path).removesuffix(".index") for path in folder.glob("*.index")]
     assert all(v1.train.checkpoint_exists(prefix) for prefix in prefixes)
     return sorted(int(prefix.rpartition("-")[2]) for prefix in prefixes)
 
 
 def results(job: Job) -> dict[str, bytes]:
-    """All that a training decided, by file: weights, goldens, state files, history, the last full checkpoint."""
+    """Reads the results of a training by file: weights, goldens, state files, history, the last full checkpoint."""
     folder = job.folder("training")
     files = [*folder.glob("deploy/*/*"), folder / "history.csv", folder / "losses.npz"]
     files += folder.glob(f"checkpoints/model.ckpt-{job.settings.training.steps}.*")
@@ -83,7 +83,7 @@ def wait_for(condition: Callable[[], Any], seconds: float = 30) -> None:
 
 
 def kill_training(job: Job, after_step: int) -> Path:
-    """Kills the process at work once a checkpoint stands; returns the folder of the checkpoints it left."""
+    """Kills the training process after its first checkpoint; returns the folder of the remaining checkpoints."""
     errors: list[Exception] = []
 
     def train() -> None:
@@ -149,7 +149,7 @@ def test_the_one_meta_graph_restores_every_checkpoint_and_trains_on(tmp_path: Pa
 
 
 class Saves:
-    """A training of one variable that does nothing but save, in a session of this process."""
+    """Training of one variable that only saves, in a session of this process."""
 
     def __init__(self, folder: Path, **settings: Any) -> None:
         folder.mkdir(exist_ok=True)
@@ -208,7 +208,7 @@ def test_a_training_killed_before_it_dropped_an_old_checkpoint_drops_it_when_res
     ids=["dropout", "moving averages", "odd batches"],
 )
 def test_a_killed_training_ends_as_one_that_was_not(tmp_path: Path, sections: dict[str, Any]) -> None:
-    """Whatever the kill left: here broken saves of every kind are put beside it."""
+    """Adds damaged checkpoints of every kind to those that the kill left."""
     training = {"steps": 300, "save_every_steps": 20, "evaluate_every_steps": 15, **sections.get("training", {})}
     killed, undisturbed = (
         job_for(tmp_path / name, MODEL, **{**sections, "training": training}) for name in ("killed", "undisturbed")

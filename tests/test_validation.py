@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 
-from pipeline.data.npz import prefixed, save_arrays
+from pipeline.data.npz import add_kind, save_arrays
 from pipeline.freezing.freeze import freeze_checkpoint
 from pipeline.settings import CHECKS, ValidationSettings
 from pipeline.signature import Decision, Signature, TensorSpec
@@ -82,9 +82,9 @@ def make_checkpoint(folder: Path, scale: float = 1.0) -> Path:
         v1.train.Saver().save(session, str(folder / "model.ckpt"))
         got = session.run({name: f"{name}:0" for name in outputs}, {x: X[:5], t: T[:5]})
     SIGNATURE.write(folder / "signature.json")
-    save_arrays(folder / "validation.npz", {**prefixed("input", {"x": X, "t": T}), "labels": LABELS})
+    save_arrays(folder / "validation.npz", {**add_kind("input", {"x": X, "t": T}), "labels": LABELS})
     arrays = {name: np.asarray(value) for name, value in got.items()}
-    save_arrays(folder / "goldens.npz", prefixed("input", {"x": X[:5], "t": T[:5]}) | prefixed("output", arrays))
+    save_arrays(folder / "goldens.npz", add_kind("input", {"x": X[:5], "t": T[:5]}) | add_kind("output", arrays))
     return folder
 
 
@@ -406,7 +406,7 @@ def test_a_checkpoint_that_does_not_give_its_goldens_fails_too(frozen: Path, tmp
 
 def test_without_a_validation_row_nothing_is_proven(checkpoint: Path, frozen: Path, tmp_path: Path) -> None:
     shutil.copytree(checkpoint, tmp_path / "checkpoint")
-    nothing = prefixed("input", {"x": X[:0], "t": T[:0]})
+    nothing = add_kind("input", {"x": X[:0], "t": T[:0]})
     save_arrays(tmp_path / "checkpoint" / "validation.npz", nothing | {"labels": LABELS[:0]})
     verdict, _ = run_validation(tmp_path / "checkpoint", frozen, tmp_path)
     assert verdict["verdict"] == "failed"

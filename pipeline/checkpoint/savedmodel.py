@@ -17,13 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import CheckpointError, FreezeError, nearest
-from pipeline.graph.nodes import ancestors, called, called_functions, data_inputs, node_of
+from pipeline.graph.graph import Graph
+from pipeline.graph.meta_graph import MetaGraph
+from pipeline.graph.nodes import data_inputs, node_of
 from pipeline.graph.protos import (
     AssetFileDef,
     DataType,
     DecodeError,
-    FunctionDef,
-    GraphDef,
+    FunctionDefLibrary,
     MetaGraphDef,
     NodeDef,
     OpDef,
@@ -71,7 +72,7 @@ class SavedModelGraph:
         metas: all graphs of that file as they lie there, the one for serving first.
     """
 
-    graph: GraphDef
+    graph: Graph
     bundle: Bundle | None
     keys: Mapping[tuple[str, str], Saved]
     inputs: Mapping[str, str]
@@ -82,7 +83,7 @@ class SavedModelGraph:
     assets: Mapping[str, Path]
     definitions: Mapping[str, OpDef]
     file: Path
-    metas: tuple[MetaGraphDef, ...]
+    metas: tuple[MetaGraph, ...]
 
 
 def read_saved_model(
@@ -102,18 +103,18 @@ def read_saved_model(
             variable that the outputs need.
     """
     file = _find_message(folder)
-    meta, *others = _read_meta_graphs(file)
+    metas = _read_meta_graphs(file)
+    meta = metas[0].rest
     key = _choose_signature(folder, meta, signature_key, is_needed=is_key_needed and not outputs)
     signature = meta.signature_def[key] if key is not None else SignatureDef()
     named = {side: dict(_tensors(infos)) for side, infos in (("in", signature.inputs), ("out", signature.outputs))}
     tensors = {side: {name: info.name for name, info in infos.items()} for side, infos in named.items()}
     assets = dict(_assets(folder, meta))
-    graph = with_initializers(with_assets(meta.graph_def, assets))
-    nodes = {node.name: node for node in graph.node}
-    wanted = [node_of(tensor) for tensor in (*tensors["out"].values(), *outputs)] or list(nodes)
-    needed = ancestors(nodes, wanted, with_control=False)
-    variables = [name for name in needed if nodes[name].op in VARIABLE_OPS]
-    _refuse_changed_variables(folder, meta, nodes, variables)
+    graph = with_initializers(with_assets(metas[0].graph, assets))
+    wanted = [node_of(tensor) for tensor in (*tensors["out"].values(), *outputs)] or list(graph.nodes)
+    needed = graph.ancestors(wanted, with_control=False)
+    variables = [name for name in needed if graph.nodes[name].op in VARIABLE_OPS]
+    _refuse_changed_variables(folder, metas[0], graph, variables)
     bundle = _open_variables(folder, variables)
     keys = restored_keys(graph, meta.saver_def.restore_op_name or None)
     if bundle is not None:
@@ -130,7 +131,7 @@ def read_saved_model(
         assets=assets,
         definitions={op.name: op for op in meta.meta_info_def.stripped_op_list.op},
         file=file,
-        metas=(meta, *others),
+        metas=tuple(metas),
     )
 
 
@@ -148,7 +149,7 @@ def read_signature(
         FreezeError: there is no such signature, or none is the obvious one.
     """
     file = _find_message(folder)
-    meta = _read_meta_graphs(file)[0]
+    meta = _read_meta_graphs(file)[0].rest
     key = _choose_signature(folder, meta, signature_key, is_needed=True)
     if key is None:
         raise CheckpointError("the SavedModel has no signature", where=file, wanted="inputs and outputs that are named")
@@ -156,7 +157,7 @@ def read_signature(
     return key, dict(_tensors(signature.inputs)), dict(_tensors(signature.outputs))
 
 
-def read_meta_graphs(folder: Path) -> tuple[Path, list[MetaGraphDef]]:
+def read_meta_graphs(folder: Path) -> tuple[Path, list[MetaGraph]]:
     """The file of a SavedModel's graphs, and these as they lie there, the one for serving first.
 
     Raises:
@@ -169,7 +170,7 @@ def read_meta_graphs(folder: Path) -> tuple[Path, list[MetaGraphDef]]:
 # The folder's files.
 
 
-def _read_meta_graphs(path: Path) -> list[MetaGraphDef]:
+def _read_meta_graphs(path: Path) -> list[MetaGraph]:
     """The graph for serving (of several, the one with the fewest other tags), then all others of the file."""
     model = _parse(path)
     graphs = [meta for meta in model.meta_graphs if meta.graph_def.node]
@@ -185,9 +186,10 @@ def _read_meta_graphs(path: Path) -> list[MetaGraphDef]:
             wanted=f"the tag {_SERVE!r}",
             next_step="Export the model again, for serving",
         )
-    meta = min(serving, key=lambda meta: len(meta.meta_info_def.tags))
-    validate_graph(meta.graph_def, path)
-    return [meta, *(other for other in model.meta_graphs if other is not meta)]
+    served = min(serving, key=lambda meta: len(meta.meta_info_def.tags))
+    meta = MetaGraph.of(served)
+    validate_graph(meta.graph, path)
+    return [meta, *(MetaGraph.of(other) for other in model.meta_graphs if other is not served)]
 
 
 def _find_message(folder: Path) -> Path:
@@ -303,7 +305,7 @@ def _info(tensor: str, dtype: int, shape: Sequence[int]) -> TensorInfo:
 # The variables' keys.
 
 
-def _captured_keys(meta: MetaGraphDef, graph: GraphDef, bundle: Bundle) -> dict[tuple[str, str], Saved]:
+def _captured_keys(meta: MetaGraphDef, graph: Graph, bundle: Bundle) -> dict[tuple[str, str], Saved]:
     """The keys of variables that functions have captured, as TensorFlow 2's loader finds them.
 
     A call gives a function its arguments and then its captures, and `bound_inputs` says which object each of these
@@ -311,15 +313,13 @@ def _captured_keys(meta: MetaGraphDef, graph: GraphDef, bundle: Bundle) -> dict[
     """
     keys_of_objects = _object_keys(meta, bundle)
     concrete = meta.object_graph_def.concrete_functions
-    nodes = {node.name: node for node in graph.node}
-    functions = {function.signature.name: function for function in graph.library.function}
     keys: dict[tuple[str, str], Saved] = {}
     for node in graph.node:
-        for name in called_functions(node, functions):
+        for name in graph.called_by(node):
             bound = list(concrete[name].bound_inputs) if name in concrete else []
             captures = data_inputs(node)[-len(bound) :] if bound else []
             for reference, object_id in zip(captures, bound, strict=False):
-                variable = variable_behind(reference, nodes)
+                variable = variable_behind(reference, graph.nodes)
                 if variable is not None and object_id in keys_of_objects:
                     keys[variable.identity] = Saved(keys_of_objects[object_id])
     return keys
@@ -354,22 +354,18 @@ def _object_keys(meta: MetaGraphDef, bundle: Bundle) -> dict[int, str]:
     return keys
 
 
-def _refuse_changed_variables(
-    folder: Path, meta: MetaGraphDef, nodes: Mapping[str, NodeDef], variables: Iterable[str]
-) -> None:
+def _refuse_changed_variables(folder: Path, meta: MetaGraph, graph: Graph, variables: Iterable[str]) -> None:
     """Makes sure that what loading runs after restoring leaves the variables as restored."""
-    needed = set(variables)
-    functions = {function.signature.name: function for function in meta.graph_def.library.function}
-    starts = [name for key in _INIT_COLLECTIONS for name in meta.collection_def[key].node_list.value]
-    signature = meta.signature_def[_INIT_OP]
-    starts += [info.name for info in signature.outputs.values()]
-    for name in sorted(ancestors(nodes, map(node_of, starts), with_control=True)):
-        node = nodes[name]
-        inner = [n for function in called_functions(node, functions) for n in functions[function].node_def]
+    needed, message = set(variables), meta.rest
+    starts = [name for key in _INIT_COLLECTIONS for name in message.collection_def[key].node_list.value]
+    starts += [info.name for info in message.signature_def[_INIT_OP].outputs.values()]
+    for name in sorted(graph.ancestors(map(node_of, starts), with_control=True)):
+        node = graph.nodes[name]
+        inner = [n for function in meta.graph.called_by(node) for n in meta.graph.body(function).node]
         if not any(_CHANGES.fullmatch(op.op) for op in (node, *inner)):
             continue
         for reference in data_inputs(node):
-            variable = variable_behind(reference, nodes)
+            variable = variable_behind(reference, graph.nodes)
             if variable is not None and variable.name in needed:
                 raise FreezeError(
                     "loading the SavedModel changes a variable after it is restored",
@@ -385,64 +381,67 @@ _TABLE = re.compile(r"HashTable(V2)?")
 _FILLS_TABLE = re.compile(r"InitializeTable(FromTextFile)?(V2)?|LookupTableImport(V2)?")
 
 
-def with_assets(graph: GraphDef, assets: Mapping[str, Path]) -> GraphDef:
+def with_assets(graph: Graph, assets: Mapping[str, Path]) -> Graph:
     """The graph with the paths that files have now; TensorFlow 2 keeps each in a variable, filled when loading."""
     paths = {node_of(tensor): path for tensor, path in assets.items()}
     variables: dict[str, Path] = {}
     for node in graph.node:
         if node.op == "AssignVariableOp" and len(node.input) >= 2 and node_of(node.input[1]) in paths:
             variables[node_of(node.input[0])] = paths[node_of(node.input[1])]
-    new = GraphDef()
-    new.CopyFrom(graph)
-    for node in new.node:
-        if node.name in paths:
-            _fill(node, paths[node.name])
-        elif node.op == "ReadVariableOp" and node.input and node_of(node.input[0]) in variables:
-            _fill(node, variables[node_of(node.input[0])])
-    return new
+
+    def path_of(node: NodeDef) -> Path | None:
+        is_read = node.op == "ReadVariableOp" and node.input
+        return paths.get(node.name) or (variables.get(node_of(node.input[0])) if is_read else None)
+
+    return graph.replace_nodes(
+        node if (path := path_of(node)) is None else _path_constant(node, path) for node in graph.node
+    )
 
 
-def _fill(node: NodeDef, path: Path) -> None:
-    """Makes a node a constant that holds a path, of the shape that it has as a constant."""
-    shape = node.attr["value"].tensor.tensor_shape
-    node.CopyFrom(NodeDef(name=node.name, op="Const"))
-    node.attr["dtype"].type = DataType.Value("DT_STRING")
-    node.attr["value"].tensor.dtype = DataType.Value("DT_STRING")
-    node.attr["value"].tensor.tensor_shape.CopyFrom(shape)
-    node.attr["value"].tensor.string_val.append(str(path).encode())
+def _path_constant(node: NodeDef, path: Path) -> NodeDef:
+    """A constant that holds a path in a node's place, of the shape that the node has if it is a constant."""
+    constant = NodeDef(name=node.name, op="Const")
+    constant.attr["dtype"].type = DataType.Value("DT_STRING")
+    tensor = constant.attr["value"].tensor
+    tensor.dtype = DataType.Value("DT_STRING")
+    tensor.tensor_shape.SetInParent()
+    if "value" in node.attr:
+        tensor.tensor_shape.CopyFrom(node.attr["value"].tensor.tensor_shape)
+    tensor.string_val.append(str(path).encode())
+    return constant
 
 
-def with_initializers(graph: GraphDef) -> GraphDef:
+def with_initializers(graph: Graph) -> Graph:
     """The graph with its tables and their initializers outside of functions, where TensorFlow 1 has them.
 
     Functions that no node calls are left out: TensorFlow 2's loader makes objects by them.
     """
-    functions = {function.signature.name: function for function in graph.library.function}
-    new = GraphDef(node=(_created_table(node, functions) or node for node in graph.node), versions=graph.versions)
-    new.node.extend(_table_initializers(graph, functions))
-    new.library.function.extend(functions[name] for name in called(new.node, functions))
-    return new
+    nodes = [_created_table(node, graph) or node for node in graph.node]
+    nodes += _table_initializers(graph)
+    called = (graph.functions[name] for name in graph.called(nodes))
+    return Graph(nodes, FunctionDefLibrary(function=called), graph.versions)
 
 
-def _created_table(call: NodeDef, functions: Mapping[str, FunctionDef]) -> NodeDef | None:
+def _created_table(call: NodeDef, graph: Graph) -> NodeDef | None:
     """The table that a call creates: a model that was loaded and saved again has its tables from functions."""
-    node, body = call, dict[str, NodeDef]()
+    node, body, functions = call, Graph(()), graph.functions
     for _ in range(_DEEPEST):
         name = node.attr["f"].func.name if node.op in _CALLS else ""
         if name in functions and len(functions[name].ret) == 1 and not data_inputs(node):
-            body = {inner.name: inner for inner in functions[name].node_def}
+            body = graph.body(name)
             [result] = functions[name].ret.values()
         elif node.op == "Identity" and node.input:
             result = node.input[0]
         else:
             break
-        node = body.get(node_of(result), NodeDef())
+        node = body.nodes.get(node_of(result), NodeDef())
     is_table = node is not call and _TABLE.fullmatch(node.op) is not None
     return NodeDef(name=call.name, op=node.op, attr=node.attr) if is_table else None
 
 
-def _table_initializers(graph: GraphDef, functions: Mapping[str, FunctionDef]) -> Iterator[NodeDef]:
+def _table_initializers(graph: Graph) -> Iterator[NodeDef]:
     """The initializers in functions, as nodes of the graph; those that tensors of the graph are enough for."""
+    functions = graph.functions
     for root in graph.node:
         seen = set[str]()  # functions of a damaged file may call each other without end
         # Each with its arguments: tensors of the graph, or None for what only functions know; and a name in the graph.

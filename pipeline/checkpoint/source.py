@@ -13,10 +13,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from pipeline.errors import CheckpointError
-from pipeline.graph.protos import DecodeError, GraphDef, MetaGraphDef, OpDef, TensorInfo, parse_text
+from pipeline.graph.graph import Graph
+from pipeline.graph.meta_graph import MetaGraph, parse_graph, parse_meta_graph
+from pipeline.graph.protos import DecodeError, MetaGraphDef, OpDef, TensorInfo, parse_text
 from pipeline.graph.validity import validate_graph
 from pipeline.graph.variables import VARIABLE_OPS, Saved, restored_keys
 from pipeline.store.files import SAVED_MODEL_FILES
@@ -49,7 +50,7 @@ class Source:
 
     place: Path | str
     kind: str
-    graph: GraphDef
+    graph: Graph
     graph_file: Path
     bundle: Bundle
     keys: Mapping[tuple[str, str], Saved] = field(default_factory=dict)
@@ -60,13 +61,12 @@ class Source:
     signature_keys: tuple[str, ...] = ()
     definitions: Mapping[str, OpDef] = field(default_factory=dict)
     assets: Mapping[str, Path] = field(default_factory=dict)
-    metas: tuple[MetaGraphDef, ...] = ()
+    metas: tuple[MetaGraph, ...] = ()
 
     @property
     def has_variables(self) -> bool:
         """Whether there is anything to freeze."""
-        functions = (node for function in self.graph.library.function for node in function.node_def)
-        return any(node.op in VARIABLE_OPS for nodes in (self.graph.node, functions) for node in nodes)
+        return any(node.op in VARIABLE_OPS for node in self.graph.all_nodes())
 
 
 def open_source(
@@ -123,15 +123,15 @@ def _of_saved_model(folder: Path, signature_key: str | None, outputs: Sequence[s
 
 def _of_checkpoint(prefix: Path | str, bundle: Bundle, file: Path) -> Source:
     meta = read_graph(file)
-    keys = restored_keys(meta.graph_def, meta.saver_def.restore_op_name or None)
-    definitions = {op.name: op for op in meta.meta_info_def.stripped_op_list.op}
-    return Source(prefix, "checkpoint", meta.graph_def, file, bundle, keys, definitions=definitions, metas=(meta,))
+    keys = restored_keys(meta.graph, meta.rest.saver_def.restore_op_name or None)
+    definitions = {op.name: op for op in meta.rest.meta_info_def.stripped_op_list.op}
+    return Source(prefix, "checkpoint", meta.graph, file, bundle, keys, definitions=definitions, metas=(meta,))
 
 
 def _of_graph_file(path: Path) -> Source:
     """A GraphDef; where it has variables, with the checkpoint beside it."""
     meta = read_graph(path)
-    alone = Source(path, "GraphDef", meta.graph_def, path, Bundle(path, {}), metas=(meta,))
+    alone = Source(path, "GraphDef", meta.graph, path, Bundle(path, {}), metas=(meta,))
     if not alone.has_variables:
         return alone
     beside = path.with_suffix("")
@@ -146,35 +146,65 @@ def _of_graph_file(path: Path) -> Source:
     return _of_checkpoint(prefix, open_checkpoint(prefix), path)
 
 
-def read_graph(path: Path) -> MetaGraphDef:
-    """Reads a `.meta`, or a GraphDef, binary or as text; a GraphDef comes as a MetaGraphDef that holds nothing else.
+def read_graph(path: Path) -> MetaGraph:
+    """Reads a `.meta`, or a GraphDef, binary or as text; a GraphDef comes as a MetaGraph that holds nothing else.
 
     Raises:
         CheckpointError: it is missing, damaged, empty, or another kind of file.
     """
-    try:
-        raw = path.read_bytes()
-    except OSError as exc:
-        raise CheckpointError("the checkpoint's graph cannot be read", where=path, got=exc.strerror) from exc
+    raw, is_meta = _read_bytes(path), path.name.endswith(".meta")
+    if _is_text(path, raw):
+        meta = MetaGraph.of(_parse_message(path, raw))
+    else:
+        try:
+            meta = parse_meta_graph(raw) if is_meta else MetaGraph(parse_graph(raw), MetaGraphDef())
+        except DecodeError as exc:
+            raise _damaged(path, exc) from exc
+    if not meta.graph.node:
+        raise broken_file(path, "the graph is empty", got="0 nodes")
+    validate_graph(meta.graph, path)
+    return meta
+
+
+def read_message(path: Path) -> MetaGraphDef:
+    """Reads the same files as one message.
+
+    Raises:
+        CheckpointError: it is missing, damaged, or another kind of file.
+    """
+    return _parse_message(path, _read_bytes(path))
+
+
+def _parse_message(path: Path, raw: bytes) -> MetaGraphDef:
     meta = MetaGraphDef()
-    graph: Any = meta if path.name.endswith(".meta") else meta.graph_def
+    graph = meta if path.name.endswith(".meta") else meta.graph_def
     try:
-        if path.suffix == ".pbtxt" or _is_text(raw):
+        if _is_text(path, raw):
             parse_text(raw, graph)
         else:
             graph.ParseFromString(raw)
     except DecodeError as exc:
-        kind = "a graph of a Saver" if path.name.endswith(".meta") else "a GraphDef"
-        raise broken_file(path, f"not {kind}, or a damaged one", got=exc) from exc
-    if not meta.graph_def.node:
-        raise broken_file(path, "the graph is empty", got="0 nodes")
-    validate_graph(meta.graph_def, path)
+        raise _damaged(path, exc) from exc
     return meta
 
 
-def _is_text(raw: bytes) -> bool:
+def _damaged(path: Path, cause: DecodeError) -> CheckpointError:
+    kind = "a graph of a Saver" if path.name.endswith(".meta") else "a GraphDef"
+    return broken_file(path, f"not {kind}, or a damaged one", got=cause)
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as exc:
+        raise CheckpointError("the checkpoint's graph cannot be read", where=path, got=exc.strerror) from exc
+
+
+def _is_text(path: Path, raw: bytes) -> bool:
     """Whether a message is written as text: `node {` and its like; as bytes it begins with a tag and a length."""
-    return raw.startswith((b"node {", b"meta_info_def {", b"graph_def {", b"versions {", b"library {"))
+    return path.suffix == ".pbtxt" or raw.startswith(
+        (b"node {", b"meta_info_def {", b"graph_def {", b"versions {", b"library {")
+    )
 
 
 def _graph_beside(prefix: str) -> Path:
@@ -211,7 +241,7 @@ def _graph_beside(prefix: str) -> Path:
 def _graphs_with_variables(folder: Path) -> Iterator[Path]:
     for path in sorted([*folder.glob("*.pb"), *folder.glob("*.pbtxt")]):
         try:
-            nodes = read_graph(path).graph_def.node
+            nodes = read_graph(path).graph.node
         except CheckpointError:
             continue
         if any(node.op in VARIABLE_OPS for node in nodes):

@@ -7,7 +7,7 @@ import gc
 from pathlib import Path
 
 from pipeline.freezing.freeze import Frozen, freeze
-from pipeline.settings import listed, paired
+from pipeline.settings import parse_pairs, split_list
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,15 +64,15 @@ def run(given: argparse.Namespace) -> int:
     gc.disable()  # all objects live to the end, so that collecting garbage only costs time
     done = freeze(
         given.checkpoint,
-        listed(given.outputs),
-        listed(given.inputs),
+        split_list(given.outputs),
+        split_list(given.inputs),
         given.to,
         graph=given.graph,
         signature=given.signature,
-        pins=paired("--pin", ",".join(given.pin)),
+        pins=parse_pairs("--pin", ",".join(given.pin)),
         format=given.format,
         weights=given.weights,
-        allow_ops=listed(given.allow_ops),
+        allow_ops=split_list(given.allow_ops),
     )
     for line in _lines(done):
         print(line)

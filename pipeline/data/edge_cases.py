@@ -41,7 +41,7 @@ def edge_batches(signature: Signature, sample: Mapping[str, Array]) -> dict[str,
     labels = list(dict.fromkeys(label for values in by_input.values() for label in values))
     return {
         label: {
-            name: _filled(sample[name], size, values.get(label, next(iter(values.values()))))
+            name: _repeat_value(sample[name], size, values.get(label, next(iter(values.values()))))
             for name, values in by_input.items()
         }
         for label in labels
@@ -72,7 +72,7 @@ def _values(spec: TensorSpec) -> Mapping[str, Any]:
     }
 
 
-def _filled(sample: Array, size: int, value: Any) -> Array:
+def _repeat_value(sample: Array, size: int, value: Any) -> Array:
     row = np.empty((size, *sample.shape[1:]), dtype=sample.dtype)
     row.fill(value)
     return row

@@ -93,7 +93,7 @@ def object_array(values: Sequence[bytes]) -> Array:
     return array
 
 
-def prefixed(kind: str, arrays: Mapping[str, Array]) -> dict[str, Array]:
+def add_kind(kind: str, arrays: Mapping[str, Array]) -> dict[str, Array]:
     """The arrays under `kind/name`, to keep several kinds in one file."""
     return {f"{kind}/{name}": array for name, array in arrays.items()}
 
@@ -144,7 +144,7 @@ class NpzReader:
     def __init__(self, path: Path, kind: str = "") -> None:
         self.path, self.kind = path, kind
         prefix = f"{kind}/" if kind else ""
-        with self._opened() as file:
+        with self._open() as file:
             members = _members(file)
         self._members = {name.removeprefix(prefix): one for name, one in members.items() if name.startswith(prefix)}
         self.names = list(dict.fromkeys(name.split("//")[0] for name in self._members))
@@ -158,7 +158,7 @@ class NpzReader:
         return self._count
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _known, (self.path.absolute(), self.kind)  # who is given it may be in another folder
+        return _reopen, (self.path.absolute(), self.kind)  # who is given it may be in another folder
 
     @cached_property
     def first(self) -> dict[str, Array]:
@@ -172,7 +172,7 @@ class NpzReader:
             DataError: the file is cut off or gone.
         """
         start, stop, _ = slice(start, stop).indices(len(self))
-        with self._opened() as file:
+        with self._open() as file:
             return {name: self._column(file, name, start, stop) for name in self.names}
 
     def take(self, numbers: Sequence[int] | Array) -> dict[str, Array]:
@@ -188,8 +188,8 @@ class NpzReader:
         """The numbers of the rows of each batch."""
         return (range(start, min(start + size, len(self))) for start in range(0, len(self), size))
 
-    def _opened(self) -> _Opened:
-        return _Opened(self.path)
+    def _open(self) -> _OpenFile:
+        return _OpenFile(self.path)
 
     def _column(self, file: IO[bytes], name: str, start: int, stop: int) -> Array:
         if name in self._members:
@@ -216,12 +216,12 @@ class NpzReader:
 
 
 @lru_cache(maxsize=4)
-def _known(path: Path, kind: str) -> NpzReader:
+def _reopen(path: Path, kind: str) -> NpzReader:
     """A file that another process has named, once: what was noted of it is kept from batch to batch."""
     return NpzReader(path, kind)
 
 
-class _Opened:
+class _OpenFile:
     """The file, whose errors leave as ours."""
 
     def __init__(self, path: Path) -> None:

@@ -141,7 +141,7 @@ def read_messages(path: Path) -> Examples:
             raise DataError(
                 "unknown label",
                 where=f"{path}:{line}",
-                got=_short(label),
+                got=_shorten(label),
                 wanted=_LABELS_WANTED,
                 next_step="Correct the line, or remove it",
             )
@@ -194,7 +194,7 @@ def numbers_of(path: Path, cells: list[str], lines: list[int], name: str, dtype:
             raise DataError(
                 f"column {name} holds no {dtype}",
                 where=f"{path}:{line}",
-                got=_short(cell),
+                got=_shorten(cell),
                 wanted=f"a number of {dtype}",
             ) from exc
     return values
@@ -203,7 +203,7 @@ def numbers_of(path: Path, cells: list[str], lines: list[int], name: str, dtype:
 def _tsv_messages(path: Path) -> tuple[list[str], list[str], list[int]]:
     import pandas as pd
 
-    lines = _text_of(path).split("\n")
+    lines = _read_text(path).split("\n")
     numbers = [number for number, line in enumerate(lines, start=1) if line.strip()]
     for number in numbers:
         fields = lines[number - 1].count("\t") + 1
@@ -211,7 +211,7 @@ def _tsv_messages(path: Path) -> tuple[list[str], list[str], list[int]]:
             raise DataError(
                 "a line is not a label, a tab and a text",
                 where=f"{path}:{number}",
-                got=f"{fields} field{'s' * (fields != 1)} in {_short(lines[number - 1])}",
+                got=f"{fields} field{'s' * (fields != 1)} in {_shorten(lines[number - 1])}",
                 wanted="2 fields",
                 next_step="Correct the line, or name the file .csv if it has a header and commas",
             )
@@ -234,8 +234,8 @@ def _tsv_messages(path: Path) -> tuple[list[str], list[str], list[int]]:
 
 def _csv_messages(path: Path) -> tuple[list[str], list[str], list[int]]:
     frame, lines = read_cells(path)
-    label = _column_named(frame, _LABEL_COLUMNS) or _column_of_labels(frame)
-    text = _column_named(frame, _TEXT_COLUMNS) or _column_of_texts(frame, label)
+    label = _find_column(frame, _LABEL_COLUMNS) or _find_label_column(frame)
+    text = _find_column(frame, _TEXT_COLUMNS) or _find_text_column(frame, label)
     if label is None or text is None or label == text:
         raise DataError(
             "no text and label columns found",
@@ -258,7 +258,7 @@ def read_cells(path: Path) -> tuple[pd.DataFrame, list[int]]:
 
     # pandas' own reader cuts a first row that is too long, fills one that is too short, and takes a quote
     # that opens in one row and closes in another for a part of the text.
-    text = _text_of(path)
+    text = _read_text(path)
     csv.field_size_limit(max(csv.field_size_limit(), len(text)))  # its limit of 128 KiB is for a cell
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     rows, lines, last = [], [], 0
@@ -289,22 +289,22 @@ def read_cells(path: Path) -> tuple[pd.DataFrame, list[int]]:
     return pd.DataFrame(rows[1:], columns=header, dtype=str), lines[1:]
 
 
-def _column_named(frame: pd.DataFrame, names: Sequence[str]) -> str | None:
+def _find_column(frame: pd.DataFrame, names: Sequence[str]) -> str | None:
     found = {str(name).lower(): str(name) for name in frame.columns}
     return next((found[name] for name in names if name in found), None)
 
 
-def _column_of_labels(frame: pd.DataFrame) -> str | None:
+def _find_label_column(frame: pd.DataFrame) -> str | None:
     fits = [str(name) for name in frame.columns if frame[name].str.strip().str.lower().isin(list(_LABELS)).all()]
     return fits[0] if len(fits) == 1 else None
 
 
-def _column_of_texts(frame: pd.DataFrame, label: str | None) -> str | None:
+def _find_text_column(frame: pd.DataFrame, label: str | None) -> str | None:
     others = [str(name) for name in frame.columns if name != label]
     return others[0] if len(others) == 1 else None
 
 
-def _text_of(path: Path) -> str:
+def _read_text(path: Path) -> str:
     """The file's text, once it is known to be a UTF-8 text with something in it."""
     if not path.exists():
         raise DataError("no such file", where=path, next_step="Give the data file with --data")
@@ -328,11 +328,11 @@ def _text_of(path: Path) -> str:
         raise DataError("the file is empty", where=path, got=f"{len(raw)} bytes", wanted="at least one row")
     if re.match(r"\s*<(!doctype|html|head|\?xml)", text, re.IGNORECASE):
         raise DataError(
-            "an HTML page, not a table", where=f"{path}:1", got=_short(text), next_step="Download the file itself"
+            "an HTML page, not a table", where=f"{path}:1", got=_shorten(text), next_step="Download the file itself"
         )
     return text
 
 
-def _short(text: str) -> str:
+def _shorten(text: str) -> str:
     line = text.strip().split("\n", 1)[0]
     return repr(line if len(line) <= 60 else line[:57] + "...")

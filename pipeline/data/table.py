@@ -36,7 +36,7 @@ def read_rows(path: Path, signature: Signature) -> dict[str, Array]:
         DataError: the file is missing, empty, or of another kind; it lacks an input or has more than the inputs; a
             value is none of its input's dtype.
     """
-    rows = _of_arrays(path, signature) if path.suffix.lower() == ".npz" else _of_table(path, signature)
+    rows = _read_npz(path, signature) if path.suffix.lower() == ".npz" else _read_csv(path, signature)
     if len({len(values) for values in rows.values()}) > 1:
         got = {name: len(values) for name, values in rows.items()}
         raise DataError("the arrays have different numbers of rows", where=path, got=got)
@@ -45,13 +45,13 @@ def read_rows(path: Path, signature: Signature) -> dict[str, Array]:
     return rows
 
 
-def _of_arrays(path: Path, signature: Signature) -> dict[str, Array]:
+def _read_npz(path: Path, signature: Signature) -> dict[str, Array]:
     arrays = load_arrays(path)
     wanted = {spec.name: spec for spec in signature.inputs}
     _require_names(path, "arrays", arrays, wanted)
     for name, spec in wanted.items():
         if spec.dtype == "string" and arrays[name].dtype.kind in "US":
-            arrays[name] = _as_bytes(arrays[name])
+            arrays[name] = _encode_texts(arrays[name])
         got = "string" if arrays[name].dtype == object else arrays[name].dtype.name
         if got != spec.dtype:
             raise DataError("an input of the data is not of its dtype", where=f"{path}: {name}", got=got, wanted=spec)
@@ -61,7 +61,7 @@ def _of_arrays(path: Path, signature: Signature) -> dict[str, Array]:
     return arrays
 
 
-def _as_bytes(texts: Array) -> Array:
+def _encode_texts(texts: Array) -> Array:
     values = np.empty(texts.shape, dtype=object)
     flat = [text.encode("utf-8") if isinstance(text, str) else bytes(text) for text in texts.ravel().tolist()]
     values.ravel()[:] = flat  # a new array is contiguous, so this is a view of it
@@ -86,24 +86,24 @@ def _require_names(path: Path, kind: str, found: Iterable[str], wanted: Iterable
         )
 
 
-def _of_table(path: Path, signature: Signature) -> dict[str, Array]:
+def _read_csv(path: Path, signature: Signature) -> dict[str, Array]:
     frame, lines = read_cells(path)
     cells = {str(name): frame[name].tolist() for name in frame.columns}
-    columns = {spec.name: _columns_of(path, spec, cells) for spec in signature.inputs}
+    columns = {spec.name: _find_columns(path, spec, cells) for spec in signature.inputs}
     wanted = [column for names in columns.values() for column in names]
     if len(set(wanted)) < len(wanted) or (LABELS in wanted and LABELS in cells):
         raise DataError("two inputs would have one column", where=path, got=wanted, next_step="Give an .npz instead")
     _require_names(path, "columns", cells, wanted)
     rows = {}
     for spec in signature.inputs:
-        values = [_values(path, cells[column], lines, column, spec) for column in columns[spec.name]]
+        values = [_parse_column(path, cells[column], lines, column, spec) for column in columns[spec.name]]
         rows[spec.name] = values[0] if columns[spec.name] == [spec.name] else np.stack(values, axis=1)
     if LABELS in cells:
         rows[LABELS] = numbers_of(path, cells[LABELS], lines, LABELS, "int64")
     return rows
 
 
-def _columns_of(path: Path, spec: TensorSpec, cells: Mapping[str, list[str]]) -> list[str]:
+def _find_columns(path: Path, spec: TensorSpec, cells: Mapping[str, list[str]]) -> list[str]:
     """The columns of an input."""
     rank = 1 if spec.shape is None else len(spec.shape)
     if rank == 1:
@@ -124,18 +124,18 @@ def _columns_of(path: Path, spec: TensorSpec, cells: Mapping[str, list[str]]) ->
     return [f"{spec.name}_{index}" for index in range(size)]
 
 
-def _values(path: Path, cells: list[str], lines: list[int], column: str, spec: TensorSpec) -> Array:
+def _parse_column(path: Path, cells: list[str], lines: list[int], column: str, spec: TensorSpec) -> Array:
     if spec.dtype == "string":
         values = np.empty(len(cells), dtype=object)
         values[:] = [cell.encode("utf-8") for cell in cells]
         return values
     if spec.dtype == "bool":
-        return _truths(path, cells, lines, column)
+        return _parse_bools(path, cells, lines, column)
     dtype = spec.dtype.removeprefix("q") if "int" in spec.dtype else spec.dtype
     return numbers_of(path, [cell.strip() for cell in cells], lines, column, np.dtype(getattr(ml_dtypes, dtype, dtype)))
 
 
-def _truths(path: Path, cells: list[str], lines: list[int], column: str) -> Array:
+def _parse_bools(path: Path, cells: list[str], lines: list[int], column: str) -> Array:
     for cell, line in zip(cells, lines, strict=True):
         if cell.strip().lower() not in _TRUTHS:
             raise DataError(

@@ -92,7 +92,7 @@ class Format:
                 run_in_subprocess(
                     "pipeline.formats.registry:call",
                     *(self.maker, origin.absolute(), folder.absolute(), settings),
-                    is_confined=True,
+                    is_sandboxed=True,
                 )
             )
         except StageCrashed as exc:

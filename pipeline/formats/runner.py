@@ -114,7 +114,7 @@ class SubprocessRunner:
             "pipeline.formats.runner_process:serve",
             *(entry.opener, folder.absolute(), threads, options),
             talks=True,
-            is_confined=True,
+            is_sandboxed=True,
             limits=limits,
             is_bare=entry.is_bare,
             is_reusable=True,

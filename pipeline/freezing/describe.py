@@ -8,9 +8,11 @@ from typing import Any
 
 from pipeline.checkpoint.source import Source
 from pipeline.errors import FreezeError
-from pipeline.graph.nodes import PLACEHOLDERS, ancestors, node_of, normalized
+from pipeline.graph.graph import Graph
+from pipeline.graph.lazy_nodes import whole_node
+from pipeline.graph.nodes import PLACEHOLDERS, node_of, normalized
 from pipeline.graph.ops import dtype_name, output_dtypes
-from pipeline.graph.protos import FunctionDef, GraphDef, NodeDef, OpDef, TensorInfo, TensorShapeProto
+from pipeline.graph.protos import NodeDef, OpDef, TensorInfo, TensorShapeProto
 from pipeline.graph.variables import VARIABLE_OPS, variable_of
 from pipeline.hashing import hash_file
 from pipeline.signature import DTYPES as DTYPE_NAMES
@@ -30,10 +32,9 @@ class Describer:
     """
 
     def __init__(
-        self, graph: GraphDef, definitions: Mapping[str, OpDef], infos: Mapping[str, TensorInfo] | None = None
+        self, graph: Graph, definitions: Mapping[str, OpDef], infos: Mapping[str, TensorInfo] | None = None
     ) -> None:
-        self._nodes: dict[str, NodeDef] = {node.name: node for node in graph.node}
-        self._functions: dict[str, FunctionDef] = {f.signature.name: f for f in graph.library.function}
+        self._graph = graph
         self._definitions = definitions
         self._infos = infos or {}
 
@@ -44,12 +45,13 @@ class Describer:
             FreezeError: its dtype is not known, or is none that can be fed or fetched.
         """
         tensor = normalized(tensor)
+        op = self._graph.nodes[node_of(tensor)].op
         dtype, shape = self._dtype(tensor), self._shape(tensor)
         if dtype not in DTYPE_NAMES:
             raise FreezeError(
                 "this tensor can be neither fed nor fetched",
                 where=tensor,
-                got=f"dtype {dtype}" if dtype else f"an op that TensorFlow lacks, {self._nodes[node_of(tensor)].op}",
+                got=f"dtype {dtype}" if dtype else f"an op that TensorFlow lacks, {op}",
                 next_step="Name a tensor that holds values",
             )
         return TensorSpec(name, dtype, shape, tensor if tensor != f"{name}:0" else None)
@@ -57,17 +59,17 @@ class Describer:
     def _dtype(self, tensor: str) -> str:
         if tensor in self._infos:
             return dtype_name(self._infos[tensor].dtype)
-        node = self._nodes[node_of(tensor)]
+        node = whole_node(self._graph.nodes[node_of(tensor)])
         if node.op in VARIABLE_OPS:
             return dtype_name(variable_of(node).dtype)
-        dtypes = output_dtypes(node, self._functions, self._definitions)
+        dtypes = output_dtypes(node, self._graph.functions, self._definitions)
         port = int(tensor.rpartition(":")[2])
         return dtype_name(dtypes[port]) if dtypes is not None and port < len(dtypes) else ""
 
     def _shape(self, tensor: str) -> Shape | None:
         if tensor in self._infos:
             return _dims(self._infos[tensor].tensor_shape)
-        node, port = self._nodes[node_of(tensor)], int(tensor.rpartition(":")[2])
+        node, port = whole_node(self._graph.nodes[node_of(tensor)]), int(tensor.rpartition(":")[2])
         if node.op in VARIABLE_OPS:
             return variable_of(node).shape
         shapes = node.attr["_output_shapes"].list.shape if "_output_shapes" in node.attr else ()
@@ -145,17 +147,16 @@ def _tables(frozen: FrozenGraph) -> Iterator[dict[str, str]]:
 
 
 def _outputs(frozen: FrozenGraph, outputs: Mapping[str, str]) -> dict[str, Any]:
-    nodes = {node.name: node for node in frozen.nodes if isinstance(node, NodeDef)}
     constants = {node.name: node for node in frozen.nodes if isinstance(node, Constant)}
     # What has no inputs of its own is a leaf of the walk.
-    walked = {**nodes, **{name: NodeDef(name=name, op="Const") for name in constants}}
+    graph = Graph(NodeDef(name=node.name, op="Const") if isinstance(node, Constant) else node for node in frozen.nodes)
     told = {}
     for name, tensor in outputs.items():
-        needed = ancestors(walked, [node_of(tensor)], with_control=True)
+        needed = graph.ancestors([node_of(tensor)], with_control=True)
         told[name] = {
             "tensor": normalized(tensor),
-            "op": walked[node_of(tensor)].op,
-            "inputs": sorted(node for node in needed if walked[node].op in PLACEHOLDERS),
+            "op": graph.nodes[node_of(tensor)].op,
+            "inputs": sorted(node for node in needed if graph.nodes[node].op in PLACEHOLDERS),
             "variables": sorted({constants[node].tensor.key for node in needed if node in constants}),
         }
     return told

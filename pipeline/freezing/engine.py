@@ -10,8 +10,9 @@ from pipeline.checkpoint.bundle import Bundle
 from pipeline.checkpoint.source import Source, open_source
 from pipeline.errors import CheckpointError, FreezeError, nearest
 from pipeline.graph.dtypes import DTYPES
-from pipeline.graph.nodes import called, node_of, require_tensor_names
-from pipeline.graph.protos import FunctionDef, FunctionDefLibrary, GraphDef, NodeDef
+from pipeline.graph.graph import Graph
+from pipeline.graph.nodes import node_of, require_tensor_names
+from pipeline.graph.protos import FunctionDef, FunctionDefLibrary, NodeDef
 from pipeline.graph.variables import VARIABLE_OPS, Saved, variable_of
 
 from .passes.constant_folding import with_settled
@@ -49,7 +50,7 @@ def freeze_source(source: Source, outputs: Sequence[str], inputs: Sequence[str])
 
 
 def freeze_graph(
-    graph: GraphDef,
+    graph: Graph,
     bundle: Bundle,
     keys: Mapping[tuple[str, str], Saved],
     outputs: Sequence[str],
@@ -64,17 +65,15 @@ def freeze_graph(
         CheckpointError: a variable is not in the checkpoint, or is of another dtype or shape there.
         FreezeError: see `pruning.prune` and `rewriting.Rewriter`.
     """
-    require_tensor_names([*outputs, *inputs])
-    graph = reach(graph, [*outputs, *inputs], FILLING_OPS | STACK_PUSHES)
-    whole = with_settled_switches(with_settled(with_own_gradients(graph), [*outputs, *inputs]))
-    graph = with_pruned_bodies(whole)
-    nodes = prune(whole, [*outputs, *inputs], bodies=graph.library)
-    require_unread(nodes, whole, graph)
-    nodes = carry_tables(nodes, graph)
-    rewriter = Rewriter(graph)
-    rewritten = rewriter.rewrite(nodes)
-    for node in rewritten:
-        _clean(node)
+    ends = [*outputs, *inputs]
+    require_tensor_names(ends)
+    graph = reach(graph, ends, FILLING_OPS | STACK_PUSHES)
+    whole = with_settled_switches(with_settled(with_own_gradients(graph), ends))
+    pruned = with_pruned_bodies(whole)
+    kept = prune(whole, ends, bodies=pruned)
+    require_unread(kept, whole, pruned)
+    rewriter = Rewriter(carry_tables(kept, pruned))
+    rewritten = rewriter.rewrite()
     _refuse_inner_variables(rewriter.functions)
     functions = _renamed(rewritten, rewriter.functions)
     library = FunctionDefLibrary(function=functions)
@@ -143,15 +142,6 @@ def _refuse_inner_variables(functions: Iterable[FunctionDef]) -> None:
                 )
 
 
-def _clean(node: NodeDef) -> None:
-    """Removes what belongs to the place of training."""
-    node.device = ""
-    attributes = node.attr
-    for name in ("_class", "_output_shapes"):
-        if name in attributes:
-            del attributes[name]
-
-
 def _renamed(nodes: Sequence[NodeDef], functions: Sequence[FunctionDef]) -> list[FunctionDef]:
     """The functions that are called, in the order of the calls, under names that count in that order.
 
@@ -159,17 +149,14 @@ def _renamed(nodes: Sequence[NodeDef], functions: Sequence[FunctionDef]) -> list
     """
     if not functions:
         return []
-    library = {function.signature.name: function for function in functions}
-    order = list(called(nodes, library))
+    library = Graph(nodes, FunctionDefLibrary(function=functions))
+    order = library.called(nodes)
     fresh = {name: f"{re.sub(r'(_frozen|_rewritten|_+[0-9]+)+$', '', name)}_{n}" for n, name in enumerate(order)}
     for name in order:
-        function = library[name]
-        function.signature.name = fresh[name]
-        for node in function.node_def:
-            _clean(node)
-    for node in (*nodes, *(node for name in order for node in library[name].node_def)):
+        library.functions[name].signature.name = fresh[name]
+    for node in (*nodes, *(node for name in order for node in library.functions[name].node_def)):
         node.op = fresh.get(node.op, node.op)
         for value in node.attr.values():
             for func in [value.func] if value.WhichOneof("value") == "func" else value.list.func:
                 func.name = fresh.get(func.name, func.name)
-    return [library[name] for name in order]
+    return [library.functions[name] for name in order]

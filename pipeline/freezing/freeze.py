@@ -15,8 +15,8 @@ from pipeline.checkpoint.artifact import open_artifact, read_origin
 from pipeline.checkpoint.bundle import Bundle
 from pipeline.checkpoint.source import Source, open_source
 from pipeline.errors import SettingError, StoreError, nearest
+from pipeline.graph.graph import Graph
 from pipeline.graph.nodes import node_of
-from pipeline.graph.protos import GraphDef
 from pipeline.safety import read_allowed
 from pipeline.safety.models import require_safe_source
 from pipeline.signature import Signature
@@ -221,7 +221,7 @@ def _named(known: Mapping[str, str], names: Sequence[str], pins: Mapping[str, st
     return {name: tensor for name, tensor in tensors.items() if node_of(tensor) not in map(node_of, pins)}
 
 
-def _defaults(graph: GraphDef, frozen: FrozenGraph, fed: Mapping[str, str]) -> list[str]:
+def _defaults(graph: Graph, frozen: FrozenGraph, fed: Mapping[str, str]) -> list[str]:
     """Sentences on inputs that have a default, and are left at it."""
     given = {node_of(tensor) for tensor in fed.values()}
     kept = {node.name for node in frozen.nodes}

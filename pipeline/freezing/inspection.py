@@ -13,7 +13,7 @@ from pipeline.checkpoint.bundle.tensor import StoredTensor
 from pipeline.checkpoint.source import Source, open_source
 from pipeline.errors import FreezeError, UnsafeModel
 from pipeline.graph.discovery import discovered_outputs, ranked_inputs, ranked_outputs
-from pipeline.graph.nodes import all_nodes, ancestors, called, node_of
+from pipeline.graph.nodes import node_of
 from pipeline.graph.unsupported import refusal_of
 from pipeline.graph.variables import VARIABLE_OPS, Saved, variable_of
 from pipeline.safety.models import dangers_of, require_safe_source
@@ -151,8 +151,7 @@ def inspect(place: Path | str, graph: Path | str | None = None, signature: str |
         FreezeError: a SavedModel has no such signature.
     """
     source = open_source(place, Path(graph) if graph is not None else None, signature, is_key_needed=False)
-    nodes = list(all_nodes(source.graph))
-    ops = Counter(node.op for node in nodes)
+    ops = Counter(node.op for node in source.graph.all_nodes())
     variables = _variables(source)
     tensors, inputs, outputs = _ports(source)
     return Inspection(
@@ -160,8 +159,8 @@ def inspect(place: Path | str, graph: Path | str | None = None, signature: str |
         place=str(source.place),
         graph=str(source.graph_file),
         producer=source.graph.versions.producer,
-        nodes=len(nodes),
-        functions=tuple(function.signature.name for function in source.graph.library.function),
+        nodes=ops.total(),
+        functions=tuple(source.graph.functions),
         ops=dict(ops.most_common()),
         unfreezable=_unfreezable(source, tensors),
         unsafe=tuple(_unsafe(source)),
@@ -189,7 +188,7 @@ def summarise(place: Path | str) -> dict[str, Any]:
         CheckpointError: as `inspect`.
     """
     source = open_source(place, is_key_needed=False)
-    ops = Counter(node.op for node in all_nodes(source.graph))
+    ops = Counter(node.op for node in source.graph.all_nodes())
     keys = _variables(source)
     tensors = [tensor for key, tensor in source.bundle.tensors.items() if key in keys]
     return {
@@ -216,10 +215,9 @@ def _tensor(tensor: StoredTensor, variables: Mapping[str, str]) -> Tensor:
 
 def _unfreezable(source: Source, outputs: Sequence[str]) -> dict[str, str]:
     """Ops that outputs hang on and that are refused, with the reason."""
-    functions = {function.signature.name: function for function in source.graph.library.function}
-    nodes = {node.name: node for node in source.graph.node}
-    needed = [nodes[name] for name in ancestors(nodes, map(node_of, outputs), with_control=False)]
-    inner = (node for name in called(needed, functions) for node in functions[name].node_def)
+    graph = source.graph
+    needed = [graph.nodes[name] for name in graph.ancestors(map(node_of, outputs), with_control=False)]
+    inner = (node for _, node in graph.called_nodes(needed))
     ops = sorted({node.op for node in (*needed, *inner)})
     return {op: refusal.cause for op in ops if (refusal := refusal_of(op)) is not None}
 

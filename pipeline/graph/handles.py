@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 
 from pipeline.errors import FreezeError
 
+from .graph import Graph
 from .nodes import data_inputs, normalized
-from .protos import FunctionDef, GraphDef, NodeDef
+from .protos import FunctionDef, NodeDef
 
 # Ops that pass a handle on: the attribute of its dtype, and the outputs (by the names they have in functions) that
 # carry input 0, or, for a list, the input of the same index.
@@ -66,8 +67,8 @@ class Handles:
         graph: its function library is read.
     """
 
-    def __init__(self, graph: GraphDef) -> None:
-        self.library = {function.signature.name: function for function in graph.library.function}
+    def __init__(self, graph: Graph) -> None:
+        self._graph, self.library = graph, graph.functions
         self._results: dict[tuple[str, tuple[int | None, ...], str, int], int | None] = {}
 
     def of(self, scope: Scope, reference: str) -> int | None:
@@ -155,8 +156,9 @@ class Handles:
     def scope_of(self, function: FunctionDef, given: tuple[int | None, ...]) -> Scope:
         """A function's body, where it is given handles of these dtypes."""
         names = [argument.name for argument in function.signature.input_arg]
-        nodes = {node.name: node for node in function.node_def}
-        return Scope(nodes, dict(zip(names, given, strict=False)), is_function=True)
+        return Scope(
+            self._graph.body(function.signature.name).nodes, dict(zip(names, given, strict=False)), is_function=True
+        )
 
 
 def of_several_dtypes(node: NodeDef) -> FreezeError:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from pipeline.errors import DataError
 
+from .graph import Graph
 from .protos import DecodeError, GraphDef, NodeDef
 from .varint import read_varint
 
@@ -32,7 +33,7 @@ class LazyGraph:
         contents: by node the bytes of its large tensor, which are read when they are looked at.
     """
 
-    graph: GraphDef
+    graph: Graph
     contents: Mapping[str, memoryview]
 
 
@@ -54,9 +55,24 @@ def load_lazily(path: Path) -> LazyGraph:
             node, cut = _without(whole[content:end], _DOWN[1:])
             lean += _field(_DOWN[0], node)
             contents |= {NodeDef.FromString(node).name: part for part in cut}
-        return LazyGraph(GraphDef.FromString(bytes(lean)), contents)
+        return LazyGraph(Graph.of(GraphDef.FromString(bytes(lean))), contents)
     except (OSError, ValueError, DecodeError) as exc:  # an empty file cannot be mapped: ValueError
         raise DataError("the candidate's graph cannot be read", where=path, got=exc) from exc
+
+
+def split_field(message: memoryview, number: int) -> tuple[bytes, list[memoryview]]:
+    """Returns a message without one of its fields, and the contents of that field, as often as it is there.
+
+    Raises:
+        ValueError: the message is cut off or broken.
+    """
+    rest, contents = bytearray(), list[memoryview]()
+    for start, content, end in _fields(message, number):
+        if content:
+            contents.append(message[content:end])
+        else:
+            rest += message[start:end]
+    return bytes(rest), contents
 
 
 def _without(message: memoryview, down: tuple[int, ...]) -> tuple[bytes, list[memoryview]]:

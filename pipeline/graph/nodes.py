@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from pipeline.errors import FreezeError
 
-from .protos import AttrValue, FunctionDef, GraphDef, NodeDef
+from .protos import AttrValue, FunctionDef, NodeDef
 
 
 def node_of(reference: str) -> str:
@@ -55,28 +55,6 @@ def control_inputs(node: NodeDef) -> list[str]:
     return [reference for reference in node.input if reference.startswith("^")]
 
 
-def ancestors(
-    nodes: Mapping[str, NodeDef], starts: Iterable[str], with_control: bool, stop: Iterable[str] = ()
-) -> set[str]:
-    """The names of nodes that others hang on, themselves included.
-
-    Args:
-        starts: names of nodes; those that are not there are passed over.
-        with_control: whether control inputs are followed.
-        stop: nodes whose inputs are not followed.
-    """
-    waiting, found, ends = list(starts), set[str](), set(stop)
-    while waiting:
-        name = waiting.pop()
-        if name in found or name not in nodes:
-            continue
-        found.add(name)
-        if name not in ends:
-            references = nodes[name].input if with_control else data_inputs(nodes[name])
-            waiting += map(node_of, references)
-    return found
-
-
 def function_names(attr: AttrValue) -> Iterator[str]:
     """The functions that an attribute names."""
     if attr.WhichOneof("value") == "func":
@@ -97,23 +75,4 @@ def called_functions(node: NodeDef, functions: Mapping[str, FunctionDef]) -> Ite
                 yield function
 
 
-def all_nodes(graph: GraphDef) -> Iterator[NodeDef]:
-    """The nodes of the graph, then those of its functions' bodies."""
-    yield from graph.node
-    for function in graph.library.function:
-        yield from function.node_def
-
-
 PLACEHOLDERS = frozenset({"Placeholder", "PlaceholderV2", "PlaceholderWithDefault"})
-
-
-def called(nodes: Iterable[NodeDef], functions: Mapping[str, FunctionDef]) -> Iterator[str]:
-    """The functions that nodes call, and those that these call, each once, in the order of the calls."""
-    seen: dict[str, None] = {}
-    waiting = list(nodes)[::-1]
-    while waiting:
-        for name in called_functions(waiting.pop(), functions):
-            if name not in seen:
-                seen[name] = None
-                waiting.extend(list(functions[name].node_def)[::-1])
-    yield from seen

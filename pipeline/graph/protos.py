@@ -40,6 +40,7 @@ __all__ = [
     "FunctionDefLibrary",
     "GradientDef",
     "GraphDef",
+    "LazyGraphDef",
     "MetaGraphDef",
     "NameAttrList",
     "NodeDef",
@@ -66,7 +67,12 @@ __all__ = [
 
 _PACKAGE = "pipeline"
 _FILE = "pipeline/protos.proto"
-_OF_TENSORBOARD = {"MetaGraphDef": "meta_graph", "TensorShapeProto": "tensor_shape", "VersionDef": "versions"}
+_OF_TENSORBOARD = {
+    "FunctionDefLibrary": "function",
+    "MetaGraphDef": "meta_graph",
+    "TensorShapeProto": "tensor_shape",
+    "VersionDef": "versions",
+}
 
 # Name, number and type of each field. `*` repeated; `?` with presence, that is, left out differs from 0.
 # Enums are int32 here, and a message that is parsed later by other means is bytes: on the wire they are the same.
@@ -103,6 +109,8 @@ _MESSAGES: dict[str, list[tuple[str, int, str]]] = {
         ("scomplex_val", 9, "bytes*"),
         ("dcomplex_val", 12, "bytes*"),
     ],
+    # tensorflow/core/framework/graph.proto: a GraphDef whose nodes stay the bytes of NodeDefs
+    "LazyGraphDef": [("node", 1, "bytes*"), ("library", 2, "FunctionDefLibrary"), ("versions", 4, "VersionDef")],
     # tensorflow/core/protobuf/saved_model.proto
     "SavedModel": [("saved_model_schema_version", 1, "int64"), ("meta_graphs", 2, "MetaGraphDef*")],
     # tensorflow/python/training/checkpoint_state.proto
@@ -162,6 +170,7 @@ SavedTensorSlices = _CLASSES["SavedTensorSlices"]
 PackedTensor = _CLASSES["PackedTensor"]
 SavedModel = _CLASSES["SavedModel"]
 CheckpointState = _CLASSES["CheckpointState"]
+LazyGraphDef = _CLASSES["LazyGraphDef"]
 
 
 def parse_text(raw: bytes, message: Any) -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
 from pipeline.errors import FreezeError
 
-from .nodes import called_functions
-from .protos import DataType, FunctionDef, NodeDef
+from .graph import Graph
+from .protos import DataType, NodeDef
 
 DT_RESOURCE = DataType.Value("DT_RESOURCE")
 
@@ -88,26 +88,24 @@ def refusal_of(op: str) -> Refusal | None:
     return next((refusal for refusal in REFUSALS if refusal.ops.fullmatch(op)), None)
 
 
-def acts(node: NodeDef, functions: Mapping[str, FunctionDef], seen: set[str]) -> bool:
+def acts(node: NodeDef, graph: Graph, seen: set[str]) -> bool:
     """Whether a node changes state or acts on the outside world, by itself or in a function that it calls."""
-    if refusal_of(node.op) is not None or _SIDE_EFFECTS.fullmatch(node.op):
+    if acts_itself(node.op):
         return True
-    for name in called_functions(node, functions):
+    for name in graph.called_by(node) if graph.functions else ():
         if name not in seen:
             seen.add(name)
-            if any(acts(inner, functions, seen) for inner in functions[name].node_def):
+            if any(acts(inner, graph, seen) for inner in graph.body(name).node):
                 return True
     return False
 
 
-def _changes_state(node: NodeDef, functions: Mapping[str, FunctionDef], seen: set[str]) -> bool:
-    if CHANGES_STATE.ops.fullmatch(node.op):
-        return True
-    names = [name for name in called_functions(node, functions) if name not in seen]
-    seen.update(names)
-    return any(_changes_state(inner, functions, seen) for name in names for inner in functions[name].node_def)
+@lru_cache(maxsize=4096)
+def acts_itself(op: str) -> bool:
+    """Whether an op changes state or acts on the outside world."""
+    return refusal_of(op) is not None or _SIDE_EFFECTS.fullmatch(op) is not None
 
 
-def changes_state(names: Iterable[str], nodes: Mapping[str, NodeDef]) -> bool:
+def changes_state(names: Iterable[str], graph: Graph) -> bool:
     """Whether one of these nodes changes state."""
-    return any(CHANGES_STATE.ops.fullmatch(nodes[name].op) for name in names)
+    return any(CHANGES_STATE.ops.fullmatch(graph.nodes[name].op) for name in names)

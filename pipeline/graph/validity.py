@@ -12,9 +12,11 @@ from pathlib import Path
 
 from pipeline.errors import CheckpointError
 
+from .graph import Graph
 from .handles import CALLS
+from .lazy_nodes import whole_node
 from .nodes import data_inputs
-from .protos import FunctionDef, GraphDef, NodeDef
+from .protos import FunctionDef, NodeDef
 
 _PORT = re.compile(r"[^:^]+:[0-9]{1,9}")
 _OUTPUT = re.compile(r"[^:^]+:[^:^]+:[0-9]{1,9}")
@@ -31,7 +33,7 @@ _FEWEST: Mapping[str, int] = {
 }
 
 
-def validate_graph(graph: GraphDef, path: Path) -> None:
+def validate_graph(graph: Graph, path: Path) -> None:
     """Makes sure that a graph is one.
 
     Args:
@@ -41,7 +43,7 @@ def validate_graph(graph: GraphDef, path: Path) -> None:
         CheckpointError: a node's or a function's name is missing or there twice, an input or a result is not there, or
             a node or a function is given less than it takes.
     """
-    functions = {function.signature.name: function for function in graph.library.function}
+    functions = graph.functions
     if len(functions) != len(graph.library.function) or "" in functions:
         raise _unsound(path, "a function", "two of one name, or one without a name", "names of their own")
     _require_nodes(graph.node, (), functions, path)
@@ -72,28 +74,34 @@ def _require_nodes(
     function: str = "",
 ) -> set[str]:
     """Makes sure of the nodes of a graph or of a function's body; returns their names."""
-    names, inside = set(arguments), f" in {function}" if function else ""
+    names, given, inside = set[str](), set(arguments), f" in {function}" if function else ""
     for node in nodes:
-        if not node.name or ":" in node.name or "^" in node.name or node.name in names:
-            raise _unsound(path, f"node {node.name!r}{inside}", "this name", "one of its own")
-        names.add(node.name)
-    names -= set(arguments)
+        name = node.name
+        if not name or ":" in name or "^" in name or name in names or name in given:
+            raise _unsound(path, f"node {name!r}{inside}", "this name", "one of its own")
+        names.add(name)
+    plain = given if function else names  # what an input may name without a port
     for node in nodes:
-        where, waits = f"node {node.name}{inside}", False
+        waits = False
         for reference in node.input:
             if reference.startswith("^"):
                 waits = True
                 is_known = reference[1:] in names
             else:
-                is_known = not waits and _is_known(reference, names, arguments, is_function=bool(function))
+                is_known = not waits and (reference in plain or _is_known(reference, names, given, bool(function)))
             if not is_known:
                 raise _unsound(
-                    path, where, f"input {reference!r}", "an output of another node, before what is waited for"
+                    path,
+                    f"node {node.name}{inside}",
+                    f"input {reference!r}",
+                    "an output of another node, before what is waited for",
                 )
-        if node.op in _FEWEST and len(data_inputs(node)) < _FEWEST[node.op]:
-            raise _unsound(path, where, f"{node.op} of {len(data_inputs(node))} inputs", f"{_FEWEST[node.op]}")
-        if functions:
-            _require_call(node, functions, path, where)
+        fewest = _FEWEST.get(node.op, 0)
+        if fewest and len(data_inputs(node)) < fewest:
+            got = f"{node.op} of {len(data_inputs(node))} inputs"
+            raise _unsound(path, f"node {node.name}{inside}", got, f"{fewest}")
+        if functions and (node.op in CALLS or node.op in functions):
+            _require_call(whole_node(node), functions, path, f"node {node.name}{inside}")
     return names
 
 
@@ -106,8 +114,6 @@ def _is_known(reference: str, nodes: Collection[str], arguments: Collection[str]
 
 def _require_call(node: NodeDef, functions: Mapping[str, FunctionDef], path: Path, where: str) -> None:
     """A call gives a function as many values as it takes, and takes as many as it gives."""
-    if node.op not in CALLS and node.op not in functions:
-        return
     attributes, first, inputs, _ = CALLS.get(node.op, ((), 0, "", ""))
     values = [node.attr[name] for name in attributes if name in node.attr]
     calls = [node.op, *(func.name for value in values for func in (value.func, *value.list.func))]

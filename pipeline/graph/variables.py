@@ -8,11 +8,13 @@ reads, and the Assign behind each.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from .nodes import ancestors, called_functions, data_inputs, node_of
-from .protos import FunctionDef, GraphDef, NodeDef, TensorProto
+from .graph import Graph
+from .lazy_nodes import whole_node
+from .nodes import data_inputs, node_of
+from .protos import NodeDef, TensorProto
 
 REFERENCE_OPS = frozenset({"Variable", "VariableV2", "AutoReloadVariable"})
 VARIABLE_OPS = REFERENCE_OPS | {"VarHandleOp"}
@@ -20,7 +22,9 @@ VARIABLE_OPS = REFERENCE_OPS | {"VarHandleOp"}
 _ASSIGN_OPS = frozenset({"Assign", "AssignVariableOp"})
 _RESTORING = frozenset({"RestoreV2", "RestoreSlice"})
 _PASSING_OPS = frozenset({"Identity", "RefIdentity", "Reshape"})
+_SAVED_THROUGH = _RESTORING | _PASSING_OPS
 _PASSING_HANDLES = frozenset({"Switch", "RefSwitch", "Enter", "RefEnter"})
+_PASSES_VARIABLES = _PASSING_OPS | _PASSING_HANDLES
 _MOST_VARIABLES = 10_000_000
 
 
@@ -62,18 +66,20 @@ def identity_of(node: NodeDef) -> tuple[str, str]:
 
 def variable_of(node: NodeDef) -> Variable:
     """Reads a variable's node."""
-    shape = node.attr["shape"].shape
+    node = whole_node(node)
+    attributes = node.attr
+    shape = attributes["shape"].shape
     dims = None if shape.unknown_rank else tuple(d.size if d.size >= 0 else None for d in shape.dim)
-    if node.op in ("Variable", "VariableV2") and not node.attr["shape"].HasField("shape"):
+    if node.op in ("Variable", "VariableV2") and not attributes["shape"].HasField("shape"):
         dims = None
-    return Variable(node.name, identity_of(node), node.attr["dtype"].type, dims)
+    return Variable(node.name, identity_of(node), attributes["dtype"].type, dims)
 
 
 def _text(raw: bytes) -> str:
     return raw.decode("utf-8", "surrogateescape")
 
 
-def restored_keys(graph: GraphDef, restore_op: str | None) -> dict[tuple[str, str], Saved]:
+def restored_keys(graph: Graph, restore_op: str | None) -> dict[tuple[str, str], Saved]:
     """Where restoring takes each variable from, by the variable's identity.
 
     Args:
@@ -83,39 +89,39 @@ def restored_keys(graph: GraphDef, restore_op: str | None) -> dict[tuple[str, st
         Entries for the variables that an Assign behind a RestoreV2 (or RestoreSlice) writes; the named
         op's restoring is stronger than that of the graph's other Savers.
     """
-    nodes = {node.name: node for node in graph.node}
-    functions = {function.signature.name: function for function in graph.library.function}
-    own = ancestors(nodes, [node_of(restore_op)], with_control=True) if restore_op else set()
-    assigning = [node for node in nodes.values() if node.op in _ASSIGN_OPS or functions]
+    own = graph.ancestors([node_of(restore_op)], with_control=True) if restore_op else set()
+    assigning = [node for node in graph.node if node.op in _ASSIGN_OPS or graph.functions]
     keys: dict[tuple[str, str], Saved] = {}
+    lists: _Strings = {}
     for node in sorted(assigning, key=lambda node: node.name in own):  # the last one wins
-        keys.update(_assigned(node, nodes, nodes, {}))
-        keys.update(_assigned_in_functions(node, nodes, functions))
+        keys.update(_assigned(node, graph, graph, {}, lists))
+        keys.update(_assigned_in_functions(node, graph, lists))
     return keys
 
 
+# By the body of a function (or the graph itself) and the name of a Const: its strings.
+_Strings = dict[tuple[int, str], Sequence[bytes]]
+
+
 def _assigned(
-    node: NodeDef, body: Mapping[str, NodeDef], nodes: Mapping[str, NodeDef], arguments: Mapping[str, str]
+    node: NodeDef, body: Graph, graph: Graph, arguments: Mapping[str, str], lists: _Strings
 ) -> Iterator[tuple[tuple[str, str], Saved]]:
     """What one Assign restores, in the graph or in a function whose arguments are tensors of the graph."""
     if node.op in _ASSIGN_OPS and len(given := data_inputs(node)) > 1:
-        saved = _saved_behind(given[1], body)
-        target = arguments.get(node_of(given[0]), given[0]) if body is not nodes else given[0]
-        if saved is not None and (variable := variable_behind(target, nodes)) is not None:
+        saved = _saved_behind(given[1], body, lists)
+        target = arguments.get(node_of(given[0]), given[0]) if body is not graph else given[0]
+        if saved is not None and (variable := variable_behind(target, graph.nodes)) is not None:
             yield variable.identity, saved
 
 
-def _assigned_in_functions(
-    call: NodeDef, nodes: Mapping[str, NodeDef], functions: Mapping[str, FunctionDef]
-) -> Iterator[tuple[tuple[str, str], Saved]]:
+def _assigned_in_functions(call: NodeDef, graph: Graph, lists: _Strings) -> Iterator[tuple[tuple[str, str], Saved]]:
     """What TF 2's savers restore: they do it inside a function that is given the handles."""
-    for name in called_functions(call, functions):
-        function = functions[name]
-        body = {node.name: node for node in function.node_def}
-        names = [argument.name for argument in function.signature.input_arg]
+    for name in graph.called_by(call):
+        body = graph.body(name)
+        names = [argument.name for argument in graph.functions[name].signature.input_arg]
         arguments = dict(zip(names, data_inputs(call), strict=False))
-        for node in function.node_def:
-            yield from _assigned(node, body, nodes, arguments)
+        for node in body.node:
+            yield from _assigned(node, body, graph, arguments, lists)
 
 
 def variable_behind(reference: str, nodes: Mapping[str, NodeDef]) -> Variable | None:
@@ -126,43 +132,47 @@ def variable_behind(reference: str, nodes: Mapping[str, NodeDef]) -> Variable | 
             return None
         if node.op in VARIABLE_OPS:
             return variable_of(node)
-        if node.op not in _PASSING_OPS | _PASSING_HANDLES or not data_inputs(node):
+        if node.op not in _PASSES_VARIABLES or not data_inputs(node):
             return None
         reference = data_inputs(node)[0]
     return None
 
 
-def _saved_behind(reference: str, nodes: Mapping[str, NodeDef]) -> Saved | None:
+def _saved_behind(reference: str, body: Graph, lists: _Strings) -> Saved | None:
     """Where a value was restored from."""
+    nodes = body.nodes
     for _ in range(len(nodes)):
         node = nodes.get(node_of(reference))
-        if node is None or node.op not in _RESTORING | _PASSING_OPS:
+        if node is None or node.op not in _SAVED_THROUGH:
             return None
         given = data_inputs(node)
         if len(given) < (3 if node.op in _RESTORING else 1):
             return None
         if node.op in _RESTORING:
             port = reference.rpartition(":")[2] if ":" in reference else "0"
-            key, part = (_string_at(nodes.get(node_of(name)), port) for name in given[1:3])
+            key, part = (_string_at(node_of(name), port, body, lists) for name in given[1:3])
             return None if key is None or part is None else Saved(key, part.rpartition(" ")[2])
         reference = given[0]
     return None
 
 
-def _string_at(node: NodeDef | None, index: str) -> str | None:
+def _string_at(name: str, index: str, body: Graph, lists: _Strings) -> str | None:
     """One string of a Const node: a Saver's lists are long, and each variable asks for one entry."""
-    if node is None or node.op != "Const" or not index.isdecimal():
-        return None
-    values = node.attr["value"].tensor.string_val
+    place = (id(body), name)
+    if place not in lists:
+        node = body.nodes.get(name)
+        is_const = node is not None and node.op == "Const"
+        lists[place] = list(whole_node(node).attr["value"].tensor.string_val) if is_const else []
+    values = lists[place]
     # A constant of equal values holds the value once.
-    return _text(values[min(int(index), len(values) - 1)]) if values else None
+    return _text(values[min(int(index), len(values) - 1)]) if values and index.isdecimal() else None
 
 
 def strings_of(node: NodeDef | None) -> list[str] | None:
     """The strings of a Const node; None where it is not one."""
     if node is None or node.op != "Const":
         return None
-    tensor: TensorProto = node.attr["value"].tensor
+    tensor: TensorProto = whole_node(node).attr["value"].tensor
     values = [_text(value) for value in tensor.string_val]
     size = math.prod(dim.size for dim in tensor.tensor_shape.dim)
     # A constant of equal values holds the value once.

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.settings import FAILED, PASSED
+
 from . import wording
 from .facts import ReportFacts
 from .verdict import against_reference, candidates, checks, headline, is_check_passed, is_passed
@@ -35,7 +37,7 @@ def figures(facts: ReportFacts) -> dict[str, Any]:
     reference = [name for name in (facts.verdict.get("metrics") or {}) if name not in formats]
     return {
         "made": _report_time(facts),
-        "verdict": "passed" if is_passed(facts) else "failed",
+        "verdict": PASSED if is_passed(facts) else FAILED,
         "headline": headline(facts),
         "rows": sum((facts.verdict.get("rows") or {}).values()),
         "formats": {name: _format_figures(facts, name) for name in (*formats, *reference)},
@@ -77,7 +79,7 @@ def _format_figures(facts: ReportFacts, name: str) -> dict[str, Any]:
     costs = ((facts.costs or {}).get("formats") or {}).get(name) or {}
     files = [count for file, count in facts.sizes.items() if file.startswith(f"{name}/")]
     return {
-        "verdict": ("passed" if all(map(is_check_passed, own)) else "failed") if own else None,
+        "verdict": (PASSED if all(map(is_check_passed, own)) else FAILED) if own else None,
         "max_abs_diff": max(measured, key=_size, default=None),
         "flipped": decisions.get("flipped"),
         "accuracy": metrics.get("accuracy"),
@@ -163,7 +165,7 @@ def _has(own: Figures, key: str) -> bool:
 def _verdicts(then: str, now: str) -> str:
     if then == now:
         return f"The last report {now} too."
-    return "It passes now; the last report failed." if now == "passed" else "It fails now; the last report passed."
+    return "It passes now; the last report failed." if now == PASSED else "It fails now; the last report passed."
 
 
 def _compare_figure(then: Figures, now: Figures, key: str) -> tuple[str, str, bool]:

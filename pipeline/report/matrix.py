@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.settings import FAILED, PASSED
+
 from .facts import ReportFacts
 from .verdict import DECISIONS, MADE, REFERENCE, WEIGHTS, Check, candidates, checks, is_check_passed
 from .wording import difference, number
 
 ORDER = (MADE, WEIGHTS, "equal", "edge", "generated", "stable", "golden", DECISIONS)
-PASSED, FAILED, SKIPPED, NONE = "passed", "failed", "skipped", "none"
+SKIPPED, NONE = "skipped", "none"
 SIGNS = {PASSED: "✓", FAILED: "✗", SKIPPED: "○", NONE: ""}
 
 
@@ -108,7 +110,7 @@ def _failure(facts: ReportFacts, format: str, name: str, own: Sequence[Check]) -
     if failed:
         of = max(int(check.get("rows") or 0) for check in own)
         return f"{number(failed)} of {number(of)} {'variables' if name == WEIGHTS else 'rows'}"
-    return "failed" if any(check.get("rows") for check in own) else "no row compared"
+    return FAILED if any(check.get("rows") for check in own) else "no row compared"
 
 
 def _flipped(facts: ReportFacts, format: str, own: Sequence[Check]) -> str:

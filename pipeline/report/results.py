@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.errors import DataError
+from pipeline.settings import PASSED
 
 from .verdict import DECISIONS, MADE, STABLE, WEIGHTS
 
@@ -158,7 +159,7 @@ def _sample_values(values: dict[str, Values], rows: pd.DataFrame, first: str | N
     for output, own in rows.groupby("output", sort=False):
         if output in values or len(values) < MOST_SAMPLED_OUTPUTS or output == first:
             samples = values.setdefault(str(output), Values())
-            is_passed = own["verdict"] == "passed"
+            is_passed = own["verdict"] == PASSED
             samples.passed.add(own[is_passed])
             samples.failed.add(own[~is_passed])
 
@@ -169,7 +170,7 @@ def _select_outputs(values: dict[str, Values], first: str | None) -> dict[str, V
 
 def _count(spread: Spread, rows: pd.DataFrame) -> None:
     diffs = rows["abs_diff"].to_numpy()
-    is_failed = (rows["verdict"] != "passed").to_numpy(dtype=bool)
+    is_failed = (rows["verdict"] != PASSED).to_numpy(dtype=bool)
     is_sized = np.isfinite(diffs) & (diffs > 0)
     spread.rows += len(diffs)
     spread.failed += int(is_failed.sum())
@@ -189,7 +190,7 @@ def _worst(rows: pd.DataFrame) -> pd.DataFrame:
     if rows.empty:
         return rows
     ranked = rows.assign(
-        is_failed=rows["verdict"] != "passed",
+        is_failed=rows["verdict"] != PASSED,
         is_output=rows["check"] != DECISIONS,  # whose differences are between class numbers
         rank=rows["abs_diff"].fillna(math.inf),
     )

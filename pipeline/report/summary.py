@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
+from pipeline.settings import FAILED, PASSED
 from pipeline.store.files import REPORT_FILE, RESULTS_FILE
 
 from . import wording
 from .costs import costs
 from .facts import ReportFacts
 from .figures import comparison
-from .matrix import FAILED, PASSED, SKIPPED, matrix
+from .matrix import SKIPPED, matrix
 from .verdict import (
     Check,
     causes,

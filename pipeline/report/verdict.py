@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.settings import PASSED
+
 from .facts import ReportFacts
 from .wording import NOTHING, count_noun, difference, join_names, shorten
 
@@ -31,12 +33,12 @@ def failed_checks(facts: ReportFacts) -> list[Check]:
 
 def is_check_passed(check: Check) -> bool:
     """Returns True if the check's verdict is exactly `passed`."""
-    return bool(check.get("verdict") == "passed")
+    return bool(check.get("verdict") == PASSED)
 
 
 def is_passed(facts: ReportFacts) -> bool:
     """Returns True if the verdict is `passed`, there are checks, and all of them passed."""
-    return facts.verdict.get("verdict") == "passed" and bool(checks(facts)) and not failed_checks(facts)
+    return facts.verdict.get("verdict") == PASSED and bool(checks(facts)) and not failed_checks(facts)
 
 
 def candidates(facts: ReportFacts) -> list[str]:
@@ -108,7 +110,7 @@ def reasons(facts: ReportFacts) -> list[str]:
     if not checks(facts):
         return [*given, "Nothing was checked."]
     failed = [f"{title(check)}: {reason(check)}" for check in failed_checks(facts)]
-    if facts.verdict.get("verdict") == "passed":
+    if facts.verdict.get("verdict") == PASSED:
         return [*given, "The verdict says passed, but a check failed.", *failed]
     return given or failed or ["The verdict is not passed, and gives no reason."]
 

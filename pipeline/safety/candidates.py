@@ -8,8 +8,10 @@ from typing import Any
 
 from pipeline.checkpoint.bundle import open_checkpoint
 from pipeline.checkpoint.savedmodel import read_meta_graphs
+from pipeline.graph.graph import Graph
 from pipeline.graph.lazy import load_lazily
-from pipeline.graph.protos import GraphDef, MetaGraphDef
+from pipeline.graph.meta_graph import MetaGraph
+from pipeline.graph.protos import MetaGraphDef
 from pipeline.store.files import GRAPH_FILE
 
 from . import onnx, require_safe, tflite
@@ -36,12 +38,12 @@ def require_safe_graph(path: Path, allowed: Collection[str], *, is_mapped: bool 
     if is_mapped:
         require_own_files(path)
     lean = load_lazily(file)
-    told = require_safe(file, find_dangers(MetaGraphDef(graph_def=lean.graph), file.parent, is_mapped), allowed)
+    told = require_safe(file, find_dangers(MetaGraph(lean.graph, MetaGraphDef()), file.parent, is_mapped), allowed)
     require_bounded(lean.graph, file, contents={name: len(content) for name, content in lean.contents.items()})
     return told
 
 
-def require_still_graph(graph: GraphDef, path: Path, outputs: Iterable[str], allowed: Collection[str]) -> list[str]:
+def require_still_graph(graph: Graph, path: Path, outputs: Iterable[str], allowed: Collection[str]) -> list[str]:
     """Stops a GraphDef in which asking for outputs would save, or read the files of a training.
 
     Returns, Raises: as `require_safe_graph`.
@@ -60,9 +62,9 @@ def require_safe_saved_model(folder: Path, allowed: Collection[str]) -> list[str
     variables = [path for path in (folder / "variables").glob("*") if path.is_file()]
     stored_bytes = sum(path.stat().st_size for path in variables)
     for meta in metas:
-        require_bounded(meta.graph_def, file, stored_bytes)
-        outputs = [info.name for signature in meta.signature_def.values() for info in signature.outputs.values()]
-        told += require_safe(file, find_acting(meta.graph_def, outputs), allowed)
+        require_bounded(meta.graph, file, stored_bytes)
+        outputs = [info.name for signature in meta.rest.signature_def.values() for info in signature.outputs.values()]
+        told += require_safe(file, find_acting(meta.graph, outputs), allowed)
     if variables:
         require_stored(open_checkpoint(folder / "variables" / "variables"), folder, stored_bytes)
     return list(dict.fromkeys(told))

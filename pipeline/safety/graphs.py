@@ -11,8 +11,10 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
+from pipeline.graph.graph import Graph
+from pipeline.graph.meta_graph import MetaGraph
 from pipeline.graph.nodes import node_of, normalized
-from pipeline.graph.protos import AssetFileDef, DecodeError, FunctionDef, GraphDef, MetaGraphDef, NodeDef
+from pipeline.graph.protos import AssetFileDef, DecodeError, FunctionDef, MetaGraphDef, NodeDef
 from pipeline.graph.variables import strings_of
 
 from . import Danger, dangers, harm_of, is_idle, safe_ops, shown
@@ -27,7 +29,7 @@ _FROM_FILE = frozenset({"InitializeTableFromTextFile", "InitializeTableFromTextF
 _RESTORES = frozenset({"Restore", "RestoreSlice", "RestoreV2"})
 
 
-def find_dangers(meta: MetaGraphDef, home: Path | None, with_files: bool = False) -> list[Danger]:
+def find_dangers(meta: MetaGraph, home: Path | None, with_files: bool = False) -> list[Danger]:
     """What a graph could do besides computing, wherever it stands in it, and at being loaded.
 
     Args:
@@ -38,31 +40,30 @@ def find_dangers(meta: MetaGraphDef, home: Path | None, with_files: bool = False
     Returns:
         In the order of the graph; empty for a graph that only computes.
     """
-    graph, calls = meta.graph_def, Calls(meta.graph_def)
-    harmless = safe_ops() | calls.functions.keys() - dangers().keys()
+    calls = Calls(meta.graph)
+    harmless = safe_ops() | meta.graph.functions.keys() - dangers().keys()
     found, idle = list[Danger](), list[Placed]()
-    for function, nodes in _scopes(graph):
-        for node in nodes:
-            op = node.op
-            if op in harmless or (with_files and op == "ImmutableConst"):
-                continue
-            if is_idle(op):
-                idle.append((node, function))
-                continue
-            harm = _harm_of_file(node, function, meta, calls, home) if op in _FROM_FILE else harm_of(op)
-            if harm is not None:
-                found.append(Danger(op, node.name, harm, function))
+    for function, node in meta.graph.placed_nodes():
+        op = node.op
+        if op in harmless or (with_files and op == "ImmutableConst"):
+            continue
+        if is_idle(op):
+            idle.append((node, function))
+            continue
+        harm = _harm_of_file(node, function, meta, calls, home) if op in _FROM_FILE else harm_of(op)
+        if harm is not None:
+            found.append(Danger(op, node.name, harm, function))
     return [*found, *(_acting_at_start(meta, calls, idle) if idle else ())]
 
 
-def find_acting(graph: GraphDef, outputs: Iterable[str], fed: Iterable[str] = ()) -> list[Danger]:
+def find_acting(graph: Graph, outputs: Iterable[str], fed: Iterable[str] = ()) -> list[Danger]:
     """What training left behind in a graph and asking for outputs would run.
 
     Args:
         outputs: tensors or nodes.
         fed: tensors whose values are given.
     """
-    idle = [(node, function) for function, nodes in _scopes(graph) for node in nodes if is_idle(node.op)]
+    idle = [(node, function) for function, node in graph.placed_nodes() if is_idle(node.op)]
     if not idle:
         return []
     calls = Calls(graph)
@@ -70,13 +71,6 @@ def find_acting(graph: GraphDef, outputs: Iterable[str], fed: Iterable[str] = ()
 
 
 Placed: TypeAlias = tuple[NodeDef, str]  # a node, and the function that it stands in
-
-
-def _scopes(graph: GraphDef) -> Iterator[tuple[str, Iterable[NodeDef]]]:
-    """The nodes of the graph, then those of each function's body."""
-    yield "", graph.node
-    for function in graph.library.function:
-        yield function.signature.name, function.node_def
 
 
 def _run(idle: Iterable[Placed], reached: Reached) -> Iterator[Placed]:
@@ -90,19 +84,20 @@ def _danger(node: NodeDef, function: str) -> Danger:
     return Danger(node.op, node.name, harm_of(node.op) or "", function)
 
 
-def _acting_at_start(meta: MetaGraphDef, calls: Calls, idle: Sequence[Placed]) -> Iterator[Danger]:
+def _acting_at_start(meta: MetaGraph, calls: Calls, idle: Sequence[Placed]) -> Iterator[Danger]:
     """What loading and restoring would run of what may only stand idle."""
-    held = [meta.collection_def[key] for key in _AT_START if key in meta.collection_def]  # asking makes an entry
+    message = meta.rest
+    held = [message.collection_def[key] for key in _AT_START if key in message.collection_def]  # asking makes an entry
     starts = [name for collection in held for name in collection.node_list.value]
-    if _INIT_OP in meta.signature_def:
-        starts += [info.name for info in meta.signature_def[_INIT_OP].outputs.values()]
+    if _INIT_OP in message.signature_def:
+        starts += [info.name for info in message.signature_def[_INIT_OP].outputs.values()]
     # A SavedModel of TensorFlow 2 makes its objects by functions that no node has to call.
-    at_start = calls.reach(starts, meta.object_graph_def.concrete_functions)
+    at_start = calls.reach(starts, message.object_graph_def.concrete_functions)
     yield from (_danger(*one) for one in _run(idle, at_start))
-    saver = meta.saver_def
+    saver = message.saver_def
     filename = normalized(saver.filename_tensor_name) if saver.filename_tensor_name else ""
     # Tables are filled where the checkpoint is restored; those that it holds itself are filled from it.
-    restores = [node.name for node in meta.graph_def.node if node.op.startswith(_FILLS_TABLES)]
+    restores = [node.name for node in meta.graph.node if node.op.startswith(_FILLS_TABLES)]
     restoring = calls.reach([*restores, saver.restore_op_name], fed={filename})
     for node, function in _run(idle, restoring):
         if node.op not in _RESTORES or not _reads_only(calls, function, node, filename):
@@ -119,13 +114,13 @@ def _reads_only(calls: Calls, function: str, node: NodeDef, filename: str) -> bo
 # Tables from files.
 
 
-def _harm_of_file(node: NodeDef, function: str, meta: MetaGraphDef, calls: Calls, home: Path | None) -> str | None:
+def _harm_of_file(node: NodeDef, function: str, meta: MetaGraph, calls: Calls, home: Path | None) -> str | None:
     """What filling a table from a file could do; None where the file came with the model."""
-    assets = set(_assets(meta))
-    filled = _filled_from(meta.graph_def, assets)
+    assets = set(_assets(meta.rest))
+    filled = _filled_from(meta.graph, assets)
     for scope, one, name in calls.origins(function, node.input[1] if len(node.input) > 1 else ""):
         if one is None:
-            if not scope or not _are_assets(meta, calls.functions[scope], scope, name, calls):
+            if not scope or not _are_assets(meta.rest, meta.graph.functions[scope], scope, name, calls):
                 return "read files"
         elif not scope and (
             normalized(name) in assets or (one.op == "ReadVariableOp" and node_of(one.input[0]) in filled)
@@ -158,7 +153,7 @@ def _assets(meta: MetaGraphDef) -> Iterator[str]:
     yield from (normalized(asset.tensor_info.name) for asset in listed)
 
 
-def _filled_from(graph: GraphDef, assets: Collection[str]) -> set[str]:
+def _filled_from(graph: Graph, assets: Collection[str]) -> set[str]:
     """The variables that hold the path of an asset, and are given nothing else."""
     given: dict[str, bool] = {}
     for node in graph.node:

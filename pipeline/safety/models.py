@@ -39,7 +39,7 @@ def require_safe_source(source: Source, allowed: Collection[str] = ()) -> list[s
     found = dangers_of(source)
     told = require_safe(source.graph_file, found, allowed)
     for meta in source.metas:
-        require_bounded(meta.graph_def, source.graph_file, stored_bytes)
+        require_bounded(meta.graph, source.graph_file, stored_bytes)
     require_stored(source.bundle, source.place, stored_bytes)
     return told
 
@@ -55,7 +55,7 @@ def require_still(
 
     Returns, Raises: as `require_safe_source`.
     """
-    found = find_acting(source.metas[0].graph_def, outputs, fed) if source.metas else []
+    found = find_acting(source.metas[0].graph, outputs, fed) if source.metas else []
     return require_safe(source.graph_file, found, allowed)
 
 

@@ -9,8 +9,9 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+from pipeline.graph.graph import Graph
 from pipeline.graph.nodes import data_inputs, node_of
-from pipeline.graph.protos import AttrValue, FunctionDef, GraphDef, NodeDef
+from pipeline.graph.protos import AttrValue, NodeDef
 
 # Ops that give all that they are given to a function, and how many inputs they have before.
 _BEFORE = {"PartitionedCall": 0, "StatefulPartitionedCall": 0, "If": 1, "StatelessIf": 1, "Case": 1, "StatelessCase": 1}
@@ -29,46 +30,32 @@ class Reached:
 class Calls:
     """A graph whose functions call each other."""
 
-    graph: GraphDef
-
-    @cached_property
-    def nodes(self) -> Mapping[str, NodeDef]:
-        """The graph's own nodes by their names."""
-        return {node.name: node for node in self.graph.node}
-
-    @cached_property
-    def functions(self) -> Mapping[str, FunctionDef]:
-        """The functions by their names."""
-        return {function.signature.name: function for function in self.graph.library.function}
-
-    @cached_property
-    def gradients(self) -> Mapping[str, str]:
-        """The gradient's function by the function."""
-        return {pair.function_name: pair.gradient_func for pair in self.graph.library.gradient}
+    graph: Graph
 
     @cached_property
     def _alike(self) -> Mapping[str, list[str]]:
         """The functions that may take each other's place."""
         by_name: dict[str, list[str]] = {}
-        for name, function in self.functions.items():
+        for name, function in self.graph.functions.items():
             if _SAME in function.attr:
                 by_name.setdefault(function.attr[_SAME].s.decode("utf-8", "replace"), []).append(name)
         return {name: alike for alike in by_name.values() for name in alike}
 
     def called_by(self, node: NodeDef) -> Iterator[str]:
         """The functions that a node names: by its op, or by an attribute, however deep."""
-        if not self.functions:
+        functions = self.graph.functions
+        if not functions:
             return
-        if node.op in self.functions:
+        if node.op in functions:
             yield node.op
         for value in node.attr.values():
-            yield from (name for name in _named(value) if name in self.functions)
+            yield from (name for name in _named(value) if name in functions)
 
     def beside(self, function: str) -> Iterator[str]:
         """The functions that may be run where this one is called."""
         yield from self._alike.get(function, ())
-        if self.gradients.get(function) in self.functions:
-            yield self.gradients[function]
+        if self.graph.gradients.get(function) in self.graph.functions:
+            yield self.graph.gradients[function]
 
     def reach(self, starts: Iterable[str], functions: Iterable[str] = (), fed: Collection[str] = ()) -> Reached:
         """What is run for nodes and functions.
@@ -79,10 +66,10 @@ class Calls:
         """
         found, called = set[str](), set[str]()
         waiting = [node_of(name) for name in starts]
-        calls = [name for name in functions if name in self.functions]
+        calls = [name for name in functions if name in self.graph.functions]
         while waiting:
             name = waiting.pop()
-            node = self.nodes.get(name)
+            node = self.graph.nodes.get(name)
             if node is None or name in found:
                 continue
             found.add(name)
@@ -97,7 +84,7 @@ class Calls:
                 continue
             called.add(name)
             calls += self.beside(name)
-            for node in self.functions[name].node_def:
+            for node in self.graph.functions[name].node_def:
                 calls += self.called_by(node)
         return Reached(found, called)
 
@@ -105,11 +92,9 @@ class Calls:
     def call_sites(self) -> Mapping[str, list[tuple[str, NodeDef]]]:
         """By function the nodes that call it, each with the function it stands in (empty: the graph itself)."""
         sites: dict[str, list[tuple[str, NodeDef]]] = {}
-        bodies = [("", self.graph.node), *((name, body.node_def) for name, body in self.functions.items())]
-        for scope, nodes in bodies:
-            for node in nodes:
-                for name in self.called_by(node):
-                    sites.setdefault(name, []).append((scope, node))
+        for scope, node in self.graph.placed_nodes() if self.graph.functions else ():
+            for name in self.called_by(node):
+                sites.setdefault(name, []).append((scope, node))
         return sites
 
     def origins(self, scope: str, reference: str) -> Iterator[tuple[str, NodeDef | None, str]]:
@@ -120,15 +105,12 @@ class Calls:
             of a function; then the reference is its name.
         """
         waiting, seen = [(scope, reference)], set[tuple[str, str]]()
-        bodies: dict[str, Mapping[str, NodeDef]] = {"": self.nodes}
         while waiting:
             here, name = waiting.pop()
             if (here, name) in seen:
                 continue
             seen.add((here, name))
-            if here not in bodies:
-                bodies[here] = {node.name: node for node in self.functions[here].node_def}
-            node = bodies[here].get(node_of(name))
+            node = (self.graph.body(here) if here else self.graph).nodes.get(node_of(name))
             if node is None and here:
                 yield here, None, name
                 for caller, call in self.call_sites.get(here, ()):
@@ -144,7 +126,7 @@ class Calls:
 
     def _given(self, function: str, argument: str, call: NodeDef) -> str | None:
         """What a call gives for an argument; None where calls of its kind do not tell."""
-        names = [argument.name for argument in self.functions[function].signature.input_arg]
+        names = [argument.name for argument in self.graph.functions[function].signature.input_arg]
         first = 0 if call.op == function else _BEFORE.get(call.op)
         inputs = data_inputs(call)
         if first is None or argument not in names or len(inputs) != first + len(names):

@@ -13,8 +13,10 @@ from pathlib import Path
 from pipeline.checkpoint.bundle import Bundle
 from pipeline.errors import UnsafeModel
 from pipeline.graph.dtypes import DTYPES, STRING
+from pipeline.graph.graph import Graph
+from pipeline.graph.lazy_nodes import whole_node
 from pipeline.graph.nodes import node_of
-from pipeline.graph.protos import GraphDef, NodeDef, TensorProto, TensorShapeProto
+from pipeline.graph.protos import NodeDef, TensorProto, TensorShapeProto
 from pipeline.graph.variables import VARIABLE_OPS
 
 from . import shown
@@ -51,11 +53,10 @@ _SHAPED = {
     "LinSpace": 2,
 }
 _SHAPED["ScatterNd"] = 2
+_SIZED = _CONSTANTS | _OF_SHAPE | _SHAPED.keys() | {"Range"}
 
 
-def require_bounded(
-    graph: GraphDef, path: Path, stored_bytes: int = 0, contents: Mapping[str, int] | None = None
-) -> None:
+def require_bounded(graph: Graph, path: Path, stored_bytes: int = 0, contents: Mapping[str, int] | None = None) -> None:
     """Makes sure that a graph takes no more than a machine has.
 
     Args:
@@ -66,26 +67,28 @@ def require_bounded(
         UnsafeModel: it would take more than `MOST_TENSOR` or `MOST_GROWN` bytes, or its functions never end.
     """
     grown, held = 0, contents or {}
-    for function, nodes in (("", graph.node), *((one.signature.name, one.node_def) for one in graph.library.function)):
-        constants: dict[str, NodeDef] | None = None
-        for node in nodes:
-            op, size = node.op, 0
-            if op in _CONSTANTS and "value" in node.attr:  # asking for what is not there would make it
-                tensor = node.attr["value"].tensor
-                size = _bytes(tensor.tensor_shape, tensor.dtype)
-                if size > _SMALL:
-                    grown += max(0, size - _stored(tensor) - held.get("" if function else node.name, 0))
-                if grown > MOST_GROWN:
-                    told = f"constants of {_gb(grown)} more than is stored of them"
-                    raise _too_large(path, node, function, size, told)
+    for function, node in graph.placed_nodes():
+        op, size = node.op, 0
+        if op not in _SIZED:
+            continue
+        node = whole_node(node)
+        if op in _CONSTANTS:
+            if "value" not in node.attr:  # asking for what is not there would make it
                 continue
-            if op in _OF_SHAPE and "shape" in node.attr:
-                size = _bytes(node.attr["shape"].shape, node.attr["dtype"].type if "dtype" in node.attr else 0)
-            elif op in _SHAPED or op == "Range":
-                constants = constants or {one.name: one for one in nodes if one.op == "Const"}
-                size = _asked(node, constants)
-            if size > (max(MOST_TENSOR, stored_bytes) if op in VARIABLE_OPS else MOST_TENSOR):
-                raise _too_large(path, node, function, size)
+            tensor = node.attr["value"].tensor
+            size = _bytes(tensor.tensor_shape, tensor.dtype)
+            if size > _SMALL:
+                grown += max(0, size - _stored(tensor) - held.get("" if function else node.name, 0))
+            if grown > MOST_GROWN:
+                told = f"constants of {_gb(grown)} more than is stored of them"
+                raise _too_large(path, node, function, size, told)
+            continue
+        if op in _OF_SHAPE and "shape" in node.attr:
+            size = _bytes(node.attr["shape"].shape, node.attr["dtype"].type if "dtype" in node.attr else 0)
+        elif op not in _OF_SHAPE:
+            size = _asked(node, graph.body(function) if function else graph)
+        if size > (max(MOST_TENSOR, stored_bytes) if op in VARIABLE_OPS else MOST_TENSOR):
+            raise _too_large(path, node, function, size)
     _require_ending(graph, path)
 
 
@@ -125,23 +128,23 @@ def _stored(tensor: TensorProto) -> int:
     return len(tensor.tensor_content) + max(*counts, *more, len(tensor.dcomplex_val)) * _size_of(tensor.dtype)
 
 
-def _asked(node: NodeDef, constants: Mapping[str, NodeDef]) -> int:
+def _asked(node: NodeDef, graph: Graph) -> int:
     """The bytes of what an op makes, where constants tell its shape; 0 where they do not."""
     dtype = next((node.attr[name].type for name in ("dtype", "T", "element_dtype") if name in node.attr), 1)
     if node.op == "Range" and len(node.input) >= 3:
-        ends = [_numbers(constants.get(node_of(name))) for name in node.input[:3]]
+        ends = [_numbers(graph.nodes.get(node_of(name))) for name in node.input[:3]]
         if all(len(one) == 1 for one in ends) and ends[2][0]:
             return int(abs((ends[1][0] - ends[0][0]) / ends[2][0])) * 8
         return 0
     if node.op not in _SHAPED or len(node.input) <= _SHAPED[node.op]:
         return 0
-    numbers = _numbers(constants.get(node_of(node.input[_SHAPED[node.op]])))
+    numbers = _numbers(graph.nodes.get(node_of(node.input[_SHAPED[node.op]])))
     return math.prod(max(1, int(number)) if number else 0 for number in numbers) * _size_of(dtype) if numbers else 0
 
 
 def _numbers(constant: NodeDef | None) -> list[float]:
     """The few numbers of a constant; none where there is no such constant, or it holds many."""
-    if constant is None or "value" not in constant.attr:
+    if constant is None or constant.op != "Const" or "value" not in (constant := whole_node(constant)).attr:
         return []
     tensor = constant.attr["value"].tensor
     count = math.prod(dim.size for dim in tensor.tensor_shape.dim)
@@ -162,14 +165,14 @@ def _numbers(constant: NodeDef | None) -> list[float]:
     return values + values[-1:] * (count - len(values)) if values else []
 
 
-def _require_ending(graph: GraphDef, path: Path) -> None:
+def _require_ending(graph: Graph, path: Path) -> None:
     """Makes sure that functions do not call themselves, nor each other too deep or too often."""
     calls = Calls(graph)
     sizes, depths = dict[str, int](), dict[str, int]()
     inner = {
-        name: [c for node in body.node_def for c in calls.called_by(node)] for name, body in calls.functions.items()
+        name: [c for node in body.node_def for c in calls.called_by(node)] for name, body in graph.functions.items()
     }
-    for start in calls.functions:
+    for start in graph.functions:
         waiting = [(start, iter(inner[start]))]
         on_the_way = {start}
         while waiting:
@@ -178,7 +181,7 @@ def _require_ending(graph: GraphDef, path: Path) -> None:
             if callee is None:
                 waiting.pop()
                 on_the_way.discard(name)
-                sizes[name] = len(calls.functions[name].node_def) + sum(sizes[one] for one in inner[name])
+                sizes[name] = len(graph.functions[name].node_def) + sum(sizes[one] for one in inner[name])
                 depths[name] = 1 + max((depths[one] for one in inner[name]), default=0)
             elif callee in on_the_way:
                 raise _endless(path, f"function {shown(callee)} calls itself")

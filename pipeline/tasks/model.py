@@ -14,6 +14,7 @@ from luigi.parameter import ParameterVisibility
 
 from pipeline.errors import FreezeError, SettingError
 from pipeline.formats.registry import CANDIDATES, read_refusal
+from pipeline.settings import PASSED
 from pipeline.store.artifact import sweep
 
 from . import console
@@ -207,7 +208,7 @@ class ValidateModel(ModelTask):
 
     def complete(self) -> bool:
         """Return True if the comparison is complete and has passed."""
-        return super().complete() and read_verdict(self.job)["verdict"] == "passed"
+        return super().complete() and read_verdict(self.job)["verdict"] == PASSED
 
     def run(self) -> None:
         """Compare the formats; a failed comparison is stored and reported too, and fails again without being repeated.
@@ -216,7 +217,7 @@ class ValidateModel(ModelTask):
             ValidationFailed: a format is not proven equal.
         """
         super().run()
-        if read_verdict(self.job)["verdict"] != "passed":
+        if read_verdict(self.job)["verdict"] != PASSED:
             for stage in ("costs", "report"):
                 self.chain.build(stage)
         require_passed(self.job)
@@ -240,7 +241,7 @@ class WriteReport(ModelTask):
 
     def complete(self) -> bool:
         """Return True if the report is complete and the model has passed."""
-        return super().complete() and read_verdict(self.job)["verdict"] == "passed"
+        return super().complete() and read_verdict(self.job)["verdict"] == PASSED
 
 
 TASKS: dict[str, type[ModelTask]] = {

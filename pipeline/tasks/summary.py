@@ -6,6 +6,7 @@ from typing import Any
 
 from pipeline.errors import ValidationFailed
 from pipeline.formats.registry import CANDIDATES, FORMATS, read_refusal
+from pipeline.settings import PASSED
 from pipeline.store.files import COSTS_TABLE_FILE, REPORT_FILE, RESULTS_FILE
 
 from .chain.job import Job
@@ -51,7 +52,7 @@ def require_passed(job: Job) -> None:
         ValidationFailed: a format is not proven equal.
     """
     verdict = read_verdict(job)
-    if verdict["verdict"] != "passed":
+    if verdict["verdict"] != PASSED:
         raise ValidationFailed(
             f"{failed_formats(verdict)} not proven equal to its checkpoint: {verdict['reasons'][0]}",
             where=job.paths.artifact("validation"),
@@ -61,7 +62,7 @@ def require_passed(job: Job) -> None:
 
 def failed_formats(verdict: dict[str, Any]) -> str:
     """Return the formats that failed, with the verb: `frozen is`, `tflite and onnx are`."""
-    failed = {check["format"] for check in verdict["checks"] if check["verdict"] != "passed"}
+    failed = {check["format"] for check in verdict["checks"] if check["verdict"] != PASSED}
     named = [format for format in CANDIDATES if format in failed] or ["the candidate"]
     return f"{' and '.join(named)} {'is' if len(named) == 1 else 'are'}"
 

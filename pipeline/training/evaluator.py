@@ -8,7 +8,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from pipeline.data.npz import prefixed, save_arrays
+from pipeline.data.npz import add_kind, save_arrays
 from pipeline.data.readers import Examples
 from pipeline.formats.session import session_config
 from pipeline.settings import TrainingSettings
@@ -75,4 +75,4 @@ class Evaluator:
         rows = {name: values[: self._settings.goldens] for name, values in self._validation.inputs.items()}
         outputs = {spec.name: spec.tensor_name for spec in self._signature.outputs}
         recorded = self._session.run(outputs, {f"{name}:0": values for name, values in rows.items()})
-        save_arrays(folder / GOLDENS_FILE, {**prefixed("input", rows), **prefixed("output", recorded)})
+        save_arrays(folder / GOLDENS_FILE, {**add_kind("input", rows), **add_kind("output", recorded)})

@@ -10,7 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
-from pipeline.data.npz import prefixed, save_arrays
+from pipeline.data.npz import add_kind, save_arrays
 from pipeline.data.readers import Examples, split
 from pipeline.errors import DataError
 from pipeline.settings import SplitSettings
@@ -67,7 +67,7 @@ def split_examples(
 def save_validation(examples: Examples, folder: Path) -> None:
     """Writes `validation.npz`: the inputs, and the labels if there are any."""
     labels = {} if examples.labels is None else {"labels": examples.labels}
-    save_arrays(folder / VALIDATION_ROWS_FILE, {**prefixed("input", examples.inputs), **labels})
+    save_arrays(folder / VALIDATION_ROWS_FILE, {**add_kind("input", examples.inputs), **labels})
 
 
 def row_order(rows: int, batch_size: int, seed: int, done: int) -> Iterator[Array]:

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.checkpoint.files import files_of, name_of
-from pipeline.checkpoint.source import Source, open_source, read_graph
+from pipeline.checkpoint.source import Source, open_source, read_message
 from pipeline.data.generated import generate_rows
-from pipeline.data.npz import prefixed, save_arrays
+from pipeline.data.npz import add_kind, save_arrays
 from pipeline.data.table import read_rows
 from pipeline.errors import CheckpointError
 from pipeline.formats.external import outputs_from_candidate
@@ -94,7 +94,7 @@ def write_rows(signature: Signature, data: Path | None, seed: int, folder: Path)
     """
     rows = generate_rows(signature, ROWS, seed) if data is None else read_rows(data, signature)
     labels = {"labels": rows.pop("labels")} if "labels" in rows else {}
-    save_arrays(folder / VALIDATION_ROWS_FILE, {**prefixed("input", rows), **labels})
+    save_arrays(folder / VALIDATION_ROWS_FILE, {**add_kind("input", rows), **labels})
     return rows
 
 
@@ -120,6 +120,6 @@ def _copy_checkpoint(source: Source, folder: Path) -> None:
     name = name_of(source.place)
     for path in files_of(source.place):
         shutil.copyfile(path, folder / f"{CHECKPOINT_PREFIX}{path.name.removeprefix(name)}")
-    meta = read_graph(source.graph_file)
+    meta = read_message(source.graph_file)
     (folder / f"{CHECKPOINT_PREFIX}.meta").write_bytes(meta.SerializeToString(deterministic=True))
     (folder / "checkpoint").write_text(f'model_checkpoint_path: "{CHECKPOINT_PREFIX}"\n', encoding="utf-8")

@@ -7,7 +7,7 @@ starts in a fresh process without paying for the import again.
 
 A child dies with the process that asked for it, and only that process commits results: a killed run
 leaves no orphan that goes on. Where many models are served one after the other, the processes that only open artifacts
-may be kept from one to the next: see `keeping_processes`.
+may be kept from one to the next: see `keep_processes`.
 """
 
 from __future__ import annotations
@@ -22,28 +22,28 @@ from typing import Any
 
 from pipeline.errors import StageCrashed
 
-from .worker import HANG_UP, TOO_MUCH_MEMORY, Server, own_memory_bytes
+from .worker import HANG_UP, TOO_MUCH_MEMORY, Server, own_memory_limit
 
 logger = logging.getLogger("pipeline")
 
 _CLEARING_UP_SECONDS = 10
 
 
-def run_in_subprocess(target: str, *args: Any, limits: Limits | None = None, is_confined: bool = False) -> Any:
+def run_in_subprocess(target: str, *args: Any, limits: Limits | None = None, is_sandboxed: bool = False) -> Any:
     """Calls a function in a process of its own and returns its result.
 
     Args:
         target: `package.module:function`, imported in the child alone.
         args: its arguments; they and the result must pickle.
         limits: what its process may take.
-        is_confined: whether it opens what strangers made; see `Child`.
+        is_sandboxed: whether it opens what strangers made; see `Child`.
 
     Raises:
         PipelineError: whatever the function raised of ours.
         StoreError: the function met an error of the operating system, such as a full disk.
         StageCrashed: the function raised a foreign error, or its process ended without an answer or passed a limit.
     """
-    with Child(target, *args, limits=limits, is_confined=is_confined) as child:
+    with Child(target, *args, limits=limits, is_sandboxed=is_sandboxed) as child:
         return child.receive()
 
 
@@ -66,7 +66,7 @@ class Child:
     The function gets a `Channel` as keyword argument `channel` if `talks` is set, and then may answer many times,
     until the channel's `recv` raises EOFError; otherwise its result is the one answer. With `is_bare` it runs in a new
     interpreter instead of a child of the fork server, where TensorFlow is loaded already. With `has_children` it may
-    start such processes itself. With `is_confined` it runs in an empty folder, gone at its end, and without what the
+    start such processes itself. With `is_sandboxed` it runs in an empty folder, gone at its end, and without what the
     environment holds besides what it needs: paths that it is given must be absolute. With `is_reusable` its process may
     serve another call later: for functions that leave nothing behind.
     """
@@ -79,16 +79,16 @@ class Child:
         limits: Limits | None = None,
         is_bare: bool = False,
         has_children: bool = False,
-        is_confined: bool = False,
+        is_sandboxed: bool = False,
         is_reusable: bool = False,
     ) -> None:
         self._target, self._talks, self._is_done, self._has_failed = target, talks, False, False
         limits = limits or Limits()
         # Whoever may take only so much may not have others take more for it.
-        memory_bytes = min((most for most in (limits.memory_bytes, own_memory_bytes()) if most), default=0)
+        memory_bytes = min((most for most in (limits.memory_bytes, own_memory_limit()) if most), default=0)
         self._limits = Limits(limits.seconds, memory_bytes)
         self._is_reusable = is_reusable
-        self._kind = (is_bare, has_children, is_confined, self._limits.memory_bytes)
+        self._kind = (is_bare, has_children, is_sandboxed, self._limits.memory_bytes)
         kept = _idle.get(self._kind, []) if _idle is not None and is_reusable else []
         self._server = kept.pop() if kept else Server(*self._kind)
         self._server.calls += 1
@@ -152,13 +152,13 @@ class Child:
 
     def close(self) -> None:
         """Ends the process: at once if it is at work, else when it has cleared up; or keeps it for another call."""
-        if _idle is not None and self._is_reusable and self._server.calls < _MOST_CALLS and self._has_hung_up():
+        if _idle is not None and self._is_reusable and self._server.calls < _MOST_CALLS and self._end_call():
             self._server.empty_folder()
             _idle.setdefault(self._kind, []).append(self._server)
         else:
             self._server.close(_CLEARING_UP_SECONDS if self._is_done else 0)
 
-    def _has_hung_up(self) -> bool:
+    def _end_call(self) -> bool:
         """Has the function end; False if it has failed, or does not end soon."""
         if self._has_failed or not self._talks:
             return False
@@ -185,7 +185,7 @@ _idle: dict[tuple[bool, bool, bool, int], list[Server]] | None = None
 
 
 @contextmanager
-def keeping_processes() -> Iterator[None]:
+def keep_processes() -> Iterator[None]:
     """Keeps processes that have done their work for the next call of their kind, until the end of the block."""
     global _idle
     _idle = {}
@@ -200,4 +200,4 @@ def keeping_processes() -> Iterator[None]:
 
 def load_tensorflow() -> None:
     """Has the fork server of this process load TensorFlow, so that what comes next does not wait for it."""
-    run_in_subprocess("pipeline.workers.worker:own_memory_bytes")
+    run_in_subprocess("pipeline.workers.worker:own_memory_limit")

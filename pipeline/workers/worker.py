@@ -5,7 +5,6 @@ It answers call after call through a pipe, and ends with the process that asked 
 
 from __future__ import annotations
 
-import ctypes
 import importlib
 import logging
 import multiprocessing
@@ -19,13 +18,13 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import PipelineError, StageCrashed, StoreError
 
-from .sandbox import enter_sandbox
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
 
 logger = logging.getLogger("pipeline")
 
@@ -40,7 +39,7 @@ _PR_SET_PDEATHSIG = 1  # prctl(2)
 TOO_MUCH_MEMORY = 87  # the exit code of a process that took more than its limit
 _MEMORY_POLL_SECONDS = 0.1
 HANG_UP = "hang up"
-_own_memory_bytes = 0  # what this process itself may take
+_own_memory_limit = 0  # what this process itself may take
 
 
 class Server:
@@ -49,14 +48,14 @@ class Server:
     Args:
         is_bare: a new interpreter, not a child of the fork server.
         has_children: whether it may start processes of its own.
-        is_confined: whether it runs in an empty folder, with little of the environment.
+        is_sandboxed: whether it runs in an empty folder, with little of the environment.
         memory_bytes: what it may take; 0 for any.
     """
 
-    def __init__(self, is_bare: bool, has_children: bool, is_confined: bool, memory_bytes: int) -> None:
+    def __init__(self, is_bare: bool, has_children: bool, is_sandboxed: bool, memory_bytes: int) -> None:
         context = multiprocessing.get_context("spawn") if is_bare else _fork_server()
         self.calls = 0
-        self._folder = tempfile.mkdtemp(prefix="pipeline-") if is_confined else None
+        self._folder = tempfile.mkdtemp(prefix="pipeline-") if is_sandboxed else None
         self.connection, theirs = context.Pipe()
         self.process = context.Process(
             target=_serve,
@@ -86,22 +85,26 @@ class Server:
             shutil.rmtree(self._folder, ignore_errors=True)
 
 
-def own_memory_bytes() -> int:
+def own_memory_limit() -> int:
     """What this process itself may take; 0 for any."""
-    return _own_memory_bytes
+    return _own_memory_limit
 
 
 def die_with_parent() -> None:
     """Asks the kernel to kill this process when its parent ends (Linux; elsewhere nothing happens)."""
     if sys.platform == "linux":
+        import ctypes  # not needed in a run in which everything is complete
+
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
-def _die_with_asker(folder: str | None) -> None:
+def _die_with_caller(folder: str | None) -> None:
     """Ends this process when the one that asked for it ends, and removes the folder that it was given.
 
     That is not its parent: the fork server is, and it lives as long as any process that it has started.
     """
+    from multiprocessing.connection import wait
+
     asker = multiprocessing.parent_process()
     assert asker is not None  # this runs in a child of multiprocessing only
 
@@ -114,7 +117,7 @@ def _die_with_asker(folder: str | None) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _die_of_greed(most_bytes: int) -> None:
+def _enforce_memory_limit(most_bytes: int) -> None:
     """Ends this process when it takes more memory than it may."""
     page, statm = os.sysconf("SC_PAGE_SIZE"), Path("/proc/self/statm")
     if not most_bytes or not statm.exists():
@@ -154,12 +157,14 @@ class Channel:
 
 def _serve(connection: Connection, log_level: int, memory_bytes: int, folder: str | None) -> None:
     """Answers call after call, until the other side hangs up."""
-    global _own_memory_bytes
-    _own_memory_bytes = memory_bytes
-    _die_with_asker(folder)
-    _die_of_greed(memory_bytes)
+    global _own_memory_limit
+    _own_memory_limit = memory_bytes
+    _die_with_caller(folder)
+    _enforce_memory_limit(memory_bytes)
     set_up_logging(log_level)
     if folder is not None:
+        from .sandbox import enter_sandbox
+
         enter_sandbox(Path(folder))
     while True:
         target = "its arguments"
@@ -168,18 +173,18 @@ def _serve(connection: Connection, log_level: int, memory_bytes: int, folder: st
         except (EOFError, OSError):
             return
         except Exception as exc:  # arguments that cannot be unpickled here
-            answer = _told(exc, target)
+            answer = _error_answer(exc, target)
         else:
-            answer = _called(target, args, Channel(connection) if talks else None)
+            answer = _answer_call(target, args, Channel(connection) if talks else None)
         try:
             connection.send(answer)
         except OSError:  # the other side has hung up meanwhile
             return
         except (AttributeError, TypeError, pickle.PicklingError) as exc:
-            connection.send(_told(exc, target))
+            connection.send(_error_answer(exc, target))
 
 
-def _called(target: str, args: tuple[Any, ...], channel: Channel | None) -> tuple[str, Any, str | None]:
+def _answer_call(target: str, args: tuple[Any, ...], channel: Channel | None) -> tuple[str, Any, str | None]:
     """The answer to one call."""
     try:
         module, _, name = target.partition(":")
@@ -188,14 +193,14 @@ def _called(target: str, args: tuple[Any, ...], channel: Channel | None) -> tupl
             return "result", function(*args), None
         return "ended", function(*args, channel=channel), None
     except Exception as exc:  # The outermost door of this process: nothing may leave it as a bare crash.
-        return _told(exc, target)
+        return _error_answer(exc, target)
 
 
-def _told(exc: Exception, target: str) -> tuple[str, Any, str | None]:
-    return "error", as_ours(exc, target), traceback.format_exc()
+def _error_answer(exc: Exception, target: str) -> tuple[str, Any, str | None]:
+    return "error", as_pipeline_error(exc, target), traceback.format_exc()
 
 
-def as_ours(exc: Exception, where: str) -> PipelineError:
+def as_pipeline_error(exc: Exception, where: str) -> PipelineError:
     """The error as one of ours, with its sentence."""
     if isinstance(exc, PipelineError):
         return exc

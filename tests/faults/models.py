@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from pipeline.data.npz import prefixed, save_arrays
+from pipeline.data.npz import add_kind, save_arrays
 from pipeline.signature import Decision, Signature, TensorSpec
 
 v1 = tf.compat.v1
@@ -88,10 +88,10 @@ def save_checkpoint(
         given = {name: values[:GOLDENS] for name, values in fed.items()}
         answers = session.run(fetched, {f"{name}:0": values for name, values in given.items()})
     signature.write(folder / "signature.json")
-    save_arrays(folder / "validation.npz", prefixed("input", dict(fed)))
+    save_arrays(folder / "validation.npz", add_kind("input", dict(fed)))
     if has_goldens:
         recorded = {name: np.asarray(values) for name, values in answers.items()}
-        save_arrays(folder / "goldens.npz", prefixed("input", given) | prefixed("output", recorded))
+        save_arrays(folder / "goldens.npz", add_kind("input", given) | add_kind("output", recorded))
     return folder
 
 

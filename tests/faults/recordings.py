@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from pipeline.data.npz import load_arrays, of_kind, prefixed, save_arrays
+from pipeline.data.npz import add_kind, load_arrays, of_kind, save_arrays
 from pipeline.formats.registry import FORMATS
 from pipeline.settings import ValidationSettings
 from pipeline.signature import Signature, TensorSpec
@@ -81,5 +81,5 @@ def oneDNN_on_one_side(home: Home, folder: Path) -> Pair:
     checkpoint = models.save_checkpoint(folder / "checkpoint", normed, PICTURES, rows)
     inputs = of_kind("input", load_arrays(checkpoint / "goldens.npz"))
     recorded = run_with(True, FORMATS["checkpoint"].opener, checkpoint, inputs, 1)
-    save_arrays(checkpoint / "goldens.npz", prefixed("input", inputs) | prefixed("output", recorded))
+    save_arrays(checkpoint / "goldens.npz", add_kind("input", inputs) | add_kind("output", recorded))
     return Pair(checkpoint, freeze(checkpoint, folder / "candidate"))

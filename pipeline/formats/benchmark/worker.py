@@ -27,7 +27,7 @@ from typing import IO, Any
 
 from pipeline.signature import Signature
 from pipeline.store.files import SIGNATURE_FILE
-from pipeline.workers.worker import as_ours, die_with_parent
+from pipeline.workers.worker import as_pipeline_error, die_with_parent
 
 _WINDOWS = 8  # at most; the last `_KEPT` windows have to agree
 _KEPT = 3
@@ -71,7 +71,7 @@ def main() -> None:
         measure(request, lambda values: _send(output, values))
     except Exception as exc:  # Outermost handler of this process: every error is reported as a problem.
         traceback.print_exc()
-        _send(output, {"problem": str(as_ours(exc, request.opener))})
+        _send(output, {"problem": str(as_pipeline_error(exc, request.opener))})
     os._exit(0)  # the clean-up of libraries, or a crash in it, is not a cost
 
 

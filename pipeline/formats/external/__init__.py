@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pipeline.checkpoint.artifact import read_origin
 from pipeline.errors import CandidateError, FreezeError, nearest
 from pipeline.graph.discovery import discovered_outputs
+from pipeline.graph.graph import Graph
 from pipeline.graph.nodes import node_of
-from pipeline.graph.protos import GraphDef
 from pipeline.inputs import Candidate
 from pipeline.safety.candidates import require_still_graph
 from pipeline.signature import Signature, TensorSpec
@@ -91,7 +91,7 @@ def _require_safe_outputs(candidate: Candidate, tensors: CandidateTensors, outpu
     if tensors.graph is None:
         return []
     fetched = [tensor.graph_name for tensor in outputs.found.values()]
-    return require_still_graph(tensors.graph.whole, candidate.place, fetched, candidate.allow_ops)
+    return require_still_graph(tensors.graph.graph, candidate.place, fetched, candidate.allow_ops)
 
 
 def _own_specs(specs: Sequence[TensorSpec], match: TensorMatch) -> tuple[TensorSpec, ...]:
@@ -191,7 +191,7 @@ def _constant_feeds(
     return fed
 
 
-def outputs_from_candidate(graph: GraphDef, candidate: Candidate) -> tuple[list[str], list[str]]:
+def outputs_from_candidate(graph: Graph, candidate: Candidate) -> tuple[list[str], list[str]]:
     """Chooses the outputs of a checkpoint's graph by the outputs of a candidate.
 
     If the candidate declares its outputs, and the graph has them, they are chosen: its users rely on them. A frozen
@@ -204,8 +204,7 @@ def outputs_from_candidate(graph: GraphDef, candidate: Candidate) -> tuple[list[
         CandidateError: the candidate cannot be read.
     """
     tensors = read_tensors(candidate)
-    known = {node.name for node in graph.node}
-    own = [_name_in_graph(tensor, known) for tensor in tensors.outputs]
+    own = [_name_in_graph(tensor, graph.nodes) for tensor in tensors.outputs]
     names = [name for name in own if name is not None]
     is_complete = bool(own) and len(names) == len(own)
     if tensors.graph is not None:
@@ -220,7 +219,7 @@ def outputs_from_candidate(graph: GraphDef, candidate: Candidate) -> tuple[list[
     return names, [f"output {name} is an output of the candidate" for name in names]
 
 
-def _name_in_graph(tensor: CandidateTensor, known: set[str]) -> str | None:
+def _name_in_graph(tensor: CandidateTensor, known: Container[str]) -> str | None:
     """Returns the name of a candidate's tensor in the graph; None if the graph lacks it."""
     return next((name for name in map(bare_name, (tensor.graph_name, tensor.name)) if node_of(name) in known), None)
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from pipeline.checkpoint.savedmodel import read_signature
 from pipeline.errors import CandidateError, CheckpointError, DataError, FreezeError, PipelineError, StageCrashed
 from pipeline.freezing.describe import Describer, shape_of_info
+from pipeline.graph.graph import Graph
 from pipeline.graph.lazy import load_lazily
-from pipeline.graph.nodes import PLACEHOLDERS, ancestors, data_inputs, node_of, normalized
+from pipeline.graph.nodes import PLACEHOLDERS, data_inputs, node_of, normalized
 from pipeline.graph.ops import dtype_name, output_dtypes
-from pipeline.graph.protos import GraphDef, NodeDef, TensorInfo
+from pipeline.graph.protos import NodeDef, TensorInfo
 from pipeline.graph.validity import validate_graph
 from pipeline.graph.variables import VARIABLE_OPS
 from pipeline.inputs import Candidate
@@ -82,20 +82,14 @@ class CandidateTensors:
 class GraphTensors:
     """The tensors of a GraphDef."""
 
-    def __init__(self, graph: GraphDef) -> None:
-        self._graph = graph
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
         self._describer = Describer(graph, {})
-        self._functions = {function.signature.name: function for function in graph.library.function}
-
-    @cached_property
-    def nodes(self) -> Mapping[str, NodeDef]:
-        """The nodes by name."""
-        return {node.name: node for node in self._graph.node}
 
     def find(self, name: str) -> CandidateTensor | None:
         """Finds a tensor by its name, with or without `:0`; None if there is none."""
         tensor = normalized(name)
-        node, index = self.nodes.get(node_of(tensor)), tensor.rpartition(":")[2]
+        node, index = self.graph.nodes.get(node_of(tensor)), tensor.rpartition(":")[2]
         if node is None or not index.isdecimal() or int(index) >= len(self._dtypes(node)):
             return None
         try:
@@ -105,18 +99,18 @@ class GraphTensors:
         return CandidateTensor(tensor, spec.dtype, spec.shape)
 
     def _dtypes(self, node: NodeDef) -> Sequence[int]:
-        return output_dtypes(node, self._functions) or ()
+        return output_dtypes(node, self.graph.functions) or ()
 
     def placeholders(self) -> list[CandidateTensor]:
         """Lists the placeholders."""
-        names = [node.name for node in self._graph.node if node.op in PLACEHOLDERS]
+        names = [node.name for node in self.graph.node if node.op in PLACEHOLDERS]
         return [tensor for name in names if (tensor := self.find(name)) is not None]
 
     def ends(self) -> list[CandidateTensor]:
         """Lists the tensors that are computed from a placeholder and that no other node uses."""
-        taken = {node_of(reference) for node in self._graph.node for reference in data_inputs(node)}
+        taken = {node_of(reference) for node in self.graph.node for reference in data_inputs(node)}
         tensors = []
-        for node in self._graph.node:
+        for node in self.graph.node:
             if node.name in taken or node.op in PLACEHOLDERS or not self.needed([node.name], []):
                 continue
             found = (self.find(f"{node.name}:{index}") for index in range(len(self._dtypes(node))))
@@ -129,18 +123,13 @@ class GraphTensors:
         Args:
             fed: tensors that are fed; their own inputs are not needed.
         """
-        above = ancestors(self.nodes, map(node_of, tensors), with_control=True, stop=map(node_of, fed))
-        return {name for name in above if self.nodes[name].op in ("Placeholder", "PlaceholderV2")}
-
-    @property
-    def whole(self) -> GraphDef:
-        """The graph itself."""
-        return self._graph
+        above = self.graph.ancestors(map(node_of, tensors), with_control=True, stop=set(map(node_of, fed)))
+        return {name for name in above if self.graph.nodes[name].op in ("Placeholder", "PlaceholderV2")}
 
     def fillers(self) -> list[str]:
         """Lists the nodes that fill lookup tables."""
         fills = ("InitializeTable", "LookupTableImport")
-        return [node.name for node in self._graph.node if node.op.startswith(fills)]
+        return [node.name for node in self.graph.node if node.op.startswith(fills)]
 
 
 def read_tensors(candidate: Candidate) -> CandidateTensors:
@@ -230,7 +219,7 @@ def _read_tflite_confined(path: Path, signature: str | None) -> CandidateTensors
             "pipeline.formats.external.tensors:read_tflite",
             *(path.absolute(), signature),
             limits=Limits(seconds=_SECONDS),
-            is_confined=True,
+            is_sandboxed=True,
         )
     except StageCrashed as exc:  # the interpreter does not check the offsets in the file
         raise CandidateError(

@@ -12,9 +12,10 @@ import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableSequence, Sequence
 from dataclasses import dataclass, replace
 
+from pipeline.graph.graph import Graph
 from pipeline.graph.handles import CALLS, LOOPS
-from pipeline.graph.nodes import ancestors, control_inputs, data_inputs, is_control, node_of
-from pipeline.graph.protos import DataType, FunctionDef, GraphDef, NodeDef
+from pipeline.graph.nodes import control_inputs, data_inputs, is_control, node_of
+from pipeline.graph.protos import DataType, FunctionDef, NodeDef
 
 _BOOL, _FLOAT, _DOUBLE, _HALF, _BFLOAT16 = (
     DataType.Value(name) for name in ("DT_BOOL", "DT_FLOAT", "DT_DOUBLE", "DT_HALF", "DT_BFLOAT16")
@@ -84,25 +85,20 @@ _PASSES = frozenset({"Identity", "StopGradient", "Snapshot", "Enter", "Switch"})
 _MOVES_FRAMES = frozenset({"Enter", "Switch"})
 
 
-def constants_of(nodes: Iterable[NodeDef], arguments: Mapping[str, Range] | None = None) -> dict[str, Range]:
+def constants_of(graph: Graph, arguments: Mapping[str, Range] | None = None) -> dict[str, Range]:
     """What is known of the outputs of nodes, by the node's name.
 
     Args:
-        nodes: of a graph, or of a function's body.
+        graph: a graph, or a function's body.
         arguments: what is known of the function's arguments.
     """
-    everything = {node.name: node for node in nodes}
     known = dict(arguments or {})
-    known.update((node.name, found) for node in everything.values() if (found := _source(node)) is not None)
-    consumers: dict[str, list[NodeDef]] = {}
-    for node in everything.values():
-        if node.op in _RULES or node.op in _PASSES:
-            for reference in data_inputs(node):
-                consumers.setdefault(node_of(reference), []).append(node)
+    known.update((node.name, found) for node in graph.node if (found := _source(node)) is not None)
     waiting = list(known)
     while waiting:
-        for node in consumers.get(waiting.pop(), ()):
-            if node.name not in known and (found := _result(node, known)) is not None:
+        for node in graph.consumers.get(waiting.pop(), ()):
+            is_followed = node.op in _RULES or node.op in _PASSES
+            if is_followed and node.name not in known and (found := _result(node, known)) is not None:
                 known[node.name] = found
                 waiting.append(node.name)
     return known
@@ -178,7 +174,7 @@ def truth_of(reference: str, known: Mapping[str, Range]) -> bool | None:
     return bool(found.low) if found and found.dtype == _BOOL and found.draw is None and found.is_settled else None
 
 
-def with_settled(graph: GraphDef, outputs: Iterable[str]) -> GraphDef:
+def with_settled(graph: Graph, outputs: Iterable[str]) -> Graph:
     """The graph with a call of the one branch where an If's condition is known, and without draws that decide nothing.
 
     What stands in the other branch, a dropout perhaps, is then in nobody's way.
@@ -187,17 +183,20 @@ def with_settled(graph: GraphDef, outputs: Iterable[str]) -> GraphDef:
     inside = any(node.op in _DECIDING for function in graph.library.function for node in function.node_def)
     if not deciding and not inside:
         return graph
-    nodes = {node.name: node for node in graph.node}
     # Most draws are initializers, which no output needs.
-    needed = ancestors(nodes, map(node_of, outputs), with_control=True)
+    needed = graph.ancestors(map(node_of, outputs), with_control=True)
     if not deciding & needed and not inside:
         return graph
-    known = _known_by_scope([node for node in graph.node if node.name in needed], graph.library.function)
-    bodies = {function.signature.name: function.node_def for function in graph.library.function} | {"": graph.node}
-    if not any(_is_decided(node, found) for scope, found in known.items() for node in bodies[scope]):
+    graph = graph.parsed
+    known = _known_by_scope(graph, needed)
+    is_decided = any(
+        _is_decided(node, found)
+        for scope, found in known.items()
+        for node in (graph.body(scope) if scope else graph).node
+    )
+    if not is_decided:
         return graph
-    new = GraphDef()
-    new.CopyFrom(graph)
+    new = graph.to_proto()
     scopes: list[tuple[FunctionDef | None, MutableSequence[NodeDef]]] = [(None, new.node)]
     scopes += [(function, function.node_def) for function in new.library.function]
     for function, body in scopes:
@@ -206,7 +205,7 @@ def with_settled(graph: GraphDef, outputs: Iterable[str]) -> GraphDef:
             if node.op in _BRANCHES and (truth := truth_of(next(iter(node.input), ""), found)) is not None:
                 _take_branch(node, truth)
         _settle_draws(body, function, found)
-    return new
+    return Graph.of(new)
 
 
 def _is_decided(node: NodeDef, known: Mapping[str, Range]) -> bool:
@@ -224,9 +223,14 @@ def _take_branch(node: NodeDef, truth: bool) -> None:
         node.attr.pop(name, None)
 
 
-def _known_by_scope(graph: Sequence[NodeDef], library: Iterable[FunctionDef]) -> dict[str, dict[str, Range]]:
-    """What is known in the graph, under the name "", and in each function that is called."""
-    functions = {function.signature.name: function for function in library}
+def _known_by_scope(graph: Graph, needed: set[str]) -> dict[str, dict[str, Range]]:
+    """What is known in the graph, under the name "", and in each function that is called.
+
+    Args:
+        needed: the nodes of the graph that are looked at.
+    """
+    functions = graph.functions
+    reached = graph.replace_nodes(node for node in graph.node if node.name in needed)
     arguments: dict[str, list[Range | None]] = {"": []}
     found: dict[str, dict[str, Range]] = {}
     waiting = [""]
@@ -234,9 +238,9 @@ def _known_by_scope(graph: Sequence[NodeDef], library: Iterable[FunctionDef]) ->
         scope = waiting.pop()
         names = [argument.name for argument in functions[scope].signature.input_arg] if scope else []
         given = {name: one for name, one in zip(names, arguments[scope], strict=False) if one is not None}
-        nodes = functions[scope].node_def if scope else graph
-        found[scope] = constants_of(nodes, given)
-        for node in nodes:
+        body = graph.body(scope) if scope else reached
+        found[scope] = constants_of(body, given)
+        for node in body.node:
             for name, passed in _calls_of(node, functions, found[scope]):
                 # What several calls agree on is known: with each further call it can only become less.
                 before = arguments.get(name)

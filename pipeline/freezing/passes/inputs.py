@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from pipeline.errors import FreezeError
+from pipeline.graph.graph import Graph
+from pipeline.graph.lazy_nodes import copy_node, whole_node
 from pipeline.graph.nodes import PLACEHOLDERS, is_control, node_of, normalized
 from pipeline.graph.ops import output_dtypes
-from pipeline.graph.protos import GraphDef, NodeDef, OpDef
+from pipeline.graph.protos import NodeDef, OpDef
 
 from ..write.constants import unused_name
 
 
-def with_inputs(
-    graph: GraphDef, inputs: Iterable[str], outputs: Iterable[str], definitions: Mapping[str, OpDef]
-) -> GraphDef:
+def with_inputs(graph: Graph, inputs: Iterable[str], outputs: Iterable[str], definitions: Mapping[str, OpDef]) -> Graph:
     """The graph with Placeholders where inputs are inner tensors.
 
     A node whose first output is fed becomes a Placeholder. One of which others are fed becomes an IdentityN of
@@ -30,10 +30,9 @@ def with_inputs(
             of a node of which another is.
     """
     ports = _ports(inputs)
-    inner = {node.name: node for node in graph.node if node.name in ports and node.op not in PLACEHOLDERS}
+    inner = {node.name: whole_node(node) for node in graph.node if node.name in ports and node.op not in PLACEHOLDERS}
     if not inner:
         return graph
-    functions = {function.signature.name: function for function in graph.library.function}
     for tensor in map(normalized, outputs):
         name, port = tensor.rsplit(":", 1)
         if name in inner and port not in ports[name]:
@@ -43,7 +42,7 @@ def with_inputs(
                 got=f"{', '.join(f'{name}:{fed}' for fed in sorted(ports[name]))} among the inputs",
                 next_step="Feed what stands before the node, or fetch what stands behind it",
             )
-    dtypes = {name: output_dtypes(node, functions, definitions) for name, node in inner.items()}
+    dtypes = {name: output_dtypes(node, graph.functions, definitions) for name, node in inner.items()}
     return _with_placeholders(graph, inner, {name: ports[name] for name in inner}, dtypes)
 
 
@@ -57,25 +56,33 @@ def _ports(inputs: Iterable[str]) -> dict[str, set[str]]:
 
 
 def _with_placeholders(
-    graph: GraphDef,
+    graph: Graph,
     inner: Mapping[str, NodeDef],
     ports: Mapping[str, set[str]],
     dtypes: Mapping[str, Sequence[int] | None],
-) -> GraphDef:
-    taken = {node.name for node in graph.node}
+) -> Graph:
+    taken = set(graph.nodes)
     copies = {name: unused_name(f"{name}/computed", taken) for name in inner}
-    new = GraphDef(library=graph.library, versions=graph.versions)
+    nodes: list[NodeDef] = []
     for node in graph.node:
-        copied = new.node.add()
-        copied.CopyFrom(node)
-        for index, reference in enumerate(node.input):
-            name, port = node_of(reference), normalized(reference).rpartition(":")[2]
-            if name in inner and not is_control(reference) and port not in ports[name]:
-                copied.input[index] = f"{copies[name]}:{port}"
+        inputs = [_moved_input(reference, copies, ports) for reference in node.input]
+        if inputs != list(node.input) or node.name in inner:
+            node = copy_node(node)
+            node.input[:] = inputs
+        nodes.append(node)
         if node.name in inner:
-            copied.name = copies[node.name]
-            new.node.extend(_fed(node, ports[node.name], dtypes[node.name], taken))
-    return new
+            nodes += _fed(inner[node.name], ports[node.name], dtypes[node.name], taken)
+            node.name = copies[node.name]
+    return graph.replace_nodes(nodes)
+
+
+def _moved_input(reference: str, copies: Mapping[str, str], ports: Mapping[str, set[str]]) -> str:
+    """An input that may be of a node that moves: its outputs that are not fed are those of its copy."""
+    name = node_of(reference)
+    if name not in copies or is_control(reference):
+        return reference
+    port = normalized(reference).rpartition(":")[2]
+    return reference if port in ports[name] else f"{copies[name]}:{port}"
 
 
 def _fed(node: NodeDef, ports: set[str], dtypes: Sequence[int] | None, taken: set[str]) -> list[NodeDef]:

@@ -12,8 +12,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pipeline.errors import FreezeError
-from pipeline.graph.nodes import ancestors, called, data_inputs, node_of
-from pipeline.graph.protos import DataType, FunctionDef, GraphDef, NodeDef
+from pipeline.graph.graph import Graph
+from pipeline.graph.lazy_nodes import copy_node
+from pipeline.graph.nodes import data_inputs, node_of
+from pipeline.graph.protos import DataType, NodeDef
 from pipeline.graph.unsupported import changes_state, refusal_of
 from pipeline.graph.variables import VARIABLE_OPS, identity_of, strings_of
 
@@ -47,59 +49,55 @@ _FIELDS = {
 _NUMBER = re.compile(rb"-?[0-9]+(\.[0-9]*)?([eE][-+]?[0-9]+)?")
 
 
-def carry_tables(nodes: list[NodeDef], graph: GraphDef) -> list[NodeDef]:
+def carry_tables(kept: Graph, graph: Graph) -> Graph:
     """The nodes with the initializers of their tables, and edges that make the tables' users wait for them.
 
     Args:
-        nodes: those that the outputs need.
+        kept: what the outputs need.
         graph: the whole graph, in which the initializers are.
 
     Raises:
         FreezeError: a table has no initializer in the graph, has two, or stands in a function.
     """
-    tables = [node for node in nodes if node.op in TABLES]
-    library = {function.signature.name: function for function in graph.library.function}
-    for name in called(nodes, library):
-        for inner in library[name].node_def:
-            if inner.op in TABLES:
-                raise _refusal(inner, f"stands inside the function {name}", "Create it outside of the function")
-    everything = {node.name: node for node in graph.node}
-    kept = {node.name for node in nodes}
-    added: list[NodeDef] = []
-    for table in tables:
-        initializer, needed = _initializer_of(table, everything)
-        _require_constant(table, needed, library)
-        added += [node for node in needed if node.name not in kept]
-        kept |= {node.name for node in needed}
-        for node in nodes:
+    for name, inner in kept.called_nodes(kept.node):
+        if inner.op in TABLES:
+            raise _refusal(inner, f"stands inside the function {name}", "Create it outside of the function")
+    nodes, names, added = list(kept.node), set(kept.nodes), list[NodeDef]()
+    for table in [node for node in nodes if node.op in TABLES]:
+        initializer, needed = _initializer_of(table, graph)
+        _require_constant(table, needed, kept)
+        added += [node for node in needed if node.name not in names]
+        names |= {node.name for node in needed}
+        for index, node in enumerate(nodes):
             if table.name in map(node_of, data_inputs(node)) and node.name != initializer:
-                node.input.append(f"^{initializer}")
-    return nodes + added
+                nodes[index] = copy_node(node)
+                nodes[index].input.append(f"^{initializer}")
+    return kept.replace_nodes([*nodes, *added]) if added or nodes != kept.node else kept
 
 
-def _require_constant(table: NodeDef, needed: list[NodeDef], library: Mapping[str, FunctionDef]) -> None:
+def _require_constant(table: NodeDef, needed: list[NodeDef], graph: Graph) -> None:
     """What a table is filled with must be the same whenever it is filled: before a variable was restored, or after.
 
     Raises:
         FreezeError: it is not.
     """
-    bodies = (library[name].node_def for name in called(needed, library))
-    for node in itertools.chain(needed, *bodies):
+    inner = (node for _, node in graph.called_nodes(needed))
+    for node in itertools.chain(needed, inner):
         if node.op in VARIABLE_OPS:
             raise _refusal(table, f"is filled from the variable {node.name}", "Fill it from constants")
         if (refusal := refusal_of(node.op)) is not None:
             raise refusal.error(node, None)
 
 
-def _initializer_of(table: NodeDef, everything: Mapping[str, NodeDef]) -> tuple[str, list[NodeDef]]:
+def _initializer_of(table: NodeDef, graph: Graph) -> tuple[str, list[NodeDef]]:
     """The op that fills a table, and the nodes that it needs, itself included."""
     if table.op not in _STATIC:
         raise _refusal(table, "has a content that no graph holds", "Use a static table, or a constant")
     found = [
         node
-        for node in everything.values()
+        for node in graph.node
         if node.op in FILLING_OPS
-        and (filled := everything[node_of(data_inputs(node)[0])]).op == table.op
+        and (filled := graph.nodes[node_of(data_inputs(node)[0])]).op == table.op
         and identity_of(filled) == identity_of(table)
     ]
     if len(found) != 1:
@@ -110,12 +108,11 @@ def _initializer_of(table: NodeDef, everything: Mapping[str, NodeDef]) -> tuple[
         )
     [node] = found
     if node.op in _FROM_FILE:
-        return _from_file(node, table, everything)
-    if changes_state(ancestors(everything, [node.name], with_control=True) - {table.name}, everything):
+        return _from_file(node, table, graph.nodes)
+    if changes_state(graph.ancestors([node.name], with_control=True) - {table.name}, graph):
         raise _refusal(table, "is filled after something that changes state", "Fill it from constants")
-    needed = ancestors(everything, [node.name], with_control=False)
-    copies = [_copy(everything[name]) for name in everything if name in needed and name != table.name]
-    return node.name, copies
+    needed = graph.ancestors([node.name], with_control=False)
+    return node.name, [_copy(one) for one in graph.node if one.name in needed and one.name != table.name]
 
 
 def _from_file(node: NodeDef, table: NodeDef, everything: Mapping[str, NodeDef]) -> tuple[str, list[NodeDef]]:

@@ -8,8 +8,10 @@ from typing import Any
 
 from pipeline.errors import FreezeError, nearest
 from pipeline.graph.dtypes import DTYPES
+from pipeline.graph.graph import Graph
+from pipeline.graph.lazy_nodes import whole_node
 from pipeline.graph.nodes import PLACEHOLDERS, node_of
-from pipeline.graph.protos import GraphDef, NodeDef, TensorShapeProto
+from pipeline.graph.protos import NodeDef, TensorShapeProto
 
 _TRUTHS = {"true": True, "1": True, "false": False, "0": False}
 # By dtype: how a value is read from text, and the field of a TensorProto that holds it.
@@ -23,7 +25,7 @@ _KINDS: Mapping[str, tuple[Callable[[str], Any], str]] = {
 }
 
 
-def with_pins(graph: GraphDef, pins: Mapping[str, str]) -> GraphDef:
+def with_pins(graph: Graph, pins: Mapping[str, str]) -> Graph:
     """The graph with a constant in the place of each pinned placeholder.
 
     Args:
@@ -40,15 +42,12 @@ def with_pins(graph: GraphDef, pins: Mapping[str, str]) -> GraphDef:
     for name in values:
         if name not in known:
             raise FreezeError("no such placeholder to pin", where=name, next_step=nearest(name, known))
-    new = GraphDef()
-    new.CopyFrom(graph)
-    for node in new.node:
-        if node.name in values:
-            _pin(node, values[node.name])
-    return new
+    return graph.replace_nodes(
+        _pinned(whole_node(node), values[node.name]) if node.name in values else node for node in graph.node
+    )
 
 
-def _pin(node: NodeDef, text: str) -> None:
+def _pinned(node: NodeDef, text: str) -> NodeDef:
     dtype = node.attr["dtype"].type
     name = DTYPES[dtype].name if dtype in DTYPES else str(dtype)
     constant = NodeDef(name=node.name, op="Const")
@@ -65,7 +64,7 @@ def _pin(node: NodeDef, text: str) -> None:
     shape = node.attr["shape"].shape
     is_known = not shape.unknown_rank and all(dim.size >= 0 for dim in shape.dim)
     tensor.tensor_shape.CopyFrom(shape if is_known else TensorShapeProto())
-    node.CopyFrom(constant)
+    return constant
 
 
 def _in_range(value: Any, dtype: str) -> Any:

@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 
 from pipeline.errors import FreezeError
+from pipeline.graph.graph import Graph
 from pipeline.graph.handles import CALLS, LOOPS, PASSING, Handles, Scope, of_several_dtypes
+from pipeline.graph.lazy_nodes import copy_node
 from pipeline.graph.nodes import control_inputs, data_inputs, is_control, node_of
 from pipeline.graph.protos import DataType, FunctionDef, GraphDef, NodeDef
-from pipeline.graph.variables import REFERENCE_OPS
+from pipeline.graph.variables import VARIABLE_OPS
 
 
 class Rewriter:
@@ -23,31 +25,33 @@ class Rewriter:
         graph: its function library is read, never changed.
     """
 
-    def __init__(self, graph: GraphDef) -> None:
-        self._handles = Handles(graph)
-        self._has_gradients = bool(graph.library.gradient)
+    def __init__(self, graph: Graph) -> None:
+        self._graph, self._handles = graph, Handles(graph)
         self._copies: dict[tuple[str, tuple[int | None, ...]], FunctionDef] = {}
+        self._arena = GraphDef()  # holds the copies: one message takes less than one for each
 
     @property
     def functions(self) -> list[FunctionDef]:
         """The functions that the rewritten nodes call."""
         return list(self._copies.values())
 
-    def rewrite(self, nodes: list[NodeDef]) -> list[NodeDef]:
+    def rewrite(self) -> list[NodeDef]:
         """The nodes of the graph, in their order, reading values instead of variables; new ones come last.
 
-        Variables themselves are left, for whoever puts constants in their place.
+        Variables themselves are left, for whoever puts constants in their place. All other nodes are copies.
         """
-        scope = Scope({node.name: node for node in nodes})
-        parts = [list(self._rewritten(scope, node)) for node in nodes]
+        scope = Scope(self._graph.nodes)
+        parts = [list(self._rewritten(scope, node)) for node in self._graph.node]
         return [part[-1] for part in parts] + [new for part in parts for new in part[:-1]]
 
     def _rewritten(self, scope: Scope, node: NodeDef) -> Iterator[NodeDef]:
-        new = NodeDef()
-        new.CopyFrom(node)
+        if node.op in VARIABLE_OPS and not scope.is_function:
+            yield node
+            return
+        new = copy_node(node, self._arena.node.add())
         if node.op in OF_REFERENCES:
             new.op = OF_REFERENCES[node.op]
-        elif node.op in REFERENCE_OPS or node.op == "VarHandleOp":
+        elif node.op in VARIABLE_OPS:
             pass
         elif node.op in PASSING:
             self._retype(scope, node, new)
@@ -65,6 +69,7 @@ class Rewriter:
             self._carry_functions(new)
         if scope.is_function:
             self._rename_outputs(scope, new)
+        _forget_training(new)
         yield new
 
     def _retype(self, scope: Scope, node: NodeDef, new: NodeDef) -> None:
@@ -121,7 +126,7 @@ class Rewriter:
         TensorFlow takes a resource among a loop's variables for the same one in every turn
         (tensorflow/core/common_runtime/lower_while_op.cc), whatever the body returns.
         """
-        nodes = {node.name: node for node in body.node_def}
+        nodes = self._graph.body(body.signature.name).nodes
         if len(body.signature.output_arg) != len(given):
             raise FreezeError("a loop's body returns more or less than it is given", where=f"node {loop.name}")
         for index, dtype in enumerate(given):
@@ -137,7 +142,7 @@ class Rewriter:
 
     def _carry_functions(self, new: NodeDef) -> None:
         """The functions that an op names which is given no handles, such as a gradient or a counting loop."""
-        if new.op == "SymbolicGradient" and self._has_gradients:
+        if new.op == "SymbolicGradient" and self._graph.gradients:
             raise FreezeError(
                 "SymbolicGradient may be of a function with a gradient of its own, which a .pb does not name",
                 where=f"node {new.name}",
@@ -285,6 +290,18 @@ RULES: Mapping[str, Rule] = {
     "VarIsInitializedOp": _is_initialized,
     "IsVariableInitialized": _is_initialized,
 }
+
+
+_OF_TRAINING = ("_class", "_output_shapes")
+
+
+def _forget_training(node: NodeDef) -> None:
+    """Removes the attributes that belong to the machine or the process of the training."""
+    node.device = ""
+    attributes = node.attr
+    for name in _OF_TRAINING:
+        if name in attributes:
+            del attributes[name]
 
 
 def _become(new: NodeDef, op: str, inputs: list[str], node: NodeDef) -> None:

@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from pipeline.graph.graph import Graph
 from pipeline.graph.nodes import data_inputs, function_names, normalized
 from pipeline.graph.protos import FunctionDef, NodeDef
 
@@ -85,10 +86,11 @@ class Readers:
 
     def __init__(self, graph: FrozenGraph, outputs: Iterable[str] = ()) -> None:
         self._outputs = frozenset(outputs)
-        self._functions = {function.signature.name: function for function in graph.library.function}
+        nodes = [node for node in graph.nodes if not isinstance(node, Constant)]
+        self._view = Graph(nodes, graph.library)
         self._scopes: dict[str, _Scope] = {}
         self._answers: dict[tuple[str, int], frozenset[int] | None] = {}
-        self._graph = _scope_of_graph(node for node in graph.nodes if not isinstance(node, Constant))
+        self._graph = _scope_of_graph(nodes)
 
     def only_read(self, name: str) -> bool:
         """Whether all that is behind a constant only reads it."""
@@ -134,7 +136,7 @@ class Readers:
                 return [(node.name, None)]
         names, first = _CALLS.get(node.op, ((), 0))
         called = [name for attribute in names for name in function_names(node.attr[attribute])]
-        called = [node.op] if node.op in self._functions else called
+        called = [node.op] if node.op in self._view.functions else called
         if not called or index < first:
             raise _MayWrite
         results = frozenset[int]().union(*(self._returned(name, index - first) for name in called))
@@ -150,11 +152,11 @@ class Readers:
         key = function, argument
         if key not in self._answers:
             self._answers[key] = None  # what a function that calls itself is told
-            body = self._functions.get(function)
+            body = self._view.functions.get(function)
             arguments = [] if body is None else list(body.signature.input_arg)
             if body is not None and not any(arg.number_attr or arg.type_list_attr for arg in arguments):
                 if function not in self._scopes:
-                    self._scopes[function] = _scope_of_function(body)
+                    self._scopes[function] = _scope_of_function(body, self._view.body(function).nodes)
                 try:
                     self._answers[key] = self._follow(self._scopes[function], (arguments[argument].name, 0))
                 except _MayWrite:
@@ -186,11 +188,10 @@ def _scope_of_graph(nodes: Iterable[NodeDef]) -> _Scope:
     return _Scope(False, uses)
 
 
-def _scope_of_function(function: FunctionDef) -> _Scope:
+def _scope_of_function(function: FunctionDef, nodes: Mapping[str, NodeDef]) -> _Scope:
     """A body, where `node:output:2` is the third tensor of a named output; which one of all that is, its op knows."""
     uses: defaultdict[str, list[tuple[int | None, NodeDef, int]]] = defaultdict(list)
     returned: defaultdict[str, list[tuple[int | None, int]]] = defaultdict(list)
-    nodes = {node.name: node for node in function.node_def}
     for node in function.node_def:
         for index, reference in enumerate(data_inputs(node)):
             name, port = _place_in_function(reference, nodes)

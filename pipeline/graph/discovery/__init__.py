@@ -22,6 +22,7 @@ from dataclasses import dataclass
 
 from pipeline.errors import FreezeError, nearest
 
+from ..graph import Graph
 from ..nodes import node_of, normalized
 from ..ops import dtype_name, output_dtypes
 from ..protos import DataType, FunctionDef, GraphDef
@@ -61,13 +62,14 @@ class Candidate:
         return f"{self.tensor}: {self.op}, {self.dtype}{sizes}; {', '.join(self.reasons)}"
 
 
-def ranked_outputs(graph: GraphDef) -> list[Candidate]:
+def ranked_outputs(graph: Graph | GraphDef) -> list[Candidate]:
     """What may be an output of the graph, the likeliest first."""
+    graph = Graph.of(graph)
     anatomy = dissect(graph)
-    return _ranked(graph, anatomy, find_ends(anatomy, _functions(graph)))
+    return _ranked(graph, anatomy, find_ends(anatomy, graph.functions))
 
 
-def discovered_outputs(graph: GraphDef) -> list[str]:
+def discovered_outputs(graph: Graph | GraphDef) -> list[str]:
     """The graph's outputs, where its structure leaves no doubt.
 
     Returns:
@@ -76,8 +78,9 @@ def discovered_outputs(graph: GraphDef) -> list[str]:
     Raises:
         FreezeError: there is none, or it is not clear which; the likeliest are told with their reasons.
     """
+    graph = Graph.of(graph)
     anatomy = dissect(graph)
-    ends = find_ends(anatomy, _functions(graph))
+    ends = find_ends(anatomy, graph.functions)
     chosen, doubt = _choose(anatomy, ends.found)
     if chosen:
         return [anatomy.wiring.name(end.tensor) for end in sorted(chosen, key=lambda end: end.tensor)]
@@ -97,7 +100,7 @@ def discovered_outputs(graph: GraphDef) -> list[str]:
     )
 
 
-def ranked_inputs(graph: GraphDef, outputs: Sequence[str]) -> list[Candidate]:
+def ranked_inputs(graph: Graph | GraphDef, outputs: Sequence[str]) -> list[Candidate]:
     """What the outputs are computed from: placeholders, iterators and queues; data first, then modes to pin.
 
     Args:
@@ -106,8 +109,9 @@ def ranked_inputs(graph: GraphDef, outputs: Sequence[str]) -> list[Candidate]:
     Raises:
         FreezeError: an output is not in the graph.
     """
+    graph = Graph.of(graph)
     anatomy = dissect(graph)
-    wiring, functions = anatomy.wiring, _functions(graph)
+    wiring, functions = anatomy.wiring, graph.functions
     for name in outputs:
         if node_of(name) not in wiring.number:
             raise FreezeError(
@@ -226,8 +230,8 @@ def _of_head(ends: list[End]) -> tuple[list[End], str]:
 # How candidates are told.
 
 
-def _ranked(graph: GraphDef, anatomy: Anatomy, ends: Ends) -> list[Candidate]:
-    functions = _functions(graph)
+def _ranked(graph: Graph, anatomy: Anatomy, ends: Ends) -> list[Candidate]:
+    functions = graph.functions
     chosen = {end.tensor for end in _choose(anatomy, ends.found)[0]}
     found: dict[Tensor, Candidate] = {}
     for end in (*ends.found, *ends.alternatives):
@@ -270,7 +274,3 @@ def _candidate(
     dtype = dtype_name(dtypes[tensor[1]]) if dtypes and tensor[1] < len(dtypes) else "unknown dtype"
     shape = shape_of(wiring, tensor, anatomy.producer)
     return Candidate(wiring.name(tensor), node.op, dtype, shape, round(score, 2), tuple(reasons))
-
-
-def _functions(graph: GraphDef) -> Mapping[str, FunctionDef]:
-    return {function.signature.name: function for function in graph.library.function}

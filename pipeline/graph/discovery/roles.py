@@ -21,8 +21,9 @@ from dataclasses import dataclass, field
 from functools import lru_cache, reduce
 from operator import or_
 
+from ..graph import Graph
 from ..nodes import PLACEHOLDERS
-from ..protos import DataType, GraphDef, NodeDef
+from ..protos import DataType, NodeDef
 from ..unsupported import refusal_of
 from ..variables import VARIABLE_OPS
 from .gradients import find_gradients
@@ -134,7 +135,7 @@ class Anatomy:
         )
 
 
-def dissect(graph: GraphDef) -> Anatomy:
+def dissect(graph: Graph) -> Anatomy:
     """Tells the parts of a graph apart."""
     # Every few hundred new lists the collector would look through the objects of all nodes, and find nothing.
     is_collecting = gc.isenabled()
@@ -146,7 +147,7 @@ def dissect(graph: GraphDef) -> Anatomy:
             gc.enable()
 
 
-def _dissect(graph: GraphDef) -> Anatomy:
+def _dissect(graph: Graph) -> Anatomy:
     wiring = wire(graph)
     gradients, differentiated = find_gradients(wiring)
     sources: dict[Tensor, int] = {}

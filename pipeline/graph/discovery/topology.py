@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Container, Iterable
 from dataclasses import dataclass
 
+from ..graph import Graph
 from ..nodes import node_of
-from ..protos import GraphDef, NodeDef
+from ..protos import NodeDef
 
 Tensor = tuple[int, int]  # a node's number and the port
 
@@ -52,9 +53,9 @@ class Wiring:
         return f"{self.nodes[node].name}:{port}" if port else str(self.nodes[node].name)
 
 
-def wire(graph: GraphDef) -> Wiring:
+def wire(graph: Graph) -> Wiring:
     """Numbers a graph; inputs that are not there are passed over."""
-    nodes = list(graph.node)
+    nodes = list(graph.parsed.node)
     ops = [node.op for node in nodes]
     number = {node.name: index for index, node in enumerate(nodes)}
     is_awaited = [False] * len(nodes)

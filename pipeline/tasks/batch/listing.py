@@ -20,7 +20,7 @@ from pathlib import Path
 
 from pipeline.errors import DataError, PipelineError, nearest
 from pipeline.formats.registry import CANDIDATES
-from pipeline.settings import listed
+from pipeline.settings import split_list
 from pipeline.store.artifact import ArtifactPaths
 from pipeline.store.remote import is_url
 
@@ -189,12 +189,12 @@ def _find_faults(row: Row) -> Iterator[str]:
         yield f"name: {exc}"
     if row.name.casefold() == TABLES:
         yield f"name: {row.name} is the folder for the tables of batches"
-    for format in listed(parameters.formats):
+    for format in split_list(parameters.formats):
         try:
             known_format("formats", format)
         except PipelineError as exc:
             yield str(exc)
-    if parameters.formats and not listed(parameters.formats):
+    if parameters.formats and not split_list(parameters.formats):
         yield f"formats: none (wanted some of {', '.join(CANDIDATES)})"
 
 

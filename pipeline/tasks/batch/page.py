@@ -11,12 +11,14 @@ from jinja2 import Environment, FileSystemLoader
 
 from pipeline.report.html import templates
 from pipeline.report.templates import TEMPLATES
+from pipeline.settings import FAILED, PASSED
 from pipeline.store.files import JUNIT_FILE, REPORT_FILE, RESULTS_FILE, SUMMARY_FILE
 
+from .outcome import ERROR
 from .tables import Table, junit, report_of, summary, write_results
 
 _HERE = Path(__file__).parent
-_ORDER = {"failed": 0, "error": 1, "passed": 2}
+_ORDER = {FAILED: 0, ERROR: 1, PASSED: 2}
 
 
 def write_tables(folder: Path, table: Table) -> None:

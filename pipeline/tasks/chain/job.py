@@ -11,7 +11,7 @@ from pathlib import Path
 from pipeline.errors import SettingError, nearest
 from pipeline.formats.registry import CANDIDATES, FORMATS
 from pipeline.inputs import Candidate, ImportedCheckpoint, WarmStart
-from pipeline.settings import Operations, Settings, listed, paired
+from pipeline.settings import Operations, Settings, parse_pairs, split_list
 from pipeline.store.artifact import ArtifactPaths
 from pipeline.store.remote import RemoteStore, is_url, mirror_of
 from pipeline.training.models.source import ModelSource, find_model
@@ -116,16 +116,16 @@ def _output(root: str, name: str, operations: Operations) -> tuple[ArtifactPaths
 def _warm_start(given: Parameters) -> WarmStart | None:
     if not given.warm_start:
         return None
-    return WarmStart(Path(given.warm_start), paired("--warm-start-map", given.warm_start_map))
+    return WarmStart(Path(given.warm_start), parse_pairs("--warm-start-map", given.warm_start_map))
 
 
 def _import(given: Parameters) -> ImportedCheckpoint | None:
     if given.checkpoint and not given.warm_start:
         return ImportedCheckpoint(
             place=given.checkpoint,
-            inputs=tuple(listed(given.inputs)),
-            outputs=tuple(listed(given.outputs)),
-            pins=paired("--pin", given.pin),
+            inputs=tuple(split_list(given.inputs)),
+            outputs=tuple(split_list(given.outputs)),
+            pins=parse_pairs("--pin", given.pin),
             graph=Path(given.graph_file) if given.graph_file else None,
             signature=given.signature or None,
             allow_ops=_allowed(given),
@@ -150,7 +150,7 @@ def _import(given: Parameters) -> ImportedCheckpoint | None:
 def _allowed(given: Parameters) -> tuple[str, ...]:
     from pipeline.safety import read_allowed  # most chains do not need it
 
-    return read_allowed("--allow-ops", listed(given.allow_ops)) if given.allow_ops else ()
+    return read_allowed("--allow-ops", split_list(given.allow_ops)) if given.allow_ops else ()
 
 
 def _candidate(given: Parameters) -> Candidate | None:
@@ -171,8 +171,8 @@ def _candidate(given: Parameters) -> Candidate | None:
             got=given.candidate,
             wanted="--checkpoint, or --model",
         )
-    names = paired("--candidate-names", given.candidate_names)
-    format = _format_of_candidate(given.candidate, listed(given.formats))
+    names = parse_pairs("--candidate-names", given.candidate_names)
+    format = _format_of_candidate(given.candidate, split_list(given.formats))
     return Candidate(Path(given.candidate), format, names, given.candidate_signature or None, _allowed(given))
 
 
@@ -183,7 +183,7 @@ def folder_name(path: str) -> str:
 
 
 def _formats(text: str) -> tuple[str, ...]:
-    formats = {known_format("--formats", name) for name in listed(text)}
+    formats = {known_format("--formats", name) for name in split_list(text)}
     if not formats:
         raise SettingError("no format", where="--formats", wanted=f"some of {', '.join(CANDIDATES)}")
     return tuple(name for name in CANDIDATES if name in formats)  # always in the same order

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from pipeline.settings import PASSED
 from pipeline.store.files import COSTS_FILE, VERDICT_FILE
 
 from .job import Job
@@ -21,5 +22,5 @@ def read_costs(job: Job) -> dict[str, Any]:
     from pipeline.formats.benchmark.recommend import recommend
 
     costs: dict[str, Any] = json.loads((job.folder("costs") / COSTS_FILE).read_text(encoding="utf-8"))
-    failed = {check["format"] for check in read_verdict(job)["checks"] if check["verdict"] != "passed"}
+    failed = {check["format"] for check in read_verdict(job)["checks"] if check["verdict"] != PASSED}
     return {**costs, "recommendation": recommend(costs["formats"], failed)}

@@ -89,7 +89,7 @@ class Stage:
         reads: patterns of the files that the stage reads, by the stage that made them.
         sections: the sections of tasks.cfg that decide the stage.
         needs_subprocess: run the worker in a subprocess, because it loads TensorFlow.
-        is_confined: run that subprocess in the sandbox, because it opens files of unknown origin.
+        is_sandboxed: run that subprocess in the sandbox, because it opens files of unknown origin.
         notes: what the manifest records of the worker's result.
         runs: further modules whose code decides the stage, because the worker runs them without importing them.
         uses_model, uses_data, uses_candidate: whether the model's code, the files from outside, and the candidate among
@@ -106,7 +106,7 @@ class Stage:
     reads: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     sections: tuple[str, ...] = ()
     needs_subprocess: bool = False
-    is_confined: bool = False
+    is_sandboxed: bool = False
     notes: Callable[[Work, Any], Notes] = _note_all
     runs: tuple[str, ...] = ()
     uses_model: bool = False
@@ -134,7 +134,7 @@ class Stage:
         """
         arguments = self.arguments(work)
         if self.needs_subprocess:
-            result = run_in_subprocess(self.worker, *arguments, is_confined=self.is_confined)
+            result = run_in_subprocess(self.worker, *arguments, is_sandboxed=self.is_sandboxed)
         else:
             module, _, function = self.worker.partition(":")
             result = getattr(import_module(module), function)(*arguments)
@@ -366,7 +366,7 @@ _KERAS_IMPORTED: dict[str, Stage] = {
             work.folder.absolute(),
         ),
         needs_subprocess=True,
-        is_confined=True,
+        is_sandboxed=True,
         extras=("keras",),
     ),
 }

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.data.npz import NpzReader, load_arrays, of_kind, prefixed, save_arrays
+from pipeline.data.npz import NpzReader, add_kind, load_arrays, of_kind, save_arrays
 from pipeline.formats.runner import SubprocessRunner
 from pipeline.signature import Array, Batch, Decision, Signature, TensorSpec, batch_size_of
 from pipeline.store.files import ANSWERS_FILE, SIGNATURE_FILE, VALIDATION_ROWS_FILE
@@ -71,7 +71,7 @@ def write_answers(runner: SubprocessRunner, checkpoint: Path, batch_size: int, m
         and sum(len(answer[spec.name]) for answer in answers) == count
     ]
     outputs = {name: np.concatenate([answer[name] for answer in answers]) for name in names}
-    save_arrays(path, {**prefixed("input", inputs), **prefixed("output", outputs)})
+    save_arrays(path, {**add_kind("input", inputs), **add_kind("output", outputs)})
     return count
 
 

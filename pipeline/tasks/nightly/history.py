@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import DamagedArtifact, DataError, StoreError
+from pipeline.settings import FAILED, PASSED
 from pipeline.store.files import HISTORY_FILE, RECORD_FILE
 from pipeline.store.manifest import Manifest
 
 from .paths import NIGHT, Nights
 
-PASSED, FAILED = "passed", "failed"
 _GROUPS = {"metrics": "metric_", "sizes": "size_bytes_", "latencies": "latency_ms_", "seconds": "seconds_"}
 
 

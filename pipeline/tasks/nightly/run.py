@@ -15,7 +15,7 @@ from pipeline.errors import PipelineError, ValidationFailed
 from pipeline.formats.registry import read_refusal
 from pipeline.formats.runner import SubprocessRunner
 from pipeline.hashing import hash_code, library_versions
-from pipeline.settings import NightlySettings
+from pipeline.settings import FAILED, PASSED, NightlySettings
 from pipeline.signature import Signature, batch_size_of
 from pipeline.store import artifact
 from pipeline.store.artifact import hold
@@ -31,7 +31,7 @@ from pipeline.store.files import (
 from pipeline.store.manifest import Manifest
 from pipeline.training.models.source import PROJECT
 from pipeline.workers.child import Limits
-from pipeline.workers.worker import as_ours
+from pipeline.workers.worker import as_pipeline_error
 
 from ..chain.job import Job
 from ..chain.plan import Chain
@@ -39,8 +39,6 @@ from ..chain.results import read_verdict
 from ..summary import require_passed
 from .drift import AnswerDifferences, compare_answers, describe_signature_changes, write_answers
 from .history import (
-    FAILED,
-    PASSED,
     Night,
     is_done,
     nearest_passed,
@@ -96,7 +94,7 @@ def run_night(chain: Chain, nights: Nights, settings: NightlySettings) -> Outcom
         try:
             _make_chain(chain)
         except Exception as exc:  # any failure makes a failed night
-            error = as_ours(exc, night)
+            error = as_pipeline_error(exc, night)
             logger.debug("in the night %s:", night, exc_info=exc)
         try:
             record = _conclude(chain, nights, before, settings, error)

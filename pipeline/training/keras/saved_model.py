@@ -20,7 +20,7 @@ from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 from tensorflow.saved_model.experimental import TrackableResource
 
 from pipeline.checkpoint.source import open_source
-from pipeline.data.npz import prefixed, save_arrays
+from pipeline.data.npz import add_kind, save_arrays
 from pipeline.errors import CheckpointError, ModelError, nearest
 from pipeline.freezing.freeze import prepare
 from pipeline.signature import Batch, Signature, TensorSpec, batch_size_of
@@ -111,4 +111,4 @@ def record_goldens(named: NamedModel, rows: Batch, path: Path) -> None:
     count = len(next(iter(rows.values())))
     whole = count - count % (batch_size_of(named.signature) or 1)
     rows = {name: values[:whole] for name, values in rows.items()}
-    save_arrays(path, {**prefixed("input", rows), **prefixed("output", named.predict(rows))})
+    save_arrays(path, {**add_kind("input", rows), **add_kind("output", named.predict(rows))})

@@ -25,6 +25,7 @@ from pipeline.data.npz import object_array
 from pipeline.errors import DataError
 from pipeline.freezing.freeze import prepare
 from pipeline.graph.dtypes import DTYPES
+from pipeline.graph.graph import Graph
 from pipeline.graph.lazy import LazyGraph, load_lazily
 from pipeline.graph.nodes import data_inputs, node_of
 from pipeline.graph.protos import DecodeError, NodeDef, SavedModel
@@ -164,7 +165,7 @@ def read_candidate(folder: Path) -> LazyGraph:
     if path.name != SAVED_MODEL_FILE:
         return load_lazily(path)
     try:
-        return LazyGraph(SavedModel.FromString(path.read_bytes()).meta_graphs[0].graph_def, {})
+        return LazyGraph(Graph.of(SavedModel.FromString(path.read_bytes()).meta_graphs[0].graph_def), {})
     except (OSError, DecodeError, IndexError) as exc:
         raise DataError("the candidate's graph cannot be read", where=path, got=exc) from exc
 
@@ -263,7 +264,7 @@ class _CandidateConstants:
         self._folder = folder
         lean = read_candidate(folder)
         self.graph, self._contents = lean.graph, lean.contents
-        self.nodes: dict[str, NodeDef] = {node.name: node for node in self.graph.node}
+        self.nodes = self.graph.nodes
         self.used: set[str] = set()
         origin = read_origin(folder / SIGNATURE_FILE) if (folder / SIGNATURE_FILE).is_file() else {}
         self.is_float16, self.is_third_party = origin.get("weights") == "float16", "candidate" in origin

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,8 +12,9 @@ import numpy as np
 from pipeline.checkpoint.artifact import open_artifact, read_origin
 from pipeline.data.npz import of_kind
 from pipeline.errors import PipelineError
-from pipeline.graph.nodes import ancestors, node_of
-from pipeline.graph.protos import GraphDef, NodeDef
+from pipeline.graph.graph import Graph
+from pipeline.graph.nodes import node_of
+from pipeline.graph.protos import NodeDef
 from pipeline.graph.variables import VARIABLE_OPS
 from pipeline.signature import DTYPES, Array, Batch, batch_size_of
 from pipeline.store.files import CHECKPOINT_PREFIX, SAVED_MODEL_FOLDER, SIGNATURE_FILE
@@ -171,7 +172,7 @@ class Evidence:
     # Graphs
 
     @cached_property
-    def graph(self) -> GraphDef | None:
+    def graph(self) -> Graph | None:
         """The candidate's graph; None if its format has no TensorFlow graph."""
         try:
             return read_candidate(self.artifact).graph if self.format != "checkpoint" else None
@@ -179,11 +180,11 @@ class Evidence:
             return None
 
     @cached_property
-    def reference_nodes(self) -> dict[str, NodeDef]:
+    def reference_nodes(self) -> Mapping[str, NodeDef]:
         """Nodes of the checkpoint's graph, by name; empty if it cannot be read."""
         try:
             key = read_origin(self.checkpoint / SIGNATURE_FILE).get("signature")
-            return {node.name: node for node in open_artifact(self.checkpoint, key).graph.node}
+            return open_artifact(self.checkpoint, key).graph.nodes
         except PipelineError:
             return {}
 
@@ -191,9 +192,8 @@ class Evidence:
         """Returns the candidate's nodes that the given outputs are computed from."""
         if self.graph is None:
             return []
-        nodes = {node.name: node for node in self.graph.node}
         starts = [node_of(spec.tensor_name) for spec in self.signature.outputs if spec.name in outputs]
-        return [nodes[name] for name in sorted(ancestors(nodes, starts, with_control=True))]
+        return [self.graph.nodes[name] for name in sorted(self.graph.ancestors(starts, with_control=True))]
 
     @cached_property
     def divergence(self) -> Divergence | Agreement | None:
@@ -211,7 +211,7 @@ class Evidence:
                     "pipeline.validation.diagnosis.divergence:find_divergence",
                     *(self.checkpoint, self.artifact, self.signature, dict(batch), tolerances, self.threads),
                     limits=self.limits,
-                    is_confined=True,
+                    is_sandboxed=True,
                 )
             except PipelineError:
                 return None
@@ -235,7 +235,7 @@ class Evidence:
                 "pipeline.validation.diagnosis.instability:find_instability",
                 *(self.artifact, self.signature, *batches, shared, self.threads),
                 limits=self.limits,
-                is_confined=True,
+                is_sandboxed=True,
             )
         except PipelineError:
             return None
@@ -272,7 +272,7 @@ class Evidence:
                     tolerances,
                     self.threads,
                 ),
-                is_confined=True,
+                is_sandboxed=True,
             )
         except PipelineError:
             return None

@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from pipeline.data.npz import load_arrays, object_array, of_kind, prefixed, save_arrays
+from pipeline.data.npz import add_kind, load_arrays, object_array, of_kind, save_arrays
 from pipeline.errors import DataError, PipelineError, RunnerError
 from pipeline.formats.registry import FORMATS
 from pipeline.formats.runner import SubprocessRunner, fixed_batch_size
@@ -226,14 +226,14 @@ def save_cases(path: Path, cases: Sequence[tuple[Case, Reply, Reply]]) -> None:
     arrays["batch"] = np.array([number for _, number, _ in rows], np.int64)
     arrays["is_worst"] = np.array([row in case.positions for case, _, row in rows], bool)
     sizes = [case.size for case, _, _ in cases]
-    arrays |= prefixed("input", _concatenate([case.batch for case, _, _ in cases], sizes))
+    arrays |= add_kind("input", _concatenate([case.batch for case, _, _ in cases], sizes))
     for side, replies in (
         ("reference", [expected for _, expected, _ in cases]),
         ("candidate", [actual for _, _, actual in cases]),
     ):
-        arrays |= prefixed(side, _concatenate([{} if isinstance(each, str) else each for each in replies], sizes))
+        arrays |= add_kind(side, _concatenate([{} if isinstance(each, str) else each for each in replies], sizes))
     for number, (case, _, _) in enumerate(cases):
-        arrays |= prefixed(f"recorded/{number}", case.recorded)
+        arrays |= add_kind(f"recorded/{number}", case.recorded)
     save_arrays(path, arrays)
 
 

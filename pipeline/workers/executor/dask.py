@@ -29,7 +29,7 @@ from pipeline.errors import SettingError, StageCrashed
 from pipeline.hashing import hash_file, hash_values
 
 from ..child import Limits
-from ..worker import as_ours
+from ..worker import as_pipeline_error
 from .interface import Ended, Started
 from .local import Slot
 
@@ -192,7 +192,7 @@ class DaskExecutor:
         except Exception as exc:  # whatever Dask raises for a future that it lost
             if self._client.status != "running" or future.cancelled():
                 raise _lost(self._address) from exc
-            return as_ours(exc, function)
+            return as_pipeline_error(exc, function)
 
 
 def _client(address: str) -> Any:
@@ -275,7 +275,7 @@ def _call_on_worker(function: str, item: tuple[Any, ...], limits: Limits | None)
             return _slot_of(threading.get_ident(), limits).call(function, *item)
         return getattr(importlib.import_module(module), name)(*item)
     except Exception as exc:  # the outermost door of this item: the error is its result
-        return as_ours(exc, function)
+        return as_pipeline_error(exc, function)
 
 
 @cache

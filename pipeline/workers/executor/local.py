@@ -10,8 +10,8 @@ from typing import Any
 
 from pipeline.errors import PipelineError
 
-from ..child import Child, Limits, keeping_processes, load_tensorflow
-from ..worker import Channel, as_ours
+from ..child import Child, Limits, keep_processes, load_tensorflow
+from ..worker import Channel, as_pipeline_error
 from .interface import Ended, Started
 
 
@@ -65,7 +65,7 @@ def serve(channel: Channel) -> None:
     """Runs in a slot's process: answers calls until the other side hangs up."""
     load_tensorflow()
     channel.send(("result", None, None))
-    with keeping_processes():
+    with keep_processes():
         while True:
             try:
                 function, args = channel.recv()
@@ -75,7 +75,7 @@ def serve(channel: Channel) -> None:
             try:
                 result = getattr(import_module(module), name)(*args)
             except Exception as exc:  # one item is lost by it, and none of those that follow
-                result = as_ours(exc, function)
+                result = as_pipeline_error(exc, function)
             channel.send(("result", result, None))
 
 
@@ -104,7 +104,7 @@ class LocalExecutor:
                 try:
                     result = slot.call(function, *items[number])
                 except Exception as exc:  # whatever it is, it is this item's
-                    result = as_ours(exc, function)
+                    result = as_pipeline_error(exc, function)
                 told.put(Ended(number, result))
             told.put(None)
 

@@ -1,0 +1,54 @@
+"""MetaGraph: a graph, and what a Saver or a SavedModel keeps beside it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .graph import Graph
+from .lazy import split_field
+from .lazy_nodes import read_nodes
+from .protos import LazyGraphDef, MetaGraphDef
+
+_GRAPH_DEF = 2  # the field of tensorflow/core/protobuf/meta_graph.proto
+
+
+@dataclass(frozen=True)
+class MetaGraph:
+    """A graph, and all else of its MetaGraphDef.
+
+    Args:
+        graph: the graph.
+        rest: the message; its field `graph_def` may be empty, and is not to be read.
+    """
+
+    graph: Graph
+    rest: MetaGraphDef
+
+    @classmethod
+    def of(cls, message: MetaGraphDef) -> MetaGraph:
+        """Wraps a message that was parsed whole."""
+        return cls(Graph.of(message.graph_def), message)
+
+
+def parse_meta_graph(content: bytes) -> MetaGraph:
+    """Reads a MetaGraphDef; the attributes of the graph's nodes are parsed when they are asked for.
+
+    Raises:
+        DecodeError: the bytes are no MetaGraphDef, or a damaged one.
+    """
+    try:
+        rest, graphs = split_field(memoryview(content), _GRAPH_DEF)
+    except ValueError:  # what is damaged, or written as nobody writes it, is for protobuf to judge
+        return MetaGraph.of(MetaGraphDef.FromString(content))
+    whole = graphs[0] if len(graphs) == 1 else b"".join(graphs)  # protobuf joins the parts of a message
+    return MetaGraph(parse_graph(whole), MetaGraphDef.FromString(rest))
+
+
+def parse_graph(content: bytes | memoryview) -> Graph:
+    """Reads a GraphDef; the attributes of its nodes are parsed when they are asked for.
+
+    Raises:
+        DecodeError: the bytes are no GraphDef, or a damaged one.
+    """
+    graph = LazyGraphDef.FromString(content)
+    return Graph(read_nodes(graph), graph.library, graph.versions)
