@@ -24,7 +24,7 @@ from freeze import MAKE, QUIET
 
 from pipeline.formats.registry import CANDIDATES
 from pipeline.inputs import ImportedCheckpoint
-from pipeline.settings import CostsSettings, Settings, listed
+from pipeline.settings import CostsSettings, Settings, split_list
 from pipeline.store.artifact import ArtifactPaths
 from pipeline.tasks.chain.job import Job
 from pipeline.tasks.chain.plan import Chain
@@ -94,7 +94,7 @@ def main() -> None:
             f"{args.layers} layers of {WIDTH} x {WIDTH}: {args.layers * WIDTH * WIDTH * 4 / 1e6:.0f} MB",
             flush=True,
         )
-        costs = measure(args.layers, tuple(listed(args.formats)), args.seconds, Path(name))
+        costs = measure(args.layers, tuple(split_list(args.formats)), args.seconds, Path(name))
         print_costs(costs)
     sys.exit(1 if any(entry["problem"] for entry in costs["formats"].values()) else 0)
 

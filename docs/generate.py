@@ -236,7 +236,8 @@ def _described(title: str, thing: Any) -> str:
             text.append(f"```text\n{part}\n```")
         else:
             text.append(" ".join(part.split()))
-    shown = str(inspect.signature(thing)).replace("'", "").replace(" -> None", "")
+    # Annotations are shown as strings, which they are in modules that postpone them.
+    shown = re.sub(r"(: |-> )'([^']*)'", r"\1\2", str(inspect.signature(thing))).replace(" -> None", "")
     name = title.rpartition(".")[2]
     return f"### {title}\n\n```text\n{_wrapped(name + shown)}\n```\n\n" + "\n\n".join(text) + "\n\n"
 

@@ -1,21 +1,21 @@
-"""Everything that can go wrong, as one small tree.
+"""All errors of the pipeline, as one small tree.
 
-    PipelineError                 anything the pipeline refuses or gives up on
-    ├── SettingError              a parameter, a setting or a key of tasks.cfg is unknown or out of range
-    ├── ModelError                a model cannot be found, imported, or does not keep its own signature
-    ├── DataError                 a data file is missing, unreadable or not what its reader wants
-    ├── CheckpointError           a checkpoint is missing, broken, or does not fit the graph
-    ├── CandidateError            a file to compare is no model, or has not the checkpoint's inputs and outputs
-    ├── FreezeError               this graph cannot become a right .pb
-    ├── UnsafeModel               a stranger's model could do more than compute, or take more than there is
-    ├── RunnerError               an opened artifact could not answer a batch
+    PipelineError                 base class: anything that the pipeline rejects or cannot finish
+    ├── SettingError              a parameter, setting or key of tasks.cfg is unknown or out of range
+    ├── ModelError                a model cannot be found or imported, or does not match its own signature
+    ├── DataError                 a data file is missing, unreadable, or does not have the expected content
+    ├── CheckpointError           a checkpoint is missing, damaged, or does not fit the graph
+    ├── CandidateError            a file to compare is not a model, or does not have the checkpoint's inputs and outputs
+    ├── FreezeError               this graph cannot become a correct .pb
+    ├── UnsafeModel               a third-party model could do more than compute, or use more memory than there is
+    ├── RunnerError               an opened artifact could not compute a batch
     ├── ValidationFailed          the candidate is not proven equal to its checkpoint
     ├── BatchFailed               some models of a batch did not pass
-    ├── StoreError                an artifact cannot be written, or its folder is not ours
-    │   └── DamagedArtifact       bytes on disk are not the bytes that were finished
+    ├── StoreError                an artifact cannot be written, or its folder is not an artifact
+    │   └── DamagedArtifact       the bytes of an artifact changed after it was finished
     └── StageCrashed              the process that did the work ended without an answer
 
-A message says what went wrong and where, what was found, what was wanted, and what to do next.
+A message says what went wrong and where, what was found, what was expected, and what to do next.
 The same values are attributes, for programs.
 """
 
@@ -25,13 +25,13 @@ from collections.abc import Iterable
 
 
 class PipelineError(Exception):
-    """Something the pipeline refuses or gives up on.
+    """Anything that the pipeline rejects or cannot finish.
 
     Args:
-        what: what went wrong, as a sentence without its final stop.
+        what: what went wrong, as a sentence without a full stop.
         where: the file, node, setting or row concerned.
-        got: what was found there.
-        wanted: what would have been right.
+        got: the value that was found there.
+        wanted: the value that was expected.
         next_step: what the reader can do now, as an imperative.
     """
 
@@ -61,7 +61,7 @@ class PipelineError(Exception):
         return text if not self.next_step else f"{text}. {self.next_step[0].upper()}{self.next_step[1:]}"
 
     def __reduce__(self) -> tuple[object, ...]:
-        # Keyword-only arguments are lost by the default pickling of exceptions, and errors travel between processes.
+        # Errors travel between processes, and exceptions lose keyword-only arguments in the default pickling.
         return (_rebuild, (type(self), dict(self.__dict__)))
 
 
@@ -77,31 +77,31 @@ class SettingError(PipelineError):
 
 
 class ModelError(PipelineError):
-    """A model cannot be found, cannot be imported, or does not keep its own signature."""
+    """A model cannot be found, cannot be imported, or does not match its own signature."""
 
 
 class DataError(PipelineError):
-    """A data file is missing, unreadable, or not what its reader wants."""
+    """A data file is missing, unreadable, or does not have the expected content."""
 
 
 class CheckpointError(PipelineError):
-    """A checkpoint is missing, broken, or does not fit the graph it is restored into."""
+    """A checkpoint is missing, damaged, or does not fit the graph into which it is restored."""
 
 
 class CandidateError(PipelineError):
-    """A file that is to be compared with a checkpoint is no model, or has not the checkpoint's inputs and outputs."""
+    """A file to compare is not a model, or does not have the checkpoint's inputs and outputs."""
 
 
 class FreezeError(PipelineError):
-    """This graph cannot become a .pb that gives what its checkpoint gives."""
+    """This graph cannot become a .pb that computes the same as its checkpoint."""
 
 
 class UnsafeModel(PipelineError):
-    """A model that somebody else made could do more than compute, or is made to take more than there is."""
+    """A third-party model could do more than compute, or use more memory than there is."""
 
 
 class RunnerError(PipelineError):
-    """An opened artifact could not answer a batch."""
+    """An opened artifact could not compute a batch."""
 
 
 class ValidationFailed(PipelineError):
@@ -113,11 +113,11 @@ class BatchFailed(PipelineError):
 
 
 class StoreError(PipelineError):
-    """An artifact cannot be written, or what stands in its place is not an artifact."""
+    """An artifact cannot be written, or its folder is not an artifact."""
 
 
 class DamagedArtifact(StoreError):
-    """The bytes on disk are not the bytes that were finished."""
+    """The bytes of an artifact changed after it was finished."""
 
 
 class StageCrashed(PipelineError):
@@ -127,13 +127,18 @@ class StageCrashed(PipelineError):
 _MOST_NAMES = 12
 
 
+def first_line(error: object) -> str:
+    """Returns the first line of an error's message, at most 300 characters."""
+    return str(error).strip().split("\n", 1)[0][:300]
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Says which known names are like `name`, for the end of an error message.
+    """Suggest known names that are similar to `name`, for the end of an error message.
 
     Returns:
-        `did you mean 'spam'?` where something is close, else what is known, as far as it fits a sentence.
+        `did you mean 'spam'?` if a name is similar, else the first known names.
     """
-    import difflib  # for messages alone: not loaded where nothing goes wrong
+    import difflib  # only for error messages
 
     names = sorted(set(known))
     close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)

@@ -1,4 +1,4 @@
-"""Existing files that a chain starts from: a checkpoint, a warm start, a candidate."""
+"""Existing files that a chain uses: a checkpoint, a warm start, a candidate."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class WarmStart:
-    """Where a training takes its first weights from.
+    """The checkpoint that gives a training its initial weights.
 
     Args:
-        prefix: a checkpoint, as `prefix.find_prefix` takes it; for a Keras model, a file of Keras's too.
-        keys: the checkpoint's key by the variable's name, where the two differ.
+        prefix: a checkpoint, as `checkpoint.files.find_prefix` takes it; for a Keras model also a Keras file.
+        keys: the checkpoint's key by variable name, where the two differ.
     """
 
     prefix: Path
@@ -22,15 +22,15 @@ class WarmStart:
 
 @dataclass(frozen=True)
 class ImportedCheckpoint:
-    """An existing checkpoint that a chain starts at, in the place of a training of its own.
+    """An existing checkpoint that a chain starts from, instead of its own training.
 
     Args:
-        place: a Saver's checkpoint, a SavedModel or a GraphDef, as `freezing.freeze` takes it; or a Keras model's file.
-        inputs, outputs: names of tensors; empty where they are to be found.
-        pins: placeholders that become constants.
-        graph: the graph's file, where it does not stand beside the checkpoint.
-        signature: of a SavedModel with several, which one.
-        allow_ops: ops that may stand in its graph though they could do more than compute.
+        place: a Saver checkpoint, a SavedModel or a GraphDef, as `freezing.freeze` takes it; or a Keras model file.
+        inputs, outputs: names of tensors; empty to detect them.
+        pins: placeholders that become constants, with their values.
+        graph: the file of the graph, if it is not next to the checkpoint.
+        signature: the signature to use, if a SavedModel has several.
+        allow_ops: ops to allow in its graph although they can do more than compute.
     """
 
     place: str
@@ -43,25 +43,25 @@ class ImportedCheckpoint:
 
     @property
     def is_keras(self) -> bool:
-        """Whether it is a file that Keras wrote, by its name."""
+        """True if its name is that of a Keras file."""
         return is_keras_file(self.place)
 
 
 def is_keras_file(place: Path | str) -> bool:
-    """Whether a file is one that Keras writes, by its name: a model, or weights alone."""
+    """Return True if a file has the name of a Keras file: a model, or only weights."""
     return str(place).lower().endswith((".keras", ".h5", ".hdf5"))
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """An existing file or folder that is compared with the checkpoint, in the place of formats that are made of it.
+    """An existing file or folder that is compared with the checkpoint, instead of formats made from it.
 
     Args:
         place: the file, or the folder of a SavedModel or of the format mmap.
-        format: the format that it is in.
-        names: the candidate's tensor by the signature's name, where the two are not to be found by themselves.
-        signature: of a SavedModel or a TFLite file with several, which one.
-        allow_ops: ops that may stand in it though they could do more than compute.
+        format: its format.
+        names: the candidate's tensor by the name in the signature, where the two do not match.
+        signature: the signature to use, if a SavedModel or TFLite file has several.
+        allow_ops: ops to allow in it although they can do more than compute.
     """
 
     place: Path
@@ -72,5 +72,5 @@ class Candidate:
 
     @property
     def kind(self) -> str:
-        """What the file is: of its format, whatever the precision of its weights."""
+        """The format without the precision of its weights, such as tflite."""
         return self.format.partition("_")[0]

@@ -1,7 +1,7 @@
-"""What a model promises: named inputs and outputs with dtype and shape, and which output decides.
+"""Signature of a model: its inputs and outputs with name, dtype and shape, and the output that decides.
 
-A signature is written as `signature.json` beside every artifact that can be run, so that a runner
-needs nothing else: no model code, no graph walk.
+Every artifact that can be run contains its signature as `signature.json`, so a runner needs neither the
+model's code nor a search through the graph.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .errors import DataError, ModelError
 if TYPE_CHECKING:
     import numpy as np
 
-# NumPy loads only where arrays are made; an array of any dtype and shape, and arrays `[rows, ...]` by input or output.
+# An array of any dtype and shape; and arrays `[rows, ...]` by input or output. NumPy is not imported here at run time.
 Array: TypeAlias = "np.ndarray[Any, Any]"
 Batch: TypeAlias = "Mapping[str, Array]"
 Shape = tuple[int | None, ...]
@@ -58,11 +58,10 @@ class TensorSpec:
     """One named input or output.
 
     Args:
-        name: what it is called; in a graph of our own making that is the tensor's name without `:0`.
+        name: its name; in a graph that the pipeline built, the tensor's name without `:0`.
         dtype: TensorFlow's name of the dtype, `string` for bytes.
-        shape: one entry per dimension, None where it varies; None for a shape of any rank. The
-            first dimension is the batch.
-        tensor: the tensor's name in the graph, where it is not `name:0`.
+        shape: one entry per dimension, None if it varies; None for any rank. The first dimension is the batch.
+        tensor: the tensor's name in the graph, if it is not `name:0`.
     """
 
     name: str
@@ -85,7 +84,7 @@ class TensorSpec:
 
     @property
     def tensor_name(self) -> str:
-        """The name by which a session feeds or fetches it."""
+        """The name with which a session feeds or fetches it."""
         return self.tensor or f"{self.name}:0"
 
     def __str__(self) -> str:
@@ -95,13 +94,13 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class Decision:
-    """The output by which the model's user acts.
+    """The output that the model's user acts on.
 
     Args:
         output: name of the output.
-        threshold: a row is positive where the output is at or above it (output `float [batch]`);
-            None where the decision is the argmax over the last dimension (`float [batch, classes]`).
-        labels: names of the classes by index, for reports; for a threshold the negative one first.
+        threshold: a row is positive if the output is at or above it (output `float [batch]`);
+            None if the decision is the argmax over the last dimension (`float [batch, classes]`).
+        labels: names of the classes by index, for reports; with a threshold, the negative class first.
     """
 
     output: str
@@ -116,11 +115,10 @@ class Decision:
 
 @dataclass(frozen=True)
 class Signature:
-    """The inputs and outputs of a model, in a fixed order, and its decision if it makes one.
+    """The inputs and outputs of a model, in a fixed order, and its decision if it has one.
 
     Raises:
-        ModelError: no output, a name that stands twice, or a decision on an output
-            that is not there.
+        ModelError: there is no output, a name occurs twice, or the decision names an unknown output.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -145,11 +143,11 @@ class Signature:
             )
 
     def of_batch(self, rows: int) -> Signature:
-        """The same for batches of a fixed number of rows, where it leaves that open."""
+        """Return the same signature with a fixed batch size, if it leaves the size open."""
         return replace(self, inputs=_of_rows(self.inputs, rows), outputs=_of_rows(self.outputs, rows))
 
     def to_dict(self) -> dict[str, Any]:
-        """The signature as plain JSON values."""
+        """Return the signature as plain JSON values."""
         values = asdict(self)
         for spec in (*values["inputs"], *values["outputs"]):
             if spec["tensor"] is None:
@@ -158,10 +156,10 @@ class Signature:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Signature:
-        """Reads what `to_dict` gives.
+        """Read the result of `to_dict`.
 
         Raises:
-            ModelError: a key is missing or a value is not of its kind.
+            ModelError: a key is missing or a value has the wrong type.
         """
         try:
             decision = values.get("decision")
@@ -174,16 +172,16 @@ class Signature:
             raise ModelError("not a signature", got=exc, wanted="inputs, outputs and decision") from exc
 
     def write(self, path: Path, **more: Any) -> None:
-        """Writes `signature.json`; the same signature gives the same bytes.
+        """Write `signature.json`; the same signature gives the same bytes.
 
         Args:
-            more: what else is told there, as plain JSON values; `read` passes over it.
+            more: further entries, as plain JSON values; `read` ignores them.
         """
         path.write_text(json.dumps({**self.to_dict(), **more}, indent=2) + "\n", encoding="utf-8")
 
     @classmethod
     def read(cls, path: Path) -> Signature:
-        """Reads `signature.json`.
+        """Read `signature.json`.
 
         Raises:
             ModelError: the file is missing, is not JSON, or holds no signature.
@@ -195,7 +193,7 @@ class Signature:
 
 
 def _of_rows(specs: Iterable[TensorSpec], rows: int) -> tuple[TensorSpec, ...]:
-    """Tensors whose first dimension is the rows, where it is open."""
+    """Set the first dimension to the number of rows, if it is open."""
     return tuple(replace(s, shape=(rows, *s.shape[1:])) if s.shape and s.shape[0] is None else s for s in specs)
 
 
@@ -204,16 +202,16 @@ def _specs(values: Iterable[Mapping[str, Any]]) -> tuple[TensorSpec, ...]:
 
 
 def batch_size_of(signature: Signature) -> int | None:
-    """The number of rows that every batch must have; None where it is free.
+    """Return the number of rows that every batch must have; None for any number.
 
     Raises:
-        DataError: two inputs want different numbers.
+        DataError: two inputs require different numbers.
     """
     sizes = {spec.shape[0] for spec in signature.inputs if spec.shape and spec.shape[0] is not None}
     if len(sizes) > 1:
         raise DataError(
-            "the inputs want batches of different sizes",
+            "the inputs require batches of different sizes",
             got=" and ".join(map(str, sorted(sizes))),
-            next_step="Pin what is no data (--pin), or validate it with the model's own rows",
+            next_step="Pin inputs that are not data (--pin), or validate it with the model's own rows",
         )
     return max(sizes) if sizes else None

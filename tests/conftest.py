@@ -31,7 +31,9 @@ def pytest_configure(config: pytest.Config) -> None:
     sharing = sharing_module()
     if not hasattr(config, "workerinput"):
         folder = tempfile.mkdtemp(prefix="fork-")
-        sharing.describe(folder, str(HERE.parent / "pipeline" / "__init__.py"), [dict(os.environ), clean({})])
+        # Those of this process, of commands, and of commands for models that need oneDNN.
+        environments = [dict(os.environ), clean({}), clean({"TF_ENABLE_ONEDNN_OPTS": "1"})]
+        sharing.describe(folder, str(HERE.parent / "pipeline" / "__init__.py"), environments)
         # Open as long as this process lives, and the server with it.
         _kept_alive[folder] = os.open(f"{folder}/alive", os.O_RDWR)
         os.environ[sharing.FOLDER] = folder

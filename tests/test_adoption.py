@@ -174,9 +174,9 @@ def test_rows_of_one_s_own_are_validated(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arrays", "said"),
     [
-        ({"X": np.zeros((2, 3), np.float32)}, "the data lacks an input .got no x"),
-        ({"x": np.zeros((2, 3))}, "not of its dtype .got float64, wanted x float32"),
-        ({"x": np.zeros((2, 3), np.float32), "z": np.zeros(2)}, "arrays that are no inputs"),
+        ({"X": np.zeros((2, 3), np.float32)}, "an input is missing in the data .got no x"),
+        ({"x": np.zeros((2, 3))}, "wrong dtype .got float64, wanted x float32"),
+        ({"x": np.zeros((2, 3), np.float32), "z": np.zeros(2)}, "arrays that are not inputs"),
         ({"x": np.zeros((2, 3), np.float32), "labels": np.zeros(3)}, "different numbers of rows"),
     ],
 )

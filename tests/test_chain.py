@@ -227,7 +227,7 @@ def test_another_version_of_a_library_redoes_everything(
         ("freezing/freeze.py", {"frozen", "validation"}),  # the weights are found as freezing finds them
         ("validation/validate.py", {"validation"}),
         ("formats/benchmark/worker.py", {"costs"}),
-        ("report/templates/template.html.j2", {"report"}),
+        ("report/templates/report.html.j2", {"report"}),
     ],
 )
 def test_changed_code_of_the_pipeline_redoes_the_stages_that_it_makes(

@@ -77,7 +77,7 @@ def test_an_item_that_takes_its_workers_with_it_is_given_up_alone() -> None:
     ended = {event.number: event.result for event in events if isinstance(event, Ended)}
     assert {number: ended[number] for number in (0, 2, 3)} == {0: 0, 2: 2, 3: 3}
     assert isinstance(ended[1], StageCrashed)
-    assert "took the workers with it" in str(ended[1])
+    assert "every worker that ran it crashed" in str(ended[1])
 
 
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "nonsense://", "127.0.0.1"])

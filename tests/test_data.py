@@ -279,7 +279,7 @@ def test_a_table_becomes_one_input_for_each_column(write: Write) -> None:
 @pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning")
 def test_a_cell_that_is_no_number_of_its_dtype_is_named(write: Write, dtype: str, cell: str) -> None:
     path = write("some.csv", f'note,x\n"a\nb",1\nc,{cell}\n'.encode())
-    with pytest.raises(DataError, match=f"column x holds no {dtype}") as caught:
+    with pytest.raises(DataError, match=f"column x has a value that is not {dtype}") as caught:
         read_table(path, {"x": dtype})
     assert caught.value.where == f"{path}:4"
     assert caught.value.got == repr(cell)

@@ -65,21 +65,25 @@ def test_numbers_of_narrow_dtypes_are_read_as_these(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("spec", "lines", "said"),
     [
-        (NUMBER, ["y", "1"], r"rows.csv: the data lacks an input .got no x among its columns, wanted x"),
-        (NUMBER, ["x,y", "1,2"], "the data has columns that are no inputs .got y, wanted x"),
-        (NUMBER, ["x", "1", "two"], r"rows.csv:3: column x holds no float32 .got 'two'"),
-        (PAIR, ["x_0,x_1", "1,2", "3,4.5"], r"rows.csv:3: column x_1 holds no int32 .got '4.5'"),
-        (PAIR, ["x_0,x_1", "1,2", "3,9999999999"], r"rows.csv:3: column x_1 holds no int32"),
-        (PAIR, ["x_0", "1"], "the data lacks an input .got no x_1"),
-        (PAIR, ["x", "1"], "the data lacks an input .got no x_0"),
-        (PAIR, ["x_0,x_1,x_2", "1,2,3"], "columns that are no inputs .got x_2"),
-        (NUMBER, ["x,labels", "1,spam"], "rows.csv:2: column labels holds no int64 .got 'spam'"),
+        (NUMBER, ["y", "1"], r"rows.csv: an input is missing in the data .got no x among its columns, wanted x"),
+        (NUMBER, ["x,y", "1,2"], "the data has columns that are not inputs .got y, wanted x"),
+        (NUMBER, ["x", "1", "two"], r"rows.csv:3: column x has a value that is not float32 .got 'two'"),
+        (PAIR, ["x_0,x_1", "1,2", "3,4.5"], r"rows.csv:3: column x_1 has a value that is not int32 .got '4.5'"),
+        (PAIR, ["x_0,x_1", "1,2", "3,9999999999"], r"rows.csv:3: column x_1 has a value that is not int32"),
+        (PAIR, ["x_0", "1"], "an input is missing in the data .got no x_1"),
+        (PAIR, ["x", "1"], "an input is missing in the data .got no x_0"),
+        (PAIR, ["x_0,x_1,x_2", "1,2,3"], "columns that are not inputs .got x_2"),
+        (NUMBER, ["x,labels", "1,spam"], "rows.csv:2: column labels has a value that is not int64 .got 'spam'"),
         (NUMBER, ["x,x", "1,2"], "a column is named twice"),
         (NUMBER, ["x", "1,2"], "rows.csv:2: a row is not as long as the header"),
         (NUMBER, ["x"], "the table has a header but no rows"),
         (NUMBER, [""], "the file is empty"),
         (NUMBER, ["<!DOCTYPE html>", "<html>"], "an HTML page, not a table"),
-        (TensorSpec("x", "bool", (None,)), ["x", "true", "yes"], r"rows.csv:3: column x holds no bool .got 'yes'"),
+        (
+            TensorSpec("x", "bool", (None,)),
+            ["x", "true", "yes"],
+            r"rows.csv:3: column x has a value that is not bool .got 'yes'",
+        ),
         (TensorSpec("x", "float32", (None, 2, 2)), ["x", "1"], "rows of this input do not fit a table.*Give an .npz"),
     ],
 )
@@ -92,7 +96,7 @@ def test_a_table_that_is_not_the_inputs_is_refused(
 
 def test_two_inputs_of_one_column_are_refused(tmp_path: Path) -> None:
     signature = of(PAIR, TensorSpec("x_1", "float32", (None,)))
-    with pytest.raises(DataError, match="two inputs would have one column"):
+    with pytest.raises(DataError, match="two inputs would use the same column"):
         read_rows(table(tmp_path, "x_0,x_1", "1,2"), signature)
 
 
@@ -106,7 +110,7 @@ def test_text_and_bytes_of_a_fixed_width_are_strings(tmp_path: Path) -> None:
     assert rows["b"].tolist() == [b"\xff\x00a", b"b"]
     assert rows["a"].dtype == rows["b"].dtype == object
     np.savez(tmp_path / "texts.npz", x=np.array(["1"]))
-    with pytest.raises(DataError, match=r"not of its dtype .got str"):
+    with pytest.raises(DataError, match=r"wrong dtype .got str"):
         read_rows(tmp_path / "texts.npz", of(NUMBER))
 
 
@@ -116,7 +120,7 @@ def test_text_and_bytes_of_a_fixed_width_are_strings(tmp_path: Path) -> None:
         ({"x": np.zeros(0, np.float32)}, "the data has no rows"),
         ({"x": np.float32(1)}, "rows.npz: x: an array has no rows"),
         ({"x": np.zeros(2, np.float32), "labels": np.zeros(3)}, "different numbers of rows"),
-        ({"x": np.zeros(2, np.float32), "z": np.zeros(2)}, "arrays that are no inputs .got z"),
+        ({"x": np.zeros(2, np.float32), "z": np.zeros(2)}, "arrays that are not inputs .got z"),
     ],
 )
 def test_arrays_that_are_no_rows_are_refused(arrays: dict[str, Any], said: str, tmp_path: Path) -> None:

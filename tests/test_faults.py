@@ -67,7 +67,7 @@ def test_a_failed_run_leaves_the_finished_artifact_as_it_was(tmp_path: Path) -> 
     data.write_text("x,y\n1,two\n")
     failed = luigi(*arguments)
     assert failed.returncode == 30
-    assert f"{data}:2: column y holds no int32 (got 'two'" in failed.stdout
+    assert f"{data}:2: column y has a value that is not int32 (got 'two'" in failed.stdout
     assert _content(tmp_path / "out") == before
 
 

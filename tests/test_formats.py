@@ -340,7 +340,7 @@ def test_formats_of_other_runtimes_are_run_without_tensorflow(format: str, cnn: 
         sys.modules["tensorflow"] = None  # whoever imports it fails
         import numpy as np
         from pathlib import Path
-        from pipeline.formats.registry.{FORMATS[format].family} import open_runner
+        from pipeline.formats.{FORMATS[format].family} import open_runner
         from pipeline.signature import Signature
         folder = Path({str(cnn.folder(format))!r})
         runner = open_runner(folder, Signature.read(folder / "signature.json"), 1)

@@ -159,7 +159,7 @@ def test_rows_of_one_s_own_are_validated_and_wrong_ones_refused(tmp_path: Path) 
     assert np.array_equal(load_arrays(job.folder("checkpoint") / "validation.npz")["input/ids"], rows)
     assert len(load_arrays(job.folder("checkpoint") / "goldens.npz")["output/probability"]) == 64
     save_arrays(tmp_path / "rows.npz", {"ids": rows.astype(np.int64)})
-    with pytest.raises(DataError, match=r"not of its dtype .got int64"):
+    with pytest.raises(DataError, match=r"wrong dtype .got int64"):
         jobs.run(job, "checkpoint")
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -140,16 +142,33 @@ def test_the_loss_of_each_step_is_its_own_and_not_the_mean_of_all_before(tmp_pat
 # Resuming.
 
 
+@pytest.fixture(scope="module")
+def undisturbed_by(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Any]:
+    """Trains and freezes the model of SMALL, once with each optimizer."""
+
+    @cache
+    def made(optimizer: str) -> Any:
+        folder = tmp_path_factory.mktemp("undisturbed")
+        job = job_for(folder / "out", model_file(folder, SMALL.replace("OPTIMIZER", optimizer)))
+        run(job, "frozen")
+        return job
+
+    return made
+
+
 @pytest.mark.parametrize(
     ("optimizer", "stop"),
-    [("'adam'", 31), ("'adam'", 12), (AVERAGED, 31), (AVERAGED, 40)],  # 40: the last is saved, and nothing deployed yet
+    [
+        ("'adam'", 31),
+        (AVERAGED, 40),  # the last is saved, and nothing deployed yet
+        pytest.param("'adam'", 12, marks=pytest.mark.stress),
+        pytest.param(AVERAGED, 31, marks=pytest.mark.stress),
+    ],
 )
 def test_a_training_that_was_stopped_ends_with_the_same_weights_bit_for_bit(
-    tmp_path: Path, optimizer: str, stop: int
+    undisturbed_by: Callable[[str], Any], tmp_path: Path, optimizer: str, stop: int
 ) -> None:
-    whole = SMALL.replace("OPTIMIZER", optimizer)
-    undisturbed = job_for(tmp_path / "one", model_file(tmp_path, whole))
-    run(undisturbed, "frozen")
+    undisturbed, whole = undisturbed_by(optimizer), SMALL.replace("OPTIMIZER", optimizer)
     # The same code, which ends its process at a step for as long as a file is there.
     mark = tmp_path / "stop"
     mark.touch()

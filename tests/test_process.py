@@ -141,7 +141,7 @@ def test_a_full_disk_is_an_error_of_the_store() -> None:
 def test_a_process_that_was_killed_is_a_crash_that_names_the_signal(number: signal.Signals) -> None:
     with pytest.raises(StageCrashed, match=f"got {number.name}") as caught:
         run_in_subprocess(f"{HERE}:kill_itself", number)
-    assert ("lack of memory" in str(caught.value)) == (number is signal.SIGKILL)
+    assert ("out of memory" in str(caught.value)) == (number is signal.SIGKILL)
 
 
 @pytest.mark.parametrize("way", ["leave", "leave_politely"])

@@ -13,7 +13,6 @@ Targets of the Makefile are only shown: they install, and one of them runs this 
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import shutil
@@ -23,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from commands import BIN, PROJECT, run
+from commands import BIN, ONE_SERVER, PROJECT, run
 
 PAGES = [*sorted(PROJECT.glob("*.md")), *sorted((PROJECT / "docs").glob("*.md"))]
 FENCE = re.compile(
@@ -106,8 +105,8 @@ def typed(folder: Path, command: str, code: int = 0) -> subprocess.CompletedProc
         if name != "spam" and not (folder / "output" / name).exists():
             typed(folder, *maker_of(name))
     if command not in done:
-        environment = {"PATH": f"{BIN}:{os.environ['PATH']}", "PYTHONPATH": str(PROJECT)}
-        done[command] = run("sh", "-c", command, cwd=folder, LUIGI_CONFIG_PATH=str(folder / "quick.cfg"), **environment)
+        settings = {"LUIGI_CONFIG_PATH": str(folder / "quick.cfg"), "PYTHONPATH": f"{ONE_SERVER}:{PROJECT}"}
+        done[command] = run("sh", "-c", f"{BIN}/{command}", cwd=folder, **settings)
     assert done[command].returncode == code, done[command].stdout + done[command].stderr
     return done[command]
 
@@ -122,6 +121,7 @@ def masked(text: str) -> str:
     return re.sub(r"\d[\d.,e+-]*", "0", " ".join(text.split()))
 
 
+@pytest.mark.tensorflow
 @pytest.mark.parametrize("block", [block for block in RUN if block not in MADE], ids=str)
 def test_a_command_of_the_pages_works(folder: Path, block: Block) -> None:
     for command in block.commands:
@@ -130,6 +130,7 @@ def test_a_command_of_the_pages_works(folder: Path, block: Block) -> None:
     assert [line for line in block.shown.splitlines() if masked(line) not in told] == []
 
 
+@pytest.mark.tensorflow
 @pytest.mark.parametrize("block", [block for block in COMMANDS if block.noted("test")], ids=str)
 def test_a_command_that_is_only_planned_is_understood(folder: Path, block: Block) -> None:
     assert list((PROJECT / "tests").rglob(block.noted("test") or "")), "no such test"
@@ -143,9 +144,11 @@ def test_a_command_that_is_only_planned_is_understood(folder: Path, block: Block
 def test_a_command_that_is_not_run_names_what_there_is(block: Block) -> None:
     from luigi.cmdline_parser import CmdlineParser
 
-    import pipeline.tasks.nightly.task  # noqa: F401  # it brings the ranges of dates
+    import pipeline
     from pipeline.cli import COMMANDS as ONE_OFF
 
+    for task in ("ConvertBatch", "NightlyRun"):
+        getattr(pipeline, task)  # loads it: Luigi knows the tasks that are loaded
     for command in block.commands:
         words = [word for word in shlex.split(command) if not re.match(r"[A-Z_]+=", word)]
         if words[:3] == ["luigi", "--module", "pipeline"]:
@@ -165,6 +168,7 @@ def shown(command: str) -> str:
     return given.stdout
 
 
+@pytest.mark.tensorflow
 @pytest.mark.parametrize("block", MADE, ids=str)
 def test_a_target_of_the_pages_exists(folder: Path, block: Block) -> None:
     for command in block.commands:
@@ -176,6 +180,7 @@ def test_a_target_of_the_pages_exists(folder: Path, block: Block) -> None:
         assert [line for line in block.shown.splitlines() if masked(line) not in given] == []
 
 
+@pytest.mark.tensorflow
 @pytest.mark.parametrize(
     "block", [b for b in BLOCKS if b.language in ("py", "python") and not b.noted("reason")], ids=str
 )

@@ -165,12 +165,12 @@ class Losing(Backwards):
     """Executor that gives up on an item."""
 
     def map(self, function: str, items: Sequence[tuple[Any, ...]]) -> Iterator[Started | Ended]:
-        yield Ended(1, StageCrashed("it took the workers with it"))
+        yield Ended(1, StageCrashed("every worker that ran it crashed"))
 
 
 def test_a_shard_that_is_lost_is_nobodys_fault_and_no_verdict(tmp_path: Path) -> None:
     pair = pair_of(tmp_path, "equal")
-    with pytest.raises(StageCrashed, match="took the workers"):
+    with pytest.raises(StageCrashed, match="every worker that ran it crashed"):
         bytes_of(tmp_path / "parts", pair, Sharding(Losing, SHARD))
     assert not (tmp_path / "parts" / "verdict.json").exists()
 

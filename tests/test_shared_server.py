@@ -53,7 +53,7 @@ def test_a_process_in_another_environment_has_a_server_of_its_own(mine: dict[str
 
 def test_the_servers_are_described_for_this_process_and_for_commands() -> None:
     described = json.loads(Path(os.environ["PIPELINE_TEST_FORK_SERVER"], "servers.json").read_text())
-    assert len(described["environments"]) == 2
+    assert [each["TF_ENABLE_ONEDNN_OPTS"] for each in described["environments"]][1:] == ["0", "1"]
     wanted = clean({})
     assert all(described["environments"][1][name] == wanted[name] for name in ("PATH", "HOME"))
     assert wanted["PYTHONPATH"] == ONE_SERVER

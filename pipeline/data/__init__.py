@@ -1,6 +1,6 @@
 """Rows: readers of data files, generated rows, edge cases.
 
-`Examples` and the readers are available here for the code of models. They load NumPy, so they are loaded on demand.
+Model code imports `Examples` and the readers from here. They need NumPy, so they are loaded on demand.
 """
 
 from importlib import import_module

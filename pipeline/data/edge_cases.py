@@ -1,4 +1,4 @@
-"""Rows that no data file holds and every deployed model meets one day."""
+"""Edge cases: rows with unusual values, which a data file rarely contains and a deployed model can receive."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ _STRINGS = {
 }
 
 
-_HALF_BYTES = {"int4": (-8, 7), "uint4": (0, 15)}  # which numpy lacks
+_HALF_BYTES = {"int4": (-8, 7), "uint4": (0, 15)}  # NumPy has no such dtypes
 
 
 def edge_batches(signature: Signature, sample: Mapping[str, Array]) -> dict[str, dict[str, Array]]:
-    """Batches of one row each, by what is special about them; of equal rows where the batch is of a fixed size.
+    """Build a batch of one row for each edge case; of several equal rows if the batch size is fixed.
 
     Args:
-        sample: arrays `[rows, ...]` by input name, which give the sizes that the signature leaves open.
+        sample: arrays `[rows, ...]` by input name, for the sizes that the signature leaves open.
 
     Returns:
-        By a description, an array `[1, ...]` for each input.
+        By edge case, an array `[1, ...]` for each input.
     """
     size = batch_size_of(signature) or 1
     by_input = {spec.name: _values(spec) for spec in signature.inputs}
@@ -49,13 +49,13 @@ def edge_batches(signature: Signature, sample: Mapping[str, Array]) -> dict[str,
 
 
 def _values(spec: TensorSpec) -> Mapping[str, Any]:
-    """Scalars by what is special about them."""
+    """Return the values of the edge cases of an input."""
     if spec.dtype == "string":
         return _STRINGS
     if spec.dtype == "bool":
         return {"zero": False, "one": True}
     if "int" in spec.dtype:
-        kind = spec.dtype.removeprefix("q")  # a quantized integer is an integer with a meaning
+        kind = spec.dtype.removeprefix("q")  # a quantized integer has the same range
         low, high = _HALF_BYTES.get(kind) or (int(np.iinfo(kind).min), int(np.iinfo(kind).max))
         return {"zero": 0, "one": 1, "largest": high, "smallest": low}
     largest = {"float16": 65504.0, "float64": np.finfo(np.float64).max}.get(spec.dtype, 3.3e38)

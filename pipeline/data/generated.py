@@ -1,4 +1,4 @@
-"""Rows made up for a signature: seeded, so that they are the same on every run and machine."""
+"""Generate rows for a signature: seeded, so that they are the same in every run and on every machine."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pipeline.signature import Array, Signature, TensorSpec, batch_size_of
 
 _OPEN_SIZE = 8  # for a dimension that the signature leaves open, other than the batch
 _MOST_BYTES = 64_000_000  # of all rows together
-_LARGEST_INT = 4  # small, for an integer is mostly an index, and larger ones are the edge rows' business
+_LARGEST_INT = 4  # small: most integers are indices, and the edge cases cover large ones
 _WORDS = (
     "call",
     "free",
@@ -28,11 +28,10 @@ _WORDS = (
 
 
 def generate_rows(signature: Signature, count: int, seed: int) -> dict[str, Array]:
-    """Rows for the inputs of a signature.
+    """Generate rows for the inputs of a signature.
 
     Args:
-        count: how many; fewer where they would be more than 64 MB, and a whole number of batches where the batch is
-            fixed.
+        count: number of rows; fewer if they would exceed 64 MB, and a multiple of the batch size if that is fixed.
 
     Returns:
         By input name an array `[rows, ...]`: floats normally distributed, integers from 0 to 3, words.
@@ -48,12 +47,12 @@ def generate_rows(signature: Signature, count: int, seed: int) -> dict[str, Arra
 
 
 def _sizes(spec: TensorSpec) -> tuple[int, ...]:
-    """The lengths of a row."""
+    """Return the shape of a row."""
     if spec.shape is None:
         return ()
     if not spec.shape:
         raise DataError(
-            "an input without a batch dimension is no data",
+            "an input without a batch dimension cannot hold rows",
             where=spec.name,
             got=spec,
             next_step=f"Pin it to its value (--pin {spec.name}=…)",

@@ -1,7 +1,7 @@
-"""Named arrays in one `.npz` file, strings included; the same arrays give the same bytes.
+"""Read and write named arrays, including strings, in one `.npz` file; the same arrays give the same bytes.
 
-NumPy keeps bytes only as pickles or at a fixed width that drops trailing zero bytes, so an array of
-strings is kept as two: all its bytes in a row, and the length of each.
+NumPy stores strings of bytes only as pickles, or with a fixed width that drops zero bytes at the end. So an array of
+strings is stored as two arrays: all bytes joined together, and the length of each string.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy as np
 from pipeline.errors import DataError
 from pipeline.signature import Array
 
-# What NumPy and zipfile raise at a file that is broken, or is something else.
+# Errors that NumPy and zipfile raise for a file that is damaged or has another format.
 BROKEN = (
     *(OSError, ValueError, TypeError, KeyError, EOFError, NotImplementedError, RuntimeError),
     *(zipfile.BadZipFile, zlib.error),
@@ -31,21 +31,21 @@ BYTES, LENGTHS, BFLOAT16 = "//bytes", "//lengths", "//bfloat16"
 
 
 def save_arrays(path: Path, arrays: Mapping[str, Array]) -> None:
-    """Writes arrays by name; an `object` array must hold `bytes`.
+    """Write arrays by name; an `object` array must contain `bytes`.
 
     Raises:
-        TypeError: an `object` array holds something else.
+        TypeError: an `object` array contains something else.
     """
     plain: dict[str, Array] = {}
     for name, array in sorted(arrays.items()):
         if array.dtype == object:
             plain[name + BYTES] = np.frombuffer(b"".join(array.ravel().tolist()), np.uint8)
             plain[name + LENGTHS] = np.array([len(item) for item in array.ravel()], np.int64).reshape(array.shape)
-        elif array.dtype == ml_dtypes.bfloat16:  # NumPy's format has no name for it
+        elif array.dtype == ml_dtypes.bfloat16:  # NumPy's file format has no such dtype
             plain[name + BFLOAT16] = array.view(np.uint16)
         else:
             plain[name] = array
-    # A name such as "file" would be taken for np.savez's own parameter, hence the writer below it.
+    # np.savez would take a name such as "file" for its own parameter, so the arrays are written one by one.
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         for name, array in plain.items():
             with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as file:
@@ -53,10 +53,10 @@ def save_arrays(path: Path, arrays: Mapping[str, Array]) -> None:
 
 
 def load_arrays(path: Path) -> dict[str, Array]:
-    """Reads what `save_arrays` wrote.
+    """Read a file that `save_arrays` wrote.
 
     Raises:
-        DataError: the file is missing or is not such a file.
+        DataError: the file is missing, damaged or has another format.
     """
     try:
         with np.load(path, allow_pickle=False) as archive:
@@ -79,7 +79,7 @@ def load_arrays(path: Path) -> dict[str, Array]:
 
 
 def split_strings(joined: bytes, lengths: Array) -> Array:
-    """Strings from all their bytes in a row, and the length of each: `object` of `bytes`, of the lengths' shape."""
+    """Split joined bytes into strings of the given lengths: an `object` array of `bytes` with the shape of lengths."""
     ends = np.cumsum(lengths.ravel())
     items = np.empty(lengths.size, dtype=object)
     items[:] = [joined[end - length : end] for end, length in zip(ends, lengths.ravel(), strict=True)]
@@ -87,24 +87,24 @@ def split_strings(joined: bytes, lengths: Array) -> Array:
 
 
 def object_array(values: Sequence[bytes]) -> Array:
-    """Builds an `object` array `[n]` of byte strings."""
+    """Build an `object` array `[n]` of byte strings."""
     array = np.empty(len(values), object)
     array[:] = values
     return array
 
 
 def add_kind(kind: str, arrays: Mapping[str, Array]) -> dict[str, Array]:
-    """The arrays under `kind/name`, to keep several kinds in one file."""
+    """Name the arrays `kind/name`, to store several kinds in one file."""
     return {f"{kind}/{name}": array for name, array in arrays.items()}
 
 
 def of_kind(kind: str, arrays: Mapping[str, Array]) -> dict[str, Array]:
-    """The arrays that stand under `kind/`, by their own names."""
+    """Return the arrays with names `kind/name`, by name."""
     return {name.removeprefix(f"{kind}/"): array for name, array in arrays.items() if name.startswith(f"{kind}/")}
 
 
 _LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, lengths of name and extra field (PKWARE's APPNOTE, 4.3.7)
-_BLOCK = 4096  # rows between two noted offsets of strings
+_BLOCK = 4096  # rows per block; the offset of the first string of each block is remembered
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class _Member:
     """An array in the archive.
 
     Args:
-        offset: where its elements begin in the file, in bytes.
+        offset: position of its first element in the file, in bytes.
     """
 
     offset: int
@@ -120,7 +120,7 @@ class _Member:
     shape: tuple[int, ...]
 
     def read(self, file: IO[bytes], start: int, stop: int) -> Array:
-        """Some of its rows."""
+        """Read some of its rows."""
         per_row = math.prod(self.shape[1:])
         file.seek(self.offset + start * per_row * self.dtype.itemsize)
         count = max(0, stop - start) * per_row
@@ -131,14 +131,14 @@ class _Member:
 
 
 class NpzReader:
-    """The arrays of one kind in a file, as rows.
+    """Reads the arrays of one kind in a file by rows, without loading all of them.
 
     Args:
-        path: what `arrays.save_arrays` wrote.
-        kind: the arrays that stand under `kind/`; an empty text for all.
+        path: a file that `save_arrays` wrote.
+        kind: reads the arrays named `kind/name`; all arrays if empty.
 
     Raises:
-        DataError: the file is missing, damaged, compressed, or its arrays differ in their number of rows.
+        DataError: the file is missing, damaged or compressed, or its arrays have different numbers of rows.
     """
 
     def __init__(self, path: Path, kind: str = "") -> None:
@@ -158,15 +158,15 @@ class NpzReader:
         return self._count
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _reopen, (self.path.absolute(), self.kind)  # who is given it may be in another folder
+        return _reopen, (self.path.absolute(), self.kind)  # the other process may have another working folder
 
     @cached_property
     def first(self) -> dict[str, Array]:
-        """The first row by name, for dtypes and shapes; arrays of no row where there is none."""
+        """The first row by name, for dtypes and shapes; arrays without rows if there is none."""
         return self.read(0, min(1, len(self)))
 
     def read(self, start: int, stop: int) -> dict[str, Array]:
-        """Rows in a row, by name `[stop - start, ...]`; fewer at the end.
+        """Read consecutive rows, by name `[stop - start, ...]`; fewer at the end.
 
         Raises:
             DataError: the file is cut off or gone.
@@ -176,7 +176,7 @@ class NpzReader:
             return {name: self._column(file, name, start, stop) for name in self.names}
 
     def take(self, numbers: Sequence[int] | Array) -> dict[str, Array]:
-        """Rows by their numbers, in that order.
+        """Read rows by their numbers, in that order.
 
         Raises:
             DataError: the file is cut off or gone.
@@ -185,7 +185,7 @@ class NpzReader:
         return {name: np.concatenate([part[name] for part in parts]) for name in self.names}
 
     def batches(self, size: int) -> Iterator[range]:
-        """The numbers of the rows of each batch."""
+        """Return the row numbers of each batch."""
         return (range(start, min(start + size, len(self))) for start in range(0, len(self), size))
 
     def _open(self) -> _OpenFile:
@@ -195,7 +195,7 @@ class NpzReader:
         if name in self._members:
             return self._members[name].read(file, start, stop)
         if name + BFLOAT16 in self._members:
-            import ml_dtypes  # for this dtype alone
+            import ml_dtypes  # only for this dtype
 
             return self._members[name + BFLOAT16].read(file, start, stop).view(ml_dtypes.bfloat16)
         lengths, content = self._members[name + LENGTHS], self._members[name + BYTES]
@@ -206,7 +206,7 @@ class NpzReader:
         return split_strings(content.read(file, first, first + int(wanted.sum())).tobytes(), wanted)
 
     def _block_starts(self, file: IO[bytes], name: str) -> list[int]:
-        """Where the strings of each block of rows begin."""
+        """Return the offset of the first string of each block of rows."""
         if name not in self._starts:
             lengths, starts = self._members[name + LENGTHS], [0]
             for start in range(0, len(self), _BLOCK):
@@ -217,12 +217,12 @@ class NpzReader:
 
 @lru_cache(maxsize=4)
 def _reopen(path: Path, kind: str) -> NpzReader:
-    """A file that another process has named, once: what was noted of it is kept from batch to batch."""
+    """Open a file that another process named; it stays open from batch to batch, with the offsets of its blocks."""
     return NpzReader(path, kind)
 
 
 class _OpenFile:
-    """The file, whose errors leave as ours."""
+    """An open file; foreign errors become a DataError."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -236,7 +236,7 @@ class _OpenFile:
         return self._file
 
     def __exit__(self, kind: object, exc: BaseException | None, trace: object) -> None:
-        assert self._file is not None  # it was entered
+        assert self._file is not None  # set by __enter__
         self._file.close()
         if isinstance(exc, BROKEN):
             raise self._error(exc) from exc
@@ -261,12 +261,12 @@ def _member(file: IO[bytes], info: zipfile.ZipInfo) -> _Member:
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, is_fortran, dtype = read(file)
     if dtype.hasobject or (is_fortran and len(shape) > 1):
-        raise ValueError(f"{info.filename} holds Python objects, or has its first axis last")
+        raise ValueError(f"{info.filename} contains Python objects, or is in Fortran order")
     return _Member(file.tell(), dtype, shape)
 
 
 def _runs(numbers: Sequence[int] | Array) -> Iterator[tuple[int, int]]:
-    """Stretches of neighbouring numbers."""
+    """Yield ranges of consecutive numbers."""
     values = np.asarray(numbers, np.int64)
     for run in np.split(values, np.flatnonzero(np.diff(values) != 1) + 1):
         if len(run):

@@ -1,6 +1,6 @@
-"""Data files become examples: readers, and the seeded split into training and validation rows.
+"""Read data files as examples, and split them by a seed into training and validation rows.
 
-A reader either returns every row of its file or raises a DataError that names the line.
+A reader returns every row of its file, or raises a DataError that names the line.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ _LABEL_COLUMNS = ("label", "class", "category", "target", "is_spam", "spam", "v1
 
 @dataclass(frozen=True)
 class Examples:
-    """Rows of data, ready for a model's inputs.
+    """Rows of data for the inputs of a model.
 
     Args:
         inputs: by input name an array `[rows, ...]`; strings as `object` arrays of `bytes`.
-        labels: `[rows]` or `[rows, ...]`, None where there is nothing to learn.
-        keys: one string per row; rows with equal keys never stand on both sides of a split. The
-            row's own bytes where None.
+        labels: `[rows]` or `[rows, ...]`; None if there are no labels.
+        keys: one string per row; rows with equal keys are always on the same side of a split. The row's own bytes if
+            None.
 
     Raises:
         DataError: the arrays do not have the same number of rows.
@@ -65,7 +65,7 @@ class Examples:
         return len(next(iter(self.inputs.values())))
 
     def take(self, rows: Array) -> Examples:
-        """The examples at `rows` (int indices or a bool mask), in that order."""
+        """Return the examples at `rows` (int indices or a bool mask), in that order."""
         index = np.flatnonzero(rows) if rows.dtype == bool else rows
         return Examples(
             {name: values[index] for name, values in self.inputs.items()},
@@ -75,12 +75,12 @@ class Examples:
 
 
 def split(examples: Examples, seed: int, validation_share: float) -> tuple[Examples, Examples]:
-    """Divides examples into training and validation rows by a seeded hash of each row's key.
+    """Split examples into training and validation rows by a seeded hash of each row's key.
 
-    A row's side depends on its key, the seed and the share alone: added or reordered rows move no other row.
+    The side of a row depends only on its key, the seed and the share: added or reordered rows do not move other rows.
 
     Args:
-        validation_share: the wanted share of validation rows, between 0 and 1, met on average.
+        validation_share: the share of validation rows, between 0 and 1, met on average.
 
     Returns:
         Training and validation examples, each in file order.
@@ -113,16 +113,16 @@ def _row_keys(examples: Examples) -> list[str]:
 
 
 def normalized(text: str) -> str:
-    """The text without case, punctuation, and runs of white space: near-duplicates become equal."""
+    """Remove case, punctuation and repeated white space from a text, so that near-duplicates become equal."""
     folded = unicodedata.normalize("NFKC", text).casefold()
     return " ".join(re.findall(r"\w+", folded)) or folded.strip()
 
 
 def read_messages(path: Path) -> Examples:
-    """Reads labelled messages.
+    """Read labelled messages.
 
-    A `.csv` file has a header; its text and label columns are found by name, else by content. Any
-    other file is tab-separated without a header, a label and a text on each line, as the SMS Spam Collection.
+    A `.csv` file has a header; its text and label columns are found by name, else by content. Any other file is
+    tab-separated without a header, with a label and a text on each line, like the SMS Spam Collection.
 
     Returns:
         Input `text` (bytes, UTF-8, `[rows]`), labels int64 `[rows]` (0 ham, 1 spam), keys of the normalized texts.
@@ -152,11 +152,11 @@ def read_messages(path: Path) -> Examples:
 
 
 def read_table(path: Path, inputs: Mapping[str, str], label: str | None = None) -> Examples:
-    """Reads a CSV file with a header into one numeric input per column.
+    """Read a CSV file with a header into one numeric input per column.
 
     Args:
         inputs: dtype by column, such as `{"x": "int32"}`; each becomes an input `[rows]` of that name.
-        label: the column of the labels (int64), if there is one.
+        label: the column of the labels (int64); None if there is none.
 
     Raises:
         DataError: the file is missing, empty, not UTF-8 or an HTML page, a column is missing, or a
@@ -175,11 +175,11 @@ def read_table(path: Path, inputs: Mapping[str, str], label: str | None = None) 
 
 
 def numbers_of(path: Path, cells: list[str], lines: list[int], name: str, dtype: np.dtype[Any] | str) -> Array:
-    """The numbers in a column's cells.
+    """Parse the numbers in the cells of a column.
 
     Args:
-        lines: where each row begins, for messages.
-        name: the column's.
+        lines: the line of each row, for error messages.
+        name: the name of the column.
 
     Raises:
         DataError: a cell is not a number of the dtype.
@@ -192,7 +192,7 @@ def numbers_of(path: Path, cells: list[str], lines: list[int], name: str, dtype:
                 values[row] = int(cell.replace("_", "x")) if kind.kind in "iu" else float(cell.replace("_", "x"))
         except (ValueError, OverflowError, FloatingPointError) as exc:
             raise DataError(
-                f"column {name} holds no {dtype}",
+                f"column {name} has a value that is not {dtype}",
                 where=f"{path}:{line}",
                 got=_shorten(cell),
                 wanted=f"a number of {dtype}",
@@ -248,7 +248,7 @@ def _csv_messages(path: Path) -> tuple[list[str], list[str], list[int]]:
 
 
 def read_cells(path: Path) -> tuple[pd.DataFrame, list[int]]:
-    """A CSV file's cells as strings under the names in its header, and the line on which each row begins.
+    """Read the cells of a CSV file as strings by column, and the line on which each row starts.
 
     Raises:
         DataError: the file is missing, empty, not UTF-8 or an HTML page; a quote is not closed, a column is named
@@ -256,10 +256,10 @@ def read_cells(path: Path) -> tuple[pd.DataFrame, list[int]]:
     """
     import pandas as pd
 
-    # pandas' own reader cuts a first row that is too long, fills one that is too short, and takes a quote
-    # that opens in one row and closes in another for a part of the text.
+    # The reader of pandas shortens a first row that is too long, fills one that is too short, and accepts a quote that
+    # opens in one row and closes in another.
     text = _read_text(path)
-    csv.field_size_limit(max(csv.field_size_limit(), len(text)))  # its limit of 128 KiB is for a cell
+    csv.field_size_limit(max(csv.field_size_limit(), len(text)))  # the default limit of a cell is 128 KiB
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     rows, lines, last = [], [], 0
     try:
@@ -284,7 +284,7 @@ def read_cells(path: Path) -> tuple[pd.DataFrame, list[int]]:
                 where=f"{path}:{line}",
                 got=f"{len(row)} cells",
                 wanted=f"{len(header)}",
-                next_step="Correct the line; a cell that holds a comma stands in quotes",
+                next_step="Correct the line; a cell with a comma must be in quotes",
             )
     return pd.DataFrame(rows[1:], columns=header, dtype=str), lines[1:]
 
@@ -305,7 +305,7 @@ def _find_text_column(frame: pd.DataFrame, label: str | None) -> str | None:
 
 
 def _read_text(path: Path) -> str:
-    """The file's text, once it is known to be a UTF-8 text with something in it."""
+    """Read a file that must be UTF-8 text and not empty."""
     if not path.exists():
         raise DataError("no such file", where=path, next_step="Give the data file with --data")
     try:
@@ -315,7 +315,7 @@ def _read_text(path: Path) -> str:
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as exc:
-        # Not `raw`: the codec counts behind a byte order mark.
+        # `exc.object`, not `raw`: the codec counts from behind a byte order mark.
         line = exc.object.count(b"\n", 0, exc.start) + 1
         raise DataError(
             "not UTF-8 text",

@@ -1,11 +1,11 @@
-"""Reads the rows of a data file for the inputs of a signature, where no model's code says how.
+"""Read the rows of a data file for the inputs of a signature, if no model's code reads it.
 
-    .npz          an array `[rows, ...]` for each input, by its name; and perhaps `labels`
-    anything else a CSV table with a header: a column for an input of one value a row; columns `NAME_0`, `NAME_1`, … for
-                  an input of several; and perhaps `labels`, whole numbers
+    .npz          an array `[rows, ...]` for each input, by name; optionally `labels`
+    other files   a CSV table with a header: one column for an input with one value per row, columns `NAME_0`, `NAME_1`,
+                  … for an input with several; optionally `labels`, whole numbers
 
-Strings are UTF-8. In a table they are taken as they stand; an `.npz` may hold them as NumPy's text or bytes of a fixed
-width as well, which lose zero bytes at their end.
+Strings are UTF-8. Cells of a table are used unchanged. An `.npz` may also hold strings as NumPy text or bytes of fixed
+width, which lose zero bytes at the end.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ _TRUTHS = {"true": True, "1": True, "false": False, "0": False}
 
 
 def read_rows(path: Path, signature: Signature) -> dict[str, Array]:
-    """The rows of a data file.
+    """Read the rows of a data file.
 
     Returns:
-        By input name an array `[rows, ...]`; and under `labels` the labels, where there are any.
+        By input name an array `[rows, ...]`; under `labels` the labels, if there are any.
 
     Raises:
-        DataError: the file is missing, empty, or of another kind; it lacks an input or has more than the inputs; a
-            value is none of its input's dtype.
+        DataError: the file is missing, empty, or of another kind; an input is missing, or there are unknown names; a
+            value does not have the dtype of its input.
     """
     rows = _read_npz(path, signature) if path.suffix.lower() == ".npz" else _read_csv(path, signature)
     if len({len(values) for values in rows.values()}) > 1:
@@ -54,7 +54,7 @@ def _read_npz(path: Path, signature: Signature) -> dict[str, Array]:
             arrays[name] = _encode_texts(arrays[name])
         got = "string" if arrays[name].dtype == object else arrays[name].dtype.name
         if got != spec.dtype:
-            raise DataError("an input of the data is not of its dtype", where=f"{path}: {name}", got=got, wanted=spec)
+            raise DataError("an input of the data has the wrong dtype", where=f"{path}: {name}", got=got, wanted=spec)
     for name, values in arrays.items():
         if not values.ndim:
             raise DataError("an array has no rows", where=f"{path}: {name}", got="a single value", wanted="[rows, ...]")
@@ -73,7 +73,7 @@ def _require_names(path: Path, kind: str, found: Iterable[str], wanted: Iterable
     for name in known:
         if name not in names:
             raise DataError(
-                "the data lacks an input",
+                "an input is missing in the data",
                 where=path,
                 got=f"no {name} among its {kind}",
                 wanted=", ".join(known),
@@ -82,7 +82,7 @@ def _require_names(path: Path, kind: str, found: Iterable[str], wanted: Iterable
     extra = sorted(set(names) - {*known, LABELS})
     if extra:
         raise DataError(
-            f"the data has {kind} that are no inputs", where=path, got=", ".join(extra), wanted=", ".join(known)
+            f"the data has {kind} that are not inputs", where=path, got=", ".join(extra), wanted=", ".join(known)
         )
 
 
@@ -92,7 +92,9 @@ def _read_csv(path: Path, signature: Signature) -> dict[str, Array]:
     columns = {spec.name: _find_columns(path, spec, cells) for spec in signature.inputs}
     wanted = [column for names in columns.values() for column in names]
     if len(set(wanted)) < len(wanted) or (LABELS in wanted and LABELS in cells):
-        raise DataError("two inputs would have one column", where=path, got=wanted, next_step="Give an .npz instead")
+        raise DataError(
+            "two inputs would use the same column", where=path, got=wanted, next_step="Give an .npz instead"
+        )
     _require_names(path, "columns", cells, wanted)
     rows = {}
     for spec in signature.inputs:
@@ -104,7 +106,7 @@ def _read_csv(path: Path, signature: Signature) -> dict[str, Array]:
 
 
 def _find_columns(path: Path, spec: TensorSpec, cells: Mapping[str, list[str]]) -> list[str]:
-    """The columns of an input."""
+    """Return the names of the columns of an input."""
     rank = 1 if spec.shape is None else len(spec.shape)
     if rank == 1:
         return [spec.name]
@@ -113,11 +115,11 @@ def _find_columns(path: Path, spec: TensorSpec, cells: Mapping[str, list[str]]) 
             "rows of this input do not fit a table",
             where=path,
             got=spec,
-            wanted="one value a row, or a list of them",
+            wanted="one value per row, or a list of values",
             next_step="Give an .npz instead",
         )
     size = spec.shape[1]
-    if size is None:  # as many as there are, without a gap
+    if size is None:  # all columns up to the first gap
         size = 1
         while f"{spec.name}_{size}" in cells:
             size += 1
@@ -139,6 +141,9 @@ def _parse_bools(path: Path, cells: list[str], lines: list[int], column: str) ->
     for cell, line in zip(cells, lines, strict=True):
         if cell.strip().lower() not in _TRUTHS:
             raise DataError(
-                f"column {column} holds no bool", where=f"{path}:{line}", got=repr(cell), wanted="true, false, 1 or 0"
+                f"column {column} has a value that is not bool",
+                where=f"{path}:{line}",
+                got=repr(cell),
+                wanted="true, false, 1 or 0",
             )
     return np.array([_TRUTHS[cell.strip().lower()] for cell in cells], dtype=bool)

@@ -15,7 +15,7 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 
 from pipeline.checkpoint.values import find_checkpoint
-from pipeline.errors import CheckpointError
+from pipeline.errors import CheckpointError, first_line
 from pipeline.signature import Signature
 from pipeline.store.files import CHECKPOINT_PREFIX, SAVED_MODEL_FOLDER
 
@@ -104,6 +104,6 @@ def checkpoint_errors(where: object) -> Iterator[None]:
         raise CheckpointError(
             "the checkpoint is damaged or is not one",
             where=where,
-            got=str(exc).strip().split("\n", 1)[0][:200],
+            got=first_line(exc)[:200],
             next_step="Copy the checkpoint again, or take an older one",
         ) from exc

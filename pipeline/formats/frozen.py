@@ -7,7 +7,7 @@ from pathlib import Path
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 
-from pipeline.errors import RunnerError
+from pipeline.errors import RunnerError, first_line
 from pipeline.signature import Signature
 from pipeline.store.files import FROZEN_FILE
 
@@ -40,4 +40,4 @@ def import_frozen(session: tf.compat.v1.Session, path: Path) -> None:
         with session.graph.as_default():
             tf.import_graph_def(graph_def, name="")
     except (OSError, DecodeError, ValueError, tf.errors.OpError) as exc:
-        raise RunnerError("not a frozen graph", where=path, got=str(exc).split("\n", 1)[0][:300]) from exc
+        raise RunnerError("not a frozen graph", where=path, got=first_line(exc)) from exc

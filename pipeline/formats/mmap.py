@@ -10,7 +10,7 @@ from pathlib import Path
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 
-from pipeline.errors import RunnerError
+from pipeline.errors import RunnerError, first_line
 from pipeline.signature import Signature
 from pipeline.store.files import GRAPH_FILE
 
@@ -76,7 +76,7 @@ def _graph_error(path: Path, cause: Exception) -> RunnerError:
     return RunnerError(
         "not a graph with mapped weights",
         where=path,
-        got=str(cause).split("\n", 1)[0][:300],
+        got=first_line(cause),
         wanted=f"{GRAPH_FILE} and weights/ in one folder, as freezing with --format mmap makes it",
     )
 
@@ -110,14 +110,14 @@ def _check_size(path: Path, node: tf.compat.v1.NodeDef) -> None:
     # A mapped file that is too short would kill the process (SIGBUS) instead of raising an error.
     wanted = math.prod(dim.size for dim in node.attr["shape"].shape.dim) * tf.as_dtype(node.attr["dtype"].type).size
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError as exc:
         raise RunnerError(
             "a file of weights is missing", where=path, got=exc.strerror, next_step="Copy the whole folder"
         ) from exc
-    if not stat.S_ISREG(found.st_mode):
+    if not stat.S_ISREG(status.st_mode):
         raise RunnerError("weights are in no file", where=path, next_step="Copy the whole folder")
-    size = found.st_size
+    size = status.st_size
     if size != wanted:
         raise RunnerError(
             "a file of weights is not as large as its variable",

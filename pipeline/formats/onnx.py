@@ -18,11 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.errors import FreezeError, RunnerError
+from pipeline.errors import FreezeError, RunnerError, first_line
 from pipeline.signature import Array, Batch, Signature, TensorSpec
 from pipeline.store.files import FROZEN_FILE, ONNX_FILE, SIGNATURE_FILE
 
-from .runner import check_batch
+from .runner import check_batch, find_tensor
 
 logger = logging.getLogger("pipeline")
 
@@ -77,13 +77,13 @@ def _make(frozen: Path, folder: Path, stored: str) -> dict[str, Any]:
 
 def _onnx_signature(signature: Signature) -> Signature:
     """Names the tensors after the signature's inputs and outputs; an output gets a suffix if an input has its name."""
-    taken = {spec.name for spec in signature.inputs}
+    used = {spec.name for spec in signature.inputs}
     outputs = []
     for spec in signature.outputs:
         tensor = spec.name
-        while tensor in taken:
+        while tensor in used:
             tensor += "_output"
-        taken.add(tensor)
+        used.add(tensor)
         outputs.append(replace(spec, tensor=tensor))
     inputs = tuple(replace(spec, tensor=spec.name) for spec in signature.inputs)
     return replace(signature, inputs=inputs, outputs=tuple(outputs))
@@ -106,11 +106,11 @@ def _convert(path: Path, signature: Signature, renamed: Signature) -> Any:
         with tf.Graph().as_default() as graph:
             tf.import_graph_def(graph_def, name="")
             # Each output gets its own tensor: in ONNX a tensor has only one name, and an input cannot be an output.
-            fetched = [tf.identity(graph.get_tensor_by_name(spec.tensor_name)).name for spec in signature.outputs]
+            output_names = [tf.identity(graph.get_tensor_by_name(spec.tensor_name)).name for spec in signature.outputs]
             nodes = {operation.name: operation.type for operation in graph.get_operations()}
             graph_def = graph.as_graph_def()
         _make_calls_stateless(graph_def)
-        fed = [spec.tensor_name for spec in signature.inputs]
+        input_names = [spec.tensor_name for spec in signature.inputs]
         names = [spec.tensor for spec in (*renamed.inputs, *renamed.outputs)]
         with _collect_errors(errors):
             import tf2onnx
@@ -118,10 +118,10 @@ def _convert(path: Path, signature: Signature, renamed: Signature) -> Any:
             model, _ = tf2onnx.convert.from_graph_def(
                 graph_def,
                 name="model",
-                input_names=fed,
-                output_names=fetched,
+                input_names=input_names,
+                output_names=output_names,
                 opset=OPSET,
-                tensors_to_rename=dict(zip((*fed, *fetched), names, strict=True)),
+                tensors_to_rename=dict(zip((*input_names, *output_names), names, strict=True)),
             )
     except (*_ERRORS, Error, tf.errors.OpError) as exc:
         raise (_conversion_error(errors, nodes) if errors else _refusal(_first_line(exc))) from exc
@@ -145,7 +145,7 @@ def _refusal(got: object, where: str | None = None) -> FreezeError:
 
 
 def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".strip().split("\n", 1)[0][:300]
+    return first_line(f"{type(error).__name__}: {error}")
 
 
 def _refuse_strings(graph_def: Any, signature: Signature) -> None:
@@ -197,7 +197,7 @@ def _conversion_error(errors: list[str], nodes: dict[str, str]) -> FreezeError:
     failed = _FAILED.match(first)
     node = None if failed is None else failed[1]
     where = f"node {node}, op {nodes[node]}" if node in nodes else node and f"node {node}"
-    return _refusal(first.strip().split("\n", 1)[0][:300], where)
+    return _refusal(first_line(first), where)
 
 
 def _quantize(model: Any, stored: str) -> list[str]:
@@ -288,18 +288,8 @@ class OnnxRunner:
 
 
 def _match_tensor(spec: TensorSpec, tensors: list[Any]) -> str:
-    """Finds the model's tensor for an input or output of the signature.
-
-    Raises:
-        RunnerError: there is none, or it has another dtype.
-    """
-    dtypes = {tensor.name: re.sub(r"^tensor\((\w+)\)$", r"\1", tensor.type) for tensor in tensors}
-    name = next((name for name in (spec.tensor_name, spec.name) if name in dtypes), None)
-    if name is None:
-        raise RunnerError("the model lacks a tensor of the signature", where=spec.name, got=", ".join(dtypes))
-    dtype = _DTYPES.get(dtypes[name], dtypes[name])
-    if dtype != spec.dtype:
-        raise RunnerError("a tensor is not of the signature's dtype", where=spec.name, got=dtype, wanted=spec.dtype)
-    if dtype == "string":
+    kinds = {tensor.name: re.sub(r"^tensor\((\w+)\)$", r"\1", tensor.type) for tensor in tensors}
+    name = find_tensor(spec, {name: _DTYPES.get(kind, kind) for name, kind in kinds.items()})
+    if spec.dtype == "string":
         raise RunnerError("ONNX's strings hold text, and TensorFlow's are bytes", where=spec.name)
     return name

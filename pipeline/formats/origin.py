@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from pipeline.errors import RunnerError
+from pipeline.errors import RunnerError, first_line
 from pipeline.store.files import SIGNATURE_FILE
 
 
@@ -72,5 +72,4 @@ def fill_tables(session: tf.compat.v1.Session, folder: Path) -> None:
     try:
         session.run(fillers)
     except (tf.errors.OpError, ValueError) as exc:
-        got = str(exc).strip().split("\n", 1)[0][:300]
-        raise RunnerError("a table of the candidate cannot be filled", where=folder, got=got) from exc
+        raise RunnerError("a table of the candidate cannot be filled", where=folder, got=first_line(exc)) from exc

@@ -18,7 +18,7 @@ from .registry import FORMATS
 
 if TYPE_CHECKING:
     from pipeline.data.npz import NpzReader
-    from pipeline.signature import Signature
+    from pipeline.signature import Signature, TensorSpec
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,24 @@ def check_batch(signature: Signature, batch: Batch) -> None:
         got = "string" if batch[name].dtype.kind in "OSU" else batch[name].dtype.name
         if got != dtype:
             raise RunnerError("an input is not of the signature's dtype", where=name, got=got, wanted=dtype)
+
+
+def find_tensor(spec: TensorSpec, dtypes: Mapping[str, str]) -> str:
+    """Finds a model's tensor for an input or output of the signature.
+
+    Args:
+        dtypes: the model's tensors: dtype by name.
+
+    Raises:
+        RunnerError: there is none, or it has another dtype.
+    """
+    name = next((name for name in (spec.tensor_name, spec.name) if name in dtypes), None)
+    if name is None:
+        raise RunnerError("the model lacks a tensor of the signature", where=spec.name, got=", ".join(dtypes))
+    if dtypes[name] != spec.dtype:
+        got = dtypes[name]
+        raise RunnerError("a tensor is not of the signature's dtype", where=spec.name, got=got, wanted=spec.dtype)
+    return name
 
 
 class SubprocessRunner:

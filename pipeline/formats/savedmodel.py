@@ -16,7 +16,7 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError, EncodeError
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
-from pipeline.errors import FreezeError, RunnerError
+from pipeline.errors import FreezeError, RunnerError, first_line
 from pipeline.signature import Array, Batch, Signature, TensorSpec
 from pipeline.store.files import FROZEN_FILE, SAVED_MODEL_FILE, SIGNATURE_FILE
 
@@ -63,10 +63,8 @@ def make_saved_model(frozen: Path, folder: Path) -> dict[str, Any]:
         if len(content) > MAX_BYTES:  # protobuf writes more without an error
             raise ValueError(f"{len(content)} bytes, and {MAX_BYTES} are the most that can be read again")
     except (ValueError, KeyError, DecodeError, EncodeError, tf.errors.OpError) as exc:
-        got = str(exc).strip().split("\n", 1)[0][:300]
-        raise FreezeError(
-            "no SavedModel can be made of this", where=path, got=got, next_step="Leave savedmodel out of --formats"
-        ) from exc
+        got, next_step = first_line(exc), "Leave savedmodel out of --formats"
+        raise FreezeError("no SavedModel can be made of this", where=path, got=got, next_step=next_step) from exc
     (folder / SAVED_MODEL_FILE).write_bytes(content)
     shutil.copyfile(frozen / SIGNATURE_FILE, folder / SIGNATURE_FILE)
     return {"signature": SIGNATURE_KEY}
@@ -112,7 +110,7 @@ def _rename_tensors(specs: tuple[TensorSpec, ...], own: Any) -> tuple[TensorSpec
 
 
 def _load_error(path: Path, cause: Exception) -> RunnerError:
-    got = f"{type(cause).__name__}: {cause}".split("\n", 1)[0][:300]
+    got = first_line(f"{type(cause).__name__}: {cause}")
     return RunnerError("TensorFlow cannot load the SavedModel", where=path, got=got)
 
 
@@ -173,5 +171,4 @@ class FunctionRunner:
             outputs = self._function(**tensors)
             return {spec.name: np.asarray(outputs[self._own_name(spec)].numpy()) for spec in self._signature.outputs}
         except (tf.errors.OpError, ValueError, TypeError, KeyError) as exc:
-            got = str(exc).strip().split("\n", 1)[0][:300]
-            raise RunnerError("TensorFlow could not run the batch", got=got) from exc
+            raise RunnerError("TensorFlow could not run the batch", got=first_line(exc)) from exc

@@ -24,11 +24,11 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.errors import FreezeError, RunnerError
+from pipeline.errors import FreezeError, RunnerError, first_line
 from pipeline.signature import Array, Batch, Signature, TensorSpec
 from pipeline.store.files import SIGNATURE_FILE, TFLITE_FILE
 
-from .runner import check_batch
+from .runner import check_batch, find_tensor
 
 logger = logging.getLogger("pipeline")
 
@@ -109,7 +109,7 @@ def _explain(message: str) -> tuple[str | None, str]:
     unsupported = dict.fromkeys(_UNSUPPORTED.findall(message))
     if not unsupported:
         found = _NODE.search(message)
-        return found and f"node {found[2]}, op {found[1]}", message.strip().split("\n", 1)[0][:300]
+        return found and f"node {found[2]}, op {found[1]}", first_line(message)
     (op, node), *_ = unsupported
     others = [other for other in dict.fromkeys(other for other, _ in unsupported) if other != op]
     more = f" and {len(others) - _MOST_OPS} more" if len(others) > _MOST_OPS else ""
@@ -145,12 +145,8 @@ def _open(path: Path, threads: int) -> Any:
             "what runs TFLite is not installed", got=exc, next_step="pip install 'freeze-pipeline[tflite]'"
         ) from exc
     except _ERRORS as exc:
-        raise RunnerError("not a TFLite model that runs here", where=path, got=_first_line(exc)) from exc
+        raise RunnerError("not a TFLite model that runs here", where=path, got=first_line(exc)) from exc
     return interpreter
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n", 1)[0][:300]
 
 
 @dataclass(frozen=True)
@@ -189,7 +185,7 @@ class TfliteRunner:
             self._interpreter.invoke()
             outputs = {name: self._interpreter.get_tensor(tensor.index) for name, tensor in self._outputs.items()}
         except _ERRORS as exc:
-            raise RunnerError("TFLite could not run the batch", got=_first_line(exc)) from exc
+            raise RunnerError("TFLite could not run the batch", got=first_line(exc)) from exc
         return {name: np.asarray(value) for name, value in outputs.items()}
 
     def _resize(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
@@ -235,19 +231,7 @@ def _dtype(details: Mapping[str, Any]) -> str:
 
 
 def _match_tensor(spec: TensorSpec, tensors: Mapping[str, _Tensor]) -> _Tensor:
-    """Finds the model's tensor for an input or output of the signature.
-
-    Raises:
-        RunnerError: there is none, or it has another dtype.
-    """
-    name = next((name for name in (spec.tensor_name, spec.name) if name in tensors), None)
-    if name is None:
-        raise RunnerError("the model lacks a tensor of the signature", where=spec.name, got=", ".join(tensors))
-    if tensors[name].dtype != spec.dtype:
-        raise RunnerError(
-            "a tensor is not of the signature's dtype", where=spec.name, got=tensors[name].dtype, wanted=spec.dtype
-        )
-    return tensors[name]
+    return tensors[find_tensor(spec, {name: tensor.dtype for name, tensor in tensors.items()})]
 
 
 @contextmanager

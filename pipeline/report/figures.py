@@ -8,7 +8,6 @@ A new report replaces the last one, so it takes over the figures of the previous
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +16,7 @@ from pipeline.settings import FAILED, PASSED
 
 from . import wording
 from .facts import ReportFacts
-from .verdict import against_reference, candidates, checks, headline, is_check_passed, is_passed
+from .verdict import against_reference, candidates, checks, headline, is_check_passed, is_passed, severity
 
 SCHEMA = 1
 MOST_KEPT = 10
@@ -56,10 +55,10 @@ def previous_figures(facts: ReportFacts) -> list[Figures]:
     last = facts.previous or {}
     if last.get("schema") != SCHEMA or not isinstance(last.get("figures"), Mapping):
         return []
-    kept = [last["figures"], *(last.get("before") or ())]
-    if kept[0].get("digests") == _digests(facts):
-        del kept[0]
-    return kept[:MOST_KEPT]
+    previous = [last["figures"], *(last.get("before") or ())]
+    if previous[0].get("digests") == _digests(facts):
+        del previous[0]
+    return previous[:MOST_KEPT]
 
 
 def _digests(facts: ReportFacts) -> dict[str, str]:
@@ -80,7 +79,7 @@ def _format_figures(facts: ReportFacts, name: str) -> dict[str, Any]:
     files = [count for file, count in facts.sizes.items() if file.startswith(f"{name}/")]
     return {
         "verdict": (PASSED if all(map(is_check_passed, own)) else FAILED) if own else None,
-        "max_abs_diff": max(measured, key=_size, default=None),
+        "max_abs_diff": max(measured, key=severity, default=None),
         "flipped": decisions.get("flipped"),
         "accuracy": metrics.get("accuracy"),
         "f1": metrics.get("f1"),
@@ -88,10 +87,6 @@ def _format_figures(facts: ReportFacts, name: str) -> dict[str, Any]:
         "first_answer_seconds": costs.get("first_answer_seconds"),
         "p50_ms": ((costs.get("batches") or {}).get("1") or {}).get("p50_ms"),
     }
-
-
-def _size(value: Any) -> float:
-    return math.inf if math.isnan(float(value)) else float(value)  # verdict.json has NaN and infinity as text
 
 
 _COLUMNS: dict[str, tuple[str, Callable[[Any], str]]] = {

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from pipeline.settings import FAILED, PASSED
 
 from .facts import ReportFacts
-from .verdict import DECISIONS, MADE, REFERENCE, WEIGHTS, Check, candidates, checks, is_check_passed
+from .verdict import DECISIONS, MADE, REFERENCE, WEIGHTS, Check, candidates, checks, is_check_passed, severity
 from .wording import difference, number
 
 ORDER = (MADE, WEIGHTS, "equal", "edge", "generated", "stable", "golden", DECISIONS)
@@ -98,7 +96,7 @@ def _success(facts: ReportFacts, format: str, name: str, own: Sequence[Check]) -
     if all(check.get("bit_equal") for check in own):
         return "bit-equal"
     sizes = [check["max_abs_diff"] for check in own if check.get("max_abs_diff") is not None]
-    return difference(max(sizes, key=_size)) if sizes else "equal"
+    return difference(max(sizes, key=severity)) if sizes else "equal"
 
 
 def _failure(facts: ReportFacts, format: str, name: str, own: Sequence[Check]) -> str:
@@ -116,8 +114,3 @@ def _failure(facts: ReportFacts, format: str, name: str, own: Sequence[Check]) -
 def _flipped(facts: ReportFacts, format: str, own: Sequence[Check]) -> str:
     decisions = (facts.verdict.get("decisions") or {}).get(format) or {}
     return number(int(decisions.get("flipped", max(int(check.get("rows_failed") or 0) for check in own))))
-
-
-def _size(value: Any) -> float:
-    size = float(value)
-    return math.inf if math.isnan(size) else size

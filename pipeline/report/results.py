@@ -75,9 +75,9 @@ class Sample:
 
     def add(self, rows: pd.DataFrame) -> None:
         """Adds the points of some rows; text becomes NaN."""
-        kept = rows.iloc[(-self.seen) % self.stride :: self.stride]
+        sampled = rows.iloc[(-self.seen) % self.stride :: self.stride]
         self.seen += len(rows)
-        columns = [pd.to_numeric(kept[side], errors="coerce") for side in ("reference", "candidate")]
+        columns = [pd.to_numeric(sampled[side], errors="coerce") for side in ("reference", "candidate")]
         self.points = np.concatenate([self.points, np.column_stack(columns).astype(np.float64)])
         while len(self.points) > MOST_SAMPLED:
             self.points, self.stride = self.points[::2], self.stride * 2

@@ -99,8 +99,8 @@ def _draw_distribution(
         share = 0.88 / len(counts)
         for index, (label, own) in enumerate(counts.items()):
             colour, hatch = ((FIRST, ""), (SECOND, "////"))[index]
-            place = left + width * (0.06 + share * index)
-            axes.bar(place, own, width * share, align="edge", color=colour, edgecolor=CARD, hatch=hatch, linewidth=0,
+            starts = left + width * (0.06 + share * index)
+            axes.bar(starts, own, width * share, align="edge", color=colour, edgecolor=CARD, hatch=hatch, linewidth=0,
                      label=printable(label))  # fmt: skip
         most = max(max(own) for own in counts.values())
         _scale(axes, most)

@@ -104,15 +104,15 @@ def reasons(facts: ReportFacts) -> list[str]:
     A verdict without reasons gets one, and so does a verdict `passed` with a failed check.
     """
     repeated = {f"{format}: {cause['sentence']}" for format, cause in (facts.verdict.get("causes") or {}).items()}
-    given = [str(reason) for reason in facts.verdict.get("reasons") or () if reason not in repeated]
+    own_reasons = [str(reason) for reason in facts.verdict.get("reasons") or () if reason not in repeated]
     if is_passed(facts):
-        return given or [f"{count_noun(len(checks(facts)), 'check')} made, all passed."]
+        return own_reasons or [f"{count_noun(len(checks(facts)), 'check')} made, all passed."]
     if not checks(facts):
-        return [*given, "Nothing was checked."]
+        return [*own_reasons, "Nothing was checked."]
     failed = [f"{title(check)}: {reason(check)}" for check in failed_checks(facts)]
     if facts.verdict.get("verdict") == PASSED:
-        return [*given, "The verdict says passed, but a check failed.", *failed]
-    return given or failed or ["The verdict is not passed, and gives no reason."]
+        return [*own_reasons, "The verdict says passed, but a check failed.", *failed]
+    return own_reasons or failed or ["The verdict is not passed, and gives no reason."]
 
 
 def title(check: Check) -> str:
@@ -151,7 +151,7 @@ def tolerance(check: Check) -> str:
 def largest(facts: ReportFacts) -> Check | None:
     """Returns the check with the largest absolute difference from the reference, NaN first; None if there is none."""
     measured = [check for check in against_reference(facts) if check.get("max_abs_diff") is not None]
-    return max(measured, key=_severity, default=None)
+    return max(measured, key=lambda check: severity(check["max_abs_diff"]), default=None)
 
 
 def against_reference(facts: ReportFacts) -> list[Check]:
@@ -165,9 +165,9 @@ def skipped(facts: ReportFacts) -> list[str]:
     return [f"{name}: {reason}" for name, reason in (facts.verdict.get("skipped") or {}).items()]
 
 
-def _severity(check: Check) -> float:
-    value = float(check["max_abs_diff"])
-    return math.inf if math.isnan(value) else value
+def severity(difference: Any) -> float:
+    """Returns a difference for sorting, NaN as infinity; verdict.json has both as text."""
+    return math.inf if math.isnan(float(difference)) else float(difference)
 
 
 def metric_names(facts: ReportFacts) -> list[str]:

@@ -1,4 +1,4 @@
-"""tasks.cfg: found without being asked for, checked key by key, and read as the settings of the stages."""
+"""Find tasks.cfg, check it key by key, and read the settings from it; declare Luigi's parameters."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from typing import Any, TypeVar
 
 import luigi
 import luigi.configuration
-import luigi.retcodes  # its section is known only once it is loaded
+import luigi.retcodes  # loaded because this declares its section
 from luigi.task_register import Register
 
 from pipeline.errors import SettingError, nearest
 from pipeline.settings import Operations, Settings
 from pipeline.training.models.source import PROJECT_FILES
 
-# Sections on Luigi's configuration page that hold free keys, or belong to parts of it that are not loaded here.
+# Other sections of Luigi's documentation: their keys are free, or belong to modules that are not loaded here.
 _OTHER_SECTIONS = frozenset(
     [
         "DEFAULT",
@@ -105,19 +105,19 @@ _SECTIONS, _OPERATIONS = _sections(Settings), _sections(Operations)
 
 
 def read_settings() -> Settings:
-    """The settings as tasks.cfg, its override and the command line give them.
+    """Read the settings from tasks.cfg, the override file and the command line.
 
     Raises:
-        SettingError: a value is not of its kind or out of its range, or a file holds an unknown section or key.
+        SettingError: a value has the wrong type or is out of range, or a file has an unknown section or key.
     """
     return Settings(**_read(_SECTIONS))
 
 
 def read_operations() -> Operations:
-    """How work is to be done, as `read_settings`.
+    """Read the settings that say how and where the work is done.
 
     Raises:
-        SettingError: see there.
+        SettingError: as `read_settings`.
     """
     return Operations(**_read(_OPERATIONS))
 
@@ -135,20 +135,20 @@ def _values(section: str, config: Any) -> dict[str, Any]:
     except ValueError as exc:
         key = next(iter(re.findall(r"'(\w+)'$", str(exc))), "")
         where = f"[{section}] {key}".rstrip()
-        raise SettingError("not a value of its kind", where=where, got=exc.__cause__ or exc) from exc
+        raise SettingError("the value has the wrong type", where=where, got=exc.__cause__ or exc) from exc
 
 
 def find_config() -> None:
-    """Makes Luigi read the project's tasks.cfg, and after it, so stronger, the file in LUIGI_CONFIG_PATH."""
+    """Make Luigi read the project's tasks.cfg, then the file in LUIGI_CONFIG_PATH, which overrides it."""
     for path in config_files():
         luigi.configuration.add_config_path(str(path))
     if any(word.split("=")[0] in _CENTRAL for word in sys.argv[1:]):
-        # To name a central scheduler is to want it; Luigi by itself would let local_scheduler win.
+        # Whoever names a central scheduler wants to use it. Without this, local_scheduler in tasks.cfg would win.
         luigi.configuration.get_config().set("core", "local_scheduler", "false")
 
 
 def config_files() -> Iterator[Path]:
-    """The files that decide, the weaker first."""
+    """Yield the configuration files; later ones override earlier ones."""
     if (PROJECT_FILES / "tasks.cfg").is_file():
         yield PROJECT_FILES / "tasks.cfg"
     if override := os.environ.get("LUIGI_CONFIG_PATH"):
@@ -156,11 +156,11 @@ def config_files() -> Iterator[Path]:
 
 
 def check_config(path: Path) -> None:
-    """Refuses what Luigi would pass over in silence.
+    """Reject unknown sections and keys, which Luigi ignores silently.
 
     Raises:
-        SettingError: the file is missing or unreadable, or holds an unknown section or key; the
-            nearest known name is given.
+        SettingError: the file is missing or unreadable, or has an unknown section or key; the message
+            suggests the nearest known name.
     """
     parser = configparser.ConfigParser(interpolation=None)
     try:

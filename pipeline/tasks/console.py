@@ -1,4 +1,4 @@
-"""Console output of a run: sentences in the log, and a short summary at the end."""
+"""Console output of a run: errors as sentences in the log, and a summary at the end."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _OUR_ERROR = re.compile(r"Traceback \(most recent call last\):.*?\n(?:pipeline\.
 
 
 class _Sentences(logging.Filter):
-    """Log our own errors as a sentence without traceback, unless the log level is DEBUG."""
+    """Log the pipeline's own errors as one sentence, without a traceback, unless the log level is DEBUG."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         if logging.getLogger(record.name).isEnabledFor(logging.DEBUG):
@@ -67,18 +67,18 @@ def _print_unknown_task(kind: type[BaseException], error: BaseException, trace: 
 
 
 def set_up() -> None:
-    """Let Luigi's command report an unknown task in a sentence; no task exists yet that could do it."""
+    """Make Luigi's command report an unknown task in one sentence; this happens before any task exists."""
     if Path(sys.argv[0]).name == "luigi":
         sys.excepthook = _print_unknown_task
 
 
 def start_run(summary_lines: Callable[[], list[str]], exits_zero: Callable[[], bool] = lambda: False) -> None:
-    """Prepare a run from the command line, once its root task is known.
+    """Prepare a run from the command line when its root task is known.
 
     Args:
-        summary_lines: called at the end; returns the lines to print.
-        exits_zero: called after that; returns True to exit with 0, even if Luigi would not because other hosts did some
-            of the work.
+        summary_lines: returns the lines to print at the end.
+        exits_zero: called after that; True to exit with 0 even if Luigi would not, because other hosts did some of
+            the work.
     """
     logging.getLogger("luigi-interface").addFilter(_Sentences())
     set_up_logging(logging.getLevelName(luigi.interface.core().log_level))
@@ -87,7 +87,7 @@ def start_run(summary_lines: Callable[[], list[str]], exits_zero: Callable[[], b
 
 
 class DieWithParent:
-    """End Luigi's forked workers with the main process: its `[worker] task_process_context`."""
+    """Luigi's `[worker] task_process_context`: forked workers end together with the main process."""
 
     def __init__(self, process: Any) -> None:
         self._process = process

@@ -1,4 +1,4 @@
-"""External tasks: files that a chain starts from and that must exist."""
+"""External tasks of Luigi: files that a chain starts from and does not make."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class DataFile(luigi.ExternalTask):
     path = luigi.Parameter(description="the file")
 
     def output(self) -> luigi.LocalTarget:
-        """Return the file as a target."""
+        """Return the file."""
         return luigi.LocalTarget(self.path)
 
     def complete(self) -> bool:
-        """Return True if the file exists."""
+        """Return True if it exists."""
         exists = Path(self.path).exists()
         if not exists:
             logger.error("%s: no such data file. Give one with --data", self.path)
@@ -36,13 +36,13 @@ class ExistingCheckpoint(luigi.ExternalTask):
     path = luigi.Parameter(description="a prefix, a file or a folder")
 
     def output(self) -> luigi.LocalTarget:
-        """Return the path as a target."""
+        """Return the path."""
         return luigi.LocalTarget(self.path)
 
     def complete(self) -> bool:
         """Return True if a file or folder of that name exists."""
-        path = Path(self.path)
-        exists = path.exists() or any(path.parent.glob(f"{escape(path.name)}[.-]*"))
+        place = Path(self.path)
+        exists = place.exists() or any(place.parent.glob(f"{escape(place.name)}[.-]*"))
         if not exists:
             logger.error("%s: no such checkpoint. Give one with --checkpoint", self.path)
         return exists
@@ -54,7 +54,7 @@ class ExistingCandidate(luigi.ExternalTask):
     path = luigi.Parameter(description="a file or a folder")
 
     def output(self) -> luigi.LocalTarget:
-        """Return the path as a target."""
+        """Return the path."""
         return luigi.LocalTarget(self.path)
 
     def complete(self) -> bool:

@@ -30,12 +30,12 @@ from .summary import require_passed, summary_lines
 
 logger = logging.getLogger("pipeline")
 
-# Called with the task that the command line names, before anything is done for it.
+# Called with the root task of a command line before it runs.
 ROOT_HOOKS: list[Callable[[Any], None]] = []
 
 
 def run_root_hooks(task: luigi.Task) -> None:
-    """Call the hooks if the command line names this task."""
+    """Call the hooks if this is the root task of the command line."""
     command = CmdlineParser.get_instance()
     if command is not None and command.known_args.root_task == task.task_family:
         for hook in ROOT_HOOKS:
@@ -53,7 +53,7 @@ class ModelTask(luigi.Task):
         """The stage that this task makes.
 
         Raises:
-            SettingError: the stage is unknown.
+            SettingError: there is no stage of that name.
         """
         return self.makes
 
@@ -62,15 +62,15 @@ class ModelTask(luigi.Task):
         run_root_hooks(self)
 
     def start(self) -> None:
-        """Prepare a run with this root task: remove the leftovers of interrupted runs."""
+        """Prepare a run with this task as root: remove the working files of killed runs."""
         sweep(self.job.paths, spare=RESUMABLE)
 
     def summary_lines(self) -> list[str]:
-        """Return the lines that the run prints at its end."""
+        """Return the lines to print at the end of a run."""
         return summary_lines(self.chain, self.stage)
 
     def exits_zero(self) -> bool:
-        """Return True to exit with 0 regardless of Luigi's own exit code, as tasks that several hosts share need it."""
+        """Return True to exit with 0 regardless of Luigi's own exit code; only for work that several hosts share."""
         return False
 
     @cached_property
@@ -111,7 +111,7 @@ class ModelTask(luigi.Task):
         return Job.from_parameters(self.parameters, read_settings(), read_operations())
 
     def requires(self) -> Iterable[luigi.Task]:
-        """Return the tasks of the stages that this one reads, and the files from outside."""
+        """Return the tasks of the upstream stages, and the external files."""
         stage = self.chain.stages[self.stage]
         for upstream in stage.reads:
             # Only MakeFormat has these parameters.
@@ -125,20 +125,20 @@ class ModelTask(luigi.Task):
             yield ExistingCandidate(path=self.parameters.candidate)
 
     def output(self) -> luigi.LocalTarget:
-        """Return the folder of the artifact as a target."""
+        """Return the folder of the artifact."""
         return luigi.LocalTarget(str(self.job.paths.artifact(self.stage)))
 
     def complete(self) -> bool:
-        """Return True if the artifact, and all that it depends on, would be the same if made now."""
+        """Return True if the artifact and everything upstream of it are up to date."""
         return self.chain.examine(self.stage)[self.stage].is_complete
 
     def run(self) -> None:
-        """Make the artifact; TensorFlow runs in a subprocess."""
+        """Make the artifact, in a subprocess if that needs TensorFlow."""
         self.chain.build(self.stage)
 
 
 class BuildGraph(ModelTask):
-    """Build the graphs: one to train, one to deploy."""
+    """Build the graphs: one for training, one for deployment."""
 
     makes = "graph"
 
@@ -162,13 +162,13 @@ class FreezeModel(ModelTask):
 
 
 class MakeFormat(ModelTask):
-    """Make one format, such as mmap or savedmodel; a format that cannot carry the model is an error."""
+    """Make one format, such as mmap or savedmodel; fail if the format cannot represent the model."""
 
-    format = luigi.Parameter(default="", description="the format to make, one of those that --formats takes")
+    format = luigi.Parameter(default="", description="the format to make, one of those that --formats accepts")
     may_refuse = luigi.BoolParameter(
         significant=False,
         visibility=ParameterVisibility.PRIVATE,
-        description="leave it to the validation to tell that the format cannot carry the model",
+        description="succeed if the format cannot represent the model, because the validation reports that",
     )
 
     @property
@@ -177,7 +177,7 @@ class MakeFormat(ModelTask):
         return known_format("--format", self.format)
 
     def complete(self) -> bool:
-        """Return True if the format is complete; or its refusal, if a validation will report that."""
+        """Return True if the format is up to date; or its refusal, if the validation is going to report that."""
         return super().complete() and (self.may_refuse or self._refusal() is None)
 
     def run(self) -> None:
@@ -196,22 +196,22 @@ class MakeFormat(ModelTask):
 
 
 class AdoptCandidate(ModelTask):
-    """Import the file given with --candidate, and match its inputs and outputs with the checkpoint's."""
+    """Import the file that --candidate names, and match its inputs and outputs with the checkpoint's."""
 
     makes = CANDIDATE
 
 
 class ValidateModel(ModelTask):
-    """Prove each format equal to its checkpoint, or fail."""
+    """Prove that each format is equal to its checkpoint, or fail."""
 
     makes = "validation"
 
     def complete(self) -> bool:
-        """Return True if the comparison is complete and has passed."""
+        """Return True if the comparison is up to date and has passed."""
         return super().complete() and read_verdict(self.job)["verdict"] == PASSED
 
     def run(self) -> None:
-        """Compare the formats; a failed comparison is stored and reported too, and fails again without being repeated.
+        """Compare; a failed comparison is stored and reported too, and fails again without being repeated.
 
         Raises:
             ValidationFailed: a format is not proven equal.
@@ -224,12 +224,12 @@ class ValidateModel(ModelTask):
 
 
 class MeasureCosts(ModelTask):
-    """Measure the costs of the checkpoint and each format: size, start, latency, throughput, memory."""
+    """Measure the cost of the checkpoint and of each format: size, start, latency, throughput, memory."""
 
     makes = "costs"
 
     def requires(self) -> Iterable[luigi.Task]:
-        """Return the tasks to measure, and the validation, so that no stage of this chain runs at the same time."""
+        """Return the formats to measure; and the validation, so that no other stage runs during the measurement."""
         yield from super().requires()
         yield self.clone(ValidateModel)
 
@@ -240,7 +240,7 @@ class WriteReport(ModelTask):
     makes = "report"
 
     def complete(self) -> bool:
-        """Return True if the report is complete and the model has passed."""
+        """Return True if the report is up to date and the model has passed."""
         return super().complete() and read_verdict(self.job)["verdict"] == PASSED
 
 
@@ -252,12 +252,12 @@ TASKS: dict[str, type[ModelTask]] = {
 
 
 def start_root(task: Any) -> None:
-    """Prepare a run from the command line: its console output, and what the root task does first."""
+    """Prepare a run from the command line: the console, then the root task itself."""
     console.start_run(task.summary_lines, task.exits_zero)
     task.start()
 
 
-# Every import of the tasks, in whatever way, sets up the settings and the summary, once.
+# Loading the tasks, by any import, also sets up configuration and console, once.
 find_config()
 build_parsers_once()
 console.set_up()

@@ -129,12 +129,12 @@ def _name_output(spec: TensorSpec, outputs: Mapping[str, tf.Tensor]) -> tf.Tenso
         )
     if tensor.name == spec.tensor_name:
         return tensor
-    taken = {operation.name: operation.type for operation in tensor.graph.get_operations()}
-    if spec.name in taken:
+    existing = {operation.name: operation.type for operation in tensor.graph.get_operations()}
+    if spec.name in existing:
         raise ModelError(
             "an output's name is taken by another node of the graph",
             where=spec.name,
-            got=f"a {taken[spec.name]} of that name, and {tensor.name} as the output",
+            got=f"a {existing[spec.name]} of that name, and {tensor.name} as the output",
             next_step="Give that node another name",
         )
     # The slash keeps TensorFlow from numbering the name where a scope has it.

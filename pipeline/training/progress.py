@@ -44,6 +44,12 @@ class Progress:
         """The first step with the lowest validation loss; NaN counts as the highest."""
         return min(self.history, key=lambda row: math.inf if math.isnan(row[2]) else row[2])[0]
 
+    def add_evaluation(self, validation_loss: float) -> bool:
+        """Records an evaluation; returns True if its step is the best so far."""
+        since = self.history[-1][0] if self.history else 0
+        self.history.append((self.step, float(np.mean(self.losses[since:])), validation_loss))
+        return self.best_step == self.step
+
     def up_to(self, step: int) -> Progress:
         """The progress as it was at an earlier step."""
         return Progress(self.losses[:step], [row for row in self.history if row[0] <= step])

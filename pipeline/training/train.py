@@ -18,7 +18,6 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from pipeline.data.readers import Examples
@@ -151,9 +150,7 @@ class GraphTrainer:
     def _evaluate(self, progress: Progress) -> None:
         """Computes the validation loss, and saves the weights if it is the lowest so far."""
         self._evaluator.load(self._deployed_values())
-        since = progress.history[-1][0] if progress.history else 0
-        progress.history.append((progress.step, float(np.mean(progress.losses[since:])), self._evaluator.loss()))
-        if progress.best_step == progress.step:
+        if progress.add_evaluation(self._evaluator.loss()):
             self._evaluator.save(self._folder / DEPLOY_FOLDER / "best", progress.step)
 
     def _deployed_values(self) -> dict[str, Array]:

@@ -39,8 +39,8 @@ def read_warm_values(
         )
     keys = {name: warm_start.keys.get(name, name) for name in variables}
     missing = [name for name in warm_start.keys if keys[name] not in files.tensors]
-    taken = {name: key for name, key in keys.items() if key in files.tensors}
-    if not taken or missing:
+    matched = {name: key for name, key in keys.items() if key in files.tensors}
+    if not matched or missing:
         name = missing[0] if missing else next(iter(keys), "")
         raise CheckpointError(
             f"the warm start lacks {keys[name]}" if missing else "the warm start matches no variable of the model",
@@ -49,9 +49,9 @@ def read_warm_values(
             wanted=", ".join(sorted(keys.values())[:8]),
             next_step="Map the names with --warm-start-map name=key,…",
         )
-    values = read_values(files, {key: variables[name] for name, key in taken.items()})
-    left = sorted(set(keys) - set(taken))
+    values = read_values(files, {key: variables[name] for name, key in matched.items()})
+    left = sorted(set(keys) - set(matched))
     logger.info(
-        "warm start from %s: loaded %s; not found, so initialized: %s", files.prefix, sorted(taken), left or "none"
+        "warm start from %s: loaded %s; not found, so initialized: %s", files.prefix, sorted(matched), left or "none"
     )
-    return {name: values[key] for name, key in taken.items()}, {"taken": sorted(taken), "initialized": left}
+    return {name: values[key] for name, key in matched.items()}, {"taken": sorted(matched), "initialized": left}

@@ -1,13 +1,11 @@
-"""Work that runs in a process of its own.
+"""Run functions in subprocesses.
 
-Luigi's process never imports TensorFlow: it starts every run, and it may fork, which a process that
-has run a TensorFlow session must not do (the child hangs). Work that needs TensorFlow runs in a
-child of a fork server that has imported TensorFlow once and runs nothing itself, so each stage
-starts in a fresh process without paying for the import again.
+Luigi's process never imports TensorFlow: it must start fast, and it forks, which a process that has run a TensorFlow
+session must not do (its child hangs). Work that needs TensorFlow runs in a child of a fork server, which has imported
+TensorFlow once and runs nothing itself. So each stage starts in a new process without a new import.
 
-A child dies with the process that asked for it, and only that process commits results: a killed run
-leaves no orphan that goes on. Where many models are served one after the other, the processes that only open artifacts
-may be kept from one to the next: see `keep_processes`.
+A child ends together with its caller, and only the caller publishes results: a killed run leaves no process behind.
+`keep_processes` keeps children that only open artifacts for later calls.
 """
 
 from __future__ import annotations
@@ -30,18 +28,18 @@ _CLEARING_UP_SECONDS = 10
 
 
 def run_in_subprocess(target: str, *args: Any, limits: Limits | None = None, is_sandboxed: bool = False) -> Any:
-    """Calls a function in a process of its own and returns its result.
+    """Call a function in a subprocess and return its result.
 
     Args:
-        target: `package.module:function`, imported in the child alone.
-        args: its arguments; they and the result must pickle.
-        limits: what its process may take.
-        is_sandboxed: whether it opens what strangers made; see `Child`.
+        target: `package.module:function`, imported only in the child.
+        args: its arguments; they and the result must be picklable.
+        limits: limits of the process.
+        is_sandboxed: True if the function opens untrusted files; see `Child`.
 
     Raises:
-        PipelineError: whatever the function raised of ours.
-        StoreError: the function met an error of the operating system, such as a full disk.
-        StageCrashed: the function raised a foreign error, or its process ended without an answer or passed a limit.
+        PipelineError: the function raised it.
+        StoreError: the function raised an error of the operating system, such as a full disk.
+        StageCrashed: the function raised another error, or its process ended without an answer or exceeded a limit.
     """
     with Child(target, *args, limits=limits, is_sandboxed=is_sandboxed) as child:
         return child.receive()
@@ -49,11 +47,11 @@ def run_in_subprocess(target: str, *args: Any, limits: Limits | None = None, is_
 
 @dataclass(frozen=True)
 class Limits:
-    """What a process may take before it is ended.
+    """Limits of a process; it is killed if it exceeds one.
 
     Args:
-        seconds: for one answer; 0 for any time.
-        memory_bytes: resident memory; 0 for any. Watched on Linux alone.
+        seconds: time for one answer; 0 for no limit.
+        memory_bytes: resident memory; 0 for no limit. Enforced only on Linux.
     """
 
     seconds: float = 0.0
@@ -61,14 +59,19 @@ class Limits:
 
 
 class Child:
-    """A process that runs `package.module:function(*args)` and answers through a pipe.
+    """A subprocess that runs `package.module:function(*args)` and answers over a pipe.
 
-    The function gets a `Channel` as keyword argument `channel` if `talks` is set, and then may answer many times,
-    until the channel's `recv` raises EOFError; otherwise its result is the one answer. With `is_bare` it runs in a new
-    interpreter instead of a child of the fork server, where TensorFlow is loaded already. With `has_children` it may
-    start such processes itself. With `is_sandboxed` it runs in an empty folder, gone at its end, and without what the
-    environment holds besides what it needs: paths that it is given must be absolute. With `is_reusable` its process may
-    serve another call later: for functions that leave nothing behind.
+    Args:
+        target: the function, `package.module:function`.
+        args: its arguments.
+        talks: True if the function takes a `Channel` as keyword argument `channel` and may answer many times, until
+            the channel's `recv` raises EOFError; False if its result is the only answer.
+        limits: limits of the process.
+        is_bare: True to run in a new interpreter, False to run in a child of the fork server, which has TensorFlow.
+        has_children: True if the function may start subprocesses itself.
+        is_sandboxed: True to run in an empty folder, which is removed afterwards, with only the environment variables
+            that it needs; paths among the arguments must be absolute.
+        is_reusable: True if the process may serve another call later: for functions that leave no state behind.
     """
 
     def __init__(
@@ -84,7 +87,7 @@ class Child:
     ) -> None:
         self._target, self._talks, self._is_done, self._has_failed = target, talks, False, False
         limits = limits or Limits()
-        # Whoever may take only so much may not have others take more for it.
+        # A process with a memory limit must not start a child with a higher one.
         memory_bytes = min((most for most in (limits.memory_bytes, own_memory_limit()) if most), default=0)
         self._limits = Limits(limits.seconds, memory_bytes)
         self._is_reusable = is_reusable
@@ -96,19 +99,19 @@ class Child:
         self.send((target, args, talks))
 
     def send(self, message: Any) -> None:
-        """Sends a message to the function's channel."""
-        with suppress(OSError):  # if the child is gone, `receive` says why
+        """Send a message to the function's channel."""
+        with suppress(OSError):  # if the child has ended, `receive` raises the reason
             self._connection.send(message)
 
     def receive(self, is_timed: bool = True) -> Any:
-        """The next answer.
+        """Return the next answer.
 
         Args:
-            is_timed: whether the time limit holds for it.
+            is_timed: True if the time limit applies.
 
         Raises:
             PipelineError: as `run_in_subprocess`.
-            StageCrashed: besides, where a limit is passed.
+            StageCrashed: the process ended without an answer or exceeded a limit.
         """
         if is_timed and self._limits.seconds and not self._connection.poll(self._limits.seconds):
             self._has_failed = True
@@ -144,14 +147,14 @@ class Child:
             )
         if code is not None and code < 0:
             name = signal.Signals(-code).name
-            hint = "SIGKILL is mostly the kernel's answer to a lack of memory" if name == "SIGKILL" else None
+            hint = "SIGKILL usually means that the machine ran out of memory" if name == "SIGKILL" else None
             return StageCrashed(
                 "its process was ended by a signal", where=self._target, got=name, next_step=hint or "Run it again"
             )
         return StageCrashed("its process ended without an answer", where=self._target, got=f"exit code {code}")
 
     def close(self) -> None:
-        """Ends the process: at once if it is at work, else when it has cleared up; or keeps it for another call."""
+        """End the process, immediately if it is still working, or keep it for another call."""
         if _idle is not None and self._is_reusable and self._server.calls < _MOST_CALLS and self._end_call():
             self._server.empty_folder()
             _idle.setdefault(self._kind, []).append(self._server)
@@ -159,7 +162,7 @@ class Child:
             self._server.close(_CLEARING_UP_SECONDS if self._is_done else 0)
 
     def _end_call(self) -> bool:
-        """Has the function end; False if it has failed, or does not end soon."""
+        """End the function's call; return False if it has failed or does not end in time."""
         if self._has_failed or not self._talks:
             return False
         self.send(HANG_UP)
@@ -179,14 +182,14 @@ class Child:
         self.close()
 
 
-_MOST_CALLS = 200  # TensorFlow keeps a little of every graph that it has run
-# The processes that wait for another call, by their kind; None where none are kept.
+_MOST_CALLS = 200  # TensorFlow leaks some memory for each graph that it has run
+# Processes that wait for another call, by kind; None if none are kept.
 _idle: dict[tuple[bool, bool, bool, int], list[Server]] | None = None
 
 
 @contextmanager
 def keep_processes() -> Iterator[None]:
-    """Keeps processes that have done their work for the next call of their kind, until the end of the block."""
+    """Keep finished processes for the next call of the same kind, until the end of the block."""
     global _idle
     _idle = {}
     try:
@@ -199,5 +202,5 @@ def keep_processes() -> Iterator[None]:
 
 
 def load_tensorflow() -> None:
-    """Has the fork server of this process load TensorFlow, so that what comes next does not wait for it."""
+    """Make the fork server of this process load TensorFlow in advance."""
     run_in_subprocess("pipeline.workers.worker:own_memory_limit")

@@ -1,11 +1,11 @@
-"""Imported once by the fork server, so that every stage's process starts with TensorFlow at hand.
+"""Import TensorFlow in the fork server, so that the processes of all stages start with it loaded.
 
-Only imported, never run: a process that has run a TensorFlow session must not fork.
+The fork server never runs TensorFlow: a process that has run a session must not fork.
 """
 
 import os
 
-# Before its own logging is set up, TensorFlow writes that it finds no accelerator, whatever the log level says.
+# At import TensorFlow writes messages about missing accelerators to standard error, at any log level.
 _stderr = os.dup(2)
 _nowhere = os.open(os.devnull, os.O_WRONLY)
 os.dup2(_nowhere, 2)

@@ -1,6 +1,6 @@
-"""The other side of `process`: what runs in a process that works for another one.
+"""Worker process: receives calls over a pipe, runs them, and returns their results.
 
-It answers call after call through a pipe, and ends with the process that asked for it.
+It ends together with the process that started it.
 """
 
 from __future__ import annotations
@@ -28,28 +28,28 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("pipeline")
 
-# Read by TensorFlow when it is imported, unless the environment says otherwise already.
+# TensorFlow reads these when it is imported. Values that the environment already has take precedence.
 TENSORFLOW_ENVIRONMENT = {
-    # oneDNN picks other kernels, which may differ in the last bits between a checkpoint's session and its frozen graph.
+    # oneDNN selects other kernels: results of a checkpoint and its frozen graph could differ in the last bits.
     "TF_ENABLE_ONEDNN_OPTS": "0",
-    # What TensorFlow cannot do comes as an exception; what it logs is mostly about accelerators that are not there.
+    # TensorFlow reports errors as exceptions; most of its log messages are about missing accelerators.
     "TF_CPP_MIN_LOG_LEVEL": "3",
 }
 _PR_SET_PDEATHSIG = 1  # prctl(2)
-TOO_MUCH_MEMORY = 87  # the exit code of a process that took more than its limit
+TOO_MUCH_MEMORY = 87  # exit code of a process that exceeded its memory limit
 _MEMORY_POLL_SECONDS = 0.1
 HANG_UP = "hang up"
-_own_memory_limit = 0  # what this process itself may take
+_own_memory_limit = 0  # memory limit of this process, in bytes; 0 for none
 
 
 class Server:
-    """A process that waits for calls, and its end of the pipe.
+    """A worker process, seen from the process that starts it.
 
     Args:
-        is_bare: a new interpreter, not a child of the fork server.
-        has_children: whether it may start processes of its own.
-        is_sandboxed: whether it runs in an empty folder, with little of the environment.
-        memory_bytes: what it may take; 0 for any.
+        is_bare: True for a new interpreter, False for a child of the fork server.
+        has_children: True if it may start processes of its own.
+        is_sandboxed: True to run it in an empty folder, with a reduced environment.
+        memory_bytes: its memory limit; 0 for none.
     """
 
     def __init__(self, is_bare: bool, has_children: bool, is_sandboxed: bool, memory_bytes: int) -> None:
@@ -66,15 +66,15 @@ class Server:
         theirs.close()
 
     def empty_folder(self) -> None:
-        """Removes what a call has left in the folder."""
+        """Remove the files that a call left in the folder."""
         for left in Path(self._folder).iterdir() if self._folder is not None else ():
             shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
 
     def close(self, seconds: float = 0) -> None:
-        """Ends the process.
+        """End the process.
 
         Args:
-            seconds: how long it may clear up.
+            seconds: time for it to clean up before it is killed.
         """
         self.connection.close()
         if seconds:
@@ -86,12 +86,12 @@ class Server:
 
 
 def own_memory_limit() -> int:
-    """What this process itself may take; 0 for any."""
+    """Return the memory limit of this process in bytes; 0 for none."""
     return _own_memory_limit
 
 
 def die_with_parent() -> None:
-    """Asks the kernel to kill this process when its parent ends (Linux; elsewhere nothing happens)."""
+    """Ask the kernel to kill this process when its parent ends (only on Linux)."""
     if sys.platform == "linux":
         import ctypes  # not needed in a run in which everything is complete
 
@@ -99,17 +99,17 @@ def die_with_parent() -> None:
 
 
 def _die_with_caller(folder: str | None) -> None:
-    """Ends this process when the one that asked for it ends, and removes the folder that it was given.
+    """End this process when its caller ends, and remove its folder.
 
-    That is not its parent: the fork server is, and it lives as long as any process that it has started.
+    The caller is not the parent: the parent is the fork server, which lives as long as any process that it started.
     """
     from multiprocessing.connection import wait
 
-    asker = multiprocessing.parent_process()
-    assert asker is not None  # this runs in a child of multiprocessing only
+    caller = multiprocessing.parent_process()
+    assert caller is not None  # this runs only in a child of multiprocessing
 
     def watch() -> None:
-        wait([asker.sentinel])
+        wait([caller.sentinel])
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
         os.kill(os.getpid(), signal.SIGKILL)
@@ -117,14 +117,14 @@ def _die_with_caller(folder: str | None) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _enforce_memory_limit(most_bytes: int) -> None:
-    """Ends this process when it takes more memory than it may."""
+def _enforce_memory_limit(limit_bytes: int) -> None:
+    """End this process when it exceeds its memory limit."""
     page, statm = os.sysconf("SC_PAGE_SIZE"), Path("/proc/self/statm")
-    if not most_bytes or not statm.exists():
+    if not limit_bytes or not statm.exists():
         return
 
     def watch() -> None:
-        while int(statm.read_bytes().split()[1]) * page <= most_bytes:
+        while int(statm.read_bytes().split()[1]) * page <= limit_bytes:
             time.sleep(_MEMORY_POLL_SECONDS)
         os._exit(TOO_MUCH_MEMORY)
 
@@ -140,7 +140,7 @@ def _fork_server() -> multiprocessing.context.ForkServerContext:
 
 
 class Channel:
-    """The pipe of a function that talks: its `recv` ends where the other side has hung up or wants it to end."""
+    """The pipe of a function that sends several answers: `recv` raises EOFError when the caller has finished."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -156,7 +156,7 @@ class Channel:
 
 
 def _serve(connection: Connection, log_level: int, memory_bytes: int, folder: str | None) -> None:
-    """Answers call after call, until the other side hangs up."""
+    """Answer calls until the caller hangs up."""
     global _own_memory_limit
     _own_memory_limit = memory_bytes
     _die_with_caller(folder)
@@ -172,27 +172,27 @@ def _serve(connection: Connection, log_level: int, memory_bytes: int, folder: st
             target, args, talks = connection.recv()
         except (EOFError, OSError):
             return
-        except Exception as exc:  # arguments that cannot be unpickled here
+        except Exception as exc:  # arguments that cannot be unpickled
             answer = _error_answer(exc, target)
         else:
             answer = _answer_call(target, args, Channel(connection) if talks else None)
         try:
             connection.send(answer)
-        except OSError:  # the other side has hung up meanwhile
+        except OSError:  # the caller has hung up in the meantime
             return
         except (AttributeError, TypeError, pickle.PicklingError) as exc:
             connection.send(_error_answer(exc, target))
 
 
 def _answer_call(target: str, args: tuple[Any, ...], channel: Channel | None) -> tuple[str, Any, str | None]:
-    """The answer to one call."""
+    """Run one call and return the answer."""
     try:
         module, _, name = target.partition(":")
         function: Callable[..., Any] = getattr(importlib.import_module(module), name)
         if channel is None:
             return "result", function(*args), None
         return "ended", function(*args, channel=channel), None
-    except Exception as exc:  # The outermost door of this process: nothing may leave it as a bare crash.
+    except Exception as exc:  # outermost handler of this process: every error becomes an answer
         return _error_answer(exc, target)
 
 
@@ -201,7 +201,7 @@ def _error_answer(exc: Exception, target: str) -> tuple[str, Any, str | None]:
 
 
 def as_pipeline_error(exc: Exception, where: str) -> PipelineError:
-    """The error as one of ours, with its sentence."""
+    """Convert any error to a PipelineError."""
     if isinstance(exc, PipelineError):
         return exc
     if isinstance(exc, OSError) and exc.strerror:
@@ -220,7 +220,7 @@ def as_pipeline_error(exc: Exception, where: str) -> PipelineError:
 
 
 def set_up_logging(level: int) -> None:
-    """Lets the pipeline's own log lines go to standard error, once."""
+    """Send the pipeline's log to standard error; calling this again changes only the level."""
     logger.setLevel(level)
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     if not logger.handlers:

@@ -49,7 +49,7 @@ def describe(folder: str, package: str, environments: list[dict[str, str]]) -> N
     described = {
         "package": package,
         "modules": ["pipeline.workers.preload"],
-        "environments": [e | own for e in environments],
+        "environments": [own | each for each in environments],
     }
     with open(f"{folder}/servers.json", "w", encoding="utf-8") as file:
         json.dump(described, file)

@@ -29,8 +29,8 @@ from pipeline.signature import Signature
 from pipeline.store.files import SIGNATURE_FILE
 from pipeline.workers.worker import as_pipeline_error, die_with_parent
 
-_WINDOWS = 8  # at most; the last `_KEPT` windows have to agree
-_KEPT = 3
+_WINDOWS = 8  # at most; the last `_LAST` windows have to agree
+_LAST = 3
 _AGREEMENT = 0.05
 _FEWEST_RUNS = 3  # per window, unless the time is over
 
@@ -156,11 +156,11 @@ def time_runs(
     numbers, ends = count(), clock() + seconds
     while True:
         windows.append(_window(run, numbers, min(ends, clock() + seconds / _WINDOWS), ends, clock))
-        kept = windows[-_KEPT:]
-        medians = [statistics.median(times) for times in kept]
-        is_stable = len(kept) == _KEPT and max(medians) - min(medians) <= _AGREEMENT * min(medians)
+        last = windows[-_LAST:]
+        medians = [statistics.median(times) for times in last]
+        is_stable = len(last) == _LAST and max(medians) - min(medians) <= _AGREEMENT * min(medians)
         if is_stable or clock() >= ends:
-            return [time for times in kept for time in times], is_stable
+            return [time for times in last for time in times], is_stable
 
 
 def _window(

@@ -58,8 +58,8 @@ def import_candidate(candidate: Candidate, checkpoint: Path, weights: str, folde
     tensors = read_tensors(candidate)
     pins: Mapping[str, str] = origin.get("pins", {})
     inputs, outputs = _match_signature(candidate, signature, tensors)
-    fed = _constant_feeds(candidate, tensors, inputs, outputs, pins)
-    reasons = [*inputs.reasons, *outputs.reasons, *(f"{name} is fed {value}" for name, value in fed.items())]
+    feeds = _constant_feeds(candidate, tensors, inputs, outputs, pins)
+    reasons = [*inputs.reasons, *outputs.reasons, *(f"{name} is fed {value}" for name, value in feeds.items())]
     allowed = [*tensors.allowed, *_require_safe_outputs(candidate, tensors, outputs)]
     reasons += [f"allowed {danger}" for danger in allowed]
     fillers = tensors.graph.fillers() if tensors.graph else []
@@ -68,7 +68,7 @@ def import_candidate(candidate: Candidate, checkpoint: Path, weights: str, folde
     for reason in reasons:
         logger.info("candidate: %s", reason)
     own = Signature(_own_specs(signature.inputs, inputs), _own_specs(signature.outputs, outputs))
-    details = {"signature": tensors.signature, "fed": fed, "fillers": fillers}
+    details = {"signature": tensors.signature, "fed": feeds, "fillers": fillers}
     for name, path in candidate_files(candidate).items():
         if not path.is_file():
             raise CandidateError("a file of the candidate is missing", where=path, next_step="Copy all of it")
@@ -77,13 +77,8 @@ def import_candidate(candidate: Candidate, checkpoint: Path, weights: str, folde
         shutil.copyfile(path, target)
     own.write(folder / SIGNATURE_FILE, origin={"candidate": details, "weights": weights})
     names = {name: tensor.name for name, tensor in {**inputs.found, **outputs.found}.items()}
-    return {
-        "candidate": str(candidate.place),
-        "format": candidate.format,
-        "names": names,
-        "reasons": reasons,
-        "allowed": allowed,
-    }
+    notes = {"names": names, "reasons": reasons, "allowed": allowed}
+    return {"candidate": str(candidate.place), "format": candidate.format, **notes}
 
 
 def _require_safe_outputs(candidate: Candidate, tensors: CandidateTensors, outputs: TensorMatch) -> list[str]:
@@ -95,14 +90,12 @@ def _require_safe_outputs(candidate: Candidate, tensors: CandidateTensors, outpu
 
 
 def _own_specs(specs: Sequence[TensorSpec], match: TensorMatch) -> tuple[TensorSpec, ...]:
-    found = [(spec, match.found[spec.name]) for spec in specs if spec.name in match.found]
-    # A scalar in TFLite may have any shape: the format cannot say that a shape is unknown.
-    return tuple(
-        TensorSpec(
-            spec.name, tensor.dtype, tensor.shape if tensor.shape or spec.shape is not None else None, tensor.name
-        )
-        for spec, tensor in found
-    )
+    own = []
+    for spec, tensor in ((spec, match.found[spec.name]) for spec in specs if spec.name in match.found):
+        # A scalar in TFLite may have any shape: the format cannot say that a shape is unknown.
+        shape = tensor.shape if tensor.shape or spec.shape is not None else None
+        own.append(TensorSpec(spec.name, tensor.dtype, shape, tensor.name))
+    return tuple(own)
 
 
 def _match_signature(
@@ -113,20 +106,19 @@ def _match_signature(
     Raises:
         CandidateError: an input is not found, or an output is not found that may have another name.
     """
-    known = [spec.name for spec in (*signature.inputs, *signature.outputs)]
+    specs = {spec.name: spec for spec in (*signature.inputs, *signature.outputs)}
     for name in candidate.names:
-        if name not in known:
+        if name not in specs:
             raise CandidateError(
                 "the checkpoint has no such input or output",
                 where="--candidate-names",
                 got=name,
-                next_step=nearest(name, known),
+                next_step=nearest(name, specs),
             )
     find = tensors.graph.find if tensors.graph else None
     outputs = match_tensors("output", signature.outputs, tensors.outputs, find, candidate.names)
-    inputs = match_tensors(
-        "input", signature.inputs, _required_inputs(tensors, signature, outputs), find, candidate.names
-    )
+    required = _required_inputs(tensors, signature, outputs)
+    inputs = match_tensors("input", signature.inputs, required, find, candidate.names)
     ambiguous = [spec for spec in outputs.missing if any(is_compatible(spec, tensor) for tensor in outputs.rest)]
     if inputs.missing or ambiguous or not outputs.found:
         side, own = ("input", tensors.inputs) if inputs.missing else ("output", tensors.outputs)
@@ -137,18 +129,14 @@ def _match_signature(
             next_step=f"if it has another name, say it: --candidate-names {missing[0].name}=NAME. "
             + describe_tensors(side, signature.inputs if inputs.missing else signature.outputs, own),
         )
-    for spec, tensor in ((spec, {**inputs.found, **outputs.found}.get(spec.name)) for spec in _all_specs(signature)):
-        if tensor is not None and not tensor.dtype:
+    for name, tensor in {**inputs.found, **outputs.found}.items():
+        if not tensor.dtype:
             raise CandidateError(
                 "a tensor of the candidate is of a dtype that can be neither fed nor fetched",
                 where=f"{candidate.place}: {tensor.graph_name}",
-                wanted=spec,
+                wanted=specs[name],
             )
     return inputs, outputs
-
-
-def _all_specs(signature: Signature) -> tuple[TensorSpec, ...]:
-    return (*signature.inputs, *signature.outputs)
 
 
 def _required_inputs(
@@ -157,9 +145,9 @@ def _required_inputs(
     """Returns the inputs that the outputs need: a graph may have other placeholders."""
     if tensors.graph is None:
         return tensors.inputs
-    fed = [spec.tensor_name for spec in signature.inputs]
-    needed = tensors.graph.needed([tensor.graph_name for tensor in outputs.found.values()], fed)
-    return [tensor for tensor in tensors.inputs if node_of(tensor.graph_name) in needed or tensor.graph_name in fed]
+    feeds = [spec.tensor_name for spec in signature.inputs]
+    needed = tensors.graph.needed([tensor.graph_name for tensor in outputs.found.values()], feeds)
+    return [tensor for tensor in tensors.inputs if node_of(tensor.graph_name) in needed or tensor.graph_name in feeds]
 
 
 def _constant_feeds(
@@ -173,12 +161,12 @@ def _constant_feeds(
     if tensors.graph is None:
         needed, pinned = {bare_name(tensor.graph_name): tensor for tensor in inputs.rest}, set[str]()
     else:
-        given = [tensor.graph_name for tensor in inputs.found.values()]
-        names = tensors.graph.needed([tensor.graph_name for tensor in outputs.found.values()], given)
-        needed = {name: CandidateTensor(f"{name}:0", "", None) for name in names - set(map(node_of, given))}
+        input_names = [tensor.graph_name for tensor in inputs.found.values()]
+        names = tensors.graph.needed([tensor.graph_name for tensor in outputs.found.values()], input_names)
+        needed = {name: CandidateTensor(f"{name}:0", "", None) for name in names - set(map(node_of, input_names))}
         pinned = {node_of(tensor.graph_name) for tensor in tensors.inputs}
-    fed = {node_of(name): value for name, value in pins.items() if node_of(name) in pinned}
-    for name in sorted(needed.keys() - fed.keys()):
+    feeds = {node_of(name): value for name, value in pins.items() if node_of(name) in pinned}
+    for name in sorted(needed.keys() - feeds.keys()):
         raise CandidateError(
             "the candidate needs an input that the checkpoint's signature lacks",
             where=candidate.place,
@@ -188,7 +176,7 @@ def _constant_feeds(
             if tensors.graph is not None
             else "Make it an input of both (--inputs), or export the candidate without it",
         )
-    return fed
+    return feeds
 
 
 def outputs_from_candidate(graph: Graph, candidate: Candidate) -> tuple[list[str], list[str]]:

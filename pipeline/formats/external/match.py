@@ -122,9 +122,9 @@ def _match_remaining(
     found: dict[str, CandidateTensor],
     reasons: list[str],
 ) -> TensorMatch:
-    taken = {tensor.graph_name for tensor in found.values()}
+    matched = {tensor.graph_name for tensor in found.values()}
     missing = [spec for spec in specs if spec.name not in found]
-    rest = [tensor for tensor in tensors if tensor.graph_name not in taken]
+    rest = [tensor for tensor in tensors if tensor.graph_name not in matched]
     if len(missing) == len(rest) == 1 and is_compatible(missing[0], rest[0]):
         spec, tensor = missing.pop(), rest.pop()
         found = {**found, spec.name: tensor}

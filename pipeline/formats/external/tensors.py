@@ -8,7 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.checkpoint.savedmodel import read_signature
-from pipeline.errors import CandidateError, CheckpointError, DataError, FreezeError, PipelineError, StageCrashed
+from pipeline.errors import (
+    CandidateError,
+    CheckpointError,
+    DataError,
+    FreezeError,
+    PipelineError,
+    StageCrashed,
+    first_line,
+)
 from pipeline.freezing.describe import Describer, shape_of_info
 from pipeline.graph.graph import Graph
 from pipeline.graph.lazy import load_lazily
@@ -108,10 +116,10 @@ class GraphTensors:
 
     def ends(self) -> list[CandidateTensor]:
         """Lists the tensors that are computed from a placeholder and that no other node uses."""
-        taken = {node_of(reference) for node in self.graph.node for reference in data_inputs(node)}
+        used = {node_of(reference) for node in self.graph.node for reference in data_inputs(node)}
         tensors = []
         for node in self.graph.node:
-            if node.name in taken or node.op in PLACEHOLDERS or not self.needed([node.name], []):
+            if node.name in used or node.op in PLACEHOLDERS or not self.needed([node.name], []):
                 continue
             found = (self.find(f"{node.name}:{index}") for index in range(len(self._dtypes(node))))
             tensors += [tensor for tensor in found if tensor is not None]
@@ -242,7 +250,7 @@ def read_tflite(path: Path, signature: str | None) -> CandidateTensors:
     try:
         interpreter = Interpreter(str(path))
     except (ValueError, RuntimeError) as exc:
-        got = str(exc).strip().split("\n", 1)[0][:300]
+        got = first_line(exc)
         raise CandidateError(
             "TensorFlow Lite cannot open the candidate", where=path, got=got, next_step=_AGAIN
         ) from exc

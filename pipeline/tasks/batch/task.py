@@ -1,8 +1,8 @@
-"""Luigi tasks of a batch: the list, and the shards in which its models are converted.
+"""Luigi tasks for a batch: one for the list, and one for each shard of its models.
 
-A batch is one shard, with as many processes as Luigi has workers; or, with a central scheduler, shards of some models
-each, which several hosts share. There is never a task for every model and stage: the time of Luigi's scheduler grows
-with the square of their number.
+A batch is one shard, with as many processes as Luigi has workers; or, with a central scheduler, several shards of some
+models each, which several hosts share. There is no task for each model and stage, because the time of Luigi's scheduler
+grows with the square of the number of tasks.
 """
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ from .listing import TABLES, Row, plain_name, read_list
 from .outcome import Outcome
 from .run import Batch
 
-_SHARED_MODELS = 50  # models in a shard, if several hosts share the batch
+_SHARED_MODELS = 50  # models per shard if several hosts share a batch
 _SHOWN = 10
 
 
-class _ListTask(luigi.Task):
-    """The parameters of every task on a list of models."""
+class _List(luigi.Task):
+    """A task on a list of models, with the parameters that all of them have."""
 
     manifest = luigi.Parameter(
         default="",
-        description="required: a CSV file with a model in each line: name,checkpoint and optionally model,inputs,"
+        description="required: a CSV file with one model per line: name,checkpoint and optionally model,inputs,"
         "outputs,data,formats and other parameters; paths are relative to it, and a pattern in checkpoint stands for "
         "many models",
     )
-    formats = luigi.OptionalParameter(default="", description="formats of lines that name none; frozen if not given")
-    output_root = luigi.Parameter(default="output", description="where artifacts go")
+    formats = luigi.OptionalParameter(default="", description="formats for lines without any; frozen if not given")
+    output_root = luigi.Parameter(default="output", description="where artifacts are written: a folder, or a URL")
 
     @cached_property
     def rows(self) -> list[Row]:
@@ -64,12 +64,12 @@ class _ListTask(luigi.Task):
 
     @cached_property
     def batch(self) -> Batch:
-        """How the models are made."""
+        """The name of the batch, and how its models are made."""
         return Batch(plain_name([Path(self.manifest).stem]), self.paths.root, read_settings(), self.operations)
 
     @cached_property
     def operations(self) -> Operations:
-        """How the work is done."""
+        """The settings that say how the work is done."""
         return read_operations()
 
     @cached_property
@@ -87,23 +87,23 @@ class _ListTask(luigi.Task):
 
     @property
     def shard_size(self) -> int:
-        """The number of models that one Luigi task converts."""
+        """Number of models that one Luigi task converts."""
         chosen = self.operations.batch.shard_models
         return chosen or (len(self.rows) if luigi.interface.core().local_scheduler else _SHARED_MODELS)
 
 
-class ConvertShard(_ListTask):
-    """Convert some models of a list, one after the other on each worker; a task of ConvertBatch."""
+class ConvertShard(_List):
+    """Convert some models of a list, one after the other on each worker; required by ConvertBatch."""
 
-    first = luigi.IntParameter(description="the place of its first model in the list, from 0")
-    digest = luigi.Parameter(description="sha256 of the list: another list is another task")
+    first = luigi.IntParameter(description="position of its first model in the list, from 0")
+    digest = luigi.Parameter(description="sha256 of the list, so that another list is another task")
 
     # A model that fails does not fail the shard; other failures deserve a retry, on any host.
     retry_count = 3
 
     @property
     def shard(self) -> list[Row]:
-        """The models of the shard."""
+        """The models of this shard."""
         return self.rows[self.first : self.first + self.shard_size]
 
     def complete(self) -> bool:
@@ -113,20 +113,21 @@ class ConvertShard(_ListTask):
     def run(self) -> None:
         """Convert the models that are not complete."""
         is_only = self.shard_size >= len(self.rows)
-        workers = luigi.interface.core().workers if is_only else 1  # with several, a worker of Luigi has one each
-        running.run(self.shard, self.batch, workers, self._notify)
+        workers = luigi.interface.core().workers if is_only else 1  # else Luigi's workers have a shard each
+        running.run(self.shard, self.batch, workers, self._report_status)
 
-    def _notify(self, line: str, percent: int) -> None:
-        for notify, value in ((self.set_status_message, line), (self.set_progress_percentage, percent)):
-            if notify is not None:  # Luigi's worker sets both for a running task
-                notify(value)
+    def _report_status(self, line: str, percent: int) -> None:
+        for tell, value in ((self.set_status_message, line), (self.set_progress_percentage, percent)):
+            if tell is not None:  # Luigi's worker gives a running task these
+                tell(value)
 
 
-class ConvertBatch(_ListTask):
-    """Convert, validate and report every model of a list; a model that fails does not stop the others."""
+class ConvertBatch(_List):
+    """Convert, validate and report every model of a list; if a model fails, the others are not affected."""
 
     dry_run = luigi.BoolParameter(
-        significant=False, description="list what would run, and why, and run nothing; exit 0 if nothing would, else 1"
+        significant=False,
+        description="list what would run, and why, without running it; exit 0 if nothing would run, else 1",
     )
 
     # It fails if a model failed: the next run tries again.
@@ -137,7 +138,7 @@ class ConvertBatch(_ListTask):
         run_root_hooks(self)
 
     def start(self) -> None:
-        """Prepare a run with this root task; a dry run ends here."""
+        """Prepare a run with this task as root; a dry run ends here."""
         if self.dry_run:
             sys.stdout.flush()
             code = print_plan(self)
@@ -145,7 +146,7 @@ class ConvertBatch(_ListTask):
             os._exit(code)  # without Luigi's summary of a run
 
     def requires(self) -> Iterable[luigi.Task]:
-        """Return the tasks of the shards."""
+        """Return the shards."""
         digest = hash_file(Path(self.manifest))
         for first in range(0, len(self.rows), self.shard_size):
             yield ConvertShard(
@@ -157,7 +158,7 @@ class ConvertBatch(_ListTask):
             )
 
     def output(self) -> luigi.LocalTarget:
-        """Return the folder of the tables as a target."""
+        """Return the folder of the tables."""
         return luigi.LocalTarget(str(self.paths.artifact(self.batch.stem)))
 
     def complete(self) -> bool:
@@ -197,25 +198,25 @@ class ConvertBatch(_ListTask):
 
     @property
     def _page(self) -> str:
-        """The path or URL where people find the page."""
+        """The path or URL of the page."""
         stem = self.batch.stem
         folder = str(self.paths.artifact(stem)) if self.remote is None else self.remote.url(stem)
         return f"{folder}/{REPORT_FILE}"
 
     def _fingerprint_inputs(self, known: Mapping[str, Outcome]) -> dict[str, Any]:
-        outcomes = {row.name: hash_values("outcome", _list_stable_values(known[row.name])) for row in self.rows}
+        stable = {row.name: hash_values("outcome", _list_stable_values(known[row.name])) for row in self.rows}
         return {
             "files": {"list": hash_file(Path(self.manifest))},
-            "outcomes": hash_values("outcomes", outcomes),
+            "outcomes": hash_values("outcomes", stable),
             "code": hash_code(Path(str(package.__file__)).parent / "page.py", [PROJECT]),
         }
 
     def exits_zero(self) -> bool:
-        """Return True if several hosts share the batch and it is complete, whichever host did the work."""
+        """Return True if a batch that several hosts share is complete, no matter which host did the work."""
         return not luigi.interface.core().local_scheduler and self.complete()
 
     def summary_lines(self) -> list[str]:
-        """Return the lines that the run prints at its end."""
+        """Return the lines to print at the end of a run."""
         from .tables import read_results
 
         folder = self.paths.artifact(self.batch.stem)
@@ -231,12 +232,12 @@ class ConvertBatch(_ListTask):
 
 
 def _list_stable_values(outcome: Outcome) -> list[Any]:
-    """Return the values of an outcome that stay the same when the model is converted again."""
+    """Return the parts of an outcome that stay the same if a model is converted again."""
     return [outcome.name, outcome.verdict, outcome.kind, outcome.reason, outcome.digest, outcome.comparisons]
 
 
-def print_plan(task: ConvertBatch, write: Callable[[str], None] = print) -> int:
-    """Print for each model that would run the reason.
+def print_plan(task: ConvertBatch, tell: Callable[[str], None] = print) -> int:
+    """Print for each model whether it would run, and why.
 
     Returns:
         0 if none would, else 1.
@@ -248,6 +249,6 @@ def print_plan(task: ConvertBatch, write: Callable[[str], None] = print) -> int:
         would_run += 1
         stage, reason = next(iter(stages.items()))
         more = f" (and {len(stages) - 1} more stages)" if len(stages) > 1 else ""
-        write(f"{row.name:<24} {stage}: {reason}{more}")
-    write(f"{would_run} of {len(task.rows)} models would run")
+        tell(f"{row.name:<24} {stage}: {reason}{more}")
+    tell(f"{would_run} of {len(task.rows)} models would run")
     return int(would_run > 0)

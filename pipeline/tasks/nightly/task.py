@@ -1,4 +1,4 @@
-"""Luigi task of a night."""
+"""Luigi task for one night."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 import luigi
-import luigi.tools.range  # makes its sections of tasks.cfg known
+import luigi.tools.range  # loaded because this declares sections of tasks.cfg
 from luigi.cmdline_parser import CmdlineParser
 
 from pipeline.errors import SettingError
@@ -24,7 +24,7 @@ from .history import Night, is_done, read_history
 from .paths import NIGHT, Nights
 
 _STARTED = datetime.now(UTC).replace(microsecond=0)
-_MAX_SHOWN = 20
+_MOST_SHOWN = 20
 
 
 class NightlyRun(ModelTask):
@@ -51,12 +51,12 @@ class NightlyRun(ModelTask):
 
     @property
     def resources(self) -> dict[str, int]:  # type: ignore[override]  # as Luigi's documentation does
-        """One night of a name at a time, however many workers there are: each is compared with the one before."""
+        """One night of a name at a time, with any number of workers: each night is compared with the one before."""
         return {f"nights of {self.nights.home.absolute()}": 1}
 
     @property
     def priority(self) -> int:  # type: ignore[override]
-        """The oldest night first; the scheduler treats priorities below zero as zero."""
+        """Oldest night first; the scheduler treats negative priorities as zero."""
         day: date = self.date
         return date.max.toordinal() - day.toordinal()
 
@@ -90,22 +90,22 @@ class NightlyRun(ModelTask):
         return Nights(ArtifactPaths(home.parent, home.name))
 
     def requires(self) -> Iterable[luigi.Task]:
-        """Return the tasks of the day's data, and of the checkpoint if the chain starts at one."""
+        """Return the day's data, and the checkpoint if the chain starts at one."""
         if self.job.data is not None:
             yield DataFile(path=str(self.job.data))
         if self.parameters.checkpoint:
             yield ExistingCheckpoint(path=self.parameters.checkpoint)
 
     def output(self) -> luigi.LocalTarget:
-        """Return the folder of the night's result as a target."""
+        """Return the folder with the outcome of the night."""
         return luigi.LocalTarget(str(self.job.paths.artifact(NIGHT)))
 
     def complete(self) -> bool:
-        """Return True if the night has passed and is intact, or was removed because of newer ones."""
+        """Return True if the night has passed and is unchanged, or was removed in favour of newer ones."""
         return is_done(self.nights, self.night)
 
     def examine(self) -> dict[str, ArtifactState]:
-        """Return the state of the night, and of its chain if the night has to be made."""
+        """Return the state of the night, and of its chain if the night still has to be made."""
         if self.complete():
             return {NIGHT: ArtifactState(ArtifactStatus.COMPLETE)}
         known = read_history(self.nights).get(self.night)
@@ -116,7 +116,7 @@ class NightlyRun(ModelTask):
         return {**self.chain.examine(self.stage), NIGHT: ArtifactState(status, (reason,))}
 
     def run(self) -> None:
-        """Make the night, and notify people of it.
+        """Make the night, and send its notifications.
 
         Raises:
             PipelineError: the night failed.
@@ -134,17 +134,17 @@ class NightlyRun(ModelTask):
             raise outcome.error
 
     def summary_lines(self) -> list[str]:
-        """Return lines on the nights that this run has made, or on the requested one, and on the current one."""
+        """Return the nights that this run has made, or else the requested one, and the current one."""
         history = read_history(self.nights)
         shown = [night for night in history.values() if night.finished >= _STARTED.isoformat()]
         shown = shown or [night for night in history.values() if night.date == self.night]
-        lines = [f"{night.date}   {_in_words(night)}" for night in shown[-_MAX_SHOWN:]]
+        lines = [f"{night.date}   {_describe(night)}" for night in shown[-_MOST_SHOWN:]]
         if self.nights.current is not None:
             lines.append(f"current      {self.nights.link} -> {self.nights.current}")
         return [*lines, f"nights       {self.nights.page}"] if history else lines
 
 
-def _in_words(night: Night) -> str:
+def _describe(night: Night) -> str:
     if not night.has_passed:
         return f"{night.verdict}: {night.reason}"
     if night.compared_with is None:

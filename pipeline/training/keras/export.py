@@ -42,12 +42,16 @@ def export_trained(
     require_all_variables(settings)
     make_deterministic()
     saved = training / DEPLOY_FOLDER / settings.step
-    named, bundle = build_model(cast(KerasModel, load_model(source)), graph_settings), find_checkpoint(saved)
-    load_weights(named.model, bundle)
-    write_checkpoint(named, folder)
+    named_model, bundle = build_model(cast(KerasModel, load_model(source)), graph_settings), find_checkpoint(saved)
+    load_weights(named_model.model, bundle)
+    write_checkpoint(named_model, folder)
     shutil.copy(saved / GOLDENS_FILE, folder / GOLDENS_FILE)
     shutil.copy(training / VALIDATION_ROWS_FILE, folder / VALIDATION_ROWS_FILE)
-    return {"exported": settings.step, "step": step_of(bundle.prefix), "variables": sorted(named_weights(named.model))}
+    return {
+        "exported": settings.step,
+        "step": step_of(bundle.prefix),
+        "variables": sorted(named_weights(named_model.model)),
+    }
 
 
 def import_model_weights(
@@ -70,13 +74,13 @@ def import_model_weights(
     make_deterministic()
     contract = cast(KerasModel, load_model(source))
     examples = read_examples(contract, source, data)
-    named = build_model(contract, graph_settings)
+    named_model = build_model(contract, graph_settings)
     if is_keras_file(weights):
-        load_weights_file(named.model, Path(weights))
+        load_weights_file(named_model.model, Path(weights))
     else:
-        load_weights(named.model, find_checkpoint(weights))
-    write_checkpoint(named, folder)
+        load_weights(named_model.model, find_checkpoint(weights))
+    write_checkpoint(named_model, folder)
     save_validation(examples, folder)
     rows = {name: values[:ROWS] for name, values in examples.inputs.items()}
-    record_goldens(named, rows, folder / GOLDENS_FILE)
-    return {"adopted": weights, "variables": sorted(named_weights(named.model)), "rows": len(examples)}
+    record_goldens(named_model, rows, folder / GOLDENS_FILE)
+    return {"adopted": weights, "variables": sorted(named_weights(named_model.model)), "rows": len(examples)}

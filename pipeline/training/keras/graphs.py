@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import keras
 
-from pipeline.errors import ModelError, SettingError
+from pipeline.errors import ModelError, SettingError, first_line
 from pipeline.settings import ExportSettings, GraphSettings
 from pipeline.store.files import ARCHITECTURE_FILE, SIGNATURE_FILE
 
@@ -37,10 +37,10 @@ def write_graph(
         SettingError: a setting does not apply to Keras models.
     """
     require_all_variables(export_settings)
-    named = build_model(cast(KerasModel, load_model(source)), settings)
-    (folder / ARCHITECTURE_FILE).write_text(architecture_json(named.model), encoding="utf-8")
-    named.signature.write(folder / SIGNATURE_FILE)
-    model = named.model
+    named_model = build_model(cast(KerasModel, load_model(source)), settings)
+    (folder / ARCHITECTURE_FILE).write_text(architecture_json(named_model.model), encoding="utf-8")
+    named_model.signature.write(folder / SIGNATURE_FILE)
+    model = named_model.model
     return {"seed": settings.seed, "layers": len(model.layers), "parameters": model.count_params()}
 
 
@@ -81,24 +81,24 @@ def build_model(contract: KerasModel, settings: GraphSettings) -> NamedModel:
         raise ModelError(
             "the method build returns no Keras model", where=where, got=type(model).__name__, wanted="a keras.Model"
         )
-    named = NamedModel(model, contract.signature)
-    _require_signature_names(named, where)
-    _build_weights(named, where)
+    named_model = NamedModel(model, contract.signature)
+    _require_signature_names(named_model, where)
+    _build_weights(named_model, where)
     if not model.weights:
         raise ModelError("the model has no weights", where=where, next_step="There is nothing to freeze")
     if not model.compiled and hasattr(contract, "loss"):
         model.compile(keras.optimizers.Adam(settings.learning_rate), contract.loss)
     if model.compiled:
         model.optimizer.build(model.trainable_variables)
-    return named
+    return named_model
 
 
-def _require_signature_names(named: NamedModel, where: str) -> None:
+def _require_signature_names(named_model: NamedModel, where: str) -> None:
     """Requires a functional model with several inputs (or outputs) to name them as the signature does."""
-    if not is_functional(named.model):
+    if not is_functional(named_model.model):
         return
-    for side, specs in (("in", named.signature.inputs), ("out", named.signature.outputs)):
-        own, wanted = sorted(own_tensors(named.model, side)), sorted(spec.name for spec in specs)
+    for side, specs in (("in", named_model.signature.inputs), ("out", named_model.signature.outputs)):
+        own, wanted = sorted(own_tensors(named_model.model, side)), sorted(spec.name for spec in specs)
         if len(own) != len(wanted) or (len(own) > 1 and own != wanted):
             raise ModelError(
                 f"the {side}puts of the model are not those of its signature",
@@ -109,20 +109,20 @@ def _require_signature_names(named: NamedModel, where: str) -> None:
             )
 
 
-def _build_weights(named: NamedModel, where: str) -> None:
+def _build_weights(named_model: NamedModel, where: str) -> None:
     """Calls the model once on symbolic inputs: some layers create their weights at the first call."""
     inputs = {
         spec.name: keras.Input(batch_shape=spec.shape, dtype=spec.dtype, name=spec.name)
-        for spec in named.signature.inputs
+        for spec in named_model.signature.inputs
     }
     try:
-        named(inputs)
+        named_model(inputs)
     except (ValueError, TypeError, KeyError, RuntimeError, NotImplementedError) as exc:
         raise ModelError(
             "the model cannot be called on its signature's inputs",
             where=where,
-            got=str(exc).strip().split("\n", 1)[0][:300],
-            wanted=", ".join(map(str, named.signature.inputs)),
+            got=first_line(exc),
+            wanted=", ".join(map(str, named_model.signature.inputs)),
         ) from exc
 
 
@@ -135,8 +135,8 @@ def architecture_json(model: keras.Model) -> str:
     try:
         architecture = json.loads(model.to_json())
     except (NotImplementedError, TypeError, ValueError) as exc:
-        got = str(exc).strip().split("\n", 1)[0][:300]
+        got, next_step = first_line(exc), "Give the layer a get_config"
         raise ModelError(
-            "the model cannot be serialized as JSON", where=model.name, got=got, next_step="Give the layer a get_config"
+            "the model cannot be serialized as JSON", where=model.name, got=got, next_step=next_step
         ) from exc
     return json.dumps(architecture, indent=1, sort_keys=True) + "\n"

@@ -35,10 +35,10 @@ def import_file(imported: ImportedCheckpoint, data: Path | None, seed: int, fold
     """
     _refuse_tensor_names(imported)
     make_deterministic()
-    named = NamedModel.from_own_names(load_file(Path(imported.place)))
-    write_checkpoint(named, folder)
+    named_model = NamedModel.from_own_names(load_file(Path(imported.place)))
+    write_checkpoint(named_model, folder)
     rows = write_rows(Signature.read(folder / SIGNATURE_FILE), data, seed, folder)
-    record_goldens(named, {name: values[:ROWS] for name, values in rows.items()}, folder / GOLDENS_FILE)
+    record_goldens(named_model, {name: values[:ROWS] for name, values in rows.items()}, folder / GOLDENS_FILE)
     found = ["inputs and outputs are those of the Keras model"]
     return {"adopted": imported.place, "found": found, "rows": len(next(iter(rows.values())))}
 

@@ -32,7 +32,7 @@ SIGNATURE_KEY = "serving_default"
 _MARK = "_user_specified_name"
 
 
-def write_checkpoint(named: NamedModel, folder: Path) -> None:
+def write_checkpoint(named_model: NamedModel, folder: Path) -> None:
     """Writes `saved_model/` and `signature.json`.
 
     Raises:
@@ -40,22 +40,22 @@ def write_checkpoint(named: NamedModel, folder: Path) -> None:
         FreezeError: its graph cannot become a correct .pb.
         ModelError: its inputs or outputs do not match its signature.
     """
-    _write_saved_model(named, folder / SAVED_MODEL_FOLDER)
+    _write_saved_model(named_model, folder / SAVED_MODEL_FOLDER)
     source = open_source(folder / SAVED_MODEL_FOLDER)
     if not source.has_variables:
-        raise CheckpointError("there is nothing to freeze: the model has no weights", where=named.model.name)
+        raise CheckpointError("there is nothing to freeze: the model has no weights", where=named_model.model.name)
     prepared = prepare(source, (), (), {})
-    match_signature(named.signature, prepared.signature).write(folder / SIGNATURE_FILE, origin=prepared.origin)
+    match_signature(named_model.signature, prepared.signature).write(folder / SIGNATURE_FILE, origin=prepared.origin)
 
 
-def _write_saved_model(named: NamedModel, folder: Path) -> None:
-    specs = {spec.name: tf.TensorSpec(spec.shape, spec.dtype, name=spec.name) for spec in named.signature.inputs}
-    serve = tf.function(named.__call__, input_signature=[specs], autograph=False).get_concrete_function()
+def _write_saved_model(named_model: NamedModel, folder: Path) -> None:
+    specs = {spec.name: tf.TensorSpec(spec.shape, spec.dtype, name=spec.name) for spec in named_model.signature.inputs}
+    serve = tf.function(named_model.__call__, input_signature=[specs], autograph=False).get_concrete_function()
     variables = {id(variable.handle): variable for variable in serve.variables}
     module = tf.Module()
     module.weights = [variables[id(handle)] for handle in serve.captured_inputs if id(handle) in variables]
     module.tables = [
-        part for part in tf.train.TrackableView(named.model).descendants() if isinstance(part, TrackableResource)
+        part for part in tf.train.TrackableView(named_model.model).descendants() if isinstance(part, TrackableResource)
     ]
     tf.saved_model.save(module, str(folder), {SIGNATURE_KEY: serve})
     _make_reproducible(folder / SAVED_MODEL_FILE)
@@ -106,9 +106,9 @@ def _match_tensor(spec: TensorSpec, exported: Mapping[str, TensorSpec]) -> Tenso
     return replace(spec, tensor=other.tensor)
 
 
-def record_goldens(named: NamedModel, rows: Batch, path: Path) -> None:
+def record_goldens(named_model: NamedModel, rows: Batch, path: Path) -> None:
     """Writes rows and Keras's outputs for them; with a fixed batch size, only the rows of full batches."""
     count = len(next(iter(rows.values())))
-    whole = count - count % (batch_size_of(named.signature) or 1)
+    whole = count - count % (batch_size_of(named_model.signature) or 1)
     rows = {name: values[:whole] for name, values in rows.items()}
-    save_arrays(path, {**add_kind("input", rows), **add_kind("output", named.predict(rows))})
+    save_arrays(path, {**add_kind("input", rows), **add_kind("output", named_model.predict(rows))})

@@ -73,16 +73,16 @@ def train_model(
     """
     make_deterministic(settings.threads)
     contract = cast(KerasModel, load_model(source))
-    named = build_model(contract, graph_settings)
-    if architecture_json(named.model) != (graph / ARCHITECTURE_FILE).read_text(encoding="utf-8"):
+    named_model = build_model(contract, graph_settings)
+    if architecture_json(named_model.model) != (graph / ARCHITECTURE_FILE).read_text(encoding="utf-8"):
         raise ModelError("build does not return the same model twice", where=source.class_name, wanted=graph)
-    is_trained = named.model.compiled
+    is_trained = named_model.model.compiled
     examples, validation = split_examples(read_examples(contract, source, data), data, split_settings, is_trained)
     save_validation(validation, folder)
     notes: dict[str, Any] = {"split_seed": split_settings.seed, "validation_rows": len(validation)}
     if warm_start is not None:
-        notes |= {"warm_start": _start_warm(named.model, warm_start)}
-    trainer = KerasTrainer(named, validation, settings, folder)
+        notes |= {"warm_start": _start_warm(named_model.model, warm_start)}
+    trainer = KerasTrainer(named_model, validation, settings, folder)
     if is_trained:
         return {**notes, "training_rows": len(examples), **trainer.run(examples, split_settings.seed)}
     for which in ("last", "best"):
@@ -115,10 +115,10 @@ def _start_warm(model: keras.Model, warm_start: WarmStart) -> Mapping[str, list[
 class KerasTrainer:
     """Trains with `fit`, from the first or the last saved step to the end."""
 
-    def __init__(self, named: NamedModel, validation: Examples, settings: TrainingSettings, folder: Path) -> None:
-        self._named_model, self._validation, self._settings, self._folder = named, validation, settings, folder
-        self._model = named.model
-        self._weights_saver = v1.train.Saver(named_weights(named.model), save_relative_paths=True)
+    def __init__(self, named_model: NamedModel, validation: Examples, settings: TrainingSettings, folder: Path) -> None:
+        self._named_model, self._validation, self._settings, self._folder = named_model, validation, settings, folder
+        self._model = named_model.model
+        self._weights_saver = v1.train.Saver(named_weights(named_model.model), save_relative_paths=True)
 
     def run(self, examples: Examples, seed: int) -> dict[str, Any]:
         """Trains to the last step.
@@ -168,9 +168,7 @@ class KerasTrainer:
         numbers = np.arange(len(self._validation))
         rows = self._dataset(self._validation, lambda: (numbers[start : start + _EVALUATION_ROWS] for start in starts))
         loss = float(self._model.evaluate(rows, steps=len(starts), verbose=0, return_dict=True)["loss"])
-        since = progress.history[-1][0] if progress.history else 0
-        progress.history.append((progress.step, float(np.mean(progress.losses[since:])), loss))
-        if progress.best_step == progress.step:
+        if progress.add_evaluation(loss):
             self.deploy("best", progress.step)
 
     def _dataset(self, examples: Examples, order: Callable[[], Iterator[Array]]) -> tf.data.Dataset:

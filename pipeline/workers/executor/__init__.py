@@ -1,4 +1,4 @@
-"""Opens the engine that the settings name."""
+"""Open the executor that the settings name."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from .interface import Executor
 
 
 def open_executor(settings: EngineSettings, workers: int, limits: Limits) -> Executor:
-    """The engine that the settings name.
+    """Return the executor that the settings name.
 
     Args:
-        workers: how many items are worked on at the same time, where no cluster says so.
-        limits: what one item may take.
+        workers: number of items processed at the same time; a running cluster has its own number.
+        limits: limits of one item.
 
     Raises:
-        SettingError: what the engine needs is not installed, or its cluster is not to be reached.
+        SettingError: a library that the executor needs is not installed, or its cluster cannot be reached.
     """
     if settings.kind == "dask":
         from .dask import DaskExecutor

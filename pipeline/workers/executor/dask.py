@@ -1,7 +1,7 @@
-"""The workers of a Dask cluster as an engine: a cluster that is running, or one of this machine's processes.
+"""Executor on a Dask cluster: a running cluster, or one that is started on this machine.
 
-Workers need this package, of the very same code, and whatever an item names. A worker that is lost costs nothing: the
-scheduler gives its items to another one. An item that takes its worker with it again and again is given up, alone.
+Workers need exactly the same code of this package, and access to the files that an item names. If a worker is lost, the
+scheduler gives its items to another one. An item that crashes its workers repeatedly fails, and only that item.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ _PACKAGE = Path(__file__).resolve().parents[2]
 _WHERE = "[engine] address"
 _CONNECT_SECONDS, _WORKER_SECONDS, _LOOK_SECONDS = 20.0, 60.0, 2.0
 _MOST_UNDERWAY = 256  # items that the scheduler knows of at a time
-# A worker is a process of its own that starts more of them, and has no more items than it is at work on: so an item
-# that takes its worker with it is not taken for its neighbour.
+# A worker is a process that may start subprocesses, and it holds only the items that it is working on. So if an item
+# crashes its worker, no other item is blamed.
 _SETTINGS = {
     "distributed.worker.daemon": False,
     "distributed.scheduler.worker-saturation": 1.0,
@@ -50,19 +50,18 @@ _SETTINGS = {
 
 
 class DaskExecutor:
-    """An engine on a Dask cluster; see `engine.Engine`.
+    """Executor on a Dask cluster; see `interface.Executor`.
 
     Args:
-        address: the scheduler's, such as `tcp://host:8786`; empty for a cluster of this machine, which lives as long
-            as the engine is open.
-        workers: processes of a cluster of this machine; 0 for as many as there are processors.
-        limits: what an item may take: then each worker calls functions in a process of its own, as
-            `engine.local.Slot` does, and an item that passes a limit or crashes costs no worker. None to call them in
-            the worker's process.
+        address: address of the scheduler, such as `tcp://host:8786`; empty to start a cluster on this machine, which
+            runs as long as the executor is open.
+        workers: processes of a cluster on this machine; 0 for one per processor.
+        limits: limits of an item. With limits, each worker calls functions in a subprocess (`local.Slot`), so an item
+            that crashes or exceeds a limit does not end the worker. None to call functions in the worker's process.
 
     Raises:
-        SettingError: on entering: Dask is not installed, no scheduler answers, or its workers' code is another.
-        StageCrashed: on entering: the cluster has no worker.
+        SettingError: on entering, if Dask is not installed, no scheduler answers, or its workers have other code.
+        StageCrashed: on entering, if the cluster has no worker.
     """
 
     def __init__(self, address: str = "", workers: int = 0, limits: Limits | None = None) -> None:
@@ -99,18 +98,18 @@ class DaskExecutor:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        with suppress(OSError, TimeoutError):  # the scheduler may be gone
+        with suppress(OSError, TimeoutError):  # the scheduler may have ended
             self._opened.close()
 
     def _check_workers(self) -> None:
-        """Waits for a worker, and compares the code of all that are there with this process's."""
+        """Wait for a worker, and compare the code of all workers with the code of this process."""
         try:
             self._client.wait_for_workers(1, timeout=_WORKER_SECONDS)
         except TimeoutError as exc:
             raise _no_worker(self._address) from exc
         try:
             found = self._client.run(own_code)
-        except Exception as exc:  # whatever a worker raises where it cannot even load this module
+        except Exception as exc:  # any error, if a worker cannot load this module
             raise SettingError(
                 "a worker does not have this package",
                 where=_WHERE,
@@ -122,10 +121,10 @@ class DaskExecutor:
                 raise _other_code(worker, code)
 
     def map(self, function: str, items: Sequence[tuple[Any, ...]]) -> Iterator[Started | Ended]:
-        """Calls a function on many items; see `engine.Engine.map`.
+        """Call a function on many items; see `interface.Executor.map`.
 
         Raises:
-            StageCrashed: the scheduler is lost, or all workers are and none comes.
+            StageCrashed: the scheduler is lost, or all workers are lost and no new one comes.
         """
         client, run = self._client, f"{function.rpartition(':')[2]}-{uuid.uuid4().hex[:12]}"
         events: SimpleQueue[Started | int] = SimpleQueue()
@@ -149,15 +148,15 @@ class DaskExecutor:
                 elif event in underway:
                     yield Ended(event, self._result(function, underway.pop(event)))
         finally:
-            with suppress(OSError, TimeoutError, RuntimeError):  # the scheduler may be gone
+            with suppress(OSError, TimeoutError, RuntimeError):  # the scheduler may have ended
                 client.cancel(list(underway.values()), force=True)
                 client.unsubscribe_topic(run)
 
     def _next(self, events: SimpleQueue[Started | int], underway: Mapping[int, Any]) -> Started | int:
-        """What happens next, as long as there is somebody to whom it can happen.
+        """Wait for the next event, as long as the cluster can produce one.
 
         Args:
-            underway: the futures by the numbers of their items.
+            underway: futures by item number.
         """
         alone_since = None
         while True:
@@ -165,7 +164,7 @@ class DaskExecutor:
                 return events.get(timeout=_LOOK_SECONDS)
             except Empty:
                 done = next((number for number, future in underway.items() if future.done()), None)
-            if done is not None:  # should its callback ever get lost, the rest need not wait for it
+            if done is not None:  # its callback was lost; do not wait for it
                 return done
             try:
                 has_workers = self._client.status == "running" and bool(self._client.nthreads())
@@ -184,12 +183,12 @@ class DaskExecutor:
             return future.result()
         except KilledWorker as exc:
             return StageCrashed(
-                "it took the workers with it that it was given to",
+                "every worker that ran it crashed",
                 where=function,
                 got=f"the last was {exc.last_worker.address}",
-                next_step="See that worker's log; it may need more memory",
+                next_step="Read the log of that worker; it may need more memory",
             )
-        except Exception as exc:  # whatever Dask raises for a future that it lost
+        except Exception as exc:  # any error that Dask raises for a lost future
             if self._client.status != "running" or future.cancelled():
                 raise _lost(self._address) from exc
             return as_pipeline_error(exc, function)
@@ -202,14 +201,14 @@ def _client(address: str) -> Any:
         return Client(address, timeout=_CONNECT_SECONDS, set_as_default=False)  # type: ignore[no-untyped-call]
     except (OSError, ValueError, TimeoutError) as exc:
         problem = f"{address}: {exc}"
-    # What is left of the client closes itself when it is collected, and waits for ever if that happens to be while
-    # another one starts. So it is collected now, with the error, which would keep it.
+    # The failed client closes itself when it is garbage-collected, and waits for ever if that happens while another
+    # client starts. So it is collected now. The error would keep a reference to it, so it is dropped first.
     gc.collect()
     raise SettingError(
         "no Dask scheduler answers",
         where=_WHERE,
         got=problem,
-        wanted="the address of one, such as tcp://host:8786",
+        wanted="the address of a scheduler, such as tcp://host:8786",
         next_step="Start one with `dask scheduler`, or leave the address empty",
     )
 
@@ -218,7 +217,7 @@ def _lost(address: str) -> StageCrashed:
     return StageCrashed(
         "the Dask scheduler is lost",
         where=address or "a cluster of this machine",
-        next_step="Start it and run again: what is finished stays",
+        next_step="Start it and run again: finished work is kept",
     )
 
 
@@ -233,7 +232,7 @@ def _no_worker(address: str) -> StageCrashed:
 
 def _other_code(worker: str, code: str) -> SettingError:
     return SettingError(
-        "a worker has other code or libraries than the process that asks, so that it might give other bytes",
+        "a worker has other code or libraries than this process, so its results could differ",
         where=worker,
         got=code,
         wanted=own_code(),
@@ -243,44 +242,44 @@ def _other_code(worker: str, code: str) -> SettingError:
 
 @lru_cache(maxsize=1)
 def own_code() -> str:
-    """What this process would work with: versions, and a digest of the package's source."""
+    """Describe the code of this process: versions, and a hash of the package's source."""
     files = {path.relative_to(_PACKAGE).as_posix(): hash_file(path) for path in sorted(_PACKAGE.rglob("*.py"))}
     libraries = ", ".join(f"{name} {version(name)}" for name in ("tensorflow", "numpy"))
     return f"{hash_values('package', files)[:12]}…, Python {platform.python_version()}, {libraries}"
 
 
 def _call(function: str, item: tuple[Any, ...], code: str, run: str, number: int, limits: Limits | None = None) -> Any:
-    """What Dask runs on a worker for an item: tells that it has begun, and calls the function."""
+    """Run on a Dask worker for one item: report that it has started, and call the function."""
     from distributed import get_worker
 
     worker = get_worker()
-    if code != own_code():  # it may have come after the others were looked at
+    if code != own_code():  # this worker may have joined after the check of the others
         return _other_code(worker.address, own_code())
     worker.log_event(run, number)
     return _call_on_worker(function, item, limits)
 
 
 def _call_on_worker(function: str, item: tuple[Any, ...], limits: Limits | None) -> Any:
-    """Calls the function in this worker's process, or in the one that it keeps for that.
+    """Call the function in this worker's process, or in its slot.
 
     Returns:
-        Its result, or the error that it raised as one of ours.
+        The result, or the error as a PipelineError.
     """
-    # A nanny starts its worker as a daemon, which multiprocessing allows no children. Ours end with this process
-    # whatever kills it: see `process.Child`.
+    # A nanny starts its worker as a daemon, and multiprocessing allows a daemon no children. Our children always end
+    # together with this process: see `child.Child`.
     multiprocessing.current_process().daemon = False
     module, _, name = function.partition(":")
     try:
         if limits is not None:
             return _slot_of(threading.get_ident(), limits).call(function, *item)
         return getattr(importlib.import_module(module), name)(*item)
-    except Exception as exc:  # the outermost door of this item: the error is its result
+    except Exception as exc:  # outermost handler of this item: the error is its result
         return as_pipeline_error(exc, function)
 
 
 @cache
 def _slot_of(thread: int, limits: Limits) -> Slot:
-    """The process that a worker's thread keeps."""
+    """Return the slot of a worker's thread."""
     slot = Slot(limits)
-    atexit.register(slot.close)  # Python would wait for it at the worker's end
+    atexit.register(slot.close)  # otherwise Python would wait for it when the worker ends
     return slot

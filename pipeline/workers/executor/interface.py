@@ -1,10 +1,9 @@
-"""Engines: what does the heavy work of many models, each in one of several long-lived processes.
+"""Executors: call one function on many items, in several long-lived processes.
 
     local    processes of this machine
-    dask     the workers of a Dask cluster
+    dask     workers of a Dask cluster
 
-An engine calls one function on many items. An item whose process crashes, hangs or takes too much memory costs only
-itself.
+If the process of an item crashes, hangs or takes too much memory, only that item fails.
 """
 
 from __future__ import annotations
@@ -16,10 +15,10 @@ from typing import Any, Protocol
 
 @dataclass(frozen=True)
 class Started:
-    """A worker has begun an item.
+    """A worker has started an item.
 
     Args:
-        number: the item's place in the list.
+        number: the item's position in the list, from 0.
     """
 
     number: int
@@ -27,11 +26,11 @@ class Started:
 
 @dataclass(frozen=True)
 class Ended:
-    """An item is done.
+    """An item is finished.
 
     Args:
-        number: the item's place in the list.
-        result: what the function returned, or the `PipelineError` that it raised or that its process ended with.
+        number: the item's position in the list, from 0.
+        result: the function's result, or the `PipelineError` that it raised or that describes how its process ended.
     """
 
     number: int
@@ -39,17 +38,17 @@ class Ended:
 
 
 class Executor(Protocol):
-    """Several processes that wait for work; closed as a context manager."""
+    """Processes that wait for work; a context manager closes them."""
 
     def map(self, function: str, items: Sequence[tuple[Any, ...]]) -> Iterator[Started | Ended]:
-        """Calls `package.module:function(*item)` for each item, in any order.
+        """Call `package.module:function(*item)` for each item, in any order.
 
         Args:
-            items: arguments; they and the results must pickle.
+            items: the arguments of each call; they and the results must be picklable.
 
         Yields:
-            For each item one `Ended`, mostly after a `Started`; several of these where a worker was lost and another
-            one took over.
+            One `Ended` for each item, usually after a `Started`; several `Started` if a worker was lost and another
+            one repeated the item.
         """
         ...
 

@@ -1,4 +1,4 @@
-"""The engine of this machine: long-lived processes; each serves item after item, and is replaced when it ends."""
+"""Executor on this machine: long-lived processes that take one item after the other and are replaced when they end."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from .interface import Ended, Started
 
 
 class Slot:
-    """A process that calls functions one after the other; another one takes its place when it ends.
+    """A place for one process, which calls functions one after the other; a new process replaces one that ended.
 
     Args:
-        limits: what one call may take: its time, and the memory of this process and of each that it starts.
+        limits: limits of one call: its time, and the memory of the process and of each process that it starts.
     """
 
     def __init__(self, limits: Limits) -> None:
@@ -27,14 +27,14 @@ class Slot:
         self._child: Child | None = None
 
     def call(self, function: str, *args: Any) -> Any:
-        """Calls `package.module:function(*args)` in the process.
+        """Call `package.module:function(*args)` in the process.
 
         Raises:
-            PipelineError: whatever the function raised of ours; a foreign error is a StageCrashed.
-            StageCrashed: besides, the process ended without an answer or passed a limit.
+            PipelineError: the function raised it.
+            StageCrashed: the function raised another error, or the process ended without an answer or exceeded a limit.
         """
         if is_new := self._child is None:
-            # Without TensorFlow, which is loaded once by the fork server that this process starts for its own children.
+            # This process needs no TensorFlow: it starts a fork server of its own, which loads it for its children.
             self._child = Child(
                 "pipeline.workers.executor.local:serve",
                 talks=True,
@@ -44,7 +44,7 @@ class Slot:
             )
         try:
             if is_new:
-                self._child.receive(is_timed=False)  # it is ready: no item pays for that
+                self._child.receive(is_timed=False)  # it is ready now; its start does not count as an item's time
             self._child.send((function, args))
             result = self._child.receive()
         except PipelineError:
@@ -55,14 +55,14 @@ class Slot:
         return result
 
     def close(self) -> None:
-        """Ends the process."""
+        """End the process."""
         if self._child is not None:
             self._child.close()
             self._child = None
 
 
 def serve(channel: Channel) -> None:
-    """Runs in a slot's process: answers calls until the other side hangs up."""
+    """Answer calls in a slot's process until the caller hangs up."""
     load_tensorflow()
     channel.send(("result", None, None))
     with keep_processes():
@@ -74,16 +74,16 @@ def serve(channel: Channel) -> None:
             module, _, name = function.partition(":")
             try:
                 result = getattr(import_module(module), name)(*args)
-            except Exception as exc:  # one item is lost by it, and none of those that follow
+            except Exception as exc:  # only this item fails; the process goes on
                 result = as_pipeline_error(exc, function)
             channel.send(("result", result, None))
 
 
 class LocalExecutor:
-    """So many slots, each fed by a thread of this process.
+    """Several slots, each with a thread of this process that gives it items.
 
     Args:
-        workers: how many items are worked on at the same time.
+        workers: number of items processed at the same time.
         limits: see `Slot`.
     """
 
@@ -92,21 +92,21 @@ class LocalExecutor:
         self._is_closed = False
 
     def map(self, function: str, items: Sequence[tuple[Any, ...]]) -> Iterator[Started | Ended]:
-        """See `Engine.map`."""
+        """See `Executor.map`."""
         waiting: SimpleQueue[int | None] = SimpleQueue()
-        told: SimpleQueue[Started | Ended | None] = SimpleQueue()
+        events: SimpleQueue[Started | Ended | None] = SimpleQueue()
         for number in range(len(items)):
             waiting.put(number)
 
         def work(slot: Slot) -> None:
             while (number := waiting.get()) is not None and not self._is_closed:
-                told.put(Started(number))
+                events.put(Started(number))
                 try:
                     result = slot.call(function, *items[number])
-                except Exception as exc:  # whatever it is, it is this item's
+                except Exception as exc:  # any error belongs to this item
                     result = as_pipeline_error(exc, function)
-                told.put(Ended(number, result))
-            told.put(None)
+                events.put(Ended(number, result))
+            events.put(None)
 
         slots = self._slots[: max(1, len(items))]
         for slot in slots:
@@ -114,7 +114,7 @@ class LocalExecutor:
             threading.Thread(target=work, args=(slot,), daemon=True).start()
         at_work = len(slots)
         while at_work:
-            event = told.get()
+            event = events.get()
             if event is None:
                 at_work -= 1
             else:
@@ -124,6 +124,6 @@ class LocalExecutor:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self._is_closed = True  # threads whose slots are closed now take no more items
+        self._is_closed = True  # threads take no more items after their slot is closed
         for slot in self._slots:
             slot.close()
