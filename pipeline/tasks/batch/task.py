@@ -117,9 +117,9 @@ class ConvertShard(_List):
         running.run(self.shard, self.batch, workers, self._report_status)
 
     def _report_status(self, line: str, percent: int) -> None:
-        for tell, value in ((self.set_status_message, line), (self.set_progress_percentage, percent)):
-            if tell is not None:  # Luigi's worker gives a running task these
-                tell(value)
+        for notify, value in ((self.set_status_message, line), (self.set_progress_percentage, percent)):
+            if notify is not None:  # Luigi's worker gives a running task these
+                notify(value)
 
 
 class ConvertBatch(_List):
@@ -236,7 +236,7 @@ def _list_stable_values(outcome: Outcome) -> list[Any]:
     return [outcome.name, outcome.verdict, outcome.kind, outcome.reason, outcome.digest, outcome.comparisons]
 
 
-def print_plan(task: ConvertBatch, tell: Callable[[str], None] = print) -> int:
+def print_plan(task: ConvertBatch, write: Callable[[str], None] = print) -> int:
     """Print for each model whether it would run, and why.
 
     Returns:
@@ -249,6 +249,6 @@ def print_plan(task: ConvertBatch, tell: Callable[[str], None] = print) -> int:
         would_run += 1
         stage, reason = next(iter(stages.items()))
         more = f" (and {len(stages) - 1} more stages)" if len(stages) > 1 else ""
-        tell(f"{row.name:<24} {stage}: {reason}{more}")
-    tell(f"{would_run} of {len(task.rows)} models would run")
+        write(f"{row.name:<24} {stage}: {reason}{more}")
+    write(f"{would_run} of {len(task.rows)} models would run")
     return int(would_run > 0)
