@@ -211,7 +211,7 @@ def test_a_chain_is_validated_on_another_host_from_what_is_there(
     assert results.read_verdict(second)["verdict"] == "passed"
     assert all(state.is_complete for state in Chain(first).examine("report").values())
     assert results.read_verdict(first) == results.read_verdict(second)
-    assert second.told("validation", "results.csv") == f"{ROOT}/multiply_add/validation/results.csv"
+    assert second.display_path("validation", "results.csv") == f"{ROOT}/multiply_add/validation/results.csv"
 
     given = type("Given", (), {"folder": f"{ROOT}/multiply_add/frozen"})
     assert verify.run(given) == 0  # type: ignore[arg-type]
