@@ -8,7 +8,8 @@
     IdentityN T...                    one for each dtype in the list T
     NoOp                              none
 
-A reference (of an old variable) is written as the dtype that it refers to. `python tests/op_table.py` writes the file.
+A reference (of an old variable) is written as the dtype that it refers to.
+`python tests/helpers/op_table.py` writes the file.
 """
 
 from __future__ import annotations
