@@ -57,7 +57,7 @@ def task_of(job: Job, kind: type[model.ModelTask], **more: object) -> model.Mode
     """Returns the task of a job, with the same quick settings."""
     given = {"model": f"{job.source.file}:M", "output_root": str(job.paths.root), "name": job.paths.name}
     task = kind(**given, **more)
-    task.__dict__["job"] = job
+    task.__dict__["chain"] = Chain(job)
     return task
 
 
@@ -131,7 +131,7 @@ def test_the_task_of_a_format_fails_by_itself_and_not_for_the_validation(words: 
 
 
 def test_the_closing_lines_and_why_tell_the_refusal(words: Job) -> None:
-    lines = summary_lines(task_of(words, WriteReport, formats=",".join(FORMATS_ASKED)).job, "report")
+    lines = summary_lines(Chain(words), "report")
     assert [line for line in lines if line.startswith("tflite ")] == [
         f"tflite       refused: {read_refusal(words.folder('tflite'))}"
     ]
