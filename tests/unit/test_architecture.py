@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -56,7 +56,7 @@ def package_of(module: str) -> str:
     return module.partition(".")[0]
 
 
-@lru_cache
+@cache
 def imports_of(module: str) -> frozenset[str]:
     """All imports of a module, those for type checkers and inside functions too: ours by name with a leading dot."""
     path = FILES[module]
@@ -88,10 +88,12 @@ def own_module(name: str) -> str:
     return f".{place}"
 
 
+@cache
 def own_imports(module: str) -> set[str]:
     return {name[1:] for name in imports_of(module) if name.startswith(".")} - {module}
 
 
+@cache
 def libraries(module: str) -> set[str]:
     """The libraries that a module may load, whenever it does: all that it imports but those for type checkers."""
     tree = ast.parse(FILES[module].read_text(encoding="utf-8"))
