@@ -256,7 +256,7 @@ def _write_folder(model: Prepared, folder: Path) -> Path:
     """Writes the format mmap to a temporary folder and moves it into place; replaces a folder of the same format."""
     if folder.exists() and not (folder / GRAPH_FILE).is_file() and (not folder.is_dir() or any(folder.iterdir())):
         raise StoreError(
-            "something else stands where the folder is to be written",
+            "something else is at the place of the folder",
             where=folder,
             wanted=f"nothing, or a folder with {GRAPH_FILE}",
             next_step="Give another folder with -o",
