@@ -117,7 +117,7 @@ def test_every_fault_is_told_at_once_with_its_line(tmp_path: Path) -> None:
         r"line 6: formats: unknown format \(got frozn\)\. Did you mean 'frozen'\?",
         r"line 7: neither a checkpoint nor a model",
         r"line 8: checkpoint nothing/\*/here: no file matches",
-        r"line 9: name: batch is where the tables of batches are",
+        r"line 9: name: batch is the folder for the tables of batches",
         r"line 10: name: not a valid folder name",
         r"line 11: formats: none",
     ):
@@ -131,9 +131,9 @@ def test_every_fault_is_told_at_once_with_its_line(tmp_path: Path) -> None:
         (["name,model", "a,b"], r"line 1: the column checkpoint is missing"),
         (["checkpoint,formts", "a,b"], r"the column name is missing; unknown column 'formts': did you mean 'formats'"),
         (["name,checkpoint,name", "a,b,c"], r"the column name is there twice"),
-        (["name,checkpoint", "a"], r"line 2: a line has not as many cells as the header \(got 1, wanted 2\)"),
-        (["name,checkpoint", 'a,"b'], r"line 2: the list is no CSV"),
-        (["<!doctype html>", "<html>"], r"line 1: this is a page of HTML or XML, not CSV"),
+        (["name,checkpoint", "a"], r"line 2: a line has another number of cells than the header \(got 1, wanted 2\)"),
+        (["name,checkpoint", 'a,"b'], r"line 2: the list is not CSV"),
+        (["<!doctype html>", "<html>"], r"line 1: this is HTML or XML, not CSV"),
         (["name,checkpoint", ""], r"there is no model in it"),
         ([""], r"line 1: the column name is missing; the column checkpoint is missing \(got nothing"),
     ],
@@ -146,7 +146,7 @@ def test_a_file_that_is_missing_or_no_text_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"the list cannot be read .got No such file"):
         read_list(tmp_path / "models.csv", "out")
     (tmp_path / "models.csv").write_bytes(b"name,checkpoint\n\xff\xfe,a\n")
-    with pytest.raises(DataError, match=r"no text in UTF-8 .got byte 16"):
+    with pytest.raises(DataError, match=r"not UTF-8 text .got byte 16"):
         read_list(tmp_path / "models.csv", "out")
 
 

@@ -20,7 +20,11 @@ DIGEST = "0123456789abcdef" * 4
 def manifest(**changes: Any) -> Manifest:
     values: dict[str, Any] = {
         "stage": "graph",
-        "ingredients": {"settings": {"graph": {"seed": 7, "rate": 0.5}}, "code": {"a.py": DIGEST}, "name": "spam"},
+        "fingerprint_inputs": {
+            "settings": {"graph": {"seed": 7, "rate": 0.5}},
+            "code": {"a.py": DIGEST},
+            "name": "spam",
+        },
         "files": {"sub/b.txt": FileEntry(2, DIGEST, 5), "a.txt": FileEntry(1, DIGEST[::-1], 4)},
         "notes": {"command": "make", "seconds": 0.25},
     }

@@ -65,7 +65,7 @@ def test_a_day_without_data_ends_with_the_code_of_missing_data(tmp_path: Path) -
     ("arguments", "sentence"),
     [
         (["--data", "{week}.csv"], "not the data file of a day (got {week}.csv"),
-        (["--candidate", "model.pb"], "a night makes its formats, it audits none"),
+        (["--candidate", "model.pb"], "a night makes its formats and takes no candidate"),
         (["--nightly-changed-share", "2"], "[nightly] changed_share: out of range (got 2.0"),
         (["--nightly-keep", "-1"], "[nightly] keep: out of range (got -1"),
         (["--nightly-rows", "0"], "[nightly] rows: out of range (got 0"),
@@ -133,7 +133,7 @@ def test_history_reads_as_it_was_written(nights: Nights) -> None:
 def test_a_history_that_was_changed_is_told_and_not_guessed(nights: Nights) -> None:
     nights.home.mkdir()
     nights.history.write_text("date,verdict\nyesterday,passed\n")
-    with pytest.raises(DataError, match="not the history that was written"):
+    with pytest.raises(DataError, match="the history of the nights cannot be read"):
         read_history(nights)
 
 
@@ -208,19 +208,19 @@ def test_another_signature_fails_a_night_unless_it_is_meant(tmp_path: Path) -> N
 def test_current_is_a_link_of_ours_or_nothing(nights: Nights) -> None:
     make_night(nights, "2026-01-01")
     assert nights.current is None
-    nights.name_current("2026-01-01")
+    nights.set_current("2026-01-01")
     assert (nights.link / "frozen/model.pb").read_bytes() == b"model"
-    nights.name_current(None)
+    nights.set_current(None)
     assert not nights.link.is_symlink()
     nights.link.mkdir()
     with pytest.raises(StoreError, match="in the way"):
-        nights.name_current("2026-01-01")
+        nights.set_current("2026-01-01")
 
 
 def test_the_night_that_current_names_stays_however_old(nights: Nights) -> None:
     for day in range(1, 6):
         make_night(nights, f"2026-01-0{day}")
-    nights.name_current("2026-01-01")
+    nights.set_current("2026-01-01")
     assert nights.outdated(2) == ["2026-01-02", "2026-01-03"]
     assert nights.outdated(0) == []
 

@@ -114,7 +114,7 @@ def test_the_first_of_two_hosts_wins(hosts: tuple[Host, Host]) -> None:
     assert two.files() == FILES
 
 
-def test_other_ingredients_replace_what_is_there_and_leave_nothing_of_it(hosts: tuple[Host, Host]) -> None:
+def test_other_inputs_replace_what_is_there_and_leave_nothing_of_it(hosts: tuple[Host, Host]) -> None:
     one, two = hosts
     one.make()
     two.make(NEW, {"model.pb": b"other"})
@@ -211,7 +211,7 @@ def test_a_chain_is_validated_on_another_host_from_what_is_there(
     assert results.read_verdict(second)["verdict"] == "passed"
     assert all(state.is_complete for state in Chain(first).examine("report").values())
     assert results.read_verdict(first) == results.read_verdict(second)
-    assert second.told("validation", "results.csv") == f"{ROOT}/multiply_add/validation/results.csv"
+    assert second.display_path("validation", "results.csv") == f"{ROOT}/multiply_add/validation/results.csv"
 
     given = type("Given", (), {"folder": f"{ROOT}/multiply_add/frozen"})
     assert verify.run(given) == 0  # type: ignore[arg-type]

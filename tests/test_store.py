@@ -91,7 +91,7 @@ def test_the_output_root_may_be_moved_as_a_whole(
     assert build(ArtifactPaths(tmp_path / "moved", "spam"), make=refuse).is_complete
 
 
-def test_changed_ingredients_make_it_again(paths: ArtifactPaths) -> None:
+def test_changed_inputs_make_it_again(paths: ArtifactPaths) -> None:
     build(paths)
     state = artifact.examine(paths.artifact("frozen"), "frozen", NEW)
     assert state.status is ArtifactStatus.STALE
@@ -101,7 +101,7 @@ def test_changed_ingredients_make_it_again(paths: ArtifactPaths) -> None:
     assert leftovers(paths) == []
 
 
-def test_ignored_kinds_of_ingredients_do_not_count(paths: ArtifactPaths) -> None:
+def test_ignored_kinds_of_inputs_do_not_count(paths: ArtifactPaths) -> None:
     build(paths)
     assert artifact.examine(paths.artifact("frozen"), "frozen", NEW, ignored=("settings",)).is_complete
 
