@@ -136,7 +136,7 @@ def _refuse_inner_variables(functions: Iterable[FunctionDef]) -> None:
         for node in function.node_def:
             if node.op in VARIABLE_OPS:
                 raise FreezeError(
-                    f"{node.op} stands inside a function, where no checkpoint tells its value",
+                    f"{node.op} is inside a function, where no checkpoint holds its value",
                     where=f"node {node.name} in function {function.signature.name}",
                     next_step="Create the variable outside of the function",
                 )

@@ -101,9 +101,9 @@ def map_checkpoint(checkpoint: Path, folder: Path, weights: str = "exact") -> di
 
 
 def _prepare_artifact(checkpoint: Path, weights: str) -> Prepared:
-    signature, told = Signature.read(checkpoint / SIGNATURE_FILE), read_origin(checkpoint / SIGNATURE_FILE)
+    signature, origin = Signature.read(checkpoint / SIGNATURE_FILE), read_origin(checkpoint / SIGNATURE_FILE)
     outputs, inputs = ([spec.tensor or spec.name for spec in specs] for specs in (signature.outputs, signature.inputs))
-    return prepare(open_artifact(checkpoint, told.get("signature")), outputs, inputs, told.get("pins", {}), weights)
+    return prepare(open_artifact(checkpoint, origin.get("signature")), outputs, inputs, origin.get("pins", {}), weights)
 
 
 def _finish_artifact(model: Prepared, checkpoint: Path, path: Path) -> dict[str, Any]:
@@ -256,7 +256,7 @@ def _write_folder(model: Prepared, folder: Path) -> Path:
     """Writes the format mmap to a temporary folder and moves it into place; replaces a folder of the same format."""
     if folder.exists() and not (folder / GRAPH_FILE).is_file() and (not folder.is_dir() or any(folder.iterdir())):
         raise StoreError(
-            "something else stands where the folder is to be written",
+            "something else is at the place of the folder",
             where=folder,
             wanted=f"nothing, or a folder with {GRAPH_FILE}",
             next_step="Give another folder with -o",
@@ -300,13 +300,13 @@ class ByteProgress:
 
     def __init__(self, what: object) -> None:
         self._what = what
-        self._is_told = False
+        self._has_begun = False
         self._done = 0
         self._bar: Any = None
 
     def __call__(self, done: int, total: int) -> None:
-        if not self._is_told:
-            self._is_told = True
+        if not self._has_begun:
+            self._has_begun = True
             self._begin(total)
         if self._bar is not None:
             self._bar.update(done - self._done)

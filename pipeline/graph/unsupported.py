@@ -46,7 +46,7 @@ _TOUCHES_FILES = Refusal(
     "reads or writes files of the machine that it runs on",
     "Make what it reads an input",
 )
-_TELLS_TIME = Refusal(re.compile(r"Timestamp"), "tells the time at which it runs", "Make its result an input")
+_TELLS_TIME = Refusal(re.compile(r"Timestamp"), "reads the clock when it runs", "Make its result an input")
 _CALLS_PYTHON = Refusal(
     re.compile(r"EagerPyFunc|PyFunc|PyFuncStateless"),
     "calls Python code, which a .pb cannot carry",

@@ -19,7 +19,7 @@ from pathlib import Path
 from pipeline.errors import SettingError, UnsafeModel
 
 _HERE = Path(__file__).parent
-UNKNOWN = "do anything: nobody can say what this op does"
+UNKNOWN = "do anything: the effect of this op is unknown"
 _OP = re.compile(r"[A-Za-z_][\w>.:-]*")
 _MOST_TOLD = 5
 

@@ -82,7 +82,7 @@ def require_own_files(folder: Path) -> None:
     """
     if (folder / _CHUNKED).exists():
         raise UnsafeModel(
-            "beside the graph that is checked stands another one, which TensorFlow may load in its place",
+            "next to the checked graph is another one, which TensorFlow may load instead",
             where=folder / _CHUNKED,
             wanted="saved_model.pb alone",
             next_step="Export the model again, in one piece",

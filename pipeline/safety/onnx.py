@@ -20,7 +20,7 @@ _ACTING = {
     **dict.fromkeys(("ATen", "ExternalOp", "TritonOp"), "run code that cannot be looked into"),
     "EPContext": "read files",
 }
-_UNKNOWN = "do anything: nobody can say what ops of the domain {} do"
+_UNKNOWN = "do anything: the effect of ops of the domain {} is unknown"
 
 
 def find_dangers(model: Any, path: Path) -> list[Danger]:
@@ -89,7 +89,7 @@ def _require_own(tensor: Any, path: Path) -> None:
         raise UnsafeModel(
             f"this model could take more memory than there is: tensor {printable(tensor.name)}",
             where=path,
-            got=f"{size:.3g} elements" if size < 10**300 else "more elements than can be told",
+            got=f"{size:.3g} elements" if size < 10**300 else "an astronomical number of elements",
             wanted="no more than are stored of it",
         )
 

@@ -191,7 +191,7 @@ def _require_ending(graph: Graph, path: Path) -> None:
         if depths[start] > MOST_CALLS:
             raise _endless(path, f"{depths[start]} calls within each other, at function {printable(start)}")
         if sizes[start] > MOST_NODES:
-            raise _endless(path, f"function {printable(start)} stands for more than {MOST_NODES:,} nodes")
+            raise _endless(path, f"function {printable(start)} expands to more than {MOST_NODES:,} nodes")
 
 
 def _endless(path: Path, got: str) -> UnsafeModel:
@@ -210,4 +210,4 @@ def _too_large(path: Path, node: NodeDef, function: str, size: int, got: str = "
 
 
 def _gb(size: int) -> str:
-    return f"{size / 1e9:.3g} GB" if size < 10**300 else "more bytes than can be told"
+    return f"{size / 1e9:.3g} GB" if size < 10**300 else "an astronomical number of bytes"

@@ -112,6 +112,6 @@ def _require_bounded(path: Path, tensor: _Table) -> None:
         raise UnsafeModel(
             f"this model could take more memory than there is: tensor {printable(tensor.text(_TENSOR_NAME))}",
             where=path,
-            got=f"{size:.3g} elements" if size < 10**300 else "more elements than can be told",
+            got=f"{size:.3g} elements" if size < 10**300 else "an astronomical number of elements",
             wanted=f"at most {MOST_TENSOR:,}",
         )

@@ -267,7 +267,7 @@ ACTING = {
     "RpcClient": (acting("RpcClient", "evil/path"), "could open connections: op RpcClient"),
     "an op that nobody knows": (
         acting("OwnOp"),
-        "could do anything: nobody can say what this op does: op OwnOp in node",
+        "could do anything: the effect of this op is unknown: op OwnOp in node",
     ),
     "PrintV2 to a file": (
         acting("PrintV2", "evil/path", output_stream={"s": b"file:///tmp/x"}),
@@ -502,7 +502,7 @@ CANDIDATES: dict[str, tuple[Callable[[Path], Path], str]] = {
     ),
     "a .tflite": (
         lambda folder: redteam.tflite(folder / "model.tflite", "OwnOp"),
-        "could do anything: nobody can say what this op does: custom op OwnOp",
+        "could do anything: the effect of this op is unknown: custom op OwnOp",
     ),
     "a .tflite with TensorFlow": (
         lambda folder: redteam.tflite(folder / "model.tflite", "FlexWriteFile"),
@@ -582,7 +582,7 @@ def onnx_model(folder: Path, location: str = "", domain: str = "", dims: tuple[i
     [
         (
             {"domain": "com.evil"},
-            "could do anything: nobody can say what ops of the domain com.evil do: op com.evil.Mul",
+            "could do anything: the effect of ops of the domain com.evil is unknown: op com.evil.Mul",
         ),
         (
             {"location": "../../secret"},
@@ -666,7 +666,7 @@ TOO_LARGE: dict[str, tuple[Callable[[Path], Path], str]] = {
     ),
     "functions that double": (
         doubling,
-        r"call each other without an end in sight .got function f\d+ stands for more than",
+        r"call each other without an end in sight .got function f\d+ expands to more than",
     ),
     "functions without end": (endless, "got function [fg] calls itself"),
     "functions too deep": (deep, "got 301 calls within each other, at function f0"),
@@ -750,7 +750,7 @@ def test_a_link_out_of_a_saved_model_is_not_followed(name: str, tmp_path: Path) 
 def test_another_graph_in_chunks_beside_the_one_that_is_checked_is_refused(tmp_path: Path) -> None:
     place = redteam.saved_model(tmp_path / "in")
     (place / "saved_model.cpb").write_bytes(b"\0")
-    with pytest.raises(UnsafeModel, match=r"saved_model\.cpb: beside the graph that is checked stands another one"):
+    with pytest.raises(UnsafeModel, match=r"saved_model\.cpb: next to the checked graph is another one"):
         Chain(job_for(tmp_path, place)).build("checkpoint")
 
 

@@ -42,7 +42,7 @@ def feed_inner_tensors(
                 "this tensor is fetched, and another one of its node is fed",
                 where=tensor,
                 got=f"{', '.join(f'{name}:{fed}' for fed in sorted(ports[name]))} among the inputs",
-                next_step="Feed what stands before the node, or fetch what stands behind it",
+                next_step="Feed an input of the node, or fetch a tensor computed from it",
             )
     dtypes = {name: output_dtypes(node, graph.functions, definitions) for name, node in inner.items()}
     return _insert_placeholders(graph, inner, {name: ports[name] for name in inner}, dtypes)

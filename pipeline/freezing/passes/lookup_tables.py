@@ -61,7 +61,7 @@ def carry_tables(kept: Graph, graph: Graph) -> Graph:
     """
     for name, inner in kept.called_nodes(kept.node):
         if inner.op in TABLES:
-            raise _refusal(inner, f"stands inside the function {name}", "Create it outside of the function")
+            raise _refusal(inner, f"is inside the function {name}", "Create it outside of the function")
     nodes, names, added = list(kept.node), set(kept.nodes), list[NodeDef]()
     for table in [node for node in nodes if node.op in TABLES]:
         initializer, needed = _initializer_of(table, graph)

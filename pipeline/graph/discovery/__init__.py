@@ -249,7 +249,7 @@ def _output_reasons(roles: NodeRoles, end: ModelEnd, is_chosen: bool) -> tuple[f
         reasons.append(f"decides on {roles.graph.name(end.decides_on)}")
     if end.head < 0 and roles.needs_weights and not end.doubt:
         score -= 0.3
-        reasons.append("stands in the middle of the model, or beside it")
+        reasons.append("is in the middle of the model, or outside of it")
     if end.doubt:
         score -= 0.1
         reasons.append(end.doubt)

@@ -346,8 +346,8 @@ def _find_labels(roles: NodeRoles) -> None:
         is_last = not any(
             not roles.is_outcome[consumer] and consumer not in roles.gradients for consumer, _ in graph.consumers[index]
         )
-        is_told = any(roles.is_outcome[consumer] for consumer, _ in graph.consumers[index])
-        if is_last and not is_told and not roles.is_scalar[index]:
+        feeds_outcome = any(roles.is_outcome[consumer] for consumer, _ in graph.consumers[index])
+        if is_last and not feeds_outcome and not roles.is_scalar[index]:
             results |= above[index] & others
     if not roles.gradients and not roles.has_updates:
         # Without training a source that ends in more than a scalar is a mask or a threshold, not a label.

@@ -121,7 +121,7 @@ def test_a_folder_of_mapped_weights_replaces_one_of_its_kind_and_nothing_else(pr
     other = tmp_path / "mine"
     other.mkdir()
     (other / "notes.txt").write_text("mine")
-    with pytest.raises(StoreError, match="something else stands where the folder"):
+    with pytest.raises(StoreError, match="something else is at the place of the folder"):
         pipeline.freeze(prefix, ["y"], to=other, format="mmap")
     assert (other / "notes.txt").read_text() == "mine"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "made", "mine"]
