@@ -37,18 +37,13 @@ def run(given: argparse.Namespace) -> int:
     if isinstance(states, int):
         return states
     for stage, state in states.items():
-        first, *others = state.reasons or _refusal(state)
+        refusal = state.manifest.notes.get("refused") if state.manifest is not None else None
+        first, *others = state.reasons or [f"it was refused: {refusal}" if refusal else ""]
         print(f"{stage:<12} {_WILL[state.status]}{': ' if first else ''}{first}")
         for reason in others:
             print(f"{'':<12} {reason}")
     statuses = {state.status for state in states.values()}
     return 2 if ArtifactStatus.DAMAGED in statuses else int(statuses != {ArtifactStatus.COMPLETE})
-
-
-def _refusal(state: ArtifactState) -> tuple[str]:
-    """Return the reason in the artifact of a format that cannot be made; empty if it was made."""
-    reason = state.manifest.notes.get("refused") if state.manifest is not None else None
-    return (f"it was refused: {reason}" if reason else "",)
 
 
 def _examine(arguments: Sequence[str]) -> dict[str, ArtifactState] | int:

@@ -11,6 +11,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -81,9 +82,8 @@ def load_arrays(path: Path) -> dict[str, Array]:
 def split_strings(joined: bytes, lengths: Array) -> Array:
     """Split joined bytes into strings of the given lengths: an `object` array of `bytes` with the shape of lengths."""
     ends = np.cumsum(lengths.ravel())
-    items = np.empty(lengths.size, dtype=object)
-    items[:] = [joined[end - length : end] for end, length in zip(ends, lengths.ravel(), strict=True)]
-    return items.reshape(lengths.shape)
+    items = [joined[end - length : end] for end, length in zip(ends, lengths.ravel(), strict=True)]
+    return object_array(items).reshape(lengths.shape)
 
 
 def object_array(values: Sequence[bytes]) -> Array:
@@ -188,15 +188,19 @@ class NpzReader:
         """Return the row numbers of each batch."""
         return (range(start, min(start + size, len(self))) for start in range(0, len(self), size))
 
-    def _open(self) -> _OpenFile:
-        return _OpenFile(self.path)
+    @contextmanager
+    def _open(self) -> Iterator[IO[bytes]]:
+        try:
+            with self.path.open("rb") as file:
+                yield file
+        except BROKEN as exc:
+            wanted = "an .npz file, uncompressed"
+            raise DataError("no readable arrays", where=self.path, got=exc, wanted=wanted) from exc
 
     def _column(self, file: IO[bytes], name: str, start: int, stop: int) -> Array:
         if name in self._members:
             return self._members[name].read(file, start, stop)
         if name + BFLOAT16 in self._members:
-            import ml_dtypes  # only for this dtype
-
             return self._members[name + BFLOAT16].read(file, start, stop).view(ml_dtypes.bfloat16)
         lengths, content = self._members[name + LENGTHS], self._members[name + BYTES]
         wanted = lengths.read(file, start, stop)
@@ -219,30 +223,6 @@ class NpzReader:
 def _reopen(path: Path, kind: str) -> NpzReader:
     """Open a file that another process named; it stays open from batch to batch, with the offsets of its blocks."""
     return NpzReader(path, kind)
-
-
-class _OpenFile:
-    """An open file; foreign errors become a DataError."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._file: IO[bytes] | None = None
-
-    def __enter__(self) -> IO[bytes]:
-        try:
-            self._file = self._path.open("rb")
-        except OSError as exc:
-            raise self._error(exc) from exc
-        return self._file
-
-    def __exit__(self, kind: object, exc: BaseException | None, trace: object) -> None:
-        assert self._file is not None  # set by __enter__
-        self._file.close()
-        if isinstance(exc, BROKEN):
-            raise self._error(exc) from exc
-
-    def _error(self, exc: BaseException) -> DataError:
-        return DataError("no readable arrays", where=self._path, got=exc, wanted="an .npz file, uncompressed")
 
 
 def _members(file: IO[bytes]) -> dict[str, _Member]:

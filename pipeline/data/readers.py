@@ -20,6 +20,8 @@ import numpy as np
 from pipeline.errors import DataError
 from pipeline.signature import Array
 
+from .npz import object_array
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -146,8 +148,7 @@ def read_messages(path: Path) -> Examples:
                 next_step="Correct the line, or remove it",
             )
         values[row] = known
-    encoded = np.empty(len(texts), dtype=object)
-    encoded[:] = [text.encode() for text in texts]
+    encoded = object_array([text.encode() for text in texts])
     return Examples({"text": encoded}, values, [normalized(text) for text in texts])
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from pipeline.errors import DataError, nearest
 from pipeline.signature import Array, Signature, TensorSpec
 
-from .npz import load_arrays
+from .npz import load_arrays, object_array
 from .readers import numbers_of, read_cells
 
 LABELS = "labels"
@@ -62,10 +62,8 @@ def _read_npz(path: Path, signature: Signature) -> dict[str, Array]:
 
 
 def _encode_texts(texts: Array) -> Array:
-    values = np.empty(texts.shape, dtype=object)
-    flat = [text.encode("utf-8") if isinstance(text, str) else bytes(text) for text in texts.ravel().tolist()]
-    values.ravel()[:] = flat  # a new array is contiguous, so this is a view of it
-    return values
+    flat = [text.encode() if isinstance(text, str) else bytes(text) for text in texts.ravel().tolist()]
+    return object_array(flat).reshape(texts.shape)
 
 
 def _require_names(path: Path, kind: str, found: Iterable[str], wanted: Iterable[str]) -> None:
@@ -128,9 +126,7 @@ def _find_columns(path: Path, spec: TensorSpec, cells: Mapping[str, list[str]]) 
 
 def _parse_column(path: Path, cells: list[str], lines: list[int], column: str, spec: TensorSpec) -> Array:
     if spec.dtype == "string":
-        values = np.empty(len(cells), dtype=object)
-        values[:] = [cell.encode("utf-8") for cell in cells]
-        return values
+        return object_array([cell.encode() for cell in cells])
     if spec.dtype == "bool":
         return _parse_bools(path, cells, lines, column)
     dtype = spec.dtype.removeprefix("q") if "int" in spec.dtype else spec.dtype

@@ -13,26 +13,7 @@ from pipeline.errors import CandidateError
 logger = logging.getLogger("pipeline")
 
 
-class DataFile(luigi.ExternalTask):
-    """A data file that must exist."""
-
-    path = luigi.Parameter(description="the file")
-
-    def output(self) -> luigi.LocalTarget:
-        """Return the file."""
-        return luigi.LocalTarget(self.path)
-
-    def complete(self) -> bool:
-        """Return True if it exists."""
-        exists = Path(self.path).exists()
-        if not exists:
-            logger.error("%s: no such data file. Give one with --data", self.path)
-        return exists
-
-
-class ExistingCheckpoint(luigi.ExternalTask):
-    """A checkpoint that must exist."""
-
+class _MustExist:
     path = luigi.Parameter(description="a prefix, a file or a folder")
 
     def output(self) -> luigi.LocalTarget:
@@ -41,30 +22,40 @@ class ExistingCheckpoint(luigi.ExternalTask):
 
     def complete(self) -> bool:
         """Return True if a file or folder of that name exists."""
-        place = Path(self.path)
-        exists = place.exists() or any(place.parent.glob(f"{escape(place.name)}[.-]*"))
-        if not exists:
-            logger.error("%s: no such checkpoint. Give one with --checkpoint", self.path)
-        return exists
+        problem = self.find_problem(Path(self.path))
+        if problem is not None:
+            logger.error("%s", problem)
+        return problem is None
+
+    def find_problem(self, path: Path) -> str | None:
+        """Return a sentence if there is no such file or folder."""
+        raise NotImplementedError
 
 
-class ExistingCandidate(luigi.ExternalTask):
+class DataFile(_MustExist, luigi.ExternalTask):
+    """A data file that must exist."""
+
+    def find_problem(self, path: Path) -> str | None:
+        return None if path.exists() else f"{self.path}: no such data file. Give one with --data"
+
+
+class ExistingCheckpoint(_MustExist, luigi.ExternalTask):
+    """A checkpoint that must exist."""
+
+    def find_problem(self, path: Path) -> str | None:
+        exists = path.exists() or any(path.parent.glob(f"{escape(path.name)}[.-]*"))
+        return None if exists else f"{self.path}: no such checkpoint. Give one with --checkpoint"
+
+
+class ExistingCandidate(_MustExist, luigi.ExternalTask):
     """A candidate that must exist."""
 
-    path = luigi.Parameter(description="a file or a folder")
-
-    def output(self) -> luigi.LocalTarget:
-        """Return the path."""
-        return luigi.LocalTarget(self.path)
-
-    def complete(self) -> bool:
-        """Return True if a file or folder of that name exists."""
+    def find_problem(self, path: Path) -> str | None:
         from pipeline.formats.external.detect import detect_format
 
-        exists = Path(self.path).exists()
-        if not exists:
-            try:
-                detect_format(Path(self.path))
-            except CandidateError as exc:
-                logger.error("%s", exc)
-        return exists
+        try:
+            if not path.exists():
+                detect_format(path)
+        except CandidateError as exc:
+            return str(exc)
+        return None
