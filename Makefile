@@ -14,7 +14,7 @@ ARGS ?=
 NIGHT_PARAMS ?= {}
 VENV := .venv
 BIN := $(VENV)/bin
-UNIT_TESTS := -m 'not tensorflow and not stress'
+UNIT_TESTS := -n 2 -m 'not tensorflow and not stress'
 
 # Some machines set it: then Python would compile every module again at every start.
 unexport PYTHONDONTWRITEBYTECODE

@@ -1,4 +1,4 @@
-"""Open the checkpoint of a finished artifact, and read what its signature says of its origin."""
+"""Opens the checkpoint of a finished artifact, and reads the origin in its signature."""
 
 from __future__ import annotations
 
@@ -22,6 +22,6 @@ def open_artifact(checkpoint: Path, signature: str | None) -> Source:
 
 
 def read_origin(path: Path) -> dict[str, Any]:
-    """What a `signature.json` tells besides the signature; empty where it tells nothing."""
+    """Returns the origin in a `signature.json`: all besides the signature; empty if there is none."""
     told: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")).get("origin", {})
     return told

@@ -1,4 +1,4 @@
-"""Finds checkpoints on disk by what people give for them: a prefix, one of its files, a series, or a folder.
+"""Finds checkpoints on disk from a prefix, one of its files, a series, or a folder.
 
 A prefix is text and no Path: it may end in a slash, where the files are called `.index`, `.data-…` and `.meta`.
 """
@@ -19,7 +19,7 @@ _GIT_LFS = b"version https://git-lfs"
 
 
 def find_prefix(place: Place) -> str:
-    """The prefix that a prefix, one of its files, a series or a folder stands for.
+    """Returns the prefix for a prefix, one of its files, a series or a folder.
 
     In a folder the `checkpoint` file decides, also when it holds the absolute path of another
     place; without one, the newest complete prefix. The series `model.ckpt` is `model.ckpt-1000` and its like: where
@@ -53,28 +53,28 @@ def find_prefix(place: Place) -> str:
 
 
 def folder_of(prefix: Place) -> Path:
-    """The folder that a checkpoint's files are in."""
+    """Returns the folder of a checkpoint's files."""
     return Path(f"{prefix}.index").parent
 
 
 def name_of(prefix: Place) -> str:
-    """What the names of a checkpoint's files begin with; it may be empty."""
+    """Returns the common beginning of a checkpoint's file names; it may be empty."""
     return Path(f"{prefix}.index").name.removesuffix(".index")
 
 
 def step_of(prefix: Place) -> int:
-    """The step at the end of a checkpoint's name, -1 if there is none."""
+    """Returns the step at the end of a checkpoint's name, -1 if there is none."""
     found = re.search(r"-(\d+)$", name_of(prefix))
     return int(found[1]) if found else -1
 
 
 def stem_of(prefix: Place) -> str:
-    """The name of a checkpoint without the step at its end: that of its series."""
+    """Returns the name of a checkpoint's series: its name without the step at the end."""
     return re.sub(r"-\d+$", "", name_of(prefix))
 
 
 def _old_format(place: str) -> str | None:
-    """The prefix in the V1 format that a place stands for; None where there is none.
+    """Returns the prefix of a checkpoint in the V1 format at a place; None if there is none.
 
     A Saver that writes shards calls them `NAME-00000-of-00002`, and all of them `NAME-?????-of-00002`.
     """
@@ -83,7 +83,7 @@ def _old_format(place: str) -> str | None:
 
 
 def _old_files(prefix: Place) -> list[Path]:
-    """The files of a checkpoint in the V1 format, where no newer one has its name."""
+    """Returns the files of a checkpoint in the V1 format, unless a newer one has its name."""
     folder, name = folder_of(prefix), name_of(prefix)
     if not name or Path(f"{prefix}.index").is_file():
         return []
@@ -107,7 +107,7 @@ def _in_folder(folder: Path, name: str) -> str:
 
 
 def complete_prefixes(folder: Path) -> Iterator[str]:
-    """The checkpoints of a folder that have their index and all their shards, oldest first.
+    """Yields the complete checkpoints of a folder (index and all shards), oldest first.
 
     What a broken save left is passed over: data without an index, an empty index, a shard too few. One of the V1 format
     is known by the graph beside it.
@@ -125,7 +125,7 @@ def complete_prefixes(folder: Path) -> Iterator[str]:
 
 
 def files_of(prefix: Place) -> list[Path]:
-    """The index and the data files of a checkpoint that are there; those of the V1 format hold all."""
+    """Returns the existing index and data files of a checkpoint; a V1 file holds everything."""
     if old := _old_files(prefix):
         return old
     return [Path(found[0]) for found in _shards(prefix)] + [p for p in [Path(f"{prefix}.index")] if p.exists()]
@@ -138,7 +138,7 @@ def _shards(prefix: Place) -> list[re.Match[str]]:
 
 
 def require_files(prefix: Place) -> None:
-    """Makes sure that a checkpoint's data files are all there.
+    """Checks that all data files of a checkpoint exist.
 
     Raises:
         CheckpointError: a shard is missing, or a file is a pointer in place of the file.

@@ -1,4 +1,4 @@
-"""Reads a SavedModel folder: the graph, the signature, and under which key its checkpoint keeps each variable.
+"""Reads a SavedModel folder: the graph, the signature, and the checkpoint key of each variable.
 
     saved_model.pb        a SavedModel message; or saved_model.pbtxt, the same as text
     variables/variables   a checkpoint
@@ -6,7 +6,7 @@
 
 The layout is that of tensorflow/core/protobuf/saved_model.proto and tensorflow/cc/saved_model/constants.h. TensorFlow 1
 writes a graph and a Saver, and its keys are names. TensorFlow 2 writes objects (saved_object_graph.proto): a
-signature is a function, its variables are what the function has captured, and the keys are paths of attributes.
+signature is a function, its variables are the function's captures, and the keys are paths of attributes.
 """
 
 from __future__ import annotations
@@ -55,21 +55,21 @@ _CHANGES = re.compile(r"Assign\w*|(Resource)?Scatter\w+")
 
 @dataclass(frozen=True)
 class SavedModelGraph:
-    """What freezing needs of a SavedModel.
+    """The parts of a SavedModel that freezing needs.
 
     Args:
-        graph: its assets are where they are now; tables are filled by ops of the graph itself.
-        bundle: its variables; None where the folder has none.
-        keys: where the bundle keeps a variable, by the variable's identity.
+        graph: with the current paths of assets; ops of the graph itself fill the tables.
+        bundle: its variables; None if the folder has none.
+        keys: the place of a variable in the bundle, by the variable's identity.
         inputs: tensors of the graph by their names in the signature; a sparse tensor is three, as `name/indices`.
-        outputs: the same.
-        infos: what the signature says of its tensors, by tensor.
-        signature_key: the signature's name; None where the SavedModel has no signature, or outputs were named instead.
+        outputs: the same for outputs.
+        infos: dtypes and shapes in the signature, by tensor.
+        signature_key: the signature's name; None if the SavedModel has no signature, or outputs were named instead.
         signature_keys: the names of all.
         assets: files by the tensors of the graph that hold their paths.
         definitions: the ops that the graph uses, by name.
-        file: the one that holds the graph.
-        metas: all graphs of that file as they lie there, the one for serving first.
+        file: the file of the graph.
+        metas: all graphs of that file, unchanged, the one for serving first.
     """
 
     graph: Graph
@@ -93,14 +93,14 @@ def read_saved_model(
 
     Args:
         folder: the one that holds `saved_model.pb` or `saved_model.pbtxt`.
-        signature_key: by default `serving_default`, or the only signature that there is.
-        outputs: tensors that are wanted, whether a signature has them or not.
-        is_key_needed: whether it is an error that no signature is the obvious one, where no outputs are named.
+        signature_key: by default `serving_default`, or the only signature.
+        outputs: tensors that are needed, in a signature or not.
+        is_key_needed: raise an error if the signature is ambiguous and no outputs are named.
 
     Raises:
-        CheckpointError: a file is missing or is not what it should be; no graph is for serving.
-        FreezeError: there is no such signature, or none is the obvious one; loading the SavedModel changes a
-            variable that the outputs need.
+        CheckpointError: a file is missing, damaged or of another kind; no graph is for serving.
+        FreezeError: the signature does not exist or is ambiguous; loading the SavedModel changes a variable that the
+            outputs need.
     """
     file = _find_message(folder)
     metas = _read_meta_graphs(file)
@@ -110,7 +110,7 @@ def read_saved_model(
     named = {side: dict(_tensors(infos)) for side, infos in (("in", signature.inputs), ("out", signature.outputs))}
     tensors = {side: {name: info.name for name, info in infos.items()} for side, infos in named.items()}
     assets = dict(_assets(folder, meta))
-    graph = with_initializers(with_assets(metas[0].graph, assets))
+    graph = hoist_initializers(set_asset_paths(metas[0].graph, assets))
     wanted = [node_of(tensor) for tensor in (*tensors["out"].values(), *outputs)] or list(graph.nodes)
     needed = graph.ancestors(wanted, with_control=False)
     variables = [name for name in needed if graph.nodes[name].op in VARIABLE_OPS]
@@ -138,15 +138,14 @@ def read_saved_model(
 def read_signature(
     folder: Path, signature_key: str | None = None
 ) -> tuple[str, Mapping[str, TensorInfo], Mapping[str, TensorInfo]]:
-    """The name of a SavedModel's signature, and its inputs and outputs by their names.
+    """Returns the name of a SavedModel's signature, and its inputs and outputs by name.
 
     Args:
-        signature_key: by default `serving_default`, or the only signature that there is.
+        signature_key: by default `serving_default`, or the only signature.
 
     Raises:
-        CheckpointError: the file is missing or is not what it should be; no graph is for serving, or it has no
-            signature.
-        FreezeError: there is no such signature, or none is the obvious one.
+        CheckpointError: the file is missing, damaged or of another kind; no graph for serving, or no signature.
+        FreezeError: the signature does not exist or is ambiguous.
     """
     file = _find_message(folder)
     meta = _read_meta_graphs(file)[0].rest
@@ -158,10 +157,10 @@ def read_signature(
 
 
 def read_meta_graphs(folder: Path) -> tuple[Path, list[MetaGraph]]:
-    """The file of a SavedModel's graphs, and these as they lie there, the one for serving first.
+    """Returns the file of a SavedModel's graphs, and the unchanged graphs, the one for serving first.
 
     Raises:
-        CheckpointError: the file is missing or is not what it should be; no graph is for serving.
+        CheckpointError: the file is missing, damaged or of another kind; no graph is for serving.
     """
     file = _find_message(folder)
     return file, _read_meta_graphs(file)
@@ -171,7 +170,7 @@ def read_meta_graphs(folder: Path) -> tuple[Path, list[MetaGraph]]:
 
 
 def _read_meta_graphs(path: Path) -> list[MetaGraph]:
-    """The graph for serving (of several, the one with the fewest other tags), then all others of the file."""
+    """Returns the graph for serving (of several, the one with the fewest other tags), then all others of the file."""
     model = _parse(path)
     graphs = [meta for meta in model.meta_graphs if meta.graph_def.node]
     if not graphs:
@@ -225,7 +224,7 @@ def _parse(path: Path) -> SavedModel:
 
 
 def _assets(folder: Path, meta: MetaGraphDef) -> Iterator[tuple[str, Path]]:
-    """The tensors that hold the paths of files, and where these are now."""
+    """Yields the tensors that hold paths of assets, with the current paths."""
     assets = list(meta.asset_file_def)
     try:
         if not assets:
@@ -282,7 +281,7 @@ def _choose_signature(folder: Path, meta: MetaGraphDef, wanted: str | None, is_n
 
 
 def _tensors(infos: Mapping[str, TensorInfo]) -> Iterator[tuple[str, TensorInfo]]:
-    """The tensors of a signature's side; one that is made of several tensors gives each (meta_graph.proto)."""
+    """Yields the tensors of one side of a signature; a composite tensor gives each of its parts (meta_graph.proto)."""
     for name in sorted(infos):
         info = infos[name]
         if info.HasField("coo_sparse"):
@@ -306,10 +305,10 @@ def _info(tensor: str, dtype: int, shape: Sequence[int]) -> TensorInfo:
 
 
 def _captured_keys(meta: MetaGraphDef, graph: Graph, bundle: Bundle) -> dict[tuple[str, str], Saved]:
-    """The keys of variables that functions have captured, as TensorFlow 2's loader finds them.
+    """Returns the keys of variables that functions have captured, as TensorFlow 2's loader finds them.
 
-    A call gives a function its arguments and then its captures, and `bound_inputs` says which object each of these
-    is. The restoring function does not suffice: Keras 3 has it restore copies that no signature reads.
+    A call passes a function its arguments and then its captures; `bound_inputs` names the object of each capture. The
+    restoring function is not enough: with Keras 3 it restores copies that no signature reads.
     """
     keys_of_objects = _object_keys(meta, bundle)
     concrete = meta.object_graph_def.concrete_functions
@@ -326,9 +325,9 @@ def _captured_keys(meta: MetaGraphDef, graph: Graph, bundle: Bundle) -> dict[tup
 
 
 def _object_keys(meta: MetaGraphDef, bundle: Bundle) -> dict[int, str]:
-    """The checkpoint's keys by the SavedModel's objects.
+    """Returns the checkpoint's keys by the SavedModel's objects.
 
-    Both have a graph of the same objects; what is reached from the root by the same names is the same object.
+    Both have a graph of the same objects: the same path of names from the root leads to the same object.
     """
     if _OBJECTS not in bundle.tensors:
         return {}
@@ -355,7 +354,7 @@ def _object_keys(meta: MetaGraphDef, bundle: Bundle) -> dict[int, str]:
 
 
 def _refuse_changed_variables(folder: Path, meta: MetaGraph, graph: Graph, variables: Iterable[str]) -> None:
-    """Makes sure that what loading runs after restoring leaves the variables as restored."""
+    """Checks that steps of loading after restoring do not change the variables."""
     needed, message = set(variables), meta.rest
     starts = [name for key in _INIT_COLLECTIONS for name in message.collection_def[key].node_list.value]
     starts += [info.name for info in message.signature_def[_INIT_OP].outputs.values()]
@@ -381,8 +380,8 @@ _TABLE = re.compile(r"HashTable(V2)?")
 _FILLS_TABLE = re.compile(r"InitializeTable(FromTextFile)?(V2)?|LookupTableImport(V2)?")
 
 
-def with_assets(graph: Graph, assets: Mapping[str, Path]) -> Graph:
-    """The graph with the paths that files have now; TensorFlow 2 keeps each in a variable, filled when loading."""
+def set_asset_paths(graph: Graph, assets: Mapping[str, Path]) -> Graph:
+    """Returns the graph with the current paths of assets; TensorFlow 2 keeps each in a variable, filled by loading."""
     paths = {node_of(tensor): path for tensor, path in assets.items()}
     variables: dict[str, Path] = {}
     for node in graph.node:
@@ -399,7 +398,7 @@ def with_assets(graph: Graph, assets: Mapping[str, Path]) -> Graph:
 
 
 def _path_constant(node: NodeDef, path: Path) -> NodeDef:
-    """A constant that holds a path in a node's place, of the shape that the node has if it is a constant."""
+    """Returns a constant with a path that replaces a node; it keeps the shape of a constant node."""
     constant = NodeDef(name=node.name, op="Const")
     constant.attr["dtype"].type = DataType.Value("DT_STRING")
     tensor = constant.attr["value"].tensor
@@ -411,19 +410,19 @@ def _path_constant(node: NodeDef, path: Path) -> NodeDef:
     return constant
 
 
-def with_initializers(graph: Graph) -> Graph:
-    """The graph with its tables and their initializers outside of functions, where TensorFlow 1 has them.
+def hoist_initializers(graph: Graph) -> Graph:
+    """Returns the graph with tables and their initializers outside of functions, as in TensorFlow 1.
 
-    Functions that no node calls are left out: TensorFlow 2's loader makes objects by them.
+    Functions that no node calls are dropped: TensorFlow 2's loader creates objects with them.
     """
-    nodes = [_created_table(node, graph) or node for node in graph.node]
+    nodes = [_find_created_table(node, graph) or node for node in graph.node]
     nodes += _table_initializers(graph)
     called = (graph.functions[name] for name in graph.called(nodes))
     return Graph(nodes, FunctionDefLibrary(function=called), graph.versions)
 
 
-def _created_table(call: NodeDef, graph: Graph) -> NodeDef | None:
-    """The table that a call creates: a model that was loaded and saved again has its tables from functions."""
+def _find_created_table(call: NodeDef, graph: Graph) -> NodeDef | None:
+    """Returns the table that a call creates; a model that was loaded and saved again creates tables in functions."""
     node, body, functions = call, Graph(()), graph.functions
     for _ in range(_DEEPEST):
         name = node.attr["f"].func.name if node.op in _CALLS else ""
@@ -440,7 +439,7 @@ def _created_table(call: NodeDef, graph: Graph) -> NodeDef | None:
 
 
 def _table_initializers(graph: Graph) -> Iterator[NodeDef]:
-    """The initializers in functions, as nodes of the graph; those that tensors of the graph are enough for."""
+    """Yields initializers inside functions as nodes of the graph, if tensors of the graph are their only inputs."""
     functions = graph.functions
     for root in graph.node:
         seen = set[str]()  # functions of a damaged file may call each other without end

@@ -1,4 +1,4 @@
-"""Opens whatever holds a graph: a Saver's checkpoint, a SavedModel, or a GraphDef with or without a checkpoint beside.
+"""Opens any source of a graph: a Saver's checkpoint, a SavedModel, or a GraphDef with or without a checkpoint.
 
     checkpoint   PREFIX.index, PREFIX.data-…      its graph is PREFIX.meta, that of its series, or a GraphDef
     SavedModel   saved_model.pb or .pbtxt         in a folder with variables/ and assets/
@@ -29,23 +29,23 @@ from .files import complete_prefixes, find_prefix, folder_of, name_of, stem_of, 
 
 @dataclass(frozen=True)
 class Source:
-    """A graph, and where the values of its variables are.
+    """A graph, and the checkpoint with its values.
 
     Args:
         place: the prefix, the SavedModel's folder, or the GraphDef's file.
         kind: `checkpoint`, `SavedModel` or `GraphDef`.
-        graph: as it was saved.
-        graph_file: the file that it was read from.
-        bundle: the variables' values; empty where there is no checkpoint.
-        keys: where the bundle keeps a variable, by the variable's identity; one that is not there goes by its name.
-        inputs: the signature's tensors by their names there; empty where there is no signature.
-        outputs: the same.
-        infos: what the signature says of its tensors, by tensor.
+        graph: the graph as saved.
+        graph_file: the file of the graph.
+        bundle: the variables' values; empty without a checkpoint.
+        keys: the place of a variable in the bundle, by the variable's identity; without an entry, its name is the key.
+        inputs: tensors by their names in the signature; empty without a signature.
+        outputs: the same for outputs.
+        infos: dtypes and shapes in the signature, by tensor.
         signature_key: the signature's name.
         signature_keys: the names of all signatures.
         definitions: the ops that a MetaGraphDef brings along, by name.
         assets: files by the tensors of the graph that hold their paths.
-        metas: the graphs as they lie in the file, this one first: all that running it may come upon.
+        metas: all graphs of the file, unchanged, this one first.
     """
 
     place: Path | str
@@ -65,7 +65,7 @@ class Source:
 
     @property
     def has_variables(self) -> bool:
-        """Whether there is anything to freeze."""
+        """True if the graph has variables, in functions too."""
         return any(node.op in VARIABLE_OPS for node in self.graph.all_nodes())
 
 
@@ -76,17 +76,17 @@ def open_source(
     outputs: Sequence[str] = (),
     is_key_needed: bool = True,
 ) -> Source:
-    """Opens what people name: a prefix, one of its files, a series, a folder, a SavedModel, a GraphDef.
+    """Opens a prefix, one of its files, a series, a folder, a SavedModel or a GraphDef.
 
     Args:
-        graph: the file of the graph, where it is not found beside the checkpoint: a `.meta`, `.pb` or `.pbtxt`.
-        signature_key: of a SavedModel with several signatures, which one.
-        outputs: tensors that are wanted, where they are named.
-        is_key_needed: whether it is an error that no signature is the obvious one, where no outputs are named.
+        graph: the file of the graph, if it is not next to the checkpoint: a `.meta`, `.pb` or `.pbtxt`.
+        signature_key: the name of one signature of a SavedModel with several.
+        outputs: tensors that are needed, if they are named.
+        is_key_needed: raise an error if the signature is ambiguous and no outputs are named.
 
     Raises:
-        CheckpointError: nothing is there, it is damaged, another kind of file, or has no graph.
-        FreezeError: a SavedModel has no such signature, or none that is the obvious one.
+        CheckpointError: the source is missing, damaged, of another kind, or has no graph.
+        FreezeError: the signature does not exist in the SavedModel, or is ambiguous.
     """
     path = Path(place)
     folder = path.parent if path.name in SAVED_MODEL_FILES else path
@@ -95,7 +95,7 @@ def open_source(
     if path.suffix in (".pb", ".pbtxt") and path.is_file():
         return _of_graph_file(path)
     prefix = find_prefix(place)
-    bundle = open_checkpoint(prefix)  # first: of a foreign file it says what it is
+    bundle = open_checkpoint(prefix)  # first, because its errors name the kind of a foreign file
     return _of_checkpoint(prefix, bundle, graph or _graph_beside(prefix))
 
 
@@ -129,7 +129,7 @@ def _of_checkpoint(prefix: Path | str, bundle: Bundle, file: Path) -> Source:
 
 
 def _of_graph_file(path: Path) -> Source:
-    """A GraphDef; where it has variables, with the checkpoint beside it."""
+    """Opens a GraphDef; if it has variables, with the checkpoint next to it."""
     meta = read_graph(path)
     alone = Source(path, "GraphDef", meta.graph, path, Bundle(path, {}), metas=(meta,))
     if not alone.has_variables:
@@ -139,7 +139,7 @@ def _of_graph_file(path: Path) -> Source:
     prefix = str(beside) if str(beside) in found else find_prefix(path.parent) if found else None
     if prefix is None:
         raise CheckpointError(
-            "this graph has variables, and no checkpoint stands beside it",
+            "this graph has variables, and no checkpoint is next to it",
             where=path,
             next_step="Give the checkpoint, and this file as its graph (--graph)",
         )
@@ -147,10 +147,10 @@ def _of_graph_file(path: Path) -> Source:
 
 
 def read_graph(path: Path) -> MetaGraph:
-    """Reads a `.meta`, or a GraphDef, binary or as text; a GraphDef comes as a MetaGraph that holds nothing else.
+    """Reads a `.meta` or a GraphDef, binary or text; a GraphDef becomes a MetaGraph without other content.
 
     Raises:
-        CheckpointError: it is missing, damaged, empty, or another kind of file.
+        CheckpointError: the file is missing, damaged, empty, or of another kind.
     """
     raw, is_meta = _read_bytes(path), path.name.endswith(".meta")
     if _is_text(path, raw):
@@ -170,7 +170,7 @@ def read_message(path: Path) -> MetaGraphDef:
     """Reads the same files as one message.
 
     Raises:
-        CheckpointError: it is missing, damaged, or another kind of file.
+        CheckpointError: the file is missing, damaged, or of another kind.
     """
     return _parse_message(path, _read_bytes(path))
 
@@ -201,19 +201,19 @@ def _read_bytes(path: Path) -> bytes:
 
 
 def _is_text(path: Path, raw: bytes) -> bool:
-    """Whether a message is written as text: `node {` and its like; as bytes it begins with a tag and a length."""
+    """Returns True if a message is text, such as `node {`; a binary one begins with a tag and a length."""
     return path.suffix == ".pbtxt" or raw.startswith(
         (b"node {", b"meta_info_def {", b"graph_def {", b"versions {", b"library {")
     )
 
 
 def _graph_beside(prefix: str) -> Path:
-    """The graph's file of a checkpoint that no other is named for.
+    """Finds the graph's file of a checkpoint if none is given.
 
-    It is PREFIX.meta; or that of the series, for some write the graph once; or the one GraphDef that has variables.
+    It is PREFIX.meta; or a `.meta` of the series, as some write the graph once; or the only GraphDef with variables.
 
     Raises:
-        CheckpointError: there is none, or several that it may be.
+        CheckpointError: there is none, or several candidates.
     """
     own = Path(f"{prefix}.meta")
     if own.is_file():
@@ -230,7 +230,7 @@ def _graph_beside(prefix: str) -> Path:
     if len(found) == 1:
         return found[0]
     raise CheckpointError(
-        "several graphs stand beside the checkpoint" if found else "the checkpoint's graph is missing",
+        "several graphs are next to the checkpoint" if found else "the checkpoint's graph is missing",
         where=own,
         got=", ".join(path.name for path in found) or None,
         wanted=f"{name_of(prefix)}.meta, or one .pb or .pbtxt with the graph's variables",

@@ -1,4 +1,4 @@
-"""Find, open and read checkpoints; every mismatch with the graph's variables is an error."""
+"""Finds, opens and reads checkpoints; every mismatch with the graph's variables is an error."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def find_checkpoint(place: Path | str) -> Bundle:
         place: a Saver's prefix, any file of it, or a folder with one.
 
     Raises:
-        CheckpointError: nothing is there, a shard is missing, or the index is damaged or is none.
+        CheckpointError: there is no checkpoint, a shard is missing, or the index is damaged or of another kind.
     """
     prefix = find_prefix(place)
     require_files(prefix)
@@ -31,9 +31,9 @@ def find_checkpoint(place: Path | str) -> Bundle:
 
 
 def read_values(bundle: Bundle, wanted: Mapping[str, tf.Variable]) -> dict[str, Array]:
-    """The values of variables, by the keys they have in the checkpoint.
+    """Returns the values of variables, by their keys in the checkpoint.
 
-    TensorFlow restores a resource variable of another shape without a word, so shapes and
+    TensorFlow restores a resource variable of another shape without an error, so shapes and
     dtypes are compared first.
 
     Raises:

@@ -1,4 +1,4 @@
-"""`python -m pipeline freeze CHECKPOINT`: one .pb of a checkpoint, without TensorFlow."""
+"""`python -m pipeline freeze CHECKPOINT`: freeze a checkpoint into one .pb, without TensorFlow."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pipeline.settings import parse_pairs, split_list
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the command's arguments."""
+    """Declare the arguments of the command."""
     parser.add_argument(
         "checkpoint",
         help="a Saver's checkpoint: its prefix, one of its files, its series or its folder; the folder of a "
@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--outputs",
         default="",
-        help="comma-separated names of tensors; by default the signature's, or those that the graph leaves no doubt of",
+        help="comma-separated names of tensors; default: those of the signature, or the obvious ones",
     )
     parser.add_argument(
         "--inputs", default="", help="comma-separated placeholders to keep, or inner tensors to make inputs of"
@@ -60,8 +60,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(given: argparse.Namespace) -> int:
-    """Freezes, and says what became of it."""
-    gc.disable()  # what is held is held to the end: looking through that again and again finds nothing
+    """Freeze the checkpoint and print the result."""
+    gc.disable()  # all objects live to the end, so that collecting garbage only costs time
     done = freeze(
         given.checkpoint,
         split_list(given.outputs),

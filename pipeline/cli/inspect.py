@@ -1,4 +1,4 @@
-"""`python -m pipeline inspect FILE`: what a file holds, without TensorFlow."""
+"""`python -m pipeline inspect FILE`: show what a file contains, without TensorFlow."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pipeline.freezing.inspection import inspect
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the command's arguments."""
+    """Declare the arguments of the command."""
     parser.add_argument(
         "file", help="a checkpoint (prefix, file or folder), the folder of a SavedModel, a .meta, .pb or .pbtxt"
     )
@@ -18,12 +18,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--graph", type=Path, help="the graph's file (.meta, .pb, .pbtxt), where it is not beside the checkpoint"
     )
     parser.add_argument("--signature", help="of a SavedModel with several, which one")
-    parser.add_argument("--all", action="store_true", help="tell long lists to their end")
+    parser.add_argument("--all", action="store_true", help="print long lists to their end")
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
 
 
 def run(given: argparse.Namespace) -> int:
-    """Prints what the file holds."""
+    """Print what the file contains."""
     found = inspect(given.file, given.graph, given.signature)
     if given.json:
         print(json.dumps(found.to_dict(), indent=2))

@@ -1,4 +1,4 @@
-"""`python -m pipeline rerun FOLDER`: feeds the worst rows of a failed validation again."""
+"""`python -m pipeline rerun FOLDER`: run the worst rows of a failed validation again."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ _WIDTH = 40
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the command's arguments."""
-    parser.add_argument("folder", type=Path, help="such as output/spam/validation/worst, or the validation's itself")
+    """Declare the arguments of the command."""
+    parser.add_argument("folder", type=Path, help="such as output/spam/validation/worst, or its parent")
 
 
 def run(given: argparse.Namespace) -> int:
-    """Prints how each of the rows compares now.
+    """Run the rows again and print how the answers compare now.
 
     Returns:
         0 if all agree, 1 if one still differs.
 
     Raises:
-        DataError: the folder holds no worst rows, or an artifact is gone.
+        DataError: the folder holds no worst rows, or an artifact is missing.
     """
     folder: Path = given.folder
-    place = folder / WORST_FOLDER if (folder / WORST_FOLDER).is_dir() else folder
-    found = list(rerun(place))
+    worst = folder / WORST_FOLDER if (folder / WORST_FOLDER).is_dir() else folder
+    found = list(rerun(worst))
     if not found:
-        raise DataError("no row to feed again", where=place)
+        raise DataError("no row to run again", where=worst)
     rows = [_TITLES, *(_cells(format, line) for format, line in found)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(_TITLES))]
     for row in rows:
@@ -44,9 +44,9 @@ def run(given: argparse.Namespace) -> int:
 def _cells(format: str, line: RowComparison) -> tuple[str, ...]:
     verdict = "agrees" if line.is_equal else "differs"
     cells = (line.row, line.output, line.element, line.reference, line.candidate, line.difference, verdict)
-    return format, line.check, *(_shortened(cell) for cell in cells)
+    return format, line.check, *(_shorten(cell) for cell in cells)
 
 
-def _shortened(text: str) -> str:
+def _shorten(text: str) -> str:
     plain = text.encode("unicode_escape").decode() if not text.isprintable() else text
     return plain if len(plain) <= _WIDTH else f"{plain[: _WIDTH - 1]}…"

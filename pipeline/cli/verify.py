@@ -1,4 +1,4 @@
-"""`python -m pipeline verify FOLDER`: hashes an artifact again, and the inputs that its manifest records."""
+"""`python -m pipeline verify FOLDER`: hash an artifact again, and the inputs that its manifest records."""
 
 from __future__ import annotations
 
@@ -14,20 +14,19 @@ from pipeline.store.remote import RemoteStore, hash_object, is_url
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the command's arguments."""
+    """Declare the arguments of the command."""
     parser.add_argument("folder", help="the artifact's folder or URL, such as output/spam/frozen")
 
 
 def run(given: argparse.Namespace) -> int:
-    """Hashes everything again.
+    """Hash everything again.
 
     Returns:
-        0 if all bytes are those that were finished and the inputs are as they were; 1 if an input
-        changed or is gone since.
+        0 if the artifact and its inputs are unchanged; 1 if an input was changed or removed.
 
     Raises:
-        StoreError: the folder is no artifact.
-        DamagedArtifact: a file or the manifest is not as it was finished.
+        StoreError: the folder is not an artifact.
+        DamagedArtifact: a file or the manifest was changed after it was finished.
     """
     folder: str = given.folder
     manifest = _verify_url(folder) if is_url(folder) else artifact.verify(Path(folder))
@@ -45,7 +44,7 @@ def _verify_url(url: str) -> Manifest:
 
 
 def _changed_inputs(folder: str, manifest: Manifest) -> Iterator[str]:
-    """Sentences on inputs that are not as they were when the artifact was made."""
+    """Yield a sentence for each input that was changed or removed after the artifact was made."""
     upstream: Mapping[str, str] = manifest.fingerprint_inputs.get("upstream", {})
     for label, digest in upstream.items():
         if is_url(folder):
@@ -60,7 +59,7 @@ def _compare(path: Path, digest: str | None) -> Iterator[str]:
     if not path.is_file():
         yield f"input {path} is gone"
     else:
-        yield from _told(path, hash_file(path), digest)
+        yield from _compare_digests(path, hash_file(path), digest)
 
 
 def _compare_object(url: str, digest: str | None) -> Iterator[str]:
@@ -69,9 +68,9 @@ def _compare_object(url: str, digest: str | None) -> Iterator[str]:
     except StoreError as exc:
         yield f"input {exc}"
     else:
-        yield from _told(url, actual, digest)
+        yield from _compare_digests(url, actual, digest)
 
 
-def _told(place: object, actual: str, digest: str | None) -> Iterator[str]:
+def _compare_digests(path: object, actual: str, digest: str | None) -> Iterator[str]:
     if actual != digest:
-        yield f"input {place} changed: sha256 was {str(digest)[:12]}…, is {actual[:12]}…"
+        yield f"input {path} changed: sha256 was {str(digest)[:12]}…, is {actual[:12]}…"

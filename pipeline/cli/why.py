@@ -1,4 +1,4 @@
-"""`python -m pipeline why TASK …`: what would run, and the reason for each stage."""
+"""`python -m pipeline why TASK …`: show which stages would run, and why."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _WILL = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the command's arguments."""
+    """Declare the arguments of the command."""
     parser.add_argument("task", nargs=argparse.REMAINDER, help="a task and its parameters, as luigi takes them")
 
 
 def run(given: argparse.Namespace) -> int:
-    """Says of each stage whether it would run, and why; runs nothing.
+    """Print for each stage whether it would run, and why; run nothing.
 
     Returns:
         0 if everything is complete, 1 if something would run, 2 if something is damaged.
@@ -42,17 +42,17 @@ def run(given: argparse.Namespace) -> int:
         print(f"{stage:<12} {_WILL[state.status]}{': ' if first else ''}{first}")
         for reason in others:
             print(f"{'':<12} {reason}")
-    conditions = {state.status for state in states.values()}
-    return 2 if ArtifactStatus.DAMAGED in conditions else int(conditions != {ArtifactStatus.COMPLETE})
+    statuses = {state.status for state in states.values()}
+    return 2 if ArtifactStatus.DAMAGED in statuses else int(statuses != {ArtifactStatus.COMPLETE})
 
 
 def _examine(arguments: Sequence[str]) -> dict[str, ArtifactState] | int:
-    """The state of each stage; or, of a batch, the exit code, once its models are told."""
+    """Return the state of each stage; for a batch, print its models and return the exit code."""
     names = {NightlyRun.__name__, ConvertBatch.__name__, *(task.__name__ for task in TASKS.values())}
     if not arguments or arguments[0] not in names:
         got = arguments[0] if arguments else "nothing"
         raise SettingError("why needs a task", got=got, next_step=nearest(got, names))
-    ROOT_HOOKS.clear()  # this is no run
+    ROOT_HOOKS.clear()  # nothing runs here
     with CmdlineParser.global_instance(list(arguments)) as command:
         task = command.get_task_obj()
         if isinstance(task, ConvertBatch):

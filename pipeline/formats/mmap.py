@@ -10,6 +10,7 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 
 from pipeline.errors import RunnerError, first_line
+from pipeline.graph.graph import Graph
 from pipeline.signature import Signature
 from pipeline.store.files import GRAPH_FILE
 
@@ -97,8 +98,7 @@ def _make_paths_absolute(graph: tf.compat.v1.GraphDef, folder: Path) -> None:
     Raises:
         RunnerError: a file is missing, or has another size than its constant.
     """
-    bodies = (graph.node, *(function.node_def for function in graph.library.function))
-    for node in (node for nodes in bodies for node in nodes if node.op == "ImmutableConst"):
+    for node in (node for node in Graph.of(graph).all_nodes() if node.op == "ImmutableConst"):
         path = folder / node.attr["memory_region_name"].s.decode("utf-8", "surrogateescape")
         if not path.resolve().is_relative_to(folder.resolve()):
             raise RunnerError("a file of weights lies outside of the folder", where=path, got=f"node {node.name}")

@@ -1,4 +1,4 @@
-"""Describes a frozen graph: what is fed and fetched, and what each output comes from."""
+"""Describes a frozen graph: its signature, and the variables and inputs behind each output."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pipeline.checkpoint.source import Source
 from pipeline.errors import FreezeError
 from pipeline.graph.graph import Graph
 from pipeline.graph.lazy_nodes import whole_node
-from pipeline.graph.nodes import PLACEHOLDERS, node_of, normalized
+from pipeline.graph.nodes import PLACEHOLDERS, node_of, normalize_tensor
 from pipeline.graph.ops import dtype_name, output_dtypes
 from pipeline.graph.protos import NodeDef, OpDef, TensorInfo, TensorShapeProto
 from pipeline.graph.variables import VARIABLE_OPS, variable_of
@@ -23,12 +23,12 @@ from .write.pb import Constant, FrozenGraph
 
 
 class Describer:
-    """Tells dtype and shape of a graph's tensors.
+    """Finds dtypes and shapes of a graph's tensors.
 
     Args:
-        graph: as it is before variables become constants.
-        definitions: of the ops, where the graph brings them along.
-        infos: what a signature says of tensors, which is stronger.
+        graph: the graph before variables become constants.
+        definitions: of the ops, as far as the graph brings them along.
+        infos: dtypes and shapes of a signature; they win over the graph's.
     """
 
     def __init__(
@@ -39,12 +39,12 @@ class Describer:
         self._infos = infos or {}
 
     def spec(self, name: str, tensor: str) -> TensorSpec:
-        """A tensor as a signature has it.
+        """Returns a tensor as an entry of a signature.
 
         Raises:
-            FreezeError: its dtype is not known, or is none that can be fed or fetched.
+            FreezeError: its dtype is unknown, or cannot be fed or fetched.
         """
-        tensor = normalized(tensor)
+        tensor = normalize_tensor(tensor)
         op = self._graph.nodes[node_of(tensor)].op
         dtype, shape = self._dtype(tensor), self._shape(tensor)
         if dtype not in DTYPE_NAMES:
@@ -79,7 +79,7 @@ class Describer:
 
 
 def shape_of_info(info: TensorInfo) -> Shape | None:
-    """The shape of a signature's tensor."""
+    """Returns the shape of a signature's tensor; None if the rank is unknown."""
     return _dims(info.tensor_shape)
 
 
@@ -87,22 +87,22 @@ def _dims(shape: TensorShapeProto) -> Shape | None:
     return None if shape.unknown_rank else tuple(dim.size if dim.size >= 0 else None for dim in shape.dim)
 
 
-def described_signature(
+def describe_signature(
     describer: Describer, frozen: FrozenGraph, inputs: Mapping[str, str], outputs: Mapping[str, str]
 ) -> Signature:
-    """The signature of a frozen graph.
+    """Returns the signature of a frozen graph.
 
     Args:
-        inputs: tensors by name; placeholders that the outputs need besides come after them.
+        inputs: tensors by name; other placeholders that the outputs need are added after them.
         outputs: tensors by name.
     """
     given = {node_of(tensor) for tensor in inputs.values()}
-    # A node of which several outputs are fed is made of placeholders of its own.
+    # A node with several fed outputs is made of several placeholders.
     given |= {
         node_of(r) for node in frozen.nodes if isinstance(node, NodeDef) and node.name in given for r in node.input
     }
     needed = {
-        node.name: normalized(node.name)
+        node.name: normalize_tensor(node.name)
         for node in frozen.nodes
         if isinstance(node, NodeDef) and node.op in ("Placeholder", "PlaceholderV2") and node.name not in given
     }
@@ -112,8 +112,8 @@ def described_signature(
     )
 
 
-def described_origin(source: Source, frozen: FrozenGraph, outputs: Mapping[str, str]) -> dict[str, Any]:
-    """Where a frozen graph comes from, as plain JSON values: its checkpoint, its tables, and what each output needs.
+def describe_origin(source: Source, frozen: FrozenGraph, outputs: Mapping[str, str]) -> dict[str, Any]:
+    """Returns the origin of a frozen graph as plain JSON values: checkpoint, tables, and the needs of each output.
 
     Args:
         outputs: tensors by name.
@@ -126,7 +126,7 @@ def described_origin(source: Source, frozen: FrozenGraph, outputs: Mapping[str, 
 
 
 def _checkpoint(source: Source) -> dict[str, Any]:
-    """The files that decide the values. An index holds the CRC-32C of every tensor, so its digest tells of all data."""
+    """Returns the files that decide the values. An index holds every tensor's CRC-32C, so its hash covers all data."""
     prefix = source.bundle.prefix
     index = Path(f"{prefix}.index")
     file = index if index.is_file() else Path(prefix)
@@ -148,13 +148,13 @@ def _tables(frozen: FrozenGraph) -> Iterator[dict[str, str]]:
 
 def _outputs(frozen: FrozenGraph, outputs: Mapping[str, str]) -> dict[str, Any]:
     constants = {node.name: node for node in frozen.nodes if isinstance(node, Constant)}
-    # What has no inputs of its own is a leaf of the walk.
+    # A constant has no inputs: a leaf of the walk.
     graph = Graph(NodeDef(name=node.name, op="Const") if isinstance(node, Constant) else node for node in frozen.nodes)
     told = {}
     for name, tensor in outputs.items():
         needed = graph.ancestors([node_of(tensor)], with_control=True)
         told[name] = {
-            "tensor": normalized(tensor),
+            "tensor": normalize_tensor(tensor),
             "op": graph.nodes[node_of(tensor)].op,
             "inputs": sorted(node for node in needed if graph.nodes[node].op in PLACEHOLDERS),
             "variables": sorted({constants[node].tensor.key for node in needed if node in constants}),

@@ -15,12 +15,12 @@ from pipeline.graph.nodes import node_of, require_tensor_names
 from pipeline.graph.protos import FunctionDef, FunctionDefLibrary, NodeDef
 from pipeline.graph.variables import VARIABLE_OPS, Saved, variable_of
 
-from .passes.constant_folding import with_settled
-from .passes.function_bodies import require_unread, with_pruned_bodies
-from .passes.inputs import with_inputs
+from .passes.constant_folding import fold_constants
+from .passes.function_bodies import prune_functions, require_changes_unread
+from .passes.inputs import feed_inner_tensors
 from .passes.lookup_tables import FILLING_OPS, carry_tables
 from .passes.prune import STACK_PUSHES, prune, reach
-from .passes.switches import with_own_gradients, with_settled_switches
+from .passes.switches import remove_dead_branches, resolve_gradients
 from .passes.variables_to_constants import Rewriter
 from .write.pb import Constant, FrozenGraph
 
@@ -38,14 +38,14 @@ def freeze_source(source: Source, outputs: Sequence[str], inputs: Sequence[str])
 
     Args:
         outputs: names of tensors.
-        inputs: names of placeholders that stay, whether an output uses them or not; an inner tensor becomes one.
+        inputs: names of placeholders that stay, used or not; an inner tensor becomes a placeholder.
 
     Raises:
         CheckpointError: a variable is not in the checkpoint, or is of another dtype or shape there.
-        FreezeError: the graph cannot become a right .pb.
+        FreezeError: the graph cannot become a correct .pb.
     """
     require_tensor_names([*outputs, *inputs])
-    graph = with_inputs(source.graph, inputs, outputs, source.definitions)
+    graph = feed_inner_tensors(source.graph, inputs, outputs, source.definitions)
     return freeze_graph(graph, source.bundle, source.keys, outputs, [node_of(tensor) for tensor in inputs])
 
 
@@ -59,23 +59,23 @@ def freeze_graph(
     """Freezes a graph.
 
     Args:
-        keys: the checkpoint's key by the variable's identity; a variable that is not there goes by its name.
+        keys: the checkpoint's key by the variable's identity; a variable without one is found by its name.
 
     Raises:
         CheckpointError: a variable is not in the checkpoint, or is of another dtype or shape there.
-        FreezeError: see `pruning.prune` and `rewriting.Rewriter`.
+        FreezeError: see `prune.prune` and `variables_to_constants.Rewriter`.
     """
     ends = [*outputs, *inputs]
     require_tensor_names(ends)
     graph = reach(graph, ends, FILLING_OPS | STACK_PUSHES)
-    whole = with_settled_switches(with_settled(with_own_gradients(graph), ends))
-    pruned = with_pruned_bodies(whole)
+    whole = remove_dead_branches(fold_constants(resolve_gradients(graph), ends))
+    pruned = prune_functions(whole)
     kept = prune(whole, ends, bodies=pruned)
-    require_unread(kept, whole, pruned)
+    require_changes_unread(kept, whole, pruned)
     rewriter = Rewriter(carry_tables(kept, pruned))
     rewritten = rewriter.rewrite()
     _refuse_inner_variables(rewriter.functions)
-    functions = _renamed(rewritten, rewriter.functions)
+    functions = _rename_functions(rewritten, rewriter.functions)
     library = FunctionDefLibrary(function=functions)
     frozen = [_constant(node, bundle, keys) if node.op in VARIABLE_OPS else node for node in rewritten]
     return FrozenGraph(frozen, library, graph.versions)
@@ -99,14 +99,14 @@ def _constant(node: NodeDef, bundle: Bundle, keys: Mapping[tuple[str, str], Save
         raise CheckpointError(
             "the checkpoint's variable is not the graph's",
             where=f"node {variable.name}, key {key} in {bundle.prefix}",
-            got=_described(tensor.dtype, shape),
-            wanted=_described(variable.dtype, variable.shape),
+            got=_format_tensor(tensor.dtype, shape),
+            wanted=_format_tensor(variable.dtype, variable.shape),
         )
     return Constant(variable.name, tensor, None if shape == tensor.shape else box)
 
 
 def _box(part: str, shape: Sequence[int]) -> tuple[tuple[int, int], ...]:
-    """Where a part of a partitioned variable begins and ends in the whole, by axis."""
+    """Returns start and end of a part of a partitioned variable, by axis."""
     if not part:
         return tuple((0, size) for size in shape)
     try:
@@ -126,7 +126,7 @@ def _is_compatible(declared: Sequence[int | None] | None, actual: Sequence[int])
     return len(declared) == len(actual) and all(d in (None, a) for d, a in zip(declared, actual, strict=True))
 
 
-def _described(dtype: int, shape: Sequence[int | None] | None) -> str:
+def _format_tensor(dtype: int, shape: Sequence[int | None] | None) -> str:
     dims = "?" if shape is None else ", ".join("?" if size is None else str(size) for size in shape)
     return f"{DTYPES[dtype].name if dtype in DTYPES else dtype} [{dims}]"
 
@@ -136,16 +136,16 @@ def _refuse_inner_variables(functions: Iterable[FunctionDef]) -> None:
         for node in function.node_def:
             if node.op in VARIABLE_OPS:
                 raise FreezeError(
-                    f"{node.op} stands inside a function, where no checkpoint tells its value",
+                    f"{node.op} is inside a function, where no checkpoint holds its value",
                     where=f"node {node.name} in function {function.signature.name}",
                     next_step="Create the variable outside of the function",
                 )
 
 
-def _renamed(nodes: Sequence[NodeDef], functions: Sequence[FunctionDef]) -> list[FunctionDef]:
-    """The functions that are called, in the order of the calls, under names that count in that order.
+def _rename_functions(nodes: Sequence[NodeDef], functions: Sequence[FunctionDef]) -> list[FunctionDef]:
+    """Returns the called functions, in the order of the calls, numbered in that order.
 
-    TensorFlow's own names count up as long as a process lives, so the same model would give other bytes.
+    TensorFlow's own names depend on the process that built the model, so the same model would give other bytes.
     """
     if not functions:
         return []

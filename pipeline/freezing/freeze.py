@@ -1,4 +1,4 @@
-"""Freezes a checkpoint: a file in which the variables are constants, or a sentence on why there can be none."""
+"""Freezes a checkpoint into a file with constants for variables, or raises an error with the reason."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from pipeline.safety.models import require_safe_source
 from pipeline.signature import Signature
 from pipeline.store.files import FROZEN_FILE, GRAPH_FILE, SIGNATURE_FILE
 
-from .describe import Describer, described_origin, described_signature
+from .describe import Describer, describe_origin, describe_signature
 from .engine import freeze_source
-from .passes.pin import with_pins
-from .write.float16 import halved
+from .passes.pin import pin_placeholders
+from .write.float16 import convert_to_float16
 from .write.mmap import write_mmap
 from .write.pb import Constant, FrozenGraph, write_pb
 
@@ -34,15 +34,15 @@ FORMATS, WEIGHTS = ("frozen", "mmap"), ("exact", "float16")
 
 @dataclass(frozen=True)
 class Frozen:
-    """What freezing gave.
+    """The result of freezing.
 
     Args:
         path: the .pb, or the folder of the format mmap.
-        signature: what is fed and fetched; None where there was nothing to do.
-        origin: what else `signature.json` tells: checkpoint, tables, pins, what each output needs.
-        notes: sentences for the reader: how the outputs were found, and the like.
-        nodes: how many the graph has.
-        variables: how many became constants; 0 where the file was frozen already.
+        signature: inputs and outputs; None if there was nothing to do.
+        origin: the rest of `signature.json`: checkpoint, tables, pins, needs of each output.
+        notes: sentences for the reader, such as how the outputs were found.
+        nodes: number of nodes in the graph.
+        variables: number of variables that became constants; 0 if the file was already frozen.
     """
 
     path: Path
@@ -55,7 +55,7 @@ class Frozen:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A frozen graph that is ready to be written, and what is told of it."""
+    """A frozen graph ready to be written, with its description."""
 
     graph: FrozenGraph
     bundle: Bundle
@@ -64,13 +64,13 @@ class Prepared:
     notes: tuple[str, ...]
 
     def result(self, path: Path) -> Frozen:
-        """What is told of it once it is written."""
-        variables = sum(isinstance(node, Constant) for node in self.graph.nodes)  # one becomes one
+        """Returns the result after the graph is written to `path`."""
+        variables = sum(isinstance(node, Constant) for node in self.graph.nodes)
         return Frozen(path, self.signature, self.origin, self.notes, len(self.graph.nodes), variables)
 
 
 def freeze_checkpoint(checkpoint: Path, folder: Path, weights: str = "exact") -> dict[str, Any]:
-    """Freezes the checkpoint of an artifact into `model.pb`, with `signature.json` beside it.
+    """Freezes the checkpoint of an artifact into `model.pb`, with `signature.json` next to it.
 
     Args:
         checkpoint: the artifact with `signature.json`, and `model.ckpt.*` or `saved_model/`.
@@ -80,8 +80,8 @@ def freeze_checkpoint(checkpoint: Path, folder: Path, weights: str = "exact") ->
         Notes for the manifest: numbers of nodes and of variables that became constants.
 
     Raises:
-        CheckpointError: the checkpoint's files are damaged, or do not fit the graph.
-        FreezeError: the graph cannot become a right .pb.
+        CheckpointError: the checkpoint's files are damaged, or do not match the graph.
+        FreezeError: the graph cannot become a correct .pb.
     """
     model, path = _prepare_artifact(checkpoint, weights), folder / FROZEN_FILE
     with ByteProgress(path) as progress:
@@ -96,18 +96,18 @@ def map_checkpoint(checkpoint: Path, folder: Path, weights: str = "exact") -> di
     """
     model = _prepare_artifact(checkpoint, weights)
     with ByteProgress(folder) as progress:
-        write_mmap(model.graph, model.bundle, folder, progress, _fetched_names(model.signature))
+        write_mmap(model.graph, model.bundle, folder, progress, _output_names(model.signature))
     return _finish_artifact(model, checkpoint, folder / GRAPH_FILE)
 
 
 def _prepare_artifact(checkpoint: Path, weights: str) -> Prepared:
-    signature, told = Signature.read(checkpoint / SIGNATURE_FILE), read_origin(checkpoint / SIGNATURE_FILE)
+    signature, origin = Signature.read(checkpoint / SIGNATURE_FILE), read_origin(checkpoint / SIGNATURE_FILE)
     outputs, inputs = ([spec.tensor or spec.name for spec in specs] for specs in (signature.outputs, signature.inputs))
-    return prepare(open_artifact(checkpoint, told.get("signature")), outputs, inputs, told.get("pins", {}), weights)
+    return prepare(open_artifact(checkpoint, origin.get("signature")), outputs, inputs, origin.get("pins", {}), weights)
 
 
 def _finish_artifact(model: Prepared, checkpoint: Path, path: Path) -> dict[str, Any]:
-    """Writes the checkpoint's own signature beside the graph; gives the notes for the manifest."""
+    """Writes the checkpoint's own signature next to the graph; returns the notes for the manifest."""
     Signature.read(checkpoint / SIGNATURE_FILE).write(path.with_name(SIGNATURE_FILE), origin=model.origin)
     done = model.result(path)
     return {"nodes": done.nodes, "variables": done.variables}
@@ -126,32 +126,32 @@ def freeze(
     weights: str = "exact",
     allow_ops: Sequence[str] = (),
 ) -> Frozen:
-    """Freezes any Saver's checkpoint, or a SavedModel, into one file or folder, which appears whole or not at all.
+    """Freezes a Saver's checkpoint or a SavedModel into one file or folder, which appears complete or not at all.
 
     Args:
         checkpoint: a prefix, one of its files, a series or a folder; the folder of a SavedModel; or a GraphDef (.pb or
-            .pbtxt) beside its checkpoint.
+            .pbtxt) next to its checkpoint.
         outputs: names of tensors or nodes, or of outputs in the SavedModel's signature. By default the signature's;
-            where there is none, those that the graph's structure leaves no doubt of.
-        inputs: placeholders to keep though no output uses them; an inner tensor becomes a placeholder.
-        to: the file to write, by default `model.pb`; a folder gets `model.pb`. Beside it stands `signature.json`, or
+            without a signature, the outputs that the graph's structure leaves no doubt of.
+        inputs: placeholders to keep even if no output uses them; an inner tensor becomes a placeholder.
+        to: the file to write, by default `model.pb`; a folder gets `model.pb`. Next to it is `signature.json`, or
             for a file of another name `NAME.signature.json`. For the format mmap the folder, by default `mmap`.
-        graph: the graph's file (.meta, .pb or .pbtxt), where it does not stand beside the checkpoint.
-        signature: of a SavedModel with several, which one.
+        graph: the graph's file (.meta, .pb or .pbtxt), if it is not next to the checkpoint.
+        signature: the name of one signature of a SavedModel with several.
         pins: placeholders that become constants, such as `{"is_training": "false"}`.
-        format: `frozen`, one .pb; or `mmap`, a graph beside files of weights that are mapped into memory, for models
-            that take long to load or are beyond a .pb's 2 GiB.
-        weights: `exact`; or `float16`, where floats are stored at half the size or less, behind Casts.
-        allow_ops: ops that may stand in the graph though they could do more than compute, such as WriteFile.
+        format: `frozen`, one .pb; or `mmap`, a graph with files of weights that are mapped into memory, for models that
+            load slowly or exceed a .pb's 2 GiB.
+        weights: `exact`; or `float16`, which stores floats at half the size or less and adds Casts.
+        allow_ops: ops allowed in the graph although they could do more than compute, such as WriteFile.
 
     Returns:
-        Where it is and what is told of it. For a GraphDef without variables nothing is written, and it is that file.
+        The file and its description. For a GraphDef without variables nothing is written: the result is that file.
 
     Raises:
-        CheckpointError: the checkpoint is not there, is damaged, or does not fit its graph.
-        FreezeError: the graph cannot become a right .pb, or what its outputs are is in doubt.
+        CheckpointError: the checkpoint is missing, damaged, or does not match its graph.
+        FreezeError: the graph cannot become a correct .pb, or its outputs are in doubt.
         UnsafeModel: the graph could do more than compute, or take more memory than there is.
-        SettingError: `format` or `weights` is none of these.
+        SettingError: `format` or `weights` is unknown.
         StoreError: the file cannot be written.
     """
     _require_known("format", format, FORMATS)
@@ -177,52 +177,52 @@ def _require_known(what: str, value: str, known: Sequence[str]) -> None:
 def prepare(
     source: Source, outputs: Sequence[str], inputs: Sequence[str], pins: Mapping[str, str], weights: str = "exact"
 ) -> Prepared:
-    """Everything of freezing but the writing; see `freeze`.
+    """Freezes without writing; see `freeze`.
 
     Raises:
-        CheckpointError: the checkpoint does not fit its graph.
-        FreezeError: the graph cannot become a right .pb, or what its outputs are is in doubt.
+        CheckpointError: the checkpoint does not match its graph.
+        FreezeError: the graph cannot become a correct .pb, or its outputs are in doubt.
     """
-    source = replace(source, graph=with_pins(source.graph, pins))
+    source = replace(source, graph=pin_placeholders(source.graph, pins))
     notes = [f"{name} is pinned to {value}" for name, value in pins.items()]
-    fetched = _fetched(source, outputs, notes)
-    fed = {**_named(source.inputs, [*source.inputs], pins), **_named(source.inputs, inputs, pins)}
+    fetched = _choose_outputs(source, outputs, notes)
+    fed = {**_map_names(source.inputs, [*source.inputs], pins), **_map_names(source.inputs, inputs, pins)}
     describer = Describer(source.graph, source.definitions, source.infos)
     frozen = freeze_source(source, list(fetched.values()), list(fed.values()))
-    described = described_signature(describer, frozen, fed, fetched)
+    described = describe_signature(describer, frozen, fed, fetched)
     origin = {
-        **described_origin(source, frozen, fetched),
+        **describe_origin(source, frozen, fetched),
         "signature": source.signature_key,
         "pins": dict(pins),
         "weights": weights,
     }
-    written = halved(frozen) if weights == "float16" else frozen
+    written = convert_to_float16(frozen) if weights == "float16" else frozen
     return Prepared(written, source.bundle, described, origin, (*notes, *_defaults(source.graph, frozen, fed)))
 
 
-def _fetched(source: Source, outputs: Sequence[str], notes: list[str]) -> dict[str, str]:
-    """The outputs' tensors by name, and in the notes where they are from."""
+def _choose_outputs(source: Source, outputs: Sequence[str], notes: list[str]) -> dict[str, str]:
+    """Returns the outputs' tensors by name; adds a note on how they were found."""
     if outputs:
-        return _named(source.outputs, outputs, {})
+        return _map_names(source.outputs, outputs, {})
     if source.outputs:
         notes.append(f"inputs and outputs are those of the signature {source.signature_key}")
         return dict(source.outputs)
-    from pipeline.graph.discovery import discovered_outputs, ranked_inputs, ranked_outputs  # needed only here
+    from pipeline.graph.discovery import discover_outputs, rank_inputs, rank_outputs  # needed only here
 
-    found = discovered_outputs(source.graph)
-    notes += [f"output {candidate}" for candidate in ranked_outputs(source.graph) if candidate.tensor in found]
-    notes += [f"input {candidate}" for candidate in ranked_inputs(source.graph, found)]
-    return _named({}, found, {})
+    found = discover_outputs(source.graph)
+    notes += [f"output {candidate}" for candidate in rank_outputs(source.graph) if candidate.tensor in found]
+    notes += [f"input {candidate}" for candidate in rank_inputs(source.graph, found)]
+    return _map_names({}, found, {})
 
 
-def _named(known: Mapping[str, str], names: Sequence[str], pins: Mapping[str, str]) -> dict[str, str]:
-    """Tensors by name: of the signature where it knows the name, else of the graph; without those that are pinned."""
+def _map_names(known: Mapping[str, str], names: Sequence[str], pins: Mapping[str, str]) -> dict[str, str]:
+    """Returns tensors by name: the signature's if it has the name, else the graph's; without pinned ones."""
     tensors = {(name if name in known else name.removesuffix(":0")): known.get(name, name) for name in names}
     return {name: tensor for name, tensor in tensors.items() if node_of(tensor) not in map(node_of, pins)}
 
 
 def _defaults(graph: Graph, frozen: FrozenGraph, fed: Mapping[str, str]) -> list[str]:
-    """Sentences on inputs that have a default, and are left at it."""
+    """Returns sentences on inputs that keep their default."""
     given = {node_of(tensor) for tensor in fed.values()}
     kept = {node.name for node in frozen.nodes}
     return [
@@ -233,9 +233,9 @@ def _defaults(graph: Graph, frozen: FrozenGraph, fed: Mapping[str, str]) -> list
 
 
 def _write_file(model: Prepared, path: Path) -> Path:
-    """Writes a .pb and its signature; each is written beside and moved into place."""
+    """Writes a .pb and its signature, each to a temporary file that is moved into place."""
     beside = path.with_name(SIGNATURE_FILE if path.name == FROZEN_FILE else f"{path.stem}.{SIGNATURE_FILE}")
-    unfinished = {place: _unfinished(place) for place in (path, beside)}
+    unfinished = {place: _temporary_path(place) for place in (path, beside)}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with ByteProgress(path) as progress:
@@ -253,19 +253,19 @@ def _write_file(model: Prepared, path: Path) -> Path:
 
 
 def _write_folder(model: Prepared, folder: Path) -> Path:
-    """Writes the format mmap beside and moves it into place; what stood there before goes, if it was the same kind."""
+    """Writes the format mmap to a temporary folder and moves it into place; replaces a folder of the same format."""
     if folder.exists() and not (folder / GRAPH_FILE).is_file() and (not folder.is_dir() or any(folder.iterdir())):
         raise StoreError(
-            "something else stands where the folder is to be written",
+            "something else is at the place of the folder",
             where=folder,
             wanted=f"nothing, or a folder with {GRAPH_FILE}",
             next_step="Give another folder with -o",
         )
-    unfinished, old = _unfinished(folder), _unfinished(folder.with_name(f"{folder.name}.old"))
+    unfinished, old = _temporary_path(folder), _temporary_path(folder.with_name(f"{folder.name}.old"))
     try:
         unfinished.mkdir(parents=True)
         with ByteProgress(folder) as progress:
-            write_mmap(model.graph, model.bundle, unfinished, progress, _fetched_names(model.signature))
+            write_mmap(model.graph, model.bundle, unfinished, progress, _output_names(model.signature))
         model.signature.write(unfinished / SIGNATURE_FILE, origin=model.origin)
         if folder.exists():
             folder.replace(old)
@@ -278,11 +278,11 @@ def _write_folder(model: Prepared, folder: Path) -> Path:
     return folder
 
 
-def _unfinished(place: Path) -> Path:
+def _temporary_path(place: Path) -> Path:
     return place.with_name(f".{place.name}.{os.getpid()}")
 
 
-def _fetched_names(signature: Signature) -> list[str]:
+def _output_names(signature: Signature) -> list[str]:
     return [spec.tensor_name for spec in signature.outputs]
 
 
@@ -290,23 +290,23 @@ LARGE_BYTES = 100_000_000
 
 
 class ByteProgress:
-    """Told how many bytes are written, of how many in total; shows it on standard error.
+    """Shows on standard error how many bytes are written, of how many in total.
 
-    The first call decides: of less than `LARGE_BYTES` nothing is said.
+    The first call decides: below `LARGE_BYTES` nothing is shown.
 
     Args:
-        what: is written, such as a path.
+        what: is being written, such as a path.
     """
 
     def __init__(self, what: object) -> None:
         self._what = what
-        self._is_told = False
+        self._has_begun = False
         self._done = 0
         self._bar: Any = None
 
     def __call__(self, done: int, total: int) -> None:
-        if not self._is_told:
-            self._is_told = True
+        if not self._has_begun:
+            self._has_begun = True
             self._begin(total)
         if self._bar is not None:
             self._bar.update(done - self._done)

@@ -1,4 +1,4 @@
-"""Looks into a checkpoint, a SavedModel or a GraphDef, without TensorFlow: what it holds, what is fed and fetched."""
+"""Inspects a checkpoint, a SavedModel or a GraphDef without TensorFlow: contents, inputs and outputs."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import Any
 from pipeline.checkpoint.bundle.tensor import StoredTensor
 from pipeline.checkpoint.source import Source, open_source
 from pipeline.errors import FreezeError, UnsafeModel
-from pipeline.graph.discovery import discovered_outputs, ranked_inputs, ranked_outputs
+from pipeline.graph.discovery import discover_outputs, rank_inputs, rank_outputs
 from pipeline.graph.nodes import node_of
 from pipeline.graph.unsupported import refusal_of
 from pipeline.graph.variables import VARIABLE_OPS, Saved, variable_of
-from pipeline.safety.models import dangers_of, require_safe_source
+from pipeline.safety.models import find_source_dangers, require_safe_source
 
 from .describe import Describer
 from .passes.lookup_tables import TABLES
@@ -29,7 +29,7 @@ class Tensor:
     """A tensor of a checkpoint.
 
     Args:
-        variable: the variable of the graph that is restored from it; None where the graph has none.
+        variable: the variable of the graph that is restored from it; None if there is none.
     """
 
     key: str
@@ -41,25 +41,25 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What a file holds.
+    """The contents of a file.
 
     Args:
         kind: `checkpoint`, `SavedModel` or `GraphDef`.
         place: the prefix, the folder or the file.
         graph: the graph's file.
         producer: version of the graph (tensorflow/core/framework/versions.proto).
-        nodes: how many, those of functions included.
+        nodes: number of nodes, those of functions included.
         functions: names.
-        ops: how many nodes of each op, the most frequent first.
-        unfreezable: ops that the likely outputs need and that no .pb can carry, with the reason.
-        unsafe: sentences on nodes that could do more than compute, or take more than there is.
+        ops: number of nodes by op, the most frequent first.
+        unfreezable: ops that the likely outputs need but no .pb can carry, with the reason.
+        unsafe: sentences on nodes that could do more than compute, or take too much memory.
         tables: names of lookup tables.
         tensors: those of the checkpoint, the largest first.
         missing: variables of the graph that the checkpoint lacks.
-        signature: the name of the signature that is told, None where there is none or none is the obvious one.
+        signature: the name of the signature shown; None if there is none, or several without a default.
         signatures: the names of all.
-        inputs: sentences, one for each likely input; the signature's where there is one.
-        outputs: the same, the likeliest first.
+        inputs: a sentence for each likely input; the signature's if there is one.
+        outputs: the same for outputs, the likeliest first.
     """
 
     kind: str
@@ -80,14 +80,14 @@ class Inspection:
     outputs: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """The same as plain JSON values."""
+        """Returns the contents as plain JSON values."""
         return asdict(self)
 
     def lines(self, is_whole: bool = False) -> Iterator[str]:
-        """The same for a reader.
+        """Yields the contents as lines of text.
 
         Args:
-            is_whole: whether long lists are told to their end.
+            is_whole: show long lists completely.
         """
         most = None if is_whole else _SHOWN
         yield f"{self.kind:<12} {self.place}"
@@ -95,33 +95,33 @@ class Inspection:
         yield f"graph        {self.graph}: {size}, version {self.producer}"
         total = sum(tensor.size_bytes for tensor in self.tensors)
         yield f"tensors      {len(self.tensors):,}, {_size(total)}"
-        yield from _shown([_tensor_line(tensor) for tensor in self.tensors], most)
-        yield from _headed("missing", [f"{name} is a variable of the graph" for name in self.missing], most)
-        yield from _headed("tables", self.tables, most)
+        yield from _limit_lines([_tensor_line(tensor) for tensor in self.tensors], most)
+        yield from _section("missing", [f"{name} is a variable of the graph" for name in self.missing], most)
+        yield from _section("tables", self.tables, most)
         yield f"ops          {', '.join(f'{op} {count:,}' for op, count in list(self.ops.items())[:most])}" + (
             f" and {len(self.ops) - _SHOWN} more" if most and len(self.ops) > _SHOWN else ""
         )
-        yield from _headed("refused", [f"{op} {reason}" for op, reason in self.unfreezable.items()], most)
-        yield from _headed("unsafe ops", self.unsafe, most)
+        yield from _section("refused", [f"{op} {reason}" for op, reason in self.unfreezable.items()], most)
+        yield from _section("unsafe ops", self.unsafe, most)
         if self.signatures:
             yield f"signatures   {', '.join(self.signatures)}"
         origin = f"of the signature {self.signature}" if self.signature else "likely, by the graph's structure"
         yield f"inputs       {origin}"
-        yield from _shown(self.inputs, most)
+        yield from _limit_lines(self.inputs, most)
         yield f"outputs      {origin}"
-        yield from _shown(self.outputs, most)
+        yield from _limit_lines(self.outputs, most)
 
 
-def _shown(lines: Any, most: int | None) -> Iterator[str]:
+def _limit_lines(lines: Any, most: int | None) -> Iterator[str]:
     yield from (f"  {line}" for line in lines[:most])
     if most is not None and len(lines) > most:
         yield f"  and {len(lines) - most:,} more (--all)"
 
 
-def _headed(title: str, lines: Any, most: int | None) -> Iterator[str]:
+def _section(title: str, lines: Any, most: int | None) -> Iterator[str]:
     if lines:
         yield title
-        yield from _shown(lines, most)
+        yield from _limit_lines(lines, most)
 
 
 def _tensor_line(tensor: Tensor) -> str:
@@ -139,15 +139,15 @@ def _size(size_bytes: float) -> str:
 
 
 def inspect(place: Path | str, graph: Path | str | None = None, signature: str | None = None) -> Inspection:
-    """Looks into a file; nothing of it is run.
+    """Inspects a file; nothing of it is run.
 
     Args:
-        place: what `freeze` takes: a prefix, a folder, a SavedModel, a `.meta`, `.pb` or `.pbtxt`.
-        graph: the graph's file, where it does not stand beside the checkpoint.
-        signature: of a SavedModel with several, which one.
+        place: the same as for `freeze`: a prefix, a folder, a SavedModel, a `.meta`, `.pb` or `.pbtxt`.
+        graph: the graph's file, if it is not next to the checkpoint.
+        signature: the name of one signature of a SavedModel with several.
 
     Raises:
-        CheckpointError: nothing is there, it is damaged, or another kind of file.
+        CheckpointError: the file is missing, damaged, or of another kind.
         FreezeError: a SavedModel has no such signature.
     """
     source = open_source(place, Path(graph) if graph is not None else None, signature, is_key_needed=False)
@@ -162,7 +162,7 @@ def inspect(place: Path | str, graph: Path | str | None = None, signature: str |
         nodes=ops.total(),
         functions=tuple(source.graph.functions),
         ops=dict(ops.most_common()),
-        unfreezable=_unfreezable(source, tensors),
+        unfreezable=_find_unfreezable(source, tensors),
         unsafe=tuple(_unsafe(source)),
         tables=tuple(node.name for node in source.graph.node if node.op in TABLES),
         tensors=tuple(_tensor(tensor, variables) for tensor in _by_size(source.bundle.tensors)),
@@ -175,10 +175,10 @@ def inspect(place: Path | str, graph: Path | str | None = None, signature: str |
 
 
 def summarise(place: Path | str) -> dict[str, Any]:
-    """What a checkpoint's graph consists of, without looking for its inputs and outputs.
+    """Summarises a checkpoint's graph, without searching its inputs and outputs.
 
     Args:
-        place: what `inspect` takes.
+        place: the same as for `inspect`.
 
     Returns:
         `nodes` (those of functions included), `ops` (how many of each, the most frequent first), and `parameters`
@@ -204,7 +204,7 @@ def _by_size(tensors: Mapping[str, StoredTensor]) -> list[StoredTensor]:
 
 
 def _variables(source: Source) -> dict[str, str]:
-    """The graph's variables by the keys that they are restored from."""
+    """Returns the graph's variables by the keys that they are restored from."""
     variables = [variable_of(node) for node in source.graph.node if node.op in VARIABLE_OPS]
     return {source.keys.get(one.identity, Saved(one.identity[1])).key: one.name for one in variables}
 
@@ -213,8 +213,8 @@ def _tensor(tensor: StoredTensor, variables: Mapping[str, str]) -> Tensor:
     return Tensor(tensor.key, tensor.dtype_name, tensor.shape, tensor.size_bytes, variables.get(tensor.key))
 
 
-def _unfreezable(source: Source, outputs: Sequence[str]) -> dict[str, str]:
-    """Ops that outputs hang on and that are refused, with the reason."""
+def _find_unfreezable(source: Source, outputs: Sequence[str]) -> dict[str, str]:
+    """Returns the ops behind the outputs that are refused, with the reason."""
     graph = source.graph
     needed = [graph.nodes[name] for name in graph.ancestors(map(node_of, outputs), with_control=False)]
     inner = (node for _, node in graph.called_nodes(needed))
@@ -223,15 +223,15 @@ def _unfreezable(source: Source, outputs: Sequence[str]) -> dict[str, str]:
 
 
 def _unsafe(source: Source) -> Iterator[str]:
-    yield from (f"{danger} (could {danger.harm})" for danger in dangers_of(source))
+    yield from (f"{danger} (could {danger.harm})" for danger in find_source_dangers(source))
     try:
-        require_safe_source(source, {danger.op for danger in dangers_of(source)})
+        require_safe_source(source, {danger.op for danger in find_source_dangers(source)})
     except UnsafeModel as exc:
         yield str(exc)
 
 
 def _ports(source: Source) -> tuple[list[str], tuple[str, ...], tuple[str, ...]]:
-    """The outputs' tensors, and inputs and outputs as sentences."""
+    """Returns the outputs' tensors, and inputs and outputs as sentences."""
     if source.signature_key is not None:
         describer = Describer(source.graph, source.definitions, source.infos)
         inputs, outputs = (
@@ -240,8 +240,8 @@ def _ports(source: Source) -> tuple[list[str], tuple[str, ...], tuple[str, ...]]
         )
         return list(source.outputs.values()), inputs, outputs
     try:
-        chosen = discovered_outputs(source.graph)
-    except FreezeError:  # it is not clear which: then the likeliest
-        chosen = [candidate.tensor for candidate in ranked_outputs(source.graph)[:1]]
-    inputs = tuple(map(str, ranked_inputs(source.graph, chosen)))
-    return chosen, inputs, tuple(map(str, ranked_outputs(source.graph)))
+        chosen = discover_outputs(source.graph)
+    except FreezeError:  # ambiguous: take the likeliest
+        chosen = [candidate.tensor for candidate in rank_outputs(source.graph)[:1]]
+    inputs = tuple(map(str, rank_inputs(source.graph, chosen)))
+    return chosen, inputs, tuple(map(str, rank_outputs(source.graph)))

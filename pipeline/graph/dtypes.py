@@ -1,4 +1,4 @@
-"""TensorFlow's dtypes: their numbers in files, their names, and how their elements lie there.
+"""TensorFlow's dtypes: numbers in files, names, and layout of elements.
 
 From tensorflow/core/framework/types.proto. The types of 4 bits and less take a byte for each element,
 in checkpoints as in memory.

@@ -13,8 +13,8 @@ from .protos import FunctionDef, FunctionDefLibrary, GraphDef, NodeDef, VersionD
 class Graph:
     """The nodes of a graph, or of one function's body, and the functions that they can call.
 
-    Every index is computed at the first question, once. Nobody changes the nodes of a Graph: a pass that rewrites
-    makes a new Graph, which shares all nodes that stay as they were.
+    Every index is computed once, on first use. The nodes of a Graph are never changed: a rewriting pass makes a new
+    Graph, which shares all unchanged nodes.
 
     Attributes:
         node: the nodes in their order, `NodeDef` messages or `LazyNode`s. The name is GraphDef's field, so that what

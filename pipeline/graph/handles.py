@@ -1,7 +1,7 @@
-"""Where the handles of variables go: through identities, calls, branches and loops.
+"""Follows the handles of variables through identities, calls, branches and loops.
 
-A resource variable is read through a handle, which is a tensor like any other. Here each tensor is asked for the dtype
-of the variable whose handle it is.
+A resource variable is read through a handle, which is a tensor like any other. For each tensor this finds the dtype of
+the variable that it is a handle of.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pipeline.errors import FreezeError
 
 from .graph import Graph
-from .nodes import data_inputs, normalized
+from .nodes import data_inputs, normalize_tensor
 from .protos import FunctionDef, NodeDef
 
 # Ops that pass a handle on: the attribute of its dtype, and the outputs (by the names they have in functions) that
@@ -46,12 +46,12 @@ LOOPS = ("While", "StatelessWhile")
 
 @dataclass
 class Scope:
-    """A graph or the body of a function, and the dtypes of the variables whose handles its tensors are.
+    """A graph or a function's body, with the variables' dtypes behind its handles.
 
     Args:
         nodes: by name.
-        arguments: for each of a function's arguments the dtype that it is given the handle of, else None.
-        is_function: whether references are those of a function's body.
+        arguments: by argument of a function the dtype of the variable whose handle it receives, else None.
+        is_function: True if references have the form of a function's body.
     """
 
     nodes: Mapping[str, NodeDef]
@@ -72,10 +72,10 @@ class Handles:
         self._results: dict[tuple[str, tuple[int | None, ...], str, int], int | None] = {}
 
     def of(self, scope: Scope, reference: str) -> int | None:
-        """The dtype of the variable whose handle a tensor is; None for any other tensor."""
-        key = reference if scope.is_function else normalized(reference)
+        """Returns the dtype of the variable whose handle a tensor is; None for any other tensor."""
+        key = reference if scope.is_function else normalize_tensor(reference)
         if key not in scope.found:
-            scope.found[key] = None  # what a loop's own back edge says until the loop is known
+            scope.found[key] = None  # the answer at a loop's back edge, until the loop is known
             scope.found[key] = self._find_handle(scope, key)
         return scope.found[key]
 
@@ -100,13 +100,13 @@ class Handles:
         return self.from_call(scope, node, output, port)
 
     def _carriers(self, node: NodeDef, given: list[str], output: str, port: int) -> list[str]:
-        """The inputs whose value an output may carry."""
+        """Returns the inputs whose value an output may carry."""
         if node.op == "Merge":
             return given if (output, port) in (("", 0), ("output", 0)) else []
         return given[:1]
 
     def from_call(self, scope: Scope, node: NodeDef, output: str, port: int) -> int | None:
-        """The dtype of the variable whose handle a call gives; None for any other value."""
+        """Returns the dtype of the variable whose handle a call returns; None for any other value."""
         call = self.call(node)
         if call is None or not (any(self.of(scope, r) for r in data_inputs(node))):
             return None
@@ -120,10 +120,10 @@ class Handles:
         return found.pop()
 
     def _result(self, name: str, given: tuple[int | None, ...], output: str, port: int) -> int | None:
-        """The dtype of the variable whose handle a function returns there."""
+        """Returns the dtype of the variable whose handle a function returns at this result."""
         key = (name, given, output, port)
         if key not in self._results:
-            self._results[key] = None  # what a function says of itself until it is known
+            self._results[key] = None  # the answer inside a recursive function, until it is known
             function = self.function(name)
             results = [argument.name for argument in function.signature.output_arg]
             if output not in results and port >= len(results):
@@ -133,13 +133,13 @@ class Handles:
         return self._results[key]
 
     def function(self, name: str) -> FunctionDef:
-        """A function of the library."""
+        """Returns a function of the library."""
         if name not in self.library:
             raise FreezeError("a function that is called is not in the graph", where=f"function {name!r}")
         return self.library[name]
 
     def call(self, node: NodeDef) -> tuple[list[str], int, str | None, str | None] | None:
-        """The functions that a node calls, the first input that they are given, the attributes of the dtypes."""
+        """Returns the functions that a node calls, the first input passed to them, the attributes of the dtypes."""
         if node.op in self.library:
             return [node.op], 0, None, None
         if node.op not in CALLS:
@@ -154,7 +154,7 @@ class Handles:
         return names, first, inputs, outputs
 
     def scope_of(self, function: FunctionDef, given: tuple[int | None, ...]) -> Scope:
-        """A function's body, where it is given handles of these dtypes."""
+        """Returns a function's body, called with handles of these dtypes."""
         names = [argument.name for argument in function.signature.input_arg]
         return Scope(
             self._graph.body(function.signature.name).nodes, dict(zip(names, given, strict=False)), is_function=True
@@ -162,7 +162,7 @@ class Handles:
 
 
 def of_several_dtypes(node: NodeDef) -> FreezeError:
-    """The error for a node that may give handles of variables of different dtypes."""
+    """Returns the error for a node that may return handles of variables of different dtypes."""
     return FreezeError(
         f"{node.op} gives a variable of one dtype or of another",
         where=f"node {node.name}",

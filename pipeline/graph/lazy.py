@@ -1,7 +1,7 @@
-"""A GraphDef whose large tensors stay on disk: the graph is a message, and they are places in the mapped file.
+"""Loads a GraphDef whose large tensors stay on disk, as views of the mapped file.
 
-Protobuf would copy a file of a gigabyte twice to read it. The wire format (protobuf.dev/programming-guides/encoding) is
-walked down to the large `tensor_content`s instead, which are left out of what protobuf reads.
+Protobuf would copy a file of a gigabyte twice to read it. Instead the wire format
+(protobuf.dev/programming-guides/encoding) is walked down to the large `tensor_content`s, and protobuf parses the rest.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class LazyGraph:
 
     Args:
         graph: without the `tensor_content` of large constants.
-        contents: by node the bytes of its large tensor, which are read when they are looked at.
+        contents: by node the bytes of its large tensor; they are read from disk on access.
     """
 
     graph: Graph
@@ -41,7 +41,7 @@ def load_lazily(path: Path) -> LazyGraph:
     """Reads a `.pb`.
 
     Raises:
-        DataError: it cannot be read, or is no GraphDef.
+        DataError: the file cannot be read, or is no GraphDef.
     """
     try:
         with path.open("rb") as file:
@@ -61,7 +61,7 @@ def load_lazily(path: Path) -> LazyGraph:
 
 
 def split_field(message: memoryview, number: int) -> tuple[bytes, list[memoryview]]:
-    """Returns a message without one of its fields, and the contents of that field, as often as it is there.
+    """Returns a message without one of its fields, and all contents of that field.
 
     Raises:
         ValueError: the message is cut off or broken.
@@ -76,7 +76,7 @@ def split_field(message: memoryview, number: int) -> tuple[bytes, list[memoryvie
 
 
 def _without(message: memoryview, down: tuple[int, ...]) -> tuple[bytes, list[memoryview]]:
-    """A message without what is large at the end of a path of fields, and that."""
+    """Returns a message without the large fields at the end of a path of fields, and these fields."""
     lean, cut = bytearray(), list[memoryview]()
     for start, content, end in _fields(message, down[0]):
         if not content or end - content <= LARGE:
@@ -91,7 +91,7 @@ def _without(message: memoryview, down: tuple[int, ...]) -> tuple[bytes, list[me
 
 
 def _fields(message: memoryview, wanted: int) -> list[tuple[int, int, int]]:
-    """The fields of a message: where each begins and ends, and where its content does if it is the one that is wanted.
+    """Returns start, content and end of each field of a message; content is 0 unless the field is the wanted one.
 
     Raises:
         ValueError: the message is cut off or broken.

@@ -1,7 +1,7 @@
-"""Nodes whose attributes are parsed when they are asked for.
+"""Nodes whose attributes are parsed on access.
 
-Most nodes of a Saver's graph belong to training, and freezing needs only their names and inputs. As messages of
-protobuf they take 1,200 bytes each, as `LazyNode`s a third of that.
+Most nodes of a Saver's graph belong to training; freezing needs only their names and inputs. A parsed message takes
+1,200 bytes, a `LazyNode` 500.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from .protos import LazyGraphDef, NodeDef
 
 
 class LazyNode:
-    """A node that can be read like a NodeDef.
+    """A node that reads like a NodeDef.
 
     Attributes:
         name, op, input: as in the message.
@@ -37,7 +37,7 @@ class LazyNode:
 
     @property
     def attr(self) -> Any:
-        """The attributes, parsed anew at every question."""
+        """The attributes; every access parses the message again."""
         return self.parse().attr
 
     @property
@@ -47,7 +47,7 @@ class LazyNode:
 
 
 def read_nodes(graph: LazyGraphDef) -> list[LazyNode]:
-    """Returns the nodes of a graph; each is parsed once, to see whether its bytes are a NodeDef.
+    """Returns the nodes of a graph; each is parsed once, so that damage is found now.
 
     Raises:
         DecodeError: the bytes of a node are damaged.

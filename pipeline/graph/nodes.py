@@ -1,4 +1,4 @@
-"""How the nodes of a GraphDef name each other, in the graph itself and in the bodies of functions.
+"""Node references: names of nodes and tensors, in a graph and in the bodies of functions.
 
 In a graph an input is `node`, `node:2` or, for control, `^node`. In a function's body it is an argument's
 name, `node:output:2` or `^node` (tensorflow/core/framework/node_def.proto and function.proto).
@@ -15,7 +15,7 @@ from .protos import AttrValue, FunctionDef, NodeDef
 
 
 def node_of(reference: str) -> str:
-    """The name of the node, or of the function's argument, that an input refers to."""
+    """Returns the name of the node, or of the function's argument, that an input refers to."""
     return reference.lstrip("^").split(":", 1)[0]
 
 
@@ -23,10 +23,10 @@ _TENSOR = re.compile(r"[^:^]+(:[0-9]+)?")
 
 
 def require_tensor_names(names: Iterable[str]) -> None:
-    """Makes sure that names can be those of tensors or nodes.
+    """Validates names of tensors or nodes.
 
     Raises:
-        FreezeError: one cannot.
+        FreezeError: a name is malformed.
     """
     for name in names:
         if not _TENSOR.fullmatch(name):
@@ -36,27 +36,27 @@ def require_tensor_names(names: Iterable[str]) -> None:
 
 
 def is_control(reference: str) -> bool:
-    """Whether an input only orders, and carries no value."""
+    """Returns True if an input only sets an order and carries no value."""
     return reference.startswith("^")
 
 
-def normalized(reference: str) -> str:
-    """A tensor of a graph with its port: `node` is `node:0`."""
+def normalize_tensor(reference: str) -> str:
+    """Returns a tensor's name with its port: `node` becomes `node:0`."""
     return reference if ":" in reference else f"{reference}:0"
 
 
 def data_inputs(node: NodeDef) -> list[str]:
-    """The inputs that carry values; they come before the control inputs."""
+    """Returns the inputs that carry values; they come before the control inputs."""
     return [reference for reference in node.input if not reference.startswith("^")]
 
 
 def control_inputs(node: NodeDef) -> list[str]:
-    """The inputs that only order."""
+    """Returns the control inputs, which only set an order."""
     return [reference for reference in node.input if reference.startswith("^")]
 
 
 def function_names(attr: AttrValue) -> Iterator[str]:
-    """The functions that an attribute names."""
+    """Yields the functions that an attribute names."""
     if attr.WhichOneof("value") == "func":
         yield attr.func.name
     for func in attr.list.func:
@@ -64,7 +64,7 @@ def function_names(attr: AttrValue) -> Iterator[str]:
 
 
 def called_functions(node: NodeDef, functions: Mapping[str, FunctionDef]) -> Iterator[str]:
-    """The functions that a node calls: by an attribute, or by being of the function's name."""
+    """Yields the functions that a node calls: named by an attribute, or by the node's op."""
     if not functions:
         return
     if node.op in functions:

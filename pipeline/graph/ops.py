@@ -1,4 +1,4 @@
-"""What ops give: the dtypes of a node's outputs, and so how many there are.
+"""Op outputs: dtypes and number of a node's outputs.
 
 `table.txt` has a line for each op that TensorFlow 2.21 registers, `name outputs defaults`:
 
@@ -8,7 +8,8 @@
     IdentityN T...                    one for each dtype in the list T
     NoOp                              none
 
-A reference (of an old variable) is written as the dtype that it refers to. `python tests/op_table.py` writes the file.
+A reference (of an old variable) is written as the dtype that it refers to.
+`python tests/helpers/op_table.py` writes the file.
 """
 
 from __future__ import annotations
@@ -27,18 +28,18 @@ _RESOURCE = DataType.Value("DT_RESOURCE")
 _NAMES: dict[int, str] = {number: dtype.name for number, dtype in DTYPES.items()} | {_RESOURCE: "resource"}
 _NUMBERS = {name: number for number, name in _NAMES.items()}
 _REFERENCE = 100  # what a reference's number has above that of its dtype (tensorflow/core/framework/types.proto)
-_MOST_OUTPUTS = 1_000_000  # what says more is damaged
+_MOST_OUTPUTS = 1_000_000  # more is damage
 
 
 @dataclass(frozen=True)
 class Output:
-    """What an op declares as one of its outputs (tensorflow/core/framework/op_def.proto, ArgDef).
+    """One declared output of an op (tensorflow/core/framework/op_def.proto, ArgDef).
 
     Args:
-        dtype: a DataType; 0 where an attribute tells it.
+        dtype: a DataType; 0 if an attribute names it.
         attr: the attribute of the dtype, or of the list of dtypes.
-        is_list: whether there is an output for each dtype of a list.
-        count: the attribute that says how often the output is there; empty for once.
+        is_list: True if there is an output for each dtype of a list.
+        count: the attribute with the number of such outputs; empty for one.
     """
 
     dtype: int
@@ -53,40 +54,40 @@ class Output:
 
 @dataclass(frozen=True)
 class Outputs:
-    """The outputs of an op, and what attributes they depend on are where a node does not have them."""
+    """The outputs of an op, and defaults of the attributes that they depend on."""
 
     outputs: tuple[Output, ...]
     defaults: Mapping[str, AttrValue]
 
     def __str__(self) -> str:
-        defaults = [f"{name}={_written(value)}" for name, value in self.defaults.items()]
+        defaults = [f"{name}={_format_attribute(value)}" for name, value in self.defaults.items()]
         return " ".join([",".join(map(str, self.outputs)), *defaults]).strip()
 
 
 def dtype_name(dtype: int) -> str:
-    """A DataType's name, as `tf.DType.name` has it."""
+    """Returns a DataType's name, as in `tf.DType.name`."""
     return _NAMES.get(dtype, str(dtype))
 
 
 def output_dtypes(
     node: NodeDef, functions: Mapping[str, FunctionDef], definitions: Mapping[str, OpDef] | None = None
 ) -> tuple[int, ...] | None:
-    """The dtypes of a graph's node's outputs, in their order.
+    """Returns the dtypes of a node's outputs, in their order.
 
     Args:
-        functions: of the graph's library; a node may be a call by being of a function's name.
+        functions: of the graph's library; a node whose op is a function's name is a call.
         definitions: of the ops as a MetaGraphDef's stripped_op_list has them, where there is one: custom ops too.
 
     Returns:
-        A DataType for each output, references as the dtype that they refer to; None where the op is not known, or
-        the node lacks an attribute that it needs.
+        A DataType for each output, references as the dtype that they refer to; None if the op is unknown, or the node
+        lacks an attribute that it needs.
     """
     if node.op in functions:
         known: Outputs | None = declared_outputs(functions[node.op].signature)
     elif definitions is not None and node.op in definitions:
         known = declared_outputs(definitions[node.op])
     else:
-        known = _registered(node.op)
+        known = _look_up(node.op)
     if known is None:
         return None
     dtypes: list[int] = []
@@ -99,7 +100,7 @@ def output_dtypes(
 
 
 def declared_outputs(op: OpDef) -> Outputs:
-    """The outputs as an op's definition has them."""
+    """Returns the outputs that an op's definition declares."""
     outputs = tuple(
         Output(
             _value_dtype(arg.type),
@@ -117,7 +118,7 @@ def declared_outputs(op: OpDef) -> Outputs:
 
 
 def _dtypes(output: Output, node: NodeDef, defaults: Mapping[str, AttrValue]) -> list[int] | None:
-    """The dtypes of what is declared as one output; None where they cannot be told."""
+    """Returns the dtypes of one declared output; None if they are unknown."""
     if output.is_list:
         given = _attribute(node, output.attr, defaults)
         dtypes = None if given is None else [_value_dtype(dtype) for dtype in given.list.type]
@@ -151,8 +152,8 @@ def _lines() -> dict[str, str]:
 
 
 @lru_cache(maxsize=4096)
-def _registered(op: str) -> Outputs | None:
-    """The outputs of an op as the table has them; None for one that it does not have."""
+def _look_up(op: str) -> Outputs | None:
+    """Returns the outputs of an op in the table; None if the table lacks it."""
     line = _lines().get(op)
     if line is None:
         return None
@@ -172,7 +173,7 @@ def _read_outputs(written: str) -> Iterator[Output]:
             yield Output(0, dtype.removesuffix("..."), is_list=dtype.endswith("..."), count=count)
 
 
-def _written(value: AttrValue) -> str:
+def _format_attribute(value: AttrValue) -> str:
     kind = value.WhichOneof("value")
     if kind == "list":
         return f"[{','.join(map(dtype_name, value.list.type))}]"

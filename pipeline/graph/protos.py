@@ -123,8 +123,8 @@ _MESSAGES: dict[str, list[tuple[str, int, str]]] = {
 }
 
 
-def _declared() -> descriptor_pb2.FileDescriptorProto:
-    """The rows above as protobuf's own description of a .proto file."""
+def _describe_file() -> descriptor_pb2.FileDescriptorProto:
+    """Returns the rows above as protobuf's description of a .proto file."""
     file = descriptor_pb2.FileDescriptorProto(name=_FILE, package=_PACKAGE, syntax="proto3")
     file.dependency.extend(f"tensorboard/compat/proto/{stem}.proto" for stem in _OF_TENSORBOARD.values())
     for name, fields in _MESSAGES.items():
@@ -154,7 +154,7 @@ def _add_field(message: Any, name: str, number: int, kind: str) -> None:
 
 def _classes() -> dict[str, Any]:
     pool = descriptor_pool.Default()
-    pool.AddSerializedFile(_declared().SerializeToString())
+    pool.AddSerializedFile(_describe_file().SerializeToString())
     found = pool.FindFileByName(_FILE).message_types_by_name
     return {name: message_factory.GetMessageClass(found[name]) for name in _MESSAGES}
 
@@ -174,10 +174,10 @@ LazyGraphDef = _CLASSES["LazyGraphDef"]
 
 
 def parse_text(raw: bytes, message: Any) -> None:
-    """Fills a message from its text form, as `.pbtxt` files hold it; fields that it lacks are passed over.
+    """Fills a message from its text form, as in `.pbtxt` files; unknown fields are ignored.
 
     Raises:
-        DecodeError: it is no such text.
+        DecodeError: the text is malformed.
     """
     from google.protobuf import text_format  # which takes longer to load than most messages to parse
 

@@ -1,4 +1,4 @@
-"""What a TensorProto holds, as the bytes that its elements have in memory.
+"""Reads a TensorProto's elements as the bytes that they have in memory.
 
 A tensor stands in a message (tensorflow/core/framework/tensor.proto) as bytes, or as numbers in a field of its dtype;
 of numbers there may be fewer than elements, and then the last one counts for all that follow
@@ -34,12 +34,12 @@ _BARE = {"float16": "<u2", "complex64": "<f4", "complex128": "<f8"}  # what the 
 
 
 def shape_of(proto: TensorProto) -> tuple[int, ...]:
-    """A tensor's lengths, by axis."""
+    """Returns a tensor's lengths, by axis."""
     return tuple(dim.size for dim in proto.tensor_shape.dim)
 
 
 def content_of(proto: TensorProto) -> bytes:
-    """The elements, row-major and little-endian. Not for strings.
+    """Returns the elements as bytes, row-major and little-endian. Not for strings.
 
     Raises:
         DataError: the message is broken.
@@ -67,10 +67,10 @@ def _numbers(proto: TensorProto, name: str, code: str, elements: int) -> Array:
 
 
 def strings_of(proto: TensorProto) -> list[bytes]:
-    """The elements of a tensor of strings, row-major.
+    """Returns the elements of a tensor of strings, row-major.
 
     Raises:
-        DataError: the message is broken, or keeps them as no writer of a .pb does.
+        DataError: the message is broken, or stores strings in an unusual field.
     """
     elements, values = math.prod(shape_of(proto)), list(proto.string_val)
     if proto.dtype != STRING.number or proto.tensor_content or len(values) > elements:

@@ -1,4 +1,4 @@
-"""Ops that cannot be frozen, and the reason for each: state changes, clocks, random numbers, files, Python."""
+"""Ops that cannot be frozen, with reasons: state changes, clocks, random numbers, files, Python."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ DT_RESOURCE = DataType.Value("DT_RESOURCE")
 
 @dataclass(frozen=True)
 class Refusal:
-    """A kind of op that a .pb cannot carry: which, why, and the way out."""
+    """A kind of op that a .pb cannot carry: the ops, the cause, the cure."""
 
     ops: re.Pattern[str]
     cause: str
     cure: str
 
     def error(self, node: NodeDef, function: str | None) -> FreezeError:
-        """The refusal of one node."""
+        """Returns the error for one node."""
         where = f"node {node.name}" + (f" in function {function}" if function else "")
         return FreezeError(f"{node.op} {self.cause}", where=where, next_step=self.cure)
 
@@ -46,7 +46,7 @@ _TOUCHES_FILES = Refusal(
     "reads or writes files of the machine that it runs on",
     "Make what it reads an input",
 )
-_TELLS_TIME = Refusal(re.compile(r"Timestamp"), "tells the time at which it runs", "Make its result an input")
+_TELLS_TIME = Refusal(re.compile(r"Timestamp"), "reads the clock when it runs", "Make its result an input")
 _CALLS_PYTHON = Refusal(
     re.compile(r"EagerPyFunc|PyFunc|PyFuncStateless"),
     "calls Python code, which a .pb cannot carry",
@@ -76,7 +76,7 @@ _READS_ROWS = Refusal(
     "Make its result an input",
 )
 REFUSALS = (CHANGES_STATE, _TOUCHES_FILES, _CALLS_PYTHON, _DRAWS, _TELLS_TIME, _READS_ROWS, _CANNOT_BE_REWRITTEN)
-# Waiting for these is not worth keeping: they do nothing for an output.
+# Control edges from these are dropped: they do nothing for an output.
 _SIDE_EFFECTS = re.compile(
     r"PyFunc|EagerPyFunc|\w*Summary\w*|QueueEnqueue\w*|QueueClose\w*|WriteFile|Barrier\w*|InitializeTable\w*|LookupTableImport\w*"
 )
@@ -84,12 +84,12 @@ _SIDE_EFFECTS = re.compile(
 
 @lru_cache(maxsize=4096)
 def refusal_of(op: str) -> Refusal | None:
-    """Why an op cannot be in a .pb; None for one that can."""
+    """Returns the reason why an op cannot be in a .pb; None if it can."""
     return next((refusal for refusal in REFUSALS if refusal.ops.fullmatch(op)), None)
 
 
 def acts(node: NodeDef, graph: Graph, seen: set[str]) -> bool:
-    """Whether a node changes state or acts on the outside world, by itself or in a function that it calls."""
+    """Returns True if a node changes state or acts on the outside world, itself or in a function that it calls."""
     if acts_itself(node.op):
         return True
     for name in graph.called_by(node) if graph.functions else ():
@@ -102,10 +102,10 @@ def acts(node: NodeDef, graph: Graph, seen: set[str]) -> bool:
 
 @lru_cache(maxsize=4096)
 def acts_itself(op: str) -> bool:
-    """Whether an op changes state or acts on the outside world."""
+    """Returns True if an op changes state or acts on the outside world."""
     return refusal_of(op) is not None or _SIDE_EFFECTS.fullmatch(op) is not None
 
 
 def changes_state(names: Iterable[str], graph: Graph) -> bool:
-    """Whether one of these nodes changes state."""
+    """Returns True if one of these nodes changes state."""
     return any(CHANGES_STATE.ops.fullmatch(graph.nodes[name].op) for name in names)

@@ -1,6 +1,6 @@
-"""Whether a graph is one at all: every name once, every input there. Whoever walks it later can rely on that.
+"""Validates a graph: each name is used once, every input exists. Later walks rely on it.
 
-TensorFlow asks the same when it imports a graph (tensorflow/core/graph/graph_constructor.cc) or calls a function
+TensorFlow checks the same when it imports a graph (tensorflow/core/graph/graph_constructor.cc) or calls a function
 (tensorflow/core/common_runtime/function_def_utils.cc).
 """
 
@@ -21,7 +21,7 @@ from .protos import FunctionDef, NodeDef
 _PORT = re.compile(r"[^:^]+:[0-9]{1,9}")
 _OUTPUT = re.compile(r"[^:^]+:[^:^]+:[0-9]{1,9}")
 
-# How many values the ops must be given that are looked into here.
+# The least number of inputs of ops that later code looks into.
 _FEWEST: Mapping[str, int] = {
     **dict.fromkeys(("Identity", "RefIdentity", "Enter", "RefEnter", "Exit", "NextIteration", "Merge", "RefMerge"), 1),
     **dict.fromkeys(("RandomUniform", "If", "StatelessIf", "Case", "StatelessCase", "RemoteCall"), 1),
@@ -34,14 +34,14 @@ _FEWEST: Mapping[str, int] = {
 
 
 def validate_graph(graph: Graph, path: Path) -> None:
-    """Makes sure that a graph is one.
+    """Validates a graph.
 
     Args:
-        path: the file that it is from.
+        path: the file of the graph, for messages.
 
     Raises:
-        CheckpointError: a node's or a function's name is missing or there twice, an input or a result is not there, or
-            a node or a function is given less than it takes.
+        CheckpointError: a name of a node or function is missing or used twice, an input or a result does not exist, or
+            a node or a function has too few inputs.
     """
     functions = graph.functions
     if len(functions) != len(graph.library.function) or "" in functions:
@@ -73,7 +73,7 @@ def _require_nodes(
     path: Path,
     function: str = "",
 ) -> set[str]:
-    """Makes sure of the nodes of a graph or of a function's body; returns their names."""
+    """Validates the nodes of a graph or of a function's body; returns their names."""
     names, given, inside = set[str](), set(arguments), f" in {function}" if function else ""
     for node in nodes:
         name = node.name
@@ -113,7 +113,7 @@ def _is_known(reference: str, nodes: Collection[str], arguments: Collection[str]
 
 
 def _require_call(node: NodeDef, functions: Mapping[str, FunctionDef], path: Path, where: str) -> None:
-    """A call gives a function as many values as it takes, and takes as many as it gives."""
+    """Validates a call: it passes as many values as the function takes."""
     attributes, first, inputs, _ = CALLS.get(node.op, ((), 0, "", ""))
     values = [node.attr[name] for name in attributes if name in node.attr]
     calls = [node.op, *(func.name for value in values for func in (value.func, *value.list.func))]

@@ -1,8 +1,7 @@
-"""Which variables a graph has, and under which key a checkpoint keeps each.
+"""Variables of a graph, and the checkpoint key of each.
 
-A variable's key is mostly its name, but not always: a Saver may have been told other keys, as for moving
-averages or renamed layers. What counts is what restoring would do, and that is in the graph: the names that a RestoreV2
-reads, and the Assign behind each.
+A variable's key is mostly its name, but a Saver may use other keys, for moving averages or renamed layers. The graph
+shows what restoring does: the names that a RestoreV2 reads, and the Assign that takes each result.
 """
 
 from __future__ import annotations
@@ -34,9 +33,9 @@ class Variable:
 
     Args:
         name: its node.
-        identity: what makes two nodes one variable: container and shared name.
+        identity: container and shared name; two nodes of one identity are one variable.
         dtype: TensorFlow's DataType.
-        shape: a size or None per dimension; None where the rank is unknown.
+        shape: a size or None per dimension; None if the rank is unknown.
     """
 
     name: str
@@ -47,7 +46,7 @@ class Variable:
 
 @dataclass(frozen=True)
 class Saved:
-    """Where a checkpoint keeps a variable.
+    """The place of a variable in a checkpoint.
 
     Args:
         key: of the tensor.
@@ -60,12 +59,12 @@ class Saved:
 
 
 def identity_of(node: NodeDef) -> tuple[str, str]:
-    """What makes two nodes one variable, or one table: container and shared name."""
+    """Returns the identity of a variable or table: container and shared name. Nodes of one identity share the value."""
     return _text(node.attr["container"].s), _text(node.attr["shared_name"].s) or node.name
 
 
 def variable_of(node: NodeDef) -> Variable:
-    """Reads a variable's node."""
+    """Reads a variable from its node."""
     node = whole_node(node)
     attributes = node.attr
     shape = attributes["shape"].shape
@@ -80,22 +79,22 @@ def _text(raw: bytes) -> str:
 
 
 def restored_keys(graph: Graph, restore_op: str | None) -> dict[tuple[str, str], Saved]:
-    """Where restoring takes each variable from, by the variable's identity.
+    """Returns the checkpoint key that restoring reads for each variable, by the variable's identity.
 
     Args:
-        restore_op: the op that a Saver runs to restore; None, or one that is not there, for all of the graph's.
+        restore_op: the op that a Saver runs to restore; None, or an unknown name, means all of the graph's.
 
     Returns:
-        Entries for the variables that an Assign behind a RestoreV2 (or RestoreSlice) writes; the named
-        op's restoring is stronger than that of the graph's other Savers.
+        Entries for the variables that an Assign writes from a RestoreV2 (or RestoreSlice); the named op wins over the
+        graph's other Savers.
     """
     own = graph.ancestors([node_of(restore_op)], with_control=True) if restore_op else set()
     assigning = [node for node in graph.node if node.op in _ASSIGN_OPS or graph.functions]
     keys: dict[tuple[str, str], Saved] = {}
     lists: _Strings = {}
     for node in sorted(assigning, key=lambda node: node.name in own):  # the last one wins
-        keys.update(_assigned(node, graph, graph, {}, lists))
-        keys.update(_assigned_in_functions(node, graph, lists))
+        keys.update(_find_restored(node, graph, graph, {}, lists))
+        keys.update(_find_restored_in_functions(node, graph, lists))
     return keys
 
 
@@ -103,10 +102,10 @@ def restored_keys(graph: Graph, restore_op: str | None) -> dict[tuple[str, str],
 _Strings = dict[tuple[int, str], Sequence[bytes]]
 
 
-def _assigned(
+def _find_restored(
     node: NodeDef, body: Graph, graph: Graph, arguments: Mapping[str, str], lists: _Strings
 ) -> Iterator[tuple[tuple[str, str], Saved]]:
-    """What one Assign restores, in the graph or in a function whose arguments are tensors of the graph."""
+    """Yields the variable that one Assign restores, in the graph or in a function called with tensors of the graph."""
     if node.op in _ASSIGN_OPS and len(given := data_inputs(node)) > 1:
         saved = _saved_behind(given[1], body, lists)
         target = arguments.get(node_of(given[0]), given[0]) if body is not graph else given[0]
@@ -114,18 +113,20 @@ def _assigned(
             yield variable.identity, saved
 
 
-def _assigned_in_functions(call: NodeDef, graph: Graph, lists: _Strings) -> Iterator[tuple[tuple[str, str], Saved]]:
-    """What TF 2's savers restore: they do it inside a function that is given the handles."""
+def _find_restored_in_functions(
+    call: NodeDef, graph: Graph, lists: _Strings
+) -> Iterator[tuple[tuple[str, str], Saved]]:
+    """Yields the variables that savers of TensorFlow 2 restore: inside a function that takes the handles."""
     for name in graph.called_by(call):
         body = graph.body(name)
         names = [argument.name for argument in graph.functions[name].signature.input_arg]
         arguments = dict(zip(names, data_inputs(call), strict=False))
         for node in body.node:
-            yield from _assigned(node, body, graph, arguments, lists)
+            yield from _find_restored(node, body, graph, arguments, lists)
 
 
 def variable_behind(reference: str, nodes: Mapping[str, NodeDef]) -> Variable | None:
-    """The variable that an op is given, through whatever only passes it on."""
+    """Finds the variable that an input refers to, through ops that only pass it on; None if it is none."""
     for _ in range(len(nodes)):
         node = nodes.get(node_of(reference))
         if node is None:
@@ -139,7 +140,7 @@ def variable_behind(reference: str, nodes: Mapping[str, NodeDef]) -> Variable | 
 
 
 def _saved_behind(reference: str, body: Graph, lists: _Strings) -> Saved | None:
-    """Where a value was restored from."""
+    """Finds the checkpoint key that a value was restored from; None if it was not restored."""
     nodes = body.nodes
     for _ in range(len(nodes)):
         node = nodes.get(node_of(reference))
@@ -157,23 +158,23 @@ def _saved_behind(reference: str, body: Graph, lists: _Strings) -> Saved | None:
 
 
 def _string_at(name: str, index: str, body: Graph, lists: _Strings) -> str | None:
-    """One string of a Const node: a Saver's lists are long, and each variable asks for one entry."""
+    """Returns one string of a Const node; the lists of a Saver are long, so each is read once."""
     place = (id(body), name)
     if place not in lists:
         node = body.nodes.get(name)
         is_const = node is not None and node.op == "Const"
         lists[place] = list(whole_node(node).attr["value"].tensor.string_val) if is_const else []
     values = lists[place]
-    # A constant of equal values holds the value once.
+    # A constant of equal values stores the value once.
     return _text(values[min(int(index), len(values) - 1)]) if values and index.isdecimal() else None
 
 
 def strings_of(node: NodeDef | None) -> list[str] | None:
-    """The strings of a Const node; None where it is not one."""
+    """Returns the strings of a Const node; None if it is not one."""
     if node is None or node.op != "Const":
         return None
     tensor: TensorProto = whole_node(node).attr["value"].tensor
     values = [_text(value) for value in tensor.string_val]
     size = math.prod(dim.size for dim in tensor.tensor_shape.dim)
-    # A constant of equal values holds the value once.
+    # A constant of equal values stores the value once.
     return values + values[-1:] * min(size - len(values), _MOST_VARIABLES) if values else None

@@ -1,14 +1,13 @@
-"""Numbers in the variable-length encoding that protobuf and LevelDB share: seven bits a byte, the lowest first."""
+"""Variable-length numbers of protobuf and LevelDB: seven bits a byte, the lowest first."""
 
 from __future__ import annotations
 
 
 def read_varint(data: bytes | memoryview, at: int) -> tuple[int, int]:
-    """A number in protobuf's and LevelDB's variable-length encoding, and where the next byte stands.
+    """Returns a number in protobuf's and LevelDB's variable-length encoding, and the position of the next byte.
 
     Raises:
-        ValueError: it is cut off, over 64 bits, or written in more bytes than it needs: TensorFlow never does
-            that, and there is one way only to write a value.
+        ValueError: it is cut off, over 64 bits, or longer than needed: TensorFlow writes each value in one way only.
     """
     value = shift = 0
     for position in range(at, min(at + 10, len(data))):
@@ -23,5 +22,5 @@ def read_varint(data: bytes | memoryview, at: int) -> tuple[int, int]:
 
 
 def varint_size(value: int) -> int:
-    """How many bytes a number (0 or more) takes."""
+    """Returns the size in bytes of a number (0 or more)."""
     return max(1, -(-value.bit_length() // 7))

@@ -1,11 +1,11 @@
-"""Strangers' models are programs: what they could do besides computing is found before anything of them is run.
+"""Finds unsafe ops in third-party models, which are programs, before anything of them runs.
 
-    safe_ops.txt   ops that touch nothing but their own tensors, variables and queues: all else is refused
-    dangers.txt    the other ops of TensorFlow 2.21, and what each could do: `op<TAB>read files`. A third column `idle`
-                   marks what training leaves behind (savers, readers of its files): it may stand where nothing runs it
+    safe_ops.txt   ops that only touch their own tensors, variables and queues; all others are refused
+    dangers.txt    the other ops of TensorFlow 2.21 with their harm: `op<TAB>read files`. A third column `idle` marks
+                   ops left by training (savers, readers of its files): they are allowed where nothing runs them
 
 A model is checked by the messages in its files, without TensorFlow and without running anything: every op in its nodes
-and in its function library, reached or not. An op that is on neither list is refused too: nobody can say what it does.
+and in its function library, used or not. An op on neither list is also refused: its effect is unknown.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from pipeline.errors import SettingError, UnsafeModel
 
 _HERE = Path(__file__).parent
-UNKNOWN = "do anything: nobody can say what this op does"
+UNKNOWN = "do anything: the effect of this op is unknown"
 _OP = re.compile(r"[A-Za-z_][\w>.:-]*")
 _MOST_TOLD = 5
 
@@ -29,11 +29,11 @@ class Danger:
     """A node that could do more than compute.
 
     Args:
-        op: its op; for what is no node, what takes its place, such as a layer's class.
-        node: its name; empty for what stands in no node.
-        harm: what it could do, as words that follow on `could`.
-        function: the function that it stands in; empty for the graph itself.
-        kind: what `op` is, where it is no op of a graph.
+        op: its op; outside of graphs the equivalent, such as a layer's class.
+        node: its name; empty outside of nodes.
+        harm: what it could do, as words that follow `could`.
+        function: the function that contains it; empty for the graph itself.
+        kind: what `op` is, if it is no op of a graph.
     """
 
     op: str
@@ -43,42 +43,42 @@ class Danger:
     kind: str = "op"
 
     def __str__(self) -> str:
-        inside = f" (function {shown(self.function)})" if self.function else ""
-        place = f" in node {shown(self.node)}" if self.node else ""
-        return f"{self.kind} {shown(self.op)}{place}{inside}"
+        inside = f" (function {printable(self.function)})" if self.function else ""
+        place = f" in node {printable(self.node)}" if self.node else ""
+        return f"{self.kind} {printable(self.op)}{place}{inside}"
 
 
 @lru_cache(maxsize=1)
 def safe_ops() -> frozenset[str]:
-    """The ops that may stand in any model."""
+    """Returns the ops that are allowed in any model."""
     return frozenset((_HERE / "safe_ops.txt").read_text(encoding="utf-8").split())
 
 
 @lru_cache(maxsize=1)
 def dangers() -> dict[str, tuple[str, bool]]:
-    """By op what it could do, and whether it may stand where nothing runs it."""
+    """Returns by op its harm, and True if it is allowed where nothing runs it."""
     lines = (_HERE / "dangers.txt").read_text(encoding="utf-8").splitlines()
     rows = (line.split("\t") for line in lines)
     return {op: (harm, bool(idle)) for op, harm, *idle in rows}
 
 
 def harm_of(op: str) -> str | None:
-    """What an op could do, as words that follow on `could`; None for one that may stand in any model."""
-    if op in dangers():  # a function of the same name would not make it another op
+    """Returns the harm of an op, as words that follow `could`; None for a safe op."""
+    if op in dangers():  # a function of the same name does not change the op
         return dangers()[op][0]
     return None if op in safe_ops() else UNKNOWN
 
 
 def is_idle(op: str) -> bool:
-    """Whether an op that is no safe one may stand in a model where nothing runs it."""
+    """Returns True if an unsafe op is allowed in a model where nothing runs it."""
     return op in dangers() and dangers()[op][1]
 
 
 def read_allowed(flag: str, names: Iterable[str]) -> tuple[str, ...]:
-    """The ops that somebody lets through, sorted.
+    """Parses the names of ops that the user allows; returns them sorted.
 
     Raises:
-        SettingError: one is no name of an op.
+        SettingError: a name is not that of an op.
     """
     for name in names:
         if not _OP.fullmatch(name):
@@ -87,18 +87,18 @@ def read_allowed(flag: str, names: Iterable[str]) -> tuple[str, ...]:
 
 
 def require_safe(place: Path | str, found: Iterable[Danger], allowed: Collection[str] = ()) -> list[str]:
-    """Stops a model that could do more than compute.
+    """Refuses a model that could do more than compute.
 
     Args:
-        place: the file that it is from.
-        found: what is dangerous in it.
-        allowed: ops that are let through by their names.
+        place: the model's file.
+        found: the dangers in it.
+        allowed: names of ops that the user allows.
 
     Returns:
-        What was let through, as sentences for the manifest.
+        The allowed dangers, as sentences for the manifest.
 
     Raises:
-        UnsafeModel: something is dangerous, and not among what is let through.
+        UnsafeModel: a danger is not allowed.
     """
     dangerous = list(found)
     refused = [danger for danger in dangerous if danger.op not in allowed]
@@ -125,7 +125,7 @@ def _one_of_each(found: Iterable[Danger]) -> list[Danger]:
 _LONGEST = 80
 
 
-def shown(name: str) -> str:
-    """A name from a stranger's file, as it may stand on a line: without control characters, and not without end."""
+def printable(name: str) -> str:
+    """Returns a name from an untrusted file in printable form: without control characters, and shortened."""
     plain = "".join(character if character.isprintable() else "�" for character in name)
     return plain if len(plain) <= _LONGEST else f"{plain[:_LONGEST]}… ({len(plain)} characters)"

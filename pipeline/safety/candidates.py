@@ -1,4 +1,4 @@
-"""The door that a candidate passes: every op that its file names, before any runtime opens it."""
+"""Checks every op of a candidate before any runtime opens its file."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from pipeline.graph.protos import MetaGraphDef
 from pipeline.store.files import GRAPH_FILE
 
 from . import onnx, require_safe, tflite
-from .graphs import find_acting, find_dangers
+from .graphs import find_active_ops, find_dangers
 from .models import require_own_files
 from .sizes import require_bounded, require_stored
 
 
 def require_safe_graph(path: Path, allowed: Collection[str], *, is_mapped: bool = False) -> list[str]:
-    """Stops a GraphDef, or a folder of the format mmap, that could do more than compute.
+    """Refuses a GraphDef, or a folder of the format mmap, that could do more than compute.
 
     Args:
         path: the `.pb`, or the folder.
-        allowed: ops that are let through.
+        allowed: ops that the user allows.
 
     Returns:
-        What was let through, as sentences.
+        The allowed dangers, as sentences.
 
     Raises:
-        UnsafeModel: it is stopped.
-        DataError: it cannot be read.
+        UnsafeModel: the model is refused.
+        DataError: the file cannot be read.
     """
     file = path / GRAPH_FILE if is_mapped else path
     if is_mapped:
@@ -44,15 +44,15 @@ def require_safe_graph(path: Path, allowed: Collection[str], *, is_mapped: bool 
 
 
 def require_still_graph(graph: Graph, path: Path, outputs: Iterable[str], allowed: Collection[str]) -> list[str]:
-    """Stops a GraphDef in which asking for outputs would save, or read the files of a training.
+    """Refuses a GraphDef in which computing outputs would save, or read files of a training.
 
     Returns, Raises: as `require_safe_graph`.
     """
-    return require_safe(path, find_acting(graph, outputs), allowed)
+    return require_safe(path, find_active_ops(graph, outputs), allowed)
 
 
 def require_safe_saved_model(folder: Path, allowed: Collection[str]) -> list[str]:
-    """Stops a SavedModel that could do more than compute.
+    """Refuses a SavedModel that could do more than compute.
 
     Returns, Raises: as `require_safe_graph`.
     """
@@ -64,22 +64,22 @@ def require_safe_saved_model(folder: Path, allowed: Collection[str]) -> list[str
     for meta in metas:
         require_bounded(meta.graph, file, stored_bytes)
         outputs = [info.name for signature in meta.rest.signature_def.values() for info in signature.outputs.values()]
-        told += require_safe(file, find_acting(meta.graph, outputs), allowed)
+        told += require_safe(file, find_active_ops(meta.graph, outputs), allowed)
     if variables:
         require_stored(open_checkpoint(folder / "variables" / "variables"), folder, stored_bytes)
     return list(dict.fromkeys(told))
 
 
 def require_safe_tflite(path: Path, allowed: Collection[str]) -> list[str]:
-    """Stops a .tflite with custom ops. Returns, Raises: as `require_safe_graph`."""
+    """Refuses a .tflite with custom ops. Returns, Raises: as `require_safe_graph`."""
     return require_safe(path, tflite.find_dangers(path), allowed)
 
 
 def require_safe_onnx(model: Any, path: Path, allowed: Collection[str]) -> list[str]:
-    """Stops an ONNX model with ops of unknown domains.
+    """Refuses an ONNX model with ops of unknown domains.
 
     Args:
-        model: read without the files beside it.
+        model: read without its external files.
 
     Returns, Raises: as `require_safe_graph`.
     """

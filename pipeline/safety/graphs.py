@@ -1,8 +1,8 @@
-"""What a stranger's graph could do: every op in its nodes and in its function library, and what loading it runs.
+"""Finds dangers in a third-party graph: every op in its nodes and functions, and the ops that loading runs.
 
-Two kinds of ops that touch files stand in many honest models. What training leaves behind (savers, readers of its
-files) may stand there as long as nothing runs it: no output, no initializer, and of the restoring only the reading of
-the checkpoint that is being restored. And a lookup table may be filled from a file that came with the model.
+Two kinds of ops that touch files are in many honest models. Ops left by training (savers, readers of its files) are
+allowed as long as nothing runs them: no output, no initializer; restoring may only read the checkpoint being restored.
+And a lookup table may be filled from a file that came with the model.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import TypeAlias
 
 from pipeline.graph.graph import Graph
 from pipeline.graph.meta_graph import MetaGraph
-from pipeline.graph.nodes import node_of, normalized
+from pipeline.graph.nodes import node_of, normalize_tensor
 from pipeline.graph.protos import AssetFileDef, DecodeError, FunctionDef, MetaGraphDef, NodeDef
 from pipeline.graph.variables import strings_of
 
-from . import Danger, dangers, harm_of, is_idle, safe_ops, shown
+from . import Danger, dangers, harm_of, is_idle, printable, safe_ops
 from .reach import Calls, Reached
 
-# What a loader runs, by the collections and the signature of TensorFlow's loaders (saved_model/constants.py).
+# What a loader runs: the collections and the signature of TensorFlow's loaders (saved_model/constants.py).
 _AT_START = ("saved_model_main_op", "legacy_init_op", "table_initializer")
 _INIT_OP = "__saved_model_init_op"
 _ASSETS = "saved_model_assets"
@@ -30,15 +30,14 @@ _RESTORES = frozenset({"Restore", "RestoreSlice", "RestoreV2"})
 
 
 def find_dangers(meta: MetaGraph, home: Path | None, with_files: bool = False) -> list[Danger]:
-    """What a graph could do besides computing, wherever it stands in it, and at being loaded.
+    """Finds everything that a graph could do besides computing, in any node or function, or when it is loaded.
 
     Args:
-        home: the folder that the model came in, whose files may fill its tables; None for none.
-        with_files: ops that read files are no danger where they read what the format mmap maps: that is checked
-            where the folder is opened.
+        home: the model's folder, whose files may fill its tables; None if there is none.
+        with_files: allow ops that map the files of the format mmap; opening the folder checks these.
 
     Returns:
-        In the order of the graph; empty for a graph that only computes.
+        The dangers in graph order; empty for a graph that only computes.
     """
     calls = Calls(meta.graph)
     harmless = safe_ops() | meta.graph.functions.keys() - dangers().keys()
@@ -56,25 +55,25 @@ def find_dangers(meta: MetaGraph, home: Path | None, with_files: bool = False) -
     return [*found, *(_acting_at_start(meta, calls, idle) if idle else ())]
 
 
-def find_acting(graph: Graph, outputs: Iterable[str], fed: Iterable[str] = ()) -> list[Danger]:
-    """What training left behind in a graph and asking for outputs would run.
+def find_active_ops(graph: Graph, outputs: Iterable[str], fed: Iterable[str] = ()) -> list[Danger]:
+    """Finds ops left by training that computing outputs would run.
 
     Args:
         outputs: tensors or nodes.
-        fed: tensors whose values are given.
+        fed: tensors whose values are fed.
     """
     idle = [(node, function) for function, node in graph.placed_nodes() if is_idle(node.op)]
     if not idle:
         return []
     calls = Calls(graph)
-    return [_danger(*one) for one in _run(idle, calls.reach(outputs, fed=set(map(normalized, fed))))]
+    return [_danger(*one) for one in _run(idle, calls.reach(outputs, fed=set(map(normalize_tensor, fed))))]
 
 
-Placed: TypeAlias = tuple[NodeDef, str]  # a node, and the function that it stands in
+Placed: TypeAlias = tuple[NodeDef, str]  # a node, and the function that contains it
 
 
 def _run(idle: Iterable[Placed], reached: Reached) -> Iterator[Placed]:
-    """Those that are run."""
+    """Yields the idle nodes that are run."""
     for node, function in idle:
         if function in reached.functions if function else node.name in reached.nodes:
             yield node, function
@@ -85,18 +84,18 @@ def _danger(node: NodeDef, function: str) -> Danger:
 
 
 def _acting_at_start(meta: MetaGraph, calls: Calls, idle: Sequence[Placed]) -> Iterator[Danger]:
-    """What loading and restoring would run of what may only stand idle."""
+    """Yields idle ops that loading or restoring would run."""
     message = meta.rest
     held = [message.collection_def[key] for key in _AT_START if key in message.collection_def]  # asking makes an entry
     starts = [name for collection in held for name in collection.node_list.value]
     if _INIT_OP in message.signature_def:
         starts += [info.name for info in message.signature_def[_INIT_OP].outputs.values()]
-    # A SavedModel of TensorFlow 2 makes its objects by functions that no node has to call.
+    # A SavedModel of TensorFlow 2 creates its objects by functions that no node calls.
     at_start = calls.reach(starts, message.object_graph_def.concrete_functions)
     yield from (_danger(*one) for one in _run(idle, at_start))
     saver = message.saver_def
-    filename = normalized(saver.filename_tensor_name) if saver.filename_tensor_name else ""
-    # Tables are filled where the checkpoint is restored; those that it holds itself are filled from it.
+    filename = normalize_tensor(saver.filename_tensor_name) if saver.filename_tensor_name else ""
+    # Tables are filled when the checkpoint is restored; some are stored in it.
     restores = [node.name for node in meta.graph.node if node.op.startswith(_FILLS_TABLES)]
     restoring = calls.reach([*restores, saver.restore_op_name], fed={filename})
     for node, function in _run(idle, restoring):
@@ -105,17 +104,17 @@ def _acting_at_start(meta: MetaGraph, calls: Calls, idle: Sequence[Placed]) -> I
 
 
 def _reads_only(calls: Calls, function: str, node: NodeDef, filename: str) -> bool:
-    """Whether a restoring op reads the checkpoint that it is given, and no other file."""
+    """Returns True if a restoring op reads only the checkpoint that it is given."""
     origins = list(calls.origins(function, node.input[0])) if node.input else []
     outside = [(scope, one, name) for scope, one, name in origins if one is not None]
-    return bool(outside) and all(not scope and normalized(name) == filename for scope, _, name in outside)
+    return bool(outside) and all(not scope and normalize_tensor(name) == filename for scope, _, name in outside)
 
 
 # Tables from files.
 
 
 def _harm_of_file(node: NodeDef, function: str, meta: MetaGraph, calls: Calls, home: Path | None) -> str | None:
-    """What filling a table from a file could do; None where the file came with the model."""
+    """Returns the harm of filling a table from a file; None if the file came with the model."""
     assets = set(_assets(meta.rest))
     filled = _filled_from(meta.graph, assets)
     for scope, one, name in calls.origins(function, node.input[1] if len(node.input) > 1 else ""):
@@ -123,19 +122,19 @@ def _harm_of_file(node: NodeDef, function: str, meta: MetaGraph, calls: Calls, h
             if not scope or not _are_assets(meta.rest, meta.graph.functions[scope], scope, name, calls):
                 return "read files"
         elif not scope and (
-            normalized(name) in assets or (one.op == "ReadVariableOp" and node_of(one.input[0]) in filled)
+            normalize_tensor(name) in assets or (one.op == "ReadVariableOp" and node_of(one.input[0]) in filled)
         ):
             continue
         else:
             paths = strings_of(one) or []
             outside = [path for path in paths if not _is_at(path, home)]
             if outside or not paths:
-                return f"read the file {shown(outside[0])}" if outside else "read files"
+                return f"read the file {printable(outside[0])}" if outside else "read files"
     return None
 
 
 def _is_at(path: str, home: Path | None) -> bool:
-    """Whether a file lies in the folder that a model came in, or among its assets, and is not a hidden one."""
+    """Returns True if a file is in the model's folder or its assets, and not hidden."""
     if home is None or "\0" in path:
         return False
     place = Path(path).resolve()
@@ -143,28 +142,28 @@ def _is_at(path: str, home: Path | None) -> bool:
 
 
 def _assets(meta: MetaGraphDef) -> Iterator[str]:
-    """The tensors that a SavedModel's loader gives the paths of its own files, which are checked where it is opened."""
+    """Yields the tensors that receive paths of the SavedModel's own files, which opening it checks."""
     listed = list(meta.asset_file_def)
     if not listed and _ASSETS in meta.collection_def:  # a loader looks at the one or the other
         try:
             listed = [AssetFileDef.FromString(item.value) for item in meta.collection_def[_ASSETS].any_list.value]
         except DecodeError:
             return
-    yield from (normalized(asset.tensor_info.name) for asset in listed)
+    yield from (normalize_tensor(asset.tensor_info.name) for asset in listed)
 
 
 def _filled_from(graph: Graph, assets: Collection[str]) -> set[str]:
-    """The variables that hold the path of an asset, and are given nothing else."""
+    """Returns the variables that only ever hold the path of an asset."""
     given: dict[str, bool] = {}
     for node in graph.node:
         if node.op == "AssignVariableOp" and len(node.input) > 1:
             name = node_of(node.input[0])
-            given[name] = given.get(name, True) and normalized(node.input[1]) in assets
+            given[name] = given.get(name, True) and normalize_tensor(node.input[1]) in assets
     return {name for name, is_asset in given.items() if is_asset}
 
 
 def _are_assets(meta: MetaGraphDef, function: FunctionDef, name: str, argument: str, calls: Calls) -> bool:
-    """Whether what a function's argument has captured is an asset; an argument that a call gives is looked at there."""
+    """Returns True if a function's argument has captured an asset, or is passed by a call, which is checked there."""
     concrete = meta.object_graph_def.concrete_functions
     if name not in concrete:
         return True

@@ -1,4 +1,4 @@
-"""What a Keras model's file could do when Keras opens it, by its own words: without Keras, and without unpacking it.
+"""Finds dangers in a Keras model's file, without Keras and without unpacking it.
 
     .keras         a ZIP archive: names that lead out of it, and members that grow beyond all bounds
     .h5, .hdf5     one HDF5 file: links to other files, and data sets that no file holds
@@ -19,7 +19,7 @@ import h5py
 
 from pipeline.errors import UnsafeModel
 
-from . import shown
+from . import printable
 from .sizes import MOST_GROWN
 
 _FACTOR = 200  # what honest members are compressed to at most, once they are large
@@ -33,20 +33,20 @@ _NEVER = "Build the model in a file of your own, and give both: --model takes th
 
 
 def require_safe_archive(archive: zipfile.ZipFile, path: Path) -> None:
-    """Makes sure that an archive's members are what they seem, before any is unpacked.
+    """Checks an archive's members before any is unpacked.
 
     Raises:
         UnsafeModel: a name leads out of the archive or is there twice, or a member takes more than there is.
     """
     names = set[str]()
     for member in archive.infolist():
-        place = PureWindowsPath(member.filename)  # which takes both kinds of slashes apart
+        place = PureWindowsPath(member.filename)  # which splits at both kinds of slashes
         if place.drive or place.root or ".." in place.parts or member.filename in names:
             what = "is there twice" if member.filename in names else "leads out of it"
             raise UnsafeModel(
                 f"a name in the archive {what}",
                 where=path,
-                got=shown(repr(member.filename)),
+                got=printable(repr(member.filename)),
                 next_step="Do not open it",
             )
         names.add(member.filename)
@@ -62,7 +62,7 @@ def require_safe_archive(archive: zipfile.ZipFile, path: Path) -> None:
 
 
 def require_safe_file(path: Path) -> None:
-    """Makes sure that a whole file of Keras names nothing but what it brings along.
+    """Checks that a Keras file refers only to its own content.
 
     Raises:
         UnsafeModel: a layer would run other code, or a layer or its weights would read other files.
@@ -91,7 +91,7 @@ def _require_safe_config(text: bytes | str, path: Path) -> None:
             for name in ("vocabulary", "idf_weights"):
                 if isinstance(config.get(name), str):
                     raise UnsafeModel(
-                        f"this model could read the file {shown(config[name])}: {name} of layer {shown(kind)}",
+                        f"this model could read the file {printable(config[name])}: {name} of layer {printable(kind)}",
                         where=path,
                         next_step="Save the model again with the words themselves",
                     )
@@ -119,7 +119,7 @@ def _require_safe_hdf5(file: IO[bytes], path: Path) -> None:
 
 
 def _of_link(root: h5py.File, name: str, link: Any, path: Path) -> Iterator[UnsafeModel]:
-    """What is wrong with what a name stands for."""
+    """Returns what is wrong with the object behind a name."""
     if isinstance(link, h5py.ExternalLink):
         yield _elsewhere(name, link.filename, path)
     elif isinstance(link, h5py.HardLink) and isinstance(item := root[name], h5py.Dataset):
@@ -129,7 +129,7 @@ def _of_link(root: h5py.File, name: str, link: Any, path: Path) -> Iterator[Unsa
             yield _elsewhere(name, "a virtual data set", path)
         if item.nbytes > item.id.get_storage_size() * _FACTOR + MOST_GROWN:
             yield UnsafeModel(
-                f"this model could take more memory than there is: weights {shown(name)}",
+                f"this model could take more memory than there is: weights {printable(name)}",
                 where=path,
                 got=f"{item.nbytes / 1e9:.3g} GB of {item.id.get_storage_size():,} bytes",
                 next_step="Do not open it",
@@ -138,8 +138,8 @@ def _of_link(root: h5py.File, name: str, link: Any, path: Path) -> Iterator[Unsa
 
 def _elsewhere(name: str, file: str, path: Path) -> UnsafeModel:
     return UnsafeModel(
-        f"this model could read files: weights {shown(name)} lie in another file",
+        f"this model could read files: weights {printable(name)} lie in another file",
         where=path,
-        got=shown(file),
+        got=printable(file),
         next_step="Save the model again with its own weights",
     )

@@ -1,4 +1,4 @@
-"""What an ONNX model names: the domains of its ops, and the files that its tensors lie in (onnx/onnx.proto)."""
+"""Finds dangers in an ONNX model: domains of its ops, and external files of its tensors (onnx/onnx.proto)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from pipeline.errors import UnsafeModel
 
-from . import Danger, shown
+from . import Danger, printable
 from .sizes import MOST_GROWN, MOST_TENSOR
 
 # Without a name of its own a domain is ai.onnx.
@@ -20,11 +20,11 @@ _ACTING = {
     **dict.fromkeys(("ATen", "ExternalOp", "TritonOp"), "run code that cannot be looked into"),
     "EPContext": "read files",
 }
-_UNKNOWN = "do anything: nobody can say what ops of the domain {} do"
+_UNKNOWN = "do anything: the effect of ops of the domain {} is unknown"
 
 
 def find_dangers(model: Any, path: Path) -> list[Danger]:
-    """The nodes of an ONNX model that could do more than compute, in its graphs, their branches and its functions.
+    """Finds nodes of an ONNX model that could do more than compute, in its graphs, branches and functions.
 
     Args:
         model: a ModelProto, read without the files beside it.
@@ -39,7 +39,7 @@ def find_dangers(model: Any, path: Path) -> list[Danger]:
                 continue
             if node.domain not in _DOMAINS:
                 op = f"{node.domain}.{node.op_type}"
-                found.append(Danger(op, node.name or op, _UNKNOWN.format(shown(node.domain)), function))
+                found.append(Danger(op, node.name or op, _UNKNOWN.format(printable(node.domain)), function))
             elif node.op_type in _ACTING and node.domain == "com.microsoft":
                 found.append(Danger(node.op_type, node.name or node.op_type, _ACTING[node.op_type], function))
         for tensor in _tensors(graph):
@@ -59,7 +59,7 @@ def _graphs(model: Any) -> Iterator[tuple[Any, str]]:
 
 
 def _tensors(graph: Any) -> Iterator[Any]:
-    """The tensors of a graph, or of a function, which has none but those of its nodes."""
+    """Yields the tensors of a graph or function; a function has only those of its nodes."""
     yield from getattr(graph, "initializer", ())
     for sparse in getattr(graph, "sparse_initializer", ()):
         yield from (sparse.values, sparse.indices)
@@ -74,22 +74,22 @@ def _tensors(graph: Any) -> Iterator[Any]:
 
 def _require_own(tensor: Any, path: Path) -> None:
     for entry in tensor.external_data:
-        place = PureWindowsPath(entry.value)  # which takes both kinds of slashes apart
+        place = PureWindowsPath(entry.value)  # which splits at both kinds of slashes
         is_away = place.is_absolute() or place.drive or place.root or ".." in place.parts
         if entry.key == "location" and (is_away or not entry.value or "\0" in entry.value):
             raise UnsafeModel(
-                f"this model could read files: tensor {shown(tensor.name)} lies outside of the model's folder",
+                f"this model could read files: tensor {printable(tensor.name)} lies outside of the model's folder",
                 where=path,
-                got=repr(shown(entry.value)),
+                got=repr(printable(entry.value)),
                 wanted="a file beside the model",
             )
     size = math.prod(max(0, length) for length in tensor.dims)
     stored = len(tensor.raw_data) + sum(len(getattr(tensor, name)) for name in _FIELDS)
     if size > (MOST_TENSOR if tensor.external_data else stored * 8 + MOST_GROWN):
         raise UnsafeModel(
-            f"this model could take more memory than there is: tensor {shown(tensor.name)}",
+            f"this model could take more memory than there is: tensor {printable(tensor.name)}",
             where=path,
-            got=f"{size:.3g} elements" if size < 10**300 else "more elements than can be told",
+            got=f"{size:.3g} elements" if size < 10**300 else "an astronomical number of elements",
             wanted="no more than are stored of it",
         )
 

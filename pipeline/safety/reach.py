@@ -1,6 +1,6 @@
-"""What running a graph would run: from where it is fetched, back over values, control edges and calls of functions.
+"""Finds everything that running a graph would run: back from the fetched nodes over inputs, control edges and calls.
 
-Of a function that is called everything counts, for what acts there is run whether its value is asked for or not.
+A called function counts completely: its side effects run whether its value is used or not.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from pipeline.graph.graph import Graph
 from pipeline.graph.nodes import data_inputs, node_of
 from pipeline.graph.protos import AttrValue, NodeDef
 
-# Ops that give all that they are given to a function, and how many inputs they have before.
+# Ops that pass their inputs to a function, and the number of inputs before these.
 _BEFORE = {"PartitionedCall": 0, "StatefulPartitionedCall": 0, "If": 1, "StatelessIf": 1, "Case": 1, "StatelessCase": 1}
-_SAME = "api_implements"  # by which TensorFlow's optimizer takes one function for another
+_SAME = "api_implements"  # TensorFlow's optimizer may exchange functions of one value
 
 
 @dataclass(frozen=True)
 class Reached:
-    """The names of nodes of the graph itself, and of functions."""
+    """Names of reached nodes of the graph itself, and of functions."""
 
     nodes: Collection[str]
     functions: Collection[str]
@@ -28,13 +28,13 @@ class Reached:
 
 @dataclass(frozen=True)
 class Calls:
-    """A graph whose functions call each other."""
+    """The calls between the functions of a graph."""
 
     graph: Graph
 
     @cached_property
     def _alike(self) -> Mapping[str, list[str]]:
-        """The functions that may take each other's place."""
+        """The functions that the optimizer may exchange."""
         by_name: dict[str, list[str]] = {}
         for name, function in self.graph.functions.items():
             if _SAME in function.attr:
@@ -42,27 +42,27 @@ class Calls:
         return {name: alike for alike in by_name.values() for name in alike}
 
     def called_by(self, node: NodeDef) -> Iterator[str]:
-        """The functions that a node names: by its op, or by an attribute, however deep."""
+        """Yields the functions that a node names: by its op, or by an attribute at any depth."""
         functions = self.graph.functions
         if not functions:
             return
         if node.op in functions:
             yield node.op
         for value in node.attr.values():
-            yield from (name for name in _named(value) if name in functions)
+            yield from (name for name in _function_names(value) if name in functions)
 
     def beside(self, function: str) -> Iterator[str]:
-        """The functions that may be run where this one is called."""
+        """Yields the functions that may run instead of this one."""
         yield from self._alike.get(function, ())
         if self.graph.gradients.get(function) in self.graph.functions:
             yield self.graph.gradients[function]
 
     def reach(self, starts: Iterable[str], functions: Iterable[str] = (), fed: Collection[str] = ()) -> Reached:
-        """What is run for nodes and functions.
+        """Returns everything that runs for nodes and functions.
 
         Args:
-            starts: names of nodes or tensors; those that are not there are passed over.
-            fed: tensors (`node:0`) whose values are given: what they are computed from is not run.
+            starts: names of nodes or tensors; unknown names are ignored.
+            fed: tensors (`node:0`) whose values are fed; their ancestors do not run.
         """
         found, called = set[str](), set[str]()
         waiting = [node_of(name) for name in starts]
@@ -90,7 +90,7 @@ class Calls:
 
     @cached_property
     def call_sites(self) -> Mapping[str, list[tuple[str, NodeDef]]]:
-        """By function the nodes that call it, each with the function it stands in (empty: the graph itself)."""
+        """By function the nodes that call it, each with the function around it (empty: the graph itself)."""
         sites: dict[str, list[tuple[str, NodeDef]]] = {}
         for scope, node in self.graph.placed_nodes() if self.graph.functions else ():
             for name in self.called_by(node):
@@ -98,7 +98,7 @@ class Calls:
         return sites
 
     def origins(self, scope: str, reference: str) -> Iterator[tuple[str, NodeDef | None, str]]:
-        """Where a value comes from, behind Identities and the arguments of functions.
+        """Yields the origins of a value, through Identities and the arguments of functions.
 
         Yields:
             The scope (empty: the graph itself), the node, and the tensor's reference there. Without a node: an argument
@@ -125,7 +125,7 @@ class Calls:
                 yield here, node, name
 
     def _given(self, function: str, argument: str, call: NodeDef) -> str | None:
-        """What a call gives for an argument; None where calls of its kind do not tell."""
+        """Returns the value that a call passes for an argument; None if unknown for this kind of call."""
         names = [argument.name for argument in self.graph.functions[function].signature.input_arg]
         first = 0 if call.op == function else _BEFORE.get(call.op)
         inputs = data_inputs(call)
@@ -134,7 +134,7 @@ class Calls:
         return inputs[first + names.index(argument)]
 
 
-def _named(value: AttrValue) -> Iterator[str]:
+def _function_names(value: AttrValue) -> Iterator[str]:
     waiting = [value]
     while waiting:
         one = waiting.pop()

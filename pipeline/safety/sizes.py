@@ -1,7 +1,7 @@
-"""Graphs that are small on disk and would take more than there is: refused before memory is taken.
+"""Refuses graphs that are small on disk but would exceed the memory, before memory is allocated.
 
-A constant may say that one value stands for all of 10^12; a placeholder, a variable or an op may be of such a shape;
-functions may call each other so often that putting them in the place of their calls never ends.
+A constant may use one value for 10^12 elements; a placeholder, a variable or an op may have such a shape; functions may
+call each other so often that inlining them never ends.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from pipeline.graph.nodes import node_of
 from pipeline.graph.protos import NodeDef, TensorProto, TensorShapeProto
 from pipeline.graph.variables import VARIABLE_OPS
 
-from . import shown
+from . import printable
 from .reach import Calls
 
-MOST_TENSOR = 8 << 30  # bytes of one tensor that no file holds
-MOST_GROWN = 2 << 30  # bytes that constants may take beyond those that are stored of them: more than a .pb may have
+MOST_TENSOR = 8 << 30  # bytes of one tensor that is not stored in a file
+MOST_GROWN = 2 << 30  # bytes of constants beyond their stored bytes: more than a .pb may have
 MOST_CALLS = 100  # calls within calls
-MOST_NODES = 20_000_000  # once each call is replaced by what it calls
-_BYTES_OF_STRING = 24  # that an empty one takes in memory
-_FACTOR = 100  # that a checkpoint's tables may be compressed to
+MOST_NODES = 20_000_000  # after all calls are inlined
+_BYTES_OF_STRING = 24  # bytes of an empty string in memory
+_FACTOR = 100  # the highest compression of a checkpoint's tables
 
-_SMALL = 4096  # bytes of a constant that are not worth counting, for the file has some for each node
+_SMALL = 4096  # bytes; smaller constants are not counted, as each node takes some bytes in the file
 _CONSTANTS = frozenset({"Const", "HostConst"})
-# Ops that make a tensor of the shape that their attribute tells.
+# Ops that make a tensor of the shape in their attribute.
 _OF_SHAPE = VARIABLE_OPS | {
     "Placeholder",
     "PlaceholderV2",
@@ -40,7 +40,7 @@ _OF_SHAPE = VARIABLE_OPS | {
     "ParallelConcat",
 }
 _REFERENCE = 100
-# Ops that make a tensor of a shape that an input tells, and which input that is; numbers of elements likewise.
+# Ops that make a tensor of the shape (or number of elements) in an input, and the index of that input.
 _SHAPED = {
     **dict.fromkeys(
         ("Fill", "Empty", "RandomUniform", "RandomUniformInt", "RandomStandardNormal", "TruncatedNormal"), 0
@@ -57,11 +57,11 @@ _SIZED = _CONSTANTS | _OF_SHAPE | _SHAPED.keys() | {"Range"}
 
 
 def require_bounded(graph: Graph, path: Path, stored_bytes: int = 0, contents: Mapping[str, int] | None = None) -> None:
-    """Makes sure that a graph takes no more than a machine has.
+    """Checks that a graph does not exceed the memory of a machine.
 
     Args:
-        stored_bytes: of the checkpoint's files, which hold its variables.
-        contents: bytes of constants by node, where they were left in their file.
+        stored_bytes: size of the checkpoint's files, which hold its variables.
+        contents: bytes of constants by node, if they were left in their file.
 
     Raises:
         UnsafeModel: it would take more than `MOST_TENSOR` or `MOST_GROWN` bytes, or its functions never end.
@@ -78,7 +78,7 @@ def require_bounded(graph: Graph, path: Path, stored_bytes: int = 0, contents: M
             tensor = node.attr["value"].tensor
             size = _bytes(tensor.tensor_shape, tensor.dtype)
             if size > _SMALL:
-                grown += max(0, size - _stored(tensor) - held.get("" if function else node.name, 0))
+                grown += max(0, size - _stored_bytes(tensor) - held.get("" if function else node.name, 0))
             if grown > MOST_GROWN:
                 told = f"constants of {_gb(grown)} more than is stored of them"
                 raise _too_large(path, node, function, size, told)
@@ -86,14 +86,14 @@ def require_bounded(graph: Graph, path: Path, stored_bytes: int = 0, contents: M
         if op in _OF_SHAPE and "shape" in node.attr:
             size = _bytes(node.attr["shape"].shape, node.attr["dtype"].type if "dtype" in node.attr else 0)
         elif op not in _OF_SHAPE:
-            size = _asked(node, graph.body(function) if function else graph)
+            size = _requested_bytes(node, graph.body(function) if function else graph)
         if size > (max(MOST_TENSOR, stored_bytes) if op in VARIABLE_OPS else MOST_TENSOR):
             raise _too_large(path, node, function, size)
     _require_ending(graph, path)
 
 
 def require_stored(bundle: Bundle, path: Path | str, stored_bytes: int) -> None:
-    """Makes sure that a checkpoint's tensors are no larger than its files can hold.
+    """Checks that a checkpoint's tensors are not larger than its files can hold.
 
     Raises:
         UnsafeModel: one is.
@@ -102,15 +102,15 @@ def require_stored(bundle: Bundle, path: Path | str, stored_bytes: int) -> None:
         size = max(tensor.size_bytes, tensor.elements * (tensor.kind.size_bytes or 1))
         if size > stored_bytes * _FACTOR + MOST_TENSOR // 1024:
             raise UnsafeModel(
-                "the checkpoint tells of a tensor that its files cannot hold",
+                "the checkpoint lists a tensor that its files cannot hold",
                 where=path,
-                got=f"{shown(tensor.key)} of {_gb(size)} in files of {stored_bytes:,} bytes",
+                got=f"{printable(tensor.key)} of {_gb(size)} in files of {stored_bytes:,} bytes",
                 next_step="Do not load it; copy the checkpoint again if it should be whole",
             )
 
 
 def _bytes(shape: TensorShapeProto, dtype: int) -> int:
-    """The bytes of a tensor; lengths that are open count as 1."""
+    """Returns the bytes of a tensor; unknown lengths count as 1."""
     if not shape.dim:
         return _size_of(dtype)
     lengths = (int(dim.size) for dim in shape.dim)
@@ -122,14 +122,14 @@ def _size_of(dtype: int) -> int:
     return _BYTES_OF_STRING if number == STRING.number else max(1, DTYPES[number].size_bytes) if number in DTYPES else 1
 
 
-def _stored(tensor: TensorProto) -> int:
+def _stored_bytes(tensor: TensorProto) -> int:
     counts = (len(tensor.float_val), len(tensor.int_val), len(tensor.int64_val), len(tensor.string_val))
     more = (len(tensor.double_val), len(tensor.bool_val), len(tensor.half_val), len(tensor.scomplex_val))
     return len(tensor.tensor_content) + max(*counts, *more, len(tensor.dcomplex_val)) * _size_of(tensor.dtype)
 
 
-def _asked(node: NodeDef, graph: Graph) -> int:
-    """The bytes of what an op makes, where constants tell its shape; 0 where they do not."""
+def _requested_bytes(node: NodeDef, graph: Graph) -> int:
+    """Returns the bytes of an op's output if constants give its shape; otherwise 0."""
     dtype = next((node.attr[name].type for name in ("dtype", "T", "element_dtype") if name in node.attr), 1)
     if node.op == "Range" and len(node.input) >= 3:
         ends = [_numbers(graph.nodes.get(node_of(name))) for name in node.input[:3]]
@@ -143,7 +143,7 @@ def _asked(node: NodeDef, graph: Graph) -> int:
 
 
 def _numbers(constant: NodeDef | None) -> list[float]:
-    """The few numbers of a constant; none where there is no such constant, or it holds many."""
+    """Returns the numbers of a small constant; empty for a missing or larger one."""
     if constant is None or constant.op != "Const" or "value" not in (constant := whole_node(constant)).attr:
         return []
     tensor = constant.attr["value"].tensor
@@ -166,7 +166,7 @@ def _numbers(constant: NodeDef | None) -> list[float]:
 
 
 def _require_ending(graph: Graph, path: Path) -> None:
-    """Makes sure that functions do not call themselves, nor each other too deep or too often."""
+    """Checks that functions do not call themselves, nor each other too deep or too often."""
     calls = Calls(graph)
     sizes, depths = dict[str, int](), dict[str, int]()
     inner = {
@@ -184,14 +184,14 @@ def _require_ending(graph: Graph, path: Path) -> None:
                 sizes[name] = len(graph.functions[name].node_def) + sum(sizes[one] for one in inner[name])
                 depths[name] = 1 + max((depths[one] for one in inner[name]), default=0)
             elif callee in on_the_way:
-                raise _endless(path, f"function {shown(callee)} calls itself")
+                raise _endless(path, f"function {printable(callee)} calls itself")
             elif callee not in sizes:
                 on_the_way.add(callee)
                 waiting.append((callee, iter(inner[callee])))
         if depths[start] > MOST_CALLS:
-            raise _endless(path, f"{depths[start]} calls within each other, at function {shown(start)}")
+            raise _endless(path, f"{depths[start]} calls within each other, at function {printable(start)}")
         if sizes[start] > MOST_NODES:
-            raise _endless(path, f"function {shown(start)} stands for more than {MOST_NODES:,} nodes")
+            raise _endless(path, f"function {printable(start)} expands to more than {MOST_NODES:,} nodes")
 
 
 def _endless(path: Path, got: str) -> UnsafeModel:
@@ -199,9 +199,10 @@ def _endless(path: Path, got: str) -> UnsafeModel:
 
 
 def _too_large(path: Path, node: NodeDef, function: str, size: int, got: str = "") -> UnsafeModel:
-    inside = f" (function {shown(function)})" if function else ""
+    inside = f" (function {printable(function)})" if function else ""
+    place = f"op {printable(node.op)} in node {printable(node.name)}{inside}"
     return UnsafeModel(
-        f"this model could take more memory than there is: op {shown(node.op)} in node {shown(node.name)}{inside}",
+        f"this model could take more memory than there is: {place}",
         where=path,
         got=got or _gb(size),
         wanted=f"at most {_gb(MOST_GROWN if got else MOST_TENSOR)}",
@@ -209,4 +210,4 @@ def _too_large(path: Path, node: NodeDef, function: str, size: int, got: str = "
 
 
 def _gb(size: int) -> str:
-    return f"{size / 1e9:.3g} GB" if size < 10**300 else "more bytes than can be told"
+    return f"{size / 1e9:.3g} GB" if size < 10**300 else "an astronomical number of bytes"

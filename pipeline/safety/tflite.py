@@ -1,4 +1,4 @@
-"""What a .tflite names: its custom ops and the shapes of its tensors, read from the flatbuffer without the runtime.
+"""Finds dangers in a .tflite: custom ops and shapes of tensors, read from the flatbuffer without the runtime.
 
 The layout is that of tensorflow/lite/schema/schema.fbs; https://flatbuffers.dev/internals says how tables lie there.
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pipeline.errors import CandidateError, UnsafeModel
 
-from . import UNKNOWN, Danger, harm_of, shown
+from . import UNKNOWN, Danger, harm_of, printable
 from .sizes import MOST_TENSOR
 
 _CUSTOM = 32  # BuiltinOperator.CUSTOM
@@ -34,7 +34,7 @@ class _Table:
         self._fields = at - _read(data, "<i", at)
 
     def _place(self, field: int) -> int:
-        """Where a field's value lies; 0 where it has none."""
+        """Returns the position of a field's value; 0 if it has none."""
         entry = 4 + 2 * field
         if entry + 2 > _read(self._data, "<H", self._fields):
             return 0
@@ -77,7 +77,7 @@ def _read(data: bytes, code: str, at: int) -> int:
 
 
 def find_dangers(path: Path) -> list[Danger]:
-    """The custom ops of a .tflite that are not the runtime's own.
+    """Finds the custom ops of a .tflite that the runtime lacks.
 
     Raises:
         CandidateError: it is damaged.
@@ -110,8 +110,8 @@ def _require_bounded(path: Path, tensor: _Table) -> None:
     size = math.prod(max(1, length) for length in tensor.numbers(_TENSOR_SHAPE))
     if size > MOST_TENSOR:
         raise UnsafeModel(
-            f"this model could take more memory than there is: tensor {shown(tensor.text(_TENSOR_NAME))}",
+            f"this model could take more memory than there is: tensor {printable(tensor.text(_TENSOR_NAME))}",
             where=path,
-            got=f"{size:.3g} elements" if size < 10**300 else "more elements than can be told",
+            got=f"{size:.3g} elements" if size < 10**300 else "an astronomical number of elements",
             wanted=f"at most {MOST_TENSOR:,}",
         )

@@ -84,9 +84,9 @@ class RemoteStore:
         """
         url = f"{self.root}/{self.name}"
         with storage_errors(url):
-            system, place = file_system(url)
-            found = system.find(place, detail=True)
-        start = f"{place}/"
+            system, target = file_system(url)
+            found = system.find(target, detail=True)
+        start = f"{target}/"
         objects = {path.removeprefix(start): info for path, info in found.items() if path.startswith(start)}
         return Listing(self, {path: (int(info["size"]), _token(info)) for path, info in objects.items()})
 
@@ -228,8 +228,8 @@ class Listing:
             for path, entry in manifest.files.items():
                 (folder / path).parent.mkdir(parents=True, exist_ok=True)
                 with storage_errors(f"{url}/{path}"):
-                    system, place = file_system(f"{url}/{path}")
-                    system.get_file(place, str(folder / path))
+                    system, target = file_system(f"{url}/{path}")
+                    system.get_file(target, str(folder / path))
                 _compare(f"{url}/{path}", hash_file(folder / path), entry)
                 os.utime(folder / path, ns=(entry.mtime_ns, entry.mtime_ns))
             (folder / MANIFEST_FILE).write_text(manifest.to_json(), encoding="utf-8")
@@ -300,8 +300,8 @@ def hash_object(url: str) -> str:
     """
     digest = hashlib.sha256()
     with storage_errors(url):
-        system, place = file_system(url)
-        with system.open(place, "rb", block_size=_CHUNK) as file:
+        system, target = file_system(url)
+        with system.open(target, "rb", block_size=_CHUNK) as file:
             while chunk := file.read(_CHUNK):
                 digest.update(chunk)
     return digest.hexdigest()
@@ -311,8 +311,8 @@ def hash_object(url: str) -> str:
 def _manifest_at(url: str, size: int, token: str) -> Manifest:
     """Read a manifest; read it again only after it was written again."""
     with storage_errors(url):
-        system, place = file_system(url)
-        content = system.cat_file(place)
+        system, target = file_system(url)
+        content = system.cat_file(target)
     try:
         return Manifest.parse(content.decode(), url)
     except UnicodeDecodeError as exc:
@@ -335,7 +335,7 @@ def file_system(url: str) -> tuple[Any, str]:
         from fsspec.core import url_to_fs
 
         # No cache of listings: other processes and hosts write too.
-        system, place = url_to_fs(url, use_listings_cache=False)
+        system, target = url_to_fs(url, use_listings_cache=False)
     except ImportError as exc:
         extra = _EXTRAS.get(protocol)
         raise SettingError(
@@ -352,7 +352,7 @@ def file_system(url: str) -> tuple[Any, str]:
             got=url,
             wanted="a folder, or a URL such as s3://bucket/path",
         ) from exc
-    return system, str(place)
+    return system, str(target)
 
 
 @contextmanager

@@ -181,7 +181,7 @@ class MakeFormat(ModelTask):
         """Make the format; a refusal is stored, and reported again without another attempt.
 
         Raises:
-            FreezeError: the format cannot carry the model, and no validation is going to tell it.
+            FreezeError: the format cannot carry the model, and no validation will report that.
         """
         super().run()
         refusal = self._refusal()

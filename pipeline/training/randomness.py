@@ -11,6 +11,8 @@ from collections.abc import Iterable
 
 import tensorflow as tf
 
+from pipeline.graph.graph import Graph
+
 STEP = "pipeline/step"
 
 # op -> (stateless op, index of its seed input, renamed attributes); see TensorFlow's core/ops/random_ops.cc
@@ -50,8 +52,7 @@ def key_draws_by_step(graph_def: tf.compat.v1.GraphDef, initializers: Iterable[s
     Returns:
         Names of random nodes that cannot be replaced: with them a resumed training may differ.
     """
-    nodes = {node.name: node for node in graph_def.node}
-    initial = _ancestors(nodes, initializers)
+    initial = Graph.of(graph_def).ancestors(initializers, with_control=True)
     draws = [node for node in graph_def.node if node.op in _STATELESS and node.name not in initial]
     for node in draws:
         _replace(graph_def, node)
@@ -83,14 +84,3 @@ def _replace(graph_def: tf.compat.v1.GraphDef, node: tf.compat.v1.NodeDef) -> No
         node.attr[new].CopyFrom(node.attr[old])
         del node.attr[old]
     node.attr["Tseed"].type = tf.int64.as_datatype_enum
-
-
-def _ancestors(nodes: dict[str, tf.compat.v1.NodeDef], starts: Iterable[str]) -> set[str]:
-    waiting, found = list(starts), set[str]()
-    while waiting:
-        name = waiting.pop()
-        if name in found or name not in nodes:
-            continue
-        found.add(name)
-        waiting.extend(entry.lstrip("^").split(":")[0] for entry in nodes[name].input)
-    return found

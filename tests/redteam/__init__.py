@@ -14,7 +14,7 @@ from typing import Any
 
 import google_crc32c
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[1] / "helpers"))
 import tables
 
 from pipeline.graph.protos import (

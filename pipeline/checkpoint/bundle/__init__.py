@@ -1,4 +1,4 @@
-"""Opens checkpoints: every tensor's dtype, shape and place, and its content, streamed and checked.
+"""Opens checkpoints: dtype, shape and position of every tensor, and its content, streamed and verified.
 
 bundle = open_checkpoint(Path("model.ckpt-1000"))
 for key, tensor in bundle.tensors.items():
@@ -30,14 +30,14 @@ _V1_SHARD = re.compile(r"-(\d{5})-of-(\d{5})$")
 
 
 def open_checkpoint(prefix: Path | str) -> Bundle:
-    """The checkpoint behind a prefix: `PREFIX.index` with its data files, or the V1 format's `PREFIX` itself.
+    """Opens the checkpoint of a prefix: `PREFIX.index` with its data files, or the V1 format's `PREFIX` itself.
 
     Args:
-        prefix: what the files' names begin with. As a str it may end in a slash, which no Path does: the files
+        prefix: the common beginning of the files' names. As a str it may end in a slash, unlike a Path: the files
             are then named `.index` and `.data-…`.
 
     Raises:
-        CheckpointError: there is none; it is truncated, damaged, or another kind of file.
+        CheckpointError: there is none; it is truncated, damaged, or of another kind.
     """
     if os.path.exists(f"{prefix}.index"):
         return Bundle.open(prefix)
@@ -55,7 +55,7 @@ def open_checkpoint(prefix: Path | str) -> Bundle:
 
 
 def _v1_shards(prefix: Path) -> list[Path]:
-    """The shards of a V1 checkpoint, all of them, as Saver(sharded=True) names them."""
+    """Returns all shards of a V1 checkpoint, named as by Saver(sharded=True)."""
     start = prefix.name
     try:
         near = sorted(prefix.parent.iterdir()) if os.path.isdir(prefix.parent) else []
@@ -75,7 +75,7 @@ class Bundle:
     """An opened checkpoint of either format.
 
     Attributes:
-        prefix: what its files' names begin with.
+        prefix: the common beginning of its files' names.
         tensors: by key, in the order of the keys.
     """
 
@@ -85,15 +85,15 @@ class Bundle:
 
     @classmethod
     def open(cls, prefix: Path | str) -> Bundle:
-        """A checkpoint of the V2 format.
+        """Opens a checkpoint of the V2 format.
 
         Raises:
-            CheckpointError: a file is missing, another kind of file, truncated or damaged.
+            CheckpointError: a file is missing, of another kind, truncated or damaged.
         """
         return cls(prefix, v2.read_tensors(prefix))
 
     def tensor(self, key: str) -> StoredTensor:
-        """What is stored under a key.
+        """Returns the tensor that is stored under a key.
 
         Raises:
             CheckpointError: there is no such tensor.
@@ -108,10 +108,10 @@ class Bundle:
         return self.tensors[key]
 
     def stream(self, key: str, chunk_bytes: int = _CHUNK_BYTES) -> Iterator[bytes]:
-        """The content of a tensor, row-major and little-endian, in pieces of at most `chunk_bytes`.
+        """Yields the content of a tensor, row-major and little-endian, in chunks of at most `chunk_bytes`.
 
-        Not more than a piece is in memory, but for tensors that are partitioned along another axis than the
-        first, and for the V1 format. What came before an error is not to be used.
+        Only one chunk is in memory, except for tensors that are partitioned along another axis than the first, and for
+        the V1 format. Do not use chunks that came before an error.
 
         Raises:
             CheckpointError: no such tensor, or one of strings or variants; while it is read: the file ends too
@@ -127,11 +127,11 @@ class Bundle:
             )
         if tensor.is_in_rows:
             return (chunk for piece in tensor.pieces for chunk in piece.content(tensor, chunk_bytes))
-        content = _assembled(tensor).tobytes()
+        content = _assemble(tensor).tobytes()
         return (content[at : at + chunk_bytes] for at in range(0, len(content), chunk_bytes))
 
     def strings(self, key: str) -> list[bytes]:
-        """The elements of a string tensor, in row-major order.
+        """Returns the elements of a string tensor, in row-major order.
 
         Raises:
             CheckpointError: no such tensor, not one of strings, cut off, or a CRC-32C is wrong.
@@ -143,14 +143,14 @@ class Bundle:
             )
         if tensor.is_in_rows:
             return [string for piece in tensor.pieces for string in piece.strings(tensor)]
-        strings: list[bytes] = _assembled(tensor).ravel().tolist()
+        strings: list[bytes] = _assemble(tensor).ravel().tolist()
         return strings
 
     def read(self, key: str) -> np.ndarray[Any, Any]:
-        """A tensor as an array of its shape: strings as objects (bytes), quantized integers as plain ones.
+        """Returns a tensor as an array of its shape: strings as objects (bytes), quantized integers as plain ones.
 
-        bfloat16, the 8-bit floats and the integers below 8 bits come in ml_dtypes' types; where that is not
-        installed, as integers with the same bits.
+        bfloat16, the 8-bit floats and the integers below 8 bits have ml_dtypes' types, or integers of the same bits if
+        that is not installed.
 
         Raises:
             CheckpointError: as `stream`; or numpy cannot hold the shape.
@@ -175,19 +175,19 @@ class Bundle:
         """Reads everything and checks every CRC-32C.
 
         Raises:
-            CheckpointError: the first thing that is wrong.
+            CheckpointError: the first error.
         """
         for tensor in self.tensors.values():
             for piece in tensor.pieces:
                 piece.verify(tensor)
 
 
-def _assembled(tensor: StoredTensor) -> np.ndarray[Any, Any]:
-    """A tensor that is partitioned along other axes than the first, as one array of objects or of bare elements."""
+def _assemble(tensor: StoredTensor) -> np.ndarray[Any, Any]:
+    """Assembles a tensor partitioned along other axes than the first, as an array of objects or raw elements."""
     import numpy as np
 
     size_bytes = tensor.kind.size_bytes
-    # The dtype's own meaning is not needed for moving elements, and numpy has no bfloat16.
+    # Moving elements does not need their dtype, and numpy has no bfloat16.
     try:
         whole = np.empty(tensor.shape, dtype=object if tensor.is_string else f"V{size_bytes}")
     except ValueError as exc:  # more axes than numpy's 64

@@ -1,4 +1,4 @@
-"""Says what a file is that stands where a checkpoint's file should be."""
+"""Identifies files found in place of a checkpoint's file."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _KINDS: list[tuple[int, bytes, str, str]] = [
 
 
 def foreign_kind(path: Path) -> tuple[str, str] | None:
-    """What a file is, by its first bytes, and what to do about it; None where they say nothing."""
+    """Returns the kind of a file, by its first bytes, and the next step; None if it is unknown."""
     try:
         with path.open("rb") as file:
             head = file.read(512).lower()
@@ -49,7 +49,7 @@ def foreign_kind(path: Path) -> tuple[str, str] | None:
 
 
 def broken_file(path: Path, what: str, *, got: object = None, wanted: object = None) -> CheckpointError:
-    """The error for a file that is not as its format wants it: where it is another kind of file, it says which."""
+    """Returns the error for a malformed file; if the file is of another kind, it names the kind."""
     kind = foreign_kind(path)
     if kind is not None:
         return CheckpointError(f"{kind[0]} in place of a checkpoint's file", where=path, next_step=kind[1])
@@ -57,7 +57,7 @@ def broken_file(path: Path, what: str, *, got: object = None, wanted: object = N
 
 
 def unreadable_file(path: Path, error: OSError) -> CheckpointError:
-    """The error for a file that is missing or cannot be read."""
+    """Returns the error for a file that is missing or cannot be read."""
     if isinstance(error, FileNotFoundError):
         return CheckpointError("a file of the checkpoint is missing", where=path, next_step="Copy the whole checkpoint")
     return CheckpointError("the file cannot be read", where=path, got=error.strerror)

@@ -35,7 +35,7 @@ from .snappy import decompress
 _FOOTER_BYTES = 48
 _TRAILER_BYTES = 5  # type and CRC behind each block
 _MAGIC = 0xDB4775248B80FB57
-_RESTART_INTERVAL = 16  # TensorFlow starts a key anew after so many; see parse_block
+_RESTART_INTERVAL = 16  # TensorFlow writes a complete key after this many; see parse_block
 
 _MASK_DELTA = 0xA282EAD8
 
@@ -43,18 +43,18 @@ _Handle = tuple[int, int]  # offset and size of a block, its trailer not counted
 
 
 def mask_crc(crc: int) -> int:
-    """A CRC-32C as it is stored (tensorflow/core/lib/hash/crc32c.h): one of bytes that hold CRCs would be weak."""
+    """Returns the stored form of a CRC-32C (tensorflow/core/lib/hash/crc32c.h): a CRC of bytes with CRCs is weak."""
     return ((crc >> 15 | crc << 17) + _MASK_DELTA) & 0xFFFFFFFF
 
 
 def unmask_crc(masked: int) -> int:
-    """The CRC-32C behind a stored one."""
+    """Returns the CRC-32C of a stored one."""
     rotated = (masked - _MASK_DELTA) & 0xFFFFFFFF
     return (rotated >> 17 | rotated << 15) & 0xFFFFFFFF
 
 
 class Table:
-    """A sorted table on disk. Its footer and index are checked when it is made, each data block when it is read.
+    """A sorted table on disk. Opening it checks footer and index; reading a data block checks the block.
 
     Args:
         path: the file.
@@ -76,7 +76,7 @@ class Table:
         self._check_order()
 
     def __iter__(self) -> Iterator[tuple[bytes, memoryview]]:
-        """Keys and values in the order of the keys, which is the file's. A value is a view into its block.
+        """Yields keys and values in key order, which is the file's order. A value is a view into its block.
 
         Raises:
             CheckpointError: a block is damaged.
@@ -91,7 +91,7 @@ class Table:
                     yield key, value
 
     def get(self, key: bytes) -> memoryview | None:
-        """The value of a key, None if there is none. Reads no other block than the one that may hold it.
+        """Returns the value of a key, None if there is none. Reads only the block that may hold it.
 
         Raises:
             CheckpointError: that block is damaged.
@@ -161,7 +161,7 @@ class Table:
         return offset, size
 
     def _check_order(self) -> None:
-        """Blocks follow one another: nothing is read twice, so no file takes longer than its size allows."""
+        """Checks that blocks follow one another: no byte is read twice, so the time is bounded by the file's size."""
         if any(key >= after for key, after in zip(self._last_keys, self._last_keys[1:], strict=False)):
             raise broken_file(self.path, "the table's index is not in order")
         end = 0
@@ -171,7 +171,7 @@ class Table:
             end = offset + size + _TRAILER_BYTES
 
     def _block(self, file: BinaryIO, handle: _Handle) -> memoryview:
-        """The content of a block, its CRC checked, decompressed."""
+        """Returns the content of a block: CRC checked, decompressed."""
         offset, size = handle
         data = self._read(file, offset, size + _TRAILER_BYTES - 4)  # a V1 block may be large: not copied for its CRC
         (masked,) = struct.unpack("<I", self._read(file, offset + len(data), 4))
@@ -189,7 +189,7 @@ class Table:
             raise broken_file(self.path, f"the block at {offset} is damaged: {exc}") from exc
 
     def _data_block(self, file: BinaryIO, number: int) -> Iterator[tuple[bytes, memoryview]]:
-        """The entries of a block, whose keys must lie where the index says."""
+        """Yields the entries of a block; their keys must be in the range given by the index."""
         handle = self._handles[number]
         low, high = self._last_keys[number - 1] if number else None, self._last_keys[number]
         for key, value in self._entries(handle, self._block(file, handle)):
@@ -238,7 +238,7 @@ def parse_block(block: memoryview) -> Iterator[tuple[bytes, memoryview]]:
 
 
 def _restarts(block: memoryview) -> tuple[tuple[int, ...], int]:
-    """The restarts of a block, and where its entries end."""
+    """Returns the restarts of a block, and the end of its entries."""
     if len(block) < 8:
         raise ValueError("too short for a block")
     (count,) = struct.unpack("<I", block[-4:])
@@ -249,7 +249,7 @@ def _restarts(block: memoryview) -> tuple[tuple[int, ...], int]:
 
 
 def _lengths(data: memoryview, at: int) -> tuple[int, int, int, int]:
-    """Shared and unshared bytes of the key, bytes of the value, and where the key's bytes begin."""
+    """Returns shared and unshared bytes of the key, bytes of the value, and the start of the key's bytes."""
     if at + 3 <= len(data) and data[at] | data[at + 1] | data[at + 2] < 128:
         return data[at], data[at + 1], data[at + 2], at + 3
     shared, at = read_varint(data, at)

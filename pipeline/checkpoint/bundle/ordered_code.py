@@ -1,4 +1,4 @@
-"""The keys under which the slices of partitioned tensors are stored.
+"""Keys of the slices of partitioned tensors.
 
     0, name, rank, then start and length of each axis
 
@@ -14,7 +14,7 @@ FULL_EXTENT = (0, -1)  # start and length of an axis that is not partitioned
 
 
 def slice_key(name: str, extents: Sequence[tuple[int, int]]) -> bytes:
-    """The key of one slice.
+    """Returns the key of one slice.
 
     Args:
         name: the whole tensor's key.

@@ -1,4 +1,4 @@
-"""How elements that differ in length lie in a data file: strings, and variants.
+"""Layout of elements of varying length in a data file: strings and variants.
 
 The layouts are WriteStringTensor's and WriteVariantTensor's in tensorflow/core/util/tensor_bundle/tensor_bundle.cc.
 Masked CRC-32Cs of what came before lie among the elements, beside the one in the index over all.
@@ -19,12 +19,12 @@ _CRC_BYTES = 4
 
 
 def packed_size(strings: Iterable[bytes]) -> int:
-    """How many bytes strings take in a data file."""
+    """Returns the bytes that strings take in a data file."""
     return _CRC_BYTES + sum(varint_size(len(string)) + len(string) for string in strings)
 
 
 def unpack_strings(data: bytes, count: int) -> tuple[list[bytes], int]:
-    """The strings of a tensor, and the CRC-32C that the index should have for it.
+    """Returns the strings of a tensor, and the CRC-32C that the index should have for it.
 
         lengths: varints, then the masked CRC-32C of the lengths as uint32 each, then the strings
 
@@ -40,7 +40,7 @@ def unpack_strings(data: bytes, count: int) -> tuple[list[bytes], int]:
         length, at = read_varint(data, at)
         lengths.append(length)
     crc = google_crc32c.value(_counted(lengths))
-    crc = _checked(data, at, crc)
+    crc = _check(data, at, crc)
     at += _CRC_BYTES
     if at + sum(lengths) != len(data):
         raise ValueError(f"its {count} strings take {at + sum(lengths)} bytes of {len(data)}")
@@ -60,7 +60,7 @@ def _counted(lengths: Sequence[int]) -> bytes:
 
 
 def variants_crc(data: bytes, count: int) -> int:
-    """The CRC-32C that the index should have for a tensor of variants.
+    """Returns the CRC-32C that the index should have for a tensor of variants.
 
         for each: its length as a varint, its bytes, the masked CRC-32C up to here
 
@@ -74,14 +74,14 @@ def variants_crc(data: bytes, count: int) -> int:
         length, at = read_varint(data, at)
         crc = google_crc32c.extend(crc, struct.pack("<Q", length) + data[at : at + length])
         at += length
-        crc = _checked(data, at, crc)
+        crc = _check(data, at, crc)
         at += _CRC_BYTES
     if at != len(data):
         raise ValueError(f"its {count} variants take {at} bytes of {len(data)}")
     return crc
 
 
-def _checked(data: bytes, at: int, crc: int) -> int:
+def _check(data: bytes, at: int, crc: int) -> int:
     """A CRC-32C run on over its own checksum, which must stand there."""
     stored, wanted = data[at : at + _CRC_BYTES].hex(), struct.pack("<I", mask_crc(crc)).hex()
     if stored != wanted:

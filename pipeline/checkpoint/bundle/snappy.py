@@ -12,7 +12,7 @@ MOST_PER_BYTE = 22
 
 
 def decompress(data: memoryview) -> bytes:
-    """The content of a compressed block.
+    """Returns the content of a compressed block.
 
     Time and memory are bounded by `MOST_PER_BYTE` times the block, whatever size it announces.
 
@@ -45,14 +45,14 @@ def decompress(data: memoryview) -> bytes:
 
 
 def _literal_length(data: memoryview, tag: int, at: int) -> tuple[int, int]:
-    """The length of a literal, and where its bytes begin. 60 to 63 stand for lengths of 1 to 4 bytes."""
+    """Returns the length of a literal, and the start of its bytes. 60 to 63 stand for lengths of 1 to 4 bytes."""
     length = tag >> 2
     extra = max(0, length - 59)
     return (int.from_bytes(data[at : at + extra], "little") if extra else length) + 1, at + extra
 
 
 def _copy(data: memoryview, tag: int, at: int) -> tuple[int, int, int]:
-    """Length and offset (back from the end) of a copy, and where the next element begins."""
+    """Returns length and offset (back from the end) of a copy, and the start of the next element."""
     if tag & 3 == 1:
         return 4 + (tag >> 2 & 7), tag >> 5 << 8 | int.from_bytes(data[at : at + 1], "little"), at + 1
     width = 2 if tag & 3 == 2 else 4

@@ -1,4 +1,4 @@
-"""What a checkpoint says about each tensor: its dtype, its shape, and the pieces that its content lies in."""
+"""Tensors of a checkpoint: dtype, shape, and the pieces with their content."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _MOST_PARTITIONED_AXES = 8  # partitioners of TensorFlow cut along one
 
 
 class Piece(Protocol):
-    """A tensor, or a box cut out of it, that lies in one place of one file."""
+    """A tensor, or a box cut out of it, stored at one position of one file."""
 
     @property
     def path(self) -> Path:
@@ -32,7 +32,7 @@ class Piece(Protocol):
 
     @property
     def start(self) -> tuple[int, ...]:
-        """Where the box begins, by axis."""
+        """The start of the box, by axis."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -57,7 +57,7 @@ class StoredTensor:
         dtype: number of TensorFlow's DataType enum.
         shape: all lengths are known, all are 0 or more.
         size_bytes: of the content. For strings: a varint with the length of each, 4 bytes, and the strings.
-        pieces: where it lies. They cover the shape, each element once; ordered by where they begin.
+        pieces: its stored parts. They cover the shape, each element once; ordered by their start.
     """
 
     key: str
@@ -73,27 +73,27 @@ class StoredTensor:
 
     @property
     def dtype_name(self) -> str:
-        """The dtype's name, as `tf.DType.name` has it."""
+        """The dtype's name, as in `tf.DType.name`."""
         return self.kind.name
 
     @property
     def elements(self) -> int:
-        """How many elements the shape holds."""
+        """The number of elements."""
         return math.prod(self.shape)
 
     @property
     def is_string(self) -> bool:
-        """Its elements are strings, which have no content of fixed size."""
+        """True if its elements are strings, which have no fixed size."""
         return self.dtype == STRING.number
 
     @property
     def is_in_rows(self) -> bool:
-        """The contents of the pieces, one after the other, are the tensor's content."""
+        """True if the contents of the pieces, one after the other, are the tensor's content."""
         return 0 in self.shape or all(piece.shape[1:] == self.shape[1:] for piece in self.pieces)
 
 
-def checked_dtype(path: Path, key: str, number: int) -> DType:
-    """The dtype with a number.
+def require_dtype(path: Path, key: str, number: int) -> DType:
+    """Returns the dtype of a number.
 
     Raises:
         CheckpointError: no tensor of this dtype can be stored.
@@ -103,8 +103,8 @@ def checked_dtype(path: Path, key: str, number: int) -> DType:
     return DTYPES[number]
 
 
-def checked_shape(path: Path, key: str, proto: Any) -> tuple[int, ...]:
-    """The shape that a TensorShapeProto holds. Nothing is allocated, however large it is.
+def require_shape(path: Path, key: str, proto: Any) -> tuple[int, ...]:
+    """Returns the shape in a TensorShapeProto. Nothing is allocated, however large the shape is.
 
     Raises:
         CheckpointError: it is unknown, or larger than a tensor can be.
@@ -117,8 +117,8 @@ def checked_shape(path: Path, key: str, proto: Any) -> tuple[int, ...]:
     return shape
 
 
-def checked_version(path: Path, proto: Any) -> None:
-    """Makes sure that a VersionDef admits this reader (tensorflow/core/framework/versions.h, CheckVersions).
+def require_version(path: Path, proto: Any) -> None:
+    """Checks that a VersionDef allows this reader (tensorflow/core/framework/versions.h, CheckVersions).
 
     Raises:
         CheckpointError: the file was written for later readers.
@@ -137,14 +137,14 @@ def _shown(shape: tuple[int, ...]) -> str:
 
 
 def extents_of(proto: Any) -> tuple[tuple[int, int], ...]:
-    """Start and length by axis as a TensorSliceProto has them; an axis without a length is whole."""
+    """Returns start and length by axis of a TensorSliceProto; an axis without a length is complete."""
     return tuple((extent.start, extent.length) if extent.HasField("length") else FULL_EXTENT for extent in proto.extent)
 
 
 def box_of(
     path: Path, key: str, extents: Sequence[tuple[int, int]], shape: Sequence[int]
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Where the box of a slice begins, and its lengths.
+    """Returns the start of a slice's box, and its lengths.
 
     Raises:
         CheckpointError: the slice lies outside its tensor.
@@ -157,7 +157,7 @@ def box_of(
 
 
 def check_cover(path: Path, key: str, pieces: Sequence[Piece], shape: Sequence[int]) -> None:
-    """Makes sure that boxes cover a shape, every element once.
+    """Checks that boxes cover a shape, every element once.
 
     A box is the sum of its corners with alternating signs (its indicator's mixed difference), so boxes add up to
     the whole exactly where their corners do. That takes time in proportion to the boxes, not to their square.

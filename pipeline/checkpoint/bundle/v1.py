@@ -1,4 +1,4 @@
-"""Checkpoints of the V1 format: one file (or one per shard) that holds the tensors' content too.
+"""Checkpoints of the V1 format: one file (or one per shard) with index and content.
 
 The file is a table of SavedTensorSlices (tensorflow/core/util/saved_tensor_slice.proto): under the empty key
 the names, shapes and slices of all tensors; under each slice's encoded key its values, in the typed fields of a
@@ -23,7 +23,7 @@ from .leveldb import Table
 from .ordered_code import slice_key
 from .packing import packed_size
 from .snappy import MOST_PER_BYTE
-from .tensor import StoredTensor, box_of, check_cover, checked_dtype, checked_shape, checked_version, extents_of
+from .tensor import StoredTensor, box_of, check_cover, extents_of, require_dtype, require_shape, require_version
 
 # The field that holds the values of a dtype. Those of one size on the wire lie there as in memory ...
 _AS_IN_MEMORY = {1: "float_val", 2: "double_val", 8: "scomplex_val", 18: "dcomplex_val"}
@@ -62,7 +62,7 @@ class Record:
         return self.table.path
 
     def content(self, tensor: StoredTensor, chunk_bytes: int) -> Iterator[bytes]:
-        """The bytes, decoded in memory and handed out `chunk_bytes` at a time.
+        """Yields the bytes, decoded in memory, in chunks of `chunk_bytes`.
 
         Raises:
             CheckpointError: the record is missing or damaged, or does not hold the values of its shape.
@@ -80,7 +80,7 @@ class Record:
             yield bytes(view[at : at + chunk_bytes])
 
     def strings(self, tensor: StoredTensor) -> list[bytes]:
-        """The strings.
+        """Returns the strings.
 
         Raises:
             CheckpointError: the record is missing or damaged, or does not hold the strings of its shape.
@@ -110,7 +110,7 @@ class Record:
         record = self.table.get(self.key)
         if record is None:
             raise broken_file(self.path, f"a record of {tensor.key!r} is missing", wanted=self.key[:80])
-        saved = _parsed(self.path, record).data
+        saved = _parse(self.path, record).data
         if saved.name != tensor.key:
             raise broken_file(self.path, "a record is another tensor's", got=repr(saved.name), wanted=repr(tensor.key))
         data: bytes = saved.data
@@ -121,14 +121,14 @@ class Record:
 
 
 def _decoded(dtype: int, data: bytes) -> bytes:
-    """The values of a serialized TensorProto as they lie in memory."""
+    """Returns the values of a serialized TensorProto as bytes in memory."""
     if dtype in _AS_IN_MEMORY:
         return b"".join(getattr(PackedTensor.FromString(data), _AS_IN_MEMORY[dtype]))
     field, code = _AS_VARINTS[dtype]
     return array(code, getattr(TensorProto.FromString(data), field)).tobytes()
 
 
-def _parsed(path: Path, record: memoryview) -> Any:
+def _parse(path: Path, record: memoryview) -> Any:
     try:
         return SavedTensorSlices.FromString(record)
     except DecodeError as exc:
@@ -136,7 +136,7 @@ def _parsed(path: Path, record: memoryview) -> Any:
 
 
 def read_tensors(paths: Sequence[Path]) -> dict[str, StoredTensor]:
-    """The tensors of a checkpoint by key, in the order of their keys. No content is read but that of strings.
+    """Returns the tensors of a checkpoint by key, in key order. Reads no content except strings.
 
     Args:
         paths: its file, or its shards.
@@ -149,7 +149,7 @@ def read_tensors(paths: Sequence[Path]) -> dict[str, StoredTensor]:
     for path in paths:
         table = Table(path)
         for meta in _contents(table):
-            shape = checked_shape(path, meta.name, meta.shape)
+            shape = require_shape(path, meta.name, meta.shape)
             first = metas.setdefault(meta.name, (shape, meta.type))
             if first != (shape, meta.type):
                 raise broken_file(path, f"two shards disagree on {meta.name!r}", got=(shape, meta.type), wanted=first)
@@ -158,14 +158,14 @@ def read_tensors(paths: Sequence[Path]) -> dict[str, StoredTensor]:
 
 
 def _contents(table: Table) -> Sequence[Any]:
-    """What the record under the empty key lists."""
+    """Returns the tensors listed by the record under the empty key."""
     record = table.get(b"")
     if record is None:
         raise broken_file(table.path, "not a checkpoint", got="no table of contents", wanted="one under the key ''")
-    parsed = _parsed(table.path, record)
+    parsed = _parse(table.path, record)
     if not parsed.HasField("meta"):
         raise broken_file(table.path, "not a checkpoint of the V1 format", got="a first record without its contents")
-    checked_version(table.path, parsed.meta.versions)
+    require_version(table.path, parsed.meta.versions)
     listed: Sequence[Any] = parsed.meta.tensor
     return listed
 
@@ -183,7 +183,7 @@ def _tensor(key: str, shape: tuple[int, ...], dtype: int, records: list[Record])
     if not records:
         raise CheckpointError(f"{key!r} has no slices", wanted=list(shape))
     path = records[0].path
-    kind = checked_dtype(path, key, dtype)
+    kind = require_dtype(path, key, dtype)
     if dtype not in _AS_IN_MEMORY and dtype not in _AS_VARINTS and dtype != STRING.number:
         raise CheckpointError("the V1 format has no such dtype", where=f"{path}: {key!r}", got=kind.name)
     records.sort(key=lambda record: record.start)

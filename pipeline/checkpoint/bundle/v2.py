@@ -1,4 +1,4 @@
-"""Checkpoints of the V2 format: `PREFIX.index` says where in `PREFIX.data-…` each tensor lies.
+"""Checkpoints of the V2 format: `PREFIX.index` lists the position of each tensor in `PREFIX.data-…`.
 
 The layout is tensorflow/core/util/tensor_bundle/tensor_bundle.cc's. The index is a table: under the empty
 key a BundleHeaderProto, under each tensor's key a BundleEntryProto. A partitioned tensor's entry lists its
@@ -24,14 +24,14 @@ from .file_kinds import broken_file, unreadable_file
 from .leveldb import Table, unmask_crc
 from .ordered_code import slice_key
 from .packing import unpack_strings, variants_crc
-from .tensor import StoredTensor, box_of, check_cover, checked_dtype, checked_shape, checked_version, extents_of
+from .tensor import StoredTensor, box_of, check_cover, extents_of, require_dtype, require_shape, require_version
 
 _CHUNK_BYTES = 1 << 18
 
 
 @dataclass(frozen=True)
 class Extent:
-    """A piece that is a run of bytes in a data file."""
+    """A piece that is a range of bytes in a data file."""
 
     path: Path
     start: tuple[int, ...]
@@ -41,7 +41,7 @@ class Extent:
     crc: int
 
     def content(self, tensor: StoredTensor, chunk_bytes: int) -> Iterator[bytes]:
-        """The bytes, `chunk_bytes` at a time.
+        """Yields the bytes, in chunks of `chunk_bytes`.
 
         Raises:
             CheckpointError: the file ends too early; at the end, the CRC-32C is not what the index says.
@@ -64,7 +64,7 @@ class Extent:
         self._check_crc(tensor, crc)
 
     def strings(self, tensor: StoredTensor) -> list[bytes]:
-        """The strings.
+        """Returns the strings.
 
         Raises:
             CheckpointError: they are cut off, or a CRC-32C is wrong.
@@ -112,7 +112,7 @@ class Extent:
 
 
 def read_tensors(prefix: Path | str) -> dict[str, StoredTensor]:
-    """The tensors of a checkpoint by key, in the order of their keys. No data file is read, only measured.
+    """Returns the tensors of a checkpoint by key, in key order. Data files are not read, only their sizes.
 
     Raises:
         CheckpointError: a file is missing, another kind of file, truncated or damaged; the index contradicts
@@ -128,7 +128,7 @@ def read_tensors(prefix: Path | str) -> dict[str, StoredTensor]:
 
 
 class _Index:
-    """The entries of an index on their way to tensors.
+    """Collects the entries of an index into tensors.
 
     The keys of slices sort before those of tensors, so that a tensor's slices are there when it comes.
     """
@@ -144,7 +144,7 @@ class _Index:
             raise broken_file(
                 self.path, "not the index of a checkpoint", got="no header", wanted="one under the key ''"
             )
-        found = self._parsed(BundleHeaderProto, *header)
+        found = self._parse(BundleHeaderProto, *header)
         if found.endianness:
             raise CheckpointError(
                 "the checkpoint comes from a big-endian machine",
@@ -152,18 +152,18 @@ class _Index:
                 wanted="little-endian",
                 next_step="Restore it with TensorFlow and save it on this machine",
             )
-        checked_version(self.path, found.version)
+        require_version(self.path, found.version)
         self.shards = found.num_shards
 
-    def _parsed(self, kind: Any, key: bytes, value: memoryview) -> Any:
+    def _parse(self, kind: Any, key: bytes, value: memoryview) -> Any:
         try:
             return kind.FromString(value)
         except DecodeError as exc:
             raise broken_file(self.path, f"the entry of {key!r} is not a {kind.DESCRIPTOR.name}") from exc
 
     def add(self, key: bytes, value: memoryview) -> None:
-        """Takes in an entry, the next in order."""
-        entry = self._parsed(BundleEntryProto, key, value)
+        """Adds the next entry, in key order."""
+        entry = self._parse(BundleEntryProto, key, value)
         if key.startswith(b"\0"):
             self.slices[key] = entry
             return
@@ -174,9 +174,9 @@ class _Index:
         self.tensors[name] = self._tensor(name, entry)
 
     def _tensor(self, key: str, entry: Any) -> StoredTensor:
-        """The tensor of an entry, put together from its slices if it has any."""
-        dtype = checked_dtype(self.path, key, entry.dtype)
-        shape = checked_shape(self.path, key, entry.shape)
+        """Returns the tensor of an entry, assembled from its slices if it has any."""
+        dtype = require_dtype(self.path, key, entry.dtype)
+        shape = require_shape(self.path, key, entry.shape)
         if not entry.slices:
             extent = self._extent(key, dtype, entry, (0,) * len(shape), shape)
             return StoredTensor(key, dtype.number, shape, extent.size_bytes, (extent,))
@@ -191,7 +191,7 @@ class _Index:
         entry = self.slices.get(encoded)
         if entry is None:
             raise broken_file(self.path, f"a slice of {key!r} is missing", got=list(extents)[:8])
-        if entry.slices or entry.dtype != whole.dtype or checked_shape(self.path, key, entry.shape) != size:
+        if entry.slices or entry.dtype != whole.dtype or require_shape(self.path, key, entry.shape) != size:
             raise broken_file(self.path, f"a slice of {key!r} does not fit it", wanted=f"{dtype.name} {list(size)[:8]}")
         self.used.add(encoded)
         return self._extent(key, dtype, entry, start, size)
@@ -218,14 +218,14 @@ class _Index:
         return Extent(path, start, shape, entry.offset, entry.size, unmask_crc(entry.crc32c))
 
     def check_slices(self) -> None:
-        """Every slice belongs to a tensor."""
+        """Checks that every slice belongs to a tensor."""
         lost = self.slices.keys() - self.used
         if lost:
             raise broken_file(self.path, "a slice belongs to no tensor", got=min(lost)[:80])
 
 
 def _check_places(tensors: Mapping[str, StoredTensor]) -> None:
-    """Makes sure that the extents lie inside their data files and that no two overlap."""
+    """Checks that the extents are inside their data files and that no two overlap."""
     by_file: dict[Path, list[tuple[int, int, str]]] = {}
     for key, tensor in tensors.items():
         for piece in tensor.pieces:

@@ -14,7 +14,7 @@ from typing import Any
 
 from pipeline.checkpoint.artifact import read_origin
 from pipeline.errors import CandidateError, FreezeError, logger, nearest
-from pipeline.graph.discovery import discovered_outputs
+from pipeline.graph.discovery import discover_outputs
 from pipeline.graph.graph import Graph
 from pipeline.graph.nodes import node_of
 from pipeline.inputs import Candidate
@@ -194,7 +194,7 @@ def outputs_from_candidate(graph: Graph, candidate: Candidate) -> tuple[list[str
     is_complete = bool(own) and len(names) == len(own)
     if tensors.graph is not None:
         try:
-            found = discovered_outputs(graph)
+            found = discover_outputs(graph)
         except FreezeError:
             found = []
         if found and (not is_complete or all(tensors.graph.find(name) for name in found)):

@@ -20,7 +20,7 @@ from pipeline.errors import (
 from pipeline.freezing.describe import Describer, shape_of_info
 from pipeline.graph.graph import Graph
 from pipeline.graph.lazy import load_lazily
-from pipeline.graph.nodes import PLACEHOLDERS, data_inputs, node_of, normalized
+from pipeline.graph.nodes import PLACEHOLDERS, data_inputs, node_of, normalize_tensor
 from pipeline.graph.ops import dtype_name, output_dtypes
 from pipeline.graph.protos import NodeDef, TensorInfo
 from pipeline.graph.validity import validate_graph
@@ -96,7 +96,7 @@ class GraphTensors:
 
     def find(self, name: str) -> CandidateTensor | None:
         """Finds a tensor by its name, with or without `:0`; None if there is none."""
-        tensor = normalized(name)
+        tensor = normalize_tensor(name)
         node, index = self.graph.nodes.get(node_of(tensor)), tensor.rpartition(":")[2]
         if node is None or not index.isdecimal() or int(index) >= len(self._dtypes(node)):
             return None

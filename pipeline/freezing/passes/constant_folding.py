@@ -1,8 +1,8 @@
-"""Settles what constants decide: branches that are never taken, and random numbers that make no difference.
+"""Folds constants: removes branches that are never taken, and random numbers without effect.
 
 A dropout that a constant switches off still draws: TensorFlow 1 takes the floor of keep_prob + u, later ones compare
-u with the rate, u from [0, 1). Where every u gives the same result, that result stands in for the draw. Which results
-there are follows from the range of each tensor: a constant, a draw, or what a few ops make of these.
+u with the rate, u from [0, 1). If every u gives the same result, that result replaces the draw. The possible results
+follow from the range of each tensor: a constant, a draw, or the result of a few ops on these.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ _OF_BRANCHES = ("then_branch", "else_branch", "Tcond", "output_shapes")
 
 @dataclass(frozen=True)
 class Range:
-    """What a tensor's elements can be.
+    """The possible values of a tensor's elements.
 
     Args:
         low: the smallest.
         high: the largest; of bools, False is below True.
         dtype: TensorFlow's DataType.
-        draw: the node that drew the tensor, of whose shape it is; None for a constant without dimensions.
-        waits_for: control inputs, without which it would not be there.
+        draw: the node that drew the tensor, which has its shape; None for a constant without dimensions.
+        waits_for: control inputs that it needs to exist.
     """
 
     low: float
@@ -50,7 +50,7 @@ class Range:
 
     @property
     def is_settled(self) -> bool:
-        """Whether all elements have one value, to the bit."""
+        """True if all elements have one value, to the bit."""
         return self.low == self.high and math.copysign(1, self.low) == math.copysign(1, self.high)
 
 
@@ -58,7 +58,7 @@ _Ends = tuple[float, float]
 
 
 def _products(a: Range, b: Range) -> _Ends | None:
-    # Of a range around 0, a product with 0 is 0 or -0.
+    # In a range around 0, a product with 0 is 0 or -0.
     if min(a.low, b.low) < 0 and 0 in (a.low, a.high, b.low, b.high):
         return None
     ends = [one * other for one in (a.low, a.high) for other in (b.low, b.high)]
@@ -85,12 +85,12 @@ _PASSES = frozenset({"Identity", "StopGradient", "Snapshot", "Enter", "Switch"})
 _MOVES_FRAMES = frozenset({"Enter", "Switch"})
 
 
-def constants_of(graph: Graph, arguments: Mapping[str, Range] | None = None) -> dict[str, Range]:
-    """What is known of the outputs of nodes, by the node's name.
+def find_ranges(graph: Graph, arguments: Mapping[str, Range] | None = None) -> dict[str, Range]:
+    """Returns the known ranges of the outputs of nodes, by the node's name.
 
     Args:
         graph: a graph, or a function's body.
-        arguments: what is known of the function's arguments.
+        arguments: known ranges of the function's arguments.
     """
     known = dict(arguments or {})
     known.update((node.name, found) for node in graph.node if (found := _source(node)) is not None)
@@ -113,7 +113,7 @@ def _source(node: NodeDef) -> Range | None:
 
 
 def _constant(node: NodeDef) -> Range | None:
-    """A constant of one element without dimensions; one that is not written is 0."""
+    """Returns the range of a constant without dimensions; a missing value is 0."""
     tensor = node.attr["value"].tensor
     dtype = tensor.dtype
     if tensor.tensor_shape.dim or tensor.tensor_shape.unknown_rank or not (dtype in _CODES or dtype == _BFLOAT16):
@@ -145,9 +145,9 @@ def _result(node: NodeDef, known: Mapping[str, Range]) -> Range | None:
     dtype = _BOOL if node.op in _GIVES_BOOL else ranges[0].dtype
     try:
         ends = (ranges[0].low, ranges[0].high) if node.op in _PASSES else _RULES[node.op](*ranges)
-        low, high = (_rounded(end, dtype) for end in ends) if ends is not None else (math.nan, math.nan)
+        low, high = (_round_to(end, dtype) for end in ends) if ends is not None else (math.nan, math.nan)
     except (TypeError, OverflowError, struct.error):
-        return None  # not as many inputs as the op has, or a result beyond its dtype
+        return None  # a wrong number of inputs, or a result beyond its dtype
     if not (math.isfinite(low) and math.isfinite(high)) or (drawn and node.op in _MOVES_FRAMES):
         return None
     if not drawn:
@@ -157,8 +157,8 @@ def _result(node: NodeDef, known: Mapping[str, Range]) -> Range | None:
     return replace(drawn[0], low=low, high=high, dtype=dtype, waits_for=tuple(waits_for))
 
 
-def _rounded(value: float, dtype: int) -> float:
-    """The nearest number of a dtype; by way of float64 that is what the dtype's own arithmetic gives."""
+def _round_to(value: float, dtype: int) -> float:
+    """Rounds to the nearest number of a dtype; from float64 this equals the dtype's own arithmetic."""
     if dtype == _BFLOAT16:
         [bits] = struct.unpack("<I", struct.pack("<f", value))
         bits += 0x7FFF + (bits >> 16 & 1)
@@ -168,19 +168,19 @@ def _rounded(value: float, dtype: int) -> float:
     return float(nearest) if dtype != _BOOL else nearest
 
 
-def truth_of(reference: str, known: Mapping[str, Range]) -> bool | None:
-    """Whether a bool is true; None where that is not known."""
+def known_truth(reference: str, known: Mapping[str, Range]) -> bool | None:
+    """Returns the value of a bool; None if it is unknown."""
     found = known.get(node_of(reference))
     return bool(found.low) if found and found.dtype == _BOOL and found.draw is None and found.is_settled else None
 
 
-def with_settled(graph: Graph, outputs: Iterable[str]) -> Graph:
-    """The graph with a call of the one branch where an If's condition is known, and without draws that decide nothing.
+def fold_constants(graph: Graph, outputs: Iterable[str]) -> Graph:
+    """Returns the graph with one branch for each If with a known condition, and without draws that have no effect.
 
-    What stands in the other branch, a dropout perhaps, is then in nobody's way.
+    The other branch, which may hold a dropout, then no longer prevents freezing.
     """
     deciding = {node.name for node in graph.node if node.op in _DECIDING}
-    inside = any(node.op in _DECIDING for function in graph.library.function for node in function.node_def)
+    inside = any(node.op in _DECIDING for function, node in graph.placed_nodes() if function)
     if not deciding and not inside:
         return graph
     # Most draws are initializers, which no output needs.
@@ -188,7 +188,7 @@ def with_settled(graph: Graph, outputs: Iterable[str]) -> Graph:
     if not deciding & needed and not inside:
         return graph
     graph = graph.parsed
-    known = _known_by_scope(graph, needed)
+    known = _ranges_by_scope(graph, needed)
     is_decided = any(
         _is_decided(node, found)
         for scope, found in known.items()
@@ -202,7 +202,7 @@ def with_settled(graph: Graph, outputs: Iterable[str]) -> Graph:
     for function, body in scopes:
         found = known.get(function.signature.name if function is not None else "", {})
         for node in body:
-            if node.op in _BRANCHES and (truth := truth_of(next(iter(node.input), ""), found)) is not None:
+            if node.op in _BRANCHES and (truth := known_truth(next(iter(node.input), ""), found)) is not None:
                 _take_branch(node, truth)
         _settle_draws(body, function, found)
     return Graph.of(new)
@@ -210,7 +210,7 @@ def with_settled(graph: Graph, outputs: Iterable[str]) -> Graph:
 
 def _is_decided(node: NodeDef, known: Mapping[str, Range]) -> bool:
     if node.op in _BRANCHES:
-        return truth_of(next(iter(node.input), ""), known) is not None
+        return known_truth(next(iter(node.input), ""), known) is not None
     found = known.get(node.name)
     return found is not None and found.draw is not None and found.is_settled
 
@@ -223,11 +223,11 @@ def _take_branch(node: NodeDef, truth: bool) -> None:
         node.attr.pop(name, None)
 
 
-def _known_by_scope(graph: Graph, needed: set[str]) -> dict[str, dict[str, Range]]:
-    """What is known in the graph, under the name "", and in each function that is called.
+def _ranges_by_scope(graph: Graph, needed: set[str]) -> dict[str, dict[str, Range]]:
+    """Returns the known ranges in the graph, under the name "", and in each called function.
 
     Args:
-        needed: the nodes of the graph that are looked at.
+        needed: names of the nodes of the graph to look at.
     """
     functions = graph.functions
     reached = graph.replace_nodes(node for node in graph.node if node.name in needed)
@@ -239,10 +239,10 @@ def _known_by_scope(graph: Graph, needed: set[str]) -> dict[str, dict[str, Range
         names = [argument.name for argument in functions[scope].signature.input_arg] if scope else []
         given = {name: one for name, one in zip(names, arguments[scope], strict=False) if one is not None}
         body = graph.body(scope) if scope else reached
-        found[scope] = constants_of(body, given)
+        found[scope] = find_ranges(body, given)
         for node in body.node:
             for name, passed in _calls_of(node, functions, found[scope]):
-                # What several calls agree on is known: with each further call it can only become less.
+                # Known is what all calls agree on: each further call can only reduce it.
                 before = arguments.get(name)
                 after = [
                     one if before is None or one == b else None for one, b in zip(passed, before or passed, strict=True)
@@ -256,9 +256,9 @@ def _known_by_scope(graph: Graph, needed: set[str]) -> dict[str, dict[str, Range
 def _calls_of(
     node: NodeDef, functions: Mapping[str, FunctionDef], known: Mapping[str, Range]
 ) -> Iterator[tuple[str, list[Range | None]]]:
-    """The functions that a node calls, and what is known of their arguments."""
+    """Yields the functions that a node calls, with the known ranges of their arguments."""
     attributes, first = CALLS[node.op][:2] if node.op in CALLS else ((), 0)
-    truth = truth_of(next(iter(node.input), ""), known) if node.op in _BRANCHES else None
+    truth = known_truth(next(iter(node.input), ""), known) if node.op in _BRANCHES else None
     for name in [node.op] if node.op in functions else list(node.attr):
         if name != node.op and truth is not None and name != ("then_branch" if truth else "else_branch"):
             continue
@@ -272,12 +272,12 @@ def _calls_of(
                 kept = [one if one and one.draw is None and one.is_settled else None for one in constants]
                 passed = [*kept, *passed][: len(passed)]
             if node.op in LOOPS:
-                passed = _kept_in_loop(passed, functions.get(node.attr["body"].func.name))
+                passed = _keep_in_loop(passed, functions.get(node.attr["body"].func.name))
             yield function, passed
 
 
-def _kept_in_loop(passed: list[Range | None], body: FunctionDef | None) -> list[Range | None]:
-    """What is known of a loop's variables in every turn: of those that its body returns as they came."""
+def _keep_in_loop(passed: list[Range | None], body: FunctionDef | None) -> list[Range | None]:
+    """Keeps the ranges of loop variables that the loop's body returns unchanged."""
     if body is None:
         return [None] * len(passed)
     names = [argument.name for argument in body.signature.input_arg]
@@ -287,7 +287,7 @@ def _kept_in_loop(passed: list[Range | None], body: FunctionDef | None) -> list[
 
 
 def _settle_draws(nodes: MutableSequence[NodeDef], function: FunctionDef | None, known: Mapping[str, Range]) -> None:
-    """Puts a constant of the draw's shape in the place of the first node after each draw whose value is settled."""
+    """Replaces the first node after each draw whose value is known by a constant of the draw's shape."""
     names = {node.name for node in nodes}
     has_frames = any(node.op in _MOVES_FRAMES for node in nodes)
     added, settled = list[NodeDef](), set[str]()
@@ -296,12 +296,12 @@ def _settle_draws(nodes: MutableSequence[NodeDef], function: FunctionDef | None,
         if found is None or found.draw is None or not found.is_settled:
             continue
         if any((one := known.get(node_of(r))) and one.draw and one.is_settled for r in data_inputs(node)):
-            continue  # what it hangs on is settled already
+            continue  # its input is replaced already
         shape = data_inputs(found.draw)[0]
-        # In a loop or a branch of nodes a constant lives where what it waits for lives.
+        # In a loop or a branch a constant belongs to the frame of its control inputs.
         place = [reference for reference in (f"^{node_of(shape)}", *found.waits_for) if node_of(reference) in names]
         waits_for = place if has_frames else control_inputs(node)
-        value = _value(_unused(f"{node.name}/settled", names), found, waits_for if has_frames else [])
+        value = _value(_unused_name(f"{node.name}/settled", names), found, waits_for if has_frames else [])
         reference = value.name if function is None else f"{value.name}:output:0"
         node.CopyFrom(NodeDef(name=node.name, op="Fill", input=[shape, reference, *waits_for]))
         node.attr["T"].type = found.dtype
@@ -313,7 +313,7 @@ def _settle_draws(nodes: MutableSequence[NodeDef], function: FunctionDef | None,
         _rename_outputs(function, settled)
 
 
-def _unused(name: str, names: set[str]) -> str:
+def _unused_name(name: str, names: set[str]) -> str:
     while name in names:
         name += "_"
     names.add(name)
@@ -335,15 +335,15 @@ def _value(name: str, found: Range, waits_for: Sequence[str]) -> NodeDef:
 
 
 def _rename_outputs(function: FunctionDef, settled: set[str]) -> None:
-    """In functions an input names the output of the op that gives it, which is a Fill now."""
+    """Renames references in functions: they name the output of the op, which is now a Fill."""
 
-    def renamed(reference: str) -> str:
+    def rename(reference: str) -> str:
         is_settled = node_of(reference) in settled and not is_control(reference)
         return f"{node_of(reference)}:output:0" if is_settled else reference
 
     for node in function.node_def:
-        references = [renamed(reference) for reference in node.input]
+        references = [rename(reference) for reference in node.input]
         del node.input[:]
         node.input.extend(references)
     for name, reference in function.ret.items():
-        function.ret[name] = renamed(reference)
+        function.ret[name] = rename(reference)

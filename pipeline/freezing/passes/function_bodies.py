@@ -1,7 +1,7 @@
-"""Leaves out of functions what their results do not need: counts of calls, summaries, draws that decide nothing.
+"""Prunes functions: removes counters, summaries and draws that their results do not need.
 
-A session runs what acts in a function although no result hangs on it. For a .pb it goes, as it goes from the graph
-itself, if nothing that it changes is read.
+A session runs the side effects of a function even if no result needs them. A .pb drops them, as it drops those of the
+graph itself, if nothing reads what they change.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from pipeline.graph.protos import FunctionDef, FunctionDefLibrary, NodeDef
 from pipeline.graph.unsupported import CHANGES_STATE, DT_RESOURCE, acts
 from pipeline.graph.variables import VARIABLE_OPS, variable_behind
 
-from .prune import changed_inputs, kept_nodes
+from .prune import changed_inputs, find_kept_nodes
 
 _PASSES = frozenset({"Identity", "RefIdentity", "Switch", "RefSwitch", "Enter", "RefEnter"})
 
 
-def with_pruned_bodies(graph: Graph) -> Graph:
-    """The graph with functions that keep what their results need, and checks and prints beside it."""
-    pruned = [_pruned(function, graph) for function in graph.library.function]
+def prune_functions(graph: Graph) -> Graph:
+    """Returns the graph with pruned functions; checks and prints stay."""
+    pruned = [_prune_function(function, graph) for function in graph.library.function]
     if all(new is old for new, old in zip(pruned, graph.library.function, strict=True)):
         return graph
     library = FunctionDefLibrary(function=pruned, gradient=graph.library.gradient)
     return Graph(graph.node, library, graph.versions)
 
 
-def _pruned(function: FunctionDef, graph: Graph) -> FunctionDef:
+def _prune_function(function: FunctionDef, graph: Graph) -> FunctionDef:
     acting = {node.name for node in function.node_def if acts(node, graph, set())}
     if not acting:
         return function
@@ -38,15 +38,15 @@ def _pruned(function: FunctionDef, graph: Graph) -> FunctionDef:
     results = [node_of(reference) for reference in function.ret.values()]
     tainted = body.descendants(acting - body.ancestors(results, with_control=False))
     waited_for = [node for node in function.control_ret.values() if node not in tainted]
-    kept, _ = kept_nodes(body, body.ancestors([*results, *waited_for], with_control=False), set(), tainted)
+    kept, _ = find_kept_nodes(body, body.ancestors([*results, *waited_for], with_control=False), set(), tainted)
     gone = body.nodes.keys() - kept
-    # A variable of the function's own may be one of the graph, which then changes unseen.
+    # A variable inside the function may be one of the graph, which would then change unseen.
     if not acting & gone or any(body.nodes[name].op in VARIABLE_OPS for name in gone):
         return function
     new = FunctionDef()
     new.CopyFrom(function)
     del new.node_def[:]
-    new.node_def.extend(_without_edges(node, gone) for node in function.node_def if node.name in kept)
+    new.node_def.extend(_remove_edges(node, gone) for node in function.node_def if node.name in kept)
     for result, name in function.control_ret.items():
         if name in gone:
             del new.control_ret[result]
@@ -54,7 +54,7 @@ def _pruned(function: FunctionDef, graph: Graph) -> FunctionDef:
     return new
 
 
-def _without_edges(node: NodeDef, gone: set[str]) -> NodeDef:
+def _remove_edges(node: NodeDef, gone: set[str]) -> NodeDef:
     new = NodeDef()
     new.CopyFrom(node)
     del new.input[:]
@@ -62,16 +62,16 @@ def _without_edges(node: NodeDef, gone: set[str]) -> NodeDef:
     return new
 
 
-def require_unread(kept: Graph, before: Graph, after: Graph) -> None:
-    """Makes sure that what was left out of functions changed nothing that is read.
+def require_changes_unread(kept: Graph, before: Graph, after: Graph) -> None:
+    """Checks that the removed parts of functions changed nothing that is read.
 
     Args:
-        kept: the nodes that are kept of the graph.
-        before: the graph with all that its functions do.
-        after: the graph with the functions as they are kept.
+        kept: the nodes of the graph that stay.
+        before: the graph with complete functions.
+        after: the graph with pruned functions.
 
     Raises:
-        FreezeError: a variable is changed there, and read here.
+        FreezeError: a variable that is changed there is read.
     """
     if before is after:
         return
@@ -81,7 +81,7 @@ def require_unread(kept: Graph, before: Graph, after: Graph) -> None:
         for index in changed_inputs(node, before):
             variable = variable_behind(given[index], kept.nodes)
             changed[None if variable is None else variable.identity] = node
-    if None in changed:  # one that goes by no name
+    if None in changed:  # a variable without a name
         raise _error(changed[None], before)
     used = {reference for node in kept.node for reference in node.input}
     for node in kept.node if changed else ():
@@ -98,14 +98,14 @@ def _error(call: NodeDef, graph: Graph) -> FreezeError:
 
 
 def _reads(node: NodeDef, index: int, graph: Graph, callers: tuple[str, ...], used: Set[str]) -> bool:
-    """Whether a node may look at the variable that it is given.
+    """Returns True if a node may read the variable that it is given.
 
     Args:
-        callers: the functions in which it stands.
+        callers: the functions around it.
         used: the references of the innermost of them, or of the graph.
     """
     if node.op in _PASSES and not callers and node.attr["T"].type == DT_RESOURCE:
-        return False  # whatever it passes the handle on to is asked itself
+        return False  # the receivers of the handle are checked themselves
     names = list(graph.called_by(node))
     if not names or (node.op in LOOPS and used & _names_of(node.name, index)):
         return True
@@ -118,13 +118,13 @@ def _names_of(node: str, port: int) -> set[str]:
 
 def _reads_inside(function: FunctionDef, call: NodeDef, index: int, graph: Graph, callers: tuple[str, ...]) -> bool:
     arguments = [argument.name for argument in function.signature.input_arg]
-    place = index - (len(data_inputs(call)) - len(arguments))  # before them an If has its condition
+    place = index - (len(data_inputs(call)) - len(arguments))  # an If has its condition before them
     if function.signature.name in callers or not 0 <= place < len(arguments):
         return True
     name = arguments[place]
     results = [function.ret[result.name] for result in function.signature.output_arg]
     if call.op in LOOPS and results[place : place + 1] == [name]:
-        del results[place]  # the same handle for the next turn, and for whoever uses what the loop returns
+        del results[place]  # the same handle in the next turn and in the loop's result
     used = {*results, *(reference for node in function.node_def for reference in node.input)}
     return name in results or any(
         _reads(inner, at, graph, (*callers, function.signature.name), used) for inner, at in _uses(function, name)

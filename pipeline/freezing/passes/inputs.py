@@ -1,4 +1,4 @@
-"""Makes inputs of inner tensors: whoever feeds them needs nothing of what stands before them."""
+"""Makes inner tensors inputs: their ancestors are then no longer needed."""
 
 from __future__ import annotations
 
@@ -7,55 +7,57 @@ from collections.abc import Iterable, Mapping, Sequence
 from pipeline.errors import FreezeError
 from pipeline.graph.graph import Graph
 from pipeline.graph.lazy_nodes import copy_node, whole_node
-from pipeline.graph.nodes import PLACEHOLDERS, is_control, node_of, normalized
+from pipeline.graph.nodes import PLACEHOLDERS, is_control, node_of, normalize_tensor
 from pipeline.graph.ops import output_dtypes
 from pipeline.graph.protos import NodeDef, OpDef
 
 from ..write.constants import unused_name
 
 
-def with_inputs(graph: Graph, inputs: Iterable[str], outputs: Iterable[str], definitions: Mapping[str, OpDef]) -> Graph:
-    """The graph with Placeholders where inputs are inner tensors.
+def feed_inner_tensors(
+    graph: Graph, inputs: Iterable[str], outputs: Iterable[str], definitions: Mapping[str, OpDef]
+) -> Graph:
+    """Returns the graph with Placeholders in place of inner tensors that are inputs.
 
-    A node whose first output is fed becomes a Placeholder. One of which others are fed becomes an IdentityN of
-    Placeholders, so that each tensor keeps its name. What else hangs on it hangs on a copy of it.
+    A node whose first output is fed becomes a Placeholder. If other outputs are fed it becomes an IdentityN of
+    Placeholders, so that each tensor keeps its name. Users of its other outputs take them from a copy of the node.
 
     Args:
         inputs: tensors.
         outputs: tensors that will be fetched.
-        definitions: of ops that the graph uses, as a MetaGraphDef has them; none are needed for TensorFlow's own.
+        definitions: of the graph's ops, as in a MetaGraphDef; not needed for TensorFlow's own.
 
     Raises:
-        FreezeError: an input's node has no such output, or one of no known dtype; or an output is one that is not fed
-            of a node of which another is.
+        FreezeError: an input's node has no such output, or its dtype is unknown; or an output is fetched from a node of
+            which another output is fed.
     """
     ports = _ports(inputs)
     inner = {node.name: whole_node(node) for node in graph.node if node.name in ports and node.op not in PLACEHOLDERS}
     if not inner:
         return graph
-    for tensor in map(normalized, outputs):
+    for tensor in map(normalize_tensor, outputs):
         name, port = tensor.rsplit(":", 1)
         if name in inner and port not in ports[name]:
             raise FreezeError(
                 "this tensor is fetched, and another one of its node is fed",
                 where=tensor,
                 got=f"{', '.join(f'{name}:{fed}' for fed in sorted(ports[name]))} among the inputs",
-                next_step="Feed what stands before the node, or fetch what stands behind it",
+                next_step="Feed an input of the node, or fetch a tensor computed from it",
             )
     dtypes = {name: output_dtypes(node, graph.functions, definitions) for name, node in inner.items()}
-    return _with_placeholders(graph, inner, {name: ports[name] for name in inner}, dtypes)
+    return _insert_placeholders(graph, inner, {name: ports[name] for name in inner}, dtypes)
 
 
 def _ports(inputs: Iterable[str]) -> dict[str, set[str]]:
-    """The outputs that are fed, by node; they are text, for they may be no numbers."""
+    """Returns the fed outputs by node, as text: they may be no numbers."""
     ports: dict[str, set[str]] = {}
-    for tensor in map(normalized, inputs):
+    for tensor in map(normalize_tensor, inputs):
         name, port = tensor.rsplit(":", 1)
         ports.setdefault(name, set()).add(port)
     return ports
 
 
-def _with_placeholders(
+def _insert_placeholders(
     graph: Graph,
     inner: Mapping[str, NodeDef],
     ports: Mapping[str, set[str]],
@@ -65,28 +67,28 @@ def _with_placeholders(
     copies = {name: unused_name(f"{name}/computed", taken) for name in inner}
     nodes: list[NodeDef] = []
     for node in graph.node:
-        inputs = [_moved_input(reference, copies, ports) for reference in node.input]
+        inputs = [_move_input(reference, copies, ports) for reference in node.input]
         if inputs != list(node.input) or node.name in inner:
             node = copy_node(node)
             node.input[:] = inputs
         nodes.append(node)
         if node.name in inner:
-            nodes += _fed(inner[node.name], ports[node.name], dtypes[node.name], taken)
+            nodes += _make_placeholders(inner[node.name], ports[node.name], dtypes[node.name], taken)
             node.name = copies[node.name]
     return graph.replace_nodes(nodes)
 
 
-def _moved_input(reference: str, copies: Mapping[str, str], ports: Mapping[str, set[str]]) -> str:
-    """An input that may be of a node that moves: its outputs that are not fed are those of its copy."""
+def _move_input(reference: str, copies: Mapping[str, str], ports: Mapping[str, set[str]]) -> str:
+    """Returns an input, redirected to the copy if its node is replaced and this output is not fed."""
     name = node_of(reference)
     if name not in copies or is_control(reference):
         return reference
-    port = normalized(reference).rpartition(":")[2]
+    port = normalize_tensor(reference).rpartition(":")[2]
     return reference if port in ports[name] else f"{copies[name]}:{port}"
 
 
-def _fed(node: NodeDef, ports: set[str], dtypes: Sequence[int] | None, taken: set[str]) -> list[NodeDef]:
-    """What stands in a node's place, under its name."""
+def _make_placeholders(node: NodeDef, ports: set[str], dtypes: Sequence[int] | None, taken: set[str]) -> list[NodeDef]:
+    """Returns the nodes that replace a node, under its name."""
     for port in sorted(ports):
         if dtypes is None or not port.isdecimal() or int(port) >= len(dtypes):
             raise FreezeError(
@@ -95,14 +97,14 @@ def _fed(node: NodeDef, ports: set[str], dtypes: Sequence[int] | None, taken: se
                 got=f"a {node.op} of {'an unknown number of' if dtypes is None else len(dtypes)} outputs",
                 next_step="Give an output that the node has",
             )
-    assert dtypes is not None  # there is at least one port, so this was seen above
+    assert dtypes is not None  # there is at least one port, so this was checked above
     numbers = sorted(map(int, ports))
     if numbers == [0]:
         return [_placeholder(node, node.name, 0, dtypes[0])]
     names = {number: unused_name(f"{node.name}/{number}", taken) for number in numbers}
     placeholders = [_placeholder(node, names[number], number, dtypes[number]) for number in numbers]
     together = NodeDef(name=node.name, op="IdentityN")
-    for number in range(numbers[-1] + 1):  # an output that is not fed is not read either; something must stand there
+    for number in range(numbers[-1] + 1):  # a filler for an output that is neither fed nor read
         given = number if number in names else numbers[0]
         together.input.append(names[given])
         together.attr["T"].list.type.append(dtypes[given])

@@ -1,7 +1,7 @@
-"""Lookup tables that bring their content along.
+"""Lookup tables keep their content in the .pb.
 
-A table is filled by an initializer that a session runs once; in a .pb nobody would. Here whatever uses the table's
-handle waits for the initializer, which fills the table at the first run and finds it filled at the next ones.
+A session runs a table's initializer once; a .pb has no such step. So every user of the table's handle waits for the
+initializer, which fills the table in the first run and finds it filled in later ones.
 """
 
 from __future__ import annotations
@@ -50,18 +50,18 @@ _NUMBER = re.compile(rb"-?[0-9]+(\.[0-9]*)?([eE][-+]?[0-9]+)?")
 
 
 def carry_tables(kept: Graph, graph: Graph) -> Graph:
-    """The nodes with the initializers of their tables, and edges that make the tables' users wait for them.
+    """Returns the graph with the initializers of its tables, and control edges from them to the tables' users.
 
     Args:
-        kept: what the outputs need.
-        graph: the whole graph, in which the initializers are.
+        kept: the nodes that the outputs need.
+        graph: the whole graph, with the initializers.
 
     Raises:
-        FreezeError: a table has no initializer in the graph, has two, or stands in a function.
+        FreezeError: a table has no initializer in the graph, has two, or is inside a function.
     """
     for name, inner in kept.called_nodes(kept.node):
         if inner.op in TABLES:
-            raise _refusal(inner, f"stands inside the function {name}", "Create it outside of the function")
+            raise _refusal(inner, f"is inside the function {name}", "Create it outside of the function")
     nodes, names, added = list(kept.node), set(kept.nodes), list[NodeDef]()
     for table in [node for node in nodes if node.op in TABLES]:
         initializer, needed = _initializer_of(table, graph)
@@ -76,7 +76,7 @@ def carry_tables(kept: Graph, graph: Graph) -> Graph:
 
 
 def _require_constant(table: NodeDef, needed: list[NodeDef], graph: Graph) -> None:
-    """What a table is filled with must be the same whenever it is filled: before a variable was restored, or after.
+    """Checks that a table's content does not depend on when it is filled: before or after restoring variables.
 
     Raises:
         FreezeError: it is not.
@@ -90,7 +90,7 @@ def _require_constant(table: NodeDef, needed: list[NodeDef], graph: Graph) -> No
 
 
 def _initializer_of(table: NodeDef, graph: Graph) -> tuple[str, list[NodeDef]]:
-    """The op that fills a table, and the nodes that it needs, itself included."""
+    """Returns the name of the op that fills a table, and the nodes that it needs, itself included."""
     if table.op not in _STATIC:
         raise _refusal(table, "has a content that no graph holds", "Use a static table, or a constant")
     found = [
@@ -116,7 +116,7 @@ def _initializer_of(table: NodeDef, graph: Graph) -> tuple[str, list[NodeDef]]:
 
 
 def _from_file(node: NodeDef, table: NodeDef, everything: Mapping[str, NodeDef]) -> tuple[str, list[NodeDef]]:
-    """An initializer from a vocabulary file, as one from constants."""
+    """Turns an initializer from a vocabulary file into one from constants."""
     source = everything[node_of(data_inputs(node)[1])]
     while source.op == "Identity":
         source = everything[node_of(data_inputs(source)[0])]
@@ -124,7 +124,7 @@ def _from_file(node: NodeDef, table: NodeDef, everything: Mapping[str, NodeDef])
     if not names:
         raise _refusal(table, "is filled from a file that the graph does not name", "Name it by a constant")
     try:
-        # TensorFlow's own reader of lines drops every carriage return.
+        # TensorFlow's line reader drops every carriage return.
         lines = Path(names[0]).read_bytes().replace(b"\r", b"").split(b"\n")
     except OSError as exc:
         raise _refusal(
@@ -180,7 +180,7 @@ def _column(
 
 
 def _number(cell: bytes, dtype: int) -> int | float:
-    """A number as TensorFlow reads it, which is less than Python takes for one.
+    """Reads a number as TensorFlow does, which accepts less than Python.
 
     Raises:
         ValueError: TensorFlow would not read it, or not into this dtype.
@@ -206,10 +206,8 @@ def _const(name: str, values: list[bytes | int | float], dtype: int) -> NodeDef:
 
 
 def _copy(node: NodeDef) -> NodeDef:
-    new = NodeDef()
-    new.CopyFrom(node)
-    del new.input[:]
-    new.input.extend(data_inputs(node))
+    new = copy_node(node)
+    new.input[:] = data_inputs(node)
     return new
 
 

@@ -1,4 +1,4 @@
-"""Pins placeholders: `is_training` becomes a constant, and what only the other value would need is in nobody's way."""
+"""Pins placeholders: `is_training` becomes a constant, and its other branch no longer prevents freezing."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ _KINDS: Mapping[str, tuple[Callable[[str], Any], str]] = {
 }
 
 
-def with_pins(graph: Graph, pins: Mapping[str, str]) -> Graph:
-    """The graph with a constant in the place of each pinned placeholder.
+def pin_placeholders(graph: Graph, pins: Mapping[str, str]) -> Graph:
+    """Returns the graph with a constant in place of each pinned placeholder.
 
     Args:
-        pins: by the placeholder's name its value, as text: `true`, `0.5`, `7`. Where the placeholder's shape is known
-            every element has it; an unknown one is taken for a scalar.
+        pins: by the placeholder's name its value, as text: `true`, `0.5`, `7`. If the placeholder's shape is known
+            every element has it; otherwise the constant is a scalar.
 
     Raises:
-        FreezeError: there is no such placeholder, or its dtype has no such value.
+        FreezeError: the placeholder does not exist, or its dtype has no such value.
     """
     if not pins:
         return graph
@@ -43,11 +43,11 @@ def with_pins(graph: Graph, pins: Mapping[str, str]) -> Graph:
         if name not in known:
             raise FreezeError("no such placeholder to pin", where=name, next_step=nearest(name, known))
     return graph.replace_nodes(
-        _pinned(whole_node(node), values[node.name]) if node.name in values else node for node in graph.node
+        _make_constant(whole_node(node), values[node.name]) if node.name in values else node for node in graph.node
     )
 
 
-def _pinned(node: NodeDef, text: str) -> NodeDef:
+def _make_constant(node: NodeDef, text: str) -> NodeDef:
     dtype = node.attr["dtype"].type
     name = DTYPES[dtype].name if dtype in DTYPES else str(dtype)
     constant = NodeDef(name=node.name, op="Const")
@@ -68,7 +68,7 @@ def _pinned(node: NodeDef, text: str) -> NodeDef:
 
 
 def _in_range(value: Any, dtype: str) -> Any:
-    """The value, if an integer of this dtype can be it.
+    """Returns the value if this integer dtype can hold it.
 
     Raises:
         ValueError: it cannot.

@@ -1,8 +1,8 @@
-"""What is kept for the outputs, and what may not be among it.
+"""Prunes a graph to the nodes that the outputs need, and refuses ops that no .pb can carry.
 
-Kept is what the outputs' values are computed from. What they only wait for is kept too, unless state is changed
-there: a training step, an initializer, a save. Such an edge goes, if nothing that it changes is read; otherwise the
-value would depend on it, and no constant could give it.
+The nodes that outputs are computed from stay. Nodes that they only wait for stay too, unless these change state: a
+training step, an initializer, a save. Such a control edge is dropped if nothing that it changes is read; otherwise the
+output would depend on it, and no constant could replace that.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ STACK_PUSHES = frozenset({"StackPush", "StackPushV2"})
 _PASSES_STACKS = frozenset({"Identity", "Enter", "Switch", "RefIdentity", "RefEnter", "RefSwitch"})
 
 
-def require_outputs(graph: Graph, outputs: Iterable[str]) -> None:
-    """Makes sure that the tensors are there.
+def require_tensors(graph: Graph, outputs: Iterable[str]) -> None:
+    """Checks that tensors exist.
 
     Raises:
-        FreezeError: one is not; the nearest names are given.
+        FreezeError: a tensor does not exist; the message gives the nearest names.
     """
     nodes = graph.nodes
     for name in outputs:
@@ -45,7 +45,7 @@ def require_outputs(graph: Graph, outputs: Iterable[str]) -> None:
 
 
 def _count_outputs(node: NodeDef, functions: Mapping[str, FunctionDef]) -> int | None:
-    """How many outputs a node has; None where its op is not known, and nobody wrote shapes beside it."""
+    """Returns the number of a node's outputs; None if its op is unknown and the node declares no shapes."""
     dtypes = output_dtypes(node, functions)
     if dtypes is not None:
         return len(dtypes)
@@ -53,52 +53,52 @@ def _count_outputs(node: NodeDef, functions: Mapping[str, FunctionDef]) -> int |
 
 
 def reach(graph: Graph, outputs: Iterable[str], also: Collection[str] = ()) -> Graph:
-    """The part of a graph that the outputs hang on in any way, and all functions.
+    """Returns the part of a graph that outputs depend on in any way, and all functions.
 
-    Most of what a Saver writes is training, initializing and saving: whoever looks through all nodes comes after this.
+    Most nodes that a Saver writes are for training, initializing and saving; later passes need not walk them.
 
     Args:
         outputs: tensors or nodes.
-        also: ops whose nodes are to stay, with what they hang on.
+        also: ops whose nodes stay, with their ancestors.
 
     Raises:
-        FreezeError: an output is not there.
+        FreezeError: an output does not exist.
     """
     names = list(outputs)
-    require_outputs(graph, names)
+    require_tensors(graph, names)
     starts = [node.name for node in graph.node if node.op in also]
     reached = graph.ancestors([*map(node_of, names), *starts], with_control=True)
     return graph.replace_nodes(node for node in graph.node if node.name in reached)
 
 
 def prune(graph: Graph, outputs: Iterable[str], inputs: Iterable[str] = (), bodies: Graph | None = None) -> Graph:
-    """The nodes that the outputs need, in their order, without the control edges that they do not.
+    """Returns the nodes that the outputs need, in their order, without needless control edges.
 
     Args:
         outputs: tensors or nodes.
-        inputs: nodes where the way back ends.
-        bodies: the graph with its functions as they are kept; by default as they are.
+        inputs: nodes whose own inputs are not followed.
+        bodies: the graph with pruned functions; by default the graph itself.
 
     Raises:
-        FreezeError: an output is not there, or what it is computed from cannot be in a .pb.
+        FreezeError: an output does not exist, or is computed from an op that cannot be in a .pb.
     """
     names, ends, bodies = list(outputs), set(inputs), bodies or graph
-    require_outputs(graph, names)
-    # What a value hangs on is kept, and refused if it acts: only what is beside it has to go.
+    require_tensors(graph, names)
+    # The ancestors of a value stay, and are refused if they have side effects: only others can be dropped.
     values = _values(graph, map(node_of, names), ends)
     tainted = graph.descendants(
         [node.name for node in graph.node if node.name not in values and acts(node, graph, set())]
     )
-    kept, dropped = kept_nodes(graph, values, ends, tainted)
+    kept, dropped = find_kept_nodes(graph, values, ends, tainted)
     for node in graph.node:
         if node.name in kept and node.name not in ends:
             _refuse(node, None, bodies, set())
     _require_unchanged(graph, kept, dropped)
-    return bodies.replace_nodes(_without_edges(node, kept, ends) for node in graph.node if node.name in kept)
+    return bodies.replace_nodes(_remove_edges(node, kept, ends) for node in graph.node if node.name in kept)
 
 
 def _values(graph: Graph, outputs: Iterable[str], ends: set[str]) -> set[str]:
-    """What outputs are computed from. What is popped from a stack was pushed there, which no input tells."""
+    """Returns the nodes that outputs are computed from, with pushes to their stacks, which no input names."""
     values = graph.ancestors(outputs, with_control=False, stop=ends)
     pushes = {node.name: _stack(node, graph) for node in graph.node if node.op in STACK_PUSHES}
     while new := [name for name, stack in pushes.items() if stack in values and name not in values]:
@@ -115,13 +115,13 @@ def _stack(node: NodeDef, graph: Graph) -> str:
     return str(node.name)
 
 
-def kept_nodes(graph: Graph, values: set[str], ends: set[str], tainted: set[str]) -> tuple[set[str], set[str]]:
-    """The nodes to keep, and the ends of the control edges that go.
+def find_kept_nodes(graph: Graph, values: set[str], ends: set[str], tainted: set[str]) -> tuple[set[str], set[str]]:
+    """Returns the nodes to keep, and the nodes at the other end of dropped control edges.
 
     Args:
-        values: the nodes that are computed from, with all that they are computed from.
-        ends: nodes of which nothing is followed.
-        tainted: nodes that are not waited for.
+        values: the nodes that outputs are computed from.
+        ends: nodes whose inputs are not followed.
+        tainted: nodes with side effects, and their descendants; edges from them are dropped.
     """
     kept, dropped, waiting = set(values), set[str](), list(values)
     while waiting:
@@ -134,7 +134,7 @@ def kept_nodes(graph: Graph, values: set[str], ends: set[str], tainted: set[str]
             if target in tainted:
                 dropped.add(target)
                 continue
-            # Nothing above it is tainted, so all of it can stay.
+            # None of its ancestors is tainted, so all can stay.
             new = graph.ancestors([target], with_control=False, stop=ends) - kept
             kept |= new
             waiting.extend(new)
@@ -153,7 +153,7 @@ def _refuse(node: NodeDef, function: str | None, graph: Graph, seen: set[str]) -
 
 
 def _require_unchanged(graph: Graph, kept: set[str], dropped: set[str]) -> None:
-    """What the edges that go would have waited for must not change a variable that is read."""
+    """Checks that dropped control edges changed no variable that is read."""
     if not dropped:
         return
     nodes = graph.nodes
@@ -170,12 +170,12 @@ def _require_unchanged(graph: Graph, kept: set[str], dropped: set[str]) -> None:
 
 
 def _reads_reference(node: NodeDef | None) -> bool:
-    """Whether a node takes the value of an old variable: an Identity of a handle still is the variable."""
+    """Returns True if a node reads the value of an old variable; an Identity of a handle is still the variable."""
     return node is not None and node.op == "Identity" and node.attr["T"].type != DT_RESOURCE
 
 
 def changed_inputs(node: NodeDef, graph: Graph, callers: tuple[str, ...] = ()) -> set[int]:
-    """The inputs of a node that may be variables that it changes, by itself or in a function that it calls."""
+    """Returns the inputs that may be variables changed by a node, itself or in a function that it calls."""
     given = data_inputs(node)
     if CHANGES_STATE.ops.fullmatch(node.op):
         return set(range(len(given)))
@@ -185,7 +185,7 @@ def changed_inputs(node: NodeDef, graph: Graph, callers: tuple[str, ...] = ()) -
             continue
         arguments = [argument.name for argument in graph.functions[name].signature.input_arg]
         body = graph.body(name)
-        first = len(given) - len(arguments)  # before them an If has its condition
+        first = len(given) - len(arguments)  # an If has its condition before them
         for inner in body.node:
             passed = data_inputs(inner)
             for index in changed_inputs(inner, graph, (*callers, name)):
@@ -202,7 +202,7 @@ def _variable(node: NodeDef) -> Variable | None:
     return variable_of(node) if node.op in VARIABLE_OPS else None
 
 
-def _without_edges(node: NodeDef, kept: set[str], ends: set[str]) -> NodeDef:
+def _remove_edges(node: NodeDef, kept: set[str], ends: set[str]) -> NodeDef:
     inputs = [] if node.name in ends else [r for r in node.input if not is_control(r) or node_of(r) in kept]
     if len(inputs) == len(node.input):
         return node

@@ -1,4 +1,4 @@
-"""Makes a graph simpler before it is frozen: settled switches, gradients that functions were given."""
+"""Removes dead branches of switches, and resolves gradients that functions declare."""
 
 from __future__ import annotations
 
@@ -6,27 +6,27 @@ from collections.abc import Mapping
 
 from pipeline.graph.graph import Graph
 from pipeline.graph.lazy_nodes import copy_node
-from pipeline.graph.nodes import control_inputs, data_inputs, is_control, node_of, normalized
+from pipeline.graph.nodes import control_inputs, data_inputs, is_control, node_of, normalize_tensor
 from pipeline.graph.protos import NodeDef
 
-from .constant_folding import constants_of, truth_of
+from .constant_folding import find_ranges, known_truth
 from .prune import STACK_PUSHES
 
 _SWITCHES = ("Switch", "RefSwitch")
 
 
-def with_own_gradients(graph: Graph) -> Graph:
-    """The graph with a call of the gradient that a function was given, where TensorFlow would look it up.
+def resolve_gradients(graph: Graph) -> Graph:
+    """Returns the graph with calls of declared gradients in place of SymbolicGradients.
 
-    A library names gradients beside its functions (function.proto, GradientDef); a SymbolicGradient of such a
-    function is a call of the gradient, with the same inputs and outputs.
+    A library may declare the gradients of its functions (function.proto, GradientDef); a SymbolicGradient of such a
+    function is a call of that gradient, with the same inputs and outputs.
     """
     if not graph.gradients:
         return graph
-    return graph.replace_nodes(_own_gradient(node, graph.gradients) for node in graph.node)
+    return graph.replace_nodes(_resolve_gradient(node, graph.gradients) for node in graph.node)
 
 
-def _own_gradient(node: NodeDef, gradients: Mapping[str, str]) -> NodeDef:
+def _resolve_gradient(node: NodeDef, gradients: Mapping[str, str]) -> NodeDef:
     if node.op != "SymbolicGradient" or node.attr["f"].func.name not in gradients:
         return node
     call = copy_node(node)
@@ -35,36 +35,38 @@ def _own_gradient(node: NodeDef, gradients: Mapping[str, str]) -> NodeDef:
     return call
 
 
-def with_settled_switches(graph: Graph) -> Graph:
-    """The graph without the branches of old conds that a constant condition never takes.
+def remove_dead_branches(graph: Graph) -> Graph:
+    """Returns the graph without branches of TensorFlow 1 conds that a constant condition never takes.
 
-    What hangs on a Switch's dead output is dead; a Merge of one live input and dead ones is that input.
+    Descendants of a Switch's dead output are dead; a Merge with a single live input is that input.
     """
     if not any(node.op in _SWITCHES for node in graph.node):
         return graph
     graph = graph.parsed
     conditions = {node.name: node.input[1] for node in graph.node if node.op in _SWITCHES}
     needed = graph.ancestors(map(node_of, conditions.values()), with_control=False)
-    known = constants_of(graph.replace_nodes(node for node in graph.node if node.name in needed))
+    known = find_ranges(graph.replace_nodes(node for node in graph.node if node.name in needed))
     settled = {
-        name: int(truth) for name, reference in conditions.items() if (truth := truth_of(reference, known)) is not None
+        name: int(truth)
+        for name, reference in conditions.items()
+        if (truth := known_truth(reference, known)) is not None
     }
     if not settled:
         return graph
     dead = _dead_nodes(graph, settled)
-    counted = {node_of(r) for node in graph.node for r in data_inputs(node) if normalized(r) == f"{node_of(r)}:1"}
-    return graph.replace_nodes(_without_dead_inputs(node, graph, dead, settled, counted) for node in graph.node)
+    counted = {node_of(r) for node in graph.node for r in data_inputs(node) if normalize_tensor(r) == f"{node_of(r)}:1"}
+    return graph.replace_nodes(_remove_dead_inputs(node, graph, dead, settled, counted) for node in graph.node)
 
 
-def _without_dead_inputs(
+def _remove_dead_inputs(
     node: NodeDef, graph: Graph, dead: set[str], settled: Mapping[str, int], counted: set[str]
 ) -> NodeDef:
-    """A node as it is without the branches that are never taken.
+    """Returns a node without its inputs from dead branches.
 
     Args:
-        counted: nodes whose second output is used: that of a Merge tells which input came.
+        counted: nodes whose second output is used: for a Merge, the number of the input that came.
     """
-    if node.name in dead:  # of dead nodes nothing is used; but nothing may be pushed there either
+    if node.name in dead:  # nothing uses dead nodes, but they must not push either
         return NodeDef(name=node.name, op="NoOp") if node.op in STACK_PUSHES else node
     inputs = list(node.input)
     if node.op == "ControlTrigger":
@@ -91,7 +93,7 @@ def _dead_nodes(graph: Graph, settled: Mapping[str, int]) -> set[str]:
         node = waiting.pop()
         if node.name not in dead and _dies(node, dead, settled):
             dead.add(node.name)
-            waiting.extend(graph.consumers.get(node.name, ()))  # a Merge dies with its last input
+            waiting.extend(graph.consumers.get(node.name, ()))  # a Merge is dead when all its inputs are
     return dead
 
 
@@ -99,12 +101,12 @@ def _dies(node: NodeDef, dead: set[str], settled: Mapping[str, int]) -> bool:
     if node.op in ("Merge", "RefMerge"):
         return all(_is_dead(reference, dead, settled) for reference in data_inputs(node))
     if node.op == "ControlTrigger":
-        return False  # it waits for the dead too, and lives (tensorflow/core/ops/control_flow_ops.cc)
+        return False  # it also waits for dead nodes, and lives (tensorflow/core/ops/control_flow_ops.cc)
     return any(_is_dead(reference, dead, settled) for reference in node.input)
 
 
 def _is_dead(reference: str, dead: set[str], settled: Mapping[str, int]) -> bool:
     name = node_of(reference)
     if name in settled and not is_control(reference):
-        return normalized(reference) != f"{name}:{settled[name]}"
+        return normalize_tensor(reference) != f"{name}:{settled[name]}"
     return name in dead

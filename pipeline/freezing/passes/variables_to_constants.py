@@ -1,8 +1,8 @@
 """Turns readers of variables into readers of constants.
 
-Where a variable becomes a constant, its handle becomes the value itself, so whatever passes the handle on now passes
-the value: the op stays, its dtype changes. What reads a value through the handle becomes the op that takes the value,
-by the table in `rules`. Functions that are given handles are copied for the dtypes that they are given.
+When a variable becomes a constant, its handle becomes the value itself. Ops that pass the handle on now pass the value:
+the op stays, its dtype changes. Ops that read through the handle become ops on the value, by the table `RULES`.
+Functions that receive handles are copied, once for each combination of dtypes.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ class Rewriter:
     """Rewrites the nodes of one graph and of the functions that they call.
 
     Args:
-        graph: its function library is read, never changed.
+        graph: the graph, which is not changed.
     """
 
     def __init__(self, graph: Graph) -> None:
         self._graph, self._handles = graph, Handles(graph)
         self._copies: dict[tuple[str, tuple[int | None, ...]], FunctionDef] = {}
-        self._arena = GraphDef()  # holds the copies: one message takes less than one for each
+        self._arena = GraphDef()  # holds the copies: one message takes less memory than many
 
     @property
     def functions(self) -> list[FunctionDef]:
@@ -36,15 +36,15 @@ class Rewriter:
         return list(self._copies.values())
 
     def rewrite(self) -> list[NodeDef]:
-        """The nodes of the graph, in their order, reading values instead of variables; new ones come last.
+        """Returns the nodes of the graph, in their order, reading values instead of variables; new nodes come last.
 
-        Variables themselves are left, for whoever puts constants in their place. All other nodes are copies.
+        Variables themselves stay, to be replaced by constants later. All other nodes are copies.
         """
         scope = Scope(self._graph.nodes)
-        parts = [list(self._rewritten(scope, node)) for node in self._graph.node]
+        parts = [list(self._rewrite_node(scope, node)) for node in self._graph.node]
         return [part[-1] for part in parts] + [new for part in parts for new in part[:-1]]
 
-    def _rewritten(self, scope: Scope, node: NodeDef) -> Iterator[NodeDef]:
+    def _rewrite_node(self, scope: Scope, node: NodeDef) -> Iterator[NodeDef]:
         if node.op in VARIABLE_OPS and not scope.is_function:
             yield node
             return
@@ -88,9 +88,9 @@ class Rewriter:
             value.type = dtypes.pop()
 
     def _redirect(self, scope: Scope, node: NodeDef, new: NodeDef) -> None:
-        """Makes a call call the functions as copied for the handles that it gives them."""
+        """Makes a call use the copies of its functions for the handles that it passes."""
         call = self._handles.call(node)
-        assert call is not None  # the caller has seen that it calls
+        assert call is not None  # checked by the caller
         names, first, inputs, outputs = call
         given = tuple(self._handles.of(scope, reference) for reference in data_inputs(node)[first:])
         if node.op in LOOPS and any(given):
@@ -121,9 +121,9 @@ class Rewriter:
                     new.attr[outputs].list.type[index] = dtype
 
     def _require_kept(self, loop: NodeDef, body: FunctionDef, given: tuple[int | None, ...]) -> None:
-        """Makes sure that a loop's body returns the handles that it is given.
+        """Checks that a loop's body returns the handles that it receives.
 
-        TensorFlow takes a resource among a loop's variables for the same one in every turn
+        TensorFlow assumes that a resource among a loop's variables is the same in every turn
         (tensorflow/core/common_runtime/lower_while_op.cc), whatever the body returns.
         """
         nodes = self._graph.body(body.signature.name).nodes
@@ -141,7 +141,7 @@ class Rewriter:
                 )
 
     def _carry_functions(self, new: NodeDef) -> None:
-        """The functions that an op names which is given no handles, such as a gradient or a counting loop."""
+        """Copies the functions of an op that receives no handles, such as a gradient or a counting loop."""
         if new.op == "SymbolicGradient" and self._graph.gradients:
             raise FreezeError(
                 "SymbolicGradient may be of a function with a gradient of its own, which a .pb does not name",
@@ -155,7 +155,7 @@ class Rewriter:
                     func.name = self._copy(func.name, ()).signature.name
 
     def _copy(self, name: str, given: tuple[int | None, ...]) -> FunctionDef:
-        """A function, with handles of these dtypes as values among its arguments."""
+        """Returns a copy of a function whose arguments are values in place of handles of these dtypes."""
         original = self._handles.function(name)
         key = (name, given if any(given) else ())
         if key in self._copies:
@@ -164,7 +164,7 @@ class Rewriter:
         copy.CopyFrom(original)
         same = [other for other, _ in self._copies if other == name]
         copy.signature.name = f"{name}__{len(same)}" if same else name
-        self._copies[key] = copy  # before its body: a function may call itself
+        self._copies[key] = copy  # before its body, as a function may call itself
         scope = self._handles.scope_of(original, given)
         for argument, dtype in zip(copy.signature.input_arg, given, strict=False):
             if dtype:
@@ -175,19 +175,19 @@ class Rewriter:
                 argument.type = dtype
                 argument.ClearField("handle_data")
         del copy.node_def[:]
-        copy.node_def.extend(new for node in original.node_def for new in self._rewritten(scope, node))
+        copy.node_def.extend(new for node in original.node_def for new in self._rewrite_node(scope, node))
         for result, reference in original.ret.items():
-            copy.ret[result] = self._renamed(scope, reference)
+            copy.ret[result] = self._rename_output(scope, reference)
         copy.attr.pop("_input_shapes", None)
         return copy
 
     def _rename_outputs(self, scope: Scope, new: NodeDef) -> None:
-        """In functions an input names the output of the op that gives it, which may be another op now."""
+        """Renames references in functions: they name the output of an op, which may now be another op."""
         for index, reference in enumerate(new.input):
             if not is_control(reference):
-                new.input[index] = self._renamed(scope, reference)
+                new.input[index] = self._rename_output(scope, reference)
 
-    def _renamed(self, scope: Scope, reference: str) -> str:
+    def _rename_output(self, scope: Scope, reference: str) -> str:
         node = scope.nodes.get(node_of(reference))
         if node is None or reference.count(":") < 2 or node.op not in OUTPUT_NAMES:
             return reference
@@ -196,7 +196,7 @@ class Rewriter:
 
 
 DT_BOOL, DT_INT32 = DataType.Value("DT_BOOL"), DataType.Value("DT_INT32")
-# Ops on the reference of an old variable, and the ops on a value that take their place.
+# Ops on the reference of an old variable, and the ops on a value that replace them.
 OF_REFERENCES: Mapping[str, str] = {
     "RefIdentity": "Identity",
     "RefSwitch": "Switch",
@@ -205,7 +205,7 @@ OF_REFERENCES: Mapping[str, str] = {
     "RefExit": "Exit",
     "RefNextIteration": "NextIteration",
 }
-# The output of each rule's new op, by the old op: what functions call it.
+# By old op, the name of the new op's output in functions.
 OUTPUT_NAMES = {
     "ReadVariableOp": "output",
     "ResourceGather": "output",
@@ -214,7 +214,7 @@ OUTPUT_NAMES = {
     "VarIsInitializedOp": "output",
     "IsVariableInitialized": "output",
 }
-# Given the handles, the scope, the old node and a copy of it to change; gives new nodes besides.
+# Takes the handles, the scope, the old node and a copy of it to change; yields additional nodes.
 Rule = Callable[[Handles, Scope, NodeDef, NodeDef], Iterator[NodeDef]]
 
 
@@ -233,7 +233,7 @@ def _gather(handles: Handles, scope: Scope, node: NodeDef, new: NodeDef) -> Iter
     while name in scope.nodes or name in scope.arguments:
         name += "_"
     axis = NodeDef(name=name, op="Const")
-    # In a loop's frame a constant lives where what it waits for lives.
+    # In a loop a constant belongs to the frame of its control inputs.
     if any(other.op in ("Enter", "RefEnter") for other in scope.nodes.values()):
         axis.input.append(f"^{node_of(data_inputs(node)[1])}")
     axis.attr["dtype"].type = indices
@@ -271,7 +271,7 @@ def _shape(handles: Handles, scope: Scope, node: NodeDef, new: NodeDef) -> Itera
 
 
 def _is_initialized(handles: Handles, scope: Scope, node: NodeDef, new: NodeDef) -> Iterator[NodeDef]:
-    """VarIsInitializedOp(handle), IsVariableInitialized(reference) -> true, where the value is."""
+    """VarIsInitializedOp(handle), IsVariableInitialized(reference) -> true, next to the value."""
     [source] = data_inputs(node)[:1]
     waits_for = [] if scope.is_function and ":" not in source else [f"^{node_of(source)}"]
     _become(new, "Const", waits_for, node)
@@ -296,7 +296,7 @@ _OF_TRAINING = ("_class", "_output_shapes")
 
 
 def _forget_training(node: NodeDef) -> None:
-    """Removes the attributes that belong to the machine or the process of the training."""
+    """Removes attributes that belong to the machine or process of the training."""
     node.device = ""
     attributes = node.attr
     for name in _OF_TRAINING:
@@ -305,7 +305,7 @@ def _forget_training(node: NodeDef) -> None:
 
 
 def _become(new: NodeDef, op: str, inputs: list[str], node: NodeDef) -> None:
-    """Makes a node another op on these inputs; its name and what it waits for stay."""
+    """Turns a node into another op on these inputs; its name and control inputs stay."""
     new.op = op
     del new.input[:]
     new.input.extend([*inputs, *(r for r in control_inputs(node) if r not in inputs)])

@@ -1,4 +1,4 @@
-"""Variables that are constants of a graph, their values still in the checkpoint, read from there a piece at a time."""
+"""Constants whose values are still in the checkpoint, and are streamed from it in chunks."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _CHUNK_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class Constant:
-    """A variable's place in the graph, to be filled from the checkpoint.
+    """A constant of the graph, to be filled from the checkpoint.
 
     Args:
         name: the node's.
-        tensor: where its value lies.
-        box: for a part of it, where that begins and ends, by axis.
+        tensor: its value in the checkpoint.
+        box: for a part of the tensor, start and end by axis.
         is_halved: its values, float32 or float64 in the checkpoint, are rounded to float16.
     """
 
@@ -45,18 +45,18 @@ class Constant:
 
     @property
     def elements(self) -> int:
-        """How many elements it has."""
+        """The number of its elements."""
         return math.prod(self.shape)
 
     @property
     def size_bytes(self) -> int:
-        """Of the content that `content` gives; 0 for strings."""
+        """The size of its content in bytes; 0 for strings."""
         return self.elements * (HALF_BYTES if self.is_halved else self.tensor.kind.size_bytes)
 
 
 @dataclass(frozen=True)
 class FrozenGraph:
-    """A graph whose variables are constants that are still in the checkpoint."""
+    """A graph of constants whose values are still in the checkpoint."""
 
     nodes: Sequence[NodeDef | Constant]
     library: FunctionDefLibrary
@@ -64,7 +64,7 @@ class FrozenGraph:
 
 
 def unused_name(wanted: str, taken: set[str]) -> str:
-    """A node's name that no other node has; it is entered in `taken`."""
+    """Returns a new name for a node and adds it to `taken`."""
     name, number = wanted, 0
     while name in taken:
         number += 1
@@ -74,12 +74,12 @@ def unused_name(wanted: str, taken: set[str]) -> str:
 
 
 def names_of(graph: FrozenGraph) -> set[str]:
-    """The names of all nodes."""
+    """Returns the names of all nodes."""
     return {node.name for node in graph.nodes}
 
 
 def content(constant: Constant, bundle: Bundle) -> Iterator[bytes]:
-    """The values, row-major and little-endian, a piece at a time. Not for strings.
+    """Yields the values in chunks of bytes, row-major and little-endian. Not for strings.
 
     Raises:
         CheckpointError: as `Bundle.stream`.
@@ -92,7 +92,7 @@ def content(constant: Constant, bundle: Bundle) -> Iterator[bytes]:
 
 
 def strings(constant: Constant, bundle: Bundle) -> list[bytes]:
-    """The strings, in row-major order.
+    """Returns the strings, in row-major order.
 
     Raises:
         CheckpointError: as `Bundle.strings`.
@@ -108,7 +108,7 @@ def _slices(box: Sequence[tuple[int, int]]) -> tuple[slice, ...]:
 
 
 def _part(tensor: StoredTensor, box: Sequence[tuple[int, int]], bundle: Bundle) -> Iterator[bytes]:
-    """A part of a tensor: the piece that it was saved as, else some of its rows, else a cut of the whole."""
+    """Yields a part of a tensor: a saved piece, or some of its rows, or a cut of the whole."""
     starts, shape = tuple(start for start, _ in box), tuple(end - start for start, end in box)
     for piece in tensor.pieces:
         if (piece.start, piece.shape) == (starts, shape):
@@ -121,7 +121,7 @@ def _part(tensor: StoredTensor, box: Sequence[tuple[int, int]], bundle: Bundle) 
 
 
 def _between(chunks: Iterator[bytes], start: int, end: int) -> Iterator[bytes]:
-    """The bytes from `start` to `end`. All are read, for the checksum comes after the last."""
+    """Yields the bytes from `start` to `end`. All are read, because the checksum follows the last."""
     at = 0
     for chunk in chunks:
         wanted = chunk[max(0, start - at) : max(0, end - at)]
@@ -131,7 +131,7 @@ def _between(chunks: Iterator[bytes], start: int, end: int) -> Iterator[bytes]:
 
 
 def _halves(constant: Constant, chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """The values as float16, rounded to the nearest, of two that are equally near to the even one."""
+    """Yields the values as float16, rounded to the nearest, ties to even."""
     import numpy as np
 
     kind, rest = constant.tensor.kind, b""
@@ -140,7 +140,7 @@ def _halves(constant: Constant, chunks: Iterator[bytes]) -> Iterator[bytes]:
         whole = len(rest) - len(rest) % kind.size_bytes
         values = np.frombuffer(rest[:whole], kind.code)
         rest = rest[whole:]
-        with np.errstate(over="ignore", under="ignore", invalid="ignore"):  # said below, and by name
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):  # reported below, with the name
             halves = values.astype("<f2")
         beyond = np.isinf(halves) & np.isfinite(values)
         if beyond.any():

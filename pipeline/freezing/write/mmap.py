@@ -1,11 +1,11 @@
-"""The format `mmap`: a small graph, and its weights in files beside it that a process maps into its memory.
+"""Writes the format `mmap`: a small graph, and files of weights that a process maps into its memory.
 
     graph.pb                          a GraphDef; each large variable is an ImmutableConst that names a file
     weights/00000-dense_kernel.bin    its elements, row-major and little-endian, and nothing else
 
 An ImmutableConst (tensorflow/core/kernels/immutable_constant_op.cc) maps its file for reading: nothing is parsed or
-copied, and processes on one machine share the memory. What cannot be mapped stays inside of the graph as a Const:
-small variables, for which a file each would cost more than it gives, and strings.
+copied, and processes on one machine share the memory. The rest stays in the graph as Const: small variables, which are
+not worth a file each, and strings.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pipeline.graph.protos import NodeDef
 from pipeline.store.files import GRAPH_FILE, WEIGHTS_FOLDER
 
 from .constants import Constant, FrozenGraph, content, names_of, unused_name
-from .pb import MAX_PB_BYTES, Progress, in_bytes, laid_out, shape_proto, untold
+from .pb import MAX_PB_BYTES, Progress, format_bytes, ignore_progress, lay_out, shape_proto
 from .readers import Readers
 
 # Every file takes a mapping of whole pages at every run, and about 10 microseconds for it.
@@ -35,7 +35,7 @@ _COPIED = frozenset({1, 2, 3, 4, 5, 6, 8, 9, 10, 14, 17, 18, 19, 22, 23})
 
 @dataclass(frozen=True)
 class _Weights:
-    """The graph as it is written, and the files of weights by their names."""
+    """The graph to write, and the files of weights by name."""
 
     graph: FrozenGraph
     files: dict[str, Constant]
@@ -49,34 +49,34 @@ def write_mmap(
     outputs: Sequence[str] = (),
     smallest_bytes: int = SMALLEST_MAPPED_BYTES,
 ) -> None:
-    """Writes `graph.pb` and `weights/`; each tensor's checksum is compared on the way.
+    """Writes `graph.pb` and `weights/`, and verifies each tensor's checksum.
 
-    `graph.pb` is written last. After an error the folder holds some files of weights, maybe a broken last one, and
-    no whole `graph.pb`: it is worth nothing, and to be removed.
+    `graph.pb` is written last. After an error the folder holds some files of weights, the last one maybe broken, and
+    no complete `graph.pb`: remove it.
 
     Args:
         folder: exists, and is empty.
-        progress: called with the bytes written so far and those of all files, first with none written.
-        outputs: names of tensors that will be fetched, as far as other nodes use them too. One that is a mapped
-            variable itself is copied, for whoever fetched it may write it.
-        smallest_bytes: smaller variables stay inside of `graph.pb`; at least 1.
+        progress: called with the bytes written so far and the total, first with 0.
+        outputs: names of tensors that will be fetched even if other nodes use them. A mapped variable among them is
+            copied, because the caller may write to the array.
+        smallest_bytes: smaller variables stay in `graph.pb`; at least 1.
 
     Raises:
         FreezeError: what stays inside of `graph.pb` is more than protobuf can read, and nothing is written; or a
             value is beyond float16's range.
         CheckpointError: a tensor is damaged.
     """
-    weights = _mapped(graph, outputs, smallest_bytes)
-    layout = laid_out(weights.graph, bundle)
+    weights = _map_constants(graph, outputs, smallest_bytes)
+    layout = lay_out(weights.graph, bundle)
     if layout.size_bytes > MAX_PB_BYTES:
         raise FreezeError(
             "what cannot be mapped is too large for a graph",
             where=folder / GRAPH_FILE,
-            got=in_bytes(layout.size_bytes),
-            wanted=f"at most {in_bytes(MAX_PB_BYTES)}, what protobuf can read",
+            got=format_bytes(layout.size_bytes),
+            wanted=f"at most {format_bytes(MAX_PB_BYTES)}, what protobuf can read",
             next_step=f"Join variables below {smallest_bytes} bytes to larger ones, or deploy the checkpoint",
         )
-    tell = progress or untold
+    tell = progress or ignore_progress
     total = layout.size_bytes + sum(constant.size_bytes for constant in weights.files.values())
     tell(0, total)
     (folder / WEIGHTS_FOLDER).mkdir()
@@ -90,8 +90,8 @@ def write_mmap(
     layout.write(bundle, folder / GRAPH_FILE, lambda inside, _: tell(done + inside, total))
 
 
-def _mapped(graph: FrozenGraph, outputs: Sequence[str], smallest_bytes: int) -> _Weights:
-    """The graph with its large constants mapped."""
+def _map_constants(graph: FrozenGraph, outputs: Sequence[str], smallest_bytes: int) -> _Weights:
+    """Returns the graph with its large constants mapped."""
     taken, readers = names_of(graph), Readers(graph, map(node_of, outputs))
     files: _Files = {}
     nodes: list[NodeDef | Constant] = []
@@ -99,20 +99,20 @@ def _mapped(graph: FrozenGraph, outputs: Sequence[str], smallest_bytes: int) -> 
         if not isinstance(node, Constant) or node.size_bytes < smallest_bytes:  # strings are of 0
             nodes.append(node)
         elif readers.only_read(node.name):
-            nodes.append(_immutable(node, node.name, files))
+            nodes.append(_map_constant(node, node.name, files))
         elif node.dtype in _COPIED:
-            nodes += _copied(node, unused_name(f"{node.name}/mapped", taken), files)
+            nodes += _map_copy(node, unused_name(f"{node.name}/mapped", taken), files)
         else:
             nodes.append(node)
     return _Weights(FrozenGraph(nodes, graph.library, graph.versions), dict(files.values()))
 
 
-# By what makes contents the same (a key, a part, whether halved): a file's name, and a constant that it holds.
+# By identity of the content (key, part, halved or not): the file's name, and a constant in it.
 _Files = dict[tuple[object, ...], tuple[str, Constant]]
 
 
-def _immutable(constant: Constant, name: str, files: _Files) -> NodeDef:
-    """The node of a mapped constant; two variables of the same content share a file."""
+def _map_constant(constant: Constant, name: str, files: _Files) -> NodeDef:
+    """Returns the node of a mapped constant; variables of the same content share a file."""
     same = constant.tensor.key, constant.box, constant.is_halved
     path, _ = files.setdefault(same, (f"{WEIGHTS_FOLDER}/{len(files):05d}-{_stem(constant.name)}.bin", constant))
     node = NodeDef(name=name, op="ImmutableConst")
@@ -122,14 +122,14 @@ def _immutable(constant: Constant, name: str, files: _Files) -> NodeDef:
     return node
 
 
-def _copied(constant: Constant, mapped: str, files: _Files) -> Iterator[NodeDef]:
-    """A mapped constant and, under the variable's name, a copy at each run for ops that may write it."""
-    yield _immutable(constant, mapped, files)
+def _map_copy(constant: Constant, mapped: str, files: _Files) -> Iterator[NodeDef]:
+    """Yields a mapped constant and, under the variable's name, a copy per run for ops that may write to it."""
+    yield _map_constant(constant, mapped, files)
     copy = NodeDef(name=constant.name, op="DeepCopy", input=[mapped])
     copy.attr["T"].type = constant.dtype
     yield copy
 
 
 def _stem(name: str) -> str:
-    """A variable's name as it may stand in the name of a file anywhere. The number before it makes it the only one."""
+    """Returns a variable's name in a form valid for file names everywhere. The number before it makes it unique."""
     return re.sub(r"[^A-Za-z0-9_.-]+", "_", name)[-_LONGEST_STEM:]

@@ -1,9 +1,9 @@
-"""Writes a frozen graph to disk, its weights streamed from the checkpoint a piece at a time.
+"""Writes a frozen graph to disk; its weights are streamed from the checkpoint in chunks.
 
-A GraphDef on disk is its fields one after the other: a tag, a length, and that many bytes for each node
-(protobuf.dev/programming-guides/encoding). The constants of variables are written field by field, so that a tensor is
-never held in memory; all else is written by protobuf. The bytes are those of a deterministic serialization of the same
-graph by TensorFlow: fields by number, attributes by name.
+A GraphDef on disk is a sequence of fields: for each node a tag, a length, and that many bytes
+(protobuf.dev/programming-guides/encoding). The constants of variables are written field by field, so that no
+tensor is held in memory; protobuf writes the rest. The bytes equal TensorFlow's deterministic serialization of the same
+graph: fields by number, attributes by name.
 """
 
 from __future__ import annotations
@@ -24,11 +24,21 @@ from pipeline.errors import FreezeError
 from pipeline.graph.protos import AttrValue, NodeDef, TensorProto, TensorShapeProto
 
 from .constants import Constant, FrozenGraph, content, strings
-from .float16 import halved
+from .float16 import convert_to_float16
 
-__all__ = ["Constant", "FrozenGraph", "Layout", "Progress", "in_bytes", "laid_out", "shape_proto", "untold", "write_pb"]
+__all__ = [
+    "Constant",
+    "FrozenGraph",
+    "Layout",
+    "Progress",
+    "format_bytes",
+    "ignore_progress",
+    "lay_out",
+    "shape_proto",
+    "write_pb",
+]
 
-Progress = Callable[[int, int], None]  # told how many bytes are written, of how many in total
+Progress = Callable[[int, int], None]  # called with the bytes written, and the total
 
 MAX_PB_BYTES = 2**31 - 1  # protobuf's limit: a larger GraphDef is written without complaint and cannot be parsed
 
@@ -56,54 +66,54 @@ _PAIRS = {"complex64": "scomplex_val", "complex128": "dcomplex_val"}
 
 
 def write_pb(graph: FrozenGraph, bundle: Bundle, path: Path, progress: Progress | None = None) -> None:
-    """Writes a `.pb`; each tensor's checksum is compared on the way.
+    """Writes a `.pb`, and verifies each tensor's checksum.
 
     Args:
-        progress: called with the bytes written so far and those of the whole file, first with none written.
+        progress: called with the bytes written so far and the total, first with 0.
 
     Raises:
-        FreezeError: the file would be larger than protobuf can read, and nothing is written; or a value is
-            beyond float16's range, and the file is worth nothing.
-        CheckpointError: a tensor is damaged; the file is then worth nothing.
+        FreezeError: the file would be larger than protobuf can read, and nothing is written; or a value is beyond
+            float16's range, and the file is incomplete.
+        CheckpointError: a tensor is damaged, and the file is incomplete.
     """
-    layout = laid_out(graph, bundle)
+    layout = lay_out(graph, bundle)
     if layout.size_bytes > MAX_PB_BYTES:
         raise _too_large(layout.size_bytes, graph, bundle, path)
-    layout.write(bundle, path, progress or untold)
+    layout.write(bundle, path, progress or ignore_progress)
 
 
 def _too_large(size: int, graph: FrozenGraph, bundle: Bundle, path: Path) -> FreezeError:
-    """The error, with the ways on that there are for this graph."""
-    half = laid_out(halved(graph), bundle).size_bytes
-    way = f", or with --weights float16, which takes {in_bytes(half)}" if half <= MAX_PB_BYTES else ""
+    """Returns the error, with the alternatives for this graph."""
+    half = lay_out(convert_to_float16(graph), bundle).size_bytes
+    way = f", or with --weights float16, which takes {format_bytes(half)}" if half <= MAX_PB_BYTES else ""
     return FreezeError(
         "the model is too large for a .pb",
         where=path,
-        got=in_bytes(size),
-        wanted=f"at most {in_bytes(MAX_PB_BYTES)}, what protobuf can read",
+        got=format_bytes(size),
+        wanted=f"at most {format_bytes(MAX_PB_BYTES)}, what protobuf can read",
         next_step=f"Freeze it with --format mmap, whose weights lie in files beside the graph{way}",
     )
 
 
-def in_bytes(size: int) -> str:
-    """A size for people and for programs: `2214592512 bytes (2.21 GB)`."""
+def format_bytes(size: int) -> str:
+    """Formats a size for people and programs: `2214592512 bytes (2.21 GB)`."""
     return f"{size} bytes ({size / 1e9:.2f} GB)"
 
 
-def untold(done: int, total: int) -> None:
-    """Nobody wants to know."""
+def ignore_progress(done: int, total: int) -> None:
+    """Ignores the progress."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """A GraphDef's bytes but for the content of its large constants, and so its size."""
+    """The bytes of a GraphDef without the content of its large constants, and its size."""
 
     parts: list[_Part]
     tail: bytes
 
     @property
     def size_bytes(self) -> int:
-        """Of the whole GraphDef."""
+        """The size of the whole GraphDef in bytes."""
         return len(self.tail) + sum(len(_header(_GRAPH_NODE, p.size_bytes)) + p.size_bytes for p in self.parts)
 
     def write(self, bundle: Bundle, path: Path, progress: Progress) -> None:
@@ -119,8 +129,8 @@ class Layout:
         progress(total, total)
 
 
-def laid_out(graph: FrozenGraph, bundle: Bundle) -> Layout:
-    """Lays a graph out as a GraphDef; of the checkpoint, constants of one element and strings are read.
+def lay_out(graph: FrozenGraph, bundle: Bundle) -> Layout:
+    """Lays out a graph as a GraphDef; reads only constants of one element and strings from the checkpoint.
 
     Raises:
         CheckpointError: one of these is damaged.
@@ -133,7 +143,7 @@ def laid_out(graph: FrozenGraph, bundle: Bundle) -> Layout:
 
 
 def _reserve(file: BinaryIO, size: int) -> None:
-    """Gives a file its room on the disk at once: writing takes a quarter less time, and a full disk is told first."""
+    """Reserves a file's space on disk: writing takes a quarter less time, and a full disk is noticed first."""
     if hasattr(os, "posix_fallocate"):
         try:
             os.posix_fallocate(file.fileno(), 0, size)
@@ -144,7 +154,7 @@ def _reserve(file: BinaryIO, size: int) -> None:
 
 @dataclass(frozen=True)
 class _Part:
-    """One node's bytes: what stands before a constant's content, and the constant."""
+    """One node's bytes: those before a constant's content, and the constant."""
 
     head: bytes
     constant: Constant | None
@@ -173,7 +183,7 @@ def _constant_parts(constant: Constant, bundle: Bundle) -> _Part:
         + _field(_TENSOR_SHAPE, shape_proto(constant.shape).SerializeToString(deterministic=True))
         + _header(_TENSOR_CONTENT, size_bytes)
     )
-    # From the inside out, each message tells its length before its bytes.
+    # From the inside out: each message has its length before its bytes.
     size = len(head) + size_bytes
     for before, number in ((b"", _ATTR_TENSOR), (_field(1, b"value"), 2), (b"", _NODE_ATTR)):
         head = before + _header(number, size) + head
@@ -188,12 +198,12 @@ def _constant_parts(constant: Constant, bundle: Bundle) -> _Part:
 
 
 def shape_proto(shape: Iterable[int]) -> TensorShapeProto:
-    """A shape as TensorFlow's message."""
+    """Returns a shape as TensorFlow's message."""
     return TensorShapeProto(dim=[TensorShapeProto.Dim(size=size) for size in shape])
 
 
 def _small_constant(constant: Constant, bundle: Bundle) -> NodeDef:
-    """A constant of strings, or of one element or none: these stand in fields of their own."""
+    """Returns a constant of strings, or of at most one element, which have fields of their own."""
     tensor = constant.tensor
     node = NodeDef(name=constant.name, op="Const")
     node.attr["dtype"].type = tensor.dtype

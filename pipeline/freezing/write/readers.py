@@ -1,9 +1,9 @@
-"""Which constants are only read by the graph behind them, and may so lie in memory that cannot be written.
+"""Finds constants that are only read, and may be in memory that is mapped read-only.
 
-An op may write its result into the memory of an input that nobody else needs (OpKernelContext::forward_input). A
-Const's memory is always needed, by the Const. That of an ImmutableConst, a file that is mapped for reading, is not:
-`tf.square` of one ends the process with a segmentation fault. So a constant is followed to every op that gets its
-memory, through ops that hand it on and into functions, and each must be known to read it only.
+An op may write its result into the memory of an input that nothing else needs (OpKernelContext::forward_input). A
+Const always needs its own memory. An ImmutableConst, a file mapped for reading, does not: `tf.square` of one ends the
+process with a segmentation fault. So a constant is followed to every op that receives its memory, through ops that
+pass it on and into functions, and each must be known to only read it.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from pipeline.graph.graph import Graph
-from pipeline.graph.nodes import data_inputs, function_names, normalized
+from pipeline.graph.nodes import data_inputs, function_names, normalize_tensor
 from pipeline.graph.protos import FunctionDef, NodeDef
 
 from .constants import Constant, FrozenGraph
 
-# Ops that read these inputs and answer in memory of their own.
+# Ops that only read these inputs and return new memory.
 _READING: Mapping[str, frozenset[int]] = {
     **dict.fromkeys(("MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3", "SparseMatMul"), frozenset({0, 1})),
     **dict.fromkeys(("Conv2D", "Conv3D", "DepthwiseConv2dNative"), frozenset({1})),
@@ -59,12 +59,12 @@ _Place = tuple[str, int | None]
 
 
 class _MayWrite(Exception):
-    """An op that may write its input gets the memory."""
+    """An op that may write to its input receives the memory."""
 
 
 @dataclass(frozen=True)
 class _Scope:
-    """A graph or a function's body: who uses each node or argument, by which input, of which output; what it returns.
+    """A graph or a function's body: the users of each node or argument, and the results.
 
     Args:
         uses: by the name of a node or an argument: the output, the user, the user's input.
@@ -77,11 +77,11 @@ class _Scope:
 
 
 class Readers:
-    """Answers for one graph's constants; every function is looked into once for each of its arguments.
+    """Checks one graph's constants; every function is checked once for each of its arguments.
 
     Args:
-        outputs: names of nodes whose tensors are fetched, though other nodes use them too. The array that a session
-            returns is the caller's to write, and may be the tensor's own memory.
+        outputs: names of nodes whose tensors are fetched even if other nodes use them. The caller may write to the
+            array that a session returns, which may be the tensor's own memory.
     """
 
     def __init__(self, graph: FrozenGraph, outputs: Iterable[str] = ()) -> None:
@@ -93,7 +93,7 @@ class Readers:
         self._graph = _scope_of_graph(nodes)
 
     def only_read(self, name: str) -> bool:
-        """Whether all that is behind a constant only reads it."""
+        """Returns True if all users of a constant only read it."""
         try:
             self._follow(self._graph, (name, 0))
         except _MayWrite:
@@ -101,10 +101,10 @@ class Readers:
         return True
 
     def _follow(self, scope: _Scope, start: _Place) -> frozenset[int]:
-        """The function's results that may be the memory.
+        """Returns the function's results that may be the memory.
 
         Raises:
-            _MayWrite: an op that may write it gets it.
+            _MayWrite: an op that may write to the memory receives it.
         """
         waiting, seen, results = [start], set[_Place](), set[int]()
         while waiting:
@@ -113,20 +113,20 @@ class Readers:
                 continue
             seen.add(place)
             name, port = place
-            users = [use for use in scope.uses.get(name, ()) if _meets(use[0], port)]
-            ends = [index for output, index in scope.returned.get(name, ()) if _meets(output, port)]
+            users = [use for use in scope.uses.get(name, ()) if _overlaps(use[0], port)]
+            ends = [index for output, index in scope.returned.get(name, ()) if _overlaps(output, port)]
             if not scope.is_function and (name in self._outputs or not scope.uses.get(name)):
                 raise _MayWrite
             results.update(ends)
             for _, node, index in users:
-                waiting += self._handed_on(node, index)
+                waiting += self._find_forwarded(node, index)
         return frozenset(results)
 
-    def _handed_on(self, node: NodeDef, index: int) -> list[_Place]:
-        """The outputs of a node that may be the memory of one of its inputs."""
+    def _find_forwarded(self, node: NodeDef, index: int) -> list[_Place]:
+        """Returns the outputs of a node that may be the memory of one of its inputs."""
         if index in _READING.get(node.op, ()):
             return []
-        if _answers_anew(node):
+        if _allocates_output(node):
             return []
         if node.op == "IdentityN":
             return [(node.name, index)]
@@ -139,19 +139,19 @@ class Readers:
         called = [node.op] if node.op in self._view.functions else called
         if not called or index < first:
             raise _MayWrite
-        results = frozenset[int]().union(*(self._returned(name, index - first) for name in called))
-        # A loop's results are its arguments, the next time round and at its end.
+        results = frozenset[int]().union(*(self._find_returned(name, index - first) for name in called))
+        # A loop's results are its arguments, in the next turn and at its end.
         if node.op in _LOOPS:
             if results - {index}:
                 raise _MayWrite
             results |= {index}
         return [(node.name, result) for result in sorted(results)]
 
-    def _returned(self, function: str, argument: int) -> frozenset[int]:
-        """Which results of a function may be the memory of an argument."""
+    def _find_returned(self, function: str, argument: int) -> frozenset[int]:
+        """Returns the results of a function that may be the memory of an argument."""
         key = function, argument
         if key not in self._answers:
-            self._answers[key] = None  # what a function that calls itself is told
+            self._answers[key] = None  # the answer inside a recursive function
             body = self._view.functions.get(function)
             arguments = [] if body is None else list(body.signature.input_arg)
             if body is not None and not any(arg.number_attr or arg.type_list_attr for arg in arguments):
@@ -167,15 +167,15 @@ class Readers:
         return answer
 
 
-def _answers_anew(node: NodeDef) -> bool:
-    """Whether an op, by its attributes, never answers in the memory of an input."""
+def _allocates_output(node: NodeDef) -> bool:
+    """Returns True if an op, by its attributes, never reuses the memory of an input."""
     if node.op == "Cast":
         return bool(node.attr["SrcT"].type != node.attr["DstT"].type)
-    # Of one operand it may be a transposition, and that the operand itself; of two it is a matrix product.
+    # With one operand it may be a transposition, or the operand itself; with two it is a matrix product.
     return bool(node.op == "Einsum" and node.attr["N"].i == 2)
 
 
-def _meets(one: int | None, other: int | None) -> bool:
+def _overlaps(one: int | None, other: int | None) -> bool:
     return one is None or other is None or one == other
 
 
@@ -183,13 +183,13 @@ def _scope_of_graph(nodes: Iterable[NodeDef]) -> _Scope:
     uses: defaultdict[str, list[tuple[int | None, NodeDef, int]]] = defaultdict(list)
     for node in nodes:
         for index, reference in enumerate(data_inputs(node)):
-            name, _, port = normalized(reference).rpartition(":")
+            name, _, port = normalize_tensor(reference).rpartition(":")
             uses[name].append((int(port), node, index))
     return _Scope(False, uses)
 
 
 def _scope_of_function(function: FunctionDef, nodes: Mapping[str, NodeDef]) -> _Scope:
-    """A body, where `node:output:2` is the third tensor of a named output; which one of all that is, its op knows."""
+    """Returns the scope of a body, where `node:output:2` is the third tensor of the output named `output`."""
     uses: defaultdict[str, list[tuple[int | None, NodeDef, int]]] = defaultdict(list)
     returned: defaultdict[str, list[tuple[int | None, int]]] = defaultdict(list)
     for node in function.node_def:

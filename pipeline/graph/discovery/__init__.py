@@ -1,16 +1,16 @@
-"""Finds the inputs and outputs of a graph that nobody named, and says why.
+"""Discovers inputs and outputs of a graph when no names are given, with reasons.
 
-Structure decides, names only order what structure leaves open. The model is what hangs on data and weights and on no
-labels (see `anatomy`). An output is a tensor of the model that no other part of the model takes. From these ends go,
-one after the other, those that belong to what surrounds a model: decisions and reductions that only metrics and
-summaries read; the logarithms, clips and reshapes by which a loss begins; a loss without labels, back to where it
-meets what the model was given. What is left of a layer's end is a candidate:
+The structure decides; names only order what the structure leaves open. The model is all nodes computed from data and
+weights and from no labels (see `roles`). An output is a tensor of the model that no other part of the model takes. The
+ends that belong to the surroundings of a model are removed one by one: decisions and reductions that only metrics and
+summaries read; the logarithms, clips and reshapes that begin a loss; a loss without labels, back to the node where it
+meets an input of the model. Each end that is left is a candidate:
 
-- Without training in the graph all candidates are outputs: whoever saved it left only the model.
-- With training, each head, which is a last layer and what follows it, has one output: what feeds nothing at all (a
-  Softmax beside the loss) stands before what feeds the loss or metrics. If one head is there, its output is the
-  model's. Of several all are outputs if each has an end that feeds nothing, or each has a loss with labels of its own.
-- Everything else is ambiguous, and an error that tells the candidates: a decision that feeds nothing beside the tensor
+- Without training in the graph all candidates are outputs: only the model was saved.
+- With training, each head (a last layer and its descendants) has one output: an end that feeds nothing at all (a
+  Softmax beside the loss) wins over one that feeds the loss or metrics. A single head gives the model's output.
+  Several heads are all outputs if each has an end that feeds nothing, or each has a loss with its own labels.
+- Everything else is ambiguous, an error that lists the candidates: a decision that feeds nothing, next to the tensor
   that it decides on; heads of different kinds; a loss that never meets data or labels.
 """
 
@@ -23,11 +23,11 @@ from dataclasses import dataclass
 from pipeline.errors import FreezeError, nearest
 
 from ..graph import Graph
-from ..nodes import node_of, normalized
+from ..nodes import node_of, normalize_tensor
 from ..ops import dtype_name, output_dtypes
 from ..protos import DataType, FunctionDef, GraphDef
-from .outputs import LOSS, MODEL, NOTHING, SEEN, End, Ends, find_ends
-from .roles import Anatomy, dissect, union
+from .outputs import LOSS, MODEL, NOTHING, SEEN, ModelEnd, ModelEnds, find_model_ends
+from .roles import NodeRoles, classify_nodes, union
 from .shapes import shape_of
 from .topology import Tensor
 
@@ -45,9 +45,9 @@ class Candidate:
         tensor: its name; without a port for a node's first output.
         op: the node's.
         dtype: as `tf.DType.name` has it.
-        shape: a size or None per dimension; None where the graph does not tell the rank.
-        score: from 0 to 1, to order them by.
-        reasons: what speaks for it and against it, the weightiest first.
+        shape: a size or None per dimension; None if the rank is unknown.
+        score: from 0 to 1; the likeliest candidate has the highest.
+        reasons: for and against it, the strongest first.
     """
 
     tensor: str
@@ -62,29 +62,29 @@ class Candidate:
         return f"{self.tensor}: {self.op}, {self.dtype}{sizes}; {', '.join(self.reasons)}"
 
 
-def ranked_outputs(graph: Graph | GraphDef) -> list[Candidate]:
-    """What may be an output of the graph, the likeliest first."""
+def rank_outputs(graph: Graph | GraphDef) -> list[Candidate]:
+    """Returns possible outputs of the graph, the likeliest first."""
     graph = Graph.of(graph)
-    anatomy = dissect(graph)
-    return _ranked(graph, anatomy, find_ends(anatomy, graph.functions))
+    roles = classify_nodes(graph)
+    return _rank(graph, roles, find_model_ends(roles, graph.functions))
 
 
-def discovered_outputs(graph: Graph | GraphDef) -> list[str]:
-    """The graph's outputs, where its structure leaves no doubt.
+def discover_outputs(graph: Graph | GraphDef) -> list[str]:
+    """Returns the graph's outputs if its structure leaves no doubt.
 
     Returns:
         Names of tensors, in the order of the graph's nodes.
 
     Raises:
-        FreezeError: there is none, or it is not clear which; the likeliest are told with their reasons.
+        FreezeError: there is none, or it is ambiguous; the message lists the likeliest with their reasons.
     """
     graph = Graph.of(graph)
-    anatomy = dissect(graph)
-    ends = find_ends(anatomy, graph.functions)
-    chosen, doubt = _choose(anatomy, ends.found)
+    roles = classify_nodes(graph)
+    ends = find_model_ends(roles, graph.functions)
+    chosen, doubt = _choose(roles, ends.found)
     if chosen:
-        return [anatomy.wiring.name(end.tensor) for end in sorted(chosen, key=lambda end: end.tensor)]
-    candidates = _ranked(graph, anatomy, ends)
+        return [roles.graph.name(end.tensor) for end in sorted(chosen, key=lambda end: end.tensor)]
+    candidates = _rank(graph, roles, ends)
     if not candidates:
         raise FreezeError(
             "no tensor of the graph looks like an output",
@@ -100,8 +100,8 @@ def discovered_outputs(graph: Graph | GraphDef) -> list[str]:
     )
 
 
-def ranked_inputs(graph: Graph | GraphDef, outputs: Sequence[str]) -> list[Candidate]:
-    """What the outputs are computed from: placeholders, iterators and queues; data first, then modes to pin.
+def rank_inputs(graph: Graph | GraphDef, outputs: Sequence[str]) -> list[Candidate]:
+    """Returns the placeholders, iterators and queues that outputs are computed from; data first, then modes to pin.
 
     Args:
         outputs: names of tensors or nodes.
@@ -109,61 +109,58 @@ def ranked_inputs(graph: Graph | GraphDef, outputs: Sequence[str]) -> list[Candi
     Raises:
         FreezeError: an output is not in the graph.
     """
-    graph = Graph.of(graph)
-    anatomy = dissect(graph)
-    wiring, functions = anatomy.wiring, graph.functions
+    view = Graph.of(graph)
+    roles = classify_nodes(view)
     for name in outputs:
-        if node_of(name) not in wiring.number:
-            raise FreezeError(
-                "no such tensor in the graph", where=name, next_step=nearest(node_of(name), wiring.number)
-            )
+        if node_of(name) not in view.nodes:
+            raise FreezeError("no such tensor in the graph", where=name, next_step=nearest(node_of(name), view.nodes))
     found = []
-    for tensor in _sources_above(anatomy, outputs):
-        score, reasons = _input_reasons(anatomy, tensor)
-        found.append((score, tensor, _candidate(anatomy, functions, tensor, score, reasons)))
+    for tensor in _sources_above(roles, outputs):
+        score, reasons = _input_reasons(roles, tensor)
+        found.append((score, tensor, _candidate(roles, view.functions, tensor, score, reasons)))
     return [candidate for _, _, candidate in sorted(found, key=lambda entry: (-entry[0], entry[1]))]
 
 
 # Inputs.
 
 
-def _sources_above(anatomy: Anatomy, outputs: Iterable[str]) -> list[Tensor]:
-    """The sources that outputs hang on; a parser of examples is passed, for what it parses is the input."""
-    wiring = anatomy.wiring
+def _sources_above(roles: NodeRoles, outputs: Iterable[str]) -> list[Tensor]:
+    """Finds the sources that outputs are computed from. A parser of examples is passed: its own input counts."""
+    graph = roles.graph
     waiting: list[Tensor] = []
     for name in outputs:
-        port = normalized(name).rpartition(":")[2]
-        waiting.append((wiring.number[node_of(name)], int(port) if port.isdecimal() else 0))
+        port = normalize_tensor(name).rpartition(":")[2]
+        waiting.append((graph.number[node_of(name)], int(port) if port.isdecimal() else 0))
     seen, found = set[Tensor](), set[Tensor]()
     while waiting:
         tensor = waiting.pop()
         if tensor in seen:
             continue
         seen.add(tensor)
-        is_given = tensor in anatomy.sources or not wiring.inputs[tensor[0]]
-        if tensor in anatomy.sources and not re.search("Parse|CSV", wiring.ops[tensor[0]]):
+        is_given = tensor in roles.sources or not graph.inputs[tensor[0]]
+        if tensor in roles.sources and not re.search("Parse|CSV", graph.ops[tensor[0]]):
             found.add(tensor)
-        elif not is_given or tensor in anatomy.sources:
-            waiting += wiring.inputs[tensor[0]]
+        elif not is_given or tensor in roles.sources:
+            waiting += graph.inputs[tensor[0]]
     return sorted(found)
 
 
-def _input_reasons(anatomy: Anatomy, tensor: Tensor) -> tuple[float, list[str]]:
-    node = anatomy.wiring.nodes[tensor[0]]
-    bit = anatomy.sources[tensor]
+def _input_reasons(roles: NodeRoles, tensor: Tensor) -> tuple[float, list[str]]:
+    node = roles.graph.nodes[tensor[0]]
+    bit = roles.sources[tensor]
     reasons = []
-    if bit in anatomy.modes:
+    if bit in roles.modes:
         value = "false" if node.attr["dtype"].type == DataType.Value("DT_BOOL") else "VALUE"
-        return 0.3, [f"a mode: {anatomy.modes[bit]}", f"pin it with --pin {node.name}={value}"]
+        return 0.3, [f"a mode: {roles.modes[bit]}", f"pin it with --pin {node.name}={value}"]
     score = 0.6
-    if bit & anatomy.data:
+    if bit & roles.data:
         score = 0.9
         reasons.append("weights are applied to it")
-    elif bit & anatomy.labels:
+    elif bit & roles.labels:
         score = 0.4
         reasons.append("no weights are applied to it, as with labels")
     else:
-        reasons.append("the outputs hang on it, no weights are applied to it")
+        reasons.append("the outputs are computed from it, no weights are applied to it")
     if "Placeholder" not in node.op:
         score -= 0.1
         reasons.append("rows are read here: as an input it becomes a placeholder")
@@ -179,30 +176,30 @@ def _input_reasons(anatomy: Anatomy, tensor: Tensor) -> tuple[float, list[str]]:
 # The choice.
 
 
-def _choose(anatomy: Anatomy, ends: list[End]) -> tuple[list[End], str]:
-    """The outputs; where there are none, why not."""
-    if not anatomy.has_training and not any(end.feeds == LOSS for end in ends):
+def _choose(roles: NodeRoles, ends: list[ModelEnd]) -> tuple[list[ModelEnd], str]:
+    """Chooses the outputs; without any, gives the reason."""
+    if not roles.has_training and not any(end.feeds == LOSS for end in ends):
         clear = [end for end in ends if end.feeds == NOTHING or end.head >= 0]
         return clear, "nothing ends the model"
-    heads: dict[int, list[End]] = {}
+    heads: dict[int, list[ModelEnd]] = {}
     for end in ends:
-        if end.head >= 0 or not anatomy.needs_weights:
+        if end.head >= 0 or not roles.needs_weights:
             heads.setdefault(end.head, []).append(end)
-    picked: list[End] = []
+    picked: list[ModelEnd] = []
     for found in heads.values():
-        best, doubt = _of_head(found)
+        best, doubt = _choose_of_head(found)
         if doubt:
             return [], doubt
         picked += best
     # The same weights twice: once for the loss, with dropout perhaps, and once for answers.
-    answering = {v for end in picked if end.feeds != LOSS for v in anatomy.applied.get(end.head, ())}
-    picked = [e for e in picked if e.feeds != LOSS or answering.isdisjoint(anatomy.applied.get(e.head, ()))]
+    answering = {v for end in picked if end.feeds != LOSS for v in roles.applied.get(end.head, ())}
+    picked = [e for e in picked if e.feeds != LOSS or answering.isdisjoint(roles.applied.get(e.head, ()))]
     aside = [e for e in ends if e.head < 0 and e.feeds == NOTHING and e.decides_on is None and not e.is_bool]
-    if aside and anatomy.needs_weights and not any(end.feeds == NOTHING for end in picked):
+    if aside and roles.needs_weights and not any(end.feeds == NOTHING for end in picked):
         return [], "a tensor in the middle of the model feeds nothing, as an output does, and its end feeds the loss"
     if len(picked) <= 1:
         return picked, "no tensor ends the model"
-    if len({anatomy.above[end.tensor[0]] for end in picked}) > 1:
+    if len({roles.above[end.tensor[0]] for end in picked}) > 1:
         return [], "several parts of the model end, and they have different inputs"
     if all(end.feeds == NOTHING for end in picked):
         return picked, ""
@@ -212,7 +209,7 @@ def _choose(anatomy: Anatomy, ends: list[End]) -> tuple[list[End], str]:
     return [], "several parts of the model end, and not all in the same way"
 
 
-def _of_head(ends: list[End]) -> tuple[list[End], str]:
+def _choose_of_head(ends: list[ModelEnd]) -> tuple[list[ModelEnd], str]:
     idle = [end for end in ends if end.feeds == NOTHING]
     decisions = [end for end in idle if end.decides_on is not None]
     if decisions:
@@ -227,32 +224,32 @@ def _of_head(ends: list[End]) -> tuple[list[End], str]:
     return (ends, "") if len(ends) == 1 else ([], "several tensors of one head feed the loss or metrics")
 
 
-# How candidates are told.
+# Candidates with their reasons.
 
 
-def _ranked(graph: Graph, anatomy: Anatomy, ends: Ends) -> list[Candidate]:
+def _rank(graph: Graph, roles: NodeRoles, ends: ModelEnds) -> list[Candidate]:
     functions = graph.functions
-    chosen = {end.tensor for end in _choose(anatomy, ends.found)[0]}
+    chosen = {end.tensor for end in _choose(roles, ends.found)[0]}
     found: dict[Tensor, Candidate] = {}
     for end in (*ends.found, *ends.alternatives):
         if end.tensor not in found:
-            score, reasons = _output_reasons(anatomy, end, end.tensor in chosen)
-            found[end.tensor] = _candidate(anatomy, functions, end.tensor, score, reasons)
+            score, reasons = _output_reasons(roles, end, end.tensor in chosen)
+            found[end.tensor] = _candidate(roles, functions, end.tensor, score, reasons)
     return sorted(
-        found.values(), key=lambda candidate: (-candidate.score, anatomy.wiring.number[node_of(candidate.tensor)])
+        found.values(), key=lambda candidate: (-candidate.score, roles.graph.number[node_of(candidate.tensor)])
     )
 
 
-def _output_reasons(anatomy: Anatomy, end: End, is_chosen: bool) -> tuple[float, list[str]]:
-    name = anatomy.wiring.name(end.tensor)
+def _output_reasons(roles: NodeRoles, end: ModelEnd, is_chosen: bool) -> tuple[float, list[str]]:
+    name = roles.graph.name(end.tensor)
     score = {NOTHING: 0.7, LOSS: 0.6, MODEL: 0.6, SEEN: 0.5}[end.feeds]
     reasons = [f"feeds {'nothing but ' if end.feeds in (LOSS, SEEN) else ''}{end.feeds}"]
     if end.decides_on is not None:
         score -= 0.1
-        reasons.append(f"decides on {anatomy.wiring.name(end.decides_on)}")
-    if end.head < 0 and anatomy.needs_weights and not end.doubt:
+        reasons.append(f"decides on {roles.graph.name(end.decides_on)}")
+    if end.head < 0 and roles.needs_weights and not end.doubt:
         score -= 0.3
-        reasons.append("stands in the middle of the model, or beside it")
+        reasons.append("is in the middle of the model, or outside of it")
     if end.doubt:
         score -= 0.1
         reasons.append(end.doubt)
@@ -266,11 +263,11 @@ def _output_reasons(anatomy: Anatomy, end: End, is_chosen: bool) -> tuple[float,
 
 
 def _candidate(
-    anatomy: Anatomy, functions: Mapping[str, FunctionDef], tensor: Tensor, score: float, reasons: list[str]
+    roles: NodeRoles, functions: Mapping[str, FunctionDef], tensor: Tensor, score: float, reasons: list[str]
 ) -> Candidate:
-    wiring = anatomy.wiring
-    node = wiring.nodes[tensor[0]]
+    graph = roles.graph
+    node = graph.nodes[tensor[0]]
     dtypes = output_dtypes(node, functions)
     dtype = dtype_name(dtypes[tensor[1]]) if dtypes and tensor[1] < len(dtypes) else "unknown dtype"
-    shape = shape_of(wiring, tensor, anatomy.producer)
-    return Candidate(wiring.name(tensor), node.op, dtype, shape, round(score, 2), tuple(reasons))
+    shape = shape_of(graph, tensor, roles.producer)
+    return Candidate(graph.name(tensor), node.op, dtype, shape, round(score, 2), tuple(reasons))

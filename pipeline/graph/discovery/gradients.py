@@ -1,4 +1,4 @@
-"""What `tf.gradients` added to a graph: a scope of that name, and in it a part for each op that it goes through.
+"""Finds the nodes that `tf.gradients` added: one scope, and in it a part for each op that the gradient passes.
 
 TensorFlow names these parts, `gradients/dense/MatMul_grad/…` for `dense/MatMul`, and so does every optimizer of
 TensorFlow 1 (tensorflow/python/ops/gradients_util.py, _GradientsHelper).
@@ -9,20 +9,20 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from .topology import Wiring, reached
+from .topology import NumberedGraph, find_descendants
 
 _GRADIENTS = re.compile(r"(?:.*?/)??gradients(?:_\d+)?(?=/)")
 _GRADIENT_OPS = re.compile(r"(?!StopGradient|PreventGradient)\w*Grad(V\d|N|Ex|Grad|GradV\d)?|\w+BackpropFilter\w*")
 
 
-def find_gradients(wiring: Wiring) -> tuple[set[int], set[int]]:
-    """The gradients' nodes, and the nodes that they are the gradients of."""
+def find_gradients(graph: NumberedGraph) -> tuple[set[int], set[int]]:
+    """Returns the gradients' nodes, and the nodes that they differentiate."""
     scopes: dict[str, bool] = {}  # by a scope that may be one of gradients, whether it is
     inside: list[tuple[int, str]] = []
     starts, differentiated = set[int](), set[int]()
-    for index, node in enumerate(wiring.nodes):
+    for index, node in enumerate(graph.nodes):
         name = node.name
-        if _is_gradient(wiring.ops[index]):
+        if _is_gradient(graph.ops[index]):
             starts.add(index)
         end = name.rfind("_grad/")
         found = _GRADIENTS.match(name) if "gradients" in name else None
@@ -30,17 +30,17 @@ def find_gradients(wiring: Wiring) -> tuple[set[int], set[int]]:
             scopes[found[0]] = scopes.get(found[0], False) or end > found.end()
             inside.append((index, found[0]))
         if end > 0:
-            forward = _forward_of(name[:end], wiring.number)
+            forward = _forward_of(name[:end], graph.number)
             if forward is not None:
                 starts.add(index)
                 differentiated.add(forward)
     starts |= {index for index, scope in inside if scopes[scope]}
-    # A loop that has a gradient is given lists to fill for it, but it is no part of the gradient.
-    return starts | reached(wiring, starts, differentiated - starts), differentiated
+    # A loop with a gradient fills lists for it, but is not part of the gradient.
+    return starts | find_descendants(graph, starts, differentiated - starts), differentiated
 
 
 def _forward_of(name: str, number: dict[str, int]) -> int | None:
-    """The node whose gradient has this name; a scope that was put before all names stands before both parts."""
+    """Finds the node whose gradient has this name; a scope around the whole graph is a prefix of both parts."""
     start = -1
     while (start := name.find("/", start + 1)) >= 0:
         rest = name[start + 1 :]

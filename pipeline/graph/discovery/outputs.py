@@ -1,7 +1,7 @@
-"""The ends of a model: tensors that no other part of it takes, less what belongs to what surrounds a model.
+"""Finds the ends of a model: tensors that no other part of the model takes.
 
-The graph is gone through from behind. An end that is a part of metrics, of a summary or of a loss is taken away, and so
-what fed it may become an end.
+The graph is walked backwards. An end that belongs to metrics, to a summary or to a loss is removed, and then its inputs
+may become ends.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from ..ops import output_dtypes
 from ..protos import DataType, FunctionDef
-from .losses import DECIDES, RESHAPES, Tails
-from .roles import Anatomy, changes_state
+from .losses import DECIDES, RESHAPES, LayerContext
+from .roles import NodeRoles, changes_state
 from .shapes import ELEMENTWISE, REDUCTIONS, shape_of
 from .topology import Tensor
 
@@ -39,16 +39,16 @@ _TWO_JOINS = "it is combined with an input, and the result is compared with an i
 
 
 @dataclass
-class End:
-    """An end of the model, or another tensor that may have been meant.
+class ModelEnd:
+    """An end of the model, or another tensor that may be the output.
 
     Args:
         tensor: which.
-        feeds: nothing, the loss, or what only watches; the rest of the model, for what is no end.
-        head: the last layer before it; -1 where layers follow on the way to other ends.
+        feeds: nothing, the loss, or metrics and summaries; for a tensor that is no end: the rest of the model.
+        head: the last layer before it; -1 if layers follow on the way to other ends.
         labels: the sources that its loss compares it with.
         decides_on: for a decision, the tensor that it is about.
-        doubt: why it is no clear case by itself; empty where it is one.
+        doubt: the reason why it is ambiguous by itself; empty if it is clear.
         is_bool: whether it is of bools.
     """
 
@@ -62,165 +62,167 @@ class End:
 
 
 @dataclass(frozen=True)
-class Ends:
-    """The ends in the order of the graph, and other tensors that may have been meant where these are not clear."""
+class ModelEnds:
+    """The ends in graph order, and other possible outputs in case the ends are ambiguous."""
 
-    found: list[End]
-    alternatives: list[End]
+    found: list[ModelEnd]
+    alternatives: list[ModelEnd]
 
 
 @dataclass(frozen=True)
 class _Feeds:
-    """What the outputs of a node go to: kinds of things, labels met in a loss, joins with inputs on the way there."""
+    """The uses of a node's outputs: kinds of uses, labels met in a loss, joins with inputs on the way there."""
 
     kinds: frozenset[str]
     labels: int = 0
     joins: int = 0
 
 
-def find_ends(anatomy: Anatomy, functions: Mapping[str, FunctionDef]) -> Ends:
+def find_model_ends(roles: NodeRoles, functions: Mapping[str, FunctionDef]) -> ModelEnds:
     """Finds a model's ends.
 
     Args:
         functions: of the graph's library.
     """
-    return _Peeling(anatomy, functions).run()
+    return _EndFinder(roles, functions).run()
 
 
-class _Peeling:
-    """Takes away, from the ends of the graph on, what surrounds the model."""
+class _EndFinder:
+    """Removes the surroundings of the model, starting at the ends of the graph."""
 
-    def __init__(self, anatomy: Anatomy, functions: Mapping[str, FunctionDef]) -> None:
-        self.anatomy, self.wiring, self.functions = anatomy, anatomy.wiring, functions
-        self.tails = Tails(anatomy, functions)
-        self.inner = self.tails.inner
-        self.peeled: dict[int, _Feeds] = {}  # what was taken away
+    def __init__(self, roles: NodeRoles, functions: Mapping[str, FunctionDef]) -> None:
+        self.roles, self.graph, self.functions = roles, roles.graph, functions
+        self.context = LayerContext(roles, functions)
+        self.inner = self.context.inner
+        self.removed: dict[int, _Feeds] = {}  # what was taken away
         self.is_logarithm = set[int]()  # and what guards it
         self.is_flattening = set[int]()
-        self.ends: list[End] = []
-        self.alternatives: list[End] = []
+        self.ends: list[ModelEnd] = []
+        self.alternatives: list[ModelEnd] = []
 
-    def run(self) -> Ends:
-        by_products = self.tails.by_products()
-        for index in reversed(self.wiring.order):
+    def run(self) -> ModelEnds:
+        by_products = self.context.by_products()
+        for index in reversed(self.graph.order):
             if not self.inner[index]:
                 continue
             feeds = self._feeds(index)
             if feeds is None:
                 continue
-            is_hidden = self.anatomy.depth[index] > 0 or not self.wiring.ops[index] or index in by_products
-            if is_hidden or (not feeds.kinds and self.wiring.is_awaited[index]) or self._is_part(index, feeds):
-                self.peeled[index] = feeds
+            is_hidden = self.roles.depth[index] > 0 or not self.graph.ops[index] or index in by_products
+            if is_hidden or (not feeds.kinds and self.graph.is_awaited[index]) or self._is_part(index, feeds):
+                self.removed[index] = feeds
             else:
                 self._add_ends(index, feeds)
         if any(end.feeds == LOSS and not end.labels for end in self.ends):
             self.alternatives += self._middles()
         if any(end.doubt == _TWO_JOINS for end in self.ends):
             self.alternatives += self._later_joins()
-        return Ends(self._without_rehearsals(), self.alternatives)
+        return ModelEnds(self._without_rehearsals(), self.alternatives)
 
-    def _without_rehearsals(self) -> list[End]:
-        """The ends, less those of layers that stand in the middle of the model elsewhere: a loop's first step, say."""
+    def _without_rehearsals(self) -> list[ModelEnd]:
+        """Drops ends of layers that are also used in the middle of the model, such as a loop's first step."""
         ends = self._without_by_products(self.ends[::-1])
-        middle = {v for layer, used in self.anatomy.applied.items() if self.tails.is_followed[layer] for v in used}
+        middle = {v for layer, used in self.roles.applied.items() if self.context.is_followed[layer] for v in used}
         rehearsed = [
             end
             for end in ends
-            if end.feeds == NOTHING and end.head >= 0 and self.anatomy.applied.get(end.head, set()) <= middle
+            if end.feeds == NOTHING and end.head >= 0 and self.roles.applied.get(end.head, set()) <= middle
         ]
         tensors = {end.tensor for end in rehearsed}
         return [end for end in ends if end.tensor not in tensors] if len(rehearsed) < len(ends) else ends
 
-    def _without_by_products(self, ends: list[End]) -> list[End]:
-        """The ends, less the outputs of loops and calls that nothing takes, while something takes the others."""
+    def _without_by_products(self, ends: list[ModelEnd]) -> list[ModelEnd]:
+        """Drops unused outputs of loops and calls of which other outputs are used."""
         results = [end for end in ends if not self._is_bare_result(end.tensor[0])]
-        roots = {self.tails.root[end.tensor[0]] for end in results} | {-1}
+        roots = {self.context.root[end.tensor[0]] for end in results} | {-1}
         tensors = {end.tensor for end in results}
         return [
             end
             for end in ends
             if end.feeds != NOTHING
-            or self.tails.root[end.tensor[0]] < 0
-            or (end.head >= 0 and (end.tensor in tensors or self.tails.root[end.tensor[0]] not in roots))
+            or self.context.root[end.tensor[0]] < 0
+            or (end.head >= 0 and (end.tensor in tensors or self.context.root[end.tensor[0]] not in roots))
         ]
 
     def _is_bare_result(self, index: int) -> bool:
-        """Whether a node only hands on a result of a loop or call."""
-        given = self.wiring.inputs[index]
-        return self.wiring.ops[index] == "Identity" and self.tails.is_call(given[0][0])
+        """Returns True if a node only passes on a result of a loop or call."""
+        given = self.graph.inputs[index]
+        return self.graph.ops[index] == "Identity" and self.context.is_call(given[0][0])
 
-    def _middles(self) -> list[End]:
-        """What may be the output of a loss without labels: the last of one input, or what takes an input's place."""
-        ends: list[End] = []
-        layers = self.anatomy.applied
+    def _middles(self) -> list[ModelEnd]:
+        """Finds possible outputs before a loss without labels: the last tensor of one input, or its replacement."""
+        ends: list[ModelEnd] = []
+        layers = self.roles.applied
         on_inputs = {variable for layer, used in layers.items() if self._applies_to_input(layer) for variable in used}
-        for index in self.wiring.order:
-            if not self.inner[index] or index in self.peeled:
+        for index in self.graph.order:
+            if not self.inner[index] or index in self.removed:
                 continue
-            for consumer, port in self.wiring.consumers[index]:
-                if not self.inner[consumer] or consumer in self.anatomy.gradients:
+            for consumer, port in self.graph.consumers[index]:
+                if not self.inner[consumer] or consumer in self.roles.gradients:
                     continue
-                if self.anatomy.above[consumer] != self.anatomy.above[index]:
-                    ends.append(End((index, port), MODEL, -1, doubt="the last that hangs on these inputs alone"))
+                if self.roles.above[consumer] != self.roles.above[index]:
+                    ends.append(
+                        ModelEnd((index, port), MODEL, -1, doubt="the last that is computed from these inputs alone")
+                    )
                 elif not on_inputs.isdisjoint(layers.get(consumer, ())) and not self._applies_to_input(consumer):
                     doubt = "it takes the place of an input: the same weights are applied to both"
-                    ends.append(End((index, port), MODEL, -1, doubt=doubt))
+                    ends.append(ModelEnd((index, port), MODEL, -1, doubt=doubt))
         return ends
 
     def _applies_to_input(self, layer: int) -> bool:
-        given = [tensor for tensor in self.wiring.inputs[layer] if self.anatomy.sources_of(tensor)]
-        return all(self.tails.is_given(tensor) for tensor in given)
+        given = [tensor for tensor in self.graph.inputs[layer] if self.roles.sources_of(tensor)]
+        return all(self.context.is_given(tensor) for tensor in given)
 
     def _feeds(self, index: int) -> _Feeds | None:
-        """What a node's outputs feed beside gradients; None where the model itself takes one."""
-        anatomy = self.anatomy
+        """Returns what a node's outputs feed, gradients excluded; None if the model itself takes one."""
+        roles = self.roles
         kinds, labels, joins = set[str](), 0, 0
-        for consumer, _ in self.wiring.consumers[index]:
-            if consumer in anatomy.gradients:
+        for consumer, _ in self.graph.consumers[index]:
+            if consumer in roles.gradients:
                 continue
             if self.inner[consumer]:
-                if consumer not in self.peeled:
+                if consumer not in self.removed:
                     return None
-                behind = self.peeled[consumer]
+                behind = self.removed[consumer]
                 kinds |= behind.kinds or {LOSS if self._may_be_loss(consumer) else SEEN}
                 # That a term of a loss is added to one that has labels says nothing about what the term is made of.
-                labels |= 0 if self.anatomy.is_scalar[consumer] else behind.labels
-                joins = max(joins, behind.joins + (consumer in self.tails.joins))
-            elif changes_state(self.wiring.ops[consumer]):
+                labels |= 0 if self.roles.is_scalar[consumer] else behind.labels
+                joins = max(joins, behind.joins + (consumer in self.context.joins))
+            elif changes_state(self.graph.ops[consumer]):
                 kinds.add(_STATE)
-            elif anatomy.is_outcome[consumer]:
+            elif roles.is_outcome[consumer]:
                 kinds.add(SEEN)
             elif self._is_in_loss(consumer):
                 kinds.add(LOSS)
-                labels |= anatomy.above[consumer] & anatomy.labels
-            elif anatomy.above[consumer]:
+                labels |= roles.above[consumer] & roles.labels
+            elif roles.above[consumer]:
                 kinds.add(SEEN)
         return _Feeds(frozenset(kinds), labels, joins)
 
     def _may_be_loss(self, index: int) -> bool:
-        """Whether a scalar that nothing takes may be the loss: then it has a gradient."""
-        known = self.anatomy.differentiated
-        return self.tails.decided[index] is None and (not known or index in known)
+        """Returns True if an unused scalar may be the loss: then it has a gradient."""
+        known = self.roles.differentiated
+        return self.context.decided[index] is None and (not known or index in known)
 
     def _is_in_loss(self, index: int) -> bool:
-        """Whether a node that labels feed is on the way to a loss, and not to a metric."""
-        op, known = self.wiring.ops[index], self.anatomy.differentiated
-        if not self.anatomy.above[index] or op in DECIDES:
+        """Returns True if a node fed by labels leads to a loss, not to a metric."""
+        op, known = self.graph.ops[index], self.roles.differentiated
+        if not self.roles.above[index] or op in DECIDES:
             return False
         return not known or index in known or op in _WITHOUT_GRADIENT_NODES
 
     def _is_part(self, index: int, feeds: _Feeds) -> bool:
-        """Whether an end belongs to what surrounds the model, and not to the model."""
-        op, anatomy = self.wiring.ops[index], self.anatomy
-        if feeds.kinds == {_STATE} or (feeds.kinds and self.tails.decided[index] is not None):
+        """Returns True if an end belongs to what surrounds the model, not to the model."""
+        op, roles = self.graph.ops[index], self.roles
+        if feeds.kinds == {_STATE} or (feeds.kinds and self.context.decided[index] is not None):
             return True
-        is_loss = self.tails.is_behind_join[index] and anatomy.is_scalar[index]
-        if not feeds.kinds and not anatomy.has_training and not is_loss:
+        is_loss = self.context.is_behind_join[index] and roles.is_scalar[index]
+        if not feeds.kinds and not roles.has_training and not is_loss:
             return False
-        if anatomy.is_layer[index]:
+        if roles.is_layer[index]:
             return False
-        if op in _LOSS_MATH and anatomy.is_scalar[index]:
-            return self.tails.is_reduced[index]
+        if op in _LOSS_MATH and roles.is_scalar[index]:
+            return self.context.is_reduced[index]
         if not feeds.kinds:
             return False
         if LOSS not in feeds.kinds:
@@ -228,109 +230,113 @@ class _Peeling:
         return self._begins_loss(index, feeds)
 
     def _begins_loss(self, index: int, feeds: _Feeds) -> bool:
-        """Whether an end that feeds the loss is a step of the loss."""
-        op = self.wiring.ops[index]
+        """Returns True if an end that feeds the loss is a step of the loss."""
+        op = self.graph.ops[index]
         if op in _LOGARITHMS or (feeds.kinds == {LOSS} and self._guards_logarithm(index)):
             self.is_logarithm.add(index)
             return True
         if not feeds.labels:
-            return self.tails.is_behind_join[index] or op in _LOSS_MATH
+            return self.context.is_behind_join[index] or op in _LOSS_MATH
         if op == "Reshape":
-            shape = self.wiring.inputs[index][1][0] if len(self.wiring.inputs[index]) > 1 else index
-            if self.wiring.ops[shape] != "Const" and self._is_for_cross_entropy(index):
+            shape = self.graph.inputs[index][1][0] if len(self.graph.inputs[index]) > 1 else index
+            if self.graph.ops[shape] != "Const" and self._is_for_cross_entropy(index):
                 self.is_flattening.add(index)
                 return True  # tf.nn makes a matrix of logits of any rank
         if op in RESHAPES:
-            return self._has_other_uses(self.wiring.inputs[index][0][0], index)
+            return self._has_other_uses(self.graph.inputs[index][0][0], index)
         return op in ELEMENTWISE and self._meets_loss_earlier(index)
 
     def _guards_logarithm(self, index: int) -> bool:
-        """Whether an end only keeps a logarithm's argument in range: a clip, an epsilon, a norm, one minus it."""
-        op, given = self.wiring.ops[index], self.wiring.inputs[index]
+        """Returns True if an end only limits a logarithm's argument: a clip, an epsilon, a norm, one minus it."""
+        op, given = self.graph.ops[index], self.graph.inputs[index]
         if op in ("Div", "RealDiv") and not self.inner[given[0][0]]:
             return False  # one over something is more than that: so is a sigmoid written
-        return op in _GUARDS_LOGARITHM and any(c in self.is_logarithm for c, _ in self.wiring.consumers[index])
+        return op in _GUARDS_LOGARITHM and any(c in self.is_logarithm for c, _ in self.graph.consumers[index])
 
     def _has_other_uses(self, index: int, but: int) -> bool:
         return self.inner[index] and any(
-            consumer != but and consumer not in self.anatomy.gradients and self.anatomy.above[consumer]
-            for consumer, _ in self.wiring.consumers[index]
+            consumer != but and consumer not in self.roles.gradients and self.roles.above[consumer]
+            for consumer, _ in self.graph.consumers[index]
         )
 
     def _meets_loss_earlier(self, index: int) -> bool:
-        """Whether the one tensor that an end is made from element by element feeds the loss directly, too."""
-        base = self.tails.base[index]
+        """Returns True if the tensor that an end is made from, element by element, also feeds the loss directly."""
+        base = self.context.base[index]
         return base != index and any(
-            not self.inner[consumer] and consumer not in self.anatomy.gradients and self._is_in_loss(consumer)
-            for consumer, _ in self.wiring.consumers[base]
+            not self.inner[consumer] and consumer not in self.roles.gradients and self._is_in_loss(consumer)
+            for consumer, _ in self.graph.consumers[base]
         )
 
     def _add_ends(self, index: int, feeds: _Feeds) -> None:
         kind = next((kind for kind in (LOSS, SEEN) if kind in feeds.kinds), NOTHING)
-        decides_on = self.tails.decided[index]
+        decides_on = self.context.decided[index]
         for port, dtype in self._ports(index, bool(feeds.kinds)):
-            end = End((index, port), kind, self.tails.head[index], feeds.labels, decides_on, is_bool=dtype == _DT_BOOL)
+            end = ModelEnd(
+                (index, port), kind, self.context.head[index], feeds.labels, decides_on, is_bool=dtype == _DT_BOOL
+            )
             if kind == LOSS:
                 end.doubt = self._doubt(index, feeds)
             self.ends.append(end)
-        if decides_on is not None and self.anatomy.has_training:
+        if decides_on is not None and self.roles.has_training:
             self.alternatives.append(
-                End(decides_on, MODEL, self.tails.head[decides_on[0]], doubt="a decision is made on it")
+                ModelEnd(decides_on, MODEL, self.context.head[decides_on[0]], doubt="a decision is made on it")
             )
 
     def _doubt(self, index: int, feeds: _Feeds) -> str:
-        """Why another tensor than this end of the loss may have been meant; that one is kept beside the ends."""
-        op, given = self.wiring.ops[index], self.wiring.inputs[index]
-        base = self.tails.base[index]
+        """Returns the reason why another tensor than this end may be the output; that tensor joins the alternatives."""
+        op, given = self.graph.ops[index], self.graph.inputs[index]
+        base = self.context.base[index]
         if base != index:
             other = "the loss begins with what is made of it, element by element"
-            self.alternatives.append(End((base, 0), MODEL, self.tails.head[base], doubt=other))
+            self.alternatives.append(ModelEnd((base, 0), MODEL, self.context.head[base], doubt=other))
         if not feeds.labels:
             return (_UNANCHORED, "", _TWO_JOINS)[min(feeds.joins, 2)]
         is_logits = self._is_for_cross_entropy(index)
         if (
             op == "LogSoftmax"
             or (op == "Reshape" and is_logits and not self._keeps_rows(index))
-            or (op in REDUCTIONS and not is_logits and not self.anatomy.is_layer[index])
+            or (op in REDUCTIONS and not is_logits and not self.roles.is_layer[index])
         ):
             doubt = f"a {op} in front of a loss may belong to it"
-            self.alternatives.append(End(given[0], MODEL, self.tails.head[given[0][0]], doubt=doubt))
+            self.alternatives.append(ModelEnd(given[0], MODEL, self.context.head[given[0][0]], doubt=doubt))
             return doubt
-        if op in ELEMENTWISE and not self.anatomy.is_layer[index]:
-            takers = [c for c, _ in self.wiring.consumers[index] if c not in self.anatomy.gradients]
-            guards = [c for c in takers if c in self.is_logarithm and self.wiring.ops[c] not in _LOGARITHMS]
+        if op in ELEMENTWISE and not self.roles.is_layer[index]:
+            takers = [c for c, _ in self.graph.consumers[index] if c not in self.roles.gradients]
+            guards = [c for c in takers if c in self.is_logarithm and self.graph.ops[c] not in _LOGARITHMS]
             if len(guards) < len(takers):
                 return ""
-            self.alternatives += [End((c, 0), MODEL, self.tails.head[c], doubt=_BEFORE_LOGARITHM) for c in guards]
+            self.alternatives += [
+                ModelEnd((c, 0), MODEL, self.context.head[c], doubt=_BEFORE_LOGARITHM) for c in guards
+            ]
             return _BEFORE_LOGARITHM if guards else ""
         return ""
 
     def _is_for_cross_entropy(self, index: int) -> bool:
-        """Whether nothing but a cross entropy takes a node's output, as what it takes is logits."""
+        """Returns True if only a cross entropy takes a node's output: its input is logits."""
         return all(
-            _CROSS_ENTROPY.fullmatch(self.wiring.ops[consumer]) or consumer in self.is_flattening
-            for consumer, _ in self.wiring.consumers[index]
-            if consumer not in self.anatomy.gradients and self.anatomy.above[consumer]
+            _CROSS_ENTROPY.fullmatch(self.graph.ops[consumer]) or consumer in self.is_flattening
+            for consumer, _ in self.graph.consumers[index]
+            if consumer not in self.roles.gradients and self.roles.above[consumer]
         )
 
     def _keeps_rows(self, index: int) -> bool:
-        """Whether a Reshape is known to leave the rows of a batch what they are."""
-        before = shape_of(self.wiring, self.wiring.inputs[index][0], self.anatomy.producer)
+        """Returns True if a Reshape is known to keep the rows of a batch."""
+        before = shape_of(self.graph, self.graph.inputs[index][0], self.roles.producer)
         return before is not None and all(size == 1 for size in before[1:-1])
 
-    def _later_joins(self) -> list[End]:
-        """What was made from an end and an input, and is compared with an input again, may be the output as well."""
+    def _later_joins(self) -> list[ModelEnd]:
+        """Finds tensors made from an end and an input that are compared with an input again: each may be the output."""
         return [
-            End(tensor, LOSS, self.tails.head[tensor[0]], doubt=_TWO_JOINS)
-            for join in sorted(self.tails.joins & self.peeled.keys())
-            for tensor in self.wiring.inputs[join]
-            if tensor[0] in self.tails.joins
+            ModelEnd(tensor, LOSS, self.context.head[tensor[0]], doubt=_TWO_JOINS)
+            for join in sorted(self.context.joins & self.removed.keys())
+            for tensor in self.graph.inputs[join]
+            if tensor[0] in self.context.joins
         ]
 
     def _ports(self, index: int, is_used: bool) -> list[tuple[int, int]]:
         """The outputs that may be ends, and their dtypes: those that something takes, or all of them."""
-        node = self.wiring.nodes[index]
-        used = sorted({port for _, port in self.wiring.consumers[index]}) if is_used else []
+        node = self.graph.nodes[index]
+        used = sorted({port for _, port in self.graph.consumers[index]}) if is_used else []
         dtypes = output_dtypes(node, self.functions) or (0,) * (max(used, default=0) + 1)
         ports = [0] if _FIRST_ONLY.fullmatch(node.op) else used or range(len(dtypes))
         return [(port, dtypes[port]) for port in ports if port < len(dtypes) and dtypes[port] not in _HANDLES]

@@ -1,15 +1,15 @@
-"""The parts of a graph: what feeds it, its weights, its forward pass, and what training added to that.
+"""Classifies the nodes of a graph: sources, weights, the forward pass, and parts that training added.
 
-What a tensor is, is told by what it hangs on and what hangs on it:
+A tensor is classified by its ancestors and descendants:
 
-    gradients   what `tf.gradients` added, by the scope that it names, and all that hangs on it
-    outcome     ops that change state, write files, print or check: nothing of a model lies behind them
-    weights     what hangs on variables alone (in a frozen graph, on float constants), not reduced to a norm
-    layer       a node that applies weights to what hangs on a source
-    source      a placeholder, or what is read from an iterator, a queue or a reader
-    data        a source that some layer works on, however far behind it
-    mode        a scalar source that decides branches or dropout: what is pinned when a model is deployed
-    labels      other sources that are combined with what layers made: a loss and metrics lie behind them
+    gradients   nodes that `tf.gradients` added, found by its scope, and all their descendants
+    outcome     ops that change state, write files, print or check: no part of a model follows them
+    weights     computed from variables alone (in a frozen graph, from float constants), not reduced to a norm
+    layer       a node that applies weights to a descendant of a source
+    source      a placeholder, or rows read from an iterator, a queue or a reader
+    data        a source that some layer works on, directly or later
+    mode        a scalar source that decides branches or dropout: pinned when a model is deployed
+    labels      other sources that are combined with outputs of layers: a loss and metrics follow
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from ..unsupported import refusal_of
 from ..variables import VARIABLE_OPS
 from .gradients import find_gradients
 from .shapes import REDUCTIONS, find_scalars, shape_of
-from .topology import Tensor, Wiring, depths, wire
+from .topology import NumberedGraph, Tensor, loop_depths, number_graph
 
 _SOURCES = re.compile(
     r"Placeholder(V2|WithDefault)?|IteratorGetNext\w*|Queue\w*Dequeue\w*|Reader(Read\w*)|(OrderedMap|Map)?Unstage\w*"
@@ -56,41 +56,41 @@ def _is_source(op: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def is_outcome(op: str) -> bool:
-    """Whether nothing of a model lies behind an op: it changes state, or tells something to somebody."""
+    """Returns True if no part of a model can follow an op: it changes state, writes, prints or checks."""
     refusal = refusal_of(op)
     return (refusal is not None and refusal in (_CHANGES_STATE, _FILES)) or _OBSERVERS.fullmatch(op) is not None
 
 
 @lru_cache(maxsize=4096)
 def changes_state(op: str) -> bool:
-    """Whether an op changes a variable."""
+    """Returns True if an op changes a variable."""
     return refusal_of(op) is _CHANGES_STATE
 
 
 @lru_cache(maxsize=4096)
 def draws(op: str) -> bool:
-    """Whether an op draws random numbers."""
+    """Returns True if an op draws random numbers."""
     return refusal_of(op) is _DRAWS or op.startswith("StatelessRandom") or op == "StatelessTruncatedNormal"
 
 
 @dataclass
-class Anatomy:
-    """What every node of a graph is; lists go by the nodes' numbers.
+class NodeRoles:
+    """The role of every node of a graph; lists are indexed by node number.
 
     Args:
         sources: every source's bit, by its tensor; sets of sources are sums of bits.
-        above: the sources that a node hangs on, without modes.
-        modes: what a mode decides, by its bit.
-        weight: 2 for what hangs on weights, 1 where these were reduced to a norm, 0 for the rest.
-        is_cut: whether what hangs on a node hangs on nothing before it: shapes, outcomes, gradients.
-        is_layer: whether a node applies weights to what hangs on a source.
+        above: the sources that a node is computed from, without modes.
+        modes: the decision of each mode, by its bit.
+        weight: 2 for nodes computed from weights, 1 if these were reduced to a norm, 0 for the rest.
+        is_cut: True where walks end: shapes, outcomes, gradients.
+        is_layer: True for a node that applies weights to a descendant of a source.
         applied: by layer, variables that it applies, one for each input.
         data, labels: sources.
         needs_weights: whether the graph has weights at all.
         differentiated: nodes that gradients flow through.
     """
 
-    wiring: Wiring
+    graph: NumberedGraph
     producer: int
     gradients: set[int]
     is_outcome: list[bool]
@@ -111,20 +111,20 @@ class Anatomy:
 
     @property
     def has_training(self) -> bool:
-        """Whether the graph does more than answer: it has gradients, updates, or a loss or metrics of labels."""
+        """True if the graph also trains or scores: it has gradients, updates, or a loss or metrics of labels."""
         return bool(self.gradients) or self.has_updates or self.labels != 0
 
     def sources_of(self, tensor: Tensor) -> int:
-        """The sources that a tensor hangs on, without modes."""
+        """Returns the sources that a tensor is computed from, without modes."""
         own = self.sources.get(tensor)
         return self.above[tensor[0]] if own is None else own & ~sum(self.modes)
 
     def is_pure_weight(self, tensor: Tensor) -> bool:
-        """Whether a tensor hangs on weights and on no source."""
+        """Returns True if a tensor is computed from weights and from no source."""
         return self.weight[tensor[0]] == 2 and not self.sources_of(tensor)
 
     def is_inner(self, index: int) -> bool:
-        """Whether a node belongs to the model: it hangs on data and weights, on no labels, and to no training."""
+        """Returns True if a node belongs to the model: computed from data and weights, not from labels, no training."""
         above = self.above[index]
         return (
             above & self.data != 0
@@ -135,66 +135,66 @@ class Anatomy:
         )
 
 
-def dissect(graph: Graph) -> Anatomy:
-    """Tells the parts of a graph apart."""
+def classify_nodes(graph: Graph) -> NodeRoles:
+    """Classifies the nodes of a graph."""
     # Every few hundred new lists the collector would look through the objects of all nodes, and find nothing.
     is_collecting = gc.isenabled()
     gc.disable()
     try:
-        return _dissect(graph)
+        return _classify(graph)
     finally:
         if is_collecting:
             gc.enable()
 
 
-def _dissect(graph: Graph) -> Anatomy:
-    wiring = wire(graph)
-    gradients, differentiated = find_gradients(wiring)
+def _classify(whole: Graph) -> NodeRoles:
+    graph = number_graph(whole)
+    gradients, differentiated = find_gradients(graph)
     sources: dict[Tensor, int] = {}
-    for index, op in enumerate(wiring.ops):
+    for index, op in enumerate(graph.ops):
         if op and _is_source(op):
-            for port in {port for _, port in wiring.consumers[index]} or {0}:
+            for port in {port for _, port in graph.consumers[index]} or {0}:
                 sources[index, port] = 1 << len(sources)
-    outcomes = [is_outcome(op) for op in wiring.ops]
-    cuts = [outcome or op in _SHAPES for outcome, op in zip(outcomes, wiring.ops, strict=True)]
+    outcomes = [is_outcome(op) for op in graph.ops]
+    cuts = [outcome or op in _SHAPES for outcome, op in zip(outcomes, graph.ops, strict=True)]
     for index in gradients:
         cuts[index] = True
-    anatomy = Anatomy(
-        wiring=wiring,
-        producer=graph.versions.producer,
+    roles = NodeRoles(
+        graph=graph,
+        producer=whole.versions.producer,
         gradients=gradients,
         is_outcome=outcomes,
         is_cut=cuts,
         sources=sources,
-        depth=depths(wiring),
+        depth=loop_depths(graph),
         differentiated=differentiated,
     )
-    anatomy.has_updates = any("Apply" in op and changes_state(op) for op in set(wiring.ops))
-    anatomy.is_scalar = find_scalars(wiring, gradients, graph.versions.producer)
-    anatomy.above = _propagate(anatomy, sources)
-    _find_modes(anatomy)
-    decided = sum(anatomy.modes)
-    anatomy.above = [above & ~decided for above in anatomy.above]
-    _find_layers(anatomy)
-    _find_labels(anatomy)
-    return anatomy
+    roles.has_updates = any("Apply" in op and changes_state(op) for op in set(graph.ops))
+    roles.is_scalar = find_scalars(graph, gradients, whole.versions.producer)
+    roles.above = _propagate(roles, sources)
+    _find_modes(roles)
+    decided = sum(roles.modes)
+    roles.above = [above & ~decided for above in roles.above]
+    _find_layers(roles)
+    _find_labels(roles)
+    return roles
 
 
-def _propagate(anatomy: Anatomy, given: dict[Tensor, int], own: Callable[[str], bool] | None = None) -> list[int]:
-    """Sets of bits that nodes pass on to what hangs on them; shapes, training and outcomes pass nothing on.
+def _propagate(roles: NodeRoles, given: dict[Tensor, int], own: Callable[[str], bool] | None = None) -> list[int]:
+    """Propagates sets of bits from nodes to their descendants; shapes, training and outcomes stop them.
 
     Args:
         given: the bits of tensors.
         own: by op, nodes with a bit of their own, 1.
     """
-    wiring, inputs = anatomy.wiring, anatomy.wiring.inputs
-    found = [0] * len(wiring.ops)
-    starts = {op: own is not None and own(op) for op in set(wiring.ops)}
+    graph, inputs = roles.graph, roles.graph.inputs
+    found = [0] * len(graph.ops)
+    starts = {op: own is not None and own(op) for op in set(graph.ops)}
     ends = {op: op != "" and _is_source(op) for op in starts}
-    for index in wiring.order:
-        if anatomy.is_cut[index]:
+    for index in graph.order:
+        if roles.is_cut[index]:
             continue
-        op = wiring.ops[index]
+        op = graph.ops[index]
         bits = int(starts[op])
         if not ends[op]:
             for tensor in inputs[index]:
@@ -206,25 +206,25 @@ def _propagate(anatomy: Anatomy, given: dict[Tensor, int], own: Callable[[str], 
 # Modes.
 
 
-def _find_modes(anatomy: Anatomy) -> None:
+def _find_modes(roles: NodeRoles) -> None:
     """Scalars that decide branches, or that random numbers are compared with or added to."""
-    wiring = anatomy.wiring
+    graph = roles.graph
     scalars: dict[int, tuple[int, bool]] = {}  # by the bit: the dtype, and whether the shape is known
-    for (index, port), bit in anatomy.sources.items():
-        if wiring.ops[index] in PLACEHOLDERS:
-            shape = shape_of(wiring, (index, port), anatomy.producer)
+    for (index, port), bit in roles.sources.items():
+        if graph.ops[index] in PLACEHOLDERS:
+            shape = shape_of(graph, (index, port), roles.producer)
             if shape in ((), None):
-                scalars[bit] = (wiring.nodes[index].attr["dtype"].type, shape == ())
+                scalars[bit] = (graph.nodes[index].attr["dtype"].type, shape == ())
     if not scalars:
         return
-    random = _propagate(anatomy, {}, draws)
-    variables = _propagate(anatomy, {}, VARIABLE_OPS.__contains__)
+    random = _propagate(roles, {}, draws)
+    variables = _propagate(roles, {}, VARIABLE_OPS.__contains__)
     weighted, candidates = 0, union(scalars)
-    for index, given in enumerate(wiring.inputs):
-        op = wiring.ops[index]
-        if not anatomy.above[index] & candidates:
+    for index, given in enumerate(graph.inputs):
+        op = graph.ops[index]
+        if not roles.above[index] & candidates:
             continue
-        bits = [anatomy.sources.get(tensor, anatomy.above[tensor[0]]) for tensor in given]
+        bits = [roles.sources.get(tensor, roles.above[tensor[0]]) for tensor in given]
         if len(bits) == 2 and (op in ("Switch", "RefSwitch") or op in ("Select", "SelectV2")):
             decider = bits[1]
         elif bits and op in ("If", "StatelessIf", "Case", "StatelessCase"):
@@ -232,47 +232,47 @@ def _find_modes(anatomy: Anatomy) -> None:
         else:
             decider = 0
         if decider in scalars:
-            anatomy.modes[decider] = "it decides which branch is taken"
+            roles.modes[decider] = "it decides which branch is taken"
         for bit, tensor in zip(bits, given, strict=True):
             if bit in scalars and not random[tensor[0]] and not variables[tensor[0]]:
                 for other, partner in zip(bits, given, strict=True):
                     if not other and random[partner[0]]:
-                        anatomy.modes.setdefault(bit, "random numbers are measured by it, as in dropout")
+                        roles.modes.setdefault(bit, "random numbers are measured by it, as in dropout")
                     if not other and variables[partner[0]] and not random[partner[0]]:
                         weighted |= bit
     for bit, (dtype, is_known) in scalars.items():
         if dtype == _DT_BOOL and is_known:
-            anatomy.modes.setdefault(bit, "it is one bool for the whole batch")
+            roles.modes.setdefault(bit, "it is one bool for the whole batch")
         elif bit & weighted and not is_known and dtype != _DT_BOOL:
-            anatomy.modes.pop(bit, None)
+            roles.modes.pop(bit, None)
 
 
 # Weights, data and labels.
 
 
-def _find_layers(anatomy: Anatomy) -> None:
+def _find_layers(roles: NodeRoles) -> None:
     """Finds the weights, and where they are applied; what is called a weight is widened until something is applied."""
-    wiring = anatomy.wiring
-    nodes = [(index, wiring.nodes[index]) for index, op in enumerate(wiring.ops) if op in VARIABLE_OPS]
+    graph = roles.graph
+    nodes = [(index, graph.nodes[index]) for index, op in enumerate(graph.ops) if op in VARIABLE_OPS]
     floats = [index for index, node in nodes if node.attr["dtype"].type in _FLOATS]
     attempts: list[Callable[[], Iterable[int]]] = [
-        lambda: (index for index in floats if not anatomy.is_scalar[index]),
+        lambda: (index for index in floats if not roles.is_scalar[index]),
         lambda: floats,
         lambda: (index for index, _ in nodes),
     ]
     if not nodes:
-        attempts = [lambda: (index for index, node in enumerate(wiring.nodes) if _is_constant_weight(node))]
+        attempts = [lambda: (index for index, node in enumerate(graph.nodes) if _is_constant_weight(node))]
     for attempt in attempts:
-        _apply_weights(anatomy, set(attempt()))
-        if anatomy.data:
+        _apply_weights(roles, set(attempt()))
+        if roles.data:
             return
-    anatomy.needs_weights = False
+    roles.needs_weights = False
     filenames = 0
-    for index, op in enumerate(wiring.ops):
-        anatomy.data |= anatomy.above[index]
+    for index, op in enumerate(graph.ops):
+        roles.data |= roles.above[index]
         if refusal_of(op) is _FILES:
-            filenames |= union(map(anatomy.sources_of, wiring.inputs[index]))
-    anatomy.data &= ~filenames
+            filenames |= union(map(roles.sources_of, graph.inputs[index]))
+    roles.data &= ~filenames
 
 
 def _is_constant_weight(node: NodeDef) -> bool:
@@ -282,47 +282,47 @@ def _is_constant_weight(node: NodeDef) -> bool:
     return len(dims) > 0 and any(dim.size > 1 for dim in dims)
 
 
-def _apply_weights(anatomy: Anatomy, weights: set[int]) -> None:
-    wiring, above = anatomy.wiring, anatomy.above
-    anatomy.weight = weight = [0] * len(wiring.ops)
-    variable = [-1] * len(wiring.ops)  # one of those that pure weights hang on
-    for index in wiring.order:
-        op = wiring.ops[index]
+def _apply_weights(roles: NodeRoles, weights: set[int]) -> None:
+    graph, above = roles.graph, roles.above
+    roles.weight = weight = [0] * len(graph.ops)
+    variable = [-1] * len(graph.ops)  # one of the variables that pure weights are computed from
+    for index in graph.order:
+        op = graph.ops[index]
         if index in weights:
             weight[index], variable[index] = 2, index
-        elif not (anatomy.is_cut[index] or op in _QUESTIONS):
+        elif not (roles.is_cut[index] or op in _QUESTIONS):
             if op and _is_source(op):
                 continue
-            for source, _ in wiring.inputs[index]:
+            for source, _ in graph.inputs[index]:
                 if weight[source] > weight[index]:
                     weight[index], variable[index] = weight[source], variable[source]
             if weight[index] == 2 and op in REDUCTIONS and not above[index]:
                 weight[index] = 1
-    own_updates = _own_updates(anatomy, variable)
-    anatomy.is_layer, anatomy.applied, anatomy.data = [False] * len(wiring.ops), {}, 0
-    for index in wiring.order:
-        if not above[index] or not weight[index] or wiring.ops[index] == "":
+    own_updates = _own_updates(roles, variable)
+    roles.is_layer, roles.applied, roles.data = [False] * len(graph.ops), {}, 0
+    for index in graph.order:
+        if not above[index] or not weight[index] or graph.ops[index] == "":
             continue
-        pure = [tensor for tensor in wiring.inputs[index] if anatomy.is_pure_weight(tensor)]
-        if not pure or not any(anatomy.sources_of(tensor) for tensor in wiring.inputs[index]):
+        pure = [tensor for tensor in graph.inputs[index] if roles.is_pure_weight(tensor)]
+        if not pure or not any(roles.sources_of(tensor) for tensor in graph.inputs[index]):
             continue
         if any(variable[tensor[0]] in own_updates.get(index, ()) for tensor in pure):
             continue
-        anatomy.is_layer[index] = True
-        anatomy.applied[index] = {variable[source] for source, _ in pure}
-        anatomy.data |= above[index]
+        roles.is_layer[index] = True
+        roles.applied[index] = {variable[source] for source, _ in pure}
+        roles.data |= above[index]
 
 
-def _own_updates(anatomy: Anatomy, variable: list[int]) -> dict[int, set[int]]:
-    """Nodes that lead to nothing but the update of variables, as moving averages have them; and these variables."""
-    wiring = anatomy.wiring
+def _own_updates(roles: NodeRoles, variable: list[int]) -> dict[int, set[int]]:
+    """Returns nodes that lead only to updates of variables, such as moving averages, with these variables."""
+    graph = roles.graph
     updated: dict[int, set[int]] = {}
-    for index in reversed(wiring.order):
-        if changes_state(wiring.ops[index]):
-            if wiring.inputs[index]:
-                updated[index] = {variable[wiring.inputs[index][0][0]]} - {-1}
-        elif wiring.consumers[index] and anatomy.above[index]:
-            behind = [updated.get(consumer) for consumer, _ in wiring.consumers[index]]
+    for index in reversed(graph.order):
+        if changes_state(graph.ops[index]):
+            if graph.inputs[index]:
+                updated[index] = {variable[graph.inputs[index][0][0]]} - {-1}
+        elif graph.consumers[index] and roles.above[index]:
+            behind = [updated.get(consumer) for consumer, _ in graph.consumers[index]]
             known = [variables for variables in behind if variables is not None]
             if len(known) == len(behind):
                 variables = set().union(*known)
@@ -331,32 +331,31 @@ def _own_updates(anatomy: Anatomy, variable: list[int]) -> dict[int, set[int]]:
     return updated
 
 
-def _find_labels(anatomy: Anatomy) -> None:
-    """Sources that no layer works on, and that meet what layers made."""
-    wiring, above = anatomy.wiring, anatomy.above
-    others = sum(anatomy.sources.values()) & ~anatomy.data & ~sum(anatomy.modes)
-    if not others or not anatomy.needs_weights:
+def _find_labels(roles: NodeRoles) -> None:
+    """Finds the labels: sources that no layer works on, combined with outputs of layers."""
+    graph, above = roles.graph, roles.above
+    others = sum(roles.sources.values()) & ~roles.data & ~sum(roles.modes)
+    if not others or not roles.needs_weights:
         return
     joined, results = 0, 0
-    for index, op in enumerate(wiring.ops):
+    for index, op in enumerate(graph.ops):
         if not op or not above[index] & others:
             continue
-        if above[index] & anatomy.data and anatomy.weight[index]:
+        if above[index] & roles.data and roles.weight[index]:
             joined |= above[index] & others
         is_last = not any(
-            not anatomy.is_outcome[consumer] and consumer not in anatomy.gradients
-            for consumer, _ in wiring.consumers[index]
+            not roles.is_outcome[consumer] and consumer not in roles.gradients for consumer, _ in graph.consumers[index]
         )
-        is_told = any(anatomy.is_outcome[consumer] for consumer, _ in wiring.consumers[index])
-        if is_last and not is_told and not anatomy.is_scalar[index]:
+        feeds_outcome = any(roles.is_outcome[consumer] for consumer, _ in graph.consumers[index])
+        if is_last and not feeds_outcome and not roles.is_scalar[index]:
             results |= above[index] & others
-    if not anatomy.gradients and not anatomy.has_updates:
+    if not roles.gradients and not roles.has_updates:
         # Without training a source that ends in more than a scalar is a mask or a threshold, not a label.
-        anatomy.data |= joined & results
+        roles.data |= joined & results
         joined &= ~results
-    anatomy.labels = joined
+    roles.labels = joined
 
 
 def union(sets: Iterable[int]) -> int:
-    """The sum of sets of bits."""
+    """Returns the union of sets of bits."""
     return reduce(or_, sets, 0)

@@ -1,10 +1,10 @@
-"""Shapes of tensors, as far as a graph tells them, and which are scalars."""
+"""Shapes of tensors, as far as a graph declares them; scalars."""
 
 from __future__ import annotations
 
 from ..nodes import PLACEHOLDERS
 from ..variables import VARIABLE_OPS, variable_of
-from .topology import Tensor, Wiring
+from .topology import NumberedGraph, Tensor
 
 _REDUCTIONS = "Sum Mean Max Min Prod All Any L2Loss EuclideanNorm"
 _ELEMENTWISE = """
@@ -18,9 +18,9 @@ _KEEP_SCALARS = ELEMENTWISE | {"Identity", "Switch", "Merge", "Enter", "Exit", "
 _UNTIL_PRODUCER = 21  # graphs up to this version wrote an unknown shape of a Placeholder as a scalar's
 
 
-def shape_of(wiring: Wiring, tensor: Tensor, producer: int) -> tuple[int | None, ...] | None:
-    """A tensor's shape, as far as the graph tells it; None where the rank is unknown."""
-    node = wiring.nodes[tensor[0]]
+def shape_of(graph: NumberedGraph, tensor: Tensor, producer: int) -> tuple[int | None, ...] | None:
+    """Returns a tensor's declared shape; None if the rank is unknown."""
+    node = graph.nodes[tensor[0]]
     if "_output_shapes" in node.attr:
         shapes = node.attr["_output_shapes"].list.shape
         if tensor[1] >= len(shapes):
@@ -35,16 +35,16 @@ def shape_of(wiring: Wiring, tensor: Tensor, producer: int) -> tuple[int | None,
     return None if shape.unknown_rank else tuple(dim.size if dim.size >= 0 else None for dim in shape.dim)
 
 
-def find_scalars(wiring: Wiring, gradients: set[int], producer: int) -> list[bool]:
-    """Which nodes' first outputs are known to be scalars, or are reduced to one."""
-    found = [False] * len(wiring.ops)
-    for index in wiring.order:
-        op = wiring.ops[index]
+def find_scalars(graph: NumberedGraph, gradients: set[int], producer: int) -> list[bool]:
+    """Returns, per node, True if its first output is known to be a scalar or is reduced to one."""
+    found = [False] * len(graph.ops)
+    for index in graph.order:
+        op = graph.ops[index]
         if not op or index in gradients:
             continue
-        node = wiring.nodes[index]
+        node = graph.nodes[index]
         if "_output_shapes" in node.attr or op in PLACEHOLDERS:
-            found[index] = shape_of(wiring, (index, 0), producer) == ()
+            found[index] = shape_of(graph, (index, 0), producer) == ()
         elif op == "Const":
             found[index] = not node.attr["value"].tensor.tensor_shape.dim
         elif op in VARIABLE_OPS:
@@ -52,18 +52,18 @@ def find_scalars(wiring: Wiring, gradients: set[int], producer: int) -> list[boo
         elif op == "L2Loss":
             found[index] = True
         elif op in REDUCTIONS:
-            found[index] = _reduces_all(wiring, index)
+            found[index] = _reduces_all(graph, index)
         elif op in _KEEP_SCALARS or op == "ReadVariableOp":
-            found[index] = bool(wiring.inputs[index]) and all(found[source] for source, _ in wiring.inputs[index])
+            found[index] = bool(graph.inputs[index]) and all(found[source] for source, _ in graph.inputs[index])
     return found
 
 
-def _reduces_all(wiring: Wiring, index: int) -> bool:
-    """Whether a reduction is over all axes, which by default are counted from 0 in a list."""
-    node = wiring.nodes[index]
-    if len(wiring.inputs[index]) < 2 or ("keep_dims" in node.attr and node.attr["keep_dims"].b):
+def _reduces_all(graph: NumberedGraph, index: int) -> bool:
+    """Returns True if a reduction covers all axes; by default they are listed from 0 on."""
+    node = graph.nodes[index]
+    if len(graph.inputs[index]) < 2 or ("keep_dims" in node.attr and node.attr["keep_dims"].b):
         return False
-    axes = wiring.nodes[wiring.inputs[index][1][0]]
+    axes = graph.nodes[graph.inputs[index][1][0]]
     if axes.op == "Range":
         return True
     if axes.op != "Const" or len(axes.attr["value"].tensor.tensor_shape.dim) != 1:

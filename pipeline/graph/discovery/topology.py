@@ -1,8 +1,8 @@
-"""A graph as numbers: which node feeds which, in an order in which every node comes after what feeds it.
+"""Numbers the nodes of a graph, in an order in which every node comes after its inputs.
 
-Loops of TensorFlow 1 go round by an edge from NextIteration to Merge. Here that edge is replaced by one to what leaves
-the loop, by way of one more node for each loop, so that the graph has no circles and what leaves a loop still hangs on
-all that happens in it (https://arxiv.org/abs/1805.01772, section 3, has the ops of a loop).
+A loop of TensorFlow 1 has an edge back from NextIteration to Merge. Here an edge to the loop's exits replaces it,
+through one extra node for each loop. So the graph has no cycle, and the exits still depend on everything in the loop
+(https://arxiv.org/abs/1805.01772, section 3, has the ops of a loop).
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ _ENTERS = frozenset({"Enter", "RefEnter"})
 
 
 @dataclass(frozen=True)
-class Wiring:
-    """A graph's nodes by number; behind them come the loops.
+class NumberedGraph:
+    """A graph's nodes by number; loops follow with numbers of their own.
 
     Args:
         nodes: the graph's; a loop has no node.
         ops: of the nodes; empty for a loop.
         number: of a node, by name.
         inputs: the tensors that feed each node; control edges are left out.
-        consumers: by node, who takes its outputs, and which.
-        is_awaited: whether a control edge starts at the node.
+        consumers: by node, the nodes that take its outputs, each with the output's number.
+        is_awaited: True if a control edge starts at the node.
         order: all numbers, each after those that feed it.
-        exits: of each loop, the nodes by which values leave it.
+        exits: by loop, the nodes through which values leave it.
     """
 
     nodes: list[NodeDef]
@@ -53,8 +53,8 @@ class Wiring:
         return f"{self.nodes[node].name}:{port}" if port else str(self.nodes[node].name)
 
 
-def wire(graph: Graph) -> Wiring:
-    """Numbers a graph; inputs that are not there are passed over."""
+def number_graph(graph: Graph) -> NumberedGraph:
+    """Numbers a graph; unknown inputs are ignored."""
     nodes = list(graph.parsed.node)
     ops = [node.op for node in nodes]
     number = {node.name: index for index, node in enumerate(nodes)}
@@ -80,11 +80,11 @@ def wire(graph: Graph) -> Wiring:
     for index, given in enumerate(inputs):
         for source, port in given:
             consumers[source].append((index, port))
-    return Wiring(nodes, ops, number, inputs, consumers, is_awaited, _ordered(inputs, consumers), exits)
+    return NumberedGraph(nodes, ops, number, inputs, consumers, is_awaited, _sort_nodes(inputs, consumers), exits)
 
 
 def _unroll(ops: list[str], inputs: list[list[Tensor]]) -> dict[int, list[int]]:
-    """Puts a new node for each loop between what goes round and what leaves it; returns what leaves, by loop."""
+    """Inserts a node per loop between its last step and its exits; returns the exits by loop."""
     loops: dict[int, int] = {}  # by the node of the loop's condition
     loop_of: dict[int, int] = {}  # of the switches and merges that belong to one
     exits: dict[int, list[int]] = {}
@@ -110,7 +110,7 @@ def _unroll(ops: list[str], inputs: list[list[Tensor]]) -> dict[int, list[int]]:
     return exits
 
 
-def _ordered(inputs: list[list[Tensor]], consumers: list[list[Tensor]]) -> list[int]:
+def _sort_nodes(inputs: list[list[Tensor]], consumers: list[list[Tensor]]) -> list[int]:
     waiting_for = [len(given) for given in inputs]
     order = [index for index, count in enumerate(waiting_for) if not count]
     for index in order:  # grows while it is read
@@ -118,36 +118,36 @@ def _ordered(inputs: list[list[Tensor]], consumers: list[list[Tensor]]) -> list[
             waiting_for[consumer] -= 1
             if not waiting_for[consumer]:
                 order.append(consumer)
-    # What goes round in a damaged graph comes last.
+    # Nodes on a cycle of a damaged graph come last.
     return order + [index for index, count in enumerate(waiting_for) if count]
 
 
-def depths(wiring: Wiring) -> list[int]:
-    """How many loops and branches of TensorFlow 1 each node stands in: inside, a value may never come to be."""
-    found = [0] * len(wiring.ops)
-    if {"Switch", "RefSwitch", "Enter", "RefEnter"}.isdisjoint(wiring.ops):
+def loop_depths(graph: NumberedGraph) -> list[int]:
+    """Returns the number of TensorFlow 1 loops and branches around each node; values inside may never be computed."""
+    found = [0] * len(graph.ops)
+    if {"Switch", "RefSwitch", "Enter", "RefEnter"}.isdisjoint(graph.ops):
         return found
-    for index in wiring.order:
-        op, given = wiring.ops[index], wiring.inputs[index]
+    for index in graph.order:
+        op, given = graph.ops[index], graph.inputs[index]
         depth = max((found[source] for source, _ in given), default=0)
         if op in _ENTERS:
             depth += 1
         elif op in _EXITS:
             depth -= 1
-        elif op in _SWITCHES and not (len(given) == 2 and wiring.ops[given[1][0]] == "LoopCond"):
+        elif op in _SWITCHES and not (len(given) == 2 and graph.ops[given[1][0]] == "LoopCond"):
             depth += 1
-        elif op in _MERGES and not all(wiring.ops[source] in _ENTERS for source, _ in given):
+        elif op in _MERGES and not all(graph.ops[source] in _ENTERS for source, _ in given):
             depth -= 1
         found[index] = max(depth, 0)
     return found
 
 
-def reached(wiring: Wiring, starts: Iterable[int], stop: Container[int] = ()) -> set[int]:
-    """The nodes that hang on others, these included; the way ends at loops, for not all in them hangs on all."""
+def find_descendants(graph: NumberedGraph, starts: Iterable[int], stop: Container[int] = ()) -> set[int]:
+    """Returns the descendants of nodes, themselves included. Stops at loops, where not every node depends on all."""
     waiting, found = list(starts), set[int]()
     while waiting:
         index = waiting.pop()
-        if index not in found and index not in stop and wiring.ops[index]:
+        if index not in found and index not in stop and graph.ops[index]:
             found.add(index)
-            waiting += [consumer for consumer, _ in wiring.consumers[index]]
+            waiting += [consumer for consumer, _ in graph.consumers[index]]
     return found

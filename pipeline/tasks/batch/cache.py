@@ -77,7 +77,12 @@ def load(path: Path, chain: Chain) -> Outcome | None:
 def _hash_static_inputs(chain: Chain) -> str:
     """Hash everything that decides a model besides its files."""
     job = chain.job
-    given = {"place": "" if job.imported is None else job.imported.place, "data": str(job.data)}
+    # With its own folder: the files are named in full, and those of a copied output root are not those of the original.
+    given = {
+        "home": str(job.paths.home),
+        "place": "" if job.imported is None else job.imported.place,
+        "data": str(job.data),
+    }
     return hash_values("rules", {**given, "stages": {name: chain.static_inputs(name) for name in chain.up_to()}})
 
 

@@ -2,9 +2,10 @@
 
     name,checkpoint[,model,inputs,outputs,data,formats,…]
 
-`name` is the model's folder under the output root. A checkpoint with `*`, `?` or `[` stands for every checkpoint that
-it matches, named by their paths, behind the line's name if it has one. Further columns are parameters of the tasks by
-their names, `warm_start` for `--warm-start`; an empty cell is one that is not given. Paths are relative to the file.
+`name` is the folder of the model under the output root. A checkpoint with `*`, `?` or `[` is a pattern: each checkpoint
+that it matches is a model, named by its path, after the line's name if there is one. Other columns are parameters of
+the tasks, such as `warm_start` for `--warm-start`; an empty cell is a parameter that is not given. Paths are relative
+to the file.
 """
 
 from __future__ import annotations
@@ -28,10 +29,10 @@ from ..chain.parameters import Parameters
 
 REQUIRED = ("name", "checkpoint")
 COLUMNS = tuple(item.name for item in fields(Parameters) if item.name != "output_root")
-TABLES = "batch"  # the folder under the output root where the tables of batches are
+TABLES = "batch"  # the folder under the output root for the tables of batches
 _PATHS = ("checkpoint", "graph_file", "candidate", "data", "warm_start")
-_MOST_FAULTS = 50
-_LONGEST_NAME = 100
+_MAX_FAULTS = 50
+_MAX_NAME_LENGTH = 100
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,8 @@ class Row:
     """A model of a batch.
 
     Args:
-        line: the line of the list that it stands in, from 1.
-        checkpoint: as the list has it, or the match of its pattern.
+        line: the line of the list, from 1.
+        checkpoint: as written in the list, or the match of its pattern.
     """
 
     line: int
@@ -49,48 +50,48 @@ class Row:
 
     @property
     def name(self) -> str:
-        """The model's folder under the output root."""
+        """The folder of the model under the output root."""
         return self.parameters.name
 
 
 def read_list(path: Path, output_root: str, formats: str = "") -> list[Row]:
-    """Reads a list and checks all of it.
+    """Read a list and check all of it.
 
     Args:
-        formats: those of lines that name none.
+        formats: the formats of lines that name none.
 
     Returns:
-        At least one row; names differ, whatever their case.
+        At least one row; the names differ by more than upper and lower case.
 
     Raises:
-        DataError: the file is missing or unreadable, or a line is not right; every fault is named with its line.
+        DataError: the file cannot be read, or a line is wrong; the message names every fault with its line.
     """
     faults: list[str] = []
     rows: list[Row] = []
-    # Whoever works on a model, and from whichever folder, finds it; and sentences on it are the same.
+    # Absolute paths: workers run in other folders, and error sentences have to be the same.
     folder, root = path.absolute().parent, output_root if is_url(output_root) else str(Path(output_root).absolute())
     for line, cells in _lines(path):
         parameters = Parameters(**{**dict(cells), "output_root": root, "formats": cells.get("formats") or formats})
         try:
-            found = list(_rows_of(line, _with_paths(parameters, folder), cells["checkpoint"]))
+            found = list(_rows_of(line, _resolve_paths(parameters, folder), cells["checkpoint"]))
         except PipelineError as exc:
             faults.append(f"line {line}: {exc}")
             continue
-        faults += [f"line {line}: {fault}" for row in found[:1] for fault in _faults_of(row)]
+        faults += [f"line {line}: {fault}" for row in found[:1] for fault in _find_faults(row)]
         rows += found
-    faults += _doubled(rows)
+    faults += _find_duplicates(rows)
     if not rows and not faults:
         faults.append("there is no model in it")
     if faults:
-        more = f"\n  and {len(faults) - _MOST_FAULTS} more" if len(faults) > _MOST_FAULTS else ""
+        more = f"\n  and {len(faults) - _MAX_FAULTS} more" if len(faults) > _MAX_FAULTS else ""
         raise DataError(
-            "the list is not right; nothing was run:\n  " + "\n  ".join(faults[:_MOST_FAULTS]) + more, where=path
+            "the list is wrong; nothing was run:\n  " + "\n  ".join(faults[:_MAX_FAULTS]) + more, where=path
         )
     return rows
 
 
 def _lines(path: Path) -> Iterator[tuple[int, Mapping[str, str]]]:
-    """The lines of the file, as cells by column."""
+    """Yield the lines of the file, as cells by column."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as exc:
@@ -98,7 +99,7 @@ def _lines(path: Path) -> Iterator[tuple[int, Mapping[str, str]]]:
             "the list cannot be read", where=path, got=exc.strerror, next_step="Name a CSV file with --manifest"
         ) from exc
     except UnicodeDecodeError as exc:
-        raise DataError("the list is no text in UTF-8", where=path, got=f"byte {exc.start}") from exc
+        raise DataError("the list is not UTF-8 text", where=path, got=f"byte {exc.start}") from exc
     reader = csv.reader(text.splitlines(keepends=True), strict=True)
     try:
         header = [cell.strip() for cell in next(reader, [])]
@@ -108,21 +109,19 @@ def _lines(path: Path) -> Iterator[tuple[int, Mapping[str, str]]]:
                 continue
             if len(cells) != len(header):
                 raise DataError(
-                    "a line has not as many cells as the header",
+                    "a line has another number of cells than the header",
                     where=f"{path}, line {reader.line_num}",
                     got=len(cells),
                     wanted=len(header),
                 )
             yield reader.line_num, dict(zip(header, (cell.strip() for cell in cells), strict=True))
     except csv.Error as exc:
-        raise DataError("the list is no CSV", where=f"{path}, line {reader.line_num}", got=exc) from exc
+        raise DataError("the list is not CSV", where=f"{path}, line {reader.line_num}", got=exc) from exc
 
 
 def _check_header(path: Path, header: list[str]) -> None:
     if "<" in "".join(header):
-        raise DataError(
-            "this is a page of HTML or XML, not CSV", where=f"{path}, line 1", wanted=",".join(REQUIRED) + ",…"
-        )
+        raise DataError("this is HTML or XML, not CSV", where=f"{path}, line 1", wanted=",".join(REQUIRED) + ",…")
     faults = [f"the column {name} is missing" for name in REQUIRED if name not in header]
     faults += [f"unknown column {name!r}: {nearest(name, COLUMNS)}" for name in header if name not in COLUMNS]
     faults += [f"the column {name} is there twice" for name in dict.fromkeys(header) if header.count(name) > 1]
@@ -135,8 +134,8 @@ def _check_header(path: Path, header: list[str]) -> None:
         )
 
 
-def _with_paths(parameters: Parameters, folder: Path) -> Parameters:
-    """Relative paths are the file's, not those of wherever it is run."""
+def _resolve_paths(parameters: Parameters, folder: Path) -> Parameters:
+    """Resolve relative paths from the folder of the list, not from the working directory."""
     given = {name: getattr(parameters, name) for name in _PATHS}
     return replace(parameters, **{name: str(folder / value) for name, value in given.items() if value})
 
@@ -151,32 +150,32 @@ def _rows_of(line: int, parameters: Parameters, pattern: str) -> Iterator[Row]:
     if not paths:
         raise DataError("no file matches", where=f"checkpoint {pattern}", wanted="at least one")
     folder = parameters.checkpoint.removesuffix(pattern)
-    for place in paths:
-        shown = place.removeprefix(folder)
+    for path in paths:
+        shown = path.removeprefix(folder)
         yield Row(
             line,
-            replace(parameters, checkpoint=place, name=plain_name([parameters.name, *re.split(r"[/\\]+", shown)])),
+            replace(parameters, checkpoint=path, name=plain_name([parameters.name, *re.split(r"[/\\]+", shown)])),
             shown,
         )
 
 
 def plain_name(parts: list[str]) -> str:
-    """A folder's name that tells a path: what may not stand in one is left out, and a long one is shortened.
+    """Make a folder name of a path: drop characters that are not allowed, and shorten a long name.
 
     Args:
-        parts: of the path; empty ones and those that lead up do not count.
+        parts: the parts of the path; empty ones, `.` and `..` do not count.
     """
     whole = "-".join(part for part in parts if part not in ("", ".", ".."))
     name = re.sub(r"[^A-Za-z0-9._-]+", "_", whole).lstrip("._-")
-    if name and name == whole and len(name) <= _LONGEST_NAME:
+    if name and name == whole and len(name) <= _MAX_NAME_LENGTH:
         return name
-    # Another path may look the same without them.
+    # Different paths may look the same without these characters.
     digest = hashlib.sha256(whole.encode("utf-8", "surrogateescape")).hexdigest()[:12]
-    return f"{name[: _LONGEST_NAME - 13] or 'model'}-{digest}"
+    return f"{name[: _MAX_NAME_LENGTH - 13] or 'model'}-{digest}"
 
 
-def _faults_of(row: Row) -> Iterator[str]:
-    """What is wrong with a line in itself; whether its files are any good is seen when it runs."""
+def _find_faults(row: Row) -> Iterator[str]:
+    """Yield what is wrong with a line; its files are checked when it runs."""
     parameters = row.parameters
     if not parameters.checkpoint and not parameters.model:
         yield "neither a checkpoint nor a model"
@@ -185,7 +184,7 @@ def _faults_of(row: Row) -> Iterator[str]:
     except PipelineError as exc:
         yield f"name: {exc}"
     if row.name.casefold() == TABLES:
-        yield f"name: {row.name} is where the tables of batches are"
+        yield f"name: {row.name} is the folder for the tables of batches"
     for format in split_list(parameters.formats):
         try:
             known_format("formats", format)
@@ -195,8 +194,8 @@ def _faults_of(row: Row) -> Iterator[str]:
         yield f"formats: none (wanted some of {', '.join(CANDIDATES)})"
 
 
-def _doubled(rows: list[Row]) -> list[str]:
-    """Names that differ in their case alone would be one folder on some file systems."""
+def _find_duplicates(rows: list[Row]) -> list[str]:
+    """Find names that are one folder on some file systems, because they differ only in case."""
     first: dict[str, Row] = {}
     faults = []
     for row in rows:

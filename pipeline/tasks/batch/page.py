@@ -1,4 +1,4 @@
-"""The page of a batch: one file that opens offline, whose table can be sorted and filtered."""
+"""The page of a batch: one file that works offline, with a table to sort and filter."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _ORDER = {FAILED: 0, ERROR: 1, PASSED: 2}
 
 
 def write_tables(folder: Path, table: Table) -> None:
-    """Writes the four files of a batch."""
+    """Write the four files of a batch."""
     write_results(folder / RESULTS_FILE, table)
     for name, text in ((SUMMARY_FILE, summary(table)), (JUNIT_FILE, junit(table)), (REPORT_FILE, page(table))):
         (folder / name).write_text(text, encoding="utf-8")
 
 
 def page(table: Table) -> str:
-    """The page as HTML; what did not pass comes first."""
+    """Render the page as HTML; models that did not pass come first."""
     script = (_HERE / "table.js").read_text(encoding="utf-8")
     pairs = sorted(zip(table.rows, table.outcomes, strict=True), key=lambda pair: _ORDER[pair[1].verdict])
     text = (
@@ -40,7 +40,7 @@ def page(table: Table) -> str:
             pairs=pairs,
             report_of=report_of,
             script=script,
-            # The page may run this script and no other.
+            # The page may run this script only.
             script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
             seconds=sum(sum(outcome.seconds.values()) for outcome in table.outcomes),
             comparisons=sum(outcome.comparisons for outcome in table.outcomes),

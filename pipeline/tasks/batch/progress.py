@@ -1,4 +1,4 @@
-"""How far a batch is: a line that is redrawn in a terminal, plain lines elsewhere."""
+"""Progress of a batch: a bar in a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ _SECONDS_BETWEEN_LINES = 10.0
 
 
 class Progress:
-    """Counts the models of a batch as they start and end, and shows it.
+    """Count the models of a batch as they start and end, and show the progress.
 
     Args:
-        total: how many are going to run.
-        finished: how many are complete already.
-        tell: gets a line and the percentage that is done, now and then, such as Luigi's status message.
-        stream: where it is shown.
+        total: the number of models to run.
+        finished: the number of models that are complete already.
+        notify: called with a line and a percentage now and then, for example to set Luigi's status message.
+        stream: the stream to write to.
     """
 
     def __init__(
         self,
         total: int,
         finished: int,
-        tell: Callable[[str, int], None] = lambda line, percent: None,
+        notify: Callable[[str, int], None] = lambda line, percent: None,
         stream: TextIO | None = None,
     ) -> None:
-        self._total, self._finished, self._tell = total, finished, tell
+        self._total, self._finished, self._notify = total, finished, notify
         self._stream = stream or sys.stderr
         self._running: set[int] = set()
         self._done = self._failed = 0
         self._started = self._shown = self._first_end = time.monotonic()
         self._bar: Any = None
         if total and self._stream.isatty():
-            from tqdm import tqdm  # here, for it takes time to load
+            from tqdm import tqdm  # slow to load
 
             shape = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
             self._bar = tqdm(total=total, unit="model", desc="batch", file=self._stream, bar_format=shape)
@@ -44,15 +44,15 @@ class Progress:
             there = f", {finished} complete already" if finished else ""
             self._print(f"batch: {total} to convert{there}")
         if total:
-            self._tell_line()
+            self._notify_line()
 
     def start(self, number: int) -> None:
-        """A model has begun, or begun again."""
+        """Note that a model has started, or started again."""
         self._running.add(number)
         self._show()
 
     def end(self, number: int, outcome: Outcome) -> None:
-        """A model is done."""
+        """Note that a model has ended."""
         self._running.discard(number)
         self._done += 1
         if self._done == 1:
@@ -65,21 +65,21 @@ class Progress:
         self._show(is_last=self._done == self._total)
 
     def close(self) -> None:
-        """Leaves the terminal to others."""
+        """Remove the bar from the terminal."""
         if self._bar is not None:
             self._bar.close()
 
     def line(self) -> str:
-        """How far it is, in a line."""
+        """Return the progress as a line."""
         seconds = time.monotonic() - self._started
         line = f"{self._done} of {self._total} done, {self._failed} failed, {len(self._running)} running"
         if self._done == self._total:
-            return f"{line}, {_spelled(seconds)}"
-        # The first model waits until TensorFlow is loaded, and says nothing of the others.
+            return f"{line}, {_format_duration(seconds)}"
+        # Leave out the first model for the rate: it waits until TensorFlow is loaded.
         since_first = time.monotonic() - self._first_end
         if self._done > 1 and since_first > 0:
             rate = (self._done - 1) / since_first
-            line += f", {rate:.1f} a second, {_spelled((self._total - self._done) / rate)} left"
+            line += f", {rate:.1f} a second, {_format_duration((self._total - self._done) / rate)} left"
         return line
 
     def _show(self, is_last: bool = False) -> None:
@@ -89,13 +89,13 @@ class Progress:
         if now - self._shown < (1.0 if self._bar is not None else _SECONDS_BETWEEN_LINES) and not is_last:
             return
         self._shown = now
-        self._tell_line()
+        self._notify_line()
         if self._bar is None:
             self._print(f"batch: {self.line()}")
 
-    def _tell_line(self) -> None:
+    def _notify_line(self) -> None:
         everything = self._total + self._finished
-        self._tell(self.line(), 100 * (self._done + self._finished) // max(1, everything))
+        self._notify(self.line(), 100 * (self._done + self._finished) // max(1, everything))
 
     def _say(self, line: str) -> None:
         if self._bar is not None:
@@ -107,7 +107,7 @@ class Progress:
         print(line, file=self._stream, flush=True)
 
 
-def _spelled(seconds: float) -> str:
+def _format_duration(seconds: float) -> str:
     if seconds < 60:
         return f"{seconds:.0f} s"
     if seconds < 3600:

@@ -1,9 +1,9 @@
-"""What a batch leaves behind: one table of all its models, for programs, for a CI job, and for people.
+"""The tables of a batch: all its models, for programs, for a CI job, and for people.
 
 results.csv    a line for each model, in the list's order; the same models give the same bytes
 summary.md     what failed, for a CI job's summary
 junit.xml      a test suite for each model, a test case for each of its checks
-report.html    a page that can be sorted and filtered, written by `page`
+report.html    a page to sort and filter, written by `page`
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ COLUMNS = (
     "sha256",
     "report",
 )
-_MOST_IN_SUMMARY = 100
+_MAX_IN_SUMMARY = 100
 _MARKUP = re.compile(r"([\\`*_\[\]|~<>])")
 
 
 @dataclass(frozen=True)
 class Table:
-    """All models of a list, and what came of them.
+    """All models of a list with their outcomes.
 
     Args:
-        name: the batch's.
-        rows, outcomes: in the list's order.
+        name: the name of the batch.
+        rows, outcomes: in the order of the list.
     """
 
     name: str
@@ -57,13 +57,13 @@ class Table:
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many models passed, failed, and were not got that far."""
+        """The number of models that passed, that failed, and that stopped with an error."""
         counts = Counter(outcome.verdict for outcome in self.outcomes)
         return {verdict: counts[verdict] for verdict in (PASSED, FAILED, ERROR)}
 
     @property
     def kinds(self) -> dict[str, int]:
-        """How many models there are of each class of error, the most frequent first."""
+        """The number of models for each class of error, the most frequent first."""
         return dict(Counter(outcome.kind for outcome in self.outcomes if outcome.kind).most_common())
 
     @property
@@ -72,7 +72,7 @@ class Table:
 
     @property
     def headline(self) -> str:
-        """The whole in a sentence."""
+        """The result of the batch in a sentence."""
         if self.has_passed:
             return f"{count_noun(len(self.outcomes), 'model')}, each proven equal to its checkpoint."
         missed = len(self.outcomes) - self.counts[PASSED]
@@ -81,7 +81,7 @@ class Table:
 
 
 def write_results(path: Path, table: Table) -> None:
-    """Writes results.csv."""
+    """Write results.csv."""
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
@@ -89,13 +89,13 @@ def write_results(path: Path, table: Table) -> None:
 
 
 def read_results(folder: Path) -> list[dict[str, str]]:
-    """The lines of results.csv, by column."""
+    """Return the lines of results.csv, by column."""
     with (folder / RESULTS_FILE).open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 
 
 def report_of(outcome: Outcome) -> str:
-    """The model's own report, from the output root; empty where it has none."""
+    """Return the path of the model's own report below the output root; empty if it has none."""
     return "" if outcome.verdict == ERROR else f"{outcome.name}/report/{REPORT_FILE}"
 
 
@@ -118,29 +118,29 @@ def _line(row: Row, outcome: Outcome) -> list[str]:
 
 
 def summary(table: Table) -> str:
-    """The whole in short, as Markdown: what failed, and how much passed."""
+    """Return a short summary as Markdown: which models failed, and how many passed."""
     word = "✅ Passed" if table.has_passed else "❌ Failed"
-    parts = [f"# {word}: {_plain(table.name)}", f"**{_plain(table.headline)}**"]
+    parts = [f"# {word}: {_escape(table.name)}", f"**{_escape(table.headline)}**"]
     missed = [outcome for outcome in table.outcomes if not outcome.has_passed]
     if missed:
         lines = ["| model | verdict | error | reason |", "|---|---|---|---|"]
         lines += [
-            f"| {_plain(outcome.name)} | {outcome.verdict} | {outcome.kind} | {_plain(outcome.reason)} |"
-            for outcome in missed[:_MOST_IN_SUMMARY]
+            f"| {_escape(outcome.name)} | {outcome.verdict} | {outcome.kind} | {_escape(outcome.reason)} |"
+            for outcome in missed[:_MAX_IN_SUMMARY]
         ]
         parts.append("\n".join(lines))
-        if len(missed) > _MOST_IN_SUMMARY:
-            parts.append(f"And {len(missed) - _MOST_IN_SUMMARY} more: see results.csv.")
+        if len(missed) > _MAX_IN_SUMMARY:
+            parts.append(f"And {len(missed) - _MAX_IN_SUMMARY} more: see results.csv.")
     parts.append(f"{count_noun(table.counts[PASSED], 'model')} passed.")
     return "\n\n".join(parts) + "\n"
 
 
-def _plain(text: str) -> str:
+def _escape(text: str) -> str:
     return _MARKUP.sub(r"\\\1", " ".join(printable(text).split()))
 
 
 def junit(table: Table) -> str:
-    """A `testsuites` document that CI servers understand; a model that could not be compared is an error."""
+    """Return a JUnit `testsuites` document for CI servers; a model that could not be compared is an error."""
     root = ElementTree.Element("testsuites", {"name": printable(table.name)})
     totals: Counter[str] = Counter()
     for outcome in table.outcomes:
@@ -150,25 +150,25 @@ def junit(table: Table) -> str:
             case = ElementTree.SubElement(suite, "testcase", classname=printable(outcome.name), name=printable(name))
             counts["tests"] += 1
             if kind:
-                told = ElementTree.SubElement(case, kind, message=printable(message), type=outcome.kind)
-                told.text = printable(message)
+                problem = ElementTree.SubElement(case, kind, message=printable(message), type=outcome.kind)
+                problem.text = printable(message)
                 counts[f"{kind}s"] += 1
         seconds = sum(outcome.seconds.values())
         totals += counts
-        _count(suite, counts, seconds)
-    _count(root, totals, sum(sum(outcome.seconds.values()) for outcome in table.outcomes))
+        _set_counts(suite, counts, seconds)
+    _set_counts(root, totals, sum(sum(outcome.seconds.values()) for outcome in table.outcomes))
     ElementTree.indent(root)
     return '<?xml version="1.0" encoding="utf-8"?>\n' + ElementTree.tostring(root, encoding="unicode") + "\n"
 
 
-def _count(element: ElementTree.Element, counts: Counter[str], seconds: float) -> None:
+def _set_counts(element: ElementTree.Element, counts: Counter[str], seconds: float) -> None:
     for name in ("tests", "failures", "errors"):
         element.set(name, str(counts[name]))
     element.set("time", f"{seconds:.3f}")
 
 
 def _cases(outcome: Outcome) -> Iterator[tuple[str, str, str]]:
-    """The test cases of a model: name, and `failure` or `error` with its message where it did not pass."""
+    """Yield the test cases of a model: name, `failure` or `error` if it did not pass, and the message."""
     if outcome.verdict == ERROR:
         yield "convert", "error", outcome.reason
         return

@@ -55,8 +55,8 @@ class _List(luigi.Task):
         """The models.
 
         Raises:
-            SettingError: no list is named.
-            DataError: the list is not right.
+            SettingError: no list is given.
+            DataError: the list is wrong.
         """
         if not self.manifest:
             raise SettingError("a batch needs a list of its models", where="--manifest", wanted="a CSV file")
@@ -98,7 +98,7 @@ class ConvertShard(_List):
     first = luigi.IntParameter(description="position of its first model in the list, from 0")
     digest = luigi.Parameter(description="sha256 of the list, so that another list is another task")
 
-    # A model that fails does not fail this; what does is worth another try, on whichever host.
+    # A model that fails does not fail the shard; other failures deserve a retry, on any host.
     retry_count = 3
 
     @property
@@ -117,9 +117,9 @@ class ConvertShard(_List):
         running.run(self.shard, self.batch, workers, self._report_status)
 
     def _report_status(self, line: str, percent: int) -> None:
-        for tell, value in ((self.set_status_message, line), (self.set_progress_percentage, percent)):
-            if tell is not None:  # Luigi's worker gives a running task these
-                tell(value)
+        for notify, value in ((self.set_status_message, line), (self.set_progress_percentage, percent)):
+            if notify is not None:  # Luigi's worker gives a running task these
+                notify(value)
 
 
 class ConvertBatch(_List):
@@ -130,7 +130,7 @@ class ConvertBatch(_List):
         description="list what would run, and why, without running it; exit 0 if nothing would run, else 1",
     )
 
-    # It fails where a model did: trying again is for the next run.
+    # It fails if a model failed: the next run tries again.
     retry_count = 1
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -143,7 +143,7 @@ class ConvertBatch(_List):
             sys.stdout.flush()
             code = print_plan(self)
             sys.stdout.flush()
-            os._exit(code)  # Luigi's closing words would be of a run
+            os._exit(code)  # without Luigi's summary of a run
 
     def requires(self) -> Iterable[luigi.Task]:
         """Return the shards."""
@@ -178,7 +178,7 @@ class ConvertBatch(_List):
         Raises:
             BatchFailed: some models did not pass.
         """
-        from .page import write_tables  # which needs Jinja, and a finished batch does not
+        from .page import write_tables  # loads Jinja, which a finished batch does not need
         from .tables import Table
 
         known = running.load_outcomes(self.rows, self.batch)
@@ -236,7 +236,7 @@ def _list_stable_values(outcome: Outcome) -> list[Any]:
     return [outcome.name, outcome.verdict, outcome.kind, outcome.reason, outcome.digest, outcome.comparisons]
 
 
-def print_plan(task: ConvertBatch, tell: Callable[[str], None] = print) -> int:
+def print_plan(task: ConvertBatch, write: Callable[[str], None] = print) -> int:
     """Print for each model whether it would run, and why.
 
     Returns:
@@ -249,6 +249,6 @@ def print_plan(task: ConvertBatch, tell: Callable[[str], None] = print) -> int:
         would_run += 1
         stage, reason = next(iter(stages.items()))
         more = f" (and {len(stages) - 1} more stages)" if len(stages) > 1 else ""
-        tell(f"{row.name:<24} {stage}: {reason}{more}")
-    tell(f"{would_run} of {len(task.rows)} models would run")
+        write(f"{row.name:<24} {stage}: {reason}{more}")
+    write(f"{would_run} of {len(task.rows)} models would run")
     return int(would_run > 0)

@@ -100,9 +100,9 @@ def _imported_files(imported: ImportedCheckpoint, source: ModelSource | None) ->
     return imported_files(imported)
 
 
-def _files_of_weights(place: Path) -> dict[str, Path]:
+def _files_of_weights(path: Path) -> dict[str, Path]:
     """Return the files of a checkpoint, or the one Keras file, by the part of the name that differs."""
-    if is_keras_file(place):
-        return {place.suffix: place}
-    prefix = find_prefix(place)
-    return {path.name.removeprefix(name_of(prefix)): path for path in files_of(prefix)}
+    if is_keras_file(path):
+        return {path.suffix: path}
+    prefix = find_prefix(path)
+    return {file.name.removeprefix(name_of(prefix)): file for file in files_of(prefix)}

@@ -176,9 +176,9 @@ def _candidate(given: Parameters) -> Candidate | None:
     return Candidate(Path(given.candidate), format, names, given.candidate_signature or None, _allowed(given))
 
 
-def folder_name(place: str) -> str:
+def folder_name(path: str) -> str:
     """Name the folder of a checkpoint after the last part of its path that is not a version number."""
-    parts = [part for part in Path(place).absolute().parts if not part.isdecimal()]
+    parts = [part for part in Path(path).absolute().parts if not part.isdecimal()]
     return re.sub(r"\.(index|meta|pb|pbtxt|keras|(weights\.)?h5|hdf5|data-\d{5}-of-\d{5})$", "", parts[-1])
 
 
@@ -189,11 +189,11 @@ def _formats(text: str) -> tuple[str, ...]:
     return tuple(name for name in CANDIDATES if name in formats)  # always in the same order
 
 
-def _format_of_candidate(place: str, named: list[str]) -> str:
+def _format_of_candidate(candidate: str, named: list[str]) -> str:
     """Return the format of a candidate: the one found in its content, or the named one if it is of that kind."""
     from pipeline.formats.external.detect import detect_format  # loads protobuf, which other chains do not need
 
-    path = Path(place)
+    path = Path(candidate)
     if len(named) > 1:
         raise SettingError("a candidate is in one format", where="--formats", got=", ".join(named))
     if not path.exists():  # the scheduler reports this
@@ -202,7 +202,7 @@ def _format_of_candidate(place: str, named: list[str]) -> str:
     format = known_format("--formats", named[0]) if named else known_format("--candidate", found)
     if FORMATS[format].opener != FORMATS[found].opener:
         raise SettingError(
-            "the candidate is in another format", where=f"--formats {format}", got=f"{place}, which is {found}"
+            "the candidate is in another format", where=f"--formats {format}", got=f"{candidate}, which is {found}"
         )
     return format
 

@@ -1,13 +1,13 @@
-"""Nights: the same chain on each day's data, compared with the night before, kept for a while, and told of.
+"""Nights: the same chain on each day's data, compared with the night before and kept for a while.
 
     paths       where nights are, which one is current, and which are removed
     history     history.csv: a line for each night
-    running     makes a night, and decides what became of it
-    drift       what a night's model answers to the rows of the night before
-    page        nights.html: the nights as a table and as drawings
-    exposition  a text file for Prometheus
-    telling     the hook, and the e-mail of a recovery
+    run         makes a night, and decides whether it passed
+    drift       compares a night's model with the night before, on the rows of both
+    page        nights.html: the nights as a table and as charts
+    prometheus  a text file for Prometheus
+    notify      the hook, and the e-mail of a recovery
 
-A night that has passed is history. What changes later (code, settings, libraries) does not make it anew, as it would
-a chain outside of nights; a night whose folder was deleted is made again.
+A night that has passed stays as it is: unlike other chains, it does not run again when code, settings or libraries
+change. A night whose folder was deleted is made again.
 """

@@ -1,6 +1,6 @@
-"""What a night's model answers to the rows of another night, against what that night's model answered.
+"""Compare the answers of a night's model with those of another night's model, on that night's rows.
 
-A model that was trained again has other values everywhere; what its users see of that are the decisions.
+A model that was trained again gives other values everywhere; its users notice the decisions.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from pipeline.validation.compare.decisions import decide, has_decisions
 from pipeline.validation.compare.differences import disagreement, measure
 
 ANSWERS_FILE = ANSWERS_FILE
-_MOST_SHOWN = 10
+_MAX_SHOWN = 10
 
 
 @dataclass
-class Compared:
-    """How answers differ on some rows.
+class AnswerDifferences:
+    """How the answers of two models differ on some rows.
 
     Args:
-        rows: how many there were.
-        changed: how many were decided otherwise; None where nothing decides.
-        largest_difference: of any output; infinite where a number met none.
-        shown: the first ten that changed, by their number and what was decided then and now.
+        rows: the number of rows.
+        changed: the number of rows with another decision; None if the model decides nothing.
+        largest_difference: of any output; infinite where only one of two values is a number.
+        shown: the first ten changed rows: their numbers, and the decisions then and now.
     """
 
     rows: int = 0
@@ -41,20 +41,20 @@ class Compared:
     shown: list[dict[str, Any]] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
-        """It as it stands in drift.json, where infinity is a text."""
+        """Return the content of drift.json, where infinity is a text."""
         largest = self.largest_difference
         return {**asdict(self), "largest_difference": largest if math.isfinite(largest) else str(largest)}
 
 
 def write_answers(runner: SubprocessRunner, checkpoint: Path, batch_size: int, most: int, path: Path) -> int:
-    """Writes what a model answers to its own validation rows, for the next night.
+    """Write the answers of a model to its own validation rows, for the next night.
 
     Args:
         checkpoint: the artifact with the rows.
-        most: rows that are kept.
+        most: the largest number of rows to write.
 
     Returns:
-        How many were kept; nothing is written for none.
+        The number of rows written; without rows, no file is written.
     """
     signature = Signature.read(checkpoint / SIGNATURE_FILE)
     rows = NpzReader(checkpoint / VALIDATION_ROWS_FILE, "input")
@@ -81,40 +81,44 @@ def compare_answers(
     decisions: tuple[Decision | None, Decision | None],
     batch_size: int,
     is_fixed: bool = False,
-) -> Compared:
-    """Asks a model the rows that another one answered.
+) -> AnswerDifferences:
+    """Run a model on the rows that another model answered, and compare the answers.
 
     Args:
-        recorded: that one's goldens or `answers.npz`.
-        decisions: that one's, and the model's own.
-        is_fixed: whether the model takes whole batches alone; the rows that are left over are not asked.
+        recorded: the goldens or `answers.npz` of the other model.
+        decisions: of the other model, and of this one.
+        is_fixed: the model accepts only whole batches; the remaining rows are left out.
 
     Raises:
-        RunnerError: the model cannot answer these rows.
+        RunnerError: the model fails on these rows.
     """
     arrays = load_arrays(recorded)
     inputs, outputs = of_kind("input", arrays), of_kind("output", arrays)
-    compared = Compared()
+    found = AnswerDifferences()
     for numbers, batch in _batches(inputs, batch_size):
         if is_fixed and len(numbers) < batch_size:
             break
         answers = runner.run(batch)
-        compared.rows += len(numbers)
+        found.rows += len(numbers)
         for name, then in outputs.items():
             then = then[numbers.start : numbers.stop]
             now = answers[name]
             if disagreement(then, now) is None:
                 far = measure(then, now).absolute
-                compared.largest_difference = max(compared.largest_difference, float(far.max(initial=0.0)))
+                found.largest_difference = max(found.largest_difference, float(far.max(initial=0.0)))
             else:
-                compared.largest_difference = math.inf
+                found.largest_difference = math.inf
             if all(decision is not None and decision.output == name for decision in decisions):
-                _decide(compared, then, now, decisions, numbers)
-    return compared
+                _add_decisions(found, then, now, decisions, numbers)
+    return found
 
 
-def _decide(
-    compared: Compared, then: Array, now: Array, decisions: tuple[Decision | None, Decision | None], numbers: range
+def _add_decisions(
+    found: AnswerDifferences,
+    then: Array,
+    now: Array,
+    decisions: tuple[Decision | None, Decision | None],
+    numbers: range,
 ) -> None:
     sides = [(then, decisions[0]), (now, decisions[1])]
     decided = [
@@ -124,12 +128,10 @@ def _decide(
     ]
     if len(decided) < len(sides):
         return
-    places = np.flatnonzero(decided[0] != decided[1])
-    compared.changed = (compared.changed or 0) + len(places)
-    compared.shown += [
-        {"row": numbers[place], "then": int(decided[0][place]), "now": int(decided[1][place])} for place in places
-    ]
-    del compared.shown[_MOST_SHOWN:]
+    rows = np.flatnonzero(decided[0] != decided[1])
+    found.changed = (found.changed or 0) + len(rows)
+    found.shown += [{"row": numbers[row], "then": int(decided[0][row]), "now": int(decided[1][row])} for row in rows]
+    del found.shown[_MAX_SHOWN:]
 
 
 def _batches(inputs: Batch, size: int) -> Iterator[tuple[range, Batch]]:
@@ -140,7 +142,7 @@ def _batches(inputs: Batch, size: int) -> Iterator[tuple[range, Batch]]:
 
 
 def describe_signature_changes(then: Signature, now: Signature) -> list[str]:
-    """What a caller of the model would have to change, as sentences; names of tensors and thresholds are no such."""
+    """Return what callers of the model would have to change, as sentences; tensor names and thresholds do not count."""
     changes = [
         *_spec_changes("input", then.inputs, now.inputs),
         *_spec_changes("output", then.outputs, now.outputs),

@@ -1,4 +1,4 @@
-"""`history.csv`: a line for each night, also of those whose folders were removed."""
+"""`history.csv`: a line for each night, including those whose folders were removed."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ _GROUPS = {"metrics": "metric_", "sizes": "size_bytes_", "latencies": "latency_m
 
 @dataclass(frozen=True)
 class Night:
-    """What became of a night.
+    """The result of a night.
 
     Args:
-        reason: why it failed; empty if it passed.
-        compared_with: the night whose rows its model was asked; None where there was none.
-        rows, changed: how many of these there were, and how many were decided otherwise; None where nothing decides.
-        largest_difference: of any output, on the same rows; infinite where a number met none.
+        reason: why the night failed; empty if it passed.
+        compared_with: the night whose rows its model answered; None if there was none.
+        rows, changed: the number of these rows, and of those with another decision; None if the model decides nothing.
+        largest_difference: of any output, on the same rows; infinite where only one of two values is a number.
         metrics: on its own validation rows, by name.
-        sizes, latencies: bytes, and the median of milliseconds for the smallest batch, by format.
-        seconds: that each stage took.
-        digest: of the artifact that was compared.
-        finished: when, as an ISO date with its zone.
-        is_removed: whether its folder is gone, because newer nights came.
+        sizes, latencies: bytes, and the median milliseconds for the smallest batch, by format.
+        seconds: the time that each stage took.
+        digest: of the compared artifact.
+        finished: the time, as an ISO date with its zone.
+        is_removed: whether its folder was removed because of newer nights.
     """
 
     date: str
@@ -65,7 +65,7 @@ class Night:
         return self.changed / self.rows if self.rows and self.changed is not None else None
 
     def to_row(self) -> dict[str, Any]:
-        """Its line of history.csv, by column; what is None is left empty."""
+        """Return the line of history.csv, by column; None is left empty."""
         share = self.changed_share
         return {
             "date": self.date,
@@ -84,10 +84,10 @@ class Night:
 
     @classmethod
     def from_row(cls, row: Mapping[str, str]) -> Night:
-        """Reads a line of history.csv.
+        """Read a line of history.csv.
 
         Raises:
-            ValueError, KeyError: a value is not of its kind, or missing.
+            ValueError, KeyError: a value is wrong or missing.
         """
         groups: dict[str, dict[str, float]] = {group: {} for group in _GROUPS}
         for column, value in row.items():
@@ -114,30 +114,30 @@ def _number(value: str) -> float:
 
 
 def read_history(nights: Nights) -> dict[str, Night]:
-    """What became of each night, by its date and in their order: what the nights' own records say, where they are.
+    """Return the result of each night by date, in order: from the night's own record if it exists.
 
-    A night whose own record is damaged has failed, for that reason; it stops no other.
+    A night with a damaged record has failed, for that reason; it does not stop the others.
 
     Raises:
-        DataError: history.csv is not what was written.
+        DataError: history.csv cannot be read.
     """
-    told = read_history_file(nights)
+    history = read_history_file(nights)
     for night in nights.kept():
-        known = told.get(night, Night(night, FAILED))
+        known = history.get(night, Night(night, FAILED))
         try:
             record = read_record(nights, night)
         except DamagedArtifact as exc:
             record = replace(known, verdict=FAILED, reason=str(exc))
         if record is not None:
-            told[night] = replace(record, is_removed=known.is_removed)
-    return dict(sorted(told.items()))
+            history[night] = replace(record, is_removed=known.is_removed)
+    return dict(sorted(history.items()))
 
 
 def read_history_file(nights: Nights) -> dict[str, Night]:
-    """What history.csv says of each night, by its date.
+    """Return the result of each night by date, from history.csv alone.
 
     Raises:
-        DataError: it is not what was written.
+        DataError: history.csv cannot be read.
     """
     try:
         stat = nights.history.stat()
@@ -153,26 +153,26 @@ def _read(path: Path, *_changes: int) -> dict[str, Night]:
             found = [Night.from_row(row) for row in csv.DictReader(file)]
     except (OSError, UnicodeDecodeError, csv.Error, ValueError, KeyError, TypeError, AttributeError) as exc:
         raise DataError(
-            "it is not the history that was written",
+            "the history of the nights cannot be read",
             where=path,
             got=f"{type(exc).__name__}: {exc}",
-            next_step="Move it away: the nights that are there are told again, those that were removed are made again",
+            next_step="Move it away: existing nights are listed again, removed ones are made again",
         ) from exc
     return {night.date: night for night in found}
 
 
 def read_record(nights: Nights, night: str) -> Night | None:
-    """What a night's own artifact says of it; None where it has none.
+    """Return the result in a night's own artifact; None if it has none.
 
     Raises:
-        DamagedArtifact: its bytes are not those that were finished.
+        DamagedArtifact: the record was changed after it was finished.
     """
     folder = nights.of(night).artifact(NIGHT).resolve()
     try:
         manifest = Manifest.read(folder)
-        told = json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))
-        far = told.pop("largest_difference")
-        return Night(**told, largest_difference=None if far is None else float(far), **manifest.notes[NIGHT])
+        values = json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))
+        largest = values.pop("largest_difference")
+        return Night(**values, largest_difference=None if largest is None else float(largest), **manifest.notes[NIGHT])
     except DamagedArtifact:
         raise
     except StoreError:
@@ -187,26 +187,26 @@ def read_record(nights: Nights, night: str) -> Night | None:
 
 
 def is_done(nights: Nights, night: str) -> bool:
-    """Whether a night has passed and is as it was finished, or has made room for newer ones.
+    """Return True if a night has passed and is intact, or was removed because of newer ones.
 
     Raises:
-        DataError: history.csv is not what was written.
+        DataError: history.csv cannot be read.
     """
     try:
         record = read_record(nights, night)
-    except DamagedArtifact:  # what makes it again will say it
+    except DamagedArtifact:  # the run that makes it again reports this
         return False
     if record is None:
-        told = read_history_file(nights).get(night)
-        return told is not None and told.is_removed
+        known = read_history_file(nights).get(night)
+        return known is not None and known.is_removed
     return record.has_passed and nights.is_intact(night)
 
 
 def write_history(nights: Nights, history: Mapping[str, Night]) -> None:
-    """Writes history.csv in one step.
+    """Write history.csv in one step.
 
     Raises:
-        StoreError: it cannot be written.
+        StoreError: the file cannot be written.
     """
     rows = [night.to_row() for _, night in sorted(history.items())]
     fixed = list(Night("", "").to_row())
@@ -225,9 +225,9 @@ def write_history(nights: Nights, history: Mapping[str, Night]) -> None:
 
 
 def nearest_passed(night: str, history: Mapping[str, Night], kept: Iterable[str]) -> str | None:
-    """The night to compare one with: the newest earlier one that passed and is there; else the oldest later one.
+    """Return the night to compare one with: the newest earlier night that passed and exists; else the oldest later one.
 
-    A later one is for a gap that is filled when all before it were removed, or when there never was any.
+    A later night is used to fill a gap if all earlier nights were removed, or never existed.
     """
     there = [other for other in sorted(kept) if other != night and other in history and history[other].has_passed]
     earlier = [other for other in there if other < night]
@@ -235,13 +235,13 @@ def nearest_passed(night: str, history: Mapping[str, Night], kept: Iterable[str]
 
 
 def newest_passed(nights: Nights, history: Mapping[str, Night], without: str = "") -> str | None:
-    """The newest night that passed, is there, and is as it was finished."""
+    """Return the newest night that passed, exists and is intact."""
     passed = (night for night in reversed(nights.kept()) if night in history and history[night].has_passed)
     return next((night for night in passed if night != without and nights.is_intact(night)), None)
 
 
 def missing_dates(dates: Iterable[str]) -> list[str]:
-    """The dates between the first and the last of some that are not among them."""
+    """Return the missing dates between the first and the last of some dates."""
     known = sorted(date.fromisoformat(each) for each in dates)
     if not known:
         return []

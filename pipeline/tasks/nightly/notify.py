@@ -1,6 +1,6 @@
-"""Tells others what became of a night: a command of their own, and an e-mail when nights are well again.
+"""Notify people of a night: run their own command, and send an e-mail when a night passes after a failed one.
 
-That a night failed is told by Luigi itself, as of every task: `[email] receiver`.
+Luigi itself sends an e-mail about a failed night, as for every task: `[email] receiver`.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from .run import Outcome
 
 
 def check_notifications(settings: NightlySettings, name: str) -> None:
-    """Says what is wrong with the hook or the metrics' file before a night is made, rather than after.
+    """Check the hook and the name of the metrics file before a night is made, rather than after.
 
     Raises:
-        SettingError: the hook is no command line, or the file's name has an unknown placeholder.
+        SettingError: the hook is not a command line, or the file name has an unknown placeholder.
     """
-    _words(settings)
+    _split_hook(settings)
     metrics_file(settings.metrics_file, name)
 
 
-def _words(settings: NightlySettings) -> list[str]:
+def _split_hook(settings: NightlySettings) -> list[str]:
     try:
         return shlex.split(settings.hook)
     except ValueError as exc:
@@ -37,15 +37,15 @@ def _words(settings: NightlySettings) -> list[str]:
 
 
 def run_hook(settings: NightlySettings, nights: Nights, outcome: Outcome) -> None:
-    """Runs the command; what goes wrong with it is a warning, for the night is as it is.
+    """Run the command; a failure is only a warning, because it does not change the night.
 
-    Nothing of a night is put into the command, and no shell reads it: values come through the environment alone.
+    The command runs without a shell and gets the values through the environment only.
     """
-    words = _words(settings)
+    words = _split_hook(settings)
     if not words:
         return
     night = outcome.night
-    told = {
+    values = {
         "EVENT": outcome.event,
         "NAME": nights.name,
         "DATE": night.date,
@@ -54,7 +54,7 @@ def run_hook(settings: NightlySettings, nights: Nights, outcome: Outcome) -> Non
         "REPORT": str(nights.page.resolve()),
         "NIGHT": str(nights.of(night.date).artifact(NIGHT).absolute()),
     }
-    environment = {**os.environ, **{f"PIPELINE_{key}": value.replace("\0", "") for key, value in told.items()}}
+    environment = {**os.environ, **{f"PIPELINE_{key}": value.replace("\0", "") for key, value in values.items()}}
     try:
         done = subprocess.run(
             words,
@@ -76,7 +76,7 @@ def run_hook(settings: NightlySettings, nights: Nights, outcome: Outcome) -> Non
 
 
 def mail_recovery(nights: Nights, outcome: Outcome) -> None:
-    """Sends an e-mail to those who were told of the failure, by Luigi's own means and settings."""
+    """Send an e-mail to the receivers of the failure, with Luigi's own settings."""
     if outcome.event == "recovered":
         night = outcome.night
         lines = [

@@ -1,4 +1,4 @@
-"""The page of the nights: one file that fetches nothing, with a line for each night and drawings over the dates."""
+"""The page of the nights: one file that works offline, with a line for each night and charts over the dates."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _WIDE = (8.8, 2.9)
-_MOST_LINES = 3  # in one drawing
-_MOST_ROWS = 400  # of the table
+_MAX_LINES = 3  # in one chart
+_MAX_ROWS = 400  # of the table
 
 
 @dataclass(frozen=True)
 class Line:
-    """What is drawn over the dates: a value by date, where there is one."""
+    """A line of a chart: values by date."""
 
     label: str
     values: Mapping[str, float]
@@ -33,7 +33,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Span:
-    """The dates that are drawn: those of nights, of bad ones, of gaps; and the current one."""
+    """The dates of a chart: failed nights, dates without a night, and the current night."""
 
     first: date
     last: date
@@ -41,26 +41,26 @@ class Span:
     missing: Sequence[str]
     current: str | None
 
-    def place(self, night: str) -> int:
-        """Where a night stands: days since the first."""
+    def day(self, night: str) -> int:
+        """return the days since the first date."""
         return (date.fromisoformat(night) - self.first).days
 
     def in_words(self) -> str:
-        """Which nights failed and which there were none of, for those who cannot see the drawing."""
+        """Describe failed and missing nights for people who cannot see the chart."""
         parts = [f"failed: {', '.join(self.failed)}"] if self.failed else []
         parts += [f"no night: {', '.join(self.missing)}"] if self.missing else []
         return "; ".join(parts)
 
 
 def write_page(nights: Nights, history: Mapping[str, Night], changed_share: float) -> None:
-    """Writes nights.html in one step.
+    """Write nights.html in one step.
 
     Args:
-        history: at least one night, in the order of their dates.
-        changed_share: the threshold that is drawn.
+        history: at least one night, in the order of dates.
+        changed_share: the threshold to draw.
 
     Raises:
-        StoreError: it cannot be written.
+        StoreError: the file cannot be written.
     """
     fresh = nights.home / f".{NIGHTS_PAGE_FILE}"
     try:
@@ -71,8 +71,8 @@ def write_page(nights: Nights, history: Mapping[str, Night], changed_share: floa
 
 
 def page(nights: Nights, history: Mapping[str, Night], changed_share: float) -> str:
-    """The page as HTML; see `write_page`."""
-    # A second of imports, which only a process that writes a page should pay.
+    """Render the page as HTML; see `write_page`."""
+    # Slow imports, needed only to write a page.
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     from pipeline.report import wording
@@ -94,8 +94,8 @@ def page(nights: Nights, history: Mapping[str, Night], changed_share: float) -> 
         name=nights.name,
         newest=history[dates[-1]],
         current=nights.current,
-        nights=sorted([*history.values(), *gaps], key=lambda night: night.date, reverse=True)[:_MOST_ROWS],
-        left_out=max(0, len(history) + len(gaps) - _MOST_ROWS),
+        nights=sorted([*history.values(), *gaps], key=lambda night: night.date, reverse=True)[:_MAX_ROWS],
+        left_out=max(0, len(history) + len(gaps) - _MAX_ROWS),
         links={night: _links(nights, night) for night in dates if night in kept},
         metric_names=_names(night.metrics for night in history.values()),
         threshold=changed_share,
@@ -104,7 +104,7 @@ def page(nights: Nights, history: Mapping[str, Night], changed_share: float) -> 
 
 
 def _links(nights: Nights, night: str) -> dict[str, str]:
-    """The files of a night that the page leads to, by what they are."""
+    """Return the files of a night that the page links to, by label."""
     files = {"report": f"report/{REPORT_FILE}", "what changed": f"{NIGHT}/{DRIFT_FILE}"}
     return {label: f"{night}/{file}" for label, file in files.items() if (nights.of(night).home / file).is_file()}
 
@@ -114,8 +114,8 @@ def _names(groups: Iterable[Mapping[str, float]]) -> list[str]:
 
 
 def drawings(history: Mapping[str, Night], current: str | None, changed_share: float) -> list[Any]:
-    """Decisions that changed, metrics, sizes and latencies over the dates, as inline SVG; what was never measured is
-    left out."""
+    """Draw changed decisions, metrics, sizes and latencies over the dates as inline SVG; leave out what was never
+    measured."""
     from markupsafe import Markup
 
     dates = list(history)
@@ -136,13 +136,13 @@ def drawings(history: Mapping[str, Night], current: str | None, changed_share: f
         ("seconds", "seconds", "seconds", 1.0),
     ):
         lines = _lines(history, group, scale)
-        for start in range(0, len(lines), _MOST_LINES):
-            drawn.append(_draw(f"{name}-{start}", title, lines[start : start + _MOST_LINES], span))
+        for start in range(0, len(lines), _MAX_LINES):
+            drawn.append(_draw(f"{name}-{start}", title, lines[start : start + _MAX_LINES], span))
     return [Markup(svg) for svg in drawn]
 
 
 def _lines(history: Mapping[str, Night], group: str, scale: float) -> list[Line]:
-    """A line for each name of a group; of the time that stages took their sum alone."""
+    """Return a line for each name of a group; for the seconds of the stages, only their sum."""
     measured = {night.date: getattr(night, group) for night in history.values() if getattr(night, group)}
     if group == "seconds":
         return [Line("whole chain", {night: sum(parts.values()) for night, parts in measured.items()})]
@@ -172,29 +172,29 @@ def _plot(title: str, lines: Sequence[Line], span: Span, threshold: float | None
     styles = [(FIRST, "-"), (SECOND, "--"), (TEXT, ":")]
 
     def draw(axes: Axes) -> None:
-        width = span.place(span.last.isoformat())
+        width = span.day(span.last.isoformat())
         for night in span.missing:
-            axes.axvspan(span.place(night) - 0.5, span.place(night) + 0.5, color=LINE, linewidth=0, zorder=0)
+            axes.axvspan(span.day(night) - 0.5, span.day(night) + 0.5, color=LINE, linewidth=0, zorder=0)
         for number, line in enumerate(lines):
             colour, style = styles[number]
-            places = range(width + 1)
-            by_place = {span.place(night): value for night, value in line.values.items()}
-            # A line is broken where there is no night: nothing is known of it.
-            axes.plot(places, [by_place.get(place, float("nan")) for place in places], style, color=colour,
+            days = range(width + 1)
+            by_day = {span.day(night): value for night, value in line.values.items()}
+            # The line breaks where a night is missing.
+            axes.plot(days, [by_day.get(day, float("nan")) for day in days], style, color=colour,
                       label=line.label, linewidth=1.6, marker="o", markersize=3)  # fmt: skip
-            bad = [span.place(night) for night in span.failed if night in line.values]
-            axes.plot(bad, [by_place[place] for place in bad], "x", color=BAD, markersize=9, markeredgewidth=2,
+            bad = [span.day(night) for night in span.failed if night in line.values]
+            axes.plot(bad, [by_day[day] for day in bad], "x", color=BAD, markersize=9, markeredgewidth=2,
                       label="failed" if bad and number == 0 else None)  # fmt: skip
         for night in span.failed:
-            axes.axvline(span.place(night), color=BAD, linewidth=0.8, zorder=1)
+            axes.axvline(span.day(night), color=BAD, linewidth=0.8, zorder=1)
         if span.current is not None:
-            axes.axvline(span.place(span.current), color=FIRST, linewidth=0.8, linestyle=(0, (2, 2)), label="current")
+            axes.axvline(span.day(span.current), color=FIRST, linewidth=0.8, linestyle=(0, (2, 2)), label="current")
         if threshold is not None:
             axes.axhline(threshold, color=TEXT, linewidth=1.2, linestyle=(0, (4, 3)), label=f"threshold {threshold:g}")
             axes.set_ylim(bottom=0)
         axes.set_xlim(-0.6, width + 0.6)
         axes.xaxis.set_major_locator(MaxNLocator(7, integer=True))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda place, _: _day(span, place)))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda position, _: _day(span, position)))
         axes.set_ylabel(title)
         axes.grid(axis="y")
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=5)
@@ -202,5 +202,5 @@ def _plot(title: str, lines: Sequence[Line], span: Span, threshold: float | None
     return draw
 
 
-def _day(span: Span, place: float) -> str:
-    return date.fromordinal(span.first.toordinal() + round(place)).isoformat()
+def _day(span: Span, position: float) -> str:
+    return date.fromordinal(span.first.toordinal() + round(position)).isoformat()

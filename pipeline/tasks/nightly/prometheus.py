@@ -1,4 +1,4 @@
-"""What is known of the nights as a text file for Prometheus's textfile collector.
+"""Metrics of the nights as a text file for Prometheus's textfile collector.
 
 The format: https://prometheus.io/docs/instrumenting/exposition_formats/#text-based-format
 """
@@ -19,7 +19,7 @@ Samples = list[tuple[Mapping[str, str], float]]
 
 
 def metrics_file(pattern: str, name: str) -> Path:
-    """The file that `[nightly] metrics_file` names.
+    """Return the file of the setting `[nightly] metrics_file`.
 
     Args:
         pattern: a path with `{name}` for the name of the nights.
@@ -31,12 +31,12 @@ def metrics_file(pattern: str, name: str) -> Path:
         return Path(pattern.format_map({"name": name}))
     except (KeyError, ValueError, IndexError, AttributeError) as exc:
         raise SettingError(
-            "not a file's name", where="[nightly] metrics_file", got=pattern, wanted="{name} and no other braces"
+            "not a file name", where="[nightly] metrics_file", got=pattern, wanted="{name} and no other braces"
         ) from exc
 
 
 def write_metrics(path: Path, nights: Nights, history: Mapping[str, Night]) -> None:
-    """Writes the file in one step; one that cannot be written is a warning, for the nights are as they are.
+    """Write the file in one step; a failure is only a warning, because it does not change the nights.
 
     Args:
         history: at least one night.
@@ -50,7 +50,7 @@ def write_metrics(path: Path, nights: Nights, history: Mapping[str, Night]) -> N
 
 
 def prometheus_text(nights: Nights, history: Mapping[str, Night]) -> str:
-    """The text: what became of the newest night, and of the one that `current` names."""
+    """Return the metrics of the newest night and of the current one in Prometheus's text format."""
     own = {"name": nights.name}
     lines: list[str] = []
     for metric, (meaning, samples) in _metrics(nights, history).items():

@@ -1,4 +1,4 @@
-"""Makes a night: its chain, the comparison with the night before, and all that tells of it."""
+"""Make a night: its chain, the comparison with the night before, and the records of its result."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from ..chain.job import Job
 from ..chain.plan import Chain
 from ..chain.results import read_verdict
 from ..summary import require_passed
-from .drift import Compared, compare_answers, describe_signature_changes, write_answers
+from .drift import AnswerDifferences, compare_answers, describe_signature_changes, write_answers
 from .history import (
     Night,
     is_done,
@@ -55,11 +55,11 @@ _METRICS = ("accuracy", "precision", "recall", "f1")
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a night, and what is news about it.
+    """The result of a night, and the event to notify people of.
 
     Args:
-        event: `passed`, `failed`, or `recovered` where it passed and it, or the night before it, had failed.
-        error: why it failed; None if it passed.
+        event: `passed`, `failed`, or `recovered` if it passed after it, or the night before it, had failed.
+        error: why the night failed; None if it passed.
     """
 
     night: Night
@@ -68,31 +68,31 @@ class Outcome:
 
 
 def run_night(chain: Chain, nights: Nights, settings: NightlySettings) -> Outcome | None:
-    """Makes a night, unless another process has done so meanwhile.
+    """Make a night, unless another process has done so meanwhile.
 
-    `current` steps back while the night that it names is made again, and names the newest that passed at the end.
+    While the current night is made again, `current` points to the one before; at the end, to the newest that passed.
 
     Args:
-        chain: that of a job whose paths are those of the night.
+        chain: of a job with the paths of the night.
 
     Returns:
-        None where nothing was left to do.
+        None if nothing was left to do.
 
     Raises:
-        PipelineError: what became of the night could not be written down; a night that fails is an outcome.
+        PipelineError: the result of the night could not be written; a failed night is an outcome, not an error.
     """
     night = chain.job.paths.name
     with hold(nights.lock):
         if is_done(nights, night):
             return None
         before = read_history(nights)
-        nights.name_current(newest_passed(nights, before, without=night))
+        nights.set_current(newest_passed(nights, before, without=night))
         error: PipelineError | None = None
         try:
             for stage in chain.up_to():  # all of them: the report on a failed validation too
                 chain.build(stage)
             require_passed(chain.job)
-        except Exception as exc:  # Whatever it was, it is a night that failed.
+        except Exception as exc:  # any failure makes a failed night
             error = as_pipeline_error(exc, night)
             logger.debug("in the night %s:", night, exc_info=exc)
         try:
@@ -111,7 +111,7 @@ def run_night(chain: Chain, nights: Nights, settings: NightlySettings) -> Outcom
 def _conclude(
     chain: Chain, nights: Nights, before: Mapping[str, Night], settings: NightlySettings, error: PipelineError | None
 ) -> Night:
-    """Makes the artifact that tells what became of the night, and reads it."""
+    """Make the artifact with the result of the night, and read it."""
     job, night = chain.job, chain.job.paths.name
     other = None if error is not None else nearest_passed(night, before, nights.kept())
 
@@ -135,12 +135,12 @@ def _conclude(
             seconds = {stage: manifest.notes["seconds"] for stage, manifest in _manifests(chain).items()}
         else:
             record, seconds = Night(night, FAILED, str(error)), {}
-        told = asdict(record)
+        values = asdict(record)
         for name in ("finished", "seconds", "is_removed"):
-            del told[name]
+            del values[name]
         if record.largest_difference is not None and not math.isfinite(record.largest_difference):
-            told["largest_difference"] = str(record.largest_difference)
-        (folder / RECORD_FILE).write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+            values["largest_difference"] = str(record.largest_difference)
+        (folder / RECORD_FILE).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
         (folder / SUMMARY_FILE).write_text(_summary(nights.name, record), encoding="utf-8")
         finished = datetime.now(UTC).isoformat(timespec="seconds")
         return {NIGHT: {"finished": finished, "seconds": seconds}}
@@ -152,7 +152,7 @@ def _conclude(
 
 
 def _compare(job: Job, nights: Nights, other: str | None, settings: NightlySettings, folder: Path) -> Night:
-    """Asks the night's model the rows of another night, and keeps its answers to its own."""
+    """Run the night's model on the rows of another night, and record its answers to its own rows."""
     format, stage = next(
         (format, stage) for format, stage in job.candidates.items() if read_refusal(job.folder(stage)) is None
     )
@@ -191,8 +191,8 @@ def _compare(job: Job, nights: Nights, other: str | None, settings: NightlySetti
     return replace(night, verdict=FAILED, reason=reason) if reason else night
 
 
-def _with_drift(night: Night, compared: Mapping[str, Compared]) -> Night:
-    """The night with the figures of the many rows; of the goldens alone where those were not kept."""
+def _with_drift(night: Night, compared: Mapping[str, AnswerDifferences]) -> Night:
+    """Add the figures of the recorded rows to the night; those of the goldens if no rows were recorded."""
     if not compared:
         return night
     most = compared.get("rows") or compared["goldens"]
@@ -201,7 +201,7 @@ def _with_drift(night: Night, compared: Mapping[str, Compared]) -> Night:
 
 
 def _reason(night: Night, changes: list[str], settings: NightlySettings) -> str:
-    """Why a night fails that is proven equal to its checkpoint; empty if it does not."""
+    """Return why a night fails although its model is equal to its checkpoint; empty if it does not fail."""
     if settings.changed_share >= 1:
         return ""
     if changes:
@@ -236,11 +236,13 @@ def _manifests(chain: Chain) -> dict[str, Manifest]:
 
 
 def _summary(name: str, record: Night) -> str:
-    """The night in short, as Markdown for a CI job's summary."""
+    """Return a short summary of the night as Markdown, for a CI job."""
     word = "✅ Passed" if record.has_passed else "❌ Failed"
     lines = [f"# {word}: {name}, night of {record.date}"]
     if record.reason:
-        lines.append(f"    {' '.join(record.reason.split())}")  # indented: foreign text is no markup
+        lines.append(
+            f"    {' '.join(record.reason.split())}"
+        )  # indented, so that text from outside is not read as markup
     if record.compared_with is None:
         lines.append("It was compared with no other night.")
     elif record.changed is not None:
@@ -251,13 +253,13 @@ def _summary(name: str, record: Night) -> str:
 
 
 def _update_records(nights: Nights, record: Night, settings: NightlySettings) -> None:
-    """Brings history, `current`, the page and the metrics up to date, and removes the nights that are to go."""
+    """Update history, `current`, the page and the metrics, and remove outdated nights."""
     history = read_history(nights)
     write_history(nights, history)
-    nights.name_current(newest_passed(nights, history))
+    nights.set_current(newest_passed(nights, history))
     outdated = nights.outdated(settings.keep)
     if outdated:
-        # First written, then done: a night that is gone and not known to be removed would be made again.
+        # Record the removal first: a night that is missing without a record would be made again.
         history |= {night: replace(history[night], is_removed=True) for night in outdated if night in history}
         write_history(nights, history)
         for night in outdated:
@@ -268,7 +270,7 @@ def _update_records(nights: Nights, record: Night, settings: NightlySettings) ->
 
 
 def _event(record: Night, before: Mapping[str, Night]) -> str:
-    """What is news about a night, by what was known before."""
+    """Return the event of a night, given the results of the nights before."""
     if not record.has_passed:
         return FAILED
     known = [night for date, night in before.items() if date <= record.date]

@@ -45,7 +45,7 @@ class NightlyRun(ModelTask):
 
     @property
     def night(self) -> str:
-        """The date as the name of its folder."""
+        """The date, which is the name of the folder."""
         day: date = self.date
         return day.isoformat()
 
@@ -73,7 +73,7 @@ class NightlyRun(ModelTask):
         """
         if self.parameters.candidate:
             raise SettingError(
-                "a night makes its formats, it audits none",
+                "a night makes its formats and takes no candidate",
                 where="--candidate",
                 got=self.parameters.candidate,
                 next_step="Use WriteReport --candidate",
@@ -111,7 +111,7 @@ class NightlyRun(ModelTask):
         known = read_history(self.nights).get(self.night)
         reason = "it was not made yet"
         if known is not None:
-            reason = f"it failed: {known.reason}" if not known.has_passed else "it is not as it was finished"
+            reason = f"it failed: {known.reason}" if not known.has_passed else "it was changed after it was finished"
         status = ArtifactStatus.MISSING if known is None else ArtifactStatus.STALE
         return {**self.chain.examine(self.stage), NIGHT: ArtifactState(status, (reason,))}
 
@@ -161,7 +161,7 @@ def data_of(pattern: str, day: date) -> str:
         pattern: a path with `{date}`, or `{year}`, `{month}` and `{day}`.
 
     Raises:
-        SettingError: it has another placeholder.
+        SettingError: the pattern has another placeholder.
     """
     year, month, number = day.isoformat().split("-")
     try:

@@ -1,0 +1,86 @@
+"""Jobs for tests: a model on its way through the chain, in a temporary folder, without Luigi."""
+
+from __future__ import annotations
+
+import dataclasses
+import textwrap
+from pathlib import Path
+from typing import Any
+
+from pipeline.inputs import WarmStart
+from pipeline.settings import Settings
+from pipeline.store.artifact import ArtifactPaths
+from pipeline.tasks.chain.job import Job
+from pipeline.tasks.chain.plan import Chain
+from pipeline.training.models.source import find_model
+
+PROJECT = Path(__file__).resolve().parents[2]
+FRUIT = PROJECT / "examples" / "fruit.py"
+
+QUICK = {
+    "training": {"steps": 40, "batch_size": 16, "evaluate_every_steps": 10, "save_every_steps": 20, "goldens": 8},
+    "costs": {"seconds": 0.0},
+}
+
+
+def job_for(
+    root: Path,
+    model: str = "multiply_add",
+    *,
+    data: Path | None = None,
+    name: str | None = None,
+    warm_start: WarmStart | None = None,
+    formats: tuple[str, ...] = ("frozen",),
+    **sections: dict[str, Any],
+) -> Job:
+    """A job under `root`; settings by section, such as `training={"steps": 10}`, over quick ones."""
+    source = find_model(model)
+    settings = Settings()
+    for section in {*QUICK, *sections}:
+        values = {**QUICK.get(section, {}), **sections.get(section, {})}
+        changed = dataclasses.replace(getattr(settings, section), **values)
+        settings = dataclasses.replace(settings, **{section: changed})
+    return Job(
+        source=source,
+        paths=ArtifactPaths(root, name or source.name),
+        data=data or source.data,
+        warm_start=warm_start,
+        formats=formats,
+        settings=settings,
+    )
+
+
+def run(job: Job, last: str = "report") -> set[str]:
+    """Runs the chain up to a stage, as Luigi would.
+
+    Returns:
+        The stages that were made; the others were complete.
+    """
+    made = set()
+    for stage in Chain(job).examine(last):
+        before = job.folder(stage)
+        Chain(job).build(stage)
+        if job.folder(stage) != before:
+            made.add(stage)
+    return made
+
+
+def model_file(folder: Path, body: str, name: str = "model.py") -> str:
+    """Writes a model file and returns the reference of its class `M`.
+
+    Args:
+        body: the file after its imports (numpy, tensorflow, Examples, Signature, TensorSpec, Decision).
+    """
+    imports = """\
+        import numpy as np
+        import tensorflow as tf
+        from pipeline.data import Examples
+        from pipeline.signature import Decision, Signature, TensorSpec
+        """
+    (folder / name).write_text(textwrap.dedent(imports) + textwrap.dedent(body))
+    if not (folder / "rows.csv").exists():
+        (folder / "rows.csv").write_text("no reader looks at this\n")
+    return f"{folder / name}:M"
+
+
+ALL_STAGES = {"graph", "training", "checkpoint", "frozen", "validation", "costs", "report"}

@@ -1,0 +1,264 @@
+"""The door to freezing: files that appear whole or not at all, and what is told of them."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import commands
+import graphs
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import pipeline
+from pipeline.errors import CheckpointError, FreezeError, PipelineError, SettingError, StoreError
+from pipeline.signature import Signature
+
+v1 = tf.compat.v1
+
+
+@pytest.fixture
+def prefix(tmp_path: Path) -> Path:
+    graphs.save(tmp_path / "in" / "model.ckpt", wide)
+    return tmp_path / "in" / "model.ckpt"
+
+
+def wide(x: Any) -> None:
+    """A model with one variable large enough for a file of its own, and a table."""
+    draw = np.random.default_rng(5)
+    w = v1.get_variable("w", initializer=tf.constant(draw.normal(size=(3, 20_000)).astype(np.float32)))
+    v = v1.get_variable("v", initializer=tf.constant(draw.normal(size=(20_000, 2)).astype(np.float32)))
+    tf.identity(tf.tanh(x @ w) @ v, name="y")
+    initializer = tf.lookup.KeyValueTensorInitializer([b"a", b"b"], np.array([1, 2], np.int64))
+    table = tf.lookup.StaticHashTable(initializer, -1)
+    tf.identity(table.lookup(v1.placeholder(tf.string, [None], name="words")), name="ids")
+
+
+def test_the_signature_tells_what_is_fed_fetched_and_where_it_comes_from(prefix: Path, tmp_path: Path) -> None:
+    done = pipeline.freeze(prefix, ["y", "ids"], to=tmp_path / "out")
+    assert done.path == tmp_path / "out"
+    beside = tmp_path / "out.signature.json"
+    assert Signature.read(beside) == done.signature
+    assert [str(spec) for spec in done.signature.inputs] == ["x float32 [?, 3]", "words string [?]"]
+    assert [str(spec) for spec in done.signature.outputs] == ["y float32 [?, 2]", "ids int64 [?]"]
+    origin = json.loads(beside.read_text())["origin"]
+    assert origin == done.origin
+    assert origin["checkpoint"]["name"] == "model.ckpt"
+    assert [(table["keys"], table["values"]) for table in origin["tables"]] == [("string", "int64")]
+    assert origin["outputs"]["y"] == {"tensor": "y:0", "op": "Identity", "inputs": ["x"], "variables": ["v", "w"]}
+    assert origin["outputs"]["ids"]["inputs"] == ["words"]
+    assert origin["outputs"]["ids"]["variables"] == []
+    assert (origin["pins"], origin["weights"]) == ({}, "exact")
+
+
+def test_a_checkpoint_of_other_weights_has_another_digest_and_the_same_one_the_same_file(tmp_path: Path) -> None:
+    texts = []
+    for place, scale in (("a", 1.0), ("b", 1.0), ("c", 2.0)):
+        graphs.save(tmp_path / place / "model.ckpt", lambda x, by=scale: scaled(x, by))
+        pipeline.freeze(tmp_path / place, ["y"], to=tmp_path / place)
+        texts.append((tmp_path / place / "signature.json").read_text())
+    assert texts[0] == texts[1]
+    digests = [json.loads(text)["origin"]["checkpoint"]["index_sha256"] for text in texts]
+    assert digests[0] != digests[2]
+
+
+def scaled(x: Any, by: float) -> None:
+    tf.multiply(x, v1.get_variable("w", initializer=by), name="y")
+
+
+def test_outputs_are_found_if_none_is_named_and_the_reasons_are_given(prefix: Path, tmp_path: Path) -> None:
+    graphs.save(tmp_path / "plain" / "model.ckpt")
+    done = pipeline.freeze(tmp_path / "plain", to=tmp_path / "plain.pb")
+    assert [spec.name for spec in done.signature.outputs] == ["y"]
+    assert any(note.startswith("output y: AddV2, float32 [?, 2]; feeds nothing") for note in done.notes)
+
+
+def test_what_is_not_clear_is_an_error_with_the_candidates(tmp_path: Path) -> None:
+    def build(x: Any) -> None:
+        logits = graphs.product(x)
+        tf.nn.softmax(logits, name="probabilities")
+        tf.argmax(logits, 1, name="best")
+        labels = v1.placeholder(tf.int64, [None], name="labels")
+        loss = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
+        v1.train.GradientDescentOptimizer(0.1).minimize(tf.reduce_mean(loss))
+
+    graphs.save(tmp_path / "model.ckpt", build)
+    with pytest.raises(FreezeError, match=r"not clear(.|\n)*--outputs(.|\n)*probabilities: Softmax") as caught:
+        pipeline.freeze(tmp_path, to=tmp_path / "model.pb")
+    assert "best: ArgMax" in str(caught.value)
+    assert not list(tmp_path.glob("*.pb"))
+
+
+@pytest.mark.parametrize("weights", ["exact", "float16"])
+@pytest.mark.parametrize("format", ["frozen", "mmap"])
+def test_every_format_and_precision_answers_alike(prefix: Path, tmp_path: Path, format: str, weights: str) -> None:
+    wanted = graphs.answer(pipeline.freeze(prefix, ["y"], to=tmp_path / "exact.pb").path)
+    done = pipeline.freeze(prefix, ["y"], to=tmp_path / "made", format=format, weights=weights)
+    if format == "mmap":
+        assert {path.name for path in done.path.iterdir()} == {"graph.pb", "weights", "signature.json"}
+        with pipeline.load_mmap(done.path) as session:
+            got = session.run("y:0", {"x:0": graphs.X})
+    else:
+        got = graphs.answer(done.path)
+    size = sum(path.stat().st_size for path in [done.path, *done.path.rglob("*")] if path.is_file())
+    assert 99_000 * (2 if weights == "float16" else 4) < size < 102_000 * (2 if weights == "float16" else 4)
+    bound = 1e-5 if weights == "exact" else 1e-1
+    np.testing.assert_allclose(got, wanted, rtol=bound, atol=bound)
+    assert done.variables == 2
+    assert done.origin["weights"] == weights
+
+
+def test_a_folder_of_mapped_weights_replaces_one_of_its_kind_and_nothing_else(prefix: Path, tmp_path: Path) -> None:
+    place = tmp_path / "made"
+    pipeline.freeze(prefix, ["y"], to=place, format="mmap", weights="float16")
+    (place / "weights" / "left over").write_text("x")
+    pipeline.freeze(prefix, ["y"], to=place, format="mmap")
+    assert len(list((place / "weights").iterdir())) == 2
+    other = tmp_path / "mine"
+    other.mkdir()
+    (other / "notes.txt").write_text("mine")
+    with pytest.raises(StoreError, match="something else is at the place of the folder"):
+        pipeline.freeze(prefix, ["y"], to=other, format="mmap")
+    assert (other / "notes.txt").read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "made", "mine"]
+
+
+DAMAGES: dict[str, Callable[[Path], Any]] = {
+    "flipped": lambda data: data.write_bytes(bytes([data.read_bytes()[0] ^ 1]) + data.read_bytes()[1:]),
+    "cut": lambda data: os.truncate(data, 1000),
+    "missing": lambda data: data.unlink(),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("format", ["frozen", "mmap"])
+def test_damage_leaves_what_was_there_and_nothing_half_written(
+    prefix: Path, tmp_path: Path, format: str, damage: str
+) -> None:
+    place = tmp_path / "made"
+    pipeline.freeze(prefix, ["y"], to=place, format=format)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and "in" not in path.parts}
+    DAMAGES[damage](Path(f"{prefix}.data-00000-of-00001"))
+    with pytest.raises(CheckpointError):
+        pipeline.freeze(prefix, ["y"], to=place, format=format)
+    after = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and "in" not in path.parts}
+    assert after == before
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"format": "mnap"}, "unknown format .got mnap.. Did you mean 'mmap'"),
+        ({"weights": "half"}, "unknown weights .got half"),
+    ],
+)
+def test_unknown_words_are_refused(prefix: Path, tmp_path: Path, options: dict[str, Any], said: str) -> None:
+    with pytest.raises(SettingError, match=said):
+        pipeline.freeze(prefix, ["y"], to=tmp_path / "made.pb", **options)
+
+
+def test_a_place_that_cannot_be_written_is_said(prefix: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    for format in ("frozen", "mmap"):
+        with pytest.raises(StoreError, match="cannot be written"):
+            pipeline.freeze(prefix, ["y"], to=tmp_path / "file" / "made", format=format)
+
+
+def test_a_graph_without_inputs_can_be_frozen(tmp_path: Path) -> None:
+    with tf.Graph().as_default(), v1.Session() as session:
+        tf.identity(v1.get_variable("w", initializer=[1.0, 2.0]) * 2, name="y")
+        session.run(v1.global_variables_initializer())
+        v1.train.Saver().save(session, str(tmp_path / "model.ckpt"))
+    done = pipeline.freeze(tmp_path, ["y"], to=tmp_path / "model.pb")
+    assert done.signature.inputs == ()
+    assert graphs.answer(done.path, {}).tolist() == [2.0, 4.0]
+
+
+def test_an_output_that_no_one_can_fetch_is_refused(prefix: Path, tmp_path: Path) -> None:
+    with pytest.raises(PipelineError) as caught:
+        pipeline.freeze(prefix, ["save/restore_all"], to=tmp_path / "made.pb")
+    assert caught.value.where
+    assert not list(tmp_path.glob("*.pb"))
+
+
+def test_the_command_does_the_same_and_says_what_it_did(prefix: Path, tmp_path: Path) -> None:
+    done = commands.pipeline("freeze", str(prefix), "--outputs", "y", "-o", str(tmp_path / "a.pb"))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == [
+        "input        x float32 [?, 3]",
+        "output       y float32 [?, 2]",
+        "frozen       2 variables, 9 nodes",
+        str(tmp_path / "a.pb"),
+    ]
+    pipeline.freeze(prefix, ["y"], to=tmp_path / "b.pb")
+    assert (tmp_path / "a.pb").read_bytes() == (tmp_path / "b.pb").read_bytes()
+    convert_to_float16 = commands.pipeline(
+        *("freeze", str(prefix), "--outputs", "y", "--format", "mmap", "--weights", "float16"),
+        *("-o", str(tmp_path / "folder")),
+    )
+    assert convert_to_float16.returncode == 0
+    assert (tmp_path / "folder" / "graph.pb").is_file()
+    again = commands.pipeline("freeze", str(tmp_path / "a.pb"))
+    assert again.returncode == 0
+    assert "frozen already, nothing to do" in again.stdout
+    wrong = commands.pipeline(
+        "freeze", str(prefix), "--outputs", "y", "--pin", "training", "-o", str(tmp_path / "c.pb")
+    )
+    assert (wrong.returncode, wrong.stderr) == (3, "--pin: not a pair (got training, wanted NAME=VALUE)\n")
+
+
+def test_the_package_says_what_it_has() -> None:
+    assert {"freeze", "inspect", "load_mmap", "FreezeModel"} <= set(dir(pipeline))
+    with pytest.raises(AttributeError, match="no attribute 'freez'"):
+        _ = pipeline.freez
+
+
+def test_the_outputs_of_an_iterator_become_inputs_under_their_names(tmp_path: Path) -> None:
+    with tf.Graph().as_default(), v1.Session() as session:
+        rows = tf.data.Dataset.from_tensors((np.zeros([2, 3], np.float32), np.zeros(3, np.float32)))
+        first, second = v1.data.make_initializable_iterator(rows).get_next(name="next")
+        tf.add(first * v1.get_variable("w", initializer=np.float32(2)), second, name="y")
+        session.run(v1.global_variables_initializer())
+        v1.train.Saver().save(session, str(tmp_path / "model.ckpt"))
+        feeds = {"next:0": graphs.X, "next:1": graphs.X[0]}
+        wanted = session.run("y:0", feeds)
+    done = pipeline.freeze(tmp_path, ["y"], ["next:0", "next:1"], to=tmp_path / "model.pb")
+    assert done.signature is not None
+    assert [str(spec) for spec in done.signature.inputs] == [
+        "next float32 [2, 3]",
+        "next:1 float32 [3], tensor next:1",
+    ]
+    assert np.array_equal(graphs.answer(done.path, feeds), wanted)
+    with pytest.raises(FreezeError, match="fetched, and another one of its node is fed"):
+        pipeline.freeze(tmp_path, ["y", "next:0"], ["next:1"], to=tmp_path / "other.pb")
+    with pytest.raises(FreezeError, match=r"next:7: this tensor cannot be made an input .*of 2 outputs"):
+        pipeline.freeze(tmp_path, ["y"], ["next:0", "next:7"], to=tmp_path / "other.pb")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "bits"),
+    [
+        ("float32", 0x7F800001),
+        ("float32", 0xFFC12345),
+        ("float64", 0x7FF0000000000001),
+        ("complex64", 0x7F8000013F800000),
+        ("float32", 0x3F800000),
+        ("complex64", 0x3F80000040000000),
+    ],
+)
+def test_a_single_number_keeps_its_bits_a_signalling_nan_too(tmp_path: Path, dtype: str, bits: int) -> None:
+    size = np.dtype(dtype).itemsize
+    raw = bits.to_bytes(size, "little")
+    with tf.Graph().as_default(), v1.Session() as session:
+        w = v1.get_variable("w", initializer=np.zeros([], dtype))
+        tf.bitcast(w.read_value(), tf.uint8, name="y")
+        session.run(w.initializer)
+        w.load(np.frombuffer(raw, dtype)[0], session)
+        assert session.run("y:0").tobytes() == raw
+        v1.train.Saver().save(session, str(tmp_path / "model.ckpt"))
+    done = pipeline.freeze(tmp_path, ["y"], to=tmp_path / "model.pb")
+    assert np.asarray(graphs.answer(done.path, {})).tobytes() == raw

@@ -1,0 +1,71 @@
+"""The messages declared here are TensorFlow's, and get along with them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import tensorflow as tf
+from checkpoints import (
+    run_python,
+)
+from tensorflow.core.protobuf import tensor_bundle_pb2
+
+from pipeline.graph import protos
+
+v1 = tf.compat.v1
+PROJECT = Path(__file__).resolve().parents[3]
+
+
+def test_messages_declared_here_are_tensorflow_s_field_by_field() -> None:
+    from tensorflow.core.framework import tensor_slice_pb2
+    from tensorflow.core.protobuf import saved_model_pb2
+    from tensorflow.core.util import saved_tensor_slice_pb2
+    from tensorflow.python.training import checkpoint_state_pb2
+
+    theirs = {
+        name: message
+        for module in (
+            tensor_slice_pb2,
+            tensor_bundle_pb2,
+            saved_tensor_slice_pb2,
+            saved_model_pb2,
+            checkpoint_state_pb2,
+        )
+        for name, message in module.DESCRIPTOR.message_types_by_name.items()
+    }
+    theirs["Extent"] = theirs["TensorSliceProto"].nested_types_by_name["Extent"]
+    theirs["PackedTensor"] = tf.compat.v1.make_tensor_proto(0).DESCRIPTOR
+    assert theirs.keys() == protos._MESSAGES.keys()
+    for name, fields in protos._MESSAGES.items():
+        known = {field.name: field for field in theirs[name].fields}
+        assert name == "PackedTensor" or known.keys() == {field for field, _, _ in fields}
+        for field, number, kind in fields:
+            assert known[field].number == number
+            assert known[field].is_repeated == kind.endswith("*")
+
+
+@pytest.mark.parametrize("first", ["tensorflow", "pipeline.graph.protos"])
+def test_protos_and_tensorflow_s_live_in_one_process(first: str) -> None:
+    second = ({"tensorflow", "pipeline.graph.protos"} - {first}).pop()
+    code = f"""
+import {first}, {second}
+from tensorflow.core.protobuf import tensor_bundle_pb2
+from pipeline.graph.protos import BundleEntryProto, SavedModel, GraphDef
+import tensorflow
+entry = tensor_bundle_pb2.BundleEntryProto(dtype=1, shard_id=3, offset=5, size=7, crc32c=2**32 - 1)
+assert BundleEntryProto.FromString(entry.SerializeToString()).crc32c == 2**32 - 1
+graph = GraphDef.FromString(tensorflow.Graph().as_graph_def().SerializeToString())
+print(graph.versions.producer > 1000)
+"""
+    assert run_python(code).strip() == "True"
+
+
+def test_the_messages_are_imported_without_tensorflow_and_numpy() -> None:
+    code = """
+import sys
+sys.path.insert(0, "pipeline")  # the module alone: the package brings Luigi's tasks
+import protos
+print(sorted({"tensorflow", "numpy", "tensorboard.compat.tensorflow_stub"} & set(sys.modules)))
+"""
+    assert run_python(code).strip() == "[]"
