@@ -192,6 +192,13 @@ class Signature:
             raise ModelError("no readable signature", where=path, got=exc) from exc
 
 
+def read_origin(path: Path) -> dict[str, Any]:
+    """Read what a `signature.json` says besides the signature; empty if it says nothing, or if there is no file."""
+    content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    origin: dict[str, Any] = content.get("origin", {})
+    return origin
+
+
 def _of_rows(specs: Iterable[TensorSpec], rows: int) -> tuple[TensorSpec, ...]:
     """Set the first dimension to the number of rows, if it is open."""
     return tuple(replace(s, shape=(rows, *s.shape[1:])) if s.shape and s.shape[0] is None else s for s in specs)

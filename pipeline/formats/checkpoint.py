@@ -16,10 +16,10 @@ from google.protobuf.message import DecodeError
 
 from pipeline.checkpoint.values import find_checkpoint
 from pipeline.errors import CheckpointError, first_line
-from pipeline.signature import Signature
-from pipeline.store.files import CHECKPOINT_PREFIX, SAVED_MODEL_FOLDER
+from pipeline.signature import Signature, read_origin
+from pipeline.store.files import CHECKPOINT_PREFIX, SAVED_MODEL_FOLDER, SIGNATURE_FILE
 
-from .origin import origin_of, pinned_feeds
+from .origin import pinned_feeds
 from .runner import Runner
 from .savedmodel import open_saved_model
 from .session import SessionRunner, session_config
@@ -35,7 +35,7 @@ def open_runner(folder: Path, signature: Signature, threads: int, is_unoptimized
         RunnerError: the graph does not match the signature.
     """
     if (folder / SAVED_MODEL_FOLDER).is_dir():
-        key = origin_of(folder).get("signature")
+        key = read_origin(folder / SIGNATURE_FILE).get("signature")
         return open_saved_model(folder / SAVED_MODEL_FOLDER, key, signature, threads, is_unoptimized)
     prefix = folder / CHECKPOINT_PREFIX
     find_checkpoint(prefix).verify()
@@ -84,7 +84,7 @@ def read_pins(graph: tf.Graph, folder: Path) -> dict[str, Any]:
     Args:
         folder: an artifact with the pins in its `signature.json`.
     """
-    return pinned_feeds(graph, origin_of(folder).get("pins", {}))
+    return pinned_feeds(graph, read_origin(folder / SIGNATURE_FILE).get("pins", {}))
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,20 +10,13 @@ import numpy as np
 import tensorflow as tf
 
 from pipeline.errors import RunnerError, first_line
+from pipeline.signature import read_origin
 from pipeline.store.files import SIGNATURE_FILE
-
-
-def origin_of(folder: Path) -> dict[str, Any]:
-    """Reads the entry `origin` of `signature.json`; empty if there is no entry or no file."""
-    path = folder / SIGNATURE_FILE
-    content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    origin: dict[str, Any] = content.get("origin", {})
-    return origin
 
 
 def candidate_of(folder: Path) -> dict[str, Any]:
     """Reads the entry about a third-party candidate; empty for an artifact that the pipeline made."""
-    candidate: dict[str, Any] = origin_of(folder).get("candidate", {})
+    candidate: dict[str, Any] = read_origin(folder / SIGNATURE_FILE).get("candidate", {})
     return candidate
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from pipeline.errors import PipelineError, RunnerError
-from pipeline.signature import Array, Batch
+from pipeline.signature import Array, Batch, Signature, TensorSpec, batch_size_of, read_origin
 from pipeline.store.files import SIGNATURE_FILE
 from pipeline.workers.child import Child, Limits
 
@@ -18,7 +17,6 @@ from .registry import FORMATS
 
 if TYPE_CHECKING:
     from pipeline.data.npz import NpzReader
-    from pipeline.signature import Signature, TensorSpec
 
 
 @dataclass(frozen=True)
@@ -40,11 +38,8 @@ def fixed_batch_size(candidates: Mapping[str, Path]) -> int | None:
     Args:
         candidates: the artifact's folder by format.
     """
-    from pipeline.signature import Signature, batch_size_of
-
     for path in (folder / SIGNATURE_FILE for folder in candidates.values()):
-        content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        size = batch_size_of(Signature.from_dict(content)) if "candidate" in content.get("origin", {}) else None
+        size = batch_size_of(Signature.read(path)) if "candidate" in read_origin(path) else None
         if size is not None:
             return size
     return None

@@ -9,7 +9,6 @@ with are rounded to int8 as well, row by row.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -24,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import FreezeError, RunnerError, first_line, logger
-from pipeline.signature import Array, Batch, Signature, TensorSpec
+from pipeline.signature import Array, Batch, Signature, TensorSpec, read_origin
 from pipeline.store.files import SIGNATURE_FILE, TFLITE_FILE
 
 from .runner import check_batch, find_tensor
@@ -120,14 +119,8 @@ def open_runner(folder: Path, signature: Signature, threads: int) -> TfliteRunne
     Raises:
         RunnerError: the file is missing, is no TFLite model that runs here, or does not match the signature.
     """
-    return TfliteRunner(_open(folder / TFLITE_FILE, threads), signature, _read_signature_key(folder))
-
-
-def _read_signature_key(folder: Path) -> str | None:
-    """Reads the name of the signature of a third-party candidate; None for a file that the pipeline made."""
-    content = json.loads((folder / SIGNATURE_FILE).read_text(encoding="utf-8"))
-    key: str | None = content.get("origin", {}).get("candidate", {}).get("signature")
-    return key
+    candidate = read_origin(folder / SIGNATURE_FILE).get("candidate", {})
+    return TfliteRunner(_open(folder / TFLITE_FILE, threads), signature, candidate.get("signature"))
 
 
 def _open(path: Path, threads: int) -> Any:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.checkpoint.artifact import open_artifact, read_origin
+from pipeline.checkpoint.artifact import open_artifact
 from pipeline.checkpoint.bundle import Bundle
 from pipeline.checkpoint.source import Source, open_source
 from pipeline.errors import SettingError, StoreError, nearest
@@ -19,7 +19,7 @@ from pipeline.graph.graph import Graph
 from pipeline.graph.nodes import node_of
 from pipeline.safety import read_allowed
 from pipeline.safety.models import require_safe_source
-from pipeline.signature import Signature
+from pipeline.signature import Signature, read_origin
 from pipeline.store.files import FROZEN_FILE, GRAPH_FILE, SIGNATURE_FILE
 
 from .describe import Describer, describe_origin, describe_signature

@@ -12,14 +12,13 @@ from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.checkpoint.artifact import read_origin
 from pipeline.errors import CandidateError, FreezeError, logger, nearest
 from pipeline.graph.discovery import discover_outputs
 from pipeline.graph.graph import Graph
 from pipeline.graph.nodes import node_of
 from pipeline.inputs import Candidate
 from pipeline.safety.candidates import require_still_graph
-from pipeline.signature import Signature, TensorSpec
+from pipeline.signature import Signature, TensorSpec, read_origin
 from pipeline.store.files import (
     FROZEN_FILE,
     GRAPH_FILE,

@@ -9,14 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.checkpoint.artifact import read_origin
 from pipeline.data.edge_cases import edge_batches
 from pipeline.data.generated import generate_rows
 from pipeline.data.npz import NpzReader, load_arrays, of_kind
 from pipeline.errors import SettingError, nearest
 from pipeline.formats.runner import SubprocessRunner
 from pipeline.settings import ValidationSettings
-from pipeline.signature import Array, Batch, Signature, TensorSpec, batch_size_of
+from pipeline.signature import Array, Batch, Signature, TensorSpec, batch_size_of, read_origin
 from pipeline.store.files import GOLDENS_FILE, SIGNATURE_FILE, VALIDATION_ROWS_FILE
 from pipeline.workers.child import Limits
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import numpy as np
 
 from pipeline.formats.registry import FORMATS
 from pipeline.settings import ValidationSettings
-from pipeline.signature import Array
+from pipeline.signature import Array, read_origin
 from pipeline.store.files import SIGNATURE_FILE
 
 from .differences import Differences, disagreement, measure
@@ -33,7 +32,7 @@ def tolerance_class_of(format: str, artifact: Path) -> str:
     Returns:
         The class of its format, or of the way its weights are stored; empty for that of each dtype.
     """
-    origin = json.loads((artifact / SIGNATURE_FILE).read_text(encoding="utf-8")).get("origin", {})
+    origin = read_origin(artifact / SIGNATURE_FILE)
     return FORMATS[format].tolerance_class or ("half" if origin.get("weights") == "float16" else "")
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.checkpoint.artifact import open_artifact, read_origin
+from pipeline.checkpoint.artifact import open_artifact
 from pipeline.checkpoint.bundle import Bundle
 from pipeline.checkpoint.source import Source
 from pipeline.data.npz import object_array
@@ -31,7 +31,7 @@ from pipeline.graph.nodes import data_inputs, node_of
 from pipeline.graph.protos import DecodeError, NodeDef, SavedModel
 from pipeline.graph.tensors import content_of, shape_of, strings_of
 from pipeline.graph.variables import VARIABLE_OPS, Saved, Variable, variable_of
-from pipeline.signature import Array, Signature
+from pipeline.signature import Array, Signature, read_origin
 from pipeline.store.files import FROZEN_FILE, GRAPH_FILE, SAVED_MODEL_FILE, SIGNATURE_FILE
 
 from .constants import find_constant
@@ -266,7 +266,7 @@ class _CandidateConstants:
         self.graph, self._contents = lean.graph, lean.contents
         self.nodes = self.graph.nodes
         self.used: set[str] = set()
-        origin = read_origin(folder / SIGNATURE_FILE) if (folder / SIGNATURE_FILE).is_file() else {}
+        origin = read_origin(folder / SIGNATURE_FILE)
         self.is_float16, self.is_third_party = origin.get("weights") == "float16", "candidate" in origin
 
     @cached_property

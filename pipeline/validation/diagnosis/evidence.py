@@ -9,14 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.checkpoint.artifact import open_artifact, read_origin
+from pipeline.checkpoint.artifact import open_artifact
 from pipeline.data.npz import of_kind
 from pipeline.errors import PipelineError
 from pipeline.graph.graph import Graph
 from pipeline.graph.nodes import node_of
 from pipeline.graph.protos import NodeDef
 from pipeline.graph.variables import VARIABLE_OPS
-from pipeline.signature import DTYPES, Array, Batch, batch_size_of
+from pipeline.signature import DTYPES, Array, Batch, batch_size_of, read_origin
 from pipeline.store.files import CHECKPOINT_PREFIX, SAVED_MODEL_FOLDER, SIGNATURE_FILE
 from pipeline.workers.child import Limits, run_in_subprocess
 
