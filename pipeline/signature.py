@@ -192,6 +192,13 @@ class Signature:
             raise ModelError("no readable signature", where=path, got=exc) from exc
 
 
+def shapes_fit(one: Shape | None, other: Shape | None) -> bool:
+    """Return True if two shapes can be equal: open dimensions and open ranks fit any other."""
+    if one is None or other is None:
+        return True
+    return len(one) == len(other) and all(a is None or b is None or a == b for a, b in zip(one, other, strict=True))
+
+
 def read_origin(path: Path) -> dict[str, Any]:
     """Read what a `signature.json` says besides the signature; empty if it says nothing, or if there is no file."""
     content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}

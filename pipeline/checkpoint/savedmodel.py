@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import CheckpointError, FreezeError, nearest
@@ -27,7 +26,6 @@ from pipeline.graph.protos import (
     FunctionDefLibrary,
     MetaGraphDef,
     NodeDef,
-    OpDef,
     SavedModel,
     SignatureDef,
     TensorInfo,
@@ -41,6 +39,7 @@ from pipeline.store.files import SAVED_MODEL_FILE, SAVED_MODEL_FILES
 
 from .bundle import Bundle, open_checkpoint
 from .bundle.file_kinds import broken_file, unreadable_file
+from .source import Source
 
 _SERVE = "serve"
 _DEFAULT = "serving_default"
@@ -53,42 +52,9 @@ DT_INT64 = DataType.Value("DT_INT64")
 _CHANGES = re.compile(r"Assign\w*|(Resource)?Scatter\w+")
 
 
-@dataclass(frozen=True)
-class SavedModelGraph:
-    """The parts of a SavedModel that freezing needs.
-
-    Args:
-        graph: with the current paths of assets; ops of the graph itself fill the tables.
-        bundle: its variables; None if the folder has none.
-        keys: the place of a variable in the bundle, by the variable's identity.
-        inputs: tensors of the graph by their names in the signature; a sparse tensor is three, as `name/indices`.
-        outputs: the same for outputs.
-        infos: dtypes and shapes in the signature, by tensor.
-        signature_key: the signature's name; None if the SavedModel has no signature, or outputs were named instead.
-        signature_keys: the names of all.
-        assets: files by the tensors of the graph that hold their paths.
-        definitions: the ops that the graph uses, by name.
-        file: the file of the graph.
-        metas: all graphs of that file, unchanged, the one for serving first.
-    """
-
-    graph: Graph
-    bundle: Bundle | None
-    keys: Mapping[tuple[str, str], Saved]
-    inputs: Mapping[str, str]
-    outputs: Mapping[str, str]
-    infos: Mapping[str, TensorInfo]
-    signature_key: str | None
-    signature_keys: tuple[str, ...]
-    assets: Mapping[str, Path]
-    definitions: Mapping[str, OpDef]
-    file: Path
-    metas: tuple[MetaGraph, ...]
-
-
 def read_saved_model(
     folder: Path, signature_key: str | None = None, outputs: Sequence[str] = (), is_key_needed: bool = True
-) -> SavedModelGraph:
+) -> Source:
     """Reads a SavedModel of TensorFlow 1 or 2.
 
     Args:
@@ -119,18 +85,20 @@ def read_saved_model(
     keys = restored_keys(graph, meta.saver_def.restore_op_name or None)
     if bundle is not None:
         keys |= _captured_keys(meta, graph, bundle)
-    return SavedModelGraph(
+    return Source(
+        place=folder,
+        kind="SavedModel",
         graph=graph,
-        bundle=bundle,
+        graph_file=file,
+        bundle=bundle or Bundle(folder, {}),
         keys=keys,
         inputs=tensors["in"],
         outputs=tensors["out"],
         infos={info.name: info for infos in named.values() for info in infos.values()},
         signature_key=key,
         signature_keys=tuple(_signature_keys(meta)),
-        assets=assets,
         definitions={op.name: op for op in meta.meta_info_def.stripped_op_list.op},
-        file=file,
+        assets=assets,
         metas=tuple(metas),
     )
 

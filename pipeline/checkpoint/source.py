@@ -34,14 +34,15 @@ class Source:
     Args:
         place: the prefix, the SavedModel's folder, or the GraphDef's file.
         kind: `checkpoint`, `SavedModel` or `GraphDef`.
-        graph: the graph as saved.
+        graph: the graph as saved; of a SavedModel with the current paths of assets, and its own ops fill its tables.
         graph_file: the file of the graph.
         bundle: the variables' values; empty without a checkpoint.
         keys: the place of a variable in the bundle, by the variable's identity; without an entry, its name is the key.
-        inputs: tensors by their names in the signature; empty without a signature.
+        inputs: tensors by their names in the signature; empty without a signature. A sparse tensor is three, as
+            `name/indices`.
         outputs: the same for outputs.
         infos: dtypes and shapes in the signature, by tensor.
-        signature_key: the signature's name.
+        signature_key: the signature's name; None if there is none, or if outputs were named instead.
         signature_keys: the names of all signatures.
         definitions: the ops that a MetaGraphDef brings along, by name.
         assets: files by the tensors of the graph that hold their paths.
@@ -91,34 +92,14 @@ def open_source(
     path = Path(place)
     folder = path.parent if path.name in SAVED_MODEL_FILES else path
     if graph is None and any((folder / name).is_file() for name in SAVED_MODEL_FILES):
-        return _of_saved_model(folder, signature_key, outputs, is_key_needed)
+        from .savedmodel import read_saved_model  # a Saver's checkpoint does without
+
+        return read_saved_model(folder, signature_key, outputs, is_key_needed)
     if path.suffix in (".pb", ".pbtxt") and path.is_file():
         return _of_graph_file(path)
     prefix = find_prefix(place)
     bundle = open_checkpoint(prefix)  # first, because its errors name the kind of a foreign file
     return _of_checkpoint(prefix, bundle, graph or _graph_beside(prefix))
-
-
-def _of_saved_model(folder: Path, signature_key: str | None, outputs: Sequence[str], is_key_needed: bool) -> Source:
-    from .savedmodel import read_saved_model  # a Saver's checkpoint does without
-
-    model = read_saved_model(folder, signature_key, outputs, is_key_needed)
-    return Source(
-        place=folder,
-        kind="SavedModel",
-        graph=model.graph,
-        graph_file=model.file,
-        bundle=model.bundle or Bundle(folder, {}),
-        keys=model.keys,
-        inputs=model.inputs,
-        outputs=model.outputs,
-        infos=model.infos,
-        signature_key=model.signature_key,
-        signature_keys=model.signature_keys,
-        definitions=model.definitions,
-        assets=model.assets,
-        metas=model.metas,
-    )
 
 
 def _of_checkpoint(prefix: Path | str, bundle: Bundle, file: Path) -> Source:

@@ -19,7 +19,7 @@ from pipeline.signature import DTYPES as DTYPE_NAMES
 from pipeline.signature import Shape, Signature, TensorSpec
 
 from .passes.lookup_tables import TABLES
-from .write.pb import Constant, FrozenGraph
+from .write.constants import Constant, FrozenGraph
 
 
 class Describer:

@@ -14,6 +14,7 @@ from pipeline.graph.graph import Graph
 from pipeline.graph.nodes import node_of, require_tensor_names
 from pipeline.graph.protos import FunctionDef, FunctionDefLibrary, NodeDef
 from pipeline.graph.variables import VARIABLE_OPS, Saved, variable_of
+from pipeline.signature import shapes_fit
 
 from .passes.constant_folding import fold_constants
 from .passes.function_bodies import prune_functions, require_changes_unread
@@ -22,7 +23,7 @@ from .passes.lookup_tables import FILLING_OPS, carry_tables
 from .passes.prune import STACK_PUSHES, prune, reach
 from .passes.switches import remove_dead_branches, resolve_gradients
 from .passes.variables_to_constants import Rewriter
-from .write.pb import Constant, FrozenGraph
+from .write.constants import Constant, FrozenGraph
 
 
 def freeze_checkpoint_files(
@@ -95,7 +96,7 @@ def _constant(node: NodeDef, bundle: Bundle, keys: Mapping[tuple[str, str], Save
     tensor = bundle.tensors[key]
     box = _box(saved.part, tensor.shape)
     shape = tuple(end - start for start, end in box)
-    if tensor.dtype != variable.dtype or not _is_compatible(variable.shape, shape):
+    if tensor.dtype != variable.dtype or not shapes_fit(variable.shape, shape):
         raise CheckpointError(
             "the checkpoint's variable is not the graph's",
             where=f"node {variable.name}, key {key} in {bundle.prefix}",
@@ -118,12 +119,6 @@ def _box(part: str, shape: Sequence[int]) -> tuple[tuple[int, int], ...]:
         raise FreezeError(
             "a part of a variable does not fit the whole", got=part, wanted=f"one of {list(shape)}"
         ) from exc
-
-
-def _is_compatible(declared: Sequence[int | None] | None, actual: Sequence[int]) -> bool:
-    if declared is None:
-        return True
-    return len(declared) == len(actual) and all(d in (None, a) for d, a in zip(declared, actual, strict=True))
 
 
 def _format_tensor(dtype: int, shape: Sequence[int | None] | None) -> str:

@@ -25,9 +25,10 @@ from pipeline.store.files import FROZEN_FILE, GRAPH_FILE, SIGNATURE_FILE
 from .describe import Describer, describe_origin, describe_signature
 from .engine import freeze_source
 from .passes.pin import pin_placeholders
+from .write.constants import Constant, FrozenGraph
 from .write.float16 import convert_to_float16
 from .write.mmap import write_mmap
-from .write.pb import Constant, FrozenGraph, write_pb
+from .write.pb import write_pb
 
 FORMATS, WEIGHTS = ("frozen", "mmap"), ("exact", "float16")
 

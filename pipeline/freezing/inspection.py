@@ -9,7 +9,6 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from pipeline.checkpoint.bundle.tensor import StoredTensor
 from pipeline.checkpoint.source import Source, open_source
 from pipeline.errors import FreezeError, UnsafeModel
 from pipeline.graph.discovery import discover_outputs, rank_inputs, rank_outputs
@@ -165,7 +164,10 @@ def inspect(place: Path | str, graph: Path | str | None = None, signature: str |
         unfreezable=_find_unfreezable(source, tensors),
         unsafe=tuple(_unsafe(source)),
         tables=tuple(node.name for node in source.graph.node if node.op in TABLES),
-        tensors=tuple(_tensor(tensor, variables) for tensor in _by_size(source.bundle.tensors)),
+        tensors=tuple(
+            Tensor(tensor.key, tensor.dtype_name, tensor.shape, tensor.size_bytes, variables.get(tensor.key))
+            for tensor in sorted(source.bundle.tensors.values(), key=lambda tensor: (-tensor.size_bytes, tensor.key))
+        ),
         missing=tuple(name for key, name in variables.items() if key not in source.bundle.tensors),
         signature=source.signature_key,
         signatures=source.signature_keys,
@@ -199,18 +201,10 @@ def summarise(place: Path | str) -> dict[str, Any]:
     }
 
 
-def _by_size(tensors: Mapping[str, StoredTensor]) -> list[StoredTensor]:
-    return sorted(tensors.values(), key=lambda tensor: (-tensor.size_bytes, tensor.key))
-
-
 def _variables(source: Source) -> dict[str, str]:
     """Returns the graph's variables by the keys that they are restored from."""
     variables = [variable_of(node) for node in source.graph.node if node.op in VARIABLE_OPS]
     return {source.keys.get(one.identity, Saved(one.identity[1])).key: one.name for one in variables}
-
-
-def _tensor(tensor: StoredTensor, variables: Mapping[str, str]) -> Tensor:
-    return Tensor(tensor.key, tensor.dtype_name, tensor.shape, tensor.size_bytes, variables.get(tensor.key))
 
 
 def _find_unfreezable(source: Source, outputs: Sequence[str]) -> dict[str, str]:

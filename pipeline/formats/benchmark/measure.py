@@ -46,10 +46,7 @@ from .worker import BenchmarkRequest
 _SCHEMA = 1
 _OF_FORMAT = ("import_seconds", "load_seconds", "first_answer_seconds", "rows_per_second", "is_stable", "peak_bytes")
 _OF_BATCH = ("p50_ms", "p95_ms", "p99_ms", "runs", "rows_per_second", "is_stable")
-_SAVED = (
-    "model.",
-    f"{SAVED_MODEL_FOLDER}/",
-)  # the model files of a checkpoint, without rows and goldens
+_SAVED = ("model.", f"{SAVED_MODEL_FOLDER}/")  # the model files of a checkpoint, without rows and goldens
 _METADATA = (SIGNATURE_FILE, MANIFEST_FILE)  # files of other artifacts that are not the model's
 # Phase in which a process ended, by the last number that it reported.
 _PHASES = {

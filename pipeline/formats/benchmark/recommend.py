@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from pipeline.report.wording import join_names
 
 Entry = Mapping[str, Any]
 Entries = Mapping[str, Entry]
@@ -50,18 +52,18 @@ def recommend(formats: Entries, left_out: Collection[str] = ()) -> str:
     unstable = [name for name, entry in known.items() if not entry["is_stable"]]
     if unstable:
         sentences.append(
-            f"The times of {_join_names(unstable)} did not settle; more [costs] seconds, or a quieter machine, tell "
+            f"The times of {join_names(unstable)} did not settle; more [costs] seconds, or a quieter machine, tell "
             "more."
         )
     refused = [name for name in formats if name in left_out]
     if refused:
-        sentences.append(f"Left out: {_join_names(refused)}, not proven equal.")
+        sentences.append(f"Left out: {join_names(refused)}, not proven equal.")
     return " ".join(sentences)
 
 
 def _no_comparison(formats: Entries, known: Entries) -> str:
     if known:
-        return f"There are numbers of {_join_names(list(known))} alone, so nothing to compare."
+        return f"There are numbers of {join_names(list(known))} alone, so nothing to compare."
     problems = {entry["problem"] for entry in formats.values() if entry["problem"]}
     return f"No costs are known: {problems.pop()}." if len(problems) == 1 else "No costs are known."
 
@@ -80,9 +82,9 @@ def _compare(known: Entries) -> list[str]:
         other = "checkpoint" if "checkpoint" in others else others[0]
         first = min(best, key=values.__getitem__)
         numbers = f"{criterion.text(known[first])} ({other}: {criterion.text(known[other])})"
-        sentences.append(f"{criterion.best}: {_join_names(best)}, {numbers}.")
+        sentences.append(f"{criterion.best}: {join_names(best)}, {numbers}.")
     if alike:
-        sentences.append(f"No difference above noise in {_join_names(alike)}.")
+        sentences.append(f"No difference above noise in {join_names(alike)}.")
     return sentences
 
 
@@ -153,11 +155,8 @@ def _load_warning(known: Entries) -> list[str]:
     if not {"checkpoint", "frozen"} <= known.keys():
         return []
     frozen, checkpoint = known["frozen"], known["checkpoint"]
-    ratio, seconds = (
-        _load_seconds(frozen) / _load_seconds(checkpoint),
-        _load_seconds(frozen) - _load_seconds(checkpoint),
-    )
-    if ratio < _noise(known) or seconds < _NOISE_SECONDS:
+    ratio = _load_seconds(frozen) / _load_seconds(checkpoint)
+    if ratio < _noise(known) or _load_seconds(frozen) - _load_seconds(checkpoint) < _NOISE_SECONDS:
         return []
     sentences = [
         f"The .pb takes {_short(_load_seconds(frozen))} s to load and to answer first, {_short(ratio)} times as long "
@@ -173,11 +172,6 @@ def _load_warning(known: Entries) -> list[str]:
         if "mmap" not in known:
             sentences.append("The format mmap (--formats) was not measured; it loads at any size at once.")
     return sentences
-
-
-def _join_names(names: Sequence[str]) -> str:
-    """`a`, `a and b`, `a, b and c`."""
-    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
 
 
 def _short(value: float) -> str:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.errors import CandidateError, nearest
-from pipeline.signature import Shape, TensorSpec
+from pipeline.signature import TensorSpec, shapes_fit
 
 from .tensors import CandidateTensor
 
@@ -134,13 +134,7 @@ def _match_remaining(
 
 def is_compatible(spec: TensorSpec, tensor: CandidateTensor) -> bool:
     """Returns True if dtype and shape of a candidate's tensor are compatible with the signature."""
-    return spec.dtype == tensor.dtype and _fits(spec.shape, tensor.shape)
-
-
-def _fits(one: Shape | None, other: Shape | None) -> bool:
-    if one is None or other is None:
-        return True
-    return len(one) == len(other) and all(a is None or b is None or a == b for a, b in zip(one, other, strict=True))
+    return spec.dtype == tensor.dtype and shapes_fit(spec.shape, tensor.shape)
 
 
 def describe_tensors(side: str, specs: Sequence[TensorSpec], tensors: Sequence[CandidateTensor]) -> str:

@@ -26,18 +26,6 @@ from pipeline.graph.protos import AttrValue, NodeDef, TensorProto, TensorShapePr
 from .constants import Constant, FrozenGraph, content, strings
 from .float16 import convert_to_float16
 
-__all__ = [
-    "Constant",
-    "FrozenGraph",
-    "Layout",
-    "Progress",
-    "format_bytes",
-    "ignore_progress",
-    "lay_out",
-    "shape_proto",
-    "write_pb",
-]
-
 Progress = Callable[[int, int], None]  # called with the bytes written, and the total
 
 MAX_PB_BYTES = 2**31 - 1  # protobuf's limit: a larger GraphDef is written without complaint and cannot be parsed

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from pipeline.graph.graph import Graph
+from pipeline.graph.handles import CALLS, LOOPS
 from pipeline.graph.nodes import data_inputs, function_names, normalize_tensor
 from pipeline.graph.protos import FunctionDef, NodeDef
 
@@ -41,17 +42,7 @@ _PASSING: Mapping[str, frozenset[int] | None] = {
 }
 
 # Ops that call functions: the attributes that name them, and the input that is a function's first argument.
-_CALLS: Mapping[str, tuple[tuple[str, ...], int]] = {
-    "PartitionedCall": (("f",), 0),
-    "StatefulPartitionedCall": (("f",), 0),
-    "If": (("then_branch", "else_branch"), 1),
-    "StatelessIf": (("then_branch", "else_branch"), 1),
-    "Case": (("branches",), 1),
-    "StatelessCase": (("branches",), 1),
-    "While": (("cond", "body"), 0),
-    "StatelessWhile": (("cond", "body"), 0),
-}
-_LOOPS = frozenset({"While", "StatelessWhile"})
+_CALLS = {op: call[:2] for op, call in CALLS.items() if op != "RemoteCall"}
 
 # Where memory is: a node's output (in a graph or a function), or a function's argument (port 0). A port of None is
 # any of the node's outputs.
@@ -141,7 +132,7 @@ class Readers:
             raise _MayWrite
         results = frozenset[int]().union(*(self._find_returned(name, index - first) for name in called))
         # A loop's results are its arguments, in the next turn and at its end.
-        if node.op in _LOOPS:
+        if node.op in LOOPS:
             if results - {index}:
                 raise _MayWrite
             results |= {index}

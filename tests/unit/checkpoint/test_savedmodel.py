@@ -18,8 +18,8 @@ import tensorflow as tf
 from google.protobuf import text_format
 from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 
-from pipeline.checkpoint.bundle import Bundle
-from pipeline.checkpoint.savedmodel import SavedModelGraph, read_saved_model
+from pipeline.checkpoint.savedmodel import read_saved_model
+from pipeline.checkpoint.source import Source
 from pipeline.errors import CheckpointError, FreezeError, PipelineError
 from pipeline.freezing.engine import freeze_graph
 from pipeline.freezing.write.pb import write_pb
@@ -36,16 +36,17 @@ def values(name: str, shape: list[int]) -> Array:
     return np.random.default_rng(zlib.crc32(name.encode())).normal(size=shape).astype(np.float32)
 
 
-def freeze(folder: Path, signature_key: str | None = None) -> tuple[bytes, SavedModelGraph]:
+def freeze(folder: Path, signature_key: str | None = None) -> tuple[bytes, Source]:
     saved = read_saved_model(folder, signature_key)
-    bundle = saved.bundle or Bundle(folder, {})
-    graph = freeze_graph(saved.graph, bundle, saved.keys, list(saved.outputs.values()), list(saved.inputs.values()))
+    graph = freeze_graph(
+        saved.graph, saved.bundle, saved.keys, list(saved.outputs.values()), list(saved.inputs.values())
+    )
     path = folder.parent / f"{folder.name}.{signature_key}.pb"
-    write_pb(graph, bundle, path)
+    write_pb(graph, saved.bundle, path)
     return path.read_bytes(), saved
 
 
-def answers(session: Any, saved: SavedModelGraph, feeds: Mapping[str, Array]) -> dict[str, Array]:
+def answers(session: Any, saved: Source, feeds: Mapping[str, Array]) -> dict[str, Array]:
     given = {saved.inputs[name]: array for name, array in feeds.items()}
     return {name: np.asarray(value) for name, value in session.run(dict(saved.outputs), given).items()}
 
@@ -167,7 +168,7 @@ def test_simple_save_and_a_model_without_variables(tmp_path: Path) -> None:
     with tf.Graph().as_default(), v1.Session() as session:
         x = v1.placeholder(tf.float32, [None, 3])
         v1.saved_model.simple_save(session, str(tmp_path / "m"), {"x": x}, {"y": tf.sin(x) @ values("c", [3, 2])})
-    assert read_saved_model(tmp_path / "m").bundle is None
+    assert not read_saved_model(tmp_path / "m").bundle.tensors
     assert_equal(frozen_answers(tmp_path / "m", {"x": X}), loaded_answers(tmp_path / "m", {"x": X}))
 
 
