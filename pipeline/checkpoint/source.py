@@ -189,13 +189,8 @@ def _is_text(path: Path, raw: bytes) -> bool:
 
 
 def _graph_beside(prefix: str) -> Path:
-    """Finds the graph's file of a checkpoint if none is given.
-
-    It is PREFIX.meta; or a `.meta` of the series, as some write the graph once; or the only GraphDef with variables.
-
-    Raises:
-        CheckpointError: there is none, or several candidates.
-    """
+    """Finds the graph's file of a checkpoint: PREFIX.meta, else one `.meta` of the series, else the only GraphDef with
+    variables."""
     own = Path(f"{prefix}.meta")
     if own.is_file():
         return own

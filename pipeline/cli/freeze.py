@@ -11,7 +11,6 @@ from pipeline.settings import parse_pairs, split_list
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments of the command."""
     parser.add_argument(
         "checkpoint",
         help="a Saver's checkpoint: its prefix, one of its files, its series or its folder; the folder of a "

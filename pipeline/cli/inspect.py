@@ -10,7 +10,6 @@ from pipeline.freezing.inspection import inspect
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments of the command."""
     parser.add_argument(
         "file", help="a checkpoint (prefix, file or folder), the folder of a SavedModel, a .meta, .pb or .pbtxt"
     )

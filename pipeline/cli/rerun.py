@@ -14,7 +14,6 @@ _WIDTH = 40
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments of the command."""
     parser.add_argument("folder", type=Path, help="such as output/spam/validation/worst, or its parent")
 
 

@@ -14,7 +14,6 @@ from pipeline.store.remote import RemoteStore, hash_object, is_url
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments of the command."""
     parser.add_argument("folder", help="the artifact's folder or URL, such as output/spam/frozen")
 
 

@@ -23,7 +23,6 @@ _WILL = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments of the command."""
     parser.add_argument("task", nargs=argparse.REMAINDER, help="a task and its parameters, as luigi takes them")
 
 

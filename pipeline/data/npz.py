@@ -109,11 +109,7 @@ _BLOCK = 4096  # rows per block; the offset of the first string of each block is
 
 @dataclass(frozen=True)
 class _Member:
-    """An array in the archive.
-
-    Args:
-        offset: position of its first element in the file, in bytes.
-    """
+    """An array in the archive, whose first element is at `offset` in the file."""
 
     offset: int
     dtype: np.dtype[Any]

@@ -104,7 +104,6 @@ def _read_csv(path: Path, signature: Signature) -> dict[str, Array]:
 
 
 def _find_columns(path: Path, spec: TensorSpec, cells: Mapping[str, list[str]]) -> list[str]:
-    """Return the names of the columns of an input."""
     rank = 1 if spec.shape is None else len(spec.shape)
     if rank == 1:
         return [spec.name]

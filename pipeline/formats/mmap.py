@@ -93,11 +93,7 @@ def mapping_config(threads: int, is_unoptimized: bool = False) -> tf.compat.v1.C
 
 
 def _make_paths_absolute(graph: tf.compat.v1.GraphDef, folder: Path) -> None:
-    """Makes the paths in a graph absolute, because TensorFlow resolves them against the working directory.
-
-    Raises:
-        RunnerError: a file is missing, or has another size than its constant.
-    """
+    """Makes the paths in a graph absolute, because TensorFlow resolves them against the working directory."""
     for node in (node for node in Graph.of(graph).all_nodes() if node.op == "ImmutableConst"):
         path = folder / node.attr["memory_region_name"].s.decode("utf-8", "surrogateescape")
         if not path.resolve().is_relative_to(folder.resolve()):

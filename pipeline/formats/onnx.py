@@ -88,11 +88,7 @@ def _onnx_signature(signature: Signature) -> Signature:
 
 
 def _convert(path: Path, signature: Signature, renamed: Signature) -> Any:
-    """Converts a graph with tf2onnx.
-
-    Args:
-        renamed: the signature with the tensor names for the ONNX model.
-    """
+    """Converts a graph with tf2onnx; `renamed` has the tensor names for the ONNX model."""
     import tensorflow as tf
     from google.protobuf.message import Error
 
@@ -212,7 +208,6 @@ def _quantize(model: Any, stored: str) -> list[str]:
 
 
 def _check_and_serialize(model: Any) -> bytes:
-    """Checks a model with onnx's checker, and returns its bytes."""
     import onnx
     from google.protobuf.message import Error
 

@@ -141,8 +141,6 @@ def _open(path: Path, threads: int) -> Any:
 
 @dataclass(frozen=True)
 class _Tensor:
-    """Index and dtype of a tensor in a TFLite model."""
-
     index: int
     dtype: str
 

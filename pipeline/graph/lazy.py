@@ -91,11 +91,7 @@ def _without(message: memoryview, down: tuple[int, ...]) -> tuple[bytes, list[me
 
 
 def _fields(message: memoryview, wanted: int) -> list[tuple[int, int, int]]:
-    """Returns start, content and end of each field of a message; content is 0 unless the field is the wanted one.
-
-    Raises:
-        ValueError: the message is cut off or broken.
-    """
+    """Returns start, content and end of each field of a message; content is 0 unless the field is the wanted one."""
     found, at = [], 0
     while at < len(message):
         start, content = at, 0

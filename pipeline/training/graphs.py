@@ -92,11 +92,7 @@ def _training_graph(model: Any, settings: GraphSettings) -> tf.Graph:
 
 
 def _forward(model: Model, is_training: bool) -> dict[str, tf.Tensor]:
-    """Builds a model's forward pass in the current graph; inputs and outputs get their names in the signature.
-
-    Raises:
-        ModelError: an output of the signature is missing, or has another dtype or shape.
-    """
+    """Builds a model's forward pass in the current graph; inputs and outputs get their names in the signature."""
     inputs = {
         spec.name: v1.placeholder(tf.as_dtype(spec.dtype), spec.shape, name=spec.name)
         for spec in model.signature.inputs
@@ -140,11 +136,7 @@ def _name_output(spec: TensorSpec, outputs: Mapping[str, tf.Tensor]) -> tf.Tenso
 
 
 def _add_loss(model: Any, outputs: Mapping[str, tf.Tensor]) -> tf.Tensor:
-    """Adds the labels' placeholder and the model's loss to the current graph, and their names to collections.
-
-    Raises:
-        ModelError: the loss is not a scalar float.
-    """
+    """Adds the labels' placeholder and the model's loss to the current graph, and their names to collections."""
     spec = getattr(model, "labels", DEFAULT_LABELS)
     labels = v1.placeholder(tf.as_dtype(spec.dtype), spec.shape, name=LABELS)
     loss = tf.convert_to_tensor(model.loss(outputs, labels))

@@ -181,11 +181,7 @@ def _events(events: Iterator[Started | Ended]) -> Generator[Started | Ended]:
 
 
 def _merge(material: Material, format: str, result: ShardResult, is_first_candidate: bool) -> None:
-    """Merges a shard's result into the material.
-
-    Args:
-        is_first_candidate: count the checkpoint's decisions too, which are counted once.
-    """
+    """Merges a shard's result into the material; the checkpoint's decisions only once, with the first candidate."""
     material.sample(format).merge(result.sample)
     if result.flips is not None:
         material.flips.setdefault(format, Flips(result.flips.decision)).merge(result.flips)

@@ -111,11 +111,7 @@ def validate(
 def _check(
     recorder: ResultsRecorder, reference: SubprocessRunner, candidate: SubprocessRunner, material: Material
 ) -> dict[str, str]:
-    """Makes the checks of one candidate.
-
-    Returns:
-        Reasons for skipped checks, by check.
-    """
+    """Makes the checks of one candidate; returns reasons for skipped checks, by check."""
     format, settings, skipped = candidate.format, recorder.settings, dict[str, str]()
     for name, check in CHECK_FUNCTIONS.items():
         if name not in settings.chosen_checks:

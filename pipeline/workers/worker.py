@@ -117,7 +117,6 @@ def _die_with_caller(folder: str | None) -> None:
 
 
 def _enforce_memory_limit(limit_bytes: int) -> None:
-    """End this process when it exceeds its memory limit."""
     page, statm = os.sysconf("SC_PAGE_SIZE"), Path("/proc/self/statm")
     if not limit_bytes or not statm.exists():
         return
@@ -184,7 +183,6 @@ def _serve(connection: Connection, log_level: int, memory_bytes: int, folder: st
 
 
 def _answer_call(target: str, args: tuple[Any, ...], channel: Channel | None) -> tuple[str, Any, str | None]:
-    """Run one call and return the answer."""
     try:
         module, _, name = target.partition(":")
         function: Callable[..., Any] = getattr(importlib.import_module(module), name)

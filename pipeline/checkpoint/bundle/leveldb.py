@@ -112,10 +112,7 @@ class Table:
             raise unreadable_file(self.path, exc) from exc
 
     def _read(self, file: BinaryIO, offset: int, size: int) -> bytes:
-        """Some bytes of the file.
-
-        An offset or a size that a damaged handle gives is caught here, before anything is allocated for it.
-        """
+        """Some bytes of the file; a damaged offset or size is caught before anything is allocated for it."""
         if offset + size > self.size_bytes:
             raise broken_file(
                 self.path, "a block lies outside the table", got=f"{offset} + {size}", wanted=f"<= {self.size_bytes}"

@@ -98,14 +98,7 @@ def measure_costs(
 def _write_rows(
     checkpoint: Path, batch: int | None, settings: CostsSettings, path: Path
 ) -> tuple[tuple[int, ...], int]:
-    """Writes validation rows for the largest batch, repeated if there are fewer.
-
-    Args:
-        batch: a candidate's fixed batch size, used if the checkpoint's is open.
-
-    Returns:
-        The batch sizes to measure, and the number of different rows in the file.
-    """
+    """Writes validation rows for the largest batch; returns the batch sizes, and the number of different rows."""
     fixed = batch_size_of(Signature.read(checkpoint / SIGNATURE_FILE)) or batch
     sizes = (fixed,) if fixed else settings.sizes
     if not settings.seconds:

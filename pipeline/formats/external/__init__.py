@@ -97,11 +97,7 @@ def _own_specs(specs: Sequence[TensorSpec], match: TensorMatch) -> tuple[TensorS
 def _match_signature(
     candidate: Candidate, signature: Signature, tensors: CandidateTensors
 ) -> tuple[TensorMatch, TensorMatch]:
-    """Matches the inputs and the outputs of the signature with the candidate's.
-
-    Raises:
-        CandidateError: an input is not found, or an output is not found that may have another name.
-    """
+    """Matches inputs and outputs of the signature with the candidate's, or raises a CandidateError."""
     specs = {spec.name: spec for spec in (*signature.inputs, *signature.outputs)}
     for name in candidate.names:
         if name not in specs:
@@ -149,11 +145,7 @@ def _required_inputs(
 def _constant_feeds(
     candidate: Candidate, tensors: CandidateTensors, inputs: TensorMatch, outputs: TensorMatch, pins: Mapping[str, str]
 ) -> dict[str, str]:
-    """Returns the values to feed with every batch: pins of the checkpoint whose placeholder the candidate still has.
-
-    Raises:
-        CandidateError: it needs another input, which is neither fed nor pinned.
-    """
+    """Returns the values to feed with every batch: pins of the checkpoint whose placeholder the candidate still has."""
     if tensors.graph is None:
         needed, pinned = {bare_name(tensor.graph_name): tensor for tensor in inputs.rest}, set[str]()
     else:

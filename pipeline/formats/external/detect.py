@@ -163,12 +163,7 @@ _HINTS = {
 
 
 def _message_kind(found: set[tuple[int, int]], first: bytes) -> str | None:
-    """Classifies a protobuf message by its fields; None if it is unknown.
-
-    Args:
-        found: number and wire type of each field.
-        first: the beginning of the first field's bytes.
-    """
+    """Classifies a protobuf message by number and wire type of its fields; None if it is unknown."""
     if found <= _ONNX and (7, _BYTES) in found:
         return _KINDS["onnx"]
     if found <= _SAVED_MODEL and (2, _BYTES) in found:
@@ -199,14 +194,7 @@ _READ = 4096
 
 
 def _fields(path: Path) -> Iterator[tuple[int, int, bytes | None]]:
-    """Reads the fields of a message: number, wire type, and the beginning of the first field's bytes.
-
-    See https://protobuf.dev/programming-guides/encoding/.
-
-    Raises:
-        EOFError: the file ends within a field.
-        ValueError: the file is no protobuf message.
-    """
+    """Reads number, wire type and beginning of each field (https://protobuf.dev/programming-guides/encoding/)."""
     size = path.stat().st_size
     with path.open("rb") as file:
         is_first = True

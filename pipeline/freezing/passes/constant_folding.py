@@ -224,11 +224,7 @@ def _take_branch(node: NodeDef, truth: bool) -> None:
 
 
 def _ranges_by_scope(graph: Graph, needed: set[str]) -> dict[str, dict[str, Range]]:
-    """Returns the known ranges in the graph, under the name "", and in each called function.
-
-    Args:
-        needed: names of the nodes of the graph to look at.
-    """
+    """Returns the known ranges in the graph's needed nodes, under the name "", and in each called function."""
     functions = graph.functions
     reached = graph.replace_nodes(node for node in graph.node if node.name in needed)
     arguments: dict[str, list[Range | None]] = {"": []}

@@ -76,11 +76,7 @@ def carry_tables(kept: Graph, graph: Graph) -> Graph:
 
 
 def _require_constant(table: NodeDef, needed: list[NodeDef], graph: Graph) -> None:
-    """Checks that a table's content does not depend on when it is filled: before or after restoring variables.
-
-    Raises:
-        FreezeError: it is not.
-    """
+    """Checks that a table's content does not depend on when it is filled: before or after restoring variables."""
     inner = (node for _, node in graph.called_nodes(needed))
     for node in itertools.chain(needed, inner):
         if node.op in VARIABLE_OPS:
@@ -180,11 +176,7 @@ def _column(
 
 
 def _number(cell: bytes, dtype: int) -> int | float:
-    """Reads a number as TensorFlow does, which accepts less than Python.
-
-    Raises:
-        ValueError: TensorFlow would not read it, or not into this dtype.
-    """
+    """Reads a number as TensorFlow does, which accepts less than Python; raises a ValueError if it would not."""
     if not _NUMBER.fullmatch(cell):
         raise ValueError(f"{cell!r} is no number")
     if dtype in (DT_FLOAT, DT_DOUBLE):

@@ -68,11 +68,7 @@ def _make_constant(node: NodeDef, text: str) -> NodeDef:
 
 
 def _in_range(value: Any, dtype: str) -> Any:
-    """Returns the value if this integer dtype can hold it.
-
-    Raises:
-        ValueError: it cannot.
-    """
+    """Returns the value if this integer dtype can hold it; else raises a ValueError."""
     found = re.fullmatch(r"(u?)int(\d+)", dtype)
     if found:
         bits = int(found[2])

@@ -92,11 +92,7 @@ class Readers:
         return True
 
     def _follow(self, scope: _Scope, start: _Place) -> frozenset[int]:
-        """Returns the function's results that may be the memory.
-
-        Raises:
-            _MayWrite: an op that may write to the memory receives it.
-        """
+        """Returns the function's results that may be the memory; raises _MayWrite if an op may write to it."""
         waiting, seen, results = [start], set[_Place](), set[int]()
         while waiting:
             place = waiting.pop()

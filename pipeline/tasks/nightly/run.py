@@ -231,7 +231,6 @@ def _measure_night(job: Job, format: str, digest: str) -> Night:
 
 
 def _manifests(chain: Chain) -> dict[str, Manifest]:
-    """Return the manifests of the chain, by stage."""
     return {stage: Manifest.read(chain.job.folder(stage)) for stage in chain.up_to()}
 
 

@@ -119,13 +119,7 @@ def _rows(ragged: tf.RaggedTensor) -> tf.Tensor:
 
 
 def _weigh(name: str, rows: tf.Tensor, features: tf.Tensor, batch: tf.Tensor, training: bool) -> tf.Tensor:
-    """Returns the sum of a bag's weights, divided by the square root of its number of features, float32 [batch].
-
-    Args:
-        name: name of the variable with the weights.
-        rows: int64 [features].
-        features: string [features].
-    """
+    """Returns the sum of a bag's weights, divided by the square root of its number of features, float32 [batch]."""
     table = v1.get_variable(name, [BUCKETS], tf.float32, v1.zeros_initializer())
     hashed = tf.strings.to_hash_bucket_fast(features, BUCKETS)
     present, _ = tf.unique(rows * BUCKETS + hashed)  # repeated features of a message count once

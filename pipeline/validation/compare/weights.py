@@ -131,7 +131,6 @@ def compare_weights(checkpoint: Path, candidate: Path) -> WeightsComparison:
 def _compare_third_party(
     saved: Mapping[Variable, Saved], values: _CheckpointValues, constants: _CandidateConstants
 ) -> WeightsComparison:
-    """Compares the weights of a candidate that the pipeline did not make."""
     named = {variable for variable in saved if constants.has(variable)}
     free = constants.names - {variable.name for variable in named}
     found: list[VariableComparison] = []
@@ -254,11 +253,7 @@ def _slices(part: str) -> tuple[slice, ...]:
 
 
 class _CandidateConstants:
-    """Constants in the candidate's graph.
-
-    Raises:
-        DataError: the graph is missing or cannot be read.
-    """
+    """Constants in the candidate's graph; raises a DataError if the graph is missing or cannot be read."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -375,7 +370,6 @@ def _compare_variable(
 
 
 def _shape(node: NodeDef) -> tuple[int, ...]:
-    """Returns a constant's shape."""
     if node.op == "Const":
         return shape_of(node.attr["value"].tensor)
     return tuple(dim.size for dim in node.attr["shape"].shape.dim)

@@ -361,11 +361,7 @@ def _read_notes(folder: Path) -> dict[str, Any]:
 
 
 def _find_artifact(folder: Path, location: Mapping[str, str]) -> Path:
-    """Finds an artifact by the location that `locate_artifact` wrote.
-
-    Raises:
-        DataError: it does not exist.
-    """
+    """Finds an artifact by the location that `locate_artifact` wrote, or raises a DataError."""
     if "path" in location:
         folders = [folder / location["path"]]
     else:

@@ -293,11 +293,7 @@ class ResultsRecorder:
             _fail_with_worst(finding, unequal, found.unmatched)
 
     def _record_absent(self, format: str, found: WeightsComparison) -> str | None:
-        """Reports variables that are no constants of a third-party candidate, because it may have folded them.
-
-        Returns:
-            The reason for failure, if the check was requested by name.
-        """
+        """Reports variables that a third-party candidate may have folded; returns the reason if that is a failure."""
         renamed = [variable for variable in found.variables if variable.constant]
         if renamed:
             first = f"such as {renamed[0].name} as {renamed[0].constant}"

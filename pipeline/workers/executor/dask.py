@@ -150,11 +150,7 @@ class DaskExecutor:
                 client.unsubscribe_topic(run)
 
     def _next(self, events: SimpleQueue[Started | int], underway: Mapping[int, Any]) -> Started | int:
-        """Wait for the next event, as long as the cluster can produce one.
-
-        Args:
-            underway: futures by item number.
-        """
+        """Wait for the next event of the futures, by item number, as long as the cluster can produce one."""
         alone_since = None
         while True:
             try:
@@ -257,11 +253,7 @@ def _call(function: str, item: tuple[Any, ...], code: str, run: str, number: int
 
 
 def _call_on_worker(function: str, item: tuple[Any, ...], limits: Limits | None) -> Any:
-    """Call the function in this worker's process, or in its slot.
-
-    Returns:
-        The result, or the error as a PipelineError.
-    """
+    """Call the function in this worker's process, or in its slot; an error becomes a PipelineError that is returned."""
     # A nanny starts its worker as a daemon, and multiprocessing allows a daemon no children. Our children always end
     # together with this process: see `child.Child`.
     multiprocessing.current_process().daemon = False
@@ -276,7 +268,6 @@ def _call_on_worker(function: str, item: tuple[Any, ...], limits: Limits | None)
 
 @cache
 def _slot_of(thread: int, limits: Limits) -> Slot:
-    """Return the slot of a worker's thread."""
     slot = Slot(limits)
     atexit.register(slot.close)  # otherwise Python would wait for it when the worker ends
     return slot
