@@ -6,7 +6,8 @@ from pathlib import Path
 
 from pipeline.store.files import CHECKPOINT_PREFIX, SAVED_MODEL_FOLDER
 
-from .source import Source, open_source
+from .opened import Source
+from .source import open_source
 
 
 def open_artifact(checkpoint: Path, signature: str | None) -> Source:

@@ -39,7 +39,7 @@ from pipeline.store.files import SAVED_MODEL_FILE, SAVED_MODEL_FILES
 
 from .bundle import Bundle, open_checkpoint
 from .bundle.file_kinds import broken_file, unreadable_file
-from .source import Source
+from .opened import Source
 
 _SERVE = "serve"
 _DEFAULT = "serving_default"

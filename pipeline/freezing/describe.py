@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.checkpoint.source import Source
+from pipeline.checkpoint.opened import Source
 from pipeline.errors import FreezeError
 from pipeline.graph.graph import Graph
 from pipeline.graph.lazy_nodes import whole_node

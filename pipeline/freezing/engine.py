@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from pipeline.checkpoint.bundle import Bundle
-from pipeline.checkpoint.source import Source, open_source
+from pipeline.checkpoint.opened import Source
+from pipeline.checkpoint.source import open_source
 from pipeline.errors import CheckpointError, FreezeError, nearest
 from pipeline.graph.dtypes import DTYPES
 from pipeline.graph.graph import Graph

@@ -13,7 +13,8 @@ from typing import Any
 
 from pipeline.checkpoint.artifact import open_artifact
 from pipeline.checkpoint.bundle import Bundle
-from pipeline.checkpoint.source import Source, open_source
+from pipeline.checkpoint.opened import Source
+from pipeline.checkpoint.source import open_source
 from pipeline.errors import SettingError, StoreError, nearest
 from pipeline.graph.graph import Graph
 from pipeline.graph.nodes import node_of

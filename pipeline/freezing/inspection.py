@@ -9,7 +9,8 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from pipeline.checkpoint.source import Source, open_source
+from pipeline.checkpoint.opened import Source
+from pipeline.checkpoint.source import open_source
 from pipeline.errors import FreezeError, UnsafeModel
 from pipeline.graph.discovery import discover_outputs, rank_inputs, rank_outputs
 from pipeline.graph.nodes import node_of

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from pipeline.checkpoint.files import files_of, folder_of
-from pipeline.checkpoint.source import Source
+from pipeline.checkpoint.opened import Source
 from pipeline.errors import UnsafeModel
 from pipeline.store.files import SAVED_MODEL_FILE, SAVED_MODEL_TEXT_FILE
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.checkpoint.files import files_of, name_of
-from pipeline.checkpoint.source import Source, open_source, read_message
+from pipeline.checkpoint.opened import Source
+from pipeline.checkpoint.source import open_source, read_message
 from pipeline.data.generated import generate_rows
 from pipeline.data.npz import add_kind, save_arrays
 from pipeline.data.table import read_rows
