@@ -23,33 +23,9 @@ Batch: TypeAlias = "Mapping[str, Array]"
 Shape = tuple[int | None, ...]
 
 DTYPES = frozenset(
-    [
-        "float16",
-        "bfloat16",
-        "float32",
-        "float64",
-        "int8",
-        "int16",
-        "int32",
-        "int64",
-        "uint8",
-        "uint16",
-        "uint32",
-        "uint64",
-        "bool",
-        "string",
-        "complex64",
-        "complex128",
-        "qint8",
-        "quint8",
-        "qint16",
-        "quint16",
-        "qint32",
-        "int4",
-        "uint4",
-        "float8_e4m3fn",
-        "float8_e5m2",
-    ]
+    [f"{sign}int{bits}" for sign in ("", "u") for bits in (4, 8, 16, 32, 64)]
+    + ["float16", "bfloat16", "float32", "float64", "bool", "string", "complex64", "complex128"]
+    + ["qint8", "quint8", "qint16", "quint16", "qint32", "float8_e4m3fn", "float8_e5m2"]
 )
 
 

@@ -202,35 +202,23 @@ def numbers_of(path: Path, cells: list[str], lines: list[int], name: str, dtype:
 
 
 def _tsv_messages(path: Path) -> tuple[list[str], list[str], list[int]]:
-    import pandas as pd
-
-    lines = _read_text(path).split("\n")
-    numbers = [number for number, line in enumerate(lines, start=1) if line.strip()]
-    for number in numbers:
-        fields = lines[number - 1].count("\t") + 1
-        if fields != 2:
+    texts, labels, numbers = [], [], []
+    for number, line in enumerate(_read_text(path).split("\n"), start=1):
+        if not line.strip():
+            continue
+        fields = line.split("\t")  # quotes inside messages are not balanced
+        if len(fields) != 2:
             raise DataError(
                 "a line is not a label, a tab and a text",
                 where=f"{path}:{number}",
-                got=f"{fields} field{'s' * (fields != 1)} in {_shorten(lines[number - 1])}",
+                got=f"{len(fields)} field{'s' * (len(fields) != 1)} in {_shorten(line)}",
                 wanted="2 fields",
                 next_step="Correct the line, or name the file .csv if it has a header and commas",
             )
-    frame = pd.read_csv(
-        path,
-        sep="\t",
-        header=None,
-        names=["label", "text"],
-        dtype=str,
-        keep_default_na=False,
-        quoting=csv.QUOTE_NONE,  # quotes inside messages are not balanced
-        encoding="utf-8-sig",
-        lineterminator="\n",
-    )
-    frame = frame[(frame["label"].str.strip() != "") | (frame["text"].str.strip() != "")]
-    if len(frame) != len(numbers):
-        raise DataError("rows were lost while reading", where=path, got=len(frame), wanted=len(numbers))
-    return frame["text"].str.rstrip("\r").tolist(), frame["label"].tolist(), numbers
+        labels.append(fields[0])
+        texts.append(fields[1].rstrip("\r"))
+        numbers.append(number)
+    return texts, labels, numbers
 
 
 def _csv_messages(path: Path) -> tuple[list[str], list[str], list[int]]:

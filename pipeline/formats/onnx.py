@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +33,12 @@ _UNSUPPORTED = re.compile(r"Tensorflow op \[(.+): (\w+)\] is not supported")
 _FAILED = re.compile(r"Failed to convert node '([^']+)'")
 
 
-def make_onnx(frozen: Path, folder: Path) -> dict[str, Any]:
+def make_onnx(frozen: Path, folder: Path, stored: str = "") -> dict[str, Any]:
     """Converts a frozen graph to `model.onnx`, and writes `signature.json` with the tensor names of that file.
 
     Args:
         frozen: an artifact in the format `frozen`.
+        stored: precision of kernels and tables: float16, or int8 with a scale per channel; empty to keep theirs.
 
     Returns:
         Notes for the manifest: the opset version, and the number of quantized weights.
@@ -44,20 +46,6 @@ def make_onnx(frozen: Path, folder: Path) -> dict[str, Any]:
     Raises:
         FreezeError: tf2onnx cannot convert the graph, or its result is invalid or cannot be opened.
     """
-    return _make(frozen, folder, "")
-
-
-def make_onnx_float16(frozen: Path, folder: Path) -> dict[str, Any]:
-    """Makes `model.onnx` with kernels and tables as float16; see `make_onnx`."""
-    return _make(frozen, folder, "float16")
-
-
-def make_onnx_int8(frozen: Path, folder: Path) -> dict[str, Any]:
-    """Makes `model.onnx` with kernels and tables as int8 and a scale per channel; see `make_onnx`."""
-    return _make(frozen, folder, "int8")
-
-
-def _make(frozen: Path, folder: Path, stored: str) -> dict[str, Any]:
     content = json.loads((frozen / SIGNATURE_FILE).read_text(encoding="utf-8"))
     signature = Signature.from_dict(content)
     renamed = _onnx_signature(signature)
@@ -71,6 +59,9 @@ def _make(frozen: Path, folder: Path, stored: str) -> dict[str, Any]:
     except RunnerError as exc:
         raise FreezeError("the ONNX file that was made of this does not open", got=exc) from exc
     return {"opset": OPSET, "reduced": len(quantized)}
+
+
+make_onnx_float16, make_onnx_int8 = (partial(make_onnx, stored=stored) for stored in ("float16", "int8"))
 
 
 def _onnx_signature(signature: Signature) -> Signature:

@@ -16,6 +16,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -36,11 +37,12 @@ _NODE = re.compile(r'\["(\w+):", "([^"@]+)[^"]*"\]')
 _UNSUPPORTED = re.compile(_NODE.pattern + r".*op is neither a custom op nor a flex op")
 
 
-def make_tflite(frozen: Path, folder: Path) -> dict[str, Any]:
+def make_tflite(frozen: Path, folder: Path, stored: type[np.generic] | None = None) -> dict[str, Any]:
     """Converts a frozen graph to `model.tflite`, and copies its `signature.json`.
 
     Args:
         frozen: an artifact in the format `frozen`.
+        stored: float16, or int8 for larger weights alone; None to store all weights as they are.
 
     Returns:
         Notes for the manifest: the number of quantized tensors.
@@ -48,20 +50,6 @@ def make_tflite(frozen: Path, folder: Path) -> dict[str, Any]:
     Raises:
         FreezeError: the converter cannot express the graph, or its result cannot be opened.
     """
-    return _make(frozen, folder, None)
-
-
-def make_tflite_float16(frozen: Path, folder: Path) -> dict[str, Any]:
-    """Makes `model.tflite` with weights as float16; see `make_tflite`."""
-    return _make(frozen, folder, np.float16)
-
-
-def make_tflite_int8(frozen: Path, folder: Path) -> dict[str, Any]:
-    """Makes `model.tflite` with larger weights as int8; see `make_tflite`."""
-    return _make(frozen, folder, np.int8)
-
-
-def _make(frozen: Path, folder: Path, stored: type[np.generic] | None) -> dict[str, Any]:
     from .savedmodel import make_saved_model  # which loads TensorFlow; running does not need it
 
     with TemporaryDirectory(dir=folder, prefix=".savedmodel-") as saved_model:
@@ -78,6 +66,9 @@ def _make(frozen: Path, folder: Path, stored: type[np.generic] | None) -> dict[s
     if stored is not None and not quantized:
         logger.warning("no weight is large enough to be stored as %s: all stay as they are", stored.__name__)
     return {"reduced": quantized}
+
+
+make_tflite_float16, make_tflite_int8 = (partial(make_tflite, stored=stored) for stored in (np.float16, np.int8))
 
 
 def _convert(saved_model: Path, stored: type[np.generic] | None) -> bytes:

@@ -15,7 +15,7 @@ from pipeline.errors import DataError
 
 from .graph import Graph
 from .protos import DecodeError, GraphDef, NodeDef
-from .varint import read_varint
+from .varint import encode_varint, read_varint
 
 LARGE = 1 << 16  # bytes, from which a tensor stays on disk
 # Field numbers from a GraphDef down: node (graph.proto), attr (node_def.proto), a map's value, tensor
@@ -114,12 +114,4 @@ def _fields(message: memoryview, wanted: int) -> list[tuple[int, int, int]]:
 
 
 def _field(number: int, content: bytes) -> bytes:
-    return _varint(number << 3 | _LENGTH_DELIMITED) + _varint(len(content)) + content
-
-
-def _varint(value: int) -> bytes:
-    encoded = bytearray()
-    while value > 0x7F:
-        encoded.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*encoded, value])
+    return encode_varint(number << 3 | _LENGTH_DELIMITED) + encode_varint(len(content)) + content

@@ -21,6 +21,15 @@ def read_varint(data: bytes | memoryview, at: int) -> tuple[int, int]:
     raise ValueError("a number is cut off")
 
 
+def encode_varint(value: int) -> bytes:
+    """Returns the encoding of a number (0 or more)."""
+    encoded = bytearray()
+    while value > 0x7F:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*encoded, value])
+
+
 def varint_size(value: int) -> int:
     """Returns the size in bytes of a number (0 or more)."""
     return max(1, -(-value.bit_length() // 7))

@@ -22,45 +22,13 @@ from pipeline.settings import Operations, Settings
 from pipeline.training.models.source import PROJECT_FILES
 
 # Other sections of Luigi's documentation: their keys are free, or belong to modules that are not loaded here.
-_OTHER_SECTIONS = frozenset(
-    [
-        "DEFAULT",
-        "azureblob",
-        "batch_notifier",
-        "bigquery",
-        "cors",
-        "datadog",
-        "dropbox",
-        "elasticsearch",
-        "email",
-        "execution_summary",
-        "external_daily_snapshot",
-        "hadoop",
-        "hdfs",
-        "hive",
-        "kubernetes",
-        "logging",
-        "mongodb",
-        "mysqldb",
-        "notifications",
-        "pig",
-        "postgres",
-        "prometheus",
-        "recursively",
-        "redshift",
-        "resources",
-        "s3",
-        "salesforce",
-        "sendgrid",
-        "sge",
-        "simulate",
-        "smtp",
-        "snakebite",
-        "spark",
-        "task_history",
-        "task_visibility",
-        "webhdfs",
-    ]
+_OTHER_SECTIONS = frozenset[str]().union(
+    ["DEFAULT", "cors", "execution_summary", "logging", "recursively", "resources", "simulate"],
+    ["task_history", "task_visibility"],
+    ["batch_notifier", "datadog", "email", "notifications", "prometheus", "sendgrid", "smtp"],
+    ["azureblob", "bigquery", "dropbox", "elasticsearch", "hdfs", "mongodb", "mysqldb"],
+    ["postgres", "redshift", "s3", "salesforce", "snakebite", "webhdfs"],
+    ["external_daily_snapshot", "hadoop", "hive", "kubernetes", "pig", "sge", "spark"],
 )
 _CENTRAL = ("--scheduler-host", "--scheduler-url")
 _KINDS: dict[str, Any] = {"int": luigi.IntParameter, "float": luigi.FloatParameter, "str": luigi.Parameter}

@@ -25,19 +25,8 @@ _STATELESS = {
     "Multinomial": ("StatelessMultinomial", 2, {}),
 }
 _OTHER_DRAWS = frozenset(
-    [
-        "RandomShuffle",
-        "RandomGamma",
-        "RandomPoisson",
-        "RandomPoissonV2",
-        "ParameterizedTruncatedNormal",
-        "RandomCrop",
-        "StatefulStandardNormalV2",
-        "StatefulUniform",
-        "StatefulTruncatedNormal",
-        "StatefulUniformInt",
-        "StatefulRandomBinomial",
-    ]
+    ["RandomShuffle", "RandomGamma", "RandomPoisson", "RandomPoissonV2", "ParameterizedTruncatedNormal", "RandomCrop"]
+    + [f"Stateful{draw}" for draw in ("StandardNormalV2", "Uniform", "TruncatedNormal", "UniformInt", "RandomBinomial")]
 )
 
 

@@ -22,6 +22,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -153,7 +154,7 @@ def _verdict(
         "verdict": FAILED if reasons else PASSED,
         "model": recorder.model,
         "reasons": reasons,
-        "causes": {format: cause.to_dict() for format, cause in causes.items()},
+        "causes": {format: asdict(cause) for format, cause in causes.items()},
         "rows": {{"equal": "validation"}.get(name, name): count for name, count in rows.items()},
         "skipped": {**recorder.skipped, **skipped},
         "notes": recorder.notes,

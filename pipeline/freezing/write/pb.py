@@ -22,6 +22,7 @@ from pipeline.checkpoint.bundle import Bundle
 from pipeline.checkpoint.bundle.tensor import StoredTensor
 from pipeline.errors import FreezeError
 from pipeline.graph.protos import AttrValue, NodeDef, TensorProto, TensorShapeProto
+from pipeline.graph.varint import encode_varint
 
 from .constants import Constant, FrozenGraph, content, strings
 from .float16 import convert_to_float16
@@ -166,8 +167,8 @@ def _constant_parts(constant: Constant, bundle: Bundle) -> _Part:
         return _whole(_small_constant(constant, bundle))
     size_bytes = constant.size_bytes
     head = (
-        _varint(_tag(_TENSOR_DTYPE, _VARINT))
-        + _varint(constant.dtype)
+        encode_varint(_tag(_TENSOR_DTYPE, _VARINT))
+        + encode_varint(constant.dtype)
         + _field(_TENSOR_SHAPE, shape_proto(constant.shape).SerializeToString(deterministic=True))
         + _header(_TENSOR_CONTENT, size_bytes)
     )
@@ -223,23 +224,13 @@ def _fill_single(proto: TensorProto, tensor: StoredTensor, raw: bytes) -> None:
         proto.tensor_content = raw
 
 
-@lru_cache(maxsize=4096)  # layers are of few sizes
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
 def _tag(number: int, kind: int) -> int:
     return number << 3 | kind
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=4096)  # layers are of few sizes
 def _header(number: int, size: int) -> bytes:
-    return _varint(_tag(number, _LENGTH_DELIMITED)) + _varint(size)
+    return encode_varint(_tag(number, _LENGTH_DELIMITED)) + encode_varint(size)
 
 
 def _field(number: int, content: bytes) -> bytes:

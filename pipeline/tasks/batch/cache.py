@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ def store(path: Path, chain: Chain, outcome: Outcome) -> None:
         "rules": _hash_static_inputs(chain),
         "files": files,
         "digest": _hash_states(files),
-        "outcome": json.loads(outcome.to_json()),
+        "outcome": asdict(outcome),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f"{path.name}.{os.getpid()}")
@@ -66,7 +67,7 @@ def load(path: Path, chain: Chain) -> Outcome | None:
         entry: dict[str, Any] = json.loads(path.read_bytes())
         if entry["rules"] != _hash_static_inputs(chain) or entry["digest"] != _hash_states(entry["files"]):
             return None
-        outcome = Outcome.from_dict(entry["outcome"])
+        outcome = Outcome(**entry["outcome"])
     except (OSError, ValueError, KeyError, TypeError):  # missing, or not a file of ours: the manifests decide
         return None
     # The files are those of the local mirror; what is published has to be examined.

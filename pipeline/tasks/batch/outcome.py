@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
 
 from pipeline.errors import PipelineError
 from pipeline.formats.registry import FORMATS, read_refusal
@@ -56,15 +54,6 @@ class Outcome:
     @property
     def has_passed(self) -> bool:
         return self.verdict == PASSED
-
-    def to_json(self) -> str:
-        """Return the outcome as one line of JSON."""
-        return json.dumps(asdict(self), sort_keys=True)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Outcome:
-        """Return the outcome that `to_json` wrote."""
-        return cls(**values)
 
 
 def failed_outcome(name: str, error: PipelineError) -> Outcome:

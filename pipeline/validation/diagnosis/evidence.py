@@ -46,10 +46,6 @@ class Cause:
     kind: str
     sentence: str
 
-    def to_dict(self) -> dict[str, str]:
-        """Converts the cause to its form in verdict.json."""
-        return {"kind": self.kind, "sentence": self.sentence}
-
 
 class Evidence:
     """Evidence about one format that failed.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from graphlib import TopologicalSorter
 from typing import Any
 
@@ -20,15 +20,24 @@ NEVER_FETCHED = frozenset(
 _LOOP_BACK_OPS = ("NextIteration", "RefNextIteration")
 
 
-def ancestor_operations(graph: tf.Graph, outputs: Sequence[str]) -> dict[str, tf.Operation]:
-    """Finds the nodes that tensors are computed from, by name."""
-    waiting, found = [graph.get_tensor_by_name(name).op for name in outputs], dict[str, Any]()
+def _walk(starts: Iterable[tf.Operation], following: Callable[[Any], Iterable[Any]]) -> dict[str, tf.Operation]:
+    waiting, found = list(starts), dict[str, Any]()
     while waiting:
         operation = waiting.pop()
         if operation.name not in found:
             found[operation.name] = operation
-            waiting.extend(tensor.op for tensor in operation.inputs)
+            waiting.extend(following(operation))
     return found
+
+
+def _consumers(operation: tf.Operation) -> Iterator[tf.Operation]:
+    return (consumer for tensor in operation.outputs for consumer in tensor.consumers())
+
+
+def ancestor_operations(graph: tf.Graph, outputs: Sequence[str]) -> dict[str, tf.Operation]:
+    """Finds the nodes that tensors are computed from, by name."""
+    starts = (graph.get_tensor_by_name(name).op for name in outputs)
+    return _walk(starts, lambda operation: (tensor.op for tensor in operation.inputs))
 
 
 def topological_order(operations: Mapping[str, tf.Operation]) -> Iterator[tf.Operation]:
@@ -46,14 +55,12 @@ def topological_order(operations: Mapping[str, tf.Operation]) -> Iterator[tf.Ope
 
 def nodes_in_loops(operations: Mapping[str, tf.Operation]) -> set[str]:
     """Finds the nodes in v1 loops, which cannot be fetched because they run once for each iteration."""
-    waiting = [op for op in operations.values() if op.type in ("Enter", "RefEnter")]
-    inside = set[str]()
-    while waiting:
-        operation = waiting.pop()
-        if operation.name not in inside and operation.type not in ("Exit", "RefExit"):
-            inside.add(operation.name)
-            waiting.extend(consumer for tensor in operation.outputs for consumer in tensor.consumers())
-    return inside
+
+    def inside(following: Iterable[tf.Operation]) -> list[tf.Operation]:
+        return [operation for operation in following if operation.type not in ("Exit", "RefExit")]
+
+    starts = [operation for operation in operations.values() if operation.type in ("Enter", "RefEnter")]
+    return set(_walk(starts, lambda operation: inside(_consumers(operation))))
 
 
 def chunks(graph: tf.Graph, names: Sequence[str], rows: int) -> Iterator[list[str]]:
@@ -95,7 +102,7 @@ class GraphWalker:
         self._session, self._feeds = session, dict(feeds)
         self._positions = {name: number for number, name in enumerate(names)}
         self._cached: dict[str, Array] = {}
-        self._descendants = _descendants(session.graph, feeds)
+        self._descendants = set(_walk((session.graph.get_tensor_by_name(name).op for name in feeds), _consumers))
         self._last_uses = {name: self._last_use(name) for name in names}
 
     def _last_use(self, name: str) -> int:
@@ -129,14 +136,3 @@ class GraphWalker:
                 return {names[0]: error_line(exc)}
             half = len(names) // 2
             return {**self._run(names[:half]), **self._run(names[half:])}
-
-
-def _descendants(graph: tf.Graph, feeds: Mapping[str, Any]) -> set[str]:
-    """Finds the nodes that are computed from the inputs."""
-    waiting, found = [graph.get_tensor_by_name(name).op for name in feeds], set[str]()
-    while waiting:
-        operation = waiting.pop()
-        if operation.name not in found:
-            found.add(operation.name)
-            waiting.extend(consumer for tensor in operation.outputs for consumer in tensor.consumers())
-    return found

@@ -42,19 +42,10 @@ def run_with(is_on: bool, opener: str, folder: Path, batch: Mapping[str, Array],
     with tempfile.TemporaryDirectory() as files, tempfile.TemporaryDirectory() as empty:
         inputs_path, outputs_path = Path(files) / "given.npz", Path(files) / "answered.npz"
         save_arrays(inputs_path, batch)
-        command = [
-            sys.executable,
-            "-m",
-            __name__,
-            opener,
-            str(folder.absolute()),
-            str(threads),
-            str(inputs_path),
-            str(outputs_path),
-        ]
+        arguments = (opener, folder.absolute(), threads, inputs_path, outputs_path)
         try:
             done = subprocess.run(
-                command,
+                [sys.executable, "-m", __name__, *map(str, arguments)],
                 env={**kept_environment(os.environ), **environment, "HOME": empty},
                 cwd=empty,
                 capture_output=True,
