@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError
+from tensorflow.compat import v1
 
 from pipeline.checkpoint.values import find_checkpoint
 from pipeline.errors import CheckpointError, first_line
@@ -23,8 +24,6 @@ from .origin import pinned_feeds
 from .runner import Runner
 from .savedmodel import open_saved_model
 from .session import SessionRunner, session_config
-
-v1 = tf.compat.v1
 
 
 def open_runner(folder: Path, signature: Signature, threads: int, is_unoptimized: bool = False) -> Runner:
@@ -45,7 +44,7 @@ def open_runner(folder: Path, signature: Signature, threads: int, is_unoptimized
     return SessionRunner(session, signature, read_pins(session.graph, folder))
 
 
-def restore(session: tf.compat.v1.Session, prefix: Path) -> None:
+def restore(session: v1.Session, prefix: Path) -> None:
     """Restores with the restore ops of the graph's Saver; without a Saver, assigns the variables by name."""
     path = Path(f"{prefix}.meta")
     try:
@@ -68,7 +67,7 @@ def restore(session: tf.compat.v1.Session, prefix: Path) -> None:
     session.run([each for each in session.graph.get_operations() if each.type.startswith(fills)], feed)
 
 
-def _assign(session: tf.compat.v1.Session, node: Any, value: Any) -> None:
+def _assign(session: v1.Session, node: Any, value: Any) -> None:
     tensor = session.graph.get_tensor_by_name(f"{node.name}:0")
     placeholder = v1.placeholder(tf.as_dtype(node.attr["dtype"].type), np.shape(value))
     if node.op == "VarHandleOp":

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import tensorflow as tf
 from google.protobuf.message import DecodeError
+from tensorflow.compat import v1
 
 from pipeline.errors import RunnerError, first_line
 from pipeline.signature import Signature
@@ -13,8 +14,6 @@ from pipeline.store.files import FROZEN_FILE
 
 from .origin import constant_feeds, fill_tables
 from .session import SessionRunner, session_config
-
-v1 = tf.compat.v1
 
 
 def open_runner(folder: Path, signature: Signature, threads: int, is_unoptimized: bool = False) -> SessionRunner:
@@ -29,7 +28,7 @@ def open_runner(folder: Path, signature: Signature, threads: int, is_unoptimized
     return SessionRunner(session, signature, constant_feeds(session, folder))
 
 
-def import_frozen(session: tf.compat.v1.Session, path: Path) -> None:
+def import_frozen(session: v1.Session, path: Path) -> None:
     """Imports a `.pb` into a session's graph.
 
     Raises:

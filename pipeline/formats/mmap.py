@@ -8,6 +8,7 @@ from pathlib import Path
 
 import tensorflow as tf
 from google.protobuf.message import DecodeError
+from tensorflow.compat import v1
 
 from pipeline.errors import RunnerError, first_line
 from pipeline.graph.graph import Graph
@@ -16,8 +17,6 @@ from pipeline.store.files import GRAPH_FILE
 
 from .origin import constant_feeds, fill_tables
 from .session import SessionRunner, session_config
-
-v1 = tf.compat.v1
 
 
 def open_runner(folder: Path, signature: Signature, threads: int, is_unoptimized: bool = False) -> SessionRunner:
@@ -31,7 +30,7 @@ def open_runner(folder: Path, signature: Signature, threads: int, is_unoptimized
     return SessionRunner(session, signature, constant_feeds(session, folder))
 
 
-def load_mmap(folder: Path | str, threads: int = 0) -> tf.compat.v1.Session:
+def load_mmap(folder: Path | str, threads: int = 0) -> v1.Session:
     """Opens a folder of the format mmap. Do not move or change the folder while the session is in use.
 
     Args:
@@ -47,7 +46,7 @@ def load_mmap(folder: Path | str, threads: int = 0) -> tf.compat.v1.Session:
     return _open_session(Path(folder), mapping_config(threads))
 
 
-def _open_session(folder: Path, config: tf.compat.v1.ConfigProto) -> tf.compat.v1.Session:
+def _open_session(folder: Path, config: v1.ConfigProto) -> v1.Session:
     session, path = v1.Session(graph=tf.Graph(), config=config), folder / GRAPH_FILE
     try:
         with session.graph.as_default():
@@ -57,7 +56,7 @@ def _open_session(folder: Path, config: tf.compat.v1.ConfigProto) -> tf.compat.v
     return session
 
 
-def read_graph(folder: Path) -> tf.compat.v1.GraphDef:
+def read_graph(folder: Path) -> v1.GraphDef:
     """Reads the graph of a folder, checks its weight files and makes their paths absolute.
 
     Raises:
@@ -81,7 +80,7 @@ def _graph_error(path: Path, cause: Exception) -> RunnerError:
     )
 
 
-def mapping_config(threads: int, is_unoptimized: bool = False) -> tf.compat.v1.ConfigProto:
+def mapping_config(threads: int, is_unoptimized: bool = False) -> v1.ConfigProto:
     """Configures a session that does not copy mapped weights.
 
     At the default level L1 the runtime computes everything that depends on no input once and keeps it. For an
@@ -92,7 +91,7 @@ def mapping_config(threads: int, is_unoptimized: bool = False) -> tf.compat.v1.C
     return config
 
 
-def _make_paths_absolute(graph: tf.compat.v1.GraphDef, folder: Path) -> None:
+def _make_paths_absolute(graph: v1.GraphDef, folder: Path) -> None:
     """Makes the paths in a graph absolute, because TensorFlow resolves them against the working directory."""
     for node in (node for node in Graph.of(graph).all_nodes() if node.op == "ImmutableConst"):
         path = folder / node.attr["memory_region_name"].s.decode("utf-8", "surrogateescape")
@@ -102,7 +101,7 @@ def _make_paths_absolute(graph: tf.compat.v1.GraphDef, folder: Path) -> None:
         node.attr["memory_region_name"].s = str(path).encode("utf-8", "surrogateescape")
 
 
-def _check_size(path: Path, node: tf.compat.v1.NodeDef) -> None:
+def _check_size(path: Path, node: v1.NodeDef) -> None:
     # A mapped file that is too short would kill the process (SIGBUS) instead of raising an error.
     wanted = math.prod(dim.size for dim in node.attr["shape"].shape.dim) * tf.as_dtype(node.attr["dtype"].type).size
     try:

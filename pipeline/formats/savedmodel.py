@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError, EncodeError
+from tensorflow.compat import v1
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from pipeline.errors import FreezeError, RunnerError, first_line
@@ -24,7 +25,6 @@ from .origin import candidate_of
 from .runner import Runner, check_batch
 from .session import SessionRunner, session_config
 
-v1 = tf.compat.v1
 SIGNATURE_KEY, TAG = "serving_default", "serve"
 MAX_BYTES = 2**31 - 1
 _ERRORS = (OSError, ValueError, KeyError, RuntimeError, TypeError, tf.errors.OpError)

@@ -7,13 +7,12 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.compat import v1
 
 from pipeline.errors import RunnerError
 from pipeline.signature import Array, Batch, Signature
 
 from .runner import check_batch
-
-v1 = tf.compat.v1
 
 
 class SessionRunner:
@@ -26,9 +25,7 @@ class SessionRunner:
         RunnerError: the graph lacks a tensor of the signature, or has it with another dtype.
     """
 
-    def __init__(
-        self, session: tf.compat.v1.Session, signature: Signature, constants: Mapping[str, Any] | None = None
-    ) -> None:
+    def __init__(self, session: v1.Session, signature: Signature, constants: Mapping[str, Any] | None = None) -> None:
         self._session, self._signature, self._constants = session, signature, dict(constants or {})
         for spec in (*signature.inputs, *signature.outputs):
             try:
@@ -71,7 +68,7 @@ def _as_array(value: Any) -> Array:
     return np.array(value, dtype=object) if isinstance(value, bytes) else np.asarray(value)
 
 
-def session_config(threads: int, is_unoptimized: bool = False) -> tf.compat.v1.ConfigProto:
+def session_config(threads: int, is_unoptimized: bool = False) -> v1.ConfigProto:
     """Configures a session with a fixed number of threads, for the same bits in every run.
 
     Args:

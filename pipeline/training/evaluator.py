@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import tensorflow as tf
+from tensorflow.compat import v1
 
 from pipeline.data.npz import add_kind, save_arrays
 from pipeline.data.readers import Examples
@@ -16,8 +17,6 @@ from pipeline.signature import Array, Signature
 from pipeline.store.files import CHECKPOINT_PREFIX, EVALUATION_GRAPH_FILE, GOLDENS_FILE, INFERENCE_GRAPH_FILE
 
 from .graphs import LABELS, LOSS, names_in_collection
-
-v1 = tf.compat.v1
 
 _EVALUATION_ROWS = 256
 

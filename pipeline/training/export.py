@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
+from tensorflow.compat import v1
 
 from pipeline.checkpoint.files import step_of
 from pipeline.checkpoint.values import find_checkpoint, read_values
@@ -23,8 +24,6 @@ from pipeline.store.files import (
     SIGNATURE_FILE,
     VALIDATION_ROWS_FILE,
 )
-
-v1 = tf.compat.v1
 
 
 def export_checkpoint(graph: Path, training: Path, settings: ExportSettings, folder: Path) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
+from tensorflow.compat import v1
 
 from pipeline.errors import ModelError, logger, nearest
 from pipeline.settings import GraphSettings
@@ -24,8 +25,6 @@ from pipeline.store.files import EVALUATION_GRAPH_FILE, INFERENCE_GRAPH_FILE, SI
 from .models import Model
 from .models.source import ModelSource, load_model
 from .randomness import STEP, key_draws_by_step
-
-v1 = tf.compat.v1
 
 # Collections of the names that training needs from the graphs.
 LABELS, LOSS, TRAIN_OP = "pipeline/labels", "pipeline/loss", "pipeline/train_op"
@@ -172,7 +171,7 @@ def _variables(graph: tf.Graph) -> list[tf.Variable]:
     return list(graph.get_collection(v1.GraphKeys.GLOBAL_VARIABLES))
 
 
-def _name_tables(graph: tf.compat.v1.GraphDef) -> None:
+def _name_tables(graph: v1.GraphDef) -> None:
     """Names each table after its node, for reproducible bytes: TensorFlow gives it a random name."""
     names: dict[bytes, bytes] = {}
     for node in graph.node:

@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
+from tensorflow.compat import v1
 
 from pipeline.checkpoint.values import find_checkpoint, read_values
 from pipeline.store.files import CHECKPOINT_PREFIX, INFERENCE_GRAPH_FILE, SIGNATURE_FILE
 
 from .examples import read_examples, save_validation
 from .models.source import ModelSource, load_model
-
-v1 = tf.compat.v1
 
 
 def import_weights(source: ModelSource, data: Path | None, graph: Path, weights: str, folder: Path) -> dict[str, Any]:

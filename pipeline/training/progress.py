@@ -10,14 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import tensorflow as tf
+from tensorflow.compat import v1
 from tqdm import tqdm
 
 from pipeline.data.npz import load_arrays, save_arrays
 from pipeline.errors import ModelError, logger
 from pipeline.store.files import HISTORY_FILE, LOSSES_FILE
-
-v1 = tf.compat.v1
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import tensorflow as tf
+from tensorflow.compat import v1
 
 from pipeline.checkpoint.files import complete_prefixes, name_of, step_of
 from pipeline.checkpoint.values import find_checkpoint
 from pipeline.errors import CheckpointError, logger
 from pipeline.settings import TrainingSettings
 from pipeline.store.files import CHECKPOINT_PREFIX
-
-v1 = tf.compat.v1
 
 
 class Checkpoints:
@@ -37,7 +36,7 @@ class Checkpoints:
         )
         self._saved_at = time.monotonic()
 
-    def restore(self, session: tf.compat.v1.Session | None) -> int:
+    def restore(self, session: v1.Session | None) -> int:
         """Restores the newest intact checkpoint and removes the files of interrupted saves.
 
         Returns:
@@ -68,7 +67,7 @@ class Checkpoints:
         by_time = bool(minutes) and time.monotonic() - self._saved_at >= minutes * 60
         return step == self._settings.steps or bool(every and step % every == 0) or by_time
 
-    def save(self, session: tf.compat.v1.Session | None, step: int) -> None:
+    def save(self, session: v1.Session | None, step: int) -> None:
         """Saves the variables, with the step in the file name and without the graph (see `write_graph`)."""
         self._saver.save(session, str(self._folder / CHECKPOINT_PREFIX), global_step=step, write_meta_graph=False)
         self._saved_at = time.monotonic()

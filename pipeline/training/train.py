@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
+from tensorflow.compat import v1
 
 from pipeline.data.readers import Examples
 from pipeline.errors import ModelError, logger
@@ -35,8 +36,6 @@ from .progress import Progress, Reporter, require_finite, write_history
 from .randomness import STEP
 from .saver import Checkpoints
 from .warm_start import read_warm_values
-
-v1 = tf.compat.v1
 
 
 def train(

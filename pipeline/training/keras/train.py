@@ -21,6 +21,7 @@ from typing import Any, cast
 import keras
 import numpy as np
 import tensorflow as tf
+from tensorflow.compat import v1
 
 from pipeline.data.readers import Examples
 from pipeline.errors import ModelError, SettingError, logger
@@ -39,8 +40,6 @@ from .adapter import NamedModel, make_deterministic
 from .graphs import architecture_json, build_model
 from .saved_model import record_goldens
 from .weights import load_weights_file, named_weights, training_state
-
-v1 = tf.compat.v1
 
 _EVALUATION_ROWS = 256
 

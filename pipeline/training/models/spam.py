@@ -14,11 +14,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import tensorflow as tf
+from tensorflow.compat import v1
 
 from pipeline.data.readers import Examples, read_messages
 from pipeline.signature import Decision, Signature, TensorSpec
-
-v1 = tf.compat.v1
 
 BUCKETS = 2**17  # per bag; 2**18 was no better on the SMS Spam Collection
 LEARNING_RATE = 1.5  # large, because the bags have length 1 and few batches touch the same weight
@@ -72,7 +71,7 @@ class Spam:
         rows = tf.cast(tf.maximum(tf.size(labels), FULL_BATCH), tf.float32)
         return tf.reduce_sum(bounded * (2.0 * shortfall - bounded)) / rows
 
-    def optimizer(self) -> tf.compat.v1.train.Optimizer:
+    def optimizer(self) -> v1.train.Optimizer:
         """Returns plain gradient descent: it updates only the weights of the batch, and needs no slots."""
         return v1.train.GradientDescentOptimizer(LEARNING_RATE)
 

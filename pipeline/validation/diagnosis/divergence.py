@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.compat import v1
 
 from pipeline.formats.checkpoint import read_pins, restore
 from pipeline.formats.session import session_config
@@ -27,8 +28,6 @@ from ..compare.tolerance import EXACT, Tolerance, within_tolerance
 from .graph_walk import NEVER_FETCHED, GraphWalker, ancestor_operations, chunks, nodes_in_loops, topological_order
 from .node_findings import PASS_THROUGH_OPS, Agreement, Divergence, Drift
 from .open_graph import open_graph
-
-v1 = tf.compat.v1
 
 
 def find_divergence(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import tensorflow as tf
 from google.protobuf.message import DecodeError
+from tensorflow.compat import v1
 
 from pipeline.errors import RunnerError
 from pipeline.formats.frozen import import_frozen
@@ -13,10 +14,8 @@ from pipeline.formats.mmap import read_graph
 from pipeline.formats.session import session_config
 from pipeline.store.files import FROZEN_FILE, GRAPH_FILE, SAVED_MODEL_FILE
 
-v1 = tf.compat.v1
 
-
-def open_graph(folder: Path, threads: int) -> tf.compat.v1.Session:
+def open_graph(folder: Path, threads: int) -> v1.Session:
     """Opens `model.pb`, `graph.pb` with its weight files, or `saved_model.pb`.
 
     Raises:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.compat import v1
 
 from pipeline.formats.checkpoint import read_pins, restore
 from pipeline.formats.session import session_config
@@ -17,8 +18,6 @@ from pipeline.store.files import CHECKPOINT_PREFIX
 
 from ..compare.tolerance import Tolerance, all_within
 from .similarity import AVERAGE, ValueSource
-
-v1 = tf.compat.v1
 
 _VARIABLES = ("VarHandleOp", "VariableV2", "Variable")
 
