@@ -108,7 +108,9 @@ def hash_code(start: Path, roots: Sequence[Path]) -> dict[str, str]:
         found[_label(path, tops)] = source.digest
         waiting.extend(_imported_files(path, source.imports, tops))
         if os.path.basename(path) == "__init__.py":
-            waiting.extend(_data_files(os.path.dirname(path)))
+            package = os.path.dirname(path)
+            data = (f"{package}/{name}" for name in _names_in(package) if not name.endswith((".py", ".pyc")))
+            waiting.extend(filter(os.path.isfile, data))
     return dict(sorted(found.items()))
 
 
@@ -246,12 +248,6 @@ def _is_local(base: str, top: str, importer: str) -> bool:
 @lru_cache(maxsize=256)
 def _holds_installed_packages(folder: str) -> bool:
     return any(name.endswith(".dist-info") for name in _names_in(folder))
-
-
-def _data_files(package: str) -> list[str]:
-    """Return the files in a package's own folder that are not Python."""
-    paths = [f"{package}/{name}" for name in _names_in(package) if not name.endswith((".py", ".pyc"))]
-    return [path for path in paths if os.path.isfile(path)]
 
 
 def _file_of(base: str, parts: Sequence[str], names_in: Callable[[str], frozenset[str]]) -> str | None:

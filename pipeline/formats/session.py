@@ -50,7 +50,9 @@ class SessionRunner:
             outputs = self._session.run(self._outputs, {**self._constants, **feed})
         except (tf.errors.OpError, ValueError, TypeError) as exc:
             raise RunnerError("TensorFlow could not run the batch", got=error_line(exc)) from exc
-        return {name: _as_array(value) for name, value in outputs.items()}
+        # A scalar string comes as bytes, which NumPy would convert to a fixed-width array without trailing zero bytes.
+        kinds = {name: object if isinstance(value, bytes) else None for name, value in outputs.items()}
+        return {name: np.asarray(value, kinds[name]) for name, value in outputs.items()}
 
 
 def error_line(exc: Exception) -> str:
@@ -61,11 +63,6 @@ def error_line(exc: Exception) -> str:
         return lines[0][:300]
     after = [line for line in lines[nodes[-1] + 1 :] if not line.endswith("root error(s) found.")]
     return f"{(after or lines)[0].removeprefix('(0) ')} ({lines[nodes[-1]]})"[:300]
-
-
-def _as_array(value: Any) -> Array:
-    # A scalar string comes as bytes, which NumPy would convert to a fixed-width array without trailing zero bytes.
-    return np.array(value, dtype=object) if isinstance(value, bytes) else np.asarray(value)
 
 
 def session_config(threads: int, is_unoptimized: bool = False) -> v1.ConfigProto:

@@ -94,16 +94,12 @@ class Handles:
             given = data_inputs(node)
             if node.op == "IdentityN":
                 return self.of(scope, given[port]) if port < len(given) else None
-            return next(
-                (dtype for r in self._carriers(node, given, output, port) if (dtype := self.of(scope, r))), None
-            )
+            if node.op != "Merge":
+                given = given[:1]
+            elif (output, port) not in (("", 0), ("output", 0)):
+                given = []
+            return next((dtype for reference in given if (dtype := self.of(scope, reference))), None)
         return self.from_call(scope, node, output, port)
-
-    def _carriers(self, node: NodeDef, given: list[str], output: str, port: int) -> list[str]:
-        """Returns the inputs whose value an output may carry."""
-        if node.op == "Merge":
-            return given if (output, port) in (("", 0), ("output", 0)) else []
-        return given[:1]
 
     def from_call(self, scope: Scope, node: NodeDef, output: str, port: int) -> int | None:
         """Returns the dtype of the variable whose handle a call returns; None for any other value."""

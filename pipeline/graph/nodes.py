@@ -7,7 +7,7 @@ name, `node:output:2` or `^node` (tensorflow/core/framework/node_def.proto and f
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 
 from pipeline.errors import FreezeError
 
@@ -33,6 +33,13 @@ def require_tensor_names(names: Iterable[str]) -> None:
             raise FreezeError(
                 "this is no name of a tensor", where="inputs and outputs", got=repr(name), wanted="node or node:port"
             )
+
+
+def unused_name(name: str, taken: Container[str]) -> str:
+    """Returns a name for a new node."""
+    while name in taken:
+        name += "_"
+    return name
 
 
 def is_control(reference: str) -> bool:

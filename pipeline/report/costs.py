@@ -102,15 +102,14 @@ def costs(facts: ReportFacts, with_drawings: bool = True) -> Costs | None:
     return Costs(
         recommendation=str(facts.costs.get("recommendation") or ""),
         columns=[column.name for column in columns],
-        rows=[(name, [_text(column, format) for column in columns]) for name, format in measured.items()],
+        rows=[
+            (name, [_number_text(column, column.value(format)) for column in columns])
+            for name, format in measured.items()
+        ],
         problems=[(name, str(format["problem"])) for name, format in measured.items() if format.get("problem")],
         drawings=[_drawing(column, measured) for column in columns if column.bar] if with_drawings else [],
         machine=_machine(facts.costs),
     )
-
-
-def _text(column: Column, format: Format) -> str:
-    return _number_text(column, column.value(format))
 
 
 def _number_text(column: Column, value: float | None) -> str:

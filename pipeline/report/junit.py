@@ -35,8 +35,11 @@ def junit(facts: ReportFacts) -> str:
     properties = ElementTree.SubElement(suite, "properties")
     for name, value in _properties(facts):
         ElementTree.SubElement(properties, "property", name=printable(name), value=printable(value))
+    speeds = facts.verdict.get("rows_per_second") or {}
     for check in checks(facts):
-        _add_case(suite, model, check, _seconds(facts, check))
+        # All outputs are compared in the same pass.
+        speed = speeds.get(check["format"]) if check["check"] == "equal" else None
+        _add_case(suite, model, check, check["rows"] / speed if speed and check.get("rows") else None)
     for name, why in skipped.items():
         case = ElementTree.SubElement(suite, "testcase", classname=model, name=printable(str(name)))
         ElementTree.SubElement(case, "skipped", message=printable(str(why)))
@@ -54,12 +57,6 @@ def _properties(facts: ReportFacts) -> Iterator[tuple[str, str]]:
     yield from ((f"version.{library}", version) for library, version in facts.versions.items())
     yield from ((f"digest.{stage.stage}", stage.digest) for stage in facts.stages)
     yield from ((f"sha256.{label}", digest) for label, digest in facts.inputs.items())
-
-
-def _seconds(facts: ReportFacts, check: Check) -> float | None:
-    """Returns the duration of a check; None if it is not known. All outputs are compared in the same pass."""
-    speed = (facts.verdict.get("rows_per_second") or {}).get(check["format"])
-    return check["rows"] / speed if check["check"] == "equal" and speed and check.get("rows") else None
 
 
 def _add_case(suite: ElementTree.Element, model: str, check: Check, seconds: float | None) -> None:

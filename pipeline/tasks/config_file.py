@@ -95,13 +95,12 @@ def render() -> str:
     parts = [_comment(_HEADER)]
     for name, declaration in sections().items():
         text = inspect.getdoc(declaration) or ""
-        keys = "\n".join(_key(item.name, item.default, item.metadata["description"]) for item in fields(declaration))
+        keys = "\n".join(
+            f"{_comment(item.metadata['description'])}\n{item.name} = {_value(item.name, item.default)}".rstrip()
+            for item in fields(declaration)
+        )
         parts.append(f"{_comment(text.partition(': ')[2])}\n[{name}]\n{keys}")
     return "\n\n".join(parts) + "\n"
-
-
-def _key(name: str, default: Any, description: str) -> str:
-    return f"{_comment(description)}\n{name} = {_value(name, default)}".rstrip()
 
 
 def _value(name: str, default: Any) -> str:

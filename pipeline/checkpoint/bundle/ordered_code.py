@@ -21,12 +21,9 @@ def slice_key(name: str, extents: Sequence[tuple[int, int]]) -> bytes:
         extents: start and length by axis, `FULL_EXTENT` for a whole axis.
     """
     numbers = b"".join(_signed(number) for extent in extents for number in extent)
-    return _unsigned(0) + _string(name.encode()) + _unsigned(len(extents)) + numbers
-
-
-def _string(value: bytes) -> bytes:
-    """Escaped, and ended by 0 1. The byte 255 would be escaped too, but no UTF-8 holds it."""
-    return value.replace(b"\x00", b"\x00\xff") + b"\x00\x01"
+    # Escaped, and ended by 0 1. The byte 255 would be escaped too, but no UTF-8 holds it.
+    escaped = name.encode().replace(b"\x00", b"\x00\xff") + b"\x00\x01"
+    return _unsigned(0) + escaped + _unsigned(len(extents)) + numbers
 
 
 def _unsigned(value: int) -> bytes:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from pipeline.graph.graph import Graph
 from pipeline.graph.handles import CALLS, LOOPS
-from pipeline.graph.nodes import control_inputs, data_inputs, is_control, node_of
+from pipeline.graph.nodes import control_inputs, data_inputs, is_control, node_of, unused_name
 from pipeline.graph.protos import DataType, FunctionDef, NodeDef
 
 _BOOL, _FLOAT, _DOUBLE, _HALF, _BFLOAT16 = (
@@ -297,7 +297,8 @@ def _settle_draws(nodes: MutableSequence[NodeDef], function: FunctionDef | None,
         # In a loop or a branch a constant belongs to the frame of its control inputs.
         place = [reference for reference in (f"^{node_of(shape)}", *found.waits_for) if node_of(reference) in names]
         waits_for = place if has_frames else control_inputs(node)
-        value = _value(_unused_name(f"{node.name}/settled", names), found, waits_for if has_frames else [])
+        value = _value(unused_name(f"{node.name}/settled", names), found, waits_for if has_frames else [])
+        names.add(value.name)
         reference = value.name if function is None else f"{value.name}:output:0"
         node.CopyFrom(NodeDef(name=node.name, op="Fill", input=[shape, reference, *waits_for]))
         node.attr["T"].type = found.dtype
@@ -307,13 +308,6 @@ def _settle_draws(nodes: MutableSequence[NodeDef], function: FunctionDef | None,
     nodes.extend(added)
     if function is not None:
         _rename_outputs(function, settled)
-
-
-def _unused_name(name: str, names: set[str]) -> str:
-    while name in names:
-        name += "_"
-    names.add(name)
-    return name
 
 
 def _value(name: str, found: Range, waits_for: Sequence[str]) -> NodeDef:

@@ -107,13 +107,10 @@ def _reads(node: NodeDef, index: int, graph: Graph, callers: tuple[str, ...], us
     if node.op in _PASSES and not callers and node.attr["T"].type == DT_RESOURCE:
         return False  # the receivers of the handle are checked themselves
     names = list(graph.called_by(node))
-    if not names or (node.op in LOOPS and used & _names_of(node.name, index)):
+    result = {f"{node.name}:{index}", f"{node.name}:output:{index}", *([node.name] if index == 0 else [])}
+    if not names or (node.op in LOOPS and used & result):
         return True
     return any(_reads_inside(graph.functions[name], node, index, graph, callers) for name in names)
-
-
-def _names_of(node: str, port: int) -> set[str]:
-    return {f"{node}:{port}", f"{node}:output:{port}", *([node] if port == 0 else [])}
 
 
 def _reads_inside(function: FunctionDef, call: NodeDef, index: int, graph: Graph, callers: tuple[str, ...]) -> bool:

@@ -14,7 +14,7 @@ from pathlib import Path
 from pipeline.errors import FreezeError
 from pipeline.graph.graph import Graph
 from pipeline.graph.lazy_nodes import copy_node
-from pipeline.graph.nodes import data_inputs, node_of
+from pipeline.graph.nodes import data_inputs, node_of, unused_name
 from pipeline.graph.protos import DataType, NodeDef
 from pipeline.graph.unsupported import changes_state, refusal_of
 from pipeline.graph.variables import VARIABLE_OPS, identity_of, strings_of
@@ -146,19 +146,13 @@ def _from_file(node: NodeDef, table: NodeDef, everything: Mapping[str, NodeDef])
     if any(pairs[key] != value for key, value in zip(*columns, strict=True)):
         raise _refusal(table, f"is filled from {names[0]}, which gives one key two values", "Correct the file")
     parts = [
-        _const(_unused(f"{node.name}/{name}", everything), values, table.attr[dtype].type)
+        _const(unused_name(f"{node.name}/{name}", everything), values, table.attr[dtype].type)
         for name, values, dtype in zip(("keys", "values"), columns, ("key_dtype", "value_dtype"), strict=True)
     ]
     new = NodeDef(name=node.name, op="LookupTableImportV2", input=[table.name, *(part.name for part in parts)])
     new.attr["Tin"].type = table.attr["key_dtype"].type
     new.attr["Tout"].type = table.attr["value_dtype"].type
     return node.name, [*parts, new]
-
-
-def _unused(name: str, taken: Mapping[str, NodeDef]) -> str:
-    while name in taken:
-        name += "_"
-    return name
 
 
 def _column(

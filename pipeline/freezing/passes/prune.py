@@ -16,7 +16,7 @@ from pipeline.graph.nodes import control_inputs, data_inputs, is_control, node_o
 from pipeline.graph.ops import output_dtypes
 from pipeline.graph.protos import FunctionDef, NodeDef
 from pipeline.graph.unsupported import CHANGES_STATE, DT_RESOURCE, acts, refusal_of
-from pipeline.graph.variables import VARIABLE_OPS, Variable, variable_behind, variable_of
+from pipeline.graph.variables import VARIABLE_OPS, variable_behind, variable_of
 
 STACK_PUSHES = frozenset({"StackPush", "StackPushV2"})
 _PASSES_STACKS = frozenset({"Identity", "Enter", "Switch", "RefIdentity", "RefEnter", "RefSwitch"})
@@ -157,7 +157,7 @@ def _require_unchanged(graph: Graph, kept: set[str], dropped: set[str]) -> None:
     if not dropped:
         return
     nodes = graph.nodes
-    read = {variable.identity for name in kept if (variable := _variable(nodes[name])) is not None}
+    read = {variable_of(nodes[name]).identity for name in kept if nodes[name].op in VARIABLE_OPS}
     for name in sorted(graph.ancestors(dropped, with_control=True) - kept):
         node = nodes[name]
         given = data_inputs(node)
@@ -196,10 +196,6 @@ def changed_inputs(node: NodeDef, graph: Graph, callers: tuple[str, ...] = ()) -
                     place = first + arguments.index(reference)
                     changed |= {place} if 0 <= place < len(given) else set(range(len(given)))
     return changed
-
-
-def _variable(node: NodeDef) -> Variable | None:
-    return variable_of(node) if node.op in VARIABLE_OPS else None
 
 
 def _remove_edges(node: NodeDef, kept: set[str], ends: set[str]) -> NodeDef:

@@ -67,8 +67,9 @@ class Rewriter:
             )
         else:
             self._carry_functions(new)
-        if scope.is_function:
-            self._rename_outputs(scope, new)
+        for index, reference in enumerate(new.input if scope.is_function else ()):
+            if not is_control(reference):  # it names the output of an op, which may now be another op
+                new.input[index] = self._rename_output(scope, reference)
         _forget_training(new)
         yield new
 
@@ -180,12 +181,6 @@ class Rewriter:
             copy.ret[result] = self._rename_output(scope, reference)
         copy.attr.pop("_input_shapes", None)
         return copy
-
-    def _rename_outputs(self, scope: Scope, new: NodeDef) -> None:
-        """Renames references in functions: they name the output of an op, which may now be another op."""
-        for index, reference in enumerate(new.input):
-            if not is_control(reference):
-                new.input[index] = self._rename_output(scope, reference)
 
     def _rename_output(self, scope: Scope, reference: str) -> str:
         node = scope.nodes.get(node_of(reference))

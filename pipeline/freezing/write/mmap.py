@@ -114,7 +114,9 @@ _Files = dict[tuple[object, ...], tuple[str, Constant]]
 def _map_constant(constant: Constant, name: str, files: _Files) -> NodeDef:
     """Returns the node of a mapped constant; variables of the same content share a file."""
     same = constant.tensor.key, constant.box, constant.is_halved
-    path, _ = files.setdefault(same, (f"{WEIGHTS_FOLDER}/{len(files):05d}-{_stem(constant.name)}.bin", constant))
+    # The name in a form valid for file names everywhere; the number before it makes it unique.
+    stem = re.sub(r"[^A-Za-z0-9_.-]+", "_", constant.name)[-_LONGEST_STEM:]
+    path, _ = files.setdefault(same, (f"{WEIGHTS_FOLDER}/{len(files):05d}-{stem}.bin", constant))
     node = NodeDef(name=name, op="ImmutableConst")
     node.attr["dtype"].type = constant.dtype
     node.attr["shape"].shape.MergeFrom(shape_proto(constant.shape))
@@ -128,8 +130,3 @@ def _map_copy(constant: Constant, mapped: str, files: _Files) -> Iterator[NodeDe
     copy = NodeDef(name=constant.name, op="DeepCopy", input=[mapped])
     copy.attr["T"].type = constant.dtype
     yield copy
-
-
-def _stem(name: str) -> str:
-    """Returns a variable's name in a form valid for file names everywhere. The number before it makes it unique."""
-    return re.sub(r"[^A-Za-z0-9_.-]+", "_", name)[-_LONGEST_STEM:]

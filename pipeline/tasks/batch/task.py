@@ -204,7 +204,11 @@ class ConvertBatch(_List):
         return f"{folder}/{REPORT_FILE}"
 
     def _fingerprint_inputs(self, known: Mapping[str, Outcome]) -> dict[str, Any]:
-        stable = {row.name: hash_values("outcome", _list_stable_values(known[row.name])) for row in self.rows}
+        # What stays the same if a model is converted again.
+        names = ("name", "verdict", "kind", "reason", "digest", "comparisons")
+        stable = {
+            row.name: hash_values("outcome", [getattr(known[row.name], name) for name in names]) for row in self.rows
+        }
         return {
             "files": {"list": hash_file(Path(self.manifest))},
             "outcomes": hash_values("outcomes", stable),
@@ -229,11 +233,6 @@ class ConvertBatch(_List):
             shown += [f"passed       {len(results) - len(missed)} of {len(results)} models"]
             shown += [f"tables       {self._page}"]
         return shown
-
-
-def _list_stable_values(outcome: Outcome) -> list[Any]:
-    """Return the parts of an outcome that stay the same if a model is converted again."""
-    return [outcome.name, outcome.verdict, outcome.kind, outcome.reason, outcome.digest, outcome.comparisons]
 
 
 def print_plan(task: ConvertBatch, write: Callable[[str], None] = print) -> int:

@@ -93,7 +93,7 @@ class Night:
         for column, value in row.items():
             for group, prefix in _GROUPS.items():
                 if value and column.startswith(prefix):
-                    groups[group][column.removeprefix(prefix)] = _number(value)
+                    groups[group][column.removeprefix(prefix)] = int(value) if value.isdecimal() else float(value)
         return cls(
             date=date.fromisoformat(row["date"]).isoformat(),
             verdict=row["verdict"],
@@ -107,10 +107,6 @@ class Night:
             is_removed=row["removed"] == "yes",
             **groups,
         )
-
-
-def _number(value: str) -> float:
-    return int(value) if value.isdecimal() else float(value)
 
 
 def read_history(nights: Nights) -> dict[str, Night]:

@@ -194,13 +194,11 @@ def _plot(title: str, lines: Sequence[Line], span: Span, threshold: float | None
             axes.set_ylim(bottom=0)
         axes.set_xlim(-0.6, width + 0.6)
         axes.xaxis.set_major_locator(MaxNLocator(7, integer=True))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda position, _: _day(span, position)))
+        first = span.first.toordinal()
+        dates = FuncFormatter(lambda position, _: date.fromordinal(first + round(position)).isoformat())
+        axes.xaxis.set_major_formatter(dates)
         axes.set_ylabel(title)
         axes.grid(axis="y")
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=5)
 
     return draw
-
-
-def _day(span: Span, position: float) -> str:
-    return date.fromordinal(span.first.toordinal() + round(position)).isoformat()

@@ -107,9 +107,5 @@ def _seconds(moment: str) -> float:
 
 
 def _labels(labels: Mapping[str, str]) -> str:
-    return "{" + ",".join(_label(name, value) for name, value in labels.items()) + "}"
-
-
-def _label(name: str, value: str) -> str:
-    escaped = value.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
-    return f'{name}="{escaped}"'
+    escapes = str.maketrans({"\\": r"\\", "\n": r"\n", '"': r"\""})
+    return "{" + ",".join(f'{name}="{value.translate(escapes)}"' for name, value in labels.items()) + "}"

@@ -270,7 +270,7 @@ class _CandidateConstants:
         return {
             node.name
             for node in self.graph.node
-            if node.op == "ImmutableConst" or (node.op == "Const" and _elements(node) >= SMALLEST_WEIGHTS)
+            if node.op == "ImmutableConst" or (node.op == "Const" and math.prod(_shape(node)) >= SMALLEST_WEIGHTS)
         }
 
     @cached_property
@@ -344,10 +344,6 @@ class _CandidateConstants:
             return path.read_bytes()
         except (OSError, UnicodeDecodeError) as exc:
             raise DataError("stands in a file that cannot be read", got=exc) from exc
-
-
-def _elements(node: NodeDef) -> int:
-    return math.prod(shape_of(node.attr["value"].tensor))
 
 
 def _compare_variable(

@@ -118,7 +118,8 @@ def failed_cases(recorder: ResultsRecorder, material: Material, format: str) -> 
     by_row: dict[tuple[str, str], list[str]] = {}
     worst = _read_worst_rows(recorder.results, format) if failed else []
     seen = {(worst_row.check, worst_row.output) for worst_row in worst}
-    stopped = [one for one in failed if (one.check, one.output) not in seen or _is_cut_short(one)]
+    unfinished = "could not be run"  # in the reason of a check that the candidate could not finish
+    stopped = [one for one in failed if (one.check, one.output) not in seen or unfinished in (one.reason or "")]
     stops = [_find_stop(finding, material) for finding in stopped]
     for worst_row in [*worst[: MAX_ROWS - 1], *stops, *worst[MAX_ROWS - 1 :]]:
         by_row.setdefault((worst_row.check, worst_row.row), []).append(worst_row.output)
@@ -152,11 +153,6 @@ def _distance(text: str) -> float:
     except ValueError:
         return math.inf
     return math.inf if math.isnan(value) else value
-
-
-def _is_cut_short(finding: Finding) -> bool:
-    """Returns True if the candidate could not finish the check."""
-    return "could not be run" in (finding.reason or "")
 
 
 def _find_stop(finding: Finding, material: Material) -> WorstRow:

@@ -318,7 +318,9 @@ class ResultsRecorder:
 
 def _fail_with_worst(finding: Finding, unequal: Sequence[VariableComparison], unmatched: int) -> None:
     """Fails the finding with the names of the unequal variables, and keeps the one with the largest difference."""
-    worst = max(unequal, key=_largest_distance)
+    distances = [variable.difference.largest[0] if variable.difference else None for variable in unequal]
+    ranks = [np.inf if distance is None else distance for distance in distances]
+    worst = unequal[ranks.index(max(ranks))]
     line = variable_line(worst)
     finding.worst = {
         "row": worst.name,
@@ -330,8 +332,3 @@ def _fail_with_worst(finding: Finding, unequal: Sequence[VariableComparison], un
     more = f"; and {len(unequal) - _MAX_NAMED} more" if len(unequal) > _MAX_NAMED else ""
     rest = f" (constants of the size of weights that are of no variable: {unmatched})" if unmatched else ""
     finding.fail(f"weights: {len(unequal)} of {finding.rows} variables are not the checkpoint's: {named}{more}{rest}")
-
-
-def _largest_distance(variable: VariableComparison) -> float:
-    distance = variable.difference.largest[0] if variable.difference else None
-    return np.inf if distance is None else distance
