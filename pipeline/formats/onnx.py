@@ -260,7 +260,6 @@ class OnnxRunner:
         self._outputs = {spec.name: _match_tensor(spec, outputs) for spec in signature.outputs}
 
     def run(self, batch: Batch) -> dict[str, Array]:
-        """Computes the outputs for a batch; see `Runner.run`."""
         check_batch(self._signature, batch)
         try:
             outputs = self._session.run(

@@ -162,7 +162,6 @@ class FunctionRunner:
         return self._names.get(spec.name, spec.name)
 
     def run(self, batch: Batch) -> dict[str, Array]:
-        """Computes the outputs for a batch; see `Runner.run`."""
         check_batch(self._signature, batch)
         try:
             tensors = {

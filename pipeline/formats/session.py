@@ -43,7 +43,6 @@ class SessionRunner:
         self._outputs = {spec.name: spec.tensor_name for spec in signature.outputs}
 
     def run(self, batch: Batch) -> dict[str, Array]:
-        """Computes the outputs for a batch; see `Runner.run`."""
         check_batch(self._signature, batch)
         feed = {tensor: batch[name] for name, tensor in self._inputs.items()}
         try:

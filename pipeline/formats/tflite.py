@@ -155,7 +155,6 @@ class TfliteRunner:
         self._shapes: dict[str, tuple[int, ...]] = {}
 
     def run(self, batch: Batch) -> dict[str, Array]:
-        """Computes the outputs for a batch; see `Runner.run`."""
         check_batch(self._signature, batch)
         try:
             self._resize({spec.name: batch[spec.name].shape for spec in self._signature.inputs})

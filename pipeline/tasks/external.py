@@ -14,11 +14,9 @@ class _MustExist:
     path = luigi.Parameter(description="a prefix, a file or a folder")
 
     def output(self) -> luigi.LocalTarget:
-        """Return the path."""
         return luigi.LocalTarget(self.path)
 
     def complete(self) -> bool:
-        """Return True if a file or folder of that name exists."""
         problem = self.find_problem(Path(self.path))
         if problem is not None:
             logger.error("%s", problem)

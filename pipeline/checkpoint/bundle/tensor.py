@@ -24,7 +24,11 @@ _MOST_PARTITIONED_AXES = 8  # partitioners of TensorFlow cut along one
 
 
 class Piece(Protocol):
-    """A tensor, or a box cut out of it, stored at one position of one file."""
+    """A tensor, or a box cut out of it, stored at one position of one file.
+
+    Every method that reads raises a CheckpointError if the content is missing, cut off or damaged, or does not hold the
+    elements of its shape; a wrong CRC-32C may be found only after the last element.
+    """
 
     @property
     def path(self) -> Path:

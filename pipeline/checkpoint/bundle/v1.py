@@ -58,15 +58,9 @@ class Record:
 
     @property
     def path(self) -> Path:
-        """The table's file."""
         return self.table.path
 
     def content(self, tensor: StoredTensor, chunk_bytes: int) -> Iterator[bytes]:
-        """Yields the bytes, decoded in memory, in chunks of `chunk_bytes`.
-
-        Raises:
-            CheckpointError: the record is missing or damaged, or does not hold the values of its shape.
-        """
         data = self._data(tensor)
         try:
             content = _decoded(tensor.dtype, data)
@@ -80,11 +74,6 @@ class Record:
             yield bytes(view[at : at + chunk_bytes])
 
     def strings(self, tensor: StoredTensor) -> list[bytes]:
-        """Returns the strings.
-
-        Raises:
-            CheckpointError: the record is missing or damaged, or does not hold the strings of its shape.
-        """
         try:
             strings = list(TensorProto.FromString(self._data(tensor)).string_val)
         except DecodeError as exc:
@@ -94,11 +83,6 @@ class Record:
         return strings
 
     def verify(self, tensor: StoredTensor) -> None:
-        """Reads it and checks its block's CRC-32C.
-
-        Raises:
-            CheckpointError: it is missing or damaged.
-        """
         if tensor.is_string:
             self.strings(tensor)
         else:

@@ -41,11 +41,6 @@ class Extent:
     crc: int
 
     def content(self, tensor: StoredTensor, chunk_bytes: int) -> Iterator[bytes]:
-        """Yields the bytes, in chunks of `chunk_bytes`.
-
-        Raises:
-            CheckpointError: the file ends too early; at the end, the CRC-32C is not what the index says.
-        """
         crc, left = 0, self.size_bytes
         try:
             with self.path.open("rb", buffering=0) as file:
@@ -64,11 +59,6 @@ class Extent:
         self._check_crc(tensor, crc)
 
     def strings(self, tensor: StoredTensor) -> list[bytes]:
-        """Returns the strings.
-
-        Raises:
-            CheckpointError: they are cut off, or a CRC-32C is wrong.
-        """
         try:
             strings, crc = unpack_strings(self._bytes(tensor), math.prod(self.shape))
         except ValueError as exc:
@@ -77,11 +67,6 @@ class Extent:
         return strings
 
     def verify(self, tensor: StoredTensor) -> None:
-        """Reads it and checks every CRC-32C.
-
-        Raises:
-            CheckpointError: it is cut off or damaged.
-        """
         if tensor.is_string:
             self.strings(tensor)
         elif tensor.dtype == VARIANT.number:

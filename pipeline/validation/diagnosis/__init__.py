@@ -1,12 +1,5 @@
 """Diagnoses why a validation failed: one kind of cause, with the node, variable or step that shows it.
 
-    evidence     facts about the failure, each gathered when first used
-    crashes      causes found in error messages and in missing outputs
-    goldens      ... in the outputs recorded when the model was trained
-    outputs      ... in the values of outputs
-    weights      ... in the weights
-    nodes        ... in the graph's nodes
-
 A function for each kind examines the evidence and returns a cause or None; the first cause counts. So certain causes
 close to the root come first, and those that remain when nothing else explains the failure come last.
 """

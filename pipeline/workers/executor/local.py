@@ -92,7 +92,6 @@ class LocalExecutor:
         self._is_closed = False
 
     def map(self, function: str, items: Sequence[tuple[Any, ...]]) -> Iterator[Started | Ended]:
-        """See `Executor.map`."""
         waiting: SimpleQueue[int | None] = SimpleQueue()
         events: SimpleQueue[Started | Ended | None] = SimpleQueue()
         for number in range(len(items)):
