@@ -92,10 +92,7 @@ def open_runner(folder: Path, signature: Signature, threads: int, is_unoptimized
     except (*_ERRORS, DecodeError) as exc:
         raise _load_error(folder / SAVED_MODEL_FILE, exc) from exc
     own = meta.signature_def[SIGNATURE_KEY]
-    inputs, outputs = (
-        _rename_tensors(signature.inputs, own.inputs),
-        _rename_tensors(signature.outputs, own.outputs),
-    )
+    inputs, outputs = (_rename_tensors(signature.inputs, own.inputs), _rename_tensors(signature.outputs, own.outputs))
     return SessionRunner(session, replace(signature, inputs=inputs, outputs=outputs))
 
 

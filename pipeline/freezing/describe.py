@@ -118,11 +118,7 @@ def describe_origin(source: Source, frozen: FrozenGraph, outputs: Mapping[str, s
     Args:
         outputs: tensors by name.
     """
-    return {
-        "checkpoint": _checkpoint(source),
-        "tables": list(_tables(frozen)),
-        "outputs": _outputs(frozen, outputs),
-    }
+    return {"checkpoint": _checkpoint(source), "tables": list(_tables(frozen)), "outputs": _outputs(frozen, outputs)}
 
 
 def _checkpoint(source: Source) -> dict[str, Any]:

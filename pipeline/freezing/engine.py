@@ -52,11 +52,7 @@ def freeze_source(source: Source, outputs: Sequence[str], inputs: Sequence[str])
 
 
 def freeze_graph(
-    graph: Graph,
-    bundle: Bundle,
-    keys: Mapping[tuple[str, str], Saved],
-    outputs: Sequence[str],
-    inputs: Sequence[str],
+    graph: Graph, bundle: Bundle, keys: Mapping[tuple[str, str], Saved], outputs: Sequence[str], inputs: Sequence[str]
 ) -> FrozenGraph:
     """Freezes a graph.
 

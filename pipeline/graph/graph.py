@@ -24,10 +24,7 @@ class Graph:
     """
 
     def __init__(
-        self,
-        node: Iterable[NodeDef],
-        library: FunctionDefLibrary | None = None,
-        versions: VersionDef | None = None,
+        self, node: Iterable[NodeDef], library: FunctionDefLibrary | None = None, versions: VersionDef | None = None
     ) -> None:
         self.node: Sequence[NodeDef] = list(node)
         self.library = FunctionDefLibrary() if library is None else library

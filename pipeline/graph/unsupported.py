@@ -62,9 +62,7 @@ _DRAWS = Refusal(
     "Leave it out of the inference graph, as one does with dropout",
 )
 _CANNOT_BE_REWRITTEN = Refusal(
-    re.compile(r"RefSelect"),
-    "has no counterpart on constants here",
-    "Select before the graph is saved",
+    re.compile(r"RefSelect"), "has no counterpart on constants here", "Select before the graph is saved"
 )
 _READS_ROWS = Refusal(
     re.compile(

@@ -46,8 +46,7 @@ class CoreSettings:
     workers: int = setting(1, "processes that run tasks")
     log_level: str = setting("INFO", "INFO shows steps and messages; DEBUG shows tracebacks too")
     no_lock: bool = setting(
-        True,
-        "whether to run without Luigi's own lock: artifacts have locks, so a second run waits and is not rejected",
+        True, "whether to run without Luigi's own lock: artifacts have locks, so a second run waits and is not rejected"
     )
 
 

@@ -150,11 +150,7 @@ class ConvertBatch(_List):
         digest = hash_file(Path(self.manifest))
         for first in range(0, len(self.rows), self.shard_size):
             yield ConvertShard(
-                manifest=self.manifest,
-                formats=self.formats,
-                output_root=self.output_root,
-                first=first,
-                digest=digest,
+                manifest=self.manifest, formats=self.formats, output_root=self.output_root, first=first, digest=digest
             )
 
     def output(self) -> luigi.LocalTarget:

@@ -143,10 +143,7 @@ def _batches(inputs: Batch, size: int) -> Iterator[tuple[range, Batch]]:
 
 def describe_signature_changes(then: Signature, now: Signature) -> list[str]:
     """Return what callers of the model would have to change, as sentences; tensor names and thresholds do not count."""
-    changes = [
-        *_spec_changes("input", then.inputs, now.inputs),
-        *_spec_changes("output", then.outputs, now.outputs),
-    ]
+    changes = [*_spec_changes("input", then.inputs, now.inputs), *_spec_changes("output", then.outputs, now.outputs)]
     decisions = [decision and (decision.output, decision.labels) for decision in (then.decision, now.decision)]
     if decisions[0] != decisions[1]:
         was, is_now = (f"{each[0]} ({', '.join(each[1])})" if each else "none" for each in decisions)

@@ -37,15 +37,7 @@ from ..chain.plan import Chain
 from ..chain.results import read_verdict
 from ..summary import require_passed
 from .drift import AnswerDifferences, compare_answers, describe_signature_changes, write_answers
-from .history import (
-    Night,
-    is_done,
-    nearest_passed,
-    newest_passed,
-    read_history,
-    read_record,
-    write_history,
-)
+from .history import Night, is_done, nearest_passed, newest_passed, read_history, read_record, write_history
 from .page import write_page
 from .paths import NIGHT, Nights, digests_of
 from .prometheus import metrics_file, write_metrics

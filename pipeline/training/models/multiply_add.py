@@ -15,8 +15,7 @@ class MultiplyAdd:
     """Computes `op_to_store = x * y + b` for scalars and arrays of any shape."""
 
     signature = Signature(
-        inputs=(TensorSpec("x", "int32"), TensorSpec("y", "int32")),
-        outputs=(TensorSpec("op_to_store", "int32"),),
+        inputs=(TensorSpec("x", "int32"), TensorSpec("y", "int32")), outputs=(TensorSpec("op_to_store", "int32"),)
     )
     data = "multiply_add.csv"
 

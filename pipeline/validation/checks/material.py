@@ -67,9 +67,7 @@ class Material:
         specs = tuple(
             # Dimensions that the signature leaves open get the lengths of the validation rows.
             TensorSpec(
-                spec.name,
-                spec.dtype,
-                (spec.shape[0] if spec.shape else None, *self.rows.first[spec.name].shape[1:]),
+                spec.name, spec.dtype, (spec.shape[0] if spec.shape else None, *self.rows.first[spec.name].shape[1:])
             )
             for spec in self.signature.inputs
         )

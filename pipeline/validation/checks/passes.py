@@ -120,12 +120,7 @@ def set_score_bins(material: Material, first: Batch, rows: int) -> None:
 
 
 def record_answers(
-    recorder: ResultsRecorder,
-    check: str,
-    format: str,
-    label: str,
-    answers: Answers,
-    labels: Sequence[Any],
+    recorder: ResultsRecorder, check: str, format: str, label: str, answers: Answers, labels: Sequence[Any]
 ) -> None:
     """Records the answers to a batch; if one side refuses it, the other must refuse it too."""
     expected, actual = answers

@@ -378,9 +378,7 @@ def _require_same_kind(node: NodeDef, dtype: int, shape: tuple[int, ...]) -> Non
     if found != {dtype} or lengths != shape:
         names = " and ".join(DTYPES[each].name if each in DTYPES else str(each) for each in sorted(found))
         raise DataError(
-            "is of another dtype or shape",
-            got=f"{names} {list(lengths)}",
-            wanted=f"{DTYPES[dtype].name} {list(shape)}",
+            "is of another dtype or shape", got=f"{names} {list(lengths)}", wanted=f"{DTYPES[dtype].name} {list(shape)}"
         )
 
 

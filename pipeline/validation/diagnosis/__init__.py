@@ -47,11 +47,7 @@ KINDS = tuple(dict.fromkeys([*(kind for kinds, _ in DIAGNOSES for kind in kinds)
 
 
 def explain(
-    recorder: ResultsRecorder,
-    checkpoint: Path,
-    candidates: Mapping[str, Path],
-    material: Material,
-    threads: int,
+    recorder: ResultsRecorder, checkpoint: Path, candidates: Mapping[str, Path], material: Material, threads: int
 ) -> dict[str, Cause]:
     """Finds the causes of failures, by format.
 

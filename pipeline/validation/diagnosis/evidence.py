@@ -56,13 +56,7 @@ class Evidence:
     """
 
     def __init__(
-        self,
-        format: str,
-        artifact: Path,
-        recorder: ResultsRecorder,
-        checkpoint: Path,
-        material: Material,
-        threads: int,
+        self, format: str, artifact: Path, recorder: ResultsRecorder, checkpoint: Path, material: Material, threads: int
     ) -> None:
         self.format, self.artifact = format, artifact
         self.recorder, self.checkpoint, self.material, self.threads = recorder, checkpoint, material, threads

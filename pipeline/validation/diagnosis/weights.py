@@ -107,10 +107,7 @@ def weights_differ(evidence: Evidence) -> Cause | None:
         return None
     more = f"; and {len(found) - _MAX_NAMED} more" if len(found) > _MAX_NAMED else ""
     named = "; ".join(one.sentence() for one in found[:_MAX_NAMED])
-    return Cause(
-        "weights_differ",
-        f"the weights differ: variable{'s' * (len(found) > 1)} {named}{more}. {_AGAIN}",
-    )
+    return Cause("weights_differ", f"the weights differ: variable{'s' * (len(found) > 1)} {named}{more}. {_AGAIN}")
 
 
 def _list_names(found: Sequence[Similarity]) -> str:

@@ -285,11 +285,7 @@ def locate_artifact(artifact: Path, folder: Path) -> dict[str, str]:
 
 
 def write_notes(
-    folder: Path,
-    checkpoint: Path,
-    threads: int,
-    limits: Limits,
-    formats: Mapping[str, tuple[Path, Mapping[str, Any]]],
+    folder: Path, checkpoint: Path, threads: int, limits: Limits, formats: Mapping[str, tuple[Path, Mapping[str, Any]]]
 ) -> None:
     """Writes `worst.json`.
 
@@ -352,10 +348,7 @@ def _read_notes(folder: Path) -> dict[str, Any]:
         Limits(**notes["limits"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
         raise DataError(
-            "no worst rows to feed again",
-            where=path,
-            got=exc,
-            wanted="the folder worst/ of a validation that failed",
+            "no worst rows to feed again", where=path, got=exc, wanted="the folder worst/ of a validation that failed"
         ) from exc
     return notes
 
