@@ -172,11 +172,7 @@ class NpzReader:
             return {name: self._column(file, name, start, stop) for name in self.names}
 
     def take(self, numbers: Sequence[int] | Array) -> dict[str, Array]:
-        """Read rows by their numbers, in that order.
-
-        Raises:
-            DataError: the file is cut off or gone.
-        """
+        """Read rows by their numbers, in that order. Raises: as `read`."""
         parts = [self.read(start, stop) for start, stop in _runs(numbers)] or [self.read(0, 0)]
         return {name: np.concatenate([part[name] for part in parts]) for name in self.names}
 

@@ -64,11 +64,7 @@ class RemoteStore:
 
     @classmethod
     def at(cls, url: str, name: str) -> RemoteStore:
-        """Check that a URL can be opened here.
-
-        Raises:
-            SettingError: its protocol is unknown, or a library that it needs is not installed.
-        """
+        """Check that a URL can be opened here. Raises: as `file_system`."""
         file_system(url)
         return cls(url.rstrip("/"), name)
 

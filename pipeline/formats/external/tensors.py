@@ -286,11 +286,7 @@ def _from_details(details: Mapping[str, Any], name: str = "") -> CandidateTensor
 
 
 def read_onnx(path: Path) -> CandidateTensors:
-    """Reads the inputs and outputs of an ONNX model.
-
-    Raises:
-        CandidateError: the file cannot be read.
-    """
+    """Reads the inputs and outputs of an ONNX model. Raises: as `load_onnx`."""
     graph = load_onnx(path).graph
     constants = {initializer.name for initializer in graph.initializer}
     inputs = tuple(_from_value(value) for value in graph.input if value.name not in constants)

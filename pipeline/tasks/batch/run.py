@@ -35,11 +35,7 @@ class Batch:
     operations: Operations
 
     def chain_of(self, row: Row) -> Chain:
-        """Return the chain of a model.
-
-        Raises:
-            PipelineError: a parameter is wrong.
-        """
+        """Return the chain of a model. Raises: as `Job.from_parameters`."""
         return Chain(Job.from_parameters(row.parameters, self.settings, self.inner))
 
     @property

@@ -60,11 +60,7 @@ class InputFiles:
         return {f"candidate {name}": path for name, path in files.items()}
 
     def of(self, stage: Stage) -> dict[str, Path]:
-        """Return the files that a stage reads.
-
-        Raises:
-            CheckpointError: the checkpoint of the warm start is missing.
-        """
+        """Return the files that a stage reads. Raises: as `given`."""
         files = dict(self.given) if stage.uses_data else {}
         if stage.uses_candidate:
             files |= self.candidate
@@ -72,11 +68,7 @@ class InputFiles:
         return files
 
     def digests_of(self, stage: Stage) -> dict[str, str | None]:
-        """Return the sha256 of each file that a stage reads; None for a missing file.
-
-        Raises:
-            CheckpointError: the checkpoint of the warm start is missing.
-        """
+        """Return the sha256 of each file that a stage reads; None for a missing file. Raises: as `given`."""
         return {label: self._digest(path) for label, path in self.of(stage).items()}
 
     def _digest(self, path: Path) -> str | None:

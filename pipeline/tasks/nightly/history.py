@@ -114,8 +114,7 @@ def read_history(nights: Nights) -> dict[str, Night]:
 
     A night with a damaged record has failed, for that reason; it does not stop the others.
 
-    Raises:
-        DataError: history.csv cannot be read.
+    Raises: as `read_history_file`.
     """
     history = read_history_file(nights)
     for night in nights.kept():
@@ -185,8 +184,7 @@ def read_record(nights: Nights, night: str) -> Night | None:
 def is_done(nights: Nights, night: str) -> bool:
     """Return True if a night has passed and is intact, or was removed because of newer ones.
 
-    Raises:
-        DataError: history.csv cannot be read.
+    Raises: as `read_history_file`.
     """
     try:
         record = read_record(nights, night)

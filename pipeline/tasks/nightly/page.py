@@ -59,8 +59,7 @@ def write_page(nights: Nights, history: Mapping[str, Night], changed_share: floa
         history: at least one night, in the order of dates.
         changed_share: the threshold to draw.
 
-    Raises:
-        StoreError: the file cannot be written.
+    Raises: as `write_history`.
     """
     fresh = nights.home / f".{NIGHTS_PAGE_FILE}"
     try:

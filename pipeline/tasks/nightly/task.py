@@ -68,8 +68,7 @@ class NightlyRun(ModelTask):
     def make_job(self) -> Job:
         """Check the parameters and settings, and make a job of them whose paths are those of the night.
 
-        Raises:
-            PipelineError: one of them is wrong.
+        Raises: as `ModelTask.make_job`.
         """
         if self.parameters.candidate:
             raise SettingError(
