@@ -18,7 +18,7 @@ from pipeline.graph.meta_graph import MetaGraph, parse_graph, parse_meta_graph
 from pipeline.graph.protos import DecodeError, MetaGraphDef, parse_text
 from pipeline.graph.validity import validate_graph
 from pipeline.graph.variables import VARIABLE_OPS, restored_keys
-from pipeline.store.files import SAVED_MODEL_FILES
+from pipeline.store.files import CHECKPOINT_PREFIX, SAVED_MODEL_FILES, SAVED_MODEL_FOLDER
 
 from .bundle import Bundle, open_checkpoint
 from .bundle.file_kinds import broken_file
@@ -56,6 +56,16 @@ def open_source(
     prefix = find_prefix(place)
     bundle = open_checkpoint(prefix)  # first, because its errors name the kind of a foreign file
     return _of_checkpoint(prefix, bundle, graph or _graph_beside(prefix))
+
+
+def open_artifact(checkpoint: Path, signature: str | None) -> Source:
+    """Opens the checkpoint of an artifact.
+
+    Args:
+        signature: of a SavedModel, the signature's name.
+    """
+    saved_model = checkpoint / SAVED_MODEL_FOLDER
+    return open_source(saved_model if saved_model.is_dir() else checkpoint / CHECKPOINT_PREFIX, None, signature)
 
 
 def _of_checkpoint(prefix: Path | str, bundle: Bundle, file: Path) -> Source:

@@ -11,10 +11,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.checkpoint.artifact import open_artifact
 from pipeline.checkpoint.bundle import Bundle
 from pipeline.checkpoint.opened import Source
-from pipeline.checkpoint.source import open_source
+from pipeline.checkpoint.source import open_artifact, open_source
 from pipeline.errors import SettingError, StoreError, nearest
 from pipeline.graph.graph import Graph
 from pipeline.graph.nodes import node_of

@@ -163,14 +163,19 @@ def _check_files(folder: Path, names: Iterable[str], manifest: Manifest, trust_m
         if stat.st_size != entry.size_bytes:
             sentences.append(f"{path} has {stat.st_size} bytes, was finished with {entry.size_bytes}")
         elif (not trust_mtime or stat.st_mtime_ns != entry.mtime_ns) and (actual := hash_file(path)) != entry.sha256:
-            raise DamagedArtifact(
-                "its bytes were changed after it was finished",
-                where=path,
-                got=f"sha256 {actual[:12]}…",
-                wanted=f"{entry.sha256[:12]}…",
-                next_step=f"Find out why; then delete {folder} and run again",
-            )
+            raise changed_bytes(path, actual, entry, folder)
     return sentences
+
+
+def changed_bytes(place: object, digest: str, entry: FileEntry, home: object) -> DamagedArtifact:
+    """Return the error for a file of an artifact with other bytes than those that were finished."""
+    return DamagedArtifact(
+        "its bytes were changed after it was finished",
+        where=place,
+        got=f"sha256 {digest[:12]}…",
+        wanted=f"{entry.sha256[:12]}…",
+        next_step=f"Find out why; then delete {home} and run again",
+    )
 
 
 def build(

@@ -279,13 +279,7 @@ def _mark_unpublished(state: ArtifactState, reasons: tuple[str, ...]) -> Artifac
 
 def _compare(url: str, digest: str, entry: FileEntry) -> None:
     if digest != entry.sha256:
-        raise DamagedArtifact(
-            "its bytes were changed after it was finished",
-            where=url,
-            got=f"sha256 {digest[:12]}…",
-            wanted=f"{entry.sha256[:12]}…",
-            next_step=f"Find out why; then delete {url.rpartition('/')[0]} and run again",
-        )
+        raise artifact.changed_bytes(url, digest, entry, url.rpartition("/")[0])
 
 
 def hash_object(url: str) -> str:

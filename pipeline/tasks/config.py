@@ -8,13 +8,14 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, fields
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 import luigi
 import luigi.configuration
 import luigi.retcodes  # loaded because this declares its section
+from luigi.cmdline_parser import CmdlineParser
 from luigi.task_register import Register
 
 from pipeline.errors import SettingError, nearest
@@ -158,3 +159,21 @@ def check_config(path: Path) -> None:
 @lru_cache(maxsize=16)
 def _check_config_once(path: Path, _state: tuple[int, ...] | None) -> None:
     check_config(path)
+
+
+def build_parsers_once() -> None:
+    """Make Luigi keep the parsers of its command line.
+
+    Luigi parses the same command line three times in a run, and builds three parsers each time: seven of these nine
+    are equal to an earlier one. A parser depends on the arguments below and on the classes of tasks that are loaded.
+    """
+    build: Any = CmdlineParser._build_parser
+
+    @cache
+    def build_once(classes: tuple[type, ...], root_task: str | None, help_all: bool) -> Any:
+        return build(root_task, help_all)
+
+    def build_parser(root_task: str | None = None, help_all: bool = False) -> Any:
+        return build_once(tuple(Register._get_reg().values()), root_task, help_all)
+
+    CmdlineParser._build_parser = staticmethod(build_parser)  # type: ignore[method-assign]

@@ -22,8 +22,7 @@ from .chain.parameters import Parameters
 from .chain.plan import Chain
 from .chain.results import read_verdict
 from .chain.stages import RESUMABLE
-from .command_line import build_parsers_once
-from .config import find_config, read_operations, read_settings, with_parameters
+from .config import build_parsers_once, find_config, read_operations, read_settings, with_parameters
 from .external import DataFile, ExistingCandidate, ExistingCheckpoint
 from .summary import require_passed, summary_lines
 

@@ -1,4 +1,4 @@
-"""Exports the trained weights as the checkpoint to deploy."""
+"""Exports the trained weights, or those of another checkpoint, as the checkpoint to deploy."""
 
 from __future__ import annotations
 
@@ -16,14 +16,10 @@ from pipeline.checkpoint.values import find_checkpoint, read_values
 from pipeline.errors import CheckpointError, nearest
 from pipeline.settings import ExportSettings
 from pipeline.signature import Signature
-from pipeline.store.files import (
-    CHECKPOINT_PREFIX,
-    DEPLOY_FOLDER,
-    GOLDENS_FILE,
-    INFERENCE_GRAPH_FILE,
-    SIGNATURE_FILE,
-    VALIDATION_ROWS_FILE,
-)
+from pipeline.store import files
+
+from .examples import read_examples, save_validation
+from .models.source import ModelSource, load_model
 
 
 def export_checkpoint(graph: Path, training: Path, settings: ExportSettings, folder: Path) -> dict[str, Any]:
@@ -42,20 +38,51 @@ def export_checkpoint(graph: Path, training: Path, settings: ExportSettings, fol
         CheckpointError: the training's files are damaged, or the setting `variables` names a missing
             variable or leaves out one that an output needs.
     """
-    source = find_checkpoint(training / DEPLOY_FOLDER / settings.step)
+    source = find_checkpoint(training / files.DEPLOY_FOLDER / settings.step)
     with tf.Graph().as_default(), v1.Session() as session:
-        v1.train.import_meta_graph(str(graph / INFERENCE_GRAPH_FILE))
+        v1.train.import_meta_graph(str(graph / files.INFERENCE_GRAPH_FILE))
         variables = {variable.op.name: variable for variable in v1.global_variables()}
         keys = export_keys(settings.variables, variables)
-        _require_needed_variables(session.graph, Signature.read(graph / SIGNATURE_FILE), set(variables) - set(keys))
+        _require_needed_variables(
+            session.graph, Signature.read(graph / files.SIGNATURE_FILE), set(variables) - set(keys)
+        )
         for name, value in read_values(source, variables).items():
             variables[name].load(value, session)
         saver = v1.train.Saver({key: variables[name] for name, key in keys.items()}, save_relative_paths=True)
-        saver.save(session, str(folder / CHECKPOINT_PREFIX))
-    shutil.copy(graph / SIGNATURE_FILE, folder / SIGNATURE_FILE)
-    shutil.copy(training / DEPLOY_FOLDER / settings.step / GOLDENS_FILE, folder / GOLDENS_FILE)
-    shutil.copy(training / VALIDATION_ROWS_FILE, folder / VALIDATION_ROWS_FILE)
+        saver.save(session, str(folder / files.CHECKPOINT_PREFIX))
+    shutil.copy(graph / files.SIGNATURE_FILE, folder / files.SIGNATURE_FILE)
+    shutil.copy(training / files.DEPLOY_FOLDER / settings.step / files.GOLDENS_FILE, folder / files.GOLDENS_FILE)
+    shutil.copy(training / files.VALIDATION_ROWS_FILE, folder / files.VALIDATION_ROWS_FILE)
     return {"exported": settings.step, "step": step_of(source.prefix), "variables": keys}
+
+
+def import_weights(source: ModelSource, data: Path | None, graph: Path, weights: str, folder: Path) -> dict[str, Any]:
+    """Writes the checkpoint to deploy: the model's inference graph with the values of another checkpoint.
+
+    Args:
+        data: the data file; all of its rows are used for validation.
+        graph: artifact of the stage graph.
+        weights: the checkpoint with the values, by variable name.
+        folder: receives `checkpoint`, `model.ckpt.*`, the signature and the rows.
+
+    Returns:
+        Notes for the manifest.
+
+    Raises:
+        CheckpointError: the checkpoint is missing, damaged, or lacks a variable of that dtype and shape.
+        DataError, ModelError: see `read_examples` and `load_model`.
+    """
+    examples = read_examples(load_model(source), source, data)
+    bundle = find_checkpoint(Path(weights))
+    with tf.Graph().as_default(), v1.Session() as session:
+        v1.train.import_meta_graph(str(graph / files.INFERENCE_GRAPH_FILE))
+        variables = {variable.op.name: variable for variable in v1.global_variables()}
+        for name, value in read_values(bundle, variables).items():
+            variables[name].load(value, session)
+        v1.train.Saver(variables, save_relative_paths=True).save(session, str(folder / files.CHECKPOINT_PREFIX))
+    shutil.copy(graph / files.SIGNATURE_FILE, folder / files.SIGNATURE_FILE)
+    save_validation(examples, folder)
+    return {"adopted": str(bundle.prefix), "variables": sorted(variables), "rows": len(examples)}
 
 
 def export_keys(setting: str, variables: Iterable[str]) -> dict[str, str]:

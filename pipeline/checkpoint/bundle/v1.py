@@ -29,19 +29,14 @@ from .tensor import StoredTensor, box_of, check_cover, extents_of, require_dtype
 _AS_IN_MEMORY = {1: "float_val", 2: "double_val", 8: "scomplex_val", 18: "dcomplex_val"}
 # ... the others as varints; with the code of Python's arrays for their bits.
 _AS_VARINTS = {
-    3: ("int_val", "i"),
-    4: ("int_val", "B"),
-    5: ("int_val", "h"),
-    6: ("int_val", "b"),
-    9: ("int64_val", "q"),
+    **dict.fromkeys((3, 13), ("int_val", "i")),
+    **dict.fromkeys((5, 15), ("int_val", "h")),
+    **dict.fromkeys((16, 17), ("int_val", "H")),
+    **dict.fromkeys((6, 11), ("int_val", "b")),
+    **dict.fromkeys((4, 12), ("int_val", "B")),
     10: ("bool_val", "B"),
-    11: ("int_val", "b"),
-    12: ("int_val", "B"),
-    13: ("int_val", "i"),
-    15: ("int_val", "h"),
-    16: ("int_val", "H"),
-    17: ("int_val", "H"),
     19: ("half_val", "H"),
+    9: ("int64_val", "q"),
     22: ("uint32_val", "I"),
     23: ("uint64_val", "Q"),
 }

@@ -20,18 +20,11 @@ from pipeline.graph.unsupported import changes_state, refusal_of
 from pipeline.graph.variables import VARIABLE_OPS, identity_of, strings_of
 
 _STATIC = frozenset({"HashTableV2", "HashTable"})
-TABLES = _STATIC | {
-    "MutableHashTableV2",
-    "MutableHashTable",
-    "MutableHashTableOfTensorsV2",
-    "MutableHashTableOfTensors",
-    "MutableDenseHashTableV2",
-    "MutableDenseHashTable",
-    "AnonymousHashTable",
-    "AnonymousMutableHashTable",
-    "AnonymousMutableHashTableOfTensors",
-    "AnonymousMutableDenseHashTable",
-}
+_MUTABLE = ("MutableHashTable", "MutableHashTableOfTensors", "MutableDenseHashTable")
+TABLES = _STATIC.union(
+    *((table, f"{table}V2", f"Anonymous{table}") for table in _MUTABLE),
+    ("AnonymousHashTable",),
+)
 _FROM_TENSORS = frozenset({"InitializeTableV2", "InitializeTable", "LookupTableImportV2", "LookupTableImport"})
 _FROM_FILE = frozenset({"InitializeTableFromTextFileV2", "InitializeTableFromTextFile"})
 FILLING_OPS = _FROM_TENSORS | _FROM_FILE

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.checkpoint.bundle import Bundle
@@ -31,14 +30,6 @@ SMALLEST_MAPPED_BYTES = 64 * 1024
 _LONGEST_STEM = 100  # characters of a file's name, of which file systems allow 255 bytes
 # What DeepCopy has a kernel for (tensorflow/core/kernels/inplace_ops.cc: TF_CALL_ALL_TYPES).
 _COPIED = frozenset({1, 2, 3, 4, 5, 6, 8, 9, 10, 14, 17, 18, 19, 22, 23})
-
-
-@dataclass(frozen=True)
-class _Weights:
-    """The graph to write, and the files of weights by name."""
-
-    graph: FrozenGraph
-    files: dict[str, Constant]
 
 
 def write_mmap(
@@ -66,8 +57,8 @@ def write_mmap(
             value is beyond float16's range.
         CheckpointError: a tensor is damaged.
     """
-    weights = _map_constants(graph, outputs, smallest_bytes)
-    layout = lay_out(weights.graph, bundle)
+    mapped, files = _map_constants(graph, outputs, smallest_bytes)
+    layout = lay_out(mapped, bundle)
     if layout.size_bytes > MAX_PB_BYTES:
         raise FreezeError(
             "what cannot be mapped is too large for a graph",
@@ -77,11 +68,11 @@ def write_mmap(
             next_step=f"Join variables below {smallest_bytes} bytes to larger ones, or deploy the checkpoint",
         )
     tell = progress or ignore_progress
-    total = layout.size_bytes + sum(constant.size_bytes for constant in weights.files.values())
+    total = layout.size_bytes + sum(constant.size_bytes for constant in files.values())
     tell(0, total)
     (folder / WEIGHTS_FOLDER).mkdir()
     done = 0
-    for name, constant in weights.files.items():
+    for name, constant in files.items():
         with (folder / name).open("wb") as file:
             for chunk in content(constant, bundle):
                 file.write(chunk)
@@ -90,8 +81,10 @@ def write_mmap(
     layout.write(bundle, folder / GRAPH_FILE, lambda inside, _: tell(done + inside, total))
 
 
-def _map_constants(graph: FrozenGraph, outputs: Sequence[str], smallest_bytes: int) -> _Weights:
-    """Returns the graph with its large constants mapped."""
+def _map_constants(
+    graph: FrozenGraph, outputs: Sequence[str], smallest_bytes: int
+) -> tuple[FrozenGraph, dict[str, Constant]]:
+    """Returns the graph with its large constants mapped, and the files of weights by name."""
     taken, readers = names_of(graph), Readers(graph, map(node_of, outputs))
     files: _Files = {}
     nodes: list[NodeDef | Constant] = []
@@ -104,7 +97,7 @@ def _map_constants(graph: FrozenGraph, outputs: Sequence[str], smallest_bytes: i
             nodes += _map_copy(node, unused_name(f"{node.name}/mapped", taken), files)
         else:
             nodes.append(node)
-    return _Weights(FrozenGraph(nodes, graph.library, graph.versions), dict(files.values()))
+    return FrozenGraph(nodes, graph.library, graph.versions), dict(files.values())
 
 
 # By identity of the content (key, part, halved or not): the file's name, and a constant in it.

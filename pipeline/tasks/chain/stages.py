@@ -305,7 +305,7 @@ _IMPORTED: dict[str, Stage] = {
 _IMPORTED_WEIGHTS: dict[str, Stage] = {
     "graph": STAGES["graph"],
     "checkpoint": Stage(
-        "pipeline.training.import_weights:import_weights",
+        "pipeline.training.export:import_weights",
         lambda work: (work.job.model, work.job.data, work.artifact("graph"), _imported(work.job).place, work.folder),
         {"graph": (INFERENCE_GRAPH_FILE, SIGNATURE_FILE)},
         needs_subprocess=True,
@@ -352,7 +352,7 @@ _KERAS_IMPORTED: dict[str, Stage] = {
     **_IMPORTED,
     "checkpoint": replace(
         _IMPORTED["checkpoint"],
-        worker="pipeline.training.keras.import_model:import_file",
+        worker="pipeline.training.keras.export:import_file",
         arguments=lambda work: (  # by absolute paths: the sandbox has another working directory
             replace(_imported(work.job), place=str(Path(_imported(work.job).place).absolute())),
             work.job.data and work.job.data.absolute(),

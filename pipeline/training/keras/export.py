@@ -1,4 +1,10 @@
-"""Exports a Keras model class as the checkpoint to deploy, with the weights of a training step or other weights."""
+"""Writes a Keras model as the checkpoint to deploy: a class with trained or other weights, or a model file.
+
+saved_model/      the exported model
+signature.json    the model's inputs and outputs
+validation.npz    the validation rows; for a model file the rows of a data file, or generated rows
+goldens.npz       the first of these rows, and Keras's own outputs for them
+"""
 
 from __future__ import annotations
 
@@ -8,16 +14,19 @@ from typing import Any, cast
 
 from pipeline.checkpoint.files import step_of
 from pipeline.checkpoint.values import find_checkpoint
-from pipeline.inputs import is_keras_file
+from pipeline.errors import SettingError
+from pipeline.inputs import ImportedCheckpoint, is_keras_file
 from pipeline.settings import ExportSettings, GraphSettings
-from pipeline.store.files import DEPLOY_FOLDER, GOLDENS_FILE, VALIDATION_ROWS_FILE
+from pipeline.signature import Signature
+from pipeline.store.files import DEPLOY_FOLDER, GOLDENS_FILE, SIGNATURE_FILE, VALIDATION_ROWS_FILE
 
 from ..examples import read_examples, save_validation
-from ..import_checkpoint import ROWS
+from ..import_checkpoint import ROWS, write_rows
 from ..models import KerasModel
 from ..models.source import ModelSource, load_model
-from .adapter import make_deterministic
+from .adapter import NamedModel, make_deterministic
 from .graphs import build_model, require_all_variables
+from .load import load_file
 from .saved_model import record_goldens, write_checkpoint
 from .weights import load_weights, load_weights_file, named_weights
 
@@ -84,3 +93,42 @@ def import_model_weights(
     rows = {name: values[:ROWS] for name, values in examples.inputs.items()}
     record_goldens(named_model, rows, folder / GOLDENS_FILE)
     return {"adopted": weights, "variables": sorted(named_weights(named_model.model)), "rows": len(examples)}
+
+
+def import_file(imported: ImportedCheckpoint, data: Path | None, seed: int, folder: Path) -> dict[str, Any]:
+    """Writes the artifact of a Keras model file.
+
+    Args, Returns: see `import_checkpoint.import_checkpoint`.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or names code that is not Keras's own.
+        SettingError: inputs, outputs, pins, a graph file or a signature were given.
+        FreezeError: the model's graph cannot become a correct .pb.
+        DataError: the rows do not fit the inputs.
+    """
+    _refuse_tensor_names(imported)
+    make_deterministic()
+    named_model = NamedModel.from_own_names(load_file(Path(imported.place)))
+    write_checkpoint(named_model, folder)
+    rows = write_rows(Signature.read(folder / SIGNATURE_FILE), data, seed, folder)
+    record_goldens(named_model, {name: values[:ROWS] for name, values in rows.items()}, folder / GOLDENS_FILE)
+    found = ["inputs and outputs are those of the Keras model"]
+    return {"adopted": imported.place, "found": found, "rows": len(next(iter(rows.values())))}
+
+
+def _refuse_tensor_names(imported: ImportedCheckpoint) -> None:
+    given = {
+        "--inputs": ", ".join(imported.inputs),
+        "--outputs": ", ".join(imported.outputs),
+        "--pin": ", ".join(imported.pins),
+        "--graph-file": imported.graph,
+        "--signature": imported.signature,
+    }
+    for flag, value in given.items():
+        if value:
+            raise SettingError(
+                "a Keras model has its own inputs and outputs, and no graph before it is exported",
+                where=flag,
+                got=value,
+                next_step=f"Leave out {flag}, or cut the model in Keras: keras.Model(inputs, outputs)",
+            )

@@ -56,17 +56,7 @@ def train_model(
 ) -> dict[str, Any]:
     """Trains a model; a model that is not compiled is only initialized.
 
-    Args:
-        data: the data file; required, because validation needs rows.
-        graph: artifact of the stage graph, with the architecture.
-        folder: receives the artifact; an interrupted training found there is resumed.
-
-    Returns:
-        Notes for the manifest: seeds, numbers of rows, steps, warm-started variables.
-
-    Raises:
-        DataError, ModelError: see `read_examples` and `load_model`.
-        CheckpointError: the warm start matches no variable, or one of another shape.
+    Args, Returns, Raises: as `training.train.train`; `graph` has the architecture.
     """
     make_deterministic(settings.threads)
     contract = cast(KerasModel, load_model(source))

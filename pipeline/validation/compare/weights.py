@@ -18,9 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.checkpoint.artifact import open_artifact
 from pipeline.checkpoint.bundle import Bundle
 from pipeline.checkpoint.opened import Source
+from pipeline.checkpoint.source import open_artifact
 from pipeline.data.npz import object_array
 from pipeline.errors import DataError
 from pipeline.freezing.freeze import prepare

@@ -25,9 +25,16 @@ from pipeline.store.files import CHECKPOINT_PREFIX
 
 from ..compare.differences import by_row, disagreement, measure, worst_elements
 from ..compare.tolerance import EXACT, Tolerance, within_tolerance
-from .graph_walk import NEVER_FETCHED, GraphWalker, ancestor_operations, chunks, nodes_in_loops, topological_order
+from .graph_walk import (
+    NEVER_FETCHED,
+    GraphWalker,
+    ancestor_operations,
+    chunks,
+    nodes_in_loops,
+    open_graph,
+    topological_order,
+)
 from .node_findings import PASS_THROUGH_OPS, Agreement, Divergence, Drift
-from .open_graph import open_graph
 
 
 def find_divergence(

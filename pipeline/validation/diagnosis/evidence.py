@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.checkpoint.artifact import open_artifact
+from pipeline.checkpoint.source import open_artifact
 from pipeline.data.npz import of_kind
 from pipeline.errors import PipelineError
 from pipeline.graph.graph import Graph

@@ -1,23 +1,51 @@
-"""Computes the tensors of a graph in topological order, some at a time."""
+"""Opens a candidate's graph with TensorFlow's optimizer off, and computes its tensors in topological order."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from graphlib import TopologicalSorter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from google.protobuf.message import DecodeError
+from tensorflow.compat import v1
 
-from pipeline.formats.session import error_line
+from pipeline.errors import RunnerError
+from pipeline.formats.frozen import import_frozen
+from pipeline.formats.mmap import read_graph
+from pipeline.formats.session import error_line, session_config
 from pipeline.signature import Array
+from pipeline.store.files import FROZEN_FILE, GRAPH_FILE, SAVED_MODEL_FILE
 
 _CHUNK, _CHUNK_BYTES = 64, 64_000_000  # tensors computed at a time, and their size
 NEVER_FETCHED = frozenset(
     {"Switch", "RefSwitch", "Merge", "RefMerge", "NoOp", "Placeholder", "Assert", "ControlTrigger"}
 )
 _LOOP_BACK_OPS = ("NextIteration", "RefNextIteration")
+
+
+def open_graph(folder: Path, threads: int) -> v1.Session:
+    """Opens `model.pb`, `graph.pb` with its weight files, or `saved_model.pb`.
+
+    Raises:
+        RunnerError: none of them exists, or its import failed.
+    """
+    session = v1.Session(graph=tf.Graph(), config=session_config(threads, is_unoptimized=True))
+    try:
+        if (folder / GRAPH_FILE).is_file():
+            with session.graph.as_default():
+                tf.import_graph_def(read_graph(folder), name="")
+        elif (folder / SAVED_MODEL_FILE).is_file():
+            v1.saved_model.load(session, ["serve"], str(folder))
+        else:
+            import_frozen(session, folder / FROZEN_FILE)
+    except (OSError, DecodeError, ValueError, KeyError, RuntimeError, tf.errors.OpError) as exc:
+        got = str(exc).split("\n", 1)[0][:300]
+        raise RunnerError("a graph whose tensors cannot be fetched", where=folder, got=got) from exc
+    return session
 
 
 def _walk(starts: Iterable[tf.Operation], following: Callable[[Any], Iterable[Any]]) -> dict[str, tf.Operation]:

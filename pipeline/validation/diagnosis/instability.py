@@ -14,9 +14,16 @@ import tensorflow as tf
 
 from pipeline.signature import Array, Batch, Signature
 
-from .graph_walk import NEVER_FETCHED, GraphWalker, ancestor_operations, chunks, nodes_in_loops, topological_order
+from .graph_walk import (
+    NEVER_FETCHED,
+    GraphWalker,
+    ancestor_operations,
+    chunks,
+    nodes_in_loops,
+    open_graph,
+    topological_order,
+)
 from .node_findings import Instability, NodeInfo
-from .open_graph import open_graph
 
 _CLOSE = 1e-4  # above the error of adding in another order, and below the effect of a dependence on other rows
 

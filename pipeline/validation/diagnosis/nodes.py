@@ -7,20 +7,10 @@ import numpy as np
 from .evidence import Cause, Evidence
 from .node_findings import Agreement, Divergence, Instability, NodeInfo
 
+_DISTRIBUTIONS = ("Uniform", "StandardNormal", "TruncatedNormal")
 RANDOM_OPS = (
-    "RandomUniform",
-    "RandomStandardNormal",
-    "TruncatedNormal",
-    "RandomUniformInt",
-    "Multinomial",
-    "RandomGamma",
-    "RandomPoisson",
-    "RandomShuffle",
-    "ParameterizedTruncatedNormal",
-    "Stateless",
-    "StatefulUniform",
-    "StatefulStandardNormal",
-    "StatefulTruncatedNormal",
+    *("RandomUniform", "RandomStandardNormal", "TruncatedNormal", "Multinomial", "RandomGamma", "RandomPoisson"),
+    *("RandomShuffle", "ParameterizedTruncatedNormal", "Stateless", *(f"Stateful{kind}" for kind in _DISTRIBUTIONS)),
 )
 _SOFTMAX = ("Softmax", "LogSoftmax")
 _STATISTICS = ("Mean", "SquaredDifference")

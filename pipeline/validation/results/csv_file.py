@@ -16,20 +16,8 @@ from pipeline.signature import Array
 
 from ..compare.weights import VariableComparison
 
-COLUMNS = [
-    "model",
-    "format",
-    "check",
-    "output",
-    "row",
-    "element",
-    "reference",
-    "candidate",
-    "abs_diff",
-    "rel_diff",
-    "ulp_diff",
-    "verdict",
-]
+_PLACE = ("model", "format", "check", "output", "row", "element")
+COLUMNS = [*_PLACE, "reference", "candidate", "abs_diff", "rel_diff", "ulp_diff", "verdict"]
 
 
 class ResultsFile:

@@ -176,4 +176,6 @@ def test_each_row_names_functions_and_files_that_exist(table: str) -> None:
         assert all((PACKAGE / file).is_file() for file in stage.code), name
         tree = ast.parse((PACKAGE / stage.code[0]).read_text(encoding="utf-8"))
         functions = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+        assigned = [target for node in tree.body if isinstance(node, ast.Assign) for target in node.targets]
+        functions |= {node.id for each in assigned for node in ast.walk(each) if isinstance(node, ast.Name)}
         assert stage.worker.partition(":")[2] in functions, name
