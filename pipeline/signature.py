@@ -140,8 +140,8 @@ class Signature:
         try:
             decision = values.get("decision")
             return cls(
-                inputs=_specs(values["inputs"]),
-                outputs=_specs(values["outputs"]),
+                inputs=tuple(TensorSpec(**value) for value in values["inputs"]),
+                outputs=tuple(TensorSpec(**value) for value in values["outputs"]),
                 decision=None if decision is None else Decision(**decision),
             )
         except (KeyError, TypeError, AttributeError) as exc:
@@ -185,10 +185,6 @@ def read_origin(path: Path) -> dict[str, Any]:
 def _of_rows(specs: Iterable[TensorSpec], rows: int) -> tuple[TensorSpec, ...]:
     """Set the first dimension to the number of rows, if it is open."""
     return tuple(replace(s, shape=(rows, *s.shape[1:])) if s.shape and s.shape[0] is None else s for s in specs)
-
-
-def _specs(values: Iterable[Mapping[str, Any]]) -> tuple[TensorSpec, ...]:
-    return tuple(TensorSpec(**value) for value in values)
 
 
 def batch_size_of(signature: Signature) -> int | None:

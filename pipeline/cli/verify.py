@@ -47,29 +47,21 @@ def _changed_inputs(folder: str, manifest: Manifest) -> Iterator[str]:
     upstream: Mapping[str, str] = manifest.fingerprint_inputs.get("upstream", {})
     for label, digest in upstream.items():
         if is_url(folder):
-            yield from _compare_object(f"{folder.rstrip('/').rpartition('/')[0]}/{label}", digest)
+            yield from _compare(f"{folder.rstrip('/').rpartition('/')[0]}/{label}", digest)
         else:
             yield from _compare(Path(folder).absolute().parent / label, digest)
     for label, path in manifest.notes.get("inputs", {}).items():
         yield from _compare(Path(path), manifest.fingerprint_inputs["files"][label])
 
 
-def _compare(path: Path, digest: str | None) -> Iterator[str]:
-    if not path.is_file():
-        yield f"input {path} is gone"
-    else:
-        yield from _compare_digests(path, hash_file(path), digest)
-
-
-def _compare_object(url: str, digest: str | None) -> Iterator[str]:
+def _compare(place: Path | str, digest: str | None) -> Iterator[str]:
+    if isinstance(place, Path) and not place.is_file():
+        yield f"input {place} is gone"
+        return
     try:
-        actual = hash_object(url)
+        actual = hash_file(place) if isinstance(place, Path) else hash_object(place)
     except StoreError as exc:
         yield f"input {exc}"
-    else:
-        yield from _compare_digests(url, actual, digest)
-
-
-def _compare_digests(path: object, actual: str, digest: str | None) -> Iterator[str]:
+        return
     if actual != digest:
-        yield f"input {path} changed: sha256 was {str(digest)[:12]}…, is {actual[:12]}…"
+        yield f"input {place} changed: sha256 was {str(digest)[:12]}…, is {actual[:12]}…"

@@ -19,9 +19,13 @@ DT_RESOURCE = DataType.Value("DT_RESOURCE")
 class Refusal:
     """A kind of op that a .pb cannot carry: the ops, the cause, the cure."""
 
-    ops: re.Pattern[str]
+    ops: str
     cause: str
     cure: str
+
+    def matches(self, op: str) -> bool:
+        """Returns True if an op is of this kind."""
+        return re.fullmatch(self.ops, op) is not None
 
     def error(self, node: NodeDef, function: str | None) -> FreezeError:
         """Returns the error for one node."""
@@ -30,46 +34,36 @@ class Refusal:
 
 
 CHANGES_STATE = Refusal(
-    re.compile(
-        r"Assign|AssignAdd|AssignSub|Assign(Add|Sub)?VariableOp|(Resource)?CountUpTo"
-        r"|Scatter(Add|Sub|Mul|Div|Min|Max|Update)|ScatterNd(Add|Sub|Min|Max|Update)"
-        r"|ResourceScatter\w+|(Resource)?StridedSliceAssign|(Resource)?(Sparse)?Apply[A-Z]\w+|RngSkip|RngReadAndSkip"
-    ),
+    r"Assign|AssignAdd|AssignSub|Assign(Add|Sub)?VariableOp|(Resource)?CountUpTo"
+    r"|Scatter(Add|Sub|Mul|Div|Min|Max|Update)|ScatterNd(Add|Sub|Min|Max|Update)"
+    r"|ResourceScatter\w+|(Resource)?StridedSliceAssign|(Resource)?(Sparse)?Apply[A-Z]\w+|RngSkip|RngReadAndSkip",
     "changes state on the way to an output",
     "Leave the update out of what the outputs are computed from",
 )
 _TOUCHES_FILES = Refusal(
-    re.compile(
-        r"ReadFile|WriteFile|MatchingFiles|SaveV2|SaveSlices|Save|RestoreV2|RestoreSlice|Restore|MergeV2Checkpoints"
-        r"|ImmutableConst|LoadAndRemapMatrix|GenerateVocabRemapping"
-    ),
+    r"ReadFile|WriteFile|MatchingFiles|SaveV2|SaveSlices|Save|RestoreV2|RestoreSlice|Restore|MergeV2Checkpoints"
+    r"|ImmutableConst|LoadAndRemapMatrix|GenerateVocabRemapping",
     "reads or writes files of the machine that it runs on",
     "Make what it reads an input",
 )
-_TELLS_TIME = Refusal(re.compile(r"Timestamp"), "reads the clock when it runs", "Make its result an input")
+_TELLS_TIME = Refusal(r"Timestamp", "reads the clock when it runs", "Make its result an input")
 _CALLS_PYTHON = Refusal(
-    re.compile(r"EagerPyFunc|PyFunc|PyFuncStateless"),
+    r"EagerPyFunc|PyFunc|PyFuncStateless",
     "calls Python code, which a .pb cannot carry",
     "Write it with TensorFlow ops, or make its result an input",
 )
 _DRAWS = Refusal(
-    re.compile(
-        r"RandomUniform|RandomUniformInt|RandomStandardNormal|TruncatedNormal|RandomShuffle|Multinomial|RandomGamma"
-        r"|RandomPoisson\w*|ParameterizedTruncatedNormal|\w+CandidateSampler|SampleDistortedBoundingBox(V2)?"
-        r"|NonDeterministicInts|Skipgram|RandomCrop|Fractional(Max|Avg)Pool|Stateful\w*(Uniform|Normal)\w*|StatefulRandomBinomial"
-    ),
+    r"RandomUniform|RandomUniformInt|RandomStandardNormal|TruncatedNormal|RandomShuffle|Multinomial|RandomGamma"
+    r"|RandomPoisson\w*|ParameterizedTruncatedNormal|\w+CandidateSampler|SampleDistortedBoundingBox(V2)?"
+    r"|NonDeterministicInts|Skipgram|RandomCrop|Fractional(Max|Avg)Pool|Stateful\w*(Uniform|Normal)\w*|StatefulRandomBinomial",
     "draws random numbers on the way to an output",
     "Leave it out of the inference graph, as one does with dropout",
 )
-_CANNOT_BE_REWRITTEN = Refusal(
-    re.compile(r"RefSelect"), "has no counterpart on constants here", "Select before the graph is saved"
-)
+_CANNOT_BE_REWRITTEN = Refusal(r"RefSelect", "has no counterpart on constants here", "Select before the graph is saved")
 _READS_ROWS = Refusal(
-    re.compile(
-        r"Iterator\w*|OneShotIterator|AnonymousIterator\w*|MakeIterator|QueueDequeue\w*|\w*Queue(V2)?|Reader\w+|\w+Reader(V2)?"
-        r"|Barrier\w*|(Ordered)?(Map)?(Uns|S)tage(NoKey)?|(Ordered)?(Map)?(Stage)?Peek|RecordInput"
-        r"|((Ordered)?Map|Stage)(Incomplete)?(Size|Clear)|GetSession(Handle(V2)?|Tensor)|(Resource|Sparse)?(Conditional)?Accumulator\w*|\w+Dataset(V\d)?"
-    ),
+    r"Iterator\w*|OneShotIterator|AnonymousIterator\w*|MakeIterator|QueueDequeue\w*|\w*Queue(V2)?|Reader\w+|\w+Reader(V2)?"
+    r"|Barrier\w*|(Ordered)?(Map)?(Uns|S)tage(NoKey)?|(Ordered)?(Map)?(Stage)?Peek|RecordInput"
+    r"|((Ordered)?Map|Stage)(Incomplete)?(Size|Clear)|GetSession(Handle(V2)?|Tensor)|(Resource|Sparse)?(Conditional)?Accumulator\w*|\w+Dataset(V\d)?",
     "reads rows from a queue, a reader, a data set or another store",
     "Make its result an input",
 )
@@ -83,7 +77,7 @@ _SIDE_EFFECTS = re.compile(
 @lru_cache(maxsize=4096)
 def refusal_of(op: str) -> Refusal | None:
     """Returns the reason why an op cannot be in a .pb; None if it can."""
-    return next((refusal for refusal in REFUSALS if refusal.ops.fullmatch(op)), None)
+    return next((refusal for refusal in REFUSALS if refusal.matches(op)), None)
 
 
 def acts(node: NodeDef, graph: Graph, seen: set[str]) -> bool:
@@ -106,4 +100,4 @@ def acts_itself(op: str) -> bool:
 
 def changes_state(names: Iterable[str], graph: Graph) -> bool:
     """Returns True if one of these nodes changes state."""
-    return any(CHANGES_STATE.ops.fullmatch(graph.nodes[name].op) for name in names)
+    return any(CHANGES_STATE.matches(graph.nodes[name].op) for name in names)

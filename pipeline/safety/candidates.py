@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any
 
 from pipeline.checkpoint.bundle import open_checkpoint
 from pipeline.checkpoint.savedmodel import read_meta_graphs
-from pipeline.graph.graph import Graph
 from pipeline.graph.lazy import load_lazily
 from pipeline.graph.meta_graph import MetaGraph
 from pipeline.graph.protos import MetaGraphDef
 from pipeline.store.files import GRAPH_FILE
 
-from . import onnx, require_safe, tflite
+from . import require_safe
 from .graphs import find_active_ops, find_dangers
 from .models import require_own_files
 from .sizes import require_bounded, require_stored
@@ -43,14 +41,6 @@ def require_safe_graph(path: Path, allowed: Collection[str], *, is_mapped: bool 
     return told
 
 
-def require_still_graph(graph: Graph, path: Path, outputs: Iterable[str], allowed: Collection[str]) -> list[str]:
-    """Refuses a GraphDef in which computing outputs would save, or read files of a training.
-
-    Returns, Raises: as `require_safe_graph`.
-    """
-    return require_safe(path, find_active_ops(graph, outputs), allowed)
-
-
 def require_safe_saved_model(folder: Path, allowed: Collection[str]) -> list[str]:
     """Refuses a SavedModel that could do more than compute.
 
@@ -68,19 +58,3 @@ def require_safe_saved_model(folder: Path, allowed: Collection[str]) -> list[str
     if variables:
         require_stored(open_checkpoint(folder / "variables" / "variables"), folder, stored_bytes)
     return list(dict.fromkeys(told))
-
-
-def require_safe_tflite(path: Path, allowed: Collection[str]) -> list[str]:
-    """Refuses a .tflite with custom ops. Returns, Raises: as `require_safe_graph`."""
-    return require_safe(path, tflite.find_dangers(path), allowed)
-
-
-def require_safe_onnx(model: Any, path: Path, allowed: Collection[str]) -> list[str]:
-    """Refuses an ONNX model with ops of unknown domains.
-
-    Args:
-        model: read without its external files.
-
-    Returns, Raises: as `require_safe_graph`.
-    """
-    return require_safe(path, onnx.find_dangers(model, path), allowed)

@@ -17,7 +17,8 @@ from pipeline.graph.discovery import discover_outputs
 from pipeline.graph.graph import Graph
 from pipeline.graph.nodes import node_of
 from pipeline.inputs import Candidate
-from pipeline.safety.candidates import require_still_graph
+from pipeline.safety import require_safe
+from pipeline.safety.graphs import find_active_ops
 from pipeline.signature import Signature, TensorSpec, read_origin
 from pipeline.store.files import (
     FROZEN_FILE,
@@ -82,7 +83,7 @@ def _require_safe_outputs(candidate: Candidate, tensors: CandidateTensors, outpu
     if tensors.graph is None:
         return []
     fetched = [tensor.graph_name for tensor in outputs.found.values()]
-    return require_still_graph(tensors.graph.graph, candidate.place, fetched, candidate.allow_ops)
+    return require_safe(candidate.place, find_active_ops(tensors.graph.graph, fetched), candidate.allow_ops)
 
 
 def _own_specs(specs: Sequence[TensorSpec], match: TensorMatch) -> tuple[TensorSpec, ...]:

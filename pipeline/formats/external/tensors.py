@@ -26,12 +26,10 @@ from pipeline.graph.protos import NodeDef, TensorInfo
 from pipeline.graph.validity import validate_graph
 from pipeline.graph.variables import VARIABLE_OPS
 from pipeline.inputs import Candidate
-from pipeline.safety.candidates import (
-    require_safe_graph,
-    require_safe_onnx,
-    require_safe_saved_model,
-    require_safe_tflite,
-)
+from pipeline.safety import require_safe
+from pipeline.safety.candidates import require_safe_graph, require_safe_saved_model
+from pipeline.safety.onnx import find_dangers as find_onnx_dangers
+from pipeline.safety.tflite import find_dangers as find_tflite_dangers
 from pipeline.signature import DTYPES, Shape
 from pipeline.store.files import GRAPH_FILE
 from pipeline.workers.child import Limits, run_in_subprocess
@@ -166,9 +164,9 @@ def _require_safe(candidate: Candidate, path: Path) -> list[str]:
             case "savedmodel":
                 return require_safe_saved_model(path, candidate.allow_ops)
             case "tflite":
-                return require_safe_tflite(path, candidate.allow_ops)
+                return require_safe(path, find_tflite_dangers(path), candidate.allow_ops)
             case "onnx":
-                return require_safe_onnx(load_onnx(path), path, candidate.allow_ops)
+                return require_safe(path, find_onnx_dangers(load_onnx(path), path), candidate.allow_ops)
         return require_safe_graph(path, candidate.allow_ops, is_mapped=candidate.kind == "mmap")
     except (DataError, CheckpointError, FreezeError) as exc:
         raise _read_error(exc, path) from exc

@@ -93,7 +93,7 @@ def require_changes_unread(kept: Graph, before: Graph, after: Graph) -> None:
 
 def _error(call: NodeDef, graph: Graph) -> FreezeError:
     inside = graph.called_nodes([call])
-    changing = ((node, name) for name, node in inside if CHANGES_STATE.ops.fullmatch(node.op))
+    changing = ((node, name) for name, node in inside if CHANGES_STATE.matches(node.op))
     return CHANGES_STATE.error(*next(changing, (call, None)))
 
 

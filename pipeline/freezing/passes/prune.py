@@ -177,7 +177,7 @@ def _reads_reference(node: NodeDef | None) -> bool:
 def changed_inputs(node: NodeDef, graph: Graph, callers: tuple[str, ...] = ()) -> set[int]:
     """Returns the inputs that may be variables changed by a node, itself or in a function that it calls."""
     given = data_inputs(node)
-    if CHANGES_STATE.ops.fullmatch(node.op):
+    if CHANGES_STATE.matches(node.op):
         return set(range(len(given)))
     changed = set[int]()
     for name in graph.called_by(node):

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 from pipeline.report.wording import count_noun, printable
@@ -23,21 +24,6 @@ from pipeline.store.files import REPORT_FILE, RESULTS_FILE
 from .listing import Row
 from .outcome import ERROR, Outcome
 
-COLUMNS = (
-    "name",
-    "checkpoint",
-    "model",
-    "verdict",
-    "error",
-    "reason",
-    "formats",
-    "comparisons",
-    "max_abs_diff",
-    "flipped",
-    "size_bytes",
-    "sha256",
-    "report",
-)
 _MAX_IN_SUMMARY = 100
 _MARKUP = re.compile(r"([\\`*_\[\]|~<>])")
 
@@ -82,10 +68,11 @@ class Table:
 
 def write_results(path: Path, table: Table) -> None:
     """Write results.csv."""
+    lines = [_line(row, outcome) for row, outcome in zip(table.rows, table.outcomes, strict=True)]
     with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        writer.writerows(_line(row, outcome) for row, outcome in zip(table.rows, table.outcomes, strict=True))
+        writer = csv.DictWriter(file, lines[0], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(lines)
 
 
 def read_results(folder: Path) -> list[dict[str, str]]:
@@ -99,22 +86,20 @@ def report_of(outcome: Outcome) -> str:
     return "" if outcome.verdict == ERROR else f"{outcome.name}/report/{REPORT_FILE}"
 
 
-def _line(row: Row, outcome: Outcome) -> list[str]:
-    difference = "" if outcome.max_abs_diff is None else repr(outcome.max_abs_diff)
-    numbers = [str(outcome.comparisons), difference, str(outcome.flipped), str(outcome.size_bytes)]
-    reached = outcome.verdict != ERROR
-    return [
-        outcome.name,
-        row.checkpoint,
-        row.parameters.model,
-        outcome.verdict,
-        outcome.kind,
-        " ".join(outcome.reason.split()),
-        " ".join(outcome.formats),
-        *(numbers if reached else [""] * len(numbers)),
-        outcome.digest,
-        report_of(outcome),
-    ]
+def _line(row: Row, outcome: Outcome) -> dict[str, Any]:
+    figures = {name: getattr(outcome, name) for name in ("comparisons", "max_abs_diff", "flipped", "size_bytes")}
+    return {
+        "name": outcome.name,
+        "checkpoint": row.checkpoint,
+        "model": row.parameters.model,
+        "verdict": outcome.verdict,
+        "error": outcome.kind,
+        "reason": " ".join(outcome.reason.split()),
+        "formats": " ".join(outcome.formats),
+        **(figures if outcome.verdict != ERROR else dict.fromkeys(figures)),
+        "sha256": outcome.digest,
+        "report": report_of(outcome),
+    }
 
 
 def summary(table: Table) -> str:
