@@ -86,7 +86,7 @@ def templates() -> Environment:
         lstrip_blocks=True,
     )
     filters = ("number", "difference", "metric", "size", "duration", "shorten", "date", "whole", "count_noun")
-    environment.filters |= {name: getattr(wording, name) for name in filters}
+    environment.filters |= {name: getattr(wording, name) for name in (*filters, "printable")}
     functions = ("headline", "reasons", "reason", "tolerance", "worst", "is_passed", "is_check_passed", "metric_names")
     environment.globals |= {name: getattr(verdict, name) for name in (*functions, "causes", "notes")}
     return environment

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,31 +39,35 @@ def draw_scores(facts: ReportFacts) -> list[Drawing]:
 
     Empty if the model makes no decision.
     """
-    scores: Mapping[str, Mapping[str, Any]] = facts.verdict.get("scores") or {}
+    found: Mapping[str, Mapping[str, Any]] = facts.verdict.get("scores") or {}
+    scores = {name: found[name] for name in sorted(found, key=lambda name: name != REFERENCE)}  # the checkpoint first
     drawings = []
-    for index, (names, own) in enumerate(_group_equal(scores, "by_label")):
+    for index, (names, own) in enumerate(_group_equal(scores, lambda own: _rounded(own.get("by_label")))):
         edges, counts = own.get("edges") or (), _counts(own.get("by_label") or {})
         if any(map(sum, counts.values())) and len(edges) == len(next(iter(counts.values()))) + 1:
             title, words = f"Scores of {join_names(names)}", _distribution_in_words(counts, facts.signature.decision)
             drawing = _draw_distribution(edges, counts, facts.signature.decision, f"scores-{index}", words)
             drawings.append(Drawing(title, words, Markup(drawing)))
-    curves = [(names, bins) for names, own in _group_equal(scores, "calibration") if (bins := _nonempty_bins(own))]
+    calibrated = _group_equal(scores, lambda own: _rounded(own.get("calibration")))
+    curves = [(names, bins) for names, own in calibrated if (bins := _nonempty_bins(own))]
     if curves:
         words = f"{_calibration_in_words(curves, facts.signature.decision)}"
         drawings.append(Drawing("Calibration", words, Markup(_draw_calibration(curves[:MOST_CURVES], words))))
     return drawings
 
 
-def _group_equal(scores: Mapping[str, Mapping[str, Any]], key: str) -> list[tuple[list[str], Mapping[str, Any]]]:
-    """Groups formats with equal values of a key, the checkpoint's group first."""
-    groups: list[tuple[list[str], Mapping[str, Any]]] = []
-    for name in sorted(scores, key=lambda name: name != REFERENCE):
-        for names, own in groups:
-            if _rounded(own.get(key)) == _rounded(scores[name].get(key)):
-                names.append(name)
-                break
+Group = tuple[list[str], Mapping[str, Any]]
+
+
+def _group_equal(scores: Mapping[str, Mapping[str, Any]], key: Callable[[Mapping[str, Any]], Any]) -> list[Group]:
+    """Groups formats with equal keys."""
+    groups: list[Group] = []
+    for name, own in scores.items():
+        names = next((names for names, other in groups if key(other) == key(own)), None)
+        if names is None:
+            groups.append(([name], own))
         else:
-            groups.append(([name], scores[name]))
+            names.append(name)
     return groups
 
 
@@ -172,18 +176,9 @@ def confusion_matrices(metrics: Mapping[str, Mapping[str, Any]]) -> list[dict[st
     Args:
         metrics: metrics of the verdict, by format.
     """
-    groups: list[tuple[list[str], Mapping[str, Any]]] = []
-    for name, values in metrics.items():
-        equal = (names for names, own in groups if _confusion_key(own) == _confusion_key(values))
-        if names := next(equal, None):
-            names.append(name)
-        elif values.get("confusion"):
-            groups.append(([name], values))
+    shown = {name: values for name, values in metrics.items() if values.get("confusion")}
+    groups = _group_equal(shown, lambda values: (values["confusion"], values.get("labels")))
     return [_confusion_matrix(join_names(names), values) for names, values in groups]
-
-
-def _confusion_key(values: Mapping[str, Any]) -> tuple[Any, Any]:
-    return values.get("confusion"), values.get("labels")
 
 
 def _confusion_matrix(format: str, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,21 +14,23 @@ the same weights as an uninterrupted one.
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 from tensorflow.compat import v1
 
+from pipeline.data.npz import add_kind, save_arrays
 from pipeline.data.readers import Examples
 from pipeline.errors import ModelError, logger
 from pipeline.formats.session import session_config
 from pipeline.inputs import WarmStart
 from pipeline.settings import SplitSettings, TrainingSettings
-from pipeline.signature import Array
-from pipeline.store.files import DEPLOY_FOLDER, HISTORY_FILE, TRAINING_GRAPH_FILE
+from pipeline.signature import Array, Signature
+from pipeline.store import files
 
-from .evaluator import Evaluator
 from .examples import read_examples, row_order, save_validation, split_examples
 from .graphs import AVERAGES, LABELS, LOSS, TRAIN_OP, names_in_collection
 from .models.source import ModelSource, load_model
@@ -75,9 +77,70 @@ def train(
         raise ModelError("a model without a loss is not trained, so it cannot be warm-started", where=source.class_name)
     evaluator.initialize()
     for which in ("last", "best"):
-        evaluator.save(folder / DEPLOY_FOLDER / which, step=0)
-    write_history(folder / HISTORY_FILE, [])
+        evaluator.save(folder / files.DEPLOY_FOLDER / which, step=0)
+    write_history(folder / files.HISTORY_FILE, [])
     return {**notes, "steps": 0, "best_step": 0}
+
+
+_EVALUATION_ROWS = 256
+
+
+class Evaluator:
+    """Runs the inference graph in its own session, to compute validation losses and goldens."""
+
+    def __init__(self, graph: Path, signature: Signature, validation: Examples, settings: TrainingSettings) -> None:
+        self._signature, self._validation, self._settings = signature, validation, settings
+        evaluation = graph / files.EVALUATION_GRAPH_FILE
+        self._graph = tf.Graph()
+        with self._graph.as_default():
+            v1.train.import_meta_graph(str(evaluation if evaluation.exists() else graph / files.INFERENCE_GRAPH_FILE))
+            self._variables = {variable.op.name: variable for variable in v1.global_variables()}
+            self._saver = v1.train.Saver(self._variables, save_relative_paths=True)
+            self._initializer = v1.global_variables_initializer()
+            fill_tables = v1.tables_initializer()
+        self._session = v1.Session(graph=self._graph, config=session_config(settings.threads))
+        self._session.run(fill_tables)
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the variables."""
+        return list(self._variables)
+
+    def initialize(self) -> None:
+        """Sets the variables to their initial values."""
+        self._session.run(self._initializer)
+
+    def load(self, values: Mapping[str, Array]) -> None:
+        """Sets variables to the given values, by name."""
+        for name, value in values.items():
+            self._variables[name].load(value, self._session)
+
+    def loss(self) -> float:
+        """Returns the mean loss over the validation rows, weighted by rows per batch."""
+        labels = self._validation.labels
+        assert labels is not None  # `train` refuses examples without labels
+        [labels_name], [loss_name] = (names_in_collection(self._graph, key) for key in (LABELS, LOSS))
+        total = 0.0
+        for start in range(0, len(self._validation), _EVALUATION_ROWS):
+            rows = slice(start, start + _EVALUATION_ROWS)
+            feed = {f"{name}:0": values[rows] for name, values in self._validation.inputs.items()}
+            loss = self._session.run(loss_name, {**feed, labels_name: labels[rows]})
+            total += float(loss) * len(labels[rows])
+        return total / len(self._validation)
+
+    def save(self, folder: Path, step: int) -> None:
+        """Writes the variables, and the model's outputs for the first validation rows (the goldens)."""
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        self._saver.set_last_checkpoints_with_time([])  # else the state file would list earlier folders
+        with self._graph.as_default():
+            self._saver.save(
+                self._session, str(folder / files.CHECKPOINT_PREFIX), global_step=step, write_meta_graph=False
+            )
+        rows = {name: values[: self._settings.goldens] for name, values in self._validation.inputs.items()}
+        outputs = {spec.name: spec.tensor_name for spec in self._signature.outputs}
+        recorded = self._session.run(outputs, {f"{name}:0": values for name, values in rows.items()})
+        save_arrays(folder / files.GOLDENS_FILE, {**add_kind("input", rows), **add_kind("output", recorded)})
 
 
 class GraphTrainer:
@@ -86,7 +149,7 @@ class GraphTrainer:
     def __init__(self, graph: Path, evaluator: Evaluator, settings: TrainingSettings, seed: int, folder: Path) -> None:
         self._settings, self._seed, self._folder, self._evaluator = settings, seed, folder, evaluator
         (folder / "checkpoints").mkdir(exist_ok=True)
-        v1.train.import_meta_graph(str(graph / TRAINING_GRAPH_FILE))
+        v1.train.import_meta_graph(str(graph / files.TRAINING_GRAPH_FILE))
         self._variables = {variable.op.name: variable for variable in v1.global_variables()}
         self._averages = dict(entry.split("=") for entry in names_in_collection(v1.get_default_graph(), AVERAGES))
         self._checkpoints = Checkpoints(folder / "checkpoints", settings)
@@ -116,7 +179,7 @@ class GraphTrainer:
         progress = self._loop(examples, progress)
         require_finite(progress.history[-1][2], "validation loss", progress.step)
         self._evaluator.load(self._deployed_values())
-        self._evaluator.save(self._folder / DEPLOY_FOLDER / "last", self._settings.steps)
+        self._evaluator.save(self._folder / files.DEPLOY_FOLDER / "last", self._settings.steps)
         return {**started_from, "steps": self._settings.steps, "best_step": progress.best_step}
 
     def _loop(self, examples: Examples, progress: Progress) -> Progress:
@@ -148,7 +211,7 @@ class GraphTrainer:
         """Computes the validation loss, and saves the weights if it is the lowest so far."""
         self._evaluator.load(self._deployed_values())
         if progress.add_evaluation(self._evaluator.loss()):
-            self._evaluator.save(self._folder / DEPLOY_FOLDER / "best", progress.step)
+            self._evaluator.save(self._folder / files.DEPLOY_FOLDER / "best", progress.step)
 
     def _deployed_values(self) -> dict[str, Array]:
         """Returns the current values of the inference graph's variables: their moving averages if there are any."""

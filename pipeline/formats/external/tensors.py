@@ -27,7 +27,7 @@ from pipeline.graph.validity import validate_graph
 from pipeline.graph.variables import VARIABLE_OPS
 from pipeline.inputs import Candidate
 from pipeline.safety import require_safe
-from pipeline.safety.candidates import require_safe_graph, require_safe_saved_model
+from pipeline.safety.models import require_safe_graph, require_safe_saved_model
 from pipeline.safety.onnx import find_dangers as find_onnx_dangers
 from pipeline.safety.tflite import find_dangers as find_tflite_dangers
 from pipeline.signature import DTYPES, Shape

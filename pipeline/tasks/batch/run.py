@@ -13,10 +13,11 @@ from pipeline.workers.executor import open_executor
 from pipeline.workers.executor.interface import Ended
 
 from ..chain.job import Job
+from ..chain.parameters import Parameters
 from ..chain.plan import Chain
 from . import cache
 from .listing import Row
-from .outcome import Outcome, failed_outcome
+from .outcome import Outcome, collect_outcome, failed_outcome
 from .progress import Progress
 
 
@@ -63,6 +64,30 @@ def load_outcomes(rows: Sequence[Row], batch: Batch) -> dict[str, Outcome]:
     return known
 
 
+def convert(given: Parameters, settings: Settings, operations: Operations, failure_file: Path) -> Outcome:
+    """Make all stages of a model's chain that are missing or stale, up to its report.
+
+    Args:
+        operations: how the work on this one model is done.
+        failure_file: where to store the outcome if the model does not pass.
+
+    Returns:
+        The outcome; an error is an outcome too.
+    """
+    try:
+        chain = Chain(Job.from_parameters(given, settings, operations))
+    except PipelineError as exc:
+        return failed_outcome(given.name, exc)
+    try:
+        for stage in chain.up_to():
+            chain.build(stage)
+        outcome = collect_outcome(chain)
+    except PipelineError as exc:
+        outcome = failed_outcome(given.name, exc)
+    cache.store(cache.passed_file(chain.job) if outcome.has_passed else failure_file, chain, outcome)
+    return outcome
+
+
 def run(
     rows: Sequence[Row], batch: Batch, workers: int, notify: Callable[[str, int], None] = lambda line, percent: None
 ) -> dict[str, Outcome]:
@@ -85,7 +110,7 @@ def run(
     items = [(row.parameters, batch.settings, batch.inner, batch.failed_file(row)) for row in left]
     try:
         with open_executor(batch.operations.engine, min(workers, len(left)), limits) as engine:
-            for event in engine.map("pipeline.tasks.batch.convert:convert", items):
+            for event in engine.map("pipeline.tasks.batch.run:convert", items):
                 if not isinstance(event, Ended):
                     progress.start(event.number)
                     continue

@@ -71,21 +71,11 @@ def write_page(nights: Nights, history: Mapping[str, Night], changed_share: floa
 
 def page(nights: Nights, history: Mapping[str, Night], changed_share: float) -> str:
     """Render the page as HTML; see `write_page`."""
-    # Slow imports, needed only to write a page.
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from jinja2 import FileSystemLoader  # slow imports, needed only to write a page
 
-    from pipeline.report import wording
+    from pipeline.report.html import templates
 
-    environment = Environment(
-        loader=FileSystemLoader([Path(__file__).parent, TEMPLATES]),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        name: getattr(wording, name) for name in ("metric", "size", "duration", "date", "printable")
-    }
+    environment = templates().overlay(loader=FileSystemLoader([Path(__file__).parent, TEMPLATES]))
     dates = list(history)
     kept = set(nights.kept())
     gaps = [Night(night, "no night") for night in missing_dates(dates)]
