@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 from tensorflow.compat import v1
@@ -60,21 +59,23 @@ def restore(session: v1.Session, prefix: Path) -> None:
         session.run(meta.saver_def.restore_op_name, feed)
     else:
         reader = tf.train.load_checkpoint(str(prefix))
-        for node in meta.graph_def.node:
-            if node.op in ("VarHandleOp", "VariableV2", "Variable"):
-                _assign(session, node, reader.get_tensor(node.name))
+        for name, (value, assign) in assigns(session.graph).items():
+            session.run(assign, {value: reader.get_tensor(name)})
     fills = ("InitializeTable", "LookupTableImport")  # lookup tables, some of them from the checkpoint
     session.run([each for each in session.graph.get_operations() if each.type.startswith(fills)], feed)
 
 
-def _assign(session: v1.Session, node: Any, value: Any) -> None:
-    tensor = session.graph.get_tensor_by_name(f"{node.name}:0")
-    placeholder = v1.placeholder(tf.as_dtype(node.attr["dtype"].type), np.shape(value))
-    if node.op == "VarHandleOp":
-        assign = tf.raw_ops.AssignVariableOp(resource=tensor, value=placeholder)
-    else:
-        assign = tf.raw_ops.Assign(ref=tensor, value=placeholder, validate_shape=False)
-    session.run(assign, {placeholder: value})
+def assigns(graph: tf.Graph) -> dict[str, tuple[Any, Any]]:
+    """Returns for each variable a placeholder, and the op that assigns its value."""
+    found = {}
+    variables = ("VarHandleOp", "VariableV2", "Variable")
+    for operation in [each for each in graph.get_operations() if each.type in variables]:
+        value, target = v1.placeholder(tf.as_dtype(operation.get_attr("dtype"))), operation.outputs[0]
+        if operation.type == "VarHandleOp":
+            found[operation.name] = value, tf.raw_ops.AssignVariableOp(resource=target, value=value)
+        else:
+            found[operation.name] = value, tf.raw_ops.Assign(ref=target, value=value, validate_shape=False).op
+    return found
 
 
 def read_pins(graph: tf.Graph, folder: Path) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -100,7 +100,7 @@ def find_tensor(spec: TensorSpec, dtypes: Mapping[str, str]) -> str:
     return name
 
 
-class SubprocessRunner:
+class SubprocessRunner(AbstractContextManager["SubprocessRunner"]):
     """Runs an artifact in a subprocess, which needs only the artifact's folder and not the model's code.
 
     Args:
@@ -179,9 +179,6 @@ class SubprocessRunner:
     def close(self) -> None:
         """Ends the process."""
         self._child.close()
-
-    def __enter__(self) -> SubprocessRunner:
-        return self
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()

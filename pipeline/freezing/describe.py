@@ -10,9 +10,9 @@ from pipeline.checkpoint.opened import Source
 from pipeline.errors import FreezeError
 from pipeline.graph.graph import Graph
 from pipeline.graph.lazy_nodes import whole_node
-from pipeline.graph.nodes import PLACEHOLDERS, node_of, normalize_tensor
+from pipeline.graph.nodes import PLACEHOLDERS, dims_of, node_of, normalize_tensor
 from pipeline.graph.ops import dtype_name, output_dtypes
-from pipeline.graph.protos import NodeDef, OpDef, TensorInfo, TensorShapeProto
+from pipeline.graph.protos import NodeDef, OpDef, TensorInfo
 from pipeline.graph.variables import VARIABLE_OPS, variable_of
 from pipeline.hashing import hash_file
 from pipeline.signature import DTYPES as DTYPE_NAMES
@@ -68,23 +68,14 @@ class Describer:
 
     def _shape(self, tensor: str) -> Shape | None:
         if tensor in self._infos:
-            return _dims(self._infos[tensor].tensor_shape)
+            return dims_of(self._infos[tensor].tensor_shape)
         node, port = whole_node(self._graph.nodes[node_of(tensor)]), int(tensor.rpartition(":")[2])
         if node.op in VARIABLE_OPS:
             return variable_of(node).shape
         shapes = node.attr["_output_shapes"].list.shape if "_output_shapes" in node.attr else ()
         if port < len(shapes):
-            return _dims(shapes[port])
-        return _dims(node.attr["shape"].shape) if node.op in PLACEHOLDERS and "shape" in node.attr else None
-
-
-def shape_of_info(info: TensorInfo) -> Shape | None:
-    """Returns the shape of a signature's tensor; None if the rank is unknown."""
-    return _dims(info.tensor_shape)
-
-
-def _dims(shape: TensorShapeProto) -> Shape | None:
-    return None if shape.unknown_rank else tuple(dim.size if dim.size >= 0 else None for dim in shape.dim)
+            return dims_of(shapes[port])
+        return dims_of(node.attr["shape"].shape) if node.op in PLACEHOLDERS and "shape" in node.attr else None
 
 
 def describe_signature(

@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -290,7 +290,7 @@ def _output_names(signature: Signature) -> list[str]:
 LARGE_BYTES = 100_000_000
 
 
-class ByteProgress:
+class ByteProgress(AbstractContextManager["ByteProgress"]):
     """Shows on standard error how many bytes are written, of how many in total.
 
     The first call decides: below `LARGE_BYTES` nothing is shown.
@@ -322,9 +322,6 @@ class ByteProgress:
         from tqdm import tqdm  # here, for it takes time to load, and most files are small
 
         self._bar = tqdm(total=total, unit="B", unit_scale=True, desc=f"writing {self._what}", file=sys.stderr)
-
-    def __enter__(self) -> ByteProgress:
-        return self
 
     def __exit__(self, *exc_info: object) -> None:
         if self._bar is not None:

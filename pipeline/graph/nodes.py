@@ -11,7 +11,7 @@ from collections.abc import Container, Iterable, Iterator, Mapping
 
 from pipeline.errors import FreezeError
 
-from .protos import AttrValue, FunctionDef, NodeDef
+from .protos import AttrValue, FunctionDef, NodeDef, TensorShapeProto
 
 
 def node_of(reference: str) -> str:
@@ -33,6 +33,11 @@ def require_tensor_names(names: Iterable[str]) -> None:
             raise FreezeError(
                 "this is no name of a tensor", where="inputs and outputs", got=repr(name), wanted="node or node:port"
             )
+
+
+def dims_of(shape: TensorShapeProto) -> tuple[int | None, ...] | None:
+    """Returns a shape with None for each open size; None if the rank is unknown."""
+    return None if shape.unknown_rank else tuple(dim.size if dim.size >= 0 else None for dim in shape.dim)
 
 
 def unused_name(name: str, taken: Container[str]) -> str:

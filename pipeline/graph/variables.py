@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from .graph import Graph
 from .lazy_nodes import whole_node
-from .nodes import data_inputs, node_of
+from .nodes import data_inputs, dims_of, node_of
 from .protos import NodeDef, TensorProto
 
 REFERENCE_OPS = frozenset({"Variable", "VariableV2", "AutoReloadVariable"})
@@ -68,7 +68,7 @@ def variable_of(node: NodeDef) -> Variable:
     node = whole_node(node)
     attributes = node.attr
     shape = attributes["shape"].shape
-    dims = None if shape.unknown_rank else tuple(d.size if d.size >= 0 else None for d in shape.dim)
+    dims = dims_of(shape)
     if node.op in ("Variable", "VariableV2") and not attributes["shape"].HasField("shape"):
         dims = None
     return Variable(node.name, identity_of(node), attributes["dtype"].type, dims)

@@ -74,8 +74,9 @@ Placed: TypeAlias = tuple[NodeDef, str]  # a node, and the function that contain
 
 def _run(idle: Iterable[Placed], reached: Reached) -> Iterator[Placed]:
     """Yields the idle nodes that are run."""
+    nodes, functions = reached
     for node, function in idle:
-        if function in reached.functions if function else node.name in reached.nodes:
+        if function in functions if function else node.name in nodes:
             yield node, function
 
 

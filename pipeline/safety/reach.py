@@ -18,12 +18,7 @@ _BEFORE = {"PartitionedCall": 0, "StatefulPartitionedCall": 0, "If": 1, "Statele
 _SAME = "api_implements"  # TensorFlow's optimizer may exchange functions of one value
 
 
-@dataclass(frozen=True)
-class Reached:
-    """Names of reached nodes of the graph itself, and of functions."""
-
-    nodes: Collection[str]
-    functions: Collection[str]
+Reached = tuple[Collection[str], Collection[str]]  # names of reached nodes of the graph itself, and of functions
 
 
 @dataclass(frozen=True)
@@ -86,7 +81,7 @@ class Calls:
             calls += self.beside(name)
             for node in self.graph.functions[name].node_def:
                 calls += self.called_by(node)
-        return Reached(found, called)
+        return found, called
 
     @cached_property
     def call_sites(self) -> Mapping[str, list[tuple[str, NodeDef]]]:

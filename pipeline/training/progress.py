@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,7 +86,7 @@ def write_history(path: Path, rows: list[tuple[int, float, float]]) -> None:
     unfinished.replace(path)
 
 
-class Reporter:
+class Reporter(AbstractContextManager["Reporter"]):
     """Reports progress: a bar in a terminal, log lines elsewhere, TensorBoard summaries always."""
 
     def __init__(self, folder: Path, done: int, steps: int) -> None:
@@ -111,9 +112,6 @@ class Reporter:
                 "step %d of %d: loss %.4f, validation loss %.4f, %.0f steps/s, %.0f s left",
                 *(step, self._steps, loss, validation_loss, rate, left),
             )
-
-    def __enter__(self) -> Reporter:
-        return self
 
     def __exit__(self, *exc_info: object) -> None:
         self._bar.close()

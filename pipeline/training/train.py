@@ -134,9 +134,8 @@ class Evaluator:
         folder.mkdir(parents=True)
         self._saver.set_last_checkpoints_with_time([])  # else the state file would list earlier folders
         with self._graph.as_default():
-            self._saver.save(
-                self._session, str(folder / files.CHECKPOINT_PREFIX), global_step=step, write_meta_graph=False
-            )
+            prefix = str(folder / files.CHECKPOINT_PREFIX)
+            self._saver.save(self._session, prefix, global_step=step, write_meta_graph=False)
         rows = {name: values[: self._settings.goldens] for name, values in self._validation.inputs.items()}
         outputs = {spec.name: spec.tensor_name for spec in self._signature.outputs}
         recorded = self._session.run(outputs, {f"{name}:0": values for name, values in rows.items()})

@@ -13,7 +13,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,7 +55,7 @@ class Limits:
     memory_bytes: int = 0
 
 
-class Child:
+class Child(AbstractContextManager["Child"]):
     """A subprocess that runs `package.module:function(*args)` and answers over a pipe.
 
     Args:
@@ -171,9 +171,6 @@ class Child:
         except (EOFError, OSError):
             pass
         return False
-
-    def __enter__(self) -> Child:
-        return self
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()

@@ -17,10 +17,10 @@ from pipeline.errors import (
     StageCrashed,
     first_line,
 )
-from pipeline.freezing.describe import Describer, shape_of_info
+from pipeline.freezing.describe import Describer
 from pipeline.graph.graph import Graph
 from pipeline.graph.lazy import load_lazily
-from pipeline.graph.nodes import PLACEHOLDERS, data_inputs, node_of, normalize_tensor
+from pipeline.graph.nodes import PLACEHOLDERS, data_inputs, dims_of, node_of, normalize_tensor
 from pipeline.graph.ops import dtype_name, output_dtypes
 from pipeline.graph.protos import NodeDef, TensorInfo
 from pipeline.graph.validity import validate_graph
@@ -201,7 +201,7 @@ def _read_saved_model(folder: Path, signature: str | None) -> CandidateTensors:
 
 def _from_infos(infos: Mapping[str, TensorInfo]) -> tuple[CandidateTensor, ...]:
     return tuple(
-        CandidateTensor(info.name, _signature_dtype(dtype_name(info.dtype)), shape_of_info(info), name)
+        CandidateTensor(info.name, _signature_dtype(dtype_name(info.dtype)), dims_of(info.tensor_shape), name)
         for name, info in infos.items()
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..nodes import PLACEHOLDERS
+from ..nodes import PLACEHOLDERS, dims_of
 from ..variables import VARIABLE_OPS, variable_of
 from .topology import NumberedGraph, Tensor
 
@@ -32,7 +32,7 @@ def shape_of(graph: NumberedGraph, tensor: Tensor, producer: int) -> tuple[int |
             return None
     else:
         return None
-    return None if shape.unknown_rank else tuple(dim.size if dim.size >= 0 else None for dim in shape.dim)
+    return dims_of(shape)
 
 
 def find_scalars(graph: NumberedGraph, gradients: set[int], producer: int) -> list[bool]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -136,15 +136,19 @@ def _import(given: Parameters) -> ImportedCheckpoint | None:
             where="--warm-start",
             next_step="Give --checkpoint to deploy its weights, or --warm-start to train on from them",
         )
-    for name in ("inputs", "outputs", "pin", "signature", "graph_file"):
-        if value := getattr(given, name):
-            raise SettingError(
-                "this is for a chain that starts at a checkpoint",
-                where=f"--{name.replace('_', '-')}",
-                got=value,
-                next_step="Name it with --checkpoint",
-            )
+    _require_unused(
+        given,
+        ("inputs", "outputs", "pin", "signature", "graph_file"),
+        "this is for a chain that starts at a checkpoint",
+        "Name it with --checkpoint",
+    )
     return None
+
+
+def _require_unused(given: Parameters, names: Iterable[str], what: str, next_step: str) -> None:
+    for name in names:
+        if value := getattr(given, name):
+            raise SettingError(what, where=f"--{name.replace('_', '-')}", got=value, next_step=next_step)
 
 
 def _allowed(given: Parameters) -> tuple[str, ...]:
@@ -155,14 +159,8 @@ def _allowed(given: Parameters) -> tuple[str, ...]:
 
 def _candidate(given: Parameters) -> Candidate | None:
     if not given.candidate:
-        for name in ("candidate_names", "candidate_signature"):
-            if value := getattr(given, name):
-                raise SettingError(
-                    "this is for a chain with a candidate",
-                    where=f"--{name.replace('_', '-')}",
-                    got=value,
-                    next_step="Name it with --candidate",
-                )
+        what, next_step = "this is for a chain with a candidate", "Name it with --candidate"
+        _require_unused(given, ("candidate_names", "candidate_signature"), what, next_step)
         return None
     if not given.checkpoint and not given.model:
         raise SettingError(

@@ -72,11 +72,11 @@ def _metrics(nights: Nights, history: Mapping[str, Night]) -> dict[str, tuple[st
         ),
         "pipeline_night_last_success_timestamp_seconds": (
             "When the last night that passed was finished.",
-            [({}, max(map(_finished, passed)))] if passed else [],
+            [({}, max(_seconds(night.finished) for night in passed))] if passed else [],
         ),
         "pipeline_night_current_age_seconds": (
             "How old the model that current names was when this was written.",
-            [({}, max(0.0, round(time.time() - _finished(current), 3)))] if current else [],
+            [({}, max(0.0, round(time.time() - _seconds(current.finished), 3)))] if current else [],
         ),
         "pipeline_night_changed_decisions": (
             "How many decisions of the newest night are not those of the night before.",
@@ -96,10 +96,6 @@ def _metrics(nights: Nights, history: Mapping[str, Night]) -> dict[str, tuple[st
         ),
         "pipeline_nights_kept": ("How many nights are kept.", [({}, float(len(nights.kept())))]),
     }
-
-
-def _finished(night: Night) -> float:
-    return _seconds(night.finished)
 
 
 def _seconds(moment: str) -> float:

@@ -8,6 +8,7 @@ both sides, every node runs unchanged, so a remaining difference comes from the 
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -67,7 +68,7 @@ class OptimizerDifferences:
         )
 
 
-class UnoptimizedPair:
+class UnoptimizedPair(AbstractContextManager["UnoptimizedPair"]):
     """Both sides with the optimizer off, opened at the first row that needs them.
 
     Args:
@@ -125,9 +126,6 @@ class UnoptimizedPair:
         if isinstance(expected, RunnerError) or isinstance(actual, RunnerError):
             return False
         return not self._recorder.difference_kinds(self._sides[1].format, expected, actual, rows)
-
-    def __enter__(self) -> UnoptimizedPair:
-        return self
 
     def __exit__(self, *exc_info: object) -> None:
         for runner in self._unoptimized:

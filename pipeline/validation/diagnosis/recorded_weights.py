@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -11,15 +11,13 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.compat import v1
 
-from pipeline.formats.checkpoint import read_pins, restore
+from pipeline.formats.checkpoint import assigns, read_pins, restore
 from pipeline.formats.session import session_config
 from pipeline.signature import Batch, Signature
 from pipeline.store.files import CHECKPOINT_PREFIX
 
 from ..compare.tolerance import Tolerance, all_within
 from .similarity import AVERAGE, ValueSource
-
-_VARIABLES = ("VarHandleOp", "VariableV2", "Variable")
 
 
 def find_weights(
@@ -48,15 +46,15 @@ def find_weights(
     session = v1.Session(graph=tf.Graph(), config=session_config(threads))
     with session.graph.as_default():
         restore(session, checkpoint / CHECKPOINT_PREFIX)
-        assigns = dict(_assigns(session.graph))
+        variables = assigns(session.graph)
     fed = {spec.tensor_name: inputs[spec.name] for spec in signature.inputs} | read_pins(session.graph, checkpoint)
     fetched = {spec.name: spec.tensor_name for spec in signature.outputs if spec.name in recorded}
     for prefix, is_average in product([str(checkpoint / CHECKPOINT_PREFIX), *reversed(prefixes)], (False, True)):
-        values = _values(prefix, assigns, is_average)
+        values = _values(prefix, variables, is_average)
         if values is None:
             continue
         try:
-            for name, (placeholder, assign) in assigns.items():
+            for name, (placeholder, assign) in variables.items():
                 session.run(assign, {placeholder: values[name]})
             answers = session.run(fetched, fed)
         except (tf.errors.OpError, ValueError, TypeError):
@@ -64,17 +62,6 @@ def find_weights(
         if all(all_within(recorded[name], np.asarray(answers[name]), tolerances[name]) for name in fetched):
             return ValueSource(prefix, is_average)
     return None
-
-
-def _assigns(graph: tf.Graph) -> Iterator[tuple[str, tuple[Any, Any]]]:
-    """Yields for each variable a placeholder, and the op that assigns its value."""
-    for operation in [op for op in graph.get_operations() if op.type in _VARIABLES]:
-        fed = v1.placeholder(tf.as_dtype(operation.get_attr("dtype")))
-        target = operation.outputs[0]
-        if operation.type == "VarHandleOp":
-            yield operation.name, (fed, tf.raw_ops.AssignVariableOp(resource=target, value=fed))
-        else:
-            yield operation.name, (fed, tf.raw_ops.Assign(ref=target, value=fed, validate_shape=False).op)
 
 
 def _values(prefix: str, names: Mapping[str, Any], is_average: bool) -> dict[str, Any] | None:

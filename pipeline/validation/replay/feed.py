@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -76,7 +77,7 @@ class RowComparison:
     is_equal: bool
 
 
-class RestartingRunner:
+class RestartingRunner(AbstractContextManager["RestartingRunner"]):
     """Runner of an artifact that starts a new process after a batch that ended the last one."""
 
     def __init__(self, format: str, artifact: Path, threads: int, limits: Limits | None = None) -> None:
@@ -105,9 +106,6 @@ class RestartingRunner:
         if self._runner is not None:
             self._runner.close()
         self._runner = None
-
-    def __enter__(self) -> RestartingRunner:
-        return self
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ _MAX_NAMED = 3
 
 
 @dataclass
-class ResultsRecorder:
+class ResultsRecorder(AbstractContextManager["ResultsRecorder"]):
     """Compares outputs of candidates with their reference, and records the results.
 
     Args:
@@ -57,9 +58,6 @@ class ResultsRecorder:
 
     def __post_init__(self) -> None:
         self._file = ResultsFile(self.results, self.model, has_header=not self.is_part)
-
-    def __enter__(self) -> ResultsRecorder:
-        return self
 
     def __exit__(self, *exc_info: object) -> None:
         self._file.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from importlib import import_module
 from queue import SimpleQueue
 from typing import Any
@@ -79,7 +80,7 @@ def serve(channel: Channel) -> None:
             channel.send(("result", result, None))
 
 
-class LocalExecutor:
+class LocalExecutor(AbstractContextManager["LocalExecutor"]):
     """Several slots, each with a thread of this process that gives it items.
 
     Args:
@@ -118,9 +119,6 @@ class LocalExecutor:
                 at_work -= 1
             else:
                 yield event
-
-    def __enter__(self) -> LocalExecutor:
-        return self
 
     def __exit__(self, *exc_info: object) -> None:
         self._is_closed = True  # threads take no more items after their slot is closed
