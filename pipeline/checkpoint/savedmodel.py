@@ -55,18 +55,10 @@ _CHANGES = re.compile(r"Assign\w*|(Resource)?Scatter\w+")
 def read_saved_model(
     folder: Path, signature_key: str | None = None, outputs: Sequence[str] = (), is_key_needed: bool = True
 ) -> Source:
-    """Reads a SavedModel of TensorFlow 1 or 2.
+    """Reads a SavedModel of TensorFlow 1 or 2; `folder` holds `saved_model.pb` or `saved_model.pbtxt`.
 
-    Args:
-        folder: the one that holds `saved_model.pb` or `saved_model.pbtxt`.
-        signature_key: by default `serving_default`, or the only signature.
-        outputs: tensors that are needed, in a signature or not.
-        is_key_needed: raise an error if the signature is ambiguous and no outputs are named.
+    Args, Raises: as `source.open_source`; also a FreezeError if loading changes a variable that the outputs need.
 
-    Raises:
-        CheckpointError: a file is missing, damaged or of another kind; no graph is for serving.
-        FreezeError: the signature does not exist or is ambiguous; loading the SavedModel changes a variable that the
-            outputs need.
     """
     file = _find_message(folder)
     metas = _read_meta_graphs(file)

@@ -59,9 +59,8 @@ def freeze_graph(
     Args:
         keys: the checkpoint's key by the variable's identity; a variable without one is found by its name.
 
-    Raises:
-        CheckpointError: a variable is not in the checkpoint, or is of another dtype or shape there.
-        FreezeError: see `prune.prune` and `variables_to_constants.Rewriter`.
+    Raises: as `freeze_source`; see also `prune.prune` and `variables_to_constants.Rewriter`.
+
     """
     ends = [*outputs, *inputs]
     require_tensor_names(ends)

@@ -40,7 +40,8 @@ def draw_training(history: History, name: str, label: str) -> str:
             (history.loss, "loss", FIRST, "-"),
             (history.validation_loss, "validation loss", SECOND, "--"),
         ):
-            thin = _thin_out(points)
+            stride = max(1, math.ceil(len(points) / MOST_POINTS))
+            thin = points[::-stride][::-1]  # counted from the end, to keep the last point
             marker = "o" if len(thin) <= 20 else None
             steps, losses = [step for step, _ in thin], [loss for _, loss in thin]
             if points:
@@ -128,12 +129,6 @@ def _merge_bins(counts: dict[int, int], width: int) -> dict[int, int]:
     for x, count in counts.items():
         merged[x // width * width] = merged.get(x // width * width, 0) + count
     return merged
-
-
-def _thin_out(points: Sequence[tuple[float, float]]) -> Sequence[tuple[float, float]]:
-    stride = max(1, math.ceil(len(points) / MOST_POINTS))
-    # Counted from the end, to keep the last point.
-    return points[::-stride][::-1]
 
 
 def draw_values(values: Values, output: str, name: str, label: str) -> str:

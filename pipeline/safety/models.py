@@ -31,11 +31,8 @@ def require_safe_source(source: Source, allowed: Collection[str] = ()) -> list[s
     Args:
         allowed: ops that the user allows.
 
-    Returns:
-        The allowed dangers, as sentences.
+    Returns, Raises: as `require_safe_graph`.
 
-    Raises:
-        UnsafeModel: the model is refused.
     """
     files = list(_stored_files(source))
     stored_bytes = sum(path.stat().st_size for path in files if path.is_file())

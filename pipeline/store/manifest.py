@@ -134,7 +134,8 @@ _MEANING = {
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
     """Yield a sentence for each difference between the old inputs and the new ones."""
-    if _to_json(old) == _to_json(new):  # the usual case, much faster than comparing each value
+    # The usual case, much faster than comparing each value: different fingerprints give different JSON.
+    if json.dumps(old, sort_keys=True) == json.dumps(new, sort_keys=True):
         return
     for kind in sorted({*old, *new}):
         sentence = _MEANING.get(kind, kind + " {} changed: was {}, is {}")
@@ -146,11 +147,6 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]
                 yield f"{_describe_key(kind, key)} is gone: was {_shorten(before[key])}"
             elif hash_values("", before[key]) != hash_values("", after[key]):  # equality as the fingerprint defines it
                 yield sentence.format(key, _shorten(before[key]), _shorten(after[key]))
-
-
-def _to_json(inputs: Mapping[str, Any]) -> str:
-    """Return the inputs as JSON; inputs with different fingerprints give different JSON."""
-    return json.dumps(inputs, sort_keys=True)
 
 
 def _describe_key(kind: str, key: str) -> str:

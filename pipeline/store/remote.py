@@ -84,7 +84,11 @@ class RemoteStore:
             found = system.find(target, detail=True)
         start = f"{target}/"
         objects = {path.removeprefix(start): info for path, info in found.items() if path.startswith(start)}
-        return Listing(self, {path: (int(info["size"]), _token(info)) for path, info in objects.items()})
+        stamps = {  # texts that change when an object is written again
+            path: f"{info.get('ETag') or info.get('etag') or ''} {info.get('LastModified') or info.get('mtime') or ''}"
+            for path, info in objects.items()
+        }
+        return Listing(self, {path: (int(info["size"]), stamps[path]) for path, info in objects.items()})
 
     def push(self, paths: ArtifactPaths, stage: str) -> None:
         """Upload a finished artifact of the mirror, unless a complete one with the same inputs is published.
@@ -307,11 +311,6 @@ def _manifest_at(url: str, size: int, token: str) -> Manifest:
         return Manifest.parse(content.decode(), url)
     except UnicodeDecodeError as exc:
         raise DamagedArtifact("the manifest cannot be read", where=url, got=exc) from exc
-
-
-def _token(info: Mapping[str, Any]) -> str:
-    """Return a text that changes when the object is written again."""
-    return f"{info.get('ETag') or info.get('etag') or ''} {info.get('LastModified') or info.get('mtime') or ''}"
 
 
 def file_system(url: str) -> tuple[Any, str]:

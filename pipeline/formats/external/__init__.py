@@ -8,7 +8,7 @@ candidate's own tensors.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,10 @@ def import_candidate(candidate: Candidate, checkpoint: Path, weights: str, folde
     inputs, outputs = _match_signature(candidate, signature, tensors)
     feeds = _constant_feeds(candidate, tensors, inputs, outputs, pins)
     reasons = [*inputs.reasons, *outputs.reasons, *(f"{name} is fed {value}" for name, value in feeds.items())]
-    allowed = [*tensors.allowed, *_require_safe_outputs(candidate, tensors, outputs)]
+    allowed = [*tensors.allowed]
+    if tensors.graph is not None:
+        fetched = [tensor.graph_name for tensor in outputs.found.values()]
+        allowed += require_safe(candidate.place, find_active_ops(tensors.graph.graph, fetched), candidate.allow_ops)
     reasons += [f"allowed {danger}" for danger in allowed]
     fillers = tensors.graph.fillers() if tensors.graph else []
     reasons += [f"{name} is run once, to fill its table" for name in fillers]
@@ -76,14 +79,6 @@ def import_candidate(candidate: Candidate, checkpoint: Path, weights: str, folde
     names = {name: tensor.name for name, tensor in {**inputs.found, **outputs.found}.items()}
     notes = {"names": names, "reasons": reasons, "allowed": allowed}
     return {"candidate": str(candidate.place), "format": candidate.format, **notes}
-
-
-def _require_safe_outputs(candidate: Candidate, tensors: CandidateTensors, outputs: TensorMatch) -> list[str]:
-    """Checks the ops that computing the outputs would run; returns a sentence for each allowed op that is unsafe."""
-    if tensors.graph is None:
-        return []
-    fetched = [tensor.graph_name for tensor in outputs.found.values()]
-    return require_safe(candidate.place, find_active_ops(tensors.graph.graph, fetched), candidate.allow_ops)
 
 
 def _own_specs(specs: Sequence[TensorSpec], match: TensorMatch) -> tuple[TensorSpec, ...]:
@@ -181,9 +176,10 @@ def outputs_from_candidate(graph: Graph, candidate: Candidate) -> tuple[list[str
         CandidateError: the candidate cannot be read.
     """
     tensors = read_tensors(candidate)
-    own = [_name_in_graph(tensor, graph.nodes) for tensor in tensors.outputs]
-    names = [name for name in own if name is not None]
-    is_complete = bool(own) and len(names) == len(own)
+    bare = [(bare_name(tensor.graph_name), bare_name(tensor.name)) for tensor in tensors.outputs]
+    known = [[name for name in each if node_of(name) in graph.nodes] for each in bare]
+    names = [each[0] for each in known if each]
+    is_complete = bool(bare) and len(names) == len(bare)
     if tensors.graph is not None:
         try:
             found = discover_outputs(graph)
@@ -194,11 +190,6 @@ def outputs_from_candidate(graph: Graph, candidate: Candidate) -> tuple[list[str
     if not is_complete:
         return [], []
     return names, [f"output {name} is an output of the candidate" for name in names]
-
-
-def _name_in_graph(tensor: CandidateTensor, known: Container[str]) -> str | None:
-    """Returns the name of a candidate's tensor in the graph; None if the graph lacks it."""
-    return next((name for name in map(bare_name, (tensor.graph_name, tensor.name)) if node_of(name) in known), None)
 
 
 def candidate_files(candidate: Candidate) -> dict[str, Path]:

@@ -162,16 +162,12 @@ def _require_unchanged(graph: Graph, kept: set[str], dropped: set[str]) -> None:
         node = nodes[name]
         given = data_inputs(node)
         for index in sorted(changed_inputs(node, graph)):
-            if _reads_reference(nodes.get(node_of(given[index]))):
-                continue
+            source = nodes.get(node_of(given[index]))
+            if source is not None and source.op == "Identity" and source.attr["T"].type != DT_RESOURCE:
+                continue  # the value of an old variable; an Identity of a handle is still the variable
             variable = variable_behind(given[index], nodes)
             if variable is not None and variable.identity in read:
                 raise CHANGES_STATE.error(node, None)
-
-
-def _reads_reference(node: NodeDef | None) -> bool:
-    """Returns True if a node reads the value of an old variable; an Identity of a handle is still the variable."""
-    return node is not None and node.op == "Identity" and node.attr["T"].type != DT_RESOURCE
 
 
 def changed_inputs(node: NodeDef, graph: Graph, callers: tuple[str, ...] = ()) -> set[int]:

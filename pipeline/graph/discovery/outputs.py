@@ -133,7 +133,10 @@ class _EndFinder:
 
     def _without_by_products(self, ends: list[ModelEnd]) -> list[ModelEnd]:
         """Drops unused outputs of loops and calls of which other outputs are used."""
-        results = [end for end in ends if not self._is_bare_result(end.tensor[0])]
+        ops, inputs = self.graph.ops, self.graph.inputs
+        places = [end.tensor[0] for end in ends]  # some only pass on a result of a loop or call
+        is_bare = [ops[at] == "Identity" and self.context.is_call(inputs[at][0][0]) for at in places]
+        results = [end for end, bare in zip(ends, is_bare, strict=True) if not bare]
         roots = {self.context.root[end.tensor[0]] for end in results} | {-1}
         tensors = {end.tensor for end in results}
         return [
@@ -143,11 +146,6 @@ class _EndFinder:
             or self.context.root[end.tensor[0]] < 0
             or (end.head >= 0 and (end.tensor in tensors or self.context.root[end.tensor[0]] not in roots))
         ]
-
-    def _is_bare_result(self, index: int) -> bool:
-        """Returns True if a node only passes on a result of a loop or call."""
-        given = self.graph.inputs[index]
-        return self.graph.ops[index] == "Identity" and self.context.is_call(given[0][0])
 
     def _middles(self) -> list[ModelEnd]:
         """Finds possible outputs before a loss without labels: the last tensor of one input, or its replacement."""
@@ -184,7 +182,9 @@ class _EndFinder:
                 if consumer not in self.removed:
                     return None
                 behind = self.removed[consumer]
-                kinds |= behind.kinds or {LOSS if self._may_be_loss(consumer) else SEEN}
+                known = roles.differentiated  # an unused scalar may be the loss: then it has a gradient
+                may_be_loss = self.context.decided[consumer] is None and (not known or consumer in known)
+                kinds |= behind.kinds or {LOSS if may_be_loss else SEEN}
                 # That a term of a loss is added to one that has labels says nothing about what the term is made of.
                 labels |= 0 if self.roles.is_scalar[consumer] else behind.labels
                 joins = max(joins, behind.joins + (consumer in self.context.joins))
@@ -198,11 +198,6 @@ class _EndFinder:
             elif roles.above[consumer]:
                 kinds.add(SEEN)
         return _Feeds(frozenset(kinds), labels, joins)
-
-    def _may_be_loss(self, index: int) -> bool:
-        """Returns True if an unused scalar may be the loss: then it has a gradient."""
-        known = self.roles.differentiated
-        return self.context.decided[index] is None and (not known or index in known)
 
     def _is_in_loss(self, index: int) -> bool:
         """Returns True if a node fed by labels leads to a loss, not to a metric."""
@@ -292,9 +287,11 @@ class _EndFinder:
         if not feeds.labels:
             return (_UNANCHORED, "", _TWO_JOINS)[min(feeds.joins, 2)]
         is_logits = self._is_for_cross_entropy(index)
+        before = shape_of(self.graph, given[0], self.roles.producer) if op == "Reshape" else None
+        keeps_rows = before is not None and all(size == 1 for size in before[1:-1])
         if (
             op == "LogSoftmax"
-            or (op == "Reshape" and is_logits and not self._keeps_rows(index))
+            or (op == "Reshape" and is_logits and not keeps_rows)
             or (op in REDUCTIONS and not is_logits and not self.roles.is_layer[index])
         ):
             doubt = f"a {op} in front of a loss may belong to it"
@@ -318,11 +315,6 @@ class _EndFinder:
             for consumer, _ in self.graph.consumers[index]
             if consumer not in self.roles.gradients and self.roles.above[consumer]
         )
-
-    def _keeps_rows(self, index: int) -> bool:
-        """Returns True if a Reshape is known to keep the rows of a batch."""
-        before = shape_of(self.graph, self.graph.inputs[index][0], self.roles.producer)
-        return before is not None and all(size == 1 for size in before[1:-1])
 
     def _later_joins(self) -> list[ModelEnd]:
         """Finds tensors made from an end and an input that are compared with an input again: each may be the output."""

@@ -59,7 +59,8 @@ class Progress:
             self._first_end = time.monotonic()
         if not outcome.has_passed:
             self._failed += 1
-            self._say(f"{outcome.name}: {outcome.kind}: {outcome.reason}".splitlines()[0])
+            line = f"{outcome.name}: {outcome.kind}: {outcome.reason}".splitlines()[0]
+            self._print(line) if self._bar is None else self._bar.write(line, file=self._stream)
         if self._bar is not None:
             self._bar.update()
         self._show(is_last=self._done == self._total)
@@ -96,12 +97,6 @@ class Progress:
     def _notify_line(self) -> None:
         everything = self._total + self._finished
         self._notify(self.line(), 100 * (self._done + self._finished) // max(1, everything))
-
-    def _say(self, line: str) -> None:
-        if self._bar is not None:
-            self._bar.write(line, file=self._stream)
-        else:
-            self._print(line)
 
     def _print(self, line: str) -> None:
         print(line, file=self._stream, flush=True)

@@ -75,7 +75,9 @@ class Job:
             paths=paths,
             data=Path(given.data) if given.data else own_data,
             imported=imported,
-            warm_start=_warm_start(given),
+            warm_start=WarmStart(Path(given.warm_start), parse_pairs("--warm-start-map", given.warm_start_map))
+            if given.warm_start
+            else None,
             formats=_formats(given.formats or "frozen") if candidate is None else (candidate.format,),
             settings=settings,
             candidate=candidate,
@@ -111,12 +113,6 @@ def _output(root: str, name: str, operations: Operations) -> tuple[ArtifactPaths
         return ArtifactPaths(Path(root), name), None
     remote = RemoteStore.at(root, name)
     return ArtifactPaths(mirror_of(remote.root, operations.storage.mirror), name), remote
-
-
-def _warm_start(given: Parameters) -> WarmStart | None:
-    if not given.warm_start:
-        return None
-    return WarmStart(Path(given.warm_start), parse_pairs("--warm-start-map", given.warm_start_map))
 
 
 def _import(given: Parameters) -> ImportedCheckpoint | None:

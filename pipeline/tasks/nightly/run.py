@@ -88,7 +88,9 @@ def run_night(chain: Chain, nights: Nights, settings: NightlySettings) -> Outcom
             next_step = "If that is meant, run this night with --nightly-changed-share 1"
             error = ValidationFailed(record.reason, where=where, next_step=next_step)
         _update_records(nights, record, settings)
-        return Outcome(record, _event(record, before), error)
+        known = [each for date, each in before.items() if date <= record.date]
+        has_recovered = record.has_passed and known and not known[-1].has_passed
+        return Outcome(record, "recovered" if has_recovered else PASSED if record.has_passed else FAILED, error)
 
 
 def _conclude(
@@ -249,11 +251,3 @@ def _update_records(nights: Nights, record: Night, settings: NightlySettings) ->
     write_page(nights, history, settings.changed_share)
     if settings.metrics_file:
         write_metrics(metrics_file(settings.metrics_file, nights.name), nights, history)
-
-
-def _event(record: Night, before: Mapping[str, Night]) -> str:
-    """Return the event of a night, given the results of the nights before."""
-    if not record.has_passed:
-        return FAILED
-    known = [night for date, night in before.items() if date <= record.date]
-    return "recovered" if known and not known[-1].has_passed else PASSED

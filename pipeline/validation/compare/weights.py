@@ -19,7 +19,6 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.checkpoint.bundle import Bundle
-from pipeline.checkpoint.opened import Source
 from pipeline.checkpoint.source import open_artifact
 from pipeline.data.npz import object_array
 from pipeline.errors import DataError
@@ -115,7 +114,10 @@ def compare_weights(checkpoint: Path, candidate: Path) -> WeightsComparison:
     variables = [variable_of(node) for node in source.graph.node if node.op in VARIABLE_OPS and node.name not in fed]
     needed = {variable.name for variable in variables if variable.name in constants.nodes}
     if len(needed) < len(variables):  # the rest belongs to an optimizer or a branch never taken, or is missing
-        needed |= _frozen_names(source, signature, origin.get("pins", {}))
+        sides = (signature.outputs, signature.inputs)
+        outputs, inputs = ([spec.tensor or spec.name for spec in specs] for specs in sides)
+        frozen = prepare(source, outputs, inputs, origin.get("pins", {})).graph
+        needed |= {node.name for node in frozen.nodes if not isinstance(node, NodeDef)}
     values = _CheckpointValues(source.bundle)
     saved = {
         variable: source.keys.get(variable.identity, Saved(variable.identity[1]))
@@ -210,12 +212,6 @@ def read_differing(checkpoint: Path, candidate: Path, names: Collection[str]) ->
             continue
         value = np.frombuffer(content, dtype.numpy()).reshape(shape)
         yield VariablePair(variable.name, saved.key, values.array(saved), value)
-
-
-def _frozen_names(source: Source, signature: Signature, pins: Mapping[str, str]) -> set[str]:
-    """Lists the variables that freezing turns into constants."""
-    outputs, inputs = ([spec.tensor or spec.name for spec in specs] for specs in (signature.outputs, signature.inputs))
-    return {node.name for node in prepare(source, outputs, inputs, pins).graph.nodes if not isinstance(node, NodeDef)}
 
 
 class _CheckpointValues:

@@ -145,15 +145,12 @@ class GraphWalker:
         found = self._run(chunk)
         end = self._positions[chunk[-1]]
         for name, value in found.items():
-            if not isinstance(value, str) and self._is_cacheable(name):
+            tensor = self._session.graph.get_tensor_by_name(name)
+            is_cacheable = tensor.op.name in self._descendants and self._session.graph.is_feedable(tensor)
+            if not isinstance(value, str) and is_cacheable:  # what is independent of the inputs is computed again
                 self._cached[name] = value
         self._cached = {name: value for name, value in self._cached.items() if self._last_uses[name] > end}
         return found
-
-    def _is_cacheable(self, name: str) -> bool:
-        """Returns True for values to feed to later groups; those independent of the inputs are computed again."""
-        tensor = self._session.graph.get_tensor_by_name(name)
-        return tensor.op.name in self._descendants and bool(self._session.graph.is_feedable(tensor))
 
     def _run(self, names: Sequence[str]) -> dict[str, Array | str]:
         try:

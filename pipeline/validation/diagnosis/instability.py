@@ -57,7 +57,8 @@ def find_instability(
             tensor = session.graph.get_tensor_by_name(name)
             if not _is_same(one, two):
                 return Instability(name, True, (_node(tensor.op),))
-            if not _has_rows(tensor, one, count):
+            known = tensor.shape[0] if tensor.shape.rank else None
+            if not one.ndim or len(one) != count or known not in (None, count):  # its first dimension is not the rows
                 continue
             by_row.add(name)
             if not isinstance(other, str) and not _is_same(one[:shared], other[:shared]):
@@ -74,12 +75,6 @@ def _fetchable(graph: tf.Graph, outputs: Sequence[str]) -> Iterator[str]:
             for tensor in operation.outputs:
                 if tensor.name in read and tensor.dtype.base_dtype not in (tf.resource, tf.variant):
                     yield tensor.name
-
-
-def _has_rows(tensor: tf.Tensor, value: Array, count: int) -> bool:
-    """Returns True if a tensor's first dimension is the rows."""
-    known = tensor.shape[0] if tensor.shape.rank else None
-    return bool(value.ndim) and len(value) == count and known in (None, count)
 
 
 def _is_same(one: Array, other: Array) -> bool:
