@@ -67,8 +67,13 @@ def _start(folder: Path, *command: str) -> subprocess.Popen[bytes]:
             cwd=folder,
             stdout=log,
             stderr=log,
-            env={"PYTHONPATH": str(PROJECT), **os.environ},
+            env=os.environ
+            | {"PYTHONPATH": os.pathsep.join([*_path(), str(PROJECT), str(PROJECT / "tests" / "helpers")])},
         )
+
+
+def _path() -> list[str]:
+    return [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
 
 
 def _address(where: Path, scheduler: subprocess.Popen[bytes]) -> str:

@@ -21,7 +21,7 @@ from ..results.recorder import ResultsRecorder
 Answer: TypeAlias = "Batch | RunnerError"
 Answers: TypeAlias = "tuple[Answer, Answer]"
 
-OPTIMIZER_KINDS = frozenset({"not finite", "rounding"})
+OPTIMIZER_KINDS = frozenset({"overflow", "rounding"})
 
 
 def run_both(reference: SubprocessRunner, candidate: SubprocessRunner, batch: Batch | RowRange) -> Answers:

@@ -95,10 +95,11 @@ class ResultsRecorder(AbstractContextManager["ResultsRecorder"]):
 
         Returns:
             The largest absolute difference by kind, empty where both sides agree: `names`, `kinds` (dtype or shape),
-            `values`, `not finite` (a value is infinite or NaN) and `rounding`, where the difference is within the
-            relative bound of the largest number of its row: the error of a sum grows with its terms, not its result.
+            `values`, `overflow` (see `_overflowing`) and `rounding`, where the difference is within the relative bound
+            of the largest number of its row: the error of a sum grows with its terms, not its result.
         """
         found: dict[str, float] = {}
+        overflows = _overflowing(reference, rows) | _overflowing(candidate, rows)
         for spec in self.signature.outputs:
             if spec.name not in candidate or spec.name not in reference:
                 found["names"] = np.inf
@@ -109,11 +110,11 @@ class ResultsRecorder(AbstractContextManager["ResultsRecorder"]):
                 continue
             tolerance, differences = self._tolerance(format, spec), measure(expected, actual)
             is_off = ~within_tolerance(differences, tolerance)
-            are_finite = is_finite(expected) & is_finite(actual)
+            is_over = overflows[:, None] | ~(is_finite(expected) & is_finite(actual))
             is_near = differences.absolute <= tolerance.rtol * differences.magnitude.max(
                 axis=1, keepdims=True, initial=0
             )
-            kinds = {"not finite": ~are_finite, "rounding": are_finite & is_near, "values": are_finite & ~is_near}
+            kinds = {"overflow": is_over, "rounding": ~is_over & is_near, "values": ~is_over & ~is_near}
             for kind, is_kind in kinds.items():
                 if (is_off & is_kind).any():
                     largest = float(differences.absolute[is_off & is_kind].max())
@@ -330,3 +331,16 @@ def _fail_with_worst(finding: Finding, unequal: Sequence[VariableComparison], un
     more = f"; and {len(unequal) - _MAX_NAMED} more" if len(unequal) > _MAX_NAMED else ""
     rest = f" (constants of the size of weights that are of no variable: {unmatched})" if unmatched else ""
     finding.fail(f"weights: {len(unequal)} of {finding.rows} variables are not the checkpoint's: {named}{more}{rest}")
+
+
+def _overflowing(outputs: Batch, rows: int) -> Array:
+    """Finds the rows on which a kernel is about to overflow: bool `[rows]`.
+
+    A row with a number whose square overflows, in any output, comes from sums with terms near the largest number. What
+    is left of such terms depends on the order in which they are added.
+    """
+    found = np.zeros(rows, bool)
+    for values in outputs.values():
+        if values.dtype in (np.float32, np.float64) and values.shape[:1] == (rows,):
+            found |= (np.abs(values.reshape(rows, -1)) > np.sqrt(np.finfo(values.dtype).max)).any(axis=1)
+    return found

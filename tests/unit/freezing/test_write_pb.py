@@ -119,7 +119,7 @@ def test_in_a_log_a_large_file_takes_one_line(monkeypatch: pytest.MonkeyPatch) -
 
 WRITE = """
 import sys
-from pipeline.progress import ByteProgress
+from pipeline.freezing.freeze import ByteProgress
 with ByteProgress("model.pb") as progress:
     for done in range(0, {size} + 1, {size} // 10):
         progress(done, {size})

@@ -61,7 +61,7 @@ def dtypes_of(graph: tf.Graph) -> dict[str, list[str] | None]:
 def test_the_table_is_what_the_installed_tensorflow_registers() -> None:
     # In a process of its own: other libraries register ops too, where they are loaded.
     command = [sys.executable, "-c", "import op_table; print(op_table.table(), end='')"]
-    path = os.pathsep.join(map(str, (PROJECT / "tests", PROJECT)))
+    path = os.pathsep.join(map(str, (PROJECT / "tests" / "helpers", PROJECT)))
     done = subprocess.run(command, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, check=True)
     assert done.stdout == TABLE.read_text(), "python tests/helpers/op_table.py writes it anew"
 

@@ -159,7 +159,7 @@ def test_patterns_choose_the_exported_variables(fruit: Callable[..., Job]) -> No
     [
         ("hiden/kernel=k,*", ["got hiden/kernel", "'hidden/kernel'"]),
         ("*,logit/*", ["got logit/*", "'logits/"]),
-        ("hidden/*,logits/bias=hidden/bias,logits/kernel", ["one key", "logits/bias=hidden/bias"]),
+        ("hidden/*,logits/bias=hidden/bias,logits/kernel", ["same key", "logits/bias=hidden/bias"]),
         ("hidden/*,logits/bias", ["logits/kernel"]),
     ],
     ids=["unknown name", "unknown pattern", "a key twice", "one left out"],

@@ -72,3 +72,27 @@ def test_a_refusal_of_one_side_alone_is_shown_as_the_worst(tmp_path: Path) -> No
     assert (
         "row nan: reference refused: not finite, frozen answered" in recorder.finding("frozen", "edge", "y").sentence()
     )
+
+
+@pytest.mark.parametrize(
+    ("value", "kinds"),
+    [
+        (2.4e30, {"overflow"}),
+        (np.inf, {"overflow"}),
+        (np.nan, {"overflow", "values"}),  # a NaN says nothing of the other output
+        (1e19, {"values"}),
+    ],
+)
+def test_a_difference_on_a_row_that_is_about_to_overflow_is_of_a_kind_of_its_own(
+    value: float, kinds: set[str], tmp_path: Path
+) -> None:
+    """The square of 2.4e30 overflows: its terms were near the largest number, and their sum depends on their order."""
+    signature = Signature([TensorSpec("x", "float32")], [TensorSpec("y", "float32"), TensorSpec("z", "float32")])
+    reference = {name: np.ones((3, 2), np.float32) for name in "yz"}
+    candidate = {name: values.copy() for name, values in reference.items()}
+    candidate["y"][1, 0] = value
+    candidate["z"][1, 1] = 0.5  # another output of the same row
+    with ResultsRecorder("m", signature, ValidationSettings(), tmp_path / "results.csv") as recorder:
+        assert set(recorder.difference_kinds("frozen", reference, candidate, 3)) == kinds
+        candidate["z"][2, 1] = 0.5  # another row
+        assert "values" in recorder.difference_kinds("frozen", reference, candidate, 3)
