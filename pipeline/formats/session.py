@@ -33,11 +33,9 @@ class SessionRunner:
             except KeyError as exc:
                 raise RunnerError("the graph lacks a tensor of the signature", where=spec.name) from exc
             if tensor.dtype.base_dtype != tf.as_dtype(spec.dtype):
+                got = tensor.dtype.name
                 raise RunnerError(
-                    "a tensor is not of the signature's dtype",
-                    where=spec.name,
-                    got=tensor.dtype.name,
-                    wanted=spec.dtype,
+                    "a tensor is not of the signature's dtype", where=spec.name, got=got, wanted=spec.dtype
                 )
         self._inputs = {spec.name: spec.tensor_name for spec in signature.inputs}
         self._outputs = {spec.name: spec.tensor_name for spec in signature.outputs}

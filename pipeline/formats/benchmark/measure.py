@@ -109,7 +109,11 @@ def _measure_format(
     """Measures a format; returns its entry in costs.json."""
     measured: dict[str, Any] = {}
     refusal = read_refusal(artifact)
-    problem = refusal or _skip_reason(rows, settings)
+    problem = refusal
+    if problem is None and not settings.seconds:
+        problem = "not measured, for [costs] seconds is 0"
+    elif problem is None and rows is None:
+        problem = "there are no validation rows to measure it on"
     if problem is None:
         request = BenchmarkRequest(
             opener=FORMATS[format].opener,
@@ -129,13 +133,6 @@ def _measure_format(
     numbers = {name: measured.get(name) for name in _OF_FORMAT}
     size_bytes = None if refusal else artifact_size(format, artifact)
     return {"size_bytes": size_bytes, **numbers, "batches": measured["batches"], "problem": problem}
-
-
-def _skip_reason(rows: Path | None, settings: CostsSettings) -> str | None:
-    """Returns the reason why nothing can be measured; None if measuring is possible."""
-    if not settings.seconds:
-        return "not measured, for [costs] seconds is 0"
-    return "there are no validation rows to measure it on" if rows is None else None
 
 
 def _run_worker(request: BenchmarkRequest, limit_seconds: float) -> tuple[dict[str, Any], str | None]:

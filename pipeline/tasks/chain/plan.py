@@ -79,23 +79,18 @@ class Chain:
 
     def static_inputs(self, name: str) -> dict[str, Any]:
         """Return what decides a stage besides the files that it reads, by kind: settings, code, versions."""
+        stage = self.stages[name]
         if name not in self._constant_inputs:
-            self._constant_inputs[name] = self._compute_constant_inputs(name)
+            self._constant_inputs[name] = {
+                "settings": self._settings_of(stage),
+                "code": _hash_package_code(stage.code),
+                "versions": {**library_versions(), **extra_versions(stage.extras)},
+                **({"name": self.job.paths.name} if stage.is_named else {}),
+            }
         inputs = dict(self._constant_inputs[name])
-        if self.stages[name].uses_model:  # hashed each time: somebody may edit it while a run lasts
+        if stage.uses_model:  # hashed each time: somebody may edit it while a run lasts
             model = self.job.model
             inputs["model"] = {"class": model.class_name, **hash_code(model.file, model.roots)}
-        return inputs
-
-    def _compute_constant_inputs(self, name: str) -> dict[str, Any]:
-        stage = self.stages[name]
-        inputs: dict[str, Any] = {
-            "settings": self._settings_of(stage),
-            "code": _hash_package_code(stage.code),
-            "versions": {**library_versions(), **extra_versions(stage.extras)},
-        }
-        if stage.is_named:
-            inputs["name"] = self.job.paths.name
         return inputs
 
     def _settings_of(self, stage: Stage) -> dict[str, Any]:

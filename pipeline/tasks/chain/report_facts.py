@@ -134,16 +134,14 @@ def _sizes_of_formats(job: Job, manifests: Mapping[str, Manifest]) -> dict[str, 
 
 def _exported(manifests: Mapping[str, Manifest]) -> str:
     """Say which weights the checkpoint holds, and which candidate they are compared with."""
-    exported = _weights(manifests)
+    notes = manifests["checkpoint"].notes
+    if "adopted" in notes:
+        exported = f"taken over from {notes['adopted']}"
+    elif steps := manifests["training"].notes["steps"]:
+        exported = f"{notes['exported']} step, {notes['step']} of {steps}"
+    else:
+        exported = "initial values, nothing trained"
     if CANDIDATE not in manifests:
         return exported
     manifest = manifests[CANDIDATE]
     return f"{exported}; compared with {manifest.notes['candidate']}, artifact {manifest.content_digest[:12]}…"
-
-
-def _weights(manifests: Mapping[str, Manifest]) -> str:
-    notes = manifests["checkpoint"].notes
-    if "adopted" in notes:
-        return f"taken over from {notes['adopted']}"
-    steps = manifests["training"].notes["steps"]
-    return f"{notes['exported']} step, {notes['step']} of {steps}" if steps else "initial values, nothing trained"

@@ -27,7 +27,7 @@ from ..chain.job import Job
 from ..chain.plan import Chain
 from ..chain.results import read_verdict
 from ..summary import require_passed
-from .drift import AnswerDifferences, compare_answers, describe_signature_changes, write_answers
+from .drift import compare_answers, describe_signature_changes, write_answers
 from .history import Night, is_done, nearest_passed, newest_passed, read_history, read_record, write_history
 from .page import write_page
 from .paths import NIGHT, Nights, digests_of
@@ -170,19 +170,13 @@ def _compare(job: Job, nights: Nights, other: str | None, settings: NightlySetti
                 if path.is_file()
             }
             drift |= {kind: found.to_dict() for kind, found in compared.items()}
-            night = _with_drift(night, compared)
+            if compared:  # the recorded rows; the goldens if no rows were recorded
+                most = compared.get("rows") or compared["goldens"]
+                farthest = max(found.largest_difference for found in compared.values())
+                night = replace(night, rows=most.rows, changed=most.changed, largest_difference=farthest)
         (folder / files.DRIFT_FILE).write_text(json.dumps(drift, indent=2) + "\n", encoding="utf-8")
     reason = _reason(night, changes, settings)
     return replace(night, verdict=FAILED, reason=reason) if reason else night
-
-
-def _with_drift(night: Night, compared: Mapping[str, AnswerDifferences]) -> Night:
-    """Add the figures of the recorded rows to the night; those of the goldens if no rows were recorded."""
-    if not compared:
-        return night
-    most = compared.get("rows") or compared["goldens"]
-    farthest = max(found.largest_difference for found in compared.values())
-    return replace(night, rows=most.rows, changed=most.changed, largest_difference=farthest)
 
 
 def _reason(night: Night, changes: list[str], settings: NightlySettings) -> str:

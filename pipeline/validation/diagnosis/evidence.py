@@ -253,15 +253,8 @@ class Evidence:
         try:
             found: ValueSource | None = run_in_subprocess(
                 "pipeline.validation.diagnosis.recorded_weights:find_weights",
-                *(
-                    self.checkpoint,
-                    self.other_prefixes,
-                    self.signature,
-                    dict(inputs),
-                    dict(recorded),
-                    tolerances,
-                    self.threads,
-                ),
+                *(self.checkpoint, self.other_prefixes, self.signature, dict(inputs), dict(recorded)),
+                *(tolerances, self.threads),
                 is_sandboxed=True,
             )
         except PipelineError:

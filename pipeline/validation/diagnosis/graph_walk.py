@@ -13,7 +13,7 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 from tensorflow.compat import v1
 
-from pipeline.errors import RunnerError
+from pipeline.errors import RunnerError, first_line
 from pipeline.formats.frozen import import_frozen
 from pipeline.formats.mmap import read_graph
 from pipeline.formats.session import error_line, session_config
@@ -43,8 +43,7 @@ def open_graph(folder: Path, threads: int) -> v1.Session:
         else:
             import_frozen(session, folder / FROZEN_FILE)
     except (OSError, DecodeError, ValueError, KeyError, RuntimeError, tf.errors.OpError) as exc:
-        got = str(exc).split("\n", 1)[0][:300]
-        raise RunnerError("a graph whose tensors cannot be fetched", where=folder, got=got) from exc
+        raise RunnerError("a graph whose tensors cannot be fetched", where=folder, got=first_line(exc)) from exc
     return session
 
 
@@ -83,12 +82,9 @@ def topological_order(operations: Mapping[str, tf.Operation]) -> Iterator[tf.Ope
 
 def nodes_in_loops(operations: Mapping[str, tf.Operation]) -> set[str]:
     """Finds the nodes in v1 loops, which cannot be fetched because they run once for each iteration."""
-
-    def inside(following: Iterable[tf.Operation]) -> list[tf.Operation]:
-        return [operation for operation in following if operation.type not in ("Exit", "RefExit")]
-
     starts = [operation for operation in operations.values() if operation.type in ("Enter", "RefEnter")]
-    return set(_walk(starts, lambda operation: inside(_consumers(operation))))
+    exits = ("Exit", "RefExit")
+    return set(_walk(starts, lambda operation: (each for each in _consumers(operation) if each.type not in exits)))
 
 
 def chunks(graph: tf.Graph, names: Sequence[str], rows: int) -> Iterator[list[str]]:

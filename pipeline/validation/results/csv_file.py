@@ -117,13 +117,11 @@ def value_cells(values: Array | None, rows: int) -> list[Any]:
     if values is None:
         return [""] * rows
     if values.dtype.kind in "OSU":
-        return [_decode(value) for value in values]
+        return [
+            value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value) for value in values
+        ]
     # Widened to float64, the shortest text is exact for the original dtype and for float64.
     return list((values.astype(np.float64) if values.dtype.kind in "fV" else values).tolist())
-
-
-def _decode(value: Any) -> str:
-    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
 
 
 def difference_cells(values: Array | None, reference: Array) -> list[Any]:
