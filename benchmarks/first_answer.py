@@ -75,7 +75,7 @@ def run_session(path: Path, later: int) -> list[Any]:
 
 def freeze(prefix: Path, folder: Path) -> None:
     """Writes `model.pb` and `mapped/`."""
-    from pipeline.freezing.engine import freeze_checkpoint_files
+    from pipeline.freezing.run_passes import freeze_checkpoint_files
     from pipeline.freezing.write.mmap import write_mmap
     from pipeline.freezing.write.pb import write_pb
 

@@ -37,7 +37,7 @@ def pytest_configure(config: pytest.Config) -> None:
         # Open as long as this process lives, and the server with it.
         _kept_alive[folder] = os.open(f"{folder}/alive", os.O_RDWR)
         os.environ[sharing.FOLDER] = folder
-        os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE / "helpers" / "one_server"), *_python_path()])
+        os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE / "helpers" / "shared_server"), *_python_path()])
     sharing.share(forkserver, os.environ[sharing.FOLDER])
 
 

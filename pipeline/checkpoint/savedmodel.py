@@ -35,7 +35,7 @@ from pipeline.graph.protos import (
 )
 from pipeline.graph.validity import validate_graph
 from pipeline.graph.variables import VARIABLE_OPS, Saved, restored_keys, variable_behind
-from pipeline.store.files import SAVED_MODEL_FILE, SAVED_MODEL_FILES
+from pipeline.store.file_names import SAVED_MODEL_FILE, SAVED_MODEL_FILES
 
 from .bundle import Bundle, open_checkpoint
 from .bundle.file_kinds import broken_file, unreadable_file

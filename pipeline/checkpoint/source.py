@@ -18,7 +18,7 @@ from pipeline.graph.meta_graph import MetaGraph, parse_graph, parse_meta_graph
 from pipeline.graph.protos import DecodeError, MetaGraphDef, parse_text
 from pipeline.graph.validity import validate_graph
 from pipeline.graph.variables import VARIABLE_OPS, restored_keys
-from pipeline.store.files import CHECKPOINT_PREFIX, SAVED_MODEL_FILES, SAVED_MODEL_FOLDER
+from pipeline.store.file_names import CHECKPOINT_PREFIX, SAVED_MODEL_FILES, SAVED_MODEL_FOLDER
 
 from .bundle import Bundle, open_checkpoint
 from .bundle.file_kinds import broken_file

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from pipeline.errors import DataError
-from pipeline.store.files import WORST_FOLDER
+from pipeline.store.file_names import WORST_FOLDER
 from pipeline.validation.replay.feed import RowComparison, rerun
 
 _TITLES = ("format", "check", "row", "output", "element", "reference", "candidate", "difference", "verdict")

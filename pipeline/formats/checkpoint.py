@@ -17,7 +17,7 @@ from tensorflow.compat import v1
 from pipeline.checkpoint.values import find_checkpoint
 from pipeline.errors import CheckpointError, first_line
 from pipeline.signature import Signature, read_origin
-from pipeline.store.files import CHECKPOINT_PREFIX, SAVED_MODEL_FOLDER, SIGNATURE_FILE
+from pipeline.store.file_names import CHECKPOINT_PREFIX, SAVED_MODEL_FOLDER, SIGNATURE_FILE
 
 from .origin import pinned_feeds
 from .runner import Runner

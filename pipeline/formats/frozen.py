@@ -10,7 +10,7 @@ from tensorflow.compat import v1
 
 from pipeline.errors import RunnerError, first_line
 from pipeline.signature import Signature
-from pipeline.store.files import FROZEN_FILE
+from pipeline.store.file_names import FROZEN_FILE
 
 from .origin import constant_feeds, fill_tables
 from .session import SessionRunner, session_config

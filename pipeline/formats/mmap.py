@@ -13,7 +13,7 @@ from tensorflow.compat import v1
 from pipeline.errors import RunnerError, first_line
 from pipeline.graph.graph import Graph
 from pipeline.signature import Signature
-from pipeline.store.files import GRAPH_FILE
+from pipeline.store.file_names import GRAPH_FILE
 
 from .origin import constant_feeds, fill_tables
 from .session import SessionRunner, session_config

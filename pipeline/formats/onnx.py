@@ -21,7 +21,7 @@ import numpy as np
 
 from pipeline.errors import FreezeError, RunnerError, first_line, logger
 from pipeline.signature import Array, Batch, Signature, TensorSpec
-from pipeline.store.files import FROZEN_FILE, ONNX_FILE, SIGNATURE_FILE
+from pipeline.store.file_names import FROZEN_FILE, ONNX_FILE, SIGNATURE_FILE
 
 from .runner import check_batch, find_tensor
 

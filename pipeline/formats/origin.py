@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from pipeline.errors import RunnerError, first_line
 from pipeline.signature import read_origin
-from pipeline.store.files import SIGNATURE_FILE
+from pipeline.store.file_names import SIGNATURE_FILE
 
 
 def candidate_of(folder: Path) -> dict[str, Any]:

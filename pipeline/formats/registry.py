@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import FreezeError, StageCrashed
-from pipeline.store import files
+from pipeline.store import file_names
 from pipeline.workers.child import run_in_subprocess
 
 
@@ -96,15 +96,15 @@ class Format:
 # Signals of a failed assertion inside a library. (The kernel sends SIGKILL if memory runs out.)
 _FATAL = ("SIGABRT", "SIGSEGV")
 # The files of a checkpoint's artifact that freezing reads.
-_SAVED = (f"{files.CHECKPOINT_PREFIX}*", f"{files.SAVED_MODEL_FOLDER}/*", files.SIGNATURE_FILE)
-_FROZEN = (files.FROZEN_FILE, files.SIGNATURE_FILE)
+_SAVED = (f"{file_names.CHECKPOINT_PREFIX}*", f"{file_names.SAVED_MODEL_FOLDER}/*", file_names.SIGNATURE_FILE)
+_FROZEN = (file_names.FROZEN_FILE, file_names.SIGNATURE_FILE)
 _TFLITE = Format(
     "pipeline.formats.tflite:open_runner",
     "pipeline.formats.tflite:make_tflite",
     origin="frozen",
     reads=_FROZEN,
     needs_subprocess=True,
-    model_file=files.TFLITE_FILE,
+    model_file=file_names.TFLITE_FILE,
     extras=("ai-edge-litert",),
     edge_cases="finite",
     tolerance_class="runtime",
@@ -116,7 +116,7 @@ _ONNX = Format(
     origin="frozen",
     reads=_FROZEN,
     needs_subprocess=True,
-    model_file=files.ONNX_FILE,
+    model_file=file_names.ONNX_FILE,
     extras=("tf2onnx", "onnx", "onnxruntime"),
     edge_cases="finite",
     tolerance_class="runtime",
@@ -129,7 +129,7 @@ FORMATS = {
         "pipeline.freezing.freeze:freeze_checkpoint",
         reads=_SAVED,
         sections=("freezing",),
-        model_file=files.FROZEN_FILE,
+        model_file=file_names.FROZEN_FILE,
         is_optimized=True,
     ),
     "mmap": Format(
@@ -167,7 +167,7 @@ def call(maker: str, origin: Path, folder: Path, settings: Mapping[str, Any]) ->
 def refuse(format: str, reason: str, folder: Path) -> None:
     """Writes to an artifact's folder the reason why the format cannot be made, instead of a model."""
     content = {"format": format, "reason": reason}
-    (folder / files.REFUSAL_FILE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    (folder / file_names.REFUSAL_FILE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def read_refusal(folder: Path) -> str | None:
@@ -176,5 +176,5 @@ def read_refusal(folder: Path) -> str | None:
     Args:
         folder: the artifact of a format's stage.
     """
-    path = folder / files.REFUSAL_FILE
+    path = folder / file_names.REFUSAL_FILE
     return str(json.loads(path.read_text(encoding="utf-8"))["reason"]) if path.is_file() else None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from pipeline.errors import PipelineError, RunnerError
 from pipeline.signature import Array, Batch, Signature, TensorSpec, batch_size_of, read_origin
-from pipeline.store.files import SIGNATURE_FILE
+from pipeline.store.file_names import SIGNATURE_FILE
 from pipeline.workers.child import Child, Limits
 
 from .registry import FORMATS

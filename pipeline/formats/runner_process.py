@@ -9,7 +9,7 @@ from typing import Any
 
 from pipeline.errors import DataError, RunnerError
 from pipeline.signature import Signature
-from pipeline.store.files import SIGNATURE_FILE
+from pipeline.store.file_names import SIGNATURE_FILE
 from pipeline.workers.worker import Channel
 
 from .runner import RowRange

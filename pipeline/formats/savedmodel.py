@@ -19,7 +19,7 @@ from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from pipeline.errors import FreezeError, RunnerError, first_line
 from pipeline.signature import Array, Batch, Signature, TensorSpec
-from pipeline.store.files import FROZEN_FILE, SAVED_MODEL_FILE, SIGNATURE_FILE
+from pipeline.store.file_names import FROZEN_FILE, SAVED_MODEL_FILE, SIGNATURE_FILE
 
 from .origin import candidate_of
 from .runner import Runner, check_batch

@@ -25,7 +25,7 @@ import numpy as np
 
 from pipeline.errors import FreezeError, RunnerError, first_line, logger
 from pipeline.signature import Array, Batch, Signature, TensorSpec, read_origin
-from pipeline.store.files import SIGNATURE_FILE, TFLITE_FILE
+from pipeline.store.file_names import SIGNATURE_FILE, TFLITE_FILE
 
 from .runner import check_batch, find_tensor
 

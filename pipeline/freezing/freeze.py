@@ -20,11 +20,11 @@ from pipeline.graph.nodes import node_of
 from pipeline.safety import read_allowed
 from pipeline.safety.models import require_safe_source
 from pipeline.signature import Signature, read_origin
-from pipeline.store.files import FROZEN_FILE, GRAPH_FILE, SIGNATURE_FILE
+from pipeline.store.file_names import FROZEN_FILE, GRAPH_FILE, SIGNATURE_FILE
 
 from .describe import Describer, describe_origin, describe_signature
-from .engine import freeze_source
-from .passes.pin import pin_placeholders
+from .passes.pin_placeholders import pin_placeholders
+from .run_passes import freeze_source
 from .write.constants import Constant, FrozenGraph
 from .write.float16 import convert_to_float16
 from .write.mmap import write_mmap

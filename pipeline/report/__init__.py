@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipeline.errors import StoreError
-from pipeline.store.files import JUNIT_FILE, REPORT_FIGURES_FILE, REPORT_FILE, SUMMARY_FILE
+from pipeline.store.file_names import JUNIT_FILE, REPORT_FIGURES_FILE, REPORT_FILE, SUMMARY_FILE
 
 from .facts import ReportFacts, StageFacts
 

@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from pipeline.store.files import FROZEN_FILE
+from pipeline.store.file_names import FROZEN_FILE
 
 from . import verdict, wording
 from .costs import costs

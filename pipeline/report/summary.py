@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from pipeline.settings import FAILED, PASSED
-from pipeline.store.files import REPORT_FILE, RESULTS_FILE
+from pipeline.store.file_names import REPORT_FILE, RESULTS_FILE
 
 from . import wording
 from .costs import costs

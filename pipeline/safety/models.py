@@ -14,7 +14,7 @@ from pipeline.errors import UnsafeModel
 from pipeline.graph.lazy import load_lazily
 from pipeline.graph.meta_graph import MetaGraph
 from pipeline.graph.protos import MetaGraphDef
-from pipeline.store.files import GRAPH_FILE, SAVED_MODEL_FILE, SAVED_MODEL_TEXT_FILE
+from pipeline.store.file_names import GRAPH_FILE, SAVED_MODEL_FILE, SAVED_MODEL_TEXT_FILE
 
 from . import Danger, printable, require_safe
 from .graphs import find_active_ops, find_dangers

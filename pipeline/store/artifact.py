@@ -27,7 +27,7 @@ from typing import Any
 from pipeline.errors import DamagedArtifact, StoreError, logger
 from pipeline.hashing import hash_file
 
-from .files import MANIFEST_FILE
+from .file_names import MANIFEST_FILE
 from .manifest import FileEntry, Manifest, differences, fingerprint
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")

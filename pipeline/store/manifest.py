@@ -13,7 +13,7 @@ from typing import Any
 from pipeline.errors import DamagedArtifact, StoreError
 from pipeline.hashing import hash_values
 
-from .files import MANIFEST_FILE
+from .file_names import MANIFEST_FILE
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from pipeline.hashing import hash_file
 
 from . import artifact
 from .artifact import ArtifactPaths, ArtifactState, ArtifactStatus
-from .files import MANIFEST_FILE
+from .file_names import MANIFEST_FILE
 from .manifest import FileEntry, Manifest, differences
 
 _EXTRAS = {"s3": "freeze-pipeline[s3]", "s3a": "freeze-pipeline[s3]"}

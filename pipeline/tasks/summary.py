@@ -7,7 +7,7 @@ from typing import Any
 from pipeline.errors import ValidationFailed
 from pipeline.formats.registry import CANDIDATES, FORMATS, read_refusal
 from pipeline.settings import PASSED
-from pipeline.store.files import COSTS_TABLE_FILE, REPORT_FILE, RESULTS_FILE
+from pipeline.store.file_names import COSTS_TABLE_FILE, REPORT_FILE, RESULTS_FILE
 
 from .chain.job import Job
 from .chain.plan import Chain

@@ -15,7 +15,7 @@ from pipeline.data.readers import Examples, split
 from pipeline.errors import DataError
 from pipeline.settings import SplitSettings
 from pipeline.signature import Array, Signature
-from pipeline.store.files import VALIDATION_ROWS_FILE
+from pipeline.store.file_names import VALIDATION_ROWS_FILE
 
 from .models.source import ModelSource
 

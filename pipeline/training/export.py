@@ -16,7 +16,7 @@ from pipeline.checkpoint.values import find_checkpoint, read_values
 from pipeline.errors import CheckpointError, nearest
 from pipeline.settings import ExportSettings
 from pipeline.signature import Signature
-from pipeline.store import files
+from pipeline.store import file_names
 
 from .examples import read_examples, save_validation
 from .models.source import ModelSource, load_model
@@ -38,21 +38,23 @@ def export_checkpoint(graph: Path, training: Path, settings: ExportSettings, fol
         CheckpointError: the training's files are damaged, or the setting `variables` names a missing
             variable or leaves out one that an output needs.
     """
-    source = find_checkpoint(training / files.DEPLOY_FOLDER / settings.step)
+    source = find_checkpoint(training / file_names.DEPLOY_FOLDER / settings.step)
     with tf.Graph().as_default(), v1.Session() as session:
-        v1.train.import_meta_graph(str(graph / files.INFERENCE_GRAPH_FILE))
+        v1.train.import_meta_graph(str(graph / file_names.INFERENCE_GRAPH_FILE))
         variables = {variable.op.name: variable for variable in v1.global_variables()}
         keys = export_keys(settings.variables, variables)
         _require_needed_variables(
-            session.graph, Signature.read(graph / files.SIGNATURE_FILE), set(variables) - set(keys)
+            session.graph, Signature.read(graph / file_names.SIGNATURE_FILE), set(variables) - set(keys)
         )
         for name, value in read_values(source, variables).items():
             variables[name].load(value, session)
         saver = v1.train.Saver({key: variables[name] for name, key in keys.items()}, save_relative_paths=True)
-        saver.save(session, str(folder / files.CHECKPOINT_PREFIX))
-    shutil.copy(graph / files.SIGNATURE_FILE, folder / files.SIGNATURE_FILE)
-    shutil.copy(training / files.DEPLOY_FOLDER / settings.step / files.GOLDENS_FILE, folder / files.GOLDENS_FILE)
-    shutil.copy(training / files.VALIDATION_ROWS_FILE, folder / files.VALIDATION_ROWS_FILE)
+        saver.save(session, str(folder / file_names.CHECKPOINT_PREFIX))
+    shutil.copy(graph / file_names.SIGNATURE_FILE, folder / file_names.SIGNATURE_FILE)
+    shutil.copy(
+        training / file_names.DEPLOY_FOLDER / settings.step / file_names.GOLDENS_FILE, folder / file_names.GOLDENS_FILE
+    )
+    shutil.copy(training / file_names.VALIDATION_ROWS_FILE, folder / file_names.VALIDATION_ROWS_FILE)
     return {"exported": settings.step, "step": step_of(source.prefix), "variables": keys}
 
 
@@ -75,12 +77,12 @@ def import_weights(source: ModelSource, data: Path | None, graph: Path, weights:
     examples = read_examples(load_model(source), source, data)
     bundle = find_checkpoint(Path(weights))
     with tf.Graph().as_default(), v1.Session() as session:
-        v1.train.import_meta_graph(str(graph / files.INFERENCE_GRAPH_FILE))
+        v1.train.import_meta_graph(str(graph / file_names.INFERENCE_GRAPH_FILE))
         variables = {variable.op.name: variable for variable in v1.global_variables()}
         for name, value in read_values(bundle, variables).items():
             variables[name].load(value, session)
-        v1.train.Saver(variables, save_relative_paths=True).save(session, str(folder / files.CHECKPOINT_PREFIX))
-    shutil.copy(graph / files.SIGNATURE_FILE, folder / files.SIGNATURE_FILE)
+        v1.train.Saver(variables, save_relative_paths=True).save(session, str(folder / file_names.CHECKPOINT_PREFIX))
+    shutil.copy(graph / file_names.SIGNATURE_FILE, folder / file_names.SIGNATURE_FILE)
     save_validation(examples, folder)
     return {"adopted": str(bundle.prefix), "variables": sorted(variables), "rows": len(examples)}
 

@@ -20,7 +20,7 @@ from tensorflow.compat import v1
 from pipeline.errors import ModelError, logger, nearest
 from pipeline.settings import GraphSettings
 from pipeline.signature import TensorSpec
-from pipeline.store.files import EVALUATION_GRAPH_FILE, INFERENCE_GRAPH_FILE, SIGNATURE_FILE, TRAINING_GRAPH_FILE
+from pipeline.store.file_names import EVALUATION_GRAPH_FILE, INFERENCE_GRAPH_FILE, SIGNATURE_FILE, TRAINING_GRAPH_FILE
 
 from .models import Model
 from .models.source import ModelSource, load_model

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from pipeline.data.npz import load_arrays, save_arrays
 from pipeline.errors import ModelError, logger
-from pipeline.store.files import HISTORY_FILE, LOSSES_FILE
+from pipeline.store.file_names import HISTORY_FILE, LOSSES_FILE
 
 
 @dataclass(frozen=True)

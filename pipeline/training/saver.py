@@ -13,7 +13,7 @@ from pipeline.checkpoint.files import complete_prefixes, name_of, step_of
 from pipeline.checkpoint.values import find_checkpoint
 from pipeline.errors import CheckpointError, logger
 from pipeline.settings import TrainingSettings
-from pipeline.store.files import CHECKPOINT_PREFIX
+from pipeline.store.file_names import CHECKPOINT_PREFIX
 
 
 class Checkpoints:

@@ -29,7 +29,7 @@ from pipeline.formats.session import session_config
 from pipeline.inputs import WarmStart
 from pipeline.settings import SplitSettings, TrainingSettings
 from pipeline.signature import Array, Signature
-from pipeline.store import files
+from pipeline.store import file_names
 
 from .examples import read_examples, row_order, save_validation, split_examples
 from .graphs import AVERAGES, LABELS, LOSS, TRAIN_OP, names_in_collection
@@ -77,8 +77,8 @@ def train(
         raise ModelError("a model without a loss is not trained, so it cannot be warm-started", where=source.class_name)
     evaluator.initialize()
     for which in ("last", "best"):
-        evaluator.save(folder / files.DEPLOY_FOLDER / which, step=0)
-    write_history(folder / files.HISTORY_FILE, [])
+        evaluator.save(folder / file_names.DEPLOY_FOLDER / which, step=0)
+    write_history(folder / file_names.HISTORY_FILE, [])
     return {**notes, "steps": 0, "best_step": 0}
 
 
@@ -90,10 +90,12 @@ class Evaluator:
 
     def __init__(self, graph: Path, signature: Signature, validation: Examples, settings: TrainingSettings) -> None:
         self._signature, self._validation, self._settings = signature, validation, settings
-        evaluation = graph / files.EVALUATION_GRAPH_FILE
+        evaluation = graph / file_names.EVALUATION_GRAPH_FILE
         self._graph = tf.Graph()
         with self._graph.as_default():
-            v1.train.import_meta_graph(str(evaluation if evaluation.exists() else graph / files.INFERENCE_GRAPH_FILE))
+            v1.train.import_meta_graph(
+                str(evaluation if evaluation.exists() else graph / file_names.INFERENCE_GRAPH_FILE)
+            )
             self._variables = {variable.op.name: variable for variable in v1.global_variables()}
             self._saver = v1.train.Saver(self._variables, save_relative_paths=True)
             self._initializer = v1.global_variables_initializer()
@@ -134,12 +136,12 @@ class Evaluator:
         folder.mkdir(parents=True)
         self._saver.set_last_checkpoints_with_time([])  # else the state file would list earlier folders
         with self._graph.as_default():
-            prefix = str(folder / files.CHECKPOINT_PREFIX)
+            prefix = str(folder / file_names.CHECKPOINT_PREFIX)
             self._saver.save(self._session, prefix, global_step=step, write_meta_graph=False)
         rows = {name: values[: self._settings.goldens] for name, values in self._validation.inputs.items()}
         outputs = {spec.name: spec.tensor_name for spec in self._signature.outputs}
         recorded = self._session.run(outputs, {f"{name}:0": values for name, values in rows.items()})
-        save_arrays(folder / files.GOLDENS_FILE, {**add_kind("input", rows), **add_kind("output", recorded)})
+        save_arrays(folder / file_names.GOLDENS_FILE, {**add_kind("input", rows), **add_kind("output", recorded)})
 
 
 class GraphTrainer:
@@ -148,7 +150,7 @@ class GraphTrainer:
     def __init__(self, graph: Path, evaluator: Evaluator, settings: TrainingSettings, seed: int, folder: Path) -> None:
         self._settings, self._seed, self._folder, self._evaluator = settings, seed, folder, evaluator
         (folder / "checkpoints").mkdir(exist_ok=True)
-        v1.train.import_meta_graph(str(graph / files.TRAINING_GRAPH_FILE))
+        v1.train.import_meta_graph(str(graph / file_names.TRAINING_GRAPH_FILE))
         self._variables = {variable.op.name: variable for variable in v1.global_variables()}
         self._averages = dict(entry.split("=") for entry in names_in_collection(v1.get_default_graph(), AVERAGES))
         self._checkpoints = Checkpoints(folder / "checkpoints", settings)
@@ -178,7 +180,7 @@ class GraphTrainer:
         progress = self._loop(examples, progress)
         require_finite(progress.history[-1][2], "validation loss", progress.step)
         self._evaluator.load(self._deployed_values())
-        self._evaluator.save(self._folder / files.DEPLOY_FOLDER / "last", self._settings.steps)
+        self._evaluator.save(self._folder / file_names.DEPLOY_FOLDER / "last", self._settings.steps)
         return {**started_from, "steps": self._settings.steps, "best_step": progress.best_step}
 
     def _loop(self, examples: Examples, progress: Progress) -> Progress:
@@ -210,7 +212,7 @@ class GraphTrainer:
         """Computes the validation loss, and saves the weights if it is the lowest so far."""
         self._evaluator.load(self._deployed_values())
         if progress.add_evaluation(self._evaluator.loss()):
-            self._evaluator.save(self._folder / files.DEPLOY_FOLDER / "best", progress.step)
+            self._evaluator.save(self._folder / file_names.DEPLOY_FOLDER / "best", progress.step)
 
     def _deployed_values(self) -> dict[str, Array]:
         """Returns the current values of the inference graph's variables: their moving averages if there are any."""

@@ -21,7 +21,7 @@ from pipeline.errors import PipelineError, StoreError
 from pipeline.formats.runner import RowRange, SubprocessRunner
 from pipeline.settings import ValidationSettings
 from pipeline.signature import Array
-from pipeline.store.files import RESULTS_FILE
+from pipeline.store.file_names import RESULTS_FILE
 from pipeline.workers.child import Limits
 from pipeline.workers.executor.interface import Ended, Executor, Started
 

@@ -30,7 +30,7 @@ from pipeline.errors import PipelineError
 from pipeline.formats.registry import read_refusal
 from pipeline.formats.runner import SubprocessRunner, fixed_batch_size
 from pipeline.settings import CHECKS, FAILED, PASSED, ValidationSettings
-from pipeline.store.files import RESULTS_FILE, VERDICT_FILE
+from pipeline.store.file_names import RESULTS_FILE, VERDICT_FILE
 from pipeline.workers.child import Limits
 
 from .checks.material import Material, checkpoint_limits, read_material

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from graphs import control_flow
+from small_graphs import control_flow
 from tensorflow.python.tools import freeze_graph
 
-from pipeline.freezing.engine import freeze_checkpoint_files
+from pipeline.freezing.run_passes import freeze_checkpoint_files
 from pipeline.freezing.write.pb import write_pb
 
 from .cases import EQUAL, Array, Case, v1

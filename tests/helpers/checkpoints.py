@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import leveldb_tables
 import ml_dtypes
 import numpy as np
-import tables
 import tensorflow as tf
 from tensorflow.core.protobuf import tensor_bundle_pb2
 
@@ -145,7 +145,9 @@ HEADER = tensor_bundle_pb2.BundleHeaderProto(num_shards=1, version={"producer": 
 def proto(**fields: Any) -> Any:
     """An entry of eight bytes, with some fields of one's own."""
     shape = fields.pop("shape", [2])
-    made = tensor_bundle_pb2.BundleEntryProto(**{"dtype": 1, "size": 8, "crc32c": tables.mask_crc(0x8C28B28A)} | fields)
+    made = tensor_bundle_pb2.BundleEntryProto(
+        **{"dtype": 1, "size": 8, "crc32c": leveldb_tables.mask_crc(0x8C28B28A)} | fields
+    )
     for size in shape:
         made.shape.dim.add(size=size)
     return made
@@ -163,7 +165,7 @@ def cut(*extents: Sequence[tuple[int, int]], **fields: Any) -> Any:
 def write_index(prefix: Path, entries: Mapping[bytes, Any], header: Any = HEADER) -> None:
     rows = {b"": header, **entries}
     encoded = [(key, row if isinstance(row, bytes) else row.SerializeToString()) for key, row in sorted(rows.items())]
-    Path(f"{prefix}.index").write_bytes(tables.table_of(encoded))
+    Path(f"{prefix}.index").write_bytes(leveldb_tables.table_of(encoded))
     data_of(prefix).write_bytes(bytes(16))
 
 

@@ -43,15 +43,15 @@ def clean(more: Mapping[str, str]) -> dict[str, str]:
     """An environment without anything of ours but `more`, and the fork server that the tests share: see `conftest`."""
     kept = {"PATH", "HOME", "LANG", "TMPDIR", "PIPELINE_TEST_FORK_SERVER"}
     environment = {name: value for name, value in os.environ.items() if name in kept}
-    return {**environment, "PYTHONPATH": ONE_SERVER, **more}
+    return {**environment, "PYTHONPATH": SHARED_SERVER, **more}
 
 
-ONE_SERVER = str(Path(__file__).parent / "one_server")
+SHARED_SERVER = str(Path(__file__).parent / "shared_server")
 
 
 def sharing_module() -> Any:
     """The file of the shared fork server as a module."""
-    spec = importlib.util.spec_from_file_location("sharing", Path(ONE_SERVER, "sitecustomize.py"))
+    spec = importlib.util.spec_from_file_location("sharing", Path(SHARED_SERVER, "sitecustomize.py"))
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from pipeline.checkpoint.bundle import Bundle
 from pipeline.formats.mmap import read_graph
-from pipeline.freezing.engine import freeze_checkpoint_files
+from pipeline.freezing.run_passes import freeze_checkpoint_files
 from pipeline.freezing.write.constants import Constant, FrozenGraph
 from pipeline.freezing.write.mmap import write_mmap
 from pipeline.freezing.write.pb import write_pb

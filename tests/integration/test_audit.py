@@ -26,7 +26,7 @@ from pipeline.inputs import Candidate, ImportedCheckpoint
 from pipeline.settings import CostsSettings, Settings, ValidationSettings
 from pipeline.signature import Signature
 from pipeline.store.artifact import ArtifactPaths, ArtifactStatus
-from pipeline.store.files import GRAPH_FILE
+from pipeline.store.file_names import GRAPH_FILE
 from pipeline.tasks.chain import results
 from pipeline.tasks.chain.job import Job
 from pipeline.tasks.chain.plan import Chain

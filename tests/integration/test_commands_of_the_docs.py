@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from commands import BIN, ONE_SERVER, PROJECT, run
+from commands import BIN, PROJECT, SHARED_SERVER, run
 
 PAGES = [*sorted(PROJECT.glob("*.md")), *sorted((PROJECT / "docs").glob("*.md"))]
 FENCE = re.compile(
@@ -105,7 +105,7 @@ def typed(folder: Path, command: str, code: int = 0) -> subprocess.CompletedProc
         if name != "spam" and not (folder / "output" / name).exists():
             typed(folder, *maker_of(name))
     if command not in done:
-        settings = {"LUIGI_CONFIG_PATH": str(folder / "quick.cfg"), "PYTHONPATH": f"{ONE_SERVER}:{PROJECT}"}
+        settings = {"LUIGI_CONFIG_PATH": str(folder / "quick.cfg"), "PYTHONPATH": f"{SHARED_SERVER}:{PROJECT}"}
         done[command] = run("sh", "-c", f"{BIN}/{command}", cwd=folder, **settings)
     assert done[command].returncode == code, done[command].stdout + done[command].stderr
     return done[command]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import ONE_SERVER, PROJECT, clean, run, sharing_module
+from commands import PROJECT, SHARED_SERVER, clean, run, sharing_module
 from kills import from_shared_server
 from loading import loads_tensorflow
 
@@ -56,7 +56,7 @@ def test_the_servers_are_described_for_this_process_and_for_commands() -> None:
     assert [each["TF_ENABLE_ONEDNN_OPTS"] for each in described["environments"]][1:] == ["0", "1"]
     wanted = clean({})
     assert all(described["environments"][1][name] == wanted[name] for name in ("PATH", "HOME"))
-    assert wanted["PYTHONPATH"] == ONE_SERVER
+    assert wanted["PYTHONPATH"] == SHARED_SERVER
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from typing import Any
 import google_crc32c
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "helpers"))
-import tables
+import leveldb_tables
 
 from pipeline.graph.protos import (
     AttrValue,
@@ -197,12 +197,12 @@ def write_bundle(prefix: Path, entry: BundleEntryProto | None = None, length: in
     """The index and the data of `w`."""
     data = W * (length // 2)
     if entry is None:
-        entry = BundleEntryProto(dtype=FLOAT, size=len(data), crc32c=tables.mask_crc(google_crc32c.value(data)))
+        entry = BundleEntryProto(dtype=FLOAT, size=len(data), crc32c=leveldb_tables.mask_crc(google_crc32c.value(data)))
         entry.shape.dim.add(size=length)
     header = BundleHeaderProto(num_shards=1)
     header.version.producer = 1
     rows = [(b"", header.SerializeToString()), (b"w", entry.SerializeToString())]
-    Path(f"{prefix}.index").write_bytes(tables.table_of(rows))
+    Path(f"{prefix}.index").write_bytes(leveldb_tables.table_of(rows))
     Path(f"{prefix}.data-00000-of-00001").write_bytes(data)
 
 

@@ -94,7 +94,7 @@ def processes_of_session(session: int) -> list[str]:
 
 
 def from_shared_server(session: int) -> set[int]:
-    """The processes that a session has asked the shared fork server for: see `one_server/sitecustomize.py`."""
+    """The processes that a session has asked the shared fork server for: see `shared_server/sitecustomize.py`."""
     folder = os.environ.get("PIPELINE_TEST_FORK_SERVER")
     noted = Path(folder, f"session-{session}") if folder else Path(os.devnull)
     return {int(line) for line in noted.read_text().split()} if noted.exists() else set()

@@ -11,9 +11,9 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from commands import ONE_SERVER
+from commands import SHARED_SERVER
 
-from pipeline.store import files
+from pipeline.store import file_names
 
 PROJECT = Path(__file__).resolve().parents[2]
 PACKAGE = PROJECT / "pipeline"
@@ -173,10 +173,10 @@ def test_the_modules_at_the_top_are_the_ground() -> None:
         assert libraries(module) <= sys.stdlib_module_names
 
 
-def file_names() -> set[str]:
+def artifact_file_names() -> set[str]:
     """The names of files and folders in artifacts, but those that are plain words with another meaning too."""
-    values = {value for name, value in vars(files).items() if name.isupper() and isinstance(value, str)}
-    return values - {files.WEIGHTS_FOLDER, files.WORST_FOLDER}
+    values = {value for name, value in vars(file_names).items() if name.isupper() and isinstance(value, str)}
+    return values - {file_names.WEIGHTS_FOLDER, file_names.WORST_FOLDER}
 
 
 def strings_in(source: str) -> Iterator[str]:
@@ -197,18 +197,18 @@ def names_in(text: str) -> set[str]:
 def test_names_of_files_are_seen_in_paths_and_patterns() -> None:
     source = '"signature.json"\ny = x / "verdict.json", f"{x}/report.html", ("saved_model/*", "see results.csv.")'
     found = set[str]().union(*map(names_in, strings_in(source)))
-    assert found & file_names() == {"verdict.json", "report.html", "saved_model"}
+    assert found & artifact_file_names() == {"verdict.json", "report.html", "saved_model"}
 
 
 def test_each_name_of_a_file_in_artifacts_is_written_once() -> None:
-    values = [value for name, value in vars(files).items() if name.isupper() and isinstance(value, str)]
+    values = [value for name, value in vars(file_names).items() if name.isupper() and isinstance(value, str)]
     assert len(values) == len(set(values)) > 20
     found = {
         (module, name)
         for module, path in FILES.items()
-        if module != "store.files"
+        if module != "store.file_names"
         for text in strings_in(path.read_text(encoding="utf-8"))
-        for name in names_in(text) & file_names()
+        for name in names_in(text) & artifact_file_names()
     }
     assert found == set()
 
@@ -244,7 +244,7 @@ def loaded_by(statement: str, folder: Path) -> set[str]:
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", f"import sys\n{statement}\nprint(*sys.modules)"],
         cwd=folder,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join([ONE_SERVER, str(PROJECT)])},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([SHARED_SERVER, str(PROJECT)])},
         capture_output=True,
         text=True,
         timeout=60,

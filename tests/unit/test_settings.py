@@ -15,7 +15,7 @@ from typing import Any
 
 import luigi
 import pytest
-from commands import ONE_SERVER
+from commands import SHARED_SERVER
 from luigi.cmdline_parser import CmdlineParser
 from luigi.task_register import Register
 
@@ -251,7 +251,7 @@ except PipelineError as exc:
 def read_apart(folder: Path, override: Path | None = None) -> dict[str, Any]:
     """The settings as a fresh process in another folder reads them."""
     environment = {key: value for key, value in os.environ.items() if key != "LUIGI_CONFIG_PATH"}
-    environment["PYTHONPATH"] = os.pathsep.join([ONE_SERVER, str(PROJECT)])
+    environment["PYTHONPATH"] = os.pathsep.join([SHARED_SERVER, str(PROJECT)])
     environment |= {"LUIGI_CONFIG_PATH": str(override)} if override else {}
     command = [sys.executable, "-W", "ignore", "-c", READ]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60)

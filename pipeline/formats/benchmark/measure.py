@@ -27,7 +27,7 @@ from pipeline.data.npz import NpzReader, save_arrays
 from pipeline.errors import logger
 from pipeline.settings import CostsSettings
 from pipeline.signature import Signature, batch_size_of
-from pipeline.store import files
+from pipeline.store import file_names
 from pipeline.workers.sandbox import kept_environment
 from pipeline.workers.worker import TENSORFLOW_ENVIRONMENT
 
@@ -39,8 +39,8 @@ from .worker import BenchmarkRequest
 _SCHEMA = 1
 _OF_FORMAT = ("import_seconds", "load_seconds", "first_answer_seconds", "rows_per_second", "is_stable", "peak_bytes")
 _OF_BATCH = ("p50_ms", "p95_ms", "p99_ms", "runs", "rows_per_second", "is_stable")
-_SAVED = ("model.", f"{files.SAVED_MODEL_FOLDER}/")  # the model files of a checkpoint, without rows and goldens
-_METADATA = (files.SIGNATURE_FILE, files.MANIFEST_FILE)  # files of other artifacts that are not the model's
+_SAVED = ("model.", f"{file_names.SAVED_MODEL_FOLDER}/")  # the model files of a checkpoint, without rows and goldens
+_METADATA = (file_names.SIGNATURE_FILE, file_names.MANIFEST_FILE)  # files of other artifacts that are not the model's
 # Phase in which a process ended, by the last number that it reported.
 _PHASES = {
     "": "while its libraries were imported",
@@ -83,8 +83,8 @@ def measure_costs(
         "recommendation": recommend(formats),
         "machine": _machine(),
     }
-    (folder / files.COSTS_FILE).write_text(json.dumps(costs, indent=2) + "\n", encoding="utf-8")
-    _write_table(folder / files.COSTS_TABLE_FILE, formats)
+    (folder / file_names.COSTS_FILE).write_text(json.dumps(costs, indent=2) + "\n", encoding="utf-8")
+    _write_table(folder / file_names.COSTS_TABLE_FILE, formats)
     return costs
 
 
@@ -92,11 +92,11 @@ def _write_rows(
     checkpoint: Path, batch: int | None, settings: CostsSettings, path: Path
 ) -> tuple[tuple[int, ...], int]:
     """Writes validation rows for the largest batch; returns the batch sizes, and the number of different rows."""
-    fixed = batch_size_of(Signature.read(checkpoint / files.SIGNATURE_FILE)) or batch
+    fixed = batch_size_of(Signature.read(checkpoint / file_names.SIGNATURE_FILE)) or batch
     sizes = (fixed,) if fixed else settings.sizes
     if not settings.seconds:
         return sizes, 0
-    rows = NpzReader(checkpoint / files.VALIDATION_ROWS_FILE, "input")
+    rows = NpzReader(checkpoint / file_names.VALIDATION_ROWS_FILE, "input")
     count = min(len(rows), max(sizes))
     if count:
         save_arrays(path, rows.take(np.arange(max(sizes)) % count))

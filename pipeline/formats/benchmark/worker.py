@@ -26,7 +26,7 @@ from time import perf_counter
 from typing import IO, Any
 
 from pipeline.signature import Signature
-from pipeline.store.files import SIGNATURE_FILE
+from pipeline.store.file_names import SIGNATURE_FILE
 from pipeline.workers.worker import as_pipeline_error, die_with_parent
 
 _WINDOWS = 8  # at most; the last `_LAST` windows have to agree

@@ -20,7 +20,7 @@ from pipeline.inputs import Candidate
 from pipeline.safety import require_safe
 from pipeline.safety.graphs import find_active_ops
 from pipeline.signature import Signature, TensorSpec, read_origin
-from pipeline.store.files import (
+from pipeline.store.file_names import (
     FROZEN_FILE,
     GRAPH_FILE,
     ONNX_FILE,

@@ -19,7 +19,7 @@ from pipeline.checkpoint.bundle.file_kinds import foreign_kind
 from pipeline.checkpoint.files import find_prefix
 from pipeline.errors import CandidateError, CheckpointError
 from pipeline.graph.varint import read_varint
-from pipeline.store.files import FROZEN_FILE, GRAPH_FILE, ONNX_FILE, SAVED_MODEL_FILES, TFLITE_FILE
+from pipeline.store.file_names import FROZEN_FILE, GRAPH_FILE, ONNX_FILE, SAVED_MODEL_FILES, TFLITE_FILE
 
 WANTED = "a frozen .pb, a SavedModel's folder, a folder of the format mmap, a .tflite or an .onnx"
 

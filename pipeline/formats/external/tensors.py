@@ -31,7 +31,7 @@ from pipeline.safety.models import require_safe_graph, require_safe_saved_model
 from pipeline.safety.onnx import find_dangers as find_onnx_dangers
 from pipeline.safety.tflite import find_dangers as find_tflite_dangers
 from pipeline.signature import DTYPES, Shape
-from pipeline.store.files import GRAPH_FILE
+from pipeline.store.file_names import GRAPH_FILE
 from pipeline.workers.child import Limits, run_in_subprocess
 
 from .detect import detect_format

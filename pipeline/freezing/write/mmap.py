@@ -18,7 +18,7 @@ from pipeline.checkpoint.bundle import Bundle
 from pipeline.errors import FreezeError
 from pipeline.graph.nodes import node_of
 from pipeline.graph.protos import NodeDef
-from pipeline.store.files import GRAPH_FILE, WEIGHTS_FOLDER
+from pipeline.store.file_names import GRAPH_FILE, WEIGHTS_FOLDER
 
 from .constants import Constant, FrozenGraph, content, names_of, unused_name
 from .pb import MAX_PB_BYTES, Progress, format_bytes, ignore_progress, lay_out, shape_proto

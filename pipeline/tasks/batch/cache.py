@@ -19,7 +19,7 @@ from typing import Any
 
 from pipeline.errors import PipelineError
 from pipeline.hashing import hash_values
-from pipeline.store.files import MANIFEST_FILE
+from pipeline.store.file_names import MANIFEST_FILE
 from pipeline.store.manifest import Manifest
 
 from ..chain.input_files import InputFiles

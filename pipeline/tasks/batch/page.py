@@ -12,7 +12,7 @@ from jinja2 import Environment, FileSystemLoader
 from pipeline.report.html import templates
 from pipeline.report.templates import TEMPLATES
 from pipeline.settings import FAILED, PASSED
-from pipeline.store.files import JUNIT_FILE, REPORT_FILE, RESULTS_FILE, SUMMARY_FILE
+from pipeline.store.file_names import JUNIT_FILE, REPORT_FILE, RESULTS_FILE, SUMMARY_FILE
 
 from .outcome import ERROR
 from .tables import Table, junit, report_of, summary, write_results

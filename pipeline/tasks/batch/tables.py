@@ -19,7 +19,7 @@ from xml.etree import ElementTree
 
 from pipeline.report.wording import count_noun, printable
 from pipeline.settings import FAILED, PASSED
-from pipeline.store.files import REPORT_FILE, RESULTS_FILE
+from pipeline.store.file_names import REPORT_FILE, RESULTS_FILE
 
 from .listing import Row
 from .outcome import ERROR, Outcome

@@ -1,128 +1,33 @@
-"""Luigi tasks for a batch: one for the list, and one for each shard of its models.
-
-A batch is one shard, with as many processes as Luigi has workers; or, with a central scheduler, several shards of some
-models each, which several hosts share. There is no task for each model and stage, because the time of Luigi's scheduler
-grows with the square of the number of tasks.
-"""
+"""Luigi task for a batch: converts every model of a list, in shards, and writes the tables."""
 
 from __future__ import annotations
 
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import luigi
 import luigi.interface
 
-from pipeline.errors import BatchFailed, SettingError
+from pipeline.errors import BatchFailed
 from pipeline.hashing import hash_code, hash_file, hash_values
-from pipeline.settings import PASSED, Operations
+from pipeline.settings import PASSED
 from pipeline.store import artifact
-from pipeline.store.artifact import ArtifactPaths
-from pipeline.store.files import MANIFEST_FILE, REPORT_FILE
-from pipeline.store.remote import RemoteStore, is_url, mirror_of
+from pipeline.store.file_names import MANIFEST_FILE, REPORT_FILE
 from pipeline.training.models.source import PROJECT
 
 from .. import batch as package
-from ..config import read_operations, read_settings
 from ..model import run_root_hooks
 from . import run as running
-from .listing import TABLES, Row, plain_name, read_list
 from .outcome import Outcome
-from .run import Batch
+from .shards import ConvertShard, ListTask
 
-_SHARED_MODELS = 50  # models per shard if several hosts share a batch
 _SHOWN = 10
 
 
-class _List(luigi.Task):
-    """A task on a list of models, with the parameters that all of them have."""
-
-    manifest = luigi.Parameter(
-        default="",
-        description="required: a CSV file with one model per line: name,checkpoint and optionally model,inputs,"
-        "outputs,data,formats and other parameters; paths are relative to it, and a pattern in checkpoint stands for "
-        "many models",
-    )
-    formats = luigi.OptionalParameter(default="", description="formats for lines without any; frozen if not given")
-    output_root = luigi.Parameter(default="output", description="where artifacts are written: a folder, or a URL")
-
-    @cached_property
-    def rows(self) -> list[Row]:
-        """The models.
-
-        Raises:
-            SettingError: no list is given.
-            DataError: the list is wrong.
-        """
-        if not self.manifest:
-            raise SettingError("a batch needs a list of its models", where="--manifest", wanted="a CSV file")
-        return read_list(Path(self.manifest), self.output_root, self.formats or "")
-
-    @cached_property
-    def batch(self) -> Batch:
-        """The name of the batch, and how its models are made."""
-        return Batch(plain_name([Path(self.manifest).stem]), self.paths.root, read_settings(), self.operations)
-
-    @cached_property
-    def operations(self) -> Operations:
-        """The settings that say how the work is done."""
-        return read_operations()
-
-    @cached_property
-    def remote(self) -> RemoteStore | None:
-        """The object storage where the tables are published; None if the output root is a folder."""
-        return RemoteStore.at(self.output_root, TABLES) if is_url(self.output_root) else None
-
-    @cached_property
-    def paths(self) -> ArtifactPaths:
-        """The paths of the tables."""
-        root = Path(self.output_root)
-        if self.remote is not None:
-            root = mirror_of(self.remote.root, self.operations.storage.mirror)
-        return ArtifactPaths(root, TABLES)
-
-    @property
-    def shard_size(self) -> int:
-        """Number of models that one Luigi task converts."""
-        chosen = self.operations.batch.shard_models
-        return chosen or (len(self.rows) if luigi.interface.core().local_scheduler else _SHARED_MODELS)
-
-
-class ConvertShard(_List):
-    """Convert some models of a list, one after the other on each worker; required by ConvertBatch."""
-
-    first = luigi.IntParameter(description="position of its first model in the list, from 0")
-    digest = luigi.Parameter(description="sha256 of the list, so that another list is another task")
-
-    # A model that fails does not fail the shard; other failures deserve a retry, on any host.
-    retry_count = 3
-
-    @property
-    def shard(self) -> list[Row]:
-        """The models of this shard."""
-        return self.rows[self.first : self.first + self.shard_size]
-
-    def complete(self) -> bool:
-        """Return True if each of its models is complete, or has failed in this batch."""
-        return len(running.load_outcomes(self.shard, self.batch)) == len(self.shard)
-
-    def run(self) -> None:
-        """Convert the models that are not complete."""
-        is_only = self.shard_size >= len(self.rows)
-        workers = luigi.interface.core().workers if is_only else 1  # else Luigi's workers have a shard each
-        running.run(self.shard, self.batch, workers, self._report_status)
-
-    def _report_status(self, line: str, percent: int) -> None:
-        for notify, value in ((self.set_status_message, line), (self.set_progress_percentage, percent)):
-            if notify is not None:  # Luigi's worker gives a running task these
-                notify(value)
-
-
-class ConvertBatch(_List):
+class ConvertBatch(ListTask):
     """Convert, validate and report every model of a list; if a model fails, the others are not affected."""
 
     dry_run = luigi.BoolParameter(

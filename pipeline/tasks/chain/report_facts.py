@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.errors import PipelineError, logger
 from pipeline.formats.registry import read_refusal
 from pipeline.hashing import library_versions
-from pipeline.store.files import (
+from pipeline.store.file_names import (
     HISTORY_FILE,
     REPORT_FIGURES_FILE,
     RESULTS_FILE,

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from pipeline.settings import PASSED
-from pipeline.store.files import COSTS_FILE, VERDICT_FILE
+from pipeline.store.file_names import COSTS_FILE, VERDICT_FILE
 
 from .job import Job
 

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.errors import FreezeError, logger
 from pipeline.formats.registry import CANDIDATES, FORMATS, Format, refuse
 from pipeline.inputs import ImportedCheckpoint
-from pipeline.store import files
+from pipeline.store import file_names
 from pipeline.workers.child import run_in_subprocess
 
 from .job import CANDIDATE, Job
@@ -230,8 +230,8 @@ STAGES: dict[str, Stage] = {
         "pipeline.training.export:export_checkpoint",
         lambda work: (work.artifact("graph"), work.artifact("training"), work.job.settings.export, work.folder),
         {
-            "graph": (files.INFERENCE_GRAPH_FILE, files.SIGNATURE_FILE),
-            "training": (f"{files.DEPLOY_FOLDER}/*", files.VALIDATION_ROWS_FILE),
+            "graph": (file_names.INFERENCE_GRAPH_FILE, file_names.SIGNATURE_FILE),
+            "training": (f"{file_names.DEPLOY_FOLDER}/*", file_names.VALIDATION_ROWS_FILE),
         },
         ("export",),
         needs_subprocess=True,
@@ -259,7 +259,14 @@ STAGES: dict[str, Stage] = {
     "costs": Stage(
         "pipeline.formats.benchmark.measure:measure_costs",
         lambda work: (work.artifact("checkpoint"), work.candidates, work.job.settings.costs, work.folder),
-        {"checkpoint": ("model.*", f"{files.SAVED_MODEL_FOLDER}/*", files.SIGNATURE_FILE, files.VALIDATION_ROWS_FILE)},
+        {
+            "checkpoint": (
+                "model.*",
+                f"{file_names.SAVED_MODEL_FOLDER}/*",
+                file_names.SIGNATURE_FILE,
+                file_names.VALIDATION_ROWS_FILE,
+            )
+        },
         ("costs",),
         notes=lambda work, costs: {name: costs[name] for name in ("recommendation", "machine")},
         runs=("pipeline.formats.benchmark.worker", "pipeline.formats.checkpoint"),
@@ -269,7 +276,7 @@ STAGES: dict[str, Stage] = {
     "report": Stage(
         "pipeline.report:write_report",
         lambda work: (work.folder, collect_report_facts(work.job, work.before)),
-        {"training": (files.HISTORY_FILE,), "checkpoint": _ALL, "validation": _ALL, "costs": _ALL},
+        {"training": (file_names.HISTORY_FILE,), "checkpoint": _ALL, "validation": _ALL, "costs": _ALL},
         notes=lambda work, result: {},
         reads_formats=True,
         is_named=True,
@@ -278,7 +285,7 @@ STAGES: dict[str, Stage] = {
 _CANDIDATE = Stage(
     "pipeline.formats.external:import_candidate",
     lambda work: (work.job.candidate, work.artifact("checkpoint"), _candidate_weights(work.job), work.folder),
-    {"checkpoint": (files.SIGNATURE_FILE,)},
+    {"checkpoint": (file_names.SIGNATURE_FILE,)},
     uses_candidate=True,
 )
 _AFTER_CHECKPOINT: dict[str, Stage] = {
@@ -303,7 +310,7 @@ _IMPORTED_WEIGHTS: dict[str, Stage] = {
     "checkpoint": Stage(
         "pipeline.training.export:import_weights",
         lambda work: (work.job.model, work.job.data, work.artifact("graph"), _imported(work.job).place, work.folder),
-        {"graph": (files.INFERENCE_GRAPH_FILE, files.SIGNATURE_FILE)},
+        {"graph": (file_names.INFERENCE_GRAPH_FILE, file_names.SIGNATURE_FILE)},
         needs_subprocess=True,
         uses_model=True,
         uses_data=True,
@@ -338,7 +345,7 @@ _KERAS: dict[str, Stage] = {
             *(work.job.model, work.artifact("training")),
             *(work.job.settings.graph, work.job.settings.export, work.folder),
         ),
-        reads={"training": (f"{files.DEPLOY_FOLDER}/*", files.VALIDATION_ROWS_FILE)},
+        reads={"training": (f"{file_names.DEPLOY_FOLDER}/*", file_names.VALIDATION_ROWS_FILE)},
         sections=("graph", "export"),
         uses_model=True,
         extras=("keras",),
@@ -369,7 +376,7 @@ _KERAS_IMPORTED_WEIGHTS: dict[str, Stage] = {
         arguments=lambda work: (
             *(work.job.model, work.job.data, work.job.settings.graph, _imported(work.job).place, work.folder),
         ),
-        reads={"graph": (files.SIGNATURE_FILE,)},
+        reads={"graph": (file_names.SIGNATURE_FILE,)},
         sections=("graph",),
         extras=("keras",),
     ),

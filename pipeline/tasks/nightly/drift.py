@@ -16,7 +16,7 @@ import numpy as np
 from pipeline.data.npz import NpzReader, add_kind, load_arrays, of_kind, save_arrays
 from pipeline.formats.runner import SubprocessRunner
 from pipeline.signature import Array, Batch, Decision, Signature, TensorSpec, batch_size_of
-from pipeline.store.files import SIGNATURE_FILE, VALIDATION_ROWS_FILE
+from pipeline.store.file_names import SIGNATURE_FILE, VALIDATION_ROWS_FILE
 from pipeline.validation.compare.decisions import decide, has_decisions
 from pipeline.validation.compare.differences import disagreement, measure
 

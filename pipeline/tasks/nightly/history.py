@@ -15,7 +15,7 @@ from typing import Any
 
 from pipeline.errors import DamagedArtifact, DataError, StoreError
 from pipeline.settings import FAILED, PASSED
-from pipeline.store.files import HISTORY_FILE, RECORD_FILE
+from pipeline.store.file_names import HISTORY_FILE, RECORD_FILE
 from pipeline.store.manifest import Manifest
 
 from .paths import NIGHT, Nights

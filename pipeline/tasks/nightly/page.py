@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import StoreError
 from pipeline.report.templates import TEMPLATES
-from pipeline.store.files import DRIFT_FILE, NIGHTS_PAGE_FILE, REPORT_FILE
+from pipeline.store.file_names import DRIFT_FILE, NIGHTS_PAGE_FILE, REPORT_FILE
 
 from .history import Night, missing_dates
 from .paths import NIGHT, Nights

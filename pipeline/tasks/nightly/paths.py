@@ -19,7 +19,7 @@ from pathlib import Path
 from pipeline.errors import PipelineError, StoreError, logger
 from pipeline.store import artifact
 from pipeline.store.artifact import ArtifactPaths, hold
-from pipeline.store.files import HISTORY_FILE, NIGHTS_PAGE_FILE
+from pipeline.store.file_names import HISTORY_FILE, NIGHTS_PAGE_FILE
 from pipeline.store.manifest import Manifest
 
 NIGHT = "night"  # the artifact with the result of a night

@@ -16,7 +16,7 @@ from pipeline.formats.runner import SubprocessRunner
 from pipeline.hashing import hash_code, library_versions
 from pipeline.settings import FAILED, PASSED, NightlySettings
 from pipeline.signature import Signature, batch_size_of
-from pipeline.store import artifact, files
+from pipeline.store import artifact, file_names
 from pipeline.store.artifact import hold
 from pipeline.store.manifest import Manifest
 from pipeline.training.models.source import PROJECT
@@ -125,8 +125,8 @@ def _conclude(
             del values[name]
         if record.largest_difference is not None and not math.isfinite(record.largest_difference):
             values["largest_difference"] = str(record.largest_difference)
-        (folder / files.RECORD_FILE).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-        (folder / files.SUMMARY_FILE).write_text(_summary(nights.name, record), encoding="utf-8")
+        (folder / file_names.RECORD_FILE).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+        (folder / file_names.SUMMARY_FILE).write_text(_summary(nights.name, record), encoding="utf-8")
         finished = datetime.now(UTC).isoformat(timespec="seconds")
         return {NIGHT: {"finished": finished, "seconds": seconds}}
 
@@ -142,26 +142,26 @@ def _compare(job: Job, nights: Nights, other: str | None, settings: NightlySetti
         (format, stage) for format, stage in job.candidates.items() if read_refusal(job.folder(stage)) is None
     )
     checkpoint = job.folder("checkpoint")
-    signature = Signature.read(checkpoint / files.SIGNATURE_FILE)
+    signature = Signature.read(checkpoint / file_names.SIGNATURE_FILE)
     is_fixed = batch_size_of(signature) is not None
     batch_size = batch_size_of(signature) or job.settings.validation.batch_size
     threads, limits = job.settings.training.threads, Limits(*job.settings.validation.limits)
     night = _measure_night(job, format, Manifest.read(job.folder(stage)).content_digest)
     with SubprocessRunner(format, job.folder(stage), threads, limits) as runner:
-        write_answers(runner, checkpoint, batch_size, settings.rows, folder / files.ANSWERS_FILE)
+        write_answers(runner, checkpoint, batch_size, settings.rows, folder / file_names.ANSWERS_FILE)
         if other is None:
             return night
         night = replace(night, compared_with=other)
         before = nights.of(other)
         artifact.verify(before.artifact(NIGHT))
-        artifact.verify(before.artifact("checkpoint"), files.SIGNATURE_FILE, files.GOLDENS_FILE)
-        then = Signature.read(before.artifact("checkpoint") / files.SIGNATURE_FILE)
+        artifact.verify(before.artifact("checkpoint"), file_names.SIGNATURE_FILE, file_names.GOLDENS_FILE)
+        then = Signature.read(before.artifact("checkpoint") / file_names.SIGNATURE_FILE)
         changes = describe_signature_changes(then, signature)
         drift: dict[str, Any] = {"compared_with": other, "signature": changes}
         if not changes:
             recorded = {
-                "goldens": before.artifact("checkpoint") / files.GOLDENS_FILE,
-                "rows": before.artifact(NIGHT) / files.ANSWERS_FILE,
+                "goldens": before.artifact("checkpoint") / file_names.GOLDENS_FILE,
+                "rows": before.artifact(NIGHT) / file_names.ANSWERS_FILE,
             }
             decisions = (then.decision, signature.decision)
             compared = {
@@ -174,7 +174,7 @@ def _compare(job: Job, nights: Nights, other: str | None, settings: NightlySetti
                 most = compared.get("rows") or compared["goldens"]
                 farthest = max(found.largest_difference for found in compared.values())
                 night = replace(night, rows=most.rows, changed=most.changed, largest_difference=farthest)
-        (folder / files.DRIFT_FILE).write_text(json.dumps(drift, indent=2) + "\n", encoding="utf-8")
+        (folder / file_names.DRIFT_FILE).write_text(json.dumps(drift, indent=2) + "\n", encoding="utf-8")
     reason = _reason(night, changes, settings)
     return replace(night, verdict=FAILED, reason=reason) if reason else night
 
@@ -197,7 +197,7 @@ def _reason(night: Night, changes: list[str], settings: NightlySettings) -> str:
 def _measure_night(job: Job, format: str, digest: str) -> Night:
     metrics = read_verdict(job)["metrics"]
     figures = metrics.get(format) or metrics.get("checkpoint") or {}
-    costs = json.loads((job.folder("costs") / files.COSTS_FILE).read_text(encoding="utf-8"))["formats"]
+    costs = json.loads((job.folder("costs") / file_names.COSTS_FILE).read_text(encoding="utf-8"))["formats"]
     smallest = {name: min(entry["batches"].items(), key=lambda item: int(item[0]))[1] for name, entry in costs.items()}
     return Night(
         job.paths.name,

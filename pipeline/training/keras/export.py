@@ -18,7 +18,7 @@ from pipeline.errors import SettingError
 from pipeline.inputs import ImportedCheckpoint, is_keras_file
 from pipeline.settings import ExportSettings, GraphSettings
 from pipeline.signature import Signature
-from pipeline.store.files import DEPLOY_FOLDER, GOLDENS_FILE, SIGNATURE_FILE, VALIDATION_ROWS_FILE
+from pipeline.store.file_names import DEPLOY_FOLDER, GOLDENS_FILE, SIGNATURE_FILE, VALIDATION_ROWS_FILE
 
 from ..examples import read_examples, save_validation
 from ..import_checkpoint import ROWS, write_rows

@@ -14,7 +14,7 @@ import keras
 
 from pipeline.errors import ModelError, SettingError, first_line
 from pipeline.settings import ExportSettings, GraphSettings
-from pipeline.store.files import ARCHITECTURE_FILE, SIGNATURE_FILE
+from pipeline.store.file_names import ARCHITECTURE_FILE, SIGNATURE_FILE
 
 from ..models import KerasModel
 from ..models.source import ModelSource, load_model

@@ -24,7 +24,7 @@ from pipeline.data.npz import add_kind, save_arrays
 from pipeline.errors import CheckpointError, ModelError, nearest
 from pipeline.freezing.freeze import prepare
 from pipeline.signature import Batch, Signature, TensorSpec, batch_size_of
-from pipeline.store.files import SAVED_MODEL_FILE, SAVED_MODEL_FOLDER, SIGNATURE_FILE
+from pipeline.store.file_names import SAVED_MODEL_FILE, SAVED_MODEL_FOLDER, SIGNATURE_FILE
 
 from .adapter import NamedModel
 

@@ -28,7 +28,7 @@ from pipeline.errors import ModelError, SettingError, logger
 from pipeline.inputs import WarmStart, is_keras_file
 from pipeline.settings import GraphSettings, SplitSettings, TrainingSettings
 from pipeline.signature import Array
-from pipeline.store.files import ARCHITECTURE_FILE, CHECKPOINT_PREFIX, DEPLOY_FOLDER, GOLDENS_FILE, HISTORY_FILE
+from pipeline.store.file_names import ARCHITECTURE_FILE, CHECKPOINT_PREFIX, DEPLOY_FOLDER, GOLDENS_FILE, HISTORY_FILE
 
 from ..examples import read_examples, row_order, save_validation, split_examples
 from ..models import KerasModel

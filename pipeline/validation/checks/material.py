@@ -16,7 +16,7 @@ from pipeline.errors import SettingError, nearest
 from pipeline.formats.runner import SubprocessRunner
 from pipeline.settings import ValidationSettings
 from pipeline.signature import Array, Batch, Signature, TensorSpec, batch_size_of, read_origin
-from pipeline.store.files import GOLDENS_FILE, SIGNATURE_FILE, VALIDATION_ROWS_FILE
+from pipeline.store.file_names import GOLDENS_FILE, SIGNATURE_FILE, VALIDATION_ROWS_FILE
 from pipeline.workers.child import Limits
 
 from ..compare.decisions import Flips, Scores

@@ -10,7 +10,7 @@ import numpy as np
 from pipeline.formats.registry import FORMATS
 from pipeline.settings import ValidationSettings
 from pipeline.signature import Array, read_origin
-from pipeline.store.files import SIGNATURE_FILE
+from pipeline.store.file_names import SIGNATURE_FILE
 
 from .differences import Differences, disagreement, measure
 

@@ -21,7 +21,7 @@ from pipeline.formats.session import session_config
 from pipeline.graph.variables import VARIABLE_OPS
 from pipeline.safety import is_idle
 from pipeline.signature import Array, Signature
-from pipeline.store.files import CHECKPOINT_PREFIX
+from pipeline.store.file_names import CHECKPOINT_PREFIX
 
 from ..compare.differences import by_row, disagreement, measure, worst_elements
 from ..compare.tolerance import EXACT, Tolerance, within_tolerance

@@ -17,7 +17,7 @@ from pipeline.graph.nodes import node_of
 from pipeline.graph.protos import NodeDef
 from pipeline.graph.variables import VARIABLE_OPS
 from pipeline.signature import DTYPES, Array, Batch, batch_size_of, read_origin
-from pipeline.store.files import CHECKPOINT_PREFIX, SAVED_MODEL_FOLDER, SIGNATURE_FILE
+from pipeline.store.file_names import CHECKPOINT_PREFIX, SAVED_MODEL_FOLDER, SIGNATURE_FILE
 from pipeline.workers.child import Limits, run_in_subprocess
 
 from ..checks.material import Material, row_count

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pipeline.errors import PipelineError
 from pipeline.formats.registry import FORMATS
-from pipeline.store.files import CHECKPOINT_PREFIX
+from pipeline.store.file_names import CHECKPOINT_PREFIX
 
 from ..compare.tolerance import EXACT, all_within
 from .evidence import Cause, Evidence

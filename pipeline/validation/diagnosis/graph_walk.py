@@ -18,7 +18,7 @@ from pipeline.formats.frozen import import_frozen
 from pipeline.formats.mmap import read_graph
 from pipeline.formats.session import error_line, session_config
 from pipeline.signature import Array
-from pipeline.store.files import FROZEN_FILE, GRAPH_FILE, SAVED_MODEL_FILE
+from pipeline.store.file_names import FROZEN_FILE, GRAPH_FILE, SAVED_MODEL_FILE
 
 _CHUNK, _CHUNK_BYTES = 64, 64_000_000  # tensors computed at a time, and their size
 NEVER_FETCHED = frozenset(

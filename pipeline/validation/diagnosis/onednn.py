@@ -15,7 +15,7 @@ from pathlib import Path
 from pipeline.data.npz import load_arrays, save_arrays
 from pipeline.errors import RunnerError
 from pipeline.signature import Array
-from pipeline.store.files import SIGNATURE_FILE
+from pipeline.store.file_names import SIGNATURE_FILE
 from pipeline.workers.sandbox import kept_environment
 
 SWITCH = "TF_ENABLE_ONEDNN_OPTS"

@@ -14,7 +14,7 @@ from tensorflow.compat import v1
 from pipeline.formats.checkpoint import assigns, read_pins, restore
 from pipeline.formats.session import session_config
 from pipeline.signature import Batch, Signature
-from pipeline.store.files import CHECKPOINT_PREFIX
+from pipeline.store.file_names import CHECKPOINT_PREFIX
 
 from ..compare.tolerance import Tolerance, all_within
 from .similarity import AVERAGE, ValueSource

@@ -18,7 +18,7 @@ from pipeline.checkpoint.bundle import Bundle, open_checkpoint
 from pipeline.checkpoint.files import complete_prefixes, name_of, step_of
 from pipeline.errors import CheckpointError, PipelineError
 from pipeline.signature import Array
-from pipeline.store.files import CHECKPOINT_PREFIX, DEPLOY_FOLDER, MANIFEST_FILE
+from pipeline.store.file_names import CHECKPOINT_PREFIX, DEPLOY_FOLDER, MANIFEST_FILE
 from pipeline.store.manifest import Manifest
 
 from ..compare.weights import VariablePair

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pipeline.store.files import CHECKPOINT_PREFIX
+from pipeline.store.file_names import CHECKPOINT_PREFIX
 
 from .evidence import Cause, Evidence
 from .similarity import BFLOAT16, FLOAT16, TRANSPOSED, Similarity, ValueSource

@@ -25,7 +25,7 @@ from pipeline.errors import DataError, PipelineError, RunnerError
 from pipeline.formats.registry import FORMATS
 from pipeline.formats.runner import SubprocessRunner, fixed_batch_size
 from pipeline.signature import Array, Batch, Signature, batch_size_of
-from pipeline.store.files import SIGNATURE_FILE, WORST_FILE
+from pipeline.store.file_names import SIGNATURE_FILE, WORST_FILE
 from pipeline.workers.child import Limits
 
 from ..compare.decisions import decide

@@ -16,7 +16,7 @@ import numpy as np
 from pipeline.data.npz import of_kind
 from pipeline.settings import PASSED
 from pipeline.signature import Batch, batch_size_of
-from pipeline.store.files import RERUN_SCRIPT, WORST_FOLDER
+from pipeline.store.file_names import RERUN_SCRIPT, WORST_FOLDER
 from pipeline.workers.child import Limits
 
 from ..checks.material import Material, row_count

@@ -6,9 +6,9 @@ import itertools
 import sys
 from pathlib import Path
 
+import leveldb_tables
 import numpy as np
 import pytest
-import tables
 import tensorflow as tf
 from checkpoints import (
     FLOATS,
@@ -106,7 +106,7 @@ def test_thousands_of_tensors_lie_in_several_blocks(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_without_tensors_is_empty(tmp_path: Path) -> None:
-    tables.write(tmp_path / "model.index", tables.table_of([(b"", b"\x08\x01")]))
+    leveldb_tables.write(tmp_path / "model.index", leveldb_tables.table_of([(b"", b"\x08\x01")]))
     assert open_checkpoint(tmp_path / "model").tensors == {}
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import google_crc32c
+import leveldb_tables
 import numpy as np
 import pytest
-import tables
 import tensorflow as tf
 from checkpoints import (
     SMALL_ONES,
@@ -174,24 +174,24 @@ def test_a_header_that_this_reader_cannot_follow_is_refused(tmp_path: Path, head
 
 
 def test_an_index_without_a_header_is_refused(tmp_path: Path) -> None:
-    tables.write(tmp_path / "model.index", tables.table_of([(b"w", proto().SerializeToString())]))
+    leveldb_tables.write(tmp_path / "model.index", leveldb_tables.table_of([(b"w", proto().SerializeToString())]))
     with pytest.raises(CheckpointError, match="not the index of a checkpoint"):
         open_checkpoint(tmp_path / "model")
-    tables.write(tmp_path / "model.index", tables.table_of([(b"", b"\xff")]))
+    leveldb_tables.write(tmp_path / "model.index", leveldb_tables.table_of([(b"", b"\xff")]))
     with pytest.raises(CheckpointError, match="not a BundleHeaderProto"):
         open_checkpoint(tmp_path / "model")
 
 
 def test_an_empty_tensor_is_never_put_together(tmp_path: Path) -> None:
     extents = [[(0, 0), (0, 2**61)], [(0, 0), (2**61, 2**61)]]
-    empty = proto(shape=[0, 2**61], size=0, crc32c=tables.mask_crc(0))
+    empty = proto(shape=[0, 2**61], size=0, crc32c=leveldb_tables.mask_crc(0))
     slices = {slice_key("w", extent): empty for extent in extents}
     write_index(tmp_path / "model", slices | {b"w": cut(*extents, shape=[0, 2**62])})
     assert list(open_checkpoint(tmp_path / "model").stream("w")) == []
 
 
 def test_an_empty_tensor_of_huge_lengths_costs_nothing(tmp_path: Path) -> None:
-    write_index(tmp_path / "model", {b"w": proto(shape=[0, 2**62], size=0, crc32c=tables.mask_crc(0))})
+    write_index(tmp_path / "model", {b"w": proto(shape=[0, 2**62], size=0, crc32c=leveldb_tables.mask_crc(0))})
     bundle = open_checkpoint(tmp_path / "model")
     assert list(bundle.stream("w")) == []
     with pytest.raises(CheckpointError, match="numpy cannot hold this shape"):
@@ -210,15 +210,15 @@ def packed(kind: str, *elements: bytes, flaw: int = 0, tail: bytes = b"") -> tup
     """Strings or variants as they lie in a data file, flawed or not, and the CRC-32C over all of it."""
     if kind == "strings":
         counted = b"".join(struct.pack("<I", len(element)) for element in elements)
-        check = struct.pack("<I", tables.mask_crc(google_crc32c.value(counted)) ^ flaw)
+        check = struct.pack("<I", leveldb_tables.mask_crc(google_crc32c.value(counted)) ^ flaw)
         rest = check + b"".join(elements) + tail
-        return b"".join(tables.varint(len(e)) for e in elements) + rest, google_crc32c.value(counted + rest)
+        return b"".join(leveldb_tables.varint(len(e)) for e in elements) + rest, google_crc32c.value(counted + rest)
     data = counted = b""
     for element in elements:
         counted += struct.pack("<Q", len(element)) + element
-        check = struct.pack("<I", tables.mask_crc(google_crc32c.value(counted)) ^ flaw)
+        check = struct.pack("<I", leveldb_tables.mask_crc(google_crc32c.value(counted)) ^ flaw)
         counted += check
-        data += tables.varint(len(element)) + element + check
+        data += leveldb_tables.varint(len(element)) + element + check
     return data + tail, google_crc32c.value(counted + tail)
 
 
@@ -233,7 +233,9 @@ def test_a_flaw_among_strings_or_variants_is_noticed_where_the_crc_over_all_is_r
     ]
     for change, says in flaws:
         data, crc = packed(kind, b"a", b"", b"c" * 200, **change)
-        write_index(tmp_path / "m", {b"s": proto(dtype=dtype, shape=[3], size=len(data), crc32c=tables.mask_crc(crc))})
+        write_index(
+            tmp_path / "m", {b"s": proto(dtype=dtype, shape=[3], size=len(data), crc32c=leveldb_tables.mask_crc(crc))}
+        )
         data_of(tmp_path / "m").write_bytes(data)
         bundle = open_checkpoint(tmp_path / "m")
         if says:
@@ -244,5 +246,5 @@ def test_a_flaw_among_strings_or_variants_is_noticed_where_the_crc_over_all_is_r
 
 
 def test_no_strings_may_take_no_bytes(tmp_path: Path) -> None:
-    write_index(tmp_path / "m", {b"s": proto(dtype=7, shape=[0], size=0, crc32c=tables.mask_crc(0))})
+    write_index(tmp_path / "m", {b"s": proto(dtype=7, shape=[0], size=0, crc32c=leveldb_tables.mask_crc(0))})
     assert open_checkpoint(tmp_path / "m").strings("s") == []

@@ -9,9 +9,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import leveldb_tables
 import numpy as np
 import pytest
-import tables
 from checkpoints import HEADER, SMALL_ONES, cut_in_four, data_of, save, save_parts, save_v1
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -111,7 +111,7 @@ def test_an_edited_file_holds_the_same_or_is_refused(folder: Path, name: str, ch
 @fuzzed
 @given(data=st.binary(max_size=300), with_footer=st.booleans())
 def test_any_bytes_are_refused(folder: Path, data: bytes, with_footer: bool) -> None:
-    data += tables.MAGIC if with_footer else b""
+    data += leveldb_tables.MAGIC if with_footer else b""
     for name in ("any.index", "any-v1"):
         (folder / name).write_bytes(data)
         with pytest.raises(CheckpointError):
@@ -122,8 +122,8 @@ def test_any_bytes_are_refused(folder: Path, data: bytes, with_footer: bool) -> 
 @given(name=st.sampled_from(["plain.index", "parts.index", "old"]), changes=edits(), kind=st.sampled_from([0, 0, 1]))
 def test_a_block_edited_and_sealed_again_is_read_or_refused(folder: Path, name: str, changes: Any, kind: int) -> None:
     restored(folder)
-    block = tables.block([(key, bytes(value)) for key, value in Table(folder / name)])
-    (folder / name).write_bytes(tables.table([edited(block, changes)], [b"\xff"], [kind]))
+    block = leveldb_tables.block([(key, bytes(value)) for key, value in Table(folder / name)])
+    (folder / name).write_bytes(leveldb_tables.table([edited(block, changes)], [b"\xff"], [kind]))
     everything(folder / name.removesuffix(".index"))
 
 
@@ -134,7 +134,7 @@ def test_an_entry_edited_and_sealed_again_is_read_or_refused(folder: Path, name:
     entries = [(key, bytes(value)) for key, value in Table(folder / name)]
     key, value = entries[which % len(entries)]
     entries[which % len(entries)] = key, edited(value, changes)
-    (folder / name).write_bytes(tables.table_of(entries))
+    (folder / name).write_bytes(leveldb_tables.table_of(entries))
     everything(folder / name.removesuffix(".index"))
 
 
@@ -151,7 +151,7 @@ def entries_of_bundles(draw: st.DrawFn) -> Any:
         shard_id=draw(st.sampled_from([0, 0, 0, 1, -1])),
         offset=draw(few | numbers),
         size=draw(few | numbers),
-        crc32c=draw(st.sampled_from([0, tables.mask_crc(0), tables.mask_crc(0x527D5351)])),
+        crc32c=draw(st.sampled_from([0, leveldb_tables.mask_crc(0), leveldb_tables.mask_crc(0x527D5351)])),
     )
     for size in draw(st.lists(few | numbers, max_size=4)):
         made.shape.dim.add(size=size)
@@ -170,7 +170,7 @@ keys = st.sampled_from([b"v", b"w", *(slice_key("w", [(a, b)]) for a in (0, 1, 2
 def test_entries_of_any_numbers_are_read_or_refused(folder: Path, entries: Mapping[bytes, Any], data: bytes) -> None:
     rows = {b"": HEADER, **entries}
     encoded = [(key, row.SerializeToString()) for key, row in sorted(rows.items())]
-    (folder / "made.index").write_bytes(tables.table_of(encoded))
+    (folder / "made.index").write_bytes(leveldb_tables.table_of(encoded))
     data_of(folder / "made").write_bytes(data)
     everything(folder / "made")
 
@@ -194,7 +194,7 @@ def old_files(draw: st.DrawFn) -> bytes:
     records = {b"": protos.SavedTensorSlices(meta=meta)}
     for key in draw(st.lists(keys | st.just(slice_key("w", [])), max_size=3)):
         records[key] = protos.SavedTensorSlices(data={"name": "w", "data": data.SerializeToString()})
-    return tables.table_of([(key, record.SerializeToString()) for key, record in sorted(records.items())])
+    return leveldb_tables.table_of([(key, record.SerializeToString()) for key, record in sorted(records.items())])
 
 
 @fuzzed
@@ -210,9 +210,9 @@ def test_any_bytes_as_strings_or_variants_are_read_or_refused(
     folder: Path, data: bytes, count: int, dtype: int, crc: bool
 ) -> None:
     entry = tensor_bundle_pb2.BundleEntryProto(dtype=dtype, size=len(data), shape={"dim": [{"size": count}]})
-    entry.crc32c = tables.mask_crc(int(np.uint32(crc)))
+    entry.crc32c = leveldb_tables.mask_crc(int(np.uint32(crc)))
     (folder / "s.index").write_bytes(
-        tables.table_of([(b"", HEADER.SerializeToString()), (b"s", entry.SerializeToString())])
+        leveldb_tables.table_of([(b"", HEADER.SerializeToString()), (b"s", entry.SerializeToString())])
     )
     data_of(folder / "s").write_bytes(data)
     everything(folder / "s")

@@ -8,11 +8,11 @@ import struct
 from pathlib import Path
 
 import google_crc32c
+import leveldb_tables
 import pytest
-import tables
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tables import block, entry, finished, sealed, table, table_of, varint, with_restarts, write
+from leveldb_tables import block, entry, finished, sealed, table, table_of, varint, with_restarts, write
 
 from pipeline.checkpoint.bundle.leveldb import Table, mask_crc, unmask_crc
 from pipeline.checkpoint.bundle.snappy import decompress
@@ -152,7 +152,7 @@ def wrong_block(content: bytes, last_key: bytes = b"z") -> bytes:
     return table([content], [last_key])
 
 
-FOOTER_ONLY = b"\0" * 60 + (b"\0\x08" + varint(2**60) + b"\x08").ljust(40, b"\0") + tables.MAGIC
+FOOTER_ONLY = b"\0" * 60 + (b"\0\x08" + varint(2**60) + b"\x08").ljust(40, b"\0") + leveldb_tables.MAGIC
 A, A_B = entry(0, b"a", b""), entry(0, b"a", b"1") + entry(1, b"b", b"")
 AB, A_A, BA = entry(0, b"a", b"1") + entry(0, b"b", b"2"), entry(0, b"a", b"1") * 2, block([(b"b", b""), (b"a", b"")])
 SEVENTEEN = b"".join(entry(0, bytes([k]), b"") for k in range(17))
@@ -161,7 +161,7 @@ SEVENTEEN = b"".join(entry(0, bytes([k]), b"") for k in range(17))
 HOSTILE = {
     "magic": (table_of(ENTRIES)[:-8] + b"\0" * 8, "not a checkpoint's table"),
     "padding": (table_of(ENTRIES)[:-9] + b"\1" + table_of(ENTRIES)[-8:], "footer is damaged"),
-    "footer's numbers": (b"\0" * 60 + b"\xff" * 40 + tables.MAGIC, "footer is damaged"),
+    "footer's numbers": (b"\0" * 60 + b"\xff" * 40 + leveldb_tables.MAGIC, "footer is damaged"),
     "index outside": (FOOTER_ONLY, "damaged|outside"),
     "block outside": (finished(b"", [(b"a", varint(0) + varint(2**62))]), "outside the table"),
     "huge offset": (finished(b"", [(b"a", varint(2**63) + varint(8))]), "outside the table"),

@@ -21,7 +21,7 @@ from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 from pipeline.checkpoint.opened import Source
 from pipeline.checkpoint.savedmodel import read_saved_model
 from pipeline.errors import CheckpointError, FreezeError, PipelineError
-from pipeline.freezing.engine import freeze_graph
+from pipeline.freezing.run_passes import freeze_graph
 from pipeline.freezing.write.pb import write_pb
 
 v1 = tf.compat.v1

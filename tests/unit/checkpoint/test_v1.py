@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import leveldb_tables
 import numpy as np
 import pytest
-import tables
 import tensorflow as tf
 from checkpoints import (
     QUANTIZED,
@@ -86,7 +86,7 @@ def in_session_v1(prefix: Path) -> dict[str, np.ndarray]:
 
 def v1_file(meta: Any, *records: tuple[bytes, Any]) -> bytes:
     first = protos.SavedTensorSlices(meta=meta).SerializeToString()
-    return tables.table_of([(b"", first), *((key, record.SerializeToString()) for key, record in records)])
+    return leveldb_tables.table_of([(b"", first), *((key, record.SerializeToString()) for key, record in records)])
 
 
 LATER = protos.SavedTensorSliceMeta(versions={"producer": 2, "min_consumer": 2})
@@ -107,10 +107,10 @@ def v1_record(name: str = "w", **fields: Any) -> tuple[bytes, Any]:
 GOOD = v1_record(float_val=[1, 2])
 BROKEN = protos.SavedTensorSlices(data={"name": "w", "data": b"\xff"})
 WRONG_V1: dict[str, tuple[bytes, str]] = {
-    "no contents": (tables.table_of([(GOOD[0], b"")]), "no table of contents"),
+    "no contents": (leveldb_tables.table_of([(GOOD[0], b"")]), "no table of contents"),
     "later version": (v1_file(LATER), "needs a later reader"),
-    "no meta": (tables.table_of([(b"", b"")]), "not a checkpoint of the V1 format"),
-    "not a proto": (tables.table_of([(b"", b"\xff")]), "not a SavedTensorSlices"),
+    "no meta": (leveldb_tables.table_of([(b"", b"")]), "not a checkpoint of the V1 format"),
+    "not a proto": (leveldb_tables.table_of([(b"", b"\xff")]), "not a SavedTensorSlices"),
     "no record": (v1_file(v1_meta()), "a record of 'w' is missing"),
     "another's": (v1_file(v1_meta(), v1_record("v", float_val=[1, 2])), "another tensor's"),
     "too few": (v1_file(v1_meta(), v1_record(float_val=[1])), "does not fit its shape"),
@@ -132,18 +132,18 @@ WRONG_V1: dict[str, tuple[bytes, str]] = {
 
 @pytest.mark.parametrize("case", WRONG_V1)
 def test_an_old_file_that_contradicts_itself_is_refused(tmp_path: Path, case: str) -> None:
-    tables.write(tmp_path / "m", WRONG_V1[case][0])
+    leveldb_tables.write(tmp_path / "m", WRONG_V1[case][0])
     with pytest.raises(CheckpointError, match=WRONG_V1[case][1]):
         open_checkpoint(tmp_path / "m").verify()
 
 
 def test_the_old_files_of_these_tests_are_right_but_for_what_they_change(tmp_path: Path) -> None:
-    tables.write(tmp_path / "m", v1_file(v1_meta(), GOOD))
+    leveldb_tables.write(tmp_path / "m", v1_file(v1_meta(), GOOD))
     assert_holds(open_checkpoint(tmp_path / "m"), {"w": np.float32([1, 2])})
 
 
 def test_an_old_shard_that_disagrees_is_refused(tmp_path: Path) -> None:
-    tables.write(tmp_path / "m-00000-of-00002", v1_file(v1_meta(), GOOD))
-    tables.write(tmp_path / "m-00001-of-00002", v1_file(v1_meta(shape=[3]), GOOD))
+    leveldb_tables.write(tmp_path / "m-00000-of-00002", v1_file(v1_meta(), GOOD))
+    leveldb_tables.write(tmp_path / "m-00001-of-00002", v1_file(v1_meta(shape=[3]), GOOD))
     with pytest.raises(CheckpointError, match="two shards disagree on 'w'"):
         open_checkpoint(tmp_path / "m")

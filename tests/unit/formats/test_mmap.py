@@ -128,7 +128,7 @@ def test_the_same_checkpoint_gives_the_same_bytes_here_and_in_another_process(fo
     graph, bundle = frozen(folder.parent / "ckpt", ["y"], ["x"])
     write_mmap_in_fresh = f"""
         from pathlib import Path
-        from pipeline.freezing.engine import freeze_checkpoint_files
+        from pipeline.freezing.run_passes import freeze_checkpoint_files
         from pipeline.freezing.write.mmap import write_mmap
         import sys
         folder = Path({str(tmp_path)!r}) / "apart"

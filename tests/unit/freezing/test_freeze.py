@@ -12,7 +12,7 @@ import jobs
 import numpy as np
 import pytest
 import tensorflow as tf
-from graphs import control_flow
+from small_graphs import control_flow
 
 from pipeline.errors import CheckpointError, FreezeError, PipelineError, StoreError
 from pipeline.freezing.freeze import freeze as freeze_any

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import commands
-import graphs
 import numpy as np
 import pytest
+import small_graphs
 import tensorflow as tf
 
 import pipeline
@@ -23,7 +23,7 @@ v1 = tf.compat.v1
 
 @pytest.fixture
 def prefix(tmp_path: Path) -> Path:
-    graphs.save(tmp_path / "in" / "model.ckpt", wide)
+    small_graphs.save(tmp_path / "in" / "model.ckpt", wide)
     return tmp_path / "in" / "model.ckpt"
 
 
@@ -58,7 +58,7 @@ def test_the_signature_tells_what_is_fed_fetched_and_where_it_comes_from(prefix:
 def test_a_checkpoint_of_other_weights_has_another_digest_and_the_same_one_the_same_file(tmp_path: Path) -> None:
     texts = []
     for place, scale in (("a", 1.0), ("b", 1.0), ("c", 2.0)):
-        graphs.save(tmp_path / place / "model.ckpt", lambda x, by=scale: scaled(x, by))
+        small_graphs.save(tmp_path / place / "model.ckpt", lambda x, by=scale: scaled(x, by))
         pipeline.freeze(tmp_path / place, ["y"], to=tmp_path / place)
         texts.append((tmp_path / place / "signature.json").read_text())
     assert texts[0] == texts[1]
@@ -71,7 +71,7 @@ def scaled(x: Any, by: float) -> None:
 
 
 def test_outputs_are_found_if_none_is_named_and_the_reasons_are_given(prefix: Path, tmp_path: Path) -> None:
-    graphs.save(tmp_path / "plain" / "model.ckpt")
+    small_graphs.save(tmp_path / "plain" / "model.ckpt")
     done = pipeline.freeze(tmp_path / "plain", to=tmp_path / "plain.pb")
     assert [spec.name for spec in done.signature.outputs] == ["y"]
     assert any(note.startswith("output y: AddV2, float32 [?, 2]; feeds nothing") for note in done.notes)
@@ -79,14 +79,14 @@ def test_outputs_are_found_if_none_is_named_and_the_reasons_are_given(prefix: Pa
 
 def test_what_is_not_clear_is_an_error_with_the_candidates(tmp_path: Path) -> None:
     def build(x: Any) -> None:
-        logits = graphs.product(x)
+        logits = small_graphs.product(x)
         tf.nn.softmax(logits, name="probabilities")
         tf.argmax(logits, 1, name="best")
         labels = v1.placeholder(tf.int64, [None], name="labels")
         loss = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
         v1.train.GradientDescentOptimizer(0.1).minimize(tf.reduce_mean(loss))
 
-    graphs.save(tmp_path / "model.ckpt", build)
+    small_graphs.save(tmp_path / "model.ckpt", build)
     with pytest.raises(FreezeError, match=r"not clear(.|\n)*--outputs(.|\n)*probabilities: Softmax") as caught:
         pipeline.freeze(tmp_path, to=tmp_path / "model.pb")
     assert "best: ArgMax" in str(caught.value)
@@ -96,14 +96,14 @@ def test_what_is_not_clear_is_an_error_with_the_candidates(tmp_path: Path) -> No
 @pytest.mark.parametrize("weights", ["exact", "float16"])
 @pytest.mark.parametrize("format", ["frozen", "mmap"])
 def test_every_format_and_precision_answers_alike(prefix: Path, tmp_path: Path, format: str, weights: str) -> None:
-    wanted = graphs.answer(pipeline.freeze(prefix, ["y"], to=tmp_path / "exact.pb").path)
+    wanted = small_graphs.answer(pipeline.freeze(prefix, ["y"], to=tmp_path / "exact.pb").path)
     done = pipeline.freeze(prefix, ["y"], to=tmp_path / "made", format=format, weights=weights)
     if format == "mmap":
         assert {path.name for path in done.path.iterdir()} == {"graph.pb", "weights", "signature.json"}
         with pipeline.load_mmap(done.path) as session:
-            got = session.run("y:0", {"x:0": graphs.X})
+            got = session.run("y:0", {"x:0": small_graphs.X})
     else:
-        got = graphs.answer(done.path)
+        got = small_graphs.answer(done.path)
     size = sum(path.stat().st_size for path in [done.path, *done.path.rglob("*")] if path.is_file())
     assert 99_000 * (2 if weights == "float16" else 4) < size < 102_000 * (2 if weights == "float16" else 4)
     bound = 1e-5 if weights == "exact" else 1e-1
@@ -175,7 +175,7 @@ def test_a_graph_without_inputs_can_be_frozen(tmp_path: Path) -> None:
         v1.train.Saver().save(session, str(tmp_path / "model.ckpt"))
     done = pipeline.freeze(tmp_path, ["y"], to=tmp_path / "model.pb")
     assert done.signature.inputs == ()
-    assert graphs.answer(done.path, {}).tolist() == [2.0, 4.0]
+    assert small_graphs.answer(done.path, {}).tolist() == [2.0, 4.0]
 
 
 def test_an_output_that_no_one_can_fetch_is_refused(prefix: Path, tmp_path: Path) -> None:
@@ -224,7 +224,7 @@ def test_the_outputs_of_an_iterator_become_inputs_under_their_names(tmp_path: Pa
         tf.add(first * v1.get_variable("w", initializer=np.float32(2)), second, name="y")
         session.run(v1.global_variables_initializer())
         v1.train.Saver().save(session, str(tmp_path / "model.ckpt"))
-        feeds = {"next:0": graphs.X, "next:1": graphs.X[0]}
+        feeds = {"next:0": small_graphs.X, "next:1": small_graphs.X[0]}
         wanted = session.run("y:0", feeds)
     done = pipeline.freeze(tmp_path, ["y"], ["next:0", "next:1"], to=tmp_path / "model.pb")
     assert done.signature is not None
@@ -232,7 +232,7 @@ def test_the_outputs_of_an_iterator_become_inputs_under_their_names(tmp_path: Pa
         "next float32 [2, 3]",
         "next:1 float32 [3], tensor next:1",
     ]
-    assert np.array_equal(graphs.answer(done.path, feeds), wanted)
+    assert np.array_equal(small_graphs.answer(done.path, feeds), wanted)
     with pytest.raises(FreezeError, match="fetched, and another one of its node is fed"):
         pipeline.freeze(tmp_path, ["y", "next:0"], ["next:1"], to=tmp_path / "other.pb")
     with pytest.raises(FreezeError, match=r"next:7: this tensor cannot be made an input .*of 2 outputs"):
@@ -261,4 +261,4 @@ def test_a_single_number_keeps_its_bits_a_signalling_nan_too(tmp_path: Path, dty
         assert session.run("y:0").tobytes() == raw
         v1.train.Saver().save(session, str(tmp_path / "model.ckpt"))
     done = pipeline.freeze(tmp_path, ["y"], to=tmp_path / "model.pb")
-    assert np.asarray(graphs.answer(done.path, {})).tobytes() == raw
+    assert np.asarray(small_graphs.answer(done.path, {})).tobytes() == raw

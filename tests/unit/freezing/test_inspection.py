@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import commands
-import graphs
 import numpy as np
 import pytest
+import small_graphs
 import tensorflow as tf
 
 import pipeline
@@ -21,14 +21,14 @@ v1 = tf.compat.v1
 
 def trained(x: Any) -> None:
     """A model with what training leaves in a graph."""
-    y = graphs.product(x)
+    y = small_graphs.product(x)
     labels = v1.placeholder(tf.float32, [None, 2], name="labels")
     loss = tf.reduce_mean(v1.losses.mean_squared_error(labels, y))
     v1.train.AdamOptimizer().minimize(loss)
 
 
 def test_a_checkpoint_is_told_by_its_tensors_and_its_likely_ends(tmp_path: Path) -> None:
-    graphs.save(tmp_path / "model.ckpt", trained)
+    small_graphs.save(tmp_path / "model.ckpt", trained)
     found = pipeline.inspect(tmp_path)
     reader = tf.train.load_checkpoint(str(tmp_path / "model.ckpt"))
     assert {tensor.key: list(tensor.shape) for tensor in found.tensors} == reader.get_variable_to_shape_map()
@@ -44,12 +44,14 @@ def test_a_checkpoint_is_told_by_its_tensors_and_its_likely_ends(tmp_path: Path)
 
 
 def test_what_a_pb_cannot_hold_is_told_if_an_output_needs_it(tmp_path: Path) -> None:
-    graphs.save(tmp_path / "model.ckpt", lambda x: tf.identity(graphs.product(tf.nn.dropout(x, 0.5)), name="out"))
+    small_graphs.save(
+        tmp_path / "model.ckpt", lambda x: tf.identity(small_graphs.product(tf.nn.dropout(x, 0.5)), name="out")
+    )
     assert pipeline.inspect(tmp_path).unfreezable == {"RandomUniform": "draws random numbers on the way to an output"}
 
 
 def test_a_variable_that_the_checkpoint_lacks_is_told(tmp_path: Path) -> None:
-    graphs.save(tmp_path / "whole" / "model.ckpt")
+    small_graphs.save(tmp_path / "whole" / "model.ckpt")
     with tf.Graph().as_default(), v1.Session() as session:
         w = v1.get_variable("w", [3, 2])
         session.run(w.initializer)
@@ -60,7 +62,7 @@ def test_a_variable_that_the_checkpoint_lacks_is_told(tmp_path: Path) -> None:
 
 
 def test_a_pb_has_no_tensors_and_a_saved_model_its_signature(tmp_path: Path) -> None:
-    graphs.save(tmp_path / "model.ckpt")
+    small_graphs.save(tmp_path / "model.ckpt")
     done = pipeline.freeze(tmp_path, to=tmp_path / "model.pb")
     found = pipeline.inspect(done.path)
     assert (found.kind, found.tensors) == ("GraphDef", ())
@@ -85,11 +87,11 @@ def test_a_pb_has_no_tensors_and_a_saved_model_its_signature(tmp_path: Path) -> 
 
 def test_long_lists_are_cut_unless_all_is_asked_for(tmp_path: Path) -> None:
     def build(x: Any) -> None:
-        graphs.product(x)
+        small_graphs.product(x)
         for number in range(40):
             v1.get_variable(f"spare_{number}", [1])
 
-    graphs.save(tmp_path / "model.ckpt", build)
+    small_graphs.save(tmp_path / "model.ckpt", build)
     found = pipeline.inspect(tmp_path)
     assert any(line == "  and 30 more (--all)" for line in found.lines())
     whole = list(found.lines(is_whole=True))
@@ -97,7 +99,7 @@ def test_long_lists_are_cut_unless_all_is_asked_for(tmp_path: Path) -> None:
 
 
 def test_the_command_prints_it_for_people_and_as_json(tmp_path: Path) -> None:
-    graphs.save(tmp_path / "model.ckpt")
+    small_graphs.save(tmp_path / "model.ckpt")
     for_people = commands.pipeline("inspect", str(tmp_path))
     assert for_people.returncode == 0
     assert "y: AddV2, float32 [?, 2]; feeds nothing" in for_people.stdout
@@ -117,7 +119,7 @@ def test_a_foreign_file_is_said_as_what_it_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["checkpoint", "SavedModel"])
 def test_a_graph_is_summarised_by_its_nodes_ops_and_parameters(tmp_path: Path, kind: str) -> None:
     if kind == "checkpoint":
-        graphs.save(tmp_path / "model.ckpt")
+        small_graphs.save(tmp_path / "model.ckpt")
         sizes = tf.train.load_checkpoint(str(tmp_path / "model.ckpt")).get_variable_to_shape_map()
         expected = sum(int(np.prod(shape)) for shape in sizes.values())
     else:

@@ -17,7 +17,7 @@ from pathlib import Path
 import checkpoints
 import numpy as np
 import pytest
-from commands import ONE_SERVER
+from commands import SHARED_SERVER
 from mapped import files_of, graph_of
 
 from pipeline.checkpoint.bundle import Bundle, open_checkpoint
@@ -143,7 +143,7 @@ def test_in_a_terminal_a_large_file_gets_a_bar_and_only_then_is_its_library_load
     done = subprocess.run(
         [sys.executable, "-c", WRITE.format(size=size)],
         cwd=PROJECT,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join([ONE_SERVER, str(PROJECT)]), "TERM": "xterm"},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([SHARED_SERVER, str(PROJECT)]), "TERM": "xterm"},
         stderr=theirs,
         stdout=subprocess.PIPE,
         text=True,

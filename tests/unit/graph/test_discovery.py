@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
-from graphs import control_flow
+from small_graphs import control_flow
 
 from pipeline.errors import FreezeError
 from pipeline.graph.discovery import Candidate, discover_outputs, rank_inputs, rank_outputs

@@ -12,7 +12,7 @@ import corpus
 import pytest
 import tensorflow as tf
 from corpus import Case
-from graphs import control_flow
+from small_graphs import control_flow
 
 from pipeline.errors import FreezeError
 from pipeline.freezing.passes.inputs import feed_inner_tensors

@@ -18,7 +18,7 @@ import pytest
 from pipeline.errors import DamagedArtifact, PipelineError, StoreError
 from pipeline.store import artifact
 from pipeline.store.artifact import ArtifactPaths, ArtifactStatus
-from pipeline.store.files import MANIFEST_FILE
+from pipeline.store.file_names import MANIFEST_FILE
 from pipeline.store.manifest import Manifest
 
 OLD, NEW = {"settings": {"seed": 1}}, {"settings": {"seed": 2}}

@@ -11,7 +11,7 @@ import strategies
 from hypothesis import given
 
 from pipeline.errors import DamagedArtifact, StoreError
-from pipeline.store.files import MANIFEST_FILE
+from pipeline.store.file_names import MANIFEST_FILE
 from pipeline.store.manifest import FileEntry, Manifest, differences, fingerprint
 
 DIGEST = "0123456789abcdef" * 4

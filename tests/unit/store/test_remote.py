@@ -22,7 +22,7 @@ from pipeline.errors import DamagedArtifact, StoreError
 from pipeline.settings import CostsSettings, Operations, Settings, StorageSettings, TrainingSettings
 from pipeline.store import artifact as store
 from pipeline.store.artifact import ArtifactPaths, ArtifactState, ArtifactStatus
-from pipeline.store.files import MANIFEST_FILE
+from pipeline.store.file_names import MANIFEST_FILE
 from pipeline.store.remote import RemoteStore, file_system, mirror_of
 from pipeline.tasks.chain import results
 from pipeline.tasks.chain.job import Job, Parameters

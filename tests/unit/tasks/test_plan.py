@@ -8,16 +8,16 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-import graphs
 import numpy as np
 import pytest
+import small_graphs
 import tensorflow as tf
 
 from pipeline.errors import StoreError
 from pipeline.inputs import ImportedCheckpoint
 from pipeline.settings import Settings
 from pipeline.store.artifact import ArtifactPaths, ArtifactStatus
-from pipeline.store.files import MANIFEST_FILE
+from pipeline.store.file_names import MANIFEST_FILE
 from pipeline.store.manifest import Manifest
 from pipeline.tasks.chain import plan, stages
 from pipeline.tasks.chain.job import Job
@@ -64,7 +64,7 @@ def save_weights(prefix: Path, values: list[float]) -> None:
 @pytest.fixture
 def job(tmp_path: Path) -> Job:
     """A job that starts at a checkpoint with its graph in a file beside it."""
-    graphs.save(tmp_path / "in" / "model.ckpt")
+    small_graphs.save(tmp_path / "in" / "model.ckpt")
     return Job(
         source=None,
         paths=ArtifactPaths(tmp_path / "out", "m"),
@@ -133,7 +133,7 @@ def test_a_series_that_goes_on_is_noticed_by_the_same_plan(job: Job, tmp_path: P
     series = dataclasses.replace(job, imported=dataclasses.replace(job.imported, place=str(tmp_path / "in")))
     chain = Chain(series)
     assert chain.build("checkpoint").is_complete
-    graphs.save(tmp_path / "in" / "model.ckpt-2")
+    small_graphs.save(tmp_path / "in" / "model.ckpt-2")
     assert chain.examine("checkpoint")["checkpoint"].status is ArtifactStatus.STALE
 
 

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import commands
-import graphs
 import jobs
 import numpy as np
 import pytest
+import small_graphs
 import tensorflow as tf
-from graphs import control_flow
+from small_graphs import control_flow
 
 from pipeline.data.npz import load_arrays, save_arrays
 from pipeline.errors import CheckpointError, DataError, FreezeError
@@ -60,7 +60,7 @@ def saved_model(folder: Path) -> Path:
 
 
 def as_prefix(folder: Path) -> Path:
-    graphs.save(folder / "model.ckpt-7")
+    small_graphs.save(folder / "model.ckpt-7")
     return folder / "model.ckpt-7"
 
 
@@ -69,16 +69,16 @@ def as_folder(folder: Path) -> Path:
 
 
 def as_graph_def(folder: Path) -> Path:
-    graphs.save(folder / "model.ckpt", write_meta_graph=False)
+    small_graphs.save(folder / "model.ckpt", write_meta_graph=False)
     with tf.Graph().as_default() as graph:
-        graphs.product(v1.placeholder(tf.float32, [None, 3], name="x"))
+        small_graphs.product(v1.placeholder(tf.float32, [None, 3], name="x"))
         tf.io.write_graph(graph, str(folder), "graph.pb", as_text=False)
     return folder
 
 
 def of_the_first_format(folder: Path) -> Path:
     with tf.Graph().as_default(), v1.Session() as session:
-        graphs.product(v1.placeholder(tf.float32, [None, 3], name="x"))
+        small_graphs.product(v1.placeholder(tf.float32, [None, 3], name="x"))
         session.run(v1.global_variables_initializer())
         folder.mkdir()
         v1.train.Saver(write_version=v1.train.SaverDef.V1).save(session, str(folder / "old"))
@@ -125,7 +125,7 @@ def test_named_outputs_inner_inputs_and_pins_reach_the_end(tmp_path: Path) -> No
         tf.identity(mode, name="y")
 
     with control_flow(True):
-        graphs.save(tmp_path / "in" / "model.ckpt", build, {"is_training:0": False})
+        small_graphs.save(tmp_path / "in" / "model.ckpt", build, {"is_training:0": False})
     named = {"inputs": ("inner",), "outputs": ("y",)}
     job = job_for(tmp_path / "out", tmp_path / "in", pins={"is_training": "false"}, **named)
     verdict = verdict_of(job)
@@ -152,10 +152,10 @@ def test_a_batch_of_a_fixed_size_is_validated_in_that_size(tmp_path: Path) -> No
 
 def test_an_input_that_is_no_data_must_be_pinned(tmp_path: Path) -> None:
     def build(x: Any) -> None:
-        tf.multiply(graphs.product(x), v1.placeholder(tf.float32, [], name="scale"), name="z")
+        tf.multiply(small_graphs.product(x), v1.placeholder(tf.float32, [], name="scale"), name="z")
         # `y` is what `save` asks for
 
-    graphs.save(tmp_path / "in" / "model.ckpt", build)
+    small_graphs.save(tmp_path / "in" / "model.ckpt", build)
     with pytest.raises(DataError, match=r"scale: an input without a batch dimension .*--pin scale="):
         jobs.run(job_for(tmp_path / "out", tmp_path / "in", outputs=("z",)))
     pinned = job_for(tmp_path / "out", tmp_path / "in", outputs=("z",), pins={"scale": "3"})
@@ -207,7 +207,7 @@ class M:
 
 
 def test_a_graph_of_one_s_own_takes_somebody_else_s_weights(tmp_path: Path) -> None:
-    wanted = graphs.save(tmp_path / "in" / "model.ckpt")
+    wanted = small_graphs.save(tmp_path / "in" / "model.ckpt")
     model = jobs.model_file(tmp_path, FILLED)
     root = tmp_path / "out"
     done = commands.luigi(
@@ -217,7 +217,7 @@ def test_a_graph_of_one_s_own_takes_somebody_else_s_weights(tmp_path: Path) -> N
     assert done.returncode == 0, done.stderr
     assert "verdict      passed" in done.stdout
     [folder] = [path for path in root.iterdir() if path.is_dir()]
-    assert np.allclose(graphs.answer(folder / "frozen" / "model.pb"), np.tanh(wanted), atol=1e-6)
+    assert np.allclose(small_graphs.answer(folder / "frozen" / "model.pb"), np.tanh(wanted), atol=1e-6)
     (tmp_path / "other").mkdir()
     other = jobs.model_file(tmp_path / "other", FILLED.replace('"b", [2]', '"c", [2]'))
     refused = commands.luigi(

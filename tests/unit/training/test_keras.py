@@ -11,7 +11,7 @@ from typing import Any
 import commands
 import jobs
 import keras
-import kerases
+import keras_models
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -74,7 +74,7 @@ def answers(pb: Path, signature: Path, rows: dict[str, Any]) -> dict[str, Any]:
 def test_a_keras_file_goes_the_whole_chain_by_its_own_names(
     tmp_path: Path, name: str, inputs: list[str], outputs: list[str]
 ) -> None:
-    kerases.write(name, tmp_path / "model.keras")
+    keras_models.write(name, tmp_path / "model.keras")
     job = job_for(tmp_path / "out", tmp_path / "model.keras")
     assert jobs.run(job) == STAGES
     verdict = results.read_verdict(job)
@@ -87,7 +87,7 @@ def test_a_keras_file_goes_the_whole_chain_by_its_own_names(
         name.removeprefix("input/"): values
         for name, values in load_arrays(job.folder("checkpoint") / "validation.npz").items()
     }
-    model = kerases.made(name)
+    model = keras_models.made(name)
     given = [tf.constant(rows[name]) for name in inputs]
     fed = dict(zip(inputs, given, strict=True)) if name == "dicts" else given if len(given) > 1 else given[0]
     wanted = model(fed, training=False)
@@ -108,14 +108,14 @@ def test_a_batch_of_a_fixed_size_is_answered_in_that_size(tmp_path: Path) -> Non
 
 
 def test_the_older_form_of_a_keras_file_is_taken_too(tmp_path: Path) -> None:
-    kerases.write("images", tmp_path / "model.h5")
+    keras_models.write("images", tmp_path / "model.h5")
     job = job_for(tmp_path / "out", tmp_path / "model.h5")
     jobs.run(job)
     assert results.read_verdict(job)["verdict"] == "passed"
 
 
 def test_the_same_file_gives_the_same_bytes_and_a_second_run_makes_nothing(tmp_path: Path) -> None:
-    kerases.write("words", tmp_path / "model.keras")
+    keras_models.write("words", tmp_path / "model.keras")
     digests = []
     for place in ("one", "two"):
         job = job_for(tmp_path / place, tmp_path / "model.keras")
@@ -128,7 +128,7 @@ def test_the_same_file_gives_the_same_bytes_and_a_second_run_makes_nothing(tmp_p
 @pytest.mark.parametrize("name", ["images", "pairs"])
 def test_a_model_has_the_same_bytes_whatever_its_process_did_before(tmp_path: Path, name: str) -> None:
     # Loops and tables have numbers of their process in their names; but each export has a process of its own.
-    named, pbs = NamedModel.from_own_names(kerases.made(name)), []
+    named, pbs = NamedModel.from_own_names(keras_models.made(name)), []
     for folder in (tmp_path / "one", tmp_path / "two"):
         folder.mkdir()
         write_checkpoint(named, folder)
@@ -138,11 +138,11 @@ def test_a_model_has_the_same_bytes_whatever_its_process_did_before(tmp_path: Pa
 
 
 def test_other_weights_in_the_same_file_redo_the_chain(tmp_path: Path) -> None:
-    kerases.write("images", tmp_path / "model.keras")
+    keras_models.write("images", tmp_path / "model.keras")
     job = job_for(tmp_path / "out", tmp_path / "model.keras")
     jobs.run(job, "frozen")
     before = (job.folder("frozen") / "model.pb").read_bytes()
-    model = kerases.made("images")
+    model = keras_models.made("images")
     model.set_weights([value * 1.5 for value in model.get_weights()])
     model.save(tmp_path / "model.keras")
     assert Chain(job).examine("checkpoint")["checkpoint"].status is ArtifactStatus.STALE
@@ -151,7 +151,7 @@ def test_other_weights_in_the_same_file_redo_the_chain(tmp_path: Path) -> None:
 
 
 def test_rows_of_one_s_own_are_validated_and_wrong_ones_refused(tmp_path: Path) -> None:
-    kerases.write("sequences", tmp_path / "model.keras")
+    keras_models.write("sequences", tmp_path / "model.keras")
     rows = np.random.default_rng(0).integers(0, 8, (70, 5)).astype(np.int32)
     save_arrays(tmp_path / "rows.npz", {"ids": rows})
     job = job_for(tmp_path / "out", tmp_path / "model.keras", tmp_path / "rows.npz")
@@ -234,7 +234,7 @@ def nonsense(path: Path) -> None:
     ],
 )
 def test_a_file_that_is_not_whole_is_refused_and_leaves_nothing(tmp_path: Path, spoil: Any, said: str) -> None:
-    kerases.write("images", tmp_path / "model.keras")
+    keras_models.write("images", tmp_path / "model.keras")
     spoil(tmp_path / "model.keras")
     job = job_for(tmp_path / "out", tmp_path / "model.keras")
     with pytest.raises(CheckpointError, match=said):
@@ -247,14 +247,14 @@ def test_a_file_that_is_not_whole_is_refused_and_leaves_nothing(tmp_path: Path, 
     [(cut_off, "the file is damaged or cut off"), (lambda path: path.write_bytes(b"\x89HDF\r\n\x1a\n"), "damaged")],
 )
 def test_an_hdf5_file_that_is_not_whole_is_refused(tmp_path: Path, spoil: Any, said: str) -> None:
-    kerases.write("images", tmp_path / "model.h5")
+    keras_models.write("images", tmp_path / "model.h5")
     spoil(tmp_path / "model.h5")
     with pytest.raises(CheckpointError, match=said):
         jobs.run(job_for(tmp_path / "out", tmp_path / "model.h5"))
 
 
 def test_weights_alone_are_no_model(tmp_path: Path) -> None:
-    kerases.write("images", tmp_path / "m.weights.h5", "save_weights")
+    keras_models.write("images", tmp_path / "m.weights.h5", "save_weights")
     with pytest.raises(CheckpointError, match=r"has only weights, and no model.*--model"):
         jobs.run(job_for(tmp_path / "out", tmp_path / "m.weights.h5"))
 
@@ -303,7 +303,7 @@ def test_two_outputs_of_one_layer_are_told_apart_by_a_dict_alone(tmp_path: Path)
 
 
 def test_luigi_takes_a_keras_file_and_says_what_is_wrong_with_one(tmp_path: Path) -> None:
-    kerases.write("images", tmp_path / "clicks.keras")
+    keras_models.write("images", tmp_path / "clicks.keras")
     root = ["--output-root", str(tmp_path / "out")]
     done = commands.luigi("WriteReport", "--checkpoint", str(tmp_path / "clicks.keras"), *root)
     assert done.returncode == 0, done.stdout
@@ -319,10 +319,10 @@ def test_luigi_takes_a_keras_file_and_says_what_is_wrong_with_one(tmp_path: Path
 
 @pytest.mark.parametrize(
     ("name", "how"),
-    [(name, "export") for name in kerases.MODELS] + [("images", "saved_model"), ("words", "saved_model")],
+    [(name, "export") for name in keras_models.MODELS] + [("images", "saved_model"), ("words", "saved_model")],
 )
 def test_a_saved_model_of_a_keras_model_goes_the_whole_chain(tmp_path: Path, name: str, how: str) -> None:
-    kerases.write(name, tmp_path / "model", how)
+    keras_models.write(name, tmp_path / "model", how)
     job = job_for(tmp_path / "out", tmp_path / "model")
     assert jobs.run(job) == STAGES
     verdict = results.read_verdict(job)
@@ -331,7 +331,7 @@ def test_a_saved_model_of_a_keras_model_goes_the_whole_chain(tmp_path: Path, nam
 
 
 def test_a_keras_file_passes_every_format_that_needs_nothing_more(tmp_path: Path) -> None:
-    kerases.write("images", tmp_path / "model.keras")
+    keras_models.write("images", tmp_path / "model.keras")
     job = dataclasses.replace(
         job_for(tmp_path / "out", tmp_path / "model.keras"), formats=("frozen", "mmap", "savedmodel")
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import ONE_SERVER
+from commands import SHARED_SERVER
 
 from pipeline.errors import ModelError
 from pipeline.hashing import hash_code
@@ -245,7 +245,7 @@ def test_a_bundled_model_is_found_from_any_folder_without_tensorflow(tmp_path: P
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code],
         cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join([ONE_SERVER, str(PROJECT)])},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([SHARED_SERVER, str(PROJECT)])},
         capture_output=True,
         text=True,
         timeout=60,

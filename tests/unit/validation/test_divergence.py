@@ -8,11 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import graphs
 import numpy as np
 import pytest
+import small_graphs
 import tensorflow as tf
-from graphs import control_flow
+from small_graphs import control_flow
 
 import pipeline
 from pipeline.errors import RunnerError
@@ -43,14 +43,14 @@ def found(
     folder: Path, change: Callable[[Any], None] | None = None, build: Any = layers, outputs: tuple[str, ...] = ("y",)
 ) -> Divergence | None:
     """Searches a checkpoint and its changed .pb; returns None if all tensors agree."""
-    graphs.save(folder / "model.ckpt", build)
+    small_graphs.save(folder / "model.ckpt", build)
     done = pipeline.freeze(folder, outputs, to=folder / "model.pb")
     if change is not None:
         graph = v1.GraphDef.FromString(done.path.read_bytes())
         change(graph)
         done.path.write_bytes(graph.SerializeToString())
     signature = Signature.read(folder / "signature.json")
-    difference = find_divergence(folder, folder, signature, {"x": graphs.X}, FLOATS, 1)
+    difference = find_divergence(folder, folder, signature, {"x": small_graphs.X}, FLOATS, 1)
     assert isinstance(difference, Divergence) or difference.compared > 3
     return difference if isinstance(difference, Divergence) else None
 
@@ -165,7 +165,7 @@ def test_a_graph_of_two_thousand_products_is_searched_in_little_memory(tmp_path:
         node(graph, "product1900").attr["transpose_a"].b = True
         node(graph, "product1900").op = "MatMul"
 
-    graphs.save(tmp_path / "model.ckpt", long, x=graphs.X[:1].repeat(3, 0))
+    small_graphs.save(tmp_path / "model.ckpt", long, x=small_graphs.X[:1].repeat(3, 0))
     done = pipeline.freeze(tmp_path, ["y"], to=tmp_path / "model.pb")
     graph = v1.GraphDef.FromString(done.path.read_bytes())
     change(graph)

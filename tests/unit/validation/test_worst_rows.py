@@ -18,7 +18,7 @@ from faults import FAULTS, Home
 
 from pipeline.cli import main
 from pipeline.data.npz import load_arrays
-from pipeline.store.files import MANIFEST_FILE
+from pipeline.store.file_names import MANIFEST_FILE
 from pipeline.tasks.chain.plan import Chain
 
 BY_NAME = {one.name: one for one in FAULTS}

@@ -18,11 +18,11 @@ from pipeline.graph.variables import VARIABLE_OPS, Saved, variable_of
 from pipeline.signature import shapes_fit
 
 from .passes.constant_folding import fold_constants
+from .passes.dead_branches import remove_dead_branches, resolve_gradients
 from .passes.function_bodies import prune_functions, require_changes_unread
 from .passes.inputs import feed_inner_tensors
 from .passes.lookup_tables import FILLING_OPS, carry_tables
 from .passes.prune import STACK_PUSHES, prune, reach
-from .passes.switches import remove_dead_branches, resolve_gradients
 from .passes.variables_to_constants import Rewriter
 from .write.constants import Constant, FrozenGraph
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import graphs
 import numpy as np
 import pytest
+import small_graphs
 import tensorflow as tf
-from graphs import control_flow
+from small_graphs import control_flow
 
 import pipeline
 from pipeline.errors import FreezeError
@@ -28,11 +28,11 @@ def with_switch(x: Any) -> None:
 @pytest.mark.parametrize("is_v2", [False, True], ids=["v1", "v2"])
 def test_a_mode_that_is_pinned_is_asked_for_no_more(tmp_path: Path, is_v2: bool) -> None:
     with control_flow(is_v2):
-        wanted = graphs.save(tmp_path / "model.ckpt", with_switch, {"is_training:0": False})
+        wanted = small_graphs.save(tmp_path / "model.ckpt", with_switch, {"is_training:0": False})
     with pytest.raises(FreezeError, match="RandomUniform draws random numbers"):
         pipeline.freeze(tmp_path / "model.ckpt", ["y"], to=tmp_path / "made.pb")
     done = pipeline.freeze(tmp_path / "model.ckpt", ["y"], to=tmp_path / "made.pb", pins={"is_training": "false"})
-    assert np.array_equal(graphs.answer(done.path), wanted)
+    assert np.array_equal(small_graphs.answer(done.path), wanted)
     assert done.signature is not None
     assert [spec.name for spec in done.signature.inputs] == ["x"]
     assert done.origin["pins"] == {"is_training": "false"}
@@ -59,27 +59,27 @@ def test_a_pin_has_the_value_of_its_dtype_in_every_element(
 ) -> None:
     def build(x: Any) -> None:
         tf.identity(v1.placeholder(dtype, shape, name="mode"), name="seen")
-        graphs.product(x)
+        small_graphs.product(x)
 
-    graphs.save(tmp_path / "model.ckpt", build)
+    small_graphs.save(tmp_path / "model.ckpt", build)
     done = pipeline.freeze(tmp_path / "model.ckpt", ["y", "seen"], to=tmp_path / "made.pb", pins={"mode:0": text})
-    seen = np.asarray(graphs.answer(done.path, {}, "seen:0"))
+    seen = np.asarray(small_graphs.answer(done.path, {}, "seen:0"))
     assert seen.shape == tuple(shape or [])
     assert seen.ravel().tolist() == [value] * seen.size
 
 
 def test_a_default_is_kept_and_may_be_pinned(tmp_path: Path) -> None:
     def build(x: Any) -> None:
-        tf.multiply(graphs.product(x), v1.placeholder_with_default(3.0, [], name="scale"), name="scaled")
+        tf.multiply(small_graphs.product(x), v1.placeholder_with_default(3.0, [], name="scale"), name="scaled")
 
-    wanted = graphs.save(tmp_path / "model.ckpt", build)
+    wanted = small_graphs.save(tmp_path / "model.ckpt", build)
     kept = pipeline.freeze(tmp_path / "model.ckpt", ["scaled"], to=tmp_path / "kept.pb")
     assert any(note.startswith("scale has a default") for note in kept.notes)
     assert kept.signature is not None
     assert [spec.name for spec in kept.signature.inputs] == ["x"]
-    assert np.array_equal(graphs.answer(kept.path, fetch="scaled:0"), wanted * 3)
+    assert np.array_equal(small_graphs.answer(kept.path, fetch="scaled:0"), wanted * 3)
     pinned = pipeline.freeze(tmp_path / "model.ckpt", ["scaled"], to=tmp_path / "pinned.pb", pins={"scale": "5"})
-    assert np.array_equal(graphs.answer(pinned.path, fetch="scaled:0"), wanted * 5)
+    assert np.array_equal(small_graphs.answer(pinned.path, fetch="scaled:0"), wanted * 5)
     fed = pipeline.freeze(tmp_path / "model.ckpt", ["scaled"], ["x", "scale"], to=tmp_path / "fed.pb")
     assert fed.signature is not None
     assert [spec.name for spec in fed.signature.inputs] == ["x", "scale"]
@@ -98,11 +98,11 @@ def test_a_default_is_kept_and_may_be_pinned(tmp_path: Path) -> None:
 )
 def test_a_pin_that_is_none_is_refused(tmp_path: Path, pins: dict[str, str], said: str) -> None:
     def build(x: Any) -> None:
-        graphs.product(x)
+        small_graphs.product(x)
         for name, dtype in (("is_training", tf.bool), ("small", tf.int8), ("kind", tf.complex64)):
             v1.placeholder(dtype, [], name=name)
 
-    graphs.save(tmp_path / "model.ckpt", build)
+    small_graphs.save(tmp_path / "model.ckpt", build)
     with pytest.raises(FreezeError, match=said):
         pipeline.freeze(tmp_path / "model.ckpt", ["y"], to=tmp_path / "made.pb", pins=pins)
     assert not list(tmp_path.glob("*.pb"))
