@@ -5,7 +5,8 @@ A command is a line of a block `sh`; it is run in one folder that all pages shar
 otherwise:
 
     <!-- exits with 30: why -->
-    <!-- planned only: test_x.py does ... -->   `why` says what it would run, and test_x.py runs such a thing
+    <!-- planned only: test_x.py does ... -->   `why` says what it would run, and test_x.py runs such a thing; with
+                                                the long forms (`pytest -m stress`) it is run as well
     <!-- not run: why -->                       its task and options are looked up, no more
 
 Targets of the Makefile are only shown: they install, and one of them runs this very test.
@@ -138,6 +139,14 @@ def test_a_command_that_is_only_planned_is_understood(folder: Path, block: Block
         arguments = command.removeprefix("luigi --module pipeline ")
         assert arguments != command, "only a task can be planned"
         typed(folder, f"python -m pipeline why {arguments}", 1)
+
+
+@pytest.mark.stress
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("block", [block for block in COMMANDS if block.noted("test")], ids=str)
+def test_a_command_that_is_else_only_planned_works(folder: Path, block: Block) -> None:
+    for command in block.commands:
+        typed(folder, command)
 
 
 @pytest.mark.parametrize("block", [block for block in COMMANDS if block.noted("reason")], ids=str)
