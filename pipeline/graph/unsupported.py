@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -96,8 +95,3 @@ def acts(node: NodeDef, graph: Graph, seen: set[str]) -> bool:
 def acts_itself(op: str) -> bool:
     """Returns True if an op changes state or acts on the outside world."""
     return refusal_of(op) is not None or _SIDE_EFFECTS.fullmatch(op) is not None
-
-
-def changes_state(names: Iterable[str], graph: Graph) -> bool:
-    """Returns True if one of these nodes changes state."""
-    return any(CHANGES_STATE.matches(graph.nodes[name].op) for name in names)

@@ -76,14 +76,10 @@ def _detect_in_folder(folder: Path) -> DetectedFormat:
     models = [folder / name for name in _MODELS if (folder / name).is_file()]
     if len(models) == 1:
         return detect_format(models[0])
-    raise _not_a_model(folder, "no model is in this folder", _find_checkpoint(folder) or _list_content(folder))
-
-
-def _list_content(folder: Path) -> str:
     names = sorted(path.name for path in folder.iterdir())
-    if not names:
-        return "an empty folder"
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    content = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    found = _find_checkpoint(folder) or content or "an empty folder"
+    raise _not_a_model(folder, "no model is in this folder", found)
 
 
 def _find_checkpoint(path: Path) -> str | None:

@@ -16,7 +16,7 @@ from pipeline.graph.graph import Graph
 from pipeline.graph.lazy_nodes import copy_node
 from pipeline.graph.nodes import data_inputs, node_of, unused_name
 from pipeline.graph.protos import DataType, NodeDef
-from pipeline.graph.unsupported import changes_state, refusal_of
+from pipeline.graph.unsupported import CHANGES_STATE, refusal_of
 from pipeline.graph.variables import VARIABLE_OPS, identity_of, strings_of
 
 _STATIC = frozenset({"HashTableV2", "HashTable"})
@@ -98,7 +98,8 @@ def _initializer_of(table: NodeDef, graph: Graph) -> tuple[str, list[NodeDef]]:
     [node] = found
     if node.op in _FROM_FILE:
         return _from_file(node, table, graph.nodes)
-    if changes_state(graph.ancestors([node.name], with_control=True) - {table.name}, graph):
+    before = graph.ancestors([node.name], with_control=True) - {table.name}
+    if any(CHANGES_STATE.matches(graph.nodes[name].op) for name in before):
         raise _refusal(table, "is filled after something that changes state", "Fill it from constants")
     needed = graph.ancestors([node.name], with_control=False)
     return node.name, [_copy(one) for one in graph.node if one.name in needed and one.name != table.name]

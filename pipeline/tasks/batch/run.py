@@ -136,12 +136,6 @@ def _name_model(row: Row, error: PipelineError) -> PipelineError:
     return StageCrashed(error.what, where=row.name, got=error.got, wanted=error.wanted, next_step=hint)
 
 
-def forget_failures(rows: Sequence[Row], batch: Batch) -> None:
-    """Delete the stored failures, so that the next run tries these models again."""
-    for row in rows:
-        batch.failed_file(row).unlink(missing_ok=True)
-
-
 def plan(rows: Sequence[Row], batch: Batch) -> Iterator[tuple[Row, Mapping[str, str]]]:
     """Find out what would run.
 

@@ -93,7 +93,8 @@ class ConvertBatch(ListTask):
         artifact.build(self.paths, self.batch.stem, lambda: self._fingerprint_inputs(known), make)
         if self.remote is not None:
             self.remote.push(self.paths, self.batch.stem)
-        running.forget_failures(self.rows, self.batch)
+        for row in self.rows:  # the next run tries the failed models again
+            self.batch.failed_file(row).unlink(missing_ok=True)
         if not table.has_passed:
             raise BatchFailed(table.headline.rstrip("."), next_step=f"See {self._page}")
 

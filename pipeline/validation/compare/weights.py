@@ -143,7 +143,7 @@ def _compare_third_party(
             continue
         tensor, shape = values.bundle.tensor(saved_as.key), values.shape(saved_as)
         value = values.array(saved_as)
-        alike = constants.with_shape(tensor.dtype, shape)
+        alike = constants.by_shape.get((tensor.dtype, shape), [])
         match = find_constant(value, alike, free, partial(constants.value, like=value))
         if match is None:
             absent.append(variable.name)
@@ -282,12 +282,9 @@ class _CandidateConstants:
             return False
         return True
 
-    def with_shape(self, dtype: int, shape: tuple[int, ...]) -> list[NodeDef]:
-        """Lists the constants of a dtype and shape."""
-        return self._by_shape.get((dtype, shape), [])
-
     @cached_property
-    def _by_shape(self) -> dict[tuple[int, tuple[int, ...]], list[NodeDef]]:
+    def by_shape(self) -> dict[tuple[int, tuple[int, ...]], list[NodeDef]]:
+        """The constants of each dtype and shape."""
         found: dict[tuple[int, tuple[int, ...]], list[NodeDef]] = {}
         for node in self.graph.node:
             if node.name in self.names:

@@ -76,11 +76,6 @@ class Evidence:
         return {one.output for one in self.failed if one.check in checks}
 
     @cached_property
-    def rows_differ(self) -> bool:
-        """True if outputs differ from the checkpoint's, so that a search of the graph makes sense."""
-        return self.has_failed("equal", "edge", "generated", "decisions")
-
-    @cached_property
     def messages(self) -> str:
         """Sentences of all failed findings, as one text."""
         return "\n".join(one.sentence() for one in self.failed)
@@ -188,7 +183,9 @@ class Evidence:
     @cached_property
     def divergence(self) -> Divergence | Agreement | None:
         """The first inner tensor that differs, or the agreement of all; None if there is no graph to search."""
-        if self.graph is None or not self.has_saver or not self.rows_differ:
+        if self.graph is None or not self.has_saver:
+            return None
+        if not self.has_failed("equal", "edge", "generated", "decisions"):  # all outputs are the checkpoint's
             return None
         settings, tolerance_class = self.recorder.settings, self.recorder.tolerance_classes.get(self.format, "")
         tolerances = {dtype: tolerance_for(settings, dtype, tolerance_class) for dtype in DTYPES if "float" in dtype}

@@ -54,10 +54,6 @@ class ResultsFile:
         with part.open("rb") as file:
             shutil.copyfileobj(file, self._file.buffer)
 
-    def flush(self) -> None:
-        """Makes the lines written so far visible to readers of the file."""
-        self._file.flush()
-
     def close(self) -> None:
         """Closes the file."""
         self._file.close()

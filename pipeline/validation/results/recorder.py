@@ -62,10 +62,6 @@ class ResultsRecorder(AbstractContextManager["ResultsRecorder"]):
     def __exit__(self, *exc_info: object) -> None:
         self._file.close()
 
-    def flush(self) -> None:
-        """Makes the lines written so far visible to readers of results.csv."""
-        self._file.flush()
-
     def merge(self, findings: Iterable[Finding], results: Path) -> None:
         """Adds the findings of later rows, and their part of results.csv."""
         for one in findings:
