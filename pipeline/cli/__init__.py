@@ -9,6 +9,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from pipeline.errors import PipelineError
@@ -41,8 +42,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
+def _program() -> str:
+    """Return the name that the user typed: the console script, or the module."""
+    name = Path(sys.argv[0]).name
+    return name if name == "freeze-pipeline" else "python -m pipeline"
+
+
 def _parse(words: Sequence[str]) -> tuple[Any, argparse.Namespace]:
-    parser = argparse.ArgumentParser(prog="python -m pipeline", description="One-off commands beside Luigi's tasks.")
+    parser = argparse.ArgumentParser(prog=_program(), description="One-off commands beside Luigi's tasks.")
     parts = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     module = None
     for name, purpose in COMMANDS.items():

@@ -30,7 +30,7 @@ def open_runner(folder: Path, signature: Signature, threads: int, is_unoptimized
     return SessionRunner(session, signature, constant_feeds(session, folder))
 
 
-def load_mmap(folder: Path | str, threads: int = 0) -> v1.Session:
+def load_mmap(folder: Path | str, threads: int = 0) -> tf.compat.v1.Session:
     """Opens a folder of the format mmap. Do not move or change the folder while the session is in use.
 
     Args:

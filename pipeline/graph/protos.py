@@ -27,6 +27,44 @@ from tensorboard.compat.proto.types_pb2 import DataType
 from tensorboard.compat.proto.variable_pb2 import VariableDef
 from tensorboard.compat.proto.versions_pb2 import VersionDef
 
+__all__ = [
+    "AssetFileDef",
+    "AttrValue",
+    "BundleEntryProto",
+    "BundleHeaderProto",
+    "CheckpointState",
+    "CollectionDef",
+    "DataType",
+    "DecodeError",
+    "FunctionDef",
+    "FunctionDefLibrary",
+    "GradientDef",
+    "GraphDef",
+    "LazyGraphDef",
+    "MetaGraphDef",
+    "NameAttrList",
+    "NodeDef",
+    "OpDef",
+    "OpList",
+    "PackedTensor",
+    "SavedModel",
+    "SavedObjectGraph",
+    "SavedSlice",
+    "SavedSliceMeta",
+    "SavedTensorSliceMeta",
+    "SavedTensorSlices",
+    "SaverDef",
+    "SignatureDef",
+    "TensorInfo",
+    "TensorProto",
+    "TensorShapeProto",
+    "TensorSliceProto",
+    "TrackableObjectGraph",
+    "VariableDef",
+    "VersionDef",
+    "parse_text",
+]
+
 _PACKAGE = "pipeline"
 _FILE = "pipeline/protos.proto"
 _OF_TENSORBOARD = {

@@ -7,11 +7,13 @@ from typing import Any
 from pipeline.errors import ValidationFailed
 from pipeline.formats.registry import CANDIDATES, FORMATS, read_refusal
 from pipeline.settings import PASSED
-from pipeline.store.file_names import COSTS_TABLE_FILE, REPORT_FILE, RESULTS_FILE
+from pipeline.store.file_names import COSTS_TABLE_FILE, REPORT_FILE, RESULTS_FILE, VERDICT_FILE
 
 from .chain.job import Job
 from .chain.plan import Chain
 from .chain.results import read_verdict
+
+_MOST_REASONS = 3  # of a failed validation
 
 
 def summary_lines(chain: Chain, last: str) -> list[str]:
@@ -41,8 +43,11 @@ def summary_lines(chain: Chain, last: str) -> list[str]:
 
 def _verdict_lines(job: Job) -> list[str]:
     verdict = read_verdict(job)
-    lines = [f"verdict      {verdict['verdict']}{_quality(verdict)}"]
-    return lines + [f"             {reason}" for reason in verdict["reasons"][:3]]
+    reasons = verdict["reasons"]
+    if len(reasons) > _MOST_REASONS:  # the last is the cause
+        rest = f"… {len(reasons) - _MOST_REASONS} more in {job.display_path('validation', VERDICT_FILE)}"
+        reasons = [*reasons[: _MOST_REASONS - 1], rest, reasons[-1]]
+    return [f"verdict      {verdict['verdict']}{_quality(verdict)}", *(f"             {reason}" for reason in reasons)]
 
 
 def require_passed(job: Job) -> None:

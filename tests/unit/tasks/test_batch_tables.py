@@ -7,6 +7,7 @@ import io
 import os
 import pty
 import re
+import select
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -195,7 +196,9 @@ def test_progress_is_a_bar_in_a_terminal() -> None:
             progress.start(number)
             progress.end(number, outcome)
         progress.close()
-        text = os.read(ours, 100_000).decode()
+        text = ""
+        while select.select([ours], [], [], 1)[0]:  # one read may give a part only
+            text += os.read(ours, 100_000).decode()
     os.close(ours)
     assert "\r" in text
     assert "4/4" in text
