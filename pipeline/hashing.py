@@ -123,7 +123,7 @@ def _label(path: str, roots: Sequence[str]) -> str:
 
 
 class _Source(NamedTuple):
-    """What `hash_code` has to know of a file.
+    """Facts about a source file that `hash_code` needs.
 
     Args:
         state: size, time of change, time of change of its inode, and inode number of the file when it was read.

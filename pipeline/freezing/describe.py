@@ -137,13 +137,13 @@ def _outputs(frozen: FrozenGraph, outputs: Mapping[str, str]) -> dict[str, Any]:
     constants = {node.name: node for node in frozen.nodes if isinstance(node, Constant)}
     # A constant has no inputs: a leaf of the walk.
     graph = Graph(NodeDef(name=node.name, op="Const") if isinstance(node, Constant) else node for node in frozen.nodes)
-    told = {}
+    described = {}
     for name, tensor in outputs.items():
         needed = graph.ancestors([node_of(tensor)], with_control=True)
-        told[name] = {
+        described[name] = {
             "tensor": normalize_tensor(tensor),
             "op": graph.nodes[node_of(tensor)].op,
             "inputs": sorted(node for node in needed if graph.nodes[node].op in PLACEHOLDERS),
             "variables": sorted({constants[node].tensor.key for node in needed if node in constants}),
         }
-    return told
+    return described

@@ -39,11 +39,11 @@ def require_safe_source(source: Source, allowed: Collection[str] = ()) -> list[s
     if source.kind == "SavedModel":
         require_own_files(Path(source.place))
     found = find_source_dangers(source)
-    told = require_safe(source.graph_file, found, allowed)
+    allowances = require_safe(source.graph_file, found, allowed)
     for meta in source.metas:
         require_bounded(meta.graph, source.graph_file, stored_bytes)
     require_stored(source.bundle, source.place, stored_bytes)
-    return told
+    return allowances
 
 
 def require_still(
@@ -79,9 +79,11 @@ def require_safe_graph(path: Path, allowed: Collection[str], *, is_mapped: bool 
     if is_mapped:
         require_own_files(path)
     lean = load_lazily(file)
-    told = require_safe(file, find_dangers(MetaGraph(lean.graph, MetaGraphDef()), file.parent, is_mapped), allowed)
+    allowances = require_safe(
+        file, find_dangers(MetaGraph(lean.graph, MetaGraphDef()), file.parent, is_mapped), allowed
+    )
     require_bounded(lean.graph, file, contents={name: len(content) for name, content in lean.contents.items()})
-    return told
+    return allowances
 
 
 def require_safe_saved_model(folder: Path, allowed: Collection[str]) -> list[str]:
@@ -91,16 +93,16 @@ def require_safe_saved_model(folder: Path, allowed: Collection[str]) -> list[str
     """
     require_own_files(folder)
     file, metas = read_meta_graphs(folder)
-    told = require_safe(file, [danger for meta in metas for danger in find_dangers(meta, folder)], allowed)
+    allowances = require_safe(file, [danger for meta in metas for danger in find_dangers(meta, folder)], allowed)
     variables = [path for path in (folder / "variables").glob("*") if path.is_file()]
     stored_bytes = sum(path.stat().st_size for path in variables)
     for meta in metas:
         require_bounded(meta.graph, file, stored_bytes)
         outputs = [info.name for signature in meta.rest.signature_def.values() for info in signature.outputs.values()]
-        told += require_safe(file, find_active_ops(meta.graph, outputs), allowed)
+        allowances += require_safe(file, find_active_ops(meta.graph, outputs), allowed)
     if variables:
         require_stored(open_checkpoint(folder / "variables" / "variables"), folder, stored_bytes)
-    return list(dict.fromkeys(told))
+    return list(dict.fromkeys(allowances))
 
 
 def find_source_dangers(source: Source) -> list[Danger]:

@@ -80,8 +80,8 @@ def require_bounded(graph: Graph, path: Path, stored_bytes: int = 0, contents: M
             if size > _SMALL:
                 grown += max(0, size - _stored_bytes(tensor) - held.get("" if function else node.name, 0))
             if grown > MOST_GROWN:
-                told = f"constants of {_gb(grown)} more than is stored of them"
-                raise _too_large(path, node, function, size, told)
+                reason = f"constants of {_gb(grown)} more than is stored of them"
+                raise _too_large(path, node, function, size, reason)
             continue
         if op in _OF_SHAPE and "shape" in node.attr:
             size = _bytes(node.attr["shape"].shape, node.attr["dtype"].type if "dtype" in node.attr else 0)

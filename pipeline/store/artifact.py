@@ -77,7 +77,7 @@ class ArtifactPaths:
 
 
 class ArtifactStatus(Enum):
-    """How an artifact compares with what is wanted now."""
+    """Result of comparing an artifact with what is wanted now."""
 
     COMPLETE = "complete"
     MISSING = "missing"

@@ -23,7 +23,7 @@ from .progress import Progress
 
 @dataclass(frozen=True)
 class Batch:
-    """How the models of a list are made.
+    """Settings and paths that all models of a list share.
 
     Args:
         stem: the name of the batch.
@@ -41,7 +41,7 @@ class Batch:
 
     @property
     def inner(self) -> Operations:
-        """How the work of one model is done: in the worker itself, because a worker must not wait for other workers."""
+        """Settings of the work on one model: in the worker itself, because a worker must not wait for other workers."""
         return replace(self.operations, engine=EngineSettings())
 
     def failed_file(self, row: Row) -> Path:

@@ -14,7 +14,7 @@ from pipeline.settings import setting
 
 @dataclass(frozen=True)
 class Parameters:
-    """What a user asks for, as text; empty if not given. Each is an option of the same name (`--graph-file`)."""
+    """Values that a user gives, as text; empty if not given. Each is an option of the same name (`--graph-file`)."""
 
     model: str = setting(
         "",

@@ -25,7 +25,7 @@ _MAX_SHOWN = 10
 
 @dataclass
 class AnswerDifferences:
-    """How the answers of two models differ on some rows.
+    """Differences between the answers of two models on some rows.
 
     Args:
         rows: the number of rows.
