@@ -14,6 +14,9 @@ ARGS ?=
 NIGHT_PARAMS ?= {}
 VENV := .venv
 BIN := $(VENV)/bin
+# The tests of a file run in one process, so that what they share is made once; slow files are in the folders that come
+# first. A test often waits, so there are more processes than cores.
+SPREAD := -n 4 --dist loadfile --no-loadscope-reorder
 UNIT_TESTS := -n 2 -m 'not tensorflow and not stress'
 
 # Some machines set it: then Python would compile every module again at every start.
@@ -51,7 +54,7 @@ unit: $(VENV)/.installed-dev
 	$(BIN)/pytest $(UNIT_TESTS)
 
 test: lint types ## check everything: ruff, mypy, all tests
-	$(BIN)/pytest -n 3 --dist loadfile
+	$(BIN)/pytest $(SPREAD)
 
 docs: $(VENV)/.installed-dev ## build the documentation into site/; a broken link is an error
 	$(BIN)/python docs/generate.py --check
