@@ -23,6 +23,7 @@ def test_processes_of_the_pipeline_come_from_the_shared_server() -> None:
     assert run_in_subprocess("os:getpid") in from_shared_server(os.getsid(0))
 
 
+@pytest.mark.stress
 @pytest.mark.tensorflow
 def test_so_do_those_of_commands_but_only_in_the_same_environment() -> None:
     asking = "from pipeline.workers.child import run_in_subprocess as run; print(run('os:getpid'), run('os:getsid', 0))"
