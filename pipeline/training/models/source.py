@@ -147,12 +147,17 @@ def _assigned_string(node: ast.stmt, name: str) -> str | None:
 
 @contextmanager
 def _importable(folder: Path) -> Iterator[None]:
-    """Puts a folder first on the import path, so that a model can import modules next to it."""
+    """Puts a folder first on the import path, so that a model can import modules next to it.
+
+    No bytecode is written: Python would use it for a module that was edited within the same second and kept its size.
+    """
+    writes_no_bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     sys.path.insert(0, str(folder))
     try:
         yield
     finally:
         sys.path.remove(str(folder))
+        sys.dont_write_bytecode = writes_no_bytecode
 
 
 def load_model(source: ModelSource) -> Model:
