@@ -9,6 +9,10 @@ import luigi
 
 from pipeline.errors import CandidateError, logger
 
+from .names import NAMESPACE
+
+luigi.namespace(NAMESPACE, scope=__name__)
+
 
 class _MustExist:
     path = luigi.Parameter(description="a prefix, a file or a folder")

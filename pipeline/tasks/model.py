@@ -24,6 +24,7 @@ from .chain.results import read_verdict
 from .chain.stages import RESUMABLE
 from .config import build_parsers_once, find_config, read_operations, read_settings, with_parameters
 from .external import DataFile, ExistingCandidate, ExistingCheckpoint
+from .names import NAMESPACE, NamedByGiven
 from .summary import require_passed, summary_lines
 
 # Called with the root task of a command line before it runs.
@@ -38,8 +39,11 @@ def run_root_hooks(task: luigi.Task) -> None:
             hook(task)
 
 
+luigi.namespace(NAMESPACE, scope=__name__)  # of the next class; those after it are documented by their plain names
+
+
 @with_parameters(Parameters)
-class ModelTask(luigi.Task):
+class ModelTask(NamedByGiven):
     """A task on one model, with the parameters that all of them have."""
 
     makes: ClassVar[str]
@@ -131,6 +135,9 @@ class ModelTask(luigi.Task):
     def run(self) -> None:
         """Make the artifact, in a subprocess if that needs TensorFlow."""
         self.chain.build(self.stage)
+
+
+luigi.namespace(scope=__name__)
 
 
 class BuildGraph(ModelTask):

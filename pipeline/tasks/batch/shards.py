@@ -18,14 +18,17 @@ from pipeline.store.artifact import ArtifactPaths
 from pipeline.store.remote import RemoteStore, is_url, mirror_of
 
 from ..config import read_operations, read_settings
+from ..names import NAMESPACE, NamedByGiven
 from . import run as running
 from .listing import TABLES, Row, plain_name, read_list
 from .run import Batch
 
+luigi.namespace(NAMESPACE, scope=__name__)
+
 _SHARED_MODELS = 50  # models per shard if several hosts share a batch
 
 
-class ListTask(luigi.Task):
+class ListTask(NamedByGiven):
     """A task on a list of models, with the parameters that all of them have."""
 
     manifest = luigi.Parameter(
