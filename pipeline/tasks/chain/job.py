@@ -13,6 +13,7 @@ from pipeline.formats.registry import CANDIDATES, FORMATS
 from pipeline.inputs import Candidate, ImportedCheckpoint, WarmStart
 from pipeline.settings import Operations, Settings, parse_pairs, split_list
 from pipeline.store.artifact import ArtifactPaths
+from pipeline.store.manifest import Manifest
 from pipeline.store.remote import RemoteStore, is_url, mirror_of
 from pipeline.training.models.source import ModelSource, find_model
 
@@ -33,6 +34,7 @@ class Job:
         candidate: a third-party file that is compared with the checkpoint, instead of formats made from it.
         operations: how the work is done; this does not change a byte of the artifacts.
         remote: the object storage where artifacts are published; None if the output root is a folder.
+        is_named: whether the user chose the name of the folder; else it is the model's or the checkpoint's.
     """
 
     source: ModelSource | None
@@ -45,6 +47,7 @@ class Job:
     candidate: Candidate | None = None
     operations: Operations = field(default_factory=Operations)
     remote: RemoteStore | None = None
+    is_named: bool = True
 
     @classmethod
     def from_parameters(cls, given: Parameters, settings: Settings, operations: Operations | None = None) -> Job:
@@ -83,6 +86,7 @@ class Job:
             candidate=candidate,
             operations=operations,
             remote=remote,
+            is_named=bool(given.name),
         )
 
     @property
@@ -95,6 +99,30 @@ class Job:
         """The model's code, for the stages that need it."""
         assert self.source is not None  # a chain without code has no stage that needs it
         return self.source
+
+    def refuse_other_model(self, manifest: Manifest | None) -> None:
+        """Refuse to replace the artifacts of another class whose folder has the same name by default.
+
+        Args:
+            manifest: that of a stage in the folder that the model's code decides; None if there is none.
+
+        Raises:
+            SettingError: another class made it, and nobody chose the name of the folder.
+        """
+        made_by = {} if manifest is None else manifest.fingerprint_inputs.get("model", {})
+        if (
+            self.is_named
+            or self.source is None
+            or made_by.get("class", self.source.class_name) == self.source.class_name
+        ):
+            return
+        raise SettingError(
+            "the folder holds another model",
+            where=self.paths.home,
+            got=self.source.class_name,
+            wanted=made_by["class"],
+            next_step=f"Give this one a folder of its own with --name; --name {self.paths.name} replaces the other",
+        )
 
     def display_path(self, stage: str, *parts: str) -> str:
         """Return the path or URL where people find a stage's artifact, or a file of it."""

@@ -111,6 +111,9 @@ class Chain:
         """Return the state of a stage and of all that it depends on, in the order of the chain.
 
         A stage after one that has to run is never complete here: whether it runs is known once the new bytes are.
+
+        Raises:
+            SettingError: the folder holds another model, see `Job.refuse_other_model`.
         """
         return self._examine(self.up_to(last), InputFiles(self.job))
 
@@ -124,6 +127,8 @@ class Chain:
             state = store.examine(self.job.paths.artifact(name), name, wanted, ignored)
             if listing is not None:
                 state = listing.reconcile(self.job.paths, name, wanted, ignored, state)
+            if self.stages[name].uses_model:
+                self.job.refuse_other_model(state.manifest)
             if waits_for and state.is_complete:
                 reason = f"if {' or '.join(waits_for)} gives other bytes"
                 state = replace(state, status=ArtifactStatus.WAITING, reasons=(reason,))

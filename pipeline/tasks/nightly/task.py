@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from functools import cached_property
@@ -12,9 +13,10 @@ import luigi
 import luigi.tools.range  # loaded because this declares sections of tasks.cfg
 from luigi.cmdline_parser import CmdlineParser
 
-from pipeline.errors import SettingError
+from pipeline.errors import SettingError, StoreError
 from pipeline.settings import NightlySettings
 from pipeline.store.artifact import ArtifactPaths, ArtifactState, ArtifactStatus
+from pipeline.store.manifest import Manifest
 
 from ..chain.job import Job
 from ..config import read_operations, read_settings
@@ -80,6 +82,7 @@ class NightlyRun(ModelTask):
         given = self.parameters
         pattern = given.data or self.settings.data
         job = Job.from_parameters(replace(given, data=data_of(pattern, self.date)), read_settings())
+        _refuse_other_model(job)
         return replace(job, paths=ArtifactPaths(job.paths.home, self.night))
 
     @cached_property
@@ -141,6 +144,12 @@ class NightlyRun(ModelTask):
         if self.nights.current is not None:
             lines.append(f"current      {self.nights.link} -> {self.nights.current}")
         return [*lines, f"nights       {self.nights.page}"] if history else lines
+
+
+def _refuse_other_model(job: Job) -> None:
+    """Refuse to go on with the nights of another class. Raises: as `Job.refuse_other_model`."""
+    with suppress(StoreError):  # there is no night yet, or the run that reads it reports what is wrong with it
+        job.refuse_other_model(Manifest.read(Nights(job.paths).link / "graph"))
 
 
 def _describe(night: Night) -> str:
