@@ -19,6 +19,7 @@ import pandas as pd
 from pipeline.errors import DataError
 from pipeline.settings import PASSED
 
+from .csv_cells import read_cell
 from .verdict import DECISIONS, MADE, STABLE, WEIGHTS
 
 WORST_ROWS = 8
@@ -31,6 +32,7 @@ FloatArray = np.ndarray[Any, np.dtype[np.float64]]
 
 _NO_OUTPUTS = (STABLE, WEIGHTS, DECISIONS, MADE)  # checks that do not compare an output with its reference
 _TEXTS = ["format", "check", "output", "row", "element", "reference", "candidate", "ulp_diff", "verdict"]
+_VALUES = ("reference", "candidate")
 _SHOWN = ["format", "check", "output", "row", "element", "reference", "candidate", "abs_diff", "ulp_diff", "verdict"]
 
 
@@ -144,13 +146,17 @@ def read_results(path: Path, first: str | None = None) -> Results:
             chunksize=CHUNK_ROWS,
         )
         for chunk in chunks:
+            chunk["output"] = chunk["output"].map({cell: read_cell(cell) for cell in chunk["output"].unique()})
             for name, rows in chunk[~chunk["check"].isin(_NO_OUTPUTS)].groupby("format", sort=False):
                 _count(spreads.setdefault(str(name), Spread()), rows)
                 _sample_values(values.setdefault(str(name), {}), rows[rows["check"] == "equal"], first)
             worst = _worst(pd.concat([worst, _worst(chunk)]))
     except (OSError, ValueError) as exc:
         raise DataError("no readable results", where=path, got=exc, wanted=f"the columns {', '.join(_SHOWN)}") from exc
-    shown = [{str(key): value for key, value in row.items()} for row in worst.to_dict("records")]
+    shown = [
+        {str(key): read_cell(value) if key in _VALUES else value for key, value in row.items()}
+        for row in worst.to_dict("records")
+    ]
     for name, outputs in values.items():
         values[name] = dict(sorted(outputs.items(), key=lambda item: item[0] != first)[:MOST_SAMPLED_OUTPUTS])
     return Results(spreads, values, shown)

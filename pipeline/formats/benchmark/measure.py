@@ -25,6 +25,7 @@ import numpy as np
 
 from pipeline.data.npz import NpzReader, save_arrays
 from pipeline.errors import logger
+from pipeline.report.csv_cells import write_cells
 from pipeline.settings import CostsSettings
 from pipeline.signature import Signature, batch_size_of
 from pipeline.store import file_names
@@ -213,4 +214,4 @@ def _write_table(path: Path, formats: Mapping[str, Mapping[str, Any]]) -> None:
         for format, entry in formats.items():
             for size, batch in entry["batches"].items():
                 numbers = [*(entry[name] for name in of_format), size, *(batch[name] for name in _OF_BATCH)]
-                writer.writerow([format, *numbers, entry["problem"]])
+                writer.writerow(write_cells([format, *numbers, entry["problem"]]))

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+from pipeline.report.csv_cells import read_cell, write_cell
 from pipeline.report.wording import count_noun, printable
 from pipeline.settings import FAILED, PASSED
 from pipeline.store.file_names import REPORT_FILE, RESULTS_FILE
@@ -68,7 +69,10 @@ class Table:
 
 def write_results(path: Path, table: Table) -> None:
     """Write results.csv."""
-    lines = [_line(row, outcome) for row, outcome in zip(table.rows, table.outcomes, strict=True)]
+    lines = [
+        {name: write_cell(value) for name, value in _line(row, outcome).items()}
+        for row, outcome in zip(table.rows, table.outcomes, strict=True)
+    ]
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, lines[0], lineterminator="\n")
         writer.writeheader()
@@ -78,7 +82,7 @@ def write_results(path: Path, table: Table) -> None:
 def read_results(folder: Path) -> list[dict[str, str]]:
     """Return the lines of results.csv, by column."""
     with (folder / RESULTS_FILE).open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+        return [{name: read_cell(cell) for name, cell in line.items()} for line in csv.DictReader(file)]
 
 
 def report_of(outcome: Outcome) -> str:

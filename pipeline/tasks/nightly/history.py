@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import DamagedArtifact, DataError, StoreError
+from pipeline.report.csv_cells import read_cell, write_cells
 from pipeline.settings import FAILED, PASSED
 from pipeline.store.file_names import HISTORY_FILE, RECORD_FILE
 from pipeline.store.manifest import Manifest
@@ -145,7 +146,8 @@ def read_history_file(nights: Nights) -> dict[str, Night]:
 def _read(path: Path, *_changes: int) -> dict[str, Night]:
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            found = [Night.from_row(row) for row in csv.DictReader(file)]
+            rows = csv.DictReader(file)
+            found = [Night.from_row({read_cell(name): read_cell(cell) for name, cell in row.items()}) for row in rows]
     except (OSError, UnicodeDecodeError, csv.Error, ValueError, KeyError, TypeError, AttributeError) as exc:
         raise DataError(
             "the history of the nights cannot be read",
@@ -208,9 +210,9 @@ def write_history(nights: Nights, history: Mapping[str, Night]) -> None:
     fresh = nights.home / f".{HISTORY_FILE}"
     try:
         with fresh.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, [*fixed, *more], lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(write_cells([*fixed, *more]))
+            writer.writerows(write_cells(row.get(name, "") for name in (*fixed, *more)) for row in rows)
             file.flush()
             os.fsync(file.fileno())
         fresh.replace(nights.history)

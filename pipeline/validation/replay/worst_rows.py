@@ -14,6 +14,7 @@ from typing import TypeAlias
 import numpy as np
 
 from pipeline.data.npz import of_kind
+from pipeline.report.csv_cells import read_cell
 from pipeline.settings import PASSED
 from pipeline.signature import Batch, batch_size_of
 from pipeline.store.file_names import RERUN_SCRIPT, WORST_FOLDER
@@ -138,8 +139,9 @@ def _read_worst_rows(results: Path, format: str) -> list[WorstRow]:
             has_failed = line["format"] == format and line["verdict"] != PASSED
             if not has_failed or line["check"] not in _CASE_BUILDERS or not line["row"]:
                 continue
-            heap = worst.setdefault((line["check"], line["output"]), [])
-            heapq.heappush(heap, WorstRow(_distance(line["abs_diff"]), line["check"], line["output"], line["row"]))
+            output = read_cell(line["output"])
+            heap = worst.setdefault((line["check"], output), [])
+            heapq.heappush(heap, WorstRow(_distance(line["abs_diff"]), line["check"], output, line["row"]))
             if len(heap) > MAX_ROWS:
                 heapq.heappop(heap)
     turns = zip_longest(*(sorted(heap, reverse=True) for heap in worst.values()))

@@ -1,4 +1,7 @@
-"""Writes `results.csv`: a line for each candidate format, check, output and row."""
+"""Writes `results.csv`: a line for each candidate format, check, output and row.
+
+Texts are written as `pipeline.report.csv_cells` says: a spreadsheet that opens the file runs nothing.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.report.csv_cells import write_cell, write_cells
 from pipeline.settings import FAILED, PASSED
 from pipeline.signature import Array
 
@@ -45,7 +49,9 @@ class ResultsFile:
             output: value of the column `output`, if `columns` lacks it.
         """
         constant = {"model": self._model, "format": format, "check": check, "output": output}
-        cells = [columns[name] if name in columns else repeat(constant[name]) for name in COLUMNS]
+        cells = [
+            write_cells(columns[name]) if name in columns else repeat(write_cell(constant[name])) for name in COLUMNS
+        ]
         self._writer.writerows(zip(*cells, strict=False))
 
     def append(self, part: Path) -> None:

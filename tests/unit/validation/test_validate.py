@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from pipeline.data.npz import add_kind, save_arrays
 from pipeline.freezing.freeze import freeze_checkpoint
+from pipeline.report.csv_cells import read_cell
 from pipeline.settings import CHECKS, ValidationSettings
 from pipeline.signature import Decision, Signature, TensorSpec
 from pipeline.tasks.chain import results
@@ -201,7 +202,7 @@ def test_floats_in_results_are_read_back_exactly(equal: tuple[dict[str, Any], Pa
 
 
 def test_strings_survive_with_commas_quotes_newlines_and_invalid_bytes(equal: tuple[dict[str, Any], Path]) -> None:
-    shown = read_results(equal[1]).query("check == 'equal' and output == 'text'")["candidate"].tolist()
+    shown = read_results(equal[1]).query("check == 'equal' and output == 'text'")["candidate"].map(read_cell).tolist()
     assert shown == [(text + b'\xff,"\n').decode("utf-8", "backslashreplace") for text in T]
 
 
