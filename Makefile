@@ -23,10 +23,10 @@ UNIT_TESTS := -n 2 -m 'not tensorflow and not stress'
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help run night nights check lint types unit test docs bench clean FORCE
+.PHONY: help run night nights check lint types unit test docs bench clean clean-output FORCE
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /make \1|/p' $(firstword $(MAKEFILE_LIST)) | awk -F '|' '{ printf "%-12s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## /make \1|/p' $(firstword $(MAKEFILE_LIST)) | awk -F '|' '{ printf "%-18s %s\n", $$1, $$2 }'
 
 run: $(VENV)/.installed ## run the main job: the default model from its data to a validated .pb and a report
 	@$(BIN)/luigi --module pipeline $(TASK) $(ARGS)
@@ -70,8 +70,11 @@ bench: $(VENV)/.installed-dev ## run the benchmarks
 	$(BIN)/python benchmarks/costs.py
 	$(BIN)/python benchmarks/batch.py
 
-clean: ## remove the environment, the artifacts and what tools have stored
-	rm -rf $(VENV) output/*/ build site .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+clean: ## remove the environment and what tools have stored; artifacts stay
+	rm -rf $(VENV) build site .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+
+clean-output: ## remove the artifacts, nights and deployed models in output/, after asking
+	@sh tools/clean_output.sh
 
 # A stamp holds the place of the environment that it was written in. In a folder that was moved or copied that is
 # another one, and the environment's scripts start nothing, or the wrong Python: it has to be made again.

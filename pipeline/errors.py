@@ -22,7 +22,14 @@ The same values are attributes, for programs.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterable
+
+# Characters that XML 1.0 forbids (https://www.w3.org/TR/xml/#charsets), lone surrogates, which UTF-8 cannot encode,
+# control characters, which can rewrite what a terminal shows, and marks that change the direction of text.
+_UNPRINTABLE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
+)
 
 logger = logging.getLogger("pipeline")  # of all messages that are no errors
 
@@ -61,7 +68,7 @@ class PipelineError(Exception):
         ]
         if facts:
             text = f"{text} ({', '.join(facts)})"
-        return text if not self.next_step else f"{text}. {self.next_step[0].upper()}{self.next_step[1:]}"
+        return printable(text if not self.next_step else f"{text}. {self.next_step[0].upper()}{self.next_step[1:]}")
 
     def __reduce__(self) -> tuple[object, ...]:
         # Errors travel between processes, and exceptions lose keyword-only arguments in the default pickling.
@@ -125,6 +132,17 @@ class DamagedArtifact(StoreError):
 
 class StageCrashed(PipelineError):
     """The process that did the work ended without an answer."""
+
+
+def printable(text: str) -> str:
+    """Replaces characters that a terminal, HTML or XML must not get by visible ones, such as ␀ for a zero byte."""
+    return _UNPRINTABLE.sub(lambda found: _stand_in(ord(found[0])), text)
+
+
+def _stand_in(code: int) -> str:
+    if code < 0x20:
+        return chr(0x2400 + code)
+    return "\u2421" if code == 0x7F else "\ufffd"
 
 
 _MOST_NAMES = 12

@@ -6,6 +6,7 @@ import argparse
 import gc
 from pathlib import Path
 
+from pipeline.errors import printable
 from pipeline.freezing.freeze import Frozen, freeze
 from pipeline.settings import parse_pairs, split_list
 
@@ -74,7 +75,7 @@ def run(given: argparse.Namespace) -> int:
         allow_ops=split_list(given.allow_ops),
     )
     for line in _lines(done):
-        print(line)
+        print(printable(line))
     return 0
 
 

@@ -6,6 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
+from pipeline.errors import printable
 from pipeline.freezing.inspection import inspect
 
 
@@ -28,5 +29,5 @@ def run(given: argparse.Namespace) -> int:
         print(json.dumps(found.to_dict(), indent=2))
     else:
         for line in found.lines(given.all):
-            print(line)
+            print(printable(line))
     return 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from pipeline.errors import DataError
+from pipeline.errors import DataError, printable
 from pipeline.store.file_names import WORST_FOLDER
 from pipeline.validation.replay.feed import RowComparison, rerun
 
@@ -34,7 +34,7 @@ def run(given: argparse.Namespace) -> int:
     rows = [_TITLES, *(_cells(format, line) for format, line in found)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(_TITLES))]
     for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        print(printable("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()))
     differing = sum(not line.is_equal for _, line in found)
     print(f"{differing} of {len(found)} answers differ" if differing else f"all {len(found)} answers agree")
     return int(bool(differing))

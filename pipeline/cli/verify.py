@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from pipeline.errors import StoreError
+from pipeline.errors import StoreError, printable
 from pipeline.hashing import hash_file
 from pipeline.store import artifact
 from pipeline.store.manifest import Manifest
@@ -32,7 +32,7 @@ def run(given: argparse.Namespace) -> int:
     print(f"{folder}: {len(manifest.files)} files, every byte as it was finished")
     changed = list(_changed_inputs(folder, manifest))
     for sentence in changed:
-        print(sentence)
+        print(printable(sentence))
     return int(bool(changed))
 
 

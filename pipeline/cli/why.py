@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from luigi.cmdline_parser import CmdlineParser
 
-from pipeline.errors import SettingError, nearest
+from pipeline.errors import SettingError, nearest, printable
 from pipeline.store.artifact import ArtifactState, ArtifactStatus
 from pipeline.tasks.batch.task import ConvertBatch, print_plan
 from pipeline.tasks.model import ROOT_HOOKS, TASKS, ModelTask
@@ -38,9 +38,9 @@ def run(given: argparse.Namespace) -> int:
     for stage, state in states.items():
         refusal = state.manifest.notes.get("refused") if state.manifest is not None else None
         first, *others = state.reasons or [f"it was refused: {refusal}" if refusal else ""]
-        print(f"{stage:<12} {_WILL[state.status]}{': ' if first else ''}{first}")
+        print(printable(f"{stage:<12} {_WILL[state.status]}{': ' if first else ''}{first}"))
         for reason in others:
-            print(f"{'':<12} {reason}")
+            print(printable(f"{'':<12} {reason}"))
     statuses = {state.status for state in states.values()}
     return 2 if ArtifactStatus.DAMAGED in statuses else int(statuses != {ArtifactStatus.COMPLETE})
 

@@ -2,27 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
+from pipeline.errors import printable as printable
+
 NOTHING = "–"
 LONGEST_VALUE = 160
-
-# Characters that XML 1.0 forbids (https://www.w3.org/TR/xml/#charsets), with the lone surrogates that UTF-8 cannot
-# encode, and the control characters that it discourages.
-_UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
-
-
-def printable(text: str) -> str:
-    """Replaces characters that HTML or XML cannot have by visible ones, such as ␀ for a zero byte."""
-    return _UNPRINTABLE.sub(lambda match: _stand_in(ord(match[0])), text)
-
-
-def _stand_in(code: int) -> str:
-    if code < 0x20:
-        return chr(0x2400 + code)
-    return "\u2421" if code == 0x7F else "\ufffd"
 
 
 def shorten(value: Any) -> str:

@@ -16,7 +16,7 @@ import luigi
 import luigi.interface
 from luigi.task_register import TaskClassException
 
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, printable
 from pipeline.workers.worker import die_with_parent, set_up_logging
 
 _OUR_ERROR = re.compile(r"Traceback \(most recent call last\):.*?\n(?:pipeline\.)?\w*\.?errors\.\w+: (.*)", re.DOTALL)
@@ -52,7 +52,7 @@ def _close(summary_lines: Callable[[], list[str]], exits_zero: Callable[[], bool
     except PipelineError as exc:
         lines = [f"failed       {exc}"]
     for line in [*lines, *(f"failed       {failure}" for failure in _failures)]:
-        print(line)
+        print(printable(line))
     sys.stdout.flush()
     if exits_zero():
         sys.stderr.flush()

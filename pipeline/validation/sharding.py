@@ -24,6 +24,7 @@ from pipeline.signature import Array
 from pipeline.store.file_names import RESULTS_FILE
 from pipeline.workers.child import Limits
 from pipeline.workers.executor.interface import Ended, Executor, Started
+from pipeline.workers.folders import run_folder
 
 from .checks.material import Material, checkpoint_limits, read_material
 from .checks.passes import SEGMENT_BATCHES, compare_rows, set_score_bins
@@ -213,7 +214,7 @@ def compare_shard(
     material = read_material(context.checkpoint, context.settings, context.fixed_size)
     material.score_bins = score_bins
     error, is_reference_error, has_ended = None, False, False
-    with TemporaryDirectory(prefix="shard-") as folder:
+    with TemporaryDirectory(prefix="shard-", dir=run_folder()) as folder:
         results = Path(folder, RESULTS_FILE)
         recorder = ResultsRecorder(
             context.model, material.signature, context.settings, results, context.tolerance_classes, is_part=True

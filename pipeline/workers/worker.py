@@ -21,7 +21,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.errors import PipelineError, StageCrashed, StoreError, logger
+from pipeline.errors import PipelineError, StageCrashed, StoreError, logger, printable
+
+from .folders import run_folder
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -54,15 +56,27 @@ class Server:
     def __init__(self, is_bare: bool, has_children: bool, is_sandboxed: bool, memory_bytes: int) -> None:
         context = multiprocessing.get_context("spawn") if is_bare else _fork_server()
         self.calls = 0
-        self._folder = tempfile.mkdtemp(prefix="pipeline-") if is_sandboxed else None
+        self._folder = tempfile.mkdtemp(prefix="sandbox-", dir=run_folder()) if is_sandboxed else None
         self.connection, theirs = context.Pipe()
         self.process = context.Process(
             target=_serve,
             args=(theirs, logger.getEffectiveLevel(), memory_bytes, self._folder),
             daemon=not has_children,
         )
-        self.process.start()
+        self._start()
         theirs.close()
+
+    def _start(self) -> None:
+        try:
+            self.process.start()
+        except (EOFError, ConnectionError, FileNotFoundError) as exc:
+            self._remove_folder()
+            raise StageCrashed(
+                "the process that starts the workers was ended",
+                where="the fork server",
+                got=type(exc).__name__,
+                next_step="Run it again; if it happens again, look whether the machine ran out of memory",
+            ) from exc
 
     def empty_folder(self) -> None:
         """Remove the files that a call left in the folder."""
@@ -80,6 +94,9 @@ class Server:
             self.process.join(seconds)
         self.process.kill()
         self.process.join()
+        self._remove_folder()
+
+    def _remove_folder(self) -> None:
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -132,6 +149,7 @@ def _enforce_memory_limit(limit_bytes: int) -> None:
 def _fork_server() -> multiprocessing.context.ForkServerContext:
     for name, value in TENSORFLOW_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    run_folder()  # the server's socket is in it
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["pipeline.workers.preload"])
     return context
@@ -216,12 +234,19 @@ def as_pipeline_error(exc: Exception, where: str) -> PipelineError:
     )
 
 
+class _PrintableFormatter(logging.Formatter):
+    """Formats messages for a terminal: names come from strangers' files."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
+
+
 def set_up_logging(level: int) -> None:
     """Send the pipeline's log to standard error; calling this again changes only the level."""
     logger.setLevel(level)
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     if not logger.handlers:
         handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+        handler.setFormatter(_PrintableFormatter("%(levelname)s: %(message)s"))
         logger.addHandler(handler)
         logger.propagate = False

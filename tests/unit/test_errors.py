@@ -83,3 +83,11 @@ def test_the_nearest_name_is_offered() -> None:
 def test_all_names_are_listed_where_none_is_near() -> None:
     assert nearest("xyz", ["spam", "multiply_add", "spam"]) == "known are multiply_add, spam"
     assert nearest("xyz", []) == "none is known"
+
+
+def test_a_sentence_has_no_character_that_a_terminal_would_obey() -> None:
+    hostile = "w\x1b[2Ky\rok\x9b1A\u202e\x00"
+    error = PipelineError("it differs", where=hostile, got=hostile, next_step=f"look at {hostile}")
+    assert not set("\x1b\r\x9b\u202e\x00") & set(str(error))
+    assert error.where == hostile  # for programs
+    assert "two\nlines" in str(PipelineError("two\nlines"))

@@ -29,6 +29,7 @@ from pipeline.report.csv_cells import write_cells
 from pipeline.settings import CostsSettings
 from pipeline.signature import Signature, batch_size_of
 from pipeline.store import file_names
+from pipeline.workers.folders import run_folder
 from pipeline.workers.sandbox import kept_environment
 from pipeline.workers.worker import TENSORFLOW_ENVIRONMENT
 
@@ -147,7 +148,7 @@ def _run_worker(request: BenchmarkRequest, limit_seconds: float) -> tuple[dict[s
     """
     paths = os.pathsep.join(str(Path(path).absolute()) for path in sys.path)
     with (
-        tempfile.TemporaryDirectory(prefix="pipeline-") as home,
+        tempfile.TemporaryDirectory(prefix="costs-", dir=run_folder()) as home,
         subprocess.Popen(
             [sys.executable, "-P", "-m", "pipeline.formats.benchmark.worker"],
             stdin=subprocess.PIPE,

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from typing import Any, TextIO
 
+from pipeline.errors import printable
+
 from .outcome import Outcome
 
 _SECONDS_BETWEEN_LINES = 10.0
@@ -60,7 +62,7 @@ class Progress:
         if not outcome.has_passed:
             self._failed += 1
             line = f"{outcome.name}: {outcome.kind}: {outcome.reason}".splitlines()[0]
-            self._print(line) if self._bar is None else self._bar.write(line, file=self._stream)
+            self._print(line) if self._bar is None else self._bar.write(printable(line), file=self._stream)
         if self._bar is not None:
             self._bar.update()
         self._show(is_last=self._done == self._total)
@@ -99,7 +101,7 @@ class Progress:
         self._notify(self.line(), 100 * (self._done + self._finished) // max(1, everything))
 
     def _print(self, line: str) -> None:
-        print(line, file=self._stream, flush=True)
+        print(printable(line), file=self._stream, flush=True)
 
 
 def _format_duration(seconds: float) -> str:

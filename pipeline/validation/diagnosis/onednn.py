@@ -16,6 +16,7 @@ from pipeline.data.npz import load_arrays, save_arrays
 from pipeline.errors import RunnerError
 from pipeline.signature import Array
 from pipeline.store.file_names import SIGNATURE_FILE
+from pipeline.workers.folders import run_folder
 from pipeline.workers.sandbox import kept_environment
 
 SWITCH = "TF_ENABLE_ONEDNN_OPTS"
@@ -39,7 +40,8 @@ def run_with(is_on: bool, opener: str, folder: Path, batch: Mapping[str, Array],
     """
     project = str(Path(__file__).resolve().parents[3])
     environment = {SWITCH: str(int(is_on)), "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": project}
-    with tempfile.TemporaryDirectory() as files, tempfile.TemporaryDirectory() as empty:
+    home = run_folder()
+    with tempfile.TemporaryDirectory(dir=home) as files, tempfile.TemporaryDirectory(dir=home) as empty:
         inputs_path, outputs_path = Path(files) / "given.npz", Path(files) / "answered.npz"
         save_arrays(inputs_path, batch)
         arguments = (opener, folder.absolute(), threads, inputs_path, outputs_path)
