@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import atexit
+import concurrent.futures.thread  # loaded here: see `_register_before_shutdown`
 import logging
 import os
 import re
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -83,7 +84,23 @@ def start_run(summary_lines: Callable[[], list[str]], exits_zero: Callable[[], b
     logging.getLogger("luigi-interface").addFilter(_Sentences())
     set_up_logging(logging.getLevelName(luigi.interface.core().log_level))
     luigi.Task.event_handler(luigi.Event.FAILURE)(_note_failure)
-    atexit.register(_close, summary_lines, exits_zero)
+    _register_before_shutdown(lambda: _close(summary_lines, exits_zero))
+
+
+def _register_before_shutdown(close: Callable[[], None]) -> None:
+    """Call a function at the end of this process, while thread pools still work.
+
+    `atexit` is too late: object storage resolves its host in a thread pool, and Python ends thread pools before. Both
+    register here, and the last to register is called first.
+    """
+    process = os.getpid()
+
+    def close_once() -> None:
+        if os.getpid() == process:  # Luigi's forked workers come here too
+            close()
+
+    assert concurrent.futures.thread
+    threading._register_atexit(close_once)  # type: ignore[attr-defined]
 
 
 class DieWithParent:

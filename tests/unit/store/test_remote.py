@@ -223,10 +223,15 @@ def test_a_chain_is_validated_on_another_host_from_what_is_there(
 
 
 def test_what_is_wrong_with_a_bucket_is_a_sentence(server: dict[str, str], tmp_path: Path) -> None:
-    done = luigi("FreezeModel", "--model", "multiply_add", "--output-root", "s3://nobody/x", *QUICK, **server)
-    assert done.returncode != 0
-    assert "s3://nobody/x/multiply_add: the bucket or object does not exist" in done.stderr
+    # A host with a name, as everywhere but here: it is looked up in a pool of threads.
+    named = {**server, "AWS_ENDPOINT_URL": server["AWS_ENDPOINT_URL"].replace("127.0.0.1", "localhost")}
+    done = luigi("FreezeModel", "--model", "multiply_add", "--output-root", "s3://nobody/x", *QUICK, **named)
+    assert done.returncode == 35
+    sentence = "s3://nobody/x/multiply_add: the bucket or object does not exist"
+    assert sentence in done.stderr
     assert "Traceback" not in done.stderr
+    assert [line.startswith(f"failed       {sentence}") for line in done.stdout.splitlines()] == [True]
+    assert done.stdout.endswith("Create it, or correct the URL\n")
     done = pipeline("verify", "s4://bucket/x/y/z")
     assert (done.returncode, done.stderr.count("\n")) == (3, 1)
     assert "not a URL of a known storage" in done.stderr
