@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import luigi
 from luigi.cmdline_parser import CmdlineParser
 from luigi.parameter import ParameterVisibility
+from luigi.target import FileSystemTarget
 
 from pipeline.errors import FreezeError, SettingError
 from pipeline.formats.registry import CANDIDATES, read_refusal
@@ -26,6 +27,7 @@ from .config import build_parsers_once, find_config, read_operations, read_setti
 from .external import DataFile, ExistingCandidate, ExistingCheckpoint
 from .names import NAMESPACE, NamedByGiven
 from .summary import require_passed, summary_lines
+from .targets import artifact_target
 
 # Called with the root task of a command line before it runs.
 ROOT_HOOKS: list[Callable[[Any], None]] = []
@@ -124,9 +126,9 @@ class ModelTask(NamedByGiven):
         if stage.uses_candidate:
             yield ExistingCandidate(path=self.parameters.candidate)
 
-    def output(self) -> luigi.LocalTarget:
-        """Return the folder of the artifact."""
-        return luigi.LocalTarget(str(self.job.paths.artifact(self.stage)))
+    def output(self) -> FileSystemTarget:
+        """Return the artifact: a folder, or what is published under the URL of the output root."""
+        return artifact_target(self.job.paths, self.job.remote, self.stage)
 
     def complete(self) -> bool:
         """Return True if the artifact and everything upstream of it are up to date."""

@@ -60,8 +60,8 @@ def require_passed(job: Job) -> None:
     if verdict["verdict"] != PASSED:
         raise ValidationFailed(
             f"{failed_formats(verdict)} not proven equal to its checkpoint: {verdict['reasons'][0]}",
-            where=job.paths.artifact("validation"),
-            next_step=f"See {job.paths.artifact('report') / REPORT_FILE}",
+            where=job.display_path("validation"),
+            next_step=f"See {job.display_path('report', REPORT_FILE)}",
         )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import luigi
 import luigi.interface
+from luigi.target import FileSystemTarget
 
 from pipeline.errors import BatchFailed
 from pipeline.hashing import hash_code, hash_file, hash_values
@@ -20,6 +21,7 @@ from pipeline.training.models.source import PROJECT
 
 from .. import batch as package
 from ..model import run_root_hooks
+from ..targets import artifact_target
 from . import run as running
 from .outcome import Outcome
 from .shards import ConvertShard, ListTask
@@ -58,9 +60,9 @@ class ConvertBatch(ListTask):
                 manifest=self.manifest, formats=self.formats, output_root=self.output_root, first=first, digest=digest
             )
 
-    def output(self) -> luigi.LocalTarget:
-        """Return the folder of the tables."""
-        return luigi.LocalTarget(str(self.paths.artifact(self.batch.stem)))
+    def output(self) -> FileSystemTarget:
+        """Return the tables: a folder, or what is published under the URL of the output root."""
+        return artifact_target(self.paths, self.remote, self.batch.stem)
 
     def complete(self) -> bool:
         """Return True if every model is complete and has passed, and the tables are up to date."""
