@@ -2,10 +2,13 @@
 
 A hash of values starts with their kind and is taken over a canonical encoding in which types
 count: `1`, `1.0`, `True` and `"1"` all differ; the order of a mapping's keys does not count.
+
+Code is hashed by its meaning: the syntax tree without docstrings. Comments and formatting do not count.
 """
 
 from __future__ import annotations
 
+import ast
 import atexit
 import hashlib
 import json
@@ -14,6 +17,7 @@ import re
 import struct
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cache, lru_cache
@@ -78,40 +82,61 @@ def hash_file(path: Path) -> str:
         raise StoreError("the file cannot be read", where=path, got=exc.strerror) from exc
 
 
-def hash_code(start: Path, roots: Sequence[Path]) -> dict[str, str]:
-    """Hash a module's source and every local module that it imports, directly or indirectly.
-
-    Imports are read from the source text; nothing is executed. Files that are not Python but lie
-    in the folder of an imported package (templates) count as its code.
+class CodeDigest(str):
+    """The sha256 of a file of code, as 64 hex digits.
 
     Args:
-        start: the module's file.
+        of_bytes: the sha256 of its bytes, by which artifacts of version 0.2 and before record the same file.
+    """
+
+    of_bytes: str
+
+    def __new__(cls, digest: str, of_bytes: str) -> CodeDigest:
+        made = super().__new__(cls, digest)
+        made.of_bytes = of_bytes
+        return made
+
+
+def hash_code(start: Path | Sequence[Path], roots: Sequence[Path]) -> dict[str, CodeDigest]:
+    """Hash a module's source and every local module that it imports, directly or indirectly.
+
+    Nothing is executed. A file is hashed by its meaning: its syntax tree, without docstrings, comments and formatting.
+    Hashed by bytes are files that are no valid Python, files that are not Python but lie in the folder of an imported
+    package (templates), and all files if one of them reads docstrings or source text (`_TEXT_READERS`).
+
+    Args:
+        start: the module's file, or several.
         roots: folders under which an absolute import is local; other imports are libraries, which
             count by their versions instead. In a folder of installed packages only this package and the
             importing module's own package are local.
 
     Returns:
-        sha256 by path, relative to the first root that holds it.
+        The digest by path, relative to the first root that holds it.
 
     Raises:
         StoreError: a source file cannot be read.
     """
-    found: dict[str, str] = {}
+    found: dict[str, _Source] = {}
     tops = tuple(os.path.realpath(root) for root in roots)
-    waiting, seen = [os.path.realpath(start)], set[str]()
+    waiting = [os.path.realpath(path) for path in ([start] if isinstance(start, Path) else start)]
+    seen = set[str]()
     while waiting:
         path = waiting.pop()
         if path in seen:
             continue
         seen.add(path)
         source = _read_source(path)
-        found[_label(path, tops)] = source.digest
+        found[_label(path, tops)] = source
         waiting.extend(_imported_files(path, source.imports, tops))
         if os.path.basename(path) == "__init__.py":
             package = os.path.dirname(path)
             data = (f"{package}/{name}" for name in _names_in(package) if not name.endswith((".py", ".pyc")))
             waiting.extend(filter(os.path.isfile, data))
-    return dict(sorted(found.items()))
+    is_text_read = any(source.reads_text for source in found.values())
+    return {
+        label: CodeDigest(source.of_bytes if is_text_read else source.digest, source.of_bytes)
+        for label, source in sorted(found.items())
+    }
 
 
 def _label(path: str, roots: Sequence[str]) -> str:
@@ -127,12 +152,17 @@ class _Source(NamedTuple):
 
     Args:
         state: size, time of change, time of change of its inode, and inode number of the file when it was read.
+        digest: the sha256 of its meaning; of its bytes if it is not Python.
+        of_bytes: the sha256 of its bytes.
         imports: modules that it may import, with their leading dots (`..store.manifest`); none if it is not Python.
+        reads_text: whether it reads docstrings or source text, so that these count.
     """
 
     state: tuple[int, ...]
     digest: str
+    of_bytes: str
     imports: tuple[str, ...]
+    reads_text: bool
 
 
 _RECENT_NS = 2_000_000_000  # a file changed so recently may change again within the resolution of its time stamps
@@ -143,10 +173,14 @@ class _SourceCache:
 
     Those of this package are kept between runs in a file, beside its bytecode and under the same conditions
     (PYTHONDONTWRITEBYTECODE). A file that is missing, damaged or written by another version of this module is ignored.
+
+    Args:
+        package: the folder of the package.
+        files: where to keep them: the first that can be written; all are read.
     """
 
-    def __init__(self, package: str, file: str) -> None:
-        self._package, self._file = package, file
+    def __init__(self, package: str, *files: str) -> None:
+        self._package, self._files = package, files
         self._sources: dict[str, _Source] | None = None
         self._has_news = False
 
@@ -174,34 +208,49 @@ class _SourceCache:
             if path.startswith(f"{self._package}/") and max(source.state[1:3]) < newest
         }
         text = json.dumps(kept)
-        working = f"{self._file}.{os.getpid()}"
-        try:
-            with open(working, "w", encoding="utf-8") as file:
-                file.write(f"{self._checksum(text)}\n{text}")
-            os.replace(working, self._file)
-        except OSError:
-            with suppress(OSError):
-                os.unlink(working)
+        for file in self._files:
+            working = f"{file}.{os.getpid()}"
+            try:
+                os.makedirs(os.path.dirname(file), exist_ok=True)
+                with open(working, "w", encoding="utf-8") as opened:
+                    opened.write(f"{self._checksum(text)}\n{text}")
+                os.replace(working, file)
+                return
+            except OSError:
+                with suppress(OSError):
+                    os.unlink(working)
 
     def _load(self) -> dict[str, _Source]:
-        try:
-            with open(self._file, encoding="utf-8") as file:
-                checksum, _, text = file.read().partition("\n")
-            entries = json.loads(text) if checksum == self._checksum(text) else {}
-        except (OSError, ValueError):
-            return {}
-        return {path: _Source(tuple(state), digest, tuple(names)) for path, (state, digest, names) in entries.items()}
+        found: dict[str, _Source] = {}
+        for file in self._files:
+            try:
+                with open(file, encoding="utf-8") as opened:
+                    checksum, _, text = opened.read().partition("\n")
+                entries = json.loads(text) if checksum == self._checksum(text) else {}
+            except (OSError, ValueError):
+                continue
+            for path, (state, digest, of_bytes, names, reads_text) in entries.items():
+                found[path] = _Source(tuple(state), digest, of_bytes, tuple(names), reads_text)
+        return found
 
     @staticmethod
     def _checksum(text: str) -> str:
-        """Return the sha256 of a text and of this module, which decides what the text means."""
-        return hashlib.sha256(text.encode() + Path(__file__).read_bytes()).hexdigest()
+        """Return the sha256 of a text, and of this module and Python, which decide what the text means."""
+        return hashlib.sha256(f"{text}{sys.hexversion}".encode() + Path(__file__).read_bytes()).hexdigest()
 
 
-_cache = _SourceCache(
-    package=os.path.dirname(os.path.realpath(__file__)),
-    file=os.path.join(os.path.dirname(cache_from_source(os.path.realpath(__file__))), "sources.json"),
-)
+def _cache_files() -> tuple[str, str]:
+    """Return where the sources of this package are kept: beside its bytecode; if that is read-only, for the user."""
+    own = os.path.realpath(__file__)
+    place = hashlib.sha256(own.encode()).hexdigest()[:8]
+    of_user = os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+    return (
+        os.path.join(os.path.dirname(cache_from_source(own)), "sources.json"),
+        os.path.join(of_user, "freeze-pipeline", f"sources-{place}.json"),
+    )
+
+
+_cache = _SourceCache(os.path.dirname(os.path.realpath(__file__)), *_cache_files())
 
 
 def _read_source(path: str) -> _Source:
@@ -213,10 +262,106 @@ def _read_source(path: str) -> _Source:
     state = (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
     source = _cache.find(path, state)
     if source is None:
-        imports = _imports(Path(path)) if path.endswith(".py") else ()
-        source = _Source(state, hash_file(Path(path)), tuple(sorted(imports)))
+        source = _understand(path, state)
         _cache.add(path, source)
     return source
+
+
+def _understand(path: str, state: tuple[int, ...]) -> _Source:
+    try:
+        content = Path(path).read_bytes()
+    except OSError:
+        hash_file(Path(path))  # raises the error that says what is wrong
+        raise
+    of_bytes = hashlib.sha256(content).hexdigest()
+    if not path.endswith(".py"):
+        return _Source(state, of_bytes, of_bytes, (), False)
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of its strings, which concern its author
+            code = _Code(ast.parse(content))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):  # not Python, or not of this version
+        imports = _imports(content.decode(errors="replace"))
+        return _Source(state, of_bytes, of_bytes, tuple(sorted(imports)), False)
+    return _Source(state, code.digest, of_bytes, tuple(sorted(code.imports)), code.reads_text)
+
+
+# Names by which code reads docstrings, source text and line numbers. In one string, because this module reads none.
+_TEXT_READERS = frozenset(
+    "__doc__ getdoc get_docstring getcomments getsource getsourcelines findsource get_source linecache "  # noqa: SIM905
+    "co_firstlineno f_lineno".split()
+)
+# Fields of syntax trees that follow from the others, or mean nothing.
+_MEANINGLESS = frozenset(["ctx", "kind", "type_comment", "type_ignores"])
+_NOTED = frozenset([ast.Name, ast.Attribute, ast.Constant, ast.Import, ast.ImportFrom])
+
+
+class _Code:
+    """A syntax tree without what means nothing, in a form that does not depend on the version of Python.
+
+    A node is written as its name, the number of its fields, and each field's name and value; absent values and empty
+    lists are left out, so that a field that a later version adds changes nothing.
+
+    Attributes:
+        imports: as those of `_Source`; also those of statements in strings that are not docstrings.
+        reads_text: as that of `_Source`.
+    """
+
+    def __init__(self, tree: ast.Module) -> None:
+        self.imports: set[str] = set()
+        self.reads_text = False
+        # Not recursive: whether a deep tree is too deep would depend on the caller. One loop: there are many nodes.
+        written: list[str] = []
+        waiting: list[Any] = [tree]
+        while waiting:
+            value = waiting.pop()
+            kind = type(value)
+            if kind is list:
+                written.append(str(len(value)))
+                waiting += reversed(value)
+            elif issubclass(kind, ast.AST):
+                header, inside = kind.__name__, []
+                for name in kind._fields:
+                    inner = getattr(value, name, None)
+                    if type(inner) is list:
+                        inner = [item for item in inner if not _does_nothing(item, kind)] or None
+                    if inner is not None and name not in _MEANINGLESS:
+                        header += f" {name}"
+                        inside.append(inner)
+                written.append(header)
+                waiting += reversed(inside)
+                if kind in _NOTED:
+                    self._note(value)
+            else:
+                written.append(hex(value) if kind is int else repr(value))
+        self.digest = hash_values("code", "\n".join(written))
+
+    def _note(self, node: ast.AST) -> None:
+        match node:
+            case ast.Name(id=name) | ast.Attribute(attr=name):
+                self.reads_text |= name in _TEXT_READERS
+                return
+            case ast.Constant(value=str(text)):
+                used = [text]
+                self.imports |= _imports(text) if "import" in text else set()
+            case ast.Import(names=names):
+                used = [alias.name for alias in names]
+                self.imports |= set(used)
+            case ast.ImportFrom(names=names, module=module, level=level):
+                base = "." * level + (module or "")
+                used = [f"{base}.{alias.name}" if module else base + alias.name for alias in names]
+                self.imports |= {*used, *([base] if module else [])}
+            case _:
+                return
+        self.reads_text |= any(not _TEXT_READERS.isdisjoint(each.split(".")) for each in used)
+
+
+def _does_nothing(node: Any, parent: type) -> bool:
+    """Return True for `pass`, and for a string that stands alone: a docstring, or one in place of a comment."""
+    kind = type(node)
+    if kind is ast.Expr:
+        return type(node.value) is ast.Constant and isinstance(node.value.value, str)
+    # Python 3.12.1 has empty strings between the parts of f-strings, other versions have none.
+    return kind is ast.Pass or (parent is ast.JoinedStr and kind is ast.Constant and node.value == "")
 
 
 @lru_cache(maxsize=1024)
@@ -276,8 +421,8 @@ def _names_as_of(folder: str, _changed_ns: int) -> frozenset[str]:
     return frozenset(os.listdir(folder))
 
 
-# Parsing every file would take longer than the rest of a run in which all is complete. The pattern finds every import
-# statement, and at worst one inside a string: then one file too many is hashed, never one too few.
+# For text that cannot be parsed: the pattern finds every import statement, and at worst one inside a string. Then one
+# file too many is hashed, never one too few.
 _COMMENT = re.compile(r"#.*")
 _IMPORT = re.compile(
     r"\bfrom\b\s*(?P<dots>\.*)(?P<module>[\w.]*?)\s*\bimport\b\s*(?:\((?P<block>[^)]*)\)|(?P<line>[^\n;]+))"
@@ -285,9 +430,9 @@ _IMPORT = re.compile(
 )
 
 
-def _imports(path: Path) -> set[str]:
-    """Return the modules that a file may import, with their leading dots."""
-    source = path.read_text(encoding="utf-8", errors="replace").replace("\\\n", " ")
+def _imports(text: str) -> set[str]:
+    """Return the modules that a text may import, with their leading dots."""
+    source = text.replace("\\\n", " ")
     found: set[str] = set()
     statements = list(_statements(source))
     if any("#" in (match["block"] or "") for match in statements):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import shutil
@@ -162,10 +163,12 @@ def test_a_touched_or_moved_data_file_redoes_nothing(own_fruit: str, tmp_path: P
     assert run(job_for(tmp_path / "out", own_fruit, data=Path(moved))) == set()
 
 
-def test_a_comment_in_the_model_redoes_what_its_code_decides_and_no_more(own_fruit: str, tmp_path: Path) -> None:
+def test_a_comment_in_the_model_redoes_nothing_and_code_what_it_decides(own_fruit: str, tmp_path: Path) -> None:
     job = job_for(tmp_path / "out", own_fruit)
     run(job)
-    _edit(tmp_path / "fruit.py", "COLUMNS =", "# the measures\nCOLUMNS =")
+    _edit(tmp_path / "fruit.py", "COLUMNS =", '# the measures\n"""Columns of the file."""\n\nCOLUMNS  =')
+    assert run(job) == set()
+    _edit(tmp_path / "fruit.py", "COLUMNS ", "unused = 1\nCOLUMNS ")
     assert "the model's file fruit.py changed" in Chain(job).examine("report")["graph"].reasons[0]
     # The graph is the same, and so are the weights: the rest of the chain stays.
     assert run(job) == {"graph", "training"}
@@ -236,7 +239,9 @@ def test_changed_code_of_the_pipeline_redoes_the_stages_that_it_makes(
     job = job_for(tmp_path / "out")
     run(job)
     copy = shutil.copytree(PROJECT / "pipeline", tmp_path / "project" / "pipeline")
-    (copy / module).write_text((copy / module).read_text() + "\n")
+    (copy / module).write_text((copy / module).read_text() + "changed = 1\n")
+    # No stage depends on comments, docstrings or formatting.
+    (copy / "hashing.py").write_text(ast.unparse(ast.parse((copy / "hashing.py").read_text())) + "\n# a comment\n")
     monkeypatch.setattr(plan, "PACKAGE", copy)
     monkeypatch.setattr(plan, "PROJECT", copy.parent)
     plan._hash_package_code.cache_clear()

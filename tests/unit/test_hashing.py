@@ -141,14 +141,14 @@ PACKAGE = {
 def test_code_is_followed_through_every_form_of_import(tmp_path: Path) -> None:
     found = hash_code(write(tmp_path, PACKAGE) / "top.py", [tmp_path])
     assert set(found) == set(PACKAGE) - {"unused.py", "pack/alone.py"}
-    assert found["pack/deep.py"] == hashlib.sha256(b"").hexdigest()
+    assert found["pack/page.html.j2"] == hashlib.sha256(b"<p>").hexdigest()
 
 
 @pytest.mark.parametrize("name", sorted(set(PACKAGE) - {"unused.py", "pack/alone.py"}))
 def test_a_changed_import_changes_the_code(tmp_path: Path, name: str) -> None:
     folder = write(tmp_path, PACKAGE)
     before = hash_code(folder / "top.py", [folder])
-    (folder / name).write_text(PACKAGE[name] + "# changed\n")
+    (folder / name).write_text(PACKAGE[name] + "changed = 1\n")
     after = hash_code(folder / "top.py", [folder])
     assert {key for key in before if before[key] != after[key]} == {name}
 
@@ -156,7 +156,7 @@ def test_a_changed_import_changes_the_code(tmp_path: Path, name: str) -> None:
 def test_a_file_that_is_not_imported_changes_nothing(tmp_path: Path) -> None:
     folder = write(tmp_path, PACKAGE)
     before = hash_code(folder / "top.py", [folder])
-    (folder / "unused.py").write_text("# changed\n")
+    (folder / "unused.py").write_text("changed = 1\n")
     assert hash_code(folder / "top.py", [folder]) == before
 
 
@@ -205,8 +205,11 @@ def test_code_that_is_not_python_counts_too(tmp_path: Path) -> None:
     ],
 )
 def test_every_way_to_write_an_import_is_seen(tmp_path: Path, source: str) -> None:
-    write(tmp_path, {"top.py": source + "\n", "pack/__init__.py": "", "pack/near.py": "", "pack/other.py": ""})
-    assert "pack/near.py" in hash_code(tmp_path / "top.py", [tmp_path])
+    write(tmp_path, {"pack/__init__.py": "", "pack/near.py": "", "pack/other.py": ""})
+    # Parsed; not Python, so that a pattern has to find it; and in a string that may be code.
+    for text in (source, f"{source}\ny = (", f"exec({source!r})"):
+        write(tmp_path, {"top.py": f"{text}\n"})
+        assert "pack/near.py" in hash_code(tmp_path / "top.py", [tmp_path]), text
 
 
 @pytest.mark.parametrize(
@@ -250,8 +253,9 @@ def test_code_that_is_missing_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_odd_forms_of_imports_are_seen(tmp_path: Path, statement: str) -> None:
-    write(tmp_path, {"top.py": f"{statement}\n", "fromage.py": "x = 1\n", "important.py": "y = 2\n"})
-    assert "fromage.py" in hash_code(tmp_path / "top.py", [tmp_path])
+    for text in (statement, f"{statement}\ny = ("):
+        write(tmp_path, {"top.py": f"{text}\n", "fromage.py": "x = 1\n", "important.py": "y = 2\n"})
+        assert "fromage.py" in hash_code(tmp_path / "top.py", [tmp_path]), text
 
 
 def test_every_import_of_the_package_that_python_sees_is_seen() -> None:
@@ -284,6 +288,131 @@ def test_among_installed_packages_the_others_are_libraries(tmp_path: Path) -> No
         "library/__init__.py",
         "library/deep.py",
     }
+
+
+# What code means
+
+CODE = '''"""Layers of the model."""
+import os  # for the environment
+
+
+class Layer:
+    """One layer."""
+
+    width: int = 4
+
+    def forward(self, x):
+        """Multiply."""
+        if x is None:
+            pass
+        return [x * 0.5,
+                -1, "a#b", b"raw", 1e3, 2j, ..., {**x}]
+'''
+SAME = {
+    "comments": CODE.replace("  # for the environment", "") + "# the end\n",
+    "docstrings": CODE.replace("One layer.", "A layer that doubles.\n\n    from other import docs\n    "),
+    "no docstrings": CODE.replace('"""Layers of the model."""\n', "").replace('        """Multiply."""\n', ""),
+    "formatting": CODE.replace("[x * 0.5,\n                -1", "[(x*.5), -1").replace("\n\n\n", "\n"),
+    "quotes": CODE.replace('"a#b"', "'a#b'").replace("1e3", "1_000.0"),
+    "line ends": CODE.replace("\n", "\r\n"),
+    "a string as a comment": CODE.replace("            pass", '            "nothing to do"'),
+}
+OTHER = {
+    "a number": CODE.replace("0.5", "0.25"),
+    "an equal number of another type": CODE.replace("1e3", "1000"),
+    "a sign": CODE.replace("-1", "1"),
+    "a string": CODE.replace('"a#b"', '"a#c"'),
+    "the kind of a string": CODE.replace('"a#b"', 'b"a#b"'),
+    "a name": CODE.replace("width", "height"),
+    "an annotation": CODE.replace("width: int", "width: float"),
+    "indentation": CODE.replace("        return", "            return"),
+    "a decorator": CODE.replace("    def", "    @staticmethod\n    def"),
+    "the order of arguments": CODE.replace("(self, x)", "(x, self)"),
+    "what is unpacked": CODE.replace("{**x}", "{x: x}"),
+    "an import": CODE.replace("import os", "import sys"),
+    "an assertion": CODE.replace("pass", "assert x"),
+}
+
+
+def digest_of(folder: Path, text: str, **others: str) -> str:
+    sources = {"top.py": text, "other.py": "", **{f"{name}.py": source for name, source in others.items()}}
+    return hash_values("code", hash_code(write(folder, sources) / "top.py", [folder]))
+
+
+@pytest.mark.parametrize("change", SAME)
+def test_what_python_does_not_run_is_not_hashed(tmp_path: Path, change: str) -> None:
+    assert SAME[change] != CODE
+    assert digest_of(tmp_path, SAME[change]) == digest_of(tmp_path, CODE)
+
+
+@pytest.mark.parametrize("change", OTHER)
+def test_what_python_runs_is_hashed(tmp_path: Path, change: str) -> None:
+    assert OTHER[change] != CODE
+    assert digest_of(tmp_path, OTHER[change]) != digest_of(tmp_path, CODE)
+
+
+def test_a_comment_that_decides_how_the_file_is_read_counts(tmp_path: Path) -> None:
+    (tmp_path / "top.py").write_bytes(b"# coding: latin-1\nx = '\xc3\xa4'\n")
+    before = hash_code(tmp_path / "top.py", [tmp_path])
+    (tmp_path / "top.py").write_bytes(b"# coding: utf-8\nx = '\xc3\xa4'\n")
+    assert hash_code(tmp_path / "top.py", [tmp_path]) != before
+
+
+@pytest.mark.parametrize(
+    "reader",
+    [
+        "VOCABULARY = __doc__.split()",
+        "VOCABULARY = other.__doc__",
+        "VOCABULARY = getattr(other, '__doc__')",
+        "import inspect; inspect.getsource(other)",
+        "from inspect import getdoc as words",
+        "from linecache import getlines",
+    ],
+)
+def test_where_docstrings_or_source_text_are_read_they_count(tmp_path: Path, reader: str) -> None:
+    """They count in every file of that code: which module's text is read is known only when it runs."""
+    top = f'"""One two."""\nimport other\n{reader}\n'
+    before = digest_of(tmp_path, top, other='"""Three."""\n')
+    assert digest_of(tmp_path, top.replace("One", "An"), other='"""Three."""\n') != before
+    assert digest_of(tmp_path, top, other='"""Four."""\n') != before
+
+
+def test_code_that_cannot_be_parsed_is_hashed_by_its_bytes(tmp_path: Path) -> None:
+    for text in ("x = (  # not closed\n", "x = 1\0\n", "print 'of Python 2'\n"):
+        (tmp_path / "top.py").write_text(text)
+        assert hash_code(tmp_path / "top.py", [tmp_path]) == {"top.py": sha256_of(tmp_path / "top.py")}
+
+
+def test_the_digest_of_code_is_the_same_for_ever(tmp_path: Path) -> None:
+    """A golden value: another one would make every artifact stale, as would one that depends on Python's version."""
+    write(tmp_path, {"top.py": CODE, "typed.py": "def f(a, /, *b: int, c=None, **d) -> str: return f'{a!r:>{c}}'\n"})
+    found = {name: str(hash_code(tmp_path / name, [tmp_path])[name]) for name in ("top.py", "typed.py")}
+    assert found == {
+        "top.py": "08eaf0b0bb5315cd2a618a1948462946f9675d47b2687b707f01bb53c000bc96",
+        "typed.py": "76623678c475e5ced04737edc46efbfa31edccbf6c29cf12cbcfca7782759fb2",
+    }
+
+
+def test_a_deep_expression_is_hashed_the_same_from_any_depth(tmp_path: Path) -> None:
+    write(tmp_path, {"top.py": f"x = {'+'.join('1' * 900)}\n"})
+
+    def at(depth: int) -> str:
+        return at(depth - 1) if depth else hash_code(tmp_path / "top.py", [tmp_path])["top.py"]
+
+    shallow = at(0)
+    os.utime(tmp_path / "top.py")
+    assert at(200) == shallow
+    assert shallow != sha256_of(tmp_path / "top.py")
+
+
+def test_the_packages_own_code_is_hashed_by_its_meaning() -> None:
+    """A name of `_TEXT_READERS` in a module that many import would make all of them depend on comments again."""
+    from pipeline.tasks.chain.stages import STAGES
+
+    package = Path(__file__).resolve().parents[2] / "pipeline"
+    for stage in STAGES.values():
+        found = hash_code([package / name for name in stage.code], [package.parent])
+        assert {name for name, digest in found.items() if name.endswith(".py") and digest == digest.of_bytes} == set()
 
 
 # Sources that were read in an earlier run
@@ -325,10 +454,14 @@ def found(package: Path, name: str = "a.py") -> Any:
 
 
 def test_a_source_is_read_once_as_long_as_it_stays(filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    wanted = {name: sha256_of(filled / name) for name in ("a.py", "b.py")}
+    wanted = hash_code(filled / "a.py", [filled])
     monkeypatch.setattr("pipeline.hashing._cache", cache_of(filled))
-    monkeypatch.setattr("pipeline.hashing.hash_file", None)  # reading a file again would be an error
-    assert hash_code(filled / "a.py", [filled]) == wanted
+    monkeypatch.setattr("pipeline.hashing._understand", None)  # reading a file again would be an error
+    found = hash_code(filled / "a.py", [filled])
+    assert found == wanted
+    assert {name: digest.of_bytes for name, digest in found.items()} == {
+        name: sha256_of(filled / name) for name in ("a.py", "b.py")
+    }
 
 
 def sha256_of(path: Path) -> str:
@@ -413,6 +546,19 @@ def test_sources_outside_the_package_are_not_kept(package: Path, monkeypatch: py
 
 
 def test_a_cache_that_cannot_be_written_is_no_error(package: Path) -> None:
-    cache = _SourceCache(str(package), str(package / "absent/sources.json"))
+    cache = _SourceCache(str(package), str(package / "a.py/sources.json"))
     cache.save()
     assert sorted(path.name for path in package.iterdir()) == ["a.py", "b.py"]
+
+
+def test_sources_of_a_read_only_package_are_kept_for_the_user(
+    filled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Parsing all of them at each start would take longer than the rest of a run in which all is complete."""
+    files = [str(filled / "a.py/sources.json"), str(tmp_path / "user/freeze-pipeline/sources.json")]
+    cache = _SourceCache(str(filled), *files)
+    monkeypatch.setattr("pipeline.hashing._cache", cache)
+    hash_code(filled / "a.py", [filled])
+    cache.save()
+    kept = _SourceCache(str(filled), *files).find(str(filled / "a.py"), state_of(filled / "a.py"))
+    assert kept is not None

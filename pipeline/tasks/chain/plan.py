@@ -168,11 +168,8 @@ class Chain:
 
 
 @lru_cache(maxsize=64)
-def _hash_package_code(modules: tuple[str, ...]) -> dict[str, str]:
-    digests: dict[str, str] = {}
-    for module in modules:
-        digests |= hash_code(PACKAGE / module, [PROJECT])
-    return digests
+def _hash_package_code(modules: tuple[str, ...]) -> Mapping[str, str]:
+    return hash_code([PACKAGE / module for module in modules], [PROJECT])
 
 
 def _select(values: Any, names: Iterable[str]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import strategies
 from hypothesis import given
 
 from pipeline.errors import DamagedArtifact, StoreError
+from pipeline.hashing import CodeDigest
 from pipeline.store.file_names import MANIFEST_FILE
 from pipeline.store.manifest import FileEntry, Manifest, differences, fingerprint
 
@@ -202,6 +203,14 @@ def test_a_value_that_went_through_json_is_still_the_same(value: Any) -> None:
 )
 def test_a_difference_is_a_sentence(before: dict[str, Any], now: dict[str, Any], sentence: str) -> None:
     assert list(differences(before, now)) == [sentence]
+
+
+def test_code_that_was_recorded_by_its_bytes_is_the_same_code() -> None:
+    """As artifacts of version 0.2 and before record it: an unchanged file must not make their stages run again."""
+    now = CodeDigest("a" * 64, of_bytes="b" * 64)
+    for then in ("a" * 64, "b" * 64):
+        assert list(differences({"code": {"x.py": then}}, {"code": {"x.py": now}})) == []
+    assert len(list(differences({"code": {"x.py": "c" * 64}}, {"code": {"x.py": now}}))) == 1
 
 
 def test_a_kind_without_words_of_its_own_is_told_too() -> None:
