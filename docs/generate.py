@@ -34,7 +34,7 @@ from pipeline.tasks.model import TASKS, ModelTask  # noqa: E402
 
 PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"(<!-- generated: ([\w ]+) -->\n).*?(<!-- end of generated -->)", re.DOTALL)
-LUIGI_SECTIONS = ("core", "worker", "retcode", "RangeDailyBase")
+LUIGI_SECTIONS = ("core", "worker", "retcode", "RangeDaily", "RangeDailyBase")
 
 
 def table(titles: Iterable[str], rows: Iterable[Iterable[str]]) -> str:

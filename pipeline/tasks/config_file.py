@@ -26,7 +26,7 @@ _WIDTH = 120
 
 @dataclass(frozen=True)
 class RangeSettings:
-    """`[RangeDailyBase]`: Luigi's task for a range of nights."""
+    """`[RangeDaily]`, `[RangeDailyBase]`: Luigi's tasks for a range of nights."""
 
     days_back: int = setting(
         36500,
@@ -74,6 +74,7 @@ class ExitCodes:
 
 # The sections of Luigi that the pipeline sets other than Luigi's own defaults.
 LUIGI_SECTIONS: dict[str, type] = {
+    "RangeDaily": RangeSettings,
     "RangeDailyBase": RangeSettings,
     "core": CoreSettings,
     "worker": WorkerSettings,

@@ -20,7 +20,11 @@ from luigi.task_register import TaskClassException
 from pipeline.errors import PipelineError, printable
 from pipeline.workers.worker import die_with_parent, set_up_logging
 
+from .command_line import runs_our_command
+
 _OUR_ERROR = re.compile(r"Traceback \(most recent call last\):.*?\n(?:pipeline\.)?\w*\.?errors\.\w+: (.*)", re.DOTALL)
+# What Luigi says of the parameters of a range is a sentence too.
+_PARAMETER_ERROR = re.compile(r"Traceback \(most recent call last\):.*?\nluigi\.parameter\.\w+: (.*)", re.DOTALL)
 
 
 class _Sentences(logging.Filter):
@@ -34,7 +38,8 @@ class _Sentences(logging.Filter):
             record.msg, record.args = "%s: %s", (record.getMessage().strip(), error)
             record.exc_info = record.exc_text = None
         elif "Traceback" in str(record.msg):
-            record.msg, record.args = _OUR_ERROR.sub(r"\1", record.getMessage()), None
+            message = _OUR_ERROR.sub(r"\1", record.getMessage())
+            record.msg, record.args = _PARAMETER_ERROR.sub(r"\1", message) if runs_our_command() else message, None
         return True
 
 
@@ -68,7 +73,8 @@ def _print_unknown_task(kind: type[BaseException], error: BaseException, trace: 
 
 
 def set_up() -> None:
-    """Make Luigi's command report an unknown task in one sentence; this happens before any task exists."""
+    """Make Luigi report our own errors, and its command an unknown task, in one sentence."""
+    logging.getLogger("luigi-interface").addFilter(_Sentences())
     if Path(sys.argv[0]).name == "luigi":
         sys.excepthook = _print_unknown_task
 
@@ -81,7 +87,6 @@ def start_run(summary_lines: Callable[[], list[str]], exits_zero: Callable[[], b
         exits_zero: called after that; True to exit with 0 even if Luigi would not, because other hosts did some of
             the work.
     """
-    logging.getLogger("luigi-interface").addFilter(_Sentences())
     set_up_logging(logging.getLevelName(luigi.interface.core().log_level))
     luigi.Task.event_handler(luigi.Event.FAILURE)(_note_failure)
     _register_before_shutdown(lambda: _close(summary_lines, exits_zero))

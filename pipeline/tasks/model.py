@@ -23,6 +23,7 @@ from .chain.parameters import Parameters
 from .chain.plan import Chain
 from .chain.results import read_verdict
 from .chain.stages import RESUMABLE
+from .command_line import explain_parameters
 from .config import build_parsers_once, find_config, read_operations, read_settings, with_parameters
 from .external import DataFile, ExistingCandidate, ExistingCheckpoint
 from .names import NAMESPACE, NamedByGiven
@@ -265,5 +266,6 @@ def start_root(task: Any) -> None:
 # Loading the tasks, by any import, also sets up configuration and console, once.
 find_config()
 build_parsers_once()
+explain_parameters()
 console.set_up()
 ROOT_HOOKS.append(start_root)

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from commands import BIN, PROJECT, luigi, pipeline, run
 from jobs import model_file
+from luigi.tools.range import RangeDaily, RangeDailyBase
 from prometheus_client.parser import text_string_to_metric_families
 
 from pipeline.errors import DataError, SettingError, StoreError
@@ -39,7 +40,7 @@ from pipeline.tasks.nightly.page import page
 from pipeline.tasks.nightly.paths import Nights
 from pipeline.tasks.nightly.prometheus import prometheus_text, write_metrics
 from pipeline.tasks.nightly.run import Outcome
-from pipeline.tasks.nightly.task import data_of
+from pipeline.tasks.nightly.task import NightlyRun, data_of
 
 FRUIT = str(PROJECT / "examples/fruit.py:Fruit")
 
@@ -79,6 +80,35 @@ def test_what_is_not_right_is_said_before_anything_is_made(tmp_path: Path, argum
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (["NightlyRun"], 40, "--date: NightlyRun needs it (got nothing, wanted a day, such as 2026-11-25)"),
+        (["NightlyRun", "--date", "2026-02-30"], 40, "--date: it cannot be read (got 2026-02-30: day is out of range"),
+        (["RangeDaily", "--of", "NightlyRun", "--start", "today"], 40, "--start: it cannot be read (got today: "),
+        (["RangeDaily", "--of", "NightlyRunn", "--start", "2026-01-01"], 40, "--of: No task NightlyRunn. Did you mean"),
+        (["RangeDailyBase", "--of", "NightlyRun"], 35, "At least one of start and stop needs to be specified"),
+        (
+            ["RangeDaily", "--of", "NightlyRun", "--start", "2026-01-01", "--of-params", '{"modell": "spam"}'],
+            35,
+            "unknown parameter modell",
+        ),
+    ],
+)
+def test_a_wrong_day_or_range_is_a_sentence(tmp_path: Path, arguments: list[str], code: int, sentence: str) -> None:
+    done = luigi(*arguments, cwd=tmp_path)
+    assert (done.returncode, "Traceback" in done.stderr) == (code, False)
+    assert sentence in done.stderr
+
+
+def test_the_parameters_of_other_projects_are_explained_by_luigi_alone(tmp_path: Path) -> None:
+    (tmp_path / "team.py").write_text(
+        "import luigi, pipeline\nclass Publish(luigi.Task):\n    date = luigi.DateParameter()\n"
+    )
+    done = run(str(BIN / "luigi"), "--module", "team", "Publish", cwd=tmp_path, PYTHONPATH=f"{tmp_path}:{PROJECT}")
+    assert "MissingParameterException" in done.stderr
+
+
 def test_the_data_file_of_a_day_is_told_by_its_parts() -> None:
     assert data_of("data/{date}/x.tsv", date(2026, 1, 5)) == "data/2026-01-05/x.tsv"
     assert data_of("{year}/{month}/{day}", date(2026, 1, 5)) == "2026/01/05"
@@ -112,6 +142,20 @@ def make_night(nights: Nights, night: str, model: bytes = b"model") -> None:
     digest = made.manifest.files["model.pb"].sha256
     if not nights.of(night).artifact("night").exists():
         artifact.build(nights.of(night), "night", lambda: {"upstream": {"frozen/model.pb": digest}}, make_record)
+
+
+@pytest.mark.parametrize("kind", [RangeDaily, RangeDailyBase])
+@pytest.mark.parametrize("param_name", ["date", None], ids=["by name", "first parameter"])
+def test_luigis_ranges_ask_each_night_whether_it_is_complete(nights: Nights, kind: Any, param_name: str | None) -> None:
+    for night in ("2026-01-01", "2026-01-02", "2026-01-03"):
+        make_night(nights, night)
+    (nights.of("2026-01-02").artifact("frozen") / "model.pb").write_bytes(b"damaged")
+    given = {"of_params": {"model": "multiply_add", "name": "model", "output_root": str(nights.home.parent)}}
+    days = {"start": date(2026, 1, 1), "stop": date(2026, 1, 5), "days_back": 36500}
+    nightly = kind(of=NightlyRun, param_name=param_name, **given, **days)
+    missing = nightly.requires()
+    assert [task.night for task in missing] == ["2026-01-02", "2026-01-04"], "a damaged night is not complete"
+    assert {(task.parameters.model, task.parameters.name) for task in missing} == {("multiply_add", "model")}
 
 
 def test_history_reads_as_it_was_written(nights: Nights) -> None:

@@ -12,8 +12,9 @@ from typing import Any
 import luigi
 import luigi.tools.range  # loaded because this declares sections of tasks.cfg
 from luigi.cmdline_parser import CmdlineParser
+from luigi.task import MixinNaiveBulkComplete
 
-from pipeline.errors import SettingError, StoreError
+from pipeline.errors import PipelineError, SettingError, StoreError
 from pipeline.settings import NightlySettings
 from pipeline.store.artifact import ArtifactPaths, ArtifactState, ArtifactStatus
 from pipeline.store.manifest import Manifest
@@ -29,8 +30,12 @@ _STARTED = datetime.now(UTC).replace(microsecond=0)
 _MOST_SHOWN = 20
 
 
-class NightlyRun(ModelTask):
-    """Make one night: the whole chain on that day's data, compared with the night before."""
+class NightlyRun(MixinNaiveBulkComplete, ModelTask):
+    """Make one night: the whole chain on that day's data, compared with the night before.
+
+    Luigi's ranges ask for the completeness of many nights at once: nights are complete by their own rule, which the
+    existence of a folder does not tell.
+    """
 
     date = luigi.DateParameter(description="the day whose data it is, such as 2026-11-25")
     makes = "report"
@@ -45,6 +50,12 @@ class NightlyRun(ModelTask):
             for hook in ROOT_HOOKS:
                 hook(self)
 
+    @classmethod
+    def get_params(cls) -> list[tuple[str, luigi.Parameter[Any]]]:
+        """Return the parameters, the date first: Luigi's ranges give the day to the first one."""
+        parameters: Any = super().get_params()
+        return sorted(parameters, key=lambda item: item[0] != "date")
+
     @property
     def night(self) -> str:
         """The date, which is the name of the folder."""
@@ -54,7 +65,10 @@ class NightlyRun(ModelTask):
     @property
     def resources(self) -> dict[str, int]:  # type: ignore[override]  # as Luigi's documentation does
         """One night of a name at a time, with any number of workers: each night is compared with the one before."""
-        return {f"nights of {self.nights.home.absolute()}": 1}
+        try:
+            return {f"nights of {self.nights.home.absolute()}": 1}
+        except PipelineError:  # Luigi asks for them even if the task cannot be scheduled, for this reason
+            return {}
 
     @property
     def priority(self) -> int:  # type: ignore[override]

@@ -1,0 +1,79 @@
+"""Parameters of the command line: what is wrong with one is said in a sentence, as all errors of the pipeline are."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import luigi
+from luigi.cmdline_parser import CmdlineParser
+from luigi.parameter import MissingParameterException, ParameterException
+from luigi.task_register import Register, TaskClassException
+from luigi.tools.range import RangeBase
+
+from pipeline.errors import SettingError
+
+_MISSING = re.compile(r"requires the '(\w+)' parameter")
+
+
+def explain_parameters() -> None:
+    """Make Luigi's command say in a sentence what is wrong with a parameter, where the task is ours."""
+    make_task: Any = CmdlineParser.get_task_obj
+
+    def get_task_obj(self: Any) -> luigi.Task:
+        try:
+            task: luigi.Task = make_task(self)
+        except (ParameterException, TaskClassException, ValueError) as exc:
+            if not _is_ours(self.known_args):
+                raise
+            raise _explain(self.known_args, exc) from exc
+        return task
+
+    CmdlineParser.get_task_obj = get_task_obj  # type: ignore[method-assign]
+
+
+def runs_our_command() -> bool:
+    """Return True if Luigi's command runs a task of ours."""
+    command = CmdlineParser.get_instance()
+    return command is not None and _is_ours(command.known_args)
+
+
+def _is_ours(arguments: Any) -> bool:
+    """Return True if the root task is ours, or a range of such tasks, or a range of no known task."""
+    tasks = Register._get_reg()
+    root = tasks.get(arguments.root_task)
+    if isinstance(root, type) and issubclass(root, RangeBase):
+        root = tasks.get(getattr(arguments, "of", None), SettingError)
+    return isinstance(root, type) and root.__module__.startswith("pipeline.")
+
+
+def _explain(arguments: Any, error: Exception) -> SettingError:
+    parameters = dict(Register.get_task_cls(arguments.root_task).get_params())
+    missing = _MISSING.search(str(error)) if isinstance(error, MissingParameterException) else None
+    if missing is not None:
+        name = missing[1]
+        return SettingError(
+            f"{arguments.root_task} needs it",
+            where=_option(name),
+            got="nothing",
+            wanted=_wanted(parameters[name]),
+        )
+    for name, parameter in parameters.items():
+        text = getattr(arguments, name, None)
+        try:
+            parameter.parse(text) if text else None
+        except TaskClassException as exc:
+            return SettingError(" ".join(str(exc).split()), where=_option(name))
+        except Exception as exc:  # whatever the parameter's parser does not take
+            return SettingError(
+                "it cannot be read", where=_option(name), got=f"{text}: {exc}", wanted=_wanted(parameter)
+            )
+    return SettingError(str(error), where=arguments.root_task)
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _wanted(parameter: Any) -> str | None:
+    return "a day, such as 2026-11-25" if isinstance(parameter, luigi.DateParameter) else parameter.description
