@@ -77,13 +77,13 @@ def test_luigis_own_tools_show_the_same_names(tmp_path: Any) -> None:
 
 
 def test_what_no_page_names_is_in_a_namespace() -> None:
+    documented = {name for name in pipeline.__all__ if isinstance(getattr(pipeline, name), type(luigi.Task))}
     ours = {
         name: task
         for name, task in Register._get_reg().items()
         if task is not Register.AMBIGUOUS_CLASS and task.__module__.startswith("pipeline.")
     }
     sections = {*Settings.__dataclass_fields__, *Operations.__dataclass_fields__}
-    documented = {name for name in pipeline.__all__ if isinstance(getattr(pipeline, name), type(luigi.Task))}
     hidden = {name for name in ours if name.startswith(f"{NAMESPACE}.")}
     assert set(ours) - hidden == documented | sections
     assert {f"{NAMESPACE}.{name}" for name in ("DataFile", "ExistingCheckpoint", "ConvertShard", "ModelTask")} <= hidden
