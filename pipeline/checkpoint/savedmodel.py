@@ -16,11 +16,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from pipeline.errors import CheckpointError, FreezeError, nearest
+from pipeline.graph.duplicates import require_single_in_graph
 from pipeline.graph.graph import Graph
 from pipeline.graph.meta_graph import MetaGraph
 from pipeline.graph.nodes import data_inputs, node_of
 from pipeline.graph.protos import (
     AssetFileDef,
+    CountedSavedModel,
     DataType,
     DecodeError,
     FunctionDefLibrary,
@@ -173,7 +175,7 @@ def _parse(path: Path) -> SavedModel:
     try:
         content = path.read_bytes()
         if path.suffix == ".pb":
-            return SavedModel.FromString(content)
+            return _parse_binary(content)
         model = SavedModel()
         parse_text(content, model)
         return model
@@ -181,6 +183,13 @@ def _parse(path: Path) -> SavedModel:
         raise unreadable_file(path, exc) from exc
     except DecodeError as exc:
         raise broken_file(path, "not a SavedModel, or a damaged one", got=exc) from exc
+
+
+def _parse_binary(content: bytes) -> SavedModel:
+    model, counted = SavedModel.FromString(content), CountedSavedModel.FromString(content)
+    for meta, other in zip(model.meta_graphs, counted.meta_graphs, strict=True):
+        require_single_in_graph(meta.graph_def, other.graph_def)
+    return model
 
 
 def _assets(folder: Path, meta: MetaGraphDef) -> Iterator[tuple[str, Path]]:

@@ -78,7 +78,9 @@ class Graph:
             if name in stop:
                 continue
             for reference in nodes[name].input:
-                if not reference.startswith("^"):
+                if reference in nodes:  # most are names
+                    waiting.append(reference)
+                elif not reference.startswith("^"):
                     waiting.append(reference.partition(":")[0])
                 elif with_control:
                     waiting.append(node_of(reference))

@@ -13,15 +13,14 @@ from pathlib import Path
 
 from pipeline.errors import DataError
 
+from .duplicates import require_single_in_graph
 from .graph import Graph
-from .protos import DecodeError, GraphDef, NodeDef
-from .varint import encode_varint, read_varint
+from .protos import CountedGraph, DecodeError, GraphDef, NodeDef
+from .wire import LENGTH_DELIMITED, encode_field, fields
 
 LARGE = 1 << 16  # bytes, from which a tensor stays on disk
-# Field numbers from a GraphDef down: node (graph.proto), attr (node_def.proto), a map's value, tensor
-# (attr_value.proto), tensor_content (tensor.proto).
-_DOWN = (1, 5, 2, 8, 4)
-_VARINT, _FIXED64, _LENGTH_DELIMITED, _FIXED32 = 0, 1, 2, 5
+# Fields by their numbers, from graph.proto by node_def.proto (whose map has keys and values) down to tensor.proto.
+_NODE, _ATTR, _KEY, _VALUE, _TENSOR, _CONTENT = 1, 5, 1, 2, 8, 4
 
 
 @dataclass(frozen=True)
@@ -41,23 +40,37 @@ def load_lazily(path: Path) -> LazyGraph:
     """Reads a `.pb`.
 
     Raises:
-        DataError: the file cannot be read, or is no GraphDef.
+        DataError: the file cannot be read, is no GraphDef, or contains something twice that must be there once.
     """
     try:
         with path.open("rb") as file:
             whole = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
         lean = bytearray()
         contents: dict[str, memoryview] = {}
-        for start, content, end in _fields(whole, _DOWN[0]):
-            if end - content <= LARGE or not content:
-                lean += whole[start:end]
-                continue
-            node, cut = _without(whole[content:end], _DOWN[1:])
-            lean += _field(_DOWN[0], node)
-            contents |= {NodeDef.FromString(node).name: part for part in cut}
-        return LazyGraph(Graph.of(GraphDef.FromString(bytes(lean))), contents)
+        for field in fields(whole):
+            node = whole[field.content : field.end]
+            if field.number == _NODE and field.kind == LENGTH_DELIMITED and len(node) > LARGE:
+                rest, content = _without_content(node)
+                lean += encode_field(_NODE, rest)
+                if content is not None:
+                    contents[NodeDef.FromString(rest).name] = content
+            else:
+                lean += whole[field.start : field.end]
+        graph = GraphDef.FromString(bytes(lean))
+        require_single_in_graph(graph, CountedGraph.FromString(bytes(lean)))
+        _require_names(graph)
+        return LazyGraph(Graph.of(graph), contents)
     except (OSError, ValueError, DecodeError) as exc:  # an empty file cannot be mapped: ValueError
         raise DataError("the candidate's graph cannot be read", where=path, got=exc) from exc
+
+
+def _require_names(graph: GraphDef) -> None:
+    """Checks that each node has a name of its own."""
+    seen = set[str]()
+    for node in graph.node:
+        if node.name in seen:
+            raise ValueError(f"two nodes are called {node.name!r}")
+        seen.add(node.name)
 
 
 def split_field(message: memoryview, number: int) -> tuple[bytes, list[memoryview]]:
@@ -67,51 +80,54 @@ def split_field(message: memoryview, number: int) -> tuple[bytes, list[memoryvie
         ValueError: the message is cut off or broken.
     """
     rest, contents = bytearray(), list[memoryview]()
-    for start, content, end in _fields(message, number):
-        if content:
-            contents.append(message[content:end])
+    for field in fields(message):
+        if field.number == number and field.kind == LENGTH_DELIMITED:
+            contents.append(message[field.content : field.end])
         else:
-            rest += message[start:end]
+            rest += message[field.start : field.end]
     return bytes(rest), contents
 
 
-def _without(message: memoryview, down: tuple[int, ...]) -> tuple[bytes, list[memoryview]]:
-    """Returns a message without the large fields at the end of a path of fields, and these fields."""
-    lean, cut = bytearray(), list[memoryview]()
-    for start, content, end in _fields(message, down[0]):
-        if not content or end - content <= LARGE:
-            lean += message[start:end]
-        elif len(down) == 1:
-            cut.append(message[content:end])
+def _without_content(node: memoryview) -> tuple[bytes, memoryview | None]:
+    """Returns a node without the content of its tensor, and this content; None if that is not large.
+
+    Raises:
+        ValueError: a large attribute is written in several parts, of which protobuf would make one.
+    """
+    lean, content = bytearray(), None
+    for field in fields(node):
+        entry = node[field.content : field.end]
+        if field.number == _ATTR and field.kind == LENGTH_DELIMITED and len(entry) > LARGE:
+            rest, found = _cut(entry)
+            lean += encode_field(_ATTR, rest)
+            content = content if found is None else found
         else:
-            inner, found = _without(message[content:end], down[1:])
-            lean += _field(down[0], inner)
-            cut += found
-    return bytes(lean), cut
+            lean += node[field.start : field.end]
+    return bytes(lean), content
 
 
-def _fields(message: memoryview, wanted: int) -> list[tuple[int, int, int]]:
-    """Returns start, content and end of each field of a message; content is 0 unless the field is the wanted one."""
-    found, at = [], 0
-    while at < len(message):
-        start, content = at, 0
-        tag, at = read_varint(message, at)
-        kind = tag & 7
-        if kind == _VARINT:
-            _, at = read_varint(message, at)
-        elif kind == _LENGTH_DELIMITED:
-            length, at = read_varint(message, at)
-            content = at if tag >> 3 == wanted else 0
-            at += length
-        elif kind in (_FIXED64, _FIXED32):
-            at += 8 if kind == _FIXED64 else 4
-        else:
-            raise ValueError(f"a field of the unknown kind {kind}")
-        if at > len(message):
-            raise ValueError("the file is cut off")
-        found.append((start, content, at))
+def _cut(entry: memoryview) -> tuple[bytes, memoryview | None]:
+    """Returns a large attribute without the content of its tensor, and this content."""
+    parts = _parts(entry, "an attribute")
+    if parts.keys() != {_KEY, _VALUE} or bytes(parts[_KEY]) != b"value":
+        return bytes(entry), None
+    value = _parts(parts[_VALUE], "a value")
+    if len(value) > 1:
+        raise ValueError("an attribute has two values")
+    rest, contents = split_field(value.get(_TENSOR, memoryview(b"")), _CONTENT)
+    if len(contents) > 1:
+        raise ValueError("a tensor has two contents")
+    if not contents or len(contents[0]) <= LARGE:
+        return bytes(entry), None
+    lean = encode_field(_VALUE, encode_field(_TENSOR, rest))
+    return encode_field(_KEY, b"value") + lean, contents[0]
+
+
+def _parts(message: memoryview, what: str) -> dict[int, memoryview]:
+    """Returns the bytes of the fields of a message by number, each of which may be there once."""
+    found: dict[int, memoryview] = {}
+    for field in fields(message):
+        if field.number in found or field.kind != LENGTH_DELIMITED:
+            raise ValueError(f"{what} is written in two parts, or in an unusual way")
+        found[field.number] = message[field.content : field.end]
     return found
-
-
-def _field(number: int, content: bytes) -> bytes:
-    return encode_varint(number << 3 | _LENGTH_DELIMITED) + encode_varint(len(content)) + content

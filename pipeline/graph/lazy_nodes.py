@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from sys import intern
 from typing import Any
 
+from .duplicates import require_single
 from .protos import LazyGraphDef, NodeDef
 
 
@@ -50,14 +51,18 @@ def read_nodes(graph: LazyGraphDef) -> list[LazyNode]:
     """Returns the nodes of a graph; each is parsed once, so that damage is found now.
 
     Raises:
-        DecodeError: the bytes of a node are damaged.
+        DecodeError: the bytes of a node are damaged, or one of its attributes stands twice.
     """
     names: dict[str, str] = {}  # an input is mostly the name of a node: one string serves both
     known, parse, nodes = names.setdefault, NodeDef.FromString, list[LazyNode]()
     for index, raw in enumerate(graph.node):
         message = parse(raw)
-        name = message.name
-        inputs = tuple([known(reference, reference) for reference in message.input])
+        # Each attribute begins with its tag, the byte 0x2a (0xaa if it is written longer than it must be): where there
+        # are no more of these bytes than attributes, none stands twice.
+        if raw.count(b"*") + raw.count(b"\xaa") != len(message.attr):
+            require_single(raw, message)
+        name, given = message.name, message.input[:]
+        inputs = tuple(map(known, given, given))
         nodes.append(LazyNode(known(name, name), intern(message.op), inputs, graph, index))
     return nodes
 

@@ -34,6 +34,11 @@ __all__ = [
     "BundleHeaderProto",
     "CheckpointState",
     "CollectionDef",
+    "CountedGraph",
+    "CountedLibrary",
+    "CountedMetaGraph",
+    "CountedNode",
+    "CountedSavedModel",
     "DataType",
     "DecodeError",
     "FunctionDef",
@@ -68,7 +73,6 @@ __all__ = [
 _PACKAGE = "pipeline"
 _FILE = "pipeline/protos.proto"
 _OF_TENSORBOARD = {
-    "FunctionDefLibrary": "function",
     "MetaGraphDef": "meta_graph",
     "TensorShapeProto": "tensor_shape",
     "VersionDef": "versions",
@@ -110,7 +114,14 @@ _MESSAGES: dict[str, list[tuple[str, int, str]]] = {
         ("dcomplex_val", 12, "bytes*"),
     ],
     # tensorflow/core/framework/graph.proto: a GraphDef whose nodes stay the bytes of NodeDefs
-    "LazyGraphDef": [("node", 1, "bytes*"), ("library", 2, "FunctionDefLibrary"), ("versions", 4, "VersionDef")],
+    "LazyGraphDef": [("node", 1, "bytes*"), ("library", 2, "bytes*"), ("versions", 4, "VersionDef")],
+    # graph.proto, function.proto, node_def.proto and meta_graph.proto: attributes as a list, to count them
+    "CountedNode": [("attr", 5, "bytes*")],
+    "CountedFunction": [("node_def", 3, "CountedNode*")],
+    "CountedLibrary": [("function", 1, "CountedFunction*")],
+    "CountedGraph": [("node", 1, "CountedNode*"), ("library", 2, "CountedLibrary")],
+    "CountedMetaGraph": [("graph_def", 2, "CountedGraph")],
+    "CountedSavedModel": [("meta_graphs", 2, "CountedMetaGraph*")],
     # tensorflow/core/protobuf/saved_model.proto
     "SavedModel": [("saved_model_schema_version", 1, "int64"), ("meta_graphs", 2, "MetaGraphDef*")],
     # tensorflow/python/training/checkpoint_state.proto
@@ -171,6 +182,11 @@ PackedTensor = _CLASSES["PackedTensor"]
 SavedModel = _CLASSES["SavedModel"]
 CheckpointState = _CLASSES["CheckpointState"]
 LazyGraphDef = _CLASSES["LazyGraphDef"]
+CountedNode = _CLASSES["CountedNode"]
+CountedLibrary = _CLASSES["CountedLibrary"]
+CountedGraph = _CLASSES["CountedGraph"]
+CountedMetaGraph = _CLASSES["CountedMetaGraph"]
+CountedSavedModel = _CLASSES["CountedSavedModel"]
 
 
 def parse_text(raw: bytes, message: Any) -> None:

@@ -84,11 +84,13 @@ def _require_nodes(
     for node in nodes:
         waits = False
         for reference in node.input:
+            if not waits and reference in plain:  # as most are
+                continue
             if reference.startswith("^"):
                 waits = True
                 is_known = reference[1:] in names
             else:
-                is_known = not waits and (reference in plain or _is_known(reference, names, given, bool(function)))
+                is_known = not waits and _is_known(reference, names, given, bool(function))
             if not is_known:
                 raise _unsound(
                     path,

@@ -28,6 +28,7 @@ from pipeline.graph.protos import (
     NodeDef,
     SavedModel,
 )
+from pipeline.graph.wire import encode_field, fields
 
 FLOAT, INT32, INT64, STRING, BOOL = (
     DataType.Value(f"DT_{name}") for name in ("FLOAT", "INT32", "INT64", "STRING", "BOOL")
@@ -214,6 +215,21 @@ def frozen(path: Path, *more: NodeDef, y: Sequence[str] = (), functions: Iterabl
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(graph(nodes, functions).SerializeToString())
     return path
+
+
+def twice(graph_def: bytes, name: str, last: bytes) -> bytes:
+    """A GraphDef (of fields that are nodes, then others) whose node `name` has the attribute `value` once more.
+
+    Args:
+        last: an AttrValue, which protobuf takes, because it is the last.
+    """
+    entry = encode_field(5, encode_field(1, b"value") + encode_field(2, last))
+    made = b""
+    for field in fields(graph_def):
+        content = graph_def[field.content : field.end]
+        is_meant = field.number == 1 and NodeDef.FromString(content).name == name
+        made += encode_field(1, content + entry) if is_meant else graph_def[field.start : field.end]
+    return made
 
 
 def saved_model(

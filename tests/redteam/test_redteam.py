@@ -17,13 +17,14 @@ import pytest
 
 import redteam
 from pipeline import cli
-from pipeline.errors import CheckpointError, PipelineError, SettingError, StoreError, UnsafeModel
+from pipeline.errors import CandidateError, CheckpointError, PipelineError, SettingError, StoreError, UnsafeModel
 from pipeline.formats import runner
 from pipeline.freezing import freeze
 from pipeline.freezing.inspection import inspect
 from pipeline.graph.meta_graph import MetaGraph
 from pipeline.graph.ops import TABLE
-from pipeline.graph.protos import AssetFileDef, BundleEntryProto, MetaGraphDef, SavedModel
+from pipeline.graph.protos import AssetFileDef, AttrValue, BundleEntryProto, MetaGraphDef, SavedModel
+from pipeline.graph.wire import encode_field
 from pipeline.safety import dangers, harm_of, is_idle, safe_ops
 from pipeline.safety.graphs import find_dangers
 from pipeline.settings import CostsSettings, Settings
@@ -31,6 +32,7 @@ from pipeline.store.artifact import ArtifactPaths
 from pipeline.tasks.chain.job import Job, Parameters
 from pipeline.tasks.chain.plan import Chain
 from pipeline.validation.checks.material import checkpoint_limits
+from pipeline.validation.compare.weights import compare_weights
 from pipeline.workers import child
 from pipeline.workers.sandbox import kept_environment
 from redteam import (
@@ -599,6 +601,62 @@ def test_an_onnx_model_with_ops_or_files_of_others_is_stopped(
 ) -> None:
     with pytest.raises(UnsafeModel, match=sentence):
         adopt(tmp_path, onnx_model(tmp_path / "in", **options))
+
+
+# One file, two readings: what stands twice, of which one reader takes the first and another the last.
+
+
+def two_valued(is_first_large: bool) -> AttrValue:
+    """The values of `w`, each of them changed by 0.99; in the short or in the long form."""
+    value = AttrValue()
+    value.tensor.dtype = FLOAT
+    value.tensor.tensor_shape.dim.add(size=1 << 15)
+    changed = [3.99, -1.01]
+    if is_first_large:
+        value.tensor.float_val.extend(changed * (1 << 14))
+    else:
+        value.tensor.tensor_content = struct.pack("<2f", *changed) * (1 << 14)
+    return value
+
+
+@pytest.mark.usefixtures("nothing_runs")
+@pytest.mark.parametrize("is_first_large", [True, False])
+def test_weights_that_stand_twice_are_no_proof(is_first_large: bool, tmp_path: Path) -> None:
+    place = redteam.checkpoint(tmp_path / "honest", large(), length=1 << 15)
+    Chain(job_for(tmp_path, place, outputs="y")).build("checkpoint")
+    checkpoint = tmp_path / "out" / "stranger" / "checkpoint"
+    pb = freeze.freeze(place, ["y"], to=tmp_path / "in" / "model.pb").path
+    (tmp_path / "in" / "signature.json").write_bytes((checkpoint / "signature.json").read_bytes())
+    assert not compare_weights(checkpoint, tmp_path / "in").problem
+    pb.write_bytes(redteam.twice(pb.read_bytes(), "w", two_valued(is_first_large).SerializeToString()))
+    found = compare_weights(checkpoint, tmp_path / "in")
+    assert "an attribute of node 'w' stands twice" in str(found.problem)
+    with pytest.raises(CandidateError, match="an attribute of node 'w' stands twice"):
+        adopt(tmp_path, pb)
+
+
+@pytest.mark.usefixtures("nothing_runs")
+def test_a_graph_whose_attribute_stands_twice_is_not_frozen(tmp_path: Path) -> None:
+    place = redteam.checkpoint(tmp_path / "in")
+    meta = tmp_path / "in" / "model.ckpt.meta"
+    graph = MetaGraphDef.FromString(meta.read_bytes()).graph_def.SerializeToString()
+    other = AttrValue()
+    other.tensor.dtype = STRING
+    twice = redteam.twice(graph, "save/names", other.SerializeToString())
+    Path(f"{place}.pb").write_bytes(twice)
+    with pytest.raises(CheckpointError, match="an attribute of node 'save/names' stands twice"):
+        freeze.freeze(place, ["y"], graph=Path(f"{place}.pb"))
+    meta.write_bytes(encode_field(2, twice))
+    with pytest.raises(CheckpointError, match="an attribute of node 'save/names' stands twice"):
+        freeze.freeze(place, ["y"])
+    folder = redteam.saved_model(tmp_path / "saved")
+    model = SavedModel.FromString((folder / "saved_model.pb").read_bytes())
+    rest = model.meta_graphs[0]
+    rest.ClearField("graph_def")
+    served = encode_field(2, rest.SerializeToString() + encode_field(2, twice))
+    (folder / "saved_model.pb").write_bytes(served)
+    with pytest.raises(CheckpointError, match="an attribute of node 'save/names' stands twice"):
+        freeze.freeze(folder, ["y"])
 
 
 # Small on disk, and more than there is.

@@ -36,14 +36,19 @@ def test_messages_declared_here_are_tensorflow_s_field_by_field() -> None:
     }
     theirs["Extent"] = theirs["TensorSliceProto"].nested_types_by_name["Extent"]
     theirs["PackedTensor"] = tf.compat.v1.make_tensor_proto(0).DESCRIPTOR
+    parts = {"Node": "NodeDef", "Function": "FunctionDef", "Library": "FunctionDefLibrary", "Graph": "GraphDef"}
+    for part, message in {**parts, "MetaGraph": "MetaGraphDef", "SavedModel": "SavedModel"}.items():
+        theirs[f"Counted{part}"] = getattr(protos, message).DESCRIPTOR
     theirs["LazyGraphDef"] = tf.compat.v1.GraphDef.DESCRIPTOR
     assert theirs.keys() == protos._MESSAGES.keys()
     for name, fields in protos._MESSAGES.items():
         known = {field.name: field for field in theirs[name].fields}
-        assert name in ("PackedTensor", "LazyGraphDef") or known.keys() == {field for field, _, _ in fields}
+        is_part = name in ("PackedTensor", "LazyGraphDef") or name.startswith("Counted")
+        assert is_part or known.keys() == {field for field, _, _ in fields}
         for field, number, kind in fields:
             assert known[field].number == number
-            assert known[field].is_repeated == kind.endswith("*")
+            # A message is read as the list of its parts, which the reader joins.
+            assert known[field].is_repeated == kind.endswith("*") or (name, field) == ("LazyGraphDef", "library")
 
 
 @pytest.mark.parametrize("first", ["tensorflow", "pipeline.graph.protos"])

@@ -1,0 +1,78 @@
+"""Walks the fields of a protobuf message, for whoever reads one without parsing it.
+
+The layout is that of https://protobuf.dev/programming-guides/encoding. All walks here are this one, and it is narrower
+than protobuf: what protobuf would write in another way is an error. So whatever is read by a walk has one reading only;
+protobuf itself takes the last of several values, and merges several messages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from .varint import encode_varint, read_varint
+
+VARINT, FIXED64, LENGTH_DELIMITED, FIXED32 = 0, 1, 2, 5
+_SIZES = {FIXED64: 8, FIXED32: 4}
+_MOST_NUMBER = (1 << 29) - 1
+
+
+class Field(NamedTuple):
+    """A field of a message, by its places in the message.
+
+    Args:
+        kind: the wire type.
+        start: of its tag.
+        content: where its bytes begin, behind the tag and, if it has one, the length.
+        end: of its bytes.
+    """
+
+    number: int
+    kind: int
+    start: int
+    content: int
+    end: int
+
+
+class CutOffError(ValueError):
+    """The last field is longer than what is left of the message. Attribute: the field, as it should be."""
+
+    def __init__(self, field: Field, size: int) -> None:
+        super().__init__(f"a field that begins at byte {field.start} needs {field.end} bytes, the file has {size}")
+        self.field = field
+
+
+def fields(message: bytes | memoryview) -> Iterator[Field]:
+    """Yields the fields of a message.
+
+    Raises:
+        CutOffError: the message ends within a field.
+        ValueError: a number has more bytes than it needs or is cut off, a field's number is out of range, or a field is
+            of a kind that proto3 does not know (such as a group).
+    """
+    at, size = 0, len(message)
+    while at < size:
+        start = at
+        tag, at = read_varint(message, at)
+        number, kind = tag >> 3, tag & 7
+        content = at
+        if kind == VARINT:
+            _, at = read_varint(message, at)
+        elif kind == LENGTH_DELIMITED:
+            length, content = read_varint(message, at)
+            at = content + length
+        elif kind in _SIZES:
+            at += _SIZES[kind]
+        else:
+            raise ValueError(f"a field of the unknown kind {kind}")
+        if not 1 <= number <= _MOST_NUMBER:
+            raise ValueError(f"a field of the impossible number {number}")
+        field = Field(number, kind, start, content, at)
+        if at > size:
+            raise CutOffError(field, size)
+        yield field
+
+
+def encode_field(number: int, content: bytes) -> bytes:
+    """Returns a field of bytes, such as a message."""
+    return encode_varint(number << 3 | LENGTH_DELIMITED) + encode_varint(len(content)) + content
