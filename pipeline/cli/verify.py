@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Mapping
+import hashlib
+import os
+import stat
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from pipeline.errors import StoreError, printable
-from pipeline.hashing import hash_file
 from pipeline.store import artifact
-from pipeline.store.manifest import Manifest
+from pipeline.store.artifact import finished
+from pipeline.store.folder import Folder
+from pipeline.store.manifest import Manifest, require_inner_path
 from pipeline.store.remote import RemoteStore, hash_object, is_url
+
+_CHUNK = 2**20
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,25 +51,60 @@ def _verify_url(url: str) -> Manifest:
 
 
 def _changed_inputs(folder: str, manifest: Manifest) -> Iterator[str]:
-    """Yield a sentence for each input that was changed or removed after the artifact was made."""
-    upstream: Mapping[str, str] = manifest.fingerprint_inputs.get("upstream", {})
-    for label, digest in upstream.items():
+    """Yield a sentence for each input that was changed or removed after the artifact was made.
+
+    Files of other stages are looked up in the artifacts of these stages alone, without following links. Where the
+    manifest comes from a bucket, no file of this machine is read because of it.
+    """
+    for label, digest in _entries(manifest.fingerprint_inputs, "upstream"):
+        require_inner_path(label)
         if is_url(folder):
-            yield from _compare(f"{folder.rstrip('/').rpartition('/')[0]}/{label}", digest)
+            url = f"{folder.rstrip('/').rpartition('/')[0]}/{label}"
+            yield from _compare(url, digest, partial(hash_object, url))
         else:
-            yield from _compare(Path(folder).absolute().parent / label, digest)
-    for label, path in manifest.notes.get("inputs", {}).items():
-        yield from _compare(Path(path), manifest.fingerprint_inputs["files"][label])
+            home = Path(folder).absolute().parent
+            yield from _compare(home / label, digest, partial(_hash_upstream, home, label))
+    recorded = dict(_entries(manifest.fingerprint_inputs, "files"))
+    for label, path in _entries(manifest.notes, "inputs"):
+        if label in recorded and not is_url(folder):
+            yield from _compare(path, recorded[label], partial(_hash_input, path))
 
 
-def _compare(place: Path | str, digest: str | None) -> Iterator[str]:
-    if isinstance(place, Path) and not place.is_file():
-        yield f"input {place} is gone"
-        return
+def _entries(values: Mapping[str, Any], key: str) -> Iterator[tuple[str, str]]:
+    """Yield the texts by label that a manifest has under a key."""
+    entries = values.get(key)
+    if isinstance(entries, Mapping):
+        yield from ((label, value) for label, value in entries.items() if isinstance(value, str))
+
+
+def _hash_upstream(home: Path, label: str) -> str:
+    stage, _, path = label.partition("/")
+    with Folder.open(finished(home / stage)) as held:
+        return held.hash(path)
+
+
+def _hash_input(path: str) -> str:
+    """Hash a regular file, as long as it was when it was opened: other files may wait, or never end."""
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        state = os.fstat(file.fileno())
+        if not stat.S_ISREG(state.st_mode):
+            raise FileNotFoundError(path)
+        digest, left = hashlib.sha256(), state.st_size
+        while chunk := file.read(min(left, _CHUNK)):
+            digest.update(chunk)
+            left -= len(chunk)
+    return digest.hexdigest()
+
+
+def _compare(place: object, digest: str, take_hash: Callable[[], str]) -> Iterator[str]:
     try:
-        actual = hash_file(place) if isinstance(place, Path) else hash_object(place)
+        actual = take_hash()
+    except (FileNotFoundError, NotADirectoryError):
+        yield f"input {place} is gone"
     except StoreError as exc:
         yield f"input {exc}"
-        return
-    if actual != digest:
-        yield f"input {place} changed: sha256 was {str(digest)[:12]}…, is {actual[:12]}…"
+    except (OSError, ValueError) as exc:
+        yield f"input {place} cannot be read: {exc}"
+    else:
+        if actual != digest:
+            yield f"input {place} changed: sha256 was {digest[:12]}…, is {actual[:12]}…"

@@ -8,14 +8,16 @@
 A stage is made in its work folder, flushed to disk, given its manifest, moved to the versions, and published by
 replacing the link, which is atomic on POSIX file systems. A process that is killed leaves the previous version or none.
 The next start removes its leftovers, unless their lock is held.
+
+The output root may be a link. Below it no other link is followed than that of a stage to one of its own versions:
+whoever can write there could lead the pipeline to delete or to overwrite what is elsewhere.
 """
 
 from __future__ import annotations
 
-import fcntl
+import errno
 import os
 import re
-import shutil
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -24,14 +26,17 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import DamagedArtifact, StoreError, logger
-from pipeline.hashing import hash_file
+from pipeline.errors import DamagedArtifact, PipelineError, StoreError, logger
 
 from .file_names import MANIFEST_FILE
+from .folder import Folder, NotRegular, is_same
+from .lock import Lock, hold_lock
+from .lock import hold as hold
 from .manifest import FileEntry, Manifest, differences, fingerprint
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 # Windows reserves the names of devices and drops a final dot; the output may be on one of its shares.
+_VERSION = re.compile(r"\.versions/(?P<version>(?P<stage>[A-Za-z0-9._-]+)-[0-9a-f]{12}-[0-9a-f]{1,16})")
 _WINDOWS_NAME = re.compile(r"(CON|PRN|AUX|NUL|COM[0-9]|LPT[0-9])(\..*)?|.*\.", re.IGNORECASE)
 
 
@@ -75,6 +80,14 @@ class ArtifactPaths:
     def lock(self, stage: str) -> Path:
         return self.home / ".locks" / stage
 
+    def finished(self, stage: str) -> Path:
+        """Return the folder of the last finished version of a stage, which stays valid when the link moves on.
+
+        Raises:
+            NotRegular: a link that leads elsewhere is in its place.
+        """
+        return finished(self.artifact(stage))
+
 
 class ArtifactStatus(Enum):
     """Result of comparing an artifact with what is wanted now."""
@@ -99,6 +112,36 @@ class ArtifactState:
         return self.status is ArtifactStatus.COMPLETE
 
 
+def finished(artifact: Path) -> Path:
+    """Return the folder that an artifact's path leads to: one of its versions, or itself if it was copied.
+
+    Raises:
+        NotRegular: the path is another link than to a version of this stage, or `.versions` is a link.
+    """
+    home, versions = artifact.parent.resolve(), artifact.parent / ".versions"
+    if not artifact.is_symlink():
+        return home / artifact.name
+    version = _version_in(os.readlink(artifact), artifact.name)
+    if version is None or versions.is_symlink() or (versions / version).is_symlink():
+        raise _foreign(artifact)
+    return home / ".versions" / version
+
+
+def _version_in(target: str, stage: str) -> str | None:
+    """Return the name of the version that a stage's link leads to; None if the pipeline made no such link."""
+    found = _VERSION.fullmatch(target)
+    return found["version"] if found and found["stage"] == stage else None
+
+
+def _foreign(artifact: Path) -> NotRegular:
+    return NotRegular(
+        "a folder that the pipeline did not make is in the way",
+        where=artifact,
+        got=f"a link to {os.readlink(artifact)}" if artifact.is_symlink() else None,
+        next_step="Move it away, or choose another --name or --output-root",
+    )
+
+
 def examine(folder: Path, stage: str, inputs: Mapping[str, Any], ignored: Collection[str] = ()) -> ArtifactState:
     """Compare the artifact in `folder` with the inputs that decide it now.
 
@@ -107,14 +150,19 @@ def examine(folder: Path, stage: str, inputs: Mapping[str, Any], ignored: Collec
 
     Files with the recorded size and time stamp are taken as unchanged; all others are hashed. `verify` hashes them all.
     """
-    version = folder.resolve()
-    state = _examine(folder, stage, inputs, ignored)
-    # If another run has published meanwhile, the examination mixed two versions.
-    return state if folder.resolve() == version else examine(folder, stage, inputs, ignored)
+    try:
+        version = finished(folder)
+        state = _examine(folder, version, stage, inputs, ignored)
+        # If another run has published meanwhile, the version that was examined may be gone.
+        return state if finished(folder) == version else examine(folder, stage, inputs, ignored)
+    except NotRegular as exc:
+        return ArtifactState(ArtifactStatus.MISSING, (str(exc),))
 
 
-def _examine(folder: Path, stage: str, inputs: Mapping[str, Any], ignored: Collection[str]) -> ArtifactState:
-    if not (folder / MANIFEST_FILE).exists():
+def _examine(
+    folder: Path, version: Path, stage: str, inputs: Mapping[str, Any], ignored: Collection[str]
+) -> ArtifactState:
+    if not (version / MANIFEST_FILE).exists():
         return ArtifactState(ArtifactStatus.MISSING, (f"{folder} does not exist",))
     try:
         manifest = Manifest.read(folder)
@@ -153,17 +201,26 @@ def verify(folder: Path, *patterns: str) -> Manifest:
 def _check_files(folder: Path, names: Iterable[str], manifest: Manifest, trust_mtime: bool) -> list[str]:
     """Return a sentence for each file that is missing or has another size; raise an error if other bytes changed."""
     sentences = []
-    for name in names:
-        path, entry = folder / name, manifest.files[name]
-        try:
-            stat = path.stat()
-        except OSError:
-            sentences.append(f"{path} is missing")
-            continue
-        if stat.st_size != entry.size_bytes:
-            sentences.append(f"{path} has {stat.st_size} bytes, was finished with {entry.size_bytes}")
-        elif (not trust_mtime or stat.st_mtime_ns != entry.mtime_ns) and (actual := hash_file(path)) != entry.sha256:
-            raise changed_bytes(path, actual, entry, folder)
+    try:
+        held = Folder.open(folder)
+    except OSError:
+        return [f"{folder / name} is missing" for name in names]
+    with held:
+        for name in names:
+            path, entry = folder / name, manifest.files[name]
+            try:
+                state = held.state(name)
+                has_changed = not trust_mtime or state.st_mtime_ns != entry.mtime_ns
+                if state.st_size != entry.size_bytes:
+                    sentences.append(f"{path} has {state.st_size} bytes, was finished with {entry.size_bytes}")
+                elif has_changed and (actual := held.hash(name)) != entry.sha256:
+                    raise changed_bytes(path, actual, entry, folder)
+            except FileNotFoundError:
+                sentences.append(f"{path} is missing")
+            except NotRegular as exc:
+                raise DamagedArtifact(exc.what, where=exc.where, got=exc.got, next_step=exc.next_step) from exc
+            except OSError as exc:
+                raise DamagedArtifact("it cannot be read", where=path, got=exc.strerror) from exc
     return sentences
 
 
@@ -202,68 +259,134 @@ def build(
     """
     with _os_errors(paths.home):
         sweep(paths, spare=resumable)
-        with hold(paths.lock(stage)):
-            return _build_locked(paths, stage, want, make, stage in resumable)
+        with hold_lock(paths.lock(stage)) as lock, _Home.open(paths) as home:
+            try:
+                return _build_locked(home, lock, stage, want, make, stage in resumable)
+            except (OSError, PipelineError):
+                lock.require()  # else this was the cause: another run has removed what this one was working on
+                raise
+
+
+@contextmanager
+def open_home(paths: ArtifactPaths) -> Iterator[Folder]:
+    """Open the folder of a named model, and make it if it is not there.
+
+    Raises:
+        NotRegular: a link is in its place.
+        OSError: it cannot be opened, or made.
+    """
+    with Folder.open(paths.root, create=True) as root, root.inner(paths.name, create=True) as folder:
+        yield folder
+
+
+class _Home:
+    """The folder of a named model, held open, and the folders of the pipeline in it."""
+
+    def __init__(self, paths: ArtifactPaths, folder: Folder) -> None:
+        self.paths, self.folder = paths, folder
+
+    @classmethod
+    @contextmanager
+    def open(cls, paths: ArtifactPaths) -> Iterator[_Home]:
+        with open_home(paths) as folder:
+            yield cls(paths, folder)
+
+    @contextmanager
+    def works(self, stage: str) -> Iterator[Folder]:
+        """Open the folder in which a stage has its work folders."""
+        with self.folder.inner(".work", create=True) as works, works.inner(stage, create=True) as folder:
+            yield folder
+
+    def versions(self) -> Folder:
+        return self.folder.inner(".versions", create=True)
+
+    def published(self, stage: str) -> str | None:
+        """Return the name of the version that a stage's link leads to; None if there is no such link."""
+        return _version_in(self.folder.link_target(stage) or "", stage)
+
+    def refuse_foreign(self, stage: str) -> None:
+        """Refuse to publish in the place of what the pipeline did not make."""
+        if self.published(stage) is None and os.path.lexists(self.paths.artifact(stage)):
+            raise _foreign(self.paths.artifact(stage))
 
 
 def _build_locked(
-    paths: ArtifactPaths,
+    home: _Home,
+    lock: Lock,
     stage: str,
     want: Callable[[], Mapping[str, Any]],
     make: Callable[[Path], Mapping[str, Any]],
     is_resumable: bool,
 ) -> ArtifactState:
     inputs = want()
-    state = examine(paths.artifact(stage), stage, inputs)
+    state = examine(home.paths.artifact(stage), stage, inputs)
     if state.is_complete:
         return state
     if state.status is ArtifactStatus.DAMAGED:
         raise DamagedArtifact(state.reasons[0])
-    _refuse_foreign(paths, stage)
-    work = _work_folder(paths, stage, inputs, is_resumable)
-    started = time.monotonic()
+    home.refuse_foreign(stage)
+    name = fingerprint(stage, inputs)[:16]  # so that only the same work is ever resumed
+    with home.works(stage) as works:
+        _clear(works, name if is_resumable else None)
+        with works.inner(name, create=True) as work:
+            started = time.monotonic()
+            try:
+                notes = make(home.paths.work(stage) / name)
+            except BaseException:
+                if not is_resumable:
+                    works.remove(name)
+                raise
+            changed = list(differences(inputs, want()))
+            if changed:
+                works.remove(name)
+                next_step = "Run it again"
+                raise StoreError("an input changed while it was used", where=stage, got=changed[0], next_step=next_step)
+            notes = {**notes, "seconds": round(time.monotonic() - started, 3)}
+            manifest = _finish(work, stage, inputs, notes)
+            lock.require()
+            _link(home, stage, works, name, work, manifest)
+    return ArtifactState(ArtifactStatus.COMPLETE, (), manifest)
+
+
+def _clear(works: Folder, resumed: str | None) -> None:
+    """Remove what interrupted runs left, except the work to resume, if it holds nothing but files of its own."""
+    for name in works.names():
+        if name != resumed or not _is_own(works, name):
+            _remove_leftover(works, name)  # also the link of an interrupted publication
+
+
+def _is_own(works: Folder, name: str) -> bool:
+    """Return False if writing to a work folder again could write elsewhere: through a link, or to a shared file."""
     try:
-        notes = make(work)
-    except BaseException:
-        if not is_resumable:
-            shutil.rmtree(work, ignore_errors=True)
-        raise
-    changed = list(differences(inputs, want()))
-    if changed:
-        shutil.rmtree(work)
-        raise StoreError("an input changed while it was used", where=stage, got=changed[0], next_step="Run it again")
-    notes = {**notes, "seconds": round(time.monotonic() - started, 3)}
-    return ArtifactState(ArtifactStatus.COMPLETE, (), _publish(paths, stage, work, inputs, notes))
+        with works.inner(name) as work:
+            return all(work.state(path).st_nlink == 1 for path in work.files())
+    except (NotRegular, RecursionError):
+        return False
 
 
-def _work_folder(paths: ArtifactPaths, stage: str, inputs: Mapping[str, Any], is_resumable: bool) -> Path:
-    """Return a work folder named by the fingerprint, so that only the same work is ever resumed."""
-    folder = paths.work(stage) / fingerprint(stage, inputs)[:16]
-    if paths.work(stage).exists():
-        for other in paths.work(stage).iterdir():
-            if not (is_resumable and other == folder):
-                _remove_leftover(other)  # also the link of an interrupted publication
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-def _publish(
-    paths: ArtifactPaths, stage: str, work: Path, inputs: Mapping[str, Any], notes: Mapping[str, Any]
-) -> Manifest:
-    files = {}
-    (work / MANIFEST_FILE).unlink(missing_ok=True)  # of an interrupted publication
-    for path in sorted(p for p in work.rglob("*") if p.is_file()):
-        _flush(path)
-        stat = path.stat()
-        files[path.relative_to(work).as_posix()] = FileEntry(stat.st_size, hash_file(path), stat.st_mtime_ns)
-    manifest = Manifest(stage, inputs, files, notes)
-    (work / MANIFEST_FILE).write_text(manifest.to_json(), encoding="utf-8")
-    _flush(work / MANIFEST_FILE)
-    _link(paths, stage, work, manifest)
+def _finish(work: Folder, stage: str, inputs: Mapping[str, Any], notes: Mapping[str, Any]) -> Manifest:
+    """Write the manifest of a work folder, and flush all that is in it."""
+    work.remove(MANIFEST_FILE)  # of an interrupted publication
+    entries = {}
+    for path in sorted(work.files()):
+        with work.open_file(path) as file:
+            os.fsync(file.fileno())
+            state = os.fstat(file.fileno())
+        entries[path] = FileEntry(state.st_size, work.hash(path), state.st_mtime_ns)
+    manifest = Manifest(stage, inputs, entries, notes)
+    write_manifest(work, manifest)
     return manifest
 
 
-def install(paths: ArtifactPaths, stage: str, fill: Callable[[Path], Manifest | None]) -> None:
+def write_manifest(work: Folder, manifest: Manifest) -> None:
+    """Write the manifest to a folder that has none, and flush it."""
+    with work.create_file(MANIFEST_FILE) as file:
+        file.write(manifest.to_json().encode())
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def install(paths: ArtifactPaths, stage: str, fill: Callable[[Folder], Manifest | None]) -> None:
     """Publish a finished artifact from elsewhere, instead of the existing one.
 
     Args:
@@ -273,59 +396,39 @@ def install(paths: ArtifactPaths, stage: str, fill: Callable[[Path], Manifest | 
     Raises:
         StoreError: the output root cannot be written.
     """
-    with _os_errors(paths.home), hold(paths.lock(stage)):
-        _refuse_foreign(paths, stage)
-        work = paths.work(stage) / "installed"
-        shutil.rmtree(work, ignore_errors=True)
-        work.mkdir(parents=True)
-        try:
-            manifest = fill(work)
-            if manifest is not None:
-                _link(paths, stage, work, manifest)
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
+    name = "installed"
+    with _os_errors(paths.home), hold_lock(paths.lock(stage)) as lock, _Home.open(paths) as home:
+        home.refuse_foreign(stage)
+        with home.works(stage) as works:
+            works.remove(name)
+            os.mkdir(name, dir_fd=works.descriptor)
+            try:
+                with works.inner(name) as work:
+                    manifest = fill(work)
+                    if manifest is not None:
+                        lock.require()
+                        _link(home, stage, works, name, work, manifest)
+            finally:
+                works.remove(name)
 
 
-def _link(paths: ArtifactPaths, stage: str, work: Path, manifest: Manifest) -> None:
+def _link(home: _Home, stage: str, works: Folder, name: str, work: Folder, manifest: Manifest) -> None:
     """Move a finished work folder to the versions, and point the link to it."""
-    for folder in (*(p for p in work.rglob("*") if p.is_dir()), work):
-        _flush(folder)
-    paths.versions.mkdir(exist_ok=True)
-    link = paths.artifact(stage)
-    previous = _target(link)
-    version = paths.versions / f"{stage}-{manifest.fingerprint[:12]}-{time.time_ns():x}"
-    work.rename(version)
-    _flush(paths.versions)
-    fresh = paths.work(stage) / "link"
-    fresh.unlink(missing_ok=True)
-    fresh.symlink_to(os.path.relpath(version, paths.home))
-    fresh.replace(link)  # the atomic step: the link points to the previous version before it, to this one after it
-    _flush(paths.home)
-    if previous is not None:
-        shutil.rmtree(previous, ignore_errors=True)
-
-
-def _target(link: Path) -> Path | None:
-    return link.parent / os.readlink(link) if link.is_symlink() else None
-
-
-def _refuse_foreign(paths: ArtifactPaths, stage: str) -> None:
-    link = paths.artifact(stage)
-    target = _target(link)
-    if target.parent != paths.versions if target is not None else link.exists():
-        raise StoreError(
-            "a folder that the pipeline did not make is in the way",
-            where=link,
-            next_step="Move it away, or choose another --name or --output-root",
-        )
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    work.flush_all()
+    previous = home.published(stage)
+    version = f"{stage}-{manifest.fingerprint[:12]}-{time.time_ns():x}"
+    with home.versions() as versions:
+        os.rename(name, version, src_dir_fd=works.descriptor, dst_dir_fd=versions.descriptor)
+        if not is_same(version, work.descriptor, versions):
+            raise StoreError("the work folder was replaced during the work", where=works.path / name)
+        versions.flush()
+        works.remove("link")
+        os.symlink(f".versions/{version}", "link", dir_fd=works.descriptor)
+        # The atomic step: the link leads to the previous version before it, to this one after it.
+        os.replace("link", stage, src_dir_fd=works.descriptor, dst_dir_fd=home.folder.descriptor)
+        home.folder.flush()
+        if previous is not None:
+            versions.remove(previous)
 
 
 def sweep(paths: ArtifactPaths, spare: Collection[str] = ()) -> None:
@@ -333,55 +436,48 @@ def sweep(paths: ArtifactPaths, spare: Collection[str] = ()) -> None:
 
     Args:
         spare: stages whose work folders stay, because a later run may resume them.
+
+    Raises:
+        NotRegular: a link is in the place of a folder of the pipeline.
     """
-    stages = {path.name for path in _children(paths.home / ".work")}
-    stages |= {_stage_of(version) for version in _children(paths.versions)}
-    for stage in sorted(stages):
-        with hold(paths.lock(stage), wait=False) as is_held:
-            if not is_held:
-                continue
-            for version in _children(paths.versions):
-                if _stage_of(version) == stage and _target(paths.artifact(stage)) != version:
-                    _remove_leftover(version)
-            for work in _children(paths.work(stage)):
-                if stage not in spare:
-                    _remove_leftover(work)
+    with _Home.open(paths) as home, home.versions() as versions, home.folder.inner(".work", create=True) as works:
+        stages = {*works.names(), *map(_stage_of, versions.names())}
+        for stage in sorted(stages):
+            with hold_lock(paths.lock(stage), wait=False) as lock:
+                if lock.is_held:
+                    _sweep_stage(home, stage, versions, stage not in spare)
 
 
-def _stage_of(version: Path) -> str:
-    return version.name.rsplit("-", 2)[0]
+def _sweep_stage(home: _Home, stage: str, versions: Folder, with_work: bool) -> None:
+    for version in versions.names():
+        if _stage_of(version) == stage and home.published(stage) != version:
+            _remove_leftover(versions, version)
+    if with_work:
+        with home.works(stage) as works:
+            for name in works.names():
+                _remove_leftover(works, name)
 
 
-def _children(folder: Path) -> list[Path]:
-    return sorted(folder.iterdir()) if folder.is_dir() else []
+def _stage_of(version: str) -> str:
+    return version.rsplit("-", 2)[0]
 
 
-def _remove_leftover(path: Path) -> None:
-    logger.info("removing %s, left by an interrupted run", path)
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
+def _remove_leftover(folder: Folder, name: str) -> None:
+    logger.info("removing %s, left by an interrupted run", folder.path / name)
+    folder.remove(name)
 
 
-@contextmanager
-def hold(lock: Path, wait: bool = True) -> Iterator[bool]:
-    """Hold a lock file; the kernel frees it however this process ends.
-
-    Yields:
-        True if the lock is held; False if `wait` is False and another process holds it.
-    """
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if not wait:
-                yield False
-                return
-            logger.info("another run is making %s: waiting for it", lock.name)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield True
+_NEXT_STEPS = {
+    errno.ENOSPC: "Free space, or choose another --output-root",
+    errno.EDQUOT: "Free space, or choose another --output-root",
+    errno.ENOENT: "Somebody removed it during the work: leave the output root alone while a run lasts, and run again",
+    errno.EROFS: "Choose another --output-root",
+    errno.EACCES: "Correct the permissions, or choose another --output-root",
+    errno.EPERM: "Correct the permissions, or choose another --output-root",
+    errno.ENOTDIR: "Move what is in the way, or choose another --output-root",
+    errno.EEXIST: "Move what is in the way, or choose another --output-root",
+    errno.EISDIR: "Move what is in the way, or choose another --output-root",
+}
 
 
 @contextmanager
@@ -392,7 +488,9 @@ def _os_errors(where: Path) -> Iterator[None]:
     except OSError as exc:
         raise StoreError(
             "the output cannot be written",
-            where=exc.filename or where,
+            where=exc.filename if "/" in str(exc.filename) else where,  # else a name in a held folder
             got=exc.strerror or exc,
-            next_step="Free space, correct the permissions, or choose another --output-root",
+            next_step=_NEXT_STEPS.get(
+                exc.errno or 0, "Free space, correct the permissions, or choose another --output-root"
+            ),
         ) from exc

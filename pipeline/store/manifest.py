@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -14,31 +15,98 @@ from pipeline.errors import DamagedArtifact, StoreError
 from pipeline.hashing import CodeDigest, hash_values
 
 from .file_names import MANIFEST_FILE
+from .folder import NotRegular, read_file
+
+MOST_BYTES = 2**26  # of a manifest: room for 300,000 files
+_MOST_FOLDERS = 64  # of a file's path
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+# What may stand in no path: a backslash and a drive are separators elsewhere, the others change what people see.
+_MISLEADING = re.compile(r"[\\\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]|^[A-Za-z]:")
+
+
+def require_inner_path(path: str) -> None:
+    """Refuse a path that could lead out of a folder, or that is not written in its only form.
+
+    Args:
+        path: read from a manifest, which somebody else may have written.
+
+    Raises:
+        StoreError: it is empty, absolute or not normalised, nested too deep, or holds `..`, a backslash, a drive, a
+            control character, or what is no text.
+    """
+    parts = path.split("/")
+    is_inner = not {"", ".", ".."} & set(parts) and len(parts) <= _MOST_FOLDERS
+    if not is_inner or _MISLEADING.search(path) or not (path.isascii() or _is_encodable(path)):
+        raise StoreError(
+            "not the path of a file in a folder",
+            got=ascii(path[:200]),
+            wanted="a relative path with slashes, without .. and control characters",
+        )
+
+
+def _is_encodable(path: str) -> bool:
+    try:
+        return bool(os.fsencode(path))
+    except UnicodeEncodeError:
+        return False
 
 
 @dataclass(frozen=True)
 class FileEntry:
-    """A finished file: size, hash, and the time stamp by which an unchanged file is recognized."""
+    """A finished file: size, hash, and the time stamp by which an unchanged file is recognized.
+
+    Raises:
+        StoreError: a value is not of its kind, or out of its range.
+    """
 
     size_bytes: int
     sha256: str
     mtime_ns: int
+
+    def __post_init__(self) -> None:
+        are_numbers = type(self.size_bytes) is int and type(self.mtime_ns) is int  # not bool
+        if not are_numbers or not (0 <= self.size_bytes < 2**63 and -(2**63) <= self.mtime_ns < 2**63):
+            raise StoreError("not the size and time stamp of a file", got=f"{self.size_bytes!r}, {self.mtime_ns!r}")
+        if not isinstance(self.sha256, str) or not _SHA256.fullmatch(self.sha256):
+            raise StoreError("not a sha256", got=ascii(self.sha256)[:200], wanted="64 hex digits")
 
 
 @dataclass(frozen=True)
 class Manifest:
     """The files of an artifact, and everything that decided them.
 
+    What is written and what is read pass the same checks: a manifest may come from a bucket or a folder that others can
+    write to, and its paths are read and written.
+
     Args:
         fingerprint_inputs: nested values by kind (settings, files, upstream, code, versions); the fingerprint is their
             hash. In `manifest.json` they are called `ingredients`.
         notes: facts that decide nothing: the command, seconds, seeds.
+
+    Raises:
+        StoreError: a value is not of its kind; the path of a file leads out of the artifact, is the manifest's own, or
+            is at the same time a folder of another file.
     """
 
     stage: str
     fingerprint_inputs: Mapping[str, Any]
     files: Mapping[str, FileEntry]
     notes: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.stage, str) or not all(
+            isinstance(part, Mapping) for part in (self.fingerprint_inputs, self.files, self.notes)
+        ):
+            raise StoreError("not a manifest", wanted="a stage, ingredients, files and notes")
+        for path in self.files:
+            require_inner_path(path)
+            folder = path.rpartition("/")[0]
+            while folder:
+                if folder in self.files:
+                    raise StoreError("a file and a folder have the same name", got=folder)
+                folder = folder.rpartition("/")[0]
+        if MANIFEST_FILE in self.files:
+            raise StoreError("a manifest does not list itself", got=MANIFEST_FILE)
 
     @property
     def fingerprint(self) -> str:
@@ -78,10 +146,10 @@ class Manifest:
         """
         path = folder / MANIFEST_FILE
         try:
-            text = path.read_bytes().decode()  # read_text would translate line ends
+            text = read_file(path, MOST_BYTES).decode()  # reading as text would translate line ends
         except (FileNotFoundError, NotADirectoryError) as exc:
             raise StoreError("not an artifact", where=folder, got=f"no {MANIFEST_FILE}") from exc
-        except (OSError, UnicodeDecodeError) as exc:
+        except (OSError, UnicodeDecodeError, NotRegular) as exc:
             raise DamagedArtifact("the manifest cannot be read", where=path, got=exc) from exc
         return cls.parse(text, str(path))
 
@@ -93,15 +161,16 @@ class Manifest:
             path: the path of the text, for the message.
 
         Raises:
-            DamagedArtifact: the text was changed after it was written.
+            DamagedArtifact: the text was changed after it was written, or is no manifest: see `Manifest`.
         """
         try:
             values = json.loads(text)
             files = {name: FileEntry(**entry) for name, entry in values["files"].items()}
             manifest = cls(values["stage"], values["ingredients"], files, values["notes"])
-            # Compare the text with the manifest written again: this also notices changes that JSON ignores.
+            # Compare the text with the manifest written again: this also notices changes that JSON ignores, and keys
+            # that stand in it twice.
             is_intact = manifest.to_json() == text
-        except (ValueError, KeyError, TypeError, AttributeError) as exc:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, StoreError) as exc:
             raise _damaged_manifest(path, str(exc)) from exc
         if not is_intact:
             raise _damaged_manifest(path, "its seal does not fit its content")

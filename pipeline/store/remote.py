@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -24,15 +25,16 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import DamagedArtifact, PipelineError, SettingError, StoreError, logger
-from pipeline.hashing import hash_file
 
 from . import artifact
 from .artifact import ArtifactPaths, ArtifactState, ArtifactStatus
 from .file_names import MANIFEST_FILE
-from .manifest import FileEntry, Manifest, differences
+from .folder import Folder, NotRegular, read_file
+from .manifest import MOST_BYTES, FileEntry, Manifest, differences
 
 _EXTRAS = {"s3": "freeze-pipeline[s3]", "s3a": "freeze-pipeline[s3]"}
 _CHUNK = 2**22
+_TOKENS_FOLDER = ".remote"
 
 
 def is_url(root: str) -> bool:
@@ -82,6 +84,7 @@ class RemoteStore:
         with storage_errors(url):
             system, target = file_system(url)
             found = system.find(target, detail=True)
+        _refuse_links(url, target, found)
         start = f"{target}/"
         objects = {path.removeprefix(start): info for path, info in found.items() if path.startswith(start)}
         stamps = {  # texts that change when an object is written again
@@ -97,7 +100,7 @@ class RemoteStore:
             DamagedArtifact: the published manifest is damaged; nothing is overwritten.
             StoreError: the storage does not answer or refuses access, or the bucket does not exist.
         """
-        folder, listing = paths.artifact(stage).resolve(), self.look()
+        folder, listing = paths.finished(stage), self.look()
         manifest, published = Manifest.read(folder), listing.manifest(stage)
         if (
             published is not None
@@ -107,12 +110,13 @@ class RemoteStore:
             return
         url = self.url(stage)
         logger.info("uploading %s: %d files", url, len(manifest.files))
-        with storage_errors(url):
+        with storage_errors(url), Folder.open(folder) as held:
             system, target = file_system(url)
             if published is not None:
                 system.rm_file(f"{target}/{MANIFEST_FILE}")
             for path in manifest.files:
-                if url.startswith("file:"):
+                held.state(path)  # a link may lead to what nobody wanted to publish
+                if _is_folder_url(url):
                     Path(target, path).parent.mkdir(parents=True, exist_ok=True)
                 system.put_file(str(folder / path), f"{target}/{path}")
             for path in listing.paths(stage) - {*manifest.files, MANIFEST_FILE}:
@@ -221,18 +225,16 @@ class Listing:
         url = self.remote.url(stage)
         logger.info("downloading %s: %d files", url, len(manifest.files))
 
-        def fill(folder: Path) -> Manifest | None:
+        def fill(folder: Folder) -> Manifest | None:
             now = examine()
             if now.is_complete and now.manifest == manifest:
                 return None  # another process has downloaded it
-            for path, entry in manifest.files.items():
-                (folder / path).parent.mkdir(parents=True, exist_ok=True)
-                with storage_errors(f"{url}/{path}"):
-                    system, target = file_system(f"{url}/{path}")
-                    system.get_file(target, str(folder / path))
-                _compare(f"{url}/{path}", hash_file(folder / path), entry)
-                os.utime(folder / path, ns=(entry.mtime_ns, entry.mtime_ns))
-            (folder / MANIFEST_FILE).write_text(manifest.to_json(), encoding="utf-8")
+            for path, entry in sorted(manifest.files.items()):
+                with folder.create_file(path) as file:
+                    _compare(f"{url}/{path}", hash_object(f"{url}/{path}", file.write, entry.size_bytes), entry)
+                    file.flush()
+                    os.utime(file.fileno(), ns=(entry.mtime_ns, entry.mtime_ns))
+            artifact.write_manifest(folder, manifest)
             return manifest
 
         try:
@@ -247,9 +249,7 @@ class Listing:
 
     def _check_changed_objects(self, paths: ArtifactPaths, stage: str, manifest: Manifest) -> None:
         """Hash the objects that were written after the mirror was last equal to them."""
-        note = _tokens_file(paths, stage)
-        noted = json.loads(note.read_text(encoding="utf-8")) if note.exists() else {}
-        now = self._tokens(stage)
+        noted, now = _read_tokens(paths, stage), self._tokens(stage)
         changed = [path for path in manifest.files if noted.get(path) != now[path]]
         for path in changed:
             url = f"{self.remote.url(stage)}/{path}"
@@ -259,18 +259,44 @@ class Listing:
 
     def note(self, paths: ArtifactPaths, stage: str) -> None:
         """Record that the artifact in the mirror is equal to these objects."""
-        path = _tokens_file(paths, stage)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = path.with_suffix(f".{os.getpid()}")
-        fresh.write_text(json.dumps(self._tokens(stage)), encoding="utf-8")
-        fresh.replace(path)
+        with artifact.open_home(paths) as home, home.inner(_TOKENS_FOLDER, create=True) as folder:
+            folder.replace_file(f"{stage}.json", json.dumps(self._tokens(stage)).encode())
 
     def _tokens(self, stage: str) -> dict[str, str]:
         return {path: self.objects[f"{stage}/{path}"][1] for path in self.paths(stage)}
 
 
-def _tokens_file(paths: ArtifactPaths, stage: str) -> Path:
-    return paths.home / ".remote" / f"{stage}.json"
+def _refuse_links(url: str, target: str, found: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse what only the folder of a `file://` URL can hold: links, FIFOs, devices.
+
+    Args:
+        found: what is in the target, by path; no link was followed to find it.
+
+    Raises:
+        NotRegular: something is no regular file.
+    """
+    others = [path for path, info in found.items() if info.get("type", "file") != "file"]
+    if _is_folder_url(url) and os.path.islink(target):
+        others.append(target)
+    if others:
+        raise NotRegular(
+            "a link, or what is no regular file, is among the artifacts",
+            where=others[0],
+            next_step="Find out who put it there; then remove it and run again",
+        )
+
+
+def _is_folder_url(url: str) -> bool:
+    return url.startswith(("file:", "local:"))
+
+
+def _read_tokens(paths: ArtifactPaths, stage: str) -> dict[str, str]:
+    """Return the tokens of the objects that the mirror was last equal to; none if they cannot be read."""
+    try:
+        noted = json.loads(read_file(paths.home / _TOKENS_FOLDER / f"{stage}.json", MOST_BYTES))
+    except (OSError, ValueError, RecursionError, StoreError):
+        return {}
+    return noted if isinstance(noted, dict) else {}
 
 
 def _mark_unpublished(state: ArtifactState, reasons: tuple[str, ...]) -> ArtifactState:
@@ -286,27 +312,47 @@ def _compare(url: str, digest: str, entry: FileEntry) -> None:
         raise artifact.changed_bytes(url, digest, entry, url.rpartition("/")[0])
 
 
-def hash_object(url: str) -> str:
+def hash_object(url: str, write: Callable[[bytes], object] = len, most_bytes: float = math.inf) -> str:
     """Hash the bytes of an object; return the sha256 as 64 hex digits.
+
+    Args:
+        write: gets the bytes, one chunk after the other.
+        most_bytes: the hash is that of the first bytes if there are more.
 
     Raises:
         StoreError: the object cannot be read.
     """
-    digest = hashlib.sha256()
+    digest, left = hashlib.sha256(), most_bytes
+    with _open_object(url) as file:
+        while left > 0:
+            with storage_errors(url):
+                chunk = file.read(int(min(_CHUNK, left)))
+            if not chunk:
+                break
+            digest.update(chunk)
+            write(chunk)
+            left -= len(chunk)
+    return digest.hexdigest()
+
+
+@contextmanager
+def _open_object(url: str) -> Iterator[Any]:
     with storage_errors(url):
         system, target = file_system(url)
-        with system.open(target, "rb", block_size=_CHUNK) as file:
-            while chunk := file.read(_CHUNK):
-                digest.update(chunk)
-    return digest.hexdigest()
+        file = system.open(target, "rb", block_size=_CHUNK)
+    try:
+        yield file
+    finally:
+        file.close()
 
 
 @lru_cache(maxsize=256)
 def _manifest_at(url: str, size: int, token: str) -> Manifest:
     """Read a manifest; read it again only after it was written again."""
-    with storage_errors(url):
-        system, target = file_system(url)
-        content = system.cat_file(target)
+    if size > MOST_BYTES:
+        raise DamagedArtifact("the manifest cannot be read", where=url, got=f"{size} bytes", wanted=f"{MOST_BYTES}")
+    with _open_object(url) as file, storage_errors(url):
+        content = file.read(MOST_BYTES)  # it may have grown
     try:
         return Manifest.parse(content.decode(), url)
     except UnicodeDecodeError as exc:

@@ -132,7 +132,7 @@ class Job:
 
     def folder(self, stage: str) -> Path:
         """Return the folder of the last finished version of a stage, which stays valid when the link moves on."""
-        return self.paths.artifact(stage).resolve()
+        return self.paths.finished(stage)
 
 
 def _output(root: str, name: str, operations: Operations) -> tuple[ArtifactPaths, RemoteStore | None]:
