@@ -3,16 +3,19 @@
     <output-root>/<name>/.seen.json                  a model that passed
     <output-root>/batch/.failed/<list>/<name>.json   a model that did not, until the tables of that batch are written
 
-Each file holds the outcome and two digests: one of the settings, code and versions, one of the size, time stamp and
-inode of every file that was read or made. If a digest differs, the manifests are read and decide; if both are equal,
-`store.examine` would find everything complete.
+Each file holds the outcome and two digests: one of the parameters, settings, code and versions, one of the states of
+all files that were read or made. If a digest differs, the manifests are read and decide. If both are equal,
+`Chain.examine` would find everything complete, as it did when the outcome was stored: a state holds the time of change
+of the inode, which the kernel sets at every write, and which cannot be set back as the time of change can.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -29,6 +32,7 @@ from .outcome import Outcome
 
 _SEEN = ".seen.json"
 _POINTER = "checkpoint"  # a Saver's file that names the newest checkpoint of a folder
+_TICK_NS = 50_000_000  # two writes within a tick of the kernel's clock may have the same time stamp
 
 
 def passed_file(job: Job) -> Path:
@@ -46,18 +50,23 @@ def failed_file(root: Path, stem: str, name: str) -> Path:
     return root / "batch" / ".failed" / stem / f"{name}.json"
 
 
-def store(path: Path, chain: Chain, outcome: Outcome) -> None:
-    """Store an outcome; it is valid until something that decided it changes."""
-    files = sorted(set(_files_read(chain.job)) | set(_files_made(chain)))
-    entry = {
-        "rules": _hash_static_inputs(chain),
-        "files": files,
-        "digest": _hash_states(files),
-        "outcome": asdict(outcome),
-    }
+def look(chain: Chain) -> dict[str, Any]:
+    """Return what decides an outcome, as it is now; to be called before the files are examined, for `store`."""
+    read = sorted(set(_files_read(chain.job)))
+    _wait_for_next_tick(read)
+    files = [*read, *_files_made(chain)]
+    return {"rules": _hash_static_inputs(chain), "files": files, "digest": _hash_states(files)}
+
+
+def store(path: Path, looked: Mapping[str, Any], outcome: Outcome) -> None:
+    """Store an outcome; it is valid until something that decided it changes.
+
+    Args:
+        looked: the result of `look`, before it was examined whether everything is complete.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f"{path.name}.{os.getpid()}")
-    fresh.write_text(json.dumps(entry), encoding="utf-8")
+    fresh.write_text(json.dumps({**looked, "outcome": asdict(outcome)}), encoding="utf-8")
     fresh.replace(path)
 
 
@@ -78,11 +87,11 @@ def load(path: Path, chain: Chain) -> Outcome | None:
 def _hash_static_inputs(chain: Chain) -> str:
     """Hash everything that decides a model besides its files."""
     job = chain.job
-    # With its own folder: the files are named in full, and those of a copied output root are not those of the original.
     given = {
+        # The files are named in full, and those of a copied output root are not those of the original.
         "home": str(job.paths.home),
-        "place": "" if job.imported is None else job.imported.place,
-        "data": str(job.data),
+        # Which files are read is known by their names only after a checkpoint is parsed, so the names decide too.
+        "job": repr((job.source, job.data, job.warm_start, job.formats, job.imported, job.candidate)),
     }
     return hash_values("rules", {**given, "stages": {name: chain.static_inputs(name) for name in chain.up_to()}})
 
@@ -119,9 +128,19 @@ def _hash_states(files: Iterable[str]) -> str:
 
 def _file_state(file: str) -> Sequence[int | str]:
     try:
-        if os.path.islink(file):
-            return [os.readlink(file)]
+        link = [os.readlink(file)] if os.path.islink(file) else []
         state = os.stat(file)
     except OSError:
         return []
-    return [state.st_size, state.st_mtime_ns, state.st_ino]
+    return [*link, state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino]
+
+
+def _wait_for_next_tick(files: Iterable[str]) -> None:
+    """Wait until a further write to any of the files would have another time stamp."""
+    newest = 0
+    for file in files:
+        with suppress(OSError):
+            newest = max(newest, os.stat(file).st_ctime_ns)
+    left = newest + _TICK_NS - time.time_ns()
+    if left > 0:
+        time.sleep(min(left, _TICK_NS) / 1e9)  # a clock of another machine may be ahead

@@ -81,10 +81,12 @@ def convert(given: Parameters, settings: Settings, operations: Operations, failu
     try:
         for stage in chain.up_to():
             chain.build(stage)
+        looked = cache.look(chain)
         outcome = collect_outcome(chain)
+        chain.require_complete()
     except PipelineError as exc:
-        outcome = failed_outcome(given.name, exc)
-    cache.store(cache.passed_file(chain.job) if outcome.has_passed else failure_file, chain, outcome)
+        outcome, looked = failed_outcome(given.name, exc), cache.look(chain)
+    cache.store(cache.passed_file(chain.job) if outcome.has_passed else failure_file, looked, outcome)
     return outcome
 
 
@@ -117,7 +119,7 @@ def run(
                 row, outcome = left[event.number], event.result
                 if isinstance(outcome, PipelineError):
                     outcome = failed_outcome(row.name, _name_model(row, outcome))
-                    cache.store(batch.failed_file(row), batch.chain_of(row), outcome)
+                    cache.store(batch.failed_file(row), cache.look(batch.chain_of(row)), outcome)
                 known[row.name] = outcome
                 progress.end(event.number, outcome)
     finally:

@@ -135,6 +135,17 @@ class Chain:
             states[name] = replace(state, reasons=tuple(map(files.name_path, state.reasons)))
         return states
 
+    def require_complete(self) -> None:
+        """Check that everything is complete, after it was made.
+
+        Raises:
+            StoreError: an input was changed meanwhile.
+        """
+        for name, state in self.examine("report").items():
+            if not state.is_complete:
+                got = next(iter(state.reasons), None)
+                raise StoreError("an input changed while it was used", where=name, got=got, next_step="Run it again")
+
     def build(self, name: str) -> ArtifactState:
         """Make a stage, unless it is complete; the stages that it reads must be.
 
