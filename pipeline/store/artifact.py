@@ -241,6 +241,7 @@ def build(
     want: Callable[[], Mapping[str, Any]],
     make: Callable[[Path], Mapping[str, Any]],
     resumable: Collection[str] = (),
+    is_unwanted: Callable[[Manifest | None], bool] = lambda manifest: False,
 ) -> ArtifactState:
     """Make an artifact, unless it is complete, and publish it in one step.
 
@@ -249,6 +250,7 @@ def build(
             changed meanwhile.
         make: fills the work folder that it gets; returns notes for the manifest.
         resumable: the stages that can resume an interrupted run with the same inputs.
+        is_unwanted: whether the artifact with this manifest is made again although it is complete.
 
     Returns:
         The state of the finished artifact; its manifest is the old one if it was complete.
@@ -261,7 +263,7 @@ def build(
         sweep(paths, spare=resumable)
         with hold_lock(paths.lock(stage)) as lock, _Home.open(paths) as home:
             try:
-                return _build_locked(home, lock, stage, want, make, stage in resumable)
+                return _build_locked(home, lock, stage, want, make, stage in resumable, is_unwanted)
             except (OSError, PipelineError):
                 lock.require()  # else this was the cause: another run has removed what this one was working on
                 raise
@@ -317,10 +319,11 @@ def _build_locked(
     want: Callable[[], Mapping[str, Any]],
     make: Callable[[Path], Mapping[str, Any]],
     is_resumable: bool,
+    is_unwanted: Callable[[Manifest | None], bool],
 ) -> ArtifactState:
     inputs = want()
     state = examine(home.paths.artifact(stage), stage, inputs)
-    if state.is_complete:
+    if state.is_complete and not is_unwanted(state.manifest):
         return state
     if state.status is ArtifactStatus.DAMAGED:
         raise DamagedArtifact(state.reasons[0])

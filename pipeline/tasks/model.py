@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import fields
 from functools import cached_property
 from typing import Any, ClassVar
@@ -12,7 +13,7 @@ from luigi.cmdline_parser import CmdlineParser
 from luigi.parameter import ParameterVisibility
 from luigi.target import FileSystemTarget
 
-from pipeline.errors import FreezeError, SettingError
+from pipeline.errors import FreezeError, PipelineError, SettingError
 from pipeline.formats.registry import CANDIDATES, read_refusal
 from pipeline.settings import PASSED
 from pipeline.store.artifact import sweep
@@ -50,6 +51,13 @@ class ModelTask(NamedByGiven):
     """A task on one model, with the parameters that all of them have."""
 
     makes: ClassVar[str]
+    force_stage = luigi.OptionalParameter(
+        default="",
+        significant=False,
+        positional=False,
+        description="comma-separated stages to make again although they are complete, such as frozen; a stage after "
+        "them runs only if their bytes change",
+    )
 
     @property
     def stage(self) -> str:
@@ -63,6 +71,10 @@ class ModelTask(NamedByGiven):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         run_root_hooks(self)
+        if self.force_stage:
+            # Before a scheduler hears of the task: it hands the parameters to other processes.
+            with suppress(PipelineError):  # Luigi asks for `chain` again, and reports this
+                self.chain  # noqa: B018
 
     def start(self) -> None:
         """Prepare a run with this task as root: remove the working files of killed runs."""
@@ -103,6 +115,8 @@ class ModelTask(NamedByGiven):
                 got=self.parameters.candidate if job.candidate else self.parameters.checkpoint,
                 wanted=f"one of {', '.join(dict.fromkeys(TASKS[stage].__name__ for stage in chain.stages))}",
             )
+        if self.force_stage:
+            self.force_stage = self.param_kwargs["force_stage"] = chain.force(self.force_stage, self.stage)
         return chain
 
     def make_job(self) -> Job:

@@ -13,7 +13,7 @@ from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
-from commands import clean
+from commands import BIN, PROJECT, clean
 from kills import from_shared_server
 
 
@@ -74,3 +74,23 @@ def running(*command: str, cwd: Path, log: Path, **environment: str) -> Iterator
         yield process
     finally:
         end(process)
+
+
+@contextmanager
+def central_scheduler(folder: Path) -> Iterator[str]:
+    """A luigid with the settings that the project brings; its address."""
+    port = free_port()
+    command = [
+        str(BIN / "luigid"),
+        "--address",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--state-path",
+        str(folder / "state"),
+    ]
+    settings = {"LUIGI_CONFIG_PATH": str(PROJECT / "deploy" / "luigid.cfg")}
+    with running(*command, cwd=folder, log=folder / "luigid.log", **settings):
+        url = f"http://127.0.0.1:{port}"
+        wait_for(lambda: answers(url + "/static/visualiser/index.html"), what="luigid")
+        yield url

@@ -6,15 +6,13 @@ import json
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from urllib.request import urlopen
 
 import batches
 import pytest
 import servers
-from commands import BIN, PROJECT, luigi
+from commands import BIN, luigi
 
 MODELS = 6
 
@@ -26,26 +24,6 @@ def manifest(tmp_path: Path) -> Path:
         tmp_path / "models.csv",
         [{"name": prefix.parent.name, "checkpoint": prefix.relative_to(tmp_path)} for prefix in prefixes],
     )
-
-
-@contextmanager
-def central_scheduler(folder: Path) -> Iterator[str]:
-    """A luigid with the settings that the project brings; its address."""
-    port = servers.free_port()
-    command = [
-        str(BIN / "luigid"),
-        "--address",
-        "127.0.0.1",
-        "--port",
-        str(port),
-        "--state-path",
-        str(folder / "state"),
-    ]
-    settings = {"LUIGI_CONFIG_PATH": str(PROJECT / "deploy" / "luigid.cfg")}
-    with servers.running(*command, cwd=folder, log=folder / "luigid.log", **settings):
-        url = f"http://127.0.0.1:{port}"
-        servers.wait_for(lambda: servers.answers(url + "/static/visualiser/index.html"), what="luigid")
-        yield url
 
 
 def host(name: str, url: str, manifest: Path, root: Path, *more: str) -> subprocess.Popen[bytes]:
@@ -71,7 +49,7 @@ def status_messages(url: str) -> list[str]:
 
 def test_when_a_host_is_lost_another_takes_over_within_a_minute(manifest: Path, tmp_path: Path) -> None:
     shared = tmp_path / "shared"
-    with central_scheduler(tmp_path) as url:
+    with servers.central_scheduler(tmp_path) as url:
         one = host("one", url, manifest, shared)
         try:
             servers.wait_for(lambda: any("of 2 done" in message for message in status_messages(url)), what="a message")
@@ -104,7 +82,7 @@ def test_when_a_host_is_lost_another_takes_over_within_a_minute(manifest: Path, 
 
 def test_a_host_that_was_only_paused_harms_nothing(manifest: Path, tmp_path: Path) -> None:
     shared = tmp_path / "shared"
-    with central_scheduler(tmp_path) as url:
+    with servers.central_scheduler(tmp_path) as url:
         one = host("one", url, manifest, shared)
         try:
             servers.wait_for(lambda: made(shared) >= 1, what="the first model")

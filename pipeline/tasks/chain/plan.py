@@ -12,12 +12,13 @@ import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import StoreError
-from pipeline.hashing import extra_versions, hash_code, library_versions
+from pipeline.errors import SettingError, StoreError, nearest
+from pipeline.hashing import extra_versions, hash_code, hash_values, library_versions
+from pipeline.settings import split_list
 from pipeline.store import artifact as store
 from pipeline.store.artifact import ArtifactState, ArtifactStatus
 from pipeline.store.manifest import Manifest
@@ -38,6 +39,34 @@ class Chain:
     def __init__(self, job: Job) -> None:
         self.job = job
         self._constant_inputs: dict[str, dict[str, Any]] = {}
+        self._forced: dict[str, str] = {}
+
+    def force(self, text: str, last: str) -> str:
+        """Make stages again although they are complete, each once: what is replaced is the artifact of this moment.
+
+        Args:
+            text: comma-separated names of stages up to `last`; or what this returned, in whichever process, so that
+                all processes of a run replace the same artifact.
+
+        Returns:
+            Each name with what identifies its artifact: `frozen@1a2b3c4d5e6f`.
+
+        Raises:
+            SettingError: there is no such stage up to `last`.
+        """
+        entries = [entry.partition("@") for entry in split_list(text)]
+        names = [name for name, is_pinned, _ in entries if not is_pinned]
+        for name in names:
+            if name not in self.up_to(last):
+                next_step = nearest(name, self.up_to(last))
+                raise SettingError("no such stage here", where="--force-stage", got=name, next_step=next_step)
+        states = self.examine(last) if names else {}
+        found = {name: _identify(states[name].manifest) if name in names else known for name, _, known in entries}
+        self._forced |= found
+        return ",".join(f"{name}@{known}" for name, known in found.items())
+
+    def _is_forced(self, name: str, manifest: Manifest | None) -> bool:
+        return name in self._forced and self._forced[name] == _identify(manifest)
 
     @cached_property
     def stages(self) -> dict[str, Stage]:
@@ -129,6 +158,8 @@ class Chain:
                 state = listing.reconcile(self.job.paths, name, wanted, ignored, state)
             if self.stages[name].uses_model:
                 self.job.refuse_other_model(state.manifest)
+            if state.is_complete and self._is_forced(name, state.manifest):
+                state = replace(state, status=ArtifactStatus.STALE, reasons=(f"--force-stage {name}",))
             if waits_for and state.is_complete:
                 reason = f"if {' or '.join(waits_for)} gives other bytes"
                 state = replace(state, status=ArtifactStatus.WAITING, reasons=(reason,))
@@ -172,7 +203,7 @@ class Chain:
             recorded = _describe_run(files.of(stage))
             return {**stage.make(Work(self.job, folder, before)), **recorded}
 
-        state = store.build(self.job.paths, name, want, make, RESUMABLE)
+        state = store.build(self.job.paths, name, want, make, RESUMABLE, partial(self._is_forced, name))
         if self.job.remote is not None:
             self.job.remote.push(self.job.paths, name)
         return state
@@ -191,6 +222,11 @@ def _select(values: Any, names: Iterable[str]) -> dict[str, Any]:
 
 def _manifests(states: Mapping[str, ArtifactState]) -> dict[str, Manifest]:
     return {name: state.manifest for name, state in states.items() if state.manifest is not None}
+
+
+def _identify(manifest: Manifest | None) -> str:
+    """Return what tells an artifact from one made at another time, even with the same bytes, on all hosts."""
+    return "none" if manifest is None else hash_values("made", manifest.to_json())[:12]
 
 
 def _describe_run(files: Mapping[str, Path]) -> dict[str, Any]:

@@ -93,6 +93,13 @@ class NightlyRun(MixinNaiveBulkComplete, ModelTask):
                 got=self.parameters.candidate,
                 next_step="Use WriteReport --candidate",
             )
+        if self.force_stage:
+            raise SettingError(
+                "a night is made as a whole, and is history once it has passed",
+                where="--force-stage",
+                got=self.force_stage,
+                next_step="Delete the night's folder to make it again",
+            )
         given = self.parameters
         pattern = given.data or self.settings.data
         job = Job.from_parameters(replace(given, data=data_of(pattern, self.date)), read_settings())
