@@ -177,7 +177,7 @@ class Folder:
         return os.fdopen(os.open(name, flags, 0o666, dir_fd=parent), "wb")
 
     def replace_file(self, name: str, content: bytes) -> None:
-        """Write a file in this folder in one step, instead of whatever is in its place.
+        """Write a small file in this folder in one step, and to the disk, instead of whatever is in its place.
 
         Raises:
             OSError: it cannot be written.
@@ -186,6 +186,8 @@ class Folder:
         self.remove(fresh)
         with self.create_file(fresh) as file:
             file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(fresh, name, src_dir_fd=self.descriptor, dst_dir_fd=self.descriptor)
 
     def remove(self, name: str) -> None:

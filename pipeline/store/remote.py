@@ -74,6 +74,10 @@ class RemoteStore:
         """Return the URL of a stage's artifact."""
         return f"{self.root}/{self.name}/{stage}"
 
+    def below(self, folder: str) -> RemoteStore:
+        """Return the artifacts in a folder of the model, such as those of a night."""
+        return RemoteStore(f"{self.root}/{self.name}", folder)
+
     def look(self) -> Listing:
         """List the objects that exist now.
 
@@ -182,6 +186,36 @@ class Listing:
                     f"{self.remote.url(stage)}/{path} has {size} bytes, was finished with {entry.size_bytes}"
                 )
         return sentences
+
+    def check(self, paths: ArtifactPaths, stage: str, manifest: Manifest, trusts_unknown: bool) -> None:
+        """Compare an artifact with its manifest: sizes, and the bytes of objects that were written again.
+
+        Args:
+            trusts_unknown: whether to take objects as unchanged if this host neither has uploaded nor hashed any.
+
+        Raises:
+            DamagedArtifact: an object is missing or was changed.
+        """
+        if problems := self.problems(stage, manifest):
+            raise DamagedArtifact(problems[0], next_step=f"Delete {self.remote.url(stage)} and run again")
+        if not trusts_unknown or _read_tokens(paths, stage):
+            self._check_changed_objects(paths, stage, manifest)
+
+    def fetch(self, paths: ArtifactPaths, stage: str) -> Path:
+        """Download an artifact into the mirror, unless it is there; return its folder.
+
+        Raises:
+            StoreError: there is no such artifact, or the storage does not answer.
+            DamagedArtifact: it was changed after it was finished.
+        """
+        manifest = self.manifest(stage)
+        if manifest is None:
+            raise StoreError("not an artifact", where=self.remote.url(stage), got=f"no {MANIFEST_FILE}")
+        inputs, folder = manifest.fingerprint_inputs, paths.artifact(stage)
+        state = self.reconcile(paths, stage, inputs, (), artifact.examine(folder, stage, inputs))
+        if not state.is_complete:
+            raise DamagedArtifact(state.reasons[0])
+        return folder
 
     def reconcile(
         self,
@@ -344,6 +378,34 @@ def _open_object(url: str) -> Iterator[Any]:
         yield file
     finally:
         file.close()
+
+
+def read_object(url: str, most_bytes: int = 2**26) -> bytes:
+    """Return the bytes of a small object.
+
+    Raises:
+        StoreError: it cannot be read, or is larger than `most_bytes`.
+    """
+    with _open_object(url) as file, storage_errors(url):
+        content: bytes = file.read(most_bytes + 1)
+    if len(content) > most_bytes:
+        raise StoreError("it is too large", where=url, wanted=f"at most {most_bytes} bytes")
+    return content
+
+
+def write_object(url: str, content: bytes) -> None:
+    """Write a small object in one step: readers get the old bytes or the new ones.
+
+    Raises:
+        StoreError: the storage does not answer or refuses access.
+    """
+    with storage_errors(url):
+        system, target = file_system(url)
+        if not _is_folder_url(url):
+            system.pipe_file(target, content)
+            return
+        with Folder.open(Path(target).parent, create=True) as folder:
+            folder.replace_file(Path(target).name, content)
 
 
 @lru_cache(maxsize=256)

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
-import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from functools import lru_cache
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
-from pipeline.errors import DamagedArtifact, DataError, StoreError
+from pipeline.errors import DamagedArtifact, DataError
 from pipeline.report.csv_cells import read_cell, write_cells
 from pipeline.settings import FAILED, PASSED
-from pipeline.store.file_names import HISTORY_FILE, RECORD_FILE
-from pipeline.store.manifest import Manifest
+from pipeline.store.file_names import HISTORY_FILE
 
-from .paths import NIGHT, Nights
+from .paths import NIGHT, Nights, damaged_record
 
 _GROUPS = {"metrics": "metric_", "sizes": "size_bytes_", "latencies": "latency_ms_", "seconds": "seconds_"}
 
@@ -117,6 +115,7 @@ def read_history(nights: Nights) -> dict[str, Night]:
 
     Raises: as `read_history_file`.
     """
+    nights.refresh()
     history = read_history_file(nights)
     for night in nights.kept():
         known = history.get(night, Night(night, FAILED))
@@ -135,27 +134,31 @@ def read_history_file(nights: Nights) -> dict[str, Night]:
     Raises:
         DataError: history.csv cannot be read.
     """
+    where = nights.place(HISTORY_FILE)
     try:
-        stat = nights.history.stat()
-    except FileNotFoundError:
-        return {}
-    return dict(_read(nights.history, stat.st_mtime_ns, stat.st_size, stat.st_ino))
+        content = nights.read(HISTORY_FILE)
+    except OSError as exc:
+        raise _unreadable(where, exc) from exc
+    return {} if content is None else dict(_parse(content, where))
 
 
 @lru_cache(maxsize=4)
-def _read(path: Path, *_changes: int) -> dict[str, Night]:
+def _parse(content: bytes, where: str) -> dict[str, Night]:
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = csv.DictReader(file)
-            found = [Night.from_row({read_cell(name): read_cell(cell) for name, cell in row.items()}) for row in rows]
-    except (OSError, UnicodeDecodeError, csv.Error, ValueError, KeyError, TypeError, AttributeError) as exc:
-        raise DataError(
-            "the history of the nights cannot be read",
-            where=path,
-            got=f"{type(exc).__name__}: {exc}",
-            next_step="Move it away: existing nights are listed again, removed ones are made again",
-        ) from exc
+        rows = csv.DictReader(io.StringIO(content.decode(), newline=""))
+        found = [Night.from_row({read_cell(name): read_cell(cell) for name, cell in row.items()}) for row in rows]
+    except (UnicodeDecodeError, csv.Error, ValueError, KeyError, TypeError, AttributeError) as exc:
+        raise _unreadable(where, exc) from exc
     return {night.date: night for night in found}
+
+
+def _unreadable(where: str, exc: Exception) -> DataError:
+    return DataError(
+        "the history of the nights cannot be read",
+        where=where,
+        got=f"{type(exc).__name__}: {exc}",
+        next_step="Move it away: existing nights are listed again, removed ones are made again",
+    )
 
 
 def read_record(nights: Nights, night: str) -> Night | None:
@@ -164,23 +167,16 @@ def read_record(nights: Nights, night: str) -> Night | None:
     Raises:
         DamagedArtifact: the record was changed after it was finished.
     """
-    folder = nights.of(night).artifact(NIGHT).resolve()
+    found = nights.read_record(night)
+    if found is None:
+        return None
+    manifest, content = found
     try:
-        manifest = Manifest.read(folder)
-        values = json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))
+        values = json.loads(content)
         largest = values.pop("largest_difference")
         return Night(**values, largest_difference=None if largest is None else float(largest), **manifest.notes[NIGHT])
-    except DamagedArtifact:
-        raise
-    except StoreError:
-        return None
-    except (OSError, ValueError, TypeError, KeyError) as exc:
-        raise DamagedArtifact(
-            "a night's record cannot be read",
-            where=folder / RECORD_FILE,
-            got=exc,
-            next_step=f"Delete {nights.of(night).home}, and the night is made again",
-        ) from exc
+    except (ValueError, TypeError, KeyError, AttributeError) as exc:
+        raise damaged_record(nights, night, exc) from exc
 
 
 def is_done(nights: Nights, night: str) -> bool:
@@ -188,6 +184,7 @@ def is_done(nights: Nights, night: str) -> bool:
 
     Raises: as `read_history_file`.
     """
+    nights.refresh()
     try:
         record = read_record(nights, night)
     except DamagedArtifact:  # the run that makes it again reports this
@@ -195,7 +192,7 @@ def is_done(nights: Nights, night: str) -> bool:
     if record is None:
         known = read_history_file(nights).get(night)
         return known is not None and known.is_removed
-    return record.has_passed and nights.is_intact(night)
+    return record.has_passed and nights.find_problem(night) is None
 
 
 def write_history(nights: Nights, history: Mapping[str, Night]) -> None:
@@ -207,17 +204,11 @@ def write_history(nights: Nights, history: Mapping[str, Night]) -> None:
     rows = [night.to_row() for _, night in sorted(history.items())]
     fixed = list(Night("", "").to_row())
     more = [column for prefix in _GROUPS.values() for column in sorted({*chain(*rows)}) if column.startswith(prefix)]
-    fresh = nights.home / f".{HISTORY_FILE}"
-    try:
-        with fresh.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(write_cells([*fixed, *more]))
-            writer.writerows(write_cells(row.get(name, "") for name in (*fixed, *more)) for row in rows)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(nights.history)
-    except OSError as exc:
-        raise StoreError("it cannot be written", where=nights.history, got=exc.strerror) from exc
+    file = io.StringIO(newline="")
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(write_cells([*fixed, *more]))
+    writer.writerows(write_cells(row.get(name, "") for name in (*fixed, *more)) for row in rows)
+    nights.write(HISTORY_FILE, file.getvalue().encode())
 
 
 def nearest_passed(night: str, history: Mapping[str, Night], kept: Iterable[str]) -> str | None:
@@ -230,10 +221,15 @@ def nearest_passed(night: str, history: Mapping[str, Night], kept: Iterable[str]
     return earlier[-1] if earlier else next(iter(there), None)
 
 
-def newest_passed(nights: Nights, history: Mapping[str, Night], without: str = "") -> str | None:
+def newest_passed(nights: Nights, history: Mapping[str, Night], without: Collection[str] = ()) -> str | None:
     """Return the newest night that passed, exists and is intact."""
-    passed = (night for night in reversed(nights.kept()) if night in history and history[night].has_passed)
-    return next((night for night in passed if night != without and nights.is_intact(night)), None)
+    passed = (night for night in passed_nights(nights, history) if night not in without)
+    return next((night for night in passed if nights.find_problem(night) is None), None)
+
+
+def passed_nights(nights: Nights, history: Mapping[str, Night]) -> list[str]:
+    """Return the nights that passed and exist, the newest first."""
+    return [night for night in reversed(nights.kept()) if night in history and history[night].has_passed]
 
 
 def missing_dates(dates: Iterable[str]) -> list[str]:

@@ -13,6 +13,8 @@ import luigi.notifications
 
 from pipeline.errors import SettingError, logger
 from pipeline.settings import NightlySettings
+from pipeline.store.file_names import NIGHTS_PAGE_FILE
+from pipeline.store.remote import is_url
 
 from .paths import NIGHT, Nights
 from .prometheus import metrics_file
@@ -51,8 +53,8 @@ def run_hook(settings: NightlySettings, nights: Nights, outcome: Outcome) -> Non
         "DATE": night.date,
         "VERDICT": night.verdict,
         "REASON": night.reason,
-        "REPORT": str(nights.page.resolve()),
-        "NIGHT": str(nights.of(night.date).artifact(NIGHT).absolute()),
+        "REPORT": _absolute(nights.place(NIGHTS_PAGE_FILE)),
+        "NIGHT": _absolute(nights.place(night.date, NIGHT)),
     }
     environment = {**os.environ, **{f"PIPELINE_{key}": value.replace("\0", "") for key, value in values.items()}}
     try:
@@ -75,6 +77,10 @@ def run_hook(settings: NightlySettings, nights: Nights, outcome: Outcome) -> Non
             logger.warning("[nightly] hook: %s ended with exit code %d: %s", words[0], done.returncode, last)
 
 
+def _absolute(place: str) -> str:
+    return place if is_url(place) else os.path.abspath(place)
+
+
 def mail_recovery(nights: Nights, outcome: Outcome) -> None:
     """Send an e-mail to the receivers of the failure, with Luigi's own settings."""
     if outcome.event == "recovered":
@@ -82,6 +88,6 @@ def mail_recovery(nights: Nights, outcome: Outcome) -> None:
         lines = [
             f"The night of {night.date} of {nights.name} passed, after one that had failed.",
             f"current names {nights.current}.",
-            f"See {nights.page.resolve()}",
+            f"See {_absolute(nights.place(NIGHTS_PAGE_FILE))}",
         ]
         luigi.notifications.send_error_email(f"Luigi: {nights.name} {night.date} RECOVERED", "\n\n".join(lines))

@@ -8,7 +8,6 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.errors import StoreError
 from pipeline.report.templates import TEMPLATES
 from pipeline.store.file_names import DRIFT_FILE, NIGHTS_PAGE_FILE, REPORT_FILE
 
@@ -61,12 +60,7 @@ def write_page(nights: Nights, history: Mapping[str, Night], changed_share: floa
 
     Raises: as `write_history`.
     """
-    fresh = nights.home / f".{NIGHTS_PAGE_FILE}"
-    try:
-        fresh.write_text(page(nights, history, changed_share), encoding="utf-8")
-        fresh.replace(nights.page)
-    except OSError as exc:
-        raise StoreError("it cannot be written", where=nights.page, got=exc.strerror) from exc
+    nights.write(NIGHTS_PAGE_FILE, page(nights, history, changed_share).encode())
 
 
 def page(nights: Nights, history: Mapping[str, Night], changed_share: float) -> str:
@@ -76,26 +70,25 @@ def page(nights: Nights, history: Mapping[str, Night], changed_share: float) -> 
     from pipeline.report.html import templates
 
     environment = templates().overlay(loader=FileSystemLoader([Path(__file__).parent, TEMPLATES]))
-    dates = list(history)
-    kept = set(nights.kept())
+    dates, kept, current = list(history), set(nights.kept()), nights.current
     gaps = [Night(night, "no night") for night in missing_dates(dates)]
     return environment.get_template("nights.html.j2").render(
         name=nights.name,
         newest=history[dates[-1]],
-        current=nights.current,
+        current=current,
         nights=sorted([*history.values(), *gaps], key=lambda night: night.date, reverse=True)[:_MAX_ROWS],
         left_out=max(0, len(history) + len(gaps) - _MAX_ROWS),
         links={night: _links(nights, night) for night in dates if night in kept},
         metric_names=_names(night.metrics for night in history.values()),
         threshold=changed_share,
-        drawings=drawings(history, nights.current, changed_share),
+        drawings=drawings(history, current, changed_share),
     )
 
 
 def _links(nights: Nights, night: str) -> dict[str, str]:
     """Return the files of a night that the page links to, by label."""
     files = {"report": f"report/{REPORT_FILE}", "what changed": f"{NIGHT}/{DRIFT_FILE}"}
-    return {label: f"{night}/{file}" for label, file in files.items() if (nights.of(night).home / file).is_file()}
+    return {label: f"{night}/{file}" for label, file in files.items() if nights.has(night, file)}
 
 
 def _names(groups: Iterable[Mapping[str, float]]) -> list[str]:

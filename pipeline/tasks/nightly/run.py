@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import PipelineError, ValidationFailed, logger
+from pipeline.errors import DamagedArtifact, PipelineError, ValidationFailed, logger
 from pipeline.formats.registry import read_refusal
 from pipeline.formats.runner import SubprocessRunner
 from pipeline.hashing import hash_code, library_versions
@@ -28,9 +28,18 @@ from ..chain.plan import Chain
 from ..chain.results import read_verdict
 from ..summary import require_passed
 from .drift import compare_answers, describe_signature_changes, write_answers
-from .history import Night, is_done, nearest_passed, newest_passed, read_history, read_record, write_history
+from .history import (
+    Night,
+    is_done,
+    nearest_passed,
+    newest_passed,
+    passed_nights,
+    read_history,
+    read_record,
+    write_history,
+)
 from .page import write_page
-from .paths import NIGHT, Nights, digests_of
+from .paths import CURRENT, NIGHT, Nights, digests_of
 from .prometheus import metrics_file, write_metrics
 
 _METRICS = ("accuracy", "precision", "recall", "f1")
@@ -68,29 +77,60 @@ def run_night(chain: Chain, nights: Nights, settings: NightlySettings) -> Outcom
     with hold(nights.lock):
         if is_done(nights, night):
             return None
-        before = read_history(nights)
-        nights.set_current(newest_passed(nights, before, without=night))
+        before, was_current = read_history(nights), nights.current
+        damaged = _find_damaged(nights, before, night)
+        sound = {date: each for date, each in before.items() if date not in damaged}
+        nights.set_current(newest_passed(nights, sound, without=[night]))
         error: PipelineError | None = None
         try:
             for stage in chain.up_to():  # all of them: the report on a failed validation too
                 chain.build(stage)
+            chain.require_complete()  # what is published counts, and what another host published first
             require_passed(chain.job)
         except Exception as exc:  # any failure makes a failed night
             error = as_pipeline_error(exc, night)
             logger.debug("in the night %s:", night, exc_info=exc)
         try:
-            record = _conclude(chain, nights, before, settings, error)
+            record = _conclude(chain, nights, sound, settings, error)
         except PipelineError as exc:
             error = error or exc
-            record = _conclude(chain, nights, before, settings, error)
+            record = _conclude(chain, nights, sound, settings, error)
         if error is None and not record.has_passed:
-            where = nights.of(night).artifact(NIGHT)
+            where = nights.place(night, NIGHT)
             next_step = "If that is meant, run this night with --nightly-changed-share 1"
             error = ValidationFailed(record.reason, where=where, next_step=next_step)
-        _update_records(nights, record, settings)
+        _update_records(nights, record, damaged, settings)
+        if error is None and was_current in damaged:
+            error = DamagedArtifact(
+                f"the current night {was_current} was damaged",
+                where=nights.place(CURRENT),
+                got=damaged[was_current],
+                next_step=f"{night} passed and is current now; find out what was deployed in between",
+            )
         known = [each for date, each in before.items() if date <= record.date]
         has_recovered = record.has_passed and known and not known[-1].has_passed
         return Outcome(record, "recovered" if has_recovered else PASSED if record.has_passed else FAILED, error)
+
+
+def _find_damaged(nights: Nights, history: Mapping[str, Night], making: str) -> dict[str, str]:
+    """Hash the nights that passed, the newest first, until one is as it was finished: the one to deploy and to compare.
+
+    Args:
+        making: the night that is made now, which does not count.
+
+    Returns:
+        What is wrong with the newer ones, by night.
+    """
+    damaged = {}
+    for night in passed_nights(nights, history):
+        if night == making:
+            continue
+        problem = nights.find_problem(night, is_full=True)
+        if problem is None:
+            break
+        logger.error("the night %s was damaged after it had passed: %s", night, problem)
+        damaged[night] = problem
+    return damaged
 
 
 def _conclude(
@@ -111,7 +151,8 @@ def _conclude(
         kept = {"changed_share": settings.changed_share, "rows": settings.rows}
         wanted |= {"settings": {"nightly": kept}, "upstream": digests_of(_manifests(chain))}
         if other is not None:
-            wanted["night"] = {other: Manifest.read(nights.of(other).artifact(NIGHT)).content_digest}
+            manifest = nights.manifest(other, NIGHT)
+            wanted["night"] = {other: None if manifest is None else manifest.content_digest}
         return wanted
 
     def make(folder: Path) -> Mapping[str, Any]:
@@ -131,6 +172,9 @@ def _conclude(
         return {NIGHT: {"finished": finished, "seconds": seconds}}
 
     artifact.build(job.paths, NIGHT, want, make)
+    if job.remote is not None:
+        job.remote.push(job.paths, NIGHT)
+    nights.refresh()
     record = read_record(nights, night)
     assert record is not None  # it was just made
     return record
@@ -152,16 +196,16 @@ def _compare(job: Job, nights: Nights, other: str | None, settings: NightlySetti
         if other is None:
             return night
         night = replace(night, compared_with=other)
-        before = nights.of(other)
-        artifact.verify(before.artifact(NIGHT))
-        artifact.verify(before.artifact("checkpoint"), file_names.SIGNATURE_FILE, file_names.GOLDENS_FILE)
-        then = Signature.read(before.artifact("checkpoint") / file_names.SIGNATURE_FILE)
+        their_result, their_checkpoint = nights.fetch(other, NIGHT), nights.fetch(other, "checkpoint")
+        artifact.verify(their_result)
+        artifact.verify(their_checkpoint, file_names.SIGNATURE_FILE, file_names.GOLDENS_FILE)
+        then = Signature.read(their_checkpoint / file_names.SIGNATURE_FILE)
         changes = describe_signature_changes(then, signature)
         drift: dict[str, Any] = {"compared_with": other, "signature": changes}
         if not changes:
             recorded = {
-                "goldens": before.artifact("checkpoint") / file_names.GOLDENS_FILE,
-                "rows": before.artifact(NIGHT) / file_names.ANSWERS_FILE,
+                "goldens": their_checkpoint / file_names.GOLDENS_FILE,
+                "rows": their_result / file_names.ANSWERS_FILE,
             }
             decisions = (then.decision, signature.decision)
             compared = {
@@ -230,11 +274,11 @@ def _summary(name: str, record: Night) -> str:
     return "\n\n".join(lines) + "\n"
 
 
-def _update_records(nights: Nights, record: Night, settings: NightlySettings) -> None:
+def _update_records(nights: Nights, record: Night, damaged: Collection[str], settings: NightlySettings) -> None:
     """Update history, `current`, the page and the metrics, and remove outdated nights."""
     history = read_history(nights)
     write_history(nights, history)
-    nights.set_current(newest_passed(nights, history))
+    nights.set_current(newest_passed(nights, history, without=damaged))
     outdated = nights.outdated(settings.keep)
     if outdated:
         # Record the removal first: a night that is missing without a record would be made again.
@@ -242,6 +286,7 @@ def _update_records(nights: Nights, record: Night, settings: NightlySettings) ->
         write_history(nights, history)
         for night in outdated:
             nights.remove(night)
+    nights.sweep([night for night, known in history.items() if known.is_removed])
     write_page(nights, history, settings.changed_share)
     if settings.metrics_file:
         write_metrics(metrics_file(settings.metrics_file, nights.name), nights, history)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
@@ -12,19 +13,23 @@ from typing import Any
 import luigi
 import luigi.tools.range  # loaded because this declares sections of tasks.cfg
 from luigi.cmdline_parser import CmdlineParser
+from luigi.target import FileSystemTarget
 from luigi.task import MixinNaiveBulkComplete
 
 from pipeline.errors import PipelineError, SettingError, StoreError
 from pipeline.settings import NightlySettings
-from pipeline.store.artifact import ArtifactPaths, ArtifactState, ArtifactStatus
-from pipeline.store.manifest import Manifest
+from pipeline.store.artifact import ArtifactState, ArtifactStatus
+from pipeline.store.file_names import NIGHTS_PAGE_FILE
+from pipeline.store.remote import is_url
 
 from ..chain.job import Job
 from ..config import read_operations, read_settings
 from ..external import DataFile, ExistingCheckpoint
 from ..model import ROOT_HOOKS, ModelTask
+from ..targets import artifact_target
 from .history import Night, is_done, read_history
-from .paths import NIGHT, Nights
+from .paths import CURRENT, NIGHT, Nights
+from .remote import nights_of
 
 _STARTED = datetime.now(UTC).replace(microsecond=0)
 _MOST_SHOWN = 20
@@ -66,7 +71,8 @@ class NightlyRun(MixinNaiveBulkComplete, ModelTask):
     def resources(self) -> dict[str, int]:  # type: ignore[override]  # as Luigi's documentation does
         """One night of a name at a time, with any number of workers: each night is compared with the one before."""
         try:
-            return {f"nights of {self.nights.home.absolute()}": 1}
+            place = self.nights.place()
+            return {f"nights of {place if is_url(place) else os.path.abspath(place)}": 1}
         except PipelineError:  # Luigi asks for them even if the task cannot be scheduled, for this reason
             return {}
 
@@ -81,8 +87,9 @@ class NightlyRun(MixinNaiveBulkComplete, ModelTask):
         """`[nightly]`."""
         return read_operations().nightly
 
-    def make_job(self) -> Job:
-        """Check the parameters and settings, and make a job of them whose paths are those of the night.
+    @cached_property
+    def day_job(self) -> Job:
+        """The job on the day's data; its paths are those of all nights.
 
         Raises: as `ModelTask.make_job`.
         """
@@ -101,16 +108,23 @@ class NightlyRun(MixinNaiveBulkComplete, ModelTask):
                 next_step="Delete the night's folder to make it again",
             )
         given = self.parameters
-        pattern = given.data or self.settings.data
-        job = Job.from_parameters(replace(given, data=data_of(pattern, self.date)), read_settings())
-        _refuse_other_model(job)
-        return replace(job, paths=ArtifactPaths(job.paths.home, self.night))
+        day = replace(given, data=data_of(given.data or self.settings.data, self.date))
+        return Job.from_parameters(day, read_settings(), read_operations())
 
     @cached_property
     def nights(self) -> Nights:
-        """The paths of all nights of this name."""
-        home = self.job.paths.root
-        return Nights(ArtifactPaths(home.parent, home.name))
+        """All nights of this name. Raises: as `day_job`."""
+        return nights_of(self.day_job.paths, self.day_job.remote)
+
+    def make_job(self) -> Job:
+        """Check the parameters and settings, and make a job of them whose paths are those of the night.
+
+        Raises: as `ModelTask.make_job`.
+        """
+        job = self.day_job
+        _refuse_other_model(job, self.nights)
+        remote = None if job.remote is None else job.remote.below(self.night)
+        return replace(job, paths=self.nights.of(self.night), remote=remote)
 
     def requires(self) -> Iterable[luigi.Task]:
         """Return the day's data, and the checkpoint if the chain starts at one."""
@@ -119,9 +133,9 @@ class NightlyRun(MixinNaiveBulkComplete, ModelTask):
         if self.parameters.checkpoint:
             yield ExistingCheckpoint(path=self.parameters.checkpoint)
 
-    def output(self) -> luigi.LocalTarget:
-        """Return the folder with the outcome of the night."""
-        return luigi.LocalTarget(str(self.job.paths.artifact(NIGHT)))
+    def output(self) -> FileSystemTarget:
+        """Return the outcome of the night: a folder, or what is published under the URL of the output root."""
+        return artifact_target(self.job.paths, self.job.remote, NIGHT)
 
     def complete(self) -> bool:
         """Return True if the night has passed and is unchanged, or was removed in favour of newer ones."""
@@ -162,15 +176,16 @@ class NightlyRun(MixinNaiveBulkComplete, ModelTask):
         shown = [night for night in history.values() if night.finished >= _STARTED.isoformat()]
         shown = shown or [night for night in history.values() if night.date == self.night]
         lines = [f"{night.date}   {_describe(night)}" for night in shown[-_MOST_SHOWN:]]
-        if self.nights.current is not None:
-            lines.append(f"current      {self.nights.link} -> {self.nights.current}")
-        return [*lines, f"nights       {self.nights.page}"] if history else lines
+        if (current := self.nights.current) is not None:
+            lines.append(f"current      {self.nights.place(CURRENT)} -> {current}")
+        return [*lines, f"nights       {self.nights.place(NIGHTS_PAGE_FILE)}"] if history else lines
 
 
-def _refuse_other_model(job: Job) -> None:
+def _refuse_other_model(job: Job, nights: Nights) -> None:
     """Refuse to go on with the nights of another class. Raises: as `Job.refuse_other_model`."""
-    with suppress(StoreError):  # there is no night yet, or the run that reads it reports what is wrong with it
-        job.refuse_other_model(Manifest.read(Nights(job.paths).link / "graph"))
+    with suppress(StoreError):  # the run that reads it reports what is wrong with it
+        if (current := nights.current) is not None:
+            job.refuse_other_model(nights.manifest(current, "graph"))
 
 
 def _describe(night: Night) -> str:

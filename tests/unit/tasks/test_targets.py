@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Iterator, Mapping
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from pipeline.store.file_names import MANIFEST_FILE
 from pipeline.store.remote import RemoteStore
 from pipeline.tasks.batch.task import ConvertBatch
 from pipeline.tasks.model import FreezeModel, MakeFormat, ModelTask, ValidateModel, WriteReport
+from pipeline.tasks.nightly.task import NightlyRun
 from pipeline.tasks.targets import ArtifactTarget
 
 FILES = {"model.pb": b"\0weights", "more/notes.txt": "Übung".encode()}
@@ -77,6 +79,7 @@ def tasks(root: str, manifest: Path) -> Iterator[tuple[ModelTask | ConvertBatch,
     yield MakeFormat(**model, format="tflite"), "multiply_add/tflite"
     yield ValidateModel(**model), "multiply_add/validation"
     yield WriteReport(**model), "multiply_add/report"
+    yield NightlyRun(**model, date=date(2026, 1, 2)), "multiply_add/2026-01-02/night"
     yield ConvertBatch(manifest=str(manifest), output_root=root), "batch/list"
 
 
