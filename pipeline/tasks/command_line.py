@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from argparse import Namespace
 from typing import Any
 
 import luigi
@@ -13,6 +14,7 @@ from luigi.tools.range import RangeBase
 
 from pipeline.errors import SettingError
 
+_PACKAGE = __name__.partition(".")[0]
 _MISSING = re.compile(r"requires the '(\w+)' parameter")
 
 
@@ -24,7 +26,7 @@ def explain_parameters() -> None:
         try:
             task: luigi.Task = make_task(self)
         except (ParameterException, TaskClassException, ValueError) as exc:
-            if not _is_ours(self.known_args):
+            if not is_our_command(self.known_args):
                 raise
             raise _explain(self.known_args, exc) from exc
         return task
@@ -33,18 +35,24 @@ def explain_parameters() -> None:
 
 
 def runs_our_command() -> bool:
-    """Return True if Luigi's command runs a task of ours."""
+    """Return True if Luigi's command runs in this process, with a root task of ours."""
     command = CmdlineParser.get_instance()
-    return command is not None and _is_ours(command.known_args)
+    return command is not None and is_our_command(command.known_args)
 
 
-def _is_ours(arguments: Any) -> bool:
+def is_our_command(arguments: Namespace) -> bool:
     """Return True if the root task is ours, or a range of such tasks, or a range of no known task."""
     tasks = Register._get_reg()
     root = tasks.get(arguments.root_task)
     if isinstance(root, type) and issubclass(root, RangeBase):
-        root = tasks.get(getattr(arguments, "of", None), SettingError)
-    return isinstance(root, type) and root.__module__.startswith("pipeline.")
+        of = getattr(arguments, "of", None) or getattr(arguments, f"{arguments.root_task}_of", None)
+        root = tasks.get(of, SettingError)
+    return isinstance(root, type) and is_ours(root)
+
+
+def is_ours(task: type) -> bool:
+    """Return True if a task, or what it is derived from, is a class of this package."""
+    return any(kind.__module__.partition(".")[0] == _PACKAGE for kind in task.__mro__)
 
 
 def _explain(arguments: Any, error: Exception) -> SettingError:

@@ -1,11 +1,11 @@
-"""Find tasks.cfg, check it key by key, and read the settings from it; declare Luigi's parameters."""
+"""Declare Luigi's parameters, and read the settings from tasks.cfg, the user's files and the command line."""
 
 from __future__ import annotations
 
 import configparser
 import os
 import re
-import sys
+from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, fields
 from functools import cache, lru_cache
@@ -18,21 +18,38 @@ import luigi.retcodes  # loaded because this declares its section
 from luigi.cmdline_parser import CmdlineParser
 from luigi.task_register import Register
 
-from pipeline.errors import SettingError, nearest
+from pipeline.errors import SettingError
 from pipeline.settings import Operations, Settings
-from pipeline.training.models.source import PROJECT_FILES
 
-# Other sections of Luigi's documentation: their keys are free, or belong to modules that are not loaded here.
-_OTHER_SECTIONS = frozenset[str]().union(
-    ["DEFAULT", "cors", "execution_summary", "logging", "recursively", "resources", "simulate"],
-    ["task_history", "task_visibility"],
-    ["batch_notifier", "datadog", "email", "notifications", "prometheus", "sendgrid", "smtp"],
-    ["azureblob", "bigquery", "dropbox", "elasticsearch", "hdfs", "mongodb", "mysqldb"],
-    ["postgres", "redshift", "s3", "salesforce", "snakebite", "webhdfs"],
-    ["external_daily_snapshot", "hadoop", "hive", "kubernetes", "pig", "sge", "spark"],
-)
-_CENTRAL = ("--scheduler-host", "--scheduler-url")
-_KINDS: dict[str, Any] = {"int": luigi.IntParameter, "float": luigi.FloatParameter, "str": luigi.Parameter}
+from .command_line import runs_our_command
+from .config_check import check_config, check_users_file
+from .config_defaults import PROJECT_CONFIG, lend_to_command
+
+
+class _Int(luigi.IntParameter):
+    """An integer: TOML has numbers too, and Luigi would cut 1.5 to 1."""
+
+    def parse(self, text: Any) -> int:
+        return int(str(text))
+
+
+class _Float(luigi.FloatParameter):
+    """A number; true, which TOML has, is none."""
+
+    def parse(self, text: Any) -> float:
+        return float(str(text))
+
+
+class _Text(luigi.Parameter[str]):
+    """A text; a list or a number of TOML is none."""
+
+    def parse(self, text: Any) -> str:
+        if not isinstance(text, str):
+            raise ValueError(f"{text!r} is not a text; quote it")
+        return text
+
+
+_KINDS: dict[str, Any] = {"int": _Int, "float": _Float, "str": _Text}
 _Task = TypeVar("_Task", bound=type[luigi.Task])
 
 
@@ -92,86 +109,72 @@ def read_operations() -> Operations:
 
 
 def _read(sections: Mapping[str, Any]) -> dict[str, Any]:
+    is_ours = runs_our_command()
     for path in config_files():
         state = path.stat() if path.exists() else None
-        _check_config_once(path, state and (state.st_mtime_ns, state.st_size, state.st_ino))
+        _check_once(path, is_ours, state and (state.st_mtime_ns, state.st_size, state.st_ino))
     return {name: settings(**_values(name, config)) for name, (config, settings) in sections.items()}
 
 
 def _values(section: str, config: Any) -> dict[str, Any]:
     try:
         return dict(config().param_kwargs)
-    except ValueError as exc:
+    except (ValueError, configparser.InterpolationError) as exc:
         key = next(iter(re.findall(r"'(\w+)'$", str(exc))), "")
         where = f"[{section}] {key}".rstrip()
         raise SettingError("the value has the wrong type", where=where, got=exc.__cause__ or exc) from exc
 
 
-def find_config() -> None:
-    """Make Luigi read the project's tasks.cfg, then the file in LUIGI_CONFIG_PATH, which overrides it."""
-    for path in config_files():
-        luigi.configuration.add_config_path(str(path))
-    if any(word.split("=")[0] in _CENTRAL for word in sys.argv[1:]):
-        # Whoever names a central scheduler wants to use it. Without this, local_scheduler in tasks.cfg would win.
-        luigi.configuration.get_config().set("core", "local_scheduler", "false")
-
-
 def config_files() -> Iterator[Path]:
-    """Yield the configuration files; later ones override earlier ones."""
-    if (PROJECT_FILES / "tasks.cfg").is_file():
-        yield PROJECT_FILES / "tasks.cfg"
-    if override := os.environ.get("LUIGI_CONFIG_PATH"):
-        yield Path(override)
+    """Yield the configuration files; later ones override earlier ones.
 
-
-def check_config(path: Path) -> None:
-    """Reject unknown sections and keys, which Luigi ignores silently.
-
-    Raises:
-        SettingError: the file is missing or unreadable, or has an unknown section or key; the message
-            suggests the nearest known name.
+    The first is the project's tasks.cfg, if there is one; all others are the user's.
     """
-    parser = configparser.ConfigParser(interpolation=None)
-    try:
-        with path.open(encoding="utf-8") as file:
-            parser.read_file(file)
-    except (OSError, configparser.Error, UnicodeDecodeError) as exc:
-        raise SettingError("the settings cannot be read", where=path, got=exc) from exc
-    sections = frozenset(Register.task_names())
-    for section in parser.sections():
-        if section in sections:
-            known = {name for name, _ in Register.get_task_cls(section).get_params()}
-            for key in parser.options(section):
-                # Luigi accepts a-b for a_b only if no file has a_b. tasks.cfg has all keys, so a-b would be ignored.
-                if key not in known:
-                    raise SettingError(
-                        "unknown key", where=f"{path}, section [{section}]", got=key, next_step=nearest(key, known)
-                    )
-        elif section not in _OTHER_SECTIONS:
-            raise SettingError(
-                "unknown section",
-                where=path,
-                got=f"[{section}]",
-                next_step=nearest(section, sections | _OTHER_SECTIONS),
-            )
+    if PROJECT_CONFIG.is_file():
+        yield PROJECT_CONFIG
+    override = named_file()
+    found: list[str] = type(luigi.configuration.get_config())._config_paths
+    yield from (path for path in map(Path, found) if path != override and path.is_file())
+    if override is not None:
+        yield override
+
+
+def named_file() -> Path | None:
+    """Return the file that LUIGI_CONFIG_PATH names."""
+    override = os.environ.get("LUIGI_CONFIG_PATH")
+    return Path(override) if override else None
 
 
 @lru_cache(maxsize=16)
-def _check_config_once(path: Path, _state: tuple[int, ...] | None) -> None:
-    check_config(path)
+def _check_once(path: Path, is_our_command: bool, _state: tuple[int, ...] | None) -> None:
+    if path == PROJECT_CONFIG:
+        check_config(path)
+    else:
+        check_users_file(path, path == named_file(), is_our_command)
 
 
-def build_parsers_once() -> None:
-    """Make Luigi keep the parsers of its command line.
+def set_up_parsers() -> None:
+    """Make Luigi keep the parsers of its command line, and lend its configuration our defaults for a task of ours.
 
     Luigi parses the same command line three times in a run, and builds three parsers each time: seven of these nine
     are equal to an earlier one. A parser depends on the arguments below and on the classes of tasks that are loaded.
+    Only what a parser returns says which task is the root, and only later does Luigi read its own settings.
     """
     build: Any = CmdlineParser._build_parser
 
     @cache
     def build_once(classes: tuple[type, ...], root_task: str | None, help_all: bool) -> Any:
-        return build(root_task, help_all)
+        parser = build(root_task, help_all)
+        if root_task is not None:
+            parse = parser.parse_args
+
+            def parse_args(*args: Any, **kwargs: Any) -> Namespace:
+                arguments: Namespace = parse(*args, **kwargs)
+                lend_to_command(arguments)
+                return arguments
+
+            parser.parse_args = parse_args
+        return parser
 
     def build_parser(root_task: str | None = None, help_all: bool = False) -> Any:
         return build_once(tuple(Register._get_reg().values()), root_task, help_all)

@@ -14,7 +14,9 @@ from types import TracebackType
 from typing import Any, Literal
 
 import luigi
+import luigi.configuration
 import luigi.interface
+from luigi.cmdline_parser import CmdlineParser
 from luigi.task_register import TaskClassException
 
 from pipeline.errors import PipelineError, printable
@@ -22,16 +24,16 @@ from pipeline.workers.worker import die_with_parent, set_up_logging
 
 from .command_line import runs_our_command
 
-_OUR_ERROR = re.compile(r"Traceback \(most recent call last\):.*?\n(?:pipeline\.)?\w*\.?errors\.\w+: (.*)", re.DOTALL)
+_OUR_ERROR = re.compile(r"Traceback \(most recent call last\):.*?\npipeline\.errors\.\w+: (.*)", re.DOTALL)
 # What Luigi says of the parameters of a range is a sentence too.
 _PARAMETER_ERROR = re.compile(r"Traceback \(most recent call last\):.*?\nluigi\.parameter\.\w+: (.*)", re.DOTALL)
 
 
 class _Sentences(logging.Filter):
-    """Log the pipeline's own errors as one sentence, without a traceback, unless the log level is DEBUG."""
+    """Log the pipeline's own errors as one sentence, without a traceback, unless somebody asked for DEBUG."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if logging.getLogger(record.name).isEnabledFor(logging.DEBUG):
+        if logging.getLogger(record.name).isEnabledFor(logging.DEBUG) and _is_level_given():
             return True
         error = record.exc_info[1] if record.exc_info else None
         if isinstance(error, PipelineError):
@@ -41,6 +43,15 @@ class _Sentences(logging.Filter):
             message = _OUR_ERROR.sub(r"\1", record.getMessage())
             record.msg, record.args = _PARAMETER_ERROR.sub(r"\1", message) if runs_our_command() else message, None
         return True
+
+
+def _is_level_given() -> bool:
+    """Return True if a file or the command line sets the log level: Luigi's own default is DEBUG."""
+    command = CmdlineParser.get_instance()
+    if command is not None and getattr(command.known_args, "core_log_level", None):
+        return True
+    config: Any = luigi.configuration.get_config()
+    return bool(config.has_option("core", "log_level"))
 
 
 _failures: list[str] = []
@@ -65,18 +76,20 @@ def _close(summary_lines: Callable[[], list[str]], exits_zero: Callable[[], bool
         os._exit(0)
 
 
-def _print_unknown_task(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    if issubclass(kind, TaskClassException):
-        print(" ".join(str(error).split()), file=sys.stderr)
-    else:
-        sys.__excepthook__(kind, error, trace)
-
-
 def set_up() -> None:
     """Make Luigi report our own errors, and its command an unknown task, in one sentence."""
     logging.getLogger("luigi-interface").addFilter(_Sentences())
-    if Path(sys.argv[0]).name == "luigi":
-        sys.excepthook = _print_unknown_task
+    if Path(sys.argv[0]).name != "luigi":
+        return
+    former = sys.excepthook
+
+    def print_unknown_task(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if issubclass(kind, TaskClassException):
+            print(" ".join(str(error).split()), file=sys.stderr)
+        else:
+            former(kind, error, trace)
+
+    sys.excepthook = print_unknown_task
 
 
 def start_run(summary_lines: Callable[[], list[str]], exits_zero: Callable[[], bool] = lambda: False) -> None:

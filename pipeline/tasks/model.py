@@ -25,7 +25,8 @@ from .chain.plan import Chain
 from .chain.results import read_verdict
 from .chain.stages import RESUMABLE
 from .command_line import explain_parameters
-from .config import build_parsers_once, find_config, read_operations, read_settings, with_parameters
+from .config import read_operations, read_settings, set_up_parsers, with_parameters
+from .config_defaults import lend_to_our_sections
 from .external import DataFile, ExistingCandidate, ExistingCheckpoint
 from .names import NAMESPACE, NamedByGiven
 from .summary import require_passed, summary_lines
@@ -278,8 +279,8 @@ def start_root(task: Any) -> None:
 
 
 # Loading the tasks, by any import, also sets up configuration and console, once.
-find_config()
-build_parsers_once()
+lend_to_our_sections()
+set_up_parsers()
 explain_parameters()
 console.set_up()
 ROOT_HOOKS.append(start_root)

@@ -17,7 +17,9 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +42,8 @@ _PR_SET_PDEATHSIG = 1  # prctl(2)
 TOO_MUCH_MEMORY = 87  # exit code of a process that exceeded its memory limit
 _MEMORY_POLL_SECONDS = 0.1
 HANG_UP = "hang up"
+_PROCESS_NAME = "pipeline worker"
+_WITHOUT_SCRIPT = {_PROCESS_NAME}  # names of processes
 _own_memory_limit = 0  # memory limit of this process, in bytes; 0 for none
 
 
@@ -55,6 +59,7 @@ class Server:
 
     def __init__(self, is_bare: bool, has_children: bool, is_sandboxed: bool, memory_bytes: int) -> None:
         context = multiprocessing.get_context("spawn") if is_bare else _fork_server()
+        _replace_preparation()
         self.calls = 0
         self._folder = tempfile.mkdtemp(prefix="sandbox-", dir=run_folder()) if is_sandboxed else None
         self.connection, theirs = context.Pipe()
@@ -62,6 +67,7 @@ class Server:
             target=_serve,
             args=(theirs, logger.getEffectiveLevel(), memory_bytes, self._folder),
             daemon=not has_children,
+            name=_PROCESS_NAME,
         )
         self._start()
         theirs.close()
@@ -153,6 +159,38 @@ def _fork_server() -> multiprocessing.context.ForkServerContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["pipeline.workers.preload"])
     return context
+
+
+@contextmanager
+def without_script(name: str) -> Iterator[None]:
+    """Make processes of a name start without the script that runs here.
+
+    Multiprocessing imports it again in each process, for functions that are defined there. Ours are not; and a script
+    that calls `luigi.build` without a guard would do so in every process, each of which would wait for another one.
+    """
+    _replace_preparation()
+    is_new = name not in _WITHOUT_SCRIPT
+    _WITHOUT_SCRIPT.add(name)
+    try:
+        yield
+    finally:
+        if is_new:
+            _WITHOUT_SCRIPT.discard(name)
+
+
+@cache
+def _replace_preparation() -> None:
+    from multiprocessing import spawn  # not needed in a run in which everything is complete
+
+    prepare = spawn.get_preparation_data
+
+    def prepare_without_script(name: str) -> dict[str, Any]:
+        data = prepare(name)
+        if name in _WITHOUT_SCRIPT:
+            data = {key: value for key, value in data.items() if not key.startswith("init_main_from_")}
+        return data
+
+    spawn.get_preparation_data = prepare_without_script
 
 
 class Channel:

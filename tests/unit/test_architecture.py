@@ -276,8 +276,7 @@ def test_luigi_is_loaded_only_for_who_runs_it_or_asks_for_a_task(tmp_path: Path)
 def test_whoever_loads_the_tasks_has_the_projects_settings_once(tmp_path: Path, statement: str) -> None:
     check = """
 import luigi, pipeline.tasks.model
-paths = luigi.configuration.LuigiConfigParser._config_paths
-assert [path.endswith("/tasks.cfg") for path in paths].count(True) == 1, paths
+assert luigi.configuration.get_config().get("training", "steps") == "600"
 assert len(pipeline.tasks.model.ROOT_HOOKS) == 1"""
     loaded_by(statement + check, tmp_path)
 

@@ -175,7 +175,7 @@ def config(tmp_path: Path) -> Path:
     ("text", "got", "hint"),
     [
         ("[training]\nstep = 5\n", "step", "'steps'"),
-        ("[training]\nSTEPZ = 5\n", "stepz", "'steps'"),
+        ("[training]\nSTEPZ = 5\n", "STEPZ", "'steps'"),
         ("[trainin]\nsteps = 5\n", "[trainin]", "'training'"),
         ("[ValidateModel]\nmodle = a\n", "modle", "'model'"),
         ("[core]\nworkerz = 2\n", "workerz", "'workers'"),

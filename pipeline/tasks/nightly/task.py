@@ -23,6 +23,7 @@ from pipeline.store.file_names import NIGHTS_PAGE_FILE
 from pipeline.store.remote import is_url
 
 from ..chain.job import Job
+from ..command_line import is_our_command
 from ..config import read_operations, read_settings
 from ..external import DataFile, ExistingCheckpoint
 from ..model import ROOT_HOOKS, ModelTask
@@ -49,7 +50,11 @@ class NightlyRun(MixinNaiveBulkComplete, ModelTask):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         command = CmdlineParser.get_instance()
-        is_range = command is not None and command.known_args.root_task.startswith("Range")
+        is_range = (
+            command is not None
+            and command.known_args.root_task.startswith("Range")
+            and is_our_command(command.known_args)
+        )
         if is_range and not NightlyRun._is_range_prepared:
             NightlyRun._is_range_prepared = True
             for hook in ROOT_HOOKS:

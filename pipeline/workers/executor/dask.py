@@ -28,7 +28,7 @@ from pipeline.errors import SettingError, StageCrashed
 from pipeline.hashing import hash_file, hash_values
 
 from ..child import Limits
-from ..worker import as_pipeline_error
+from ..worker import as_pipeline_error, without_script
 from .interface import Ended, Started
 from .local import Slot
 
@@ -36,6 +36,7 @@ _PACKAGE = Path(__file__).resolve().parents[2]
 _WHERE = "[engine] address"
 _CONNECT_SECONDS, _WORKER_SECONDS, _LOOK_SECONDS = 20.0, 60.0, 2.0
 _MOST_UNDERWAY = 256  # items that the scheduler knows of at a time
+_PROCESS_NAME = "Dask Worker process (from Nanny)"  # as Dask names them
 # A worker is a process that may start subprocesses, and it holds only the items that it is working on. So if an item
 # crashes its worker, no other item is blamed.
 _SETTINGS = {
@@ -81,6 +82,7 @@ class DaskExecutor:
             address = self._address
             if not address:
                 opened.enter_context(dask.config.set(_SETTINGS))
+                opened.enter_context(without_script(_PROCESS_NAME))
                 cluster = distributed.LocalCluster(  # type: ignore[no-untyped-call]
                     n_workers=self._workers or len(os.sched_getaffinity(0)),
                     threads_per_worker=1,

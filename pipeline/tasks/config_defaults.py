@@ -1,0 +1,140 @@
+"""Lend Luigi the defaults of the package, as the weakest ones: the user's own configuration comes first.
+
+The defaults of our own sections hold in every process. Those of Luigi's sections, such as `[core]`, hold only where the
+root task of the command is ours: a run of another project's task that requires ours, or only imports us, keeps its own
+scheduler, workers and exit codes.
+"""
+
+from __future__ import annotations
+
+import configparser
+from argparse import Namespace
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import luigi
+import luigi.configuration
+from luigi.configuration import LuigiConfigParser, LuigiTomlParser
+from luigi.task_register import Register
+
+from pipeline.training.models.source import PROJECT_FILES
+
+from .command_line import is_our_command, is_ours
+from .config_file import LUIGI_SECTIONS, write_value
+
+PROJECT_CONFIG = PROJECT_FILES / "tasks.cfg"
+# Sections of Luigi's documentation whose keys are free, or belong to modules that are not loaded here.
+OTHER_SECTIONS = frozenset[str]().union(
+    ["DEFAULT", "cors", "execution_summary", "logging", "recursively", "resources", "simulate"],
+    ["task_history", "task_visibility"],
+    ["batch_notifier", "datadog", "email", "notifications", "prometheus", "sendgrid", "smtp"],
+    ["azureblob", "bigquery", "dropbox", "elasticsearch", "hdfs", "mongodb", "mysqldb"],
+    ["postgres", "redshift", "s3", "salesforce", "snakebite", "webhdfs"],
+    ["external_daily_snapshot", "hadoop", "hive", "kubernetes", "pig", "sge", "spark"],
+)
+_KEYS_OF_SCHEDULERS = [
+    f"{start}scheduler_{kind}" for start in ("", "default_") for kind in ("host", "port", "url")
+]  # in [core]; those with default_ are Luigi's former names
+_Values = dict[str, dict[str, str]]
+_lent: list[tuple[str, str]] = []  # what Luigi's sections got for the command
+
+
+def is_our_section(name: str) -> bool:
+    """Return True if a section holds the parameters of a class of this package."""
+    owner = Register._get_reg().get(name)
+    return isinstance(owner, type) and is_ours(owner)
+
+
+def lend_to_our_sections() -> None:
+    """Give Luigi what tasks.cfg says on our own tasks and settings."""
+    for section, key, value in _unset(_project_values()):
+        if section not in LUIGI_SECTIONS and section not in OTHER_SECTIONS and not _is_foreign(section):
+            luigi.configuration.get_config().set(section, key, value)
+
+
+def lend_to_command(arguments: Namespace) -> None:
+    """Give Luigi our defaults for its own sections if the root task of a command is ours, or else take them back."""
+    config: Any = luigi.configuration.get_config()
+    for section, key in _lent:
+        _remove(config, section, key)
+    _lent.clear()
+    lend_to_our_sections()
+    if not is_our_command(arguments):
+        return
+    values = _luigi_values()
+    # Whoever names a central scheduler wants to use it.
+    if arguments.core_scheduler_host or arguments.core_scheduler_url:
+        arguments.core_local_scheduler = arguments.core_local_scheduler or "false"
+    elif any(config.has_option("core", key) for key in _KEYS_OF_SCHEDULERS):
+        values["core"].pop("local_scheduler", None)
+    for section, key, value in list(_unset(values)):
+        config.set(section, key, _as_number(config, section, value))
+        _lent.append((section, key))
+
+
+def _luigi_values() -> _Values:
+    """The defaults of sections that are not ours: what tasks.cfg says there, or else what the classes declare."""
+    values = {
+        name: {item.name: write_value(item.name, item.default) for item in fields(declaration)}
+        for name, declaration in LUIGI_SECTIONS.items()
+    }
+    for section, keys in _project_values().items():
+        if section in values or section in OTHER_SECTIONS or _is_foreign(section):
+            values[section] = {**values.get(section, {}), **keys}
+    return values
+
+
+def _is_foreign(section: str) -> bool:
+    return section in Register._get_reg() and not is_our_section(section)
+
+
+def _unset(values: Mapping[str, Mapping[str, str]]) -> Iterator[tuple[str, str, str]]:
+    """Yield those values that Luigi's configuration does not have."""
+    config: Any = luigi.configuration.get_config()
+    for section, keys in values.items():
+        for key, value in keys.items():
+            if not config.has_option(section, key):
+                yield section, key, value
+
+
+def _remove(config: Any, section: str, key: str) -> None:
+    if isinstance(config, LuigiTomlParser):
+        config.data[section].pop(key, None)
+    else:
+        config.remove_option(section, key)
+
+
+def _as_number(config: Any, section: str, value: str) -> str | int:
+    """Luigi reads TOML's resources as they are."""
+    return int(value) if section == "resources" and isinstance(config, LuigiTomlParser) and value.isdecimal() else value
+
+
+def _project_values() -> _Values:
+    return _values_of(PROJECT_CONFIG)
+
+
+@cache
+def _values_of(path: Path) -> _Values:
+    """The values of a file; of a file that is missing or unreadable none, which `check_config` reports."""
+    try:
+        parser = read_config(path)
+        for section in parser.sections():
+            parser.items(section)  # a value that refers to nothing
+    except (OSError, configparser.Error, ValueError):
+        return {}
+    return {section: dict(parser.items(section, raw=True)) for section in parser.sections()}
+
+
+def read_config(path: Path) -> configparser.ConfigParser:
+    """Parse a file as Luigi does, without adding it to Luigi's configuration.
+
+    Raises:
+        OSError, configparser.Error, UnicodeDecodeError: it cannot be read.
+    """
+    parser: configparser.ConfigParser = LuigiConfigParser()
+    with path.open(encoding="utf-8") as file:
+        parser.read_file(file)
+    return parser
