@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .errors import StoreError
+from .inputs import open_file
 
 
 def hash_values(kind: str, value: Any) -> str:
@@ -76,7 +77,7 @@ def hash_file(path: Path) -> str:
         StoreError: the file cannot be read.
     """
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as exc:
         raise StoreError("the file cannot be read", where=path, got=exc.strerror) from exc

@@ -1,10 +1,38 @@
-"""Existing files that a chain uses: a checkpoint, a warm start, a candidate."""
+"""Existing files that a chain uses (a checkpoint, a warm start, a candidate), and how a file of others is opened."""
 
 from __future__ import annotations
 
+import errno
+import os
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from io import BufferedReader, FileIO
 from pathlib import Path
+from typing import Any
+
+
+def open_file(path: Path | str, buffering: int = -1) -> BufferedReader | FileIO:
+    """Opens a file for reading, as `open` does, but never waits: a pipe without a writer would take for ever.
+
+    Raises:
+        OSError: there is no such file, it cannot be read, or it is a folder, a pipe, a device or a socket.
+    """
+    found = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    mode = os.fstat(found).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(found)
+        kind = "a folder" if stat.S_ISDIR(mode) else "a pipe, a device or a socket"
+        raise OSError(errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL, f"not a file but {kind}", str(path))
+    opened: Any = os.fdopen(found, "rb", buffering)
+    file: BufferedReader | FileIO = opened
+    return file
+
+
+def read_file(path: Path | str) -> bytes:
+    """Returns the content of a file. Raises: as `open_file`."""
+    with open_file(path) as file:
+        return file.read()
 
 
 @dataclass(frozen=True)

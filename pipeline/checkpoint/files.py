@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.errors import CheckpointError, nearest
+from pipeline.inputs import open_file, read_file
 
 Place = Path | str
 
@@ -95,7 +96,7 @@ def _old_files(prefix: Place) -> list[Path]:
 
 def _named_by_state_file(folder: Path) -> str | None:
     try:
-        text = (folder / "checkpoint").read_text(encoding="utf-8")
+        text = read_file(folder / "checkpoint").decode()
     except (OSError, UnicodeDecodeError):
         return None
     found = re.search(r'^model_checkpoint_path:\s*"(.*)"', text, re.MULTILINE)
@@ -156,7 +157,7 @@ def require_files(prefix: Place) -> None:
             next_step="Copy the whole checkpoint",
         )
     for path in files_of(prefix):
-        with path.open("rb") as file:
+        with open_file(path) as file:
             if file.read(len(_GIT_LFS)) == _GIT_LFS:
                 raise CheckpointError(
                     "a Git LFS pointer in place of the file",

@@ -37,6 +37,7 @@ from pipeline.graph.protos import (
 )
 from pipeline.graph.validity import validate_graph
 from pipeline.graph.variables import VARIABLE_OPS, Saved, restored_keys, variable_behind
+from pipeline.inputs import read_file
 from pipeline.store.file_names import SAVED_MODEL_FILE, SAVED_MODEL_FILES
 
 from .bundle import Bundle, open_checkpoint
@@ -173,7 +174,7 @@ def _find_message(folder: Path) -> Path:
 
 def _parse(path: Path) -> SavedModel:
     try:
-        content = path.read_bytes()
+        content = read_file(path)
         if path.suffix == ".pb":
             return _parse_binary(content)
         model = SavedModel()

@@ -18,6 +18,7 @@ from pipeline.graph.meta_graph import MetaGraph, parse_graph, parse_meta_graph
 from pipeline.graph.protos import DecodeError, MetaGraphDef, parse_text
 from pipeline.graph.validity import validate_graph
 from pipeline.graph.variables import VARIABLE_OPS, restored_keys
+from pipeline.inputs import read_file
 from pipeline.store.file_names import CHECKPOINT_PREFIX, SAVED_MODEL_FILES, SAVED_MODEL_FOLDER
 
 from .bundle import Bundle, open_checkpoint
@@ -142,7 +143,7 @@ def _damaged(path: Path, cause: DecodeError) -> CheckpointError:
 
 def _read_bytes(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_file(path)
     except OSError as exc:
         raise CheckpointError("the checkpoint's graph cannot be read", where=path, got=exc.strerror) from exc
 

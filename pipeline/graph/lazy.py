@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import DataError
+from pipeline.inputs import open_file
 
 from .duplicates import require_single_in_graph
 from .graph import Graph
@@ -43,7 +44,7 @@ def load_lazily(path: Path) -> LazyGraph:
         DataError: the file cannot be read, is no GraphDef, or contains something twice that must be there once.
     """
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             whole = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
         lean = bytearray()
         contents: dict[str, memoryview] = {}

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 
+class CutOffError(ValueError):
+    """The bytes end within a number or a field."""
+
+
 def read_varint(data: bytes | memoryview, at: int) -> tuple[int, int]:
     """Returns a number in protobuf's and LevelDB's variable-length encoding, and the position of the next byte.
 
     Raises:
-        ValueError: it is cut off, over 64 bits, or longer than needed: TensorFlow writes each value in one way only.
+        CutOffError: it is cut off.
+        ValueError: it is over 64 bits, or longer than needed: TensorFlow writes each value in one way only.
     """
     value = shift = 0
     for position in range(at, min(at + 10, len(data))):
@@ -18,7 +23,9 @@ def read_varint(data: bytes | memoryview, at: int) -> tuple[int, int]:
                 raise ValueError("a number is written in more bytes than it needs")
             return value, position + 1
         shift += 7
-    raise ValueError("a number is cut off")
+    if len(data) - at < 10:
+        raise CutOffError("a number is cut off")
+    raise ValueError("a number is longer than 64 bits")
 
 
 def encode_varint(value: int) -> bytes:

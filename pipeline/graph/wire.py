@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from .varint import encode_varint, read_varint
+from .varint import CutOffError, encode_varint, read_varint
 
 VARINT, FIXED64, LENGTH_DELIMITED, FIXED32 = 0, 1, 2, 5
 _SIZES = {FIXED64: 8, FIXED32: 4}
@@ -34,19 +34,11 @@ class Field(NamedTuple):
     end: int
 
 
-class CutOffError(ValueError):
-    """The last field is longer than what is left of the message. Attribute: the field, as it should be."""
-
-    def __init__(self, field: Field, size: int) -> None:
-        super().__init__(f"a field that begins at byte {field.start} needs {field.end} bytes, the file has {size}")
-        self.field = field
-
-
 def fields(message: bytes | memoryview) -> Iterator[Field]:
-    """Yields the fields of a message.
+    """Yields the fields of a message; a walk that breaks off must not use what came before.
 
     Raises:
-        CutOffError: the message ends within a field.
+        CutOffError: the message ends within a field; the field comes first.
         ValueError: a number has more bytes than it needs or is cut off, a field's number is out of range, or a field is
             of a kind that proto3 does not know (such as a group).
     """
@@ -67,10 +59,9 @@ def fields(message: bytes | memoryview) -> Iterator[Field]:
             raise ValueError(f"a field of the unknown kind {kind}")
         if not 1 <= number <= _MOST_NUMBER:
             raise ValueError(f"a field of the impossible number {number}")
-        field = Field(number, kind, start, content, at)
+        yield Field(number, kind, start, content, at)
         if at > size:
-            raise CutOffError(field, size)
-        yield field
+            raise CutOffError(f"a field that begins at byte {start} needs {at} bytes, the file has {size}")
 
 
 def encode_field(number: int, content: bytes) -> bytes:

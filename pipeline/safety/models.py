@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
@@ -13,15 +12,14 @@ from pipeline.checkpoint.savedmodel import read_meta_graphs
 from pipeline.errors import UnsafeModel
 from pipeline.graph.lazy import load_lazily
 from pipeline.graph.meta_graph import MetaGraph
-from pipeline.graph.protos import MetaGraphDef
-from pipeline.store.file_names import GRAPH_FILE, SAVED_MODEL_FILE, SAVED_MODEL_TEXT_FILE
+from pipeline.graph.protos import MetaGraphDef, NodeDef
+from pipeline.store.file_names import GRAPH_FILE, WEIGHTS_FOLDER
 
 from . import Danger, printable, require_safe
 from .graphs import find_active_ops, find_dangers
+from .named_files import require_beside, require_own_content
 from .sizes import require_bounded, require_stored
 
-# Files that TensorFlow's readers parse and check: another file in their place is no model.
-_PARSED = (SAVED_MODEL_FILE, SAVED_MODEL_TEXT_FILE, "fingerprint.pb", "keras_metadata.pb", "variables")
 _CHUNKED = "saved_model.cpb"
 
 
@@ -79,11 +77,33 @@ def require_safe_graph(path: Path, allowed: Collection[str], *, is_mapped: bool 
     if is_mapped:
         require_own_files(path)
     lean = load_lazily(file)
+    if is_mapped:
+        for node in lean.graph.all_nodes():
+            if node.op == "ImmutableConst":
+                require_mapped(path, node)
     allowances = require_safe(
         file, find_dangers(MetaGraph(lean.graph, MetaGraphDef()), file.parent, is_mapped), allowed
     )
     require_bounded(lean.graph, file, contents={name: len(content) for name, content in lean.contents.items()})
     return allowances
+
+
+def require_mapped(folder: Path, node: NodeDef) -> Path:
+    """Returns the file of weights that a node of the format mmap names.
+
+    Raises:
+        UnsafeModel: it is not in the folder of weights, or is no plain file.
+    """
+    name = node.attr["memory_region_name"].s.decode("utf-8", "surrogateescape")
+    path = require_beside(folder, name, f"node {printable(node.name)}", folder / GRAPH_FILE)
+    if Path(name).parts[0] != WEIGHTS_FOLDER:
+        raise UnsafeModel(
+            f"this model could read files: node {printable(node.name)} is not in the folder of weights",
+            where=folder / GRAPH_FILE,
+            got=repr(printable(name)),
+            wanted=f"a file in {WEIGHTS_FOLDER}",
+        )
+    return path
 
 
 def require_safe_saved_model(folder: Path, allowed: Collection[str]) -> list[str]:
@@ -123,8 +143,8 @@ def require_own_files(folder: Path) -> None:
     """Checks that the folder of a SavedModel, or of the format mmap, contains its own files.
 
     Raises:
-        UnsafeModel: a link leads out of the folder to a file that would be copied; or the folder has a second graph,
-            which TensorFlow would load instead of the checked one.
+        UnsafeModel: a link leads out of the folder; it contains a pipe or a device; or a second graph, which TensorFlow
+            would load instead of the checked one.
     """
     if (folder / _CHUNKED).exists():
         raise UnsafeModel(
@@ -133,20 +153,4 @@ def require_own_files(folder: Path) -> None:
             wanted="saved_model.pb alone",
             next_step="Export the model again, in one piece",
         )
-    root = folder.resolve()
-    for path in _walk_folder(folder):
-        if path.is_symlink() and path.relative_to(folder).parts[0] not in _PARSED:
-            target = path.resolve()
-            if not target.is_relative_to(root):
-                raise UnsafeModel(
-                    "a link leads out of the model's folder",
-                    where=folder / printable(path.relative_to(folder).as_posix()),
-                    got=printable(str(target)),
-                    wanted="files of its own",
-                    next_step="If that is what the model needs, copy it with what it links to: cp -rL",
-                )
-
-
-def _walk_folder(folder: Path) -> Iterator[Path]:
-    for place, folders, files in os.walk(folder):
-        yield from (Path(place) / name for name in (*folders, *files))
+    require_own_content(folder)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UnsafeModel
+from pipeline.store.file_names import MANIFEST_FILE, ONNX_FILE, SIGNATURE_FILE
 
 from . import Danger, printable
+from .named_files import require_beside
 from .sizes import MOST_GROWN, MOST_TENSOR
 
 # Without a name of its own a domain is ai.onnx.
@@ -44,6 +46,7 @@ def find_dangers(model: Any, path: Path) -> list[Danger]:
                 found.append(Danger(node.op_type, node.name or node.op_type, _ACTING[node.op_type], function))
         for tensor in _tensors(graph):
             _require_own(tensor, path)
+            _require_bounded(tensor, path)
     return found
 
 
@@ -72,17 +75,33 @@ def _tensors(graph: Any) -> Iterator[Any]:
                 yield from (attribute.sparse_tensor.values, attribute.sparse_tensor.indices)
 
 
-def _require_own(tensor: Any, path: Path) -> None:
-    for entry in tensor.external_data:
-        place = PureWindowsPath(entry.value)  # which splits at both kinds of slashes
-        is_away = place.is_absolute() or place.drive or place.root or ".." in place.parts
-        if entry.key == "location" and (is_away or not entry.value or "\0" in entry.value):
+def external_files(model: Any, path: Path) -> dict[str, Path]:
+    """Returns the files with external data of all tensors, by the names in the model.
+
+    Raises:
+        UnsafeModel: one of them is not the model's own.
+    """
+    found: dict[str, Path] = {}
+    for graph, _ in _graphs(model):
+        for tensor in _tensors(graph):
+            found |= _require_own(tensor, path)
+    return found
+
+
+def _require_own(tensor: Any, path: Path) -> dict[str, Path]:
+    """Returns the files that a tensor names; of several names a runtime takes the last, and all are checked."""
+    what = f"tensor {printable(tensor.name)}"
+    names = [entry.value for entry in tensor.external_data if entry.key == "location"]
+    for name in names:
+        # These names have the model's own files in an artifact, which would be replaced.
+        if Path(name).as_posix() in (ONNX_FILE, SIGNATURE_FILE, MANIFEST_FILE):
             raise UnsafeModel(
-                f"this model could read files: tensor {printable(tensor.name)} lies outside of the model's folder",
-                where=path,
-                got=repr(printable(entry.value)),
-                wanted="a file beside the model",
+                f"this model could replace files: {what} lies in one of another purpose", where=path, got=repr(name)
             )
+    return {Path(name).as_posix(): require_beside(path.parent, name, what, path) for name in names}
+
+
+def _require_bounded(tensor: Any, path: Path) -> None:
     size = math.prod(max(0, length) for length in tensor.dims)
     stored = len(tensor.raw_data) + sum(len(getattr(tensor, name)) for name in _FIELDS)
     if size > (MOST_TENSOR if tensor.external_data else stored * 8 + MOST_GROWN):

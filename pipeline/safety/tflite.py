@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.errors import CandidateError, UnsafeModel
+from pipeline.inputs import read_file
 
 from . import UNKNOWN, Danger, harm_of, printable
 from .sizes import MOST_TENSOR
@@ -84,7 +85,7 @@ def find_dangers(path: Path) -> list[Danger]:
         UnsafeModel: a tensor in it takes more memory than there is.
     """
     try:
-        data = path.read_bytes()
+        data = read_file(path)
         model = _Table(data, _read(data, "<I", 0))
         found = [danger for op in model.tables(_MODEL_OPS) if (danger := _danger(op)) is not None]
         for subgraph in model.tables(_MODEL_SUBGRAPHS):

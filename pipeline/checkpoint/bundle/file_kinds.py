@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipeline.errors import CheckpointError
+from pipeline.inputs import open_file
 
 _AGAIN = "Copy the checkpoint again from where it was written"
 _UNPACK = "Unpack it and give the checkpoint inside"
@@ -36,7 +37,7 @@ _KINDS: list[tuple[int, bytes, str, str]] = [
 def foreign_kind(path: Path) -> tuple[str, str] | None:
     """Returns the kind of a file, by its first bytes, and the next step; None if it is unknown."""
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             head = file.read(512).lower()
     except OSError:
         return None

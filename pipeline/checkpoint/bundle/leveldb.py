@@ -26,8 +26,8 @@ from typing import BinaryIO
 
 import google_crc32c
 
-from pipeline.errors import CheckpointError
 from pipeline.graph.varint import read_varint
+from pipeline.inputs import open_file
 
 from .file_kinds import broken_file, unreadable_file
 from .snappy import decompress
@@ -104,10 +104,7 @@ class Table:
 
     def _open(self) -> BinaryIO:
         try:
-            # Opening a pipe would wait for a writer for ever.
-            if self.path.exists() and not self.path.is_file():
-                raise CheckpointError("not a file", where=self.path, next_step="Give the checkpoint's own files")
-            return self.path.open("rb", buffering=0)
+            return open_file(self.path, buffering=0)
         except OSError as exc:
             raise unreadable_file(self.path, exc) from exc
 

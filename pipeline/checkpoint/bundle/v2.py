@@ -19,6 +19,7 @@ import google_crc32c
 from pipeline.errors import CheckpointError
 from pipeline.graph.dtypes import VARIANT, DType
 from pipeline.graph.protos import BundleEntryProto, BundleHeaderProto, DecodeError
+from pipeline.inputs import open_file
 
 from .file_kinds import broken_file, unreadable_file
 from .leveldb import Table, unmask_crc
@@ -43,7 +44,7 @@ class Extent:
     def content(self, tensor: StoredTensor, chunk_bytes: int) -> Iterator[bytes]:
         crc, left = 0, self.size_bytes
         try:
-            with self.path.open("rb", buffering=0) as file:
+            with open_file(self.path, buffering=0) as file:
                 file.seek(self.offset)
                 while left:
                     chunk = file.read(min(left, chunk_bytes))
@@ -80,7 +81,7 @@ class Extent:
 
     def _bytes(self, tensor: StoredTensor) -> bytes:
         try:
-            with self.path.open("rb", buffering=0) as file:
+            with open_file(self.path, buffering=0) as file:
                 file.seek(self.offset)
                 data = file.read(self.size_bytes)
         except OSError as exc:

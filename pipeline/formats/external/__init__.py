@@ -8,7 +8,7 @@ candidate's own tensors.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from pipeline.graph.nodes import node_of
 from pipeline.inputs import Candidate
 from pipeline.safety import require_safe
 from pipeline.safety.graphs import find_active_ops
+from pipeline.safety.onnx import external_files
 from pipeline.signature import Signature, TensorSpec, read_origin
 from pipeline.store.file_names import (
     FROZEN_FILE,
@@ -197,6 +198,7 @@ def candidate_files(candidate: Candidate) -> dict[str, Path]:
 
     Raises:
         CandidateError: it does not exist, or is no model.
+        UnsafeModel: an ONNX model names a file that is not its own.
     """
     detected = detect_format(candidate.place)
     path = detected.path
@@ -206,27 +208,8 @@ def candidate_files(candidate: Candidate) -> dict[str, Path]:
         files = {name: path / name for name in (*SAVED_MODEL_FILES, "fingerprint.pb") if (path / name).is_file()}
         return {**files, **_files_in(path, "variables"), **_files_in(path, "assets"), **_files_in(path, "assets.extra")}
     files = {_NAMES[detected.format]: path}
-    return {**files, **dict(_external_files(path))} if detected.format == "onnx" else files
+    return {**files, **external_files(load_onnx(path), path)} if detected.format == "onnx" else files
 
 
 def _files_in(root: Path, folder: str) -> dict[str, Path]:
     return {path.relative_to(root).as_posix(): path for path in sorted((root / folder).rglob("*")) if path.is_file()}
-
-
-def _external_files(path: Path) -> Iterator[tuple[str, Path]]:
-    """Lists the external data files of an ONNX model (onnx/onnx.proto, `external_data`)."""
-    graph = load_onnx(path).graph
-    for tensor in graph.initializer:
-        for entry in tensor.external_data:
-            location = Path(entry.value)
-            if entry.key == "location" and (
-                location.is_absolute() or ".." in location.parts or str(location) == SIGNATURE_FILE
-            ):
-                raise CandidateError(
-                    "the model's weights lie outside of its folder",
-                    where=path,
-                    got=entry.value,
-                    wanted="a file beside it",
-                )
-            if entry.key == "location":
-                yield location.as_posix(), path.parent / location

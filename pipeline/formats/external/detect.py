@@ -9,16 +9,18 @@ onnx        a ModelProto: onnx/onnx.proto
 
 from __future__ import annotations
 
+import mmap
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 from pipeline.checkpoint.bundle.file_kinds import foreign_kind
 from pipeline.checkpoint.files import find_prefix
 from pipeline.errors import CandidateError, CheckpointError
-from pipeline.graph.varint import read_varint
+from pipeline.graph.varint import CutOffError, read_varint
+from pipeline.graph.wire import LENGTH_DELIMITED, VARINT, fields
+from pipeline.inputs import open_file
+from pipeline.safety.named_files import require_own_file
 from pipeline.store.file_names import FROZEN_FILE, GRAPH_FILE, ONNX_FILE, SAVED_MODEL_FILES, TFLITE_FILE
 
 WANTED = "a frozen .pb, a SavedModel's folder, a folder of the format mmap, a .tflite or an .onnx"
@@ -28,14 +30,14 @@ _TFLITE, _TABLE_END = b"TFL3", bytes.fromhex("57fb808b247547db")  # the latter e
 _TEXT = re.compile(rb"\s*(node|library|versions|meta_info_def|graph_def|saved_model_schema_version)\s*[:{]")
 _OP = re.compile(r"[A-Za-z_][\w>]*")
 
-# Wire types of protobuf, and the fields of messages by number and wire type.
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
-_GRAPH = {(1, _BYTES), (2, _BYTES), (3, _VARINT), (4, _BYTES), (5, _BYTES)}
-_META_GRAPH = {(number, _BYTES) for number in range(1, 8)}
-_SAVED_MODEL = {(1, _VARINT), (2, _BYTES)}
+_READ = 4096  # bytes of the first field
+# Fields of messages by number and wire type.
+_GRAPH = {(1, LENGTH_DELIMITED), (2, LENGTH_DELIMITED), (3, VARINT), (4, LENGTH_DELIMITED), (5, LENGTH_DELIMITED)}
+_META_GRAPH = {(number, LENGTH_DELIMITED) for number in range(1, 8)}
+_SAVED_MODEL = {(1, VARINT), (2, LENGTH_DELIMITED)}
 _ONNX = {
-    *((number, _VARINT) for number in (1, 5)),
-    *((number, _BYTES) for number in (2, 3, 4, 6, 7, 8, 14, 20, 25, 26)),
+    *((number, VARINT) for number in (1, 5)),
+    *((number, LENGTH_DELIMITED) for number in (2, 3, 4, 6, 7, 8, 14, 20, 25, 26)),
 }
 
 
@@ -57,6 +59,7 @@ def detect_format(path: Path) -> DetectedFormat:
 
     Raises:
         CandidateError: it does not exist, or is no model of a known format; the error says what it seems to be.
+        UnsafeModel: the model in a folder is a link that leads out of it.
     """
     if path.is_dir():
         return _detect_in_folder(path)
@@ -75,7 +78,7 @@ def _detect_in_folder(folder: Path) -> DetectedFormat:
         return DetectedFormat("mmap", folder)
     models = [folder / name for name in _MODELS if (folder / name).is_file()]
     if len(models) == 1:
-        return detect_format(models[0])
+        return detect_format(require_own_file(models[0], folder))
     names = sorted(path.name for path in folder.iterdir())
     content = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
     found = _find_checkpoint(folder) or content or "an empty folder"
@@ -99,7 +102,7 @@ def _not_a_model(path: Path, what: str, got: str | None = None, next_step: str |
 
 def _format_of_file(path: Path) -> str:
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             head = file.read(512)
             file.seek(max(0, path.stat().st_size - len(_TABLE_END)))
             tail = file.read()
@@ -121,20 +124,25 @@ def _format_of_message(path: Path, head: bytes) -> str:
     found: set[tuple[int, int]] = set()
     first = b""
     try:
-        for number, wire, content in _fields(path):
-            if not found and content is not None:
-                first = content
-            found.add((number, wire))
-            if not any(found <= known for known in (_GRAPH, _META_GRAPH, _SAVED_MODEL, _ONNX)):
-                break
-    except EOFError as exc:
+        with (
+            open_file(path) as file,
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
+            memoryview(mapped) as content,
+        ):
+            for field in fields(content):
+                if not found and field.kind == LENGTH_DELIMITED:
+                    first = bytes(content[field.content : min(field.end, field.content + _READ)])
+                found.add((field.number, field.kind))
+                if not any(found <= known for known in (_GRAPH, _META_GRAPH, _SAVED_MODEL, _ONNX)):
+                    break
+    except CutOffError as exc:
         kind = _message_kind(found, first)
         if kind is None:
             raise _unknown(path, head) from exc
         raise CandidateError(
             "the candidate is cut off", where=path, got=f"{kind}, {exc}", next_step="Copy the whole file"
         ) from exc
-    except ValueError as exc:
+    except (OSError, ValueError) as exc:
         raise _unknown(path, head) from exc
     kind = _message_kind(found, first)
     if kind == _KINDS["frozen"]:
@@ -160,13 +168,13 @@ _HINTS = {
 
 def _message_kind(found: set[tuple[int, int]], first: bytes) -> str | None:
     """Classifies a protobuf message by number and wire type of its fields; None if it is unknown."""
-    if found <= _ONNX and (7, _BYTES) in found:
+    if found <= _ONNX and (7, LENGTH_DELIMITED) in found:
         return _KINDS["onnx"]
-    if found <= _SAVED_MODEL and (2, _BYTES) in found:
+    if found <= _SAVED_MODEL and (2, LENGTH_DELIMITED) in found:
         return _KINDS["savedmodel"]
-    if found <= _GRAPH and (1, _BYTES) in found and _is_node(first):
+    if found <= _GRAPH and (1, LENGTH_DELIMITED) in found and _is_node(first):
         return _KINDS["frozen"]
-    if found <= _META_GRAPH and {(1, _BYTES), (2, _BYTES)} <= found:
+    if found <= _META_GRAPH and {(1, LENGTH_DELIMITED), (2, LENGTH_DELIMITED)} <= found:
         return _KINDS["meta"]
     return None
 
@@ -184,46 +192,6 @@ def _is_node(content: bytes) -> bool:
     except ValueError:
         return False
     return bool(texts[0]) and _OP.fullmatch(texts[1]) is not None
-
-
-_READ = 4096
-
-
-def _fields(path: Path) -> Iterator[tuple[int, int, bytes | None]]:
-    """Reads number, wire type and beginning of each field (https://protobuf.dev/programming-guides/encoding/)."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        is_first = True
-        while (start := file.tell()) < size:
-            tag = _varint(file)
-            number, wire, content = tag >> 3, tag & 7, None
-            if wire == _VARINT:
-                _varint(file)
-            elif wire in (_FIXED64, _BYTES, _FIXED32):
-                length = {_FIXED64: 8, _FIXED32: 4}.get(wire) or _varint(file)
-                end = file.tell() + length
-                if wire == _BYTES and is_first:
-                    content = file.read(min(length, _READ))
-                if end > size:
-                    yield number, wire, content
-                    raise EOFError(f"a field that begins at byte {start} needs {end} bytes, the file has {size}")
-                file.seek(end)
-            else:
-                raise ValueError(f"wire type {wire}")
-            is_first = False
-            yield number, wire, content
-
-
-def _varint(file: BinaryIO) -> int:
-    value = 0
-    for shift in range(0, 70, 7):
-        byte = file.read(1)
-        if not byte:
-            raise EOFError("the file ends within a number")
-        value |= (byte[0] & 0x7F) << shift
-        if byte[0] < 0x80:
-            return value
-    raise ValueError("no number")
 
 
 def _unknown(path: Path, head: bytes) -> CandidateError:

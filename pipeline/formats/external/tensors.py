@@ -25,7 +25,7 @@ from pipeline.graph.ops import dtype_name, output_dtypes
 from pipeline.graph.protos import NodeDef, TensorInfo
 from pipeline.graph.validity import validate_graph
 from pipeline.graph.variables import VARIABLE_OPS
-from pipeline.inputs import Candidate
+from pipeline.inputs import Candidate, read_file
 from pipeline.safety import require_safe
 from pipeline.safety.models import require_safe_graph, require_safe_saved_model
 from pipeline.safety.onnx import find_dangers as find_onnx_dangers
@@ -301,7 +301,7 @@ def load_onnx(path: Path) -> Any:
     from google.protobuf.message import DecodeError
 
     try:
-        return onnx.load(str(path), load_external_data=False)
+        return onnx.load_model_from_string(read_file(path))
     except (OSError, DecodeError, ValueError) as exc:
         raise CandidateError("the ONNX model cannot be read", where=path, got=exc, next_step=_AGAIN) from exc
 

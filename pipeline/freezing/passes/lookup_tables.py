@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Mapping
-from pathlib import Path
 
 from pipeline.errors import FreezeError
 from pipeline.graph.graph import Graph
@@ -18,6 +17,7 @@ from pipeline.graph.nodes import data_inputs, node_of, unused_name
 from pipeline.graph.protos import DataType, NodeDef
 from pipeline.graph.unsupported import CHANGES_STATE, refusal_of
 from pipeline.graph.variables import VARIABLE_OPS, identity_of, strings_of
+from pipeline.inputs import read_file
 
 _STATIC = frozenset({"HashTableV2", "HashTable"})
 _MUTABLE = ("MutableHashTable", "MutableHashTableOfTensors", "MutableDenseHashTable")
@@ -115,7 +115,7 @@ def _from_file(node: NodeDef, table: NodeDef, everything: Mapping[str, NodeDef])
         raise _refusal(table, "is filled from a file that the graph does not name", "Name it by a constant")
     try:
         # TensorFlow's line reader drops every carriage return.
-        lines = Path(names[0]).read_bytes().replace(b"\r", b"").split(b"\n")
+        lines = read_file(names[0]).replace(b"\r", b"").split(b"\n")
     except OSError as exc:
         raise _refusal(
             table, f"is filled from {names[0]}, which cannot be read", "Bring the file to that place"

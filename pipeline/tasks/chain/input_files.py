@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 
 from pipeline.checkpoint.files import files_of, find_prefix, name_of
-from pipeline.errors import CandidateError, CheckpointError, FreezeError
+from pipeline.errors import CandidateError, CheckpointError, FreezeError, UnsafeModel
 from pipeline.hashing import hash_file
 from pipeline.inputs import ImportedCheckpoint, is_keras_file
 from pipeline.training.models.source import ModelSource
@@ -55,7 +55,7 @@ class InputFiles:
 
         try:
             files = external.candidate_files(self._job.candidate)
-        except CandidateError:  # the stage that reads it reports this
+        except (CandidateError, UnsafeModel):  # the stage that reads it reports this
             return {"candidate": self._job.candidate.place}
         return {f"candidate {name}": path for name, path in files.items()}
 

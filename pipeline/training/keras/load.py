@@ -20,6 +20,7 @@ import keras
 
 from pipeline.checkpoint.bundle.file_kinds import broken_file, unreadable_file
 from pipeline.errors import CheckpointError
+from pipeline.inputs import open_file
 from pipeline.safety.keras_files import require_safe_archive, require_safe_file
 
 _AGAIN = "Copy the file again from where it was written"
@@ -54,7 +55,8 @@ def require_intact(path: Path, *, is_model: bool = True) -> None:
         CheckpointError: it is missing, damaged, another kind of file, or has only weights.
     """
     try:
-        head = path.open("rb").read(8)
+        with open_file(path) as file:
+            head = file.read(8)
     except OSError as exc:
         raise unreadable_file(path, exc) from exc
     if zipfile.is_zipfile(path):

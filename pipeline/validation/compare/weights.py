@@ -21,7 +21,7 @@ import numpy as np
 from pipeline.checkpoint.bundle import Bundle
 from pipeline.checkpoint.source import open_artifact
 from pipeline.data.npz import object_array
-from pipeline.errors import DataError
+from pipeline.errors import DataError, UnsafeModel
 from pipeline.freezing.freeze import prepare
 from pipeline.graph.dtypes import DTYPES
 from pipeline.graph.graph import Graph
@@ -30,6 +30,7 @@ from pipeline.graph.nodes import data_inputs, node_of
 from pipeline.graph.protos import DecodeError, NodeDef, SavedModel
 from pipeline.graph.tensors import content_of, shape_of, strings_of
 from pipeline.graph.variables import VARIABLE_OPS, Saved, Variable, variable_of
+from pipeline.safety.models import require_mapped
 from pipeline.signature import Array, Signature, read_origin
 from pipeline.store.file_names import FROZEN_FILE, GRAPH_FILE, SAVED_MODEL_FILE, SIGNATURE_FILE
 
@@ -333,9 +334,8 @@ class _CandidateConstants:
         if node.op == "Const":
             return self._contents.get(node.name) or content_of(node.attr["value"].tensor)
         try:
-            path: Path = self._folder / node.attr["memory_region_name"].s.decode()
-            return path.read_bytes()
-        except (OSError, UnicodeDecodeError) as exc:
+            return require_mapped(self._folder, node).read_bytes()
+        except (OSError, UnsafeModel) as exc:
             raise DataError("stands in a file that cannot be read", got=exc) from exc
 
 
