@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import concurrent.futures.thread  # loaded here: see `_register_before_shutdown`
+import json
 import logging
 import os
 import re
 import sys
+import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 import luigi
 import luigi.configuration
@@ -54,21 +56,38 @@ def _is_level_given() -> bool:
     return bool(config.has_option("core", "log_level"))
 
 
-_failures: list[str] = []
+class _Failures:
+    """The failed tasks of a run, with their sentences, in a file without a name.
+
+    Luigi's workers are forked, and report a failed task to their parent without its error. They inherit the file. On
+    Linux it is in memory, because a full disk may be what failed.
+    """
+
+    def __init__(self) -> None:
+        self._file: IO[bytes] = (
+            os.fdopen(os.memfd_create("failures"), "w+b", buffering=0)
+            if sys.platform == "linux"
+            else tempfile.TemporaryFile(buffering=0)  # noqa: SIM115  # open as long as this process lives
+        )
+
+    def note(self, task: luigi.Task, error: BaseException) -> None:
+        """Note a failed task; this is Luigi's handler of the event."""
+        if isinstance(error, PipelineError):
+            self._file.write(json.dumps(f"{task.task_family}: {error}").encode() + b"\n")
+
+    def sentences(self) -> list[str]:
+        """Return the sentences noted so far, by this process and its workers."""
+        self._file.seek(0)
+        return [json.loads(line) for line in self._file.read().splitlines()]
 
 
-def _note_failure(task: luigi.Task, error: BaseException) -> None:
-    if isinstance(error, PipelineError):
-        _failures.append(f"{task.task_family}: {error}")
-
-
-def _close(summary_lines: Callable[[], list[str]], exits_zero: Callable[[], bool]) -> None:
+def _close(summary_lines: Callable[[], list[str]], failures: _Failures, exits_zero: Callable[[], bool]) -> None:
     """Print the summary to standard output; exit with 0 if `exits_zero` says so, regardless of Luigi's exit code."""
     try:
         lines = summary_lines()
     except PipelineError as exc:
         lines = [f"failed       {exc}"]
-    for line in [*lines, *(f"failed       {failure}" for failure in _failures)]:
+    for line in [*lines, *(f"failed       {failure}" for failure in failures.sentences())]:
         print(printable(line))
     sys.stdout.flush()
     if exits_zero():
@@ -101,8 +120,9 @@ def start_run(summary_lines: Callable[[], list[str]], exits_zero: Callable[[], b
             the work.
     """
     set_up_logging(logging.getLevelName(luigi.interface.core().log_level))
-    luigi.Task.event_handler(luigi.Event.FAILURE)(_note_failure)
-    _register_before_shutdown(lambda: _close(summary_lines, exits_zero))
+    failures = _Failures()
+    luigi.Task.event_handler(luigi.Event.FAILURE)(failures.note)
+    _register_before_shutdown(lambda: _close(summary_lines, failures, exits_zero))
 
 
 def _register_before_shutdown(close: Callable[[], None]) -> None:

@@ -156,7 +156,7 @@ def test_on_the_command_line_the_run_fails_with_the_reason(words: Job) -> None:
     assert made.returncode == 30
     assert "tflite       refused: node measured" in made.stdout
     assert "verdict      failed" in made.stdout
-    again = luigi("MakeFormat", *common, "--format", "tflite")
+    again = luigi("MakeFormat", *common, "--format", "tflite", "--workers", "2")  # these are forked
     assert again.returncode == 30
     assert re.search(
         r"failed       MakeFormat: node measured: no TFLite file can be made of this .*StringLength", again.stdout
