@@ -83,14 +83,16 @@ class _Failures:
 
 def _close(summary_lines: Callable[[], list[str]], failures: _Failures, exits_zero: Callable[[], bool]) -> None:
     """Print the summary to standard output; exit with 0 if `exits_zero` says so, regardless of Luigi's exit code."""
+    is_zero = False
     try:
         lines = summary_lines()
+        is_zero = exits_zero()
     except PipelineError as exc:
         lines = [f"failed       {exc}"]
     for line in [*lines, *(f"failed       {failure}" for failure in failures.sentences())]:
         print(printable(line))
     sys.stdout.flush()
-    if exits_zero():
+    if is_zero:
         sys.stderr.flush()
         os._exit(0)
 

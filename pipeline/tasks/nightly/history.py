@@ -16,6 +16,7 @@ from pipeline.errors import DamagedArtifact, DataError
 from pipeline.report.csv_cells import read_cell, write_cells
 from pipeline.settings import FAILED, PASSED
 from pipeline.store.file_names import HISTORY_FILE
+from pipeline.store.folder import NotRegular
 
 from .paths import NIGHT, Nights, damaged_record
 
@@ -137,7 +138,7 @@ def read_history_file(nights: Nights) -> dict[str, Night]:
     where = nights.place(HISTORY_FILE)
     try:
         content = nights.read(HISTORY_FILE)
-    except OSError as exc:
+    except (OSError, NotRegular) as exc:
         raise _unreadable(where, exc) from exc
     return {} if content is None else dict(_parse(content, where))
 
@@ -173,9 +174,11 @@ def read_record(nights: Nights, night: str) -> Night | None:
     manifest, content = found
     try:
         values = json.loads(content)
+        if values["date"] != night:
+            raise ValueError(f"the record of {values['date']}")
         largest = values.pop("largest_difference")
         return Night(**values, largest_difference=None if largest is None else float(largest), **manifest.notes[NIGHT])
-    except (ValueError, TypeError, KeyError, AttributeError) as exc:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as exc:
         raise damaged_record(nights, night, exc) from exc
 
 

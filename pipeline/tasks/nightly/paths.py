@@ -20,7 +20,7 @@ from pipeline.errors import DamagedArtifact, StoreError, logger
 from pipeline.store import artifact
 from pipeline.store.artifact import ArtifactPaths, hold
 from pipeline.store.file_names import HISTORY_FILE, NIGHTS_PAGE_FILE, RECORD_FILE
-from pipeline.store.folder import read_file
+from pipeline.store.folder import NotRegular, read_file
 from pipeline.store.manifest import MOST_BYTES, Manifest
 
 NIGHT = "night"  # the artifact with the result of a night
@@ -101,6 +101,8 @@ class Nights:
             return Manifest.read(self.of(night).finished(stage))
         except DamagedArtifact:
             raise
+        except NotRegular as exc:
+            raise DamagedArtifact(exc.what, where=exc.where, got=exc.got, next_step=exc.next_step) from exc
         except StoreError:
             return None
 
@@ -115,7 +117,7 @@ class Nights:
             return None
         try:
             content = self._read_file(night, NIGHT, RECORD_FILE)
-        except OSError as exc:
+        except (OSError, NotRegular) as exc:
             raise damaged_record(self, night, exc) from exc
         entry = manifest.files.get(RECORD_FILE)
         if content is None or entry is None or hashlib.sha256(content).hexdigest() != entry.sha256:
@@ -126,7 +128,7 @@ class Nights:
         """Return the content of a file beside the nights, such as history.csv; None if there is none.
 
         Raises:
-            OSError, StoreError: it cannot be read.
+            OSError, StoreError: it cannot be read, or is no regular file.
         """
         return self._read_file(file)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +148,15 @@ def test_a_night_whose_record_was_changed_has_failed(bucket: Bucket) -> None:
     with pytest.raises(DamagedArtifact, match="a night's record cannot be read"):
         nights.read_record(FIRST)
     assert read_history(nights)[FIRST].verdict == "failed"
+
+
+def test_a_copy_of_a_night_is_no_night_of_another_day(bucket: Bucket) -> None:
+    make_night(bucket.host("one"), FIRST)
+    shutil.copytree(bucket.home / FIRST, bucket.home / SECOND)
+    nights = bucket.host("two")
+    assert not is_done(nights, SECOND)
+    assert "the record of 2026-01-01" in read_history(nights)[SECOND].reason
+    assert newest_passed(nights, read_history(nights)) == FIRST
 
 
 def test_a_night_that_was_made_again_and_not_to_its_end_is_not_done(bucket: Bucket) -> None:
