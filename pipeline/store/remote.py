@@ -97,8 +97,16 @@ class RemoteStore:
         }
         return Listing(self, {path: (int(info["size"]), stamps[path]) for path, info in objects.items()})
 
-    def push(self, paths: ArtifactPaths, stage: str) -> None:
+    def push(
+        self,
+        paths: ArtifactPaths,
+        stage: str,
+        is_unwanted: Callable[[Manifest | None], bool] = lambda manifest: False,
+    ) -> None:
         """Upload a finished artifact of the mirror, unless a complete one with the same inputs is published.
+
+        Args:
+            is_unwanted: whether the published artifact with this manifest is replaced although it is complete.
 
         Raises:
             DamagedArtifact: the published manifest is damaged; nothing is overwritten.
@@ -110,6 +118,7 @@ class RemoteStore:
             published is not None
             and published.fingerprint == manifest.fingerprint
             and not listing.problems(stage, published)
+            and not is_unwanted(published)
         ):
             return
         url = self.url(stage)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from pipeline.errors import SettingError
 from pipeline.inputs import ImportedCheckpoint
 from pipeline.settings import Settings
 from pipeline.store.artifact import ArtifactPaths, ArtifactStatus
+from pipeline.store.remote import RemoteStore
 from pipeline.tasks.chain.job import Job
 from pipeline.tasks.chain.plan import Chain
 from pipeline.tasks.model import FreezeModel
@@ -66,6 +68,25 @@ def test_a_forced_stage_is_stale_until_it_is_made_again_in_every_process_of_the_
     assert statuses(one) == statuses(other) == statuses(later) == [ArtifactStatus.COMPLETE] * 2
     assert once == versions(tmp_path / "out"), "once, and what follows only for other bytes"
     assert {stage for stage in before if before[stage] != once[stage]} == {"checkpoint"}
+
+
+def test_a_forced_stage_under_a_url_is_published_again_once(job: Job, tmp_path: Path) -> None:
+    remote = RemoteStore.at(f"file://{tmp_path / 'bucket'}", "m")
+    one = replace(job, remote=remote)
+    other = replace(job, remote=remote, paths=ArtifactPaths(tmp_path / "other", "m"))
+    for stage in ("checkpoint", "frozen"):
+        Chain(one).build(stage)
+    before = (tmp_path / "bucket/m/frozen/manifest.json").read_bytes()
+    forced = Chain(one)
+    pinned = forced.force("frozen", "frozen")
+    forced.build("frozen")
+    once = (tmp_path / "bucket/m/frozen/manifest.json").read_bytes()
+    assert once != before
+    later = Chain(other)
+    later.force(pinned, "frozen")
+    assert statuses(forced) == statuses(later) == [ArtifactStatus.COMPLETE] * 2
+    later.build("frozen")
+    assert (tmp_path / "bucket/m/frozen/manifest.json").read_bytes() == once
 
 
 def test_what_does_not_exist_yet_is_made_once(job: Job) -> None:

@@ -203,9 +203,10 @@ class Chain:
             recorded = _describe_run(files.of(stage))
             return {**stage.make(Work(self.job, folder, before)), **recorded}
 
-        state = store.build(self.job.paths, name, want, make, RESUMABLE, partial(self._is_forced, name))
+        is_unwanted = partial(self._is_forced, name)
+        state = store.build(self.job.paths, name, want, make, RESUMABLE, is_unwanted)
         if self.job.remote is not None:
-            self.job.remote.push(self.job.paths, name)
+            self.job.remote.push(self.job.paths, name, is_unwanted)
         return state
 
 

@@ -232,6 +232,13 @@ def test_what_is_wrong_with_a_bucket_is_a_sentence(server: dict[str, str], tmp_p
     assert "Traceback" not in done.stderr
     assert [line.startswith(f"failed       {sentence}") for line in done.stdout.splitlines()] == [True]
     assert done.stdout.endswith("Create it, or correct the URL\n")
+    unknown = {**named, "AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": "", "HOME": str(tmp_path)}
+    done = luigi("FreezeModel", "--model", "multiply_add", "--output-root", f"{BUCKET}/x", **unknown)
+    assert done.returncode == 35
+    assert done.stdout.startswith("failed       s3://bucket/x/multiply_add: the storage cannot be used")
+    assert "Unable to locate credentials" in done.stdout
+    assert done.stdout.endswith("Check its endpoint (AWS_ENDPOINT_URL) and the credentials, then run again\n")
+    assert done.stdout.count("\n") == 1
     done = pipeline("verify", "s4://bucket/x/y/z")
     assert (done.returncode, done.stderr.count("\n")) == (3, 1)
     assert "not a URL of a known storage" in done.stderr
