@@ -21,6 +21,7 @@ from pipeline.safety import read_allowed
 from pipeline.safety.models import require_safe_source
 from pipeline.signature import Signature, read_origin
 from pipeline.store.file_names import FROZEN_FILE, GRAPH_FILE, SIGNATURE_FILE
+from pipeline.workers.progress import tell
 
 from .describe import Describer, describe_origin, describe_signature
 from .passes.pin_placeholders import pin_placeholders
@@ -309,6 +310,7 @@ class ByteProgress(AbstractContextManager["ByteProgress"]):
         if not self._has_begun:
             self._has_begun = True
             self._begin(total)
+        tell(f"{done / 1e9:.2f} of {total / 1e9:.2f} GB", done / max(total, 1))
         if self._bar is not None:
             self._bar.update(done - self._done)
             self._done = done

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import socket
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import fields
@@ -17,6 +19,7 @@ from pipeline.errors import FreezeError, PipelineError, SettingError
 from pipeline.formats.registry import CANDIDATES, read_refusal
 from pipeline.settings import PASSED
 from pipeline.store.artifact import sweep
+from pipeline.store.file_names import REPORT_FILE
 
 from . import console
 from .chain.job import CANDIDATE, Job, known_format
@@ -29,6 +32,7 @@ from .config import read_operations, read_settings, set_up_parsers, with_paramet
 from .config_defaults import lend_to_our_sections
 from .external import DataFile, ExistingCandidate, ExistingCheckpoint
 from .names import NAMESPACE, NamedByGiven
+from .progress import show_link, show_progress
 from .summary import require_passed, summary_lines
 from .targets import artifact_target
 
@@ -42,6 +46,11 @@ def run_root_hooks(task: luigi.Task) -> None:
     if command is not None and command.known_args.root_task == task.task_family:
         for hook in ROOT_HOOKS:
             hook(task)
+
+
+def one_training() -> dict[str, int]:
+    """Return Luigi's resource of a training: one at a time on a host, or as many as `[resources]` says."""
+    return {f"training_on_{re.sub(r'[^a-z0-9]', '_', socket.gethostname().lower())}": 1}
 
 
 luigi.namespace(NAMESPACE, scope=__name__)  # of the next class; those after it are documented by their plain names
@@ -106,7 +115,7 @@ class ModelTask(NamedByGiven):
         Raises:
             PipelineError: a parameter or a setting is wrong.
         """
-        chain = Chain(self.make_job())
+        chain = Chain(self.make_job(), self.show_stage)
         job = chain.job
         if self.stage not in chain.stages:
             kind = "with a candidate" if job.candidate else "that starts at a checkpoint"
@@ -152,7 +161,12 @@ class ModelTask(NamedByGiven):
 
     def run(self) -> None:
         """Make the artifact, in a subprocess if that needs TensorFlow."""
+        show_link(self, self.job.display_path("report", REPORT_FILE))
         self.chain.build(self.stage)
+
+    def show_stage(self, stage: str, line: str, share: float) -> None:
+        """Show in luigid how far a stage is that this task makes."""
+        show_progress(self, f"{stage}: {line}", round(100 * share))
 
 
 luigi.namespace(scope=__name__)
@@ -168,6 +182,7 @@ class TrainModel(ModelTask):
     """Train the model, or resume an interrupted training."""
 
     makes = "training"
+    resources = one_training()
 
 
 class SaveCheckpoint(ModelTask):

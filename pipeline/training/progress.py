@@ -17,6 +17,7 @@ from tqdm import tqdm
 from pipeline.data.npz import load_arrays, save_arrays
 from pipeline.errors import ModelError, logger
 from pipeline.store.file_names import HISTORY_FILE, LOSSES_FILE
+from pipeline.workers.progress import tell
 
 
 @dataclass(frozen=True)
@@ -87,10 +88,11 @@ def write_history(path: Path, rows: list[tuple[int, float, float]]) -> None:
 
 
 class Reporter(AbstractContextManager["Reporter"]):
-    """Reports progress: a bar in a terminal, log lines elsewhere, TensorBoard summaries always."""
+    """Reports progress: a bar in a terminal, log lines elsewhere; TensorBoard summaries, and to luigid, always."""
 
     def __init__(self, folder: Path, done: int, steps: int) -> None:
         self._steps, self._done, self._started = steps, done, time.monotonic()
+        self._step, self._losses = done, ""
         self._is_terminal = sys.stderr.isatty()
         self._bar = tqdm(total=steps, initial=done, unit="step", desc="training", disable=not self._is_terminal)
         self._writer = v1.summary.FileWriter(str(folder), v1.get_default_graph())
@@ -98,12 +100,15 @@ class Reporter(AbstractContextManager["Reporter"]):
     def advance(self) -> None:
         """Counts one step as done."""
         self._bar.update()
+        self._step += 1
+        tell(f"step {self._step} of {self._steps}{self._losses}", self._step / self._steps)
 
     def report_evaluation(self, step: int, loss: float, validation_loss: float) -> None:
         """Shows the losses of an evaluation."""
         values = {"loss": loss, "validation_loss": validation_loss}
         summary = v1.Summary(value=[v1.Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()])
         self._writer.add_summary(summary, step)
+        self._losses = f": loss {loss:.4f}, validation loss {validation_loss:.4f}"
         self._bar.set_postfix(loss=f"{loss:.4f}", validation=f"{validation_loss:.4f}")
         if not self._is_terminal:
             rate = (step - self._done) / max(time.monotonic() - self._started, 1e-9)

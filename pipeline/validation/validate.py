@@ -32,6 +32,7 @@ from pipeline.formats.runner import SubprocessRunner, fixed_batch_size
 from pipeline.settings import CHECKS, FAILED, PASSED, ValidationSettings
 from pipeline.store.file_names import RESULTS_FILE, VERDICT_FILE
 from pipeline.workers.child import Limits
+from pipeline.workers.progress import part, tell
 
 from .checks.material import Material, checkpoint_limits, read_material
 from .checks.registry import CHECK_FUNCTIONS, compare_with_recorded
@@ -95,10 +96,11 @@ def validate(
             recorder.record_unmade_format(format, reason)
         if material.goldens and "golden" not in skipped:
             compare_with_recorded(recorder, reference, material)
-        for format, artifact in candidates.items():
+        for number, (format, artifact) in enumerate(candidates.items()):
             if format in _FORMATS_WITH_CONSTANTS and "weights" not in skipped:
                 recorder.record_weights(format, compare_weights(checkpoint, artifact))
-            with SubprocessRunner(format, artifact, threads, limits) as candidate:
+            whole = part(format, number / len(candidates), (number + 1) / len(candidates))
+            with whole, SubprocessRunner(format, artifact, threads, limits) as candidate:
                 skipped |= _check(recorder, reference, candidate, material)
     write_worst(folder, recorder, checkpoint, candidates, material, threads)
     causes = explain(recorder, checkpoint, candidates, material, threads)
@@ -114,14 +116,16 @@ def _check(
 ) -> dict[str, str]:
     """Makes the checks of one candidate; returns reasons for skipped checks, by check."""
     format, settings, skipped = candidate.format, recorder.settings, dict[str, str]()
-    for name, check in CHECK_FUNCTIONS.items():
+    for number, (name, check) in enumerate(CHECK_FUNCTIONS.items()):
         if name not in settings.chosen_checks:
             continue
         if candidate.has_ended:
             skipped[f"{name} of {format}"] = "its process had ended before"
             continue
         try:
-            not_applicable = check(recorder, reference, candidate, material)
+            with part(name, number / len(CHECK_FUNCTIONS), (number + 1) / len(CHECK_FUNCTIONS)):
+                tell("begins", 0)
+                not_applicable = check(recorder, reference, candidate, material)
         except PipelineError as exc:
             if exc is reference.last_error:
                 raise

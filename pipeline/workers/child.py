@@ -19,7 +19,8 @@ from typing import Any
 
 from pipeline.errors import StageCrashed, logger
 
-from .worker import HANG_UP, TOO_MUCH_MEMORY, Server, own_memory_limit
+from .progress import pass_on
+from .worker import HANG_UP, PROGRESS, TOO_MUCH_MEMORY, Server, own_memory_limit
 
 _CLEARING_UP_SECONDS = 10
 
@@ -110,6 +111,20 @@ class Child(AbstractContextManager["Child"]):
             PipelineError: as `run_in_subprocess`.
             StageCrashed: the process ended without an answer or exceeded a limit.
         """
+        kind = PROGRESS
+        while kind == PROGRESS:
+            kind, value, trace = self._receive(is_timed)
+            if kind == PROGRESS:
+                pass_on(*value)
+        self._is_done = kind == "ended" or not self._talks
+        if kind != "error":
+            return value
+        self._is_done = self._has_failed = True
+        if trace:
+            logger.debug("in the process of %s:\n%s", self._target, trace)
+        raise value
+
+    def _receive(self, is_timed: bool) -> tuple[str, Any, str | None]:
         if is_timed and self._limits.seconds and not self._connection.poll(self._limits.seconds):
             self._has_failed = True
             self._process.kill()
@@ -120,18 +135,12 @@ class Child(AbstractContextManager["Child"]):
                 next_step="Raise the time limit if it may take longer",
             )
         try:
-            kind, value, trace = self._connection.recv()
+            answer: tuple[str, Any, str | None] = self._connection.recv()
         except (EOFError, OSError):
             self._has_failed = True
             self._process.join()
             raise self._crash() from None
-        self._is_done = kind == "ended" or not self._talks
-        if kind != "error":
-            return value
-        self._is_done = self._has_failed = True
-        if trace:
-            logger.debug("in the process of %s:\n%s", self._target, trace)
-        raise value
+        return answer
 
     def _crash(self) -> StageCrashed:
         code = self._process.exitcode

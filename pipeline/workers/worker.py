@@ -18,7 +18,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.errors import PipelineError, StageCrashed, StoreError, logger, printable
 
 from .folders import run_folder
+from .progress import Listener, listen
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -42,6 +43,7 @@ _PR_SET_PDEATHSIG = 1  # prctl(2)
 TOO_MUCH_MEMORY = 87  # exit code of a process that exceeded its memory limit
 _MEMORY_POLL_SECONDS = 0.1
 HANG_UP = "hang up"
+PROGRESS = "progress"  # an answer that others follow
 _PROCESS_NAME = "pipeline worker"
 _WITHOUT_SCRIPT = {_PROCESS_NAME}  # names of processes
 _own_memory_limit = 0  # memory limit of this process, in bytes; 0 for none
@@ -229,13 +231,24 @@ def _serve(connection: Connection, log_level: int, memory_bytes: int, folder: st
         except Exception as exc:  # arguments that cannot be unpickled
             answer = _error_answer(exc, target)
         else:
-            answer = _answer_call(target, args, Channel(connection) if talks else None)
+            with listen(None if talks else _tell_caller(connection)):
+                answer = _answer_call(target, args, Channel(connection) if talks else None)
         try:
             connection.send(answer)
         except OSError:  # the caller has hung up in the meantime
             return
         except (AttributeError, TypeError, pickle.PicklingError) as exc:
             connection.send(_error_answer(exc, target))
+
+
+def _tell_caller(connection: Connection) -> Listener:
+    """Return a listener that sends the progress of a call to whoever waits for its result."""
+
+    def send(line: str, share: float) -> None:
+        with suppress(OSError):  # the caller has hung up: this process ends soon
+            connection.send((PROGRESS, (line, share), None))
+
+    return send
 
 
 def _answer_call(target: str, args: tuple[Any, ...], channel: Channel | None) -> tuple[str, Any, str | None]:

@@ -30,6 +30,7 @@ from pipeline.settings import CostsSettings
 from pipeline.signature import Signature, batch_size_of
 from pipeline.store import file_names
 from pipeline.workers.folders import run_folder
+from pipeline.workers.progress import tell
 from pipeline.workers.sandbox import kept_environment
 from pipeline.workers.worker import TENSORFLOW_ENVIRONMENT
 
@@ -72,7 +73,8 @@ def measure_costs(
     rows, formats = folder / "rows.npz", {}
     try:
         sizes, count = _write_rows(checkpoint, fixed_batch_size(candidates), settings, rows)
-        for format, artifact in {"checkpoint": checkpoint, **candidates}.items():
+        for number, (format, artifact) in enumerate({"checkpoint": checkpoint, **candidates}.items()):
+            tell(f"{format}: begins", number / (len(candidates) + 1))
             formats[format] = _measure_format(format, artifact, rows if count else None, sizes, settings)
             if settings.seconds and formats[format]["problem"] and not read_refusal(artifact):
                 logger.warning("the costs of %s are not known: %s", format, formats[format]["problem"])

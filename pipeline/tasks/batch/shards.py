@@ -7,7 +7,7 @@ grows with the square of the number of tasks.
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import luigi.interface
@@ -15,10 +15,12 @@ import luigi.interface
 from pipeline.errors import SettingError
 from pipeline.settings import Operations
 from pipeline.store.artifact import ArtifactPaths
+from pipeline.store.file_names import REPORT_FILE
 from pipeline.store.remote import RemoteStore, is_url, mirror_of
 
 from ..config import read_operations, read_settings
 from ..names import NAMESPACE, NamedByGiven
+from ..progress import show_link, show_progress
 from . import run as running
 from .listing import TABLES, Row, plain_name, read_list
 from .run import Batch
@@ -76,6 +78,13 @@ class ListTask(NamedByGiven):
         return ArtifactPaths(root, TABLES)
 
     @property
+    def page(self) -> str:
+        """The path or URL of the batch's page."""
+        stem = self.batch.stem
+        folder = str(self.paths.artifact(stem)) if self.remote is None else self.remote.url(stem)
+        return f"{folder}/{REPORT_FILE}"
+
+    @property
     def shard_size(self) -> int:
         """Number of models that one Luigi task converts."""
         chosen = self.operations.batch.shard_models
@@ -103,10 +112,6 @@ class ConvertShard(ListTask):
     def run(self) -> None:
         """Convert the models that are not complete."""
         is_only = self.shard_size >= len(self.rows)
+        show_link(self, self.page)
         workers = luigi.interface.core().workers if is_only else 1  # else Luigi's workers have a shard each
-        running.run(self.shard, self.batch, workers, self._report_status)
-
-    def _report_status(self, line: str, percent: int) -> None:
-        for notify, value in ((self.set_status_message, line), (self.set_progress_percentage, percent)):
-            if notify is not None:  # Luigi's worker gives a running task these
-                notify(value)
+        running.run(self.shard, self.batch, workers, partial(show_progress, self))

@@ -16,7 +16,7 @@ from pipeline.errors import BatchFailed
 from pipeline.hashing import hash_code, hash_file, hash_values
 from pipeline.settings import PASSED
 from pipeline.store import artifact
-from pipeline.store.file_names import MANIFEST_FILE, REPORT_FILE
+from pipeline.store.file_names import MANIFEST_FILE
 from pipeline.training.models.source import PROJECT
 
 from .. import batch as package
@@ -98,14 +98,7 @@ class ConvertBatch(ListTask):
         for row in self.rows:  # the next run tries the failed models again
             self.batch.failed_file(row).unlink(missing_ok=True)
         if not table.has_passed:
-            raise BatchFailed(table.headline.rstrip("."), next_step=f"See {self._page}")
-
-    @property
-    def _page(self) -> str:
-        """The path or URL of the page."""
-        stem = self.batch.stem
-        folder = str(self.paths.artifact(stem)) if self.remote is None else self.remote.url(stem)
-        return f"{folder}/{REPORT_FILE}"
+            raise BatchFailed(table.headline.rstrip("."), next_step=f"See {self.page}")
 
     def _fingerprint_inputs(self, known: Mapping[str, Outcome]) -> dict[str, Any]:
         # What stays the same if a model is converted again.
@@ -135,7 +128,7 @@ class ConvertBatch(ListTask):
             shown.append(f"             and {len(missed) - _SHOWN} more")
         if results:
             shown += [f"passed       {len(results) - len(missed)} of {len(results)} models"]
-            shown += [f"tables       {self._page}"]
+            shown += [f"tables       {self.page}"]
         return shown
 
 

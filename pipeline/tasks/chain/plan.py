@@ -9,7 +9,7 @@ from __future__ import annotations
 import platform
 import shlex
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import cached_property, lru_cache, partial
@@ -23,6 +23,7 @@ from pipeline.store import artifact as store
 from pipeline.store.artifact import ArtifactState, ArtifactStatus
 from pipeline.store.manifest import Manifest
 from pipeline.training.models.source import PROJECT
+from pipeline.workers.progress import listen, tell
 
 from .input_files import InputFiles
 from .job import Job
@@ -34,10 +35,13 @@ class Chain:
 
     What depends on the job alone is computed once. What lies on disk is read again by every `examine` and `build`,
     because it changes while a run lasts.
+
+    Args:
+        listener: called now and then while a stage is built, with its name, a line, and the share of it that is done.
     """
 
-    def __init__(self, job: Job) -> None:
-        self.job = job
+    def __init__(self, job: Job, listener: Callable[[str, str, float], None] | None = None) -> None:
+        self.job, self.listener = job, listener
         self._constant_inputs: dict[str, dict[str, Any]] = {}
         self._forced: dict[str, str] = {}
 
@@ -201,7 +205,11 @@ class Chain:
             for upstream, patterns in stage.reads.items():
                 store.verify(self.job.folder(upstream), *patterns)
             recorded = _describe_run(files.of(stage))
-            return {**stage.make(Work(self.job, folder, before)), **recorded}
+            listener = None if self.listener is None else partial(self.listener, name)
+            with listen(listener):
+                tell("begins", 0)
+                notes = stage.make(Work(self.job, folder, before))
+            return {**notes, **recorded}
 
         is_unwanted = partial(self._is_forced, name)
         state = store.build(self.job.paths, name, want, make, RESUMABLE, is_unwanted)

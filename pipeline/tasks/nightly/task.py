@@ -19,14 +19,15 @@ from luigi.task import MixinNaiveBulkComplete
 from pipeline.errors import PipelineError, SettingError, StoreError
 from pipeline.settings import NightlySettings
 from pipeline.store.artifact import ArtifactState, ArtifactStatus
-from pipeline.store.file_names import NIGHTS_PAGE_FILE
+from pipeline.store.file_names import NIGHTS_PAGE_FILE, REPORT_FILE
 from pipeline.store.remote import is_url
 
 from ..chain.job import Job
 from ..command_line import is_our_command
 from ..config import read_operations, read_settings
 from ..external import DataFile, ExistingCheckpoint
-from ..model import ROOT_HOOKS, ModelTask
+from ..model import ROOT_HOOKS, ModelTask, one_training
+from ..progress import show_link
 from ..targets import artifact_target
 from .history import Night, is_done, read_history
 from .paths import CURRENT, NIGHT, Nights
@@ -77,7 +78,8 @@ class NightlyRun(MixinNaiveBulkComplete, ModelTask):
         """One night of a name at a time, with any number of workers: each night is compared with the one before."""
         try:
             place = self.nights.place()
-            return {f"nights of {place if is_url(place) else os.path.abspath(place)}": 1}
+            name = f"nights of {place if is_url(place) else os.path.abspath(place)}"
+            return {name: 1, **(one_training() if "training" in self.chain.stages else {})}
         except PipelineError:  # Luigi asks for them even if the task cannot be scheduled, for this reason
             return {}
 
@@ -118,8 +120,14 @@ class NightlyRun(MixinNaiveBulkComplete, ModelTask):
 
     @cached_property
     def nights(self) -> Nights:
-        """All nights of this name. Raises: as `day_job`."""
-        return nights_of(self.day_job.paths, self.day_job.remote)
+        """All nights of this name.
+
+        Raises: as `day_job`.
+            SettingError: they are those of another model.
+        """
+        nights = nights_of(self.day_job.paths, self.day_job.remote)
+        _refuse_other_model(self.day_job, nights)
+        return nights
 
     def make_job(self) -> Job:
         """Check the parameters and settings, and make a job of them whose paths are those of the night.
@@ -127,7 +135,6 @@ class NightlyRun(MixinNaiveBulkComplete, ModelTask):
         Raises: as `ModelTask.make_job`.
         """
         job = self.day_job
-        _refuse_other_model(job, self.nights)
         remote = None if job.remote is None else job.remote.below(self.night)
         return replace(job, paths=self.nights.of(self.night), remote=remote)
 
@@ -167,6 +174,7 @@ class NightlyRun(MixinNaiveBulkComplete, ModelTask):
         from .run import run_night
 
         check_notifications(self.settings, self.nights.name)
+        show_link(self, self.job.display_path("report", REPORT_FILE))
         outcome = run_night(self.chain, self.nights, self.settings)
         if outcome is None:
             return
@@ -174,6 +182,11 @@ class NightlyRun(MixinNaiveBulkComplete, ModelTask):
         mail_recovery(self.nights, outcome)
         if outcome.error is not None:
             raise outcome.error
+
+    def show_stage(self, stage: str, line: str, share: float) -> None:
+        """Show in luigid how far the night is."""
+        stages = self.chain.up_to()
+        super().show_stage(stage, line, (stages.index(stage) + share) / len(stages))
 
     def summary_lines(self) -> list[str]:
         """Return the nights that this run has made, or else the requested one, and the current one."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.errors import RunnerError
 from pipeline.formats.runner import RowRange, SubprocessRunner
 from pipeline.signature import Batch
+from pipeline.workers.progress import tell
 
 from ..compare.decisions import Flips, Scores, has_decisions, score_bins_for
 from ..results.recorder import ResultsRecorder
@@ -43,6 +44,7 @@ def compare_rows(
     """
     format = candidate.format
     for expected, actual, numbers in _stream_outputs(reference, candidate, material, span, prefetch):
+        tell(f"row {numbers.stop} of {span.stop}", (numbers.stop - span.start) / len(span))
         _count_decisions(recorder, format, expected, actual, numbers, material)
         if unoptimized is None:
             continue
