@@ -33,6 +33,7 @@ from pipeline.tasks.nightly.history import (
     nearest_passed,
     newest_passed,
     read_history,
+    restore_current,
     write_history,
 )
 from pipeline.tasks.nightly.notify import check_notifications, run_hook
@@ -294,6 +295,20 @@ def test_a_damaged_night_is_not_done_and_stops_no_other(nights: Nights, file: st
     assert not is_done(nights, "2026-01-02")
     assert is_done(nights, "2026-01-01")
     assert newest_passed(nights, read_history(nights)) == "2026-01-01"
+
+
+def test_bytes_that_changed_under_an_old_time_stamp_are_noticed_in_the_night_that_is_deployed(nights: Nights) -> None:
+    for night in ("2026-01-01", "2026-01-02"):
+        make_night(nights, night)
+    nights.set_current("2026-01-02")
+    model = nights.of("2026-01-02").home / "frozen/model.pb"
+    stat = model.stat()
+    flip(model)
+    os.utime(model, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert not is_done(nights, "2026-01-02")
+    nights.set_current("2026-01-01")
+    restore_current(nights)
+    assert nights.current == "2026-01-01"
 
 
 def test_a_night_that_is_done_is_told_and_takes_no_time(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 from pipeline.errors import DamagedArtifact, DataError
 from pipeline.report.csv_cells import read_cell, write_cells
 from pipeline.settings import FAILED, PASSED
+from pipeline.store.artifact import hold
 from pipeline.store.file_names import HISTORY_FILE
 from pipeline.store.folder import NotRegular
 
@@ -228,6 +229,24 @@ def newest_passed(nights: Nights, history: Mapping[str, Night], without: Collect
     """Return the newest night that passed, exists and is intact."""
     passed = (night for night in passed_nights(nights, history) if night not in without)
     return next((night for night in passed if nights.find_problem(night) is None), None)
+
+
+def restore_current(nights: Nights) -> None:
+    """Make `current` name the newest night that passed, if a run was killed before it did so.
+
+    Raises: as `read_history`.
+    """
+    kept, current = nights.kept(), nights.current or ""
+    if not any(night > current for night in kept):
+        return
+    with hold(nights.lock, wait=False) as is_held:
+        if is_held:
+            history = read_history(nights)
+            newer = (night for night in passed_nights(nights, history) if night > current)
+            # In full: it may be an older one because the newer was found to be damaged under its old time stamp.
+            newest = next((night for night in newer if nights.find_problem(night, is_full=True) is None), None)
+            if newest is not None:
+                nights.set_current(newest)
 
 
 def passed_nights(nights: Nights, history: Mapping[str, Night]) -> list[str]:

@@ -29,7 +29,7 @@ from ..external import DataFile, ExistingCheckpoint
 from ..model import ROOT_HOOKS, ModelTask, one_training
 from ..progress import show_link
 from ..targets import artifact_target
-from .history import Night, is_done, read_history
+from .history import Night, is_done, read_history, restore_current
 from .paths import CURRENT, NIGHT, Nights
 from .remote import nights_of
 
@@ -137,6 +137,12 @@ class NightlyRun(MixinNaiveBulkComplete, ModelTask):
         job = self.day_job
         remote = None if job.remote is None else job.remote.below(self.night)
         return replace(job, paths=self.nights.of(self.night), remote=remote)
+
+    def start(self) -> None:
+        """Prepare a run with this task as root: clean up after killed runs."""
+        super().start()
+        with suppress(PipelineError):  # the run reports this
+            restore_current(self.nights)
 
     def requires(self) -> Iterable[luigi.Task]:
         """Return the day's data, and the checkpoint if the chain starts at one."""

@@ -13,9 +13,9 @@ import pytest
 
 from pipeline.errors import DamagedArtifact
 from pipeline.store import artifact
-from pipeline.store.artifact import ArtifactPaths
+from pipeline.store.artifact import ArtifactPaths, hold
 from pipeline.store.remote import RemoteStore
-from pipeline.tasks.nightly.history import Night, is_done, newest_passed, read_history, write_history
+from pipeline.tasks.nightly.history import Night, is_done, newest_passed, read_history, restore_current, write_history
 from pipeline.tasks.nightly.paths import Nights
 from pipeline.tasks.nightly.remote import RemoteNights, nights_of
 
@@ -109,6 +109,22 @@ def test_current_names_a_night_or_nothing(bucket: Bucket) -> None:
     assert one.current == FIRST
     one.set_current(None)
     assert not (bucket.home / "current").exists()
+
+
+def test_after_a_kill_before_current_was_written_the_next_start_writes_it(bucket: Bucket) -> None:
+    one, two = bucket.host("one"), bucket.host("two")
+    make_night(one, FIRST)
+    restore_current(one)
+    assert two.current == FIRST
+    for night in (SECOND, THIRD):
+        make_night(one, night)
+    (bucket.home / THIRD / "frozen/model.pb").unlink()
+    two.refresh()
+    with hold(two.lock):  # a night is being made: it will do so itself
+        restore_current(two)
+    assert two.current == FIRST
+    restore_current(two)
+    assert two.current == SECOND
 
 
 @pytest.mark.parametrize("host", ["one", "two"])
