@@ -18,6 +18,7 @@ COMMANDS = {
     "freeze": "freeze a checkpoint or a SavedModel into one .pb, without TensorFlow",
     "inspect": "show what a checkpoint, a SavedModel or a .pb contains: tensors, ops, likely inputs and outputs",
     "why": "show for each stage whether it would run, and why; exit 0 if none would",
+    "accept": "keep finished artifacts although code or library versions changed, and record that",
     "rerun": "run the worst rows of a failed validation again; exit 0 if they agree now",
     "verify": "hash an artifact and its inputs again; exit 0 if nothing changed",
 }

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import shlex
+from collections.abc import Mapping, Sequence
 
 from luigi.cmdline_parser import CmdlineParser
 
 from pipeline.errors import SettingError, nearest, printable
 from pipeline.store.artifact import ArtifactState, ArtifactStatus
+from pipeline.store.manifest import Acceptance
 from pipeline.tasks.batch.task import ConvertBatch, print_plan
+from pipeline.tasks.chain.acceptance import on_offer
 from pipeline.tasks.model import ROOT_HOOKS, TASKS, ModelTask
 from pipeline.tasks.nightly.task import NightlyRun
 
@@ -32,12 +35,28 @@ def run(given: argparse.Namespace) -> int:
     Returns:
         0 if everything is complete, 1 if something would run, 2 if something is damaged.
     """
-    states = _examine(given.task)
-    if isinstance(states, int):
-        return states
+    names = {NightlyRun.__name__, ConvertBatch.__name__, *(task.__name__ for task in TASKS.values())}
+    arguments: list[str] = given.task
+    if not arguments or arguments[0] not in names:
+        got = arguments[0] if arguments else "nothing"
+        raise SettingError("why needs a task", got=got, next_step=nearest(got, names))
+    ROOT_HOOKS.clear()  # nothing runs here
+    with CmdlineParser.global_instance(arguments) as command:
+        task = command.get_task_obj()
+        if isinstance(task, ConvertBatch):
+            return print_plan(task)
+        assert isinstance(task, ModelTask)  # it was one of the names above
+        if isinstance(task, NightlyRun):
+            return _print(task.examine())
+        code = _print(task.chain.examine(task.stage))
+        if code == 1:
+            _print_offer(task, arguments[1:])
+        return code
+
+
+def _print(states: Mapping[str, ArtifactState]) -> int:
     for stage, state in states.items():
-        refusal = state.manifest.notes.get("refused") if state.manifest is not None else None
-        first, *others = state.reasons or [f"it was refused: {refusal}" if refusal else ""]
+        first, *others = state.reasons or _notes_of(state)
         print(printable(f"{stage:<12} {_WILL[state.status]}{': ' if first else ''}{first}"))
         for reason in others:
             print(printable(f"{'':<12} {reason}"))
@@ -45,18 +64,18 @@ def run(given: argparse.Namespace) -> int:
     return 2 if ArtifactStatus.DAMAGED in statuses else int(statuses != {ArtifactStatus.COMPLETE})
 
 
-def _examine(arguments: Sequence[str]) -> dict[str, ArtifactState] | int:
-    """Return the state of each stage; for a batch, print its models and return the exit code."""
-    names = {NightlyRun.__name__, ConvertBatch.__name__, *(task.__name__ for task in TASKS.values())}
-    if not arguments or arguments[0] not in names:
-        got = arguments[0] if arguments else "nothing"
-        raise SettingError("why needs a task", got=got, next_step=nearest(got, names))
-    ROOT_HOOKS.clear()  # nothing runs here
-    with CmdlineParser.global_instance(list(arguments)) as command:
-        task = command.get_task_obj()
-        if isinstance(task, ConvertBatch):
-            return print_plan(task)
-        assert isinstance(task, ModelTask)  # it was one of the names above
-        if isinstance(task, NightlyRun):
-            return task.examine()
-        return task.chain.examine(task.stage)
+def _notes_of(state: ArtifactState) -> list[str]:
+    """Return what there is to say of a complete stage; an empty sentence if nothing is."""
+    if state.manifest is None:
+        return [""]
+    refusal = state.manifest.notes.get("refused")
+    refused = [f"it was refused: {refusal}"] if refusal else []
+    return [*refused, *map(str, Acceptance.read_all(state.manifest))] or [""]
+
+
+def _print_offer(task: ModelTask, parameters: Sequence[str]) -> None:
+    """Print the command that keeps the stages whose code or libraries alone have changed."""
+    if stages := on_offer(task.chain, task.stage):
+        one = f"the finished artifact: python -m pipeline accept {task.chain.job.paths.name} {stages[0]}"
+        several = f"finished artifacts: python -m pipeline accept {task.chain.job.paths.name} {' '.join(stages)}"
+        print(printable(f"to keep {several if len(stages) > 1 else one} {shlex.join(parameters)}".rstrip()))

@@ -11,9 +11,9 @@ from pathlib import Path
 from pipeline.errors import StoreError
 from pipeline.store.file_names import JUNIT_FILE, REPORT_FIGURES_FILE, REPORT_FILE, SUMMARY_FILE
 
-from .facts import ReportFacts, StageFacts
+from .facts import AcceptedFacts, ReportFacts, StageFacts
 
-__all__ = ["ReportFacts", "StageFacts", "write_report"]
+__all__ = ["AcceptedFacts", "ReportFacts", "StageFacts", "write_report"]
 
 
 def write_report(folder: Path, facts: ReportFacts) -> None:

@@ -11,6 +11,21 @@ from pipeline.signature import Signature
 
 
 @dataclass(frozen=True)
+class AcceptedFacts:
+    """A time when a stage was kept although what it was made with had changed.
+
+    Args:
+        phrase: when, and by whom.
+        command: the command line that accepted it.
+        changes: what had changed, as sentences.
+    """
+
+    phrase: str
+    command: str
+    changes: Sequence[str]
+
+
+@dataclass(frozen=True)
 class StageFacts:
     """Provenance of one stage's artifact.
 
@@ -20,6 +35,7 @@ class StageFacts:
         fingerprint: hash of all inputs of the stage.
         seconds: duration of the stage; None if it was not recorded.
         made: time when it was made, ISO 8601; None if it was not recorded.
+        accepted: when it was kept under changed code or libraries, the oldest first.
     """
 
     stage: str
@@ -27,6 +43,7 @@ class StageFacts:
     fingerprint: str
     seconds: float | None
     made: str | None = None
+    accepted: Sequence[AcceptedFacts] = ()
 
 
 @dataclass(frozen=True)

@@ -89,9 +89,10 @@ def causes(facts: ReportFacts) -> list[Cause]:
 
 
 def notes(facts: ReportFacts) -> list[str]:
-    """Returns notes on checks that passed, as sentences."""
+    """Returns notes on checks that passed, and on stages that were accepted, as sentences."""
     by_format = (facts.verdict.get("notes") or {}).items()
-    return [f"{format}: {sentence}" for format, sentences in by_format for sentence in sentences]
+    accepted = [f"{stage.stage}: {each.phrase}" for stage in facts.stages for each in stage.accepted]
+    return [*(f"{format}: {sentence}" for format, sentences in by_format for sentence in sentences), *accepted]
 
 
 def _are(names: Sequence[str]) -> str:

@@ -20,7 +20,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -413,6 +413,26 @@ def install(paths: ArtifactPaths, stage: str, fill: Callable[[Folder], Manifest 
                         _link(home, stage, works, name, work, manifest)
             finally:
                 works.remove(name)
+
+
+def replace_manifest(paths: ArtifactPaths, stage: str, before: Manifest, after: Manifest) -> None:
+    """Replace the manifest of a finished artifact in one step; its files stay. The caller holds the lock of the stage.
+
+    Raises:
+        StoreError: its manifest is no longer the one before, or cannot be written.
+    """
+    with _os_errors(paths.home), _Home.open(paths) as home, home.works(stage) as works:
+        works.remove(MANIFEST_FILE)  # of an interrupted replacement
+        write_manifest(works, after)
+        version = home.published(stage)
+        with ExitStack() as held:
+            above = home.folder if version is None else held.enter_context(home.versions())
+            folder = held.enter_context(above.inner(stage if version is None else version))
+            if Manifest.read(paths.finished(stage)) != before:
+                works.remove(MANIFEST_FILE)
+                raise StoreError("it was made again meanwhile", where=paths.artifact(stage), next_step="Look again")
+            os.replace(MANIFEST_FILE, MANIFEST_FILE, src_dir_fd=works.descriptor, dst_dir_fd=folder.descriptor)
+            folder.flush()
 
 
 def _link(home: _Home, stage: str, works: Folder, name: str, work: Folder, manifest: Manifest) -> None:

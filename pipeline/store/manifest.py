@@ -17,6 +17,7 @@ from pipeline.hashing import CodeDigest, hash_values
 from .file_names import MANIFEST_FILE
 from .folder import NotRegular, read_file
 
+ACCEPTED = "accepted"  # the note on what an artifact was kept under, although it was made with something else
 MOST_BYTES = 2**26  # of a manifest: room for 300,000 files
 _MOST_FOLDERS = 64  # of a file's path
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -197,35 +198,89 @@ _MEANING = {
     "upstream": "{} changed: sha256 was {}, is {}",
     "code": "code of {} changed: sha256 was {}, is {}",
     "model": "the model's file {} changed: sha256 was {}, is {}",
+    "accepted": "what was accepted of {} changed: was {}, is {}",
     "versions": "{} changed: version was {}, is {}",
 }
 
 
-def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
-    """Yield a sentence for each difference between the old inputs and the new ones."""
+@dataclass(frozen=True)
+class Change:
+    """A difference between two sets of fingerprint inputs; as text a sentence.
+
+    Args:
+        before, after: the values; None where there is none.
+    """
+
+    kind: str
+    key: str
+    before: Any
+    after: Any
+
+    def __str__(self) -> str:
+        sentence = _MEANING.get(self.kind, self.kind + " {} changed: was {}, is {}")
+        subject = sentence.split(" changed")[0].format(self.key)
+        if self.before is None:
+            return f"{subject} is new: {_shorten(self.after)}"
+        if self.after is None:
+            return f"{subject} is gone: was {_shorten(self.before)}"
+        return sentence.format(self.key, _shorten(self.before), _shorten(self.after))
+
+
+def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Change]:
+    """Yield each difference between the old inputs and the new ones."""
     # The usual case, much faster than comparing each value: different fingerprints give different JSON.
     if json.dumps(old, sort_keys=True) == json.dumps(new, sort_keys=True):
         return
     for kind in sorted({*old, *new}):
-        sentence = _MEANING.get(kind, kind + " {} changed: was {}, is {}")
         before, after = _flatten(old.get(kind)), _flatten(new.get(kind))
         for key in sorted({*before, *after}):
-            if key not in before:
-                yield f"{_describe_key(kind, key)} is new: {_shorten(after[key])}"
-            elif key not in after:
-                yield f"{_describe_key(kind, key)} is gone: was {_shorten(before[key])}"
-            elif not _are_equal(before[key], after[key]):
-                yield sentence.format(key, _shorten(before[key]), _shorten(after[key]))
+            change = Change(kind, key, before.get(key), after.get(key))
+            if key not in before or key not in after or not _are_equal(change.before, change.after):
+                yield change
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a sentence for each difference between the old inputs and the new ones."""
+    return map(str, changes(old, new))
+
+
+@dataclass(frozen=True)
+class Acceptance:
+    """A time when an artifact was kept although what it was made with had changed; as text a phrase.
+
+    Args:
+        when: ISO 8601.
+        changes: what had changed.
+    """
+
+    when: str
+    user: str
+    machine: str
+    command: str
+    changes: tuple[Change, ...]
+
+    def __str__(self) -> str:
+        return f"kept under changed code or libraries, accepted {self.when} by {self.user} on {self.machine}"
+
+    def to_note(self) -> dict[str, Any]:
+        """Return the form for the manifest."""
+        listed = [{"kind": each.kind, "name": each.key, "from": each.before, "to": each.after} for each in self.changes]
+        return {**{name: getattr(self, name) for name in ("when", "user", "machine", "command")}, "changes": listed}
+
+    @classmethod
+    def read_all(cls, manifest: Manifest) -> list[Acceptance]:
+        """Return those of an artifact, the oldest first."""
+        found = []
+        for note in manifest.notes.get(ACCEPTED, ()):
+            listed = tuple(Change(each["kind"], each["name"], each["from"], each["to"]) for each in note["changes"])
+            found.append(cls(note["when"], note["user"], note["machine"], note["command"], listed))
+        return found
 
 
 def _are_equal(before: Any, after: Any) -> bool:
     """Return True for values with equal fingerprints, and for code whose bytes are those that were recorded."""
     is_same_code = isinstance(after, CodeDigest) and before == after.of_bytes
     return is_same_code or hash_values("", before) == hash_values("", after)
-
-
-def _describe_key(kind: str, key: str) -> str:
-    return _MEANING.get(kind, kind + " {} changed").split(" changed")[0].format(key)
 
 
 def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:

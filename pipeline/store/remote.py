@@ -140,6 +140,19 @@ class RemoteStore:
             raise StoreError(problems[0], next_step="Another process may write to it; run again")
         listing.note(paths, stage)
 
+    def replace_manifest(self, stage: str, before: Manifest, after: Manifest) -> None:
+        """Replace the manifest of a published artifact; its files stay.
+
+        Raises:
+            StoreError: its manifest is no longer the one before, or the storage does not answer.
+        """
+        url = self.url(stage)
+        if self.look().manifest(stage) != before:
+            raise StoreError("it was published again meanwhile", where=url, next_step="Look again")
+        with storage_errors(url):
+            system, target = file_system(url)
+            system.pipe_file(f"{target}/{MANIFEST_FILE}", after.to_json().encode())
+
     def verify(self, stage: str) -> Manifest:
         """Download the files of an artifact without keeping them, and compare them with its manifest.
 

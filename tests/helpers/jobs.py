@@ -10,6 +10,8 @@ from typing import Any
 from pipeline.inputs import WarmStart
 from pipeline.settings import Settings
 from pipeline.store.artifact import ArtifactPaths
+from pipeline.store.file_names import MANIFEST_FILE
+from pipeline.store.manifest import Manifest
 from pipeline.tasks.chain.job import Job
 from pipeline.tasks.chain.plan import Chain
 from pipeline.training.models.source import find_model
@@ -81,6 +83,23 @@ def model_file(folder: Path, body: str, name: str = "model.py") -> str:
     if not (folder / "rows.csv").exists():
         (folder / "rows.csv").write_text("no reader looks at this\n")
     return f"{folder / name}:M"
+
+
+def made_with_other_code(home: Path, *stages: str, **inputs: object) -> None:
+    """Rewrites manifests as if the artifacts had been made by another version of the pipeline, and other inputs.
+
+    Args:
+        home: the model's folder.
+        inputs: fingerprint inputs by kind.
+    """
+    for stage in stages:
+        folder = (home / stage).resolve()
+        manifest = Manifest.read(folder)
+        code = {**manifest.fingerprint_inputs["code"], "pipeline/errors.py": "0" * 64}
+        changed = dataclasses.replace(
+            manifest, fingerprint_inputs={**manifest.fingerprint_inputs, "code": code, **inputs}
+        )
+        (folder / MANIFEST_FILE).write_text(changed.to_json())
 
 
 ALL_STAGES = {"graph", "training", "checkpoint", "frozen", "validation", "costs", "report"}

@@ -15,7 +15,8 @@ import batch_kills
 import batches
 import commands
 import pytest
-from commands import luigi
+from commands import luigi, pipeline
+from jobs import made_with_other_code
 
 from pipeline.freezing.freeze import freeze
 
@@ -225,6 +226,34 @@ def test_what_is_damaged_or_was_deleted_since_is_noticed(complete: tuple[Path, R
     assert "m0002/frozen/model.pb: its bytes were changed after it was finished" in lines["m0002"]["reason"]
     shutil.rmtree((root / "m0002" / "frozen").resolve())
     assert run(three, root).code == 0
+
+
+def test_a_batch_is_accepted_as_a_whole_or_model_by_model(complete: tuple[Path, Run], tmp_path: Path) -> None:
+    three, root = complete[0], Path(shutil.copytree(complete[1].root, tmp_path / "out", symlinks=True))
+    names, stages = ("m0000", "m0001", "m0002"), ("checkpoint", "frozen", "validation")
+    for name in names:
+        made_with_other_code(root / name, *stages)
+    made_with_other_code(root / "m0002", "frozen", settings={"freezing": {"ops_budget": -1}})
+    given = ("--manifest", str(three), "--output-root", str(root), "--costs-seconds", "0")
+    told = pipeline("why", "ConvertBatch", *given)
+    assert told.returncode == 1
+    assert (
+        f"to keep artifacts whose code or libraries alone changed: python -m pipeline accept models --manifest {three}"
+        in told.stdout
+    )
+    # By its name alone, with the parameters that its manifest records.
+    assert pipeline("accept", "m0000", "frozen", "validation", "--output-root", str(root)).returncode == 0
+    before = stamps(root, *names)
+    accepted = pipeline("accept", "models", *given)
+    assert accepted.returncode == 1
+    assert "m0000: checkpoint   accepted: code of pipeline/errors.py changed" in accepted.stdout
+    assert "m0000: frozen       is complete" in accepted.stdout
+    assert "m0001: validation   accepted: code of pipeline/errors.py changed" in accepted.stdout
+    assert "m0002: frozen: only changed code and library versions can be accepted" in accepted.stderr
+    done = run(three, root)
+    assert done.code == 0
+    after = stamps(root, *names)
+    assert {name for name in names if after[name] != before[name]} == {"m0002"}
 
 
 def test_a_candidate_that_is_not_equal_fails_in_its_row(three: Path, tmp_path: Path) -> None:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import itertools
 import json
+import shlex
 import shutil
 import socket
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from commands import BIN, PROJECT, QUICK, luigi, pipeline, run
-from jobs import ALL_STAGES, model_file
+from jobs import ALL_STAGES, made_with_other_code, model_file
+
+from pipeline.store.manifest import Manifest
 
 FRUIT = "examples/fruit.py:Fruit"
 
@@ -71,7 +75,7 @@ def test_a_run_in_which_all_is_complete_imports_no_tensorflow(fruit_root: Path) 
 
 def test_why_says_what_would_run_and_runs_nothing(fruit_root: Path) -> None:
     complete = pipeline("why", "WriteReport", "--model", FRUIT, "--output-root", str(fruit_root), *QUICK)
-    assert complete.returncode == 0
+    assert complete.returncode == 0, complete.stdout
     assert complete.stdout.count("is complete") == len(ALL_STAGES)
     before = sorted((fruit_root / "fruit/.versions").iterdir())
     changed = pipeline(
@@ -82,6 +86,78 @@ def test_why_says_what_would_run_and_runs_nothing(fruit_root: Path) -> None:
     assert "graph        is complete" in changed.stdout
     assert "checkpoint   might run: if training gives other bytes" in changed.stdout
     assert sorted((fruit_root / "fruit/.versions").iterdir()) == before
+
+
+@pytest.fixture
+def own_root(fruit_root: Path, tmp_path: Path) -> Path:
+    """A copy of the output root, whose artifacts a test may change."""
+    shutil.copytree(fruit_root, tmp_path / "out", symlinks=True)
+    return tmp_path / "out"
+
+
+def test_what_the_owner_accepts_is_kept_and_the_report_and_why_say_so(own_root: Path) -> None:
+    made_with_other_code(own_root / "fruit", "training", "frozen")
+    why = ("why", "WriteReport", "--model", FRUIT, "--output-root", str(own_root), *QUICK)
+    told = pipeline(*why)
+    assert told.returncode == 1
+    assert "training     would run: code of pipeline/errors.py changed: sha256 was 000000000000…" in told.stdout
+    *_, offer = told.stdout.splitlines()
+    words = shlex.split(offer.removeprefix("to keep finished artifacts: python -m pipeline "))
+    assert words[:4] == ["accept", "fruit", "training", "frozen"]
+    before = {path: path.read_bytes() for path in (own_root / "fruit/frozen").iterdir()}
+    # With the parameters of the offer; and without, as the manifests record them.
+    accepted = [pipeline(*words[:3], *words[4:]), pipeline("accept", "fruit", "--output-root", str(own_root))]
+    assert [done.returncode for done in accepted] == [0, 0], accepted
+    assert "training     accepted: code of pipeline/errors.py changed" in accepted[0].stdout
+    assert "frozen" not in accepted[0].stdout
+    assert "training     is complete" in accepted[1].stdout
+    assert "frozen       accepted: code of pipeline/errors.py changed" in accepted[1].stdout
+    done = pipeline(*why)
+    assert done.returncode == 0, done.stdout
+    assert "frozen       is complete: kept under changed code or libraries, accepted 20" in done.stdout
+    for stage in ALL_STAGES:
+        assert pipeline("verify", str(own_root / "fruit" / stage)).returncode == 0
+    after = {path: path.read_bytes() for path in (own_root / "fruit/frozen").iterdir()}
+    assert {path.name for path in after if after[path] != before[path]} == {"manifest.json"}
+    for file in ("report.html", "summary.md"):
+        text = (own_root / "fruit/report" / file).read_text()
+        assert text.count("training: kept under changed code or libraries, accepted 20") == (
+            1 if file == "summary.md" else 2
+        )
+    assert "pipeline/errors.py changed: sha256 was 000000000000…" in (own_root / "fruit/report/report.html").read_text()
+    # The next run makes nothing, and says what it said before.
+    again = luigi("WriteReport", "--model", FRUIT, "--output-root", str(own_root), *QUICK)
+    assert again.returncode == 0
+    assert {path: path.read_bytes() for path in (own_root / "fruit/frozen").iterdir()} == after
+
+
+def test_data_is_not_accepted_and_a_report_follows_its_model(own_root: Path, tmp_path: Path) -> None:
+    made_with_other_code(own_root / "fruit", "training", files={"data": "0" * 64})
+    refused = pipeline("accept", "fruit", "--output-root", str(own_root))
+    assert refused.returncode == 3
+    assert "only changed code and library versions can be accepted" in refused.stderr
+    assert "examples/fruit.csv changed: sha256 was 000000000000…" in refused.stderr
+    told = pipeline("why", "WriteReport", "--model", FRUIT, "--output-root", str(own_root), *QUICK)
+    assert "to keep" not in told.stdout
+
+
+def test_accept_needs_to_know_what_made_the_artifacts(own_root: Path) -> None:
+    unknown = pipeline("accept", "pear", "--output-root", str(own_root))
+    assert unknown.returncode == 3
+    assert unknown.stderr == (
+        "pear: the parameters of its run are not known. Give them, as those of WriteReport: --model or --checkpoint, "
+        "and what else its run was given\n"
+    )
+    # A manifest may have been written by somebody else: of its command, only parameters of ours are taken.
+    folder = (own_root / "fruit/frozen").resolve()
+    manifest = Manifest.read(folder)
+    command = f"luigi --module pipeline WriteReport --module antigravity --mod=antigravity --model {FRUIT}"
+    notes = {**manifest.notes, "command": shlex.join([*shlex.split(command), *QUICK]), "made": "9999"}
+    (folder / "manifest.json").write_text(replace(manifest, notes=notes).to_json())
+    done = run(str(BIN / "python"), "-v", "-m", "pipeline", "accept", "fruit", "--output-root", str(own_root))
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "import 'shlex'" in done.stderr
+    assert "antigravity" not in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -138,13 +139,17 @@ def print_plan(task: ConvertBatch, write: Callable[[str], None] = print) -> int:
     Returns:
         0 if none would, else 1.
     """
-    would_run = 0
+    would_run, is_offered = 0, False
     for row, stages in running.plan(task.rows, task.batch):
         if not stages:
             continue
         would_run += 1
+        is_offered = is_offered or running.is_on_offer(row, task.batch)
         stage, reason = next(iter(stages.items()))
         more = f" (and {len(stages) - 1} more stages)" if len(stages) > 1 else ""
         write(f"{row.name:<24} {stage}: {reason}{more}")
     write(f"{would_run} of {len(task.rows)} models would run")
+    if is_offered:
+        given = shlex.join([task.batch.stem, "--manifest", task.manifest, "--output-root", task.output_root])
+        write(f"to keep artifacts whose code or libraries alone changed: python -m pipeline accept {given}")
     return int(would_run > 0)

@@ -21,13 +21,15 @@ from pipeline.hashing import extra_versions, hash_code, hash_values, library_ver
 from pipeline.settings import split_list
 from pipeline.store import artifact as store
 from pipeline.store.artifact import ArtifactState, ArtifactStatus
-from pipeline.store.manifest import Manifest
+from pipeline.store.manifest import ACCEPTED, Manifest
 from pipeline.training.models.source import PROJECT
 from pipeline.workers.progress import listen, tell
 
 from .input_files import InputFiles
 from .job import Job
 from .stages import PACKAGE, RESUMABLE, Notes, Stage, Work, stages_of
+
+REPORT = "report"  # the last stage of every chain
 
 
 class Chain:
@@ -95,7 +97,7 @@ class Chain:
         """Return everything that decides a stage, by kind.
 
         Args:
-            manifests: those of the stages that it reads, by stage, as far as they exist.
+            manifests: those of the stages before it, by stage, as far as they exist.
             files: the current look at the files from outside; a new one if not given.
         """
         stage = self.stages[name]
@@ -108,6 +110,8 @@ class Chain:
         }
         if stage.uses_data or stage.uses_candidate:
             inputs["files"] = (files or InputFiles(self.job)).digests_of(stage)
+        if name == REPORT and (accepted := _accepted(manifests)):
+            inputs[ACCEPTED] = accepted
         return inputs
 
     def static_inputs(self, name: str) -> dict[str, Any]:
@@ -199,7 +203,7 @@ class Chain:
                     got = next(iter(states[upstream].reasons), "it was changed meanwhile")
                     what = f"{name} needs {upstream}, which is not complete"
                     raise StoreError(what, got=got, next_step="Run the chain again")
-            return self.fingerprint_inputs(name, _manifests({each: states[each] for each in stage.reads}), files)
+            return self.fingerprint_inputs(name, _manifests(states), files)
 
         def make(folder: Path) -> Notes:
             for upstream, patterns in stage.reads.items():
@@ -236,6 +240,12 @@ def _manifests(states: Mapping[str, ArtifactState]) -> dict[str, Manifest]:
 def _identify(manifest: Manifest | None) -> str:
     """Return what tells an artifact from one made at another time, even with the same bytes, on all hosts."""
     return "none" if manifest is None else hash_values("made", manifest.to_json())[:12]
+
+
+def _accepted(manifests: Mapping[str, Manifest]) -> dict[str, str]:
+    """Return a hash of what was accepted of each stage, which the report shows."""
+    notes = {name: manifest.notes.get(ACCEPTED) for name, manifest in manifests.items() if name != REPORT}
+    return {name: hash_values(ACCEPTED, note) for name, note in notes.items() if note}
 
 
 def _describe_run(files: Mapping[str, Path]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from pipeline.store.file_names import (
     SIGNATURE_FILE,
     WORST_FOLDER,
 )
-from pipeline.store.manifest import Manifest
+from pipeline.store.manifest import Acceptance, Manifest
 
 from .job import CANDIDATE, Job
 from .results import read_costs, read_verdict
@@ -37,7 +37,7 @@ def collect_report_facts(job: Job, stages: Sequence[str]) -> ReportFacts:
     Args:
         stages: the finished stages before the report, in the order of the chain.
     """
-    from pipeline.report import ReportFacts, StageFacts
+    from pipeline.report import AcceptedFacts, ReportFacts, StageFacts
     from pipeline.signature import Signature
 
     manifests = {name: Manifest.read(job.folder(name)) for name in stages}
@@ -58,6 +58,10 @@ def collect_report_facts(job: Job, stages: Sequence[str]) -> ReportFacts:
                 manifest.fingerprint,
                 manifest.notes.get("seconds"),
                 manifest.notes.get("made"),
+                [
+                    AcceptedFacts(str(each), each.command, [str(change) for change in each.changes])
+                    for each in Acceptance.read_all(manifest)
+                ],
             )
             for name, manifest in manifests.items()
         ],
