@@ -13,6 +13,7 @@ from typing import Any
 from .errors import SettingError, nearest
 
 PASSED, FAILED = "passed", "failed"  # verdicts
+AUTO, AUTO_SHARE = "auto", 0.8  # the limit that is a share of the machine's memory
 CHECKS = ("weights", "equal", "decisions", "edge", "generated", "stable", "golden")
 
 
@@ -24,6 +25,14 @@ def setting(default: Any, description: str) -> Any:
 def split_list(text: str | None) -> list[str]:
     """Split a comma-separated list."""
     return [part.strip() for part in (text or "").split(",") if part.strip()]
+
+
+def read_number(value: float | str) -> float:
+    """Parse a number; NaN for another text."""
+    try:
+        return float(value)
+    except ValueError:
+        return math.nan
 
 
 def parse_pairs(flag: str, text: str | None) -> dict[str, str]:
@@ -145,8 +154,10 @@ class ValidationSettings:
     time_limit_seconds: float = setting(
         600.0, "time limit in seconds for a candidate to answer one batch; it fails if it takes longer; 0 for no limit"
     )
-    memory_limit_gb: float = setting(
-        0.0, "memory limit in GB for a candidate's process; it fails if it takes more; 0 for no limit"
+    memory_limit_gb: float | str = setting(
+        AUTO,
+        "memory limit in GB for a candidate's process; it fails if it takes more; auto for 0.8 of the memory of the "
+        "machine, or of its container if that has less; 0 for no limit",
     )
     flipped_share: float = setting(
         0.0,
@@ -202,8 +213,11 @@ class ValidationSettings:
                 raise SettingError(
                     "unknown check", where="[validation] checks", got=repr(name), next_step=nearest(name, CHECKS)
                 )
-        for name in ("time_limit_seconds", "memory_limit_gb"):
-            require(self, name, 0 <= getattr(self, name) < math.inf, "0 or more")
+        require(self, "time_limit_seconds", 0 <= self.time_limit_seconds < math.inf, "0 or more")
+        if self.memory_limit_gb != AUTO:  # "2", 2 and 2.0 are one setting, and have one fingerprint
+            limit = read_number(self.memory_limit_gb)
+            require(self, "memory_limit_gb", 0 <= limit < math.inf, f"a number of GB, {AUTO}, or 0")
+            object.__setattr__(self, "memory_limit_gb", limit)
         self.output_tolerances  # noqa: B018  # parsed once, to report errors before anything runs
         for item in fields(self):
             if item.name.endswith("flipped_share"):
@@ -223,9 +237,11 @@ class ValidationSettings:
         return self.checks.strip() == "all"
 
     @property
-    def limits(self) -> tuple[float, int]:
-        """Limits of a candidate's process: seconds for an answer, and bytes of memory; 0 for no limit."""
-        return self.time_limit_seconds, int(self.memory_limit_gb * 1e9)
+    def limits(self) -> tuple[float, int, float]:
+        """Limits of a candidate's process: seconds for an answer, bytes and share of memory; 0 for no limit."""
+        if isinstance(self.memory_limit_gb, str):
+            return self.time_limit_seconds, 0, AUTO_SHARE
+        return self.time_limit_seconds, int(self.memory_limit_gb * 1e9), 0.0
 
     @property
     def output_tolerances(self) -> dict[str, tuple[float, float]]:

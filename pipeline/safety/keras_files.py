@@ -1,25 +1,28 @@
 """Finds dangers in a Keras model's file, without Keras and without unpacking it.
 
     .keras         a ZIP archive: names that lead out of it, and members that grow beyond all bounds
-    .h5, .hdf5     one HDF5 file: links to other files, and data sets that no file holds
+    .h5, .hdf5     one HDF5 file: see `hdf5_files`
 
+A file can be both: a ZIP archive is found from its end, and HDF5 also behind a block of anything.
 Python code in it (`Lambda`, unknown classes) is what Keras's own safe mode refuses; it stays on.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import zipfile
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path, PureWindowsPath
-from typing import IO, Any
+from typing import Any
 
 import h5py
 
 from pipeline.errors import UnsafeModel
 
 from . import printable
+from .hdf5_files import require_safe_hdf5, unseen
 from .sizes import MOST_GROWN
 
 _FACTOR = 200  # what honest members are compressed to at most, once they are large
@@ -61,37 +64,57 @@ def require_safe_archive(archive: zipfile.ZipFile, path: Path) -> None:
         )
 
 
+def is_archive(path: Path) -> bool:
+    """Returns True for a file that can be opened as a ZIP archive, whatever else it is: weights may look like one."""
+    try:
+        with zipfile.ZipFile(path):
+            return True
+    except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError):
+        return False
+
+
+def is_hdf5(path: Path) -> bool:
+    """Returns True for a file that can be opened as HDF5, whatever stands before: its start may be any power of 2."""
+    return bool(h5py.is_hdf5(path))
+
+
 def require_safe_file(path: Path) -> None:
-    """Checks that a Keras file refers only to its own content.
+    """Checks that a Keras file refers only to its own content; one that is two things at once is checked as both.
 
     Raises:
-        UnsafeModel: a layer would run other code, or a layer or its weights would read other files.
+        UnsafeModel: a layer would run other code, a layer or its weights would read other files, or the file cannot be
+            looked through to its end.
     """
-    if zipfile.is_zipfile(path):
+    if is_archive(path):
         with zipfile.ZipFile(path) as archive:
+            require_safe_archive(archive, path)
             names = archive.namelist()
             if "config.json" in names:
                 _require_safe_config(archive.read("config.json"), path)
             for name in (name for name in names if name.endswith((".h5", ".hdf5"))):
                 with archive.open(name) as weights:
-                    _require_safe_hdf5(weights, path)
-    else:
+                    require_safe_hdf5(weights, archive.getinfo(name).file_size, path, _require_safe_config)
+    if is_hdf5(path):
         with path.open("rb") as file:
-            _require_safe_hdf5(file, path)
+            require_safe_hdf5(file, path.stat().st_size, path, _require_safe_config)
 
 
 def _require_safe_config(text: bytes | str, path: Path) -> None:
-    with suppress(ValueError, RecursionError):  # Keras says what is wrong with it
-        for layer in _objects(json.loads(text)):
-            kind = str(layer.get("class_name"))
+    with suppress(ValueError):  # Keras says what is wrong with it
+        try:
+            config = json.loads(text)
+        except RecursionError as exc:
+            raise unseen(path, "layers within layers without an end") from exc
+        for layer in _objects(config):
+            kind = re.split("[.>]", str(layer.get("class_name")))[-1]  # Keras also takes layers.TFSMLayer
             inner = layer.get("config")
-            config = inner if isinstance(inner, dict) else {}
+            options = inner if isinstance(inner, dict) else {}
             if kind in _LAYERS:
                 raise UnsafeModel(f"this model could {_LAYERS[kind]}: layer {kind}", where=path, next_step=_NEVER)
             for name in ("vocabulary", "idf_weights"):
-                if isinstance(config.get(name), str):
+                if isinstance(options.get(name), str):
                     raise UnsafeModel(
-                        f"this model could read the file {printable(config[name])}: {name} of layer {printable(kind)}",
+                        f"this model could read the file {printable(options[name])}: {name} of layer {printable(kind)}",
                         where=path,
                         next_step="Save the model again with the words themselves",
                     )
@@ -107,39 +130,3 @@ def _objects(value: Any) -> Iterator[dict[str, Any]]:
             waiting += one.values()
         elif isinstance(one, list):
             waiting += one
-
-
-def _require_safe_hdf5(file: IO[bytes], path: Path) -> None:
-    with suppress(OSError, RuntimeError, KeyError), h5py.File(file, "r") as root:  # which Keras will say
-        if "model_config" in root.attrs:
-            _require_safe_config(root.attrs["model_config"], path)
-        wrong = root.visititems_links(lambda name, link: next(_of_link(root, name, link, path), None))
-        if wrong is not None:  # the walk ends there
-            raise wrong
-
-
-def _of_link(root: h5py.File, name: str, link: Any, path: Path) -> Iterator[UnsafeModel]:
-    """Returns what is wrong with the object behind a name."""
-    if isinstance(link, h5py.ExternalLink):
-        yield _elsewhere(name, link.filename, path)
-    elif isinstance(link, h5py.HardLink) and isinstance(item := root[name], h5py.Dataset):
-        for file, *_ in item.external or ():
-            yield _elsewhere(name, str(file), path)
-        if item.is_virtual:
-            yield _elsewhere(name, "a virtual data set", path)
-        if item.nbytes > item.id.get_storage_size() * _FACTOR + MOST_GROWN:
-            yield UnsafeModel(
-                f"this model could take more memory than there is: weights {printable(name)}",
-                where=path,
-                got=f"{item.nbytes / 1e9:.3g} GB of {item.id.get_storage_size():,} bytes",
-                next_step="Do not open it",
-            )
-
-
-def _elsewhere(name: str, file: str, path: Path) -> UnsafeModel:
-    return UnsafeModel(
-        f"this model could read files: weights {printable(name)} lie in another file",
-        where=path,
-        got=printable(file),
-        next_step="Save the model again with its own weights",
-    )

@@ -15,11 +15,11 @@ from pipeline.errors import UnsafeModel
 from pipeline.graph.dtypes import DTYPES, STRING
 from pipeline.graph.graph import Graph
 from pipeline.graph.lazy_nodes import whole_node
-from pipeline.graph.nodes import node_of
 from pipeline.graph.protos import NodeDef, TensorProto, TensorShapeProto
 from pipeline.graph.variables import VARIABLE_OPS
 
 from . import printable
+from .growth.graphs import find_excess
 from .reach import Calls
 
 MOST_TENSOR = 8 << 30  # bytes of one tensor that is not stored in a file
@@ -40,20 +40,8 @@ _OF_SHAPE = VARIABLE_OPS | {
     "ParallelConcat",
 }
 _REFERENCE = 100
-# Ops that make a tensor of the shape (or number of elements) in an input, and the index of that input.
-_SHAPED = {
-    **dict.fromkeys(
-        ("Fill", "Empty", "RandomUniform", "RandomUniformInt", "RandomStandardNormal", "TruncatedNormal"), 0
-    ),
-    **dict.fromkeys(("StatelessRandomUniform", "StatelessRandomNormal", "StatelessTruncatedNormal"), 0),
-    **dict.fromkeys(("StatelessRandomUniformV2", "StatelessRandomNormalV2", "StatelessTruncatedNormalV2"), 0),
-    **dict.fromkeys(("ParameterizedTruncatedNormal", "RandomGamma", "RandomPoissonV2"), 0),
-    **dict.fromkeys(("BroadcastTo", "ScatterNd", "TensorListReserve", "OneHot"), 1),
-    **dict.fromkeys(("TensorArrayV3", "TensorArrayV2", "TensorArray"), 0),
-    "LinSpace": 2,
-}
-_SHAPED["ScatterNd"] = 2
-_SIZED = _CONSTANTS | _OF_SHAPE | _SHAPED.keys() | {"Range"}
+_SIZED = _CONSTANTS | _OF_SHAPE
+_STORED = 4  # times that what is stored may be taken: in a wider dtype, and as a complex number
 
 
 def require_bounded(graph: Graph, path: Path, stored_bytes: int = 0, contents: Mapping[str, int] | None = None) -> None:
@@ -85,11 +73,13 @@ def require_bounded(graph: Graph, path: Path, stored_bytes: int = 0, contents: M
             continue
         if op in _OF_SHAPE and "shape" in node.attr:
             size = _bytes(node.attr["shape"].shape, node.attr["dtype"].type if "dtype" in node.attr else 0)
-        elif op not in _OF_SHAPE:
-            size = _requested_bytes(node, graph.body(function) if function else graph)
         if size > (max(MOST_TENSOR, stored_bytes) if op in VARIABLE_OPS else MOST_TENSOR):
             raise _too_large(path, node, function, size)
     _require_ending(graph, path)
+    stored_bytes += sum(held.values())
+    excess = find_excess(graph, max(MOST_TENSOR, stored_bytes * _STORED))
+    if excess is not None:
+        raise _too_large(path, excess.node, excess.function, excess.size_bytes)
 
 
 def require_stored(bundle: Bundle, path: Path | str, stored_bytes: int) -> None:
@@ -126,43 +116,6 @@ def _stored_bytes(tensor: TensorProto) -> int:
     counts = (len(tensor.float_val), len(tensor.int_val), len(tensor.int64_val), len(tensor.string_val))
     more = (len(tensor.double_val), len(tensor.bool_val), len(tensor.half_val), len(tensor.scomplex_val))
     return len(tensor.tensor_content) + max(*counts, *more, len(tensor.dcomplex_val)) * _size_of(tensor.dtype)
-
-
-def _requested_bytes(node: NodeDef, graph: Graph) -> int:
-    """Returns the bytes of an op's output if constants give its shape; otherwise 0."""
-    dtype = next((node.attr[name].type for name in ("dtype", "T", "element_dtype") if name in node.attr), 1)
-    if node.op == "Range" and len(node.input) >= 3:
-        ends = [_numbers(graph.nodes.get(node_of(name))) for name in node.input[:3]]
-        if all(len(one) == 1 for one in ends) and ends[2][0]:
-            return int(abs((ends[1][0] - ends[0][0]) / ends[2][0])) * 8
-        return 0
-    if node.op not in _SHAPED or len(node.input) <= _SHAPED[node.op]:
-        return 0
-    numbers = _numbers(graph.nodes.get(node_of(node.input[_SHAPED[node.op]])))
-    return math.prod(max(1, int(number)) if number else 0 for number in numbers) * _size_of(dtype) if numbers else 0
-
-
-def _numbers(constant: NodeDef | None) -> list[float]:
-    """Returns the numbers of a small constant; empty for a missing or larger one."""
-    if constant is None or constant.op != "Const" or "value" not in (constant := whole_node(constant)).attr:
-        return []
-    tensor = constant.attr["value"].tensor
-    count = math.prod(dim.size for dim in tensor.tensor_shape.dim)
-    if not 0 < count <= 32:
-        return []
-    kind = DTYPES.get(tensor.dtype)
-    if kind is None or not kind.is_plain or not kind.size_bytes:
-        return []
-    values: list[float] = [*tensor.int_val, *tensor.int64_val, *tensor.float_val, *tensor.double_val]
-    if tensor.tensor_content:
-        import struct
-
-        code = {"i4": "i", "i8": "q", "f4": "f", "f8": "d"}.get(kind.code[1:])
-        if code is None or len(tensor.tensor_content) != count * kind.size_bytes:
-            return []
-        values = [*struct.unpack(f"<{count}{code}", tensor.tensor_content)]
-    values = [value for value in values if math.isfinite(value)]
-    return values + values[-1:] * (count - len(values)) if values else []
 
 
 def _require_ending(graph: Graph, path: Path) -> None:

@@ -49,7 +49,16 @@ class _Text(luigi.Parameter[str]):
         return text
 
 
-_KINDS: dict[str, Any] = {"int": _Int, "float": _Float, "str": _Text}
+class _NumberOrText(luigi.Parameter[str]):
+    """A number or a text, which the settings tell apart; true is neither."""
+
+    def parse(self, text: Any) -> str:
+        if isinstance(text, bool) or not isinstance(text, (str, int, float)):
+            raise ValueError(f"{text!r} is neither a number nor a text")
+        return str(text)
+
+
+_KINDS: dict[str, Any] = {"int": _Int, "float": _Float, "str": _Text, "float | str": _NumberOrText}
 _Task = TypeVar("_Task", bound=type[luigi.Task])
 
 

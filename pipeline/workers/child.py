@@ -19,6 +19,7 @@ from typing import Any
 
 from pipeline.errors import StageCrashed, logger
 
+from .memory import machine_memory
 from .progress import pass_on
 from .worker import HANG_UP, PROGRESS, TOO_MUCH_MEMORY, Server, own_memory_limit
 
@@ -50,10 +51,17 @@ class Limits:
     Args:
         seconds: time for one answer; 0 for no limit.
         memory_bytes: resident memory; 0 for no limit. Enforced only on Linux.
+        memory_share: the same as a share of the memory of the machine, or of the container, where the process runs.
     """
 
     seconds: float = 0.0
     memory_bytes: int = 0
+    memory_share: float = 0.0
+
+    @property
+    def most_memory(self) -> int:
+        """The lower of both limits of memory on this machine, in bytes; 0 for none."""
+        return min((most for most in (self.memory_bytes, int(self.memory_share * machine_memory())) if most), default=0)
 
 
 class Child(AbstractContextManager["Child"]):
@@ -86,7 +94,7 @@ class Child(AbstractContextManager["Child"]):
         self._target, self._talks, self._is_done, self._has_failed = target, talks, False, False
         limits = limits or Limits()
         # A process with a memory limit must not start a child with a higher one.
-        memory_bytes = min((most for most in (limits.memory_bytes, own_memory_limit()) if most), default=0)
+        memory_bytes = min((most for most in (limits.most_memory, own_memory_limit()) if most), default=0)
         self._limits = Limits(limits.seconds, memory_bytes)
         self._is_reusable = is_reusable
         self._kind = (is_bare, has_children, is_sandboxed, self._limits.memory_bytes)

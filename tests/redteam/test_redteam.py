@@ -865,6 +865,59 @@ def stretched(path: Path) -> Path:
     return path
 
 
+def hdf5(path: Path, fill: Callable[[Any], object], config: Any = "{}", **options: Any) -> Path:
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(path, "w", **options) as file:
+        file.attrs["model_config"] = config
+        fill(file)
+    return path
+
+
+def link_elsewhere(file: Any) -> None:
+    h5py = pytest.importorskip("h5py")
+    file["layers/w"] = h5py.ExternalLink("/etc/secret.h5", "/w")
+
+
+def with_an_archive_behind(folder: Path) -> Path:
+    """HDF5 for Keras, which goes by the name; an honest archive for whoever looks at the end."""
+    path, other = hdf5(folder / "m.h5", link_elsewhere), archive(folder / "other.keras", {})
+    path.write_bytes(path.read_bytes() + other.read_bytes())
+    return path
+
+
+def behind_a_block_of_something_else(folder: Path) -> Path:
+    path = hdf5(folder / "m.h5", link_elsewhere, userblock_size=1024)
+    content = path.read_bytes()
+    path.write_bytes(b"\x1c\x00\x00\x00TFL3" + content[8:])
+    return path
+
+
+def in_an_archive(folder: Path) -> Path:
+    path = hdf5(folder / "w.h5", link_elsewhere)
+    with zipfile.ZipFile(folder / "m.keras", "w") as made:
+        made.writestr("config.json", "{}")
+        made.writestr("model.weights.h5", path.read_bytes())
+    return folder / "m.keras"
+
+
+def viewed(file: Any) -> None:
+    h5py = pytest.importorskip("h5py")
+    layout = h5py.VirtualLayout((4,), "f4")
+    layout[:] = h5py.VirtualSource("/etc/secret.h5", "w", (4,))
+    file.create_virtual_dataset("w", layout)
+
+
+def referring(file: Any) -> None:
+    h5py = pytest.importorskip("h5py")
+    file.create_dataset("w", (1,), dtype=[("number", "f4"), ("to", h5py.ref_dtype)])
+
+
+def texts_of_one(file: Any) -> None:
+    h5py = pytest.importorskip("h5py")
+    file.create_dataset("w", (10**6,), h5py.string_dtype(), chunks=(1000,))
+    file.create_dataset("more", data=b"x" * 1_000_000)
+
+
 def with_layer(kind: str, **config: Any) -> dict[str, Any]:
     return {"class_name": "Sequential", "config": {"layers": [{"class_name": kind, "config": config}]}}
 
@@ -897,6 +950,40 @@ KERAS: dict[str, tuple[Callable[[Path], Path], str]] = {
         lambda folder: linked(folder / "m.h5"),
         "could read files: weights w lie in another file .got /etc/secret.h5",
     ),
+    "an archive behind it": (with_an_archive_behind, "could read files: weights layers/w lie in another file"),
+    "a block before it": (behind_a_block_of_something_else, "could read files: weights layers/w lie in another file"),
+    "weights elsewhere, in an archive": (in_an_archive, "could read files: weights layers/w lie in another file"),
+    "weights in a file that is none": (
+        lambda folder: hdf5(folder / "m.h5", lambda f: f.create_dataset("w", (4,), "f4", external=[("/etc/x", 0, 16)])),
+        "could read files: weights w lie in another file .got /etc/x",
+    ),
+    "a view of other weights": (lambda folder: hdf5(folder / "m.h5", viewed), "could read files: weights w"),
+    "references": (
+        lambda folder: hdf5(folder / "m.h5", referring),
+        "looked through to its end .got w holds references",
+    ),
+    "one text a million times": (
+        lambda folder: hdf5(folder / "m.h5", texts_of_one),
+        "could take more memory than there is: weights w",
+    ),
+    "many weights without end": (
+        lambda folder: hdf5(
+            folder / "m.h5", lambda f: [f.create_dataset(f"w{k}", (10**8,), "f4", chunks=(1024,)) for k in range(8)]
+        ),
+        r"could take more memory than there is: weights w\d .got [23]\.?\d* GB",
+    ),
+    "a description that is none": (
+        lambda folder: hdf5(folder / "m.h5", bool, [b"{}", b"{}"]),
+        "looked through to its end .got a model_config of the type ndarray",
+    ),
+    "layers in layers without end": (
+        lambda folder: hdf5(folder / "m.h5", bool, "[" * 30_000 + "]" * 30_000),
+        "looked through to its end .got layers within layers",
+    ),
+    "a layer by a longer name": (
+        lambda folder: of_hdf5(folder / "m.h5", {"class_name": "layers.TFSMLayer", "module": "keras", "config": {}}),
+        "could run another SavedModel, which is not part of the file: layer TFSMLayer",
+    ),
     "weights without end": (
         lambda folder: stretched(folder / "m.h5"),
         "could take more memory than there is: weights layers/w",
@@ -911,6 +998,34 @@ def test_a_file_of_keras_is_stopped_before_keras_opens_it(case: str, tmp_path: P
     make, sentence = KERAS[case]
     with pytest.raises(UnsafeModel, match=sentence):
         load_file(make(tmp_path))
+
+
+def knotted(file: Any) -> None:
+    """Groups in themselves, names that lead nowhere: odd, and without harm."""
+    h5py = pytest.importorskip("h5py")
+    file.create_dataset("a/w", data=[1.0])
+    file["a/self"], file["a/up"] = file["a"], file
+    file["b"], file["nowhere"], file["itself"] = (h5py.SoftLink(to) for to in ("/a/w", "/none", "/itself"))
+    file.create_dataset("empty", data=h5py.Empty("f4"))
+
+
+def test_a_file_that_only_looks_odd_is_walked_through(tmp_path: Path) -> None:
+    from pipeline.safety.keras_files import require_safe_file
+
+    require_safe_file(hdf5(tmp_path / "m.h5", knotted, userblock_size=512))
+
+
+def test_a_walk_that_cannot_go_on_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipeline.safety import hdf5_files
+    from pipeline.safety.keras_files import require_safe_file
+
+    def fail(*given: Any) -> None:
+        raise RuntimeError("unable to open object")
+
+    monkeypatch.setattr(hdf5_files, "_bytes_of", fail)
+    path = hdf5(tmp_path / "m.h5", lambda file: file.create_dataset("w", data=[1.0]))
+    with pytest.raises(UnsafeModel, match=r"looked through to its end .got unable to open object"):
+        require_safe_file(path)
 
 
 # Processes.

@@ -61,6 +61,7 @@ CONFIG = PROJECT / "tasks.cfg"
         (ExportSettings, "step", ["", "Best", "first"], ["last", "best"]),
         (ExportSettings, "variables", ["", " "], ["all", "dense*,b", "a=b"]),
         (ValidationSettings, "batch_size", [0, -1], [1]),
+        (ValidationSettings, "memory_limit_gb", [-1, INF, NAN, "", "80%", "automatic"], [0, 0.5, "auto"]),
         (CostsSettings, "seconds", [-0.1, INF, NAN], [0, 0.5]),
         (CostsSettings, "threads", [0, -1], [1]),
         (CostsSettings, "limit_seconds", [0, -1, INF, NAN], [0.1]),

@@ -30,6 +30,7 @@ from pipeline.safety import require_safe
 from pipeline.safety.models import require_safe_graph, require_safe_saved_model
 from pipeline.safety.onnx import find_dangers as find_onnx_dangers
 from pipeline.safety.tflite import find_dangers as find_tflite_dangers
+from pipeline.settings import AUTO_SHARE
 from pipeline.signature import DTYPES, Shape
 from pipeline.store.file_names import GRAPH_FILE
 from pipeline.workers.child import Limits, run_in_subprocess
@@ -37,7 +38,8 @@ from pipeline.workers.child import Limits, run_in_subprocess
 from .detect import detect_format
 
 _AGAIN = "Copy the candidate again, or make it again"
-_SECONDS = 600  # limit for TensorFlow Lite to open a file
+# For TensorFlow Lite to open a file.
+_LIMITS = Limits(seconds=600, memory_share=AUTO_SHARE)
 
 
 @dataclass(frozen=True)
@@ -224,7 +226,7 @@ def _read_tflite_confined(path: Path, signature: str | None) -> CandidateTensors
         tensors: CandidateTensors = run_in_subprocess(
             "pipeline.formats.external.tensors:read_tflite",
             *(path.absolute(), signature),
-            limits=Limits(seconds=_SECONDS),
+            limits=_LIMITS,
             is_sandboxed=True,
         )
     except StageCrashed as exc:  # the interpreter does not check the offsets in the file

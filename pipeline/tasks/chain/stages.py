@@ -27,7 +27,7 @@ from pipeline.errors import FreezeError, logger
 from pipeline.formats.registry import CANDIDATES, FORMATS, Format, refuse
 from pipeline.inputs import ImportedCheckpoint
 from pipeline.store import file_names
-from pipeline.workers.child import run_in_subprocess
+from pipeline.workers.child import Limits, run_in_subprocess
 
 from .job import CANDIDATE, Job
 from .report_facts import collect_report_facts
@@ -121,7 +121,9 @@ class Stage:
         """
         arguments = self.arguments(work)
         if self.needs_subprocess:
-            result = run_in_subprocess(self.worker, *arguments, is_sandboxed=self.is_sandboxed)
+            _, most, share = work.job.settings.validation.limits
+            limits = Limits(memory_bytes=most, memory_share=share) if self.is_sandboxed else None
+            result = run_in_subprocess(self.worker, *arguments, limits=limits, is_sandboxed=self.is_sandboxed)
         else:
             module, _, function = self.worker.partition(":")
             result = getattr(import_module(module), function)(*arguments)

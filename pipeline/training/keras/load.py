@@ -21,10 +21,11 @@ import keras
 from pipeline.checkpoint.bundle.file_kinds import broken_file, unreadable_file
 from pipeline.errors import CheckpointError
 from pipeline.inputs import open_file
-from pipeline.safety.keras_files import require_safe_archive, require_safe_file
+from pipeline.safety.keras_files import is_archive, is_hdf5, require_safe_archive, require_safe_file
 
 _AGAIN = "Copy the file again from where it was written"
 _UNKNOWN = re.compile(r"(?:Could not locate \w+|Unknown \w+:) '([^']+)'")
+_HDF5 = b"\x89HDF\r\n\x1a\n"
 _PARTS = ("config.json", "model.weights.h5")
 
 
@@ -59,13 +60,17 @@ def require_intact(path: Path, *, is_model: bool = True) -> None:
             head = file.read(8)
     except OSError as exc:
         raise unreadable_file(path, exc) from exc
-    if zipfile.is_zipfile(path):
+    is_zip = is_archive(path)
+    if is_zip:
         _require_archive(path)
-    elif head == b"\x89HDF\r\n\x1a\n":
+    # An archive stores weights as they are, so they may be found in it.
+    if head == _HDF5 or (is_hdf5(path) and not (is_zip and path.suffix == ".keras")):
         _require_hdf5(path, is_model)
-    elif head.startswith(b"PK"):
+    elif not is_zip and zipfile.is_zipfile(path):
+        raise CheckpointError("the archive is damaged", where=path, got="no list of its members", next_step=_AGAIN)
+    elif not is_zip and head.startswith(b"PK"):
         raise CheckpointError("the file is cut off", where=path, next_step=_AGAIN)
-    else:
+    elif not is_zip:
         raise broken_file(path, "not a Keras file, or a damaged one", wanted="a .keras archive, or an HDF5 file")
 
 

@@ -1,0 +1,12 @@
+"""Bounds the memory that constants can blow up, from below, without TensorFlow and without computing large tensors.
+
+    values     what is known of a tensor: its shape, and its numbers if they are few
+    arithmetic numbers and shapes of small tensors that decide the shapes of others
+    rules      by op of TensorFlow: the shapes of its outputs
+    costs      by op: threads, buffers and tables that it makes besides its outputs
+    graphs     walks through a graph, its functions and its loops
+    others     the same for operators of TensorFlow Lite and ONNX, under the names of TensorFlow's
+
+What is unknown counts as small: a length as one, a shape as nothing. So an honest model is never refused for what its
+inputs could be, only for what it asks for by itself. What depends on inputs is held by the memory limit of the process.
+"""

@@ -1,0 +1,597 @@
+"""Models of a few bytes that would take all memory: refused by what their constants ask for, before anything is run."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import redteam
+from pipeline.errors import UnsafeModel
+from pipeline.freezing import freeze
+from pipeline.graph.graph import Graph
+from pipeline.graph.protos import FunctionDef, TensorProto
+from pipeline.safety import safe_ops
+from pipeline.safety.growth import costs, rules, sizing
+from pipeline.safety.growth.graphs import find_excess
+from pipeline.safety.sizes import MOST_TENSOR, require_bounded
+from redteam import (
+    BOOL,
+    FLOAT,
+    INT32,
+    INT64,
+    STRING,
+    call,
+    calling,
+    filled,
+    function,
+    honest,
+    listed,
+    node,
+    numbers,
+    shape,
+    strings,
+    text,
+)
+
+MUCH = 10**10
+
+
+def count(name: str, value: int) -> Any:
+    """A constant number."""
+    made = numbers(name, value)
+    del made.attr["value"].tensor.tensor_shape.dim[:]
+    return made
+
+
+def small(op: str, *more: str, size: int = 2, **attributes: Any) -> list[Any]:
+    """An op on a small constant, and a number of elements beyond all memory."""
+    return [filled("small", size), numbers("much", MUCH), node("big", op, "small", "much", *more, **attributes)]
+
+
+def paddings(op: str, *, rank: int = 1, **attributes: Any) -> list[Any]:
+    """An op that pads."""
+    pads = numbers("pads", *[0, MUCH] * rank)
+    pads.attr["value"].tensor.tensor_shape.dim[0].size = rank
+    pads.attr["value"].tensor.tensor_shape.dim.add(size=2)
+    return [filled("small", *[2] * rank), pads, node("big", op, "small", "pads", **attributes)]
+
+
+def chain(op: str, times: int = 50, **attributes: Any) -> list[Any]:
+    """An op on a tensor and itself, over and over: as small as its length, as large as 2 to the power of it."""
+    nodes = [filled("big0", 4)]
+    axis = [count("axis", 0)] if op == "ConcatV2" else []
+    for k in range(times):
+        nodes.append(node(f"big{k + 1}", op, f"big{k}", f"big{k}", *(one.name for one in axis), **attributes))
+    return [*axis, *nodes]
+
+
+def images(op: str, **attributes: Any) -> list[Any]:
+    return [filled("image", 1, 2, 2, 3), numbers("size", 10**6, 10**6), node("big", op, "image", "size", **attributes)]
+
+
+def sampled(op: str, *inputs: Any, at: int = 0, **attributes: Any) -> list[Any]:
+    """An op that makes a tensor of the shape in an input."""
+    names = [one.name for one in inputs]
+    names.insert(at, "much")
+    return [numbers("much", 10**6, 10**6), *inputs, node("big", op, *names, dtype=FLOAT, **attributes)]
+
+
+def message_of_a_tensor() -> bytes:
+    """A tensor of 10^12 elements in 20 bytes: the one that is there stands for all."""
+    tensor = TensorProto(dtype=FLOAT, float_val=[1.0])
+    tensor.tensor_shape.dim.add(size=10**12)
+    return tensor.SerializeToString()
+
+
+def computed() -> list[Any]:
+    """The size is not there as a number: 10 * 10^9 of the shape of another tensor, cast, packed and cut."""
+    return [
+        filled("some", 100_000),
+        node("shape", "Shape", "some", T=FLOAT, out_type=INT64),
+        node("wide", "Cast", "shape", SrcT=INT64, DstT=FLOAT),
+        node("square", "Mul", "wide", "wide", T=FLOAT),
+        node("whole", "Cast", "square", SrcT=FLOAT, DstT=INT64),
+        count("zero", 0),
+        node("flat", "Squeeze", "whole", T=INT64),
+        node("dims", "Pack", "flat", N={"i": 1}, T=INT64),
+        filled("one"),
+        node("big", "Fill", "dims", "one", T=FLOAT, index_type=INT64),
+    ]
+
+
+def in_a_call() -> list[Any]:
+    return [filled("small", 2), numbers("much", MUCH), call_with("c", "f", "small", "much")]
+
+
+def call_with(name: str, function: str, *inputs: str) -> Any:
+    made = node(name, "PartitionedCall", *inputs, f=calling(function))
+    made.attr["Tin"].list.type.extend([FLOAT, INT64][: len(inputs)])
+    made.attr["Tout"].list.type.append(FLOAT)
+    return made
+
+
+def with_arguments(name: str, inputs: Sequence[tuple[str, int]], result: str, *nodes: Any, dtype: int = FLOAT) -> Any:
+    """A function with arguments, and one result."""
+    made = FunctionDef(node_def=nodes)
+    made.signature.name = name
+    for argument, kind in inputs:
+        made.signature.input_arg.add(name=argument, type=kind)
+    made.signature.output_arg.add(name="out", type=dtype)
+    made.ret["out"] = result
+    return made
+
+
+def loop() -> tuple[list[Any], list[Any]]:
+    """Forty turns, each of which doubles what there is."""
+    condition = with_arguments(
+        "go_on",
+        [("i", INT64), ("t", FLOAT)],
+        "less:z:0",
+        count("last", 40),
+        node("less", "Less", "i", "last:output:0", T=INT64),
+        dtype=BOOL,
+    )
+    body = with_arguments(
+        "double",
+        [("i", INT64), ("t", FLOAT)],
+        "next:z:0",
+        count("one", 1),
+        count("axis", 0),
+        node("next", "AddV2", "i", "one:output:0", T=INT64),
+        node("twice", "ConcatV2", "t", "t", "axis:output:0", N={"i": 2}, T=FLOAT, Tidx=INT64),
+        dtype=INT64,
+    )
+    body.signature.output_arg.add(name="more", type=FLOAT)
+    body.ret["more"] = "twice:output:0"
+    turning = node("loop", "StatelessWhile", "start", "small", cond=calling("go_on"), body=calling("double"))
+    turning.attr["T"].list.type.extend([INT64, FLOAT])
+    return [filled("small", 1000), count("start", 0), turning], [condition, body]
+
+
+TILE = function("f", filled("small", 2), numbers("much", MUCH), node("big", "Tile", "small:output:0", "much:output:0"))
+TILE_GIVEN = with_arguments("f", [("t", FLOAT), ("m", INT64)], "big:output:0", node("big", "Tile", "t", "m", T=FLOAT))
+
+# By what is tried: the nodes, and the functions.
+ATTEMPTS: dict[str, tuple[list[Any], list[Any]]] = {
+    "Tile": (small("Tile", T=FLOAT), []),
+    "Tile of an input": ([numbers("much", 1, MUCH), node("big", "Tile", "x", "much", T=FLOAT)], []),
+    "Tile in a function": ([call("c", "f")], [TILE]),
+    "Tile in a function that nobody calls": ([], [TILE]),
+    "Tile of what a function is given": (in_a_call(), [TILE_GIVEN]),
+    "a loop that doubles": loop(),
+    "Pad": (paddings("Pad", T=FLOAT), []),
+    "PadV2": (paddings("PadV2", T=FLOAT), []),
+    "MirrorPad": (paddings("MirrorPad", T=FLOAT, mode={"s": b"REFLECT"}), []),
+    "MatrixDiag": ([filled("row", 100_000), node("big", "MatrixDiag", "row", T=FLOAT)], []),
+    "MatrixDiagV3": (
+        [
+            filled("row", 2),
+            count("k", 0),
+            count("rows", 10**6),
+            count("columns", 10**6),
+            filled("zero"),
+            node("big", "MatrixDiagV3", "row", "k", "rows", "columns", "zero", T=FLOAT),
+        ],
+        [],
+    ),
+    "Diag": ([filled("row", 100_000), node("big", "Diag", "row", T=FLOAT)], []),
+    "threads of a data set": (
+        [numbers("much", 10**9), node("big", "PrivateThreadPoolDataset", "x", "much")],
+        [],
+    ),
+    "threads of a pool": ([node("big", "ThreadPoolHandle", num_threads={"i": 10**9})], []),
+    "threads of a batch": ([node("big", "BatchFunction", "x", num_batch_threads={"i": 10**9}, f=calling("f"))], []),
+    "a buffer to shuffle": ([count("much", 10**12), node("big", "ShuffleDataset", "x", "much", "much", "much")], []),
+    "parallel calls": (
+        [count("much", 10**9), node("big", "ParallelMapDatasetV2", "x", "much", f=calling("f"))],
+        [],
+    ),
+    "a table of buckets": ([node("big", "MutableDenseHashTableV2", "x", "x", initial_num_buckets={"i": 1 << 40})], []),
+    "a queue that waits for many": ([node("big", "RandomShuffleQueueV2", min_after_dequeue={"i": 1 << 40})], []),
+    "ConcatV2 of itself": (chain("ConcatV2", N={"i": 2}, T=FLOAT), []),
+    "Pack of itself": (chain("Pack", N={"i": 2}, T=FLOAT), []),
+    "Fill of a Fill": (
+        [
+            numbers("one", 1),
+            count("million", 10**6),
+            node("dims", "Fill", "one", "million", T=INT64),
+            node("dims2", "Fill", "one", "million", T=INT64),
+            count("axis", 0),
+            node("both", "ConcatV2", "dims", "dims2", "axis", N={"i": 2}, T=INT64),
+            filled("value"),
+            node("big", "Fill", "both", "value", T=FLOAT, index_type=INT64),
+        ],
+        [],
+    ),
+    "a size that is computed": (computed(), []),
+    "Range": ([count("a", 0), count("b", MUCH), count("d", 1), node("big", "Range", "a", "b", "d", Tidx=INT64)], []),
+    "LinSpace": ([filled("a"), filled("b"), count("n", MUCH), node("big", "LinSpace", "a", "b", "n", T=FLOAT)], []),
+    "OneHot": (
+        [
+            numbers("i", 0),
+            count("depth", MUCH),
+            filled("on"),
+            filled("off"),
+            node("big", "OneHot", "i", "depth", "on", "off", T=FLOAT),
+        ],
+        [],
+    ),
+    "BroadcastTo": (small("BroadcastTo", size=1, T=FLOAT), []),
+    "two that are stretched": (
+        [filled("row", 1, 100_000), filled("column", 100_000, 1), node("big", "AddV2", "row", "column", T=FLOAT)],
+        [],
+    ),
+    "a product of two vectors": (
+        [filled("row", 1, 100_000), filled("column", 100_000, 1), node("big", "MatMul", "column", "row", T=FLOAT)],
+        [],
+    ),
+    "Einsum": (
+        [filled("a", 100_000), node("big", "Einsum", "a", "a", equation={"s": b"a,b->ab"}, N={"i": 2}, T=FLOAT)],
+        [],
+    ),
+    "Gather of one row": (
+        [
+            filled("rows", 1, 10**6),
+            numbers("dims", 10**5),
+            count("zero", 0),
+            node("places", "Fill", "dims", "zero", T=INT64),
+            node("big", "GatherV2", "rows", "places", "zero", Tparams=FLOAT, Tindices=INT64, Taxis=INT64),
+        ],
+        [],
+    ),
+    "Bincount": (
+        [numbers("a", 1), count("much", MUCH), filled("weights", 0), node("big", "Bincount", "a", "much", "weights")],
+        [],
+    ),
+    "UnsortedSegmentSum": (
+        [
+            filled("a", 2),
+            numbers("i", 0, 1),
+            count("n", MUCH),
+            node("big", "UnsortedSegmentSum", "a", "i", "n", T=FLOAT),
+        ],
+        [],
+    ),
+    "SegmentSum by its last number": (
+        [filled("a", 2), numbers("i", 0, MUCH), node("big", "SegmentSum", "a", "i", T=FLOAT)],
+        [],
+    ),
+    "DynamicStitch by its largest place": (
+        [numbers("i", 0, MUCH), filled("a", 2), node("big", "DynamicStitch", "i", "a", N={"i": 1}, T=FLOAT)],
+        [],
+    ),
+    "ScatterNd": (
+        [numbers("i", 0), filled("u", 1), numbers("n", MUCH), node("big", "ScatterNd", "i", "u", "n", T=FLOAT)],
+        [],
+    ),
+    "SparseToDense": (
+        [
+            numbers("i", 0),
+            numbers("n", MUCH),
+            filled("u", 1),
+            filled("zero"),
+            node("big", "SparseToDense", "i", "n", "u", "zero", T=FLOAT, Tindices=INT64),
+        ],
+        [],
+    ),
+    "rows of a sparse matrix": (
+        [
+            numbers("i", 0, 0),
+            filled("u", 1),
+            numbers("n", MUCH, 2),
+            node("big", "SparseTensorToCSRSparseMatrix", "i", "u", "n", T=FLOAT),
+        ],
+        [],
+    ),
+    "a sparse matrix made dense": (
+        [
+            numbers("n", 10**6, 10**6),
+            node("matrix", "SparseMatrixZeros", "n", type=FLOAT),
+            node("big", "CSRSparseMatrixToDense", "matrix", type=FLOAT),
+        ],
+        [],
+    ),
+    "SparseFillEmptyRows": (
+        [
+            numbers("i", 0, 0),
+            filled("u", 1),
+            numbers("n", MUCH, 2),
+            filled("zero"),
+            node("big", "SparseFillEmptyRows", "i", "u", "n", "zero", T=FLOAT),
+        ],
+        [],
+    ),
+    "RaggedTensorToTensor": (sampled("RaggedTensorToTensor", filled("v", 1), filled("d")), []),
+    "SpaceToBatchND": (
+        [
+            filled("a", 1, 2, 1),
+            numbers("block", 1),
+            paddings("Pad")[1],
+            node("big", "SpaceToBatchND", "a", "block", "pads", T=FLOAT),
+        ],
+        [],
+    ),
+    **{
+        op: (images(op, T=FLOAT), [])
+        for op in ("ResizeBilinear", "ResizeBicubic", "ResizeArea", "ResizeNearestNeighbor", "ExtractGlimpse")
+    },
+    "CropAndResize": (
+        [
+            filled("image", 1, 2, 2, 3),
+            filled("boxes", 1, 4),
+            numbers("which", 0),
+            numbers("size", 10**6, 10**6),
+            node("big", "CropAndResize", "image", "boxes", "which", "size", T=FLOAT),
+        ],
+        [],
+    ),
+    "ExtractImagePatches": (
+        [
+            filled("image", 1, 10**3, 10**3, 3),
+            node(
+                "big",
+                "ExtractImagePatches",
+                "image",
+                T=FLOAT,
+                padding={"s": b"SAME"},
+                **{
+                    name: {"list": {"i": sizes}}
+                    for name, sizes in {"ksizes": [1, 99, 99, 1], "strides": [1] * 4, "rates": [1] * 4}.items()
+                },
+            ),
+        ],
+        [],
+    ),
+    "Conv2D that pads": (
+        [
+            filled("image", 1, 2, 2, 1),
+            filled("filter", 1, 1, 1, 1),
+            node(
+                "big",
+                "Conv2D",
+                "image",
+                "filter",
+                T=FLOAT,
+                padding={"s": b"EXPLICIT"},
+                strides={"list": {"i": [1] * 4}},
+                explicit_paddings={"list": {"i": [0, 0, 10**6, 0, 10**6, 0, 0, 0]}},
+            ),
+        ],
+        [],
+    ),
+    "Conv2DBackpropInput": (
+        [
+            numbers("size", 1, 10**6, 10**6, 1),
+            filled("f", 1, 1, 1, 1),
+            filled("a", 1, 1, 1, 1),
+            node("big", "Conv2DBackpropInput", "size", "f", "a", T=FLOAT),
+        ],
+        [],
+    ),
+    "RFFT": ([filled("wave", 4), numbers("n", MUCH), node("big", "RFFT", "wave", "n")], []),
+    "DecodePaddedRaw": (
+        [text("t", "a"), count("n", MUCH * 4), node("big", "DecodePaddedRaw", "t", "n", out_type=FLOAT)],
+        [],
+    ),
+    "DecodeWav": (
+        [text("t", "a"), node("big", "DecodeWav", "t", desired_samples={"i": 1 << 40}, desired_channels={"i": 1})],
+        [],
+    ),
+    **{
+        op: (sampled(op), [])
+        for op in ("RandomUniform", "RandomStandardNormal", "TruncatedNormal", "StatelessRandomUniformV2", "Empty")
+    },
+    "StatefulUniform": (sampled("StatefulUniform", filled("r"), filled("alg"), at=2), []),
+    "RandomGamma": (sampled("RandomGamma", filled("alpha", 2), at=0), []),
+    "Multinomial": ([filled("a", 1, 2), count("n", MUCH), node("big", "Multinomial", "a", "n", T=FLOAT)], []),
+    "a sampler": ([numbers("i", 0), node("big", "UniformCandidateSampler", "i", num_sampled={"i": 1 << 40})], []),
+    "ParseTensor": ([text("t", message_of_a_tensor()), node("big", "ParseTensor", "t", out_type=FLOAT)], []),
+    "texts joined with themselves": (
+        [text("t0", "a" * 100), *(node(f"t{k + 1}", "StringJoin", f"t{k}", f"t{k}", N={"i": 2}) for k in range(40))],
+        [],
+    ),
+    "AsString of a width": ([numbers("i", 1), node("big", "AsString", "i", T=INT64, width={"i": 1 << 40})], []),
+    "StringNGrams": (
+        [
+            strings("words", "a"),
+            numbers("splits", 0, 1),
+            node(
+                "big",
+                "StringNGrams",
+                "words",
+                "splits",
+                separator={"s": b" "},
+                left_pad={"s": b"<"},
+                right_pad={"s": b">"},
+                ngram_widths={"list": {"i": [10**6]}},
+                pad_width={"i": -1},
+            ),
+        ],
+        [],
+    ),
+    "TensorListReserve": (
+        [numbers("s", 2), count("n", MUCH), node("big", "TensorListReserve", "s", "n", element_dtype=FLOAT)],
+        [],
+    ),
+    "TensorListStack of nothing": (
+        [
+            numbers("s", 10**5),
+            count("n", 10**5),
+            node("list", "TensorListReserve", "s", "n", element_dtype=FLOAT),
+            node("big", "TensorListStack", "list", "s", element_dtype=FLOAT),
+        ],
+        [],
+    ),
+    "TensorListGetItem of nothing": (
+        [
+            numbers("s", MUCH),
+            count("n", 1),
+            count("i", 0),
+            node("list", "TensorListReserve", "s", "n", element_dtype=FLOAT),
+            node("big", "TensorListGetItem", "list", "i", "s", element_dtype=FLOAT),
+        ],
+        [],
+    ),
+    "TensorArrayV3": ([count("n", MUCH), node("big", "TensorArrayV3", "n", dtype=FLOAT)], []),
+    "TensorArrayWriteV3 far away": (
+        [
+            count("n", 1),
+            count("i", MUCH),
+            node("a", "TensorArrayV3", "n", dtype=FLOAT),
+            node("big", "TensorArrayWriteV3", "a", "i", "x", "a:1", T=FLOAT),
+        ],
+        [],
+    ),
+    "a queue's elements": (
+        [
+            count("n", 10**9),
+            node(
+                "queue", "FIFOQueueV2", shapes={"list": {"shape": [shape(100)["shape"]]}}, component_types=listed(FLOAT)
+            ),
+            node("big", "QueueDequeueManyV2", "queue", "n", component_types=listed(FLOAT)),
+        ],
+        [],
+    ),
+    "TemporaryVariable": ([node("big", "TemporaryVariable", shape=shape(MUCH), dtype=FLOAT)], []),
+    "ParseExample": (
+        [
+            node(
+                "big",
+                "ParseExampleV2",
+                "save/names",
+                Tdense=listed(FLOAT),
+                dense_shapes={"list": {"shape": [shape(MUCH)["shape"]]}},
+            )
+        ],
+        [],
+    ),
+    "a basis": ([filled("m", 100_000, 1), node("big", "Qr", "m", T=FLOAT, full_matrices={"b": True})], []),
+    "a branch": (
+        [
+            count("yes", 1),
+            filled("small", 2),
+            numbers("much", MUCH),
+            node(
+                "if",
+                "StatelessIf",
+                "yes",
+                "small",
+                "much",
+                then_branch=calling("f"),
+                else_branch=calling("f"),
+                Tin=listed(FLOAT, INT64),
+                Tout=listed(FLOAT),
+            ),
+        ],
+        [TILE_GIVEN],
+    ),
+    "an old loop's entry": (
+        [
+            filled("small", 2),
+            numbers("much", MUCH),
+            node("enter", "Enter", "small", T=FLOAT, frame_name={"s": b"f"}),
+            node("merge", "Merge", "enter", "next", T=FLOAT, N={"i": 2}),
+            node("big", "Tile", "merge", "much", T=FLOAT),
+            node("next", "NextIteration", "big", T=FLOAT),
+        ],
+        [],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", ATTEMPTS)
+def test_what_a_constant_blows_up_is_refused_before_memory_is_taken(case: str, tmp_path: Path) -> None:
+    nodes, functions = ATTEMPTS[case]
+    place = redteam.checkpoint(tmp_path / "in", honest(*nodes), functions)
+    sentence = r"this model could take more memory than there is: op \w+ in node \w+( \(function \w+\))? \(got \S+ GB"
+    with pytest.raises(UnsafeModel, match=sentence):
+        freeze.freeze(place, ["y"], to=tmp_path / "made.pb")
+
+
+def test_an_archive_in_an_archive_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sizing, "_MOST_UNPACKED", 1 << 23)
+    unpack = {"compression_type": {"s": b"ZLIB"}}
+    packed = text("t", zlib.compress(zlib.compress(bytes(1 << 24), 9)))
+    nodes = [
+        packed,
+        node("inner", "DecodeCompressed", "t", **unpack),
+        node("big", "DecodeCompressed", "inner", **unpack),
+    ]
+    with pytest.raises(UnsafeModel, match="op DecodeCompressed in node big"):
+        require_bounded(Graph(honest(*nodes)), tmp_path)
+
+
+# What honest models do.
+
+HONEST: dict[str, list[Any]] = {
+    "a mask for attention": [
+        count("zero", 0),
+        count("n", 8192),
+        count("one", 1),
+        node("range", "Range", "zero", "n", "one", Tidx=INT64),
+        node("row", "ExpandDims", "range", "zero", T=INT64),
+        node("column", "ExpandDims", "range", "one", T=INT64),
+        node("mask", "Less", "row", "column", T=INT64),
+    ],
+    "tiles as many as there are rows": [
+        node("shape", "Shape", "x", T=FLOAT),
+        count("zero", 0),
+        count("one", 1),
+        node("rows", "GatherV2", "shape", "zero", "zero", Tparams=INT32),
+        node("times", "Pack", "rows", "one", N={"i": 2}, T=INT64),
+        filled("table", 1, 1000),
+        node("tiled", "Tile", "table", "times", T=FLOAT),
+    ],
+    "a one-hot of a vocabulary": [
+        node("i", "Placeholder", dtype=INT64, shape=shape(-1, -1)),
+        count("depth", 250_000),
+        filled("on"),
+        filled("off"),
+        node("hot", "OneHot", "i", "depth", "on", "off", T=FLOAT),
+    ],
+    "a buffer of a training": [
+        count("n", 10**6),
+        node("shuffled", "ShuffleDataset", "x", "n", "n", "n"),
+        node("queue", "RandomShuffleQueueV2", min_after_dequeue={"i": 10**6}, component_types=listed(STRING)),
+        node("pool", "PrivateThreadPoolDataset", "x", "threads"),
+        count("threads", 64),
+    ],
+    "a length that nobody knows": [
+        node("n", "Placeholder", dtype=INT64, shape=shape()),
+        count("much", 10**12),
+        node("less", "FloorDiv", "much", "n", T=INT64),
+        node("dims", "Pack", "less", N={"i": 1}, T=INT64),
+        filled("zero"),
+        node("filled", "Fill", "dims", "zero", T=FLOAT, index_type=INT64),
+    ],
+}
+
+
+@pytest.mark.parametrize("case", HONEST)
+def test_what_is_honest_passes(case: str) -> None:
+    require_bounded(Graph(honest(*HONEST[case])), Path("model.pb"))
+
+
+def test_weights_that_are_stored_may_be_as_large_as_they_are() -> None:
+    stored = 5 * MOST_TENSOR
+    w = node("w", "VarHandleOp", dtype=FLOAT, shape=shape(stored // 4))
+    nodes = [w, node("read", "ReadVariableOp", "w", dtype=FLOAT), node("half", "Identity", "read", T=FLOAT)]
+    require_bounded(Graph(nodes), Path("model.pb"), stored)
+    assert find_excess(Graph(nodes), MOST_TENSOR) is not None
+
+
+# All ops.
+
+
+def test_every_op_that_a_model_may_have_has_a_rule_for_its_size_or_the_reason_why_it_needs_none() -> None:
+    kinds = rules.kinds()
+    assert kinds.keys() == safe_ops()
+    known = {*rules.KINDS, "rule", "walk", "input", "gradient", "state", "handle", "compiler"}
+    assert set(kinds.values()) == known
+    own = rules.RULES.keys() | {op for op in kinds if op.removeprefix("Experimental") in costs.COSTS}
+    assert {op for op, kind in kinds.items() if kind == "rule"} == {op for op in own if kinds[op] not in rules.KINDS}
+    assert own <= kinds.keys()
