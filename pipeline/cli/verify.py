@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
+import re
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -16,7 +17,7 @@ from pipeline.store import artifact
 from pipeline.store.artifact import finished
 from pipeline.store.folder import Folder
 from pipeline.store.manifest import Manifest, require_inner_path
-from pipeline.store.remote import RemoteStore, hash_object, is_url
+from pipeline.store.remote import RemoteStore, hash_object, is_url, read_object
 
 _CHUNK = 2**20
 
@@ -35,13 +36,28 @@ def run(given: argparse.Namespace) -> int:
         StoreError: the folder is not an artifact.
         DamagedArtifact: a file or the manifest was changed after it was finished.
     """
-    folder: str = given.folder
+    folder = _follow_current(given.folder) if is_url(given.folder) else str(given.folder)
     manifest = _verify_url(folder) if is_url(folder) else artifact.verify(Path(folder))
     print(f"{folder}: {len(manifest.files)} files, every byte as it was finished")
     changed = list(_changed_inputs(folder, manifest))
     for sentence in changed:
         print(printable(sentence))
     return int(bool(changed))
+
+
+def _follow_current(url: str) -> str:
+    """Return the URL of the night that the object `current` names, for a URL with `current` in the place of its date.
+
+    Raises:
+        StoreError: it names no night, or the storage does not answer.
+    """
+    nights, *rest = url.rstrip("/").rsplit("/", 2)
+    if rest[:1] != ["current"]:
+        return url
+    named = read_object(f"{nights}/current", 64).decode(errors="replace").strip()
+    if not re.fullmatch(r"\d{4}-\d\d-\d\d", named):
+        raise StoreError("it names no night", where=f"{nights}/current", got=repr(named), wanted="a date")
+    return f"{nights}/{named}/{rest[1]}"
 
 
 def _verify_url(url: str) -> Manifest:

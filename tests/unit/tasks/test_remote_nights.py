@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.cli import main
 from pipeline.errors import DamagedArtifact
 from pipeline.store import artifact
 from pipeline.store.artifact import ArtifactPaths, hold
@@ -109,6 +110,20 @@ def test_current_names_a_night_or_nothing(bucket: Bucket) -> None:
     assert one.current == FIRST
     one.set_current(None)
     assert not (bucket.home / "current").exists()
+
+
+def test_verify_follows_current_to_the_night_that_it_names(bucket: Bucket, capsys: pytest.CaptureFixture[str]) -> None:
+    url = f"file://{bucket.home}"
+    for night in (FIRST, SECOND):
+        make_night(bucket.host("one"), night)
+    bucket.host("one").set_current(FIRST)
+    assert main(["verify", f"{url}/current/frozen"]) == 0
+    assert f"{url}/{FIRST}/frozen: 1 files, every byte as it was finished" in capsys.readouterr().out
+    bucket.flip(f"{FIRST}/frozen/model.pb")
+    assert main(["verify", f"{url}/current/frozen"]) == 3
+    (bucket.home / "current").write_text("../secret\n")
+    assert main(["verify", f"{url}/current/frozen"]) == 3
+    assert "it names no night (got '../secret'" in capsys.readouterr().err
 
 
 def test_after_a_kill_before_current_was_written_the_next_start_writes_it(bucket: Bucket) -> None:
