@@ -164,7 +164,7 @@ class Signature:
         """
         try:
             return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError) as exc:
+        except (OSError, ValueError, RecursionError) as exc:
             raise ModelError("no readable signature", where=path, got=exc) from exc
 
 

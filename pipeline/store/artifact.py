@@ -441,7 +441,7 @@ def _link(home: _Home, stage: str, works: Folder, name: str, work: Folder, manif
     previous = home.published(stage)
     version = f"{stage}-{manifest.fingerprint[:12]}-{time.time_ns():x}"
     with home.versions() as versions:
-        os.rename(name, version, src_dir_fd=works.descriptor, dst_dir_fd=versions.descriptor)
+        works.move(name, versions, version)
         if not is_same(version, work.descriptor, versions):
             raise StoreError("the work folder was replaced during the work", where=works.path / name)
         versions.flush()
@@ -513,7 +513,5 @@ def _os_errors(where: Path) -> Iterator[None]:
             "the output cannot be written",
             where=exc.filename if "/" in str(exc.filename) else where,  # else a name in a held folder
             got=exc.strerror or exc,
-            next_step=_NEXT_STEPS.get(
-                exc.errno or 0, "Free space, correct the permissions, or choose another --output-root"
-            ),
+            next_step=_NEXT_STEPS.get(exc.errno or 0, "Choose another --output-root"),
         ) from exc

@@ -15,7 +15,7 @@ import os
 import shutil
 import stat
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from pipeline.errors import StoreError
@@ -176,19 +176,31 @@ class Folder:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         return os.fdopen(os.open(name, flags, 0o666, dir_fd=parent), "wb")
 
-    def replace_file(self, name: str, content: bytes) -> None:
-        """Write a small file in this folder in one step, and to the disk, instead of whatever is in its place.
+    def replace_file(self, name: str, content: bytes, is_durable: bool = True) -> None:
+        """Write a file in this folder in one step, instead of whatever is in its place.
+
+        Args:
+            is_durable: flush it to the disk before it replaces what is there.
 
         Raises:
             OSError: it cannot be written.
         """
-        fresh = f"{name}.{os.getpid()}"
+        fresh = f".{name}.{os.getpid()}"
         self.remove(fresh)
         with self.create_file(fresh) as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+            if is_durable:
+                file.flush()
+                os.fsync(file.fileno())
         os.replace(fresh, name, src_dir_fd=self.descriptor, dst_dir_fd=self.descriptor)
+
+    def move(self, name: str, other: Folder, new: str) -> None:
+        """Move a name in this folder to another one.
+
+        Raises:
+            OSError: it cannot be moved.
+        """
+        os.rename(name, new, src_dir_fd=self.descriptor, dst_dir_fd=other.descriptor)
 
     def remove(self, name: str) -> None:
         """Remove a name in this folder, if it is there, and all that is in it; where a link leads, nothing is touched.
@@ -278,3 +290,32 @@ def read_file(path: Path, most_bytes: int) -> bytes:
     if len(content) > most_bytes:
         raise OSError(errno.EFBIG, f"more than {most_bytes} bytes", str(path))
     return content
+
+
+def write_file(path: Path, content: bytes, root: Path) -> None:
+    """Write a file that may be lost in one step, instead of whatever is in its place.
+
+    Args:
+        root: a folder on the way; below it no link is followed, and folders are made.
+
+    Raises:
+        NotRegular: a link or a file is in the place of a folder.
+        OSError: it cannot be written.
+    """
+    with _open_below(root, path, create=True) as folder:
+        folder.replace_file(path.name, content, is_durable=False)
+
+
+def remove_file(path: Path, root: Path) -> None:
+    """Remove a file, if it is there. Args, Raises: as `write_file`."""
+    with suppress(FileNotFoundError), _open_below(root, path) as folder:
+        folder.remove(path.name)
+
+
+@contextmanager
+def _open_below(root: Path, path: Path, create: bool = False) -> Iterator[Folder]:
+    with ExitStack() as held:
+        folder = held.enter_context(Folder.open(root, create))
+        for name in path.relative_to(root).parts[:-1]:
+            folder = held.enter_context(folder.inner(name, create))
+        yield folder

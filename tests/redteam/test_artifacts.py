@@ -6,21 +6,31 @@ import argparse
 import json
 import os
 import signal
+import subprocess
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pipeline.cli import verify
-from pipeline.errors import DamagedArtifact, StoreError
+from pipeline.errors import DamagedArtifact, DataError, SettingError, StoreError
 from pipeline.hashing import hash_values
+from pipeline.settings import Settings
 from pipeline.store import artifact, manifest
 from pipeline.store.artifact import ArtifactPaths, ArtifactStatus
-from pipeline.store.file_names import MANIFEST_FILE
-from pipeline.store.folder import NotRegular
+from pipeline.store.file_names import MANIFEST_FILE, RECORD_FILE
+from pipeline.store.folder import NotRegular, remove_file
 from pipeline.store.manifest import Manifest
 from pipeline.store.remote import RemoteStore
+from pipeline.tasks.batch import cache
+from pipeline.tasks.batch.outcome import Outcome, read_outcome
+from pipeline.tasks.chain.job import Job, Parameters
+from pipeline.tasks.nightly.history import Night, read_history, read_record, write_history
+from pipeline.tasks.nightly.page import write_page
+from pipeline.tasks.nightly.paths import Nights
 
 INPUTS = {"settings": {"seed": 1}}
 SECRET = "precious"
@@ -374,3 +384,234 @@ def test_two_names_that_are_one_on_this_disk_are_not_written_over_each_other(
         folder.create_file("model.pb").close()
         with pytest.raises(FileExistsError):
             folder.create_file("model.pb")
+
+
+# Links in the output root: what they lead to is neither removed nor written.
+
+
+@pytest.mark.parametrize("place", ["", ".versions", ".work", ".work/frozen", ".locks", ".locks/frozen"])
+@pytest.mark.parametrize("is_new", [True, False], ids=["new", "known"])
+def test_nothing_is_made_or_removed_through_a_link(
+    place: str, is_new: bool, paths: ArtifactPaths, theirs: Path, tmp_path: Path
+) -> None:
+    if not is_new:
+        build(paths)
+    link = paths.home / place
+    link.parent.mkdir(parents=True, exist_ok=True)
+    if os.path.lexists(link):
+        link.rename(tmp_path / "aside")
+    link.symlink_to(theirs / "secret" if place == ".locks/frozen" else theirs)
+    with pytest.raises(NotRegular, match=r"in the place of a \w+ of the pipeline .got a link to '.*theirs"):
+        build(paths, {"settings": {"seed": 2}})
+    assert is_untouched(theirs)
+    assert os.readlink(link).startswith(str(theirs))
+
+
+@pytest.mark.parametrize("target", ["../../theirs", "/tmp", ".versions", ".versions/../../../theirs", ".versions/x"])
+def test_a_link_of_a_stage_to_anything_but_a_version_is_refused(
+    target: str, paths: ArtifactPaths, theirs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    build(paths)
+    paths.artifact("frozen").unlink()
+    paths.artifact("frozen").symlink_to(target)
+    state = artifact.examine(paths.artifact("frozen"), "frozen", INPUTS)
+    assert (state.status, "did not make is in the way" in state.reasons[0]) == (ArtifactStatus.MISSING, True)
+    for use in (lambda: build(paths), lambda: paths.finished("frozen")):
+        with pytest.raises(NotRegular, match=r"did not make is in the way .got a link to"):
+            use()
+    assert is_untouched(theirs)
+
+
+def test_a_link_of_a_stage_to_a_version_of_another_is_refused(paths: ArtifactPaths) -> None:
+    build(paths)
+    paths.artifact("graph").symlink_to(os.readlink(paths.artifact("frozen")))
+    with pytest.raises(NotRegular):
+        artifact.build(paths, "graph", lambda: INPUTS, fill)
+    artifact.verify(paths.artifact("frozen"))
+
+
+@pytest.mark.parametrize("kind", ["to a folder", "to a file", "hanging"])
+def test_links_among_what_a_killed_run_left_are_removed_and_not_followed(
+    kind: str, paths: ArtifactPaths, theirs: Path
+) -> None:
+    build(paths)
+    target = {"to a folder": theirs, "to a file": theirs / "secret", "hanging": theirs / "absent"}[kind]
+    (paths.work("frozen") / "0123456789abcdef").symlink_to(target)
+    (paths.versions / "frozen-0123456789ab-1").symlink_to(target)
+    (paths.work("frozen") / "link").symlink_to(target)
+    inside = paths.versions / "frozen-0123456789ab-2"
+    inside.mkdir()
+    (inside / "within").symlink_to(target)
+    build(paths, {"settings": {"seed": 2}})
+    assert is_untouched(theirs)
+    assert [path.name for path in paths.versions.iterdir()] == [paths.finished("frozen").name]
+    assert list(paths.work("frozen").iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["a link", "a hard link", "a link to a folder", "a FIFO"])
+def test_work_is_not_resumed_where_writing_would_go_elsewhere(kind: str, paths: ArtifactPaths, theirs: Path) -> None:
+    def die(folder: Path) -> Mapping[str, Any]:
+        (folder / "step").write_text("1")
+        raise ValueError("killed")
+
+    def go_on(folder: Path) -> Mapping[str, Any]:
+        assert list(folder.iterdir()) == []
+        (folder / "model.pb").write_text("weights")
+        return {}
+
+    with pytest.raises(ValueError, match="killed"):
+        build(paths, make=die, resumable=("frozen",))
+    [work] = paths.work("frozen").iterdir()
+    put: dict[str, Callable[[Path], object]] = {
+        "a link": lambda path: path.symlink_to(theirs / "secret"),
+        "a hard link": lambda path: path.hardlink_to(theirs / "secret"),
+        "a link to a folder": lambda path: path.symlink_to(theirs),
+        "a FIFO": os.mkfifo,
+    }
+    put[kind](work / "model.pb")
+    build(paths, make=go_on, resumable=("frozen",))
+    assert is_untouched(theirs)
+
+
+def test_a_work_folder_that_was_exchanged_during_the_work_is_not_published(paths: ArtifactPaths, theirs: Path) -> None:
+    def make(folder: Path) -> Mapping[str, Any]:
+        folder.rename(folder.with_name("aside"))
+        folder.symlink_to(theirs)
+        return {}
+
+    with pytest.raises(StoreError, match="the work folder was replaced"):
+        build(paths, make=make)
+    assert is_untouched(theirs)
+    assert not paths.artifact("frozen").exists()
+
+
+def test_an_output_root_may_be_a_link(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "out").symlink_to("disk")
+    paths = ArtifactPaths(tmp_path / "out", "m")
+    build(paths)
+    assert build(paths, make=None) == artifact.verify(paths.artifact("frozen"))
+    assert (tmp_path / "disk/m/frozen/model.pb").read_text() == "weights"
+
+
+def test_folders_nested_without_end_are_a_sentence(paths: ArtifactPaths) -> None:
+    build(paths)
+    deep = os.open(paths.work("frozen"), os.O_RDONLY)
+    for _ in range(1500):
+        os.mkdir("d", dir_fd=deep)
+        inner = os.open("d", os.O_RDONLY, dir_fd=deep)
+        os.close(deep)
+        deep = inner
+    os.close(deep)
+    said = ""
+    try:
+        build(paths, {"settings": {"seed": 2}})
+    except StoreError as exc:  # where Python removes folders one in the other by calls one in the other
+        said = str(exc)
+    subprocess.run(["rm", "-rf", paths.work("frozen") / "d"], check=True)
+    assert not said or "nested too deep" in said
+
+
+# The records beside the artifacts: of nights, and of a batch.
+
+
+def night_of(tmp_path: Path, night: str = "2026-11-01") -> tuple[Nights, ArtifactPaths]:
+    nights = Nights(ArtifactPaths(tmp_path / "out", "m"))
+    record = {"date": night, "verdict": "passed", "largest_difference": None}
+
+    def make(folder: Path) -> Mapping[str, Any]:
+        (folder / RECORD_FILE).write_text(json.dumps(record))
+        return {"night": {"finished": "", "seconds": {}}}
+
+    artifact.build(nights.of(night), "night", lambda: INPUTS, make)
+    return nights, nights.of(night)
+
+
+@pytest.mark.parametrize("place", [".work", ".work/removed"])
+def test_a_night_is_not_removed_through_a_link(place: str, tmp_path: Path, theirs: Path) -> None:
+    nights, _ = night_of(tmp_path)
+    (nights.home / place).parent.mkdir(exist_ok=True)
+    (nights.home / place).symlink_to(theirs)
+    with nullcontext() if place == ".work/removed" else pytest.raises(NotRegular):
+        nights.remove("2026-11-01")
+    assert is_untouched(theirs)
+    assert nights.kept() == ([] if place == ".work/removed" else ["2026-11-01"])
+
+
+@pytest.mark.parametrize("name", ["history.csv", ".history.csv", "nights.html", ".nights.html"])
+def test_records_of_nights_are_written_through_no_link(name: str, tmp_path: Path, theirs: Path) -> None:
+    nights, _ = night_of(tmp_path)
+    (nights.home / name).symlink_to(theirs / "secret")
+    history = {"2026-11-01": Night("2026-11-01", "passed")}
+    write_history(nights, history)
+    write_page(nights, history, 0.05)
+    assert is_untouched(theirs)
+
+
+def test_a_record_of_another_night_is_damage(tmp_path: Path) -> None:
+    nights, paths = night_of(tmp_path)
+    os.replace(paths.home, nights.home / "2026-11-02")
+    with pytest.raises(DamagedArtifact, match="the record of 2026-11-01"):
+        read_record(nights, "2026-11-02")
+
+
+def test_the_history_is_read_from_a_file_alone(tmp_path: Path) -> None:
+    nights, _ = night_of(tmp_path)
+    os.mkfifo(nights.history)
+    with pytest.raises(DataError, match="the history of the nights cannot be read"):
+        read_history(nights)
+
+
+OUTCOME = asdict(Outcome("m", "passed"))
+NO_OUTCOMES: dict[str, Any] = {
+    "no seconds": {**OUTCOME, "seconds": None},
+    "a name that is a list": {**OUTCOME, "name": ["m"]},
+    "checks in a text": {**OUTCOME, "checks": "passed"},
+    "another verdict": {**OUTCOME, "verdict": "fine"},
+    "one more value": {**OUTCOME, "path": "../x"},
+    "nothing": {},
+}
+
+
+@pytest.mark.parametrize("case", NO_OUTCOMES)
+def test_an_outcome_of_a_batch_that_is_none_is_not_believed(case: str) -> None:
+    assert read_outcome(json.loads(json.dumps(OUTCOME))) == Outcome("m", "passed", formats=[], checks=[])
+    with pytest.raises((TypeError, ValueError)):
+        read_outcome(NO_OUTCOMES[case])
+
+
+@pytest.mark.parametrize("put", [os.mkfifo, lambda path: path.write_text("[" * 100_000)], ids=["fifo", "nested"])
+def test_a_record_of_a_batch_that_cannot_be_read_decides_nothing(put: Any, tmp_path: Path) -> None:
+    put(tmp_path / ".seen.json")
+    assert cache.load(tmp_path / ".seen.json", None) is None  # type: ignore[arg-type]
+
+
+def test_records_of_a_batch_are_written_and_removed_through_no_link(tmp_path: Path, theirs: Path) -> None:
+    (theirs / "m.json").write_text(SECRET)
+    failed = cache.failed_file(tmp_path / "out", "list", "m")
+    failed.parent.parent.mkdir(parents=True)
+    failed.parent.symlink_to(theirs)
+    for use in (lambda: cache.store(failed, {}, Outcome("m", "failed")), lambda: remove_file(failed, tmp_path / "out")):
+        with pytest.raises(NotRegular):
+            use()
+    assert (theirs / "m.json").read_text() == SECRET
+
+
+# An output root in what is copied.
+
+
+@pytest.mark.parametrize("root", ["saved", "saved/variables", "saved/../saved/deep/out"])
+@pytest.mark.parametrize("flag", ["checkpoint", "candidate"])
+def test_an_output_root_in_a_saved_model_is_refused(flag: str, root: str, tmp_path: Path) -> None:
+    place = tmp_path / "saved"
+    place.mkdir()
+    (place / "saved_model.pb").write_bytes(b"")
+    for given in (place, place / "saved_model.pb"):
+        asked = Parameters(
+            **{"checkpoint": str(tmp_path), flag: str(given)}, name="m", output_root=str(tmp_path / root)
+        )
+        with pytest.raises(
+            SettingError, match=f"the output root is inside of the --{flag}, which is copied as a whole"
+        ):
+            Job.from_parameters(asked, Settings())
+    Job.from_parameters(Parameters(checkpoint=str(place), name="m", output_root=str(tmp_path / "out")), Settings())

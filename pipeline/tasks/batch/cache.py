@@ -20,15 +20,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, StoreError
 from pipeline.hashing import hash_values
 from pipeline.store.file_names import MANIFEST_FILE
-from pipeline.store.manifest import Manifest
+from pipeline.store.folder import read_file, write_file
+from pipeline.store.manifest import MOST_BYTES, Manifest
 
 from ..chain.input_files import InputFiles
 from ..chain.job import Job
 from ..chain.plan import Chain
-from .outcome import Outcome
+from .outcome import Outcome, read_outcome
 
 _SEEN = ".seen.json"
 _POINTER = "checkpoint"  # a Saver's file that names the newest checkpoint of a folder
@@ -64,20 +65,19 @@ def store(path: Path, looked: Mapping[str, Any], outcome: Outcome) -> None:
     Args:
         looked: the result of `look`, before it was examined whether everything is complete.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f"{path.name}.{os.getpid()}")
-    fresh.write_text(json.dumps({**looked, "outcome": asdict(outcome)}), encoding="utf-8")
-    fresh.replace(path)
+    root = path.parents[1] if path.name == _SEEN else path.parents[3]
+    write_file(path, json.dumps({**looked, "outcome": asdict(outcome)}).encode(), root)
 
 
 def load(path: Path, chain: Chain) -> Outcome | None:
     """Load a stored outcome; return None if there is none, or if something that decided it has changed."""
     try:
-        entry: dict[str, Any] = json.loads(path.read_bytes())
+        entry: dict[str, Any] = json.loads(read_file(path, MOST_BYTES))
         if entry["rules"] != _hash_static_inputs(chain) or entry["digest"] != _hash_states(entry["files"]):
             return None
-        outcome = Outcome(**entry["outcome"])
-    except (OSError, ValueError, KeyError, TypeError):  # missing, or not a file of ours: the manifests decide
+        outcome = read_outcome(entry["outcome"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, StoreError):
+        # Missing, or not a file of ours: the manifests decide.
         return None
     # The files are those of the local mirror; what is published has to be examined.
     is_local = chain.job.remote is None or not outcome.has_passed

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 from pipeline.errors import PipelineError
 from pipeline.formats.registry import FORMATS, read_refusal
@@ -54,6 +55,24 @@ class Outcome:
     @property
     def has_passed(self) -> bool:
         return self.verdict == PASSED
+
+
+def read_outcome(values: Mapping[str, Any]) -> Outcome:
+    """Read an outcome from plain values, as `dataclasses.asdict` gives them.
+
+    Raises:
+        TypeError, ValueError: a value is missing, unknown or of another kind.
+    """
+    outcome = Outcome(**values)
+    plain = Outcome("", PASSED, max_abs_diff=0.0)
+    for item in fields(Outcome):
+        value, kind = getattr(outcome, item.name), type(getattr(plain, item.name))
+        kinds = {tuple: (list, tuple), float: (float, int, type(None))}.get(kind, (kind,))
+        if not isinstance(value, kinds):
+            raise TypeError(f"{item.name} is a {type(value).__name__}")
+    if outcome.verdict not in (PASSED, FAILED, ERROR):
+        raise ValueError(f"the verdict {outcome.verdict}")
+    return outcome
 
 
 def failed_outcome(name: str, error: PipelineError) -> Outcome:

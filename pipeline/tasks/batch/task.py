@@ -18,6 +18,7 @@ from pipeline.hashing import hash_code, hash_file, hash_values
 from pipeline.settings import PASSED
 from pipeline.store import artifact
 from pipeline.store.file_names import MANIFEST_FILE
+from pipeline.store.folder import remove_file
 from pipeline.training.models.source import PROJECT
 
 from .. import batch as package
@@ -97,7 +98,7 @@ class ConvertBatch(ListTask):
         if self.remote is not None:
             self.remote.push(self.paths, self.batch.stem)
         for row in self.rows:  # the next run tries the failed models again
-            self.batch.failed_file(row).unlink(missing_ok=True)
+            remove_file(self.batch.failed_file(row), self.paths.root)
         if not table.has_passed:
             raise BatchFailed(table.headline.rstrip("."), next_step=f"See {self.page}")
 

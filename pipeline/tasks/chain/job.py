@@ -13,6 +13,7 @@ from pipeline.formats.registry import CANDIDATES, FORMATS
 from pipeline.inputs import Candidate, ImportedCheckpoint, WarmStart
 from pipeline.settings import Operations, Settings, parse_pairs, split_list
 from pipeline.store.artifact import ArtifactPaths
+from pipeline.store.file_names import SAVED_MODEL_FILES
 from pipeline.store.manifest import Manifest
 from pipeline.store.remote import RemoteStore, is_url, mirror_of
 from pipeline.training.models.source import ModelSource, find_model
@@ -73,6 +74,8 @@ class Job:
         own_data = source.data if source is not None else None
         operations = operations or Operations()
         paths, remote = _output(given.output_root, given.name or own_name, operations)
+        for flag, place in (("checkpoint", given.checkpoint), ("candidate", given.candidate)):
+            _require_output_outside(paths, flag, place)
         return cls(
             source=source,
             paths=paths,
@@ -141,6 +144,19 @@ def _output(root: str, name: str, operations: Operations) -> tuple[ArtifactPaths
         return ArtifactPaths(Path(root), name), None
     remote = RemoteStore.at(root, name)
     return ArtifactPaths(mirror_of(remote.root, operations.storage.mirror), name), remote
+
+
+def _require_output_outside(paths: ArtifactPaths, flag: str, place: str) -> None:
+    """Refuse an output root in a folder that is copied as a whole: the copy would hold itself, without end."""
+    folder = Path(place or "").parent if Path(place or "").name in SAVED_MODEL_FILES else Path(place or "")
+    is_copied = any((folder / name).is_file() for name in SAVED_MODEL_FILES)
+    if place and is_copied and paths.home.resolve().is_relative_to(folder.resolve()):
+        raise SettingError(
+            f"the output root is inside of the --{flag}, which is copied as a whole",
+            where="--output-root",
+            got=paths.root,
+            wanted=f"a folder outside of {folder}",
+        )
 
 
 def _import(given: Parameters) -> ImportedCheckpoint | None:
