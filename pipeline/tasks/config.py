@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, fields
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import luigi
 import luigi.configuration
@@ -79,13 +79,26 @@ def with_parameters(declaration: type) -> Callable[[_Task], _Task]:
     return add_parameters
 
 
+class _Yielding(Register):
+    """Class of our sections: in Luigi's register they give way to another project's task or section of the same name.
+
+    Two classes of one name would both be unusable on the command line. From files, both are still read.
+    """
+
+    @property
+    def _visible_in_registry(cls) -> bool:
+        return not any(other.__name__ == cls.__name__ and not isinstance(other, _Yielding) for other in Register._reg)
+
+
 def _config_class(section: str, settings: Any) -> type[luigi.Config]:
     """Make a Luigi config class with one parameter for each setting: `[section] key`, `--section-key`."""
     parameters = {
         item.name: _KINDS[str(item.type)](default=item.default, description=item.metadata["description"])
         for item in fields(settings)
     }
-    return type(section, (luigi.Config,), {**parameters, "__module__": __name__, "__doc__": settings.__doc__})
+    kind: Any = _Yielding  # Luigi has no types
+    made = kind(section, (luigi.Config,), {**parameters, "__module__": __name__, "__doc__": settings.__doc__})
+    return cast(type[luigi.Config], made)
 
 
 def _sections(settings: Any) -> dict[str, tuple[type[luigi.Config], type]]:

@@ -13,7 +13,7 @@ from luigi.task_register import Register
 
 from pipeline.errors import SettingError, nearest
 
-from .config_defaults import OTHER_SECTIONS, is_our_section, read_config
+from .config_defaults import OTHER_SECTIONS, is_our_section, our_class, read_config
 from .config_file import LUIGI_SECTIONS
 
 _NEAR = 0.8  # [trainin] and [training]: 0.93
@@ -83,7 +83,8 @@ def _read_sections(path: Path) -> Mapping[str, Iterable[str]]:
 
 
 def _parameters(section: str) -> set[str]:
-    return {name for name, _ in Register.get_task_cls(section).get_params()}
+    task: Any = our_class(section) or Register.get_task_cls(section)
+    return {name for name, _ in task.get_params()}
 
 
 def _further_keys(section: str) -> set[str]:

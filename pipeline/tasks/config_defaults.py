@@ -48,11 +48,34 @@ def is_our_section(name: str) -> bool:
     return isinstance(owner, type) and is_ours(owner)
 
 
+def our_class(section: str) -> type | None:
+    """Return the class of this package with that name, even if Luigi's register has another project's in its place."""
+    return next((task for task in Register._reg if task.get_task_family() == section and is_ours(task)), None)
+
+
 def lend_to_our_sections() -> None:
-    """Give Luigi what tasks.cfg says on our own tasks and settings."""
+    """Give Luigi what tasks.cfg says on our own tasks and settings, except keys of other projects' sections."""
     for section, key, value in _unset(_project_values()):
-        if section not in LUIGI_SECTIONS and section not in OTHER_SECTIONS and not _is_foreign(section):
+        if section in LUIGI_SECTIONS or section in OTHER_SECTIONS:
+            continue
+        if not _is_foreign(section) or (_is_changed(section, key, value) and key not in _foreign_keys(section)):
             luigi.configuration.get_config().set(section, key, value)
+
+
+def _is_changed(section: str, key: str, value: str) -> bool:
+    """Return True if a class of ours has the key, and not this value by itself."""
+    task: Any = our_class(section)
+    kind = None if task is None else dict(task.get_params()).get(key)
+    return kind is not None and write_value(key, kind._default) != value
+
+
+def _foreign_keys(section: str) -> set[str]:
+    return {
+        name
+        for task in Register._reg
+        if task.get_task_family() == section and not is_ours(task)
+        for name, _ in task.get_params()
+    }
 
 
 def lend_to_command(arguments: Namespace) -> None:

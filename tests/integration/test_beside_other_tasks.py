@@ -178,3 +178,47 @@ def test_a_script_without_a_guard_may_build_our_tasks(tmp_path: Path) -> None:
         check=False,
     )
     assert done.stdout.splitlines() == ["the script runs", "built True"], done.stderr
+
+
+SAME_NAMES = """
+import luigi, pipeline
+
+class training(luigi.Config):
+    epochs = luigi.IntParameter(default=3)
+
+class batch(luigi.Task):
+    def run(self):
+        print("EPOCHS", training().epochs)
+
+class DataFile(luigi.Task):
+    path = luigi.Parameter()
+    def complete(self):
+        return True
+"""
+
+
+def test_tasks_and_sections_of_a_team_that_are_called_like_ours_stay_theirs(tmp_path: Path) -> None:
+    (tmp_path / "team.py").write_text(SAME_NAMES)
+    where = ["luigi", "--module", "team", "--local-scheduler", "--no-lock"]
+    environment = {"PYTHONPATH": f"{tmp_path}:{PROJECT}:{SHARED_SERVER}"}
+
+    def start(*arguments: str) -> str:
+        done = run(str(BIN / where[0]), *where[1:], *arguments, cwd=tmp_path, **environment)
+        return done.stdout + done.stderr
+
+    assert "EPOCHS 5" in start("batch", "--training-epochs", "5")
+    assert ":)" in start("DataFile", "--path", "anything")
+    (tmp_path / "luigi.cfg").write_text("[training]\nepochs = 7\n")
+    assert "EPOCHS 7" in start("batch")
+
+
+@pytest.mark.tensorflow
+def test_our_settings_hold_beside_a_section_of_the_same_name(tmp_path: Path) -> None:
+    (tmp_path / "team.py").write_text(SAME_NAMES)
+    (tmp_path / "own.cfg").write_text("[training]\nepochs = 7\nsteps = 12\nbatch_size = 16\n[costs]\nseconds = 0\n")
+    environment = {"PYTHONPATH": f"{tmp_path}:{PROJECT}:{SHARED_SERVER}", "LUIGI_CONFIG_PATH": "own.cfg"}
+    given = ["--model", "spam", "--output-root", "out"]
+    done = run(str(BIN / "luigi"), "--module", "team", "TrainModel", *given, cwd=tmp_path, **environment)
+    assert done.returncode == 0, done.stderr
+    manifest = json.loads((tmp_path / "out/spam/training/manifest.json").read_text())
+    assert manifest["ingredients"]["settings"]["training"]["steps"] == 12
