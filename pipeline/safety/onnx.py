@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,14 @@ from pipeline.errors import UnsafeModel
 from pipeline.store.file_names import MANIFEST_FILE, ONNX_FILE, SIGNATURE_FILE
 
 from . import Danger, printable
+from .growth.others import Step, find_excess, onnx_step
+from .growth.values import MOST_NUMBERS, Value
 from .named_files import require_beside
 from .sizes import MOST_GROWN, MOST_TENSOR
 
+_INT = 2  # AttributeProto.AttributeType
+# Of TensorProto.DataType, how numbers are read.
+_TYPES = {1: "f", 2: "B", 3: "b", 4: "H", 5: "h", 6: "i", 7: "q", 9: "B", 10: "e", 11: "d", 12: "I", 13: "Q"}
 # Without a name of its own a domain is ai.onnx.
 _DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})
 # Ops of onnxruntime that call Python, load libraries, or read what lies in another file.
@@ -47,7 +53,57 @@ def find_dangers(model: Any, path: Path) -> list[Danger]:
         for tensor in _tensors(graph):
             _require_own(tensor, path)
             _require_bounded(tensor, path)
+    _require_no_growth(model, path)
     return found
+
+
+def _require_no_growth(model: Any, path: Path) -> None:
+    """Checks what the nodes make of constants; a branch sees the constants of the graph around it."""
+    constants: dict[str, Value] = {}
+    for graph, _ in _graphs(model):
+        constants |= {tensor.name: _value(tensor) for tensor in getattr(graph, "initializer", ())}
+        for node in graph.node:
+            for attribute in node.attribute:
+                if node.op_type == "Constant" and node.output and attribute.HasField("t"):
+                    constants[node.output[0]] = _value(attribute.t)
+    for graph, function in _graphs(model):
+        declared = {} if function else {port.name: _declared(port) for port in graph.input}
+        found = find_excess(filter(None, map(_step, graph.node)), declared | constants, MOST_TENSOR)
+        if found is not None:
+            step, size = found
+            raise UnsafeModel(
+                f"this model could take more memory than there is: op {step} of {printable(step.outputs[0])}",
+                where=path,
+                got=f"{size / 1e9:.3g} GB" if size < 10**300 else "an astronomical number of bytes",
+                wanted=f"at most {MOST_TENSOR / 1e9:.3g} GB",
+            )
+
+
+def _step(node: Any) -> Step | None:
+    numbers = {attribute.name: int(attribute.i) for attribute in node.attribute if attribute.type == _INT}
+    lists = {attribute.name: list(attribute.ints) for attribute in node.attribute if attribute.ints}
+    texts = {attribute.name: attribute.s.decode("utf-8", "replace") for attribute in node.attribute if attribute.s}
+    if not node.output:
+        return None
+    return onnx_step(node.op_type, node.input, node.output, numbers, lists, texts.get("equation", ""))
+
+
+def _value(tensor: Any) -> Value:
+    kind = _TYPES.get(tensor.data_type)
+    dims = tuple(max(0, length) for length in tensor.dims)
+    if kind is None:
+        return Value(dims)
+    item, code = struct.calcsize(kind), f"<{math.prod(dims)}{kind}" if math.prod(dims) <= MOST_NUMBERS else ""
+    made = Value(dims, item)
+    if tensor.raw_data:
+        is_whole = code and struct.calcsize(code) == len(tensor.raw_data)
+        return made.with_numbers(struct.unpack(code, tensor.raw_data)) if is_whole else made
+    return made.with_numbers([*tensor.int64_data, *tensor.int32_data, *tensor.float_data]) if code else made
+
+
+def _declared(port: Any) -> Value:
+    shape = port.type.tensor_type.shape
+    return Value(tuple(-max(1, dim.dim_value) for dim in shape.dim), struct.calcsize("b"))
 
 
 def _graphs(model: Any) -> Iterator[tuple[Any, str]]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import redteam
@@ -17,7 +18,9 @@ from pipeline.graph.protos import FunctionDef, TensorProto
 from pipeline.safety import safe_ops
 from pipeline.safety.growth import costs, rules, sizing
 from pipeline.safety.growth.graphs import find_excess
+from pipeline.safety.onnx import find_dangers as onnx_dangers
 from pipeline.safety.sizes import MOST_TENSOR, require_bounded
+from pipeline.safety.tflite import find_dangers as tflite_dangers
 from redteam import (
     BOOL,
     FLOAT,
@@ -523,6 +526,111 @@ def test_an_archive_in_an_archive_is_refused(tmp_path: Path, monkeypatch: pytest
     ]
     with pytest.raises(UnsafeModel, match="op DecodeCompressed in node big"):
         require_bounded(Graph(honest(*nodes)), tmp_path)
+
+
+# Other runtimes.
+
+
+def tflite(path: Path, code: int, *tensors: tuple[list[int], int, Any]) -> Path:
+    """A .tflite with one operator: shapes, dtypes and contents of its inputs, then of its output."""
+    flatbuffers, schema = pytest.importorskip("flatbuffers"), pytest.importorskip("ai_edge_litert.schema_py_generated")
+    model, graph, operator = schema.ModelT(), schema.SubGraphT(), schema.OperatorT()
+    kind = schema.OperatorCodeT()
+    kind.builtinCode, kind.deprecatedBuiltinCode = code, min(code, 127)
+    model.version, model.operatorCodes, model.buffers, graph.tensors = 3, [kind], [schema.BufferT()], []
+    for number, (sizes, dtype, content) in enumerate(tensors):
+        tensor = schema.TensorT()
+        tensor.shape, tensor.type, tensor.name, tensor.buffer = sizes, dtype, f"t{number}".encode(), 0
+        if content is not None:
+            buffer = schema.BufferT()
+            buffer.data = np.frombuffer(content.tobytes(), np.uint8)
+            model.buffers.append(buffer)
+            tensor.buffer = len(model.buffers) - 1
+        graph.tensors.append(tensor)
+    operator.inputs, operator.outputs = [*range(len(tensors) - 1)], [len(tensors) - 1]
+    graph.operators, graph.inputs, graph.outputs, model.subgraphs = [operator], [0], operator.outputs, [graph]
+    build = flatbuffers.Builder(1024)
+    build.Finish(model.Pack(build), b"TFL3")
+    path.write_bytes(bytes(build.Output()))
+    return path
+
+
+X = ([1, 2], 0, None)
+IMAGE = ([1, 2, 2, 3], 0, None)
+Y = ([1], 0, None)  # what the file says of the output, which the runtime does not believe either
+
+
+def sizes(*numbers: int) -> tuple[list[int], int, Any]:
+    return [len(numbers)], 2, np.array(numbers, np.int32)
+
+
+TFLITE = {
+    "Tile": (69, X, sizes(1, 2 * 10**9), Y),
+    "Pad": (34, X, ([2, 2], 2, np.array([0, 2 * 10**9, 0, 0], np.int32)), Y),
+    "Fill": (94, sizes(10**5, 10**5), ([], 0, np.float32(1)), Y),
+    "BroadcastTo": (130, ([1, 1], 0, None), sizes(10**5, 10**5), Y),
+    "ResizeBilinear": (23, IMAGE, sizes(10**5, 10**5), Y),
+    "Range": (96, ([], 4, np.int64(0)), ([], 4, np.int64(MUCH)), ([], 4, np.int64(1)), Y),
+    "MatrixDiag": (113, ([100_000], 0, None), Y),
+    "Conv2DBackpropInput": (67, sizes(1, 10**5, 10**5, 1), IMAGE, IMAGE, Y),
+    "ScatterNd": (122, sizes(0), X, sizes(10**5, 10**5), Y),
+}
+
+
+@pytest.mark.parametrize("case", TFLITE)
+def test_what_a_constant_of_a_tflite_blows_up_is_refused(case: str, tmp_path: Path) -> None:
+    with pytest.raises(UnsafeModel, match=f"more memory than there is: operator {case} of tensor"):
+        tflite_dangers(tflite(tmp_path / "model.tflite", *TFLITE[case]))
+
+
+def test_what_is_honest_in_a_tflite_passes(tmp_path: Path) -> None:
+    assert tflite_dangers(tflite(tmp_path / "model.tflite", 69, X, sizes(1, 1000), Y)) == []
+
+
+def onnx_model(nodes: Sequence[Any], **constants: Any) -> Any:
+    helper = pytest.importorskip("onnx.helper")
+    floats = 1
+    ports = [helper.make_tensor_value_info("x", floats, [None, 2]), helper.make_tensor_value_info("y", floats, None)]
+    numpy_helper = pytest.importorskip("onnx.numpy_helper")
+    stored = [numpy_helper.from_array(np.array(value), name) for name, value in constants.items()]
+    made = [helper.make_node(op, given, result, **options) for op, given, result, options in nodes]
+    return helper.make_model(helper.make_graph(made, "g", ports[:1], ports[1:], stored))
+
+
+ONNX: dict[str, tuple[list[Any], dict[str, Any]]] = {
+    "Tile": ([("Tile", ["x", "n"], ["y"], {})], {"n": [1, MUCH]}),
+    "Expand": ([("Expand", ["x", "n"], ["y"], {})], {"n": [MUCH, 2]}),
+    "Pad": ([("Pad", ["x", "n"], ["y"], {})], {"n": [0, 0, MUCH, 0]}),
+    "ConstantOfShape": ([("ConstantOfShape", ["n"], ["y"], {})], {"n": [MUCH, 2]}),
+    "Resize": ([("Resize", ["x", "", "n"], ["y"], {})], {"n": np.array([1, 1e10], np.float32)}),
+    "Range": ([("Range", ["a", "b", "c"], ["y"], {})], {"a": 0, "b": MUCH, "c": 1}),
+    "OneHot": ([("OneHot", ["a", "n", "v"], ["y"], {})], {"a": [0, 1], "n": MUCH, "v": [0.0, 1.0]}),
+    "RandomNormal": ([("RandomNormal", [], ["y"], {"shape": [10**6, 10**6]})], {}),
+    "Concat": ([("Concat", [f"x{k or ''}"] * 2, [f"x{k + 1}"], {"axis": 1}) for k in range(40)], {}),
+    "Mul": ([("Mul", ["a", "b"], ["y"], {})], {"a": np.ones((1, 100_000)), "b": np.ones((100_000, 1))}),
+    "HannWindow": ([("HannWindow", ["n"], ["y"], {})], {"n": MUCH}),
+    "RoiAlign": (
+        [("RoiAlign", ["x", "r", "i"], ["y"], {"output_height": 10**5, "output_width": 10**5})],
+        {"r": np.ones((1, 4)), "i": [0]},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", ONNX)
+def test_what_a_constant_of_an_onnx_blows_up_is_refused(case: str) -> None:
+    nodes, constants = ONNX[case]
+    with pytest.raises(UnsafeModel, match=f"more memory than there is: op {case} of"):
+        onnx_dangers(onnx_model(nodes, **constants), Path("model.onnx"))
+
+
+def test_what_is_honest_in_an_onnx_passes() -> None:
+    nodes = [
+        ("Shape", ["x"], ["s"], {}),
+        ("Gather", ["s", "first"], ["n"], {"axis": 0}),
+        ("Mul", ["n", "much"], ["m"], {}),
+        ("ConstantOfShape", ["m"], ["y"], {}),
+    ]
+    assert onnx_dangers(onnx_model(nodes, first=[0], much=[10**9]), Path("model.onnx")) == []
 
 
 # What honest models do.

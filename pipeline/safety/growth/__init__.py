@@ -2,7 +2,9 @@
 
     values     what is known of a tensor: its shape, and its numbers if they are few
     arithmetic numbers and shapes of small tensors that decide the shapes of others
-    rules      by op of TensorFlow: the shapes of its outputs
+    shaping    rules of the ops that make, cut, join and stretch tensors
+    sizing     rules of the ops that make as much as a number says
+    rules      by op of TensorFlow: the rule for its outputs
     costs      by op: threads, buffers and tables that it makes besides its outputs
     graphs     walks through a graph, its functions and its loops
     others     the same for operators of TensorFlow Lite and ONNX, under the names of TensorFlow's
