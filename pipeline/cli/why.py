@@ -58,6 +58,8 @@ def _print(states: Mapping[str, ArtifactState]) -> int:
     for stage, state in states.items():
         first, *others = state.reasons or _notes_of(state)
         print(printable(f"{stage:<12} {_WILL[state.status]}{': ' if first else ''}{first}"))
+        unwatched = state.manifest.notes.get("unwatched", ()) if state.manifest is not None else ()
+        others += [f"not noticed, if it changes: {sentence}" for sentence in unwatched]
         for reason in others:
             print(printable(f"{'':<12} {reason}"))
     statuses = {state.status for state in states.values()}

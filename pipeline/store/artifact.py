@@ -32,7 +32,7 @@ from .file_names import MANIFEST_FILE
 from .folder import Folder, NotRegular, is_same
 from .lock import Lock, hold_lock
 from .lock import hold as hold
-from .manifest import FileEntry, Manifest, differences, fingerprint
+from .manifest import RECORDED, FileEntry, Manifest, differences, fingerprint
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 # Windows reserves the names of devices and drops a final dot; the output may be on one of its shares.
@@ -247,7 +247,7 @@ def build(
 
     Args:
         want: returns the fingerprint inputs as they are now; called again after the work, to notice an input that has
-            changed meanwhile.
+            changed meanwhile. Then it also returns what the work has read (`RECORDED`).
         make: fills the work folder that it gets; returns notes for the manifest.
         resumable: the stages that can resume an interrupted run with the same inputs.
         is_unwanted: whether the artifact with this manifest is made again although it is complete.
@@ -339,13 +339,14 @@ def _build_locked(
                 if not is_resumable:
                     works.remove(name)
                 raise
-            changed = list(differences(inputs, want()))
+            used = want()
+            changed = list(differences(_without(inputs, RECORDED), _without(used, RECORDED)))
             if changed:
                 works.remove(name)
                 next_step = "Run it again"
                 raise StoreError("an input changed while it was used", where=stage, got=changed[0], next_step=next_step)
             notes = {**notes, "seconds": round(time.monotonic() - started, 3)}
-            manifest = _finish(work, stage, inputs, notes)
+            manifest = _finish(work, stage, used, notes)
             lock.require()
             _link(home, stage, works, name, work, manifest)
     return ArtifactState(ArtifactStatus.COMPLETE, (), manifest)

@@ -192,6 +192,9 @@ def fingerprint(stage: str, fingerprint_inputs: Mapping[str, Any]) -> str:
     return hash_values(f"stage {stage}", fingerprint_inputs)
 
 
+# What was read while an artifact was made, by kind: known only afterwards.
+RECORDED = ("model_files", "model_folders", "model_variables")
+
 _MEANING = {
     "settings": "setting {} changed: was {}, is {}",
     "files": "{} changed: sha256 was {}, is {}",
@@ -199,6 +202,10 @@ _MEANING = {
     "code": "code of {} changed: sha256 was {}, is {}",
     "model": "the model's file {} changed: sha256 was {}, is {}",
     "accepted": "what was accepted of {} changed: was {}, is {}",
+    "model_files": "the model's file {} changed: sha256 was {}, is {}",
+    "model_folders": "the names in the model's folder {} changed: sha256 was {}, is {}",
+    "model_variables": "the model's environment variable {} changed: sha256 was {}, is {}",
+    "graph_files": "the graph's file {} changed: sha256 was {}, is {}",
     "versions": "{} changed: version was {}, is {}",
 }
 

@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import StageCrashed, logger
 
@@ -23,10 +23,15 @@ from .memory import machine_memory
 from .progress import pass_on
 from .worker import HANG_UP, PROGRESS, TOO_MUCH_MEMORY, Server, own_memory_limit
 
+if TYPE_CHECKING:
+    from .reads import Watch
+
 _CLEARING_UP_SECONDS = 10
 
 
-def run_in_subprocess(target: str, *args: Any, limits: Limits | None = None, is_sandboxed: bool = False) -> Any:
+def run_in_subprocess(
+    target: str, *args: Any, limits: Limits | None = None, is_sandboxed: bool = False, watch: Watch | None = None
+) -> Any:
     """Call a function in a subprocess and return its result.
 
     Args:
@@ -34,13 +39,14 @@ def run_in_subprocess(target: str, *args: Any, limits: Limits | None = None, is_
         args: its arguments; they and the result must be picklable.
         limits: limits of the process.
         is_sandboxed: True if the function opens untrusted files; see `Child`.
+        watch: what to record of its reads; then the result is a pair, the function's own result and the reads.
 
     Raises:
         PipelineError: the function raised it.
         StoreError: the function raised an error of the operating system, such as a full disk.
         StageCrashed: the function raised another error, or its process ended without an answer or exceeded a limit.
     """
-    with Child(target, *args, limits=limits, is_sandboxed=is_sandboxed) as child:
+    with Child(target, *args, limits=limits, is_sandboxed=is_sandboxed, watch=watch) as child:
         return child.receive()
 
 
@@ -78,6 +84,7 @@ class Child(AbstractContextManager["Child"]):
         is_sandboxed: True to run in an empty folder, which is removed afterwards, with only the environment variables
             that it needs; paths among the arguments must be absolute.
         is_reusable: True if the process may serve another call later: for functions that leave no state behind.
+        watch: what to record of the function's reads; see `run_in_subprocess`.
     """
 
     def __init__(
@@ -90,6 +97,7 @@ class Child(AbstractContextManager["Child"]):
         has_children: bool = False,
         is_sandboxed: bool = False,
         is_reusable: bool = False,
+        watch: Watch | None = None,
     ) -> None:
         self._target, self._talks, self._is_done, self._has_failed = target, talks, False, False
         limits = limits or Limits()
@@ -102,7 +110,7 @@ class Child(AbstractContextManager["Child"]):
         self._server = kept.pop() if kept else Server(*self._kind)
         self._server.calls += 1
         self._connection, self._process = self._server.connection, self._server.process
-        self.send((target, args, talks))
+        self.send((target, args, talks, watch))
 
     def send(self, message: Any) -> None:
         """Send a message to the function's channel."""

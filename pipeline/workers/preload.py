@@ -7,6 +7,7 @@ import os
 
 # At import TensorFlow writes messages about missing accelerators to standard error, at any log level.
 _stderr = os.dup(2)
+_before = set(os.environ)
 _nowhere = os.open(os.devnull, os.O_WRONLY)
 os.dup2(_nowhere, 2)
 try:
@@ -16,3 +17,4 @@ finally:
     os.dup2(_stderr, 2)
     os.close(_stderr)
     os.close(_nowhere)
+SET_BY_LIBRARIES = set(os.environ) - _before  # variables

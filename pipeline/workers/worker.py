@@ -31,6 +31,7 @@ from .progress import Listener, listen
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
+    from .reads import Watch
 
 # TensorFlow reads these when it is imported. Values that the environment already has take precedence.
 TENSORFLOW_ENVIRONMENT = {
@@ -225,14 +226,14 @@ def _serve(connection: Connection, log_level: int, memory_bytes: int, folder: st
     while True:
         target = "its arguments"
         try:
-            target, args, talks = connection.recv()
+            target, args, talks, watch = connection.recv()
         except (EOFError, OSError):
             return
         except Exception as exc:  # arguments that cannot be unpickled
             answer = _error_answer(exc, target)
         else:
             with listen(None if talks else _tell_caller(connection)):
-                answer = _answer_call(target, args, Channel(connection) if talks else None)
+                answer = _answer_call(target, args, Channel(connection) if talks else None, watch)
         try:
             connection.send(answer)
         except OSError:  # the caller has hung up in the meantime
@@ -251,10 +252,16 @@ def _tell_caller(connection: Connection) -> Listener:
     return send
 
 
-def _answer_call(target: str, args: tuple[Any, ...], channel: Channel | None) -> tuple[str, Any, str | None]:
+def _answer_call(
+    target: str, args: tuple[Any, ...], channel: Channel | None, watch: Watch | None
+) -> tuple[str, Any, str | None]:
     try:
         module, _, name = target.partition(":")
         function: Callable[..., Any] = getattr(importlib.import_module(module), name)
+        if watch is not None:
+            from .reads import call_recorded
+
+            return "result", call_recorded(function, watch, *args), None
         if channel is None:
             return "result", function(*args), None
         return "ended", function(*args, channel=channel), None

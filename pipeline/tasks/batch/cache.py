@@ -4,9 +4,10 @@
     <output-root>/batch/.failed/<list>/<name>.json   a model that did not, until the tables of that batch are written
 
 Each file holds the outcome and two digests: one of the parameters, settings, code and versions, one of the states of
-all files that were read or made. If a digest differs, the manifests are read and decide. If both are equal,
-`Chain.examine` would find everything complete, as it did when the outcome was stored: a state holds the time of change
-of the inode, which the kernel sets at every write, and which cannot be set back as the time of change can.
+all files that were read or made; and the hashes of the environment variables that the model's code has read. If one
+differs, the manifests are read and decide. If all are equal, `Chain.examine` would find everything complete, as it did
+when the outcome was stored: a state holds the time of change of the inode, which the kernel sets at every write, and
+which cannot be set back as the time of change can.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from pipeline.store.manifest import MOST_BYTES, Manifest
 
 from ..chain.input_files import InputFiles
 from ..chain.job import Job
+from ..chain.model_reads import variable_now
 from ..chain.plan import Chain
 from .outcome import Outcome, read_outcome
 
@@ -53,10 +55,17 @@ def failed_file(root: Path, stem: str, name: str) -> Path:
 
 def look(chain: Chain) -> dict[str, Any]:
     """Return what decides an outcome, as it is now; to be called before the files are examined, for `store`."""
-    read = sorted(set(_files_read(chain.job)))
+    recorded, names = chain.recorded_reads()
+    read = sorted({*_files_read(chain.job), *recorded})
     _wait_for_next_tick(read)
     files = [*read, *_files_made(chain)]
-    return {"rules": _hash_static_inputs(chain), "files": files, "digest": _hash_states(files)}
+    variables = {name: variable_now(name) for name in names}
+    return {
+        "rules": _hash_static_inputs(chain),
+        "files": files,
+        "digest": _hash_states(files),
+        "variables": variables,
+    }
 
 
 def store(path: Path, looked: Mapping[str, Any], outcome: Outcome) -> None:
@@ -75,8 +84,10 @@ def load(path: Path, chain: Chain) -> Outcome | None:
         entry: dict[str, Any] = json.loads(read_file(path, MOST_BYTES))
         if entry["rules"] != _hash_static_inputs(chain) or entry["digest"] != _hash_states(entry["files"]):
             return None
+        if any(variable_now(name) != value for name, value in entry["variables"].items()):
+            return None
         outcome = read_outcome(entry["outcome"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError, StoreError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, StoreError):
         # Missing, or not a file of ours: the manifests decide.
         return None
     # The files are those of the local mirror; what is published has to be examined.

@@ -102,7 +102,7 @@ def look(chain: Chain) -> dict[str, Found]:
         manifest = listing.manifest(name) if listing is not None else _read(chain, name)
         if manifest is None:
             continue
-        wanted = chain.fingerprint_inputs(name, manifests, files)
+        wanted = chain.fingerprint_inputs(name, manifests, files, manifest)
         found[name] = Found(name, manifest, wanted, tuple(changes(manifest.fingerprint_inputs, wanted)))
         manifests[name] = manifest
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import cached_property
 from pathlib import Path
 
@@ -10,8 +11,10 @@ from pipeline.errors import CandidateError, CheckpointError, FreezeError, Unsafe
 from pipeline.hashing import hash_file
 from pipeline.inputs import ImportedCheckpoint, is_keras_file
 from pipeline.training.models.source import ModelSource
+from pipeline.workers.reads import Reads, State, state_of
 
 from .job import Job
+from .model_reads import changed_meanwhile
 from .stages import Stage
 
 
@@ -25,6 +28,7 @@ class InputFiles:
     def __init__(self, job: Job) -> None:
         self._job = job
         self._digests: dict[Path, str | None] = {}
+        self._states: dict[Path, State | None] = {}
         self._read: dict[str, Path] = {}
 
     @cached_property
@@ -73,8 +77,27 @@ class InputFiles:
 
     def _digest(self, path: Path) -> str | None:
         if path not in self._digests:
+            self._states[path] = state_of(str(path))
             self._digests[path] = hash_file(path) if path.is_file() else None
         return self._digests[path]
+
+    def require_unchanged(self, earlier: InputFiles, reads: Reads) -> None:
+        """Check that each file was the same all the time, so that its hash is that of the bytes that were read.
+
+        Args:
+            earlier: the look before they were read.
+            reads: what was opened since.
+
+        Raises:
+            StoreError: a file is not what was opened, or was changed between the looks although nobody was seen to
+                open it.
+        """
+        opened = {os.path.abspath(label): state for label, state in reads.files.items()}
+        changed = {os.path.abspath(label) for label in reads.changed}
+        for path, state in self._states.items():
+            place = os.path.abspath(path)
+            if place in changed or state != opened.get(place, earlier._states.get(path)):
+                raise changed_meanwhile(str(path))
 
     def name_path(self, reason: str) -> str:
         """Replace the label of a file at the start of a sentence by its path, which is what people know it by."""

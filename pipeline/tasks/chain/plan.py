@@ -6,17 +6,20 @@ bytes does not make the stages after it run.
 
 from __future__ import annotations
 
+import os
 import platform
 import shlex
+import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pipeline.errors import SettingError, StoreError, nearest
+from pipeline.errors import PipelineError, SettingError, StoreError, logger, nearest
 from pipeline.hashing import extra_versions, hash_code, hash_values, library_versions
 from pipeline.settings import split_list
 from pipeline.store import artifact as store
@@ -24,10 +27,15 @@ from pipeline.store.artifact import ArtifactState, ArtifactStatus
 from pipeline.store.manifest import ACCEPTED, Manifest
 from pipeline.training.models.source import PROJECT
 from pipeline.workers.progress import listen, tell
+from pipeline.workers.reads import Reads, Watch
 
 from .input_files import InputFiles
 from .job import Job
+from .model_reads import JOURNAL, ModelReads, watch_for
 from .stages import PACKAGE, RESUMABLE, Notes, Stage, Work, stages_of
+
+if TYPE_CHECKING:
+    from pipeline.store.remote import Listing
 
 REPORT = "report"  # the last stage of every chain
 
@@ -92,13 +100,18 @@ class Chain:
         return (*self.before(last), last)
 
     def fingerprint_inputs(
-        self, name: str, manifests: Mapping[str, Manifest], files: InputFiles | None = None
+        self,
+        name: str,
+        manifests: Mapping[str, Manifest],
+        files: InputFiles | None = None,
+        recorded: Manifest | None = None,
     ) -> dict[str, Any]:
         """Return everything that decides a stage, by kind.
 
         Args:
             manifests: those of the stages before it, by stage, as far as they exist.
             files: the current look at the files from outside; a new one if not given.
+            recorded: the manifest of the stage itself, if what it says was read is looked at again.
         """
         stage = self.stages[name]
         inputs = self.static_inputs(name)
@@ -112,7 +125,17 @@ class Chain:
             inputs["files"] = (files or InputFiles(self.job)).digests_of(stage)
         if name == REPORT and (accepted := _accepted(manifests)):
             inputs[ACCEPTED] = accepted
+        if self.model_reads is not None:
+            if recorded is not None:
+                inputs |= self.model_reads.now(recorded.fingerprint_inputs)
+            if "graph" in manifests and name != REPORT:
+                inputs |= self.model_reads.of_graph(manifests["graph"].notes)
         return inputs
+
+    @cached_property
+    def model_reads(self) -> ModelReads | None:
+        """What the model's code reads besides; None for a chain without a model's code."""
+        return None if self.job.source is None else ModelReads(self.job.source)
 
     def static_inputs(self, name: str) -> dict[str, Any]:
         """Return what decides a stage besides the files that it reads, by kind: settings, code, versions."""
@@ -158,7 +181,7 @@ class Chain:
         states: dict[str, ArtifactState] = {}
         listing = None if self.job.remote is None else self.job.remote.look()
         for name in names:
-            wanted = self.fingerprint_inputs(name, _manifests(states), files)
+            wanted = self.fingerprint_inputs(name, _manifests(states), files, self._recorded(name, listing))
             waits_for = [upstream for upstream in self.stages[name].reads if not states[upstream].is_complete]
             ignored = ("upstream",) if waits_for else ()
             state = store.examine(self.job.paths.artifact(name), name, wanted, ignored)
@@ -185,6 +208,26 @@ class Chain:
                 got = next(iter(state.reasons), None)
                 raise StoreError("an input changed while it was used", where=name, got=got, next_step="Run it again")
 
+    def _recorded(self, name: str, listing: Listing | None = None) -> Manifest | None:
+        """Return the manifest of a finished stage that runs the model's code, the published one if there is one."""
+        if not self.stages[name].uses_model:
+            return None
+        with suppress(PipelineError):  # whoever examines the artifact reports this
+            if listing is not None and (published := listing.manifest(name)) is not None:
+                return published
+            return Manifest.read(self.job.paths.artifact(name))
+        return None
+
+    def recorded_reads(self) -> tuple[list[str], list[str]]:
+        """Return the paths and the names of environment variables that the model's code has read besides."""
+        paths, variables = list[str](), set[str]()
+        for name in self.up_to():
+            recorded = self._recorded(name)
+            if self.model_reads is not None and recorded is not None:
+                paths += self.model_reads.paths(recorded.fingerprint_inputs)
+                variables |= set(self.model_reads.now(recorded.fingerprint_inputs).get("model_variables", ()))
+        return paths, sorted(variables)
+
     def build(self, name: str) -> ArtifactState:
         """Make a stage, unless it is complete; the stages that it reads must be.
 
@@ -192,27 +235,41 @@ class Chain:
             PipelineError: the worker of the stage refuses; see also `store.build`.
         """
         stage, before = self.stages[name], self.before(name)
-        files = InputFiles(self.job)
+        files, found = InputFiles(self.job), dict[str, Any]()
+        reads: list[Reads] = []
 
         def want() -> dict[str, Any]:
             nonlocal files
-            files = InputFiles(self.job)
+            earlier, files = files, InputFiles(self.job)
             states = self._examine(before, files) if before else {}
             for upstream in stage.reads:
                 if not states[upstream].is_complete:
                     got = next(iter(states[upstream].reasons), "it was changed meanwhile")
                     what = f"{name} needs {upstream}, which is not complete"
                     raise StoreError(what, got=got, next_step="Run the chain again")
-            return self.fingerprint_inputs(name, _manifests(states), files)
+            inputs = self.fingerprint_inputs(name, _manifests(states), files, None if reads else self._recorded(name))
+            for each in reads:
+                files.require_unchanged(earlier, each)
+                _require_package_unchanged(stage.code)
+            return {**inputs, **found}
 
         def make(folder: Path) -> Notes:
             for upstream, patterns in stage.reads.items():
                 store.verify(self.job.folder(upstream), *patterns)
             recorded = _describe_run(files.of(stage))
+            work = Work(self.job, folder, before, self._watch(stage, folder, files))
             listener = None if self.listener is None else partial(self.listener, name)
             with listen(listener):
                 tell("begins", 0)
-                notes = stage.make(Work(self.job, folder, before))
+                notes = stage.make(work)
+            (folder / JOURNAL).unlink(missing_ok=True)
+            reads.extend(work.reads)
+            if self.model_reads is not None and stage.uses_model:
+                [all_reads] = reads
+                newly, more = self.model_reads.describe(all_reads, *self._known(stage, files))
+                found.update(newly)
+                recorded |= more
+                _report_unwatched(name, all_reads)
             return {**notes, **recorded}
 
         is_unwanted = partial(self._is_forced, name)
@@ -220,6 +277,39 @@ class Chain:
         if self.job.remote is not None:
             self.job.remote.push(self.job.paths, name, is_unwanted)
         return state
+
+    def _watch(self, stage: Stage, folder: Path, files: InputFiles) -> Watch | None:
+        """Say what to record of a stage's reads; remove what an interrupted run left if what it read has changed."""
+        if not stage.reads_outside:
+            return None
+        if self.model_reads is None or not stage.uses_model:
+            return watch_for(None, self.job.paths, None)
+        journal = folder / JOURNAL if stage.is_resumable else None
+        changed = journal and self.model_reads.changed_since(journal, *self._known(stage, files))
+        if changed:
+            logger.info("starting again, because %s was changed since the interrupted run has read it", changed)
+            for left in folder.iterdir():
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
+        return watch_for(self.job.source, self.job.paths, journal)
+
+    def _known(self, stage: Stage, files: InputFiles) -> tuple[set[str], set[str]]:
+        """Return what decides a stage anyway: the paths of files, and the model's files by name."""
+        paths = {os.path.abspath(path) for path in files.of(stage).values()}
+        model = self.job.model
+        return paths | set(map(os.path.realpath, paths)), set(hash_code(model.file, model.roots))
+
+
+def _require_package_unchanged(modules: tuple[str, ...]) -> None:
+    """Check that the pipeline's own code is what this process has hashed: a process for a stage imports it anew."""
+    if _hash_package_code.__wrapped__(modules) != _hash_package_code(modules):
+        raise StoreError(
+            "the pipeline's own code was changed while it ran", where=PACKAGE, next_step="Start the run again"
+        )
+
+
+def _report_unwatched(stage: str, reads: Reads) -> None:
+    for sentence in reads.unwatched:
+        logger.warning("%s: if this changes, it is not noticed: %s", stage, sentence)
 
 
 @lru_cache(maxsize=64)

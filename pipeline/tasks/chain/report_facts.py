@@ -75,11 +75,14 @@ def collect_report_facts(job: Job, stages: Sequence[str]) -> ReportFacts:
 
 
 def _inputs(manifests: Mapping[str, Manifest]) -> dict[str, str]:
-    """Return the sha256 of each file from outside that decided a stage."""
+    """Return the sha256 of each file from outside, and of each environment variable, that decided a stage."""
     inputs: dict[str, str] = {}
     for manifest in manifests.values():
         files = manifest.fingerprint_inputs.get("files") or {}
         inputs |= {label: digest for label, digest in files.items() if digest is not None}
+        for kind, label in (("model_files", "the model's file"), ("model_variables", "the model's variable")):
+            recorded = manifest.fingerprint_inputs.get(kind) or {}
+            inputs |= {f"{label} {name}": digest for name, digest in recorded.items() if digest is not None}
     return inputs
 
 

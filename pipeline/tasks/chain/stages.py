@@ -28,6 +28,7 @@ from pipeline.formats.registry import CANDIDATES, FORMATS, Format, refuse
 from pipeline.inputs import ImportedCheckpoint
 from pipeline.store import file_names
 from pipeline.workers.child import Limits, run_in_subprocess
+from pipeline.workers.reads import Reads, Watch, record_reads
 
 from .job import CANDIDATE, Job
 from .report_facts import collect_report_facts
@@ -48,13 +49,17 @@ class Work:
     Args:
         folder: the folder to fill.
         before: the stages before this one, in the order of the chain.
+        watch: what to record of the reads of a stage that reads from outside; None for other stages.
         rows_per_second: filled by the validation: the speed of each format.
+        reads: filled by a stage that reads from outside: what it has read.
     """
 
     job: Job
     folder: Path
     before: Sequence[str]
+    watch: Watch | None = None
     rows_per_second: dict[str, float] = field(default_factory=dict)
+    reads: list[Reads] = field(default_factory=list)
 
     def artifact(self, stage: str) -> Path:
         """Return the folder of a finished stage of the same job."""
@@ -106,6 +111,11 @@ class Stage:
     is_resumable: bool = False
 
     @property
+    def reads_outside(self) -> bool:
+        """True if the stage reads what no stage has made."""
+        return self.uses_model or self.uses_data or self.uses_candidate
+
+    @property
     def code(self) -> tuple[str, ...]:
         """The files whose code decides the stage, below the package; the code that they import counts too."""
         return tuple(_file_of(target) for target in (self.worker, *self.runs))
@@ -123,10 +133,20 @@ class Stage:
         if self.needs_subprocess:
             _, most, share = work.job.settings.validation.limits
             limits = Limits(memory_bytes=most, memory_share=share) if self.is_sandboxed else None
-            result = run_in_subprocess(self.worker, *arguments, limits=limits, is_sandboxed=self.is_sandboxed)
-        else:
-            module, _, function = self.worker.partition(":")
-            result = getattr(import_module(module), function)(*arguments)
+            result = run_in_subprocess(
+                self.worker, *arguments, limits=limits, is_sandboxed=self.is_sandboxed, watch=work.watch
+            )
+            if work.watch is not None:
+                result, reads = result
+                work.reads.append(reads)
+            return self.notes(work, result)
+        module, _, name = self.worker.partition(":")
+        function = getattr(import_module(module), name)
+        if work.watch is None:
+            return self.notes(work, function(*arguments))
+        with record_reads(work.watch) as reads:
+            result = function(*arguments)
+        work.reads.append(reads)
         return self.notes(work, result)
 
 

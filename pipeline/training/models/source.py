@@ -14,16 +14,30 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.machinery import ModuleSpec, PathFinder
+from functools import cache
+from importlib.machinery import (
+    EXTENSION_SUFFIXES,
+    SOURCE_SUFFIXES,
+    ExtensionFileLoader,
+    FileFinder,
+    ModuleSpec,
+    PathFinder,
+    SourceFileLoader,
+)
 from pathlib import Path
-from typing import cast
+from types import CodeType
+from typing import TYPE_CHECKING, cast
 
 from pipeline.errors import ModelError, nearest
 from pipeline.signature import Signature
 
 from . import Model
 
+if TYPE_CHECKING:
+    from importlib.abc import PathEntryFinder
+
 PROJECT = Path(__file__).resolve().parents[3]
+_PACKAGE = str(PROJECT / "pipeline")
 # The folder with tasks.cfg and data/: the root of a checkout; an installed package has a copy inside (see setup.py).
 _PACKAGED_FILES = PROJECT / "pipeline/project"
 PROJECT_FILES = _PACKAGED_FILES if _PACKAGED_FILES.is_dir() else PROJECT
@@ -59,6 +73,24 @@ class ModelSource:
         """Folders whose modules belong to the model's own code."""
         depth = self.module.count(".") + (self.file.name == "__init__.py") if self.module else 0
         return (self.file.parents[depth], PROJECT)
+
+    @property
+    def own_code(self) -> tuple[str, ...]:
+        """The model's file, and the folders, with a slash at the end, whose code is the model's own."""
+        root, top = self.roots[0], (self.module or "").partition(".")[0]
+        if top == __name__.partition(".")[0]:  # a bundled model
+            return (str(self.file),)
+        folders = [root] if not _is_for_installed(root) else [root / top] if (root / top).is_dir() else []
+        return (str(self.file), *(f"{folder}/" for folder in folders))
+
+    @property
+    def local_code(self) -> tuple[str, ...]:
+        """`own_code`, and the project: the modules that a model may import from there count by their source."""
+        return (*self.own_code, *(f"{root}/" for root in self.roots if not _is_for_installed(root)))
+
+
+def _is_for_installed(folder: Path) -> bool:
+    return folder.name in ("site-packages", "dist-packages")
 
 
 def find_model(reference: str) -> ModelSource:
@@ -145,6 +177,31 @@ def _assigned_string(node: ast.stmt, name: str) -> str | None:
     return None
 
 
+class _SourceLoader(SourceFileLoader):
+    """Runs a module's text itself: bytecode may be of an earlier text with the same time of change and size."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        path = self.get_filename(fullname)
+        return self.source_to_code(self.get_data(path), path)
+
+
+@cache
+def _import_from_source(folders: tuple[str, ...]) -> None:
+    """Make the modules in folders be imported from their text, and not from bytecode; not those installed in there."""
+    find = FileFinder.path_hook((ExtensionFileLoader, EXTENSION_SUFFIXES), (_SourceLoader, SOURCE_SUFFIXES))
+
+    def find_own(path: str) -> PathEntryFinder:
+        own = [folder for folder in folders if f"{path}/".startswith(folder)]
+        if not own or path.startswith(_PACKAGE) or "/site-packages" in path.removeprefix(max(own, key=len)):
+            raise ImportError("not the model's own code", path=path)
+        return find(path)
+
+    sys.path_hooks.insert(0, find_own)
+    for path in list(sys.path_importer_cache):
+        if any(f"{path}/".startswith(folder) for folder in folders):
+            del sys.path_importer_cache[path]
+
+
 @contextmanager
 def _importable(folder: Path) -> Iterator[None]:
     """Puts a folder first on the import path, so that a model can import modules next to it.
@@ -168,6 +225,7 @@ def load_model(source: ModelSource) -> Model:
             a required member (see `pipeline.training.models`).
     """
     where = f"{source.file}:{source.class_name}"
+    _import_from_source(source.local_code)
     try:
         with _importable(source.file.parent if source.module is None else Path.cwd()):
             module = _import_module(source)
@@ -201,7 +259,8 @@ def load_model(source: ModelSource) -> Model:
 def _import_module(source: ModelSource) -> object:
     if source.module is not None:
         return importlib.import_module(source.module)
-    spec = importlib.util.spec_from_file_location(f"model_file_{source.file.stem}", source.file)
+    name = f"model_file_{source.file.stem}"
+    spec = importlib.util.spec_from_file_location(name, source.file, loader=_SourceLoader(name, str(source.file)))
     assert spec is not None  # a .py file always has a spec
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
