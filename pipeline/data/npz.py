@@ -10,11 +10,13 @@ import math
 import struct
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
+from tokenize import TokenError
 from typing import IO, Any
 
 import ml_dtypes
@@ -23,10 +25,20 @@ import numpy as np
 from pipeline.errors import DataError
 from pipeline.signature import Array
 
-# Errors that NumPy and zipfile raise for a file that is damaged or has another format.
+# Errors that NumPy and zipfile raise for a file that is damaged or has another format; a header is Python's syntax.
 BROKEN = (
-    *(OSError, ValueError, TypeError, KeyError, EOFError, NotImplementedError, RuntimeError),
-    *(zipfile.BadZipFile, zlib.error),
+    *(
+        OSError,
+        ValueError,
+        TypeError,
+        KeyError,
+        EOFError,
+        NotImplementedError,
+        RuntimeError,
+        MemoryError,
+        OverflowError,
+    ),
+    *(zipfile.BadZipFile, zlib.error, SyntaxError, TokenError, struct.error),
 )
 BYTES, LENGTHS, BFLOAT16 = "//bytes", "//lengths", "//bfloat16"
 
@@ -61,6 +73,7 @@ def load_arrays(path: Path) -> dict[str, Array]:
     """
     try:
         with np.load(path, allow_pickle=False) as archive:
+            _require_sound(archive.zip)
             plain = {name: archive[name] for name in archive.files}
         strings = {
             name.removesuffix(LENGTHS): split_strings(
@@ -220,7 +233,28 @@ def _reopen(path: Path, kind: str) -> NpzReader:
 def _members(file: IO[bytes]) -> dict[str, _Member]:
     with zipfile.ZipFile(file) as archive:
         infos = archive.infolist()
+        _require_sound(archive)
     return {info.filename.removesuffix(".npy"): _member(file, info) for info in infos}
+
+
+def _require_sound(archive: zipfile.ZipFile) -> None:
+    """Checks that each array stands in an archive once, and is as large as its shape; before anything is allocated."""
+    counts = Counter(name.removesuffix(".npy") for name in archive.namelist())
+    for name, count in counts.items():
+        if count > 1:
+            raise ValueError(f"the array {name!r} stands in it {count} times")
+    for info in archive.infolist():
+        with archive.open(info) as member:  # which compares what stands before the array with the list at the end
+            shape, _, dtype = _read_header(member)
+            size = member.tell() + math.prod(shape) * dtype.itemsize
+        if not dtype.hasobject and (size != info.file_size or min(shape, default=0) < 0):
+            raise ValueError(f"{info.filename} is of another size than its shape")
+
+
+def _read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    return read(file)
 
 
 def _member(file: IO[bytes], info: zipfile.ZipInfo) -> _Member:
@@ -229,9 +263,7 @@ def _member(file: IO[bytes], info: zipfile.ZipInfo) -> _Member:
     file.seek(info.header_offset)
     _, name, extra = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
     file.seek(name + extra, 1)
-    version = np.lib.format.read_magic(file)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, is_fortran, dtype = read(file)
+    shape, is_fortran, dtype = _read_header(file)
     if dtype.hasobject or (is_fortran and len(shape) > 1):
         raise ValueError(f"{info.filename} contains Python objects, or is in Fortran order")
     return _Member(file.tell(), dtype, shape)

@@ -51,7 +51,6 @@ __all__ = [
     "NodeDef",
     "OpDef",
     "OpList",
-    "PackedTensor",
     "SavedModel",
     "SavedObjectGraph",
     "SavedSlice",
@@ -105,14 +104,6 @@ _MESSAGES: dict[str, list[tuple[str, int, str]]] = {
     "SavedTensorSliceMeta": [("tensor", 1, "SavedSliceMeta*"), ("versions", 2, "VersionDef")],
     "SavedSlice": [("name", 1, "string"), ("slice", 2, "TensorSliceProto"), ("data", 3, "bytes")],  # a TensorProto
     "SavedTensorSlices": [("meta", 1, "SavedTensorSliceMeta"), ("data", 2, "SavedSlice")],
-    # tensorflow/core/framework/tensor.proto: its packed fields as they lie on disk, in little-endian.
-    # By way of Python's floats a signalling NaN would come back as a quiet one: another value.
-    "PackedTensor": [
-        ("float_val", 5, "bytes*"),
-        ("double_val", 6, "bytes*"),
-        ("scomplex_val", 9, "bytes*"),
-        ("dcomplex_val", 12, "bytes*"),
-    ],
     # tensorflow/core/framework/graph.proto: a GraphDef whose nodes stay the bytes of NodeDefs
     "LazyGraphDef": [("node", 1, "bytes*"), ("library", 2, "bytes*"), ("versions", 4, "VersionDef")],
     # graph.proto, function.proto, node_def.proto and meta_graph.proto: attributes as a list, to count them
@@ -178,7 +169,6 @@ SavedSliceMeta = _CLASSES["SavedSliceMeta"]
 SavedTensorSliceMeta = _CLASSES["SavedTensorSliceMeta"]
 SavedSlice = _CLASSES["SavedSlice"]
 SavedTensorSlices = _CLASSES["SavedTensorSlices"]
-PackedTensor = _CLASSES["PackedTensor"]
 SavedModel = _CLASSES["SavedModel"]
 CheckpointState = _CLASSES["CheckpointState"]
 LazyGraphDef = _CLASSES["LazyGraphDef"]

@@ -16,6 +16,7 @@ from pipeline.signature import Array
 
 from .dtypes import DTYPES, STRING
 from .protos import TensorProto
+from .wire import contents_of
 
 # The field of a dtype, and the type of its numbers there.
 _FIELDS = {
@@ -29,6 +30,7 @@ _FIELDS = {
     **dict.fromkeys(("uint64",), ("uint64_val", "<u8")),
     **dict.fromkeys(("bool",), ("bool_val", "<i8")),
 }
+_NARROW = {"float_val": 5, "scomplex_val": 9}  # fields of float32, by their numbers
 _OF_FLOAT8, _OF_INTEGERS = ("float8_val", "|u1"), ("int_val", "<i8")
 _BARE = {"float16": "<u2", "complex64": "<f4", "complex128": "<f8"}  # what the numbers of a field are turned into
 
@@ -56,7 +58,10 @@ def content_of(proto: TensorProto) -> bytes:
 def _numbers(proto: TensorProto, name: str, code: str, elements: int) -> Array:
     field, wide = _FIELDS.get(name) or (_OF_FLOAT8 if name.startswith("float8") else _OF_INTEGERS)
     values = getattr(proto, field)
-    given = np.frombuffer(values, wide) if isinstance(values, bytes) else np.array(values, wide)
+    if field in _NARROW:  # by way of Python's floats a signalling NaN would come back as a quiet one
+        given = np.frombuffer(b"".join(contents_of(proto.SerializeToString(), _NARROW[field])), "<f4")
+    else:
+        given = np.frombuffer(values, wide) if isinstance(values, bytes) else np.array(values, wide)
     numbers = given.astype(_BARE.get(name, code))
     if name.startswith("complex"):
         numbers = numbers.reshape(-1, 2)  # real and imaginary parts take turns

@@ -64,6 +64,22 @@ def fields(message: bytes | memoryview) -> Iterator[Field]:
             raise CutOffError(f"a field that begins at byte {start} needs {at} bytes, the file has {size}")
 
 
+def contents_of(message: bytes | memoryview, number: int) -> list[memoryview]:
+    """Returns the bytes of all fields of a number: of texts, messages, and lists of numbers.
+
+    Raises:
+        ValueError: the message is broken, or such a field is of another kind: in the older form of a list each number
+            has a field of its own.
+    """
+    view, found = memoryview(message), list[memoryview]()
+    for field in fields(view):
+        if field.number == number:
+            if field.kind != LENGTH_DELIMITED:
+                raise ValueError(f"the field {number} is of the kind {field.kind}, in place of {LENGTH_DELIMITED}")
+            found.append(view[field.content : field.end])
+    return found
+
+
 def encode_field(number: int, content: bytes) -> bytes:
     """Returns a field of bytes, such as a message."""
     return encode_varint(number << 3 | LENGTH_DELIMITED) + encode_varint(len(content)) + content

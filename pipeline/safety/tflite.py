@@ -24,6 +24,7 @@ _OWN = frozenset({"TFLite_Detection_PostProcess", "AudioSpectrogram", "Mfcc", "N
 _FLEX = "Flex"  # before the name of an op of TensorFlow
 _MOST = 10_000_000  # entries of one list
 # Fields by their numbers in the schema.
+_MODEL_EXTERNAL, _GROUP_NAME = 8, 0
 _MODEL_OPS, _MODEL_SUBGRAPHS, _OP_CUSTOM, _OP_CODE, _OP_OLD_CODE = 1, 2, 1, 3, 0
 _SUBGRAPH_TENSORS, _TENSOR_SHAPE, _TENSOR_TYPE, _TENSOR_BUFFER, _TENSOR_NAME = 0, 0, 1, 2, 3
 _MODEL_BUFFERS, _BUFFER_DATA = 4, 0
@@ -49,11 +50,14 @@ class _Table:
     def __init__(self, data: bytes, at: int) -> None:
         self._data, self._at = data, at
         self._fields = at - _read(data, "<i", at)
+        self._size = _read(data, "<H", self._fields)
+        if self._size % 2 or self._size < 4:  # a runtime would see half a field more, and this reader not
+            raise ValueError(f"a table of {self._size} bytes")
 
     def _place(self, field: int) -> int:
         """Returns the position of a field's value; 0 if it has none."""
         entry = 4 + 2 * field
-        if entry + 2 > _read(self._data, "<H", self._fields):
+        if entry + 2 > self._size:
             return 0
         offset = _read(self._data, "<H", self._fields + entry)
         return self._at + offset if offset else 0
@@ -109,12 +113,19 @@ def find_dangers(path: Path) -> list[Danger]:
 
     Raises:
         CandidateError: it is damaged.
-        UnsafeModel: a tensor in it takes more memory than there is.
+        UnsafeModel: its weights lie in another file, or a tensor in it takes more memory than there is.
     """
     try:
         data = read_file(path)
         model = _Table(data, _read(data, "<I", 0))
         found = [danger for op in model.tables(_MODEL_OPS) if (danger := _danger(op)) is not None]
+        for group in model.tables(_MODEL_EXTERNAL):
+            raise UnsafeModel(
+                "this model could read files: its weights lie in another file",
+                where=path,
+                got=repr(printable(group.text(_GROUP_NAME))),
+                wanted="weights in the model itself",
+            )
         for subgraph in model.tables(_MODEL_SUBGRAPHS):
             for tensor in subgraph.tables(_SUBGRAPH_TENSORS):
                 _require_bounded(path, tensor)

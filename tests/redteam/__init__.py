@@ -269,8 +269,12 @@ def saved_model(
     return folder
 
 
-def tflite(path: Path, custom: str, sizes: Sequence[int] = (1, 2)) -> Path:
-    """A .tflite with one op, a custom one, and one tensor (tensorflow/lite/schema/schema.fbs)."""
+def tflite(path: Path, custom: str, sizes: Sequence[int] = (1, 2), weights: str = "") -> Path:
+    """A .tflite with one op, a custom one, and one tensor (tensorflow/lite/schema/schema.fbs).
+
+    Args:
+        weights: another file, in which weights lie.
+    """
     import flatbuffers
 
     build = flatbuffers.Builder(256)
@@ -288,8 +292,16 @@ def tflite(path: Path, custom: str, sizes: Sequence[int] = (1, 2)) -> Path:
     build.StartObject(5)
     build.PrependUOffsetTRelativeSlot(0, tensors, 0)
     subgraphs = _vector(build, [build.EndObject()])
-    build.StartObject(8)
+    groups = None
+    if weights:
+        file = build.CreateString(weights)
+        build.StartObject(1)
+        build.PrependUOffsetTRelativeSlot(0, file, 0)
+        groups = _vector(build, [build.EndObject()])
+    build.StartObject(10)
     build.PrependUint32Slot(0, 3, 0)
+    if groups is not None:
+        build.PrependUOffsetTRelativeSlot(8, groups, 0)
     build.PrependUOffsetTRelativeSlot(1, codes, 0)
     build.PrependUOffsetTRelativeSlot(2, subgraphs, 0)
     build.Finish(build.EndObject(), file_identifier=b"TFL3")

@@ -130,6 +130,12 @@ def test_the_proof_of_weights_reads_no_file_elsewhere(secret: Path, tmp_path: Pa
         constants.content(constants.nodes["w/mapped"])
 
 
+def test_weights_of_a_tflite_lie_in_itself(tmp_path: Path) -> None:
+    path = redteam.tflite(tmp_path / "model.tflite", "FlexAbs", weights="/etc/passwd")
+    with pytest.raises(UnsafeModel, match=r"its weights lie in another file .got '/etc/passwd'"):
+        adopt(tmp_path, path)
+
+
 # SavedModels, and folders with a candidate.
 
 

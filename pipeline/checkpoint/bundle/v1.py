@@ -16,7 +16,8 @@ from typing import Any
 
 from pipeline.errors import CheckpointError
 from pipeline.graph.dtypes import STRING
-from pipeline.graph.protos import DecodeError, PackedTensor, SavedTensorSlices, TensorProto
+from pipeline.graph.protos import DecodeError, SavedTensorSlices, TensorProto
+from pipeline.graph.wire import contents_of
 
 from .file_kinds import broken_file
 from .leveldb import Table
@@ -25,8 +26,11 @@ from .packing import packed_size
 from .snappy import MOST_PER_BYTE
 from .tensor import StoredTensor, box_of, check_cover, extents_of, require_dtype, require_shape, require_version
 
-# The field that holds the values of a dtype. Those of one size on the wire lie there as in memory ...
-_AS_IN_MEMORY = {1: "float_val", 2: "double_val", 8: "scomplex_val", 18: "dcomplex_val"}
+# Fields of saved_tensor_slice.proto.
+_DATA, _SLICE_DATA = 2, 3
+# The field that holds the values of a dtype. Those of one size on the wire lie there as in memory: float_val,
+# double_val, scomplex_val, dcomplex_val. By way of Python's floats a signalling NaN would come back as a quiet one. ...
+_AS_IN_MEMORY = {1: 5, 2: 6, 8: 9, 18: 12}
 # ... the others as varints; with the code of Python's arrays for their bits.
 _AS_VARINTS = {
     **dict.fromkeys((3, 13), ("int_val", "i")),
@@ -59,7 +63,7 @@ class Record:
         data = self._data(tensor)
         try:
             content = _decoded(tensor.dtype, data)
-        except (DecodeError, OverflowError) as exc:
+        except (DecodeError, OverflowError, ValueError) as exc:
             raise broken_file(self.path, f"{tensor.key!r} is damaged: {exc}") from exc
         wanted = math.prod(self.shape) * tensor.kind.size_bytes
         if len(content) != wanted:
@@ -92,17 +96,27 @@ class Record:
         saved = _parse(self.path, record).data
         if saved.name != tensor.key:
             raise broken_file(self.path, "a record is another tensor's", got=repr(saved.name), wanted=repr(tensor.key))
-        data: bytes = saved.data
-        return data
+        try:
+            return bytes(_only(_only(record, _DATA), _SLICE_DATA))
+        except ValueError as exc:
+            raise broken_file(self.path, f"{tensor.key!r} is damaged: {exc}") from exc
 
     def _miscounted(self, tensor: StoredTensor, got: str, wanted: str) -> CheckpointError:
         return broken_file(self.path, f"a record of {tensor.key!r} does not fit its shape", got=got, wanted=wanted)
 
 
+def _only(message: memoryview, number: int) -> memoryview:
+    """Returns the bytes of a message within a message; several would be merged, which no writer relies on."""
+    found = contents_of(message, number)
+    if len(found) > 1:
+        raise ValueError("a value is written in two parts")
+    return found[0] if found else memoryview(b"")
+
+
 def _decoded(dtype: int, data: bytes) -> bytes:
     """Returns the values of a serialized TensorProto as bytes in memory."""
     if dtype in _AS_IN_MEMORY:
-        return b"".join(getattr(PackedTensor.FromString(data), _AS_IN_MEMORY[dtype]))
+        return b"".join(contents_of(data, _AS_IN_MEMORY[dtype]))
     field, code = _AS_VARINTS[dtype]
     return array(code, getattr(TensorProto.FromString(data), field)).tobytes()
 

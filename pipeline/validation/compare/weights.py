@@ -19,15 +19,15 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.checkpoint.bundle import Bundle
+from pipeline.checkpoint.savedmodel import read_meta_graphs
 from pipeline.checkpoint.source import open_artifact
 from pipeline.data.npz import object_array
-from pipeline.errors import DataError, UnsafeModel
+from pipeline.errors import CheckpointError, DataError, UnsafeModel
 from pipeline.freezing.freeze import prepare
 from pipeline.graph.dtypes import DTYPES
-from pipeline.graph.graph import Graph
 from pipeline.graph.lazy import LazyGraph, load_lazily
 from pipeline.graph.nodes import data_inputs, node_of
-from pipeline.graph.protos import DecodeError, NodeDef, SavedModel
+from pipeline.graph.protos import NodeDef
 from pipeline.graph.tensors import content_of, shape_of, strings_of
 from pipeline.graph.variables import VARIABLE_OPS, Saved, Variable, variable_of
 from pipeline.safety.models import require_mapped
@@ -157,7 +157,7 @@ def _compare_third_party(
 
 
 def read_candidate(folder: Path) -> LazyGraph:
-    """Reads a candidate's graph from `model.pb`, `graph.pb`, or the first one in `saved_model.pb`.
+    """Reads a candidate's graph from `model.pb`, `graph.pb`, or the one for serving in `saved_model.pb`.
 
     Raises:
         DataError: none of them exists, or it cannot be read.
@@ -167,8 +167,8 @@ def read_candidate(folder: Path) -> LazyGraph:
     if path.name != SAVED_MODEL_FILE:
         return load_lazily(path)
     try:
-        return LazyGraph(Graph.of(SavedModel.FromString(path.read_bytes()).meta_graphs[0].graph_def), {})
-    except (OSError, DecodeError, IndexError) as exc:
+        return LazyGraph(read_meta_graphs(folder)[1][0].graph, {})
+    except CheckpointError as exc:
         raise DataError("the candidate's graph cannot be read", where=path, got=exc) from exc
 
 

@@ -35,7 +35,6 @@ def test_messages_declared_here_are_tensorflow_s_field_by_field() -> None:
         for name, message in module.DESCRIPTOR.message_types_by_name.items()
     }
     theirs["Extent"] = theirs["TensorSliceProto"].nested_types_by_name["Extent"]
-    theirs["PackedTensor"] = tf.compat.v1.make_tensor_proto(0).DESCRIPTOR
     parts = {"Node": "NodeDef", "Function": "FunctionDef", "Library": "FunctionDefLibrary", "Graph": "GraphDef"}
     for part, message in {**parts, "MetaGraph": "MetaGraphDef", "SavedModel": "SavedModel"}.items():
         theirs[f"Counted{part}"] = getattr(protos, message).DESCRIPTOR
@@ -43,7 +42,7 @@ def test_messages_declared_here_are_tensorflow_s_field_by_field() -> None:
     assert theirs.keys() == protos._MESSAGES.keys()
     for name, fields in protos._MESSAGES.items():
         known = {field.name: field for field in theirs[name].fields}
-        is_part = name in ("PackedTensor", "LazyGraphDef") or name.startswith("Counted")
+        is_part = name == "LazyGraphDef" or name.startswith("Counted")
         assert is_part or known.keys() == {field for field, _, _ in fields}
         for field, number, kind in fields:
             assert known[field].number == number
