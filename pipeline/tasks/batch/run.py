@@ -12,7 +12,6 @@ from pipeline.workers.child import Limits
 from pipeline.workers.executor import open_executor
 from pipeline.workers.executor.interface import Ended
 
-from ..chain.acceptance import on_offer
 from ..chain.job import Job
 from ..chain.parameters import Parameters
 from ..chain.plan import Chain
@@ -164,6 +163,8 @@ def plan(rows: Sequence[Row], batch: Batch) -> Iterator[tuple[Row, Mapping[str, 
 
 def is_on_offer(row: Row, batch: Batch) -> bool:
     """Return True if a stage of a model could be kept by accepting what has changed."""
+    from ..chain.acceptance import on_offer  # only `why` needs it
+
     try:
         return bool(on_offer(batch.chain_of(row)))
     except PipelineError:  # its plan says why
