@@ -289,7 +289,7 @@ def _understand(path: str, state: tuple[int, ...]) -> _Source:
 # Names by which code reads docstrings, source text and line numbers. In one string, because this module reads none.
 _TEXT_READERS = frozenset(
     "__doc__ getdoc get_docstring getcomments getsource getsourcelines findsource get_source linecache "  # noqa: SIM905
-    "co_firstlineno f_lineno".split()
+    "pydoc doctest co_firstlineno f_lineno".split()
 )
 # Fields of syntax trees that follow from the others, or mean nothing.
 _MEANINGLESS = frozenset(["ctx", "kind", "type_comment", "type_ignores"])

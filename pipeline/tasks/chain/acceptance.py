@@ -70,8 +70,10 @@ def accept(chain: Chain, stages: Sequence[str] = ()) -> dict[str, tuple[Change, 
     """
     _require_stages(chain, stages)
     chosen = [name for name in look(chain) if name in stages or not stages]
-    if missing := [name for name in stages if name not in chosen]:
-        raise StoreError("there is nothing to keep", where=chain.job.display_path(missing[0]), got="no artifact")
+    missing = [name for name in stages if name not in chosen]
+    if not chosen or missing:
+        absent = chain.job.display_path([*missing, *chain.before(REPORT)][0])
+        raise StoreError("there is nothing to keep", where=absent, got="no artifact")
     with ExitStack() as held:
         for name in chosen:
             if not held.enter_context(hold(chain.job.paths.lock(name), wait=False)):
@@ -130,7 +132,7 @@ def _is_acceptable(change: Change) -> bool:
     match change.kind:
         case "code" | "versions":
             return True
-        case "model":  # its class, and what lies in the folder of its package, are no code
+        case "model" | "model_files":  # its class, and other files that it has or reads, are no code
             return change.key.endswith(".py")
         case "settings":  # the code before had no such setting, and this is what it did
             section, _, key = change.key.partition(".")

@@ -86,7 +86,12 @@ def bytes_of(job: Job) -> dict[str, bytes]:
     }
 
 
-@pytest.mark.parametrize("change", [other_code, other_version, without_a_setting])
+def code_that_was_imported_by_name(inputs: Inputs) -> Inputs:
+    """Its import statement is not seen, so it was recorded among the files that the model's code read."""
+    return {**inputs, "model_files": {"plugins/relu.py": "0" * 64}}
+
+
+@pytest.mark.parametrize("change", [other_code, other_version, without_a_setting, code_that_was_imported_by_name])
 def test_what_is_accepted_is_complete_and_keeps_every_byte(job: Job, change: Callable[[Inputs], Inputs]) -> None:
     made_with(job, "checkpoint", change)
     then, before = Manifest.read(job.folder("checkpoint")), bytes_of(job)
@@ -246,6 +251,10 @@ def test_a_damaged_artifact_is_not_accepted(job: Job, damage: str) -> None:
 def test_a_stage_that_is_not_there_cannot_be_accepted(job: Job) -> None:
     with pytest.raises(StoreError, match="there is nothing to keep"):
         accept(Chain(job), ["checkpoint", "validation"])
+    elsewhere = dataclasses.replace(job, paths=ArtifactPaths(job.paths.root, "other"))
+    with pytest.raises(StoreError, match=r"other/checkpoint: there is nothing to keep"):
+        accept(Chain(elsewhere))
+    assert not elsewhere.paths.home.exists()
     with pytest.raises(SettingError, match=r"no such stage .*Did you mean 'frozen'"):
         accept(Chain(job), ["frozn"])
     with pytest.raises(SettingError, match="a report cannot be accepted"):
