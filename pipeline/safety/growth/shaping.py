@@ -10,7 +10,6 @@ from typing import Protocol, TypeAlias
 from .arithmetic import REDUCING, apply, numbers_along, reduce_dims, require_rank, slice_length
 from .values import (
     MOST_NUMBERS,
-    UNKNOWN,
     Dims,
     Number,
     Unknown,
@@ -117,7 +116,7 @@ def ragged_series(op: Operator, given: Inputs) -> list[Value]:
     for start, limit, delta in zip(*(column or () for column in columns), strict=True):
         if start is not None and limit is not None and delta:
             total += max(0, math.ceil((limit - start) / delta))
-    return [UNKNOWN, Value((total,), 4)]
+    return [Value((rows + 1,), 4), Value((total,), 4)]
 
 
 # Larger.
@@ -370,5 +369,7 @@ def matrix_diagonal(op: Operator, given: Inputs) -> Value:
     asked = [one.number for one in given[2:4]]
     asked += [None] * (2 - len(asked))
     least = (add(dims[-1], max(0, -max(bands, default=0))), add(dims[-1], max(0, min(bands, default=0))))
+    if all(one == -1 for one in asked) or len(given) < 4:  # square
+        least = (max(least, key=abs),) * 2
     lengths = [int(one) if one is not None and one >= 0 else other for one, other in zip(asked, least, strict=True)]
     return given[0].shaped([*batch, *lengths])

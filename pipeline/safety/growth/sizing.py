@@ -243,7 +243,9 @@ def square(op: Operator, given: Inputs) -> Result:
     other = given[0].shaped([*dims[:-2], dims[-1], dims[-1]])
     if not op.integer("full_matrices"):
         raise Unknown
-    return [whole, given[0]] if op.op == "Qr" else [UNKNOWN, whole, other]
+    if op.op == "Qr":
+        return [whole, given[0].shaped(dims)]
+    return [given[0].shaped([*dims[:-2], min(dims[-2:], key=abs)]), whole, other]
 
 
 # Texts.
