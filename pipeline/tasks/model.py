@@ -63,7 +63,6 @@ class ModelTask(NamedByGiven):
     makes: ClassVar[str]
     force_stage = luigi.OptionalParameter(
         default="",
-        significant=False,
         positional=False,
         description="comma-separated stages to make again although they are complete, such as frozen; a stage after "
         "them runs only if their bytes change",
@@ -82,9 +81,10 @@ class ModelTask(NamedByGiven):
         super().__init__(*args, **kwargs)
         run_root_hooks(self)
         if self.force_stage:
-            # Before a scheduler hears of the task: it hands the parameters to other processes.
             with suppress(PipelineError):  # Luigi asks for `chain` again, and reports this
-                self.chain  # noqa: B018
+                pinned = self.chain.force(self.force_stage, self.stage)
+                # As if it had been given: a scheduler hands it to other processes, and another run has another id.
+                super().__init__(**{**self.param_kwargs, "force_stage": pinned})
 
     def start(self) -> None:
         """Prepare a run with this task as root: remove the working files of killed runs."""
@@ -126,7 +126,7 @@ class ModelTask(NamedByGiven):
                 wanted=f"one of {', '.join(dict.fromkeys(TASKS[stage].__name__ for stage in chain.stages))}",
             )
         if self.force_stage:
-            self.force_stage = self.param_kwargs["force_stage"] = chain.force(self.force_stage, self.stage)
+            chain.force(self.force_stage, self.stage)
         return chain
 
     def make_job(self) -> Job:

@@ -108,7 +108,11 @@ def test_a_scheduler_hands_on_which_artifact_is_replaced(prefix: Path, tmp_path:
     task = FreezeModel(checkpoint=str(prefix), output_root=str(tmp_path), force_stage="checkpoint")
     assert task.to_str_params()["force_stage"] == "checkpoint@none"
     assert [required.force_stage for required in task.requires()][:1] == ["checkpoint@none"]
-    assert task.task_id == FreezeModel(checkpoint=str(prefix), output_root=str(tmp_path)).task_id
+    told = FreezeModel.from_str_params(task.to_str_params())
+    assert (told.task_id, told.force_stage) == (task.task_id, task.force_stage)
+    assert task.task_id != FreezeModel(checkpoint=str(prefix), output_root=str(tmp_path)).task_id, (
+        "a scheduler that remembers the task of another run would hand on the parameters of that one"
+    )
 
 
 @pytest.fixture
