@@ -416,6 +416,29 @@ class StorageSettings:
     )
 
 
+VERIFY = ("changed", "always")
+
+
+@dataclass(frozen=True)
+class StoreSettings:
+    """`[store]`: finished artifacts."""
+
+    verify: str = setting(
+        "changed",
+        "which files of finished artifacts are hashed before a run takes them for complete: changed (those whose size "
+        "or time stamp is not that of the finished file) or always (all, once in each process). With always, damaged "
+        "artifacts are named in the log and made again; a night does so in any case",
+    )
+
+    def __post_init__(self) -> None:
+        require(self, "verify", self.verify in VERIFY, f"one of {', '.join(VERIFY)}")
+
+    @property
+    def is_full(self) -> bool:
+        """True if all files are hashed."""
+        return self.verify == "always"
+
+
 @dataclass(frozen=True)
 class Operations:
     """All sections that the bytes of artifacts do not depend on: how and where the work is done."""
@@ -424,3 +447,4 @@ class Operations:
     batch: BatchSettings = field(default_factory=BatchSettings)
     nightly: NightlySettings = field(default_factory=NightlySettings)
     storage: StorageSettings = field(default_factory=StorageSettings)
+    store: StoreSettings = field(default_factory=StoreSettings)

@@ -142,31 +142,33 @@ def _foreign(artifact: Path) -> NotRegular:
     )
 
 
-def examine(folder: Path, stage: str, inputs: Mapping[str, Any], ignored: Collection[str] = ()) -> ArtifactState:
+def examine(
+    folder: Path, stage: str, inputs: Mapping[str, Any], ignored: Collection[str] = (), is_full: bool = False
+) -> ArtifactState:
     """Compare the artifact in `folder` with the inputs that decide it now.
 
     Args:
         ignored: kinds of inputs that do not count.
-
-    Files with the recorded size and time stamp are taken as unchanged; all others are hashed. `verify` hashes them all.
+        is_full: hash all files, each once in the life of this process. Otherwise files with the recorded size and time
+            stamp are taken as unchanged, and all others are hashed. `verify` hashes them all, every time.
     """
     try:
         version = finished(folder)
-        state = _examine(folder, version, stage, inputs, ignored)
+        state = _examine(folder, version, stage, inputs, ignored, is_full)
         # If another run has published meanwhile, the version that was examined may be gone.
-        return state if finished(folder) == version else examine(folder, stage, inputs, ignored)
+        return state if finished(folder) == version else examine(folder, stage, inputs, ignored, is_full)
     except NotRegular as exc:
         return ArtifactState(ArtifactStatus.MISSING, (str(exc),))
 
 
 def _examine(
-    folder: Path, version: Path, stage: str, inputs: Mapping[str, Any], ignored: Collection[str]
+    folder: Path, version: Path, stage: str, inputs: Mapping[str, Any], ignored: Collection[str], is_full: bool
 ) -> ArtifactState:
     if not (version / MANIFEST_FILE).exists():
         return ArtifactState(ArtifactStatus.MISSING, (f"{folder} does not exist",))
     try:
         manifest = Manifest.read(folder)
-        missing = _check_files(folder, manifest.files, manifest, trust_mtime=True)
+        missing = _check_files(folder, manifest.files, manifest, _was_hashed if is_full else _has_time_stamp)
     except DamagedArtifact as exc:
         return ArtifactState(ArtifactStatus.DAMAGED, (str(exc),))
     reasons = tuple(differences(_without(manifest.fingerprint_inputs, ignored), _without(inputs, ignored)))
@@ -192,14 +194,39 @@ def verify(folder: Path, *patterns: str) -> Manifest:
         DamagedArtifact: a file is missing or was changed; or the manifest was.
     """
     manifest = Manifest.read(folder)
-    missing = _check_files(folder, manifest.digests(*(patterns or ("*",))), manifest, trust_mtime=False)
+    missing = _check_files(folder, manifest.digests(*(patterns or ("*",))), manifest, _trust_none)
     if missing:
         raise DamagedArtifact(missing[0], next_step=f"Delete {folder} and run again")
     return manifest
 
 
-def _check_files(folder: Path, names: Iterable[str], manifest: Manifest, trust_mtime: bool) -> list[str]:
-    """Return a sentence for each file that is missing or has another size; raise an error if other bytes changed."""
+def _trust_none(state: os.stat_result, entry: FileEntry) -> bool:
+    return False
+
+
+def _has_time_stamp(state: os.stat_result, entry: FileEntry) -> bool:
+    return state.st_mtime_ns == entry.mtime_ns
+
+
+_hashed: dict[tuple[int, ...], str] = {}  # the sha256 of files that this process has hashed, by their state
+
+
+def _was_hashed(state: os.stat_result, entry: FileEntry) -> bool:
+    return _hashed.get(_identify(state)) == entry.sha256
+
+
+def _identify(state: os.stat_result) -> tuple[int, ...]:
+    return (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
+
+
+def _check_files(
+    folder: Path, names: Iterable[str], manifest: Manifest, is_trusted: Callable[[os.stat_result, FileEntry], bool]
+) -> list[str]:
+    """Return a sentence for each file that is missing or has another size; raise an error if other bytes changed.
+
+    Args:
+        is_trusted: whether a file in this state need not be hashed.
+    """
     sentences = []
     try:
         held = Folder.open(folder)
@@ -210,11 +237,12 @@ def _check_files(folder: Path, names: Iterable[str], manifest: Manifest, trust_m
             path, entry = folder / name, manifest.files[name]
             try:
                 state = held.state(name)
-                has_changed = not trust_mtime or state.st_mtime_ns != entry.mtime_ns
                 if state.st_size != entry.size_bytes:
                     sentences.append(f"{path} has {state.st_size} bytes, was finished with {entry.size_bytes}")
-                elif has_changed and (actual := held.hash(name)) != entry.sha256:
-                    raise changed_bytes(path, actual, entry, folder)
+                elif not is_trusted(state, entry):
+                    if (actual := held.hash(name)) != entry.sha256:
+                        raise changed_bytes(path, actual, entry, folder)
+                    _hashed[_identify(state)] = actual
             except FileNotFoundError:
                 sentences.append(f"{path} is missing")
             except NotRegular as exc:
@@ -242,6 +270,7 @@ def build(
     make: Callable[[Path], Mapping[str, Any]],
     resumable: Collection[str] = (),
     is_unwanted: Callable[[Manifest | None], bool] = lambda manifest: False,
+    is_full: bool = False,
 ) -> ArtifactState:
     """Make an artifact, unless it is complete, and publish it in one step.
 
@@ -251,19 +280,20 @@ def build(
         make: fills the work folder that it gets; returns notes for the manifest.
         resumable: the stages that can resume an interrupted run with the same inputs.
         is_unwanted: whether the artifact with this manifest is made again although it is complete.
+        is_full: hash all files of the existing artifact, as `examine` does, and make it again if it is damaged.
 
     Returns:
         The state of the finished artifact; its manifest is the old one if it was complete.
 
     Raises:
-        DamagedArtifact: the existing artifact is damaged; nothing is overwritten.
+        DamagedArtifact: the existing artifact is damaged; nothing is overwritten, unless `is_full`.
         StoreError: the output root cannot be written, or an input changed during the work.
     """
     with _os_errors(paths.home):
         sweep(paths, spare=resumable)
         with hold_lock(paths.lock(stage)) as lock, _Home.open(paths) as home:
             try:
-                return _build_locked(home, lock, stage, want, make, stage in resumable, is_unwanted)
+                return _build_locked(home, lock, stage, want, make, stage in resumable, is_unwanted, is_full)
             except (OSError, PipelineError):
                 lock.require()  # else this was the cause: another run has removed what this one was working on
                 raise
@@ -320,13 +350,16 @@ def _build_locked(
     make: Callable[[Path], Mapping[str, Any]],
     is_resumable: bool,
     is_unwanted: Callable[[Manifest | None], bool],
+    is_full: bool,
 ) -> ArtifactState:
     inputs = want()
-    state = examine(home.paths.artifact(stage), stage, inputs)
+    state = examine(home.paths.artifact(stage), stage, inputs, is_full=is_full)
     if state.is_complete and not is_unwanted(state.manifest):
         return state
     if state.status is ArtifactStatus.DAMAGED:
-        raise DamagedArtifact(state.reasons[0])
+        if not is_full:
+            raise DamagedArtifact(state.reasons[0])
+        logger.warning("%s is damaged and made again: %s", home.paths.artifact(stage), state.reasons[0])
     home.refuse_foreign(stage)
     name = fingerprint(stage, inputs)[:16]  # so that only the same work is ever resumed
     with home.works(stage) as works:

@@ -72,7 +72,7 @@ class ConvertBatch(ListTask):
         if len(known) < len(self.rows) or not all(outcome.has_passed for outcome in known.values()):
             return False
         stem, wanted = self.batch.stem, self._fingerprint_inputs(known)
-        state = artifact.examine(self.paths.artifact(stem), stem, wanted)
+        state = artifact.examine(self.paths.artifact(stem), stem, wanted, is_full=self.operations.store.is_full)
         if self.remote is not None:
             state = self.remote.look().reconcile(self.paths, stem, wanted, (), state)
         return state.is_complete
@@ -94,7 +94,8 @@ class ConvertBatch(ListTask):
             write_tables(folder, table)
             return {"counts": table.counts}
 
-        artifact.build(self.paths, self.batch.stem, lambda: self._fingerprint_inputs(known), make)
+        is_full = self.operations.store.is_full
+        artifact.build(self.paths, self.batch.stem, lambda: self._fingerprint_inputs(known), make, is_full=is_full)
         if self.remote is not None:
             self.remote.push(self.paths, self.batch.stem)
         for row in self.rows:  # the next run tries the failed models again

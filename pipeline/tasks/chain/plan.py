@@ -184,7 +184,7 @@ class Chain:
             wanted = self.fingerprint_inputs(name, _manifests(states), files, self._recorded(name, listing))
             waits_for = [upstream for upstream in self.stages[name].reads if not states[upstream].is_complete]
             ignored = ("upstream",) if waits_for else ()
-            state = store.examine(self.job.paths.artifact(name), name, wanted, ignored)
+            state = store.examine(self.job.paths.artifact(name), name, wanted, ignored, self._is_full)
             if listing is not None:
                 state = listing.reconcile(self.job.paths, name, wanted, ignored, state)
             if self.stages[name].uses_model:
@@ -196,6 +196,11 @@ class Chain:
                 state = replace(state, status=ArtifactStatus.WAITING, reasons=(reason,))
             states[name] = replace(state, reasons=tuple(map(files.name_path, state.reasons)))
         return states
+
+    @property
+    def _is_full(self) -> bool:
+        """True if all bytes of finished artifacts are hashed."""
+        return self.job.operations.store.is_full
 
     def require_complete(self) -> None:
         """Check that everything is complete, after it was made.
@@ -273,7 +278,7 @@ class Chain:
             return {**notes, **recorded}
 
         is_unwanted = partial(self._is_forced, name)
-        state = store.build(self.job.paths, name, want, make, RESUMABLE, is_unwanted)
+        state = store.build(self.job.paths, name, want, make, RESUMABLE, is_unwanted, self._is_full)
         if self.job.remote is not None:
             self.job.remote.push(self.job.paths, name, is_unwanted)
         return state

@@ -183,8 +183,11 @@ def read_record(nights: Nights, night: str) -> Night | None:
         raise damaged_record(nights, night, exc) from exc
 
 
-def is_done(nights: Nights, night: str) -> bool:
+def is_done(nights: Nights, night: str, is_full: bool = False) -> bool:
     """Return True if a night has passed and is intact, or was removed because of newer ones.
+
+    Args:
+        is_full: hash all bytes of the night, not only those of the current one.
 
     Raises: as `read_history_file`.
     """
@@ -196,7 +199,7 @@ def is_done(nights: Nights, night: str) -> bool:
     if record is None:
         known = read_history_file(nights).get(night)
         return known is not None and known.is_removed
-    return record.has_passed and nights.find_problem(night) is None
+    return record.has_passed and nights.find_problem(night, is_full) is None
 
 
 def write_history(nights: Nights, history: Mapping[str, Night]) -> None:

@@ -17,7 +17,7 @@ from luigi.target import FileSystemTarget
 from luigi.task import MixinNaiveBulkComplete
 
 from pipeline.errors import PipelineError, SettingError, StoreError
-from pipeline.settings import NightlySettings
+from pipeline.settings import NightlySettings, StoreSettings
 from pipeline.store.artifact import ArtifactState, ArtifactStatus
 from pipeline.store.file_names import NIGHTS_PAGE_FILE, REPORT_FILE
 from pipeline.store.remote import is_url
@@ -136,7 +136,9 @@ class NightlyRun(MixinNaiveBulkComplete, ModelTask):
         """
         job = self.day_job
         remote = None if job.remote is None else job.remote.below(self.night)
-        return replace(job, paths=self.nights.of(self.night), remote=remote)
+        # All bytes of a night that is made again are looked at.
+        operations = replace(job.operations, store=StoreSettings("always"))
+        return replace(job, paths=self.nights.of(self.night), remote=remote, operations=operations)
 
     def start(self) -> None:
         """Prepare a run with this task as root: clean up after killed runs."""
@@ -157,7 +159,7 @@ class NightlyRun(MixinNaiveBulkComplete, ModelTask):
 
     def complete(self) -> bool:
         """Return True if the night has passed and is unchanged, or was removed in favour of newer ones."""
-        return is_done(self.nights, self.night)
+        return is_done(self.nights, self.night, self.day_job.operations.store.is_full)
 
     def examine(self) -> dict[str, ArtifactState]:
         """Return the state of the night, and of its chain if the night still has to be made."""

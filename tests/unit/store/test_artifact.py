@@ -247,6 +247,51 @@ def test_a_flipped_byte_under_the_old_time_stamp_is_found_by_hashing(paths: Arti
         artifact.verify(paths.artifact("frozen"))
 
 
+def rot(path: Path) -> None:
+    """Other bytes of the same size, under the old time stamp."""
+    before = path.stat()
+    path.write_bytes(bytes([path.read_bytes()[0] ^ 1]) + path.read_bytes()[1:])
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def test_a_full_look_finds_bytes_that_changed_under_the_old_time_stamp(paths: ArtifactPaths) -> None:
+    build(paths)
+    folder = paths.artifact("frozen")
+    rot(folder / "sub/part.bin")
+    assert artifact.examine(folder, "frozen", OLD).is_complete
+    for _ in range(2):
+        state = artifact.examine(folder, "frozen", OLD, is_full=True)
+        assert state.status is ArtifactStatus.DAMAGED
+        assert f"{folder}/sub/part.bin: its bytes were changed after it was finished" in state.reasons[0]
+
+
+def test_a_full_look_hashes_each_file_once(paths: ArtifactPaths, monkeypatch: pytest.MonkeyPatch) -> None:
+    build(paths)
+    hashed: list[str] = []
+    hash_one = artifact.Folder.hash
+    monkeypatch.setattr(artifact.Folder, "hash", lambda self, name: hashed.append(name) or hash_one(self, name))
+    for _ in range(3):
+        assert artifact.examine(paths.artifact("frozen"), "frozen", OLD, is_full=True).is_complete
+    assert hashed == ["model.pb", "sub/part.bin"]
+    artifact.verify(paths.artifact("frozen"))
+    assert len(hashed) == 4, "verify hashes every time"
+
+
+@pytest.mark.parametrize("file", ["model.pb", MANIFEST_FILE])
+def test_what_a_full_look_found_damaged_is_named_and_made_again(
+    file: str, paths: ArtifactPaths, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = build(paths).manifest
+    rot(paths.artifact("frozen") / file)
+    state = artifact.build(paths, "frozen", lambda: OLD, fill, is_full=True)
+    assert made is not None
+    assert state.manifest is not None
+    assert state.manifest.content_digest == made.content_digest
+    assert f"{paths.artifact('frozen')} is damaged and made again: {paths.artifact('frozen')}/{file}: " in caplog.text
+    assert artifact.examine(paths.artifact("frozen"), "frozen", OLD, is_full=True).is_complete
+    assert leftovers(paths) == []
+
+
 def test_verify_takes_any_change_of_a_file_for_damage(paths: ArtifactPaths) -> None:
     build(paths)
     path = paths.artifact("frozen") / "model.pb"

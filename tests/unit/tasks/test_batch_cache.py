@@ -14,7 +14,7 @@ import pytest
 import small_graphs
 
 from pipeline.inputs import ImportedCheckpoint
-from pipeline.settings import Operations, Settings
+from pipeline.settings import Operations, Settings, StoreSettings
 from pipeline.store.artifact import ArtifactPaths
 from pipeline.store.file_names import MANIFEST_FILE
 from pipeline.tasks.batch import cache, run
@@ -206,3 +206,37 @@ def test_a_look_waits_until_a_further_write_would_have_another_time(
     time.sleep(0.1)
     monkeypatch.setattr("time.sleep", None)  # nothing to wait for
     cache.look(Chain(job))
+
+
+def test_where_all_bytes_are_hashed_a_batch_looks_at_them_whatever_it_remembers(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache, "_hash_states", lambda files: "as before: a disk that loses bits changes no state")
+    full = Operations(store=StoreSettings("always"))
+    remember(job_of(folder))
+    made = job_of(folder).paths.artifact("checkpoint") / DATA
+    state = made.stat()
+    made.write_bytes(bytes([made.read_bytes()[0] ^ 1]) + made.read_bytes()[1:])
+    os.utime(made, ns=(state.st_atime_ns, state.st_mtime_ns))
+    examine = Chain.examine
+    monkeypatch.setattr(Chain, "examine", lambda chain, last: {last: examine(chain, last)["checkpoint"]})
+    loaded = [
+        cache.load(cache.passed_file(job), Chain(job)) for job in (job_of(folder), job_of(folder, operations=full))
+    ]
+    assert [outcome and outcome.verdict for outcome in loaded] == ["passed", None]
+
+
+def test_where_all_bytes_are_hashed_a_damaged_stage_is_named_and_made_again(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    job, full = job_of(folder), job_of(folder, operations=Operations(store=StoreSettings("always")))
+    made = job.paths.artifact("checkpoint") / DATA
+    before, state = made.read_bytes(), made.stat()
+    made.write_bytes(bytes([before[0] ^ 1]) + before[1:])
+    os.utime(made, ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert Chain(job).examine("checkpoint")["checkpoint"].is_complete
+    assert f"{made}: its bytes were changed" in Chain(full).examine("checkpoint")["checkpoint"].reasons[0]
+    Chain(full).build("checkpoint")
+    assert made.read_bytes() == before
+    assert f"checkpoint is damaged and made again: {made}: " in caplog.text
+    assert Chain(full).examine("checkpoint")["checkpoint"].is_complete
