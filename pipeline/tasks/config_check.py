@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import configparser
-import difflib
-import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -55,6 +53,8 @@ def check_users_file(path: Path, is_named: bool, is_our_command: bool) -> None:
     Raises:
         SettingError: as `check_config`.
     """
+    import difflib  # not needed by users without files of their own
+
     sections = _read_sections(path)
     tasks = frozenset(Register.task_names())
     ours = frozenset(section for section in tasks if is_our_section(section))
@@ -74,6 +74,8 @@ def _read_sections(path: Path) -> Mapping[str, Iterable[str]]:
     """Return the keys of each section, without those of `[DEFAULT]`."""
     try:
         if path.suffix == ".toml":
+            import tomllib
+
             values: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
             return {section: keys for section, keys in values.items() if isinstance(keys, dict)}
         parser = read_config(path)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import configparser
 from argparse import Namespace
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
 from functools import cache
 from pathlib import Path
@@ -55,11 +55,12 @@ def our_class(section: str) -> type | None:
 
 def lend_to_our_sections() -> None:
     """Give Luigi what tasks.cfg says on our own tasks and settings, except keys of other projects' sections."""
-    for section, key, value in _unset(_project_values()):
-        if section in LUIGI_SECTIONS or section in OTHER_SECTIONS:
-            continue
-        if not _is_foreign(section) or (_is_changed(section, key, value) and key not in _foreign_keys(section)):
-            luigi.configuration.get_config().set(section, key, value)
+    config: Any = luigi.configuration.get_config()
+    values = {name: keys for name, keys in _project_values().items() if name not in {*LUIGI_SECTIONS, *OTHER_SECTIONS}}
+    foreign = _foreign_sections(values)
+    for section, key, value in list(_unset(values)):
+        if section not in foreign or (_is_changed(section, key, value) and key not in _foreign_keys(section)):
+            config.set(section, key, value)
 
 
 def _is_changed(section: str, key: str, value: str) -> bool:
@@ -104,14 +105,15 @@ def _luigi_values() -> _Values:
         name: {item.name: write_value(item.name, item.default) for item in fields(declaration)}
         for name, declaration in LUIGI_SECTIONS.items()
     }
-    for section, keys in _project_values().items():
-        if section in values or section in OTHER_SECTIONS or _is_foreign(section):
-            values[section] = {**values.get(section, {}), **keys}
-    return values
+    written = _project_values()
+    lent = {name for name in written if name in LUIGI_SECTIONS or name in OTHER_SECTIONS} | _foreign_sections(written)
+    return values | {name: {**values.get(name, {}), **written[name]} for name in lent}
 
 
-def _is_foreign(section: str) -> bool:
-    return section in Register._get_reg() and not is_our_section(section)
+def _foreign_sections(names: Iterable[str]) -> set[str]:
+    """Return the sections that hold the parameters of a class of Luigi or of another project."""
+    owners = Register._get_reg()  # Luigi makes it anew each time
+    return {name for name in names if name in owners and not (isinstance(owners[name], type) and is_ours(owners[name]))}
 
 
 def _unset(values: Mapping[str, Mapping[str, str]]) -> Iterator[tuple[str, str, str]]:

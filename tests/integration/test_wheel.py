@@ -1,4 +1,7 @@
-"""The wheel holds all that the package needs, and works from a folder without a checkout."""
+"""The wheel holds all that the package needs, and works from a folder without a checkout.
+
+The long form installs it with all that it requires into a new environment, as users do.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from commands import PROJECT, run
+from commands import BIN, PROJECT, run
+from jobs import model_file
 
 BUILT_FROM = ("pyproject.toml", "setup.py", "README.md", "LICENSE", "tasks.cfg", "data", "pipeline")
 PROJECT_FILES = ("tasks.cfg", "data/spam.tsv", "data/multiply_add.csv")
@@ -98,3 +102,76 @@ def test_settings_are_the_packed_ones(installed: Path, tmp_path: Path) -> None:
     settings.write_text(text)
     assert done.returncode == 3
     assert "pipeline/project/tasks.cfg" in done.stderr
+
+
+@pytest.mark.parametrize("has_file", [True, False])
+def test_an_installed_package_is_as_strict_as_a_checkout(installed: Path, tmp_path: Path, has_file: bool) -> None:
+    settings = installed / "pipeline/project/tasks.cfg"
+    text = settings.read_text()
+    if not has_file:
+        settings.unlink()
+    command = ("--module", "pipeline", "FreezeModel", "--checkpoint", "nothere")
+    done = run(str(BIN / "luigi"), *command, cwd=tmp_path, PYTHONPATH=str(installed))
+    settings.write_text(text)
+    assert done.returncode == 20
+    assert "nothere: no such checkpoint. Give one with --checkpoint" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.fixture(scope="module")
+def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The programs of a new environment with the wheel, what it requires, and Luigi's reader of TOML."""
+    folder = tmp_path_factory.mktemp("environment")
+    python = folder / "bin/python"
+    uv = shutil.which("uv", path=str(BIN)) or shutil.which("uv")
+    install = [uv, "pip", "install", "--python", str(python)] if uv else [str(python), "-m", "pip", "install"]
+    for command in ([sys.executable, "-m", "venv", str(folder)], [*install, "--quiet", str(wheel), "luigi[toml]"]):
+        done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
+        assert done.returncode == 0, done.stderr
+    return folder / "bin"
+
+
+@pytest.mark.stress
+@pytest.mark.tensorflow
+def test_in_a_new_environment_a_chain_passes_or_fails_as_in_a_checkout(environment: Path, tmp_path: Path) -> None:
+    def luigi(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+        command = (str(environment / "luigi"), "--module", "pipeline", *arguments)
+        return run(*command, cwd=tmp_path, PYTHONPATH="", PIPELINE_TEST_FORK_SERVER="", **more)
+
+    passed = luigi("WriteReport", "--model", "multiply_add", "--formats", "frozen,mmap")
+    assert passed.returncode == 0, passed.stderr
+    report = tmp_path / "output/multiply_add/report"
+    assert {path.name for path in report.iterdir()} >= {"report.html", "summary.md", "junit.xml", "manifest.json"}
+    (tmp_path / "luigi.toml").write_text("[core]\nworkers = 2\n[training]\nsteps = 600\n")
+    again = luigi("WriteReport", "--model", "multiply_add", "--formats", "frozen,mmap", LUIGI_CONFIG_PARSER="toml")
+    assert again.returncode == 0
+    assert "Running Worker with 2 processes" in again.stderr
+    assert "1 complete ones were encountered" in again.stderr
+
+    missing = luigi("FreezeModel", "--checkpoint", "nothere")
+    assert missing.returncode == 20
+    assert "nothere: no such checkpoint. Give one with --checkpoint" in missing.stderr
+
+    model = model_file(tmp_path, TWO_PRODUCTS)
+    failed = luigi(
+        "ValidateModel", "--model", model, "--validation-float64-rtol", "0", "--validation-float64-atol", "0"
+    )
+    assert failed.returncode == 30, failed.stderr
+    assert "is not proven equal to its checkpoint" in failed.stdout
+    assert "Traceback" not in failed.stderr
+    verdict = run(str(environment / "freeze-pipeline"), "verify", str(report), cwd=tmp_path, PYTHONPATH="")
+    assert verdict.returncode == 0, verdict.stderr
+
+
+# TensorFlow multiplies constants with each other first, and variables not: with no tolerance that is another value.
+TWO_PRODUCTS = """
+    class M:
+        signature = Signature([TensorSpec("x", "float64", [None])], [TensorSpec("y", "float64", [None])])
+        data = "rows.csv"
+        def forward(self, inputs, training):
+            w = tf.compat.v1.get_variable("w", initializer=tf.constant(0.1, tf.float64))
+            v = tf.compat.v1.get_variable("v", initializer=tf.constant(0.3, tf.float64))
+            return {"y": (inputs["x"] * w) * v}
+        def examples(self, path):
+            return Examples({"x": np.arange(100.0) / 7})
+    """
