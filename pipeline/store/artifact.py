@@ -118,13 +118,20 @@ def finished(artifact: Path) -> Path:
     Raises:
         NotRegular: the path is another link than to a version of this stage, or `.versions` is a link.
     """
-    home, versions = artifact.parent.resolve(), artifact.parent / ".versions"
-    if not artifact.is_symlink():
-        return home / artifact.name
-    version = _version_in(os.readlink(artifact), artifact.name)
-    if version is None or versions.is_symlink() or (versions / version).is_symlink():
+    home, version = artifact.parent.resolve(), _linked(artifact)
+    return home / artifact.name if version is None else home / ".versions" / version
+
+
+def _linked(artifact: Path) -> str | None:
+    """Return the name of the version that an artifact's path leads to; None if it is no link. Raises: as `finished`."""
+    try:
+        target = os.readlink(artifact)
+    except OSError:
+        return None
+    version, versions = _version_in(target, artifact.name), f"{artifact.parent}/.versions"
+    if version is None or os.path.islink(versions) or os.path.islink(f"{versions}/{version}"):
         raise _foreign(artifact)
-    return home / ".versions" / version
+    return version
 
 
 def _version_in(target: str, stage: str) -> str | None:
@@ -153,18 +160,18 @@ def examine(
             stamp are taken as unchanged, and all others are hashed. `verify` hashes them all, every time.
     """
     try:
-        version = finished(folder)
-        state = _examine(folder, version, stage, inputs, ignored, is_full)
+        version = _linked(folder)
+        state = _examine(folder, stage, inputs, ignored, is_full)
         # If another run has published meanwhile, the version that was examined may be gone.
-        return state if finished(folder) == version else examine(folder, stage, inputs, ignored, is_full)
+        return state if _linked(folder) == version else examine(folder, stage, inputs, ignored, is_full)
     except NotRegular as exc:
         return ArtifactState(ArtifactStatus.MISSING, (str(exc),))
 
 
 def _examine(
-    folder: Path, version: Path, stage: str, inputs: Mapping[str, Any], ignored: Collection[str], is_full: bool
+    folder: Path, stage: str, inputs: Mapping[str, Any], ignored: Collection[str], is_full: bool
 ) -> ArtifactState:
-    if not (version / MANIFEST_FILE).exists():
+    if not os.path.exists(f"{folder}/{MANIFEST_FILE}"):
         return ArtifactState(ArtifactStatus.MISSING, (f"{folder} does not exist",))
     try:
         manifest = Manifest.read(folder)
