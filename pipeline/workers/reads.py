@@ -14,6 +14,7 @@ import hashlib
 import importlib
 import json
 import os
+import re
 import site
 import sys
 import threading
@@ -31,6 +32,12 @@ State = tuple[int, ...]  # of a file: device, inode, size, time of change, time 
 
 MOST_READS = 10_000
 _CLOCK_NS = 20_000_000  # time stamps of files come from a clock that may be so much behind
+# Variables that Python's library reads for purposes of its own: folders, language, terminal, proxies.
+_OF_PYTHON = re.compile(
+    r"HOME|TMPDIR|TEMP|TMP|PATH|PWD|USER|LOGNAME|LNAME|USERNAME|TZ|COLUMNS|LINES|TERM|NO_COLOR|FORCE_COLOR"
+    r"|REQUEST_METHOD|LANG|LANGUAGE|(LC|XDG|PYTHON|SSL_CERT)_?\w*|\w+_proxy",
+    re.I,
+)
 _PACKAGE = str(Path(__file__).resolve().parents[1])
 _DEVICES = ("/dev", "/proc", "/sys")
 
@@ -41,14 +48,12 @@ class Watch:
 
     Args:
         code: folders, or single files, of a model's own code; only files are recorded if empty.
-        modules: the folders, and single files, whose modules are recorded when they are imported.
         ignored: folders and files that do not count.
         environment: the environment variables to run with; those of the process if None.
         journal: a file that gets a line for each read, for runs that may be interrupted; see `read_journal`.
     """
 
     code: tuple[str, ...] = ()
-    modules: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
     environment: Mapping[str, str] | None = None
     journal: Path | None = None
@@ -64,7 +69,7 @@ class Reads:
         changed: files that were opened in two states.
         folders: the names in each folder that the model's code listed, by path.
         variables: the hash of each environment variable that the model's code read, by name; None if it was not set.
-        modules: the state of each file that was imported from the folders of `Watch.modules`.
+        modules: the state of each file of code that was imported, and is no library.
         for_graph: the paths among the files that a graph holds, and reads again whenever it runs.
         unwatched: sentences about what could not be recorded.
     """
@@ -167,6 +172,7 @@ class _Recorder:
         self._watch, self.reads = watch, Reads()
         self._cwd = os.getcwd()
         self._written: set[str] = set()
+        self._updated: set[str] = set()  # opened to be read and perhaps written
         self._made_folders: list[str] = []
         self._kinds: dict[str, str] = {}
         self._started_ns = time.time_ns() - _CLOCK_NS
@@ -189,7 +195,7 @@ class _Recorder:
         else:
             self.read(given)
             if (flags or 0) & os.O_ACCMODE == os.O_RDWR:
-                self.write(given)
+                self._updated.add(os.path.abspath(given))
 
     def read(self, given: Any, is_for_graph: bool = False) -> None:
         """Note a file that is read."""
@@ -252,7 +258,7 @@ class _Recorder:
     def _note_module(self, given: str) -> None:
         path = os.path.abspath(source_from_cache(given) if given.endswith(".pyc") else given)
         state = state_of(path)
-        if state is None or not path.startswith(self._watch.modules) or self._is_foreign(path):
+        if state is None or self._is_foreign(path):
             return
         if self.reads.modules.setdefault(path, state) != state:
             self.reads.changed.add(path)
@@ -273,14 +279,16 @@ class _Recorder:
                 self.reads.folders.setdefault(self._label(given, path), names_in(path))
 
     def read_variable(self, name: str, value: str | None) -> None:
-        """Note an environment variable that the model's code reads; Python's library asks where folders are."""
-        if self._asker().is_direct and name not in self.reads.variables:
+        """Note an environment variable that the model's code reads, not one by which Python's library finds its way."""
+        asker = self._asker()
+        is_wanted = asker.is_direct or (asker.is_own and not _OF_PYTHON.fullmatch(name))
+        if is_wanted and name not in self.reads.variables:
             self.reads.variables[name] = hash_variable(value)
             self._write_journal("variable", name, hash_variable(value))
 
     def read_environment(self) -> None:
         """Say that all variables are read."""
-        if self._asker().is_own:
+        if self._asker().is_direct:
             self._say("all environment variables together: only those that are read by name count")
 
     def start_process(self, what: Any = "", *_: Any) -> None:
@@ -306,8 +314,9 @@ class _Recorder:
         inner = tuple(self._made_folders)
         for label, state in list(reads.files.items()):
             path = os.path.abspath(label)
+            is_written = path in self._written or (path in self._updated and state_of(path) != state)
             was_temporary = state is not None and state[-1] > self._started_ns and not os.path.exists(path)
-            if path in self._written or path.startswith(inner):
+            if is_written or path.startswith(inner):
                 if state is not None:
                     self._say(f"{label}, which it reads and writes itself")
             elif not was_temporary:
@@ -442,7 +451,8 @@ def _foreign_folders() -> tuple[str, ...]:
     """Return the folders of Python, installed packages, this package, caches and devices."""
     environment = [sys.prefix] if sys.prefix != sys.base_prefix else []
     caches = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return (*_standard_library(), *_installed_packages(), *_folders(_PACKAGE, *environment, caches, *_DEVICES))
+    others = [_PACKAGE, *environment, f"{sys.base_prefix}/share/locale", caches, *_DEVICES]
+    return (*_standard_library(), *_installed_packages(), *_folders(*others))
 
 
 def _folders(*paths: str) -> tuple[str, ...]:

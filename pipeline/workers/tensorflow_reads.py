@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from functools import wraps
-from glob import escape, glob
+from glob import escape, glob, has_magic
 from typing import Any
 
 from .reads import note_listed, note_made_folder, note_read, note_unseen, note_written, quietly
@@ -59,6 +59,7 @@ _FILE_FUNCTIONS: dict[str, Callable[..., None]] = {
 def wrap_tensorflow() -> None:
     """Wrap the functions of this process's TensorFlow and HDF5."""
     from tensorflow.python import pywrap_tfe
+    from tensorflow.python.client import pywrap_tf_session
     from tensorflow.python.framework import op_def_library
     from tensorflow.python.lib.io import _pywrap_file_io
     from tensorflow.python.training import py_checkpoint_reader
@@ -67,11 +68,12 @@ def wrap_tensorflow() -> None:
         _wrap(_pywrap_file_io, name, note)
     _wrap(pywrap_tfe, "TFE_Py_FastPathExecute", _note_eager_op)
     _wrap(op_def_library, "_apply_op_helper", _note_graph_op)
+    _wrap(pywrap_tf_session, "TF_LoadLibrary", lambda name, *_: note_read(name))
     _wrap(py_checkpoint_reader, "CheckpointReader", _note_checkpoint)
     if "h5py" in sys.modules:
         from h5py import h5f
 
-        _wrap(h5f, "open", lambda name, *_, **__: note_read(name))
+        _wrap(h5f, "open", lambda name, *_, **__: _note_hdf5(name))
         _wrap(h5f, "create", lambda name, *_, **__: note_written(name))
 
 
@@ -162,6 +164,11 @@ def _note_copy(source: Any, target: Any) -> None:
     note_written(target)
 
 
+def _note_hdf5(name: Any) -> None:
+    if quietly(os.path.exists, name):  # else it is the name of a file in memory
+        note_read(name)
+
+
 def _note_if_missing(name: Any) -> None:
     if not quietly(os.path.exists, os.fsdecode(name)):
         _note(name)
@@ -173,6 +180,9 @@ def _note_pattern(patterns: Any) -> None:
         text = os.fsdecode(pattern)
         if "://" in text:
             note_unseen(f"{text}, which are no local files")
+            continue
+        if not has_magic(text):
+            note_read(text)
             continue
         note_listed(os.path.dirname(text) or ".")
         for name in sorted(quietly(glob, text)):

@@ -21,6 +21,8 @@ from pipeline.store.manifest import RECORDED, Manifest
 from pipeline.store.remote import RemoteStore
 from pipeline.tasks.batch import cache
 from pipeline.tasks.batch.outcome import Outcome
+from pipeline.tasks.chain import plan
+from pipeline.tasks.chain.acceptance import accept
 from pipeline.tasks.chain.job import Job
 from pipeline.tasks.chain.plan import Chain
 from pipeline.training import import_checkpoint
@@ -288,6 +290,33 @@ def test_a_module_that_is_another_one_while_it_is_imported_is_noticed(tmp_path: 
     )
     with pytest.raises(StoreError, match=r"weights\.py: an input changed while it was used"):
         run(job_for(tmp_path / "out", model), "graph")
+
+
+def test_nothing_is_made_by_code_of_the_pipeline_that_is_not_what_was_hashed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chain = Chain(job_for(tmp_path))
+    chain.static_inputs("graph")
+    monkeypatch.setattr(plan, "hash_code", lambda *_: {"upgraded.py": "0" * 64})
+    with pytest.raises(StoreError, match="the pipeline's own code was changed while it ran"):
+        chain.build("graph")
+
+
+def test_what_was_read_is_not_accepted_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("START", "2")
+    for name in ("vocabulary.txt", "table.txt"):
+        (tmp_path / name).write_text("a\n")
+    job = job_for(tmp_path / "out", model_file(tmp_path, READER))
+    run(job, "graph")
+    (tmp_path / "model.py").write_text((tmp_path / "model.py").read_text() + "OTHER = 1\n")
+    (tmp_path / "vocabulary.txt").write_text("b\n")
+    with pytest.raises(StoreError, match=r"only changed code.*the model's file vocabulary\.txt changed"):
+        accept(Chain(job), ["graph"])
+    (tmp_path / "vocabulary.txt").write_text("a\n")
+    accept(Chain(job), ["graph"])
+    assert _statuses(job, "graph") == {"graph": ArtifactStatus.COMPLETE}
+    (tmp_path / "vocabulary.txt").write_text("b\n")
+    assert _statuses(job, "graph") == {"graph": ArtifactStatus.STALE}
 
 
 def _imported_job(root: Path, place: Path, candidate: Path | None = None, data: Path | None = None) -> Job:

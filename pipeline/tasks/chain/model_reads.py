@@ -41,7 +41,7 @@ def watch_for(source: ModelSource | None, paths: ArtifactPaths, journal: Path | 
     if source is None:
         return Watch(ignored=ignored)
     environment = {**TENSORFLOW_ENVIRONMENT, **os.environ}
-    return Watch(source.own_code, source.local_code, ignored, environment, journal)
+    return Watch(source.own_code, ignored, environment, journal)
 
 
 class ModelReads:

@@ -255,10 +255,10 @@ class Chain:
             inputs = self.fingerprint_inputs(name, _manifests(states), files, None if reads else self._recorded(name))
             for each in reads:
                 files.require_unchanged(earlier, each)
-                _require_package_unchanged(stage.code)
             return {**inputs, **found}
 
         def make(folder: Path) -> Notes:
+            _require_package_unchanged(stage.code)
             for upstream, patterns in stage.reads.items():
                 store.verify(self.job.folder(upstream), *patterns)
             recorded = _describe_run(files.of(stage))
@@ -305,7 +305,11 @@ class Chain:
 
 
 def _require_package_unchanged(modules: tuple[str, ...]) -> None:
-    """Check that the pipeline's own code is what this process has hashed: a process for a stage imports it anew."""
+    """Check that the pipeline's own code is what this process has hashed: the process of a stage is about to import it.
+
+    Raises:
+        StoreError: it was changed, such as by an upgrade.
+    """
     if _hash_package_code.__wrapped__(modules) != _hash_package_code(modules):
         raise StoreError(
             "the pipeline's own code was changed while it ran", where=PACKAGE, next_step="Start the run again"

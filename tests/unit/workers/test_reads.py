@@ -37,7 +37,7 @@ def read(tmp_path: Path) -> Callable[..., Reads]:
         file = tmp_path / "model.py"
         file.write_text(HEAD + textwrap.dedent(code), encoding="utf-8")
         folders = (f"{tmp_path}/",)
-        watch = Watch(folders, folders, environment={**os.environ, **(environment or {})}, **options)
+        watch = Watch(folders, environment={**os.environ, **(environment or {})}, **options)
         _, reads = run_in_subprocess(f"{__name__.rpartition('.')[2]}:execute", str(file), watch=watch)
         reads.files.pop(str(file))  # opened by `execute`
         assert isinstance(reads, Reads)
@@ -72,6 +72,9 @@ WAYS = {
     "sqlite": "import sqlite3; sqlite3.connect(HERE / 'vocabulary.txt')",
     "thread": "from concurrent.futures import ThreadPoolExecutor as Pool\n"
     "with Pool() as pool: list(pool.map(Path.read_text, [HERE / 'vocabulary.txt']))",
+    "memmap": "import numpy; numpy.memmap(HERE / 'vocabulary.txt')",
+    "library": "import contextlib, tensorflow as tf\n"
+    "with contextlib.suppress(tf.errors.NotFoundError): tf.load_op_library(str(HERE / 'vocabulary.txt'))",
     "keras": "import keras; keras.layers.StringLookup(vocabulary=str(HERE / 'vocabulary.txt'))",
 }
 
@@ -142,13 +145,15 @@ def test_variables_are_recorded_by_the_hash_of_their_values(read: Callable[..., 
     os.environ["ONE"], os.getenv("TWO"), os.environ.get("MISSING"), os.environb[b"THREE"], "FOUR" in os.environ
     os.environ["SET_HERE"] = "1"
     os.environ["SET_HERE"]
-    import tempfile, subprocess
+    import argparse, tempfile, urllib.request
+    os.path.expandvars("$FIVE"), argparse.ArgumentParser().parse_args([]), urllib.request.getproxies()
     tempfile.gettempdir(), os.path.expanduser("~"), tempfile.mkdtemp()
     """
-    reads = read(code, {"ONE": "1", "TWO": "secret", "THREE": "3", "FOUR": "4"})
-    values = {"ONE": "1", "TWO": "secret", "THREE": "3", "FOUR": "4", "MISSING": None}
+    reads = read(code, {"ONE": "1", "TWO": "secret", "THREE": "3", "FOUR": "4", "FIVE": "5"})
+    values = {"ONE": "1", "TWO": "secret", "THREE": "3", "FOUR": "4", "FIVE": "5", "MISSING": None}
     assert reads.variables == {name: hash_variable(value) for name, value in values.items()}
     assert "secret" not in repr(reads)
+    assert (reads.files, reads.unwatched) == ({}, [])
 
 
 def test_a_variable_is_that_of_the_caller_although_the_worker_is_a_child_of_an_older_server(
@@ -220,10 +225,28 @@ def test_what_cannot_be_seen_is_said(read: Callable[..., Reads], code: str, said
     assert said in sentence
 
 
-def test_a_module_that_is_named_only_when_it_runs_is_recorded(read: Callable[..., Reads], tmp_path: Path) -> None:
+def test_a_module_that_is_named_only_when_it_runs_is_recorded_wherever_it_is(
+    read: Callable[..., Reads], tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
     (tmp_path / "part_a.py").write_text("X = 1")
-    reads = read("sys.path.insert(0, str(HERE))\nimport importlib\nimportlib.import_module('part_' + 'a')")
-    assert set(reads.modules) == {str(tmp_path / "part_a.py")}
+    (elsewhere / "part_b.py").write_text("X = 1")
+    code = f"""
+    import importlib
+    sys.path[:0] = [str(HERE), {str(elsewhere)!r}]
+    for letter in "ab":
+        importlib.import_module("part_" + letter)
+    """
+    assert set(read(code).modules) == {str(tmp_path / "part_a.py"), str(elsewhere / "part_b.py")}
+
+
+def test_a_models_checkpoint_counts_by_its_own_files(read: Callable[..., Reads], tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    tf.raw_ops.SaveV2(prefix=str(tmp_path / "c"), tensor_names=["w"], shape_and_slices=[""], tensors=[tf.ones(2)])
+    reads = read("import tensorflow as tf; tf.train.load_checkpoint(str(HERE / 'c')).get_tensor('w')")
+    assert set(reads.files) == {str(tmp_path / "c.index"), str(tmp_path / "c.data-00000-of-00001")}
+    assert reads.folders == {}
 
 
 def test_a_file_that_was_another_one_for_a_moment_has_changed(read: Callable[..., Reads], vocabulary: Path) -> None:
