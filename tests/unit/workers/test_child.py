@@ -19,7 +19,7 @@ import pytest
 from pipeline.errors import DataError, PipelineError, StageCrashed, StoreError
 from pipeline.tasks.console import DieWithParent
 from pipeline.workers.child import Child, run_in_subprocess
-from pipeline.workers.worker import as_pipeline_error
+from pipeline.workers.worker import as_pipeline_error, without_script
 
 pytestmark = pytest.mark.tensorflow
 
@@ -322,3 +322,15 @@ def test_a_foreign_error_becomes_one_of_ours(foreign: Exception, kind: type[Pipe
 def test_an_error_of_ours_stays_itself() -> None:
     error = DataError("x")
     assert as_pipeline_error(error, "here") is error
+
+
+def test_processes_of_a_name_start_without_the_script_that_runs_here() -> None:
+    from multiprocessing import spawn
+
+    def parts_of_the_script(name: str) -> list[str]:
+        return [key for key in spawn.get_preparation_data(name) if key.startswith("init_main_from_")]
+
+    with without_script("worker of a cluster"):
+        assert parts_of_the_script("worker of a cluster") == parts_of_the_script("pipeline worker") == []
+        assert len(parts_of_the_script("another process")) == 1
+    assert len(parts_of_the_script("worker of a cluster")) == 1
