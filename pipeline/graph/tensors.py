@@ -40,8 +40,11 @@ def shape_of(proto: TensorProto) -> tuple[int, ...]:
     return tuple(dim.size for dim in proto.tensor_shape.dim)
 
 
-def content_of(proto: TensorProto) -> bytes:
+def content_of(proto: TensorProto, content: memoryview | None = None) -> bytes | memoryview:
     """Returns the elements as bytes, row-major and little-endian. Not for strings.
+
+    Args:
+        content: the tensor's `tensor_content`, if it is not in the message.
 
     Raises:
         DataError: the message is broken.
@@ -49,7 +52,7 @@ def content_of(proto: TensorProto) -> bytes:
     kind, elements = DTYPES.get(proto.dtype), math.prod(shape_of(proto))
     if kind is None or not kind.size_bytes:
         raise DataError("a tensor of this dtype has no bytes", got=proto.dtype)
-    whole: bytes = proto.tensor_content or _numbers(proto, kind.name, kind.code, elements).tobytes()
+    whole = content or proto.tensor_content or _numbers(proto, kind.name, kind.code, elements).tobytes()
     if len(whole) != elements * kind.size_bytes:
         raise DataError("a tensor is of another size than its shape", got=len(whole), wanted=elements * kind.size_bytes)
     return whole

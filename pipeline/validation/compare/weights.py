@@ -332,7 +332,7 @@ class _CandidateConstants:
     def content(self, node: NodeDef) -> bytes | memoryview:
         """Reads a constant's bytes."""
         if node.op == "Const":
-            return self._contents.get(node.name) or content_of(node.attr["value"].tensor)
+            return content_of(node.attr["value"].tensor, self._contents.get(node.name))
         try:
             return require_mapped(self._folder, node).read_bytes()
         except (OSError, UnsafeModel) as exc:
