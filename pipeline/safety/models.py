@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from pipeline.checkpoint.bundle import open_checkpoint
 from pipeline.checkpoint.files import files_of, folder_of
 from pipeline.checkpoint.opened import Source
 from pipeline.checkpoint.savedmodel import read_meta_graphs
-from pipeline.errors import UnsafeModel
+from pipeline.errors import PipelineError, UnsafeModel
 from pipeline.graph.lazy import load_lazily
+from pipeline.graph.lazy_nodes import whole_node
 from pipeline.graph.meta_graph import MetaGraph
 from pipeline.graph.protos import MetaGraphDef, NodeDef
+from pipeline.graph.variables import Saved, identity_of
 from pipeline.store.file_names import GRAPH_FILE, WEIGHTS_FOLDER
 
 from . import Danger, printable, require_safe
 from .graphs import find_active_ops, find_dangers
+from .growth.values import MOST_NUMBERS, Value
 from .named_files import require_beside, require_own_content
 from .sizes import require_bounded, require_stored
 
@@ -39,9 +44,22 @@ def require_safe_source(source: Source, allowed: Collection[str] = ()) -> list[s
     found = find_source_dangers(source)
     allowances = require_safe(source.graph_file, found, allowed)
     for meta in source.metas:
-        require_bounded(meta.graph, source.graph_file, stored_bytes)
+        require_bounded(meta.graph, source.graph_file, stored_bytes, stored=partial(_small_value, source))
     require_stored(source.bundle, source.place, stored_bytes)
     return allowances
+
+
+def _small_value(source: Source, variable: NodeDef) -> Value | None:
+    """Returns what the checkpoint holds of a variable, if it is small: it may decide the size of something else."""
+    identity = identity_of(whole_node(variable))
+    key = source.keys.get(identity, Saved(identity[1])).key
+    stored = source.bundle.tensors.get(key)
+    if stored is None or not 0 < stored.elements <= MOST_NUMBERS or stored.kind.code[1:2] not in ("i", "u"):
+        return None
+    with suppress(PipelineError, OSError):  # whoever reads it for its value says what is wrong
+        value = source.bundle.read(key)
+        return Value(tuple(value.shape), value.dtype.itemsize).with_numbers(value.ravel().tolist())
+    return None
 
 
 def require_still(

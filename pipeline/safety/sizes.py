@@ -19,7 +19,7 @@ from pipeline.graph.protos import NodeDef, TensorProto, TensorShapeProto
 from pipeline.graph.variables import VARIABLE_OPS
 
 from . import printable
-from .growth.graphs import find_excess
+from .growth.graphs import Stored, find_excess
 from .reach import Calls
 
 MOST_TENSOR = 8 << 30  # bytes of one tensor that is not stored in a file
@@ -44,12 +44,19 @@ _SIZED = _CONSTANTS | _OF_SHAPE
 _STORED = 4  # times that what is stored may be taken: in a wider dtype, and as a complex number
 
 
-def require_bounded(graph: Graph, path: Path, stored_bytes: int = 0, contents: Mapping[str, int] | None = None) -> None:
+def require_bounded(
+    graph: Graph,
+    path: Path,
+    stored_bytes: int = 0,
+    contents: Mapping[str, int] | None = None,
+    stored: Stored | None = None,
+) -> None:
     """Checks that a graph does not exceed the memory of a machine.
 
     Args:
         stored_bytes: size of the checkpoint's files, which hold its variables.
         contents: bytes of constants by node, if they were left in their file.
+        stored: returns what the checkpoint holds of a variable, if it is small.
 
     Raises:
         UnsafeModel: it would take more than `MOST_TENSOR` or `MOST_GROWN` bytes, or its functions never end.
@@ -77,7 +84,7 @@ def require_bounded(graph: Graph, path: Path, stored_bytes: int = 0, contents: M
             raise _too_large(path, node, function, size)
     _require_ending(graph, path)
     stored_bytes += sum(held.values())
-    excess = find_excess(graph, max(MOST_TENSOR, stored_bytes * _STORED))
+    excess = find_excess(graph, max(MOST_TENSOR, stored_bytes * _STORED), stored)
     if excess is not None:
         raise _too_large(path, excess.node, excess.function, excess.size_bytes)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import struct
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import google_crc32c
 import numpy as np
 import pytest
 
@@ -14,7 +16,7 @@ import redteam
 from pipeline.errors import UnsafeModel
 from pipeline.freezing import freeze
 from pipeline.graph.graph import Graph
-from pipeline.graph.protos import FunctionDef, TensorProto
+from pipeline.graph.protos import BundleEntryProto, FunctionDef, TensorProto
 from pipeline.safety import safe_ops
 from pipeline.safety.growth import costs, rules, sizing
 from pipeline.safety.growth.graphs import find_excess
@@ -115,6 +117,52 @@ def call_with(name: str, function: str, *inputs: str) -> Any:
     made.attr["Tin"].list.type.extend([FLOAT, INT64][: len(inputs)])
     made.attr["Tout"].list.type.append(FLOAT)
     return made
+
+
+def filled_by(*size: Any) -> list[Any]:
+    """A Fill, whose size is the last of some nodes."""
+    dims = node("dims", "Reshape", size[-1].name, "of_one", T=INT64)
+    return [*size, numbers("of_one", 1), dims, filled("one"), node("big", "Fill", "dims", "one", T=FLOAT)]
+
+
+def through(op: str, **attributes: Any) -> list[Any]:
+    """A tensor that is joined with itself, with another op between."""
+    nodes = [filled("big0", 4, 2, 2, 4), count("axis", 0)]
+    for k in range(40):
+        nodes.append(node(f"joined{k}", "ConcatV2", f"big{k}", f"big{k}", "axis", N={"i": 2}, T=FLOAT))
+        nodes.append(node(f"big{k + 1}", op, f"joined{k}", "axis", T=FLOAT, **attributes))
+    return nodes
+
+
+def old_loop() -> list[Any]:
+    """Forty turns as TensorFlow 1 writes them."""
+    frame = {"frame_name": {"s": b"f"}}
+    entries = [("small", FLOAT), ("start", INT64), ("last", INT64), ("step", INT64), ("axis", INT64)]
+    return [
+        *(filled("small", 1000), count("start", 0), count("last", 40), count("step", 1), count("axis", 0)),
+        *(node(f"enter/{name}", "Enter", name, T=dtype, **frame) for name, dtype in entries),
+        node("merge", "Merge", "enter/small", "next", T=FLOAT, N={"i": 2}),
+        node("i", "Merge", "enter/start", "next_i", T=INT64, N={"i": 2}),
+        node("less", "Less", "i", "enter/last", T=INT64),
+        node("go_on", "LoopCond", "less"),
+        node("switch", "Switch", "merge", "go_on", T=FLOAT),
+        node("switch_i", "Switch", "i", "go_on", T=INT64),
+        node("big", "ConcatV2", "switch:1", "switch:1", "enter/axis", N={"i": 2}, T=FLOAT, Tidx=INT64),
+        node("more", "AddV2", "switch_i:1", "enter/step", T=INT64),
+        node("next", "NextIteration", "big", T=FLOAT),
+        node("next_i", "NextIteration", "more", T=INT64),
+    ]
+
+
+def calls_in_calls() -> list[Any]:
+    inputs = [("t", FLOAT), ("m", INT64)]
+    return [
+        TILE_GIVEN,
+        *(
+            with_arguments(f"g{k}", inputs, "c:output:0", call_with("c", f"g{k + 1}" if k < 60 else "f", "t", "m"))
+            for k in range(61)
+        ),
+    ]
 
 
 def with_arguments(name: str, inputs: Sequence[tuple[str, int]], result: str, *nodes: Any, dtype: int = FLOAT) -> Any:
@@ -492,6 +540,55 @@ ATTEMPTS: dict[str, tuple[list[Any], list[Any]]] = {
         ],
         [TILE_GIVEN],
     ),
+    "an old loop that doubles": (old_loop(), []),
+    "calls in calls": (
+        [filled("small", 2), numbers("much", MUCH), call_with("c", "g0", "small", "much")],
+        calls_in_calls(),
+    ),
+    "a function for each element": (
+        [
+            filled("small", 3, 2),
+            numbers("much", MUCH),
+            node("big", "MapDefun", "small", "much", f=calling("f"), Targuments=listed(FLOAT), Tcaptured=listed(INT64)),
+        ],
+        [TILE_GIVEN],
+    ),
+    "a function of a data set": (
+        [numbers("much", MUCH), node("set", "MapDataset", "x", "much", f=calling("f"), Targuments=listed(INT64))],
+        [TILE_GIVEN],
+    ),
+    "a number in a text": (
+        filled_by(
+            text("t", "10000000000"),
+            node("n", "StringToNumber", "t", out_type=FLOAT),
+            node("whole", "Cast", "n", SrcT=FLOAT, DstT=INT64),
+        ),
+        [],
+    ),
+    "a product of many": (
+        filled_by(numbers("n", *[2] * 40, *[1] * 300), count("a", 0), node("p", "Prod", "n", "a", T=INT64)),
+        [],
+    ),
+    "a running product": (
+        filled_by(
+            numbers("n", *[10] * 12),
+            count("a", 0),
+            count("i", 11),
+            node("p", "Cumprod", "n", "a", T=INT64),
+            node("g", "GatherV2", "p", "i", "a"),
+        ),
+        [],
+    ),
+    "through MaxPool": (
+        through(
+            "MaxPool",
+            ksize={"list": {"i": [1] * 4}},
+            strides={"list": {"i": [1] * 4}},
+            padding={"s": b"SAME"},
+        ),
+        [],
+    ),
+    "through DynamicPartition": (through("DynamicPartition", num_partitions={"i": 1}), []),
     "an old loop's entry": (
         [
             filled("small", 2),
@@ -512,6 +609,20 @@ def test_what_a_constant_blows_up_is_refused_before_memory_is_taken(case: str, t
     place = redteam.checkpoint(tmp_path / "in", honest(*nodes), functions)
     sentence = r"this model could take more memory than there is: op \w+ in node \w+( \(function \w+\))? \(got \S+ GB"
     with pytest.raises(UnsafeModel, match=sentence):
+        freeze.freeze(place, ["y"], to=tmp_path / "made.pb")
+
+
+def test_a_number_in_the_checkpoint_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redteam, "W", struct.pack("<q", MUCH))
+    nodes = honest(numbers("one", 1), node("small", "Const", dtype=FLOAT), node("big", "Tile", "small", "w", T=FLOAT))
+    tensor = nodes[[one.name for one in nodes].index("small")].attr["value"].tensor
+    tensor.CopyFrom(filled("small", 2).attr["value"].tensor)
+    nodes[1].CopyFrom(node("w", "VariableV2", dtype=INT64, shape=shape(1)))
+    checksum = redteam.leveldb_tables.mask_crc(google_crc32c.value(redteam.W))
+    entry = BundleEntryProto(dtype=INT64, size=8, crc32c=checksum)
+    entry.shape.dim.add(size=1)
+    place = redteam.checkpoint(tmp_path / "in", nodes, entry=entry)
+    with pytest.raises(UnsafeModel, match="op Tile in node big"):
         freeze.freeze(place, ["y"], to=tmp_path / "made.pb")
 
 

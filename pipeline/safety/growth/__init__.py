@@ -6,6 +6,7 @@
     sizing     rules of the ops that make as much as a number says
     rules      by op of TensorFlow: the rule for its outputs
     costs      by op: threads, buffers and tables that it makes besides its outputs
+    nodes      a node, and what is known of a constant
     graphs     walks through a graph, its functions and its loops
     others     the same for operators of TensorFlow Lite and ONNX, under the names of TensorFlow's
 

@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
 
-from pipeline.graph.dtypes import DTYPES, STRING
 from pipeline.graph.graph import Graph
-from pipeline.graph.lazy_nodes import whole_node
 from pipeline.graph.nodes import node_of
-from pipeline.graph.protos import AttrValue, NodeDef, TensorProto, TensorShapeProto
+from pipeline.graph.protos import NodeDef
 from pipeline.graph.variables import VARIABLE_OPS
 
 from .costs import cost_of
+from .nodes import NodeView, value_of
 from .rules import outputs_of
-from .values import MOST_NUMBERS, STRING_BYTES, UNKNOWN, Dims, Number, Value, elements_of
+from .values import UNKNOWN, Value
 
 MOST_STEPS = 500_000  # nodes that are looked at, over and over in loops and calls
-_MOST_TURNS = 256  # of a loop that is followed
-_MOST_DEPTH = 40  # calls within calls that are followed with what they are given
-_MOST_TEXT = 1 << 24  # bytes of a text that is kept
-_REFERENCE = 100  # what a reference's number has above that of its dtype
+_MOST_TURNS = 100  # of a loop that is followed
+_MOST_DEPTH = 100  # calls within calls that are followed with what they are given
 _CONSTANTS = frozenset({"Const", "HostConst"})
 _DECLARED = VARIABLE_OPS | {"Placeholder", "PlaceholderV2", "PlaceholderWithDefault", "ImmutableConst"}
 _CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
-_BRANCHES = {"If": ("then_branch", "else_branch"), "StatelessIf": ("then_branch", "else_branch")}
-_LOOPS = frozenset({"While", "StatelessWhile"})
+_BRANCHES = frozenset({"If", "StatelessIf", "_If", "Case", "StatelessCase"})
+_EITHER = ("then_branch", "else_branch")
+_LOOPS = frozenset({"While", "StatelessWhile", "_While"})
+# Ops that call a function for each element, which has captured other values: where these are among the inputs.
+_MAPS = {"MapDefun": ("Tcaptured", 0)}
+_OF_DATA = ("MapDataset", "MapDatasetV2", "FilterDataset", "InterleaveDataset", "MapAndBatchDataset")
+_BACK = frozenset({"NextIteration", "RefNextIteration"})
+_SWITCHES, _MERGES = frozenset({"Switch", "RefSwitch"}), frozenset({"Merge", "RefMerge"})
 
 
 # By name the outputs that are not the first, of the ops whose rules tell of them; in a function they have a name.
@@ -50,9 +54,16 @@ class Excess:
     size_bytes: int
 
 
-def find_excess(graph: Graph, most_bytes: int) -> Excess | None:
-    """Finds the first op that makes more than it may from constants; None if there is none."""
-    walk = _Walk(graph, most_bytes)
+Stored: TypeAlias = "Callable[[NodeDef], Value | None]"
+
+
+def find_excess(graph: Graph, most_bytes: int, stored: Stored | None = None) -> Excess | None:
+    """Finds the first op that makes more than it may from constants; None if there is none.
+
+    Args:
+        stored: returns what a checkpoint holds of a variable, if it is small.
+    """
+    walk = _Walk(graph, most_bytes, stored)
     try:
         for function in graph.library.function:
             walk.body(function.signature.name, {})
@@ -73,123 +84,91 @@ class _Found(Exception):
         self.excess = excess
 
 
-@dataclass
-class NodeView:
-    """A node of TensorFlow, as the rules see it; its attributes are parsed when one is asked for."""
-
-    node: NodeDef
-    _attributes: Mapping[str, AttrValue] | None = field(default=None, repr=False)
-
-    @property
-    def op(self) -> str:
-        return str(self.node.op)
-
-    def find(self, name: str) -> AttrValue | None:
-        """Returns an attribute; None if there is none: asking the message would make it."""
-        if self._attributes is None:
-            self._attributes = whole_node(self.node).attr
-        return self._attributes.get(name)
-
-    def integer(self, name: str, default: int = 0) -> int:
-        value = self.find(name)
-        return default if value is None else int(value.i or value.b)
-
-    def integers(self, name: str) -> list[int]:
-        """Returns the numbers of a list; of a list of shapes, their elements."""
-        value = self.find(name)
-        if value is None:
-            return []
-        return [*value.list.i, *(elements_of(dims_from(shape) or ()) for shape in value.list.shape)]
-
-    def dims(self, name: str) -> Dims | None:
-        value = self.find(name)
-        if value is None:
-            return None
-        return dims_from(value.list.shape[0] if value.list.shape else value.shape)
-
-    def text(self, name: str) -> str:
-        value = self.find(name)
-        return "" if value is None else value.s.decode("utf-8", "replace")
-
-    def is_integer(self, name: str) -> bool:
-        value = self.find(name)
-        kind = None if value is None else DTYPES.get(value.type)
-        return kind is not None and kind.code[1:2] in ("i", "u")
-
-    def item(self, name: str) -> int:
-        value = self.find(name)
-        return 4 if value is None or not value.type else item_bytes(value.type)
-
-
-def item_bytes(dtype: int) -> int:
-    """Returns the bytes of an element; 1 for a dtype that is unknown."""
-    number = dtype - _REFERENCE if dtype > _REFERENCE else dtype
-    return STRING_BYTES if number == STRING.number else max(1, DTYPES[number].size_bytes) if number in DTYPES else 1
-
-
-def dims_from(shape: TensorShapeProto) -> Dims | None:
-    """Returns the lengths of a message; None for an unknown rank."""
-    return None if shape.unknown_rank else tuple(dim.size if dim.size >= 0 else -1 for dim in shape.dim)
-
-
-def value_of(tensor: TensorProto) -> Value:
-    """Returns what is known of a constant: its numbers, if they are few."""
-    made = Value(tuple(max(0, dim.size) for dim in tensor.tensor_shape.dim), item_bytes(tensor.dtype))
-    count = elements_of(made.dims or ())
-    if tensor.dtype == STRING.number and tensor.string_val:
-        lengths = [len(text) for text in tensor.string_val]
-        text = tensor.string_val[0] if count == 1 and lengths[0] <= _MOST_TEXT else None
-        return Value(made.dims, STRING_BYTES + min(lengths), text=text)
-    return made.with_numbers(_numbers(tensor, count)) if 0 < count <= MOST_NUMBERS else made
-
-
-def _numbers(tensor: TensorProto, count: int) -> Sequence[Number | None] | None:
-    kind = DTYPES.get(tensor.dtype)
-    if kind is None or not kind.is_plain or not kind.size_bytes:
-        return None
-    values: list[Number] = [*tensor.int_val, *tensor.int64_val, *tensor.float_val, *tensor.double_val]
-    values += [int(one) for one in tensor.bool_val]
-    if tensor.tensor_content:
-        import numpy as np  # only where a graph is checked, and not in a run in which everything is complete
-
-        if len(tensor.tensor_content) != count * kind.size_bytes:
-            return None
-        values = np.frombuffer(tensor.tensor_content, kind.code).tolist()
-    return values + values[-1:] * (count - len(values)) if values else [0] * count
-
-
 Given = Mapping[str, Value]
+Found: TypeAlias = "dict[str, list[Value]]"
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """A node, with what never changes however often it is looked at.
+
+    Args:
+        inputs: by name of the node, or of the argument, and number of the output.
+        constant: its value, if that is in the node itself.
+    """
+
+    view: NodeView
+    inputs: tuple[tuple[str, int], ...]
+    constant: list[Value] | None
+
+
+@dataclass(frozen=True)
+class _OldLoop:
+    """A loop of TensorFlow 1: what goes on as long as a condition is true, and what comes back around."""
+
+    condition: str
+    back: Sequence[tuple[str, str]]  # Merge, NextIteration
+    steps: Sequence[_Step]
 
 
 class _Walk:
     """What is known of a graph's tensors."""
 
-    def __init__(self, graph: Graph, most_bytes: int) -> None:
-        self.graph, self.most_bytes, self.steps = graph, most_bytes, 0
+    def __init__(self, graph: Graph, most_bytes: int, stored: Stored | None = None) -> None:
+        self.graph, self.most_bytes, self.stored, self.steps = graph, most_bytes, stored, 0
         self.depth = 0
         self.known: dict[tuple[str, tuple[Value, ...]], list[Value]] = {}
+        self.bodies: dict[str, tuple[list[_Step], list[_OldLoop]]] = {}
 
-    def body(self, function: str, arguments: Given) -> dict[str, list[Value]]:
+    def body(self, function: str, arguments: Given) -> Found:
         """Looks at all nodes of the graph or of a function's body; returns what is known of their outputs."""
-        graph = self.graph.body(function) if function else self.graph
-        found: dict[str, list[Value]] = {}
-        for node in _in_order(graph):
-            self.steps += 1
-            given = [_reference(found, arguments, name) for name in node.input if not name.startswith("^")]
-            found[node.name] = self.outputs(node, function, given)
+        steps, loops = self.prepared(function)
+        found: Found = {}
+        self.look_at(steps, function, arguments, found)
+        for loop in loops:
+            self.turn(loop, function, arguments, found)
         return found
 
-    def outputs(self, node: NodeDef, function: str, given: Sequence[Value]) -> list[Value]:
-        op = node.op
-        if op in _CONSTANTS or op in _DECLARED:
-            return [_declared(NodeView(node), given)]
-        view = NodeView(node)
+    def prepared(self, function: str) -> tuple[list[_Step], list[_OldLoop]]:
+        if function not in self.bodies:
+            graph = self.graph.body(function) if function else self.graph
+            steps = [_prepare(node) for node in _in_order(graph)]
+            self.bodies[function] = steps, list(_old_loops(graph, steps))
+        return self.bodies[function]
+
+    def look_at(self, steps: Iterable[_Step], function: str, arguments: Given, found: Found) -> None:
+        for step in steps:
+            self.steps += 1
+            if step.constant is not None:
+                found[step.view.node.name] = step.constant
+            else:
+                given = [_look_up(found, arguments, name) for name in step.inputs]
+                found[step.view.node.name] = self.outputs(step.view, function, given)
+
+    def turn(self, loop: _OldLoop, function: str, arguments: Given, found: Found) -> None:
+        """Turns a loop as long as it is known to go on."""
+        for _ in range(_MOST_TURNS):
+            if self.steps > MOST_STEPS or not _look_up(found, arguments, (loop.condition, 0)).number:
+                return
+            for merge, behind in loop.back:
+                found[merge] = [_look_up(found, arguments, (behind, 0)), Value((), 4)]
+            self.look_at(loop.steps, function, arguments, found)
+
+    def outputs(self, view: NodeView, function: str, given: Sequence[Value]) -> list[Value]:
+        op = view.op
+        if op == "PlaceholderWithDefault" and given and given[0] != UNKNOWN:
+            return [given[0]]  # another may be fed
+        if op in _DECLARED:
+            value = self.stored(view.node) if self.stored is not None and op in VARIABLE_OPS else None
+            return [_declared(view) if value is None else value]
         if op in _LOOPS or op in _CALLS or op in _BRANCHES or op in self.graph.functions:
             return self.called(view, given)
         made = outputs_of(view, given)
         size = max((value.size_bytes for value in made), default=0) + cost_of(view, given)
         if size > self.most_bytes:
-            raise _Found(Excess(node, function, size))
+            raise _Found(Excess(view.node, function, size))
+        if op in _MAPS or op.endswith(_OF_DATA):
+            self.called(view, given)
         return made
 
     # Calls.
@@ -203,11 +182,27 @@ class _Walk:
             if view.op in _LOOPS:
                 return self.loop(view, given)
             if view.op in _BRANCHES:
-                results = [self.call(_function(view, name), given[1:]) for name in _BRANCHES[view.op]]
-                return [one if one == other else UNKNOWN for one, other in zip(*results, strict=False)]
+                results = [self.call(name, given[1:]) for name in _branches(view)]
+                return [same[0] if len(set(same)) == 1 else UNKNOWN for same in zip(*results, strict=False)]
+            if view.op in _MAPS or view.op.endswith(_OF_DATA):
+                self.captured(view, given)
+                return []
             return self.call(view.op if view.op in self.graph.functions else _function(view, "f"), given)
         finally:
             self.depth -= 1
+
+    def captured(self, view: NodeView, given: Sequence[Value]) -> None:
+        """Calls the functions of an op that is given elements that are unknown, and behind them what they captured."""
+        attribute, start = _MAPS.get(view.op, ("Targuments", 1))
+        types = view.find(attribute)
+        inputs = list(given[start : start + len(types.list.type)]) if types is not None and start else list(given)
+        if types is not None and not start:  # they come last
+            inputs = list(given[len(given) - len(types.list.type) :])
+        for name in ("f", "predicate", "map_func"):
+            definition = self.graph.functions.get(_function(view, name))
+            if definition is not None:
+                before = len(definition.signature.input_arg) - len(inputs)
+                self.call(definition.signature.name, [*[UNKNOWN] * before, *inputs])
 
     def call(self, function: str, given: Sequence[Value]) -> list[Value]:
         definition = self.graph.functions.get(function)
@@ -219,7 +214,7 @@ class _Walk:
             arguments = dict(zip(names, given, strict=False))
             found = self.body(function, arguments)
             returned = [definition.ret.get(output.name, "") for output in definition.signature.output_arg]
-            self.known[key] = [_reference(found, arguments, name) for name in returned]
+            self.known[key] = [_look_up(found, arguments, _reference(name)) for name in returned]
         return self.known[key]
 
     def loop(self, view: NodeView, given: Sequence[Value]) -> list[Value]:
@@ -239,13 +234,22 @@ class _Walk:
         return []
 
 
-def _declared(view: NodeView, given: Sequence[Value]) -> Value:
-    if view.op in _CONSTANTS:
+def _prepare(node: NodeDef) -> _Step:
+    view, constant = NodeView(node), None
+    if node.op in _CONSTANTS:
         value = view.find("value")
-        return UNKNOWN if value is None else value_of(value.tensor)
-    if view.op == "PlaceholderWithDefault" and given:
-        return given[0]  # another may be fed
+        constant = [UNKNOWN if value is None else value_of(value.tensor)]
+    inputs = tuple(_reference(name) for name in node.input if not name.startswith("^"))
+    return _Step(view, inputs, constant)
+
+
+def _declared(view: NodeView) -> Value:
     return Value(view.dims("shape"), view.item("dtype")) if view.find("shape") is not None else UNKNOWN
+
+
+def _branches(view: NodeView) -> list[str]:
+    value = view.find("branches")
+    return [_function(view, name) for name in _EITHER] if value is None else [func.name for func in value.list.func]
 
 
 def _function(view: NodeView, name: str) -> str:
@@ -253,22 +257,39 @@ def _function(view: NodeView, name: str) -> str:
     return "" if value is None else str(value.func.name)
 
 
-def _reference(found: Mapping[str, list[Value]], arguments: Given, reference: str) -> Value:
-    """Returns an input's value; in a function it is `node:output:2`, in a graph `node:2`."""
+def _reference(reference: str) -> tuple[str, int]:
+    """Returns node and output of an input; in a function it is `node:output:2`, in a graph `node:2`."""
     name, _, place = reference.partition(":")
-    if name not in found:
-        return arguments.get(name, UNKNOWN)
     output, _, index = place.rpartition(":")
-    outputs, number = found[name], int(index) if index.isdecimal() else 0
-    number += _LATER.get(output, 0)
+    return name, (int(index) if index.isdecimal() else 0) + _LATER.get(output, 0)
+
+
+def _look_up(found: Found, arguments: Given, reference: tuple[str, int]) -> Value:
+    name, number = reference
+    outputs = found.get(name)
+    if outputs is None:
+        return arguments.get(name, UNKNOWN)
     return outputs[number] if number < len(outputs) else UNKNOWN
+
+
+def _old_loops(graph: Graph, steps: Sequence[_Step]) -> Iterator[_OldLoop]:
+    """Yields the loops of a graph, by their conditions."""
+    nodes = graph.nodes
+    for condition in [step.view.node for step in steps if step.view.op == "LoopCond"]:
+        switches = [node for node in graph.consumers.get(condition.name, ()) if node.op in _SWITCHES]
+        merges = {node_of(node.input[0]) for node in switches if node.input}
+        merged = [nodes[name] for name in merges if name in nodes and nodes[name].op in _MERGES]
+        back = [(one.name, node_of(name)) for one in merged for name in one.input[1:2]]
+        behind = graph.ancestors([condition.name, *(name for _, name in back)], with_control=False)
+        inside = (graph.descendants(one.name for one in merged) & behind) - {one.name for one in merged}
+        yield _OldLoop(condition.name, back, [step for step in steps if step.view.node.name in inside])
 
 
 def _in_order(graph: Graph) -> Iterator[NodeDef]:
     """Yields every node behind its inputs, but for what comes back around a loop."""
     nodes, done = graph.nodes, set[str]()
     for start in graph.node:
-        waiting = [(start.name, iter(start.input))]
+        waiting = [(start.name, iter(_before(start, nodes)))]
         if start.name in done:
             continue
         done.add(start.name)
@@ -278,8 +299,15 @@ def _in_order(graph: Graph) -> Iterator[NodeDef]:
                 above = node_of(reference)
                 if above in nodes and above not in done:
                     done.add(above)
-                    waiting.append((above, iter(nodes[above].input)))
+                    waiting.append((above, iter(_before(nodes[above], nodes))))
                     break
             else:
                 waiting.pop()
                 yield nodes[name]
+
+
+def _before(node: NodeDef, nodes: Mapping[str, NodeDef]) -> Sequence[str]:
+    """Returns the inputs that a node is computed from at first; later turns of an old loop come back to its Merge."""
+    if node.op not in _MERGES:
+        return list(node.input)
+    return [name for name in node.input if getattr(nodes.get(node_of(name)), "op", "") not in _BACK]

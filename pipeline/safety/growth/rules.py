@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+import itertools
+import operator
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
 
 from . import shaping, sizing
-from .arithmetic import BINARY, COMPARING, REDUCING, UNARY, combine, map_numbers
+from .arithmetic import BINARY, COMPARING, REDUCING, UNARY, apply, combine, map_numbers
 from .shaping import Inputs, Operator, Result, Rule
 from .values import UNKNOWN, Number, Unknown, Value, add, broadcast, dims_of, shape_from
 
@@ -59,6 +61,31 @@ def cast(op: Operator, given: Inputs) -> Value:
     kind = int if op.is_integer("DstT") else float
     numbers = map_numbers(kind, given[0])
     return Value(given[0].dims, op.item("DstT")).with_numbers(numbers)
+
+
+def number_of_text(op: Operator, given: Inputs) -> Value:
+    made = Value(given[0].dims, op.item("out_type"))
+    return made.with_numbers([float(given[0].text)]) if given[0].text is not None else made
+
+
+def running(op: Operator, given: Inputs) -> Value:
+    """A running sum or product of a vector."""
+    made, numbers = same_shape(op, given), given[0].numbers
+    if numbers is None or None in numbers or op.integer("exclusive") or op.integer("reverse"):
+        return made
+    function = operator.mul if op.op == "Cumprod" else operator.add
+    return made.with_numbers(list(itertools.accumulate(numbers, lambda one, more: apply(function, one, more))))
+
+
+def first_of_many(op: Operator, given: Inputs) -> list[Value]:
+    """What is told apart is as much as before, in parts of unknown lengths."""
+    dims = dims_of(given[0])
+    return [given[0].shaped([-max(1, abs(dims[0]) // max(1, op.integer("num_partitions", 1))), *dims[1:]])]
+
+
+def pooled(op: Operator, given: Inputs) -> Value:
+    columns = (dims_of(given[0]), op.integers("ksize"), op.integers("strides"))
+    return given[0].shaped(sizing.windows(*each, op.text("padding")) for each in zip(*columns, strict=True))
 
 
 def all_same(op: Operator, given: Inputs) -> list[Value]:
@@ -130,6 +157,10 @@ RULES: Mapping[str, Rule] = {
     **dict.fromkeys(("Switch", "RefSwitch"), switch),
     **dict.fromkeys(("Merge", "RefMerge"), merge),
     **dict.fromkeys(("AddN", "AccumulateNV2"), sum_of_all),
+    "StringToNumber": number_of_text,
+    **dict.fromkeys(("Cumsum", "Cumprod"), running),
+    "DynamicPartition": first_of_many,
+    **dict.fromkeys(("MaxPool", "AvgPool", "MaxPool3D", "AvgPool3D"), pooled),
     "ReadVariableOp": read,
     # Shapes and series.
     **dict.fromkeys(("Shape", "ShapeN"), shaping.shape_of),

@@ -173,11 +173,12 @@ def space_to_batch(op: Operator, given: Inputs) -> Value:
 
 def patches(op: Operator, given: Inputs) -> Value:
     dims, sizes, steps = dims_of(given[0]), op.integers("ksizes"), op.integers("strides")
-    inner = [_windows(*each, op.text("padding")) for each in zip(dims[1:-1], sizes[1:-1], steps[1:-1], strict=True)]
+    inner = [windows(*each, op.text("padding")) for each in zip(dims[1:-1], sizes[1:-1], steps[1:-1], strict=True)]
     return given[0].shaped([dims[0], *inner, dims[-1] * math.prod(sizes)])
 
 
-def _windows(length: int, size: int, step: int, padding: str) -> int:
+def windows(length: int, size: int, step: int, padding: str) -> int:
+    """Returns how many windows lie along a length; more than one for each step of it is none of `SAME` and `VALID`."""
     if length < 0 or step <= 0:
         return -1
     return -(-length // step) if padding == "SAME" else max(0, (length - size) // step + 1)

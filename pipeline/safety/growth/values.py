@@ -11,7 +11,7 @@ Number: TypeAlias = "int | float"
 # Lengths of the dimensions; -n for an unknown length of at least n.
 Dims: TypeAlias = "tuple[int, ...]"
 
-MOST_NUMBERS = 256  # elements of a tensor whose numbers are known
+MOST_NUMBERS = 1024  # elements of a tensor whose numbers are known
 STRING_BYTES = 24  # of an empty string in memory
 _MOST_LENGTH = 1 << 80  # longer than any
 _MOST_RANK = 254  # tensorflow/core/framework/tensor_shape.h

@@ -44,6 +44,8 @@ def arithmetic() -> Iterator[Any]:
         yield getattr(raw, op)(x=c([2.5, 4.0])) if op != "Relu" else raw.Relu(features=c([-1.0, 4.0]))
     yield raw.Cast(x=c([2.7, -2.7]), DstT=tf.int64)
     yield raw.RealDiv(x=raw.Cast(x=one, DstT=tf.float32), y=raw.Cast(x=other, DstT=tf.float32))
+    yield from (raw.Cumsum(x=one, axis=0), raw.Cumprod(x=one, axis=0), raw.Cumsum(x=one, axis=0, reverse=True))
+    yield raw.StringToNumber(string_tensor=c("12.5"))
     for op in ("Prod", "Sum", "Max", "Min", "Mean"):
         yield getattr(raw, op)(input=one, axis=0)
         yield getattr(raw, op)(input=c(F), axis=[0, 2], keep_dims=True)
@@ -132,6 +134,10 @@ def numbers() -> Iterator[Any]:
         strides=[1] * 4,
         padding="SAME",
     )
+    for padding in ("SAME", "VALID"):
+        yield raw.MaxPool(input=IMAGE, ksize=[1, 2, 3, 1], strides=[1, 2, 1, 1], padding=padding)
+        yield raw.AvgPool(value=IMAGE, ksize=[1, 2, 2, 1], strides=[1, 1, 2, 1], padding=padding)
+    yield from raw.DynamicPartition(data=x, partitions=[0, 1], num_partitions=2)[:1]
     yield from (raw.RFFT(input=x, fft_length=[2]), raw.IRFFT(input=raw.RFFT(input=x, fft_length=[2]), fft_length=[2]))
     yield from (raw.RFFT2D(input=x, fft_length=[2, 3]), raw.Bincount(arr=I, size=7, weights=np.zeros(0, "f")))
     yield from (
