@@ -88,7 +88,7 @@ def _require_nodes(
                 continue
             if reference.startswith("^"):
                 waits = True
-                is_known = reference[1:] in names
+                is_known = reference[1:] in names or reference[1:] in given  # an argument is there from the beginning
             else:
                 is_known = not waits and _is_known(reference, names, given, bool(function))
             if not is_known:
