@@ -125,7 +125,7 @@ def test_what_was_read_is_known_to_other_hosts_and_to_a_batch_and_holds_no_secre
     local = Chain(replace(two, remote=None))
     seen = tmp_path / "memory" / "seen.json"
     seen.parent.mkdir()
-    cache.store(seen, cache.look(local), Outcome("model", "passed"))
+    cache.store(seen, cache.look(local)[0], Outcome("model", "passed"))
     assert cache.load(seen, local) is not None
     monkeypatch.setenv("START", "3")
     assert cache.load(seen, local) is None

@@ -18,7 +18,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -53,26 +53,54 @@ def failed_file(root: Path, stem: str, name: str) -> Path:
     return root / "batch" / ".failed" / stem / f"{name}.json"
 
 
-def look(chain: Chain) -> dict[str, Any]:
-    """Return what decides an outcome, as it is now; to be called before the files are examined, for `store`."""
-    recorded, names = chain.recorded_reads()
-    read = sorted({*_files_read(chain.job), *recorded})
-    _wait_for_next_tick(read)
-    files = [*read, *_files_made(chain)]
-    variables = {name: variable_now(name) for name in names}
-    return {
-        "rules": _hash_static_inputs(chain),
-        "files": files,
-        "digest": _hash_states(files),
-        "variables": variables,
-    }
+@dataclass(frozen=True)
+class Inputs:
+    """What decides a model, at one moment.
+
+    Args:
+        rules: the hash of everything besides files and environment variables.
+        read: files and folders.
+        digest: the hash of their states.
+        variables: the hashes of environment variables, by name.
+    """
+
+    rules: str
+    read: tuple[str, ...]
+    digest: str
+    variables: Mapping[str, str | None]
+
+    @classmethod
+    def look(cls, chain: Chain) -> Inputs:
+        """Look at everything; whatever is examined afterwards is not older."""
+        recorded, names = chain.recorded_reads()
+        read = tuple(sorted({*_files_read(chain.job), *recorded}))
+        _wait_for_next_tick(read)
+        variables = {name: variable_now(name) for name in names}
+        return cls(_hash_static_inputs(chain), read, _hash_states(read), variables)
+
+    def look_again(self, chain: Chain) -> Inputs:
+        """Look at the same files and variables again."""
+        variables = {name: variable_now(name) for name in self.variables}
+        return Inputs(_hash_static_inputs(chain), self.read, _hash_states(self.read), variables)
+
+
+def look(chain: Chain, inputs: Inputs | None = None) -> tuple[dict[str, Any], bool]:
+    """Return what decides an outcome, for `store`, and whether it is certain that everything is complete.
+
+    Args:
+        inputs: a look before everything was examined; it is certain if nothing has changed since. None for a look that
+            comes first.
+    """
+    now = Inputs.look(chain) if inputs is None else inputs.look_again(chain)
+    made, digest, is_as_finished = _look_at_made(chain)
+    return {**asdict(now), "made": made, "digest_of_made": digest}, now == inputs and is_as_finished
 
 
 def store(path: Path, looked: Mapping[str, Any], outcome: Outcome) -> None:
     """Store an outcome; it is valid until something that decided it changes.
 
     Args:
-        looked: the result of `look`, before it was examined whether everything is complete.
+        looked: the first result of `look`; if that was not certain, everything was examined afterwards.
     """
     root = path.parents[1] if path.name == _SEEN else path.parents[3]
     write_file(path, json.dumps({**looked, "outcome": asdict(outcome)}).encode(), root)
@@ -82,7 +110,9 @@ def load(path: Path, chain: Chain) -> Outcome | None:
     """Load a stored outcome; return None if there is none, or if something that decided it has changed."""
     try:
         entry: dict[str, Any] = json.loads(read_file(path, MOST_BYTES))
-        if entry["rules"] != _hash_static_inputs(chain) or entry["digest"] != _hash_states(entry["files"]):
+        if entry["rules"] != _hash_static_inputs(chain) or entry["digest"] != _hash_states(entry["read"]):
+            return None
+        if entry["digest_of_made"] != _hash_states(entry["made"]):
             return None
         if any(variable_now(name) != value for name, value in entry["variables"].items()):
             return None
@@ -121,15 +151,29 @@ def _files_read(job: Job) -> Iterator[str]:
         yield from (str(file), str(file.parent), str(file.parent / _POINTER))
 
 
-def _files_made(chain: Chain) -> Iterator[str]:
+def _look_at_made(chain: Chain) -> tuple[list[str], str, bool]:
+    """Return the files of all artifacts, the hash of their states, and whether they are as they were finished.
+
+    They are if they have the sizes and time stamps of their manifests, as where an artifact is examined.
+    """
+    made, finished, is_whole = list[str](), dict[Path, tuple[int, int]](), True
     for stage in chain.up_to():
         link = chain.job.paths.artifact(stage)
-        yield str(link)
         try:
-            files = Manifest.read(link).files
+            entries = Manifest.read(link).files
         except PipelineError:  # the model failed before this stage
-            files = {}
-        yield from (str(link / name) for name in (MANIFEST_FILE, *files))
+            entries, is_whole = {}, False
+        made += [str(link), str(link / MANIFEST_FILE), *(str(link / name) for name in entries)]
+        finished |= {link / name: (entry.size_bytes, entry.mtime_ns) for name, entry in entries.items()}
+    digest = _hash_states(made)
+    return made, digest, is_whole and all(_size_and_time(path) == entry for path, entry in finished.items())
+
+
+def _size_and_time(file: Path) -> tuple[int, int] | None:
+    with suppress(OSError):
+        state = os.lstat(file)
+        return state.st_size, state.st_mtime_ns
+    return None
 
 
 def _hash_states(files: Iterable[str]) -> str:

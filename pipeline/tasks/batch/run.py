@@ -79,13 +79,18 @@ def convert(given: Parameters, settings: Settings, operations: Operations, failu
     except PipelineError as exc:
         return failed_outcome(given.name, exc)
     try:
-        for stage in chain.up_to():
+        *others, last = chain.up_to()
+        for stage in others:
             chain.build(stage)
-        looked = cache.look(chain)
+        inputs = cache.Inputs.look(chain)
+        chain.build(last)  # examines everything before it
         outcome = collect_outcome(chain)
-        chain.require_complete()
+        looked, is_certain = cache.look(chain, inputs)
+        if not is_certain:
+            looked, _ = cache.look(chain)
+            chain.require_complete()
     except PipelineError as exc:
-        outcome, looked = failed_outcome(given.name, exc), cache.look(chain)
+        outcome, (looked, _) = failed_outcome(given.name, exc), cache.look(chain)
     cache.store(cache.passed_file(chain.job) if outcome.has_passed else failure_file, looked, outcome)
     return outcome
 
@@ -119,7 +124,7 @@ def run(
                 row, outcome = left[event.number], event.result
                 if isinstance(outcome, PipelineError):
                     outcome = failed_outcome(row.name, _name_model(row, outcome))
-                    cache.store(batch.failed_file(row), cache.look(batch.chain_of(row)), outcome)
+                    cache.store(batch.failed_file(row), cache.look(batch.chain_of(row))[0], outcome)
                 known[row.name] = outcome
                 progress.end(event.number, outcome)
     finally:

@@ -76,7 +76,7 @@ def folder(saved: Path, tmp_path: Path) -> Path:
 def remember(job: Job) -> None:
     chain = Chain(job)
     chain.build("checkpoint")
-    looked = cache.look(chain)
+    looked, _ = cache.look(chain)
     chain.require_complete()
     cache.store(cache.passed_file(job), looked, PASSED)
 
@@ -201,7 +201,7 @@ def test_a_look_waits_until_a_further_write_would_have_another_time(
     """Two writes within a tick of the kernel's clock, 10 ms at most, have the same time stamp."""
     job = job_of(folder)
     exchange_behind_a_link(folder)
-    cache.look(Chain(job))
+    cache.Inputs.look(Chain(job))
     assert time.time_ns() - (folder / "weights").stat().st_ctime_ns >= 10_000_000
     time.sleep(0.1)
     monkeypatch.setattr("time.sleep", None)  # nothing to wait for
@@ -240,3 +240,13 @@ def test_where_all_bytes_are_hashed_a_damaged_stage_is_named_and_made_again(
     assert made.read_bytes() == before
     assert f"checkpoint is damaged and made again: {made}: " in caplog.text
     assert Chain(full).examine("checkpoint")["checkpoint"].is_complete
+
+
+def test_what_nobody_touched_is_examined_only_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = Parameters(checkpoint=str(folder / "in/model.ckpt"), name="m", output_root=str(folder / "new"))
+    monkeypatch.setattr(run, "collect_outcome", lambda chain: PASSED)
+    monkeypatch.setattr(Chain, "require_complete", None)
+    assert run.convert(given, Settings(), Operations(), folder / "failed.json") == PASSED
+    job = Job.from_parameters(given, Settings())
+    assert is_complete(job)
+    assert is_known(job)
