@@ -165,14 +165,19 @@ class Folder:
         os.close(descriptor)
         raise self._not_regular(parent, name, "a file")
 
-    def create_file(self, path: str) -> io.BufferedWriter:
+    def create_file(self, path: str, is_instead: bool = False) -> io.BufferedWriter:
         """Open a new file for writing, and make the folders on the way.
+
+        Args:
+            is_instead: remove what is in its place first.
 
         Raises:
             NotRegular: a link or a file is in the place of a folder.
             OSError: it exists (as this file system compares names), or cannot be written.
         """
         parent, name = self._parent_of(path, create=True)
+        if is_instead:
+            self._remove(name, parent)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         return os.fdopen(os.open(name, flags, 0o666, dir_fd=parent), "wb")
 
@@ -209,11 +214,14 @@ class Folder:
             StoreError: its folders are nested too deep.
             OSError: it cannot be removed; of what is in a folder, all that can be removed is.
         """
+        self._remove(name, self.descriptor)
+
+    def _remove(self, name: str, parent: int) -> None:
         try:
-            if is_folder(name, self.descriptor):
-                shutil.rmtree(name, ignore_errors=True, dir_fd=self.descriptor)
+            if is_folder(name, parent):
+                shutil.rmtree(name, ignore_errors=True, dir_fd=parent)
             else:
-                os.unlink(name, dir_fd=self.descriptor)
+                os.unlink(name, dir_fd=parent)
         except FileNotFoundError:
             pass
         except RecursionError as exc:

@@ -17,6 +17,7 @@ import json
 import math
 import os
 import re
+import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -127,14 +128,12 @@ class RemoteStore:
             system, target = file_system(url)
             if published is not None:
                 system.rm_file(f"{target}/{MANIFEST_FILE}")
-            for path in manifest.files:
-                held.state(path)  # a link may lead to what nobody wanted to publish
-                if _is_folder_url(url):
-                    Path(target, path).parent.mkdir(parents=True, exist_ok=True)
-                system.put_file(str(folder / path), f"{target}/{path}")
             for path in listing.paths(stage) - {*manifest.files, MANIFEST_FILE}:
                 system.rm_file(f"{target}/{path}")
-            system.pipe_file(f"{target}/{MANIFEST_FILE}", manifest.to_json().encode())
+            for path in manifest.files:
+                held.state(path)  # a link may lead to what nobody wanted to publish
+                _upload(held, path, url)
+            write_object(f"{url}/{MANIFEST_FILE}", manifest.to_json().encode())
         listing = self.look()
         if problems := listing.problems(stage, manifest):
             raise StoreError(problems[0], next_step="Another process may write to it; run again")
@@ -149,9 +148,7 @@ class RemoteStore:
         url = self.url(stage)
         if self.look().manifest(stage) != before:
             raise StoreError("it was published again meanwhile", where=url, next_step="Look again")
-        with storage_errors(url):
-            system, target = file_system(url)
-            system.pipe_file(f"{target}/{MANIFEST_FILE}", after.to_json().encode())
+        write_object(f"{url}/{MANIFEST_FILE}", after.to_json().encode())
 
     def verify(self, stage: str) -> Manifest:
         """Download the files of an artifact without keeping them, and compare them with its manifest.
@@ -340,6 +337,27 @@ def _refuse_links(url: str, target: str, found: Mapping[str, Mapping[str, Any]])
             where=others[0],
             next_step="Find out who put it there; then remove it and run again",
         )
+
+
+def _upload(held: Folder, path: str, url: str) -> None:
+    """Write a file of an artifact below its URL.
+
+    In the folder of a `file://` URL it is a new file: what is in its place may have another name elsewhere (a hard
+    link), and a link may be in the place of a folder since it was looked at.
+    """
+    system, target = file_system(url)
+    if not _is_folder_url(url):
+        system.put_file(str(held.path / path), f"{target}/{path}")
+        return
+    stage = Path(target)
+    with (
+        Folder.open(stage.parents[1], create=True) as root,
+        root.inner(stage.parent.name, create=True) as home,
+        home.inner(stage.name, create=True) as folder,
+        held.open_file(path) as source,
+        folder.create_file(path, is_instead=True) as copy,
+    ):
+        shutil.copyfileobj(source, copy)
 
 
 def _is_folder_url(url: str) -> bool:

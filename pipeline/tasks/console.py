@@ -26,7 +26,7 @@ from pipeline.workers.worker import die_with_parent, set_up_logging
 
 from .command_line import runs_our_command
 
-_OUR_ERROR = re.compile(r"Traceback \(most recent call last\):.*?\npipeline\.errors\.\w+: (.*)", re.DOTALL)
+_OUR_ERROR = re.compile(r"Traceback \(most recent call last\):.*?\npipeline\.[\w.]+: (.*)", re.DOTALL)
 # What Luigi says of the parameters of a range is a sentence too.
 _PARAMETER_ERROR = re.compile(r"Traceback \(most recent call last\):.*?\nluigi\.parameter\.\w+: (.*)", re.DOTALL)
 

@@ -368,6 +368,43 @@ def test_a_link_in_a_bucket_that_is_a_folder_is_refused(name: str, tmp_path: Pat
     assert is_untouched(theirs)
 
 
+@pytest.mark.parametrize("name", ["model.pb", "sub/part", MANIFEST_FILE])
+def test_an_upload_to_a_folder_writes_into_no_file_that_has_another_name(
+    name: str, tmp_path: Path, theirs: Path
+) -> None:
+    made, bucket, remote = publish(tmp_path)
+    replace(bucket / name, lambda path: path.hardlink_to(theirs / "secret"))
+    other = ArtifactPaths(tmp_path / "other", "m")
+    wanted = build(other, {"settings": {"seed": 2}})
+    if name == MANIFEST_FILE:  # as is, it is a damaged one; a manifest that fits is a reason to write
+        (theirs / "secret").write_text(made.to_json())
+        remote.replace_manifest("frozen", made, wanted)
+        assert (theirs / "secret").read_text() == made.to_json()
+        return
+    remote.push(other, "frozen")
+    assert is_untouched(theirs)
+    assert remote.verify("frozen") == wanted
+
+
+@pytest.mark.parametrize("is_empty", [True, False])
+def test_a_folder_in_the_place_of_a_published_file_is_written_over(is_empty: bool, tmp_path: Path) -> None:
+    made, bucket, remote = publish(tmp_path)
+    replace(bucket / "model.pb", Path.mkdir)
+    if not is_empty:
+        (bucket / "model.pb/more").write_text("x")
+    remote.push(ArtifactPaths(tmp_path / "maker", "m"), "frozen")
+    assert remote.verify("frozen") == made
+
+
+def test_a_file_in_the_place_of_a_published_artifact_is_named(tmp_path: Path) -> None:
+    remote = RemoteStore.at(f"file://{tmp_path / 'bucket'}", "m")
+    build(ArtifactPaths(tmp_path / "maker", "m"))
+    (tmp_path / "bucket/m").mkdir(parents=True)
+    (tmp_path / "bucket/m/frozen").write_text("x")
+    with pytest.raises(NotRegular, match="in the place of a folder of the pipeline"):
+        remote.push(ArtifactPaths(tmp_path / "maker", "m"), "frozen")
+
+
 def test_a_link_in_a_mirror_is_not_uploaded(tmp_path: Path, theirs: Path) -> None:
     paths, remote = ArtifactPaths(tmp_path / "maker", "m"), RemoteStore.at(f"file://{tmp_path / 'bucket'}", "m")
     build(paths)

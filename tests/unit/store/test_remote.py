@@ -21,6 +21,7 @@ from pipeline.cli import verify
 from pipeline.errors import DamagedArtifact, StoreError
 from pipeline.settings import CostsSettings, Operations, Settings, StorageSettings, TrainingSettings
 from pipeline.store import artifact as store
+from pipeline.store import remote as store_remote
 from pipeline.store.artifact import ArtifactPaths, ArtifactState, ArtifactStatus
 from pipeline.store.file_names import MANIFEST_FILE
 from pipeline.store.remote import RemoteStore, file_system, mirror_of
@@ -159,16 +160,15 @@ def test_a_mirror_that_is_damaged_is_downloaded_again(hosts: tuple[Host, Host]) 
 
 
 def _make_until_killed(host: Host, wanted: Mapping[str, Any]) -> None:
-    system, _ = file_system(host.remote.root)
-    puts, put = [], system.put_file
+    uploads, upload = [], store_remote._upload
 
-    def put_file(*args: Any) -> None:
-        if len(puts) == 2:
+    def upload_two(*args: Any) -> None:
+        if len(uploads) == 2:
             os.kill(os.getpid(), signal.SIGKILL)
-        puts.append(args)
-        put(*args)
+        uploads.append(args)
+        upload(*args)
 
-    system.put_file = put_file
+    store_remote._upload = upload_two
     host.make(wanted, ANEW)
 
 
