@@ -552,12 +552,14 @@ def test_folders_nested_without_end_are_a_sentence(paths: ArtifactPaths) -> None
 # The records beside the artifacts: of nights, and of a batch.
 
 
-def night_of(tmp_path: Path, night: str = "2026-11-01") -> tuple[Nights, ArtifactPaths]:
+def night_of(
+    tmp_path: Path, night: str = "2026-11-01", record: Mapping[str, Any] | None = None
+) -> tuple[Nights, ArtifactPaths]:
     nights = Nights(ArtifactPaths(tmp_path / "out", "m"))
-    record = {"date": night, "verdict": "passed", "largest_difference": None}
+    values = {"date": night, "verdict": "passed", "largest_difference": None, **(record or {})}
 
     def make(folder: Path) -> Mapping[str, Any]:
-        (folder / RECORD_FILE).write_text(json.dumps(record))
+        (folder / RECORD_FILE).write_text(json.dumps(values))
         return {"night": {"finished": "", "seconds": {}}}
 
     artifact.build(nights.of(night), "night", lambda: INPUTS, make)
@@ -590,6 +592,47 @@ def test_a_record_of_another_night_is_damage(tmp_path: Path) -> None:
     os.replace(paths.home, nights.home / "2026-11-02")
     with pytest.raises(DamagedArtifact, match="the record of 2026-11-01"):
         read_record(nights, "2026-11-02")
+
+
+BAD_RECORDS: dict[str, dict[str, Any]] = {
+    "numbers that are none": {"metrics": 5},
+    "numbers that are texts": {"sizes": {"frozen": "many"}},
+    "numbers without end": {"latencies": {"frozen": float("inf")}},
+    "a reason that is none": {"reason": 7},
+    "rows that are no number": {"rows": "x", "changed": [1]},
+    "a share that is none": {"rows": True, "changed": True},
+    "another night that is none": {"compared_with": 5},
+    "a digest that is none": {"digest": ["x"]},
+    "another verdict": {"verdict": "fine"},
+    "a verdict that is none": {"verdict": {"passed": 1}},
+    "another key": {"is_current": True},
+}
+
+
+@pytest.mark.parametrize("case", BAD_RECORDS)
+def test_a_record_that_is_none_fails_its_night_alone(case: str, tmp_path: Path) -> None:
+    nights, _ = night_of(tmp_path)
+    night_of(tmp_path, "2026-11-02", BAD_RECORDS[case])
+    history = read_history(nights)
+    assert {night: record.verdict for night, record in history.items()} == {
+        "2026-11-01": "passed",
+        "2026-11-02": "failed",
+    }
+    assert "a night's record cannot be read" in history["2026-11-02"].reason
+    write_history(nights, history)
+    write_page(nights, history, 0.05)
+
+
+@pytest.mark.parametrize("name", ["2026-99-99", "0000-00-00", "2026-02-30"])
+def test_a_folder_whose_name_is_no_date_is_no_night(name: str, tmp_path: Path) -> None:
+    nights, paths = night_of(tmp_path)
+    night_of(tmp_path, name)
+    history = read_history(nights)
+    assert list(history) == ["2026-11-01"]
+    write_page(nights, history, 0.05)
+    nights.link.symlink_to(name)
+    assert nights.current is None
+    assert paths.home.is_dir()
 
 
 def test_the_history_is_read_from_a_file_alone(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
@@ -110,6 +111,30 @@ class Night:
         )
 
 
+def _require_kinds(night: Night) -> Night:
+    """Check the values of a record, which may come from a bucket or a folder that others can write to.
+
+    Raises:
+        TypeError, ValueError: one is not of its kind.
+    """
+    if night.verdict not in (PASSED, FAILED):
+        raise ValueError(f"the verdict {night.verdict}")
+    texts = (night.date, night.reason, night.compared_with or "", night.digest, night.finished)
+    counts = [count for count in (night.rows, night.changed) if count is not None]
+    groups = [getattr(night, group) for group in _GROUPS]
+    if not all(isinstance(text, str) for text in texts) or not all(_is_number(count, int) for count in counts):
+        raise TypeError("a text or a number of rows is something else")
+    if not all(isinstance(group, Mapping) and all(map(_is_number, group.values())) for group in groups):
+        raise TypeError(f"{' or '.join(_GROUPS)} are no numbers by name")
+    return night
+
+
+def _is_number(value: object, *kinds: type) -> bool:
+    """Return True for a number that is not infinite, and of one of the kinds if some are given."""
+    is_of_kind = isinstance(value, kinds or (int, float)) and not isinstance(value, bool)
+    return is_of_kind and not math.isinf(value)  # type: ignore[arg-type]  # a number
+
+
 def read_history(nights: Nights) -> dict[str, Night]:
     """Return the result of each night by date, in order: from the night's own record if it exists.
 
@@ -178,7 +203,8 @@ def read_record(nights: Nights, night: str) -> Night | None:
         if values["date"] != night:
             raise ValueError(f"the record of {values['date']}")
         largest = values.pop("largest_difference")
-        return Night(**values, largest_difference=None if largest is None else float(largest), **manifest.notes[NIGHT])
+        values["largest_difference"] = None if largest is None else float(largest)
+        return _require_kinds(Night(**values, **manifest.notes[NIGHT]))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as exc:
         raise damaged_record(nights, night, exc) from exc
 

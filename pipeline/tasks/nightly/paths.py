@@ -14,6 +14,7 @@ import re
 from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 
 from pipeline.errors import DamagedArtifact, StoreError, logger
@@ -256,7 +257,10 @@ def _verify(folder: Path) -> None:
 
 def is_date(name: str) -> bool:
     """Return True if this can be the name of a night."""
-    return _DATE.fullmatch(name) is not None
+    try:
+        return _DATE.fullmatch(name) is not None and bool(date.fromisoformat(name))
+    except ValueError:  # such as 2026-99-99
+        return False
 
 
 def damaged_record(nights: Nights, night: str, got: object) -> DamagedArtifact:

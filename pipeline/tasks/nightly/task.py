@@ -16,7 +16,7 @@ from luigi.cmdline_parser import CmdlineParser
 from luigi.target import FileSystemTarget
 from luigi.task import MixinNaiveBulkComplete
 
-from pipeline.errors import PipelineError, SettingError, StoreError
+from pipeline.errors import PipelineError, SettingError, StoreError, logger
 from pipeline.settings import NightlySettings, StoreSettings
 from pipeline.store.artifact import ArtifactState, ArtifactStatus
 from pipeline.store.file_names import NIGHTS_PAGE_FILE, REPORT_FILE
@@ -143,8 +143,10 @@ class NightlyRun(MixinNaiveBulkComplete, ModelTask):
     def start(self) -> None:
         """Prepare a run with this task as root: clean up after killed runs."""
         super().start()
-        with suppress(PipelineError):  # the run reports this
+        try:
             restore_current(self.nights)
+        except PipelineError as exc:  # a night that is complete is not run, and would not report it
+            logger.error("%s", exc)
 
     def requires(self) -> Iterable[luigi.Task]:
         """Return the day's data, and the checkpoint if the chain starts at one."""
