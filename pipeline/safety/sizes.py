@@ -7,7 +7,7 @@ call each other so often that inlining them never ends.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from pipeline.checkpoint.bundle import Bundle
@@ -19,7 +19,9 @@ from pipeline.graph.protos import NodeDef, TensorProto, TensorShapeProto
 from pipeline.graph.variables import VARIABLE_OPS
 
 from . import printable
-from .growth.graphs import Stored, find_excess
+from .growth.graphs import find_excess
+from .growth.nodes import NodeView, declared_value, value_of
+from .growth.values import Value
 from .reach import Calls
 
 MOST_TENSOR = 8 << 30  # bytes of one tensor that is not stored in a file
@@ -49,19 +51,19 @@ def require_bounded(
     path: Path,
     stored_bytes: int = 0,
     contents: Mapping[str, int] | None = None,
-    stored: Stored | None = None,
+    stored: Callable[[NodeDef], Value | None] | None = None,
 ) -> None:
     """Checks that a graph does not exceed the memory of a machine.
 
     Args:
         stored_bytes: size of the checkpoint's files, which hold its variables.
         contents: bytes of constants by node, if they were left in their file.
-        stored: returns what the checkpoint holds of a variable, if it is small.
+        stored: returns the numbers of a variable in the checkpoint, if they are few.
 
     Raises:
         UnsafeModel: it would take more than `MOST_TENSOR` or `MOST_GROWN` bytes, or its functions never end.
     """
-    grown, held = 0, contents or {}
+    grown, held, declared = 0, contents or {}, dict[tuple[str, str], Value]()
     for function, node in graph.placed_nodes():
         op, size = node.op, 0
         if op not in _SIZED:
@@ -71,6 +73,7 @@ def require_bounded(
             if "value" not in node.attr:  # asking for what is not there would make it
                 continue
             tensor = node.attr["value"].tensor
+            declared[function, node.name] = value_of(tensor)
             size = _bytes(tensor.tensor_shape, tensor.dtype)
             if size > _SMALL:
                 grown += max(0, size - _stored_bytes(tensor) - held.get("" if function else node.name, 0))
@@ -78,13 +81,16 @@ def require_bounded(
                 reason = f"constants of {_gb(grown)} more than is stored of them"
                 raise _too_large(path, node, function, size, reason)
             continue
+        view = NodeView(node)
+        value = stored(node) if stored is not None and op in VARIABLE_OPS and view.is_integer("dtype") else None
+        declared[function, node.name] = declared_value(view) if value is None else value
         if op in _OF_SHAPE and "shape" in node.attr:
             size = _bytes(node.attr["shape"].shape, node.attr["dtype"].type if "dtype" in node.attr else 0)
         if size > (max(MOST_TENSOR, stored_bytes) if op in VARIABLE_OPS else MOST_TENSOR):
             raise _too_large(path, node, function, size)
     _require_ending(graph, path)
     stored_bytes += sum(held.values())
-    excess = find_excess(graph, max(MOST_TENSOR, stored_bytes * _STORED), stored)
+    excess = find_excess(graph, max(MOST_TENSOR, stored_bytes * _STORED), declared)
     if excess is not None:
         raise _too_large(path, excess.node, excess.function, excess.size_bytes)
 

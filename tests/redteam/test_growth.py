@@ -798,7 +798,11 @@ def test_what_is_honest_passes(case: str) -> None:
 def test_weights_that_are_stored_may_be_as_large_as_they_are() -> None:
     stored = 5 * MOST_TENSOR
     w = node("w", "VarHandleOp", dtype=FLOAT, shape=shape(stored // 4))
-    nodes = [w, node("read", "ReadVariableOp", "w", dtype=FLOAT), node("half", "Identity", "read", T=FLOAT)]
+    nodes = [
+        w,
+        node("read", "ReadVariableOp", "w", dtype=FLOAT),
+        node("twice", "Pack", "read", "read", N={"i": 2}, T=FLOAT),
+    ]
     require_bounded(Graph(nodes), Path("model.pb"), stored)
     assert find_excess(Graph(nodes), MOST_TENSOR) is not None
 

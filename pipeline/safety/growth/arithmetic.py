@@ -113,8 +113,10 @@ def map_numbers(function: Callable[..., Number], *values: Value) -> list[Number 
 
 def combine(function: Callable[..., Number], item: int, *values: Value) -> Value:
     """Returns the result of an op on elements, stretched to a common shape."""
-    dims = broadcast(*map(dims_of, values))
-    return Value(dims, item).with_numbers(map_numbers(function, *values))
+    made = Value(broadcast(*map(dims_of, values)), item)
+    if any(value.numbers is None for value in values):
+        return made
+    return made.with_numbers(map_numbers(function, *values))
 
 
 def numbers_along(value: Value, places: Sequence[int]) -> list[Number | None] | None:

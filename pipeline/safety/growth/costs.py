@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 
 from .shaping import Inputs, Operator
 from .values import STRING_BYTES, Value, elements_of
@@ -134,10 +135,17 @@ COSTS: Mapping[str, Cost] = {
 }
 
 
+@cache
+def _cost_of_op(op: str) -> Cost | None:
+    return COSTS.get(op.removeprefix("Experimental"))
+
+
 def cost_of(op: Operator, given: Sequence[Value]) -> int:
     """Returns the bytes that an op takes besides its outputs, as far as constants decide it."""
-    cost = COSTS.get(op.op.removeprefix("Experimental"))
+    cost = _cost_of_op(op.op)
+    if cost is None:
+        return 0
     try:
-        return 0 if cost is None else cost(op, given)
+        return cost(op, given)
     except (LookupError, ValueError, TypeError, ArithmeticError):  # it is no such op
         return 0

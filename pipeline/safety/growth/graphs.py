@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -11,9 +11,10 @@ from pipeline.graph.nodes import node_of
 from pipeline.graph.protos import NodeDef
 from pipeline.graph.variables import VARIABLE_OPS
 
+from .arithmetic import BINARY
 from .costs import cost_of
-from .nodes import NodeView, value_of
-from .rules import outputs_of
+from .nodes import NodeView, declared_value, value_of
+from .rules import growing, outputs_of
 from .values import UNKNOWN, Value
 
 MOST_STEPS = 500_000  # nodes that are looked at, over and over in loops and calls
@@ -21,6 +22,7 @@ _MOST_TURNS = 100  # of a loop that is followed
 _MOST_DEPTH = 100  # calls within calls that are followed with what they are given
 _CONSTANTS = frozenset({"Const", "HostConst"})
 _DECLARED = VARIABLE_OPS | {"Placeholder", "PlaceholderV2", "PlaceholderWithDefault", "ImmutableConst"}
+_CARRYING = frozenset({"Identity", "StopGradient", "ReadVariableOp", "CheckNumerics"})
 _CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
 _BRANCHES = frozenset({"If", "StatelessIf", "_If", "Case", "StatelessCase"})
 _EITHER = ("then_branch", "else_branch")
@@ -29,6 +31,7 @@ _LOOPS = frozenset({"While", "StatelessWhile", "_While"})
 _MAPS = {"MapDefun": ("Tcaptured", 0)}
 _OF_DATA = ("MapDataset", "MapDatasetV2", "FilterDataset", "InterleaveDataset", "MapAndBatchDataset")
 _BACK = frozenset({"NextIteration", "RefNextIteration"})
+_FOLLOWED = _CALLS | _BRANCHES | _LOOPS | _MAPS.keys() | {"LoopCond"} | _BACK
 _SWITCHES, _MERGES = frozenset({"Switch", "RefSwitch"}), frozenset({"Merge", "RefMerge"})
 
 
@@ -54,16 +57,16 @@ class Excess:
     size_bytes: int
 
 
-Stored: TypeAlias = "Callable[[NodeDef], Value | None]"
-
-
-def find_excess(graph: Graph, most_bytes: int, stored: Stored | None = None) -> Excess | None:
+def find_excess(
+    graph: Graph, most_bytes: int, declared: Mapping[tuple[str, str], Value] | None = None
+) -> Excess | None:
     """Finds the first op that makes more than it may from constants; None if there is none.
 
     Args:
-        stored: returns what a checkpoint holds of a variable, if it is small.
+        declared: values of constants, variables and placeholders that are known already, by function and name.
     """
-    walk = _Walk(graph, most_bytes, stored)
+    walk = _Walk(graph, most_bytes)
+    walk.declared = declared or {}
     try:
         for function in graph.library.function:
             walk.body(function.signature.name, {})
@@ -75,7 +78,9 @@ def find_excess(graph: Graph, most_bytes: int, stored: Stored | None = None) -> 
 
 def examine(graph: Graph) -> dict[str, list[Value]]:
     """Returns by node what is known of its outputs, of any size."""
-    return _Walk(graph, 1 << 200).body("", {})
+    walk = _Walk(graph, 1 << 200)
+    walk.sees_all = True
+    return walk.body("", {})
 
 
 class _Found(Exception):
@@ -114,27 +119,73 @@ class _OldLoop:
 class _Walk:
     """What is known of a graph's tensors."""
 
-    def __init__(self, graph: Graph, most_bytes: int, stored: Stored | None = None) -> None:
-        self.graph, self.most_bytes, self.stored, self.steps = graph, most_bytes, stored, 0
-        self.depth = 0
+    def __init__(self, graph: Graph, most_bytes: int) -> None:
+        self.graph, self.most_bytes = graph, most_bytes
+        self.steps, self.depth, self.sees_all = 0, 0, False
+        self.declared: Mapping[tuple[str, str], Value] = {}
         self.known: dict[tuple[str, tuple[Value, ...]], list[Value]] = {}
         self.bodies: dict[str, tuple[list[_Step], list[_OldLoop]]] = {}
 
     def body(self, function: str, arguments: Given) -> Found:
         """Looks at all nodes of the graph or of a function's body; returns what is known of their outputs."""
-        steps, loops = self.prepared(function)
         found: Found = {}
+        if not function and not any(node.op == "LoopCond" for node in self.graph.node):  # once, and then forgotten
+            ordered = _in_order(self.graph, self.starts("", self.graph))
+            rest = (node for node in ordered if not self.glance(node, found))
+            self.look_at((self.prepare("", node) for node in rest), "", arguments, found)
+            return found
+        steps, loops = self.prepared(function)
         self.look_at(steps, function, arguments, found)
         for loop in loops:
             self.turn(loop, function, arguments, found)
         return found
 
+    def glance(self, node: NodeDef, found: Found) -> bool:
+        """Looks at a node as most are, without its attributes; returns False if it needs a closer look."""
+        op = node.op
+        if op in _CONSTANTS or op in VARIABLE_OPS:
+            value = self.declared.get(("", node.name))
+            if value is not None:
+                found[node.name] = [value]
+            return value is not None
+        if op in _CARRYING and len(node.input) and node.input[0] in found:  # without a port: the first output
+            found[node.name] = found[node.input[0]][:1]
+            return True
+        if op in BINARY and len(node.input) == 2:
+            one, other = (found.get(name) for name in node.input)
+            if one and other and one[0].numbers is None and one[0].dims and one[0].item >= other[0].item:
+                is_one = other[0].dims == ()  # a single number changes no shape
+                if is_one or (other[0].numbers is None and other[0].dims == one[0].dims):
+                    found[node.name] = one[:1]
+                    return True
+        return False
+
     def prepared(self, function: str) -> tuple[list[_Step], list[_OldLoop]]:
         if function not in self.bodies:
             graph = self.graph.body(function) if function else self.graph
-            steps = [_prepare(node) for node in _in_order(graph)]
+            steps = [self.prepare(function, node) for node in _in_order(graph, self.starts(function, graph))]
             self.bodies[function] = steps, list(_old_loops(graph, steps))
         return self.bodies[function]
+
+    def prepare(self, function: str, node: NodeDef) -> _Step:
+        view, constant = NodeView(node), None
+        if node.op in _CONSTANTS:
+            value = self.declared.get((function, node.name))
+            if value is None:
+                message = view.find("value")
+                value = UNKNOWN if message is None else value_of(message.tensor)
+            constant = [value]
+        return _Step(view, tuple(_reference(name) for name in node.input if not name.startswith("^")), constant)
+
+    def starts(self, function: str, graph: Graph) -> Iterator[NodeDef]:
+        """Yields the nodes that may make more than they are given, and those whose values are returned."""
+        looked_at, functions = growing() | _FOLLOWED, self.graph.functions
+        for node in graph.node:
+            if self.sees_all or node.op in looked_at or node.op in functions or node.op.endswith(_OF_DATA):
+                yield node
+        for reference in functions[function].ret.values() if function else ():
+            if (node := graph.nodes.get(node_of(reference))) is not None:
+                yield node
 
     def look_at(self, steps: Iterable[_Step], function: str, arguments: Given, found: Found) -> None:
         for step in steps:
@@ -159,8 +210,8 @@ class _Walk:
         if op == "PlaceholderWithDefault" and given and given[0] != UNKNOWN:
             return [given[0]]  # another may be fed
         if op in _DECLARED:
-            value = self.stored(view.node) if self.stored is not None and op in VARIABLE_OPS else None
-            return [_declared(view) if value is None else value]
+            value = self.declared.get((function, view.node.name))
+            return [declared_value(view) if value is None else value]
         if op in _LOOPS or op in _CALLS or op in _BRANCHES or op in self.graph.functions:
             return self.called(view, given)
         made = outputs_of(view, given)
@@ -234,19 +285,6 @@ class _Walk:
         return []
 
 
-def _prepare(node: NodeDef) -> _Step:
-    view, constant = NodeView(node), None
-    if node.op in _CONSTANTS:
-        value = view.find("value")
-        constant = [UNKNOWN if value is None else value_of(value.tensor)]
-    inputs = tuple(_reference(name) for name in node.input if not name.startswith("^"))
-    return _Step(view, inputs, constant)
-
-
-def _declared(view: NodeView) -> Value:
-    return Value(view.dims("shape"), view.item("dtype")) if view.find("shape") is not None else UNKNOWN
-
-
 def _branches(view: NodeView) -> list[str]:
     value = view.find("branches")
     return [_function(view, name) for name in _EITHER] if value is None else [func.name for func in value.list.func]
@@ -259,6 +297,8 @@ def _function(view: NodeView, name: str) -> str:
 
 def _reference(reference: str) -> tuple[str, int]:
     """Returns node and output of an input; in a function it is `node:output:2`, in a graph `node:2`."""
+    if ":" not in reference:
+        return reference, 0
     name, _, place = reference.partition(":")
     output, _, index = place.rpartition(":")
     return name, (int(index) if index.isdecimal() else 0) + _LATER.get(output, 0)
@@ -285,10 +325,10 @@ def _old_loops(graph: Graph, steps: Sequence[_Step]) -> Iterator[_OldLoop]:
         yield _OldLoop(condition.name, back, [step for step in steps if step.view.node.name in inside])
 
 
-def _in_order(graph: Graph) -> Iterator[NodeDef]:
-    """Yields every node behind its inputs, but for what comes back around a loop."""
+def _in_order(graph: Graph, starts: Iterable[NodeDef]) -> Iterator[NodeDef]:
+    """Yields nodes and all before them, every node behind its inputs, but for what comes back around a loop."""
     nodes, done = graph.nodes, set[str]()
-    for start in graph.node:
+    for start in starts:
         waiting = [(start.name, iter(_before(start, nodes)))]
         if start.name in done:
             continue
@@ -297,7 +337,7 @@ def _in_order(graph: Graph) -> Iterator[NodeDef]:
             name, rest = waiting[-1]
             for reference in rest:
                 above = node_of(reference)
-                if above in nodes and above not in done:
+                if above in nodes and above not in done and not reference.startswith("^"):
                     done.add(above)
                     waiting.append((above, iter(_before(nodes[above], nodes))))
                     break

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -9,9 +10,12 @@ from pipeline.graph.dtypes import DTYPES, STRING
 from pipeline.graph.lazy_nodes import whole_node
 from pipeline.graph.protos import AttrValue, NodeDef, TensorProto, TensorShapeProto
 
-from .values import MOST_NUMBERS, STRING_BYTES, Dims, Number, Value, elements_of
+from .values import MOST_NUMBERS, STRING_BYTES, UNKNOWN, Dims, Number, Value, elements_of
 
 _MOST_TEXT = 1 << 24  # bytes of a text that is kept
+# How numbers are read, by numpy's name of their dtype; numpy itself takes longer to load than most graphs to check.
+_CODES = {"i1": "b", "u1": "B", "b1": "?", "i2": "h", "u2": "H", "i4": "i", "u4": "I", "i8": "q", "u8": "Q"}
+_CODES |= {"f2": "e", "f4": "f", "f8": "d"}
 _REFERENCE = 100  # what a reference's number has above that of its dtype
 
 
@@ -74,6 +78,11 @@ def dims_from(shape: TensorShapeProto) -> Dims | None:
     return None if shape.unknown_rank else tuple(dim.size if dim.size >= 0 else -1 for dim in shape.dim)
 
 
+def declared_value(view: NodeView) -> Value:
+    """Returns the shape and dtype that an op declares by its attributes."""
+    return Value(view.dims("shape"), view.item("dtype")) if view.find("shape") is not None else UNKNOWN
+
+
 def value_of(tensor: TensorProto) -> Value:
     """Returns what is known of a constant: its numbers, if they are few."""
     made = Value(tuple(max(0, dim.size) for dim in tensor.tensor_shape.dim), item_bytes(tensor.dtype))
@@ -92,9 +101,8 @@ def _numbers(tensor: TensorProto, count: int) -> Sequence[Number | None] | None:
     values: list[Number] = [*tensor.int_val, *tensor.int64_val, *tensor.float_val, *tensor.double_val]
     values += [int(one) for one in tensor.bool_val]
     if tensor.tensor_content:
-        import numpy as np  # only where a graph is checked, and not in a run in which everything is complete
-
-        if len(tensor.tensor_content) != count * kind.size_bytes:
+        code = _CODES.get(kind.code[1:])
+        if code is None or len(tensor.tensor_content) != count * kind.size_bytes:
             return None
-        values = np.frombuffer(tensor.tensor_content, kind.code).tolist()
+        values = list(struct.unpack(f"<{count}{code}", tensor.tensor_content))
     return values + values[-1:] * (count - len(values)) if values else [0] * count

@@ -8,11 +8,12 @@ from __future__ import annotations
 import itertools
 import operator
 from collections.abc import Callable, Mapping
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 from . import shaping, sizing
 from .arithmetic import BINARY, COMPARING, REDUCING, UNARY, apply, combine, map_numbers
+from .costs import COSTS
 from .shaping import Inputs, Operator, Result, Rule
 from .values import UNKNOWN, Number, Unknown, Value, add, broadcast, dims_of, shape_from
 
@@ -285,6 +286,24 @@ RULES: Mapping[str, Rule] = {
 }
 
 
+# Ops with a rule that only carries on what is known: what they make is no larger than what they are given.
+_NO_LARGER = {
+    *("ReadVariableOp", "IdentityN", "Switch", "RefSwitch", "Merge", "RefMerge", "Shape", "ShapeN", "VariableShape"),
+    *("Size", "Rank", "Reshape", "QuantizedReshape", "Squeeze", "ExpandDims", "Transpose", "ConjugateTranspose"),
+    *("Slice", "StridedSlice", "Split", "SplitV", "Unpack", "ArgMax", "ArgMin", "EuclideanNorm", "Cumsum", "Cumprod"),
+    *("StringToNumber", "DynamicPartition", "BroadcastArgs", "AddN", "AccumulateNV2"),
+}
+
+
+@lru_cache(maxsize=1)
+def growing() -> frozenset[str]:
+    """Returns the ops that may make more than they are given; only these, and what they are given, are looked at."""
+    carrying = _NO_LARGER | UNARY.keys() | REDUCING.keys()
+    by_kind = {op for op, kind in kinds().items() if kind in KINDS and kind not in ("value", "shape")}
+    own = {op for op in kinds() if op.removeprefix("Experimental") in COSTS}
+    return frozenset((RULES.keys() | by_kind | own) - carrying)
+
+
 @lru_cache(maxsize=1)
 def kinds() -> Mapping[str, str]:
     """Returns by op its kind in the table; a kind that is not in `KINDS` has no rule that holds for all of it."""
@@ -292,9 +311,15 @@ def kinds() -> Mapping[str, str]:
     return dict(line.split("\t") for line in lines if line and not line.startswith("#"))
 
 
+@cache
+def rule_of(op: str) -> Rule | None:
+    """Returns the rule of an op, its own or that of its kind; None if it has none."""
+    return RULES.get(op) or KINDS.get(kinds().get(op, ""))
+
+
 def outputs_of(op: Operator, given: Inputs) -> list[Value]:
     """Returns what is known of the outputs; nothing where the inputs are too little known, or of no shape at all."""
-    rule = RULES.get(op.op) or KINDS.get(kinds().get(op.op, ""))
+    rule = rule_of(op.op)
     if rule is None:
         return []
     try:

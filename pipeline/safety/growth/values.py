@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 Number: TypeAlias = "int | float"
 # Lengths of the dimensions; -n for an unknown length of at least n.
@@ -17,8 +16,7 @@ _MOST_LENGTH = 1 << 80  # longer than any
 _MOST_RANK = 254  # tensorflow/core/framework/tensor_shape.h
 
 
-@dataclass(frozen=True, slots=True)
-class Value:
+class Value(NamedTuple):
     """What is known of a tensor, or of what a handle leads to.
 
     Args:
@@ -49,10 +47,11 @@ class Value:
 
     def with_numbers(self, numbers: Sequence[Number | None] | None) -> Value:
         """Returns this value with its numbers, if they are as many as its elements, and few."""
-        fits = numbers is not None and self.dims is not None and len(numbers) <= MOST_NUMBERS
-        if not fits or min(self.dims or (0,)) < 0 or math.prod(self.dims or ()) != len(numbers or ()):
+        if numbers is None or self.dims is None or len(numbers) > MOST_NUMBERS or len(numbers) != math.prod(self.dims):
             return self
-        return replace(self, numbers=tuple(numbers or ()))
+        if self.dims and min(self.dims) < 0:
+            return self
+        return Value(self.dims, self.item, tuple(numbers), self.text)
 
 
 UNKNOWN = Value()
@@ -69,14 +68,14 @@ def checked(dims: Iterable[int]) -> Dims:
         Unknown: it has too many, or a length that nobody can count.
     """
     lengths = tuple(dims)
-    if len(lengths) > _MOST_RANK or any(abs(length) > _MOST_LENGTH for length in lengths):
+    if lengths and (len(lengths) > _MOST_RANK or max(lengths) > _MOST_LENGTH or min(lengths) < -_MOST_LENGTH):
         raise Unknown
     return lengths
 
 
 def elements_of(dims: Dims) -> int:
     """Returns how many elements a shape has at least."""
-    return math.prod(abs(length) for length in dims)
+    return abs(math.prod(dims))
 
 
 def rank_of(value: Value) -> int:
@@ -123,6 +122,9 @@ def add(one: int, other: int) -> int:
 
 def broadcast(*shapes: Dims) -> Dims:
     """Returns the shape that shapes are stretched to (numpy.org/doc/stable/user/basics.broadcasting.html)."""
+    different = {shape for shape in shapes if shape}
+    if len(different) <= 1:
+        return next(iter(different), ())
     rank = max(map(len, shapes), default=0)
     rows = [(1,) * (rank - len(shape)) + shape for shape in shapes]
     return tuple(_common(lengths) for lengths in zip(*rows, strict=True))
