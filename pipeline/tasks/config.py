@@ -87,7 +87,13 @@ class _Yielding(Register):
 
     @property
     def _visible_in_registry(cls) -> bool:
-        return not any(other.__name__ == cls.__name__ and not isinstance(other, _Yielding) for other in Register._reg)
+        return cls.__name__ not in _names_of_others(len(Register._reg), Register._reg[-1])
+
+
+@lru_cache(maxsize=1)
+def _names_of_others(_registered: int, _newest: type) -> frozenset[str]:
+    """Return the names of the classes that do not give way. Luigi's register is read thousands of times in a run."""
+    return frozenset(other.__name__ for other in Register._reg if not isinstance(other, _Yielding))
 
 
 def _config_class(section: str, settings: Any) -> type[luigi.Config]:
