@@ -7,7 +7,7 @@ call each other so often that inlining them never ends.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from pipeline.checkpoint.bundle import Bundle
@@ -21,6 +21,7 @@ from pipeline.graph.variables import VARIABLE_OPS
 from . import printable
 from .growth.graphs import find_excess
 from .growth.nodes import NodeView, declared_value, value_of
+from .growth.steady import Steadiness, steady_ops
 from .growth.values import Value
 from .reach import Calls
 
@@ -63,17 +64,21 @@ def require_bounded(
     Raises:
         UnsafeModel: it would take more than `MOST_TENSOR` or `MOST_GROWN` bytes, or its functions never end.
     """
-    grown, held, declared = 0, contents or {}, dict[tuple[str, str], Value]()
+    grown, held, steadiness, steady = 0, contents or {}, Steadiness(graph), steady_ops() - _SIZED
     for function, node in graph.placed_nodes():
         op, size = node.op, 0
+        if op in steady:
+            continue
         if op not in _SIZED:
+            steadiness.note_op(node)
             continue
         node = whole_node(node)
         if op in _CONSTANTS:
             if "value" not in node.attr:  # asking for what is not there would make it
                 continue
             tensor = node.attr["value"].tensor
-            declared[function, node.name] = value_of(tensor)
+            if tensor.tensor_shape.dim:
+                steadiness.note_source([dim.size for dim in tensor.tensor_shape.dim])
             size = _bytes(tensor.tensor_shape, tensor.dtype)
             if size > _SMALL:
                 grown += max(0, size - _stored_bytes(tensor) - held.get("" if function else node.name, 0))
@@ -81,18 +86,40 @@ def require_bounded(
                 reason = f"constants of {_gb(grown)} more than is stored of them"
                 raise _too_large(path, node, function, size, reason)
             continue
-        view = NodeView(node)
-        value = stored(node) if stored is not None and op in VARIABLE_OPS and view.is_integer("dtype") else None
-        declared[function, node.name] = declared_value(view) if value is None else value
+        steadiness.note_source(NodeView(node).dims("shape"))
         if op in _OF_SHAPE and "shape" in node.attr:
             size = _bytes(node.attr["shape"].shape, node.attr["dtype"].type if "dtype" in node.attr else 0)
         if size > (max(MOST_TENSOR, stored_bytes) if op in VARIABLE_OPS else MOST_TENSOR):
             raise _too_large(path, node, function, size)
     _require_ending(graph, path)
-    stored_bytes += sum(held.values())
-    excess = find_excess(graph, max(MOST_TENSOR, stored_bytes * _STORED), declared)
+    most_bytes = max(MOST_TENSOR, (stored_bytes + sum(held.values())) * _STORED)
+    if steadiness.holds and steadiness.most_bytes <= most_bytes:
+        return
+    excess = find_excess(graph, most_bytes, dict(_declared_values(graph, stored)))
     if excess is not None:
         raise _too_large(path, excess.node, excess.function, excess.size_bytes)
+
+
+def _declared_values(
+    graph: Graph, stored: Callable[[NodeDef], Value | None] | None
+) -> Iterator[tuple[tuple[str, str], Value]]:
+    """Yields what is known of constants, variables and placeholders, by function and node."""
+    for function, node in graph.placed_nodes():
+        if node.op in _SIZED:
+            view = NodeView(whole_node(node))
+            is_number = stored is not None and node.op in VARIABLE_OPS and view.is_integer("dtype")
+            value = stored(view.node) if stored is not None and is_number else None
+            if value is None:
+                value = _declared_value(view)
+            if value is not None:
+                yield (function, node.name), value
+
+
+def _declared_value(view: NodeView) -> Value | None:
+    if view.op not in _CONSTANTS:
+        return declared_value(view)
+    constant = view.find("value")
+    return None if constant is None else value_of(constant.tensor)
 
 
 def require_stored(bundle: Bundle, path: Path | str, stored_bytes: int) -> None:

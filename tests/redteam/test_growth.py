@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -793,6 +794,17 @@ HONEST: dict[str, list[Any]] = {
 @pytest.mark.parametrize("case", HONEST)
 def test_what_is_honest_passes(case: str) -> None:
     require_bounded(Graph(honest(*HONEST[case])), Path("model.pb"))
+
+
+@pytest.mark.parametrize(("length", "is_refused"), [(1_000, False), (70_000, True)])
+def test_a_graph_of_products_alone_is_bounded_by_what_it_multiplies(length: int, is_refused: bool) -> None:
+    nodes = [
+        node("column", "VariableV2", dtype=FLOAT, shape=shape(length, 1)),
+        node("row", "VariableV2", dtype=FLOAT, shape=shape(1, length)),
+        node("product", "MatMul", "column", "row", T=FLOAT),
+    ]
+    with pytest.raises(UnsafeModel, match="op MatMul in node product") if is_refused else nullcontext():
+        require_bounded(Graph(nodes), Path("model.pb"))
 
 
 def test_weights_that_are_stored_may_be_as_large_as_they_are() -> None:
