@@ -21,6 +21,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cache, lru_cache
+from importlib.machinery import EXTENSION_SUFFIXES, SOURCE_SUFFIXES
 from importlib.metadata import version
 from importlib.util import cache_from_source
 from pathlib import Path
@@ -120,6 +121,8 @@ def hash_code(start: Path | Sequence[Path], roots: Sequence[Path]) -> dict[str, 
     found: dict[str, _Source] = {}
     tops = tuple(os.path.realpath(root) for root in roots)
     waiting = [os.path.realpath(path) for path in ([start] if isinstance(start, Path) else start)]
+    # Somebody may put a module beside a model's code while a run lasts, not into this package.
+    find_imported = _imported_files if tops == (_ROOT,) else _imported_files.__wrapped__
     seen = set[str]()
     while waiting:
         path = waiting.pop()
@@ -128,7 +131,7 @@ def hash_code(start: Path | Sequence[Path], roots: Sequence[Path]) -> dict[str, 
         seen.add(path)
         source = _read_source(path)
         found[_label(path, tops)] = source
-        waiting.extend(_imported_files(path, source.imports, tops))
+        waiting.extend(find_imported(path, source.imports, tops))
         if os.path.basename(path) == "__init__.py":
             package = os.path.dirname(path)
             data = (f"{package}/{name}" for name in _names_in(package) if not name.endswith((".py", ".pyc")))
@@ -251,6 +254,7 @@ def _cache_files() -> tuple[str, str]:
     )
 
 
+_ROOT = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))  # the folder of this package's folder
 _cache = _SourceCache(os.path.dirname(os.path.realpath(__file__)), *_cache_files())
 
 
@@ -404,15 +408,17 @@ def _file_of(base: str, parts: Sequence[str], names_in: Callable[[str], frozense
             return None
         base = f"{base}/{package}"
     names = names_in(base)
-    if f"{name}.py" in names:
-        return f"{base}/{name}.py"
-    return f"{base}/{name}/__init__.py" if name in names and "__init__.py" in names_in(f"{base}/{name}") else None
+    if name in names and "__init__.py" in names_in(f"{base}/{name}"):  # Python takes it before a module of the name
+        return f"{base}/{name}/__init__.py"
+    return next((f"{base}/{name}{suffix}" for suffix in _SUFFIXES if f"{name}{suffix}" in names), None)
 
 
 def _names_in(folder: str) -> frozenset[str]:
     """Return the names in a folder; none if there is no such folder."""
     try:
-        return _names_as_of(folder, os.stat(folder).st_mtime_ns)
+        changed_ns = os.stat(folder).st_mtime_ns
+        names_as_of = _names_as_of if changed_ns < time.time_ns() - _RECENT_NS else _names_as_of.__wrapped__
+        return names_as_of(folder, changed_ns)
     except OSError:
         return frozenset()
 
@@ -469,6 +475,7 @@ def _names(listed: str) -> list[str]:
     return [found[1] for item in listed.split(",") if (found := re.match(r"\s*(\w[\w.]*)", item))]
 
 
+_SUFFIXES = (*EXTENSION_SUFFIXES, *SOURCE_SUFFIXES)  # of modules, in the order in which Python looks for them
 _LIBRARIES = ("tensorflow", "numpy")
 
 

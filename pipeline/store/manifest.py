@@ -193,7 +193,7 @@ def fingerprint(stage: str, fingerprint_inputs: Mapping[str, Any]) -> str:
 
 
 # What was read while an artifact was made, by kind: known only afterwards.
-RECORDED = ("model_files", "model_folders", "model_variables")
+RECORDED = ("model_files", "model_links", "model_folders", "model_variables")
 
 _MEANING = {
     "settings": "setting {} changed: was {}, is {}",
@@ -203,6 +203,7 @@ _MEANING = {
     "model": "the model's file {} changed: sha256 was {}, is {}",
     "accepted": "what was accepted of {} changed: was {}, is {}",
     "model_files": "the model's file {} changed: sha256 was {}, is {}",
+    "model_links": "the model's link {} changed: was {}, is {}",
     "model_folders": "the names in the model's folder {} changed: sha256 was {}, is {}",
     "model_variables": "the model's environment variable {} changed: sha256 was {}, is {}",
     "graph_files": "the graph's file {} changed: sha256 was {}, is {}",

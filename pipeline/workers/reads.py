@@ -16,6 +16,7 @@ import json
 import os
 import re
 import site
+import stat
 import sys
 import threading
 import time
@@ -29,6 +30,7 @@ from types import FrameType
 from typing import Any
 
 State = tuple[int, ...]  # of a file: device, inode, size, time of change, time of change of its inode
+FOLDER: State = ()  # of a folder, whose time of change is that of the names in it
 
 MOST_READS = 10_000
 _CLOCK_NS = 20_000_000  # time stamps of files come from a clock that may be so much behind
@@ -40,6 +42,8 @@ _OF_PYTHON = re.compile(
 )
 _PACKAGE = str(Path(__file__).resolve().parents[1])
 _DEVICES = ("/dev", "/proc", "/sys")
+_IMPORTERS = ("<frozen importlib._bootstrap_external>", "<frozen zipimport>")
+_FILE_FUNCTIONS = ("/tensorflow/python/lib/io/file_io.py", "/pipeline/workers/tensorflow_reads.py")  # they only ask
 
 
 @dataclass(frozen=True)
@@ -64,9 +68,11 @@ class Reads:
     """What a function has read.
 
     Args:
-        files: the state of each file when it was opened, by path; None for a file that was looked for and missing. A
-            path is absolute, or begins with `./` if the function gave it relative to the working folder.
-        changed: files that were opened in two states.
+        files: the state of each file when it was opened, by path; None for a file that was looked for and missing,
+            `FOLDER` for a folder whose existence was asked for. A path is absolute, or begins with `./` if the function
+            gave it relative to the working folder.
+        changed: files and links that were opened in two states.
+        links: the target of each link that the model's code followed by itself, by path.
         folders: the names in each folder that the model's code listed, by path.
         variables: the hash of each environment variable that the model's code read, by name; None if it was not set.
         modules: the state of each file of code that was imported, and is no library.
@@ -76,6 +82,7 @@ class Reads:
 
     files: dict[str, State | None] = field(default_factory=dict)
     changed: set[str] = field(default_factory=set)
+    links: dict[str, str] = field(default_factory=dict)
     folders: dict[str, tuple[str, ...]] = field(default_factory=dict)
     variables: dict[str, str | None] = field(default_factory=dict)
     modules: dict[str, State] = field(default_factory=dict)
@@ -110,6 +117,9 @@ def _wrap_python() -> None:
     for environment in (os.environ, os.environb):
         environment.__class__ = _WatchedEnvironment  # the object itself stays: others hold it
     os.stat, os.access = _reporting(os.stat), _reporting(os.access)
+    os.path.lexists = _reporting(os.path.lexists)
+    os.readlink = _reporting(os.readlink, _Recorder.read_link)
+    os.open = _reporting_in_folder(os.open)
 
 
 @contextmanager
@@ -126,12 +136,14 @@ def record_reads(watch: Watch) -> Iterator[Reads]:
 
 
 def state_of(path: str) -> State | None:
-    """Return the state of a file; None if there is none."""
+    """Return the state of a file; `FOLDER` for a folder, None if there is nothing."""
     try:
-        stat = os.stat(path)
+        state = os.stat(path)
     except (OSError, ValueError):
         return None
-    return (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+    if stat.S_ISDIR(state.st_mode):
+        return FOLDER
+    return (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
 
 
 def hash_variable(value: str | None) -> str | None:
@@ -174,6 +186,7 @@ class _Recorder:
         self._written: set[str] = set()
         self._updated: set[str] = set()  # opened to be read and perhaps written
         self._made_folders: list[str] = []
+        self._ensured_folders: list[str] = []  # they would be made if they were not there
         self._kinds: dict[str, str] = {}
         self._started_ns = time.time_ns() - _CLOCK_NS
 
@@ -185,7 +198,7 @@ class _Recorder:
             return
         given = os.fsdecode(path)
         if mode is None and not os.path.isabs(given) and state_of(given) is None:
-            return  # a new file, or one in the folder of `dir_fd`, which is not told
+            return  # a new file, or one in the folder of `dir_fd`, which `os.open` tells
         if (flags or 0) & os.O_ACCMODE == os.O_WRONLY:
             self.write(given)
         elif self._is_import():
@@ -197,14 +210,19 @@ class _Recorder:
             if (flags or 0) & os.O_ACCMODE == os.O_RDWR:
                 self._updated.add(os.path.abspath(given))
 
-    def read(self, given: Any, is_for_graph: bool = False) -> None:
-        """Note a file that is read."""
+    def open_in_folder(self, name: Any, flags: int, folder: int) -> None:
+        """Note a file that Python opens in an open folder."""
+        if not os.path.isabs(os.fsdecode(name)):
+            self.open(os.path.join(os.readlink(f"/proc/self/fd/{folder}"), os.fsdecode(name)), None, flags)
+
+    def read(self, given: Any, is_for_graph: bool = False, is_asked: bool = False) -> None:
+        """Note a file that is read, or a folder if its existence is asked for."""
         given = os.fsdecode(given)
         path = os.path.abspath(given)
-        if self._is_ignored(path) or path in self._written or path.startswith(tuple(self._made_folders)):
+        if self._is_ignored(path) or self._is_made(path):
             return
         state = state_of(path)
-        if state is not None and os.path.isdir(path):
+        if state == FOLDER and (not is_asked or self._is_ignored(f"{path}/")):
             return
         asker = self._asker()
         if not (asker.is_model if state is None else not asker.is_import):
@@ -222,7 +240,21 @@ class _Recorder:
     def ask(self, given: Any) -> None:
         """Note a file whose existence the model's code asks for."""
         if isinstance(given, str | bytes | os.PathLike) and self._asker().is_own:
-            self.read(given)
+            self.read(given, is_asked=True)
+
+    def read_link(self, given: Any) -> None:
+        """Note a link whose target the model's code reads, not one on the way to what is no input."""
+        given = os.fsdecode(given)
+        path = os.path.abspath(given)
+        is_foreign = any(folder.startswith(f"{path}/") for folder in _foreign_folders())
+        if is_foreign or self._is_ignored(path) or self._is_made(path) or not self._asker().is_own:
+            return
+        label, target = self._label(given, path), quietly(os.readlink, path)
+        if label not in self.reads.links and self._has_room():
+            self.reads.links[label] = target
+            self._write_journal("link", label, target)
+        elif self.reads.links.get(label) != target:
+            self.reads.changed.add(label)
 
     def write(self, given: Any) -> None:
         """Note a file that the function writes: it is no input."""
@@ -230,8 +262,17 @@ class _Recorder:
 
     def make_folder(self, path: Any, *_: Any) -> None:
         """Note a folder that the function makes: what is in it is no input."""
-        if not os.path.exists(path):
-            self._made_folders.append(os.path.abspath(os.fsdecode(path)) + "/")
+        folders = self._ensured_folders if os.path.exists(path) else self._made_folders
+        folders.append(os.path.abspath(os.fsdecode(path)) + "/")
+
+    def remove(self, path: Any, folder: int = -1) -> None:
+        """Note a file or a folder that the function removes: its place is no input."""
+        if folder == -1 and not isinstance(path, int):
+            place = os.path.abspath(os.fsdecode(path))
+            if os.path.isdir(place) and not os.path.islink(place):
+                self._made_folders.append(f"{place}/")
+            else:
+                self._written.add(place)
 
     def move(self, source: Any, target: Any, *_: Any) -> None:
         """Note the new name of a file or a folder."""
@@ -256,7 +297,8 @@ class _Recorder:
             self._note_module(file)
 
     def _note_module(self, given: str) -> None:
-        path = os.path.abspath(source_from_cache(given) if given.endswith(".pyc") else given)
+        is_cached = given.endswith(".pyc") and os.path.basename(os.path.dirname(given)) == "__pycache__"
+        path = os.path.abspath(source_from_cache(given) if is_cached else given)
         state = state_of(path)
         if state is None or self._is_foreign(path):
             return
@@ -268,8 +310,12 @@ class _Recorder:
 
     def list_folder(self, given: Any = None, *_: Any) -> None:
         """Note a folder whose names are read."""
-        if isinstance(given, int) or self._is_import() or not self._watch.code:
+        if self._is_import() or not self._watch.code:
             return
+        if isinstance(given, int):
+            if not self._asker().is_direct:  # not `shutil.rmtree`
+                return
+            given = os.readlink(f"/proc/self/fd/{given}")
         given = "." if given is None else os.fsdecode(given)
         path = os.path.abspath(given)
         if self._is_ignored(f"{path}/") or f"{path}/".startswith(tuple(self._made_folders)):
@@ -311,15 +357,17 @@ class _Recorder:
     def finish(self) -> None:
         """Remove what the function itself has written."""
         reads = self.reads
-        inner = tuple(self._made_folders)
+        inner, ensured = tuple(self._made_folders), (*self._made_folders, *self._ensured_folders)
+        reads.links = {label: target for label, target in reads.links.items() if not self._is_made(label)}
         for label, state in list(reads.files.items()):
             path = os.path.abspath(label)
             is_written = path in self._written or (path in self._updated and state_of(path) != state)
-            was_temporary = state is not None and state[-1] > self._started_ns and not os.path.exists(path)
-            if is_written or path.startswith(inner):
-                if state is not None:
+            was_temporary = state is not None and state[-1:] > (self._started_ns,) and not os.path.exists(path)
+            is_ensured = state == FOLDER and any(folder.startswith(f"{path}/") for folder in ensured)
+            if is_written or f"{path}/".startswith(inner):
+                if state:
                     self._say(f"{label}, which it reads and writes itself")
-            elif not was_temporary:
+            elif not was_temporary and not is_ensured:
                 continue
             del reads.files[label]
             reads.changed.discard(label)
@@ -344,6 +392,11 @@ class _Recorder:
                 file.write(json.dumps([kind, name, value]) + "\n")
 
     # Who asks, and whose file it is
+
+    def _is_made(self, given: str) -> bool:
+        """Return True for what the function itself has written, made or removed."""
+        path = os.path.abspath(given)
+        return path in self._written or f"{path}/".startswith(tuple(self._made_folders))
 
     def _label(self, given: str, path: str) -> str:
         if os.path.isabs(given) or os.getcwd() != self._cwd:
@@ -370,7 +423,7 @@ class _Recorder:
         frame: FrameType | None = sys._getframe(2)
         while frame is not None and frame.f_code.co_filename == __file__:
             frame = frame.f_back
-        return frame is not None and frame.f_code.co_filename == "<frozen importlib._bootstrap_external>"
+        return frame is not None and frame.f_code.co_filename in _IMPORTERS
 
     def _asker(self) -> _Asker:
         """Find out from the stack on whose behalf something is read."""
@@ -400,7 +453,7 @@ class _Recorder:
             return "import"
         if self._is_own_code(file):
             return "model"
-        if file in (__file__, "<frozen os>", "<frozen _collections_abc>"):
+        if file in (__file__, "<frozen os>", "<frozen _collections_abc>") or file.endswith(_FILE_FUNCTIONS):
             return ""
         is_installed = file.startswith(_installed_packages())
         if file.startswith("<") or (file.startswith(_standard_library()) and not is_installed):
@@ -504,13 +557,30 @@ def _instruction(frame: FrameType | None) -> tuple[int, int] | None:
     return (id(frame), frame.f_lasti) if frame is not None else None
 
 
-def _reporting(ask: Callable[..., Any]) -> Callable[..., Any]:
+def _reporting(ask: Callable[..., Any], handle: Callable[..., None] = _Recorder.ask) -> Callable[..., Any]:
     @wraps(ask)
     def noted(path: Any, *args: Any, **options: Any) -> Any:
         if options.get("dir_fd") is None:
-            report(_Recorder.ask, path)
+            report(handle, path)
         return ask(path, *args, **options)
 
+    return _replace(ask, noted)
+
+
+def _reporting_in_folder(open_file: Callable[..., int]) -> Callable[..., int]:
+    """Report what is opened in an open folder: the audit hook is told the name alone."""
+
+    @wraps(open_file)
+    def noted(path: Any, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+        if dir_fd is not None:
+            report(_Recorder.open_in_folder, path, flags, dir_fd)
+        return open_file(path, flags, mode, dir_fd=dir_fd)
+
+    return _replace(open_file, noted)
+
+
+def _replace(ask: Callable[..., Any], noted: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a function be able to do what the one that it replaces can."""
     for able in (os.supports_dir_fd, os.supports_fd, os.supports_follow_symlinks, os.supports_effective_ids):
         if ask in able:
             able.add(noted)
@@ -529,7 +599,7 @@ def quietly(ask: Callable[..., Any], *args: Any) -> Any:
 
 def read_journal(path: Path) -> list[tuple[str, str, Any]]:
     """Return kind, name and value of what an interrupted run had read: the state of a `file` (its path as in `Reads`)
-    or `module`, the hash of a `variable`. A line that is cut off is left out.
+    or `module`, the target of a `link`, the hash of a `variable`. A line that is cut off is left out.
     """
     entries = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
@@ -542,6 +612,11 @@ def read_journal(path: Path) -> list[tuple[str, str, Any]]:
 def note_read(path: Any, is_for_graph: bool = False) -> None:
     """Note a file that compiled code opens."""
     report(_Recorder.read, path, is_for_graph)
+
+
+def note_asked(path: Any) -> None:
+    """Note a file or a folder whose existence compiled code asks for."""
+    report(_Recorder.ask, path)
 
 
 def note_written(path: Any) -> None:
@@ -569,6 +644,9 @@ _EVENTS: dict[str, Callable[..., None]] = {
     "os.listdir": _Recorder.list_folder,
     "os.scandir": _Recorder.list_folder,
     "os.mkdir": _Recorder.make_folder,
+    "os.remove": _Recorder.remove,
+    "os.rmdir": _Recorder.remove,
+    "shutil.rmtree": _Recorder.remove,
     "os.rename": _Recorder.move,
     "os.link": _Recorder.move,
     "os.symlink": _Recorder.move,

@@ -13,7 +13,7 @@ from functools import wraps
 from glob import escape, glob, has_magic
 from typing import Any
 
-from .reads import note_listed, note_made_folder, note_read, note_unseen, note_written, quietly
+from .reads import note_asked, note_listed, note_made_folder, note_read, note_unseen, note_written, quietly
 
 # The argument of each op that names files, and its place among the op's arguments.
 _FILE_OPS = {
@@ -44,8 +44,9 @@ _UNSEEN_OPS = {
 }
 _FILE_FUNCTIONS: dict[str, Callable[..., None]] = {
     "BufferedInputStream": lambda name, *_: _note(name),
-    "FileExists": lambda name, *_: _note_if_missing(name),
-    "Stat": lambda name, *_: _note_if_missing(name),
+    "FileExists": lambda name, *_: _note_question(name),
+    "Stat": lambda name, *_: _note_question(name),
+    "IsDirectory": lambda name, *_: note_asked(os.fsdecode(name)),
     "GetMatchingFiles": lambda pattern, *_: _note_pattern(pattern),
     "GetChildren": lambda folder, *_: note_listed(folder),
     "WritableFile": lambda name, *_: note_written(name),
@@ -169,8 +170,11 @@ def _note_hdf5(name: Any) -> None:
         note_read(name)
 
 
-def _note_if_missing(name: Any) -> None:
-    if not quietly(os.path.exists, os.fsdecode(name)):
+def _note_question(name: Any) -> None:
+    text = os.fsdecode(name)
+    if "://" not in text and quietly(os.path.exists, text):
+        note_asked(text)
+    else:
         _note(name)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -93,6 +94,60 @@ def test_what_a_models_code_reads_decides_its_stages(tmp_path: Path, monkeypatch
     run(job, "frozen")
     assert (job.folder("frozen") / "model.pb").read_bytes() != table
     assert run(job, "frozen") == set()
+
+
+ASKER = """
+import sys
+from pathlib import Path
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE / "parts.zip"))
+import near, part
+class M:
+    signature = Signature([TensorSpec("x", "float32", [None])], [TensorSpec("y", "float32", [None])])
+    data = "rows.csv"
+    def forward(self, inputs, training):
+        current = (HERE / "current").resolve().name
+        start = float(current[1:]) + (HERE / "folder").is_dir() + (HERE / "other").exists() + part.X + near.X
+        (HERE / "logs").mkdir(exist_ok=True)
+        return {"y": inputs["x"] * tf.compat.v1.get_variable("w", initializer=start)}
+    def examples(self, path):
+        return Examples({"x": np.ones(2, np.float32)})
+"""
+
+
+def test_links_folders_and_archives_decide_a_stage_by_what_was_asked_of_them(tmp_path: Path) -> None:
+    for name in ("folder", "v1", "v2"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "current").symlink_to("v1")
+    (tmp_path / "near.py").write_text("X = 1\n")
+    with zipfile.ZipFile(tmp_path / "parts.zip", "w") as archive:
+        archive.writestr("part.py", "X = 1\n")
+    job = job_for(tmp_path / "out", model_file(tmp_path, ASKER))
+    assert run(job, "graph") == {"graph"}
+    (tmp_path / "logs").rmdir()  # the code makes it again: it decides nothing
+
+    def reasons() -> list[str]:
+        return list(Chain(job).examine("graph")["graph"].reasons)
+
+    assert reasons() == []
+    (tmp_path / "folder" / "name").touch()
+    assert reasons() == []
+    (tmp_path / "folder").rename(tmp_path / "other")
+    assert reasons() == ["the model's file folder is gone: was 'folder'", "the model's file other is new: 'folder'"]
+    (tmp_path / "other").rename(tmp_path / "folder")
+    (tmp_path / "current").unlink()
+    (tmp_path / "current").symlink_to("v2")
+    assert reasons() == ["the model's link current changed: was 'v1', is 'v2'"]
+    (tmp_path / "current").unlink()
+    (tmp_path / "current").symlink_to("v1")
+    (tmp_path / "near").mkdir()
+    (tmp_path / "near" / "__init__.py").write_text("X = 2\n")  # Python takes it before near.py
+    assert any("near/__init__.py is new" in reason for reason in reasons())
+    shutil.rmtree(tmp_path / "near")
+    assert reasons() == []
+    with zipfile.ZipFile(tmp_path / "parts.zip", "w") as archive:
+        archive.writestr("part.py", "X = 2\n")
+    assert [reason.split(":")[0] for reason in reasons()] == ["the model's file parts.zip changed"]
 
 
 def test_a_model_that_reads_nothing_has_no_recording_and_one_without_stays_complete(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import os
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Any
 
@@ -563,3 +564,12 @@ def test_sources_of_a_read_only_package_are_kept_for_the_user(
     cache.save()
     kept = _SourceCache(str(filled), *files).find(str(filled / "a.py"), state_of(filled / "a.py"))
     assert kept is not None
+
+
+def test_a_module_that_appears_while_the_process_lasts_is_found_as_python_would_find_it(tmp_path: Path) -> None:
+    write(tmp_path, {"model.py": "import near", "other.py": ""})
+    assert set(hash_code(tmp_path / "model.py", [tmp_path])) == {"model.py"}
+    suffix = EXTENSION_SUFFIXES[0]
+    for name in ("near.py", f"near{suffix}", "near/__init__.py"):  # the later ones come first
+        write(tmp_path, {name: ""})
+        assert set(hash_code(tmp_path / "model.py", [tmp_path])) == {"model.py", name}

@@ -2,7 +2,9 @@
 
 It is known only after the stage was made, and stands in the manifest under these kinds:
 
-    model_files      the sha256 of each file that was opened; null for one that was looked for and missing
+    model_files      the sha256 of each file that was opened; null for one that was looked for and missing, "folder" for
+                     a folder whose existence was asked for
+    model_links      the target of each link that was looked up
     model_folders    the sha256 of the names in each folder that was listed
     model_variables  the sha256 of each environment variable that was read; null for one that was not set
 
@@ -59,6 +61,7 @@ class ModelReads:
         """
         ask: dict[str, Callable[[str], str | None]] = {
             "model_files": lambda label: _hash_file(self._path(label)),
+            "model_links": lambda label: _target_of(self._path(label)),
             "model_folders": lambda label: _hash_names(self._path(label)),
             "model_variables": variable_now,
         }
@@ -101,6 +104,7 @@ class ModelReads:
         labels = {label: self._label(label) for label in files}
         found: dict[str, dict[str, str | None]] = {
             "model_files": {labels[label]: _hash_file(label) for label in files},
+            "model_links": {self._label(each): target for each, target in reads.links.items()},
             "model_folders": {self._label(each): hash_values("names", names) for each, names in reads.folders.items()},
             "model_variables": dict(reads.variables),
         }
@@ -118,6 +122,8 @@ class ModelReads:
         for kind, name, value in read_journal(journal):
             if kind == "variable":
                 is_same = variable_now(name) == value
+            elif kind == "link":
+                is_same = _target_of(name) == value
             elif os.path.abspath(name) in declared or (kind == "module" and self._is_in(code, name)):
                 continue  # decides the stage anyway
             else:
@@ -147,6 +153,9 @@ def require_unchanged(reads: Reads) -> None:
     for label, state in {**reads.files, **reads.modules}.items():
         if label in reads.changed or quietly(state_of, label) != state:
             raise changed_meanwhile(label)
+    for label, target in reads.links.items():
+        if label in reads.changed or _target_of(label) != target:
+            raise changed_meanwhile(label)
 
 
 def changed_meanwhile(path: str) -> StoreError:
@@ -169,7 +178,11 @@ def variable_now(name: str) -> str | None:
 
 
 def _hash_file(path: str) -> str | None:
-    return hash_file(Path(path)) if os.path.isfile(path) else None
+    return hash_file(Path(path)) if os.path.isfile(path) else "folder" if os.path.isdir(path) else None
+
+
+def _target_of(path: str) -> str | None:
+    return quietly(os.readlink, path) if os.path.islink(path) else None
 
 
 def _hash_names(path: str) -> str | None:

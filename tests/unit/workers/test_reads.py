@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import py_compile
 import subprocess
 import textwrap
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from typing import Any
 import pytest
 
 from pipeline.workers.child import run_in_subprocess
-from pipeline.workers.reads import Reads, Watch, hash_variable, record_reads
+from pipeline.workers.reads import FOLDER, Reads, Watch, hash_variable, record_reads
 
 pytestmark = pytest.mark.tensorflow
 
@@ -73,6 +75,10 @@ WAYS = {
     "thread": "from concurrent.futures import ThreadPoolExecutor as Pool\n"
     "with Pool() as pool: list(pool.map(Path.read_text, [HERE / 'vocabulary.txt']))",
     "memmap": "import numpy; numpy.memmap(HERE / 'vocabulary.txt')",
+    "dir_fd": "os.close(os.open('vocabulary.txt', os.O_RDONLY, dir_fd=os.open(HERE, os.O_RDONLY)))",
+    "gfile.exists": "import tensorflow as tf; tf.io.gfile.exists(str(HERE / 'vocabulary.txt'))",
+    "gfile.stat": "import tensorflow as tf; tf.io.gfile.stat(str(HERE / 'vocabulary.txt')).length",
+    "glob of a name": "import glob; glob.glob(str(HERE / 'vocabulary.txt'))",
     "library": "import contextlib, tensorflow as tf\n"
     "with contextlib.suppress(tf.errors.NotFoundError): tf.load_op_library(str(HERE / 'vocabulary.txt'))",
     "keras": "import keras; keras.layers.StringLookup(vocabulary=str(HERE / 'vocabulary.txt'))",
@@ -132,6 +138,36 @@ def test_a_listed_folder_counts_by_its_names(read: Callable[..., Reads], tmp_pat
         "tf.io.gfile.listdir(str(HERE / 'three'))"
     )
     assert reads.folders == {str(tmp_path / folder): ("a",) for folder in ("one", "two", "three")}
+
+
+def test_a_folder_counts_if_its_existence_is_asked_for(read: Callable[..., Reads], tmp_path: Path) -> None:
+    for name in ("one", "two", "three", "logs"):
+        (tmp_path / name).mkdir()
+    code = """
+    import shutil, tensorflow as tf
+    (HERE / "one").is_dir(), os.path.exists(HERE / "two"), tf.io.gfile.isdir(str(HERE / "three"))
+    os.makedirs(HERE / "logs" / "run", exist_ok=True)
+    if (HERE / "logs").exists():
+        shutil.rmtree(HERE / "logs")
+    (HERE / "logs" / "run").mkdir(parents=True, exist_ok=True)
+    """
+    assert read(code).files == {str(tmp_path / name): FOLDER for name in ("one", "two", "three")}
+    assert read(code).files == {str(tmp_path / name): FOLDER for name in ("one", "two", "three")}
+
+
+def test_a_folder_that_is_open_counts_by_its_names(read: Callable[..., Reads], tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    reads = read("os.listdir(os.open(HERE / 'one', os.O_RDONLY))")
+    assert reads.folders == {str(tmp_path / "one"): ()}
+
+
+@pytest.mark.parametrize("code", ["(HERE / 'current').resolve()", "os.readlink(HERE / 'current')"])
+def test_a_link_counts_by_its_target_if_that_is_read(read: Callable[..., Reads], tmp_path: Path, code: str) -> None:
+    (tmp_path / "current").symlink_to("v1")
+    reads = read(f"{code}\nos.symlink('v2', HERE / 'made')\nos.readlink(HERE / 'made')")
+    (tmp_path / "made").unlink()
+    assert reads.links == {str(tmp_path / "current"): "v1"}
+    assert not reads.changed
 
 
 def test_a_relative_path_is_kept_relative(read: Callable[..., Reads], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -238,6 +274,16 @@ def test_a_module_that_is_named_only_when_it_runs_is_recorded_wherever_it_is(
         importlib.import_module("part_" + letter)
     """
     assert set(read(code).modules) == {str(tmp_path / "part_a.py"), str(elsewhere / "part_b.py")}
+
+
+def test_modules_in_an_archive_and_without_source_are_recorded(read: Callable[..., Reads], tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "parts.zip", "w") as archive:
+        archive.writestr("part_c.py", "X = 1")
+    (tmp_path / "part_d.py").write_text("X = 1")
+    py_compile.compile(str(tmp_path / "part_d.py"), cfile=str(tmp_path / "part_d.pyc"))
+    (tmp_path / "part_d.py").unlink()
+    reads = read("sys.path[:0] = [str(HERE), str(HERE / 'parts.zip')]\nimport part_c, part_d")
+    assert set(reads.modules) == {str(tmp_path / "parts.zip"), str(tmp_path / "part_d.pyc")}
 
 
 def test_a_models_checkpoint_counts_by_its_own_files(read: Callable[..., Reads], tmp_path: Path) -> None:
