@@ -31,7 +31,7 @@ def junit(facts: ReportFacts) -> str:
     root = ElementTree.Element("testsuites", {"name": printable(facts.name), **counts})
     suite = ElementTree.SubElement(root, "testsuite", {"name": model, **counts})
     if validation is not None and validation.made:
-        suite.set("timestamp", validation.made)
+        suite.set("timestamp", printable(validation.made))
     properties = ElementTree.SubElement(suite, "properties")
     for name, value in _properties(facts):
         ElementTree.SubElement(properties, "property", name=printable(name), value=printable(value))

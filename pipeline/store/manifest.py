@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
@@ -18,6 +19,8 @@ from .file_names import MANIFEST_FILE
 from .folder import NotRegular, read_file
 
 ACCEPTED = "accepted"  # the note on what an artifact was kept under, although it was made with something else
+# What was read while an artifact was made, by kind: known only afterwards.
+RECORDED = ("model_files", "model_links", "model_folders", "model_variables")
 MOST_BYTES = 2**26  # of a manifest: room for 300,000 files
 _MOST_FOLDERS = 64  # of a file's path
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -72,6 +75,43 @@ class FileEntry:
             raise StoreError("not a sha256", got=ascii(self.sha256)[:200], wanted="64 hex digits")
 
 
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_acceptance(value: object) -> bool:
+    """Return True for the form of `Acceptance.to_note`."""
+    if not isinstance(value, Mapping) or not all(map(_is_text, map(value.get, _ACCEPTANCE_TEXTS))):
+        return False
+    listed = value.get("changes")
+    return isinstance(listed, list) and all(
+        isinstance(each, Mapping)
+        and {"from", "to"} <= set(each)
+        and _is_text(each.get("kind"))
+        and _is_text(each.get("name"))
+        for each in listed
+    )
+
+
+_ACCEPTANCE_TEXTS = ("when", "user", "machine", "command")
+# What decides a stage, by kind, as far as it is values by name.
+_MAPPINGS = ("settings", "files", "upstream", "code", "model", "versions", *RECORDED)
+# The notes that every stage may have, and what each of them is.
+_NOTES: Mapping[str, Callable[[Any], bool]] = {
+    "command": _is_text,
+    "made": _is_text,
+    "refused": _is_text,
+    "seconds": _is_number,
+    "rows_per_second": lambda value: isinstance(value, Mapping) and all(map(_is_number, value.values())),
+    "unwatched": lambda value: isinstance(value, list) and all(map(_is_text, value)),
+    ACCEPTED: lambda value: isinstance(value, list) and all(map(_is_acceptance, value)),
+}
+
+
 @dataclass(frozen=True)
 class Manifest:
     """The files of an artifact, and everything that decided them.
@@ -85,8 +125,8 @@ class Manifest:
         notes: facts that decide nothing: the command, seconds, seeds.
 
     Raises:
-        StoreError: a value is not of its kind; the path of a file leads out of the artifact, is the manifest's own, or
-            is at the same time a folder of another file.
+        StoreError: a value is not of its kind (notes that no other code reads may be of any); the path of a file leads
+            out of the artifact, is the manifest's own, or is at the same time a folder of another file.
     """
 
     stage: str
@@ -106,6 +146,12 @@ class Manifest:
                 if folder in self.files:
                     raise StoreError("a file and a folder have the same name", got=folder)
                 folder = folder.rpartition("/")[0]
+        for kind in _MAPPINGS:
+            if not isinstance(self.fingerprint_inputs.get(kind) or {}, Mapping):
+                raise StoreError("not what decides a stage", where=kind, wanted="values by name")
+        for name, is_note in _NOTES.items():
+            if name in self.notes and not is_note(self.notes[name]):
+                raise StoreError("not a note of a manifest", where=name, got=ascii(self.notes[name])[:200])
         if MANIFEST_FILE in self.files:
             raise StoreError("a manifest does not list itself", got=MANIFEST_FILE)
 
@@ -192,9 +238,6 @@ def fingerprint(stage: str, fingerprint_inputs: Mapping[str, Any]) -> str:
     return hash_values(f"stage {stage}", fingerprint_inputs)
 
 
-# What was read while an artifact was made, by kind: known only afterwards.
-RECORDED = ("model_files", "model_links", "model_folders", "model_variables")
-
 _MEANING = {
     "settings": "setting {} changed: was {}, is {}",
     "files": "{} changed: sha256 was {}, is {}",
@@ -273,7 +316,7 @@ class Acceptance:
     def to_note(self) -> dict[str, Any]:
         """Return the form for the manifest."""
         listed = [{"kind": each.kind, "name": each.key, "from": each.before, "to": each.after} for each in self.changes]
-        return {**{name: getattr(self, name) for name in ("when", "user", "machine", "command")}, "changes": listed}
+        return {**{name: getattr(self, name) for name in _ACCEPTANCE_TEXTS}, "changes": listed}
 
     @classmethod
     def read_all(cls, manifest: Manifest) -> list[Acceptance]:

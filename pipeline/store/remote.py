@@ -110,7 +110,7 @@ class RemoteStore:
             is_unwanted: whether the published artifact with this manifest is replaced although it is complete.
 
         Raises:
-            DamagedArtifact: the published manifest is damaged; nothing is overwritten.
+            DamagedArtifact: the published artifact is damaged; nothing is overwritten.
             StoreError: the storage does not answer or refuses access, or the bucket does not exist.
         """
         folder, listing = paths.finished(stage), self.look()
@@ -121,6 +121,7 @@ class RemoteStore:
             and not listing.problems(stage, published)
             and not is_unwanted(published)
         ):
+            listing.check(paths, stage, published, trusts_unknown=False)  # else nobody says why it is not complete
             return
         url = self.url(stage)
         logger.info("uploading %s: %d files", url, len(manifest.files))

@@ -218,6 +218,41 @@ def test_what_a_stage_made_passes_the_same_checks_before_it_is_published(paths: 
     assert not paths.artifact("frozen").exists()
 
 
+CHANGE = {"kind": "code", "name": "x", "from": 1, "to": None}
+ACCEPTANCE = {"when": "", "user": "", "machine": "", "command": "", "changes": [CHANGE]}
+BAD_NOTES: dict[str, Any] = {
+    "accepted that is no list": {"accepted": 5},
+    "accepted that is a text": {"accepted": "x"},
+    "accepted of nothing": {"accepted": [5]},
+    "accepted without changes": {"accepted": [{**ACCEPTANCE, "changes": 5}]},
+    "accepted by nobody": {"accepted": [{**ACCEPTANCE, "user": 5}]},
+    "accepted without a name": {"accepted": [{**ACCEPTANCE, "changes": [{**CHANGE, "name": {"x": 1}}]}]},
+    "seconds that are a text": {"seconds": "x"},
+    "seconds that are a list": {"seconds": [1]},
+    "seconds without end": {"seconds": float("inf")},
+    "no time": {"made": 5},
+    "no command": {"command": ["x"]},
+    "no speeds": {"rows_per_second": 5},
+    "speeds that are texts": {"rows_per_second": {"frozen": "x"}},
+    "not what was not watched": {"unwatched": {"x": 1}},
+    "no refusal": {"refused": {"x": 1}},
+}
+BAD_INPUTS: dict[str, Any] = {kind: {kind: 5} for kind in manifest._MAPPINGS}
+
+
+@pytest.mark.parametrize("case", [*BAD_NOTES, *BAD_INPUTS])
+def test_notes_and_inputs_that_are_none_make_a_damaged_artifact(case: str, paths: ArtifactPaths) -> None:
+    made = json.loads(build(paths, INPUTS, lambda folder: {**fill(folder), "accepted": [ACCEPTANCE]}).to_json())
+    made["notes"] |= BAD_NOTES.get(case, {})
+    made["ingredients"] |= BAD_INPUTS.get(case, {})
+    made["fingerprint"] = manifest.fingerprint("frozen", made["ingredients"])
+    text = sealed(made)
+    (paths.artifact("frozen") / MANIFEST_FILE).write_text(text)
+    with pytest.raises(DamagedArtifact, match=r"not a note of a manifest|not what decides a stage"):
+        artifact.verify(paths.artifact("frozen"))
+    assert artifact.examine(paths.artifact("frozen"), "frozen", INPUTS).status is ArtifactStatus.DAMAGED
+
+
 def test_a_manifest_too_large_to_be_one_is_not_read(paths: ArtifactPaths, monkeypatch: pytest.MonkeyPatch) -> None:
     build(paths)
     monkeypatch.setattr(manifest, "MOST_BYTES", 100)

@@ -111,5 +111,5 @@ def collect_outcome(chain: Chain) -> Outcome:
         flipped=sum(flips["flipped"] for flips in verdict["decisions"].values()),
         size_bytes=sum(entry.size_bytes for manifest in made.values() for entry in manifest.files.values()),
         digest=hash_values("deployed", {format: manifest.content_digest for format, manifest in made.items()}),
-        seconds={stage: manifest.notes["seconds"] for stage, manifest in manifests.items()},
+        seconds={stage: manifest.notes.get("seconds", 0.0) for stage, manifest in manifests.items()},
     )

@@ -144,11 +144,11 @@ def _exported(manifests: Mapping[str, Manifest]) -> str:
     notes = manifests["checkpoint"].notes
     if "adopted" in notes:
         exported = f"taken over from {notes['adopted']}"
-    elif steps := manifests["training"].notes["steps"]:
-        exported = f"{notes['exported']} step, {notes['step']} of {steps}"
+    elif steps := manifests["training"].notes.get("steps"):
+        exported = f"{notes.get('exported')} step, {notes.get('step')} of {steps}"
     else:
         exported = "initial values, nothing trained"
     if CANDIDATE not in manifests:
         return exported
     manifest = manifests[CANDIDATE]
-    return f"{exported}; compared with {manifest.notes['candidate']}, artifact {manifest.content_digest[:12]}…"
+    return f"{exported}; compared with {manifest.notes.get('candidate')}, artifact {manifest.content_digest[:12]}…"

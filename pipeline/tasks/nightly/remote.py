@@ -12,6 +12,7 @@ so that any host can go on with the nights; the local mirror only saves download
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,8 @@ from pipeline.store.remote import Listing, RemoteStore, read_object, write_objec
 
 from ..targets import ObjectStorage
 from .paths import CURRENT, Nights, is_date
+
+_STAGE = re.compile(r"[A-Za-z0-9]\w*", re.ASCII)
 
 
 def nights_of(paths: ArtifactPaths, remote: RemoteStore | None) -> Nights:
@@ -144,6 +147,6 @@ class RemoteNights(Nights):
 
 
 def _stages(night: Listing) -> set[str]:
-    """Return the stages of a night that have a manifest."""
+    """Return the stages of a night that have a manifest; an object may have any key, such as `../manifest.json`."""
     paths = (path.split("/") for path in night.objects)
-    return {parts[0] for parts in paths if len(parts) == 2 and parts[1] == MANIFEST_FILE}
+    return {parts[0] for parts in paths if len(parts) == 2 and parts[1] == MANIFEST_FILE and _STAGE.fullmatch(parts[0])}

@@ -158,7 +158,7 @@ def _conclude(
     def make(folder: Path) -> Mapping[str, Any]:
         if error is None:
             record = _compare(job, nights, other, settings, folder)
-            seconds = {stage: manifest.notes["seconds"] for stage, manifest in _manifests(chain).items()}
+            seconds = {stage: manifest.notes.get("seconds", 0.0) for stage, manifest in _manifests(chain).items()}
         else:
             record, seconds = Night(night, FAILED, str(error)), {}
         values = asdict(record)

@@ -73,6 +73,13 @@ def test_junit_has_one_case_per_check_and_right_counts(tmp_path: Path) -> None:
         assert [element.attrib[key] for key in ("tests", "failures", "errors", "skipped")] == ["3", "1", "0", "0"]
 
 
+def test_a_time_that_is_none_leaves_junit_readable(tmp_path: Path) -> None:
+    facts = make_facts(tmp_path)
+    stages = [replace(stage, stage="validation", made="\x1b[2J\ud800") for stage in facts.stages]
+    _, _, xml = written(tmp_path, replace(facts, stages=stages))
+    assert xml[0].attrib["timestamp"] == "\u241b[2J\ufffd"
+
+
 def test_a_run_without_training_says_that_nothing_was_trained(tmp_path: Path) -> None:
     page, _, _ = written(tmp_path, make_facts(tmp_path, history=""))
     assert "Nothing was trained" in page.text

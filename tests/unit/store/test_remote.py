@@ -136,7 +136,11 @@ def test_a_changed_object_is_noticed_by_every_host(damage: bytes | None, hosts: 
     assert one.look().status is (ArtifactStatus.DAMAGED if same_size else ArtifactStatus.STALE)
     with pytest.raises(DamagedArtifact, match=r"model\.pb"):
         one.remote.verify("frozen")
-    if not same_size:
+    if same_size:  # both say so, the one whose mirror is right too
+        for host in hosts:
+            with pytest.raises(DamagedArtifact, match=r"model\.pb: its bytes were changed"):
+                host.make()
+    else:
         one.make()
         assert (one.made, two.look().is_complete) == (1, True)
 

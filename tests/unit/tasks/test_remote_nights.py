@@ -63,7 +63,7 @@ def make_night(nights: Nights, night: str, model: bytes = b"model") -> None:
         (folder / "record.json").write_text(json.dumps(record))
         return {"night": noted}
 
-    made = artifact.build(paths, "frozen", lambda: {"model": model.decode()}, make_model)
+    made = artifact.build(paths, "frozen", lambda: {"settings": {"model": model.decode()}}, make_model)
     assert made.manifest is not None
     digest = made.manifest.files["model.pb"].sha256
     remote.push(paths, "frozen")
@@ -229,3 +229,11 @@ def test_a_night_with_somebody_elses_objects_is_not_removed(
     one.remove(FIRST)
     assert bucket.objects() == before
     assert "is not removed: it holds files that the pipeline did not make" in caplog.text
+
+
+def test_an_object_whose_key_is_no_path_is_no_part_of_a_night(bucket: Bucket) -> None:
+    one = bucket.host("one")
+    make_night(one, FIRST)
+    objects = {**one.listing.objects, f"{FIRST}/../manifest.json": (2, ""), f"{FIRST}//manifest.json": (2, "")}
+    one._looks[:] = [dataclasses.replace(one.listing, objects=objects)]
+    assert one.find_problem(FIRST) is None
