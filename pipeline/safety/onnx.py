@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,14 +11,11 @@ from pipeline.errors import UnsafeModel
 from pipeline.store.file_names import MANIFEST_FILE, ONNX_FILE, SIGNATURE_FILE
 
 from . import Danger, printable
-from .growth.others import Step, find_excess, onnx_step
-from .growth.values import MOST_NUMBERS, Value
+from .growth.onnx_graphs import find_excess
+from .growth.others import Endless
 from .named_files import require_beside
 from .sizes import MOST_GROWN, MOST_TENSOR
 
-_INT = 2  # AttributeProto.AttributeType
-# Of TensorProto.DataType, how numbers are read.
-_TYPES = {1: "f", 2: "B", 3: "b", 4: "H", 5: "h", 6: "i", 7: "q", 9: "B", 10: "e", 11: "d", 12: "I", 13: "Q"}
 # Without a name of its own a domain is ai.onnx.
 _DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})
 # Ops of onnxruntime that call Python, load libraries, or read what lies in another file.
@@ -43,9 +39,10 @@ def find_dangers(model: Any, path: Path) -> list[Danger]:
     found, own = list[Danger](), {(function.domain, function.name) for function in model.functions}
     for graph, function in _graphs(model):
         for node in graph.node:
-            if (node.domain, node.op_type) in own:
-                continue
+            # A function of the model under the name of an op of the runtime is not called: the op is.
             if node.domain not in _DOMAINS:
+                if (node.domain, node.op_type) in own:
+                    continue
                 op = f"{node.domain}.{node.op_type}"
                 found.append(Danger(op, node.name or op, _UNKNOWN.format(printable(node.domain)), function))
             elif node.op_type in _ACTING and node.domain == "com.microsoft":
@@ -58,52 +55,21 @@ def find_dangers(model: Any, path: Path) -> list[Danger]:
 
 
 def _require_no_growth(model: Any, path: Path) -> None:
-    """Checks what the nodes make of constants; a branch sees the constants of the graph around it."""
-    constants: dict[str, Value] = {}
-    for graph, _ in _graphs(model):
-        constants |= {tensor.name: _value(tensor) for tensor in getattr(graph, "initializer", ())}
-        for node in graph.node:
-            for attribute in node.attribute:
-                if node.op_type == "Constant" and node.output and attribute.HasField("t"):
-                    constants[node.output[0]] = _value(attribute.t)
-    for graph, function in _graphs(model):
-        declared = {} if function else {port.name: _declared(port) for port in graph.input}
-        found = find_excess(filter(None, map(_step, graph.node)), declared | constants, MOST_TENSOR)
-        if found is not None:
-            step, size = found
-            raise UnsafeModel(
-                f"this model could take more memory than there is: op {step} of {printable(step.outputs[0])}",
-                where=path,
-                got=f"{size / 1e9:.3g} GB" if size < 10**300 else "an astronomical number of bytes",
-                wanted=f"at most {MOST_TENSOR / 1e9:.3g} GB",
-            )
-
-
-def _step(node: Any) -> Step | None:
-    numbers = {attribute.name: int(attribute.i) for attribute in node.attribute if attribute.type == _INT}
-    lists = {attribute.name: list(attribute.ints) for attribute in node.attribute if attribute.ints}
-    texts = {attribute.name: attribute.s.decode("utf-8", "replace") for attribute in node.attribute if attribute.s}
-    if not node.output:
-        return None
-    return onnx_step(node.op_type, node.input, node.output, numbers, lists, texts.get("equation", ""))
-
-
-def _value(tensor: Any) -> Value:
-    kind = _TYPES.get(tensor.data_type)
-    dims = tuple(max(0, length) for length in tensor.dims)
-    if kind is None:
-        return Value(dims)
-    item, code = struct.calcsize(kind), f"<{math.prod(dims)}{kind}" if math.prod(dims) <= MOST_NUMBERS else ""
-    made = Value(dims, item)
-    if tensor.raw_data:
-        is_whole = code and struct.calcsize(code) == len(tensor.raw_data)
-        return made.with_numbers(struct.unpack(code, tensor.raw_data)) if is_whole else made
-    return made.with_numbers([*tensor.int64_data, *tensor.int32_data, *tensor.float_data]) if code else made
-
-
-def _declared(port: Any) -> Value:
-    shape = port.type.tensor_type.shape
-    return Value(tuple(-max(1, dim.dim_value) for dim in shape.dim), struct.calcsize("b"))
+    """Checks what the nodes make of constants, in branches, loops and functions too."""
+    try:
+        found = find_excess(model, MOST_TENSOR)
+    except Endless as exc:
+        raise UnsafeModel(
+            "the model's functions call each other without an end in sight", where=path, got=str(exc)
+        ) from exc
+    if found is not None:
+        size, name = found.size_bytes, next(iter(found.node.output), "")
+        raise UnsafeModel(
+            f"this model could take more memory than there is: op {printable(found.node.op_type)} of {printable(name)}",
+            where=path,
+            got=f"{size / 1e9:.3g} GB" if size < 10**300 else "an astronomical number of bytes",
+            wanted=f"at most {MOST_TENSOR / 1e9:.3g} GB",
+        )
 
 
 def _graphs(model: Any) -> Iterator[tuple[Any, str]]:
@@ -111,24 +77,30 @@ def _graphs(model: Any) -> Iterator[tuple[Any, str]]:
     while waiting:
         graph, name = waiting.pop(0)
         yield graph, name
-        for node in graph.node:
-            for attribute in node.attribute:
-                inner = [attribute.g] if attribute.HasField("g") else list(attribute.graphs)
-                waiting += [(one, name) for one in inner]
+        for attribute in _attributes(graph):
+            inner = [attribute.g] if attribute.HasField("g") else list(attribute.graphs)
+            waiting += [(one, name) for one in inner]
+
+
+def _attributes(graph: Any) -> Iterator[Any]:
+    """Yields the attributes of all nodes, and those that a function has if its call gives none."""
+    for node in graph.node:
+        yield from node.attribute
+    yield from getattr(graph, "attribute_proto", ())
 
 
 def _tensors(graph: Any) -> Iterator[Any]:
-    """Yields the tensors of a graph or function; a function has only those of its nodes."""
+    """Yields the tensors of a graph or function; a function has only those of its nodes and attributes."""
     yield from getattr(graph, "initializer", ())
     for sparse in getattr(graph, "sparse_initializer", ()):
         yield from (sparse.values, sparse.indices)
-    for node in graph.node:
-        for attribute in node.attribute:
-            yield from attribute.tensors
-            if attribute.HasField("t"):
-                yield attribute.t
-            if attribute.HasField("sparse_tensor"):
-                yield from (attribute.sparse_tensor.values, attribute.sparse_tensor.indices)
+    for attribute in _attributes(graph):
+        yield from attribute.tensors
+        if attribute.HasField("t"):
+            yield attribute.t
+        sparse = [attribute.sparse_tensor] if attribute.HasField("sparse_tensor") else []
+        for one in (*sparse, *attribute.sparse_tensors):
+            yield from (one.values, one.indices)
 
 
 def external_files(model: Any, path: Path) -> dict[str, Path]:

@@ -8,7 +8,9 @@
     costs      by op: threads, buffers and tables that it makes besides its outputs
     nodes      a node, and what is known of a constant
     graphs     walks through a graph, its functions and its loops
-    others     the same for operators of TensorFlow Lite and ONNX, under the names of TensorFlow's
+    others     operators of other runtimes, under the names of TensorFlow's
+    onnx_rules, onnx_graphs     those of ONNX, and the walk through its graphs and functions
+    tflite_graphs               those of TensorFlow Lite, and the walk through its subgraphs
 
 What is unknown counts as small: a length as one, a shape as nothing. So an honest model is never refused for what its
 inputs could be, only for what it asks for by itself. What depends on inputs is held by the memory limit of the process.

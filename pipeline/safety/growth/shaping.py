@@ -285,7 +285,10 @@ def gather_nd(op: Operator, given: Inputs) -> Value:
     values, places = dims_of(given[0]), dims_of(given[1])
     if not places or not 0 <= places[-1] <= len(values):
         raise Unknown
-    return given[0].shaped([*places[:-1], *values[places[-1] :]])
+    made = given[0].shaped([*places[:-1], *values[places[-1] :]])
+    if len(values) != 1 or places[-1] != 1 or given[1].numbers is None or None in given[1].numbers:
+        return made
+    return made.with_numbers(numbers_along(given[0], [int(place or 0) for place in given[1].numbers]))
 
 
 def expand_dims(op: Operator, given: Inputs) -> Value:
