@@ -33,12 +33,14 @@ if TYPE_CHECKING:
 
     from .reads import Watch
 
-# TensorFlow reads these when it is imported. Values that the environment already has take precedence.
-TENSORFLOW_ENVIRONMENT = {
+# Python and TensorFlow read these when they start. Values that the environment already has take precedence.
+WORKER_ENVIRONMENT = {
     # oneDNN selects other kernels: results of a checkpoint and its frozen graph could differ in the last bits.
     "TF_ENABLE_ONEDNN_OPTS": "0",
     # TensorFlow reports errors as exceptions; most of its log messages are about missing accelerators.
     "TF_CPP_MIN_LOG_LEVEL": "3",
+    # Otherwise a set of strings has another order in each run, and so has what a model's code builds from it.
+    "PYTHONHASHSEED": "0",
 }
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 TOO_MUCH_MEMORY = 87  # exit code of a process that exceeded its memory limit
@@ -156,7 +158,7 @@ def _enforce_memory_limit(limit_bytes: int) -> None:
 
 
 def _fork_server() -> multiprocessing.context.ForkServerContext:
-    for name, value in TENSORFLOW_ENVIRONMENT.items():
+    for name, value in WORKER_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     run_folder()  # the server's socket is in it
     context = multiprocessing.get_context("forkserver")

@@ -32,7 +32,7 @@ from pipeline.store import file_names
 from pipeline.workers.folders import run_folder
 from pipeline.workers.progress import tell
 from pipeline.workers.sandbox import kept_environment
-from pipeline.workers.worker import TENSORFLOW_ENVIRONMENT
+from pipeline.workers.worker import WORKER_ENVIRONMENT
 
 from ..registry import FORMATS, read_refusal
 from ..runner import fixed_batch_size
@@ -156,7 +156,7 @@ def _run_worker(request: BenchmarkRequest, limit_seconds: float) -> tuple[dict[s
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=None if logger.isEnabledFor(logging.DEBUG) else subprocess.DEVNULL,
-            env={**TENSORFLOW_ENVIRONMENT, **kept_environment(os.environ), "PYTHONPATH": paths, "HOME": home},
+            env={**WORKER_ENVIRONMENT, **kept_environment(os.environ), "PYTHONPATH": paths, "HOME": home},
             cwd=home,
             text=True,
         ) as process,

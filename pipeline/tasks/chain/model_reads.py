@@ -25,7 +25,7 @@ from pipeline.store.artifact import ArtifactPaths
 from pipeline.store.manifest import RECORDED
 from pipeline.training.models.source import ModelSource
 from pipeline.workers.reads import Reads, Watch, hash_variable, names_in, quietly, read_journal, state_of
-from pipeline.workers.worker import TENSORFLOW_ENVIRONMENT
+from pipeline.workers.worker import WORKER_ENVIRONMENT
 
 JOURNAL = ".reads"  # in the folder of a stage that is being made
 GRAPH_READS = "graph_reads"  # the note of those files that a graph reads again whenever it runs
@@ -42,7 +42,7 @@ def watch_for(source: ModelSource | None, paths: ArtifactPaths, journal: Path | 
     ignored = tuple(f"{path}/" for path in {os.path.abspath(paths.home), os.path.realpath(paths.home)})
     if source is None:
         return Watch(ignored=ignored)
-    environment = {**TENSORFLOW_ENVIRONMENT, **os.environ}
+    environment = {**WORKER_ENVIRONMENT, **os.environ}
     return Watch(source.own_code, ignored, environment, journal)
 
 
@@ -174,7 +174,7 @@ def _kinds_in(recorded: Mapping[str, Any]) -> list[str]:
 
 def variable_now(name: str) -> str | None:
     """Return the hash of an environment variable as a stage would see it."""
-    return hash_variable(os.environ.get(name, TENSORFLOW_ENVIRONMENT.get(name)))
+    return hash_variable(os.environ.get(name, WORKER_ENVIRONMENT.get(name)))
 
 
 def _hash_file(path: str) -> str | None:

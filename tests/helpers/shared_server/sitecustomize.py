@@ -45,7 +45,7 @@ def is_fit(mine: dict[str, str], servers: dict[str, str]) -> bool:
 def describe(folder: str, package: str, environments: list[dict[str, str]]) -> None:
     """Writes what the servers of a folder are to be like: one for each environment, started when one asks for it."""
     # What the pipeline gives its own.
-    own = {"TF_ENABLE_ONEDNN_OPTS": "0", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    own = {"TF_ENABLE_ONEDNN_OPTS": "0", "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONHASHSEED": "0"}
     described = {
         "package": package,
         "modules": ["pipeline.workers.preload"],

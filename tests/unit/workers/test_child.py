@@ -50,6 +50,10 @@ def open_file(path: str) -> None:
         file.write("x")
 
 
+def hash_of(text: str) -> int:
+    return hash(text)
+
+
 def kill_itself(number: int) -> None:
     os.kill(os.getpid(), number)
     time.sleep(60)
@@ -334,3 +338,11 @@ def test_processes_of_a_name_start_without_the_script_that_runs_here() -> None:
         assert parts_of_the_script("worker of a cluster") == parts_of_the_script("pipeline worker") == []
         assert len(parts_of_the_script("another process")) == 1
     assert len(parts_of_the_script("worker of a cluster")) == 1
+
+
+def test_sets_of_strings_have_the_same_order_in_each_run() -> None:
+    """Otherwise the same code gives other bytes, and a resumed training another order of rows."""
+    command = [sys.executable, "-c", "print(hash('word'))"]
+    environment = {**os.environ, "PYTHONHASHSEED": "0"}
+    wanted = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
+    assert run_in_subprocess(f"{HERE}:hash_of", "word") == int(wanted)
