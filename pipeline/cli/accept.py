@@ -13,7 +13,7 @@ from itertools import takewhile, zip_longest
 from luigi.cmdline_parser import CmdlineParser
 
 from pipeline.errors import DataError, PipelineError, SettingError, nearest, printable
-from pipeline.settings import Operations, Settings
+from pipeline.settings import Settings
 from pipeline.store.artifact import ArtifactPaths
 from pipeline.store.manifest import Manifest
 from pipeline.tasks.batch.task import ConvertBatch
@@ -25,11 +25,13 @@ from pipeline.training.models.source import BUNDLED
 
 # What is taken of a command in a manifest, which somebody else may have written: parameters of ours, and no other.
 _TASKS = {ConvertBatch.__name__, *(task.__name__ for task in TASKS.values())}
+# Whose artifacts are accepted, and where, the caller says; how work is done decides none of them.
 _OPTIONS = {"--manifest", "--format", *(f"--{item.name.replace('_', '-')}" for item in fields(Parameters))} | {
     f"--{section.name}-{item.name}".replace("_", "-")
-    for section in (*fields(Settings), *fields(Operations))
+    for section in fields(Settings)
     for item in fields(section.default_factory)  # type: ignore[arg-type]
 }
+_OPTIONS -= {"--name", "--output-root"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -104,8 +106,9 @@ def _arguments(name: str, parameters: Sequence[str]) -> list[str]:
         task = command.get_task_obj()
         assert isinstance(task, ModelTask)
         recorded = _recorded(task.job.paths)
+        parameters = [*parameters, "--output-root", task.parameters.output_root]
     if recorded:
-        return [*recorded, *parameters]
+        return [*recorded, *parameters, *([] if recorded[0] == ConvertBatch.__name__ else ["--name", name])]
     if name not in BUNDLED:
         next_step = "Give them, as those of WriteReport: --model or --checkpoint, and what else its run was given"
         raise SettingError("the parameters of its run are not known", where=name, next_step=next_step)
@@ -121,7 +124,7 @@ def _recorded(paths: ArtifactPaths) -> list[str]:
     """Return the task that made the newest artifact, and its parameters; nothing if they are not known."""
     found = []
     for folder in paths.home.iterdir() if paths.home.is_dir() else ():
-        with suppress(PipelineError):  # no artifact
+        with suppress(PipelineError, ValueError):  # no artifact, or a command that is none
             notes = Manifest.read(folder).notes
             words = shlex.split(str(notes.get("command")))
             first = next((index for index, word in enumerate(words) if word in _TASKS), None)

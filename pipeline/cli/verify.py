@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import StoreError, printable
+from pipeline.errors import DamagedArtifact, StoreError, printable
 from pipeline.store import artifact
 from pipeline.store.artifact import finished
 from pipeline.store.folder import Folder
@@ -37,7 +37,7 @@ def run(given: argparse.Namespace) -> int:
         DamagedArtifact: a file or the manifest was changed after it was finished.
     """
     folder = _follow_current(given.folder) if is_url(given.folder) else str(given.folder)
-    manifest = _verify_url(folder) if is_url(folder) else artifact.verify(Path(folder))
+    manifest = _verify_url(folder) if is_url(folder) else _verify_folder(Path(folder))
     print(f"{folder}: {len(manifest.files)} files, every byte as it was finished")
     changed = list(_changed_inputs(folder, manifest))
     for sentence in changed:
@@ -60,10 +60,34 @@ def _follow_current(url: str) -> str:
     return f"{nights}/{named}/{rest[1]}"
 
 
+def _verify_folder(folder: Path) -> Manifest:
+    """Hash the files of an artifact; among the stages of a model, it has to be the stage of its name.
+
+    Raises:
+        NotRegular: among these stages, it is a link to something else than one of its versions.
+        StoreError, DamagedArtifact: as `artifact.verify`; it is the artifact of another stage.
+    """
+    is_stage = (folder.parent / ".versions").is_dir() and not folder.name.startswith(".")
+    if is_stage:
+        finished(folder)
+    manifest = artifact.verify(folder)
+    if is_stage and manifest.stage != folder.name:
+        raise _other_stage(folder, manifest)
+    return manifest
+
+
+def _other_stage(where: object, manifest: Manifest) -> DamagedArtifact:
+    what, next_step = "it is the artifact of another stage", "Find out who put it there; then delete it and run again"
+    return DamagedArtifact(what, where=where, got=manifest.stage, next_step=next_step)
+
+
 def _verify_url(url: str) -> Manifest:
     home, _, stage = url.rstrip("/").rpartition("/")
     root, _, name = home.rpartition("/")
-    return RemoteStore.at(root, name).verify(stage)
+    manifest = RemoteStore.at(root, name).verify(stage)
+    if manifest.stage != stage:
+        raise _other_stage(url, manifest)
+    return manifest
 
 
 def _changed_inputs(folder: str, manifest: Manifest) -> Iterator[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
@@ -15,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.cli import verify
+from pipeline.cli import accept, verify
 from pipeline.errors import DamagedArtifact, DataError, SettingError, StoreError
 from pipeline.hashing import hash_values
 from pipeline.settings import Settings
@@ -25,6 +26,7 @@ from pipeline.store.file_names import MANIFEST_FILE, RECORD_FILE
 from pipeline.store.folder import NotRegular, remove_file
 from pipeline.store.manifest import Manifest
 from pipeline.store.remote import RemoteStore
+from pipeline.tasks import model
 from pipeline.tasks.batch import cache
 from pipeline.tasks.batch.outcome import Outcome, read_outcome
 from pipeline.tasks.chain.job import Job, Parameters
@@ -326,6 +328,59 @@ def test_verify_reads_no_file_outside_of_the_stages_before(
     (other.home / "graph").symlink_to(theirs)
     assert verify_folder(other.artifact("frozen")) == 1
     assert "did not make is in the way" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kind", ["a version of another", "another", "elsewhere", "a copy"])
+def test_verify_says_that_a_stage_is_another_one(kind: str, paths: ArtifactPaths, tmp_path: Path) -> None:
+    build(paths)
+    artifact.build(paths, "checkpoint", lambda: INPUTS, fill)
+    elsewhere = ArtifactPaths(tmp_path / "elsewhere", "m")
+    build(elsewhere)
+    link, other = paths.artifact("frozen"), paths.artifact("checkpoint")
+    link.unlink()
+    if kind == "a copy":
+        shutil.copytree(other, link)
+    else:
+        targets = {"another": "checkpoint", "elsewhere": elsewhere.artifact("frozen")}
+        link.symlink_to(targets.get(kind) or os.readlink(other))
+    with pytest.raises(StoreError, match=r"did not make is in the way|it is the artifact of another stage"):
+        verify_folder(link)
+    assert verify_folder(other) == 0
+    shutil.copytree(other, tmp_path / "release")
+    assert verify_folder(tmp_path / "release") == 0
+
+
+def test_verify_says_that_a_published_stage_is_another_one(tmp_path: Path) -> None:
+    _, bucket, remote = publish(tmp_path)
+    shutil.copytree(bucket, bucket.parent / "checkpoint")
+    with pytest.raises(DamagedArtifact, match="the artifact of another stage"):
+        verify_folder(remote.url("checkpoint"))
+    assert verify_folder(remote.url("frozen")) == 0
+
+
+@pytest.mark.parametrize("command", ["WriteReport --model multiply_add", "ConvertBatch --manifest"])
+@pytest.mark.parametrize("is_given", [True, False])
+def test_accept_stays_with_the_model_and_the_folder_that_it_was_given(
+    command: str, is_given: bool, theirs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths, seen = ArtifactPaths(tmp_path / "output", "m"), list[Job]()
+    listed = tmp_path / "list.csv"
+    listed.write_text("name,checkpoint,model\nm,,multiply_add\n")
+    evil = (
+        f"--name other --output-root {theirs} --storage-mirror {theirs} --engine-address tcp://evil:1 --nightly-hook x"
+    )
+    words = f"luigi --module pipeline {command} {listed if '--manifest' in command else ''} {evil}"
+    build(paths, INPUTS, lambda folder: {**fill(folder), "command": words})
+    artifact.build(paths, "graph", lambda: INPUTS, lambda folder: {**fill(folder), "command": "luigi 'WriteReport"})
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(model, "ROOT_HOOKS", [])
+    monkeypatch.setattr(accept, "ROOT_HOOKS", [])
+    monkeypatch.setattr(accept, "accept", lambda chain, stages: seen.append(chain.job) or {})
+    assert accept.run(argparse.Namespace(name="m", given=["--output-root", str(paths.root)] if is_given else [])) == 0
+    [job] = seen
+    assert job.paths.home.absolute() == paths.home
+    assert (job.operations.storage.mirror, job.operations.engine.address) == ("", "")
+    assert is_untouched(theirs)
 
 
 @pytest.mark.parametrize("kind", ["fifo", "device", "endless"])
