@@ -27,9 +27,7 @@ from collections.abc import Iterable
 
 # Characters that XML 1.0 forbids (https://www.w3.org/TR/xml/#charsets), lone surrogates, which UTF-8 cannot encode,
 # control characters, which can rewrite what a terminal shows, and marks that change the direction of text.
-_UNPRINTABLE = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
-)
+_UNPRINTABLE = "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
 
 logger = logging.getLogger("pipeline")  # of all messages that are no errors
 
@@ -136,7 +134,7 @@ class StageCrashed(PipelineError):
 
 def printable(text: str) -> str:
     """Replaces characters that a terminal, HTML or XML must not get by visible ones, such as ␀ for a zero byte."""
-    return _UNPRINTABLE.sub(lambda found: _stand_in(ord(found[0])), text)
+    return re.sub(_UNPRINTABLE, lambda found: _stand_in(ord(found[0])), text)
 
 
 def _stand_in(code: int) -> str:

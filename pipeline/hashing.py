@@ -430,8 +430,8 @@ def _names_as_of(folder: str, _changed_ns: int) -> frozenset[str]:
 
 # For text that cannot be parsed: the pattern finds every import statement, and at worst one inside a string. Then one
 # file too many is hashed, never one too few.
-_COMMENT = re.compile(r"#.*")
-_IMPORT = re.compile(
+_COMMENT = r"#.*"
+_IMPORT = (
     r"\bfrom\b\s*(?P<dots>\.*)(?P<module>[\w.]*?)\s*\bimport\b\s*(?:\((?P<block>[^)]*)\)|(?P<line>[^\n;]+))"
     r"|\bimport\b\s*(?P<plain>[^\n;]+)"
 )
@@ -444,7 +444,7 @@ def _imports(text: str) -> set[str]:
     statements = list(_statements(source))
     if any("#" in (match["block"] or "") for match in statements):
         # A `)` in a comment would end the block early, so comments are removed; but a `#` may also stand in a string.
-        statements += _statements(_COMMENT.sub("", source))
+        statements += _statements(re.sub(_COMMENT, "", source))
     for match in statements:
         if match["plain"] is not None:
             found.update(_names(match["plain"]))
@@ -458,12 +458,12 @@ def _imports(text: str) -> set[str]:
 
 def _statements(source: str) -> Iterator[re.Match[str]]:
     """Find the import statements: from the word `from` of the line if it has one, else from `import`."""
-    at = source.find("import")
+    pattern, at = re.compile(_IMPORT), source.find("import")
     while at >= 0:
-        match = _IMPORT.match(source, at)
+        match = pattern.match(source, at)
         start = source.find("from", source.rfind("\n", 0, at) + 1, at)
         while start >= 0:
-            longer = _IMPORT.match(source, start)
+            longer = pattern.match(source, start)
             match, start = (longer, -1) if longer else (match, source.find("from", start + 1, at))
         if match is not None:
             yield match

@@ -11,6 +11,9 @@ from io import BufferedReader, FileIO
 from pathlib import Path
 from typing import Any
 
+State = tuple[int, ...]  # of a file: device, inode, size, time of change, time of change of its inode
+FOLDER: State = ()  # of a folder, whose time of change is that of the names in it
+
 
 def open_file(path: Path | str, buffering: int = -1) -> BufferedReader | FileIO:
     """Opens a file for reading, as `open` does, but never waits: a pipe without a writer would take for ever.
@@ -27,6 +30,17 @@ def open_file(path: Path | str, buffering: int = -1) -> BufferedReader | FileIO:
     opened: Any = os.fdopen(found, "rb", buffering)
     file: BufferedReader | FileIO = opened
     return file
+
+
+def state_of(path: str) -> State | None:
+    """Returns the state of a file; `FOLDER` for a folder, None if there is nothing."""
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    if stat.S_ISDIR(found.st_mode):
+        return FOLDER
+    return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
 def read_file(path: Path | str) -> bytes:

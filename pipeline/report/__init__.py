@@ -7,13 +7,13 @@ if the verdict and every check say so.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline.errors import StoreError
 from pipeline.store.file_names import JUNIT_FILE, REPORT_FIGURES_FILE, REPORT_FILE, SUMMARY_FILE
 
-from .facts import AcceptedFacts, ReportFacts, StageFacts
-
-__all__ = ["AcceptedFacts", "ReportFacts", "StageFacts", "write_report"]
+if TYPE_CHECKING:
+    from .facts import ReportFacts
 
 
 def write_report(folder: Path, facts: ReportFacts) -> None:

@@ -19,16 +19,16 @@ MARK = "'"
 _CONTROL = "\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff"
 # Where `;` separates the columns, the text behind it is a cell of its own.
 _FORMULA = r"[\s'\"]*[=+\-@＝＋－＠]"
-_RISKY = re.compile(rf"^{MARK}|(?:^|;){_FORMULA}|[{_CONTROL}]")
-_ESCAPED = re.compile(rf"[{_CONTROL}\\]|(?<=;){_FORMULA}")
-_ESCAPE = re.compile(r"\\(?:(\\)|x([0-9a-f]{2})|u([0-9a-f]{4}))")
+_RISKY = rf"^{MARK}|(?:^|;){_FORMULA}|[{_CONTROL}]"
+_ESCAPED = rf"[{_CONTROL}\\]|(?<=;){_FORMULA}"
+_ESCAPE = r"\\(?:(\\)|x([0-9a-f]{2})|u([0-9a-f]{4}))"
 
 
 def write_cell(value: Any) -> Any:
     """Returns a text in the form in which a spreadsheet runs nothing; other values as they are."""
-    if type(value) is not str or not _RISKY.search(value):
+    if type(value) is not str or not re.search(_RISKY, value):
         return value
-    return MARK + _ESCAPED.sub(_escape, value)
+    return MARK + re.sub(_ESCAPED, _escape, value)
 
 
 def write_cells(values: Iterable[Any]) -> list[Any]:
@@ -40,7 +40,7 @@ def read_cell(cell: str) -> str:
     """Returns the text that `write_cell` was given."""
     if not cell.startswith(MARK):
         return cell
-    return _ESCAPE.sub(lambda found: found[1] or chr(int(found[2] or found[3], 16)), cell[len(MARK) :])
+    return re.sub(_ESCAPE, lambda found: found[1] or chr(int(found[2] or found[3], 16)), cell[len(MARK) :])
 
 
 def _escape(found: re.Match[str]) -> str:

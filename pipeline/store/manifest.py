@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatch
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ MOST_BYTES = 2**26  # of a manifest: room for 300,000 files
 _MOST_FOLDERS = 64  # of a file's path
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 # What may stand in no path: a backslash and a drive are separators elsewhere, the others change what people see.
-_MISLEADING = re.compile(r"[\\\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]|^[A-Za-z]:")
+_MISLEADING = r"[\\\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]|^[A-Za-z]:"
 
 
 def require_inner_path(path: str) -> None:
@@ -40,12 +41,18 @@ def require_inner_path(path: str) -> None:
     """
     parts = path.split("/")
     is_inner = not {"", ".", ".."} & set(parts) and len(parts) <= _MOST_FOLDERS
-    if not is_inner or _MISLEADING.search(path) or not (path.isascii() or _is_encodable(path)):
+    if not is_inner or _is_misleading(path):
         raise StoreError(
             "not the path of a file in a folder",
             got=ascii(path[:200]),
             wanted="a relative path with slashes, without .. and control characters",
         )
+
+
+def _is_misleading(path: str) -> bool:
+    if path.isascii() and path.isprintable() and "\\" not in path and path[1:2] != ":":  # nearly all; no pattern needed
+        return False
+    return bool(re.search(_MISLEADING, path)) or not _is_encodable(path)
 
 
 def _is_encodable(path: str) -> bool:
@@ -201,6 +208,7 @@ class Manifest:
         return cls.parse(text, str(path))
 
     @classmethod
+    @lru_cache(maxsize=1)  # a stage that records what it reads is looked at twice in a row
     def parse(cls, text: str, path: str) -> Manifest:
         """Parse the text of a manifest.
 

@@ -15,7 +15,7 @@ from luigi.tools.range import RangeBase
 from pipeline.errors import SettingError
 
 _PACKAGE = __name__.partition(".")[0]
-_MISSING = re.compile(r"requires the '(\w+)' parameter")
+_MISSING = r"requires the '(\w+)' parameter"
 
 
 def explain_parameters() -> None:
@@ -57,7 +57,7 @@ def is_ours(task: type) -> bool:
 
 def _explain(arguments: Any, error: Exception) -> SettingError:
     parameters = dict(Register.get_task_cls(arguments.root_task).get_params())
-    missing = _MISSING.search(str(error)) if isinstance(error, MissingParameterException) else None
+    missing = re.search(_MISSING, str(error)) if isinstance(error, MissingParameterException) else None
     if missing is not None:
         name = missing[1]
         return SettingError(

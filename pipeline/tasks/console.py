@@ -26,9 +26,10 @@ from pipeline.workers.worker import die_with_parent, set_up_logging
 
 from .command_line import runs_our_command
 
-_OUR_ERROR = re.compile(r"Traceback \(most recent call last\):.*?\npipeline\.[\w.]+: (.*)", re.DOTALL)
+# In texts, and compiled by the first error: most runs have none.
+_OUR_ERROR = r"(?s)Traceback \(most recent call last\):.*?\npipeline\.[\w.]+: (.*)"
 # What Luigi says of the parameters of a range is a sentence too.
-_PARAMETER_ERROR = re.compile(r"Traceback \(most recent call last\):.*?\nluigi\.parameter\.\w+: (.*)", re.DOTALL)
+_PARAMETER_ERROR = r"(?s)Traceback \(most recent call last\):.*?\nluigi\.parameter\.\w+: (.*)"
 
 
 class _Sentences(logging.Filter):
@@ -42,8 +43,9 @@ class _Sentences(logging.Filter):
             record.msg, record.args = "%s: %s", (record.getMessage().strip(), error)
             record.exc_info = record.exc_text = None
         elif "Traceback" in str(record.msg):
-            message = _OUR_ERROR.sub(r"\1", record.getMessage())
-            record.msg, record.args = _PARAMETER_ERROR.sub(r"\1", message) if runs_our_command() else message, None
+            message = re.sub(_OUR_ERROR, r"\1", record.getMessage())
+            record.msg = re.sub(_PARAMETER_ERROR, r"\1", message) if runs_our_command() else message
+            record.args = None
         return True
 
 

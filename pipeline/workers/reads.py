@@ -29,16 +29,14 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-State = tuple[int, ...]  # of a file: device, inode, size, time of change, time of change of its inode
-FOLDER: State = ()  # of a folder, whose time of change is that of the names in it
+from pipeline.inputs import FOLDER, State, state_of
 
 MOST_READS = 10_000
 _CLOCK_NS = 20_000_000  # time stamps of files come from a clock that may be so much behind
 # Variables that Python's library reads for purposes of its own: folders, language, terminal, proxies.
-_OF_PYTHON = re.compile(
-    r"HOME|TMPDIR|TEMP|TMP|PATH|PWD|USER|LOGNAME|LNAME|USERNAME|TZ|COLUMNS|LINES|TERM|NO_COLOR|FORCE_COLOR"
-    r"|REQUEST_METHOD|LANG|LANGUAGE|(LC|XDG|PYTHON|SSL_CERT)_?\w*|\w+_proxy",
-    re.I,
+_OF_PYTHON = (
+    r"(?i)HOME|TMPDIR|TEMP|TMP|PATH|PWD|USER|LOGNAME|LNAME|USERNAME|TZ|COLUMNS|LINES|TERM|NO_COLOR|FORCE_COLOR"
+    r"|REQUEST_METHOD|LANG|LANGUAGE|(LC|XDG|PYTHON|SSL_CERT)_?\w*|\w+_proxy"
 )
 _PACKAGE = str(Path(__file__).resolve().parents[1])
 _DEVICES = ("/dev", "/proc", "/sys")
@@ -133,17 +131,6 @@ def record_reads(watch: Watch) -> Iterator[Reads]:
     finally:
         _recorders.remove(recorder)
         recorder.finish()
-
-
-def state_of(path: str) -> State | None:
-    """Return the state of a file; `FOLDER` for a folder, None if there is nothing."""
-    try:
-        state = os.stat(path)
-    except (OSError, ValueError):
-        return None
-    if stat.S_ISDIR(state.st_mode):
-        return FOLDER
-    return (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
 
 
 def hash_variable(value: str | None) -> str | None:
@@ -327,7 +314,7 @@ class _Recorder:
     def read_variable(self, name: str, value: str | None) -> None:
         """Note an environment variable that the model's code reads, not one by which Python's library finds its way."""
         asker = self._asker()
-        is_wanted = asker.is_direct or (asker.is_own and not _OF_PYTHON.fullmatch(name))
+        is_wanted = asker.is_direct or (asker.is_own and not re.fullmatch(_OF_PYTHON, name))
         if is_wanted and name not in self.reads.variables:
             self.reads.variables[name] = hash_variable(value)
             self._write_journal("variable", name, hash_variable(value))

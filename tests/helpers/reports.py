@@ -15,7 +15,8 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from pipeline.report import ReportFacts, StageFacts, write_report
+from pipeline.report import write_report
+from pipeline.report.facts import ReportFacts, StageFacts
 from pipeline.signature import Decision, Signature, TensorSpec
 
 COLUMNS = [

@@ -16,7 +16,7 @@ from pipeline.store.manifest import Manifest
 from ..chain.plan import Chain
 from ..chain.results import read_verdict
 
-_VERSION = re.compile(r"/\.versions/(\w+)-[0-9a-f]{12}-[0-9a-f]+|/\.work/(\w+)/[0-9a-f]{16}")
+_VERSION = r"/\.versions/(\w+)-[0-9a-f]{12}-[0-9a-f]+|/\.work/(\w+)/[0-9a-f]{16}"
 ERROR = "error"  # besides passed and failed: nothing could be compared
 
 
@@ -78,7 +78,7 @@ def read_outcome(values: Mapping[str, Any]) -> Outcome:
 def failed_outcome(name: str, error: PipelineError) -> Outcome:
     """Return the outcome of a model whose chain stopped before the verdict."""
     # Name the stage, not its version or work folder: their names differ each time.
-    reason = _VERSION.sub(lambda found: f"/{found[1] or found[2]}", str(error))
+    reason = re.sub(_VERSION, lambda found: f"/{found[1] or found[2]}", str(error))
     return Outcome(name, ERROR, type(error).__name__, reason)
 
 

@@ -5,17 +5,20 @@ from __future__ import annotations
 import os
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline.checkpoint.files import files_of, find_prefix, name_of
 from pipeline.errors import CandidateError, CheckpointError, FreezeError, UnsafeModel
 from pipeline.hashing import hash_file
-from pipeline.inputs import ImportedCheckpoint, is_keras_file
+from pipeline.inputs import ImportedCheckpoint, State, is_keras_file, state_of
 from pipeline.training.models.source import ModelSource
-from pipeline.workers.reads import Reads, State, state_of
 
 from .job import Job
 from .model_reads import changed_meanwhile
 from .stages import Stage
+
+if TYPE_CHECKING:
+    from pipeline.workers.reads import Reads
 
 
 class InputFiles:

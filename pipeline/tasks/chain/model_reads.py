@@ -17,15 +17,18 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import StoreError
 from pipeline.hashing import hash_file, hash_values
+from pipeline.inputs import state_of
 from pipeline.store.artifact import ArtifactPaths
 from pipeline.store.manifest import RECORDED
 from pipeline.training.models.source import ModelSource
-from pipeline.workers.reads import Reads, Watch, hash_variable, names_in, quietly, read_journal, state_of
 from pipeline.workers.worker import WORKER_ENVIRONMENT
+
+if TYPE_CHECKING:  # it is loaded where it is needed: most runs find all complete, and nothing else recorded
+    from pipeline.workers.reads import Reads, Watch
 
 JOURNAL = ".reads"  # in the folder of a stage that is being made
 GRAPH_READS = "graph_reads"  # the note of those files that a graph reads again whenever it runs
@@ -39,6 +42,8 @@ def watch_for(source: ModelSource | None, paths: ArtifactPaths, journal: Path | 
         paths: the artifacts of the job, which count by themselves.
         journal: a file for the reads of a stage that may be interrupted.
     """
+    from pipeline.workers.reads import Watch
+
     ignored = tuple(f"{path}/" for path in {os.path.abspath(paths.home), os.path.realpath(paths.home)})
     if source is None:
         return Watch(ignored=ignored)
@@ -119,6 +124,8 @@ class ModelReads:
 
     def changed_since(self, journal: Path, declared: Collection[str], code: Collection[str]) -> str | None:
         """Return something that was changed since an interrupted run has read it; None if nothing was."""
+        from pipeline.workers.reads import quietly, read_journal
+
         for kind, name, value in read_journal(journal):
             if kind == "variable":
                 is_same = variable_now(name) == value
@@ -150,6 +157,8 @@ def require_unchanged(reads: Reads) -> None:
     Raises:
         StoreError: one is not.
     """
+    from pipeline.workers.reads import quietly
+
     for label, state in {**reads.files, **reads.modules}.items():
         if label in reads.changed or quietly(state_of, label) != state:
             raise changed_meanwhile(label)
@@ -174,6 +183,8 @@ def _kinds_in(recorded: Mapping[str, Any]) -> list[str]:
 
 def variable_now(name: str) -> str | None:
     """Return the hash of an environment variable as a stage would see it."""
+    from pipeline.workers.reads import hash_variable
+
     return hash_variable(os.environ.get(name, WORKER_ENVIRONMENT.get(name)))
 
 
@@ -186,4 +197,6 @@ def _target_of(path: str) -> str | None:
 
 
 def _hash_names(path: str) -> str | None:
+    from pipeline.workers.reads import names_in
+
     return hash_values("names", names_in(path)) if os.path.isdir(path) else None

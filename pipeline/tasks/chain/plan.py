@@ -27,7 +27,6 @@ from pipeline.store.artifact import ArtifactState, ArtifactStatus
 from pipeline.store.manifest import ACCEPTED, Manifest
 from pipeline.training.models.source import PROJECT
 from pipeline.workers.progress import listen, tell
-from pipeline.workers.reads import Reads, Watch
 
 from .input_files import InputFiles
 from .job import Job
@@ -36,6 +35,7 @@ from .stages import PACKAGE, RESUMABLE, Notes, Stage, Work, stages_of
 
 if TYPE_CHECKING:
     from pipeline.store.remote import Listing
+    from pipeline.workers.reads import Reads, Watch
 
 REPORT = "report"  # the last stage of every chain
 

@@ -28,7 +28,7 @@ from .job import CANDIDATE, Job
 from .results import read_costs, read_verdict
 
 if TYPE_CHECKING:
-    from pipeline.report import ReportFacts
+    from pipeline.report.facts import ReportFacts
 
 
 def collect_report_facts(job: Job, stages: Sequence[str]) -> ReportFacts:
@@ -37,7 +37,7 @@ def collect_report_facts(job: Job, stages: Sequence[str]) -> ReportFacts:
     Args:
         stages: the finished stages before the report, in the order of the chain.
     """
-    from pipeline.report import AcceptedFacts, ReportFacts, StageFacts
+    from pipeline.report.facts import AcceptedFacts, ReportFacts, StageFacts
     from pipeline.signature import Signature
 
     manifests = {name: Manifest.read(job.folder(name)) for name in stages}

@@ -28,13 +28,13 @@ from pipeline.formats.registry import CANDIDATES, FORMATS, Format, refuse
 from pipeline.inputs import ImportedCheckpoint
 from pipeline.store import file_names
 from pipeline.workers.child import Limits, run_in_subprocess
-from pipeline.workers.reads import Reads, Watch, record_reads
 
 from .job import CANDIDATE, Job
 from .report_facts import collect_report_facts
 
 if TYPE_CHECKING:
     from pipeline.validation.sharding import Sharding
+    from pipeline.workers.reads import Reads, Watch
 
 
 PACKAGE = Path(__file__).resolve().parents[2]
@@ -144,6 +144,8 @@ class Stage:
         function = getattr(import_module(module), name)
         if work.watch is None:
             return self.notes(work, function(*arguments))
+        from pipeline.workers.reads import record_reads
+
         with record_reads(work.watch) as reads:
             result = function(*arguments)
         work.reads.append(reads)

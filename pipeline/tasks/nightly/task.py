@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import luigi
 import luigi.tools.range  # loaded because this declares sections of tasks.cfg
@@ -29,9 +29,10 @@ from ..external import DataFile, ExistingCheckpoint
 from ..model import ROOT_HOOKS, ModelTask, one_training
 from ..progress import show_link
 from ..targets import artifact_target
-from .history import Night, is_done, read_history, restore_current
 from .paths import CURRENT, NIGHT, Nights
-from .remote import nights_of
+
+if TYPE_CHECKING:
+    from .history import Night
 
 _STARTED = datetime.now(UTC).replace(microsecond=0)
 _MOST_SHOWN = 20
@@ -125,6 +126,8 @@ class NightlyRun(MixinNaiveBulkComplete, ModelTask):
         Raises: as `day_job`.
             SettingError: they are those of another model.
         """
+        from .remote import nights_of  # this and `history` are not needed by other tasks
+
         nights = nights_of(self.day_job.paths, self.day_job.remote)
         _refuse_other_model(self.day_job, nights)
         return nights
@@ -142,6 +145,8 @@ class NightlyRun(MixinNaiveBulkComplete, ModelTask):
 
     def start(self) -> None:
         """Prepare a run with this task as root: clean up after killed runs."""
+        from .history import restore_current
+
         super().start()
         try:
             restore_current(self.nights)
@@ -161,10 +166,14 @@ class NightlyRun(MixinNaiveBulkComplete, ModelTask):
 
     def complete(self) -> bool:
         """Return True if the night has passed and is unchanged, or was removed in favour of newer ones."""
+        from .history import is_done
+
         return is_done(self.nights, self.night, self.day_job.operations.store.is_full)
 
     def examine(self) -> dict[str, ArtifactState]:
         """Return the state of the night, and of its chain if the night still has to be made."""
+        from .history import read_history
+
         if self.complete():
             return {NIGHT: ArtifactState(ArtifactStatus.COMPLETE)}
         known = read_history(self.nights).get(self.night)
@@ -200,6 +209,8 @@ class NightlyRun(MixinNaiveBulkComplete, ModelTask):
 
     def summary_lines(self) -> list[str]:
         """Return the nights that this run has made, or else the requested one, and the current one."""
+        from .history import read_history
+
         history = read_history(self.nights)
         shown = [night for night in history.values() if night.finished >= _STARTED.isoformat()]
         shown = shown or [night for night in history.values() if night.date == self.night]

@@ -13,7 +13,8 @@ import pytest
 from reports import DECISION, FAILED, METRICS, check, make_facts, row, written
 
 from pipeline.errors import DataError, StoreError
-from pipeline.report import StageFacts, write_report
+from pipeline.report import write_report
+from pipeline.report.facts import StageFacts
 from pipeline.report.html import CHECK_DESCRIPTIONS
 from pipeline.settings import CHECKS
 

@@ -12,7 +12,8 @@ import pytest
 from jobs import job_for, run
 from reports import DECISION, FAILED, FORMATS, check, full_facts, made_up_costs, make_facts, row, scores, written
 
-from pipeline.report import ReportFacts, StageFacts, write_report
+from pipeline.report import write_report
+from pipeline.report.facts import ReportFacts, StageFacts
 from pipeline.tasks.chain.plan import Chain
 from pipeline.tasks.chain.report_facts import collect_report_facts
 
