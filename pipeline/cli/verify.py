@@ -14,10 +14,10 @@ from typing import Any
 
 from pipeline.errors import DamagedArtifact, StoreError, printable
 from pipeline.store import artifact
-from pipeline.store.artifact import finished
+from pipeline.store.artifact import finished, is_url
 from pipeline.store.folder import Folder
 from pipeline.store.manifest import Manifest, require_inner_path
-from pipeline.store.remote import RemoteStore, hash_object, is_url, read_object
+from pipeline.store.remote import RemoteStore, hash_object, read_object
 
 _CHUNK = 2**20
 

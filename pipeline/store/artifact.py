@@ -40,6 +40,11 @@ _VERSION = re.compile(r"\.versions/(?P<version>(?P<stage>[A-Za-z0-9._-]+)-[0-9a-
 _WINDOWS_NAME = re.compile(r"(CON|PRN|AUX|NUL|COM[0-9]|LPT[0-9])(\..*)?|.*\.", re.IGNORECASE)
 
 
+def is_url(root: str) -> bool:
+    """Return True if an output root is a URL, which `remote` is for; False if it is a folder."""
+    return "://" in root
+
+
 @dataclass(frozen=True)
 class ArtifactPaths:
     """All paths of one named model under an output root.

@@ -38,11 +38,6 @@ _CHUNK = 2**22
 _TOKENS_FOLDER = ".remote"
 
 
-def is_url(root: str) -> bool:
-    """Return True if an output root is a URL, False if it is a folder."""
-    return "://" in root
-
-
 def mirror_of(url: str, folder: str = "") -> Path:
     """Return the local folder for the artifacts of a URL: those made here, and those downloaded from it.
 

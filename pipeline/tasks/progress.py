@@ -8,7 +8,7 @@ import luigi
 from luigi.rpc import RPCError
 
 from pipeline.errors import logger
-from pipeline.store.remote import is_url
+from pipeline.store.artifact import is_url
 
 
 def show_progress(task: luigi.Task, line: str, percent: int) -> None:

@@ -15,7 +15,8 @@ from jobs import model_file
 from luigi.task_register import Register
 
 from pipeline.errors import DamagedArtifact, ValidationFailed
-from pipeline.store.remote import file_system, is_url, write_object
+from pipeline.store.artifact import is_url
+from pipeline.store.remote import file_system, write_object
 from pipeline.tasks.nightly.task import NightlyRun
 
 pytestmark = pytest.mark.tensorflow

@@ -21,8 +21,7 @@ from pathlib import Path
 from pipeline.errors import DataError, PipelineError, nearest
 from pipeline.formats.registry import CANDIDATES
 from pipeline.settings import split_list
-from pipeline.store.artifact import ArtifactPaths
-from pipeline.store.remote import is_url
+from pipeline.store.artifact import ArtifactPaths, is_url
 
 from ..chain.job import folder_name, known_format
 from ..chain.parameters import Parameters

@@ -9,21 +9,24 @@ from __future__ import annotations
 
 from functools import cached_property, partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import luigi.interface
 
 from pipeline.errors import SettingError
 from pipeline.settings import Operations
-from pipeline.store.artifact import ArtifactPaths
+from pipeline.store.artifact import ArtifactPaths, is_url
 from pipeline.store.file_names import REPORT_FILE
-from pipeline.store.remote import RemoteStore, is_url, mirror_of
 
 from ..config import read_operations, read_settings
 from ..names import NAMESPACE, NamedByGiven
 from ..progress import show_link, show_progress
-from . import run as running
 from .listing import TABLES, Row, plain_name, read_list
-from .run import Batch
+
+if TYPE_CHECKING:
+    from pipeline.store.remote import RemoteStore
+
+    from .run import Batch
 
 luigi.namespace(NAMESPACE, scope=__name__)
 
@@ -57,6 +60,8 @@ class ListTask(NamedByGiven):
     @cached_property
     def batch(self) -> Batch:
         """The name of the batch, and how its models are made."""
+        from .run import Batch  # most runs have no batch
+
         return Batch(plain_name([Path(self.manifest).stem]), self.paths.root, read_settings(), self.operations)
 
     @cached_property
@@ -67,13 +72,19 @@ class ListTask(NamedByGiven):
     @cached_property
     def remote(self) -> RemoteStore | None:
         """The object storage where the tables are published; None if the output root is a folder."""
-        return RemoteStore.at(self.output_root, TABLES) if is_url(self.output_root) else None
+        if not is_url(self.output_root):
+            return None
+        from pipeline.store.remote import RemoteStore
+
+        return RemoteStore.at(self.output_root, TABLES)
 
     @cached_property
     def paths(self) -> ArtifactPaths:
         """The paths of the tables."""
         root = Path(self.output_root)
         if self.remote is not None:
+            from pipeline.store.remote import mirror_of
+
             root = mirror_of(self.remote.root, self.operations.storage.mirror)
         return ArtifactPaths(root, TABLES)
 
@@ -107,10 +118,14 @@ class ConvertShard(ListTask):
 
     def complete(self) -> bool:
         """Return True if each of its models is complete, or has failed in this batch."""
+        from . import run as running
+
         return len(running.load_outcomes(self.shard, self.batch)) == len(self.shard)
 
     def run(self) -> None:
         """Convert the models that are not complete."""
+        from . import run as running
+
         is_only = self.shard_size >= len(self.rows)
         show_link(self, self.page)
         workers = luigi.interface.core().workers if is_only else 1  # else Luigi's workers have a shard each

@@ -7,7 +7,7 @@ import shlex
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import luigi
 import luigi.interface
@@ -24,9 +24,10 @@ from pipeline.training.models.source import PROJECT
 from .. import batch as package
 from ..model import run_root_hooks
 from ..targets import artifact_target
-from . import run as running
-from .outcome import Outcome
 from .shards import ConvertShard, ListTask
+
+if TYPE_CHECKING:
+    from .outcome import Outcome
 
 _SHOWN = 10
 
@@ -68,6 +69,8 @@ class ConvertBatch(ListTask):
 
     def complete(self) -> bool:
         """Return True if every model is complete and has passed, and the tables are up to date."""
+        from . import run as running  # most runs have no batch
+
         known = running.load_outcomes(self.rows, self.batch)
         if len(known) < len(self.rows) or not all(outcome.has_passed for outcome in known.values()):
             return False
@@ -83,6 +86,7 @@ class ConvertBatch(ListTask):
         Raises:
             BatchFailed: some models did not pass.
         """
+        from . import run as running
         from .page import write_tables  # loads Jinja, which a finished batch does not need
         from .tables import Table
 
@@ -141,6 +145,8 @@ def print_plan(task: ConvertBatch, write: Callable[[str], None] = print) -> int:
     Returns:
         0 if none would, else 1.
     """
+    from . import run as running
+
     would_run, is_offered = 0, False
     for row, stages in running.plan(task.rows, task.batch):
         if not stages:

@@ -7,18 +7,21 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline.errors import SettingError, nearest
 from pipeline.formats.registry import CANDIDATES, FORMATS
 from pipeline.inputs import Candidate, ImportedCheckpoint, WarmStart
 from pipeline.settings import Operations, Settings, parse_pairs, split_list
-from pipeline.store.artifact import ArtifactPaths
+from pipeline.store.artifact import ArtifactPaths, is_url
 from pipeline.store.file_names import SAVED_MODEL_FILES
 from pipeline.store.manifest import Manifest
-from pipeline.store.remote import RemoteStore, is_url, mirror_of
 from pipeline.training.models.source import ModelSource, find_model
 
 from .parameters import Parameters
+
+if TYPE_CHECKING:
+    from pipeline.store.remote import RemoteStore
 
 CANDIDATE = "candidate"  # the stage of a third-party file
 
@@ -142,6 +145,8 @@ def _output(root: str, name: str, operations: Operations) -> tuple[ArtifactPaths
     """Return the paths of the artifacts, and the object storage where they are published."""
     if not is_url(root):
         return ArtifactPaths(Path(root), name), None
+    from pipeline.store.remote import RemoteStore, mirror_of
+
     remote = RemoteStore.at(root, name)
     return ArtifactPaths(mirror_of(remote.root, operations.storage.mirror), name), remote
 

@@ -13,8 +13,8 @@ import luigi.notifications
 
 from pipeline.errors import SettingError, logger
 from pipeline.settings import NightlySettings
+from pipeline.store.artifact import is_url
 from pipeline.store.file_names import NIGHTS_PAGE_FILE
-from pipeline.store.remote import is_url
 
 from .paths import NIGHT, Nights
 from .prometheus import metrics_file

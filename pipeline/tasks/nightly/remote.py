@@ -23,7 +23,7 @@ from pipeline.store.file_names import MANIFEST_FILE
 from pipeline.store.manifest import Manifest
 from pipeline.store.remote import Listing, RemoteStore, read_object, write_object
 
-from ..targets import ObjectStorage
+from ..remote_targets import ObjectStorage
 from .paths import CURRENT, Nights, is_date
 
 _STAGE = re.compile(r"[A-Za-z0-9]\w*", re.ASCII)

@@ -18,9 +18,8 @@ from luigi.task import MixinNaiveBulkComplete
 
 from pipeline.errors import PipelineError, SettingError, StoreError, logger
 from pipeline.settings import NightlySettings, StoreSettings
-from pipeline.store.artifact import ArtifactState, ArtifactStatus
+from pipeline.store.artifact import ArtifactState, ArtifactStatus, is_url
 from pipeline.store.file_names import NIGHTS_PAGE_FILE, REPORT_FILE
-from pipeline.store.remote import is_url
 
 from ..chain.job import Job
 from ..command_line import is_our_command

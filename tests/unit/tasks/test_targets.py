@@ -19,7 +19,7 @@ from pipeline.store.remote import RemoteStore
 from pipeline.tasks.batch.task import ConvertBatch
 from pipeline.tasks.model import FreezeModel, MakeFormat, ModelTask, ValidateModel, WriteReport
 from pipeline.tasks.nightly.task import NightlyRun
-from pipeline.tasks.targets import ArtifactTarget
+from pipeline.tasks.remote_targets import ArtifactTarget
 
 FILES = {"model.pb": b"\0weights", "more/notes.txt": "Übung".encode()}
 
