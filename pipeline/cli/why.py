@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from luigi.cmdline_parser import CmdlineParser
 
 from pipeline.errors import SettingError, nearest, printable
+from pipeline.store.acceptance import Acceptance
 from pipeline.store.artifact import ArtifactState, ArtifactStatus
-from pipeline.store.manifest import Acceptance
 from pipeline.tasks.batch.task import ConvertBatch, print_plan
 from pipeline.tasks.chain.acceptance import on_offer
 from pipeline.tasks.model import ROOT_HOOKS, TASKS, ModelTask

@@ -1,4 +1,4 @@
-"""Manifest of an artifact: its files, everything that decided them, and what has changed since."""
+"""Manifest of an artifact: its files, and everything that decided them; `changes` says what has changed since."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatch
 from functools import lru_cache
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import DamagedArtifact, StoreError
-from pipeline.hashing import CodeDigest, hash_values
+from pipeline.hashing import hash_values
 
 from .file_names import MANIFEST_FILE
 from .folder import NotRegular, read_file
@@ -92,7 +92,7 @@ def _is_text(value: object) -> bool:
 
 def _is_acceptance(value: object) -> bool:
     """Return True for the form of `Acceptance.to_note`."""
-    if not isinstance(value, Mapping) or not all(map(_is_text, map(value.get, _ACCEPTANCE_TEXTS))):
+    if not isinstance(value, Mapping) or not all(map(_is_text, map(value.get, ACCEPTANCE_TEXTS))):
         return False
     listed = value.get("changes")
     return isinstance(listed, list) and all(
@@ -104,7 +104,7 @@ def _is_acceptance(value: object) -> bool:
     )
 
 
-_ACCEPTANCE_TEXTS = ("when", "user", "machine", "command")
+ACCEPTANCE_TEXTS = ("when", "user", "machine", "command")
 # What decides a stage, by kind, as far as it is values by name.
 _MAPPINGS = ("settings", "files", "upstream", "code", "model", "versions", *RECORDED)
 # The notes that every stage may have, and what each of them is.
@@ -246,112 +246,11 @@ def fingerprint(stage: str, fingerprint_inputs: Mapping[str, Any]) -> str:
     return hash_values(f"stage {stage}", fingerprint_inputs)
 
 
-_MEANING = {
-    "settings": "setting {} changed: was {}, is {}",
-    "files": "{} changed: sha256 was {}, is {}",
-    "upstream": "{} changed: sha256 was {}, is {}",
-    "code": "code of {} changed: sha256 was {}, is {}",
-    "model": "the model's file {} changed: sha256 was {}, is {}",
-    "accepted": "what was accepted of {} changed: was {}, is {}",
-    "model_files": "the model's file {} changed: sha256 was {}, is {}",
-    "model_links": "the model's link {} changed: was {}, is {}",
-    "model_folders": "the names in the model's folder {} changed: sha256 was {}, is {}",
-    "model_variables": "the model's environment variable {} changed: sha256 was {}, is {}",
-    "graph_files": "the graph's file {} changed: sha256 was {}, is {}",
-    "versions": "{} changed: version was {}, is {}",
-}
-
-
-@dataclass(frozen=True)
-class Change:
-    """A difference between two sets of fingerprint inputs; as text a sentence.
-
-    Args:
-        before, after: the values; None where there is none.
-    """
-
-    kind: str
-    key: str
-    before: Any
-    after: Any
-
-    def __str__(self) -> str:
-        sentence = _MEANING.get(self.kind, self.kind + " {} changed: was {}, is {}")
-        subject = sentence.split(" changed")[0].format(self.key)
-        if self.before is None:
-            return f"{subject} is new: {_shorten(self.after)}"
-        if self.after is None:
-            return f"{subject} is gone: was {_shorten(self.before)}"
-        return sentence.format(self.key, _shorten(self.before), _shorten(self.after))
-
-
-def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Change]:
-    """Yield each difference between the old inputs and the new ones."""
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Return a sentence for each difference between the old inputs and the new ones."""
     # The usual case, much faster than comparing each value: different fingerprints give different JSON.
     if json.dumps(old, sort_keys=True) == json.dumps(new, sort_keys=True):
-        return
-    for kind in sorted({*old, *new}):
-        before, after = _flatten(old.get(kind)), _flatten(new.get(kind))
-        for key in sorted({*before, *after}):
-            change = Change(kind, key, before.get(key), after.get(key))
-            if key not in before or key not in after or not _are_equal(change.before, change.after):
-                yield change
+        return []
+    from .changes import changes
 
-
-def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
-    """Yield a sentence for each difference between the old inputs and the new ones."""
-    return map(str, changes(old, new))
-
-
-@dataclass(frozen=True)
-class Acceptance:
-    """A time when an artifact was kept although what it was made with had changed; as text a phrase.
-
-    Args:
-        when: ISO 8601.
-        changes: what had changed.
-    """
-
-    when: str
-    user: str
-    machine: str
-    command: str
-    changes: tuple[Change, ...]
-
-    def __str__(self) -> str:
-        return f"kept under changed code or libraries, accepted {self.when} by {self.user} on {self.machine}"
-
-    def to_note(self) -> dict[str, Any]:
-        """Return the form for the manifest."""
-        listed = [{"kind": each.kind, "name": each.key, "from": each.before, "to": each.after} for each in self.changes]
-        return {**{name: getattr(self, name) for name in _ACCEPTANCE_TEXTS}, "changes": listed}
-
-    @classmethod
-    def read_all(cls, manifest: Manifest) -> list[Acceptance]:
-        """Return those of an artifact, the oldest first."""
-        found = []
-        for note in manifest.notes.get(ACCEPTED, ()):
-            listed = tuple(Change(each["kind"], each["name"], each["from"], each["to"]) for each in note["changes"])
-            found.append(cls(note["when"], note["user"], note["machine"], note["command"], listed))
-        return found
-
-
-def _are_equal(before: Any, after: Any) -> bool:
-    """Return True for values with equal fingerprints, and for code whose bytes are those that were recorded."""
-    is_same_code = isinstance(after, CodeDigest) and before == after.of_bytes
-    return is_same_code or hash_values("", before) == hash_values("", after)
-
-
-def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(value, Mapping):
-        return {} if value is None else {prefix: value}
-    flat: dict[str, Any] = {}
-    for key, inner in value.items():
-        flat.update(_flatten(inner, f"{prefix}.{key}" if prefix else key))
-    return flat
-
-
-def _shorten(value: Any) -> str:
-    if isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value):
-        return value[:12] + "…"
-    return repr(value) if isinstance(value, str) else str(value)
+    return list(map(str, changes(old, new)))

@@ -11,7 +11,7 @@ from luigi.task_register import Register
 
 from pipeline.errors import SettingError, nearest
 
-from .config_defaults import OTHER_SECTIONS, is_our_section, our_class, read_config
+from .config_defaults import OTHER_SECTIONS, is_our_section, our_classes, read_config, read_values
 from .config_file import LUIGI_SECTIONS
 
 _NEAR = 0.8  # [trainin] and [training]: 0.93
@@ -27,15 +27,14 @@ def check_config(path: Path) -> None:
             suggests the nearest known name.
     """
     try:
-        parser = read_config(path)
-        sections = {section: [key for key, _ in parser.items(section)] for section in parser.sections()}
+        sections = read_values(path)
     except (OSError, configparser.Error, ValueError) as exc:
         raise _unreadable(path, exc) from exc
-    tasks = frozenset(Register.task_names())
+    tasks, our_own = frozenset(Register.task_names()), our_classes()
     for section, keys in sections.items():
         if section in tasks:
             # Luigi takes a-b for a_b only if no file has a_b. tasks.cfg has all keys, so a-b would be ignored.
-            _check_keys(path, section, keys, _parameters(section))
+            _check_keys(path, section, keys, _parameters(section, our_own))
         elif section not in OTHER_SECTIONS:
             raise _unknown_section(path, section, tasks | OTHER_SECTIONS)
 
@@ -58,15 +57,16 @@ def check_users_file(path: Path, is_named: bool, is_our_command: bool) -> None:
     sections = _read_sections(path)
     tasks = frozenset(Register.task_names())
     ours = frozenset(section for section in tasks if is_our_section(section))
+    our_own = our_classes()
     for section, keys in sections.items():
         keys = {key: key.replace("-", "_") for key in keys}
         if section in ours:
-            _check_keys(path, section, keys.values(), _parameters(section))
+            _check_keys(path, section, keys.values(), _parameters(section, our_own))
         elif is_named and is_our_command and section in LUIGI_SECTIONS:
-            _check_keys(path, section, keys.values(), _parameters(section) | _further_keys(section))
+            _check_keys(path, section, keys.values(), _parameters(section, our_own) | _further_keys(section))
         elif is_named and section not in tasks | OTHER_SECTIONS:
             for meant in difflib.get_close_matches(section, ours, 1, _NEAR):
-                if keys and set(keys.values()) <= _parameters(meant):
+                if keys and set(keys.values()) <= _parameters(meant, our_own):
                     raise _unknown_section(path, section, [meant])
 
 
@@ -84,8 +84,8 @@ def _read_sections(path: Path) -> Mapping[str, Iterable[str]]:
     return {section: parser._sections[section] for section in parser.sections()}  # type: ignore[attr-defined]
 
 
-def _parameters(section: str) -> set[str]:
-    task: Any = our_class(section) or Register.get_task_cls(section)
+def _parameters(section: str, our_own: Mapping[str, type]) -> set[str]:
+    task: Any = our_own.get(section) or Register.get_task_cls(section)
     return {name for name, _ in task.get_params()}
 
 

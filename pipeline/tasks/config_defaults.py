@@ -11,7 +11,7 @@ import configparser
 from argparse import Namespace
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -48,9 +48,9 @@ def is_our_section(name: str) -> bool:
     return isinstance(owner, type) and is_ours(owner)
 
 
-def our_class(section: str) -> type | None:
-    """Return the class of this package with that name, even if Luigi's register has another project's in its place."""
-    return next((task for task in Register._reg if task.get_task_family() == section and is_ours(task)), None)
+def our_classes() -> dict[str, type]:
+    """Return the classes of this package by name, also where Luigi's register has another project's in its place."""
+    return {task.get_task_family(): task for task in reversed(Register._reg) if is_ours(task)}
 
 
 def lend_to_our_sections() -> None:
@@ -65,7 +65,7 @@ def lend_to_our_sections() -> None:
 
 def _is_changed(section: str, key: str, value: str) -> bool:
     """Return True if a class of ours has the key, and not this value by itself."""
-    task: Any = our_class(section)
+    task: Any = our_classes().get(section)
     kind = None if task is None else dict(task.get_params()).get(key)
     return kind is not None and write_value(key, kind._default) != value
 
@@ -145,12 +145,29 @@ def _project_values() -> _Values:
 def _values_of(path: Path) -> _Values:
     """The values of a file; of a file that is missing or unreadable none, which `check_config` reports."""
     try:
-        parser = read_config(path)
-        for section in parser.sections():
-            parser.items(section)  # a value that refers to nothing
+        return read_values(path)
     except (OSError, configparser.Error, ValueError):
         return {}
-    return {section: dict(parser.items(section, raw=True)) for section in parser.sections()}
+
+
+def read_values(path: Path) -> _Values:
+    """Return the values of a file by section, as they are written there; a file that has not changed is read once.
+
+    Raises: as `read_config`.
+        configparser.Error: a value refers to nothing.
+    """
+    state = path.stat()
+    return _read_values(path, (state.st_mtime_ns, state.st_size, state.st_ino))
+
+
+@lru_cache(maxsize=1)
+def _read_values(path: Path, _state: tuple[int, ...]) -> _Values:
+    parser, found = read_config(path), dict[str, dict[str, str]]()
+    for section in parser.sections():
+        found[section] = dict(parser.items(section, raw=True))
+        if any("%" in value or "$" in value for value in found[section].values()):
+            parser.items(section)  # raises the error of a value that refers to nothing
+    return found
 
 
 def read_config(path: Path) -> configparser.ConfigParser:

@@ -16,7 +16,6 @@ import json
 import os
 import re
 import site
-import stat
 import sys
 import threading
 import time

@@ -21,8 +21,10 @@ from typing import Any
 from pipeline.errors import PipelineError, SettingError, StoreError, nearest
 from pipeline.settings import Settings
 from pipeline.store import artifact
+from pipeline.store.acceptance import Acceptance
+from pipeline.store.changes import Change, changes
 from pipeline.store.lock import hold
-from pipeline.store.manifest import ACCEPTED, Acceptance, Change, Manifest, changes
+from pipeline.store.manifest import ACCEPTED, Manifest
 
 from .input_files import InputFiles
 from .plan import REPORT, Chain

@@ -193,6 +193,8 @@ def _hash_file(path: str) -> str | None:
 
 
 def _target_of(path: str) -> str | None:
+    from pipeline.workers.reads import quietly
+
     return quietly(os.readlink, path) if os.path.islink(path) else None
 
 

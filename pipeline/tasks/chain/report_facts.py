@@ -22,7 +22,7 @@ from pipeline.store.file_names import (
     SIGNATURE_FILE,
     WORST_FOLDER,
 )
-from pipeline.store.manifest import Acceptance, Manifest
+from pipeline.store.manifest import Manifest
 
 from .job import CANDIDATE, Job
 from .results import read_costs, read_verdict
@@ -39,6 +39,7 @@ def collect_report_facts(job: Job, stages: Sequence[str]) -> ReportFacts:
     """
     from pipeline.report.facts import AcceptedFacts, ReportFacts, StageFacts
     from pipeline.signature import Signature
+    from pipeline.store.acceptance import Acceptance
 
     manifests = {name: Manifest.read(job.folder(name)) for name in stages}
     return ReportFacts(

@@ -16,10 +16,12 @@ from pipeline.errors import DamagedArtifact, PipelineError, SettingError, StoreE
 from pipeline.inputs import ImportedCheckpoint
 from pipeline.settings import Operations, Settings, StorageSettings
 from pipeline.store import artifact
+from pipeline.store.acceptance import Acceptance
 from pipeline.store.artifact import ArtifactPaths, ArtifactStatus
+from pipeline.store.changes import Change
 from pipeline.store.file_names import MANIFEST_FILE
 from pipeline.store.lock import hold
-from pipeline.store.manifest import Acceptance, Change, Manifest
+from pipeline.store.manifest import Manifest
 from pipeline.store.remote import RemoteStore
 from pipeline.tasks.chain.acceptance import accept, on_offer
 from pipeline.tasks.chain.job import Job

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.workers.child import run_in_subprocess
 from pipeline.inputs import FOLDER
+from pipeline.workers.child import run_in_subprocess
 from pipeline.workers.reads import Reads, Watch, hash_variable, record_reads
 
 pytestmark = pytest.mark.tensorflow
