@@ -40,6 +40,7 @@ _KEYS_OF_SCHEDULERS = [
 ]  # in [core]; those with default_ are Luigi's former names
 _Values = dict[str, dict[str, str]]
 _lent: list[tuple[str, str]] = []  # what Luigi's sections got for the command
+_known: list[object] = []  # the configuration and the classes that our own sections were last lent to
 
 
 def is_our_section(name: str) -> bool:
@@ -56,6 +57,9 @@ def our_classes() -> dict[str, type]:
 def lend_to_our_sections() -> None:
     """Give Luigi what tasks.cfg says on our own tasks and settings, except keys of other projects' sections."""
     config: Any = luigi.configuration.get_config()
+    if _known == (now := [config, *Register._reg]):
+        return
+    _known[:] = now
     values = {name: keys for name, keys in _project_values().items() if name not in {*LUIGI_SECTIONS, *OTHER_SECTIONS}}
     foreign = _foreign_sections(values)
     for section, key, value in list(_unset(values)):

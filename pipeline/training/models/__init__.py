@@ -29,13 +29,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from pipeline.signature import Signature
-
 if TYPE_CHECKING:
     import keras
     import tensorflow as tf
 
     from pipeline.data.readers import Examples
+    from pipeline.signature import Signature
 
 
 class Model(Protocol):

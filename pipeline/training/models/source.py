@@ -29,7 +29,6 @@ from types import CodeType
 from typing import TYPE_CHECKING, cast
 
 from pipeline.errors import ModelError, nearest
-from pipeline.signature import Signature
 
 from . import Model
 
@@ -238,6 +237,8 @@ def load_model(source: ModelSource) -> Model:
             got=f"{type(exc).__name__}: {exc} (at {last.filename}:{last.lineno})",
             next_step="Correct it; python -c 'import …' shows the whole traceback",
         ) from exc
+    from pipeline.signature import Signature  # needed only by who runs a model's code
+
     if not isinstance(getattr(model, "signature", None), Signature):
         raise ModelError(
             "the model has no signature", where=where, wanted="an attribute `signature` of class Signature"
