@@ -45,6 +45,9 @@ def hash_values(kind: str, value: Any) -> str:
 
 
 def _encode(value: Any) -> bytes:
+    if type(value) is str:  # by far the most, so they come first
+        body = value.encode("utf-8", "surrogatepass")
+        return b"s%d:%b" % (len(body), body)
     match value:
         case None:
             return b"n"

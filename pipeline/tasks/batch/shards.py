@@ -21,11 +21,11 @@ from pipeline.store.file_names import REPORT_FILE
 from ..config import read_operations, read_settings
 from ..names import NAMESPACE, NamedByGiven
 from ..progress import show_link, show_progress
-from .listing import TABLES, Row, plain_name, read_list
 
 if TYPE_CHECKING:
     from pipeline.store.remote import RemoteStore
 
+    from .listing import Row
     from .run import Batch
 
 luigi.namespace(NAMESPACE, scope=__name__)
@@ -53,6 +53,8 @@ class ListTask(NamedByGiven):
             SettingError: no list is given.
             DataError: the list is wrong.
         """
+        from .listing import read_list  # most runs have no batch
+
         if not self.manifest:
             raise SettingError("a batch needs a list of its models", where="--manifest", wanted="a CSV file")
         return read_list(Path(self.manifest), self.output_root, self.formats or "")
@@ -60,7 +62,8 @@ class ListTask(NamedByGiven):
     @cached_property
     def batch(self) -> Batch:
         """The name of the batch, and how its models are made."""
-        from .run import Batch  # most runs have no batch
+        from .listing import plain_name
+        from .run import Batch
 
         return Batch(plain_name([Path(self.manifest).stem]), self.paths.root, read_settings(), self.operations)
 
@@ -76,11 +79,15 @@ class ListTask(NamedByGiven):
             return None
         from pipeline.store.remote import RemoteStore
 
+        from .listing import TABLES
+
         return RemoteStore.at(self.output_root, TABLES)
 
     @cached_property
     def paths(self) -> ArtifactPaths:
         """The paths of the tables."""
+        from .listing import TABLES
+
         root = Path(self.output_root)
         if self.remote is not None:
             from pipeline.store.remote import mirror_of
