@@ -6,6 +6,7 @@ in checkpoints as in memory.
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +44,22 @@ class DType:
             return np.dtype(getattr(ml_dtypes, self.name, self.code))
         return np.dtype(self.code)
 
+    def numbers(self, content: bytes) -> list[Any]:
+        """The elements in some bytes. Those that Python can read itself do not load numpy, which takes long."""
+        form = _FORMATS.get(self.code[1:]) if self.is_plain else None
+        if form is None:
+            import numpy as np
+
+            values: list[Any] = np.frombuffer(content, self.numpy()).tolist()
+            return values
+        return list(struct.unpack(f"<{len(content) // self.size_bytes}{form}", content))
+
+
+# Of Python's struct, by numpy's code.
+_FORMATS = {
+    **{"i1": "b", "i2": "h", "i4": "i", "i8": "q", "u1": "B", "u2": "H", "u4": "I", "u8": "Q"},
+    **{"f2": "e", "f4": "f", "f8": "d", "b1": "?"},
+}
 
 STRING = DType(7, "string", 0, "O")
 VARIANT = DType(21, "variant", 0, "")

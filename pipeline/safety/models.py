@@ -57,8 +57,8 @@ def _small_value(source: Source, variable: NodeDef) -> Value | None:
     if stored is None or not 0 < stored.elements <= MOST_NUMBERS or stored.kind.code[1:2] not in ("i", "u"):
         return None
     with suppress(PipelineError, OSError):  # whoever reads it for its value says what is wrong
-        value = source.bundle.read(key)
-        return Value(tuple(value.shape), value.dtype.itemsize).with_numbers(value.ravel().tolist())
+        numbers = stored.kind.numbers(b"".join(source.bundle.stream(key)))
+        return Value(tuple(stored.shape), stored.kind.size_bytes).with_numbers(numbers)
     return None
 
 

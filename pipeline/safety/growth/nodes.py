@@ -14,8 +14,6 @@ from .values import MOST_NUMBERS, STRING_BYTES, UNKNOWN, Dims, Number, Value, el
 
 _MOST_TEXT = 1 << 24  # bytes of a text that is kept
 # How numbers are read, by numpy's name of their dtype; numpy itself takes longer to load than most graphs to check.
-_CODES = {"i1": "b", "u1": "B", "b1": "?", "i2": "h", "u2": "H", "i4": "i", "u4": "I", "i8": "q", "u8": "Q"}
-_CODES |= {"f2": "e", "f4": "f", "f8": "d"}
 _REFERENCE = 100  # what a reference's number has above that of its dtype
 
 
@@ -101,8 +99,7 @@ def _numbers(tensor: TensorProto, count: int) -> Sequence[Number | None] | None:
     values: list[Number] = [*tensor.int_val, *tensor.int64_val, *tensor.float_val, *tensor.double_val]
     values += [int(one) for one in tensor.bool_val]
     if tensor.tensor_content:
-        code = _CODES.get(kind.code[1:])
-        if code is None or len(tensor.tensor_content) != count * kind.size_bytes:
+        if kind.code[1:2] == "c" or len(tensor.tensor_content) != count * kind.size_bytes:
             return None
-        values = list(struct.unpack(f"<{count}{code}", tensor.tensor_content))
+        values = kind.numbers(tensor.tensor_content)
     return values + values[-1:] * (count - len(values)) if values else [0] * count
