@@ -12,6 +12,7 @@ from argparse import Namespace
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
 from functools import cache, lru_cache
+from operator import is_
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,8 @@ def our_classes() -> dict[str, type]:
 def lend_to_our_sections() -> None:
     """Give Luigi what tasks.cfg says on our own tasks and settings, except keys of other projects' sections."""
     config: Any = luigi.configuration.get_config()
-    if _known == (now := [config, *Register._reg]):
+    now = [config, *Register._reg]
+    if len(now) == len(_known) and all(map(is_, now, _known)):
         return
     _known[:] = now
     values = {name: keys for name, keys in _project_values().items() if name not in {*LUIGI_SECTIONS, *OTHER_SECTIONS}}

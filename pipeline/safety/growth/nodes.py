@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -13,7 +12,6 @@ from pipeline.graph.protos import AttrValue, NodeDef, TensorProto, TensorShapePr
 from .values import MOST_NUMBERS, STRING_BYTES, UNKNOWN, Dims, Number, Value, elements_of
 
 _MOST_TEXT = 1 << 24  # bytes of a text that is kept
-# How numbers are read, by numpy's name of their dtype; numpy itself takes longer to load than most graphs to check.
 _REFERENCE = 100  # what a reference's number has above that of its dtype
 
 
