@@ -106,8 +106,9 @@ class M:
     signature = Signature([TensorSpec("x", "float32", [None])], [TensorSpec("y", "float32", [None])])
     data = "rows.csv"
     def forward(self, inputs, training):
+        import later  # not before: the folder is still on the import path
         current = (HERE / "current").resolve().name
-        start = float(current[1:]) + (HERE / "folder").is_dir() + (HERE / "other").exists() + part.X + near.X
+        start = float(current[1:]) + (HERE / "folder").is_dir() + (HERE / "other").exists() + part.X + near.X + later.X
         (HERE / "logs").mkdir(exist_ok=True)
         return {"y": inputs["x"] * tf.compat.v1.get_variable("w", initializer=start)}
     def examples(self, path):
@@ -119,7 +120,8 @@ def test_links_folders_and_archives_decide_a_stage_by_what_was_asked_of_them(tmp
     for name in ("folder", "v1", "v2"):
         (tmp_path / name).mkdir()
     (tmp_path / "current").symlink_to("v1")
-    (tmp_path / "near.py").write_text("X = 1\n")
+    for name in ("near", "later"):
+        (tmp_path / f"{name}.py").write_text("X = 1\n")
     with zipfile.ZipFile(tmp_path / "parts.zip", "w") as archive:
         archive.writestr("part.py", "X = 1\n")
     job = job_for(tmp_path / "out", model_file(tmp_path, ASKER))
@@ -140,6 +142,9 @@ def test_links_folders_and_archives_decide_a_stage_by_what_was_asked_of_them(tmp
     assert reasons() == ["the model's link current changed: was 'v1', is 'v2'"]
     (tmp_path / "current").unlink()
     (tmp_path / "current").symlink_to("v1")
+    (tmp_path / "later.py").write_text("X = 2\n")
+    assert [reason.split(":")[0] for reason in reasons()] == ["the model's file later.py changed"]
+    (tmp_path / "later.py").write_text("X = 1\n")
     (tmp_path / "near").mkdir()
     (tmp_path / "near" / "__init__.py").write_text("X = 2\n")  # Python takes it before near.py
     assert any("near/__init__.py is new" in reason for reason in reasons())

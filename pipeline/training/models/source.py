@@ -223,10 +223,15 @@ def load_model(source: ModelSource) -> Model:
         ModelError: the code cannot be imported, the class is missing or takes arguments, or it lacks
             a required member (see `pipeline.training.models`).
     """
+    from multiprocessing import parent_process  # not needed in a run in which everything is complete
+
     where = f"{source.file}:{source.class_name}"
+    folder = source.file.parent if source.module is None else Path.cwd()
     _import_from_source(source.local_code)
+    if parent_process() is not None:  # a worker, for this model alone: its methods may import, too
+        sys.path.append(str(folder))
     try:
-        with _importable(source.file.parent if source.module is None else Path.cwd()):
+        with _importable(folder):
             module = _import_module(source)
             model = getattr(module, source.class_name)()
     except Exception as exc:  # Third-party code may raise anything; the user needs the line.
