@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -12,6 +14,7 @@ from pipeline.signature import Array, Signature, TensorSpec, batch_size_of
 
 _OPEN_SIZE = 8  # for a dimension that the signature leaves open, other than the batch
 _MOST_BYTES = 64_000_000  # of all rows together
+_MOST_KEYS = 10_000
 _LARGEST_INT = 4  # small: most integers are indices, and the edge cases cover large ones
 _WORDS = (
     "call",
@@ -27,11 +30,15 @@ _WORDS = (
 )
 
 
-def generate_rows(signature: Signature, count: int, seed: int) -> dict[str, Array]:
+def generate_rows(
+    signature: Signature, count: int, seed: int, keys: Mapping[str, Sequence[Any]] | None = None
+) -> dict[str, Array]:
     """Generate rows for the inputs of a signature.
 
     Args:
         count: number of rows; fewer if they would exceed 64 MB, and a multiple of the batch size if that is fixed.
+        keys: by dtype, values that the model looks up in its tables. Three quarters of the values are such keys, and
+            there are as many rows more as it takes to have each of the first 10,000 once.
 
     Returns:
         By input name an array `[rows, ...]`: floats normally distributed, integers from 0 to 3, words.
@@ -41,9 +48,23 @@ def generate_rows(signature: Signature, count: int, seed: int) -> dict[str, Arra
     """
     batch = batch_size_of(signature) or 1
     row_bytes = sum(8 * math.prod(_sizes(spec)) for spec in signature.inputs)
+    known = {spec.name: [*(keys or {}).get(spec.dtype, ())][:_MOST_KEYS] for spec in signature.inputs}
+    wanted = [-(-4 * len(known[spec.name]) // (3 * max(1, math.prod(_sizes(spec))))) for spec in signature.inputs]
+    count = -(-max(count, *wanted) // batch) * batch if any(known.values()) else count
     count = max(1, min(count, _MOST_BYTES // max(1, row_bytes)) // batch) * batch
     draw = np.random.default_rng(seed)
-    return {spec.name: _values(spec, (count, *_sizes(spec)), draw) for spec in signature.inputs}
+    rows = {spec.name: _values(spec, (count, *_sizes(spec)), draw) for spec in signature.inputs}
+    for name, values in known.items():
+        if values:
+            _put_keys(rows[name].reshape(-1), values)
+    return rows
+
+
+def _put_keys(places: Array, keys: Sequence[Any]) -> None:
+    """Replace all values but those at the beginning by keys, one after the other and from the start again."""
+    first = len(places) // 4
+    for place in range(first, len(places)):
+        places[place] = keys[(place - first) % len(keys)]
 
 
 def _sizes(spec: TensorSpec) -> tuple[int, ...]:

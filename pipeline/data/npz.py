@@ -23,6 +23,7 @@ import ml_dtypes
 import numpy as np
 
 from pipeline.errors import DataError
+from pipeline.inputs import open_file
 from pipeline.signature import Array
 
 # Errors that NumPy and zipfile raise for a file that is damaged or has another format; a header is Python's syntax.
@@ -72,7 +73,7 @@ def load_arrays(path: Path) -> dict[str, Array]:
         DataError: the file is missing, damaged or has another format.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with open_file(path) as file, np.load(file, allow_pickle=False) as archive:
             _require_sound(archive.zip)
             plain = {name: archive[name] for name in archive.files}
         strings = {
@@ -196,7 +197,7 @@ class NpzReader:
     @contextmanager
     def _open(self) -> Iterator[IO[bytes]]:
         try:
-            with self.path.open("rb") as file:
+            with open_file(self.path) as file:
                 yield file
         except BROKEN as exc:
             wanted = "an .npz file, uncompressed"

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.errors import DataError
+from pipeline.inputs import read_file
 from pipeline.signature import Array
 
 from .npz import object_array
@@ -298,7 +299,7 @@ def _read_text(path: Path) -> str:
     if not path.exists():
         raise DataError("no such file", where=path, next_step="Give the data file with --data")
     try:
-        raw = path.read_bytes()
+        raw = read_file(path)
     except OSError as exc:
         raise DataError("the file cannot be read", where=path, got=exc.strerror) from exc
     try:

@@ -9,6 +9,7 @@ validation.npz    the rows of a data file, or generated rows
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from pipeline.data.table import read_rows
 from pipeline.errors import CheckpointError, logger
 from pipeline.formats.external import outputs_from_candidate
 from pipeline.freezing.freeze import prepare
+from pipeline.freezing.table_keys import keys_of_tables
 from pipeline.inputs import Candidate, ImportedCheckpoint
 from pipeline.safety.models import require_safe_source, require_still
 from pipeline.signature import Signature
@@ -68,7 +70,7 @@ def import_checkpoint(
     else:
         _copy_checkpoint(source, folder)
     model.signature.write(folder / SIGNATURE_FILE, origin=model.origin)
-    rows = write_rows(model.signature, data, seed, folder)
+    rows = write_rows(model.signature, data, seed, folder, keys_of_tables(model.graph.nodes))
     return {
         "adopted": str(source.place),
         "found": [*reasons, *model.notes],
@@ -77,12 +79,15 @@ def import_checkpoint(
     }
 
 
-def write_rows(signature: Signature, data: Path | None, seed: int, folder: Path) -> dict[str, Any]:
+def write_rows(
+    signature: Signature, data: Path | None, seed: int, folder: Path, keys: Mapping[str, Sequence[Any]]
+) -> dict[str, Any]:
     """Writes `validation.npz`.
 
     Args:
         data: a file for `data.table.read_rows`; None to generate rows.
         seed: seed of the generated rows.
+        keys: what the model looks up in its tables, by dtype; generated rows have them.
 
     Returns:
         The rows by input name, without labels.
@@ -90,7 +95,7 @@ def write_rows(signature: Signature, data: Path | None, seed: int, folder: Path)
     Raises:
         DataError: the rows do not fit the inputs.
     """
-    rows = generate_rows(signature, ROWS, seed) if data is None else read_rows(data, signature)
+    rows = generate_rows(signature, ROWS, seed, keys) if data is None else read_rows(data, signature)
     labels = {"labels": rows.pop("labels")} if "labels" in rows else {}
     save_arrays(folder / VALIDATION_ROWS_FILE, {**add_kind("input", rows), **labels})
     return rows

@@ -25,9 +25,9 @@ TABLES = _STATIC.union(
     *((table, f"{table}V2", f"Anonymous{table}") for table in _MUTABLE),
     ("AnonymousHashTable",),
 )
-_FROM_TENSORS = frozenset({"InitializeTableV2", "InitializeTable", "LookupTableImportV2", "LookupTableImport"})
+FROM_TENSORS = frozenset({"InitializeTableV2", "InitializeTable", "LookupTableImportV2", "LookupTableImport"})
 _FROM_FILE = frozenset({"InitializeTableFromTextFileV2", "InitializeTableFromTextFile"})
-FILLING_OPS = _FROM_TENSORS | _FROM_FILE
+FILLING_OPS = FROM_TENSORS | _FROM_FILE
 
 _WHOLE_LINE, _LINE_NUMBER = -2, -1  # key_index and value_index, tensorflow/core/ops/lookup_ops.cc
 DT_STRING, DT_INT64, DT_INT32 = (DataType.Value(name) for name in ("DT_STRING", "DT_INT64", "DT_INT32"))

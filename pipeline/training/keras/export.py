@@ -109,8 +109,8 @@ def import_file(imported: ImportedCheckpoint, data: Path | None, seed: int, fold
     _refuse_tensor_names(imported)
     make_deterministic()
     named_model = NamedModel.from_own_names(load_file(Path(imported.place)))
-    write_checkpoint(named_model, folder)
-    rows = write_rows(Signature.read(folder / SIGNATURE_FILE), data, seed, folder)
+    keys = write_checkpoint(named_model, folder)
+    rows = write_rows(Signature.read(folder / SIGNATURE_FILE), data, seed, folder, keys)
     record_goldens(named_model, {name: values[:ROWS] for name, values in rows.items()}, folder / GOLDENS_FILE)
     found = ["inputs and outputs are those of the Keras model"]
     return {"adopted": imported.place, "found": found, "rows": len(next(iter(rows.values())))}

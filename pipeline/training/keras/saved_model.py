@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import tensorflow as tf
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
@@ -23,6 +24,7 @@ from pipeline.checkpoint.source import open_source
 from pipeline.data.npz import add_kind, save_arrays
 from pipeline.errors import CheckpointError, ModelError, nearest
 from pipeline.freezing.freeze import prepare
+from pipeline.freezing.table_keys import keys_of_tables
 from pipeline.signature import Batch, Signature, TensorSpec, batch_size_of
 from pipeline.store.file_names import SAVED_MODEL_FILE, SAVED_MODEL_FOLDER, SIGNATURE_FILE
 
@@ -32,8 +34,11 @@ SIGNATURE_KEY = "serving_default"
 _MARK = "_user_specified_name"
 
 
-def write_checkpoint(named_model: NamedModel, folder: Path) -> None:
+def write_checkpoint(named_model: NamedModel, folder: Path) -> dict[str, list[Any]]:
     """Writes `saved_model/` and `signature.json`.
+
+    Returns:
+        What the model looks up in its tables, by dtype.
 
     Raises:
         CheckpointError: the model has no weights, or TensorFlow cannot write it.
@@ -46,6 +51,7 @@ def write_checkpoint(named_model: NamedModel, folder: Path) -> None:
         raise CheckpointError("there is nothing to freeze: the model has no weights", where=named_model.model.name)
     prepared = prepare(source, (), (), {})
     match_signature(named_model.signature, prepared.signature).write(folder / SIGNATURE_FILE, origin=prepared.origin)
+    return keys_of_tables(prepared.graph.nodes)
 
 
 def _write_saved_model(named_model: NamedModel, folder: Path) -> None:

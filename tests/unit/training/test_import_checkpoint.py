@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +18,8 @@ import tensorflow as tf
 from small_graphs import control_flow
 
 from pipeline.data.npz import load_arrays, save_arrays
-from pipeline.errors import CheckpointError, DataError, FreezeError
-from pipeline.inputs import ImportedCheckpoint
+from pipeline.errors import CheckpointError, DataError, FreezeError, StoreError
+from pipeline.inputs import Candidate, ImportedCheckpoint
 from pipeline.settings import CostsSettings, Settings
 from pipeline.store.artifact import ArtifactPaths, ArtifactStatus
 from pipeline.tasks.chain import results
@@ -99,6 +102,44 @@ def test_the_whole_chain_proves_a_foreign_checkpoint_frozen_right(make: Any, tmp
     assert (job.folder("frozen") / "model.pb").is_file()
     assert "taken over from" in (job.folder("report") / "report.html").read_text()
     assert jobs.run(job) == set()
+
+
+def with_vocabulary(folder: Path, words: Sequence[str]) -> Path:
+    """Writes a SavedModel whose vocabulary is an asset."""
+    listed = folder.parent / f"{folder.name}.txt"
+    listed.parent.mkdir(parents=True, exist_ok=True)
+    listed.write_text("".join(f"{word}\n" for word in words), encoding="utf-8")
+    module = tf.Module()
+    module.w = tf.Variable(2.0)
+    places = (tf.lookup.TextFileIndex.WHOLE_LINE, tf.lookup.TextFileIndex.LINE_NUMBER)
+    initializer = tf.lookup.TextFileInitializer(str(listed), tf.string, places[0], tf.int64, places[1])
+    module.table = tf.lookup.StaticHashTable(initializer, -1)
+
+    def answer(x: Any) -> Any:
+        return {"y": tf.cast(module.table.lookup(x), tf.float32) * module.w}
+
+    specs = [tf.TensorSpec([None], tf.string, name="x")]
+    tf.saved_model.save(module, str(folder), {"serving_default": tf.function(answer, specs)})
+    return folder
+
+
+def test_generated_rows_have_the_words_of_the_tables_so_that_another_vocabulary_is_found(tmp_path: Path) -> None:
+    words = [f"word {number}" for number in range(100)]
+    right = with_vocabulary(tmp_path / "right", words)
+    words[98:] = words[:97:-1]
+    wrong = with_vocabulary(tmp_path / "wrong", words)
+    honest = job_for(tmp_path / "out", right)
+    verdict = verdict_of(replace(honest, candidate=Candidate(wrong, "savedmodel"), formats=("savedmodel",)))
+    assert verdict["verdict"] == "failed"
+    assert "equal of y: 2 of" in " ".join(verdict["reasons"])
+
+
+@pytest.mark.parametrize("name", ["rows.csv", "rows.npz"])
+def test_a_pipe_in_place_of_rows_is_refused_and_nobody_waits_for_it(name: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / name)
+    job = job_for(tmp_path / "out", as_prefix(tmp_path / "in"), data=tmp_path / name)
+    with pytest.raises((DataError, StoreError), match="a pipe, a device or a socket"):
+        jobs.run(job)
 
 
 def test_other_weights_in_the_same_place_redo_the_chain(tmp_path: Path) -> None:
