@@ -51,9 +51,9 @@ def stamps(root: Path, *names: str, stage: str = "frozen") -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """20 checkpoints, five of which are broken, each in another way; and the models of strangers."""
+    """12 checkpoints, five of which are broken, each in another way; and the models of strangers."""
     folder = tmp_path_factory.mktemp("made")
-    prefixes = batches.make_checkpoints(folder / "runs", 20)
+    prefixes = batches.make_checkpoints(folder / "runs", 12)
     rows: list[dict[str, object]] = [
         {"name": prefix.parent.name, "checkpoint": prefix.relative_to(folder)} for prefix in prefixes
     ]
@@ -100,7 +100,7 @@ def first(made: Path) -> Run:
 def test_bad_models_cost_only_themselves_and_say_why(first: Run) -> None:
     assert first.code == 30, first.log
     results = first.results
-    assert len(results) == 20 + (7 if SHARED.is_dir() else 0)
+    assert len(results) == 12 + (7 if SHARED.is_dir() else 0)
     missed = {name for name, line in results.items() if line["verdict"] != "passed"}
     assert missed == set(BROKEN), [results[name]["reason"] for name in missed - set(BROKEN)]
     for name, (kind, sentence) in BROKEN.items():
