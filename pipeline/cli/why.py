@@ -54,14 +54,19 @@ def run(given: argparse.Namespace) -> int:
         return code
 
 
+def _print_line(line: str) -> None:
+    """Print one line: names in a manifest may hold line breaks."""
+    print(printable(line).replace("\n", "\u240a"))
+
+
 def _print(states: Mapping[str, ArtifactState]) -> int:
     for stage, state in states.items():
         first, *others = state.reasons or _notes_of(state)
-        print(printable(f"{stage:<12} {_WILL[state.status]}{': ' if first else ''}{first}"))
+        _print_line(f"{stage:<12} {_WILL[state.status]}{': ' if first else ''}{first}")
         unwatched = state.manifest.notes.get("unwatched", ()) if state.manifest is not None else ()
         others += [f"not noticed, if it changes: {sentence}" for sentence in unwatched]
         for reason in others:
-            print(printable(f"{'':<12} {reason}"))
+            _print_line(f"{'':<12} {reason}")
     statuses = {state.status for state in states.values()}
     return 2 if ArtifactStatus.DAMAGED in statuses else int(statuses != {ArtifactStatus.COMPLETE})
 

@@ -356,6 +356,8 @@ def test_verify_says_that_a_published_stage_is_another_one(tmp_path: Path) -> No
     with pytest.raises(DamagedArtifact, match="the artifact of another stage"):
         verify_folder(remote.url("checkpoint"))
     assert verify_folder(remote.url("frozen")) == 0
+    shutil.copytree(bucket, bucket.parent / "v1")  # a release, under a name of its own
+    assert verify_folder(remote.url("v1")) == 0
 
 
 @pytest.mark.parametrize("command", ["WriteReport --model multiply_add", "ConvertBatch --manifest"])

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from pipeline.errors import DataError, PipelineError, nearest
 from pipeline.formats.registry import CANDIDATES
+from pipeline.inputs import read_file
 from pipeline.settings import split_list
 from pipeline.store.artifact import ArtifactPaths, is_url
 
@@ -92,7 +93,7 @@ def read_list(path: Path, output_root: str, formats: str = "") -> list[Row]:
 def _lines(path: Path) -> Iterator[tuple[int, Mapping[str, str]]]:
     """Yield the lines of the file, as cells by column."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_file(path).decode("utf-8-sig")
     except OSError as exc:
         raise DataError(
             "the list cannot be read", where=path, got=exc.strerror, next_step="Name a CSV file with --manifest"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -154,3 +155,9 @@ def test_a_file_that_is_missing_or_no_text_is_refused(tmp_path: Path) -> None:
 def test_the_name_of_a_batch_is_one_for_a_folder_whatever_its_list_is_called(stem: str) -> None:
     assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", plain_name([stem]))
     assert plain_name(["models"]) == "models"
+
+
+def test_a_pipe_in_place_of_the_list_is_an_error_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "models.csv")
+    with pytest.raises(DataError, match="the list cannot be read"):
+        read_list(tmp_path / "models.csv", "out")
