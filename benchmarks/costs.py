@@ -23,8 +23,8 @@ from typing import Any
 from freeze import MAKE, QUIET
 
 from pipeline.formats.registry import CANDIDATES
-from pipeline.inputs import ImportedCheckpoint
-from pipeline.settings import CostsSettings, Settings, split_list
+from pipeline.inputs import ImportedCheckpoint, split_list
+from pipeline.settings import CostsSettings, Settings
 from pipeline.store.artifact import ArtifactPaths
 from pipeline.tasks.chain.job import Job
 from pipeline.tasks.chain.plan import Chain

@@ -48,6 +48,9 @@ def _encode(value: Any) -> bytes:
     if type(value) is str:  # by far the most, so they come first
         body = value.encode("utf-8", "surrogatepass")
         return b"s%d:%b" % (len(body), body)
+    if type(value) is dict and set(map(type, value)) == {str}:
+        body = b"".join([part for key in sorted(value) for part in (_encode(key), _encode(value[key]))])
+        return b"m%d:%b" % (len(body), body)
     match value:
         case None:
             return b"n"

@@ -1,4 +1,4 @@
-"""Existing files that a chain uses (a checkpoint, a warm start, a candidate), and how a file of others is opened."""
+"""What users give: existing files that a chain uses (a checkpoint, a warm start, a candidate), and lists in options."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from io import BufferedReader, FileIO
 from pathlib import Path
 from typing import Any
+
+from .errors import SettingError
 
 State = tuple[int, ...]  # of a file: device, inode, size, time of change, time of change of its inode
 FOLDER: State = ()  # of a folder, whose time of change is that of the names in it
@@ -47,6 +49,27 @@ def read_file(path: Path | str) -> bytes:
     """Returns the content of a file. Raises: as `open_file`."""
     with open_file(path) as file:
         return file.read()
+
+
+def split_list(text: str | None) -> list[str]:
+    """Splits a comma-separated list."""
+    return [part.strip() for part in (text or "").split(",") if part.strip()]
+
+
+def parse_pairs(flag: str, text: str | None) -> dict[str, str]:
+    """Splits a comma-separated list of pairs, `name=value,name=value`.
+
+    Args:
+        flag: the option that holds the list, for the error message.
+
+    Raises:
+        SettingError: a part is not a pair.
+    """
+    pairs = [part.partition("=") for part in split_list(text)]
+    for name, equals, value in pairs:
+        if not (name.strip() and equals and value.strip()):
+            raise SettingError("not a pair", where=flag, got=name + equals + value, wanted="NAME=VALUE")
+    return {name.strip(): value.strip() for name, _, value in pairs}
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from .errors import SettingError, nearest
+from .inputs import split_list
 
 PASSED, FAILED = "passed", "failed"  # verdicts
 AUTO, AUTO_SHARE = "auto", 0.8  # the limit that is a share of the machine's memory
@@ -22,33 +23,12 @@ def setting(default: Any, description: str) -> Any:
     return field(default=default, metadata={"description": description})
 
 
-def split_list(text: str | None) -> list[str]:
-    """Split a comma-separated list."""
-    return [part.strip() for part in (text or "").split(",") if part.strip()]
-
-
 def read_number(value: float | str) -> float:
     """Parse a number; NaN for another text."""
     try:
         return float(value)
     except ValueError:
         return math.nan
-
-
-def parse_pairs(flag: str, text: str | None) -> dict[str, str]:
-    """Split a comma-separated list of pairs, `name=value,name=value`.
-
-    Args:
-        flag: the option that holds the list, for the error message.
-
-    Raises:
-        SettingError: a part is not a pair.
-    """
-    pairs = [part.partition("=") for part in split_list(text)]
-    for name, equals, value in pairs:
-        if not (name.strip() and equals and value.strip()):
-            raise SettingError("not a pair", where=flag, got=name + equals + value, wanted="NAME=VALUE")
-    return {name.strip(): value.strip() for name, _, value in pairs}
 
 
 @dataclass(frozen=True)

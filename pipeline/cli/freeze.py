@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pipeline.errors import printable
 from pipeline.freezing.freeze import Frozen, freeze
-from pipeline.settings import parse_pairs, split_list
+from pipeline.inputs import parse_pairs, split_list
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -19,7 +19,6 @@ from pipeline.graph.protos import NodeDef, TensorProto, TensorShapeProto
 from pipeline.graph.variables import VARIABLE_OPS
 
 from . import printable
-from .growth.graphs import find_excess
 from .growth.nodes import NodeView, declared_value, value_of
 from .growth.steady import Steadiness, steady_ops
 from .growth.values import Value
@@ -95,6 +94,8 @@ def require_bounded(
     most_bytes = max(MOST_TENSOR, (stored_bytes + sum(held.values())) * _STORED)
     if steadiness.holds and steadiness.most_bytes <= most_bytes:
         return
+    from .growth.graphs import find_excess  # most graphs are steady, and need no rules
+
     excess = find_excess(graph, most_bytes, dict(_declared_values(graph, stored)))
     if excess is not None:
         raise _too_large(path, excess.node, excess.function, excess.size_bytes)

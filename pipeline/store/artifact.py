@@ -37,7 +37,7 @@ from .manifest import RECORDED, FileEntry, Manifest, differences, fingerprint
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 # Windows reserves the names of devices and drops a final dot; the output may be on one of its shares.
 _VERSION = re.compile(r"\.versions/(?P<version>(?P<stage>[A-Za-z0-9._-]+)-[0-9a-f]{12}-[0-9a-f]{1,16})")
-_WINDOWS_NAME = re.compile(r"(CON|PRN|AUX|NUL|COM[0-9]|LPT[0-9])(\..*)?|.*\.", re.IGNORECASE)
+_WINDOWS_DEVICES = {"CON", "PRN", "AUX", "NUL", *(f"{port}{number}" for port in ("COM", "LPT") for number in range(10))}
 
 
 def is_url(root: str) -> bool:
@@ -63,7 +63,7 @@ class ArtifactPaths:
                 got=repr(self.name),
                 wanted="up to 100 letters, digits, dots, dashes, underscores",
             )
-        if _WINDOWS_NAME.fullmatch(self.name):
+        if self.name.partition(".")[0].upper() in _WINDOWS_DEVICES or self.name.endswith("."):
             raise StoreError(
                 "not a valid folder name on Windows", got=repr(self.name), next_step="Choose another --name"
             )

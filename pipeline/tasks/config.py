@@ -205,6 +205,6 @@ def set_up_parsers() -> None:
         return parser
 
     def build_parser(root_task: str | None = None, help_all: bool = False) -> Any:
-        return build_once(tuple(Register._get_reg().values()), root_task, help_all)
+        return build_once(tuple(Register._reg), root_task, help_all)
 
     CmdlineParser._build_parser = staticmethod(build_parser)  # type: ignore[method-assign]

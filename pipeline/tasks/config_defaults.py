@@ -62,6 +62,7 @@ def lend_to_our_sections() -> None:
     if len(now) == len(_known) and all(map(is_, now, _known)):
         return
     _known[:] = now
+    _luigi_values.cache_clear()
     values = {name: keys for name, keys in _project_values().items() if name not in {*LUIGI_SECTIONS, *OTHER_SECTIONS}}
     foreign = _foreign_sections(values)
     for section, key, value in list(_unset(values)):
@@ -94,17 +95,19 @@ def lend_to_command(arguments: Namespace) -> None:
     lend_to_our_sections()
     if not is_our_command(arguments):
         return
-    values = _luigi_values()
+    theirs = None
     # Whoever names a central scheduler wants to use it.
     if arguments.core_scheduler_host or arguments.core_scheduler_url:
         arguments.core_local_scheduler = arguments.core_local_scheduler or "false"
     elif any(config.has_option("core", key) for key in _KEYS_OF_SCHEDULERS):
-        values["core"].pop("local_scheduler", None)
-    for section, key, value in list(_unset(values)):
-        config.set(section, key, _as_number(config, section, value))
-        _lent.append((section, key))
+        theirs = ("core", "local_scheduler")
+    for section, key, value in list(_unset(_luigi_values())):
+        if (section, key) != theirs:
+            config.set(section, key, _as_number(config, section, value))
+            _lent.append((section, key))
 
 
+@cache
 def _luigi_values() -> _Values:
     """The defaults of sections that are not ours: what tasks.cfg says there, or else what the classes declare."""
     values = {

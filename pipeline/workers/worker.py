@@ -25,7 +25,6 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import PipelineError, StageCrashed, StoreError, logger, printable
 
-from .folders import run_folder
 from .progress import Listener, listen
 
 if TYPE_CHECKING:
@@ -66,6 +65,8 @@ class Server:
         context = multiprocessing.get_context("spawn") if is_bare else _fork_server()
         _replace_preparation()
         self.calls = 0
+        from .folders import run_folder  # needed only by who starts a process
+
         self._folder = tempfile.mkdtemp(prefix="sandbox-", dir=run_folder()) if is_sandboxed else None
         self.connection, theirs = context.Pipe()
         self.process = context.Process(
@@ -160,6 +161,8 @@ def _enforce_memory_limit(limit_bytes: int) -> None:
 def _fork_server() -> multiprocessing.context.ForkServerContext:
     for name, value in WORKER_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    from .folders import run_folder
+
     run_folder()  # the server's socket is in it
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["pipeline.workers.preload"])

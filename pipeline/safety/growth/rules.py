@@ -9,15 +9,13 @@ import itertools
 import operator
 from collections.abc import Callable, Mapping
 from functools import cache, lru_cache
-from pathlib import Path
 
 from . import shaping, sizing
 from .arithmetic import BINARY, COMPARING, REDUCING, UNARY, apply, combine, map_numbers
 from .costs import COSTS
+from .kinds import kinds
 from .shaping import Inputs, Operator, Result, Rule
 from .values import UNKNOWN, Number, Unknown, Value, add, broadcast, dims_of, shape_from
-
-_TABLE = Path(__file__).with_name("sizes.txt")
 
 
 def same_value(op: Operator, given: Inputs) -> Value:
@@ -302,13 +300,6 @@ def growing() -> frozenset[str]:
     by_kind = {op for op, kind in kinds().items() if kind in KINDS and kind not in ("value", "shape")}
     own = {op for op in kinds() if op.removeprefix("Experimental") in COSTS}
     return frozenset((RULES.keys() | by_kind | own) - carrying)
-
-
-@lru_cache(maxsize=1)
-def kinds() -> Mapping[str, str]:
-    """Returns by op its kind in the table; a kind that is not in `KINDS` has no rule that holds for all of it."""
-    lines = _TABLE.read_text(encoding="utf-8").splitlines()
-    return dict(line.split("\t") for line in lines if line and not line.startswith("#"))
 
 
 @cache

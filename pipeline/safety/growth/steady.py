@@ -12,8 +12,8 @@ from pipeline.graph.protos import NodeDef
 
 from .arithmetic import BINARY, COMPARING, UNARY
 from .costs import COSTS
+from .kinds import kinds
 from .nodes import value_of
-from .rules import kinds
 from .values import STRING_BYTES
 
 _KINDS = frozenset({"value", "shape", "stretched", "product", "state"})

@@ -20,8 +20,7 @@ from pathlib import Path
 
 from pipeline.errors import DataError, PipelineError, nearest
 from pipeline.formats.registry import CANDIDATES
-from pipeline.inputs import read_file
-from pipeline.settings import split_list
+from pipeline.inputs import read_file, split_list
 from pipeline.store.artifact import ArtifactPaths, is_url
 
 from ..chain.job import folder_name, known_format

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from pipeline.errors import SettingError, nearest
 from pipeline.formats.registry import CANDIDATES, FORMATS
-from pipeline.inputs import Candidate, ImportedCheckpoint, WarmStart
-from pipeline.settings import Operations, Settings, parse_pairs, split_list
+from pipeline.inputs import Candidate, ImportedCheckpoint, WarmStart, parse_pairs, split_list
+from pipeline.settings import Operations, Settings
 from pipeline.store.artifact import ArtifactPaths, is_url
 from pipeline.store.file_names import SAVED_MODEL_FILES
 from pipeline.store.manifest import Manifest

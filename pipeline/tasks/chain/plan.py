@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import PipelineError, SettingError, StoreError, logger, nearest
 from pipeline.hashing import extra_versions, hash_code, hash_values, library_versions
-from pipeline.settings import split_list
+from pipeline.inputs import split_list
 from pipeline.store import artifact as store
 from pipeline.store.artifact import ArtifactState, ArtifactStatus
 from pipeline.store.manifest import ACCEPTED, Manifest

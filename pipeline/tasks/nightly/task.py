@@ -28,10 +28,10 @@ from ..external import DataFile, ExistingCheckpoint
 from ..model import ROOT_HOOKS, ModelTask, one_training
 from ..progress import show_link
 from ..targets import artifact_target
-from .paths import CURRENT, NIGHT, Nights
 
 if TYPE_CHECKING:
     from .history import Night
+    from .paths import Nights
 
 _STARTED = datetime.now(UTC).replace(microsecond=0)
 _MOST_SHOWN = 20
@@ -161,6 +161,8 @@ class NightlyRun(MixinNaiveBulkComplete, ModelTask):
 
     def output(self) -> FileSystemTarget:
         """Return the outcome of the night: a folder, or what is published under the URL of the output root."""
+        from .paths import NIGHT
+
         return artifact_target(self.job.paths, self.job.remote, NIGHT)
 
     def complete(self) -> bool:
@@ -172,6 +174,7 @@ class NightlyRun(MixinNaiveBulkComplete, ModelTask):
     def examine(self) -> dict[str, ArtifactState]:
         """Return the state of the night, and of its chain if the night still has to be made."""
         from .history import read_history
+        from .paths import NIGHT
 
         if self.complete():
             return {NIGHT: ArtifactState(ArtifactStatus.COMPLETE)}
@@ -209,6 +212,7 @@ class NightlyRun(MixinNaiveBulkComplete, ModelTask):
     def summary_lines(self) -> list[str]:
         """Return the nights that this run has made, or else the requested one, and the current one."""
         from .history import read_history
+        from .paths import CURRENT
 
         history = read_history(self.nights)
         shown = [night for night in history.values() if night.finished >= _STARTED.isoformat()]
