@@ -85,7 +85,7 @@ def require_bounded(
                 reason = f"constants of {_gb(grown)} more than is stored of them"
                 raise _too_large(path, node, function, size, reason)
             continue
-        steadiness.note_source(NodeView(node).dims("shape"))
+        steadiness.note_declared(node)
         if op in _OF_SHAPE and "shape" in node.attr:
             size = _bytes(node.attr["shape"].shape, node.attr["dtype"].type if "dtype" in node.attr else 0)
         if size > (max(MOST_TENSOR, stored_bytes) if op in VARIABLE_OPS else MOST_TENSOR):

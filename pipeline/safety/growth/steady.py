@@ -13,7 +13,7 @@ from pipeline.graph.protos import NodeDef
 from .arithmetic import BINARY, COMPARING, UNARY
 from .costs import COSTS
 from .kinds import kinds
-from .nodes import value_of
+from .nodes import NodeView, value_of
 from .values import STRING_BYTES
 
 _KINDS = frozenset({"value", "shape", "stretched", "product", "state"})
@@ -38,6 +38,8 @@ class Steadiness:
 
     def __post_init__(self) -> None:
         self.holds = not self.graph.library.function
+        # The bytes of constants and declared shapes that were noted: large graphs have the same ones again and again.
+        self._constants, self._declared = set[bytes](), set[bytes]()
 
     @property
     def most_bytes(self) -> int:
@@ -53,6 +55,14 @@ class Steadiness:
         if lengths:
             self.longest, self.rank = max(self.longest, *lengths), max(self.rank, len(lengths))
 
+    def note_declared(self, node: NodeDef) -> None:
+        """Notes a source whose shape is in its attribute."""
+        declared = node.attr.get("shape")
+        written = b"" if declared is None else declared.SerializeToString()
+        if declared is None or written not in self._declared:
+            self._declared.add(written)
+            self.note_source(NodeView(node).dims("shape"))
+
     def note_op(self, node: NodeDef) -> None:
         """Notes a node that is no source, and not of `steady_ops`."""
         if not self.holds:
@@ -61,7 +71,11 @@ class Steadiness:
         if first is None or first.op != "Const":
             self.holds = False
             return
-        numbers = value_of(whole_node(first).attr["value"].tensor).numbers
+        tensor = whole_node(first).attr["value"].tensor
+        if (written := tensor.SerializeToString()) in self._constants:
+            return
+        self._constants.add(written)
+        numbers = value_of(tensor).numbers
         self.note_source(None if numbers is None else [int(number or 0) for number in numbers])
 
 
