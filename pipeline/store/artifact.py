@@ -508,7 +508,15 @@ def sweep(paths: ArtifactPaths, spare: Collection[str] = ()) -> None:
 
     Raises:
         NotRegular: a link is in the place of a folder of the pipeline.
+        StoreError: the output root cannot be read or written.
     """
+    with _os_errors(paths.home):
+        if not paths.home.is_dir():  # nothing was made there
+            return
+        _sweep(paths, spare)
+
+
+def _sweep(paths: ArtifactPaths, spare: Collection[str]) -> None:
     with _Home.open(paths) as home, home.versions() as versions, home.folder.inner(".work", create=True) as works:
         stages = {*works.names(), *map(_stage_of, versions.names())}
         for stage in sorted(stages):

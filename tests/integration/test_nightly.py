@@ -138,7 +138,7 @@ def make_night(nights: Nights, night: str, model: bytes = b"model") -> None:
         (folder / "record.json").write_text(json.dumps(record))
         return {"night": noted}
 
-    made = artifact.build(nights.of(night), "frozen", lambda: {"model": model.decode()}, make_model)
+    made = artifact.build(nights.of(night), "frozen", lambda: {"files": {"model": model.decode()}}, make_model)
     assert made.manifest is not None
     digest = made.manifest.files["model.pb"].sha256
     if not nights.of(night).artifact("night").exists():

@@ -33,7 +33,7 @@ from pipeline.graph import lazy
 from pipeline.graph.meta_graph import parse_graph, parse_meta_graph
 from pipeline.graph.protos import BundleEntryProto, DecodeError, GraphDef, MetaGraphDef, SavedModel, TensorProto
 from pipeline.graph.tensors import content_of
-from pipeline.safety.tflite import _read, _Table
+from pipeline.safety import flatbuffer
 
 v1 = tf.compat.v1
 SHORT, LONG = 1.0, 20.0
@@ -334,7 +334,7 @@ def test_archives_are_read_as_numpy_reads_them(share: float, tmp_path: Path) -> 
 
 
 def of_tables(raw: bytes) -> Any:
-    model = _Table(raw, _read(raw, "<I", 0))
+    model = flatbuffer.Table(raw, flatbuffer.read(raw, "<I", 0))
     codes = [(op.number(0, "<b"), op.text(1).encode(), op.number(3, "<i")) for op in model.tables(1)]
     return codes, [[tensor.numbers(0) for tensor in graph.tables(0)] for graph in model.tables(2)]
 

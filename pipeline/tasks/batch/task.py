@@ -42,6 +42,7 @@ class ConvertBatch(ListTask):
 
     # It fails if a model failed: the next run tries again.
     retry_count = 1
+    _is_shared = False  # whether a central scheduler gives the work to several hosts
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -49,6 +50,7 @@ class ConvertBatch(ListTask):
 
     def start(self) -> None:
         """Prepare a run with this task as root; a dry run ends here."""
+        self._is_shared = not luigi.interface.core().local_scheduler
         if self.dry_run:
             sys.stdout.flush()
             code = print_plan(self)
@@ -121,7 +123,7 @@ class ConvertBatch(ListTask):
 
     def exits_zero(self) -> bool:
         """Return True if a batch that several hosts share is complete, no matter which host did the work."""
-        return not luigi.interface.core().local_scheduler and self.complete()
+        return self._is_shared and self.complete()
 
     def summary_lines(self) -> list[str]:
         """Return the lines to print at the end of a run."""

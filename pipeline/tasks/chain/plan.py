@@ -11,8 +11,8 @@ import platform
 import shlex
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import cached_property, lru_cache, partial
@@ -264,7 +264,7 @@ class Chain:
             recorded = _describe_run(files.of(stage))
             work = Work(self.job, folder, before, self._watch(stage, folder, files))
             listener = None if self.listener is None else partial(self.listener, name)
-            with listen(listener):
+            with listen(listener), _nothing_left(folder):
                 tell("begins", 0)
                 notes = stage.make(work)
             (folder / JOURNAL).unlink(missing_ok=True)
@@ -302,6 +302,17 @@ class Chain:
         paths = {os.path.abspath(path) for path in files.of(stage).values()}
         model = self.job.model
         return paths | set(map(os.path.realpath, paths)), set(hash_code(model.file, model.roots))
+
+
+@contextmanager
+def _nothing_left(folder: Path) -> Iterator[None]:
+    """Remove the journal of what a model read if the work fails and leaves nothing else to go on with."""
+    try:
+        yield
+    except Exception:
+        if [path.name for path in folder.iterdir()] == [JOURNAL]:
+            (folder / JOURNAL).unlink()
+        raise
 
 
 def _require_package_unchanged(modules: tuple[str, ...]) -> None:

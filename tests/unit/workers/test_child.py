@@ -328,8 +328,11 @@ def test_an_error_of_ours_stays_itself() -> None:
     assert as_pipeline_error(error, "here") is error
 
 
-def test_processes_of_a_name_start_without_the_script_that_runs_here() -> None:
+def test_processes_of_a_name_start_without_the_script_that_runs_here(monkeypatch: pytest.MonkeyPatch) -> None:
     from multiprocessing import spawn
+
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", __file__, raising=False)
 
     def parts_of_the_script(name: str) -> list[str]:
         return [key for key in spawn.get_preparation_data(name) if key.startswith("init_main_from_")]
