@@ -228,6 +228,7 @@ def test_what_is_damaged_or_was_deleted_since_is_noticed(complete: tuple[Path, R
     assert run(three, root).code == 0
 
 
+@pytest.mark.stress  # model by model: tests/unit/tasks/test_acceptance.py
 def test_a_batch_is_accepted_as_a_whole_or_model_by_model(complete: tuple[Path, Run], tmp_path: Path) -> None:
     three, root = complete[0], Path(shutil.copytree(complete[1].root, tmp_path / "out", symlinks=True))
     names, stages = ("m0000", "m0001", "m0002"), ("checkpoint", "frozen", "validation")

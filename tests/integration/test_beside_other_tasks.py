@@ -127,6 +127,7 @@ def test_a_range_of_a_teams_own_days_is_left_alone(team: Path) -> None:
 
 
 @pytest.mark.tensorflow
+@pytest.mark.stress  # in process: test_config_defaults.py
 def test_a_teams_luigid_is_used_by_its_tasks_and_by_ours(team: Path) -> None:
     port = servers.free_port()
     command = [str(BIN / "luigid"), "--address", "127.0.0.1", "--port", str(port), "--state-path", str(team / "state")]

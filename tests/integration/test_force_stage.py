@@ -124,7 +124,7 @@ def scheduler(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[list[s
         yield ["--scheduler-url", url]
 
 
-@pytest.mark.parametrize("scheduler", ["local", "luigid"], indirect=True)
+@pytest.mark.parametrize("scheduler", ["local", pytest.param("luigid", marks=pytest.mark.stress)], indirect=True)
 def test_luigi_runs_a_forced_stage_exactly_once(prefix: Path, tmp_path: Path, scheduler: list[str]) -> None:
     given = ["FreezeModel", "--checkpoint", str(prefix), "--name", "m", "--output-root", str(tmp_path / "out")]
     assert luigi(*given, *scheduler).returncode == 0

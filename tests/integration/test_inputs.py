@@ -268,7 +268,9 @@ def test_an_interrupted_training_goes_on_only_if_what_it_read_is_the_same(tmp_pa
     with pytest.raises(PipelineError, match="stopped"):
         Chain(job).build("training")
     [work] = job.paths.work("training").iterdir()
-    (work / "left").touch()
+    (work / "left").touch()  # something to go on with
+    with pytest.raises(PipelineError, match="stopped"):
+        Chain(job).build("training")
     (tmp_path / "stop").unlink()
     if changes:
         (tmp_path / "vocabulary.txt").write_text("b\n")
