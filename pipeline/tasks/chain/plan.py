@@ -264,7 +264,7 @@ class Chain:
             recorded = _describe_run(files.of(stage))
             work = Work(self.job, folder, before, self._watch(stage, folder, files))
             listener = None if self.listener is None else partial(self.listener, name)
-            with listen(listener), _nothing_left(folder):
+            with listen(listener), _without_lone_journal(folder):
                 tell("begins", 0)
                 notes = stage.make(work)
             (folder / JOURNAL).unlink(missing_ok=True)
@@ -305,7 +305,7 @@ class Chain:
 
 
 @contextmanager
-def _nothing_left(folder: Path) -> Iterator[None]:
+def _without_lone_journal(folder: Path) -> Iterator[None]:
     """Remove the journal of what a model read if the work fails and leaves nothing else to go on with."""
     try:
         yield
