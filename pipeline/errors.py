@@ -146,9 +146,46 @@ def _stand_in(code: int) -> str:
 _MOST_NAMES = 12
 
 
+_LONGEST_SENTENCE = 600
+# Colours, and names of the runtime's own. All patterns are compiled when an error is told, not at the import.
+_TAGS = "\x1b\\[[0-9;]*m|\\{\\{function_node [^}]*\\}\\} ?| ?\\[Op:[^]]*\\]"
+_NODE = r"(?m)(?:^Node: |^Detected at node |\{\{node )'?([^'\s}]+)"
+_IN_KERAS = r"(?s)Exception encountered when calling [^\n]*\n(.*?)(?:\n *(?:Arguments received|Call arguments)|\Z)"
+_IN_USER_CODE = r"(?ms)^ *\w*(?:Error|Exception): (.*)"
+_PREAMBLE = ("Graph execution error", "Detected at node", "File ", "<stack traces", "Node: ", "Original stack trace")
+_AFTERMATH = ("[[", "Original stack trace", "Traceback (most recent", "Stack trace")
+
+
 def first_line(error: object) -> str:
-    """Returns the first line of an error's message, at most 300 characters."""
-    return str(error).strip().split("\n", 1)[0][:300]
+    """Returns the sentence of an error that tells what went wrong, in one line of at most 600 characters.
+
+    It is the first line; but TensorFlow and Keras begin with where it happened, over many lines, and the sentence comes
+    after that. The name of the node is added. All texts of foreign errors come from this one function.
+    """
+    text = re.sub(_TAGS, "", str(error)).strip() or type(error).__name__
+    sentence = _sentence_in(text)
+    return sentence if len(sentence) <= _LONGEST_SENTENCE else f"{sentence[: _LONGEST_SENTENCE - 1]}…"
+
+
+def _sentence_in(text: str) -> str:
+    if (inner := re.search(_IN_KERAS, text)) and inner[1].strip():
+        return _sentence_in(inner[1].strip())
+    if text.startswith("in user code:") and (inner := re.search(_IN_USER_CODE, text)):
+        return _sentence_in(inner[1].strip())
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if not lines[0].startswith("Graph execution error"):
+        number = next((number for number, line in enumerate(lines) if not line.endswith(":")), len(lines) - 1)
+        return " ".join(lines[: number + 1])
+    named = [number for number, line in enumerate(lines[:-1]) if line.startswith("Node: ")]
+    sentence: list[str] = []
+    for line in lines[named[-1] + 1 if named else 1 :]:
+        if sentence and line.startswith(_AFTERMATH):
+            break
+        if sentence or not (line.startswith((*_PREAMBLE, "[[")) or line.endswith("root error(s) found.")):
+            sentence.append(line.removeprefix("(0) "))
+    node = re.search(_NODE, text)
+    told = " ".join(sentence) or " ".join(lines)
+    return f"{told} (node {node[1]})" if node else told
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -96,6 +96,6 @@ def checkpoint_errors(where: object) -> Iterator[None]:
         raise CheckpointError(
             "the checkpoint is damaged or is not one",
             where=where,
-            got=first_line(exc)[:200],
+            got=first_line(exc),
             next_step="Copy the checkpoint again, or take an older one",
         ) from exc

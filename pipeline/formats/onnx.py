@@ -130,7 +130,7 @@ def _refusal(got: object, where: str | None = None) -> FreezeError:
 
 
 def _first_line(error: Exception) -> str:
-    return first_line(f"{type(error).__name__}: {error}")
+    return f"{type(error).__name__}: {first_line(error)}"
 
 
 def _refuse_strings(graph_def: Any, signature: Signature) -> None:

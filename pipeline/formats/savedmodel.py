@@ -107,7 +107,7 @@ def _rename_tensors(specs: tuple[TensorSpec, ...], own: Any) -> tuple[TensorSpec
 
 
 def _load_error(path: Path, cause: Exception) -> RunnerError:
-    got = first_line(f"{type(cause).__name__}: {cause}")
+    got = f"{type(cause).__name__}: {first_line(cause)}"
     return RunnerError("TensorFlow cannot load the SavedModel", where=path, got=got)
 
 

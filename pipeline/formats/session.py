@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.compat import v1
 
-from pipeline.errors import RunnerError
+from pipeline.errors import RunnerError, first_line
 from pipeline.signature import Array, Batch, Signature
 
 from .runner import check_batch
@@ -46,20 +46,10 @@ class SessionRunner:
         try:
             outputs = self._session.run(self._outputs, {**self._constants, **feed})
         except (tf.errors.OpError, ValueError, TypeError) as exc:
-            raise RunnerError("TensorFlow could not run the batch", got=error_line(exc)) from exc
+            raise RunnerError("TensorFlow could not run the batch", got=first_line(exc)) from exc
         # A scalar string comes as bytes, which NumPy would convert to a fixed-width array without trailing zero bytes.
         kinds = {name: object if isinstance(value, bytes) else None for name, value in outputs.items()}
         return {name: np.asarray(value, kinds[name]) for name, value in outputs.items()}
-
-
-def error_line(exc: Exception) -> str:
-    """Returns TensorFlow's message of an error in one line; for a failed node, the message about it and its name."""
-    lines = [line.strip() for line in str(exc).splitlines() if line.strip()] or [type(exc).__name__]
-    nodes = [number for number, line in enumerate(lines[:-1]) if line.startswith("Node: ")]
-    if not lines[0].startswith("Graph execution error") or not nodes:
-        return lines[0][:300]
-    after = [line for line in lines[nodes[-1] + 1 :] if not line.endswith("root error(s) found.")]
-    return f"{(after or lines)[0].removeprefix('(0) ')} ({lines[nodes[-1]]})"[:300]
 
 
 def session_config(threads: int, is_unoptimized: bool = False) -> v1.ConfigProto:

@@ -23,7 +23,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.errors import PipelineError, StageCrashed, StoreError, logger, printable
+from pipeline.errors import PipelineError, StageCrashed, StoreError, first_line, logger, printable
 
 from .progress import Listener, listen
 
@@ -284,15 +284,14 @@ def as_pipeline_error(exc: Exception, where: str) -> PipelineError:
         return exc
     if isinstance(exc, OSError) and exc.strerror:
         return StoreError(exc.strerror, where=exc.filename or where, next_step="Free space or correct the permissions")
-    last_line = str(exc).strip().split("\n", 1)[0][:300]
     if "No space left on device" in str(exc):
         return StoreError(
-            "no space left on device", where=where, got=last_line, next_step="Free space and run it again"
+            "no space left on device", where=where, got=first_line(exc), next_step="Free space and run it again"
         )
     return StageCrashed(
         "an unexpected error",
         where=where,
-        got=f"{type(exc).__name__}: {last_line}",
+        got=f"{type(exc).__name__}: {first_line(exc)}",
         next_step="Run it with --log-level DEBUG for the traceback",
     )
 

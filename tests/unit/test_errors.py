@@ -12,7 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import errors
-from pipeline.errors import DamagedArtifact, DataError, PipelineError, SettingError, StageCrashed, StoreError, nearest
+from pipeline.errors import (
+    DamagedArtifact,
+    DataError,
+    PipelineError,
+    SettingError,
+    StageCrashed,
+    StoreError,
+    first_line,
+    nearest,
+)
 
 CLASSES = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, PipelineError)]
 optional_text = st.none() | st.text(max_size=20)
@@ -91,3 +100,58 @@ def test_a_sentence_has_no_character_that_a_terminal_would_obey() -> None:
     assert not set("\x1b\r\x9b\u202e\x00") & set(str(error))
     assert error.where == hostile  # for programs
     assert "two\nlines" in str(PipelineError("two\nlines"))
+
+
+_GATHER, _STACK = "indices[0] = 7 is not in [0, 3)", '  File "/app/model.py", line 3, in <module>\n\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        pytest.param("no such file\nat line 3", "no such file", id="the first line"),
+        pytest.param("Cannot feed value:\n  shape (3,)", "Cannot feed value: shape (3,)", id="a line that announces"),
+        pytest.param("", "ValueError", id="no message"),
+        pytest.param(
+            f"Graph execution error:\n\nDetected at node Gather defined at (most recent call last):\n"
+            f"<stack traces unavailable>\n{_GATHER}\n\t [[{{{{node Gather}}}}]] [Op:__inference_signature_wrapper_9]",
+            f"{_GATHER} (node Gather)",
+            id="a loaded function",
+        ),
+        pytest.param(
+            f"Graph execution error:\n\nDetected at node a/Gather defined at (most recent call last):\n{_STACK * 3}"
+            f"{_GATHER}\n\t [[{{{{node a/Gather}}}}]] [Op:__inference_f_1]",
+            f"{_GATHER} (node a/Gather)",
+            id="a traced function",
+        ),
+        pytest.param(
+            f"Graph execution error:\n\nDetected at node 'Gather' defined at (most recent call last):\n{_STACK}"
+            f"Node: 'Gather'\n2 root error(s) found.\n  (0) {_GATHER}\n\t [[{{{{node Gather}}}}]]\n\t [[y/_3]]\n"
+            f"  (1) {_GATHER}\n\nOriginal stack trace for 'Gather':\n{_STACK}",
+            f"{_GATHER} (node Gather)",
+            id="a session",
+        ),
+        pytest.param(
+            "Graph execution error:\n\nUnknown image file format.\nOne of JPEG, PNG required.\n\t [[{{node Decode}}]]",
+            "Unknown image file format. One of JPEG, PNG required. (node Decode)",
+            id="a node in a function, and a sentence of two lines",
+        ),
+        pytest.param(
+            "Exception encountered when calling Embedding.call().\n\n\x1b[1m{{function_node __wrapped__GatherV2_}} "
+            f"{_GATHER} [Op:GatherV2]\x1b[0m\n\nArguments received by Embedding.call():\n  * inputs=7",
+            _GATHER,
+            id="a layer of Keras",
+        ),
+        pytest.param(
+            f"in user code:\n\n{_STACK}    ValueError: Dimensions must be equal, but are 2 and 3\n",
+            "Dimensions must be equal, but are 2 and 3",
+            id="code that is traced",
+        ),
+        pytest.param("Graph execution error:\n\n", "Graph execution error:", id="nothing else is said"),
+    ],
+)
+def test_the_sentence_that_tells_what_went_wrong_is_kept(text: str, sentence: str) -> None:
+    assert first_line(ValueError(text)) == sentence
+
+
+def test_a_cut_sentence_says_that_it_is_cut() -> None:
+    assert first_line("x" * 9_000) == "x" * 599 + "…"

@@ -24,7 +24,7 @@ import tensorflow as tf
 from tensorflow.compat import v1
 
 from pipeline.data.readers import Examples
-from pipeline.errors import ModelError, SettingError, logger
+from pipeline.errors import ModelError, SettingError, first_line, logger
 from pipeline.inputs import WarmStart, is_keras_file
 from pipeline.settings import GraphSettings, SplitSettings, TrainingSettings
 from pipeline.signature import Array
@@ -190,12 +190,10 @@ def _fit_errors(where: str) -> Iterator[None]:
     try:
         yield
     except (tf.errors.OpError, ValueError, TypeError) as exc:
-        # TensorFlow first says where a node was created, and at the end what is wrong with it.
-        lines = [line.strip() for line in str(exc).splitlines() if line.strip() and "[[{{" not in line]
         raise ModelError(
             "Keras cannot train the model on these rows and labels",
             where=where,
-            got=(lines[-1] if isinstance(exc, tf.errors.OpError) else lines[0])[:300],
+            got=first_line(exc),
         ) from exc
 
 

@@ -16,7 +16,7 @@ from tensorflow.compat import v1
 from pipeline.errors import RunnerError, first_line
 from pipeline.formats.frozen import import_frozen
 from pipeline.formats.mmap import read_graph
-from pipeline.formats.session import error_line, session_config
+from pipeline.formats.session import session_config
 from pipeline.signature import Array
 from pipeline.store.file_names import FROZEN_FILE, GRAPH_FILE, SAVED_MODEL_FILE
 
@@ -154,6 +154,6 @@ class GraphWalker:
             return {name: np.asarray(value) for name, value in zip(names, values, strict=True)}
         except (tf.errors.OpError, ValueError, TypeError) as exc:
             if len(names) == 1:
-                return {names[0]: error_line(exc)}
+                return {names[0]: first_line(exc)}
             half = len(names) // 2
             return {**self._run(names[:half]), **self._run(names[half:])}
