@@ -9,14 +9,16 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline.errors import CheckpointError, nearest
-from pipeline.inputs import open_file, read_file
+from pipeline.errors import CheckpointError
+from pipeline.inputs import read_file
+
+from .missing import nothing_at, nothing_in_folder, require_no_pointer
 
 Place = Path | str
 
+_STATE_FILE = "checkpoint"
 _V1_SHARD = re.compile(r"-(\?{5}|\d{5})-of-\d{5}$")
 _SHARD = re.compile(r"(?P<prefix>.*)\.data-(?P<number>\d{5})-of-(?P<count>\d{5})$")
-_GIT_LFS = b"version https://git-lfs"
 
 
 def find_prefix(place: Place) -> str:
@@ -30,8 +32,11 @@ def find_prefix(place: Place) -> str:
         CheckpointError: there is no complete checkpoint.
     """
     path = Path(place)
+    if path.name == _STATE_FILE and _stated_in(path.parent) is not None:
+        path = path.parent
     if path.is_dir():
-        state = _named_by_state_file(path)
+        stated = _stated_in(path)
+        state = None if stated is None else _in_folder(path, stated.rpartition("/")[2])
         complete = list(complete_prefixes(path))
         if state in complete:
             return state
@@ -39,18 +44,18 @@ def find_prefix(place: Place) -> str:
             return old
         if complete:
             return complete[-1]
-        raise CheckpointError("no checkpoint in this folder", where=place, wanted="files NAME.index and NAME.data-…")
+        raise nothing_in_folder(path, stated)
     prefix = str(path.parent / "x")[:-1] + re.sub(r"\.(index|meta|data-\d{5}-of-\d{5})$", "", path.name)
     if (old := _old_format(prefix)) is not None:
         return old
     if Path(f"{prefix}.index").is_file():
         return prefix
     folder, name = folder_of(prefix), name_of(prefix)
-    series = [other for other in complete_prefixes(folder) if stem_of(other) == name] if folder.is_dir() else []
+    complete = list(complete_prefixes(folder)) if folder.is_dir() else []
+    series = [other for other in complete if stem_of(other) == name]
     if series:
         return series[-1]
-    near = [p.name.removesuffix(".index") for p in folder.glob("*.index")] if folder.is_dir() else []
-    raise CheckpointError("no such checkpoint", where=f"{prefix}.index", next_step=nearest(name, near))
+    raise nothing_at(prefix, place, complete)
 
 
 def folder_of(prefix: Place) -> Path:
@@ -94,13 +99,14 @@ def _old_files(prefix: Place) -> list[Path]:
     return [path for path in near if _V1_SHARD.search(path.name) and _V1_SHARD.sub("", path.name) == name]
 
 
-def _named_by_state_file(folder: Path) -> str | None:
+def _stated_in(folder: Path) -> str | None:
+    """Returns the path that a folder's file `checkpoint` names."""
     try:
-        text = read_file(folder / "checkpoint").decode()
+        text = read_file(folder / _STATE_FILE).decode()
     except (OSError, UnicodeDecodeError):
         return None
     found = re.search(r'^model_checkpoint_path:\s*"(.*)"', text, re.MULTILINE)
-    return _in_folder(folder, found[1].rpartition("/")[2]) if found else None
+    return found[1] if found else None
 
 
 def _in_folder(folder: Path, name: str) -> str:
@@ -154,13 +160,6 @@ def require_files(prefix: Place) -> None:
             where=f"{prefix}.data-{missing[0]:05}-of-{wanted:05}",
             got=f"{len(present)} shard{'s' * (len(present) != 1)}",
             wanted=wanted,
-            next_step="Copy the whole checkpoint",
+            next_step=f"Copy {name_of(prefix)}.data-{missing[0]:05}-of-{wanted:05} beside the others",
         )
-    for path in files_of(prefix):
-        with open_file(path) as file:
-            if file.read(len(_GIT_LFS)) == _GIT_LFS:
-                raise CheckpointError(
-                    "a Git LFS pointer in place of the file",
-                    where=path,
-                    next_step="Fetch the file itself with `git lfs pull`",
-                )
+    require_no_pointer(files_of(prefix))

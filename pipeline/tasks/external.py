@@ -7,7 +7,8 @@ from pathlib import Path
 
 import luigi
 
-from pipeline.errors import CandidateError, logger
+from pipeline.checkpoint.files import find_prefix
+from pipeline.errors import CandidateError, CheckpointError, logger
 
 from .names import NAMESPACE
 
@@ -42,8 +43,13 @@ class ExistingCheckpoint(_MustExist, luigi.ExternalTask):
     """A checkpoint that must exist."""
 
     def find_problem(self, path: Path) -> str | None:
-        exists = path.exists() or any(path.parent.glob(f"{escape(path.name)}[.-]*"))
-        return None if exists else f"{self.path}: no such checkpoint. Give one with --checkpoint"
+        if path.exists() or any(path.parent.glob(f"{escape(path.name)}[.-]*")):
+            return None  # the stage that reads it says what is wrong with it
+        try:
+            find_prefix(path)
+        except CheckpointError as exc:
+            return str(exc)
+        return None
 
 
 class ExistingCandidate(_MustExist, luigi.ExternalTask):

@@ -78,7 +78,7 @@ def test_a_checkpoint_that_is_not_there_is_refused_with_its_neighbours(tmp_path:
     save(tmp_path, "model.ckpt-5")
     with pytest.raises(CheckpointError, match="no such checkpoint") as caught:
         find_prefix(tmp_path / name)
-    assert caught.value.where == str(tmp_path / f"{name}.index")
+    assert caught.value.where == str(tmp_path / name)
     if "/" not in name:
         assert "model.ckpt-5" in str(caught.value)
 

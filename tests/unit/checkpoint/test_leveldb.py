@@ -223,8 +223,8 @@ def test_the_index_of_a_key_is_checked_when_it_is_looked_up(tmp_path: Path) -> N
         (b"\1" * 257 + b"ustar" + b"\1" * 60, "a tar archive", "[Uu]npack"),
         (b"\x89HDF\r\n\x1a\n" + b"\1" * 60, "an HDF5 file", "Keras"),
         (b"\x93NUMPY" + b"\1" * 60, "a NumPy file", "Saver"),
-        (struct.pack("<Q", 99) + b'{"a":' + b" " * 60, "a safetensors file", "Saver"),
-        (b"model_checkpoint_path: 'x'", "a `checkpoint` state file", "prefix"),
+        (struct.pack("<Q", 99) + b'{"a":' + b" " * 60, "a safetensors file", "model.keras"),
+        (b"model_checkpoint_path: 'x'", "a `checkpoint` state file", "its folder"),
         (b"\0" * 600, "a file of zeros", "again"),
     ],
 )
