@@ -7,6 +7,7 @@ from shlex import quote
 
 from pipeline.errors import CheckpointError
 from pipeline.inputs import open_file
+from pipeline.store.file_names import SAVED_MODEL_FILES
 
 LFS = b"version https://git-lfs"
 _LFS_KIND = "a Git LFS pointer"
@@ -107,7 +108,7 @@ def _kind_of_archive(path: Path) -> tuple[str, str]:
     for ending, kind, next_step in _ARCHIVES:
         if any(PurePosixPath(name).name == ending or (ending[0] == "." and name.endswith(ending)) for name in names):
             return kind, next_step
-    inner = [str(PurePosixPath(name).parent) for name in names if PurePosixPath(name).name.startswith("saved_model.pb")]
+    inner = [str(PurePosixPath(name).parent) for name in names if PurePosixPath(name).name in SAVED_MODEL_FILES]
     inner += [name.removesuffix(".index") for name in names if name.endswith(".index")]
     place = f"{path}-unpacked/{inner[0]}".removesuffix("/.") if inner else f"the model in {path}-unpacked"
     return "a ZIP archive", f"Unpack it ({unpack}) and give {place}"
