@@ -62,6 +62,7 @@ docs: $(VENV)/.installed-dev ## build the documentation into site/; a broken lin
 
 bench: $(VENV)/.installed-dev ## run the benchmarks
 	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/chain.py
 	$(BIN)/python benchmarks/spam_quality.py
 	$(BIN)/python benchmarks/freeze.py
 	$(BIN)/python benchmarks/first_answer.py

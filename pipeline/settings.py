@@ -252,8 +252,13 @@ class ValidationSettings:
 class CostsSettings:
     """`[costs]`: how the cost of each format is measured, in a process of its own, on validation rows."""
 
+    processes: str = setting(
+        "shared",
+        "where the process of a format comes from: shared (a copy of one that has loaded TensorFlow: its import is "
+        "timed once for all formats that need it) or own (a new interpreter for each, which imports it again)",
+    )
     seconds: float = setting(
-        0.5,
+        0.25,
         "longest measurement in seconds for each format and batch size; it ends earlier when the times are stable; "
         "0 to measure only sizes on disk",
     )
@@ -268,6 +273,7 @@ class CostsSettings:
     )
 
     def __post_init__(self) -> None:
+        require(self, "processes", self.processes in ("shared", "own"), "shared or own")
         require(self, "seconds", 0 <= self.seconds < math.inf, "0 or more")
         require(self, "threads", self.threads >= 1, "at least 1")
         require(self, "limit_seconds", 0 < self.limit_seconds < math.inf, "above 0")

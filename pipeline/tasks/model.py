@@ -20,6 +20,7 @@ from pipeline.formats.registry import CANDIDATES, read_refusal
 from pipeline.settings import PASSED
 from pipeline.store.artifact import sweep
 from pipeline.store.file_names import REPORT_FILE
+from pipeline.workers.child import load_meanwhile
 
 from . import console
 from .chain.job import CANDIDATE, Job, known_format
@@ -36,6 +37,8 @@ from .progress import show_link, show_progress
 from .summary import require_passed, summary_lines
 from .targets import artifact_target
 
+# The last stage of the run that the command line asks for, as far as it is known.
+_last_stages: list[str] = []
 # Called with the root task of a command line before it runs.
 ROOT_HOOKS: list[Callable[[Any], None]] = []
 
@@ -88,6 +91,7 @@ class ModelTask(NamedByGiven):
 
     def start(self) -> None:
         """Prepare a run with this task as root: remove the working files of killed runs."""
+        _last_stages[:] = [self.stage]
         sweep(self.job.paths, spare=RESUMABLE)
 
     def summary_lines(self) -> list[str]:
@@ -162,6 +166,8 @@ class ModelTask(NamedByGiven):
     def run(self) -> None:
         """Make the artifact, in a subprocess if that needs TensorFlow."""
         show_link(self, self.job.display_path("report", REPORT_FILE))
+        if self.chain.stages[self.stage].starts_tensorflow:
+            load_meanwhile(self.chain.loads_up_to(next(iter(_last_stages), self.stage)))
         self.chain.build(self.stage)
 
     def show_stage(self, stage: str, line: str, share: float) -> None:

@@ -12,16 +12,17 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import StageCrashed, logger
 
 from .memory import machine_memory
 from .progress import pass_on
-from .worker import HANG_UP, PROGRESS, TOO_MUCH_MEMORY, Server, own_memory_limit
+from .worker import HANG_UP, PROGRESS, TOO_MUCH_MEMORY, Server, own_memory_limit, start_fork_server
 
 if TYPE_CHECKING:
     from .reads import Watch
@@ -117,11 +118,16 @@ class Child(AbstractContextManager["Child"]):
         with suppress(OSError):  # if the child has ended, `receive` raises the reason
             self._connection.send(message)
 
-    def receive(self, is_timed: bool = True) -> Any:
+    @property
+    def exit_code(self) -> int:
+        """The exit code of the process if it has ended; minus a signal's number if one ended it."""
+        return self._process.exitcode or 0
+
+    def receive(self, seconds: float | None = None) -> Any:
         """Return the next answer.
 
         Args:
-            is_timed: True if the time limit applies.
+            seconds: time limit for this answer, if not that of the process; 0 for none.
 
         Raises:
             PipelineError: as `run_in_subprocess`.
@@ -129,7 +135,7 @@ class Child(AbstractContextManager["Child"]):
         """
         kind = PROGRESS
         while kind == PROGRESS:
-            kind, value, trace = self._receive(is_timed)
+            kind, value, trace = self._receive(self._limits.seconds if seconds is None else seconds)
             if kind == PROGRESS:
                 pass_on(*value)
         self._is_done = kind == "ended" or not self._talks
@@ -140,14 +146,15 @@ class Child(AbstractContextManager["Child"]):
             logger.debug("in the process of %s:\n%s", self._target, trace)
         raise value
 
-    def _receive(self, is_timed: bool) -> tuple[str, Any, str | None]:
-        if is_timed and self._limits.seconds and not self._connection.poll(self._limits.seconds):
+    def _receive(self, seconds: float) -> tuple[str, Any, str | None]:
+        if seconds and not self._connection.poll(max(0.0, seconds)):
             self._has_failed = True
             self._process.kill()
+            self._process.join()
             raise StageCrashed(
                 "it gave no answer in time",
                 where=self._target,
-                wanted=f"an answer within {self._limits.seconds:g} s",
+                wanted=f"an answer within {seconds:g} s",
                 next_step="Raise the time limit if it may take longer",
             )
         try:
@@ -218,6 +225,13 @@ def keep_processes() -> Iterator[None]:
             for server in servers:
                 server.close()
         _idle = None
+
+
+def load_meanwhile(modules: Iterable[str]) -> None:
+    """Start the fork server, which takes seconds to load TensorFlow, and import what this process needs meanwhile."""
+    start_fork_server()
+    for module in modules:
+        import_module(module)
 
 
 def load_tensorflow() -> None:

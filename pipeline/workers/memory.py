@@ -1,8 +1,11 @@
-"""The memory that processes of this machine, or of the container that this is, may take together."""
+"""Memory: what processes of this machine, or of its container, may take together, and what this process takes."""
 
 from __future__ import annotations
 
 import os
+import re
+import resource
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import lru_cache
@@ -46,3 +49,32 @@ def _limits_upwards(groups: Path, path: str, name: str) -> Iterator[int]:
         with suppress(OSError, ValueError):  # missing, or `max`
             if (limit := int((groups / place / name).read_text(encoding="ascii"))) > 0:
                 yield limit
+
+
+def peak_bytes() -> int:
+    """Return the peak memory of this process in bytes.
+
+    On Linux not from getrusage, which starts with the memory of the parent process.
+    """
+    status = Path("/proc/self/status")
+    found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text()) if status.exists() else None  # proc(5)
+    if found is not None:
+        return int(found[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+_MAPPING = re.compile(
+    r"^[0-9a-f]+-[0-9a-f]+ \S+ \S+ \S+ [1-9]\d* +(/.*)\n(?:\w+: .*\n)*?Rss: +(\d+) kB\n", re.MULTILINE
+)
+
+
+def resident_files() -> dict[str, int]:
+    """Return the bytes of each mapped file that are in memory; none where the system does not tell (proc_pid_smaps(5)).
+
+    Pages that this process has changed, such as a library's variables, count too.
+    """
+    found: dict[str, int] = {}
+    with suppress(OSError):
+        for path, kilobytes in _MAPPING.findall(Path("/proc/self/smaps").read_text(errors="replace")):
+            found[path] = found.get(path, 0) + int(kilobytes) * 1024
+    return found

@@ -169,6 +169,14 @@ def _fork_server() -> multiprocessing.context.ForkServerContext:
     return context
 
 
+def start_fork_server() -> None:
+    """Start the fork server, if it does not run, and do not wait until it has loaded TensorFlow."""
+    _fork_server()
+    from multiprocessing.forkserver import ensure_running
+
+    ensure_running()
+
+
 @contextmanager
 def without_script(name: str) -> Iterator[None]:
     """Make processes of a name start without the script that runs here.

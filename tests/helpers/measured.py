@@ -57,9 +57,9 @@ def checkpoint(folder: Path, rows: int = 100, batch: int | None = None) -> Path:
     return folder
 
 
-def register(folder: Path, patch: pytest.MonkeyPatch, **sources: str) -> None:
-    """Registers formats with runners from source texts."""
+def register(folder: Path, patch: pytest.MonkeyPatch, is_bare: bool = True, **sources: str) -> None:
+    """Registers formats with runners from source texts, which need no TensorFlow unless `is_bare` is False."""
     for format, source in sources.items():
         (folder / f"measured_{format}.py").write_text(textwrap.dedent(source))
-        patch.setitem(FORMATS, format, Format(f"measured_{format}:open_runner"))
+        patch.setitem(FORMATS, format, Format(f"measured_{format}:open_runner", is_bare=is_bare))
     patch.syspath_prepend(folder)

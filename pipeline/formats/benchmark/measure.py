@@ -1,7 +1,8 @@
 """Measures the costs of each format: size on disk, start, latency, throughput and memory, on the same rows in one run.
 
-Each format runs in a new process, one after the other, so that libraries, memory and work of the others do not count.
-A format that cannot be measured gets a sentence instead of numbers, and does not stop the run.
+Each format runs in a process of its own, one after the other, so that memory and work of the others do not count. Those
+that need TensorFlow start as copies of a process that has loaded it, unless new interpreters are asked for. A format
+that cannot be measured gets a sentence instead of numbers, and does not stop the run.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -24,11 +26,12 @@ from typing import Any
 import numpy as np
 
 from pipeline.data.npz import NpzReader, save_arrays
-from pipeline.errors import logger
+from pipeline.errors import StageCrashed, logger
 from pipeline.report.csv_cells import write_cells
 from pipeline.settings import CostsSettings
 from pipeline.signature import Signature, batch_size_of
 from pipeline.store import file_names
+from pipeline.workers.child import Child, Limits
 from pipeline.workers.folders import run_folder
 from pipeline.workers.progress import tell
 from pipeline.workers.sandbox import kept_environment
@@ -128,7 +131,9 @@ def _measure_format(
             threads=settings.threads,
             parent=os.getpid(),
         )
-        measured, problem = _run_worker(request, settings.limit_seconds)
+        is_shared = settings.processes == "shared" and not FORMATS[format].is_bare
+        run = _run_child if is_shared else _run_interpreter
+        measured, problem = run(request, settings.limit_seconds)
     if problem:  # an incomplete set of numbers must not be compared with complete ones
         measured = {"batches": {str(size): dict.fromkeys(_OF_BATCH) for size in sizes}}
     else:
@@ -139,8 +144,22 @@ def _measure_format(
     return {"size_bytes": size_bytes, **numbers, "batches": measured["batches"], "problem": problem}
 
 
-def _run_worker(request: BenchmarkRequest, limit_seconds: float) -> tuple[dict[str, Any], str | None]:
-    """Runs the benchmark in a new process.
+def _run_child(request: BenchmarkRequest, limit_seconds: float) -> tuple[dict[str, Any], str | None]:
+    """Runs the benchmark in a child of the fork server, which has loaded TensorFlow; returns as `_run_interpreter`."""
+    measured: dict[str, Any] = {}
+    ends = time.monotonic() + limit_seconds
+    target = "pipeline.formats.benchmark.worker:measure_for_caller"
+    with Child(target, request, talks=True, limits=Limits(limit_seconds), is_sandboxed=True) as child:
+        try:
+            while (values := child.receive(max(ends - time.monotonic(), 0.001))) is not None:
+                measured |= values
+        except StageCrashed:
+            return measured, _problem(measured, child.exit_code, time.monotonic() >= ends, limit_seconds)
+    return measured, _problem(measured, 0, False, limit_seconds)
+
+
+def _run_interpreter(request: BenchmarkRequest, limit_seconds: float) -> tuple[dict[str, Any], str | None]:
+    """Runs the benchmark in a new interpreter.
 
     Not with multiprocessing: children of the fork server have loaded TensorFlow already, and spawned children import
     Luigi, because it is the main module.
@@ -173,14 +192,19 @@ def _run_worker(request: BenchmarkRequest, limit_seconds: float) -> tuple[dict[s
     measured: dict[str, Any] = {}
     for line in output.rpartition("\n")[0].splitlines():
         measured |= json.loads(line)
+    return measured, _problem(measured, process.returncode, is_late, limit_seconds)
+
+
+def _problem(measured: Mapping[str, Any], exit_code: int, is_late: bool, limit_seconds: float) -> str | None:
+    """Returns why numbers are missing; None if none are."""
     phase = _PHASES[next(reversed([name for name in measured if name in _PHASES]), "")]
     if "problem" in measured:
-        return measured, str(measured["problem"])
+        return str(measured["problem"])
     if is_late:
-        return measured, f"no answer within {limit_seconds:g} s {phase} ([costs] limit_seconds)"
-    if process.returncode or "peak_bytes" not in measured:
-        return measured, f"its process ended {_describe_exit(process.returncode)} {phase}"
-    return measured, None
+        return f"no answer within {limit_seconds:g} s {phase} ([costs] limit_seconds)"
+    if exit_code or "peak_bytes" not in measured:
+        return f"its process ended {_describe_exit(exit_code)} {phase}"
+    return None
 
 
 def _describe_exit(code: int) -> str:

@@ -99,6 +99,10 @@ class Chain:
         """Return a stage and all that it depends on, in the order of the chain."""
         return (*self.before(last), last)
 
+    def loads_up_to(self, last: str) -> list[str]:
+        """Return the modules that take long to import and that a run up to a stage needs in its own process."""
+        return [module for name in self.up_to(last) for module in self.stages[name].loads]
+
     def fingerprint_inputs(
         self,
         name: str,

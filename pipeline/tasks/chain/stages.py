@@ -84,6 +84,7 @@ class Stage:
         is_sandboxed: run that subprocess in the sandbox, because it opens files of unknown origin.
         notes: what the manifest records of the worker's result.
         runs: further modules whose code decides the stage, because the worker runs them without importing them.
+        loads: modules that the stage needs in this process and that take long to import.
         uses_model, uses_data, uses_candidate: whether the model's code, the files from outside, and the candidate among
             them, decide the stage.
         extras: distributions whose versions decide the stage, in addition to TensorFlow's.
@@ -101,6 +102,7 @@ class Stage:
     is_sandboxed: bool = False
     notes: Callable[[Work, Any], Notes] = lambda _, result: dict(result)
     runs: tuple[str, ...] = ()
+    loads: tuple[str, ...] = ()
     uses_model: bool = False
     uses_data: bool = False
     uses_candidate: bool = False
@@ -114,6 +116,11 @@ class Stage:
     def reads_outside(self) -> bool:
         """True if the stage reads what no stage has made."""
         return self.uses_model or self.uses_data or self.uses_candidate
+
+    @property
+    def starts_tensorflow(self) -> bool:
+        """True if the stage starts processes that need TensorFlow."""
+        return self.needs_subprocess or self.opens_formats
 
     @property
     def code(self) -> tuple[str, ...]:
@@ -276,6 +283,7 @@ STAGES: dict[str, Stage] = {
             "rows_per_second": work.rows_per_second,
         },
         runs=("pipeline.formats.runner_process", "pipeline.formats.checkpoint"),
+        loads=("pipeline.validation.validate", "sklearn.metrics"),
         reads_formats=True,
         opens_formats=True,
         is_named=True,
@@ -302,6 +310,7 @@ STAGES: dict[str, Stage] = {
         lambda work: (work.folder, collect_report_facts(work.job, work.before)),
         {"training": (file_names.HISTORY_FILE,), "checkpoint": _ALL, "validation": _ALL, "costs": _ALL},
         notes=lambda work, result: {},
+        loads=("pipeline.report.html",),
         reads_formats=True,
         is_named=True,
     ),
@@ -314,6 +323,7 @@ _CANDIDATE = Stage(
 )
 _AFTER_CHECKPOINT: dict[str, Stage] = {
     **{name: STAGES[name] for name in (*CANDIDATES, "validation", "costs")},
+    "validation": replace(STAGES["validation"], loads=("pipeline.validation.validate",)),  # mostly without labels
     "report": replace(STAGES["report"], reads={"checkpoint": _ALL, "validation": _ALL, "costs": _ALL}),
 }
 # The chain of a checkpoint that brings its own graph.

@@ -45,7 +45,7 @@ class Slot:
             )
         try:
             if is_new:
-                self._child.receive(is_timed=False)  # it is ready now; its start does not count as an item's time
+                self._child.receive(seconds=0)  # it is ready now; its start does not count as an item's time
             self._child.send((function, args))
             result = self._child.receive()
         except PipelineError:

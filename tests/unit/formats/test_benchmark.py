@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from pipeline.tasks.chain.plan import Chain
 from pipeline.tasks.chain.report_facts import collect_report_facts
 from pipeline.tasks.model import MeasureCosts, ValidateModel, WriteReport
 from pipeline.tasks.summary import summary_lines
+from pipeline.workers.child import load_meanwhile, run_in_subprocess
 
 PROJECT = Path(__file__).resolve().parents[3]
 QUICK = CostsSettings(seconds=0.05)
@@ -36,10 +38,14 @@ def measure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Measures a checkpoint and candidates, by the source texts of their runners."""
 
     def measure(
-        settings: CostsSettings = QUICK, rows: int = 100, batch: int | None = None, **sources: str
+        settings: CostsSettings = QUICK,
+        rows: int = 100,
+        batch: int | None = None,
+        is_bare: bool = True,
+        **sources: str,
     ) -> dict[str, Any]:
         sources = {"checkpoint": PLAIN, **sources}
-        register(tmp_path, monkeypatch, **sources)
+        register(tmp_path, monkeypatch, is_bare, **sources)
         reference = checkpoint(tmp_path / "artifacts/checkpoint", rows, batch)
         candidates = {name: artifact(tmp_path / "artifacts" / name, batch) for name in sources if name != "checkpoint"}
         (tmp_path / "costs").mkdir(exist_ok=True)
@@ -196,6 +202,7 @@ def at_64(statement: str) -> str:
     )
 
 
+@pytest.mark.parametrize("is_bare", [True, False])
 @pytest.mark.parametrize(
     ("source", "sentence"),
     [
@@ -214,9 +221,13 @@ def at_64(statement: str) -> str:
     ],
 )
 def test_a_format_that_fails_has_a_sentence_in_the_place_of_its_numbers_and_the_others_have_theirs(
-    measure: Any, source: str, sentence: str
+    measure: Any, source: str, sentence: str, is_bare: bool
 ) -> None:
-    formats = measure(CostsSettings(seconds=0.05, limit_seconds=3), bad=source, good=PLAIN)["formats"]
+    if not is_bare:
+        load_meanwhile([])  # the time of the import, once for all, is no format's
+        run_in_subprocess("os:getpid")
+    settings = CostsSettings(seconds=0.05, limit_seconds=3)
+    formats = measure(settings, is_bare=is_bare, bad=source, good=PLAIN)["formats"]
     bad = formats["bad"]
     assert sentence in bad["problem"]
     assert "\n" not in bad["problem"]
@@ -228,6 +239,20 @@ def test_a_format_that_fails_has_a_sentence_in_the_place_of_its_numbers_and_the_
     for format in ("checkpoint", "good"):
         assert formats[format]["problem"] is None
         assert formats[format]["rows_per_second"] > 0
+
+
+def test_a_format_that_needs_tensorflow_counts_as_in_an_interpreter_of_its_own(measure: Any) -> None:
+    source = "import sys\nwas_loaded = 'tensorflow' in sys.modules\nimport tensorflow\n" + LARGE
+    formats = {}
+    for processes in ("shared", "own"):
+        checked = f"{source}assert was_loaded == {processes == 'shared'}\n"
+        formats[processes] = measure(replace(QUICK, processes=processes), is_bare=False, large=checked)["formats"][
+            "large"
+        ]
+    shared, own = formats["shared"], formats["own"]
+    assert shared["problem"] is own["problem"] is None
+    assert shared["peak_bytes"] == pytest.approx(own["peak_bytes"], rel=0.1)
+    assert shared["import_seconds"] > 1  # TensorFlow's, although it was loaded before
 
 
 def test_what_a_library_prints_is_not_taken_for_an_answer(measure: Any) -> None:
