@@ -23,7 +23,7 @@ from pipeline.store.file_names import CHECKPOINT_PREFIX, SAVED_MODEL_FILES, SAVE
 
 from .bundle import Bundle, open_checkpoint
 from .bundle.file_kinds import broken_file
-from .files import complete_prefixes, find_prefix, folder_of, name_of, stem_of, step_of
+from .files import complete_prefixes, find_prefix, folder_of, has_files, name_of, stem_of, step_of
 from .opened import Source
 
 
@@ -65,8 +65,10 @@ def open_artifact(checkpoint: Path, signature: str | None) -> Source:
     Args:
         signature: of a SavedModel, the signature's name.
     """
-    saved_model = checkpoint / SAVED_MODEL_FOLDER
-    return open_source(saved_model if saved_model.is_dir() else checkpoint / CHECKPOINT_PREFIX, None, signature)
+    saved_model, prefix = checkpoint / SAVED_MODEL_FOLDER, checkpoint / CHECKPOINT_PREFIX
+    if not saved_model.is_dir() and not has_files(prefix):  # the graph has no variables
+        return _of_graph_file(Path(f"{prefix}.meta"))
+    return open_source(saved_model if saved_model.is_dir() else prefix, None, signature)
 
 
 def _of_checkpoint(prefix: Path | str, bundle: Bundle, file: Path) -> Source:
