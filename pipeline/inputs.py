@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import stat
 from collections.abc import Mapping
@@ -51,6 +52,15 @@ def read_file(path: Path | str) -> bytes:
         return file.read()
 
 
+def files_below(folder: Path) -> list[Path]:
+    """Return the files of a folder and of the folders in it, without hidden ones, in the order of their paths."""
+    found: list[Path] = []
+    for place, names, files in os.walk(folder):
+        names[:] = [name for name in names if not name.startswith(".")]
+        found += [Path(place, name) for name in files if not name.startswith(".")]
+    return sorted(found)
+
+
 def split_list(text: str | None) -> list[str]:
     """Splits a comma-separated list."""
     return [part.strip() for part in (text or "").split(",") if part.strip()]
@@ -70,6 +80,79 @@ def parse_pairs(flag: str, text: str | None) -> dict[str, str]:
         if not (name.strip() and equals and value.strip()):
             raise SettingError("not a pair", where=flag, got=name + equals + value, wanted="NAME=VALUE")
     return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+_SEPARATORS = {"comma": ",", "semicolon": ";", "tab": "\t", "\\t": "\t", "pipe": "|", "space": " ", "colon": ":"}
+
+
+def parse_separator(text: str) -> str | None:
+    """Return the character that `--data-separator` names; None if it names none.
+
+    Raises:
+        SettingError: it is neither a name nor one character.
+    """
+    separator = _SEPARATORS.get(text.lower(), text)
+    if len(separator) > 1 or separator in tuple('"\r\n'):
+        raise SettingError(
+            "not a separator",
+            where="--data-separator",
+            got=text,
+            wanted=f"one character, or one of {', '.join(name for name in _SEPARATORS if name.isalpha())}",
+        )
+    return separator or None
+
+
+def parse_range(text: str) -> tuple[float, float] | None:
+    """Return the two numbers of `--data-range`; None if it is empty.
+
+    Raises:
+        SettingError: these are not two different numbers.
+    """
+    if not text:
+        return None
+    try:
+        black, white = (float(part) for part in text.split(","))
+        if not (math.isfinite(black) and math.isfinite(white) and black != white):
+            raise ValueError("not two different numbers")
+    except ValueError as exc:
+        raise SettingError(
+            "not a range", where="--data-range", got=text, wanted="two different numbers, such as 0,1 or -1,1"
+        ) from exc
+    return black, white
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """How a data file is read, where its content leaves that open.
+
+    Args:
+        separator: the character between the cells of a table; None to see it in the header.
+        range: the numbers that black and white pixels become; None if not given.
+    """
+
+    separator: str | None = None
+    range: tuple[float, float] | None = None
+
+    def given(self) -> dict[str, Any]:
+        """Return the options that were given, by name."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """A data file or folder of rows.
+
+    Args:
+        place: the file or folder.
+        options: how it is read.
+    """
+
+    place: Path
+    options: DataOptions = field(default_factory=DataOptions)
+
+    def absolute(self) -> DataSource:
+        """Return the same with an absolute path."""
+        return DataSource(self.place.absolute(), self.options)
 
 
 @dataclass(frozen=True)

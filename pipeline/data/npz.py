@@ -7,6 +7,7 @@ strings is stored as two arrays: all bytes joined together, and the length of ea
 from __future__ import annotations
 
 import math
+import pickle
 import struct
 import zipfile
 import zlib
@@ -91,6 +92,77 @@ def load_arrays(path: Path) -> dict[str, Array]:
     except BROKEN as exc:
         raise DataError("no readable arrays", where=path, got=exc, wanted="an .npz file") from exc
     return plain | strings | narrow
+
+
+def load_given_arrays(path: Path) -> dict[str, Array]:
+    """Read an `.npz` or `.npy` that others wrote: as `load_arrays`, and arrays of objects that are bytes or text.
+
+    NumPy stores such objects as a pickle. Of one, only what makes an array is called.
+
+    Returns:
+        The arrays by name; the array of an `.npy` under the name `""`.
+
+    Raises:
+        DataError: the file is missing, damaged or has another format, or an array holds other objects.
+    """
+    try:
+        with open_file(path) as file:
+            if file.read(6) == b"\x93NUMPY":
+                file.seek(0)
+                return {"": _read_array(file)}
+            file.seek(0)
+            with zipfile.ZipFile(file) as archive:
+                _require_sound(archive)
+                objects = {
+                    info.filename.removesuffix(".npy"): _read_array(member)
+                    for info in archive.infolist()
+                    if _holds_objects(archive, info)
+                    for member in [archive.open(info)]
+                }
+    except (*BROKEN, pickle.UnpicklingError, AttributeError, IndexError) as exc:
+        raise DataError("no readable arrays", where=path, got=exc, wanted="an .npz file") from exc
+    return load_arrays(path) if not objects else _load_plain(path, objects)
+
+
+def _load_plain(path: Path, objects: Mapping[str, Array]) -> dict[str, Array]:
+    """Read the arrays of a file besides those of objects."""
+    with open_file(path) as file, np.load(file, allow_pickle=False) as archive:
+        return {name: objects[name] if name in objects else archive[name] for name in archive.files}
+
+
+def _holds_objects(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bool:
+    with archive.open(info) as member:
+        return bool(_read_header(member)[2].hasobject)
+
+
+def _read_array(file: IO[bytes]) -> Array:
+    shape, is_fortran, dtype = _read_header(file)
+    if not dtype.hasobject:
+        file.seek(0)
+        plain: Array = np.lib.format.read_array(file, allow_pickle=False)
+        return plain
+    found = _ArrayUnpickler(file).load()
+    if not isinstance(found, np.ndarray) or found.shape != shape:
+        raise ValueError("no array of objects")
+    items = [item.encode() if isinstance(item, str) else item for item in found.ravel().tolist()]
+    for item in items:
+        if not isinstance(item, bytes):
+            raise ValueError(f"an array holds objects that are neither bytes nor text: {type(item).__name__}")
+    return object_array([bytes(item) for item in items]).reshape(shape, order="F" if is_fortran else "C")
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Unpickles arrays of bytes and text, and nothing else."""
+
+    _ALLOWED = frozenset(
+        [("numpy", "ndarray"), ("numpy", "dtype")]
+        + [(f"numpy.{core}.multiarray", name) for core in ("core", "_core") for name in ("_reconstruct", "scalar")]
+    )
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in self._ALLOWED:
+            raise pickle.UnpicklingError(f"an array holds objects that are neither bytes nor text: {module}.{name}")
+        return super().find_class(module.replace("numpy.core.", "numpy._core."), name)
 
 
 def split_strings(joined: bytes, lengths: Array) -> Array:

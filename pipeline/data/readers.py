@@ -5,27 +5,23 @@ A reader returns every row of its file, or raises a DataError that names the lin
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.errors import DataError
-from pipeline.inputs import read_file
-from pipeline.signature import Array
+from pipeline.errors import DataError, nearest
+from pipeline.signature import Array, TensorSpec
 
-from .npz import object_array
-
-if TYPE_CHECKING:
-    import pandas as pd
-
+from .columns import Columns
+from .delimited import add_header, is_numbers, read_table_of_text
+from .files import kind_of, read_columns
+from .text import read_text, shorten
+from .values import array_of, labels_of
 
 HAM, SPAM = 0, 1
 _LABELS = {
@@ -92,15 +88,26 @@ def split(examples: Examples, seed: int, validation_share: float) -> tuple[Examp
         DataError: one side would be empty.
     """
     keys = examples.keys if examples.keys is not None else _row_keys(examples)
-    mask = np.array([_fraction(seed, key) < validation_share for key in keys], dtype=bool)
+    fractions = [_fraction(seed, key) for key in keys]
+    mask = np.array([fraction < validation_share for fraction in fractions], dtype=bool)
     if mask.all() or not mask.any():
         raise DataError(
             "too few different rows to split into training and validation",
             got=f"{len(set(keys))} different rows of {len(examples)}",
             wanted=f"rows on both sides at a validation share of {validation_share}",
-            next_step="Add rows, or change [split] validation_share",
+            next_step=_share_that_splits(fractions),
         )
     return examples.take(~mask), examples.take(mask)
+
+
+def _share_that_splits(fractions: Sequence[float]) -> str:
+    """Return what to do where one side would be empty: the share of validation rows at which none is."""
+    lowest = sorted(set(fractions))[:2]
+    if len(lowest) < 2:
+        return "Add other rows"
+    between = sum(lowest) / 2
+    digits = next(digits for digits in range(1, 18) if lowest[0] < round(between, digits) <= lowest[1])
+    return f"Add rows, or give --split-validation-share {round(between, digits)}"
 
 
 def _fraction(seed: int, key: str) -> float:
@@ -124,205 +131,205 @@ def normalized(text: str) -> str:
 def read_messages(path: Path) -> Examples:
     """Read labelled messages.
 
-    A `.csv` file has a header; its text and label columns are found by name, else by content. Any other file is
-    tab-separated without a header, with a label and a text on each line, like the SMS Spam Collection.
+    A `.csv` file has a header, as `.jsonl`, `.parquet` and `.tfrecord` have names; the text and label columns are found
+    by name, else by content. Any other file is tab-separated with a label and a text on each line, like the SMS Spam
+    Collection; it needs no header.
 
     Returns:
         Input `text` (bytes, UTF-8, `[rows]`), labels int64 `[rows]` (0 ham, 1 spam), keys of the normalized texts.
 
     Raises:
-        DataError: the file is missing, empty, not UTF-8, an HTML page, or a line is not a labelled message.
+        DataError: the file is missing, empty, no text, an HTML page, or a line is not a labelled message.
     """
-    if path.suffix.lower() == ".csv":
-        texts, labels, lines = _csv_messages(path)
+    if kind_of(path) == "text" and not path.name.lower().removesuffix(".gz").endswith(".csv"):
+        content = read_text(path)
+        columns = _messages_of_lines(path, content)
+        if columns is None:
+            columns = read_table_of_text(path, content)
     else:
-        texts, labels, lines = _tsv_messages(path)
-    values = np.empty(len(labels), dtype=np.int64)
-    for row, (label, line) in enumerate(zip(labels, lines, strict=True)):
-        known = _LABELS.get(label.strip().lower())
+        columns = read_columns(path)
+    text, label = _find_message_columns(columns)
+    values = np.empty(len(columns), dtype=np.int64)
+    for row, cell in enumerate(columns.cells[label]):
+        known = _LABELS.get(_plain(cell).strip().lower())
         if known is None:
             raise DataError(
                 "unknown label",
-                where=f"{path}:{line}",
-                got=_shorten(label),
+                where=columns.where(row),
+                got=shorten(_plain(cell)),
                 wanted=_LABELS_WANTED,
                 next_step="Correct the line, or remove it",
             )
         values[row] = known
-    encoded = object_array([text.encode() for text in texts])
-    return Examples({"text": encoded}, values, [normalized(text) for text in texts])
+    encoded = array_of(columns, text, "string").reshape(-1)
+    return Examples({"text": encoded}, values, [normalized(each.decode("utf-8", "replace")) for each in encoded])
 
 
-def read_table(path: Path, inputs: Mapping[str, str], label: str | None = None) -> Examples:
-    """Read a CSV file with a header into one numeric input per column.
+def read_table(
+    path: Path, inputs: Mapping[str, str], label: str | None = None, classes: Sequence[str] = ()
+) -> Examples:
+    """Read a table with a header (or a `.jsonl`, `.parquet` or `.tfrecord`) into one input per column.
 
     Args:
-        inputs: dtype by column, such as `{"x": "int32"}`; each becomes an input `[rows]` of that name.
+        inputs: dtype by column, such as `{"x": "int32", "comment": "string"}`; each becomes an input `[rows]` of that
+            name; one `[rows, values]` if its cells are lists.
         label: the column of the labels (int64); None if there is none.
+        classes: the names of the classes in the order of their numbers, if the labels may be names. Whole numbers, and
+            yes and no, need none.
 
     Raises:
-        DataError: the file is missing, empty, not UTF-8 or an HTML page, a column is missing, or a
-            cell is not a number of its dtype.
+        DataError: the file is missing, empty, no text or an HTML page, a column is missing, or a cell is not a value of
+            its dtype.
+        ModelError: a dtype is unknown.
     """
-    frame, lines = read_cells(path)
-    wanted = {**inputs, **({} if label is None else {label: "int64"})}
-    missing = [name for name in wanted if name not in frame.columns]
-    if missing:
-        raise DataError(
-            f"no column named {', '.join(missing)}", where=path, got=", ".join(frame.columns), wanted=", ".join(wanted)
-        )
-    columns = {name: numbers_of(path, frame[name].tolist(), lines, name, dtype) for name, dtype in wanted.items()}
-    labels = columns.pop(label) if label is not None else None
-    return Examples(columns, labels)
+    columns = read_columns(path)
+    wanted = [*inputs, *([] if label is None else [label])]
+    require_columns(columns, wanted)
+    shape = (None,) if columns.unit != "line" or not columns.separator else ()
+    arrays = {name: _table_column(columns, TensorSpec(name, dtype), shape) for name, dtype in inputs.items()}
+    return Examples(arrays, None if label is None else labels_of(columns, label, classes))
 
 
-def numbers_of(path: Path, cells: list[str], lines: list[int], name: str, dtype: np.dtype[Any] | str) -> Array:
-    """Parse the numbers in the cells of a column.
+def _table_column(columns: Columns, spec: TensorSpec, shape: tuple[None, ...]) -> Array:
+    values = array_of(columns, spec.name, spec.dtype, shape)
+    return values[:, 0] if values.ndim == 2 and values.shape[1] == 1 else values
 
-    Args:
-        lines: the line of each row, for error messages.
-        name: the name of the column.
+
+def require_columns(columns: Columns, wanted: Sequence[str]) -> None:
+    """Check that there is a column of each name.
 
     Raises:
-        DataError: a cell is not a number of the dtype.
+        DataError: one is missing.
     """
-    kind = np.dtype(dtype)
-    values = np.empty(len(cells), dtype=kind)
-    for row, (cell, line) in enumerate(zip(cells, lines, strict=True)):
-        try:
-            with np.errstate(over="raise"):
-                values[row] = int(cell.replace("_", "x")) if kind.kind in "iu" else float(cell.replace("_", "x"))
-        except (ValueError, OverflowError, FloatingPointError) as exc:
-            raise DataError(
-                f"column {name} has a value that is not {dtype}",
-                where=f"{path}:{line}",
-                got=_shorten(cell),
-                wanted=f"a number of {dtype}",
-            ) from exc
-    return values
+    missing = [name for name in wanted if name not in columns.cells]
+    if not missing:
+        return
+    found = list(columns.cells)
+    advice = nearest(missing[0], found)
+    if columns.separator and is_numbers(found):
+        command = add_header(columns.path, wanted, columns.separator)
+        advice = f"The first line holds values. Write the names of the columns before them: {command}"
+    raise DataError(
+        f"no column named {', '.join(missing)}",
+        where=columns.path,
+        got=", ".join(found),
+        wanted=", ".join(wanted),
+        next_step=advice,
+    )
 
 
-def _tsv_messages(path: Path) -> tuple[list[str], list[str], list[int]]:
-    texts, labels, numbers = [], [], []
-    for number, line in enumerate(_read_text(path).split("\n"), start=1):
+def _messages_of_lines(path: Path, content: str) -> Columns | None:
+    """Read a label, a tab and a text from each line; None if the first line is the header of a table."""
+    texts, labels, numbers = list[str](), list[str](), list[int]()
+    for number, line in enumerate(content.split("\n"), start=1):
         if not line.strip():
             continue
-        fields = line.split("\t")  # quotes inside messages are not balanced
+        fields = line.rstrip("\r").split("\t")  # quotes inside messages are not balanced
+        if not numbers and _is_header(line):
+            return None
         if len(fields) != 2:
             raise DataError(
                 "a line is not a label, a tab and a text",
                 where=f"{path}:{number}",
-                got=f"{len(fields)} field{'s' * (len(fields) != 1)} in {_shorten(line)}",
+                got=f"{len(fields)} field{'s' * (len(fields) != 1)} in {shorten(line)}",
                 wanted="2 fields",
-                next_step="Correct the line, or name the file .csv if it has a header and commas",
+                next_step="Correct the line, or name the file .csv if it has a header",
             )
         labels.append(fields[0])
-        texts.append(fields[1].rstrip("\r"))
+        texts.append(fields[1])
         numbers.append(number)
-    return texts, labels, numbers
+    return Columns(path, {"label": labels, "text": texts}, numbers)
 
 
-def _csv_messages(path: Path) -> tuple[list[str], list[str], list[int]]:
-    frame, lines = read_cells(path)
-    label = _find_column(frame, _LABEL_COLUMNS) or _find_label_column(frame)
-    text = _find_column(frame, _TEXT_COLUMNS) or _find_text_column(frame, label)
+def _is_header(line: str) -> bool:
+    """Return True if a line names both columns of messages."""
+    names = {name.strip(' "\r').lower() for name in re.split(r"[,;\t|]", line)}
+    return bool(names & set(_TEXT_COLUMNS)) and bool(names & set(_LABEL_COLUMNS))
+
+
+def _find_message_columns(columns: Columns) -> tuple[str, str]:
+    """Return the names of the columns with the texts and the labels."""
+    named_label, named_text = _find_column(columns, _LABEL_COLUMNS), _find_column(columns, _TEXT_COLUMNS)
+    label = named_label or _find_label_column(columns)
+    text = named_text or _find_text_column(columns, label)
+    _require_header(columns, label, named_text)
+    if named_text is None:
+        _require_texts(columns, label, text)
     if label is None or text is None or label == text:
         raise DataError(
             "no text and label columns found",
-            where=path,
-            got=", ".join(frame.columns),
+            where=columns.path,
+            got=", ".join(columns.cells),
             wanted=f"a text column ({', '.join(_TEXT_COLUMNS)}) and a label column ({', '.join(_LABEL_COLUMNS)})",
-            next_step="Rename the columns",
+            next_step="Rename the columns; or if these are no messages, name the model that reads them with --model",
         )
-    return frame[text].tolist(), frame[label].tolist(), lines
+    return text, label
 
 
-def read_cells(path: Path) -> tuple[pd.DataFrame, list[int]]:
-    """Read the cells of a CSV file as strings by column, and the line on which each row starts.
-
-    Raises:
-        DataError: the file is missing, empty, not UTF-8 or an HTML page; a quote is not closed, a column is named
-            twice, or a row is not as long as the header.
-    """
-    import pandas as pd
-
-    # The reader of pandas shortens a first row that is too long, fills one that is too short, and accepts a quote that
-    # opens in one row and closes in another.
-    text = _read_text(path)
-    csv.field_size_limit(max(csv.field_size_limit(), len(text)))  # the default limit of a cell is 128 KiB
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    rows, lines, last = [], [], 0
-    try:
-        for row in reader:
-            if row and (len(row) > 1 or row[0].strip()):
-                rows.append(row)
-                lines.append(last + 1)
-            last = reader.line_num
-    except csv.Error as exc:
-        raise DataError(
-            "not a CSV table", where=f"{path}:{last + 1}", got=exc, wanted="quotes that are closed"
-        ) from exc
-    if len(rows) < 2:
-        raise DataError("the table has a header but no rows", where=path, got="0 rows", wanted="at least one")
-    header = [name.strip() for name in rows[0]]
-    if len(set(header)) != len(header):
-        raise DataError("a column is named twice", where=f"{path}:{lines[0]}", got=", ".join(header))
-    for row, line in zip(rows, lines, strict=True):
-        if len(row) != len(header):
-            raise DataError(
-                "a row is not as long as the header",
-                where=f"{path}:{line}",
-                got=f"{len(row)} cells",
-                wanted=f"{len(header)}",
-                next_step="Correct the line; a cell with a comma must be in quotes",
-            )
-    return pd.DataFrame(rows[1:], columns=header, dtype=str), lines[1:]
+def _require_texts(columns: Columns, label: str | None, text: str | None) -> None:
+    """Refuse a table in which nothing but numbers could be the texts."""
+    candidates = [text] if text is not None else [name for name in columns.cells if name != label]
+    if not candidates or not all(_is_numeric(columns, name) for name in candidates):
+        return
+    raise DataError(
+        "these are no messages",
+        where=columns.path,
+        got=f"columns {', '.join(columns.cells)}, with nothing but numbers in {', '.join(candidates)}",
+        wanted=f"a column of texts ({', '.join(_TEXT_COLUMNS)})",
+        next_step="Name the model that reads these columns with --model; without it the model is spam",
+    )
 
 
-def _find_column(frame: pd.DataFrame, names: Sequence[str]) -> str | None:
-    found = {str(name).lower(): str(name) for name in frame.columns}
+def _is_numeric(columns: Columns, name: str) -> bool:
+    return is_numbers([_plain(cell) for cell in columns.cells[name]])
+
+
+def _require_header(columns: Columns, label: str | None, named_text: str | None) -> None:
+    """Refuse a table whose first line is a message: it would be lost as a header."""
+    if not columns.separator:
+        return
+    first = label if label is not None and label.lower() in _LABELS else None
+    if first is None and label is None:
+        first = next((name for name in columns.cells if name.lower() in _LABELS), None)
+    if first is None or named_text is not None:
+        return
+    words = {_plain(cell).strip().lower() for cell in columns.cells[first]}
+    if first.lower() in _LABEL_COLUMNS and not words & {"ham", "spam"}:
+        return  # a column named spam, of 0 and 1
+    texts = [name for name in columns.cells if name != first and not _is_numeric(columns, name)]
+    known = {first: "label", **({texts[0]: "text"} if len(texts) == 1 else {})}
+    names = [known.get(name, f"column{number}") for number, name in enumerate(columns.cells, start=1)]
+    command = add_header(columns.path, names, columns.separator)
+    raise DataError(
+        "the first line is a message, and not the names of the columns",
+        where=f"{columns.path}:1",
+        got=shorten(columns.separator.join(columns.cells)),
+        wanted="a header, such as label,text",
+        next_step=f"Write one before it: {command}, and name that file"
+        if len(texts) == 1
+        else "Write a line with the names of the columns before it",
+    )
+
+
+def _find_column(columns: Columns, names: Sequence[str]) -> str | None:
+    found = {name.lower(): name for name in columns.cells}
     return next((found[name] for name in names if name in found), None)
 
 
-def _find_label_column(frame: pd.DataFrame) -> str | None:
-    fits = [str(name) for name in frame.columns if frame[name].str.strip().str.lower().isin(list(_LABELS)).all()]
+def _find_label_column(columns: Columns) -> str | None:
+    fits = [
+        name for name, cells in columns.cells.items() if all(_plain(cell).strip().lower() in _LABELS for cell in cells)
+    ]
     return fits[0] if len(fits) == 1 else None
 
 
-def _find_text_column(frame: pd.DataFrame, label: str | None) -> str | None:
-    others = [str(name) for name in frame.columns if name != label]
+def _find_text_column(columns: Columns, label: str | None) -> str | None:
+    others = [name for name in columns.cells if name != label]
     return others[0] if len(others) == 1 else None
 
 
-def _read_text(path: Path) -> str:
-    """Read a file that must be UTF-8 text and not empty."""
-    if not path.exists():
-        raise DataError("no such file", where=path, next_step="Give the data file with --data")
-    try:
-        raw = read_file(path)
-    except OSError as exc:
-        raise DataError("the file cannot be read", where=path, got=exc.strerror) from exc
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as exc:
-        # `exc.object`, not `raw`: the codec counts from behind a byte order mark.
-        line = exc.object.count(b"\n", 0, exc.start) + 1
-        raise DataError(
-            "not UTF-8 text",
-            where=f"{path}:{line}",
-            got=f"byte 0x{exc.object[exc.start]:02x}",
-            wanted="UTF-8",
-            next_step="Convert the file, for example with iconv",
-        ) from exc
-    if not text.strip():
-        raise DataError("the file is empty", where=path, got=f"{len(raw)} bytes", wanted="at least one row")
-    if re.match(r"\s*<(!doctype|html|head|\?xml)", text, re.IGNORECASE):
-        raise DataError(
-            "an HTML page, not a table", where=f"{path}:1", got=_shorten(text), next_step="Download the file itself"
-        )
-    return text
-
-
-def _shorten(text: str) -> str:
-    line = text.strip().split("\n", 1)[0]
-    return repr(line if len(line) <= 60 else line[:57] + "...")
+def _plain(cell: object) -> str:
+    """Return the text of a cell, whatever kind of file it comes from."""
+    if isinstance(cell, list | np.ndarray) and len(cell) == 1:
+        return _plain(cell[0])
+    return cell.decode("utf-8", "replace") if isinstance(cell, bytes) else str(cell)

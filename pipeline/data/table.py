@@ -1,33 +1,41 @@
 """Read the rows of a data file for the inputs of a signature, if no model's code reads it.
 
-    .npz          an array `[rows, ...]` for each input, by name; optionally `labels`
-    other files   a CSV table with a header: one column for an input with one value per row, columns `NAME_0`, `NAME_1`,
-                  … for an input with several; optionally `labels`, whole numbers
-
-Strings are UTF-8. Cells of a table are used unchanged. An `.npz` may also hold strings as NumPy text or bytes of fixed
-width, which lose zero bytes at the end.
+.npz, .npy                 an array `[rows, ...]` for each input, by name; optionally `labels`
+.csv, other text           a table with a header: one column for an input with one value per row, columns `NAME_0`,
+                           `NAME_1`, … for an input with several; optionally `labels`
+.jsonl, .json, .parquet    rows with names; lists for inputs with several values
+.tfrecord                  tf.Examples with a feature for each input; or, for one input of strings, the records
+a folder                   images, or several files of one of these kinds
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import shlex
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-import ml_dtypes
 import numpy as np
 
 from pipeline.errors import DataError, nearest
 from pipeline.signature import Array, Signature, TensorSpec
 
-from .npz import load_arrays, object_array
-from .readers import numbers_of, read_cells
+from .columns import WHOLE, Columns, report
+from .delimited import add_header, is_numbers
+from .files import kind_of, read_columns
+from .npz import load_given_arrays, object_array
+from .values import array_of, labels_of, numpy_dtype
 
 LABELS = "labels"
-_TRUTHS = {"true": True, "1": True, "false": False, "0": False}
+_LABEL_NAMES = (LABELS, "label")
+_OTHER_KINDS = ".jsonl, .parquet or .tfrecord"
 
 
-def read_rows(path: Path, signature: Signature) -> dict[str, Array]:
-    """Read the rows of a data file.
+def read_rows(path: Path, signature: Signature, is_part: bool = False) -> dict[str, Array]:
+    """Read the rows of a data file or folder.
+
+    Args:
+        is_part: the file is one of several, so the names of its classes alone do not tell their numbers.
 
     Returns:
         By input name an array `[rows, ...]`; under `labels` the labels, if there are any.
@@ -36,7 +44,15 @@ def read_rows(path: Path, signature: Signature) -> dict[str, Array]:
         DataError: the file is missing, empty, or of another kind; an input is missing, or there are unknown names; a
             value does not have the dtype of its input.
     """
-    rows = _read_npz(path, signature) if path.suffix.lower() == ".npz" else _read_csv(path, signature)
+    kind = kind_of(path)
+    if kind == "folder":
+        from .images import is_folder_of_images, read_images
+
+        rows = read_images(path, signature) if is_folder_of_images(path) else _read_parts(path, signature)
+    elif kind in ("npz", "npy"):
+        rows = _read_arrays(path, signature, is_part)
+    else:
+        rows = _read_columns(read_columns(path), signature, is_part)
     if len({len(values) for values in rows.values()}) > 1:
         got = {name: len(values) for name, values in rows.items()}
         raise DataError("the arrays have different numbers of rows", where=path, got=got)
@@ -45,100 +61,209 @@ def read_rows(path: Path, signature: Signature) -> dict[str, Array]:
     return rows
 
 
-def _read_npz(path: Path, signature: Signature) -> dict[str, Array]:
-    arrays = load_arrays(path)
+def _read_parts(folder: Path, signature: Signature) -> dict[str, Array]:
+    """Read the files of a folder one after the other, in the order of their names."""
+    files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith((".", "_")))
+    kinds = {kind_of(path) for path in files}
+    if len(kinds) != 1:
+        raise DataError(
+            "neither a folder of images nor of data files of one kind",
+            where=folder,
+            got=", ".join(path.name for path in files[:5]) or "no files",
+            wanted=f"images, or only files of one kind: .csv, .npz, {_OTHER_KINDS}",
+            next_step="Name one file with --data",
+        )
+    parts = [read_rows(path, signature, is_part=True) for path in files]
+    names = {frozenset(part) for part in parts}
+    sizes = {tuple(values.shape[1:] for _, values in sorted(part.items())) for part in parts}
+    if len(names) != 1 or len(sizes) != 1:
+        raise DataError("the files of the folder have rows of different sizes or names", where=folder)
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _classes(signature: Signature) -> Sequence[str]:
+    return () if signature.decision is None else signature.decision.labels
+
+
+# Arrays
+
+
+def _read_arrays(path: Path, signature: Signature, is_part: bool) -> dict[str, Array]:
+    arrays = load_given_arrays(path)
     wanted = {spec.name: spec for spec in signature.inputs}
+    if WHOLE in arrays and len(wanted) == 1:  # an .npy
+        arrays = {next(iter(wanted)): arrays[WHOLE]}
+    _name_labels(arrays, wanted)
     _require_names(path, "arrays", arrays, wanted)
-    for name, spec in wanted.items():
-        if spec.dtype == "string" and arrays[name].dtype.kind in "US":
-            arrays[name] = _encode_texts(arrays[name])
-        got = "string" if arrays[name].dtype == object else arrays[name].dtype.name
-        if got != spec.dtype:
-            raise DataError("an input of the data has the wrong dtype", where=f"{path}: {name}", got=got, wanted=spec)
     for name, values in arrays.items():
         if not values.ndim:
             raise DataError("an array has no rows", where=f"{path}: {name}", got="a single value", wanted="[rows, ...]")
+    for name, spec in wanted.items():
+        if spec.dtype == "string" and arrays[name].dtype.kind in "US":
+            arrays[name] = _encode_texts(path, name, arrays[name])
+        got = "string" if arrays[name].dtype == object else arrays[name].dtype.name
+        if got != spec.dtype.removeprefix("q"):
+            raise DataError(
+                "an input of the data has the wrong dtype",
+                where=f"{path}: {name}",
+                got=got,
+                wanted=spec,
+                next_step=f"Write it as {name}={name}.astype({_dtype_name(spec)!r})",
+            )
+    if LABELS in arrays and arrays[LABELS].dtype.kind in "OUS":
+        labels = Columns(path, {LABELS: arrays[LABELS].tolist()}, range(1, len(arrays[LABELS]) + 1), "row")
+        arrays[LABELS] = labels_of(labels, LABELS, _classes(signature), is_open=not is_part)
     return arrays
 
 
-def _encode_texts(texts: Array) -> Array:
+def _dtype_name(spec: TensorSpec) -> str:
+    return "object" if spec.dtype == "string" else spec.dtype.removeprefix("q")
+
+
+def _name_labels(arrays: dict[str, Array], inputs: Iterable[str]) -> None:
+    if "label" in arrays and "label" not in inputs and LABELS not in arrays:
+        arrays[LABELS] = arrays.pop("label")
+
+
+def _encode_texts(path: Path, name: str, texts: Array) -> Array:
+    """Return text and bytes of a fixed width as strings; the zero bytes at the end of such bytes are only padding."""
+    width = texts.dtype.itemsize
     flat = [text.encode() if isinstance(text, str) else bytes(text) for text in texts.ravel().tolist()]
+    if texts.dtype.kind == "S":
+        shorter = [item for item in flat if len(item) < width]
+        binary = sum(not _is_text(item) for item in shorter)
+        if binary:
+            raise DataError(
+                "bytes of a fixed width lose the zero bytes at their end, so these rows may not be whole",
+                where=f"{path}: {name}",
+                got=f"{binary} of {len(flat)} rows that are no text and shorter than the width of {width} bytes",
+                wanted="an array of objects",
+                next_step=f"Write numpy.savez({path.name!r}, {name}=numpy.array(rows, object)), or a .tfrecord",
+            )
+        if shorter:
+            report(path, f"{name} is bytes of a fixed width: zero bytes at the end of a text would not be in it")
     return object_array(flat).reshape(texts.shape)
 
 
-def _require_names(path: Path, kind: str, found: Iterable[str], wanted: Iterable[str]) -> None:
+def _is_text(item: bytes) -> bool:
+    try:
+        text = item.decode()
+    except UnicodeDecodeError:
+        return False
+    return all(char >= " " or char in "\t\n\r" for char in text)
+
+
+def _require_names(path: Path, kind: str, found: Iterable[str], wanted: Iterable[str], advice: str = "") -> None:
     names, known = list(found), list(wanted)
     for name in known:
         if name not in names:
             raise DataError(
                 "an input is missing in the data",
                 where=path,
-                got=f"no {name} among its {kind}",
+                got=f"no {name} among its {kind} {', '.join(names)}"[:200],
                 wanted=", ".join(known),
-                next_step=nearest(name, names),
+                next_step=advice or nearest(name, names),
             )
     extra = sorted(set(names) - {*known, LABELS})
     if extra:
         raise DataError(
-            f"the data has {kind} that are not inputs", where=path, got=", ".join(extra), wanted=", ".join(known)
+            f"the data has {kind} that are not inputs",
+            where=path,
+            got=", ".join(extra),
+            wanted=", ".join(known),
+            next_step=advice or None,
         )
 
 
-def _read_csv(path: Path, signature: Signature) -> dict[str, Array]:
-    frame, lines = read_cells(path)
-    cells = {str(name): frame[name].tolist() for name in frame.columns}
-    columns = {spec.name: _find_columns(path, spec, cells) for spec in signature.inputs}
-    wanted = [column for names in columns.values() for column in names]
-    if len(set(wanted)) < len(wanted) or (LABELS in wanted and LABELS in cells):
+# Columns
+
+
+def _read_columns(columns: Columns, signature: Signature, is_part: bool) -> dict[str, Array]:
+    columns = _as_named(columns, signature)
+    names = {spec.name: _find_columns(columns, spec) for spec in signature.inputs}
+    wanted = [column for found in names.values() for column in found]
+    label = next((name for name in _LABEL_NAMES if name in columns.cells and name not in wanted), None)
+    if len(set(wanted)) < len(wanted) or (LABELS in wanted and LABELS in columns.cells):
         raise DataError(
-            "two inputs would use the same column", where=path, got=wanted, next_step="Give an .npz instead"
+            "two inputs would use the same column", where=columns.path, got=wanted, next_step="Give an .npz instead"
         )
-    _require_names(path, "columns", cells, wanted)
-    rows = {}
-    for spec in signature.inputs:
-        values = [_parse_column(path, cells[column], lines, column, spec) for column in columns[spec.name]]
-        rows[spec.name] = values[0] if columns[spec.name] == [spec.name] else np.stack(values, axis=1)
-    if LABELS in cells:
-        rows[LABELS] = numbers_of(path, cells[LABELS], lines, LABELS, "int64")
+    found = [LABELS if name == label else name for name in columns.cells]
+    advice = _advice(columns, wanted, label)
+    if columns.is_loose:
+        if left_out := sorted(set(found) - {*wanted, LABELS}):
+            report(columns.path, f"{', '.join(left_out)} {'is no input' if len(left_out) == 1 else 'are no inputs'}")
+        found = [name for name in found if name in wanted]
+    _require_names(columns.path, "features" if columns.unit == "record" else "columns", found, wanted, advice)
+    rows = {spec.name: _column(columns, spec, names[spec.name]) for spec in signature.inputs}
+    if label is not None:
+        try:
+            rows[LABELS] = labels_of(columns, label, _classes(signature), is_open=not is_part)
+        except DataError as exc:
+            if not columns.is_loose:
+                raise
+            report(columns.path, f"{label} is left out: {exc}")
     return rows
 
 
-def _find_columns(path: Path, spec: TensorSpec, cells: Mapping[str, list[str]]) -> list[str]:
+def _as_named(columns: Columns, signature: Signature) -> Columns:
+    """Give rows without names, or records that a graph parses itself, the name of the one input."""
+    inputs = signature.inputs
+    if list(columns.cells) == [WHOLE] and len(inputs) == 1:
+        return replace(columns, cells={inputs[0].name: columns.cells[WHOLE]})
+    has_features = all(spec.name in columns.cells for spec in inputs)
+    is_one_string = len(inputs) == 1 and inputs[0].dtype == "string" and len(inputs[0].shape or (None,)) == 1
+    if columns.unit != "record" or has_features or not is_one_string:
+        return columns
+    report(columns.path, f"each record is a row of {inputs[0].name}, for the graph to parse")
+    labels = {name: columns.cells[name] for name in _LABEL_NAMES if name in columns.cells}
+    return replace(columns, cells={inputs[0].name: columns.cells[WHOLE], **labels})
+
+
+def _advice(columns: Columns, wanted: Sequence[str], label: str | None) -> str:
+    """Return the command that makes the table one that has the wanted columns, if there is such a command."""
+    if not columns.separator or len(wanted) > 40:
+        return ""
+    names, path = list(columns.cells), columns.path
+    header = columns.separator.join([*wanted, *([LABELS] if label else [])])
+    copy = shlex.quote(str(path.with_name(f"{path.stem}.named{path.suffix}")))
+    if is_numbers(names):
+        return f"The first line holds values. {add_header(path, wanted, columns.separator)} and name that file"
+    if set(wanted) <= set(names):
+        return (
+            f'Write a copy without them, such as: python -c "import pandas; pandas.read_csv({str(path)!r}, dtype=str, '
+            f"keep_default_na=False, sep={columns.separator!r})[{[*wanted, *([label] if label else [])]}]"
+            f".to_csv({str(path.with_name(f'{path.stem}.named{path.suffix}'))!r}, index=False, "
+            f'sep={columns.separator!r})"'
+        )
+    if len(names) == len(wanted) + (label is not None) and (label is None or names[-1] == label):
+        return f"If they are in this order: sed {shlex.quote(f'1s/.*/{header}/')} {shlex.quote(str(path))} > {copy}"
+    return ""
+
+
+def _find_columns(columns: Columns, spec: TensorSpec) -> list[str]:
+    """Return the columns of an input: one of its name, or several `NAME_0`, `NAME_1`, …."""
     rank = 1 if spec.shape is None else len(spec.shape)
-    if rank == 1:
+    is_text = bool(columns.separator)
+    if rank == 1 or (spec.name in columns.cells and (not is_text or (spec.shape or ())[1:] in ((1,), (None,)))):
         return [spec.name]
     if spec.shape is None or rank != 2 or spec.dtype.startswith("complex"):
         raise DataError(
-            "rows of this input do not fit a table",
-            where=path,
+            "rows of this input do not fit a table" if is_text else "an input is missing in the data",
+            where=columns.path,
             got=spec,
-            wanted="one value per row, or a list of values",
-            next_step="Give an .npz instead",
+            wanted="one value per row, or a list of values" if is_text else f"values of the name {spec.name}",
+            next_step=f"Give an .npz instead, or {_OTHER_KINDS} with lists" if is_text else None,
         )
     size = spec.shape[1]
     if size is None:  # all columns up to the first gap
         size = 1
-        while f"{spec.name}_{size}" in cells:
+        while f"{spec.name}_{size}" in columns.cells:
             size += 1
     return [f"{spec.name}_{index}" for index in range(size)]
 
 
-def _parse_column(path: Path, cells: list[str], lines: list[int], column: str, spec: TensorSpec) -> Array:
-    if spec.dtype == "string":
-        return object_array([cell.encode() for cell in cells])
-    if spec.dtype == "bool":
-        return _parse_bools(path, cells, lines, column)
-    dtype = spec.dtype.removeprefix("q") if "int" in spec.dtype else spec.dtype
-    return numbers_of(path, [cell.strip() for cell in cells], lines, column, np.dtype(getattr(ml_dtypes, dtype, dtype)))
-
-
-def _parse_bools(path: Path, cells: list[str], lines: list[int], column: str) -> Array:
-    for cell, line in zip(cells, lines, strict=True):
-        if cell.strip().lower() not in _TRUTHS:
-            raise DataError(
-                f"column {column} has a value that is not bool",
-                where=f"{path}:{line}",
-                got=repr(cell),
-                wanted="true, false, 1 or 0",
-            )
-    return np.array([_TRUTHS[cell.strip().lower()] for cell in cells], dtype=bool)
+def _column(columns: Columns, spec: TensorSpec, names: Sequence[str]) -> Array:
+    shape = None if spec.shape is None else spec.shape[1:]
+    if list(names) == [spec.name]:
+        return array_of(columns, spec.name, spec.dtype, shape).astype(numpy_dtype(spec.dtype), copy=False)
+    return np.stack([array_of(columns, name, spec.dtype) for name in names], axis=1)

@@ -10,9 +10,12 @@ from typing import Protocol
 
 import numpy as np
 
+from pipeline.data.columns import reading
 from pipeline.data.npz import add_kind, save_arrays
 from pipeline.data.readers import Examples, split
+from pipeline.data.table import read_rows
 from pipeline.errors import DataError
+from pipeline.inputs import DataSource
 from pipeline.settings import SplitSettings
 from pipeline.signature import Array, Signature
 from pipeline.store.file_names import VALIDATION_ROWS_FILE
@@ -30,27 +33,43 @@ class Reader(Protocol):
         ...
 
 
-def read_examples(reader: Reader, source: ModelSource, data: Path | None) -> Examples:
+def read_examples(reader: Reader, source: ModelSource, data: DataSource | None) -> Examples:
     """Reads a model's rows.
 
     Raises:
         DataError: there is no data file, or its rows are not the model's inputs.
+        SettingError: an option of the data was given that the model's reader does not use.
     """
     if data is None:
         raise DataError(
             "the model names no data file of its own", where=source.class_name, next_step="Give one with --data"
         )
-    examples = reader.examples(data)
+    with reading(data):
+        examples = reader.examples(data.place)
     wanted = {spec.name for spec in reader.signature.inputs}
     if set(examples.inputs) != wanted:
         raise DataError(
-            "the examples are not the model's inputs", where=data, got=sorted(examples.inputs), wanted=sorted(wanted)
+            "the examples are not the model's inputs",
+            where=data.place,
+            got=sorted(examples.inputs),
+            wanted=sorted(wanted),
         )
     return examples
 
 
+def read_given_rows(data: DataSource, signature: Signature) -> dict[str, Array]:
+    """Reads rows for a signature, with the options that were given.
+
+    Raises:
+        DataError: see `data.table.read_rows`.
+        SettingError: an option was given that this kind of file does not use.
+    """
+    with reading(data):
+        return read_rows(data.place, signature)
+
+
 def split_examples(
-    examples: Examples, data: Path | None, settings: SplitSettings, is_trained: bool
+    examples: Examples, data: DataSource | None, settings: SplitSettings, is_trained: bool
 ) -> tuple[Examples, Examples]:
     """Splits rows into training and validation rows; a model that is not trained gets all rows as both.
 
@@ -60,7 +79,9 @@ def split_examples(
     if not is_trained:
         return examples, examples
     if examples.labels is None:
-        raise DataError("no labels to train on", where=data, next_step="Let the model's `examples` return them")
+        raise DataError(
+            "no labels to train on", where=data and data.place, next_step="Let the model's `examples` return them"
+        )
     return split(examples, settings.seed, settings.validation_share)
 
 

@@ -18,26 +18,27 @@ from pipeline.checkpoint.opened import Source
 from pipeline.checkpoint.source import open_source, read_message
 from pipeline.data.generated import generate_rows
 from pipeline.data.npz import add_kind, save_arrays
-from pipeline.data.table import read_rows
-from pipeline.errors import logger
+from pipeline.errors import CheckpointError, logger
 from pipeline.formats.external import outputs_from_candidate
 from pipeline.freezing.freeze import prepare
 from pipeline.freezing.table_keys import keys_of_tables
-from pipeline.inputs import Candidate, ImportedCheckpoint
+from pipeline.inputs import Candidate, DataSource, ImportedCheckpoint
 from pipeline.safety.models import require_safe_source, require_still
 from pipeline.signature import Signature
 from pipeline.store.file_names import CHECKPOINT_PREFIX, SAVED_MODEL_FOLDER, SIGNATURE_FILE, VALIDATION_ROWS_FILE
+
+from .examples import read_given_rows
 
 ROWS = 64
 
 
 def import_checkpoint(
-    imported: ImportedCheckpoint, data: Path | None, seed: int, folder: Path, candidate: Candidate | None = None
+    imported: ImportedCheckpoint, data: DataSource | None, seed: int, folder: Path, candidate: Candidate | None = None
 ) -> dict[str, Any]:
     """Writes the artifact of a third-party checkpoint.
 
     Args:
-        data: an `.npz` or a table with the rows (see `data.table.read_rows`); None to generate rows.
+        data: the file or folder with the rows (see `data.table.read_rows`); None to generate rows.
         seed: seed of the generated rows.
         candidate: the file that is compared with the checkpoint; helps to find outputs that are not named.
 
@@ -45,7 +46,7 @@ def import_checkpoint(
         Notes for the manifest: how inputs and outputs were found, the allowed unsafe ops, the number of rows.
 
     Raises:
-        CheckpointError: the checkpoint is missing or damaged.
+        CheckpointError: the checkpoint is missing, damaged, or has no variables to freeze.
         CandidateError: the candidate is needed to find the outputs, and cannot be read.
         FreezeError: the graph cannot become a correct .pb, or its outputs are ambiguous.
         UnsafeModel: it could do more than compute, or needs more memory than there is.
@@ -53,6 +54,10 @@ def import_checkpoint(
     """
     source = open_source(imported.place, imported.graph, imported.signature, imported.outputs)
     allowed = require_safe_source(source, imported.allow_ops)
+    if not source.has_variables:
+        raise CheckpointError(
+            "there is nothing to freeze: the graph has no variables", where=source.graph_file, next_step="Deploy it"
+        )
     outputs, reasons = list(imported.outputs), list[str]()
     if candidate is not None and not outputs and not source.outputs:
         outputs, reasons = outputs_from_candidate(source.graph, candidate)
@@ -76,7 +81,7 @@ def import_checkpoint(
 
 
 def write_rows(
-    signature: Signature, data: Path | None, seed: int, folder: Path, keys: Mapping[str, Sequence[Any]]
+    signature: Signature, data: DataSource | None, seed: int, folder: Path, keys: Mapping[str, Sequence[Any]]
 ) -> dict[str, Any]:
     """Writes `validation.npz`.
 
@@ -91,7 +96,7 @@ def write_rows(
     Raises:
         DataError: the rows do not fit the inputs.
     """
-    rows = generate_rows(signature, ROWS, seed, keys) if data is None else read_rows(data, signature)
+    rows = generate_rows(signature, ROWS, seed, keys) if data is None else read_given_rows(data, signature)
     labels = {"labels": rows.pop("labels")} if "labels" in rows else {}
     save_arrays(folder / VALIDATION_ROWS_FILE, {**add_kind("input", rows), **labels})
     return rows
@@ -111,13 +116,13 @@ def imported_files(imported: ImportedCheckpoint) -> dict[str, Path]:
         root = Path(source.place)
         return {path.relative_to(root).as_posix(): path for path in sorted(root.rglob("*")) if path.is_file()}
     name = name_of(source.place)
-    files = [*(files_of(source.place) if source.bundle.tensors else ()), source.graph_file]
+    files = [*files_of(source.place), source.graph_file]
     return {(path.name if path == source.graph_file else path.name.removeprefix(name)): path for path in files}
 
 
 def _copy_checkpoint(source: Source, folder: Path) -> None:
     name = name_of(source.place)
-    for path in files_of(source.place) if source.bundle.tensors else ():
+    for path in files_of(source.place):
         shutil.copyfile(path, folder / f"{CHECKPOINT_PREFIX}{path.name.removeprefix(name)}")
     meta = read_message(source.graph_file)
     (folder / f"{CHECKPOINT_PREFIX}.meta").write_bytes(meta.SerializeToString(deterministic=True))

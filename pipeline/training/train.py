@@ -26,7 +26,7 @@ from pipeline.data.npz import add_kind, save_arrays
 from pipeline.data.readers import Examples
 from pipeline.errors import ModelError, logger
 from pipeline.formats.session import session_config
-from pipeline.inputs import WarmStart
+from pipeline.inputs import DataSource, WarmStart
 from pipeline.settings import SplitSettings, TrainingSettings
 from pipeline.signature import Array, Signature
 from pipeline.store import file_names
@@ -42,7 +42,7 @@ from .warm_start import read_warm_values
 
 def train(
     source: ModelSource,
-    data: Path | None,
+    data: DataSource | None,
     graph: Path,
     warm_start: WarmStart | None,
     split_settings: SplitSettings,

@@ -132,7 +132,7 @@ def _hash_static_inputs(chain: Chain) -> str:
         # The files are named in full, and those of a copied output root are not those of the original.
         "home": str(job.paths.home),
         # Which files are read is known by their names only after a checkpoint is parsed, so the names decide too.
-        "job": repr((job.source, job.data, job.warm_start, job.formats, job.imported, job.candidate)),
+        "job": repr((job.source, job.data_source, job.warm_start, job.formats, job.imported, job.candidate)),
     }
     return _hash_json({**given, "stages": {name: chain.static_inputs(name) for name in chain.up_to()}})
 
@@ -146,6 +146,8 @@ def _files_read(job: Job) -> Iterator[str]:
         files = []
     if job.imported is not None:
         files.append(Path(job.imported.place))
+    if job.data is not None:  # perhaps a folder, which gets a new folder
+        files.append(job.data)
     for file in files:
         # The time stamp of a folder changes with the names in it.
         yield from (str(file), str(file.parent), str(file.parent / _POINTER))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from pipeline.checkpoint.files import files_of, find_prefix, name_of
 from pipeline.errors import CandidateError, CheckpointError, FreezeError, UnsafeModel
 from pipeline.hashing import hash_file
-from pipeline.inputs import ImportedCheckpoint, State, is_keras_file, state_of
+from pipeline.inputs import ImportedCheckpoint, State, files_below, is_keras_file, state_of
 from pipeline.training.models.source import ModelSource
 
 from .job import Job
@@ -42,7 +42,7 @@ class InputFiles:
             CheckpointError: the checkpoint of the warm start is missing.
         """
         job = self._job
-        files = {} if job.data is None else {"data": job.data}
+        files = {} if job.data is None else _files_of_data(job.data)
         if job.warm_start is not None:
             files |= {f"warm start{name}": path for name, path in _files_of_weights(job.warm_start.prefix).items()}
         if job.imported is not None:
@@ -108,6 +108,13 @@ class InputFiles:
             if reason.startswith((f"{label} changed", f"{label} is ")):
                 return reason.replace(label, str(path), 1)
         return reason
+
+
+def _files_of_data(place: Path) -> dict[str, Path]:
+    """Return the data file; or the visible files of a folder of data, by their path in it."""
+    if not place.is_dir():
+        return {"data": place}
+    return {f"data {path.relative_to(place).as_posix()}": path for path in files_below(place)} or {"data": place}
 
 
 def _imported_files(imported: ImportedCheckpoint, source: ModelSource | None) -> dict[str, Path]:

@@ -11,9 +11,19 @@ from typing import TYPE_CHECKING
 
 from pipeline.errors import SettingError, nearest
 from pipeline.formats.registry import CANDIDATES, FORMATS
-from pipeline.inputs import Candidate, ImportedCheckpoint, WarmStart, parse_pairs, split_list
+from pipeline.inputs import (
+    Candidate,
+    DataOptions,
+    DataSource,
+    ImportedCheckpoint,
+    WarmStart,
+    parse_pairs,
+    parse_range,
+    parse_separator,
+    split_list,
+)
 from pipeline.settings import Operations, Settings
-from pipeline.store.artifact import FOLDER_NAMES, ArtifactPaths, is_folder_name, is_url
+from pipeline.store.artifact import ArtifactPaths, is_url
 from pipeline.store.file_names import SAVED_MODEL_FILES
 from pipeline.store.manifest import Manifest
 from pipeline.training.models.source import ModelSource, find_model
@@ -39,6 +49,7 @@ class Job:
         operations: how the work is done; this does not change a byte of the artifacts.
         remote: the object storage where artifacts are published; None if the output root is a folder.
         is_named: whether the user chose the name of the folder; else it is the model's or the checkpoint's.
+        data_options: how the data file is read.
     """
 
     source: ModelSource | None
@@ -52,6 +63,7 @@ class Job:
     operations: Operations = field(default_factory=Operations)
     remote: RemoteStore | None = None
     is_named: bool = True
+    data_options: DataOptions = field(default_factory=DataOptions)
 
     @classmethod
     def from_parameters(cls, given: Parameters, settings: Settings, operations: Operations | None = None) -> Job:
@@ -76,14 +88,6 @@ class Job:
         own_name = source.name if source is not None else folder_name(imported.place if imported else "")
         own_data = source.data if source is not None else None
         operations = operations or Operations()
-        if not given.name and not is_folder_name(own_name):
-            raise SettingError(
-                "the artifacts would be in a folder of this name, which cannot be one",
-                where="--checkpoint",
-                got=repr(own_name),
-                wanted=FOLDER_NAMES,
-                next_step="Choose one: add --name my_model",
-            )
         paths, remote = _output(given.output_root, given.name or own_name, operations)
         for flag, place in (("checkpoint", given.checkpoint), ("candidate", given.candidate)):
             _require_output_outside(paths, flag, place)
@@ -101,7 +105,13 @@ class Job:
             operations=operations,
             remote=remote,
             is_named=bool(given.name),
+            data_options=DataOptions(parse_separator(given.data_separator), parse_range(given.data_range)),
         )
+
+    @property
+    def data_source(self) -> DataSource | None:
+        """The data file and how it is read; None if there is none."""
+        return None if self.data is None else DataSource(self.data, self.data_options)
 
     @property
     def candidates(self) -> Mapping[str, str]:

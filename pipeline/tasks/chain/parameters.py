@@ -49,6 +49,16 @@ class Parameters:
     )
     name: str = setting("", "folder under the output root; the name of the model or checkpoint if not given")
     data: str = setting("", "the data file; the model's own data, or generated rows, if not given")
+    data_separator: str = setting(
+        "",
+        "the character between the cells of the data file, or its name (comma, semicolon, tab, pipe, space); that of "
+        "its header if not given",
+    )
+    data_range: str = setting(
+        "",
+        "for folders of images: the numbers that black and white become, such as 0,1 or -1,1; 0,255 leaves pixels as "
+        "they are",
+    )
     output_root: str = setting("output", "where artifacts are written: a folder, or a URL such as s3://bucket/path")
     formats: str = setting(
         "",

@@ -165,6 +165,8 @@ class Chain:
             settings["formats"] = ", ".join(job.formats)
         if stage.uses_candidate and job.candidate is not None:
             settings["candidate"] = _select(job.candidate, ("format", "names", "signature", "allow_ops"))
+        if stage.uses_data and job.data is not None and (given := job.data_options.given()):
+            settings["data"] = given
         if stage.uses_data and job.warm_start is not None:
             settings["warm_start_map"] = dict(job.warm_start.keys)
         if stage.uses_data and job.imported is not None:

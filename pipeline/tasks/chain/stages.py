@@ -247,7 +247,7 @@ STAGES: dict[str, Stage] = {
     "training": Stage(
         "pipeline.training.train:train",
         lambda work: (
-            *(work.job.model, work.job.data, work.artifact("graph"), work.job.warm_start),
+            *(work.job.model, work.job.data_source, work.artifact("graph"), work.job.warm_start),
             *(work.job.settings.split, work.job.settings.training, work.folder),
         ),
         {"graph": _ALL},
@@ -331,7 +331,7 @@ _IMPORTED: dict[str, Stage] = {
     "checkpoint": Stage(
         "pipeline.training.import_checkpoint:import_checkpoint",
         lambda work: (
-            *(work.job.imported, work.job.data, work.job.settings.split.seed, work.folder, work.job.candidate),
+            *(work.job.imported, work.job.data_source, work.job.settings.split.seed, work.folder, work.job.candidate),
         ),
         sections=("split",),
         uses_data=True,
@@ -343,7 +343,13 @@ _IMPORTED_WEIGHTS: dict[str, Stage] = {
     "graph": STAGES["graph"],
     "checkpoint": Stage(
         "pipeline.training.export:import_weights",
-        lambda work: (work.job.model, work.job.data, work.artifact("graph"), _imported(work.job).place, work.folder),
+        lambda work: (
+            work.job.model,
+            work.job.data_source,
+            work.artifact("graph"),
+            _imported(work.job).place,
+            work.folder,
+        ),
         {"graph": (file_names.INFERENCE_GRAPH_FILE, file_names.SIGNATURE_FILE)},
         needs_subprocess=True,
         uses_model=True,
@@ -366,7 +372,7 @@ _KERAS: dict[str, Stage] = {
         STAGES["training"],
         worker="pipeline.training.keras.train:train_model",
         arguments=lambda work: (
-            *(work.job.model, work.job.data, work.artifact("graph"), work.job.warm_start),
+            *(work.job.model, work.job.data_source, work.artifact("graph"), work.job.warm_start),
             *(work.job.settings.graph, work.job.settings.split, work.job.settings.training, work.folder),
         ),
         sections=("graph", "split", "training"),
@@ -392,7 +398,7 @@ _KERAS_IMPORTED: dict[str, Stage] = {
         worker="pipeline.training.keras.export:import_file",
         arguments=lambda work: (  # by absolute paths: the sandbox has another working directory
             replace(_imported(work.job), place=str(Path(_imported(work.job).place).absolute())),
-            work.job.data and work.job.data.absolute(),
+            work.job.data_source and work.job.data_source.absolute(),
             work.job.settings.split.seed,
             work.folder.absolute(),
         ),
@@ -408,7 +414,7 @@ _KERAS_IMPORTED_WEIGHTS: dict[str, Stage] = {
         _IMPORTED_WEIGHTS["checkpoint"],
         worker="pipeline.training.keras.export:import_model_weights",
         arguments=lambda work: (
-            *(work.job.model, work.job.data, work.job.settings.graph, _imported(work.job).place, work.folder),
+            *(work.job.model, work.job.data_source, work.job.settings.graph, _imported(work.job).place, work.folder),
         ),
         reads={"graph": (file_names.SIGNATURE_FILE,)},
         sections=("graph",),

@@ -15,7 +15,7 @@ from typing import Any, cast
 from pipeline.checkpoint.files import step_of
 from pipeline.checkpoint.values import find_checkpoint
 from pipeline.errors import SettingError
-from pipeline.inputs import ImportedCheckpoint, is_keras_file
+from pipeline.inputs import DataSource, ImportedCheckpoint, is_keras_file
 from pipeline.settings import ExportSettings, GraphSettings
 from pipeline.signature import Signature
 from pipeline.store.file_names import DEPLOY_FOLDER, GOLDENS_FILE, SIGNATURE_FILE, VALIDATION_ROWS_FILE
@@ -64,7 +64,7 @@ def export_trained(
 
 
 def import_model_weights(
-    source: ModelSource, data: Path | None, graph_settings: GraphSettings, weights: str, folder: Path
+    source: ModelSource, data: DataSource | None, graph_settings: GraphSettings, weights: str, folder: Path
 ) -> dict[str, Any]:
     """Writes a checkpoint of a model with third-party weights.
 
@@ -95,7 +95,7 @@ def import_model_weights(
     return {"adopted": weights, "variables": sorted(named_weights(named_model.model)), "rows": len(examples)}
 
 
-def import_file(imported: ImportedCheckpoint, data: Path | None, seed: int, folder: Path) -> dict[str, Any]:
+def import_file(imported: ImportedCheckpoint, data: DataSource | None, seed: int, folder: Path) -> dict[str, Any]:
     """Writes the artifact of a Keras model file.
 
     Args, Returns: see `import_checkpoint.import_checkpoint`.
