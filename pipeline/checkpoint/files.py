@@ -138,6 +138,11 @@ def files_of(prefix: Place) -> list[Path]:
     return [Path(found[0]) for found in _shards(prefix)] + [p for p in [Path(f"{prefix}.index")] if p.exists()]
 
 
+def has_files(prefix: Place) -> bool:
+    """Returns True if a checkpoint has a file with values, whole or not."""
+    return bool(files_of(prefix))
+
+
 def _shards(prefix: Place) -> list[re.Match[str]]:
     start = _in_folder(folder_of(prefix), name_of(prefix))
     found = (_SHARD.match(str(path)) for path in sorted(folder_of(prefix).glob("*.data-*")))

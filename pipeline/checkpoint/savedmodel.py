@@ -32,7 +32,6 @@ from pipeline.graph.protos import (
     SignatureDef,
     TensorInfo,
     TensorShapeProto,
-    TrackableObjectGraph,
     parse_text,
 )
 from pipeline.graph.validity import validate_graph
@@ -42,6 +41,7 @@ from pipeline.store.file_names import SAVED_MODEL_FILE, SAVED_MODEL_FILES
 
 from .bundle import Bundle, open_checkpoint
 from .bundle.file_kinds import broken_file, unreadable_file
+from .objects import read_objects
 from .opened import Source
 
 _SERVE = "serve"
@@ -49,8 +49,6 @@ _DEFAULT = "serving_default"
 _INIT_OP = "__saved_model_init_op"
 _INIT_COLLECTIONS = ("saved_model_main_op", "legacy_init_op")  # what TensorFlow 1 kept it in
 _ASSETS = "saved_model_assets"  # the collection where TensorFlow 1 lists them; TensorFlow 2 has asset_file_def
-_OBJECTS = "_CHECKPOINTABLE_OBJECT_GRAPH"
-_VALUE = "VARIABLE_VALUE"
 DT_INT64 = DataType.Value("DT_INT64")
 _CHANGES = re.compile(r"Assign\w*|(Resource)?Scatter\w+")
 
@@ -299,12 +297,7 @@ def _object_keys(meta: MetaGraphDef, bundle: Bundle) -> dict[int, str]:
 
     Both have a graph of the same objects: the same path of names from the root leads to the same object.
     """
-    if _OBJECTS not in bundle.tensors:
-        return {}
-    try:
-        stored = TrackableObjectGraph.FromString(b"".join(bundle.strings(_OBJECTS))).nodes
-    except DecodeError as exc:
-        raise CheckpointError("the checkpoint's objects cannot be read", where=bundle.prefix, got=exc) from exc
+    stored = read_objects(bundle)
     objects = meta.object_graph_def.nodes
     keys: dict[int, str] = {}
     waiting, seen = [(0, 0)], set[int]()
@@ -313,8 +306,9 @@ def _object_keys(meta: MetaGraphDef, bundle: Bundle) -> dict[int, str]:
         if own in seen or not (0 <= own < len(objects) and 0 <= other < len(stored)):
             continue
         seen.add(own)
-        keys.update((own, value.checkpoint_key) for value in stored[other].attributes if value.name == _VALUE)
-        children = {child.local_name: child.node_id for child in stored[other].children}
+        if (key := stored[other].key) is not None:
+            keys[own] = key
+        children = stored[other].children
         waiting += [
             (child.node_id, children[child.local_name])
             for child in objects[own].children

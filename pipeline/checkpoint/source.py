@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from shlex import quote
 
 from pipeline.errors import CheckpointError
 from pipeline.graph.meta_graph import MetaGraph, parse_graph, parse_meta_graph
@@ -23,7 +24,8 @@ from pipeline.store.file_names import CHECKPOINT_PREFIX, SAVED_MODEL_FILES, SAVE
 
 from .bundle import Bundle, open_checkpoint
 from .bundle.file_kinds import broken_file
-from .files import complete_prefixes, find_prefix, folder_of, name_of, stem_of, step_of
+from .files import complete_prefixes, find_prefix, folder_of, has_files, name_of, stem_of, step_of
+from .objects import holds_objects, listed, stored_shapes
 from .opened import Source
 
 
@@ -56,6 +58,8 @@ def open_source(
         return _of_graph_file(path)
     prefix = find_prefix(place)
     bundle = open_checkpoint(prefix)  # first, because its errors name the kind of a foreign file
+    if graph is None and holds_objects(bundle) and not any(folder_of(prefix).glob("*.meta")):
+        raise _without_graph(bundle)
     return _of_checkpoint(prefix, bundle, graph or _graph_beside(prefix))
 
 
@@ -65,8 +69,10 @@ def open_artifact(checkpoint: Path, signature: str | None) -> Source:
     Args:
         signature: of a SavedModel, the signature's name.
     """
-    saved_model = checkpoint / SAVED_MODEL_FOLDER
-    return open_source(saved_model if saved_model.is_dir() else checkpoint / CHECKPOINT_PREFIX, None, signature)
+    saved_model, prefix = checkpoint / SAVED_MODEL_FOLDER, checkpoint / CHECKPOINT_PREFIX
+    if not saved_model.is_dir() and not has_files(prefix):  # the graph has no variables
+        return _of_graph_file(Path(f"{prefix}.meta"))
+    return open_source(saved_model if saved_model.is_dir() else prefix, None, signature)
 
 
 def _of_checkpoint(prefix: Path | str, bundle: Bundle, file: Path) -> Source:
@@ -74,6 +80,17 @@ def _of_checkpoint(prefix: Path | str, bundle: Bundle, file: Path) -> Source:
     keys = restored_keys(meta.graph, meta.rest.saver_def.restore_op_name or None)
     definitions = {op.name: op for op in meta.rest.meta_info_def.stripped_op_list.op}
     return Source(prefix, "checkpoint", meta.graph, file, bundle, keys, definitions=definitions, metas=(meta,))
+
+
+def _without_graph(bundle: Bundle) -> CheckpointError:
+    return CheckpointError(
+        "a checkpoint of TensorFlow 2's objects, which holds no graph",
+        where=bundle.prefix,
+        got=listed(stored_shapes(bundle)),
+        wanted="the code of the model",
+        next_step="Write its class in a file, with build or forward (docs/own_model.md), and give both: luigi --module "
+        f"pipeline WriteReport --model FILE.py:CLASS --checkpoint {quote(str(bundle.prefix))}",
+    )
 
 
 def _of_graph_file(path: Path) -> Source:

@@ -54,7 +54,9 @@ def _parse(words: Sequence[str]) -> tuple[Any, argparse.Namespace]:
     parts = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     module = None
     for name, purpose in COMMANDS.items():
-        part = parts.add_parser(name, help=purpose, description=f"{purpose[0].upper()}{purpose[1:]}.")
+        part = parts.add_parser(
+            name, help=purpose, description=f"{purpose[0].upper()}{purpose[1:]}.", allow_abbrev=False
+        )
         if words[:1] == [name]:
             module = import_module(f".{name}", __name__)
             module.add_arguments(part)

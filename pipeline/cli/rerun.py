@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from pipeline.errors import DataError, printable
-from pipeline.store.file_names import WORST_FOLDER
+from pipeline.store.file_names import VERDICT_FILE, WORST_FOLDER
 from pipeline.validation.replay.feed import RowComparison, rerun
 
 _TITLES = ("format", "check", "row", "output", "element", "reference", "candidate", "difference", "verdict")
@@ -21,13 +21,16 @@ def run(given: argparse.Namespace) -> int:
     """Run the rows again and print how the answers compare now.
 
     Returns:
-        0 if all agree, 1 if one still differs.
+        0 if all agree, or there are none because none failed; 1 if one still differs.
 
     Raises:
         DataError: the folder holds no worst rows, or an artifact is missing.
     """
     folder: Path = given.folder
     worst = folder / WORST_FOLDER if (folder / WORST_FOLDER).is_dir() else folder
+    if (folder / VERDICT_FILE).is_file() and worst == folder:
+        print(f"{folder}: this validation kept no rows, because none of its rows failed")
+        return 0
     found = list(rerun(worst))
     if not found:
         raise DataError("no row to run again", where=worst)

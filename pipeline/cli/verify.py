@@ -15,12 +15,14 @@ from typing import Any
 from pipeline.errors import DamagedArtifact, StoreError, printable
 from pipeline.store import artifact
 from pipeline.store.artifact import finished, is_url
+from pipeline.store.file_names import MANIFEST_FILE
 from pipeline.store.folder import Folder
 from pipeline.store.manifest import Manifest, require_inner_path
 from pipeline.store.remote import RemoteStore, hash_object, read_object
 from pipeline.tasks.chain.stages import STAGES
 
 _CHUNK = 2**20
+_OFFERED = ("frozen",)  # first, where a stage has to be chosen
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,7 +36,7 @@ def run(given: argparse.Namespace) -> int:
         0 if the artifact and its inputs are unchanged; 1 if an input was changed or removed.
 
     Raises:
-        StoreError: the folder is not an artifact.
+        StoreError: the folder is not an artifact, but that of a model, say.
         DamagedArtifact: a file or the manifest was changed after it was finished.
     """
     folder = _follow_current(given.folder) if is_url(given.folder) else str(given.folder)
@@ -68,6 +70,14 @@ def _verify_folder(folder: Path) -> Manifest:
         NotRegular: among these stages, it is a link to something else than one of its versions.
         StoreError, DamagedArtifact: as `artifact.verify`; it is the artifact of another stage.
     """
+    if (folder / ".versions").is_dir():
+        stages = [name for name in (*_OFFERED, *STAGES) if (folder / name / MANIFEST_FILE).is_file()]
+        raise StoreError(
+            "this is the folder of a model, and its artifacts are in it",
+            where=folder,
+            got=", ".join(dict.fromkeys(stages)) or "no finished one",
+            next_step=f"Name one: python -m pipeline verify {folder / stages[0]}" if stages else None,
+        )
     is_stage = (folder.parent / ".versions").is_dir() and not folder.name.startswith(".")
     if is_stage:
         finished(folder)

@@ -5,6 +5,7 @@ It is the reference of every comparison, so it is read by TensorFlow itself, wit
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 from tensorflow.compat import v1
 
+from pipeline.checkpoint.files import files_of, has_files
 from pipeline.checkpoint.values import find_checkpoint
 from pipeline.errors import CheckpointError, first_line
 from pipeline.signature import Signature, read_origin
@@ -33,10 +35,12 @@ def open_runner(folder: Path, signature: Signature, threads: int, is_unoptimized
         RunnerError: the graph does not match the signature.
     """
     if (folder / SAVED_MODEL_FOLDER).is_dir():
-        key = read_origin(folder / SIGNATURE_FILE).get("signature")
-        return open_saved_model(folder / SAVED_MODEL_FOLDER, key, signature, threads, is_unoptimized)
+        origin = read_origin(folder / SIGNATURE_FILE)
+        key, pins = origin.get("signature"), origin.get("pins", {})
+        return open_saved_model(folder / SAVED_MODEL_FOLDER, key, signature, threads, is_unoptimized, pins=pins)
     prefix = folder / CHECKPOINT_PREFIX
-    find_checkpoint(prefix).verify()
+    if has_files(prefix):  # a graph without variables has none
+        find_checkpoint(prefix).verify()
     session = v1.Session(graph=tf.Graph(), config=session_config(threads, is_unoptimized))
     with session.graph.as_default(), checkpoint_errors(prefix):
         restore(session, prefix)
@@ -54,15 +58,23 @@ def restore(session: v1.Session, prefix: Path) -> None:
         node.device = ""
         node.attr.pop("_output_shapes", None)  # TensorFlow refuses shapes of an older version that disagree
     tf.import_graph_def(meta.graph_def, name="")
-    feed = {meta.saver_def.filename_tensor_name: str(prefix)} if meta.saver_def.restore_op_name else {}
+    feed = {meta.saver_def.filename_tensor_name: _place_of(prefix)} if meta.saver_def.restore_op_name else {}
     if feed:
         session.run(meta.saver_def.restore_op_name, feed)
-    else:
-        reader = tf.train.load_checkpoint(str(prefix))
+    elif has_files(prefix):
+        reader = tf.train.load_checkpoint(_place_of(prefix))
         for name, (value, assign) in assigns(session.graph).items():
             session.run(assign, {value: reader.get_tensor(name)})
     fills = ("InitializeTable", "LookupTableImport")  # lookup tables, some of them from the checkpoint
     session.run([each for each in session.graph.get_operations() if each.type.startswith(fills)], feed)
+
+
+def _place_of(prefix: Path) -> str:
+    """Returns what TensorFlow restores: the prefix, or of shards in the V1 format the pattern of their names."""
+    files = files_of(prefix)
+    shards = [found[1] for path in files if (found := re.search(r"-\d{5}(-of-\d{5})$", path.name))]
+    is_old = bool(shards) and len(shards) == len(files)  # in the V2 format there is an index too
+    return f"{prefix}-?????{shards[0]}" if is_old else str(prefix)
 
 
 def assigns(graph: tf.Graph) -> dict[str, tuple[Any, Any]]:

@@ -26,14 +26,18 @@ def pinned_feeds(graph: tf.Graph, pins: Mapping[str, str]) -> dict[str, Any]:
     Raises:
         RunnerError: the graph lacks a pinned placeholder.
     """
-    return {name if ":" in name else f"{name}:0": _parse_value(graph, name, text) for name, text in pins.items()}
+    feeds = {}
+    for name, text in pins.items():
+        tensor_name = name if ":" in name else f"{name}:0"
+        try:
+            feeds[tensor_name] = pinned_value(graph.get_tensor_by_name(tensor_name), text)
+        except KeyError as exc:
+            raise RunnerError("the graph lacks a placeholder that is pinned", where=name) from exc
+    return feeds
 
 
-def _parse_value(graph: tf.Graph, name: str, text: str) -> Any:
-    try:
-        tensor = graph.get_tensor_by_name(name if ":" in name else f"{name}:0")
-    except KeyError as exc:
-        raise RunnerError("the graph lacks a placeholder that is pinned", where=name) from exc
+def pinned_value(tensor: tf.Tensor | tf.TensorSpec, text: str) -> Any:
+    """Converts a pinned value from text to an array of a tensor's dtype, and of its shape if that is known."""
     if tensor.dtype == tf.bool:
         value: Any = text.lower() in ("true", "1")
     elif tensor.dtype == tf.string:

@@ -6,7 +6,7 @@ It also opens any other SavedModel as TensorFlow does: the reference if a chain 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,14 @@ from google.protobuf.message import DecodeError, EncodeError
 from tensorflow.compat import v1
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
+from pipeline.checkpoint.savedmodel import read_meta_graphs
 from pipeline.errors import FreezeError, RunnerError, first_line
+from pipeline.graph.nodes import node_of
+from pipeline.graph.protos import SignatureDef
 from pipeline.signature import Array, Batch, Signature, TensorSpec
 from pipeline.store.file_names import FROZEN_FILE, SAVED_MODEL_FILE, SIGNATURE_FILE
 
-from .origin import candidate_of
+from .origin import candidate_of, pinned_feeds, pinned_value
 from .runner import Runner, check_batch
 from .session import SessionRunner, session_config
 
@@ -96,14 +99,17 @@ def open_runner(folder: Path, signature: Signature, threads: int, is_unoptimized
     return SessionRunner(session, replace(signature, inputs=inputs, outputs=outputs))
 
 
-def _rename_tensors(specs: tuple[TensorSpec, ...], own: Any) -> tuple[TensorSpec, ...]:
+def _rename_tensors(
+    specs: tuple[TensorSpec, ...], own: Any, names: Mapping[str, str] | None = None
+) -> tuple[TensorSpec, ...]:
     """Replaces the tensor names of specs by those in the SavedModel's own signature."""
+    owned = {spec.name: (names or {}).get(spec.name, spec.name) for spec in specs}
     for spec in specs:
-        if spec.name not in own:
+        if owned[spec.name] not in own:
             raise RunnerError(
                 "the SavedModel's signature lacks a tensor of the signature", where=spec.name, got=", ".join(own)
             )
-    return tuple(replace(spec, tensor=own[spec.name].name) for spec in specs)
+    return tuple(replace(spec, tensor=own[owned[spec.name]].name) for spec in specs)
 
 
 def _load_error(path: Path, cause: Exception) -> RunnerError:
@@ -118,28 +124,63 @@ def open_saved_model(
     threads: int,
     is_unoptimized: bool = False,
     names: Mapping[str, str] | None = None,
+    pins: Mapping[str, str] | None = None,
 ) -> Runner:
-    """Opens a SavedModel with one of its signatures, or with named tensors in a session of TensorFlow 1.
+    """Opens a SavedModel as TensorFlow 2 does, with the function of a signature; else in a session of TensorFlow 1.
+
+    A session is needed for tensors that the signature does not name, and for what the loader of TensorFlow 2 refuses,
+    such as the slots of an optimizer of a class that it does not know.
 
     Args:
         key: name of the signature in the SavedModel; None to use the tensor names of `signature`.
         names: the SavedModel's name of an input or output, if it differs from the name in `signature`.
+        pins: values of pinned placeholders, by the placeholder's name in the graph.
 
     Raises:
         RunnerError: it cannot be loaded, or lacks the signature.
     """
+    names, pins = names or {}, pins or {}
+    meta = read_meta_graphs(folder)[1][0].rest  # the same of several graphs as freezing chooses
+    own = meta.signature_def[key] if key is not None else SignatureDef()
+    given = {node_of(info.name): name for name, info in own.inputs.items()}
+    sides = (signature.inputs, signature.outputs)
+    inputs, outputs = ({names.get(spec.name, spec.name) for spec in side} for side in sides)
+    refusal: Exception | None = None
+    if inputs <= set(own.inputs) and outputs <= set(own.outputs) and given.keys() >= set(map(node_of, pins)):
+        try:
+            fed = {given[node_of(tensor)]: text for tensor, text in pins.items()}
+            return _open_function(folder, meta.meta_info_def.tags, key, signature, threads, is_unoptimized, names, fed)
+        except (*_ERRORS, AttributeError) as exc:
+            refusal = exc
     try:
-        if key is None:
-            session = v1.Session(graph=tf.Graph(), config=session_config(threads, is_unoptimized))
-            v1.saved_model.load(session, ["serve"], str(folder))
-            return SessionRunner(session, signature)
-        tf.config.threading.set_intra_op_parallelism_threads(threads)
-        tf.config.threading.set_inter_op_parallelism_threads(threads)
-        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": is_unoptimized})
-        loaded = tf.saved_model.load(str(folder))
-        return FunctionRunner(loaded, loaded.signatures[key], signature, names)
-    except _ERRORS as exc:
-        raise _load_error(folder, exc) from exc
+        session = v1.Session(graph=tf.Graph(), config=session_config(threads, is_unoptimized))
+        v1.saved_model.load(session, list(meta.meta_info_def.tags), str(folder))
+        if refusal is not None:
+            signature = replace(
+                signature,
+                inputs=_rename_tensors(signature.inputs, own.inputs, names),
+                outputs=_rename_tensors(signature.outputs, own.outputs, names),
+            )
+        return SessionRunner(session, signature, pinned_feeds(session.graph, pins))
+    except (*_ERRORS, DecodeError) as exc:
+        raise _load_error(folder, refusal or exc) from exc
+
+
+def _open_function(
+    folder: Path,
+    tags: Sequence[str],
+    key: str | None,
+    signature: Signature,
+    threads: int,
+    is_unoptimized: bool,
+    names: Mapping[str, str],
+    pins: Mapping[str, str],
+) -> FunctionRunner:
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    tf.config.threading.set_inter_op_parallelism_threads(threads)
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": is_unoptimized})
+    loaded = tf.saved_model.load(str(folder), tags=list(tags))
+    return FunctionRunner(loaded, loaded.signatures[key], signature, names, pins)
 
 
 class FunctionRunner:
@@ -148,12 +189,22 @@ class FunctionRunner:
     Args:
         loaded: the loaded SavedModel, referenced to keep the function's variables alive.
         names: the function's name of an input or output, if it differs from the name in `signature`.
+        pins: values of inputs that are the same in every batch, as text, by the function's name of the input.
     """
 
     def __init__(
-        self, loaded: Any, function: Any, signature: Signature, names: Mapping[str, str] | None = None
+        self,
+        loaded: Any,
+        function: Any,
+        signature: Signature,
+        names: Mapping[str, str] | None = None,
+        pins: Mapping[str, str] | None = None,
     ) -> None:
         self._loaded, self._function, self._signature, self._names = loaded, function, signature, dict(names or {})
+        specs = function.structured_input_signature[1] if pins else {}
+        self._pins = {
+            name: tf.constant(pinned_value(specs[name], text), specs[name].dtype) for name, text in (pins or {}).items()
+        }
 
     def _own_name(self, spec: TensorSpec) -> str:
         return self._names.get(spec.name, spec.name)
@@ -164,7 +215,7 @@ class FunctionRunner:
             tensors = {
                 self._own_name(spec): tf.constant(batch[spec.name], spec.dtype) for spec in self._signature.inputs
             }
-            outputs = self._function(**tensors)
+            outputs = self._function(**tensors, **self._pins)
             return {spec.name: np.asarray(outputs[self._own_name(spec)].numpy()) for spec in self._signature.outputs}
         except (tf.errors.OpError, ValueError, TypeError, KeyError) as exc:
             raise RunnerError("TensorFlow could not run the batch", got=first_line(exc)) from exc

@@ -140,7 +140,8 @@ def freeze(
             for a file of another name `NAME.signature.json`. For the format mmap the folder, by default `mmap`.
         graph: the graph's file (.meta, .pb or .pbtxt), if it is not next to the checkpoint.
         signature: the name of one signature of a SavedModel with several.
-        pins: placeholders that become constants, such as `{"is_training": "false"}`.
+        pins: placeholders that become constants, such as `{"is_training": "false"}`, by their names in the graph or in
+            the SavedModel's signature.
         format: `frozen`, one .pb; or `mmap`, a graph with files of weights that are mapped into memory, for models that
             load slowly or exceed a .pb's 2 GiB.
         weights: `exact`; or `float16`, which stores floats at half the size or less and adds Casts.
@@ -185,8 +186,9 @@ def prepare(
         CheckpointError: the checkpoint does not match its graph.
         FreezeError: the graph cannot become a correct .pb, or its outputs are in doubt.
     """
-    source = replace(source, graph=pin_placeholders(source.graph, pins))
     notes = [f"{name} is pinned to {value}" for name, value in pins.items()]
+    pins = {node_of(source.inputs.get(name, name)): value for name, value in pins.items()}
+    source = replace(source, graph=pin_placeholders(source.graph, pins, source.inputs))
     fetched = _choose_outputs(source, outputs, notes)
     fed = {**_map_names(source.inputs, [*source.inputs], pins), **_map_names(source.inputs, inputs, pins)}
     describer = Describer(source.graph, source.definitions, source.infos)

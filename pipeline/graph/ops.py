@@ -65,8 +65,8 @@ class Outputs:
 
 
 def dtype_name(dtype: int) -> str:
-    """Returns a DataType's name, as in `tf.DType.name`."""
-    return _NAMES.get(dtype, str(dtype))
+    """Returns a DataType's name, as in `tf.DType.name`; a reference has the name of the dtype that it refers to."""
+    return _NAMES.get(_value_dtype(dtype), str(dtype))
 
 
 def output_dtypes(

@@ -35,6 +35,7 @@ from .lock import hold as hold
 from .manifest import RECORDED, FileEntry, Manifest, differences, fingerprint
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+FOLDER_NAMES = "up to 100 letters from a to z, digits, dots, dashes, underscores"
 # Windows reserves the names of devices and drops a final dot; the output may be on one of its shares.
 _VERSION = re.compile(r"\.versions/(?P<version>(?P<stage>[A-Za-z0-9._-]+)-[0-9a-f]{12}-[0-9a-f]{1,16})")
 _WINDOWS_DEVICES = {"CON", "PRN", "AUX", "NUL", *(f"{port}{number}" for port in ("COM", "LPT") for number in range(10))}
@@ -43,6 +44,11 @@ _WINDOWS_DEVICES = {"CON", "PRN", "AUX", "NUL", *(f"{port}{number}" for port in 
 def is_url(root: str) -> bool:
     """Return True if an output root is a URL, which `remote` is for; False if it is a folder."""
     return "://" in root
+
+
+def is_folder_name(name: str) -> bool:
+    """Return True if a model's folder may have this name: one that is safe in paths, URLs and commands."""
+    return _NAME.fullmatch(name) is not None
 
 
 @dataclass(frozen=True)
@@ -57,12 +63,8 @@ class ArtifactPaths:
     name: str
 
     def __post_init__(self) -> None:
-        if not _NAME.fullmatch(self.name):
-            raise StoreError(
-                "not a valid folder name",
-                got=repr(self.name),
-                wanted="up to 100 letters, digits, dots, dashes, underscores",
-            )
+        if not is_folder_name(self.name):
+            raise StoreError("not a valid folder name", got=repr(self.name), wanted=FOLDER_NAMES)
         if self.name.partition(".")[0].upper() in _WINDOWS_DEVICES or self.name.endswith("."):
             raise StoreError(
                 "not a valid folder name on Windows", got=repr(self.name), next_step="Choose another --name"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from argparse import Namespace
-from typing import Any
+import sys
+from argparse import SUPPRESS, ArgumentParser, Namespace
+from inspect import getdoc
+from typing import Any, NoReturn
 
 import luigi
 from luigi.cmdline_parser import CmdlineParser
@@ -12,9 +14,10 @@ from luigi.parameter import MissingParameterException, ParameterException
 from luigi.task_register import Register, TaskClassException
 from luigi.tools.range import RangeBase
 
-from pipeline.errors import SettingError
+from pipeline.errors import SettingError, nearest, printable
 
 _PACKAGE = __name__.partition(".")[0]
+_USAGE_ERROR = 2  # the exit code of argparse
 _MISSING = r"requires the '(\w+)' parameter"
 
 
@@ -32,6 +35,37 @@ def explain_parameters() -> None:
         return task
 
     CmdlineParser.get_task_obj = get_task_obj  # type: ignore[method-assign]
+
+
+def be_strict(parser: ArgumentParser, root_task: str) -> None:
+    """Make a parser of Luigi refuse abbreviated options, in a sentence, and show each option of its root task once.
+
+    `--training-step 800` would be taken for `--training-steps 800`, and train again.
+    """
+    parser.allow_abbrev = False
+    parser.description = getdoc(Register.get_task_cls(root_task))
+    parser.epilog = (
+        "Each setting of tasks.cfg is an option too: [training] steps is --training-steps. --help-all lists them."
+    )
+    doubled = f"--{root_task.replace('_', '-')}-"
+    known = [option for option in parser._option_string_actions if not option.startswith(doubled)]
+    for action in parser._actions:
+        if any(option.startswith(doubled) for option in action.option_strings):
+            action.help = SUPPRESS
+
+    def refuse(message: str) -> NoReturn:
+        help = f"`luigi --module {_PACKAGE} {root_task} --help` lists the options"
+        error = SettingError(message, next_step=help)
+        if unknown := re.match(r"unrecognized arguments: (--[^ =]+)", message):
+            longer = [option for option in known if option.startswith(unknown[1])]
+            meant = nearest(unknown[1], longer or known)
+            error = SettingError(
+                "unknown option", where=unknown[1], next_step=f"{meant} {help}" if meant.endswith("?") else help
+            )
+        print(printable(f"ERROR: {error}"), file=sys.stderr)
+        sys.exit(_USAGE_ERROR)
+
+    parser.error = refuse  # type: ignore[method-assign]
 
 
 def runs_our_command() -> bool:

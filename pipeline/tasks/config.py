@@ -21,7 +21,7 @@ from luigi.task_register import Register
 from pipeline.errors import SettingError
 from pipeline.settings import Operations, Settings
 
-from .command_line import runs_our_command
+from .command_line import be_strict, is_our_command, runs_our_command
 from .config_check import check_config, check_users_file
 from .config_defaults import PROJECT_CONFIG, lend_to_command
 
@@ -195,9 +195,14 @@ def set_up_parsers() -> None:
         parser = build(root_task, help_all)
         if root_task is not None:
             parse = parser.parse_args
+            if is_our_command(Namespace(root_task=root_task)):
+                be_strict(parser, root_task)
 
             def parse_args(*args: Any, **kwargs: Any) -> Namespace:
                 arguments: Namespace = parse(*args, **kwargs)
+                if parser.allow_abbrev and is_our_command(arguments):  # a range of our tasks
+                    be_strict(parser, root_task)
+                    arguments = parse(*args, **kwargs)
                 lend_to_command(arguments)
                 return arguments
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Mapping, Set
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,9 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.compat import v1
 
+from pipeline.checkpoint.bundle import Bundle
 from pipeline.checkpoint.files import step_of
+from pipeline.checkpoint.objects import holds_objects, keys_by_name, misfit
 from pipeline.checkpoint.values import find_checkpoint, read_values
 from pipeline.errors import CheckpointError, nearest
 from pipeline.inputs import DataSource
@@ -82,12 +84,34 @@ def import_weights(
     with tf.Graph().as_default(), v1.Session() as session:
         v1.train.import_meta_graph(str(graph / file_names.INFERENCE_GRAPH_FILE))
         variables = {variable.op.name: variable for variable in v1.global_variables()}
-        for name, value in read_values(bundle, variables).items():
-            variables[name].load(value, session)
+        named = {key: variables[name] for name, key in _keys(bundle, variables).items()}
+        for key, value in read_values(bundle, named).items():
+            named[key].load(value, session)
         v1.train.Saver(variables, save_relative_paths=True).save(session, str(folder / file_names.CHECKPOINT_PREFIX))
     shutil.copy(graph / file_names.SIGNATURE_FILE, folder / file_names.SIGNATURE_FILE)
     save_validation(examples, folder)
     return {"adopted": str(bundle.prefix), "variables": sorted(variables), "rows": len(examples)}
+
+
+def _keys(bundle: Bundle, variables: Mapping[str, tf.Variable]) -> dict[str, str]:
+    """Returns the checkpoint's keys by the variables' names; of TensorFlow 2's objects, by the names that they had.
+
+    Raises:
+        CheckpointError: a variable is not among the objects, or more than one could be it.
+    """
+    if not holds_objects(bundle) or all(name in bundle.tensors for name in variables):
+        return {name: name for name in variables}
+    wanted = {name: tuple(variable.shape) for name, variable in variables.items()}
+    keys = keys_by_name(bundle, wanted)
+    if len(keys) < len(wanted):
+        lacking = next((name for name in wanted if name not in keys), next(iter(wanted)))
+        raise misfit(
+            bundle,
+            wanted,
+            f"the checkpoint's objects are not the variables of the model: {lacking}",
+            "Give the variables of forward the names, or the paths, that the checkpoint has",
+        )
+    return keys
 
 
 def export_keys(setting: str, variables: Iterable[str]) -> dict[str, str]:

@@ -18,7 +18,7 @@ from pipeline.checkpoint.opened import Source
 from pipeline.checkpoint.source import open_source, read_message
 from pipeline.data.generated import generate_rows
 from pipeline.data.npz import add_kind, save_arrays
-from pipeline.errors import CheckpointError, logger
+from pipeline.errors import logger
 from pipeline.formats.external import outputs_from_candidate
 from pipeline.freezing.freeze import prepare
 from pipeline.freezing.table_keys import keys_of_tables
@@ -46,7 +46,7 @@ def import_checkpoint(
         Notes for the manifest: how inputs and outputs were found, the allowed unsafe ops, the number of rows.
 
     Raises:
-        CheckpointError: the checkpoint is missing, damaged, or has no variables to freeze.
+        CheckpointError: the checkpoint is missing or damaged.
         CandidateError: the candidate is needed to find the outputs, and cannot be read.
         FreezeError: the graph cannot become a correct .pb, or its outputs are ambiguous.
         UnsafeModel: it could do more than compute, or needs more memory than there is.
@@ -54,10 +54,6 @@ def import_checkpoint(
     """
     source = open_source(imported.place, imported.graph, imported.signature, imported.outputs)
     allowed = require_safe_source(source, imported.allow_ops)
-    if not source.has_variables:
-        raise CheckpointError(
-            "there is nothing to freeze: the graph has no variables", where=source.graph_file, next_step="Deploy it"
-        )
     outputs, reasons = list(imported.outputs), list[str]()
     if candidate is not None and not outputs and not source.outputs:
         outputs, reasons = outputs_from_candidate(source.graph, candidate)
@@ -116,13 +112,13 @@ def imported_files(imported: ImportedCheckpoint) -> dict[str, Path]:
         root = Path(source.place)
         return {path.relative_to(root).as_posix(): path for path in sorted(root.rglob("*")) if path.is_file()}
     name = name_of(source.place)
-    files = [*files_of(source.place), source.graph_file]
+    files = [*(files_of(source.place) if source.bundle.tensors else ()), source.graph_file]
     return {(path.name if path == source.graph_file else path.name.removeprefix(name)): path for path in files}
 
 
 def _copy_checkpoint(source: Source, folder: Path) -> None:
     name = name_of(source.place)
-    for path in files_of(source.place):
+    for path in files_of(source.place) if source.bundle.tensors else ():
         shutil.copyfile(path, folder / f"{CHECKPOINT_PREFIX}{path.name.removeprefix(name)}")
     meta = read_message(source.graph_file)
     (folder / f"{CHECKPOINT_PREFIX}.meta").write_bytes(meta.SerializeToString(deterministic=True))

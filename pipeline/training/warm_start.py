@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import tensorflow as tf
 
+from pipeline.checkpoint.objects import keys_by_name
 from pipeline.checkpoint.values import find_checkpoint, read_values
 from pipeline.errors import CheckpointError, logger, nearest
 from pipeline.inputs import WarmStart
@@ -34,7 +35,10 @@ def read_warm_values(
             got=unknown[0],
             next_step=nearest(unknown[0], variables),
         )
-    keys = {name: warm_start.keys.get(name, name) for name in variables}
+    own = keys_by_name(files, {name: tuple(variable.shape) for name, variable in variables.items()})
+    keys = {
+        name: warm_start.keys.get(name, name if name in files.tensors else own.get(name, name)) for name in variables
+    }
     missing = [name for name in warm_start.keys if keys[name] not in files.tensors]
     matched = {name: key for name, key in keys.items() if key in files.tensors}
     if not matched or missing:

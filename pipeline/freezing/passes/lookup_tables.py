@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from pipeline.errors import FreezeError
 from pipeline.graph.graph import Graph
-from pipeline.graph.lazy_nodes import copy_node
+from pipeline.graph.lazy_nodes import copy_node, whole_node
 from pipeline.graph.nodes import data_inputs, node_of, unused_name
 from pipeline.graph.protos import DataType, NodeDef
 from pipeline.graph.unsupported import CHANGES_STATE, refusal_of
@@ -50,7 +50,7 @@ def carry_tables(kept: Graph, graph: Graph) -> Graph:
         graph: the whole graph, with the initializers.
 
     Raises:
-        FreezeError: a table has no initializer in the graph, has two, or is inside a function.
+        FreezeError: a table has no initializer in the graph, has two that differ, or is inside a function.
     """
     for name, inner in kept.called_nodes(kept.node):
         if inner.op in TABLES:
@@ -89,13 +89,17 @@ def _initializer_of(table: NodeDef, graph: Graph) -> tuple[str, list[NodeDef]]:
         and (filled := graph.nodes[node_of(data_inputs(node)[0])]).op == table.op
         and identity_of(filled) == identity_of(table)
     ]
-    if len(found) != 1:
-        raise _refusal(
-            table,
-            f"is filled by {len(found)} ops of the graph" if found else "is filled by no op of the graph",
-            "Fill it by one initializer",
-        )
-    [node] = found
+    if not found:
+        raise _refusal(table, "is filled by no op of the graph", "Fill it by one initializer")
+    fillings = [_filling(node, table, graph) for node in found]
+    if any(_content(*filling, table) != _content(*fillings[0], table) for filling in fillings[1:]):
+        cause = f"is filled by {len(found)} ops of the graph, not with the same"
+        raise _refusal(table, cause, "Fill it by one initializer")
+    return fillings[0]
+
+
+def _filling(node: NodeDef, table: NodeDef, graph: Graph) -> tuple[str, list[NodeDef]]:
+    """Returns the name of an op that fills a table, and the nodes that it needs, itself included."""
     if node.op in _FROM_FILE:
         return _from_file(node, table, graph.nodes)
     before = graph.ancestors([node.name], with_control=True) - {table.name}
@@ -103,6 +107,34 @@ def _initializer_of(table: NodeDef, graph: Graph) -> tuple[str, list[NodeDef]]:
         raise _refusal(table, "is filled after something that changes state", "Fill it from constants")
     needed = graph.ancestors([node.name], with_control=False)
     return node.name, [_copy(one) for one in graph.node if one.name in needed and one.name != table.name]
+
+
+def _content(name: str, needed: list[NodeDef], table: NodeDef) -> tuple[bytes, ...]:
+    """Returns what fills a table without the names of the nodes: equal for ops that fill it with the same.
+
+    TensorFlow fills a filled table again with the same content, and refuses any other.
+    """
+    nodes, content = {node.name: whole_node(node) for node in needed}, list[bytes]()
+    waiting, numbers = [name], {name: 0}  # a node's number is the order in which it was met
+    while waiting:
+        node = nodes.get(waiting.pop(), table)
+        if node.op == table.op and identity_of(node) == identity_of(table):
+            content.append(b"the table")
+            continue
+        op = NodeDef(op=node.op)
+        for key in node.attr:
+            if not key.startswith("_"):
+                op.attr[key].CopyFrom(node.attr[key])
+        for reference in data_inputs(node):
+            above, _, port = reference.partition(":")
+            while (passing := nodes.get(above)) is not None and passing.op == "Identity":
+                above, _, port = data_inputs(passing)[0].partition(":")
+            if above not in numbers:
+                numbers[above] = len(numbers)
+                waiting.append(above)
+            op.input.append(f"{numbers[above]}:{port or 0}")
+        content.append(op.SerializeToString(deterministic=True))
+    return tuple(content)
 
 
 def _from_file(node: NodeDef, table: NodeDef, everything: Mapping[str, NodeDef]) -> tuple[str, list[NodeDef]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from pipeline.errors import FreezeError, nearest
@@ -25,12 +25,13 @@ _KINDS: Mapping[str, tuple[Callable[[str], Any], str]] = {
 }
 
 
-def pin_placeholders(graph: Graph, pins: Mapping[str, str]) -> Graph:
+def pin_placeholders(graph: Graph, pins: Mapping[str, str], names: Iterable[str] = ()) -> Graph:
     """Returns the graph with a constant in place of each pinned placeholder.
 
     Args:
         pins: by the placeholder's name its value, as text: `true`, `0.5`, `7`. If the placeholder's shape is known
             every element has it; otherwise the constant is a scalar.
+        names: what else a placeholder can be called, for the error message.
 
     Raises:
         FreezeError: the placeholder does not exist, or its dtype has no such value.
@@ -41,7 +42,7 @@ def pin_placeholders(graph: Graph, pins: Mapping[str, str]) -> Graph:
     known = [node.name for node in graph.node if node.op in PLACEHOLDERS]
     for name in values:
         if name not in known:
-            raise FreezeError("no such placeholder to pin", where=name, next_step=nearest(name, known))
+            raise FreezeError("no such placeholder to pin", where=name, next_step=nearest(name, [*names, *known]))
     return graph.replace_nodes(
         _make_constant(whole_node(node), values[node.name]) if node.name in values else node for node in graph.node
     )

@@ -130,13 +130,14 @@ class ConvertBatch(ListTask):
         from .tables import read_results
 
         folder = self.paths.artifact(self.batch.stem)
+        count = len(self.rows)  # or why the list cannot be read
         results = read_results(folder) if (folder / MANIFEST_FILE).exists() else []
         missed = [line for line in results if line["verdict"] != PASSED]
         shown = [f"{line['verdict']:<12} {line['name']}: {line['error']}: {line['reason']}" for line in missed[:_SHOWN]]
         if len(missed) > _SHOWN:
             shown.append(f"             and {len(missed) - _SHOWN} more")
         if results:
-            shown += [f"passed       {len(results) - len(missed)} of {len(results)} models"]
+            shown += [f"passed       {len(results) - len(missed)} of {count} models"]
             shown += [f"tables       {self.page}"]
         return shown
 

@@ -23,7 +23,7 @@ from pipeline.inputs import (
     split_list,
 )
 from pipeline.settings import Operations, Settings
-from pipeline.store.artifact import ArtifactPaths, is_url
+from pipeline.store.artifact import FOLDER_NAMES, ArtifactPaths, is_folder_name, is_url
 from pipeline.store.file_names import SAVED_MODEL_FILES
 from pipeline.store.manifest import Manifest
 from pipeline.training.models.source import ModelSource, find_model
@@ -88,6 +88,14 @@ class Job:
         own_name = source.name if source is not None else folder_name(imported.place if imported else "")
         own_data = source.data if source is not None else None
         operations = operations or Operations()
+        if not given.name and not is_folder_name(own_name):
+            raise SettingError(
+                "the artifacts would be in a folder of this name, which cannot be one",
+                where="--checkpoint",
+                got=repr(own_name),
+                wanted=FOLDER_NAMES,
+                next_step="Choose one: add --name my_model",
+            )
         paths, remote = _output(given.output_root, given.name or own_name, operations)
         for flag, place in (("checkpoint", given.checkpoint), ("candidate", given.candidate)):
             _require_output_outside(paths, flag, place)

@@ -23,6 +23,8 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.compat import v1
 
+from pipeline.checkpoint.objects import holds_objects
+from pipeline.checkpoint.values import find_checkpoint
 from pipeline.data.readers import Examples
 from pipeline.errors import ModelError, SettingError, first_line, logger
 from pipeline.inputs import DataSource, WarmStart, is_keras_file
@@ -39,7 +41,7 @@ from ..warm_start import read_warm_values
 from .adapter import NamedModel, make_deterministic
 from .graphs import architecture_json, build_model
 from .saved_model import record_goldens
-from .weights import load_weights_file, named_weights, training_state
+from .weights import load_weights, load_weights_file, named_weights, training_state
 
 _EVALUATION_ROWS = 256
 
@@ -92,6 +94,10 @@ def _start_warm(model: keras.Model, warm_start: WarmStart) -> Mapping[str, list[
                 next_step="Leave it out, or load such weights in build",
             )
         load_weights_file(model, warm_start.prefix)
+        return {"taken": sorted(variables), "initialized": []}
+    bundle = find_checkpoint(warm_start.prefix)
+    if holds_objects(bundle) and not warm_start.keys:
+        load_weights(model, bundle)
         return {"taken": sorted(variables), "initialized": []}
     values, notes = read_warm_values(warm_start, variables)
     for name, value in values.items():

@@ -13,6 +13,7 @@ from pipeline.checkpoint.values import read_values
 from pipeline.safety.keras_files import require_safe_file
 
 from .load import keras_errors, require_intact
+from .objects import weight_keys
 
 
 def named_weights(model: keras.Model) -> dict[str, tf.Variable]:
@@ -37,14 +38,15 @@ def _by_path(variables: Iterable[keras.Variable]) -> dict[str, tf.Variable]:
 
 
 def load_weights(model: keras.Model, bundle: Bundle) -> None:
-    """Loads the weights of a checkpoint into a model, by name.
+    """Loads the weights of a checkpoint into a model: a Saver's by name, TensorFlow 2's by its objects.
 
     Raises:
-        CheckpointError: a weight is missing, of another dtype or shape, or damaged.
+        CheckpointError: a weight is missing, of another dtype or shape, or damaged; or the objects are not the model's.
     """
-    variables = named_weights(model)
-    for name, value in read_values(bundle, variables).items():
-        variables[name].assign(value)
+    weights = named_weights(model)
+    variables = {key: weights[name] for name, key in weight_keys(model, weights, bundle).items()}
+    for key, value in read_values(bundle, variables).items():
+        variables[key].assign(value)
 
 
 def load_weights_file(model: keras.Model, path: Path) -> None:

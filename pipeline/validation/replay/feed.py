@@ -345,8 +345,9 @@ def _read_notes(folder: Path) -> dict[str, Any]:
         int(notes["threads"])
         Limits(**notes["limits"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
+        got = exc.strerror if isinstance(exc, OSError) else exc
         raise DataError(
-            "no worst rows to feed again", where=path, got=exc, wanted="the folder worst/ of a validation that failed"
+            "no worst rows to feed again", where=path, got=got, wanted="the folder worst/ of a validation that failed"
         ) from exc
     return notes
 

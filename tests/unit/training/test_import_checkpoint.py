@@ -18,7 +18,7 @@ import tensorflow as tf
 from small_graphs import control_flow
 
 from pipeline.data.npz import load_arrays, save_arrays
-from pipeline.errors import CheckpointError, DataError, FreezeError, StoreError
+from pipeline.errors import DataError, FreezeError, StoreError
 from pipeline.inputs import Candidate, ImportedCheckpoint
 from pipeline.settings import CostsSettings, Settings
 from pipeline.store.artifact import ArtifactPaths, ArtifactStatus
@@ -225,13 +225,6 @@ def test_rows_that_are_not_the_inputs_are_refused(tmp_path: Path, arrays: dict[s
     save_arrays(tmp_path / "rows.npz", arrays)
     with pytest.raises(DataError, match=said):
         jobs.run(job_for(tmp_path / "out", as_prefix(tmp_path / "in"), data=tmp_path / "rows.npz"))
-
-
-def test_a_frozen_graph_has_nothing_to_freeze(tmp_path: Path) -> None:
-    job = job_for(tmp_path / "out", as_prefix(tmp_path / "in"))
-    jobs.run(job)
-    with pytest.raises(CheckpointError, match="nothing to freeze"):
-        jobs.run(job_for(tmp_path / "again", job.folder("frozen") / "model.pb"))
 
 
 FILLED = """
