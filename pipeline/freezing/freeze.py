@@ -14,7 +14,7 @@ from typing import Any
 from pipeline.checkpoint.bundle import Bundle
 from pipeline.checkpoint.opened import Source
 from pipeline.checkpoint.source import open_artifact, open_source
-from pipeline.errors import SettingError, StoreError, nearest
+from pipeline.errors import FreezeError, SettingError, StoreError, nearest
 from pipeline.graph.graph import Graph
 from pipeline.graph.nodes import node_of
 from pipeline.safety import read_allowed
@@ -23,6 +23,7 @@ from pipeline.signature import Signature, read_origin
 from pipeline.store.file_names import FROZEN_FILE, GRAPH_FILE, SIGNATURE_FILE
 from pipeline.workers.progress import tell
 
+from .asking import Asked, ask_for_outputs, freeze_door, meet_needs
 from .describe import Describer, describe_origin, describe_signature
 from .passes.pin_placeholders import pin_placeholders
 from .run_passes import freeze_source
@@ -164,7 +165,7 @@ def freeze(
     if source.kind == "GraphDef" and not source.has_variables:
         nothing = "it holds no variables: it is frozen already, nothing to do"
         return Frozen(source.graph_file, None, {}, (*allowed, nothing))
-    model = prepare(source, outputs, inputs, pins or {}, weights)
+    model = prepare(source, outputs, inputs, pins or {}, weights, freeze_door(checkpoint, graph, signature))
     model = replace(model, notes=(*allowed, *model.notes))
     if format == "mmap":
         return model.result(_write_folder(model, Path(to or "mmap")))
@@ -178,21 +179,37 @@ def _require_known(what: str, value: str, known: Sequence[str]) -> None:
 
 
 def prepare(
-    source: Source, outputs: Sequence[str], inputs: Sequence[str], pins: Mapping[str, str], weights: str = "exact"
+    source: Source,
+    outputs: Sequence[str],
+    inputs: Sequence[str],
+    pins: Mapping[str, str],
+    weights: str = "exact",
+    door: str = "",
 ) -> Prepared:
     """Freezes without writing; see `freeze`.
+
+    Args:
+        door: the command that asked, without inputs, outputs and pins, for messages; by default `freeze`.
 
     Raises:
         CheckpointError: the checkpoint does not match its graph.
         FreezeError: the graph cannot become a correct .pb, or its outputs are in doubt.
     """
+    asked = Asked(door or freeze_door(source.place), outputs, inputs, pins)
     notes = [f"{name} is pinned to {value}" for name, value in pins.items()]
     pins = {node_of(source.inputs.get(name, name)): value for name, value in pins.items()}
     source = replace(source, graph=pin_placeholders(source.graph, pins, source.inputs))
-    fetched = _choose_outputs(source, outputs, notes)
+    fetched = _choose_outputs(source, asked, notes)
     fed = {**_map_names(source.inputs, [*source.inputs], pins), **_map_names(source.inputs, inputs, pins)}
+    try:
+        frozen = freeze_source(source, list(fetched.values()), list(fed.values()))
+    except FreezeError as refused:
+        needs = meet_needs(source, asked, fetched, fed, refused)
+        notes += [f"{name} is pinned to its default, {value}" for name, value in needs.pins.items()]
+        pins = {**pins, **needs.pins}
+        source = replace(source, graph=pin_placeholders(source.graph, needs.pins))
+        frozen = freeze_source(source, list(fetched.values()), list(fed.values()))
     describer = Describer(source.graph, source.definitions, source.infos)
-    frozen = freeze_source(source, list(fetched.values()), list(fed.values()))
     described = describe_signature(describer, frozen, fed, fetched)
     origin = {
         **describe_origin(source, frozen, fetched),
@@ -204,17 +221,21 @@ def prepare(
     return Prepared(written, source.bundle, described, origin, (*notes, *_defaults(source.graph, frozen, fed)))
 
 
-def _choose_outputs(source: Source, outputs: Sequence[str], notes: list[str]) -> dict[str, str]:
+def _choose_outputs(source: Source, asked: Asked, notes: list[str]) -> dict[str, str]:
     """Returns the outputs' tensors by name; adds a note on how they were found."""
-    if outputs:
-        return _map_names(source.outputs, outputs, {})
+    if asked.outputs:
+        return _map_names(source.outputs, asked.outputs, {})
     if source.outputs:
         notes.append(f"inputs and outputs are those of the signature {source.signature_key}")
         return dict(source.outputs)
     from pipeline.graph.discovery import discover_outputs, rank_inputs, rank_outputs  # needed only here
 
-    found = discover_outputs(source.graph)
-    notes += [f"output {candidate}" for candidate in rank_outputs(source.graph) if candidate.tensor in found]
+    try:
+        found = discover_outputs(source.graph)
+    except FreezeError as unclear:
+        raise ask_for_outputs(source, asked, unclear) from unclear
+    chosen = [candidate for candidate in rank_outputs(source.graph) if candidate.tensor in found]
+    notes += [f"output {candidate}" for candidate in chosen]
     notes += [f"input {candidate}" for candidate in rank_inputs(source.graph, found)]
     return _map_names({}, found, {})
 

@@ -18,6 +18,7 @@ from pipeline.graph.unsupported import refusal_of
 from pipeline.graph.variables import VARIABLE_OPS, Saved, variable_of
 from pipeline.safety.models import find_source_dangers, require_safe_source
 
+from .asking import find_commands, freeze_door
 from .describe import Describer
 from .passes.lookup_tables import TABLES
 
@@ -60,6 +61,8 @@ class Inspection:
         signatures: the names of all.
         inputs: a sentence for each likely input; the signature's if there is one.
         outputs: the same for outputs, the likeliest first.
+        commands: what freezes it, complete; several where it is not clear which tensors are the outputs.
+        notes: sentences on what else the file holds, such as moving averages.
     """
 
     kind: str
@@ -78,6 +81,8 @@ class Inspection:
     signatures: tuple[str, ...]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    commands: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the contents as plain JSON values."""
@@ -110,6 +115,8 @@ class Inspection:
         yield from _limit_lines(self.inputs, most)
         yield f"outputs      {origin}"
         yield from _limit_lines(self.outputs, most)
+        yield from (f"note         {note}" for note in self.notes)
+        yield from _section("freeze it with", self.commands, None)
 
 
 def _limit_lines(lines: Any, most: int | None) -> Iterator[str]:
@@ -174,6 +181,7 @@ def inspect(place: Path | str, graph: Path | str | None = None, signature: str |
         signatures=source.signature_keys,
         inputs=inputs,
         outputs=outputs,
+        commands=tuple(find_commands(source, freeze_door(place, graph, signature))),
     )
 
 

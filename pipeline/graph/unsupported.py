@@ -51,7 +51,7 @@ _CALLS_PYTHON = Refusal(
     "calls Python code, which a .pb cannot carry",
     "Write it with TensorFlow ops, or make its result an input",
 )
-_DRAWS = Refusal(
+DRAWS = Refusal(
     r"RandomUniform|RandomUniformInt|RandomStandardNormal|TruncatedNormal|RandomShuffle|Multinomial|RandomGamma"
     r"|RandomPoisson\w*|ParameterizedTruncatedNormal|\w+CandidateSampler|SampleDistortedBoundingBox(V2)?"
     r"|NonDeterministicInts|Skipgram|RandomCrop|Fractional(Max|Avg)Pool|Stateful\w*(Uniform|Normal)\w*|StatefulRandomBinomial",
@@ -66,7 +66,7 @@ _READS_ROWS = Refusal(
     "reads rows from a queue, a reader, a data set or another store",
     "Make its result an input",
 )
-REFUSALS = (CHANGES_STATE, _TOUCHES_FILES, _CALLS_PYTHON, _DRAWS, _TELLS_TIME, _READS_ROWS, _CANNOT_BE_REWRITTEN)
+REFUSALS = (CHANGES_STATE, _TOUCHES_FILES, _CALLS_PYTHON, DRAWS, _TELLS_TIME, _READS_ROWS, _CANNOT_BE_REWRITTEN)
 # Control edges from these are dropped: they do nothing for an output.
 _SIDE_EFFECTS = re.compile(
     r"PyFunc|EagerPyFunc|\w*Summary\w*|QueueEnqueue\w*|QueueClose\w*|WriteFile|Barrier\w*|InitializeTable\w*|LookupTableImport\w*"

@@ -20,6 +20,7 @@ from pipeline.data.generated import generate_rows
 from pipeline.data.npz import add_kind, save_arrays
 from pipeline.errors import logger
 from pipeline.formats.external import outputs_from_candidate
+from pipeline.freezing.asking import report_door, require_rows
 from pipeline.freezing.freeze import prepare
 from pipeline.freezing.table_keys import keys_of_tables
 from pipeline.inputs import Candidate, DataSource, ImportedCheckpoint
@@ -57,7 +58,8 @@ def import_checkpoint(
     outputs, reasons = list(imported.outputs), list[str]()
     if candidate is not None and not outputs and not source.outputs:
         outputs, reasons = outputs_from_candidate(source.graph, candidate)
-    model = prepare(source, outputs, imported.inputs, imported.pins)
+    model = prepare(source, outputs, imported.inputs, imported.pins, door=report_door(imported))
+    require_rows(source, imported, model.signature)
     fetched, fed = ([spec.tensor_name for spec in side] for side in (model.signature.outputs, model.signature.inputs))
     allowed += require_still(source, fetched, fed, imported.allow_ops)
     for reason in (*reasons, *(f"allowed {danger}" for danger in allowed)):

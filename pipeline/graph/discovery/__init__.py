@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipeline.errors import FreezeError, nearest
 
@@ -26,10 +26,13 @@ from ..graph import Graph
 from ..nodes import node_of, normalize_tensor
 from ..ops import dtype_name, output_dtypes
 from ..protos import DataType, FunctionDef, GraphDef
+from .choice import choose
+from .constants import find_constant_labels, find_constant_rows
+from .losses import DROPS
 from .outputs import LOSS, MODEL, NOTHING, SEEN, ModelEnd, ModelEnds, find_model_ends
-from .roles import NodeRoles, classify_nodes, union
+from .roles import NodeRoles, classify_nodes, draws
 from .shapes import shape_of
-from .topology import Tensor
+from .topology import Tensor, find_descendants
 
 _OUTPUT_NAME = re.compile(r"logit|predict|prob|softmax|output|score|y_?pred|y_?hat|embedding|result", re.IGNORECASE)
 _OTHER_NAME = re.compile(r"loss|cost|accuracy|error|entropy|metric|regulariz|gradient|summar", re.IGNORECASE)
@@ -48,6 +51,7 @@ class Candidate:
         shape: a size or None per dimension; None if the rank is unknown.
         score: from 0 to 1; the likeliest candidate has the highest.
         reasons: for and against it, the strongest first.
+        is_mode: whether it is an input that decides how the model computes, and is pinned when the model is used.
     """
 
     tensor: str
@@ -56,6 +60,7 @@ class Candidate:
     shape: tuple[int | None, ...] | None
     score: float
     reasons: tuple[str, ...]
+    is_mode: bool = False
 
     def __str__(self) -> str:
         sizes = "" if self.shape is None else f" [{', '.join('?' if s is None else str(s) for s in self.shape)}]"
@@ -65,7 +70,7 @@ class Candidate:
 def rank_outputs(graph: Graph | GraphDef) -> list[Candidate]:
     """Returns possible outputs of the graph, the likeliest first."""
     graph = Graph.of(graph)
-    roles = classify_nodes(graph)
+    roles = _classify(graph)
     return _rank(graph, roles, find_model_ends(roles, graph.functions))
 
 
@@ -79,9 +84,9 @@ def discover_outputs(graph: Graph | GraphDef) -> list[str]:
         FreezeError: there is none, or it is ambiguous; the message lists the likeliest with their reasons.
     """
     graph = Graph.of(graph)
-    roles = classify_nodes(graph)
+    roles = _classify(graph)
     ends = find_model_ends(roles, graph.functions)
-    chosen, doubt = _choose(roles, ends.found)
+    chosen, doubt = choose(roles, ends.found)
     if chosen:
         return [roles.graph.name(end.tensor) for end in sorted(chosen, key=lambda end: end.tensor)]
     candidates = _rank(graph, roles, ends)
@@ -100,6 +105,29 @@ def discover_outputs(graph: Graph | GraphDef) -> list[str]:
     )
 
 
+def rank_before_draws(graph: Graph | GraphDef, outputs: Sequence[str]) -> list[Candidate]:
+    """Returns the tensors of the model that random numbers are combined with on the way to outputs, the last first.
+
+    Dropout is left out: what stands before it is no answer of the model.
+    """
+    view = Graph.of(graph)
+    roles = _classify(view)
+    numbered = roles.graph
+    inner = [roles.is_inner(index) for index in range(len(numbered.ops))]
+    starts = {index for index, op in enumerate(numbered.ops) if op and draws(op)}
+    behind = find_descendants(numbered, starts)
+    above = {numbered.number[name] for name in view.ancestors(map(node_of, outputs), with_control=False)}
+    dropped = {index for index in behind if numbered.ops[index] in DROPS}
+    tensors = {
+        tensor
+        for index in (behind - find_descendants(numbered, dropped)) & above
+        for tensor in numbered.inputs[index]
+        if tensor[0] not in behind and inner[tensor[0]]
+    }
+    reason = "random numbers are combined with it"
+    return [_candidate(roles, view.functions, tensor, 0.5, [reason]) for tensor in sorted(tensors, reverse=True)]
+
+
 def rank_inputs(graph: Graph | GraphDef, outputs: Sequence[str]) -> list[Candidate]:
     """Returns the placeholders, iterators and queues that outputs are computed from; data first, then modes to pin.
 
@@ -110,15 +138,26 @@ def rank_inputs(graph: Graph | GraphDef, outputs: Sequence[str]) -> list[Candida
         FreezeError: an output is not in the graph.
     """
     view = Graph.of(graph)
-    roles = classify_nodes(view)
+    roles = _classify(view)
     for name in outputs:
         if node_of(name) not in view.nodes:
             raise FreezeError("no such tensor in the graph", where=name, next_step=nearest(node_of(name), view.nodes))
     found = []
     for tensor in _sources_above(roles, outputs):
         score, reasons = _input_reasons(roles, tensor)
-        found.append((score, tensor, _candidate(roles, view.functions, tensor, score, reasons)))
+        candidate = _candidate(roles, view.functions, tensor, score, reasons)
+        found.append((score, tensor, replace(candidate, is_mode=roles.sources[tensor] in roles.modes)))
     return [candidate for _, _, candidate in sorted(found, key=lambda entry: (-entry[0], entry[1]))]
+
+
+def _classify(graph: Graph) -> NodeRoles:
+    """Classifies the nodes; rows and labels may be constants of the graph."""
+    roles = classify_nodes(graph)
+    found = find_constant_rows(roles)
+    if found:
+        roles = classify_nodes(graph, found)
+    labels = find_constant_labels(roles, graph.functions)
+    return classify_nodes(graph, [*found, *labels]) if labels else roles
 
 
 # Inputs.
@@ -173,63 +212,12 @@ def _input_reasons(roles: NodeRoles, tensor: Tensor) -> tuple[float, list[str]]:
     return score, reasons
 
 
-# The choice.
-
-
-def _choose(roles: NodeRoles, ends: list[ModelEnd]) -> tuple[list[ModelEnd], str]:
-    """Chooses the outputs; without any, gives the reason."""
-    if not roles.has_training and not any(end.feeds == LOSS for end in ends):
-        clear = [end for end in ends if end.feeds == NOTHING or end.head >= 0]
-        return clear, "nothing ends the model"
-    heads: dict[int, list[ModelEnd]] = {}
-    for end in ends:
-        if end.head >= 0 or not roles.needs_weights:
-            heads.setdefault(end.head, []).append(end)
-    picked: list[ModelEnd] = []
-    for found in heads.values():
-        best, doubt = _choose_of_head(found)
-        if doubt:
-            return [], doubt
-        picked += best
-    # The same weights twice: once for the loss, with dropout perhaps, and once for answers.
-    answering = {v for end in picked if end.feeds != LOSS for v in roles.applied.get(end.head, ())}
-    picked = [e for e in picked if e.feeds != LOSS or answering.isdisjoint(roles.applied.get(e.head, ()))]
-    aside = [e for e in ends if e.head < 0 and e.feeds == NOTHING and e.decides_on is None and not e.is_bool]
-    if aside and roles.needs_weights and not any(end.feeds == NOTHING for end in picked):
-        return [], "a tensor in the middle of the model feeds nothing, as an output does, and its end feeds the loss"
-    if len(picked) <= 1:
-        return picked, "no tensor ends the model"
-    if len({roles.above[end.tensor[0]] for end in picked}) > 1:
-        return [], "several parts of the model end, and they have different inputs"
-    if all(end.feeds == NOTHING for end in picked):
-        return picked, ""
-    labels = [end.labels for end in picked]
-    if all(end.feeds == LOSS for end in picked) and all(labels) and sum(labels) == union(labels):
-        return picked, ""
-    return [], "several parts of the model end, and not all in the same way"
-
-
-def _choose_of_head(ends: list[ModelEnd]) -> tuple[list[ModelEnd], str]:
-    idle = [end for end in ends if end.feeds == NOTHING]
-    decisions = [end for end in idle if end.decides_on is not None]
-    if decisions:
-        return [], "a decision feeds nothing, as an output does; what it decides on may be the output as well"
-    if len(idle) > 1:
-        return (idle, "") if len({e.tensor[0] for e in idle}) == 1 else ([], "several tensors of one head feed nothing")
-    if idle:
-        return idle, ""
-    doubt = next((end.doubt for end in ends if end.doubt), "")
-    if doubt:
-        return [], doubt
-    return (ends, "") if len(ends) == 1 else ([], "several tensors of one head feed the loss or metrics")
-
-
 # Candidates with their reasons.
 
 
 def _rank(graph: Graph, roles: NodeRoles, ends: ModelEnds) -> list[Candidate]:
     functions = graph.functions
-    chosen = {end.tensor for end in _choose(roles, ends.found)[0]}
+    chosen = {end.tensor for end in choose(roles, ends.found)[0]}
     found: dict[Tensor, Candidate] = {}
     for end in (*ends.found, *ends.alternatives):
         if end.tensor not in found:
@@ -253,6 +241,8 @@ def _output_reasons(roles: NodeRoles, end: ModelEnd, is_chosen: bool) -> tuple[f
     if end.doubt:
         score -= 0.1
         reasons.append(end.doubt)
+    if end.note:
+        reasons.append(end.note)
     if _OUTPUT_NAME.search(name):
         score += 0.05
         reasons.append("named like an output")

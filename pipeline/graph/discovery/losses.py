@@ -16,6 +16,8 @@ _DECISIONS = """
 DECIDES = frozenset(_DECISIONS.split())
 RESHAPES = frozenset(["ExpandDims", "Identity", "Reshape", "Squeeze", "StopGradient", "Transpose"])
 _PASSES_DECISION = RESHAPES | {"Cast"}
+DROPS = frozenset(["Floor", "Greater", "GreaterEqual", "Less", "LessEqual"])  # what dropout does with a draw
+_ADDS = frozenset(["Add", "AddV2"])  # of noise, whose deviation may be a weight
 _CALLED = "Case If PartitionedCall StatefulPartitionedCall StatelessCase StatelessIf StatelessWhile While"
 _CALLS = frozenset(_CALLED.split())
 
@@ -32,6 +34,7 @@ class LayerContext:
         joins: nodes after the last layer that combine an output of the model with an input.
         is_behind_join: True for joins and all their descendants.
         head: the last layer before each node; -1 if other layers follow it.
+        drawn: for a node behind the last layer that is drawn at random, the last tensor before the draw.
         root: the only loop or call between the last layer and a node; -1 if there is none, or several.
     """
 
@@ -44,6 +47,7 @@ class LayerContext:
         self.is_followed = self._find_followed()
         self.joins, self.is_behind_join = self._find_joins()
         self.head = self._find_heads()
+        self.drawn = self._find_drawn()
         self.root = self._find_roots()
 
     def is_call(self, index: int) -> bool:
@@ -117,6 +121,26 @@ class LayerContext:
             heads = [found[source] for source, _ in self.graph.inputs[index] if found[source] >= 0]
             if heads:
                 found[index] = max(heads, key=place.__getitem__)
+        return found
+
+    def _find_drawn(self) -> list[Tensor | None]:
+        """An action of a policy is drawn from its logits, or is its mean with noise; dropout ends no model."""
+        graph = self.graph
+        found: list[Tensor | None] = [None] * len(graph.ops)
+        is_random = [False] * len(graph.ops)
+        for index in graph.order:
+            op, given = graph.ops[index], graph.inputs[index]
+            inner = [tensor for tensor in given if self.inner[tensor[0]]]
+            if not self.inner[index]:
+                is_drawn = draws(op) and not op.endswith("CandidateSampler")  # the loss takes some classes
+                follows = op != "" and any(is_random[source] for source, _ in given)
+                is_random[index] = is_drawn or (follows and not self.roles.above[index] and op not in DROPS)
+            elif not self.is_followed[index]:
+                before = next((found[source] for source, _ in inner if found[source] is not None), None)
+                is_new = draws(op) or any(is_random[source] for source, _ in given)
+                if before is None and is_new and inner and (op in _ADDS or not self.roles.is_layer[index]):
+                    before = inner[0]
+                found[index] = before if before is None or self.roles.depth[before[0]] == 0 else None
         return found
 
     def _find_roots(self) -> list[int]:

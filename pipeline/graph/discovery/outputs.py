@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from ..ops import output_dtypes
 from ..protos import DataType, FunctionDef
 from .losses import DECIDES, RESHAPES, LayerContext
-from .roles import NodeRoles, changes_state
+from .roles import NodeRoles, changes_state, union
 from .shapes import ELEMENTWISE, REDUCTIONS, shape_of
 from .topology import Tensor
 
@@ -28,12 +28,13 @@ _PIECES = frozenset(
 )
 _FIRST_ONLY = re.compile(r"FusedBatchNorm(V\d)?|(Ref)?Merge")  # the other outputs are for gradients
 _CROSS_ENTROPY = re.compile(r"(Sparse)?SoftmaxCrossEntropyWithLogits")
+_SCALES = frozenset(["Div", "Mul", "RealDiv", "Softmax"])
 _DT_BOOL = DataType.Value("DT_BOOL")
 _HANDLES = frozenset(DataType.Value(f"DT_{name}") for name in ("RESOURCE", "VARIANT"))
 
 MODEL = "the rest of the model"
 NOTHING, LOSS, SEEN, _STATE = "nothing", "the loss", "metrics or summaries", "updates of variables"
-_UNANCHORED = "its loss compares it with nothing that was given"
+UNANCHORED = "its loss compares it with nothing that was given"
 _BEFORE_LOGARITHM = "the loss may take the logarithm of something later"
 _TWO_JOINS = "it is combined with an input, and the result is compared with an input"
 
@@ -50,6 +51,7 @@ class ModelEnd:
         decides_on: for a decision, the tensor that it is about.
         doubt: the reason why it is ambiguous by itself; empty if it is clear.
         is_bool: whether it is of bools.
+        note: what is to be known of it, such as what is drawn from it; empty if there is nothing.
     """
 
     tensor: Tensor
@@ -59,6 +61,7 @@ class ModelEnd:
     decides_on: Tensor | None = None
     doubt: str = ""
     is_bool: bool = False
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,7 @@ class _EndFinder:
             if feeds is None:
                 continue
             is_hidden = self.roles.depth[index] > 0 or not self.graph.ops[index] or index in by_products
+            is_hidden = is_hidden or self.context.drawn[index] is not None
             if is_hidden or (not feeds.kinds and self.graph.is_awaited[index]) or self._is_part(index, feeds):
                 self.removed[index] = feeds
             else:
@@ -117,7 +121,37 @@ class _EndFinder:
             self.alternatives += self._middles()
         if any(end.doubt == _TWO_JOINS for end in self.ends):
             self.alternatives += self._later_joins()
-        return ModelEnds(self._without_rehearsals(), self.alternatives)
+        self.alternatives += self._made_of_weights()
+        return ModelEnds(self._join_forms(self._without_rehearsals()), self.alternatives)
+
+    def _join_forms(self, ends: list[ModelEnd]) -> list[ModelEnd]:
+        """Replaces several forms of one tensor in front of a loss, such as d and max(0, 1 - d), by that tensor."""
+        heads: dict[int, list[ModelEnd]] = {}
+        for end in ends:
+            if end.feeds == LOSS and end.head >= 0:
+                heads.setdefault(end.head, []).append(end)
+        for head, forms in heads.items():
+            if len(forms) < 2:
+                continue
+            chains = [self._chain(end.tensor) for end in forms]
+            common = next((one for one in chains[0] if all(one in chain for chain in chains[1:])), None)
+            if common is not None:
+                labels = union(end.labels for end in forms)
+                joined = ModelEnd(common, LOSS, head, labels, note="the loss takes it in several forms")
+                first = ends.index(forms[0])
+                ends = [end for end in [*ends[:first], joined, *ends[first:]] if end not in forms]
+        return ends
+
+    def _chain(self, tensor: Tensor) -> list[Tensor]:
+        """Returns a tensor, the one that it is computed from element by element, and so on."""
+        found = [tensor]
+        while self.graph.ops[tensor[0]] in ELEMENTWISE and not self.roles.is_layer[tensor[0]]:
+            given = {source for source in self.graph.inputs[tensor[0]] if self.inner[source[0]]}
+            if len(given) != 1:
+                break
+            tensor = given.pop()
+            found.append(tensor)
+        return found
 
     def _without_rehearsals(self) -> list[ModelEnd]:
         """Drops ends of layers that are also used in the middle of the model, such as a loop's first step."""
@@ -167,6 +201,26 @@ class _EndFinder:
                     ends.append(ModelEnd((index, port), MODEL, -1, doubt=doubt))
         return ends
 
+    def _made_of_weights(self) -> list[ModelEnd]:
+        """Finds what is computed from weights alone and feeds nothing, such as normalized word vectors."""
+        roles, graph = self.roles, self.graph
+        if not any(op.endswith("CandidateSampler") for op in set(graph.ops)):
+            return []
+        return [
+            ModelEnd((index, 0), NOTHING, -1, doubt="it is computed from weights alone")
+            for index, op in enumerate(graph.ops)
+            if op in _SCALES
+            and roles.is_pure_weight((index, 0))
+            and not roles.is_scalar[index]
+            and index not in roles.gradients
+            and not any(self._is_of_use(consumer) for consumer, _ in graph.consumers[index])
+        ]
+
+    def _is_of_use(self, index: int) -> bool:
+        """Returns True if data flows through a node, or it trains."""
+        roles, op = self.roles, self.graph.ops[index]
+        return roles.above[index] != 0 or index in roles.gradients or changes_state(op) or roles.is_scalar[index]
+
     def _applies_to_input(self, layer: int) -> bool:
         given = [tensor for tensor in self.graph.inputs[layer] if self.roles.sources_of(tensor)]
         return all(self.context.is_given(tensor) for tensor in given)
@@ -182,6 +236,8 @@ class _EndFinder:
                 if consumer not in self.removed:
                     return None
                 behind = self.removed[consumer]
+                if self.context.drawn[consumer] is not None and not behind.kinds:
+                    continue
                 known = roles.differentiated  # an unused scalar may be the loss: then it has a gradient
                 may_be_loss = self.context.decided[consumer] is None and (not known or consumer in known)
                 kinds |= behind.kinds or {LOSS if may_be_loss else SEEN}
@@ -231,7 +287,7 @@ class _EndFinder:
             self.is_logarithm.add(index)
             return True
         if not feeds.labels:
-            return self.context.is_behind_join[index] or op in _LOSS_MATH
+            return self.context.is_behind_join[index] or (op in _LOSS_MATH and not self._meets_another(index))
         if op == "Reshape":
             shape = self.graph.inputs[index][1][0] if len(self.graph.inputs[index]) > 1 else index
             if self.graph.ops[shape] != "Const" and self._is_for_cross_entropy(index):
@@ -240,6 +296,16 @@ class _EndFinder:
         if op in RESHAPES:
             return self._has_other_uses(self.graph.inputs[index][0][0], index)
         return op in ELEMENTWISE and self._meets_loss_earlier(index)
+
+    def _meets_another(self, index: int) -> bool:
+        """Returns True if a node's output is combined with one that another input of the model gave, as of a twin."""
+        above, inputs = self.roles.above, self.graph.inputs
+        return not self.roles.is_scalar[index] and any(
+            self.inner[other] and not above[other] & above[index]
+            for consumer, _ in self.graph.consumers[index]
+            if self.inner[consumer]
+            for other, _ in inputs[consumer]
+        )
 
     def _guards_logarithm(self, index: int) -> bool:
         """Returns True if an end only limits a logarithm's argument: a clip, an epsilon, a norm, one minus it."""
@@ -265,10 +331,11 @@ class _EndFinder:
     def _add_ends(self, index: int, feeds: _Feeds) -> None:
         kind = next((kind for kind in (LOSS, SEEN) if kind in feeds.kinds), NOTHING)
         decides_on = self.context.decided[index]
+        drawing = [c for c, _ in self.graph.consumers[index] if self.inner[c] and self.context.drawn[c] is not None]
+        note = f"{self.graph.nodes[drawing[0]].name} draws at random from it" if drawing else ""
         for port, dtype in self._ports(index, bool(feeds.kinds)):
-            end = ModelEnd(
-                (index, port), kind, self.context.head[index], feeds.labels, decides_on, is_bool=dtype == _DT_BOOL
-            )
+            head, is_bool = self.context.head[index], dtype == _DT_BOOL
+            end = ModelEnd((index, port), kind, head, feeds.labels, decides_on, is_bool=is_bool, note=note)
             if kind == LOSS:
                 end.doubt = self._doubt(index, feeds)
             self.ends.append(end)
@@ -285,7 +352,7 @@ class _EndFinder:
             other = "the loss begins with what is made of it, element by element"
             self.alternatives.append(ModelEnd((base, 0), MODEL, self.context.head[base], doubt=other))
         if not feeds.labels:
-            return (_UNANCHORED, "", _TWO_JOINS)[min(feeds.joins, 2)]
+            return (UNANCHORED, "", _TWO_JOINS)[min(feeds.joins, 2)]
         is_logits = self._is_for_cross_entropy(index)
         before = shape_of(self.graph, given[0], self.roles.producer) if op == "Reshape" else None
         keeps_rows = before is not None and all(size == 1 for size in before[1:-1])

@@ -135,19 +135,23 @@ class NodeRoles:
         )
 
 
-def classify_nodes(graph: Graph) -> NodeRoles:
-    """Classifies the nodes of a graph."""
+def classify_nodes(graph: Graph, constants: Iterable[Tensor] = ()) -> NodeRoles:
+    """Classifies the nodes of a graph.
+
+    Args:
+        constants: those that count as sources.
+    """
     # Every few hundred new lists the collector would look through the objects of all nodes, and find nothing.
     is_collecting = gc.isenabled()
     gc.disable()
     try:
-        return _classify(graph)
+        return _classify(graph, constants)
     finally:
         if is_collecting:
             gc.enable()
 
 
-def _classify(whole: Graph) -> NodeRoles:
+def _classify(whole: Graph, constants: Iterable[Tensor]) -> NodeRoles:
     graph = number_graph(whole)
     gradients, differentiated = find_gradients(graph)
     sources: dict[Tensor, int] = {}
@@ -155,6 +159,8 @@ def _classify(whole: Graph) -> NodeRoles:
         if op and _is_source(op):
             for port in {port for _, port in graph.consumers[index]} or {0}:
                 sources[index, port] = 1 << len(sources)
+    for tensor in constants:
+        sources[tensor] = 1 << len(sources)
     outcomes = [is_outcome(op) for op in graph.ops]
     cuts = [outcome or op in _SHAPES for outcome, op in zip(outcomes, graph.ops, strict=True)]
     for index in gradients:

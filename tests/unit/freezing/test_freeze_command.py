@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,9 @@ import small_graphs
 import tensorflow as tf
 
 import pipeline
+from pipeline import cli
 from pipeline.errors import CheckpointError, FreezeError, PipelineError, SettingError, StoreError
+from pipeline.freezing.inspection import inspect
 from pipeline.signature import Signature
 
 v1 = tf.compat.v1
@@ -77,20 +81,99 @@ def test_outputs_are_found_if_none_is_named_and_the_reasons_are_given(prefix: Pa
     assert any(note.startswith("output y: AddV2, float32 [?, 2]; feeds nothing") for note in done.notes)
 
 
-def test_what_is_not_clear_is_an_error_with_the_candidates(tmp_path: Path) -> None:
+def test_what_is_not_clear_is_an_error_with_a_command_for_each_candidate(tmp_path: Path) -> None:
     def build(x: Any) -> None:
-        logits = small_graphs.product(x)
-        tf.nn.softmax(logits, name="probabilities")
-        tf.argmax(logits, 1, name="best")
+        keep_prob = v1.placeholder(tf.float32, name="keep_prob")
+        hidden = v1.nn.dropout(small_graphs.product(x), keep_prob)
+        tf.nn.l2_normalize(hidden, 1, name="embedding")
+        logits = tf.matmul(hidden, v1.get_variable("last", [2, 2]), name="logits")
         labels = v1.placeholder(tf.int64, [None], name="labels")
         loss = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
         v1.train.GradientDescentOptimizer(0.1).minimize(tf.reduce_mean(loss))
 
     small_graphs.save(tmp_path / "model.ckpt", build)
-    with pytest.raises(FreezeError, match=r"not clear(.|\n)*--outputs(.|\n)*probabilities: Softmax") as caught:
+    with pytest.raises(FreezeError, match=r"not clear(.|\n)*embedding: Mul") as caught:
         pipeline.freeze(tmp_path, to=tmp_path / "model.pb")
-    assert "best: ArgMax" in str(caught.value)
     assert not list(tmp_path.glob("*.pb"))
+    commands = [line.strip() for line in str(caught.value).splitlines() if "python -m" in line]
+    assert {name for command in commands for name in re.findall(r"--outputs (\S+)", command)} >= {"embedding", "logits"}
+    for command in commands:
+        run_printed(command, tmp_path / "model.pb")
+        signature = Signature.read(tmp_path / "signature.json")
+        assert [spec.name for spec in signature.inputs] == ["x"]
+
+
+def run_printed(command: str, to: Path) -> None:
+    """Runs a command that a message gave, as it is typed."""
+    words = shlex.split(command)
+    assert words[:3] == ["python", "-m", "pipeline"]
+    assert cli.main([*words[3:], "-o", str(to)]) == 0
+
+
+def dropped(x: Any, keep: Any, is_training: Any = None) -> None:
+    """A layer, dropout, batch norm if a mode is given, and a layer."""
+    h = v1.nn.dropout(small_graphs.product(x), keep)
+    if is_training is not None:
+        mean = v1.get_variable("mean", [2], trainable=False)
+        h -= v1.cond(is_training, lambda: tf.reduce_mean(h, 0), lambda: tf.identity(mean))
+    tf.nn.softmax(tf.matmul(h, v1.get_variable("last", [2, 2])), name="y")
+
+
+def test_all_that_is_needed_is_told_at_once_as_a_command_that_works(tmp_path: Path) -> None:
+    def build(_: Any) -> None:
+        rows = np.ones([64, 3], np.float32), np.zeros([64], np.int64)
+        x, labels = v1.train.batch([*v1.train.slice_input_producer(rows)], 16, name="rows/batch")
+        keep, is_training = v1.placeholder(tf.float32, name="keep"), v1.placeholder(tf.bool, [], name="is_training")
+        dropped(x, keep, is_training)
+        v1.metrics.accuracy(labels, tf.argmax(v1.get_default_graph().get_tensor_by_name("y:0"), 1))
+
+    with small_graphs.control_flow(False):
+        save_untold(tmp_path / "model.ckpt", build)
+    with pytest.raises(FreezeError) as caught:
+        pipeline.freeze(tmp_path, to=tmp_path / "model.pb")
+    [command] = re.findall("python -m .*", str(caught.value))
+    assert "--inputs rows/batch --pin keep=1,is_training=false" in command
+    assert "add --inputs rows/batch --pin keep=1,is_training=false" in str(caught.value).lower()
+    assert list(inspect(tmp_path).lines())[-1].strip() == command
+    run_printed(command, tmp_path / "model.pb")
+    [x] = Signature.read(tmp_path / "signature.json").inputs
+    assert x.tensor_name == "rows/batch:0"
+
+
+def save_untold(prefix: Path, build: Callable[[Any], None]) -> None:
+    """Saves a graph without running it."""
+    with tf.Graph().as_default(), v1.Session() as session:
+        build(None)
+        session.run(v1.global_variables_initializer())
+        v1.train.Saver().save(session, str(prefix))
+
+
+def test_a_dropout_that_is_off_by_default_freezes_to_what_it_does(tmp_path: Path) -> None:
+    wanted = small_graphs.save(
+        tmp_path / "model.ckpt", lambda x: dropped(x, v1.placeholder_with_default(1.0, [], name="keep"))
+    )
+    done = pipeline.freeze(tmp_path, to=tmp_path / "model.pb")
+    assert "keep is pinned to its default, 1" in done.notes
+    assert done.origin["pins"] == {"keep": "1"}
+    assert np.array_equal(small_graphs.answer(done.path), wanted)
+
+
+def test_a_draw_before_the_last_layer_is_answered_by_what_stands_before_it(tmp_path: Path) -> None:
+    def build(x: Any) -> None:
+        mean = tf.identity(small_graphs.product(x), "mean")
+        z = mean + 0.1 * tf.random.normal(tf.shape(mean), name="noise")
+        tf.sigmoid(tf.matmul(z, v1.get_variable("decoder", [2, 3])), name="image")
+
+    save_untold(tmp_path / "model.ckpt", lambda _: build(v1.placeholder(tf.float32, [None, 3], name="x")))
+    with pytest.raises(FreezeError, match="draws random numbers") as caught:
+        pipeline.freeze(tmp_path, to=tmp_path / "model.pb")
+    printed = re.findall("python -m .*", str(caught.value))
+    assert [command.split("--", 1)[1] for command in printed] == [
+        "outputs mean",
+        "outputs image --inputs noise/RandomStandardNormal",
+    ]
+    for command in printed:
+        run_printed(command, tmp_path / "model.pb")
 
 
 @pytest.mark.parametrize("weights", ["exact", "float16"])

@@ -373,7 +373,7 @@ def two_heads_with_labels_of_their_own() -> None:
     train(loss + 1e-4 * tf.add_n([tf.nn.l2_loss(v) for v in v1.trainable_variables()]))
 
 
-@style(unclear=["main/BiasAdd", "auxiliary/BiasAdd"])
+@style("auxiliary/BiasAdd", "main/BiasAdd")
 def an_auxiliary_head_with_the_same_labels() -> None:
     h, y_ = dense(images(), 16, "trunk", tf.nn.relu), classes()
     auxiliary = dense(h, 10, "auxiliary")
@@ -643,7 +643,7 @@ def a_language_model_that_is_flattened_for_its_loss() -> None:
     v1.train.GradientDescentOptimizer(1.0).apply_gradients(zip(gradients, variables, strict=True))
 
 
-@style(unclear=["tower_0/out/BiasAdd", "tower_1/out/BiasAdd"], inputs=["x0"])
+@style("tower_0/out/BiasAdd", inputs=["x0"])
 def a_tower_for_each_device() -> None:
     for number in range(2):
         x, y_ = (v1.placeholder(tf.float32, [None, 3], name=f"{name}{number}") for name in "xy")
@@ -652,7 +652,7 @@ def a_tower_for_each_device() -> None:
         train(loss, v1.train.GradientDescentOptimizer(0.1))
 
 
-@style(unclear=["prob", "class", "logits"])
+@style("prob", "class")
 def segments_with_probabilities_and_classes() -> None:
     x, y_ = v1.placeholder(tf.float32, [None, 8, 8, 3], name="x"), v1.placeholder(tf.int32, [None, 8, 8], name="y_")
     logits = tf.nn.conv2d(x, v1.get_variable("w", [3, 3, 3, 4]), 1, "SAME", name="logits")
@@ -661,7 +661,7 @@ def segments_with_probabilities_and_classes() -> None:
     train(tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=y_, logits=logits)))
 
 
-@style(unclear=["q_eval/BiasAdd"], inputs=["s"])
+@style("q_eval/BiasAdd", inputs=["s"])
 def two_networks_of_a_q_learner() -> None:
     s, later = (v1.placeholder(tf.float32, [None, 4], name=name) for name in ("s", "s_"))
     action, reward = v1.placeholder(tf.int32, [None], name="a"), v1.placeholder(tf.float32, [None], name="r")
@@ -691,7 +691,7 @@ def twins_with_a_distance() -> None:
     train(tf.reduce_mean(y_ * apart + (1 - y_) * tf.square(tf.maximum(1 - tf.sqrt(apart + 1e-6), 0))))
 
 
-@style(unclear=["out", "prediction"])
+@style("out", "prediction")
 def a_support_vector_machine() -> None:
     x, y_ = images(8), v1.placeholder(tf.float32, [None, 1], name="y_")
     w = v1.get_variable("w", [8, 1])
@@ -700,7 +700,7 @@ def a_support_vector_machine() -> None:
     tf.sign(y, name="prediction")
 
 
-@style(unclear=["probability", "class"])
+@style("probability", "class")
 def a_softmax_and_the_decision_on_it_that_nobody_takes() -> None:
     logits = dense(images(), 10, "out")
     y = tf.nn.softmax(logits, name="probability")
@@ -725,13 +725,74 @@ def a_residual_without_labels() -> None:
     train(tf.reduce_mean(tf.square(y - x)))
 
 
-@style(unclear=["out/BiasAdd"], inputs=["anchor"])
+@style("out/BiasAdd", inputs=["anchor"])
 def a_triplet_loss() -> None:
     a, p, n = (
         dense(v1.placeholder(tf.float32, [None, 16], name=name), 4, "out") for name in ("anchor", "same", "other")
     )
     apart = tf.reduce_sum(tf.square(a - p), 1) - tf.reduce_sum(tf.square(a - n), 1) + 0.2
     train(tf.reduce_mean(tf.maximum(apart, 0.0)))
+
+
+# ------------------------------------------------------------------------------------------ draws, and constant rows
+
+
+@style("logits", inputs=["s"])
+def a_policy_that_draws_its_action() -> None:
+    s, action = v1.placeholder(tf.float32, [None, 4], name="s"), v1.placeholder(tf.int32, [None], name="a")
+    logits = tf.identity(dense(s, 3, "pi"), "logits")
+    v1.multinomial(logits, 1, name="action")
+    advantage = v1.placeholder(tf.float32, [None], name="advantage")
+    entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=action, logits=logits)
+    train(tf.reduce_mean(entropy * advantage))
+
+
+@style("mean", inputs=["s"])
+def a_policy_of_a_normal_distribution() -> None:
+    mean = tf.tanh(dense(v1.placeholder(tf.float32, [None, 4], name="s"), 2, "pi"), name="mean")
+    deviation = tf.exp(v1.get_variable("log_std", [2]))
+    tf.clip_by_value(mean + deviation * tf.random.normal(tf.shape(mean)), -1.0, 1.0, name="action")
+
+
+@style("price")
+def a_metric_against_labels_that_are_a_constant() -> None:
+    labels = tf.constant(np.linspace(1, 2, 50, dtype=np.float32))
+    price = tf.squeeze(dense(images(8), 1, "linear"), 1, name="price")
+    train(tf.nn.l2_loss(price - labels))
+    tf.multiply((price - labels) / labels, 100.0, name="percent_off")
+
+
+@style("y", inputs=["rows"])
+def rows_and_labels_that_are_constants() -> None:
+    draw = np.random.default_rng(0)
+    x = tf.constant(draw.normal(size=(20, 4)).astype(np.float32), name="rows")
+    labels = tf.constant(draw.normal(size=(20, 1)).astype(np.float32))
+    y = tf.identity(dense(x, 1, "linear"), "y")
+    train(tf.reduce_mean(tf.square(y - labels)))
+    tf.abs(y - labels, name="off")
+
+
+@style("y", modes=["keep_prob"])
+def a_dropout_after_the_last_layer() -> None:
+    keep_prob = v1.placeholder(tf.float32, [], name="keep_prob")
+    tf.nn.softmax(v1.nn.dropout(dense(images(8), 3, "out"), keep_prob), name="y")
+
+
+@style("distance", inputs=["a", "b"])
+def twins_with_a_margin() -> None:
+    a, b = (dense(v1.placeholder(tf.float32, [None, 8], name=name), 4, "out") for name in "ab")
+    y_ = v1.placeholder(tf.float32, [None], name="y_")
+    d = tf.sqrt(tf.reduce_sum(tf.square(a - b), 1) + 1e-6, name="distance")
+    train(tf.reduce_mean(y_ * tf.square(d) + (1 - y_) * tf.square(tf.maximum(1.0 - d, 0.0))))
+
+
+@style(unclear=["normalized"], inputs=[])
+def word_vectors_that_nothing_takes() -> None:
+    ids, labels = v1.placeholder(tf.int32, [16], name="ids"), v1.placeholder(tf.int32, [16, 1], name="context")
+    table, weights = v1.get_variable("table", [50, 8]), v1.get_variable("nce", [50, 8])
+    taken = tf.nn.embedding_lookup(table, ids)
+    train(tf.reduce_mean(tf.nn.nce_loss(weights, v1.get_variable("bias", [50]), labels, taken, 4, 50)))
+    tf.divide(table, tf.sqrt(tf.reduce_sum(tf.square(table), 1, keepdims=True)), name="normalized")
 
 
 # ----------------------------------------------------------------------------------------------------------- the tests

@@ -1,0 +1,169 @@
+"""Says what freezing needs as the commands to type: each was tried on the graph before it is printed."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from pipeline.checkpoint.opened import Source
+from pipeline.errors import FreezeError
+from pipeline.graph.discovery import Candidate, discover_outputs, rank_before_draws, rank_inputs, rank_outputs
+from pipeline.graph.nodes import node_of
+from pipeline.inputs import ImportedCheckpoint
+from pipeline.signature import Signature
+
+from .needs import Needs, find_draws, find_needs, join_options
+
+_MOST_CANDIDATES = 5
+_MOST_NODES = 30_000  # of larger graphs no candidate is tried
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What was asked for.
+
+    Args:
+        door: the command without the options for inputs, outputs and pins.
+        outputs, inputs, pins: those that were given.
+    """
+
+    door: str
+    outputs: Sequence[str] = ()
+    inputs: Sequence[str] = ()
+    pins: Mapping[str, str] | None = None
+
+    def command(self, outputs: Iterable[str], needs: Needs) -> str:
+        """Returns the whole command for some outputs."""
+        pins = {**(self.pins or {}), **needs.pins}
+        return f"{self.door} {join_options(outputs, [*self.inputs, *needs.inputs], pins)}".rstrip()
+
+
+def report_door(imported: ImportedCheckpoint) -> str:
+    """Returns the command that takes an imported checkpoint through the whole chain."""
+    options = {"--graph-file": imported.graph, "--signature": imported.signature}
+    words = [str(word) for option, value in options.items() if value for word in (option, value)]
+    allowed = ["--allow-ops", ",".join(imported.allow_ops)] if imported.allow_ops else []
+    start = "luigi --module pipeline WriteReport --checkpoint"
+    return " ".join([start, *map(shlex.quote, [imported.place, *words, *allowed])])
+
+
+def require_rows(source: Source, imported: ImportedCheckpoint, signature: Signature) -> None:
+    """Checks that no input is a mode: rows of data have no value for it.
+
+    Raises:
+        FreezeError: one is; the message has the whole command.
+    """
+    names = {node_of(spec.tensor_name) for spec in signature.inputs} - set(map(node_of, imported.inputs))
+    if source.outputs or not names:
+        return
+    outputs = [spec.tensor_name.removesuffix(":0") for spec in signature.outputs]
+    candidates = rank_inputs(source.graph, outputs)
+    modes = [one.tensor for one in candidates if one.is_mode and node_of(one.tensor) in names]
+    if not modes:
+        return
+    needs = find_needs(source, outputs, imported.inputs, imported.pins)
+    if isinstance(needs, Needs):
+        asked = Asked(report_door(imported), outputs, imported.inputs, imported.pins)
+        raise FreezeError(
+            "an input decides how the model computes: it is no data, and rows have no value for it",
+            where=", ".join(modes),
+            next_step=f"{_add(needs)}. The whole command: {asked.command(outputs, needs)}",
+        )
+
+
+def freeze_door(place: object, graph: object = None, signature: str | None = None) -> str:
+    """Returns the command `freeze` for a checkpoint."""
+    options = [*(["--graph", str(graph)] if graph else []), *(["--signature", signature] if signature else [])]
+    return " ".join(["python -m pipeline freeze", *map(shlex.quote, [str(place), *options])])
+
+
+def meet_needs(
+    source: Source, asked: Asked, fetched: Mapping[str, str], fed: Mapping[str, str], refused: FreezeError
+) -> Needs:
+    """Finds what a refused graph needs.
+
+    Returns:
+        The needs, if they are nothing but defaults of the graph's own placeholders.
+
+    Raises:
+        FreezeError: it needs more; the message has the whole command. Or no command helps: then as it was refused.
+    """
+    outputs = list(fetched.values())
+    needs = find_needs(source, outputs, list(fed.values()), {})
+    if isinstance(needs, Needs):
+        if not needs.inputs and not needs.pins:
+            raise refused
+        if needs.is_by_default:
+            return needs
+        raise _with_step(refused, f"{_add(needs)}. The whole command: {asked.command(fetched, needs)}")
+    instead = [*_instead(source, asked, fetched, fed)]
+    if instead:
+        raise _with_step(refused, "\n  ".join(["one of these commands freezes it:", *instead]))
+    raise refused
+
+
+def _add(needs: Needs) -> str:
+    return f"add {needs.options()} ({'; '.join(needs.reasons)})"
+
+
+def _with_step(error: FreezeError, next_step: str) -> FreezeError:
+    return FreezeError(error.what, where=error.where, got=error.got, wanted=error.wanted, next_step=next_step)
+
+
+def _instead(source: Source, asked: Asked, fetched: Mapping[str, str], fed: Mapping[str, str]) -> Iterator[str]:
+    """Yields commands for other outputs, and for draws that are made inputs."""
+    outputs = list(fetched.values())
+    for candidate, needs in _freezable(source, asked, rank_before_draws(source.graph, outputs)):
+        yield f"{candidate}\n    {asked.command([candidate.tensor], needs)}"
+    drawn = find_draws(source, outputs, list(fed.values()))
+    if drawn is not None:
+        yield f"the same outputs, and the random numbers become inputs\n    {asked.command(fetched, drawn)}"
+
+
+def _freezable(source: Source, asked: Asked, candidates: Sequence[Candidate]) -> Iterator[tuple[Candidate, Needs]]:
+    for candidate in candidates[:_MOST_CANDIDATES]:
+        if len(source.graph.node) > _MOST_NODES:
+            yield candidate, Needs()
+            continue
+        needs = find_needs(source, [candidate.tensor], asked.inputs, {})
+        if isinstance(needs, Needs):
+            yield candidate, needs
+
+
+def ask_for_outputs(source: Source, asked: Asked, unclear: FreezeError) -> FreezeError:
+    """Returns the error for outputs that are not clear, with a command for each candidate that can be frozen."""
+    candidates = rank_outputs(source.graph)
+    found = [*_freezable(source, asked, candidates)]
+    if not found:
+        return unclear
+    lines = [f"{one}\n    {asked.command([one.tensor], needs)}" for one, needs in found]
+    hint = "or several of them, comma-separated" if len(found) > 1 else ""
+    step = f"Choose one{', ' + hint if hint else ''}:"
+    return _with_step(unclear, "\n  ".join([step, *lines]))
+
+
+def find_commands(source: Source, door: str) -> Iterator[str]:
+    """Yields the commands that freeze a graph, the likeliest first, each tried; none for a graph without variables."""
+    asked = Asked(door)
+    if not source.has_variables:
+        return
+    if source.outputs:
+        outputs = dict(source.outputs)
+        needs = find_needs(source, list(outputs.values()), list(source.inputs.values()), {})
+        if isinstance(needs, Needs):
+            yield asked.command([], needs)
+        return
+    try:
+        found = discover_outputs(source.graph)
+    except FreezeError:
+        found = []
+    if found:
+        needs = find_needs(source, found, [], {})
+        if isinstance(needs, Needs):
+            yield asked.command(found, needs)
+        else:
+            yield from _instead(source, asked, dict(zip(found, found, strict=True)), {})
+    else:
+        for candidate, needs in _freezable(source, asked, rank_outputs(source.graph)):
+            yield asked.command([candidate.tensor], needs)

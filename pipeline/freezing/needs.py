@@ -1,0 +1,163 @@
+"""Finds what a graph needs to be frozen: modes to pin, and tensors to make inputs of, all at once.
+
+Each proposal is tried on the graph before it is told, so the command that a message prints works.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import struct
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice, product
+
+from pipeline.checkpoint.opened import Source
+from pipeline.errors import CheckpointError, FreezeError, PipelineError
+from pipeline.graph.discovery import Candidate, rank_inputs
+from pipeline.graph.graph import Graph
+from pipeline.graph.lazy_nodes import whole_node
+from pipeline.graph.nodes import PLACEHOLDERS, node_of
+from pipeline.graph.protos import DataType, NodeDef
+from pipeline.graph.unsupported import DRAWS, refusal_of
+
+from .passes.constant_folding import find_ranges
+from .passes.pin_placeholders import pin_placeholders
+from .run_passes import freeze_source
+
+_FOR_USE = re.compile(r"infer|predict|test|eval|determin|frozen|serv", re.IGNORECASE)  # true when a model is used
+_RATE = re.compile(r"rate|drop(?!.*keep)|noise|std", re.IGNORECASE)  # 0 switches it off
+_BOOL = DataType.Value("DT_BOOL")
+_INTEGERS = frozenset(DataType.Value(f"DT_{name}") for name in ("INT8", "INT16", "INT32", "INT64", "UINT8"))
+_MOST_TRIES = 16
+_MOST_DRAWS = 3
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What freezing needs beside the outputs.
+
+    Args:
+        inputs: inner tensors that become inputs.
+        pins: values of modes.
+        defaults: those of the pins that are the placeholder's own default.
+        reasons: a sentence for each.
+    """
+
+    inputs: tuple[str, ...] = ()
+    pins: Mapping[str, str] = field(default_factory=dict)
+    defaults: frozenset[str] = frozenset()
+    reasons: tuple[str, ...] = ()
+
+    @property
+    def is_by_default(self) -> bool:
+        """True if nothing is needed but what the graph does by itself."""
+        return not self.inputs and self.pins.keys() == self.defaults
+
+    def options(self) -> str:
+        """Returns the options of the command that meet the needs."""
+        return join_options([], self.inputs, self.pins)
+
+
+def join_options(outputs: Iterable[str], inputs: Iterable[str], pins: Mapping[str, str]) -> str:
+    """Returns options as they are typed; the commands and the tasks have the same."""
+    lists = {"--outputs": ",".join(outputs), "--inputs": ",".join(inputs)}
+    lists["--pin"] = ",".join(f"{name}={value}" for name, value in pins.items())
+    return " ".join(f"{option} {shlex.quote(text)}" for option, text in lists.items() if text)
+
+
+def find_needs(
+    source: Source, outputs: Sequence[str], inputs: Sequence[str], pins: Mapping[str, str]
+) -> Needs | PipelineError:
+    """Finds what freezing these outputs needs beside the inputs and pins that are given.
+
+    Returns:
+        The needs; an error if the graph cannot be frozen this way, whatever is pinned or cut.
+    """
+    candidates = [one for one in rank_inputs(source.graph, outputs) if node_of(one.tensor) not in map(node_of, pins)]
+    given = {node_of(name) for name in inputs}
+    cut = [
+        one
+        for one in candidates
+        if one.op not in PLACEHOLDERS and one.op != "Const" and node_of(one.tensor) not in given
+    ]
+    modes = [one for one in candidates if one.is_mode and node_of(one.tensor) not in given]
+    cuts = [one.tensor for one in cut]
+    reasons = [f"{one.tensor} gives rows of a {one.op}: as an input it becomes a placeholder" for one in cut]
+    error: PipelineError | None = None
+    for values in islice(_guesses(source.graph, modes), _MOST_TRIES):
+        found = {name: value for name, (value, _) in values.items()}
+        failure = try_freezing(source, outputs, [*inputs, *cuts], {**pins, **found})
+        if failure is None:
+            reasons += [f"{one.tensor} is {one.reasons[0]}" for one in modes]
+            return Needs(tuple(cuts), found, frozenset(n for n, (_, own) in values.items() if own), tuple(reasons))
+        error = error or failure
+    return error or FreezeError("the graph cannot be frozen")
+
+
+def try_freezing(
+    source: Source, outputs: Sequence[str], inputs: Sequence[str], pins: Mapping[str, str]
+) -> PipelineError | None:
+    """Returns the error that freezing would end with, or None; nothing is written."""
+    try:
+        freeze_source(replace(source, graph=pin_placeholders(source.graph, pins)), outputs, inputs)
+    except (CheckpointError, FreezeError) as error:
+        return error
+    return None
+
+
+def find_draws(source: Source, outputs: Sequence[str], inputs: Sequence[str]) -> Needs | None:
+    """Returns the needs if the draws on the way to the outputs become inputs; None if that is not enough."""
+    graph = source.graph
+    above = graph.ancestors(map(node_of, outputs), with_control=False, stop=set(map(node_of, inputs)))
+    draws = [node.name for node in graph.node if node.name in above and refusal_of(node.op) is DRAWS]
+    if not 0 < len(draws) <= _MOST_DRAWS:
+        return None
+    needs = find_needs(source, outputs, [*inputs, *draws], {})
+    return replace(needs, inputs=(*draws, *needs.inputs)) if isinstance(needs, Needs) else None
+
+
+def _guesses(graph: Graph, modes: Sequence[Candidate]) -> Iterator[dict[str, tuple[str, bool]]]:
+    """Yields values of modes, the likeliest first, each with whether it is the placeholder's own default."""
+    choices = [[*_values(graph, graph.nodes[node_of(one.tensor)])] for one in modes]
+    for values in sorted(product(*map(enumerate, choices)), key=lambda one: sum(place for place, _ in one)):
+        yield {node_of(one.tensor): value for one, (_, value) in zip(modes, values, strict=True)}
+
+
+def _values(graph: Graph, node: NodeDef) -> Iterator[tuple[str, bool]]:
+    node = whole_node(node)
+    default = default_of(graph, node)
+    if default is not None:
+        yield default, True
+    kind, name = node.attr["dtype"].type, str(node.name)
+    if kind == _BOOL:
+        likely = ("true", "false") if _FOR_USE.search(name.rpartition("/")[2]) else ("false", "true")
+    else:
+        likely = ("0", "1") if _RATE.search(name.rpartition("/")[2]) else ("1", "0")
+    yield from ((value, False) for value in likely if value != default)
+
+
+def default_of(graph: Graph, node: NodeDef) -> str | None:
+    """Returns the default of a scalar placeholder as a pin has it; None if there is none, or it is no constant."""
+    if node.op != "PlaceholderWithDefault" or not node.input:
+        return None
+    given = graph.nodes.get(node_of(node.input[0]))
+    if given is None or given.op != "Const":
+        return None
+    given = whole_node(given)
+    tensor = given.attr["value"].tensor
+    if tensor.tensor_shape.dim:
+        return None
+    if tensor.dtype in _INTEGERS and not tensor.tensor_content:
+        return str(next(iter([*tensor.int_val, *tensor.int64_val]), 0))
+    found = find_ranges(graph.replace_nodes([given])).get(given.name)
+    if found is None:
+        return None
+    return str(bool(found.low)).lower() if found.dtype == _BOOL else _short(found.low)
+
+
+def _short(value: float) -> str:
+    """Returns the shortest text of a float32."""
+    texts = (f"{value:.{digits}g}" for digits in range(1, 10))
+    packed = struct.pack("<f", value)
+    return next((text for text in texts if struct.pack("<f", float(text)) == packed), repr(value))
