@@ -11,7 +11,7 @@ import json
 import logging
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -30,6 +30,7 @@ MAX_BYTES = 2**31 - 1
 _ERRORS = (ValueError, TypeError, LookupError, AttributeError, AssertionError, RuntimeError)
 _DTYPES = {"float": "float32", "double": "float64"}  # where onnxruntime's names are not TensorFlow's
 _UNSUPPORTED = re.compile(r"Tensorflow op \[(.+): (\w+)\] is not supported")
+_ADDRESS = re.compile(r"<function (\w+) at 0x\w+>")
 _FAILED = re.compile(r"Failed to convert node '([^']+)'")
 
 
@@ -79,22 +80,48 @@ def _onnx_signature(signature: Signature) -> Signature:
 
 
 def _convert(path: Path, signature: Signature, renamed: Signature) -> Any:
-    """Converts a graph with tf2onnx; `renamed` has the tensor names for the ONNX model."""
+    """Converts a graph with tf2onnx; `renamed` has the tensor names for the ONNX model.
+
+    Loops and branches are given to tf2onnx as one op each, and if it cannot convert them so, as TensorFlow 1 had them.
+    """
+    import tensorflow as tf
+    from google.protobuf.message import Error
+
+    from .control_flow import has_loop_in_loop, inline_calls, make_calls_stateless
+
+    try:
+        graph_def = tf.compat.v1.GraphDef.FromString(path.read_bytes())
+        _refuse_strings(graph_def, signature)
+        has_functions = bool(graph_def.library.function)
+        inlined = inline_calls(graph_def, signature) if has_functions else graph_def
+        _refuse_lists_out_of_order(inlined)
+        if not has_functions or has_loop_in_loop(inlined):  # of which tf2onnx makes loops that do not end
+            return _convert_graph(make_calls_stateless(graph_def), signature, renamed)
+        try:
+            model = _convert_graph(inlined, signature, renamed)
+            _check_and_serialize(model)
+            return model
+        except FreezeError as refusal:
+            with suppress(FreezeError):
+                return _convert_graph(make_calls_stateless(graph_def), signature, renamed)
+            raise refusal
+    except (*_ERRORS, Error, tf.errors.OpError) as exc:
+        raise _refusal(_first_line(exc)) from exc
+
+
+def _convert_graph(graph_def: Any, signature: Signature, renamed: Signature) -> Any:
     import tensorflow as tf
     from google.protobuf.message import Error
 
     errors: list[str] = []
     nodes: dict[str, str] = {}
     try:
-        graph_def = tf.compat.v1.GraphDef.FromString(path.read_bytes())
-        _refuse_strings(graph_def, signature)
         with tf.Graph().as_default() as graph:
             tf.import_graph_def(graph_def, name="")
             # Each output gets its own tensor: in ONNX a tensor has only one name, and an input cannot be an output.
             output_names = [tf.identity(graph.get_tensor_by_name(spec.tensor_name)).name for spec in signature.outputs]
             nodes = {operation.name: operation.type for operation in graph.get_operations()}
             graph_def = graph.as_graph_def()
-        _make_calls_stateless(graph_def)
         input_names = [spec.tensor_name for spec in signature.inputs]
         names = [spec.tensor for spec in (*renamed.inputs, *renamed.outputs)]
         with _collect_errors(errors):
@@ -113,14 +140,6 @@ def _convert(path: Path, signature: Signature, renamed: Signature) -> Any:
     if errors:
         raise _conversion_error(errors, nodes)
     return model
-
-
-def _make_calls_stateless(graph_def: Any) -> None:
-    """Makes all function calls stateless, so that they can be inlined: a frozen graph has no state."""
-    bodies = (function.node_def for function in graph_def.library.function)
-    for node in (node for nodes in (graph_def.node, *bodies) for node in nodes):
-        if node.op == "StatefulPartitionedCall":
-            node.op = "PartitionedCall"
 
 
 def _refusal(got: object, where: str | None = None) -> FreezeError:
@@ -146,6 +165,15 @@ def _refuse_strings(graph_def: Any, signature: Signature) -> None:
             raise _refusal(f"{spec.name} of strings{op}: those of ONNX hold text, and no other bytes", where)
 
 
+def _refuse_lists_out_of_order(graph_def: Any) -> None:
+    from .tensor_lists import list_out_of_order
+
+    if any(node.op in ("TensorArrayV3", "TensorListReserve") for node in graph_def.node):
+        node = list_out_of_order(graph_def)
+        if node is not None:
+            raise _refusal("a loop that fills its list in another order than that of its turns", f"node {node}")
+
+
 @contextmanager
 def _collect_errors(errors: list[str]) -> Iterator[None]:
     """Collects the errors that tf2onnx logs: it continues after an error, but its result is no valid model."""
@@ -153,8 +181,8 @@ def _collect_errors(errors: list[str]) -> Iterator[None]:
     class ErrorHandler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             cause = record.exc_info[1] if record.exc_info else None
-            # The message of an exception contains a function's address.
-            text = record.getMessage().split(" (fct=")[0]
+            # These messages contain a function's address.
+            text = _ADDRESS.sub(r"\1", record.getMessage().split(" (fct=")[0])
             errors.append(text if cause is None else f"{text}: {type(cause).__name__}: {cause}")
 
     converter, handler = logging.getLogger("tf2onnx"), ErrorHandler(logging.ERROR)

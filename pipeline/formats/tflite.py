@@ -50,11 +50,8 @@ def make_tflite(frozen: Path, folder: Path, stored: type[np.generic] | None = No
     Raises:
         FreezeError: the converter cannot express the graph, or its result cannot be opened.
     """
-    from .savedmodel import make_saved_model  # which loads TensorFlow; running does not need it
-
-    with TemporaryDirectory(dir=folder, prefix=".savedmodel-") as saved_model:
-        make_saved_model(frozen, Path(saved_model))
-        content = _convert(Path(saved_model), stored)
+    with TemporaryDirectory(dir=folder, prefix=".savedmodel-") as scratch:
+        content = _convert(_saved_model(frozen, Path(scratch)), stored)
     (folder / TFLITE_FILE).write_bytes(content)
     shutil.copyfile(frozen / SIGNATURE_FILE, folder / SIGNATURE_FILE)
     try:
@@ -69,6 +66,18 @@ def make_tflite(frozen: Path, folder: Path, stored: type[np.generic] | None = No
 
 
 make_tflite_float16, make_tflite_int8 = (partial(make_tflite, stored=stored) for stored in (np.float16, np.int8))
+
+
+def _saved_model(frozen: Path, scratch: Path) -> Path:
+    """Makes the SavedModel that the converter reads, from a graph whose lists it can make."""
+    from .savedmodel import make_saved_model  # which loads TensorFlow; running does not need it
+    from .tensor_lists import prepare_lists
+
+    prepared, converted = scratch / "prepared", scratch / "converted"
+    for folder in (prepared, converted):
+        folder.mkdir()
+    make_saved_model(prepared if prepare_lists(frozen, prepared) else frozen, converted)
+    return converted
 
 
 def _convert(saved_model: Path, stored: type[np.generic] | None) -> bytes:

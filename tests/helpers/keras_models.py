@@ -27,12 +27,12 @@ def images() -> keras.Model:
 
 
 def sequences() -> keras.Model:
-    """An embedding and an LSTM over it, whose batch is open and whose length is fixed."""
+    """An embedding that masks zeros, and an LSTM in both directions, for any length."""
     return keras.Sequential(
         [
-            keras.Input((5,), dtype="int32", name="ids"),
-            keras.layers.Embedding(8, 4),
-            keras.layers.LSTM(6),
+            keras.Input((None,), dtype="int32", name="ids"),
+            keras.layers.Embedding(8, 4, mask_zero=True),
+            keras.layers.Bidirectional(keras.layers.LSTM(3)),
             keras.layers.Dense(1, activation="sigmoid", name="probability"),
         ]
     )

@@ -131,6 +131,61 @@ def test_a_call_of_a_function_is_inlined_though_it_might_have_state(family: str,
     np.testing.assert_allclose(answers(family, made(family, origin), x=X)["y"], X * 3 + 1)
 
 
+W, U = (
+    np.linspace(-1, 1, 12, dtype=np.float32).reshape(3, 4),
+    np.linspace(0.4, -0.4, 16, dtype=np.float32).reshape(4, 4),
+)
+LENGTHS = np.array([6, 2, 4, 1, 6], np.int32)
+
+
+def _recurrent(rows: Any, lengths: Any) -> Any:
+    """A net as `dynamic_rnn` of TensorFlow 1 builds it: rows of some length, the state kept behind their ends."""
+    turns, start = tf.shape(rows)[1], tf.zeros([tf.shape(rows)[0], 4])
+    taken = tf.TensorArray(tf.float32, turns).unstack(tf.transpose(rows, [1, 0, 2]))
+
+    def turn(time: Any, state: Any, given: Any) -> Any:
+        new, is_over = tf.tanh(taken.read(time) @ W + state @ U), time >= lengths
+        out = given.write(time, tf.raw_ops.Select(condition=is_over, x=tf.zeros_like(new), y=new))
+        return time + 1, tf.raw_ops.Select(condition=is_over, x=state, y=new), out
+
+    first = [0, start, tf.TensorArray(tf.float32, turns)]
+    _, last, given = tf.while_loop(lambda time, *_: time < turns, turn, first)
+    return last, tf.transpose(given.stack(), [1, 0, 2])
+
+
+def _loops(rows: Any, lengths: Any) -> dict[str, Any]:
+    specs = [tf.TensorSpec([None, None, 3], tf.float32), tf.TensorSpec([None], tf.int32)]
+    body = tf.function(_recurrent).get_concrete_function(*specs)
+    body.add_to_graph()
+    last, given = tf.raw_ops.StatefulPartitionedCall(args=[rows, lengths], Tout=[tf.float32] * 2, f=body)
+    v1.disable_control_flow_v2()
+    try:
+        old_last, old_given = _recurrent(rows, lengths)
+    finally:
+        v1.enable_control_flow_v2()
+    return {"last": tf.ensure_shape(last, [None, 4]), "given": given, "old_last": old_last, "old_given": old_given}
+
+
+@BOTH
+def test_recurrent_nets_of_both_tensorflows_answer_as_there_for_any_batch_and_length(
+    family: str, tmp_path: Path
+) -> None:
+    """With lists as functions have them, and arrays as TensorFlow 1 had them."""
+    origin = frozen(tmp_path / "frozen", _loops, rows=("float32", [None, None, 3]), lengths=("int32", [None]))
+    graph = v1.GraphDef.FromString((origin / "model.pb").read_bytes())
+    assert {node.op for node in graph.node} >= {"StatefulPartitionedCall", "TensorArrayV3", "Exit"}
+    rows = np.random.default_rng(3).normal(size=(5, 6, 3)).astype(np.float32)
+    with tf.Graph().as_default(), v1.Session() as session, SubprocessRunner(family, made(family, origin), 1) as runner:
+        wanted = _loops(tf.constant(rows), tf.constant(LENGTHS))
+        for batch, length in ((5, 6), (1, 6), (2, 3)):
+            fed = {"rows": rows[:batch, :length], "lengths": LENGTHS[:batch]}
+            got = runner.run(fed)
+            for name, values in session.run({name: wanted[name] for name in ("last", "given")}).items():
+                if length == 6:
+                    np.testing.assert_allclose(got[name], values[:batch], atol=1e-6)
+                np.testing.assert_allclose(got[name], got[f"old_{name}"], atol=1e-6)
+
+
 @pytest.mark.parametrize("dtype", ["float64", "int32", "int64", "uint8", "bool"])
 def test_dtypes_are_kept(dtype: str, tmp_path: Path) -> None:
     origin = frozen(tmp_path / "frozen", lambda x: {"y": tf.reverse(x, [1])}, x=(dtype, [None, 3]))
@@ -275,6 +330,14 @@ def test_what_other_kernels_make_of_nan_is_told_and_what_they_make_of_numbers_is
 
 # What cannot be made.
 
+
+def _backwards(x: Any) -> dict[str, Any]:
+    def turn(number: Any, given: Any) -> Any:
+        return number + 1, given.write(2 - number, x[:, number])
+
+    return {"y": tf.while_loop(lambda number, _: number < 3, turn, [0, tf.TensorArray(tf.float32, 3)])[1].stack()}
+
+
 REFUSED: dict[str, tuple[str, Build, tuple[str, list[int | None]], str]] = {
     "no op": ("both", lambda x: {"y": tf.linalg.svd(x, compute_uv=False)}, ("float32", [None, 3, 3]), "node Svd.*Svd"),
     "an op in a scope": ("onnx", lambda x: {"y": tf.math.lgamma(x, name="a/b")}, ROWS, "node a/b: .*Lgamma"),
@@ -291,6 +354,7 @@ REFUSED: dict[str, tuple[str, Build, tuple[str, list[int | None]], str]] = {
         ("float64", [None, 3]),
         "node matmul: .*MatMul",
     ),
+    "a list filled from its end": ("onnx", _backwards, ROWS, "node .*TensorListSetItem: .*another order"),
     "bfloat16": ("both", lambda x: {"y": x * tf.cast(1.5, tf.bfloat16)}, ("bfloat16", [None, 3]), "(?i)mul"),
     "complex": ("onnx", lambda x: {"y": x * tf.cast(1.5, tf.complex64)}, ("complex64", [None, 3]), "mul"),
 }
