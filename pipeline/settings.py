@@ -130,7 +130,13 @@ class ValidationSettings:
         f"checks to run: all that apply, or a comma-separated list of {', '.join(CHECKS)}. A check that is listed must "
         "apply: golden fails if no outputs were recorded",
     )
-    batch_size: int = setting(256, "rows per session run")
+    batch_size: int = setting(256, "rows per session run; fewer where batch_mb says so")
+    batch_mb: float = setting(
+        256.0,
+        "memory in MB for one batch: its inputs, its outputs, and the largest node's tensors between them, as far as "
+        "their shapes are known. A batch has fewer rows than batch_size if those would take more, and all rows that "
+        "are kept for comparisons (those asked again, made up or kept as the worst) obey the same bound",
+    )
     time_limit_seconds: float = setting(
         600.0, "time limit in seconds for a candidate to answer one batch; it fails if it takes longer; 0 for no limit"
     )
@@ -188,6 +194,7 @@ class ValidationSettings:
 
     def __post_init__(self) -> None:
         require(self, "batch_size", self.batch_size >= 1, "at least 1")
+        require(self, "batch_mb", 0 < self.batch_mb < math.inf, "above 0")
         for name in self.chosen_checks:
             if name not in CHECKS:
                 raise SettingError(

@@ -32,6 +32,10 @@ class RowRange:
     stop: int
 
 
+class RowBytesQuestion:
+    """Asks a runner's process for the bytes of one row in its largest node."""
+
+
 def fixed_batch_size(candidates: Mapping[str, Path]) -> int | None:
     """Returns the fixed batch size of a third-party candidate; None if there is none, or its batch size is open.
 
@@ -175,6 +179,15 @@ class SubprocessRunner(AbstractContextManager["SubprocessRunner"]):
         """Computes the outputs for a batch; see `Runner.run`."""
         self.ask(batch)
         return self.answer()
+
+    def inner_row_bytes(self) -> int:
+        """Asks for the bytes of one row in the largest node, inputs and outputs together; 0 if that is not known.
+
+        Raises: as `answer`.
+        """
+        self._child.send(RowBytesQuestion())
+        self._pending += 1
+        return int(self.answer()["bytes"])
 
     def close(self) -> None:
         """Ends the process."""

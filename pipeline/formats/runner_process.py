@@ -12,7 +12,7 @@ from pipeline.signature import Signature
 from pipeline.store.file_names import SIGNATURE_FILE
 from pipeline.workers.worker import Channel
 
-from .runner import RowRange
+from .runner import RowBytesQuestion, RowRange
 
 
 def serve(opener: str, folder: Path, threads: int, options: Mapping[str, Any], channel: Channel) -> None:
@@ -30,6 +30,10 @@ def serve(opener: str, folder: Path, threads: int, options: Mapping[str, Any], c
             request = channel.recv()
         except (EOFError, OSError):
             return
+        if isinstance(request, RowBytesQuestion):
+            count = runner.inner_row_bytes() if hasattr(runner, "inner_row_bytes") else 0
+            channel.send(("result", {"bytes": count}, None))
+            continue
         try:
             batch = request.rows.read(request.start, request.stop) if isinstance(request, RowRange) else request
             channel.send(("result", runner.run(batch), None))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,10 @@ class SessionRunner:
         self._inputs = {spec.name: spec.tensor_name for spec in signature.inputs}
         self._outputs = {spec.name: spec.tensor_name for spec in signature.outputs}
 
+    def inner_row_bytes(self) -> int:
+        """Returns the bytes of one row in the largest node, its inputs and outputs together; see `inner_row_bytes`."""
+        return inner_row_bytes(self._session.graph, list(self._outputs.values()))
+
     def run(self, batch: Batch) -> dict[str, Array]:
         check_batch(self._signature, batch)
         feed = {tensor: batch[name] for name, tensor in self._inputs.items()}
@@ -50,6 +55,29 @@ class SessionRunner:
         # A scalar string comes as bytes, which NumPy would convert to a fixed-width array without trailing zero bytes.
         kinds = {name: object if isinstance(value, bytes) else None for name, value in outputs.items()}
         return {name: np.asarray(value, kinds[name]) for name, value in outputs.items()}
+
+
+def inner_row_bytes(graph: tf.Graph, outputs: Sequence[str]) -> int:
+    """Returns the bytes that one row takes in the largest node on the way to the outputs: its inputs and its outputs.
+
+    TensorFlow frees a tensor after its last use, so about this much is held at a time. Only tensors count whose first
+    dimension alone is open: the others' sizes are unknown until the graph runs.
+    """
+    waiting, seen, largest = [graph.get_tensor_by_name(name).op for name in outputs], set[str](), 0
+    while waiting:
+        operation = waiting.pop()
+        if operation.name not in seen:
+            seen.add(operation.name)
+            waiting += [tensor.op for tensor in operation.inputs]
+            tensors = {tensor.name: tensor for tensor in (*operation.inputs, *operation.outputs)}
+            largest = max(largest, sum(map(_row_bytes, tensors.values())))
+    return largest
+
+
+def _row_bytes(tensor: tf.Tensor) -> int:
+    dims = tensor.shape.as_list() if tensor.shape.rank else [0]
+    is_by_row = dims[0] is None and None not in dims[1:]
+    return math.prod(dims[1:]) * int(tensor.dtype.base_dtype.size or 0) if is_by_row else 0
 
 
 def session_config(threads: int, is_unoptimized: bool = False) -> v1.ConfigProto:

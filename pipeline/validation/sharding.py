@@ -28,6 +28,7 @@ from pipeline.workers.folders import run_folder
 
 from .checks.material import Material, checkpoint_limits, read_material
 from .checks.passes import SEGMENT_BATCHES, compare_rows, set_score_bins
+from .checks.sizes import Sizes
 from .checks.stability import StabilitySample
 from .checks.unoptimized import OptimizerDifferences, UnoptimizedPair
 from .compare.decisions import Flips, Scores
@@ -59,6 +60,7 @@ class ShardContext:
 
     Args:
         fixed_size: the only batch size that a candidate accepts; None if it accepts any.
+        sizes: how many rows are held at a time, the same on every worker; None for those of rows without bytes.
     """
 
     model: str
@@ -68,6 +70,7 @@ class ShardContext:
     tolerance_classes: Mapping[str, str]
     threads: int
     fixed_size: int | None
+    sizes: Sizes | None = None
 
 
 @dataclass(frozen=True)
@@ -212,7 +215,7 @@ def compare_shard(
                 next_step="Give an --output-root in a folder that all workers share, by the same path on each",
             )
     material = read_material(context.checkpoint, context.settings, context.fixed_size)
-    material.score_bins = score_bins
+    material.score_bins, material.sizes = score_bins, context.sizes or material.sizes
     error, is_reference_error, has_ended = None, False, False
     with TemporaryDirectory(prefix="shard-", dir=run_folder()) as folder:
         results = Path(folder, RESULTS_FILE)

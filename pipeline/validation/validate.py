@@ -36,6 +36,7 @@ from pipeline.workers.progress import part, tell
 
 from .checks.material import Material, checkpoint_limits, read_material
 from .checks.registry import CHECK_FUNCTIONS, compare_with_recorded
+from .checks.sizes import plan_sizes
 from .compare.tolerance import tolerance_class_of
 from .compare.weights import compare_weights
 from .diagnosis import Cause, explain
@@ -84,14 +85,16 @@ def validate(
     limits = Limits(*settings.limits)
     with ExitStack() as opened:
         opened.enter_context(recorder)
-        if sharding is not None and len(material.rows) > sharding.rows:
-            executor = opened.enter_context(sharding.open_executor())
-            paths = {format: path.absolute() for format, path in candidates.items()}
-            context = ShardContext(model, checkpoint.absolute(), paths, settings, classes, threads, fixed_size)
-            material.run_sharded = ShardedPass(executor, sharding.rows, context, folder)
         reference = opened.enter_context(
             SubprocessRunner("checkpoint", checkpoint, threads, checkpoint_limits(checkpoint, limits))
         )
+        material.sizes = plan_sizes(material.signature, settings, material.rows, reference)
+        if sharding is not None and len(material.rows) > sharding.rows:
+            executor = opened.enter_context(sharding.open_executor())
+            paths = {format: path.absolute() for format, path in candidates.items()}
+            decided = (settings, classes, threads, fixed_size, material.sizes)
+            context = ShardContext(model, checkpoint.absolute(), paths, *decided)
+            material.run_sharded = ShardedPass(executor, sharding.rows, context, folder)
         for format, reason in refusals.items():
             recorder.record_unmade_format(format, reason)
         if material.goldens and "golden" not in skipped:

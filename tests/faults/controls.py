@@ -55,6 +55,20 @@ def kernel_rounding_beyond_its_bound(home: Home, folder: Path) -> Pair:
     return pictures(folder)
 
 
+WIDE = Signature((TensorSpec("x", "float32", (None, 784)),), (TensorSpec("y", "float32", (None, 10)),))
+
+
+@fault("nothing: a sum of 784 terms is added in another order in another size of batch, and its result is near 0")
+def rounding_by_the_size_of_the_batch(home: Home, folder: Path) -> Pair:
+    def build(x: Any) -> dict[str, Any]:
+        kernel = np.random.default_rng(12).normal(size=(784, 10)).astype(np.float32)
+        return {"y": x @ v1.get_variable("kernel", initializer=kernel)}
+
+    rows = {"x": np.random.default_rng(13).normal(size=(150, 784)).astype(np.float32)}
+    checkpoint = models.save_checkpoint(folder / "checkpoint", build, WIDE, rows)
+    return Pair(checkpoint, freeze(checkpoint, folder / "candidate"))
+
+
 @fault("nothing: both sides give NaN in the same places")
 def NaN_on_both_sides(home: Home, folder: Path) -> Pair:
     def build(x: Any) -> dict[str, Any]:

@@ -94,3 +94,31 @@ def softmax_over_the_wrong_axis_spelt_out(home: Home, folder: Path) -> Pair:
 @fault("each row is given the answer of the row before it, on both sides", "neighbours", "stable", mentions="Roll")
 def rows_out_of_place(home: Home, folder: Path) -> Pair:
     return frozen_pair(folder, lambda x: {"y": tf.roll(product(x), 1, axis=0)})
+
+
+@fault("a thousandth of the batch's mean is added to each row, on both sides", "batch_norm_in_training", "stable")
+def a_thousandth_of_the_mean(home: Home, folder: Path) -> Pair:
+    def build(x: Any) -> dict[str, Any]:
+        y = product(x)
+        return {"y": y + 1e-3 * tf.reduce_mean(y, axis=0)}
+
+    return frozen_pair(folder, build)
+
+
+@fault(
+    "a millionth of the row before is added to each row, on both sides, beside values a thousand times as large",
+    "neighbours",
+    "stable",
+    mentions="Roll",
+)
+def a_millionth_of_the_row_before(home: Home, folder: Path) -> Pair:
+    def build(x: Any) -> dict[str, Any]:
+        y = product(x) * [1.0, 10.0, 100.0, 1000.0]
+        return {"y": y + 1e-6 * tf.roll(y[:, ::-1], 1, axis=0)}
+
+    return frozen_pair(folder, build)
+
+
+@fault("each row is divided by the number of rows, on both sides", "batch_size", "stable", mentions="number of rows")
+def divided_by_the_number_of_rows(home: Home, folder: Path) -> Pair:
+    return frozen_pair(folder, lambda x: {"y": product(x) / tf.cast(tf.shape(x)[0], tf.float32)})

@@ -21,6 +21,8 @@ from pipeline.workers.child import Limits
 
 from ..compare.decisions import Flips, Scores
 from ..results.recorder import ResultsRecorder
+from .neighbours import Conclusion
+from .sizes import Sizes, unlimited
 from .stability import BATCH_SIZES, StabilitySample
 
 _SEED = 1009  # unlikely to be the seed of a chain's own generated rows
@@ -34,11 +36,12 @@ class Material:
         rows: the validation rows.
         labels: their true classes, int `[rows]` under the name `labels`; None if unknown.
         goldens: the recorded inputs and outputs; may be empty.
-        batch_size: rows per batch.
+        sizes: how many rows are held at a time.
         scores: counts of decisions by format, the checkpoint's included; filled by the pass over validation rows.
         flips: counts of decisions that differ from the checkpoint's, by format; filled by the same pass.
         rows_per_second: speed of the comparison of validation rows, by format.
         samples: rows for the check `stable`, with the first answers to them, by format.
+        conclusions: what unstable answers depend on, by format.
         score_bins: bin edges for the scores of all sides, set by the first batch; None if there is not one decision
             for each row.
         run_sharded: compares the validation rows in other processes; None to compare them in this one.
@@ -48,13 +51,19 @@ class Material:
     rows: NpzReader
     labels: NpzReader | None
     goldens: Batch
-    batch_size: int
+    sizes: Sizes
     scores: dict[str, Scores] = field(default_factory=dict)
     flips: dict[str, Flips] = field(default_factory=dict)
     rows_per_second: dict[str, float] = field(default_factory=dict)
     samples: dict[str, StabilitySample] = field(default_factory=dict)
+    conclusions: dict[str, Conclusion] = field(default_factory=dict)
     score_bins: Array | None = None
     run_sharded: RunSharded | None = None
+
+    @property
+    def batch_size(self) -> int:
+        """Rows per batch."""
+        return self.sizes.batch
 
     @cached_property
     def edge_cases(self) -> Mapping[str, Batch]:
@@ -72,7 +81,7 @@ class Material:
             for spec in self.signature.inputs
         )
         fixed_size = batch_size_of(self.signature)
-        sizes = (fixed_size,) if fixed_size else BATCH_SIZES
+        sizes = (fixed_size,) if fixed_size else tuple(dict.fromkeys(min(one, self.sizes.held) for one in BATCH_SIZES))
         rows = generate_rows(Signature(specs, self.signature.outputs), sum(sizes), _SEED)
         starts = np.cumsum([0, *sizes[:-1]])
         batches = {
@@ -84,8 +93,11 @@ class Material:
     def sample(self, format: str) -> StabilitySample:
         """Returns the rows that a candidate is asked again; the same ones for every candidate."""
         if format not in self.samples:
-            self.samples[format] = StabilitySample(self.signature, len(self.rows))
+            self.samples[format] = self._new_sample()
         return self.samples[format]
+
+    def _new_sample(self) -> StabilitySample:
+        return StabilitySample(self.signature, len(self.rows), self.sizes.sample, self.sizes.held)
 
     def count_rows(self, check: str) -> int:
         """Counts the rows of a check."""
@@ -94,7 +106,7 @@ class Material:
             "decisions": lambda: max((flips.rows for flips in self.flips.values()), default=0),
             "edge": lambda: len(self.edge_cases),
             "generated": lambda: sum(row_count(batch) for batch in self.generated.values()),
-            "stable": lambda: len(StabilitySample(self.signature, len(self.rows)).numbers),
+            "stable": lambda: len(self._new_sample().numbers),
             "golden": lambda: row_count(of_kind("input", self.goldens)),
         }
         return counts[check]()
@@ -129,8 +141,8 @@ def read_material(checkpoint: Path, settings: ValidationSettings, fixed_size: in
     recorded_rows = NpzReader(path)
     has_classes = "labels" in recorded_rows.names and recorded_rows.first["labels"].dtype.kind in "iu"
     goldens = load_arrays(goldens_path) if goldens_path.exists() else {}
-    size = batch_size_of(signature) or settings.batch_size
-    return Material(signature, NpzReader(path, "input"), recorded_rows if has_classes else None, goldens, size)
+    rows, labels = NpzReader(path, "input"), recorded_rows if has_classes else None
+    return Material(signature, rows, labels, goldens, unlimited(signature, settings))
 
 
 def row_count(batch: Batch) -> int:

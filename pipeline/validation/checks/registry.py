@@ -14,12 +14,13 @@ from pipeline.data.npz import of_kind
 from pipeline.errors import RunnerError
 from pipeline.formats.registry import FORMATS
 from pipeline.formats.runner import RowRange, SubprocessRunner
-from pipeline.signature import Batch
+from pipeline.signature import Batch, batch_size_of
 
 from ..compare.differences import is_finite
 from ..results.findings import UNSTABLE
 from ..results.recorder import ResultsRecorder
 from .material import Material, row_count
+from .neighbours import NeighbourTrial
 from .passes import compare_rows, record_answers
 from .unoptimized import Answers, UnoptimizedPair, run_both
 
@@ -123,22 +124,25 @@ def check_stable(
     if not sample.outputs:
         return "no output has an answer for each row"
     recorder.expect(format, "stable", sample.outputs)
-    for chosen in sample.batches:
-        try:
-            again = candidate.run(rows.take(chosen))
-        except RunnerError as exc:
-            refusal = f"stable: rows that were answered are refused in a batch of {len(chosen)}: {exc}"
-            recorder.fail(format, "stable", refusal, sample.outputs)
-            return None
-        first = {name: sample.first_answers(name, chosen) for name in sample.outputs}
-        for name, answers in first.items():
-            if answers is None:
-                reason = f"stable of {name}: the shape of a row's answer differs from batch to batch. {UNSTABLE}"
-                recorder.fail(format, "stable", reason, [name])
-        compared = {name: answers for name, answers in first.items() if answers is not None}
-        recorder.compare(
-            format, "stable", compared, {name: again[name] for name in compared}, chosen.tolist(), compared
-        )
+    has_open_batch = batch_size_of(material.signature) is None
+    with NeighbourTrial(recorder, candidate, rows, sample, material.sizes.held if has_open_batch else 0) as trial:
+        for chosen in sample.batches:
+            try:
+                again = candidate.run(rows.take(chosen))
+            except RunnerError as exc:
+                refusal = f"stable: rows that were answered are refused in a batch of {len(chosen)}: {exc}"
+                recorder.fail(format, "stable", refusal, sample.outputs)
+                break
+            first = {name: sample.first_answers(name, chosen) for name in sample.outputs}
+            for name, answers in first.items():
+                if answers is None:
+                    reason = f"stable of {name}: the shape of a row's answer differs from batch to batch. {UNSTABLE}"
+                    recorder.fail(format, "stable", reason, [name])
+            compared = {name: answers for name, answers in first.items() if answers is not None}
+            sides = trial.resolve(chosen, compared, {name: again[name] for name in compared})
+            recorder.compare(format, "stable", *sides, chosen.tolist(), compared)
+    if trial.conclusion is not None:
+        material.conclusions[format] = trial.conclusion
     return None
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import reduce
 from itertools import cycle
 
 import numpy as np
 
 from pipeline.signature import Array, Signature, batch_size_of
+
+from ..compare.differences import by_row, measure
 
 MAX_ROWS = 256
 BATCH_SIZES = (1, 2, 7, 64)  # used in turns for the second answers
@@ -22,19 +25,25 @@ class StabilitySample:
 
     Args:
         count: number of validation rows.
+        max_rows: the most rows to draw.
+        max_batch: the most rows in a batch.
     """
 
-    def __init__(self, signature: Signature, count: int) -> None:
+    def __init__(
+        self, signature: Signature, count: int, max_rows: int = MAX_ROWS, max_batch: int = BATCH_SIZES[-1]
+    ) -> None:
+        self._max_batch = max_batch
         self._size = batch_size_of(signature)
         self._draw = np.random.default_rng(_SEED)
         size = self._size or 1
-        drawn = self._draw.choice(count // size, min(count // size, max(1, MAX_ROWS // size)), replace=False)
+        drawn = self._draw.choice(count // size, min(count // size, max(1, max_rows // size)), replace=False)
         self.numbers = (np.sort(drawn)[:, None] * size + np.arange(size)).ravel()  # [rows], ascending
         self.batches = list(self._batches())
         self.outputs = [
             spec.name for spec in signature.outputs if spec.shape is None or spec.shape[:1] == (self._size,)
         ]
         self._first: dict[str, dict[int, Array]] = {name: {} for name in self.outputs}
+        self._scales: dict[tuple[str, tuple[int, ...]], Array] = {}
 
     def _batches(self) -> Iterator[Array]:
         if self._size:
@@ -44,8 +53,8 @@ class StabilitySample:
         for size in cycle(BATCH_SIZES):
             if start >= len(shuffled):
                 return
-            yield shuffled[start : start + size]
-            start += size
+            yield shuffled[start : start + min(size, self._max_batch)]
+            start += min(size, self._max_batch)
 
     @property
     def is_complete(self) -> bool:
@@ -73,6 +82,26 @@ class StabilitySample:
         self.outputs = [name for name in self.outputs if name in later.outputs]
         for name in self.outputs:
             self._first[name] |= later._first[name]
+
+    def scale(self, name: str, shape: tuple[int, ...]) -> Array:
+        """Returns the largest finite magnitude of each element over the answers of a shape: float64 `[1, elements]`.
+
+        Args:
+            shape: of one row's answer.
+        """
+        if (name, shape) not in self._scales:
+            alike = (answer for answer in self._first[name].values() if answer.shape[1:] == shape)
+            self._scales[name, shape] = reduce(np.maximum, (measure(answer, answer).magnitude for answer in alike))
+        return self._scales[name, shape]
+
+    def contrast(self, name: str) -> tuple[int, int]:
+        """Returns the rows with the lowest and the highest answers on average."""
+        means = {
+            row: float(np.nan_to_num(by_row(answer).astype(np.float64)).mean()) if answer.dtype.kind not in "OSU" else 0
+            for row, answer in self._first[name].items()
+        }
+        rows = sorted(means, key=means.__getitem__)
+        return rows[0], rows[-1]
 
     def first_answers(self, name: str, numbers: Array) -> Array | None:
         """Returns the first answers `[rows, ...]` of an output; None if their shapes differ from row to row."""

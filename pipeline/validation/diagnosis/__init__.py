@@ -15,6 +15,7 @@ from ..checks.material import Material
 from ..results.recorder import ResultsRecorder
 from . import crashes, goldens, nodes, outputs, weights
 from .evidence import Cause, Evidence
+from .exclusion import explain_unknown
 
 __all__ = ["KINDS", "TABLE", "Cause", "Evidence", "explain"]
 
@@ -37,6 +38,7 @@ DIAGNOSES: tuple[tuple[tuple[str, ...], Callable[[Evidence], Cause | None]], ...
     (("softmax_over_batch",), nodes.softmax_over_batch),
     (("batch_norm_in_training",), nodes.batch_norm_in_training),
     (("neighbours",), nodes.neighbours),
+    (("batch_size",), nodes.batch_size),
     (("nan",), outputs.nan),
     (("wrapped_integers",), outputs.wrapped_integers),
     (("node_differs",), nodes.node_differs),
@@ -68,27 +70,13 @@ def explain(
 
 
 def _find_cause(evidence: Evidence) -> Cause:
-    try:
-        for _, diagnose in DIAGNOSES:
+    failed: list[str] = []
+    for _, diagnose in DIAGNOSES:
+        try:
             cause = diagnose(evidence)
-            if cause is not None:
-                return cause
-    except PipelineError as exc:
-        return Cause("unknown", f"the cause could not be looked for: {exc}")
-    return Cause("unknown", f"no cause was found: {_explain_unknown(evidence)}")
-
-
-def _explain_unknown(evidence: Evidence) -> str:
-    if evidence.format == "checkpoint":
-        return "no other checkpoint that is known here gives the recorded outputs, and oneDNN's kernels do not either"
-    if evidence.graph is None:
-        return (
-            "this format keeps no names of inner tensors and no weights to compare, so that only its answers can be "
-            "looked at. If frozen passes, the conversion from it is where they part"
-        )
-    if not evidence.has_saver:
-        return (
-            "the checkpoint is a SavedModel, whose functions keep no names to compare inner tensors by; only weights "
-            "and answers can be looked at"
-        )
-    return "weights, nodes and answers show nothing that is known. Feed the worst rows again with worst/reproduce.sh"
+        except PipelineError as exc:
+            failed.append(f"{diagnose.__name__.replace('_', ' ')} could not be looked for: {exc}")
+            continue
+        if cause is not None:
+            return cause
+    return Cause("unknown", explain_unknown(evidence, failed))

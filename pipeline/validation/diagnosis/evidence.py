@@ -21,6 +21,7 @@ from pipeline.store.file_names import CHECKPOINT_PREFIX, SAVED_MODEL_FOLDER, SIG
 from pipeline.workers.child import Limits, run_in_subprocess
 
 from ..checks.material import Material, row_count
+from ..checks.neighbours import Conclusion
 from ..compare.tolerance import EXACT, Tolerance, tolerance_for
 from ..compare.weights import WeightsComparison, compare_weights, read_candidate, read_differing
 from ..replay.feed import RestartingRunner
@@ -90,7 +91,7 @@ class Evidence:
     @cached_property
     def _batches(self) -> list[Batch]:
         """Batches to examine: the first validation rows, and the batches of the worst rows."""
-        size = batch_size_of(self.signature) or _ROWS
+        size = batch_size_of(self.signature) or min(_ROWS, self.material.sizes.held)
         first = self.material.rows.read(0, size)
         cases = failed_cases(self.recorder, self.material, self.format) if self.format != "checkpoint" else ()
         return [first, *(case.batch for case in cases if case.check not in ("stable", "golden"))]
@@ -220,13 +221,18 @@ class Evidence:
         try:
             found: Instability | None = run_in_subprocess(
                 "pipeline.validation.diagnosis.instability:find_instability",
-                *(self.artifact, self.signature, *batches, shared, self.threads),
+                *(self.artifact, self.signature, *batches, shared, self.threads, self.has_failed("stable")),
                 limits=self.limits,
                 is_sandboxed=True,
             )
         except PipelineError:
             return None
         return found
+
+    @property
+    def conclusion(self) -> Conclusion | None:
+        """What the candidate's answers depend on besides their row, as the check `stable` found."""
+        return self.material.conclusions.get(self.format)
 
     # Recordings
 

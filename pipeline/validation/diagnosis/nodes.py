@@ -14,6 +14,7 @@ RANDOM_OPS = (
 )
 _SOFTMAX = ("Softmax", "LogSoftmax")
 _STATISTICS = ("Mean", "SquaredDifference")
+_INFERENCE = "Build the graph for inference, or pin what switches it off (--pin is_training=false, --pin keep_prob=1)"
 _SMALL = 1e-3  # relative; above the rounding error of any kernel
 
 
@@ -26,16 +27,17 @@ def _find_instability(evidence: Evidence) -> Instability | None:
 def dropout_on(evidence: Evidence) -> Cause | None:
     """A random op changes an output."""
     found = _find_instability(evidence)
-    name = found.mixing_nodes[0].name if found is not None and found.is_random else None
-    if name is None:
+    shown = evidence.conclusion
+    if found is None and shown is not None and shown.kind == "chance":
+        return Cause("dropout_on", f"an answer depends on chance: {shown.sentence}. {_INFERENCE}")
+    if found is None or not found.is_random:
         return None
-    op = found.mixing_nodes[0].op if found is not None else ""
+    name, op = found.mixing_nodes[0].name, found.mixing_nodes[0].op
     is_random = op.startswith(RANDOM_OPS)
     what = "dropout is on" if is_random else "an answer depends on chance"
     return Cause(
         "dropout_on",
-        f"{what}: the node {name} ({op}) gives other values when the same rows are asked again. Build the graph for "
-        "inference, or pin what switches it off (--pin is_training=false, --pin keep_prob=1)",
+        f"{what}: the node {name} ({op}) gives other values when the same rows are asked again. {_INFERENCE}",
     )
 
 
@@ -85,6 +87,9 @@ def _is_softmax(node: NodeInfo) -> bool:
 def neighbours(evidence: Evidence) -> Cause | None:
     """An output depends on other rows of the batch, by a node of no known kind."""
     found = _find_instability(evidence) if evidence.has_failed("stable") else None
+    shown = evidence.conclusion
+    if found is None and shown is not None and shown.kind == "neighbours":
+        return Cause("neighbours", f"a row's answer depends on the rows beside it: {shown.sentence}. {_INFERENCE}")
     if found is None:
         return None
     node = found.mixing_nodes[0]
@@ -92,6 +97,18 @@ def neighbours(evidence: Evidence) -> Cause | None:
         "neighbours",
         f"a row's answer depends on the rows beside it: the first tensor that does is {found.tensor}, of the node "
         f"{node.name} ({node.op}). Let it work along the other axes",
+    )
+
+
+def batch_size(evidence: Evidence) -> Cause | None:
+    """An output depends on the number of rows in the batch."""
+    shown = evidence.conclusion
+    if shown is None or shown.kind != "size":
+        return None
+    return Cause(
+        "batch_size",
+        f"an answer depends on the number of rows in its batch: {shown.sentence}. Look for a node that reads the first "
+        "dimension (Shape, Size) and computes with it, or for a mean over a tensor that includes it",
     )
 
 

@@ -76,7 +76,10 @@ def write_worst(
     for format, (artifact, bounds) in formats.items():
         runner = RestartingRunner(format, artifact, threads, limits)
         with RestartingRunner("checkpoint", checkpoint, threads) as reference, runner as candidate:
-            replies = [_reproduce(case, reference, candidate, material, bounds) for case in cases[format]]
+            replies, held = list[tuple[Case, Reply, Reply]](), sum(case.size for case in cases[format])
+            for case in cases[format]:
+                replies.append(_reproduce(case, reference, candidate, material, bounds, held < material.sizes.held))
+                held += replies[-1][0].size - case.size
         save_cases(target / f"{format}.npz", replies)
     write_notes(target, checkpoint, threads, limits, formats)
     script = target / RERUN_SCRIPT
@@ -85,14 +88,19 @@ def write_worst(
 
 
 def _reproduce(
-    case: Case, reference: RestartingRunner, candidate: RestartingRunner, material: Material, bounds: Bounds
+    case: Case,
+    reference: RestartingRunner,
+    candidate: RestartingRunner,
+    material: Material,
+    bounds: Bounds,
+    has_room: bool,
 ) -> tuple[Case, Reply, Reply]:
-    """Runs a case on both sides; a row that differs only in its batch is replaced by that batch."""
+    """Runs a case on both sides; a row that differs only in its batch is replaced by that batch if there is room."""
     size = batch_size_of(material.signature)
     replies = run_case(case, reference, candidate, size)
     lines = compare_case(case, *replies, bounds.get(case.check, {}), material.signature)
     ran_alone = size is None and case.check in ("equal", "decisions") and case.row.isdecimal()
-    if not ran_alone or not all(line.is_equal for line in lines):
+    if not ran_alone or not has_room or not all(line.is_equal for line in lines):
         return case, *replies
     row = int(case.row)
     start = row // material.batch_size * material.batch_size
@@ -124,10 +132,12 @@ def failed_cases(recorder: ResultsRecorder, material: Material, format: str) -> 
     stops = [_find_stop(finding, material) for finding in stopped]
     for worst_row in [*worst[: MAX_ROWS - 1], *stops, *worst[MAX_ROWS - 1 :]]:
         by_row.setdefault((worst_row.check, worst_row.row), []).append(worst_row.output)
+    held = 0
     for (check, row), outputs in list(by_row.items())[:MAX_ROWS]:
-        inputs = _CASE_BUILDERS[check](material, format, row)
+        inputs = _CASE_BUILDERS[check](material, format, row) if held < material.sizes.held else None
         if inputs is not None:
             batch, positions, recorded = inputs
+            held += row_count(batch)
             yield Case(check, tuple(dict.fromkeys(outputs)), row, batch, positions, recorded)
 
 
@@ -180,7 +190,7 @@ def _validation_row(material: Material, format: str, label: str) -> CaseInputs |
         return None
     if label.startswith(_FROM):
         start = number // (size or 1) * (size or 1)
-        batch = rows.read(start, start + (size or _MAX_CONTEXT_ROWS))
+        batch = rows.read(start, start + (size or min(_MAX_CONTEXT_ROWS, material.sizes.held)))
         return batch, tuple(range(row_count(batch))), {}
     start = number // (size or 1) * (size or 1)
     return rows.read(start, start + (size or 1)), (number - start,), {}
@@ -217,8 +227,9 @@ def _stable_row(material: Material, format: str, label: str) -> CaseInputs | Non
     for numbers in material.sample(format).batches:
         if row in numbers and (len(numbers) > 1 or batch_size_of(material.signature)):
             return rows.take(numbers), (int(np.flatnonzero(numbers == row)[0]),), {}
-    start = max(0, min(row, len(rows) - _MAX_CONTEXT_ROWS))
-    return rows.read(start, start + _MAX_CONTEXT_ROWS), (row - start,), {}
+    context = min(_MAX_CONTEXT_ROWS, max(2, material.sizes.held))
+    start = max(0, min(row, len(rows) - context))
+    return rows.read(start, start + context), (row - start,), {}
 
 
 def _golden_row(material: Material, format: str, label: str) -> CaseInputs | None:

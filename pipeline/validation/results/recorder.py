@@ -14,7 +14,7 @@ from pipeline.settings import FAILED, PASSED, ValidationSettings
 from pipeline.signature import Array, Batch, Decision, Signature, TensorSpec
 
 from ..compare.decisions import Flips
-from ..compare.differences import by_row, disagreement, is_finite, measure, worst_elements
+from ..compare.differences import by_row, disagreement, is_finite, is_identical, measure, row_blocks, worst_elements
 from ..compare.tolerance import EXACT, Tolerance, flipped_share_for, tolerance_for, within_tolerance
 from ..compare.weights import VariableComparison, WeightsComparison
 from .csv_file import (
@@ -95,7 +95,7 @@ class ResultsRecorder(AbstractContextManager["ResultsRecorder"]):
             of the largest number of its row: the error of a sum grows with its terms, not its result.
         """
         found: dict[str, float] = {}
-        overflows = _overflowing(reference, rows) | _overflowing(candidate, rows)
+        overflows: Array | None = None
         for spec in self.signature.outputs:
             if spec.name not in candidate or spec.name not in reference:
                 found["names"] = np.inf
@@ -104,17 +104,14 @@ class ResultsRecorder(AbstractContextManager["ResultsRecorder"]):
             if disagreement(expected, actual) is not None:
                 found["kinds"] = np.inf
                 continue
-            tolerance, differences = self._tolerance(format, spec), measure(expected, actual)
-            is_off = ~within_tolerance(differences, tolerance)
-            is_over = overflows[:, None] | ~(is_finite(expected) & is_finite(actual))
-            is_near = differences.absolute <= tolerance.rtol * differences.magnitude.max(
-                axis=1, keepdims=True, initial=0
-            )
-            kinds = {"overflow": is_over, "rounding": ~is_over & is_near, "values": ~is_over & ~is_near}
-            for kind, is_kind in kinds.items():
-                if (is_off & is_kind).any():
-                    largest = float(differences.absolute[is_off & is_kind].max())
-                    found[kind] = max(found.get(kind, 0.0), largest)
+            for block in row_blocks(expected):
+                if is_identical(expected[block], actual[block]):
+                    continue
+                if overflows is None:
+                    overflows = _overflowing(reference, rows) | _overflowing(candidate, rows)
+                by_block = overflows[block] if len(expected) == rows else np.array([overflows.any()])
+                kinds = _difference_kinds(expected[block], actual[block], self._tolerance(format, spec), by_block)
+                found |= {kind: max(found.get(kind, 0.0), largest) for kind, largest in kinds.items()}
         return found
 
     def expect(self, format: str, check: str, outputs: Collection[str] | None = None) -> None:
@@ -162,7 +159,14 @@ class ResultsRecorder(AbstractContextManager["ResultsRecorder"]):
             self._record_output(finding, expected, actual, labels if len(expected) == len(labels) else labels[:1])
 
     def _record_output(self, finding: Finding, reference: Array, candidate: Array, labels: Sequence[Any]) -> None:
-        differences = measure(reference, candidate)
+        for block in row_blocks(reference):
+            self._record_block(finding, reference[block], candidate[block], labels[block])
+
+    def _record_block(self, finding: Finding, reference: Array, candidate: Array, labels: Sequence[Any]) -> None:
+        flat_reference, flat_candidate = (by_row(side) for side in (reference, candidate))
+        if is_identical(reference, candidate):  # the first element shows it as well as all of them
+            flat_reference, flat_candidate = flat_reference[:, :1], flat_candidate[:, :1]
+        differences = measure(flat_reference, flat_candidate)
         is_within = within_tolerance(differences, finding.tolerance)
         worst = worst_elements(differences, is_within)
         has_passed = np.asarray(is_within.all(axis=1))
@@ -172,7 +176,6 @@ class ResultsRecorder(AbstractContextManager["ResultsRecorder"]):
         def worst_values(values: Array | None) -> Array | None:
             return None if values is None or not is_shown.all() else values[rows, worst]
 
-        flat_reference, flat_candidate = (by_row(side) for side in (reference, candidate))
         columns = {
             "row": list(labels),
             "element": element_labels(worst, (*reference.shape[1:], *((2,) if np.iscomplexobj(reference) else ()))),
@@ -327,6 +330,23 @@ def _fail_with_worst(finding: Finding, unequal: Sequence[VariableComparison], un
     more = f"; and {len(unequal) - _MAX_NAMED} more" if len(unequal) > _MAX_NAMED else ""
     rest = f" (constants of the size of weights that are of no variable: {unmatched})" if unmatched else ""
     finding.fail(f"weights: {len(unequal)} of {finding.rows} variables are not the checkpoint's: {named}{more}{rest}")
+
+
+def _difference_kinds(expected: Array, actual: Array, tolerance: Tolerance, overflows: Array) -> dict[str, float]:
+    """Classifies the differences of one output; see `ResultsRecorder.difference_kinds`.
+
+    Args:
+        overflows: bool `[rows]`, see `_overflowing`.
+    """
+    differences, found = measure(expected, actual), dict[str, float]()
+    is_off = ~within_tolerance(differences, tolerance)
+    is_over = overflows[:, None] | ~(is_finite(expected) & is_finite(actual))
+    is_near = differences.absolute <= tolerance.rtol * differences.magnitude.max(axis=1, keepdims=True, initial=0)
+    kinds = {"overflow": is_over, "rounding": ~is_over & is_near, "values": ~is_over & ~is_near}
+    for kind, is_kind in kinds.items():
+        if (is_off & is_kind).any():
+            found[kind] = float(differences.absolute[is_off & is_kind].max())
+    return found
 
 
 def _overflowing(outputs: Batch, rows: int) -> Array:
