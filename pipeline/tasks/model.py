@@ -148,7 +148,8 @@ class ModelTask(NamedByGiven):
             # Only MakeFormat has these parameters.
             more = {"format": upstream, "may_refuse": True} if TASKS[upstream] is MakeFormat else {}
             yield self.clone(TASKS[upstream], **more)
-        if stage.uses_data and self.job.data is not None:
+        is_first = not stage.reads and bool(self.parameters.data)  # what was given is looked at before anything is made
+        if (stage.uses_data or is_first) and self.job.data is not None:
             yield DataFile(path=str(self.job.data))
         if stage.uses_data and self.parameters.checkpoint:
             yield ExistingCheckpoint(path=self.parameters.checkpoint)

@@ -20,7 +20,7 @@ from pipeline.settings import SplitSettings
 from pipeline.signature import Array, Signature
 from pipeline.store.file_names import VALIDATION_ROWS_FILE
 
-from .models.source import ModelSource
+from .models.source import ModelSource, load_model
 
 
 class Reader(Protocol):
@@ -83,6 +83,21 @@ def split_examples(
             "no labels to train on", where=data and data.place, next_step="Let the model's `examples` return them"
         )
     return split(examples, settings.seed, settings.validation_share)
+
+
+def check_examples(source: ModelSource, data: DataSource, settings: SplitSettings | None) -> None:
+    """Reads a model's rows, and splits them, only to say what is wrong with them.
+
+    Args:
+        settings: how they are split; None if they are not.
+
+    Raises:
+        PipelineError: see `read_examples` and `split_examples`.
+    """
+    model = load_model(source)
+    examples = read_examples(model, source, data)
+    if settings is not None:
+        split_examples(examples, data, settings, hasattr(model, "loss"))
 
 
 def save_validation(examples: Examples, folder: Path) -> None:

@@ -64,12 +64,12 @@ def import_checkpoint(
     allowed += require_still(source, fetched, fed, imported.allow_ops)
     for reason in (*reasons, *(f"allowed {danger}" for danger in allowed)):
         logger.info("checkpoint: %s", reason)
+    rows = write_rows(model.signature, data, seed, folder, keys_of_tables(model.graph.nodes))
     if source.kind == "SavedModel":
         shutil.copytree(source.place, folder / SAVED_MODEL_FOLDER)
     else:
         _copy_checkpoint(source, folder)
     model.signature.write(folder / SIGNATURE_FILE, origin=model.origin)
-    rows = write_rows(model.signature, data, seed, folder, keys_of_tables(model.graph.nodes))
     return {
         "adopted": str(source.place),
         "found": [*reasons, *model.notes],

@@ -12,7 +12,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import cached_property, lru_cache, partial
@@ -28,6 +28,7 @@ from pipeline.store.manifest import ACCEPTED, Manifest
 from pipeline.training.models.source import PROJECT
 from pipeline.workers.progress import listen, tell
 
+from .data_check import checked_data
 from .input_files import InputFiles
 from .job import Job
 from .model_reads import JOURNAL, ModelReads, watch_for
@@ -270,7 +271,9 @@ class Chain:
             recorded = _describe_run(files.of(stage))
             work = Work(self.job, folder, before, self._watch(stage, folder, files))
             listener = None if self.listener is None else partial(self.listener, name)
-            with listen(listener), _without_lone_journal(folder):
+            is_before_data = stage.uses_model and not stage.reads and not stage.uses_data
+            checked = checked_data(self.job) if is_before_data else nullcontext()
+            with listen(listener), _without_lone_journal(folder), checked:
                 tell("begins", 0)
                 notes = stage.make(work)
             (folder / JOURNAL).unlink(missing_ok=True)

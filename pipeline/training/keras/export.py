@@ -20,7 +20,7 @@ from pipeline.settings import ExportSettings, GraphSettings
 from pipeline.signature import Signature
 from pipeline.store.file_names import DEPLOY_FOLDER, GOLDENS_FILE, SIGNATURE_FILE, VALIDATION_ROWS_FILE
 
-from ..examples import read_examples, save_validation
+from ..examples import read_examples, read_given_rows, save_validation
 from ..import_checkpoint import ROWS, write_rows
 from ..models import KerasModel
 from ..models.source import ModelSource, load_model
@@ -109,6 +109,8 @@ def import_file(imported: ImportedCheckpoint, data: DataSource | None, seed: int
     _refuse_tensor_names(imported)
     make_deterministic()
     named_model = NamedModel.from_own_names(load_file(Path(imported.place)))
+    if data is not None:
+        read_given_rows(data, named_model.signature)  # says what is wrong with them before anything is exported
     keys = write_checkpoint(named_model, folder)
     rows = write_rows(Signature.read(folder / SIGNATURE_FILE), data, seed, folder, keys)
     record_goldens(named_model, {name: values[:ROWS] for name, values in rows.items()}, folder / GOLDENS_FILE)
