@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from shlex import quote
 
 from pipeline.errors import CheckpointError, FreezeError, nearest
 from pipeline.graph.duplicates import require_single_in_graph
@@ -41,10 +42,11 @@ from pipeline.store.file_names import SAVED_MODEL_FILE, SAVED_MODEL_FILES
 
 from .bundle import Bundle, open_checkpoint
 from .bundle.file_kinds import broken_file, unreadable_file
+from .functions import add_call, choose_function, list_functions
 from .objects import read_objects
 from .opened import Source
 
-_SERVE = "serve"
+_SERVE, _TRAIN = "serve", "train"
 _DEFAULT = "serving_default"
 _INIT_OP = "__saved_model_init_op"
 _INIT_COLLECTIONS = ("saved_model_main_op", "legacy_init_op")  # what TensorFlow 1 kept it in
@@ -64,12 +66,11 @@ def read_saved_model(
     file = _find_message(folder)
     metas = _read_meta_graphs(file)
     meta = metas[0].rest
-    key = _choose_signature(folder, meta, signature_key, is_needed=is_key_needed and not outputs)
-    signature = meta.signature_def[key] if key is not None else SignatureDef()
-    named = {side: dict(_tensors(infos)) for side, infos in (("in", signature.inputs), ("out", signature.outputs))}
+    graph, key, named, notes = _find_ports(folder, metas[0], signature_key, outputs, is_key_needed)
     tensors = {side: {name: info.name for name, info in infos.items()} for side, infos in named.items()}
     assets = dict(_assets(folder, meta))
-    graph = hoist_initializers(set_asset_paths(metas[0].graph, assets))
+    metas[0] = MetaGraph(graph, meta)
+    graph = hoist_initializers(set_asset_paths(graph, assets))
     wanted = [node_of(tensor) for tensor in (*tensors["out"].values(), *outputs)] or list(graph.nodes)
     needed = graph.ancestors(wanted, with_control=False)
     variables = [name for name in needed if graph.nodes[name].op in VARIABLE_OPS]
@@ -88,12 +89,39 @@ def read_saved_model(
         inputs=tensors["in"],
         outputs=tensors["out"],
         infos={info.name: info for infos in named.values() for info in infos.values()},
-        signature_key=key,
-        signature_keys=tuple(_signature_keys(meta)),
+        signature_key=key if tensors["out"] else None,
+        signature_keys=tuple(_signature_keys(meta) or [one.key for one in list_functions(meta)]),
         definitions={op.name: op for op in meta.meta_info_def.stripped_op_list.op},
         assets=assets,
         metas=tuple(metas),
+        notes=(*_told_tags(metas), *notes, *_told_outputs(key, tensors["out"])),
     )
+
+
+_Ports = dict[str, dict[str, TensorInfo]]
+
+
+def _find_ports(
+    folder: Path, meta: MetaGraph, wanted: str | None, outputs: Sequence[str], is_needed: bool
+) -> tuple[Graph, str | None, _Ports, list[str]]:
+    """Returns the graph, the key, and the named tensors of a signature; of a function without one, with its call added.
+
+    Returns:
+        Also sentences on what was chosen.
+    """
+    own = _signature_keys(meta.rest)
+    is_needed = is_needed and not outputs
+    if (wanted is not None and wanted not in own) or not own:
+        functions = list_functions(meta.rest)
+        function, note = choose_function(folder, functions, wanted, is_needed)
+        if function is not None and (wanted is not None or set(outputs) <= set(function.outputs)):
+            graph, fed, fetched = add_call(folder, meta.graph, meta.rest, function)
+            return graph, function.key, {"in": fed, "out": fetched}, [note]
+        own = [*own, *(one.key for one in functions)]
+    key = _choose_signature(folder, meta.rest, wanted, is_needed, own)
+    signature = meta.rest.signature_def[key] if key is not None else SignatureDef()
+    ports = {"in": dict(_tensors(signature.inputs)), "out": dict(_tensors(signature.outputs))}
+    return meta.graph, key, ports, []
 
 
 def read_signature(
@@ -131,25 +159,54 @@ def read_meta_graphs(folder: Path) -> tuple[Path, list[MetaGraph]]:
 
 
 def _read_meta_graphs(path: Path) -> list[MetaGraph]:
-    """Returns the graph for serving (of several, the one with the fewest other tags), then all others of the file."""
+    """Returns the graph to serve (of several, the one with the fewest other tags), then all others of the file."""
     model = _parse(path)
     graphs = [meta for meta in model.meta_graphs if meta.graph_def.node]
     if not graphs:
         raise broken_file(path, "not a SavedModel, or one without a graph", got=f"{len(graphs)} graphs")
-    tags = [sorted(meta.meta_info_def.tags) for meta in graphs]
-    serving = [meta for meta in graphs if _SERVE in meta.meta_info_def.tags]
-    if not serving:
-        raise CheckpointError(
-            "no graph of the SavedModel is for serving",
-            where=path,
-            got=f"tags {' and '.join(map(str, tags))}",
-            wanted=f"the tag {_SERVE!r}",
-            next_step="Export the model again, for serving",
-        )
-    served = min(serving, key=lambda meta: len(meta.meta_info_def.tags))
+    served = _choose_graph(path, graphs)
     meta = MetaGraph.of(served)
     validate_graph(meta.graph, path)
     return [meta, *(MetaGraph.of(other) for other in model.meta_graphs if other is not served)]
+
+
+def _choose_graph(path: Path, graphs: Sequence[MetaGraphDef]) -> MetaGraphDef:
+    """Returns the graph for serving; where no tag says so, as in modules of TF Hub, the one not for training."""
+    serving = [meta for meta in graphs if _SERVE in meta.meta_info_def.tags]
+    if serving:
+        return min(serving, key=lambda meta: len(meta.meta_info_def.tags))
+    left = [meta for meta in graphs if _TRAIN not in meta.meta_info_def.tags]
+    if len(left) == 1:
+        return left[0]
+    tags = sorted(sorted(meta.meta_info_def.tags) for meta in left or graphs)
+    raise CheckpointError(
+        "no graph of the SavedModel is for serving",
+        where=path,
+        got=f"tags {' and '.join(map(str, tags))}",
+        wanted=f"the tag {_SERVE!r}",
+        next_step=f"Export it for serving; or give the tag to the one with {tags[0]}: {_tag_command(path, tags[0])}",
+    )
+
+
+def _tag_command(path: Path, tags: Sequence[str]) -> str:
+    code = (
+        "from tensorflow.core.protobuf.saved_model_pb2 import SavedModel; from pathlib import Path; "
+        f"p = Path({str(path)!r}); m = SavedModel.FromString(p.read_bytes()); "
+        f"[g.meta_info_def.tags.append({_SERVE!r}) for g in m.meta_graphs if sorted(g.meta_info_def.tags) == {tags}]; "
+        "p.write_bytes(m.SerializeToString())"
+    )
+    return f"python -c {quote(code)}"
+
+
+def _told_tags(metas: Sequence[MetaGraph]) -> Iterator[str]:
+    tags = list(metas[0].rest.meta_info_def.tags)
+    if _SERVE not in tags:
+        yield f"the graph with the tags {tags} is taken, for none has the tag {_SERVE!r}"
+
+
+def _told_outputs(key: str | None, outputs: Mapping[str, str]) -> Iterator[str]:
+    if key is not None and not outputs:
+        yield f"the signature {key} names no outputs: they are those of the graph"
 
 
 def _find_message(folder: Path) -> Path:
@@ -228,12 +285,15 @@ def _signature_keys(meta: MetaGraphDef) -> list[str]:
     return sorted(key for key in meta.signature_def if not key.startswith("__saved_model_"))
 
 
-def _choose_signature(folder: Path, meta: MetaGraphDef, wanted: str | None, is_needed: bool) -> str | None:
+def _choose_signature(
+    folder: Path, meta: MetaGraphDef, wanted: str | None, is_needed: bool, known: Sequence[str] = ()
+) -> str | None:
     own = _signature_keys(meta)
     if wanted is not None:
         if wanted in own:
             return wanted
-        raise FreezeError("no such signature", where=folder, got=repr(wanted), next_step=nearest(wanted, own))
+        step = nearest(wanted, known or own)
+        raise FreezeError("no such signature", where=folder, got=repr(wanted), next_step=step)
     if _DEFAULT in own:
         return _DEFAULT
     if len(own) == 1:
@@ -244,7 +304,7 @@ def _choose_signature(folder: Path, meta: MetaGraphDef, wanted: str | None, is_n
         f"no signature is called {_DEFAULT}, and none is the only one",
         where=folder,
         got=", ".join(own),
-        next_step="Say which of them to freeze (--signature)",
+        next_step=f"Say which of them to freeze: --signature {own[0]}",
     )
 
 

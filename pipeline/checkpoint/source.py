@@ -11,6 +11,7 @@ may be written as text.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from shlex import quote
 
@@ -38,9 +39,11 @@ def open_source(
 ) -> Source:
     """Opens a prefix, one of its files, a series, a folder, a SavedModel or a GraphDef.
 
+    Of a folder with numbered versions, as TensorFlow Serving reads it, the newest is opened.
+
     Args:
         graph: the file of the graph, if it is not next to the checkpoint: a `.meta`, `.pb` or `.pbtxt`.
-        signature_key: the name of one signature of a SavedModel with several.
+        signature_key: the name of one signature of a SavedModel with several; or of a function, if it has none.
         outputs: tensors that are needed, if they are named.
         is_key_needed: raise an error if the signature is ambiguous and no outputs are named.
 
@@ -50,10 +53,12 @@ def open_source(
     """
     path = Path(place)
     folder = path.parent if path.name in SAVED_MODEL_FILES else path
-    if graph is None and any((folder / name).is_file() for name in SAVED_MODEL_FILES):
+    versions = versions_in(folder) if graph is None else []
+    if graph is None and (versions or _is_saved_model(folder)):
         from .savedmodel import read_saved_model  # a Saver's checkpoint does without
 
-        return read_saved_model(folder, signature_key, outputs, is_key_needed)
+        source = read_saved_model(versions[-1] if versions else folder, signature_key, outputs, is_key_needed)
+        return replace(source, notes=(*_chosen(versions), *source.notes))
     if path.suffix in (".pb", ".pbtxt") and path.is_file():
         return _of_graph_file(path)
     prefix = find_prefix(place)
@@ -61,6 +66,25 @@ def open_source(
     if graph is None and holds_objects(bundle) and not any(folder_of(prefix).glob("*.meta")):
         raise _without_graph(bundle)
     return _of_checkpoint(prefix, bundle, graph or _graph_beside(prefix))
+
+
+def versions_in(folder: Path) -> list[Path]:
+    """Returns the SavedModels of a folder that TensorFlow Serving reads: folders whose names are numbers, in order."""
+    if not folder.is_dir() or _is_saved_model(folder) or any(folder.glob("*.index")):
+        return []
+    numbered = [path for path in folder.iterdir() if path.name.isdecimal() and _is_saved_model(path)]
+    return sorted(numbered, key=lambda path: int(path.name))
+
+
+def _is_saved_model(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in SAVED_MODEL_FILES)
+
+
+def _chosen(versions: Sequence[Path]) -> list[str]:
+    names = ", ".join(path.name for path in versions)
+    if len(versions) < 2:
+        return [f"version {names} is taken"] if versions else []
+    return [f"version {versions[-1].name} is taken, the newest of {names}; another is given by its path: {versions[0]}"]
 
 
 def open_artifact(checkpoint: Path, signature: str | None) -> Source:
@@ -83,12 +107,15 @@ def _of_checkpoint(prefix: Path | str, bundle: Bundle, file: Path) -> Source:
 
 
 def _without_graph(bundle: Bundle) -> CheckpointError:
+    home = folder_of(bundle.prefix).parent
     return CheckpointError(
         "a checkpoint of TensorFlow 2's objects, which holds no graph",
         where=bundle.prefix,
         got=listed(stored_shapes(bundle)),
         wanted="the code of the model",
-        next_step="Write its class in a file, with build or forward (docs/own_model.md), and give both: luigi --module "
+        next_step=f"It is a SavedModel's: give {quote(str(home))}"
+        if _is_saved_model(home)
+        else "Write its class in a file, with build or forward (docs/own_model.md), and give both: luigi --module "
         f"pipeline WriteReport --model FILE.py:CLASS --checkpoint {quote(str(bundle.prefix))}",
     )
 

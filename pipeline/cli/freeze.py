@@ -25,7 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--inputs", default="", help="comma-separated placeholders to keep, or inner tensors to make inputs of"
     )
-    parser.add_argument("--signature", help="of a SavedModel with several, which one")
+    parser.add_argument(
+        "--signature", help="of a SavedModel with several, which one; without any, the function, such as __call__"
+    )
     parser.add_argument(
         "--graph", type=Path, help="the graph's file (.meta, .pb, .pbtxt), where it is not beside the checkpoint"
     )

@@ -26,6 +26,7 @@ from pipeline.store.file_names import FROZEN_FILE, SAVED_MODEL_FILE, SIGNATURE_F
 
 from .origin import candidate_of, pinned_feeds, pinned_value
 from .runner import Runner, check_batch
+from .saved_functions import find_function
 from .session import SessionRunner, session_config
 
 SIGNATURE_KEY, TAG = "serving_default", "serve"
@@ -141,6 +142,12 @@ def open_saved_model(
     """
     names, pins = names or {}, pins or {}
     meta = read_meta_graphs(folder)[1][0].rest  # the same of several graphs as freezing chooses
+    if key is not None and key not in meta.signature_def:
+        try:
+            loaded = _load(folder, meta.meta_info_def.tags, threads, is_unoptimized)
+            return FunctionRunner(loaded, find_function(loaded, meta, key), signature, names, pins)
+        except (*_ERRORS, AttributeError) as exc:
+            raise _load_error(folder, exc) from exc
     own = meta.signature_def[key] if key is not None else SignatureDef()
     given = {node_of(info.name): name for name, info in own.inputs.items()}
     sides = (signature.inputs, signature.outputs)
@@ -176,11 +183,15 @@ def _open_function(
     names: Mapping[str, str],
     pins: Mapping[str, str],
 ) -> FunctionRunner:
+    loaded = _load(folder, tags, threads, is_unoptimized)
+    return FunctionRunner(loaded, loaded.signatures[key], signature, names, pins)
+
+
+def _load(folder: Path, tags: Sequence[str], threads: int, is_unoptimized: bool) -> Any:
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     tf.config.threading.set_inter_op_parallelism_threads(threads)
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": is_unoptimized})
-    loaded = tf.saved_model.load(str(folder), tags=list(tags))
-    return FunctionRunner(loaded, loaded.signatures[key], signature, names, pins)
+    return tf.saved_model.load(str(folder), tags=list(tags))
 
 
 class FunctionRunner:

@@ -140,7 +140,7 @@ def freeze(
         to: the file to write, by default `model.pb`; a folder gets `model.pb`. Next to it is `signature.json`, or
             for a file of another name `NAME.signature.json`. For the format mmap the folder, by default `mmap`.
         graph: the graph's file (.meta, .pb or .pbtxt), if it is not next to the checkpoint.
-        signature: the name of one signature of a SavedModel with several.
+        signature: the name of one signature of a SavedModel with several; or of a function, if it has none.
         pins: placeholders that become constants, such as `{"is_training": "false"}`, by their names in the graph or in
             the SavedModel's signature.
         format: `frozen`, one .pb; or `mmap`, a graph with files of weights that are mapped into memory, for models that
@@ -149,7 +149,8 @@ def freeze(
         allow_ops: ops allowed in the graph although they could do more than compute, such as WriteFile.
 
     Returns:
-        The file and its description. For a GraphDef without variables nothing is written: the result is that file.
+        The file and its description. For a GraphDef without variables of which nothing else is asked, nothing is
+        written: the result is that file.
 
     Raises:
         CheckpointError: the checkpoint is missing, damaged, or does not match its graph.
@@ -162,8 +163,11 @@ def freeze(
     _require_known("weights", weights, WEIGHTS)
     source = open_source(checkpoint, Path(graph) if graph is not None else None, signature, outputs)
     allowed = [f"allowed {danger}" for danger in require_safe_source(source, read_allowed("--allow-ops", allow_ops))]
-    if source.kind == "GraphDef" and not source.has_variables:
-        nothing = "it holds no variables: it is frozen already, nothing to do"
+    is_changed = bool(outputs or inputs or to or pins) or (format, weights) != (FORMATS[0], WEIGHTS[0])
+    if source.kind == "GraphDef" and not source.has_variables and not is_changed:
+        nothing = (
+            "it holds no variables: it is frozen already, nothing to do; -o FILE writes it again, pruned to --outputs"
+        )
         return Frozen(source.graph_file, None, {}, (*allowed, nothing))
     model = prepare(source, outputs, inputs, pins or {}, weights, freeze_door(checkpoint, graph, signature))
     model = replace(model, notes=(*allowed, *model.notes))
@@ -196,7 +200,7 @@ def prepare(
         FreezeError: the graph cannot become a correct .pb, or its outputs are in doubt.
     """
     asked = Asked(door or freeze_door(source.place), outputs, inputs, pins)
-    notes = [f"{name} is pinned to {value}" for name, value in pins.items()]
+    notes = [*source.notes, *(f"{name} is pinned to {value}" for name, value in pins.items())]
     pins = {node_of(source.inputs.get(name, name)): value for name, value in pins.items()}
     source = replace(source, graph=pin_placeholders(source.graph, pins, source.inputs))
     fetched = _choose_outputs(source, asked, notes)

@@ -151,7 +151,7 @@ def inspect(place: Path | str, graph: Path | str | None = None, signature: str |
     Args:
         place: the same as for `freeze`: a prefix, a folder, a SavedModel, a `.meta`, `.pb` or `.pbtxt`.
         graph: the graph's file, if it is not next to the checkpoint.
-        signature: the name of one signature of a SavedModel with several.
+        signature: the name of one signature of a SavedModel with several; or of a function, if it has none.
 
     Raises:
         CheckpointError: the file is missing, damaged, or of another kind.

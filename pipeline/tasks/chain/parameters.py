@@ -29,7 +29,9 @@ class Parameters:
     inputs: str = setting("", "with --checkpoint: comma-separated tensors to feed; detected if not given")
     outputs: str = setting("", "with --checkpoint: comma-separated tensors to fetch; detected if not given")
     pin: str = setting("", "with --checkpoint: comma-separated name=value pairs; these placeholders become constants")
-    signature: str = setting("", "with --checkpoint: the signature to use, if a SavedModel has several")
+    signature: str = setting(
+        "", "with --checkpoint: the signature to use, if a SavedModel has several; or the function, if it has none"
+    )
     graph_file: str = setting(
         "",
         "with --checkpoint: the file of its graph (.meta, .pb, .pbtxt), if it is in another folder or has another name",

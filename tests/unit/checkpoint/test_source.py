@@ -98,11 +98,30 @@ def test_what_is_frozen_already_is_left_alone_and_said_so(tmp_path: Path) -> Non
     first = pipeline.freeze(tmp_path / "model.ckpt", ["y"], to=tmp_path)
     assert first.path.name == "model.pb"
     before = sorted(tmp_path.iterdir())
-    again = pipeline.freeze(first.path, ["y"], to=tmp_path / "again.pb")
+    again = pipeline.freeze(first.path)
     assert again.path == first.path
     assert again.variables == 0
     assert "nothing to do" in again.notes[0]
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_what_is_frozen_already_is_written_with_the_outputs_that_are_named(tmp_path: Path) -> None:
+    wanted = small_graphs.save(tmp_path / "model.ckpt")
+    whole = pipeline.freeze(tmp_path / "model.ckpt", ["y"], to=tmp_path / "whole.pb")
+    with pytest.raises(PipelineError, match="nosuch: no such tensor in the graph"):
+        pipeline.freeze(whole.path, ["nosuch"], to=tmp_path / "out.pb")
+    assert not (tmp_path / "out.pb").exists()
+    inner = next(node.input[0] for node in read(whole.path).node if node.name == "y")
+    part = pipeline.freeze(whole.path, [inner], to=tmp_path / "part.pb")
+    assert [str(spec) for spec in part.signature.inputs] == [str(spec) for spec in whole.signature.inputs]
+    assert {node.name for node in read(part.path).node} < {node.name for node in read(whole.path).node}
+    again = pipeline.freeze(whole.path, ["y"], to=tmp_path / "again.pb")
+    assert np.array_equal(small_graphs.answer(again.path), wanted)
+    assert np.array_equal(small_graphs.answer(pipeline.freeze(whole.path, to=tmp_path / "all.pb").path), wanted)
+
+
+def read(path: Path) -> v1.GraphDef:
+    return v1.GraphDef.FromString(path.read_bytes())
 
 
 def test_of_several_graphs_none_is_guessed(saved: tuple[Path, small_graphs.Array], tmp_path: Path) -> None:
