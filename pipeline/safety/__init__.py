@@ -107,12 +107,27 @@ def require_safe(place: Path | str, found: Iterable[Danger], allowed: Collection
         rest = [str(danger) for danger in _one_of_each(refused)[1:]]
         more = f"; and {', '.join(rest[:_MOST_TOLD])}" if rest else ""
         more += f" and {len(rest) - _MOST_TOLD} other ops" if len(rest) > _MOST_TOLD else ""
+        lacking = [danger.op for danger in refused if danger.harm == UNKNOWN and danger.kind == "op"]
         raise UnsafeModel(
             f"this model could {refused[0].harm}: {refused[0]}{more}",
             where=place,
-            next_step=f"If you trust it, allow it with --allow-ops {','.join(ops)}",
+            next_step=_cure(lacking, ops) if lacking else f"If you trust it, allow it with --allow-ops {','.join(ops)}",
         )
     return [f"{danger}: could {danger.harm}" for danger in dangerous]
+
+
+def _cure(lacking: list[str], ops: list[str]) -> str:
+    """Returns what to do about ops that TensorFlow lacks: allowing them makes a file that it cannot open."""
+    from .custom_ops import library_of  # only for this message
+
+    library = library_of(lacking)
+    runtime = f"a runtime with {library.name}" if library else f"a runtime that has {lacking[0]}"
+    cure = (
+        f"TensorFlow lacks {lacking[0]}, which {library.name} brings. {library.cure}"
+        if library
+        else f"TensorFlow lacks {lacking[0]}: write that part of the model with TensorFlow's ops, and save it again"
+    )
+    return f"{cure}. With --allow-ops {','.join(ops)}, a file that needs it opens only in {runtime}"
 
 
 def _one_of_each(found: Iterable[Danger]) -> list[Danger]:
