@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.errors import SettingError, nearest
+from pipeline.errors import SettingError, logger, nearest
 from pipeline.formats.registry import CANDIDATES, FORMATS
 from pipeline.inputs import (
     Candidate,
@@ -156,6 +157,29 @@ class Job:
             next_step=f"Give this one a folder of its own with --name; --name {self.paths.name} replaces the other",
         )
 
+    def refuse_trained(self, manifest: Manifest | None) -> None:
+        """Refuse to replace a trained model by a checkpoint that has its name by chance; say it, if the name was given.
+
+        Args:
+            manifest: that of the checkpoint in the folder; None if there is none.
+
+        Raises:
+            SettingError: a training made it, and nobody chose the name of the folder.
+        """
+        if self.source is not None or self.imported is None or manifest is None or "exported" not in manifest.notes:
+            return
+        if self.is_named:
+            _say(
+                f"{self.paths.home} held a trained model: its artifacts are replaced by those of {self.imported.place}"
+            )
+            return
+        raise SettingError(
+            "the folder holds a model that was trained",
+            where=self.paths.home,
+            got=self.imported.place,
+            next_step=f"Give this one a folder of its own with --name; --name {self.paths.name} replaces the other",
+        )
+
     def display_path(self, stage: str, *parts: str) -> str:
         """Return the path or URL where people find a stage's artifact, or a file of it."""
         if self.remote is not None:
@@ -165,6 +189,12 @@ class Job:
     def folder(self, stage: str) -> Path:
         """Return the folder of the last finished version of a stage, which stays valid when the link moves on."""
         return self.paths.finished(stage)
+
+
+@cache
+def _say(text: str) -> None:
+    """Log a warning, once in a process."""
+    logger.warning("%s", text)
 
 
 def _output(root: str, name: str, operations: Operations) -> tuple[ArtifactPaths, RemoteStore | None]:

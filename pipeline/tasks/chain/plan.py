@@ -180,7 +180,7 @@ class Chain:
         A stage after one that has to run is never complete here: whether it runs is known once the new bytes are.
 
         Raises:
-            SettingError: the folder holds another model, see `Job.refuse_other_model`.
+            SettingError: the folder holds another model, see `Job.refuse_other_model` and `Job.refuse_trained`.
         """
         return self._examine(self.up_to(last), InputFiles(self.job))
 
@@ -196,6 +196,8 @@ class Chain:
                 state = listing.reconcile(self.job.paths, name, wanted, ignored, state)
             if self.stages[name].uses_model:
                 self.job.refuse_other_model(state.manifest)
+            elif name == "checkpoint":
+                self.job.refuse_trained(state.manifest)
             if state.is_complete and self._is_forced(name, state.manifest):
                 state = replace(state, status=ArtifactStatus.STALE, reasons=(f"--force-stage {name}",))
             if waits_for and state.is_complete:

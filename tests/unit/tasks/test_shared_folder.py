@@ -9,7 +9,7 @@ import pytest
 from pipeline.errors import SettingError
 from pipeline.store import artifact
 from pipeline.store.artifact import ArtifactPaths
-from pipeline.tasks.model import BuildGraph, WriteReport
+from pipeline.tasks.model import BuildGraph, SaveCheckpoint, WriteReport
 from pipeline.tasks.nightly.task import NightlyRun
 
 TWO = "class {}:\n    def forward(self, inputs, training): ...\n\n"
@@ -40,6 +40,19 @@ def test_whoever_names_the_folder_may_replace_what_is_in_it(file: Path, tmp_path
     make_graph_of(tmp_path / "output/fruit", "Apple")
     assert not BuildGraph(model=f"{file}:Pear", output_root=str(tmp_path / "output"), name="fruit").complete()
     assert not BuildGraph(model=f"{file}:Pear", output_root=str(tmp_path / "output"), name="pear").complete()
+
+
+def test_a_checkpoint_does_not_replace_a_trained_model_unasked(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    artifact.build(ArtifactPaths(tmp_path / "output", "spam"), "checkpoint", dict, lambda _: {"exported": "last"})
+    given = {"checkpoint": str(tmp_path / "in" / "spam"), "output_root": str(tmp_path / "output")}
+    with pytest.raises(SettingError, match=r"holds a model that was trained .*--name spam replaces the other"):
+        SaveCheckpoint(**given).complete()
+    assert "held a trained model" not in caplog.text
+    assert not SaveCheckpoint(**given, name="spam").complete()
+    assert "output/spam held a trained model: its artifacts are replaced by those of" in caplog.text
+    assert not SaveCheckpoint(**given, name="mine").complete()
 
 
 def test_nights_of_one_class_are_not_continued_by_another(file: Path, tmp_path: Path) -> None:
