@@ -252,7 +252,7 @@ def open_runner(folder: Path, signature: Signature, threads: int) -> OnnxRunner:
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = threads, threads
-        options.log_severity_level = 3  # errors
+        options.log_severity_level = 4  # errors are raised, and become findings; it would print them in red besides
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except ImportError as exc:
         raise RunnerError(

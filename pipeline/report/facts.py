@@ -47,6 +47,36 @@ class StageFacts:
 
 
 @dataclass(frozen=True)
+class RunFacts:
+    """When, where and with what the comparison was made; a text is empty if it was not recorded.
+
+    Args:
+        made: time when it was made, ISO 8601.
+        host: name, processor and cores of the machine.
+        commit: git commit of the user's code.
+        version: version of the pipeline.
+    """
+
+    made: str = ""
+    host: str = ""
+    commit: str = ""
+    version: str = ""
+
+
+@dataclass(frozen=True)
+class Overview:
+    """The page of the batch or of the nights that a run is part of.
+
+    Args:
+        title: what it is, such as `batch models`.
+        address: its address, relative to the folder of the report.
+    """
+
+    title: str
+    address: str
+
+
+@dataclass(frozen=True)
 class ReportFacts:
     """The content of a report about one model.
 
@@ -68,6 +98,9 @@ class ReportFacts:
         graph: summary of the checkpoint's graph from `inspection.summarise`; None if it is not known.
         previous: the content of the last report's `report.json`; None if there is none.
         worst: paths of the files in `validation/worst/`; empty if no rows were stored.
+        run: when, where and with what the comparison was made.
+        made_up_rows: number of validation rows if they were made up; 0 if they are the user's.
+        overview: the page that the report leads back to; None if there is none.
     """
 
     name: str
@@ -86,3 +119,6 @@ class ReportFacts:
     graph: Mapping[str, Any] | None = None
     previous: Mapping[str, Any] | None = None
     worst: Sequence[str] = ()
+    run: RunFacts = RunFacts()
+    made_up_rows: int = 0
+    overview: Overview | None = None

@@ -16,7 +16,7 @@ from pipeline.settings import FAILED, PASSED
 
 from . import wording
 from .facts import ReportFacts
-from .verdict import against_reference, candidates, checks, headline, is_check_passed, is_passed, severity
+from .verdict import against_reference, candidates, checks, comparisons, headline, is_check_passed, is_passed, severity
 
 SCHEMA = 1
 MOST_KEPT = 10
@@ -38,7 +38,7 @@ def figures(facts: ReportFacts) -> dict[str, Any]:
         "made": next((stage.made for stage in reversed(facts.stages) if stage.made), None),
         "verdict": PASSED if is_passed(facts) else FAILED,
         "headline": headline(facts),
-        "rows": sum((facts.verdict.get("rows") or {}).values()),
+        "comparisons": comparisons(facts),
         "formats": {name: _format_figures(facts, name) for name in (*formats, *reference)},
         "settings": facts.settings,
         "versions": facts.versions,

@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from pipeline.store.file_names import FROZEN_FILE
 
@@ -87,6 +87,7 @@ def templates() -> Environment:
     )
     filters = ("number", "difference", "metric", "size", "duration", "shorten", "date", "whole", "count_noun")
     environment.filters |= {name: getattr(wording, name) for name in (*filters, "printable")}
+    environment.filters |= {"fold": fold_numbers, "join_names": wording.join_names}
     functions = ("headline", "reasons", "reason", "tolerance", "worst", "is_passed", "is_check_passed", "metric_names")
     environment.globals |= {name: getattr(verdict, name) for name in (*functions, "causes", "notes")}
     return environment
@@ -96,15 +97,28 @@ def _make_printable(value: Any) -> Any:
     return wording.printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
+def fold_numbers(text: Any, beside: Any = "") -> Markup:
+    """Rounds numbers of many decimals; each has all of its digits in its title, and behind it when it is clicked.
+
+    Args:
+        beside: a text whose numbers must not look the same if they are others.
+    """
+    printable, separator = wording.printable(str(text)), "\0"
+    folded = wording.round_numbers(
+        f"{printable}{separator}{wording.printable(str(beside))}",
+        lambda full, short: full if len(full) <= len(short) + 1 else f"\1{full}\2{short}\3",
+    ).split(separator)[0]
+    marked = str(escape(folded)).replace("\1", '<abbr tabindex="0" title="').replace("\2", '">')
+    return Markup(marked.replace("\3", "</abbr>"))
+
+
 Tile = tuple[str, str, str, bool]
 
 
 def _tiles(facts: ReportFacts) -> list[Tile]:
     """Returns the most important numbers: label, number, explanation, and True if the number is bad."""
-    # The check decisions uses the validation rows, which are counted already.
-    rows = {kind: count for kind, count in (facts.verdict.get("rows") or {}).items() if kind != verdict.DECISIONS}
-    kinds = ", ".join(f"{wording.number(count)} {kind}" for kind, count in rows.items())
-    tiles = [("Rows compared", wording.number(sum(rows.values())), kinds, False), _difference_tile(facts)]
+    count = wording.number(verdict.comparisons(facts))
+    tiles = [("Comparisons", count, "one a line of results.csv", False), _difference_tile(facts)]
     decisions = facts.verdict.get("decisions") or {}
     if decisions:
         flipped = sum(decision["flipped"] for decision in decisions.values())
@@ -186,9 +200,8 @@ def _draw_value_charts(results: Results, name: str, prefix: str) -> list[Markup]
 
 
 def _spread_in_words(spread: Spread) -> str:
-    compared = f"{wording.count_noun(spread.rows, 'row')} compared"
     if spread.zero == spread.rows:
-        return f"{compared}, all without any difference: there is nothing to draw."
+        return "No answer differs at all: there is nothing to draw."
     parts = [f"{wording.number(spread.zero)} without any difference"]
     sized = sum(spread.passed_by_size.values()) + sum(spread.failed_by_size.values())
     if sized:
@@ -199,7 +212,7 @@ def _spread_in_words(spread: Spread) -> str:
     if spread.unmeasured:
         parts.append(f"{wording.number(spread.unmeasured)} without a number (text, or not a number)")
     failed = f"{wording.number(spread.failed)} failed" if spread.failed else "none failed"
-    return f"{compared}: {wording.join_names(parts)}; {failed}."
+    return f"Answers: {wording.join_names(parts)}; {failed}."
 
 
 def _training(history: History) -> tuple[str, Markup | None]:

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from xml.etree import ElementTree
 
 from .facts import ReportFacts
-from .verdict import Check, checks, failed_checks, headline, is_check_passed, is_passed, reason, reasons, worst
+from .gist import Check
+from .verdict import checks, failed_checks, headline, is_check_passed, is_passed, reason, reasons, worst
 from .wording import printable
 
 
@@ -54,6 +55,8 @@ def junit(facts: ReportFacts) -> str:
 def _properties(facts: ReportFacts) -> Iterator[tuple[str, str]]:
     """Lists the provenance of the model: command, versions, digests."""
     yield "command", facts.command
+    run = {"host": facts.run.host, "commit": facts.run.commit, "version.freeze-pipeline": facts.run.version}
+    yield from ((name, value) for name, value in run.items() if value)
     yield from ((f"version.{library}", version) for library, version in facts.versions.items())
     yield from ((f"digest.{stage.stage}", stage.digest) for stage in facts.stages)
     yield from ((f"sha256.{label}", digest) for label, digest in facts.inputs.items())

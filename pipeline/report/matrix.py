@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from pipeline.settings import FAILED, PASSED
 
 from .facts import ReportFacts
+from .gist import MADE, Check
 from .verdict import (
     DECISIONS,
-    MADE,
     REFERENCE,
     WEIGHTS,
-    Check,
     candidates,
     checks,
     is_check_passed,

@@ -20,7 +20,8 @@ from pipeline.errors import DataError
 from pipeline.settings import PASSED
 
 from .csv_cells import read_cell
-from .verdict import DECISIONS, MADE, STABLE, WEIGHTS
+from .gist import MADE
+from .verdict import DECISIONS, STABLE, WEIGHTS
 
 WORST_ROWS = 8
 MOST_SAMPLED = 2_000

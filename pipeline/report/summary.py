@@ -12,9 +12,9 @@ from . import wording
 from .costs import costs
 from .facts import ReportFacts
 from .figures import comparison
+from .gist import Check
 from .matrix import SKIPPED, matrix
 from .verdict import (
-    Check,
     causes,
     checks,
     failed_checks,
@@ -57,9 +57,9 @@ def summary(facts: ReportFacts) -> str:
 
 
 def _reasons(facts: ReportFacts) -> list[str]:
-    sentences = [f"Cause: {each.formats}, {each.kind}: {each.sentence}" for each in causes(facts)]
+    sentences = [f"Cause: {wording.join_names(each.formats)}, {each.kind}: {each.sentence}" for each in causes(facts)]
     sentences += reasons(facts)
-    lines = [f"- {_escape(sentence)}" for sentence in sentences[:MOST_REASONS]]
+    lines = [f"- {_escape(wording.round_numbers(sentence))}" for sentence in sentences[:MOST_REASONS]]
     if len(sentences) > MOST_REASONS:
         lines.append(f"- and {len(sentences) - MOST_REASONS} more, see the report")
     return ["\n".join([*lines, *(f"- {_escape(note)}" for note in notes(facts))])]

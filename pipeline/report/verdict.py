@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 from pipeline.settings import PASSED
 
+from . import gist
 from .facts import ReportFacts
+from .gist import MADE, Check, Failure
 from .wording import NOTHING, count_noun, difference, join_names, shorten
-
-Check = Mapping[str, Any]
 
 REFERENCE = "checkpoint"
 STABLE = "stable"  # the check that compares a candidate with itself
-MADE = "made"  # the check that a requested format could be made
 DECISIONS = "decisions"  # the check that compares decisions instead of outputs
 WEIGHTS = "weights"  # the check that compares variables instead of rows
 
@@ -52,40 +50,47 @@ def refused_formats(facts: ReportFacts) -> list[str]:
 
 
 def headline(facts: ReportFacts) -> str:
-    """Words the verdict as one sentence."""
+    """Words the verdict as one sentence, with the cause if there is one alone."""
+    on = _made_up(facts)
     if is_passed(facts):
-        return f"{_are(candidates(facts))} proven equal to the checkpoint."
+        return f"{_are(candidates(facts))} proven equal to the checkpoint{on}."
+    known = causes(facts)
+    why = known[0].detail if len(known) == 1 else ""
     failed = list(dict.fromkeys(str(check["format"]) for check in failed_checks(facts)))
     if failed == [REFERENCE]:
-        return "The checkpoint does not give its own recorded outputs."
+        return f"The checkpoint does not give its own recorded outputs{_because(why)}."
     refused = refused_formats(facts)
     names = [name for name in failed if name != REFERENCE and name not in refused]
     proven = [name for name in candidates(facts) if failed and name not in failed]
     if {str(check["check"]) for check in failed_checks(facts)} == {STABLE}:
-        return f"{_are(names)} equal to the checkpoint, and the answers to a row depend on other rows or on chance."
-    parts = [f"{_are(names)} not proven equal to the checkpoint"] if names or not refused else []
+        doubt = "the answers to a row depend on other rows or on chance"
+        return f"{_are(names)} equal to the checkpoint, and {doubt}{_because(why)}."
+    parts = [f"{_are(names)} not proven equal to the checkpoint{on}{_because(why)}"] if names or not refused else []
     if proven:
-        parts.append(_are(proven) if parts else f"{_are(proven)} proven equal to the checkpoint")
+        parts.append(_are(proven) if parts else f"{_are(proven)} proven equal to the checkpoint{on}")
     if refused:
-        parts.append(f"{join_names(refused)} could not be made")
+        parts.append(f"{join_names(refused)} could not be made{_because('' if names else why)}")
     return f"{'; '.join(parts)}."
 
 
-@dataclass(frozen=True)
-class Cause:
-    """The cause of differences: names of the formats, kind of the cause, and the finding as a sentence."""
-
-    formats: str
-    kind: str
-    sentence: str
+def _made_up(facts: ReportFacts) -> str:
+    """Says that the rows were made up, where the verdict is of rows: other weights are a fact of any rows."""
+    is_of_rows = all(check["check"] != WEIGHTS for check in failed_checks(facts))
+    return f" on {count_noun(facts.made_up_rows, 'made-up row')}" if facts.made_up_rows and is_of_rows else ""
 
 
-def causes(facts: ReportFacts) -> list[Cause]:
-    """Returns the causes in the verdict's order; formats with the same cause share an entry."""
-    grouped: dict[tuple[str, str], list[str]] = {}
-    for format, cause in (facts.verdict.get("causes") or {}).items():
-        grouped.setdefault((str(cause["kind"]).replace("_", " "), str(cause["sentence"])), []).append(str(format))
-    return [Cause(join_names(formats), kind, sentence) for (kind, sentence), formats in grouped.items()]
+def _because(why: str) -> str:
+    return f": {why}" if why else ""
+
+
+def causes(facts: ReportFacts) -> list[Failure]:
+    """Returns why formats failed, in the verdict's order; formats with the same cause share an entry."""
+    return gist.failures(facts.verdict)
+
+
+def comparisons(facts: ReportFacts) -> int:
+    """Returns the number of lines of results.csv."""
+    return gist.count_comparisons(facts.verdict)
 
 
 def notes(facts: ReportFacts) -> list[str]:
@@ -100,20 +105,29 @@ def _are(names: Sequence[str]) -> str:
 
 
 def reasons(facts: ReportFacts) -> list[str]:
-    """Returns the verdict's reasons, without those that repeat a cause; never empty.
+    """Returns the verdict's reasons, without those that repeat a cause; empty only if the causes say it all.
 
     A verdict without reasons gets one, and so does a verdict `passed` with a failed check.
     """
     repeated = {f"{format}: {cause['sentence']}" for format, cause in (facts.verdict.get("causes") or {}).items()}
+    repeated |= {str(check.get("reason")) for check in failed_checks(facts) if check["check"] == MADE}
     own_reasons = [str(reason) for reason in facts.verdict.get("reasons") or () if reason not in repeated]
     if is_passed(facts):
-        return own_reasons or [f"{count_noun(len(checks(facts)), 'check')} made, all passed."]
+        return own_reasons or [_all_passed(facts)]
     if not checks(facts):
         return [*own_reasons, "Nothing was checked."]
     failed = [f"{title(check)}: {reason(check)}" for check in failed_checks(facts)]
     if facts.verdict.get("verdict") == PASSED:
         return [*own_reasons, "The verdict says passed, but a check failed.", *failed]
-    return own_reasons or failed or ["The verdict is not passed, and gives no reason."]
+    if own_reasons or causes(facts):
+        return own_reasons
+    return failed or ["The verdict is not passed, and gives no reason."]
+
+
+def _all_passed(facts: ReportFacts) -> str:
+    count = len(checks(facts))
+    passed = "The one check passed" if count == 1 else f"All {count_noun(count, 'check')} passed"
+    return f"{passed}, in {count_noun(comparisons(facts), 'comparison')}."
 
 
 def title(check: Check) -> str:

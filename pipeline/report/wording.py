@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from pipeline.errors import printable as printable
 
 NOTHING = "–"
 LONGEST_VALUE = 160
+FEWEST_DIGITS, MOST_DIGITS = 6, 17
+# A number of many decimals; not the part of a version, of a name or of an address.
+_LONG_NUMBER = re.compile(r"(?<![\w.])-?\d+\.\d{6,}(?:e[+-]?\d+)?(?![\w.]*\w)")
 
 
 def shorten(value: Any) -> str:
@@ -17,6 +21,21 @@ def shorten(value: Any) -> str:
     if len(text) <= LONGEST_VALUE:
         return text
     return f"{text[:LONGEST_VALUE]}… ({number(len(text))} characters)"
+
+
+def round_numbers(text: str, write: Callable[[str, str], str] = lambda full, short: short) -> str:
+    """Rounds the numbers of many decimals in a text to as few digits as tell them from each other, and at least six.
+
+    Args:
+        write: returns what stands for a number, given in full and rounded.
+    """
+    found = set(_LONG_NUMBER.findall(text))
+    shown = dict[str, str]()
+    for digits in range(FEWEST_DIGITS, MOST_DIGITS + 1):
+        shown = {full: f"{float(full):.{digits}g}" for full in found}
+        if len(set(shown.values())) == len({float(full) for full in found}):
+            break
+    return _LONG_NUMBER.sub(lambda match: write(match[0], shown[match[0]]), text)
 
 
 def number(value: int) -> str:

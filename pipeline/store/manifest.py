@@ -110,6 +110,8 @@ _MAPPINGS = ("settings", "files", "upstream", "code", "model", "versions", *RECO
 # The notes that every stage may have, and what each of them is.
 _NOTES: Mapping[str, Callable[[Any], bool]] = {
     "command": _is_text,
+    "commit": _is_text,
+    "host": _is_text,
     "made": _is_text,
     "refused": _is_text,
     "seconds": _is_number,

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from pipeline.errors import ValidationFailed
 from pipeline.formats.registry import CANDIDATES, FORMATS, read_refusal
+from pipeline.report import gist
+from pipeline.report.wording import count_noun
 from pipeline.settings import PASSED
 from pipeline.store.file_names import COSTS_TABLE_FILE, REPORT_FILE, RESULTS_FILE, VERDICT_FILE
 
 from .chain.job import Job
 from .chain.plan import Chain
-from .chain.results import read_verdict
+from .chain.results import count_made_up_rows, read_verdict
 
-_MOST_REASONS = 3  # of a failed validation
+_MOST_CAUSES = 3  # of a failed validation
 
 
 def summary_lines(chain: Chain, last: str) -> list[str]:
@@ -42,12 +45,24 @@ def summary_lines(chain: Chain, last: str) -> list[str]:
 
 
 def _verdict_lines(job: Job) -> list[str]:
+    """Return what a person reads first: passed, in how many comparisons; or the cause, what to do, and the figures."""
     verdict = read_verdict(job)
-    reasons = verdict["reasons"]
-    if len(reasons) > _MOST_REASONS:  # the last is the cause
-        rest = f"… {len(reasons) - _MOST_REASONS} more in {job.display_path('validation', VERDICT_FILE)}"
-        reasons = [*reasons[: _MOST_REASONS - 1], rest, reasons[-1]]
-    return [f"verdict      {verdict['verdict']}{_quality(verdict)}", *(f"             {reason}" for reason in reasons)]
+    made_up = count_made_up_rows(job, verdict)
+    on = f", on {count_noun(made_up, 'made-up row')}" if made_up else ""
+    if verdict["verdict"] == PASSED:
+        return [
+            f"verdict      passed: {count_noun(gist.count_comparisons(verdict), 'comparison')}{on}{_quality(verdict)}"
+        ]
+    known = gist.failures(verdict)
+    lines = [f"verdict      {verdict['verdict']}"]
+    for failure in known[:_MOST_CAUSES]:
+        lines.append(f"cause        {failure}")
+        lines += [f"next         {failure.next_step}"] if failure.next_step else []
+    if len(known) > _MOST_CAUSES:
+        lines.append(
+            f"             and {len(known) - _MOST_CAUSES} more in {job.display_path('validation', VERDICT_FILE)}"
+        )
+    return [*lines, f"figures      {gist.figures(verdict)}{on}"]
 
 
 def require_passed(job: Job) -> None:
@@ -58,24 +73,29 @@ def require_passed(job: Job) -> None:
     """
     verdict = read_verdict(job)
     if verdict["verdict"] != PASSED:
+        known = gist.failures(verdict)
+        why = known[0].detail if len(known) == 1 else gist.reason(verdict)
         raise ValidationFailed(
-            f"{failed_formats(verdict)} not proven equal to its checkpoint: {verdict['reasons'][0]}",
+            f"{failed_formats(verdict)} not proven equal to its checkpoint: {why}",
             where=job.display_path("validation"),
             next_step=f"See {job.display_path('report', REPORT_FILE)}",
         )
 
 
-def failed_formats(verdict: dict[str, Any]) -> str:
+def failed_formats(verdict: Mapping[str, Any]) -> str:
     """Return the formats that failed, with the verb: `frozen is`, `tflite and onnx are`."""
     failed = {check["format"] for check in verdict["checks"] if check["verdict"] != PASSED}
     named = [format for format in CANDIDATES if format in failed] or ["the candidate"]
     return f"{' and '.join(named)} {'is' if len(named) == 1 else 'are'}"
 
 
-def _quality(verdict: dict[str, Any]) -> str:
-    rows = sum(check["rows"] for check in verdict["checks"])
-    text = f": {rows} comparisons"
-    for format, figures in verdict["metrics"].items():
-        if format != "checkpoint":
-            text += f"; {format}: F1 {figures['f1']:.3f}, accuracy {figures['accuracy']:.3f}"
-    return text
+def _quality(verdict: Mapping[str, Any]) -> str:
+    """Return the metrics of the format that answers worst."""
+    metrics = {format: figures for format, figures in verdict["metrics"].items() if format != "checkpoint"}
+    if not metrics:
+        return ""
+    worst = min(metrics, key=lambda format: (metrics[format]["accuracy"], metrics[format]["f1"]))
+    figures = metrics[worst]
+    same = all((each["f1"], each["accuracy"]) == (figures["f1"], figures["accuracy"]) for each in metrics.values())
+    name = worst if len(metrics) == 1 else "every format" if same else f"lowest {worst}"
+    return f"; {name}: F1 {figures['f1']:.3f}, accuracy {figures['accuracy']:.3f}"

@@ -161,6 +161,7 @@ def _verdict(
         "verdict": FAILED if reasons else PASSED,
         "model": recorder.model,
         "reasons": reasons,
+        "comparisons": sum(finding.rows for finding in findings),
         "causes": {format: asdict(cause) for format, cause in causes.items()},
         "rows": {{"equal": "validation"}.get(name, name): count for name, count in rows.items()},
         "skipped": {**recorder.skipped, **skipped},

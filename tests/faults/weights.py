@@ -98,6 +98,6 @@ def bfloat16_sold_as_full(home: Home, folder: Path) -> Pair:
     return home.planted(folder, with_weights(lambda name, value: value.astype(ml_dtypes.bfloat16)))
 
 
-@fault("the same graph, trained from another seed", "other_training", EVERYTHING, mentions="another training run")
+@fault("the same graph, trained from another seed", "other_training", EVERYTHING, mentions="of another training")
 def the_pb_of_another_training(home: Home, folder: Path) -> Pair:
     return of_values(home, folder, models.drawn(7))

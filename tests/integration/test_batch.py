@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
 import shutil
@@ -133,6 +134,13 @@ def test_the_tables_tell_of_all(first: Run) -> None:
     assert all(name in summary for name in BROKEN)
     page = (first.folder / "report.html").read_text()
     assert all(f">{name}<" in page for name in results)
+    for name in results.keys() - set(BROKEN):
+        own = first.root / name / "report"
+        [back] = re.findall(r"part of <a href=\"([^\"]*)\"", (own / "report.html").read_text())
+        # A browser takes the address as it is typed, without following the link to the last version.
+        assert Path(os.path.normpath(own / back)).samefile(first.folder / "report.html")
+        lines = len((first.root / name / "validation" / "results.csv").read_text().splitlines()) - 1
+        assert int(results[name]["comparisons"]) == lines
 
 
 def test_progress_is_plain_lines_where_there_is_no_terminal(first: Run) -> None:
@@ -164,7 +172,7 @@ def test_a_rerun_does_only_what_failed_or_changed_or_is_new(made: Path, first: R
     assert stamps(root, *names) == before
     again = run(made / "models.csv", root, TF_ENABLE_ONEDNN_OPTS="1")
     assert again.code == 30, again.log
-    assert f"batch: 7 to convert, {len(names) - 1} complete already" in again.log
+    assert f"batch: 7 to convert or to look at, {len(names) - 1} complete already" in again.log
     after = stamps(root, *names)
     assert {name for name in names if after[name] != before[name]} == {"m0001"}
     assert {name for name, line in again.results.items() if line["verdict"] != "passed"} == set(BROKEN) - {"m0007"}

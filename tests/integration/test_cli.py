@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import shlex
 import shutil
 import socket
@@ -270,7 +271,13 @@ def test_a_failed_validation_fails_the_run_and_is_reported(tmp_path: Path) -> No
         done = luigi("WriteReport", "--model", model, "--output-root", str(root), *strict)
         assert done.returncode == 30
         assert "is not proven equal to its checkpoint" in done.stdout
-        assert "the worst is row" in done.stdout
+        verdict, cause, step, figures = done.stdout[done.stdout.index("verdict  ") :].splitlines()[:4]
+        assert verdict == "verdict      failed"
+        assert cause.startswith("cause        frozen: ")  # before any figure
+        assert step.startswith("next         ")
+        lines = len((root / "model/validation/results.csv").read_text().splitlines()) - 1
+        assert re.match(rf"figures +\d+ of {lines} comparisons failed; largest difference ", figures)
+        assert not re.search(r"\d\.\d{10}", done.stdout)
         assert "Traceback" not in done.stderr
     assert json.loads((root / "model/validation/verdict.json").read_text())["verdict"] == "failed"
     assert (root / "model/costs/costs.json").exists()

@@ -11,8 +11,6 @@ import csv
 import json
 import logging
 import os
-import platform
-import re
 import signal
 import subprocess
 import sys
@@ -33,6 +31,7 @@ from pipeline.signature import Signature, batch_size_of
 from pipeline.store import file_names
 from pipeline.workers.child import Child, Limits
 from pipeline.workers.folders import run_folder
+from pipeline.workers.machine import core_count, cpu_model
 from pipeline.workers.progress import tell
 from pipeline.workers.sandbox import kept_environment
 from pipeline.workers.worker import WORKER_ENVIRONMENT
@@ -223,11 +222,9 @@ def artifact_size(format: str, folder: Path) -> int:
 
 
 def _machine() -> dict[str, Any]:
-    cpus = Path("/proc/cpuinfo")
-    model = re.search(r"^model name\s*:\s*(.+)$", cpus.read_text(), re.MULTILINE) if cpus.exists() else None
     return {
-        "cpu": model[1] if model else platform.processor() or platform.machine(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cpu": cpu_model(),
+        "cores": core_count(),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
     }
 

@@ -10,6 +10,7 @@ from typing import Any
 from pipeline.errors import PipelineError
 from pipeline.formats.registry import FORMATS, read_refusal
 from pipeline.hashing import hash_values
+from pipeline.report import gist
 from pipeline.settings import FAILED, PASSED
 from pipeline.store.manifest import Manifest
 
@@ -31,7 +32,7 @@ class Outcome:
         reason: a sentence; empty if it passed.
         formats: the formats that were made.
         checks: for each format, check and output: `name` (`frozen.equal.probability`), `verdict` and `reason`.
-        comparisons: the number of compared answers.
+        comparisons: the number of lines of the model's results.csv.
         max_abs_diff: the largest difference; None if nothing could be subtracted.
         flipped: the number of rows with another decision than the checkpoint's.
         size_bytes: the size of all deployed formats together.
@@ -96,7 +97,7 @@ def collect_outcome(chain: Chain) -> Outcome:
         name=job.paths.name,
         verdict=PASSED if has_passed else FAILED,
         kind="" if has_passed else "ValidationFailed",
-        reason="" if has_passed else verdict["reasons"][0],
+        reason=gist.reason(verdict),
         formats=tuple(format for format in FORMATS if format in made),
         checks=[
             {
@@ -106,7 +107,7 @@ def collect_outcome(chain: Chain) -> Outcome:
             }
             for check in verdict["checks"]
         ],
-        comparisons=sum(check["rows"] for check in verdict["checks"]),
+        comparisons=gist.count_comparisons(verdict),
         max_abs_diff=max(map(float, differences), default=None),
         flipped=sum(flips["flipped"] for flips in verdict["decisions"].values()),
         size_bytes=sum(entry.size_bytes for manifest in made.values() for entry in manifest.files.values()),

@@ -15,7 +15,7 @@ from pipeline.settings import FAILED, PASSED
 from pipeline.store.file_names import JUNIT_FILE, REPORT_FILE, RESULTS_FILE, SUMMARY_FILE
 
 from .outcome import ERROR
-from .tables import Table, junit, report_of, summary, write_results
+from .tables import Table, command_of, junit, report_of, summary, write_results
 
 _HERE = Path(__file__).parent
 _ORDER = {FAILED: 0, ERROR: 1, PASSED: 2}
@@ -39,6 +39,7 @@ def page(table: Table) -> str:
             table=table,
             pairs=pairs,
             report_of=report_of,
+            command_of=command_of,
             script=script,
             # The page may run this script only.
             script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),

@@ -44,7 +44,7 @@ class Progress:
             self._bar = tqdm(total=total, unit="model", desc="batch", file=self._stream, bar_format=shape)
         elif total:
             there = f", {finished} complete already" if finished else ""
-            self._print(f"batch: {total} to convert{there}")
+            self._print(f"batch: {total} to convert or to look at{there}")
         if total:
             self._notify_line()
 

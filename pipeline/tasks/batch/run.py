@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.errors import PipelineError, StageCrashed
+from pipeline.report.facts import Overview
 from pipeline.settings import EngineSettings, Operations, Settings
+from pipeline.store.file_names import REPORT_FILE
 from pipeline.workers.child import Limits
 from pipeline.workers.executor import open_executor
 from pipeline.workers.executor.interface import Ended
@@ -16,7 +18,7 @@ from ..chain.job import Job
 from ..chain.parameters import Parameters
 from ..chain.plan import Chain
 from . import cache
-from .listing import Row
+from .listing import TABLES, Row
 from .outcome import Outcome, collect_outcome, failed_outcome
 from .progress import Progress
 
@@ -64,18 +66,23 @@ def load_outcomes(rows: Sequence[Row], batch: Batch) -> dict[str, Outcome]:
     return known
 
 
-def convert(given: Parameters, settings: Settings, operations: Operations, failure_file: Path) -> Outcome:
+def convert(
+    given: Parameters, settings: Settings, operations: Operations, failure_file: Path, batch: str = ""
+) -> Outcome:
     """Make all stages of a model's chain that are missing or stale, up to its report.
 
     Args:
         operations: how the work on this one model is done.
         failure_file: where to store the outcome if the model does not pass.
+        batch: the name of the batch, whose page the model's report leads back to.
 
     Returns:
         The outcome; an error is an outcome too.
     """
     try:
-        chain = Chain(Job.from_parameters(given, settings, operations))
+        job = Job.from_parameters(given, settings, operations)
+        overview = Overview(f"batch {batch}", f"../../{TABLES}/{batch}/{REPORT_FILE}") if batch else None
+        chain = Chain(replace(job, overview=overview))
     except PipelineError as exc:
         return failed_outcome(given.name, exc)
     try:
@@ -114,7 +121,7 @@ def run(
     progress = Progress(len(left), len(known), notify)
     chosen = batch.operations.batch
     limits = Limits(chosen.limit_seconds, int(chosen.limit_memory_gb * 1e9))
-    items = [(row.parameters, batch.settings, batch.inner, batch.failed_file(row)) for row in left]
+    items = [(row.parameters, batch.settings, batch.inner, batch.failed_file(row), batch.stem) for row in left]
     try:
         with open_executor(batch.operations.engine, min(workers, len(left)), limits) as engine:
             for event in engine.map("pipeline.tasks.batch.run:convert", items):

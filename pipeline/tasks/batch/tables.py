@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import csv
 import re
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -22,6 +23,7 @@ from pipeline.report.wording import count_noun, printable
 from pipeline.settings import FAILED, PASSED
 from pipeline.store.file_names import REPORT_FILE, RESULTS_FILE
 
+from ..chain.parameters import Parameters
 from .listing import Row
 from .outcome import ERROR, Outcome
 
@@ -88,6 +90,13 @@ def read_results(folder: Path) -> list[dict[str, str]]:
 def report_of(outcome: Outcome) -> str:
     """Return the path of the model's own report below the output root; empty if it has none."""
     return "" if outcome.verdict == ERROR else f"{outcome.name}/report/{REPORT_FILE}"
+
+
+def command_of(row: Row) -> str:
+    """Return the command that runs a model of the list alone."""
+    given = ((item.name, getattr(row.parameters, item.name)) for item in fields(Parameters))
+    options = (f"--{name.replace('_', '-')}={value}" for name, value in given if value)
+    return shlex.join(["luigi", "--module", "pipeline", "WriteReport", *options])
 
 
 def _line(row: Row, outcome: Outcome) -> dict[str, Any]:

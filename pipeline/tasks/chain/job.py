@@ -32,6 +32,7 @@ from pipeline.training.models.source import ModelSource, find_model
 from .parameters import Parameters
 
 if TYPE_CHECKING:
+    from pipeline.report.facts import Overview
     from pipeline.store.remote import RemoteStore
 
 CANDIDATE = "candidate"  # the stage of a third-party file
@@ -51,6 +52,7 @@ class Job:
         remote: the object storage where artifacts are published; None if the output root is a folder.
         is_named: whether the user chose the name of the folder; else it is the model's or the checkpoint's.
         data_options: how the data file is read.
+        overview: the page of the batch or the nights that the job is part of; None if it is part of neither.
     """
 
     source: ModelSource | None
@@ -65,6 +67,7 @@ class Job:
     remote: RemoteStore | None = None
     is_named: bool = True
     data_options: DataOptions = field(default_factory=DataOptions)
+    overview: Overview | None = None
 
     @classmethod
     def from_parameters(cls, given: Parameters, settings: Settings, operations: Operations | None = None) -> Job:
@@ -121,6 +124,11 @@ class Job:
     def data_source(self) -> DataSource | None:
         """The data file and how it is read; None if there is none."""
         return None if self.data is None else DataSource(self.data, self.data_options)
+
+    @property
+    def has_made_up_rows(self) -> bool:
+        """True if the checkpoint brings no rows and nobody gave any: the rows to compare are generated."""
+        return self.source is None and self.data is None
 
     @property
     def candidates(self) -> Mapping[str, str]:

@@ -26,6 +26,7 @@ from pipeline.store import artifact as store
 from pipeline.store.artifact import ArtifactState, ArtifactStatus
 from pipeline.store.manifest import ACCEPTED, Manifest
 from pipeline.training.models.source import PROJECT
+from pipeline.workers.machine import describe_commit, describe_machine
 from pipeline.workers.progress import listen, tell
 
 from .data_check import checked_data
@@ -270,7 +271,7 @@ class Chain:
             _require_package_unchanged(stage.code)
             for upstream, patterns in stage.reads.items():
                 store.verify(self.job.folder(upstream), *patterns)
-            recorded = _describe_run(files.of(stage))
+            recorded = _describe_run(self.job, files.of(stage))
             work = Work(self.job, folder, before, self._watch(stage, folder, files))
             listener = None if self.listener is None else partial(self.listener, name)
             is_before_data = stage.uses_model and not stage.reads and not stage.uses_data
@@ -369,14 +370,17 @@ def _accepted(manifests: Mapping[str, Manifest]) -> dict[str, str]:
     return {name: hash_values(ACCEPTED, note) for name, note in notes.items() if note}
 
 
-def _describe_run(files: Mapping[str, Path]) -> dict[str, Any]:
-    """Return the notes of a run for the manifest: command, time, machine, and the files from outside."""
+def _describe_run(job: Job, files: Mapping[str, Path]) -> dict[str, Any]:
+    """Return the notes of a run for the manifest: command, time, machine, commit, and the files from outside."""
     described: dict[str, Any] = {
         "command": shlex.join(sys.argv),
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
         "platform": platform.platform(),
+        "host": describe_machine(),
     }
+    if commit := describe_commit(Path.cwd() if job.source is None else job.source.file.parent.absolute()):
+        described["commit"] = commit
     if files:
         described["inputs"] = {label: str(path.resolve()) for label, path in files.items()}
     return described

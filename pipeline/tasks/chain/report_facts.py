@@ -8,6 +8,7 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,7 @@ from pipeline.store.file_names import (
 from pipeline.store.manifest import Manifest
 
 from .job import CANDIDATE, Job
-from .results import read_costs, read_verdict
+from .results import count_made_up_rows, read_costs, read_verdict
 
 if TYPE_CHECKING:
     from pipeline.report.facts import ReportFacts
@@ -37,14 +38,16 @@ def collect_report_facts(job: Job, stages: Sequence[str]) -> ReportFacts:
     Args:
         stages: the finished stages before the report, in the order of the chain.
     """
-    from pipeline.report.facts import AcceptedFacts, ReportFacts, StageFacts
+    from pipeline.report.facts import AcceptedFacts, ReportFacts, RunFacts, StageFacts
     from pipeline.signature import Signature
     from pipeline.store.acceptance import Acceptance
 
     manifests = {name: Manifest.read(job.folder(name)) for name in stages}
+    verdict, notes = read_verdict(job), manifests["validation"].notes
+    made, host, commit = (str(notes.get(name, "")) for name in ("made", "host", "commit"))
     return ReportFacts(
         name=job.paths.name,
-        verdict={**read_verdict(job), "rows_per_second": manifests["validation"].notes.get("rows_per_second", {})},
+        verdict={**verdict, "rows_per_second": notes.get("rows_per_second", {})},
         results=job.folder("validation") / RESULTS_FILE,
         history=job.folder("training") / HISTORY_FILE if "training" in manifests else None,
         signature=Signature.read(job.folder("checkpoint") / SIGNATURE_FILE),
@@ -72,7 +75,17 @@ def collect_report_facts(job: Job, stages: Sequence[str]) -> ReportFacts:
         graph=_graph(job),
         previous=_previous(job),
         worst=[str(job.paths.artifact("validation") / WORST_FOLDER / path.name) for path in _worst_files(job)],
+        run=RunFacts(made, host, commit, _version()),
+        made_up_rows=count_made_up_rows(job, verdict),
+        overview=job.overview,
     )
+
+
+def _version() -> str:
+    try:
+        return version("freeze-pipeline")
+    except PackageNotFoundError:  # the folder alone, never installed
+        return ""
 
 
 def _inputs(manifests: Mapping[str, Manifest]) -> dict[str, str]:

@@ -40,6 +40,7 @@ class Night:
         digest: of the compared artifact.
         finished: the time, as an ISO date with its zone.
         is_removed: whether its folder was removed because of newer nights.
+        comparisons: the number of lines of its results.csv; None if it was not counted.
     """
 
     date: str
@@ -52,6 +53,7 @@ class Night:
     digest: str = ""
     finished: str = ""
     is_removed: bool = False
+    comparisons: int | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
     sizes: Mapping[str, float] = field(default_factory=dict)
     latencies: Mapping[str, float] = field(default_factory=dict)
@@ -81,6 +83,7 @@ class Night:
             "digest": self.digest,
             "finished": self.finished,
             "removed": "yes" if self.is_removed else "no",
+            "comparisons": self.comparisons,
             **{prefix + key: value for group, prefix in _GROUPS.items() for key, value in getattr(self, group).items()},
         }
 
@@ -107,6 +110,7 @@ class Night:
             digest=row["digest"],
             finished=row["finished"],
             is_removed=row["removed"] == "yes",
+            comparisons=int(row["comparisons"]) if row.get("comparisons") else None,
             **groups,
         )
 
@@ -120,7 +124,7 @@ def _require_kinds(night: Night) -> Night:
     if night.verdict not in (PASSED, FAILED):
         raise ValueError(f"the verdict {night.verdict}")
     texts = (night.date, night.reason, night.compared_with or "", night.digest, night.finished)
-    counts = [count for count in (night.rows, night.changed) if count is not None]
+    counts = [count for count in (night.rows, night.changed, night.comparisons) if count is not None]
     groups = [getattr(night, group) for group in _GROUPS]
     if not all(isinstance(text, str) for text in texts) or not all(_is_number(count, int) for count in counts):
         raise TypeError("a text or a number of rows is something else")

@@ -14,6 +14,7 @@ from pipeline.errors import DamagedArtifact, PipelineError, ValidationFailed, lo
 from pipeline.formats.registry import read_refusal
 from pipeline.formats.runner import SubprocessRunner
 from pipeline.hashing import hash_code, library_versions
+from pipeline.report import gist
 from pipeline.settings import FAILED, PASSED, NightlySettings
 from pipeline.signature import Signature, batch_size_of
 from pipeline.store import artifact, file_names
@@ -25,7 +26,7 @@ from pipeline.workers.worker import as_pipeline_error
 
 from ..chain.job import Job
 from ..chain.plan import Chain
-from ..chain.results import read_verdict
+from ..chain.results import read_costs, read_verdict
 from ..summary import require_passed
 from .drift import compare_answers, describe_signature_changes, write_answers
 from .history import (
@@ -239,14 +240,16 @@ def _reason(night: Night, changes: list[str], settings: NightlySettings) -> str:
 
 
 def _measure_night(job: Job, format: str, digest: str) -> Night:
-    metrics = read_verdict(job)["metrics"]
+    verdict = read_verdict(job)
+    metrics = verdict["metrics"]
     figures = metrics.get(format) or metrics.get("checkpoint") or {}
-    costs = json.loads((job.folder("costs") / file_names.COSTS_FILE).read_text(encoding="utf-8"))["formats"]
+    costs = read_costs(job)["formats"]
     smallest = {name: min(entry["batches"].items(), key=lambda item: int(item[0]))[1] for name, entry in costs.items()}
     return Night(
         job.paths.name,
         PASSED,
         digest=digest,
+        comparisons=gist.count_comparisons(verdict),
         metrics={name: figures[name] for name in _METRICS if name in figures},
         sizes={name: entry["size_bytes"] for name, entry in costs.items() if entry["size_bytes"] is not None},
         latencies={name: batch["p50_ms"] for name, batch in smallest.items() if batch["p50_ms"] is not None},

@@ -17,6 +17,7 @@ from luigi.target import FileSystemTarget
 from luigi.task import MixinNaiveBulkComplete
 
 from pipeline.errors import PipelineError, SettingError, StoreError, logger
+from pipeline.report.facts import Overview
 from pipeline.settings import NightlySettings, StoreSettings
 from pipeline.store.artifact import ArtifactState, ArtifactStatus, is_url
 from pipeline.store.file_names import NIGHTS_PAGE_FILE, REPORT_FILE
@@ -140,7 +141,8 @@ class NightlyRun(MixinNaiveBulkComplete, ModelTask):
         remote = None if job.remote is None else job.remote.below(self.night)
         # All bytes of a night that is made again are looked at.
         operations = replace(job.operations, store=StoreSettings("always"))
-        return replace(job, paths=self.nights.of(self.night), remote=remote, operations=operations)
+        overview = Overview(f"the nights of {self.nights.name}", f"../../{NIGHTS_PAGE_FILE}")
+        return replace(job, paths=self.nights.of(self.night), remote=remote, operations=operations, overview=overview)
 
     def start(self) -> None:
         """Prepare a run with this task as root: clean up after killed runs."""

@@ -142,8 +142,8 @@ def kernel_rounding(evidence: Evidence) -> Cause | None:
             )
         return Cause(
             "kernel_rounding",
-            f"with TensorFlow's optimizer off {inside}, so graph and weights are the same: kernels round, or overflow, "
-            f"in another order. {next_step}",
+            f"kernels round, or overflow, in another order: with TensorFlow's optimizer off {inside}, so graph and "
+            f"weights are the same. {next_step}",
         )
     if isinstance(found, Divergence) and _is_rounding(evidence, found) and found.drift is not None:
         return Cause(

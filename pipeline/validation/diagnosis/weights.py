@@ -91,9 +91,9 @@ def other_training(evidence: Evidence) -> Cause | None:
         return None
     return Cause(
         "other_training",
-        f"{len(found)} of {len(weights.variables)} variables are others, in {share:.0%} of their elements "
-        f"({_cite(found[0])}): the candidate comes from another training run, and no other checkpoint that is known "
-        f"here has its values. {_AGAIN}, or find the checkpoint that the file was made from",
+        f"{_share(len(found), len(weights.variables))} weights are of another training: {share:.0%} of their elements "
+        f"differ ({_cite(found[0])}), and no other checkpoint that is known here has their values. {_AGAIN}, or find "
+        "the checkpoint that the file was made from",
     )
 
 
@@ -107,7 +107,12 @@ def weights_differ(evidence: Evidence) -> Cause | None:
         return None
     more = f"; and {len(found) - _MAX_NAMED} more" if len(found) > _MAX_NAMED else ""
     named = "; ".join(one.sentence() for one in found[:_MAX_NAMED])
-    return Cause("weights_differ", f"the weights differ: variable{'s' * (len(found) > 1)} {named}{more}. {_AGAIN}")
+    whole = _share(len(found), len(weights.variables))
+    return Cause("weights_differ", f"{whole} weights differ: variable{'s' * (len(found) > 1)} {named}{more}. {_AGAIN}")
+
+
+def _share(part: int, whole: int) -> str:
+    return f"all {whole}" if part == whole > 1 else f"{part} of {whole}"
 
 
 def _list_names(found: Sequence[Similarity]) -> str:

@@ -17,6 +17,7 @@ import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 
 from pipeline.errors import FreezeError, RunnerError
+from pipeline.formats.onnx import open_runner as open_onnx
 from pipeline.formats.registry import FORMATS
 from pipeline.formats.runner import SubprocessRunner
 from pipeline.freezing.freeze import freeze
@@ -184,6 +185,20 @@ def test_recurrent_nets_of_both_tensorflows_answer_as_there_for_any_batch_and_le
                 if length == 6:
                     np.testing.assert_allclose(got[name], values[:batch], atol=1e-6)
                 np.testing.assert_allclose(got[name], got[f"old_{name}"], atol=1e-6)
+
+
+def test_a_row_that_onnxruntime_refuses_is_an_error_and_prints_nothing(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A check may ask for what both sides refuse: red lines would say that a run that passes has failed."""
+    table = np.arange(8, dtype=np.float32).reshape(4, 2)
+    origin = frozen(tmp_path / "frozen", lambda x: {"y": tf.gather(tf.constant(table), x)}, x=("int32", [None]))
+    folder = made("onnx", origin)
+    capfd.readouterr()
+    runner = open_onnx(folder, Signature.read(folder / "signature.json"), 1)
+    with pytest.raises(RunnerError, match="out of"):
+        runner.run({"x": np.array([99], np.int32)})
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("dtype", ["float64", "int32", "int64", "uint8", "bool"])

@@ -39,6 +39,10 @@ addEventListener("load", () => {
     unreachable: [...document.querySelectorAll("*")].filter(e =>
       /auto|scroll/.test(getComputedStyle(e).overflowX) && wide(e) && e.tabIndex < 0 && !e.querySelector("a")
     ).map(e => e.outerHTML.slice(0, 90)),
+    // Tables of many columns become cards; one of few may be as wide as a hash.
+    pushed: [...document.querySelectorAll(".scroll")].filter(e =>
+      !isFolded(e) && wide(e) && e.querySelector("table.cards")
+    ).map(e => e.getAttribute("aria-label")),
     cut: [...document.querySelectorAll("h1, h2, h3, p, li, summary, dt, dd, figcaption")].filter(e =>
       !isFolded(e) && !e.closest(".scroll, nav, .skip") && e.getBoundingClientRect().right > root.clientWidth
     ).map(e => e.textContent.slice(0, 60)),
@@ -162,6 +166,7 @@ def test_the_page_fits_its_window_and_is_legible(
 ) -> None:
     measures = measured(pages[kind], tmp_path, size)
     for state in (measures["closed"], measures["open"]):
+        assert state["pushed"] == [] or size == DESK
         assert state["scrollWidth"] <= state["width"] <= size[0]
         assert state["cut"] == []
         # By keyboard, what scrolls is reached itself or by a link in it.

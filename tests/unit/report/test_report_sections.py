@@ -13,7 +13,7 @@ from jobs import job_for, run
 from reports import DECISION, FAILED, FORMATS, check, full_facts, made_up_costs, make_facts, row, scores, written
 
 from pipeline.report import write_report
-from pipeline.report.facts import ReportFacts, StageFacts
+from pipeline.report.facts import Overview, ReportFacts, RunFacts, StageFacts
 from pipeline.tasks.chain.plan import Chain
 from pipeline.tasks.chain.report_facts import collect_report_facts
 
@@ -71,6 +71,7 @@ def test_every_link_of_the_page_leads_somewhere(tmp_path: Path) -> None:
     assert len(targets) > 20
     assert {target for target in targets if target.startswith("#")} <= {f"#{name}" for name in ids}
     assert {target for target in targets if not target.startswith("#")} == {
+        "../validation/results.csv",
         "../validation/worst/onnx.npz",
         "../validation/worst/reproduce.sh",
     }
@@ -81,8 +82,9 @@ def test_many_checks_are_folded_away_and_those_that_failed_are_not(tmp_path: Pat
         checks = [check(output=f"y{index}") for index in range(count)] + [FAILED]
         page, _, _ = written(tmp_path, make_facts(tmp_path, verdict="failed", checks=checks))
         folded = [values for tag, values in page.tags if tag == "details"]
-        assert ("open" in folded[0]) == is_open
-        before = (tmp_path / "report.html").read_text(encoding="utf-8").split("<details")[0]
+        assert ["open" in values for values in folded[:2]] == [False, is_open]  # the evidence, what passed
+        shown = (tmp_path / "report.html").read_text(encoding="utf-8").split("</header>")[1]
+        before = shown.split("<details")[0]
         assert FAILED["reason"] in before
         assert f'id="check-{count}"' in before
 
@@ -96,7 +98,7 @@ def test_a_refused_format_has_a_reason_and_neither_rows_nor_costs(tmp_path: Path
     costs = {"schema": 1, "formats": {name: {"size_bytes": 7, "problem": "no file"} for name in ("frozen", "tflite")}}
     facts = make_facts(tmp_path, rows, verdict="failed", checks=[check(), refused], reasons=[reason])
     page, _, xml = written(tmp_path, replace(facts, costs=costs))
-    assert page.text.count("no op for StringLower") == 2  # the reason, above and beside its check
+    assert page.text.count("no op for StringLower") == 3  # in the headline, in the evidence, beside its check
     assert "Worst:" not in page.text
     assert "No row differs from its reference." in page.text
     assert "tflite 1 row compared" not in page.text
@@ -117,16 +119,16 @@ def test_a_cause_stands_before_the_reasons_once_for_all_formats_that_share_it(tm
     page, summary, _ = written(tmp_path, facts)
     assert "frozen and mmap, weights differ: they differ onnx, kernel rounding: it rounds 31 rows differ" in page.text
     assert "- Cause: frozen and mmap, weights differ: they differ\n- Cause: onnx, kernel rounding" in summary
-    for text in (page.text, summary):
-        assert (text.count("they differ"), text.count("it rounds")) == (1, 1)
+    assert (summary.count("they differ"), summary.count("it rounds")) == (1, 1)
+    assert page.text.index("they differ") < page.text.index("The evidence") < page.text.index("31 rows differ")
 
 
 def test_of_many_reasons_the_first_are_in_sight_and_all_on_the_page(tmp_path: Path) -> None:
     facts = make_facts(tmp_path, verdict="failed", checks=[FAILED], reasons=[f"reason {n}." for n in range(40)])
     page, summary, _ = written(tmp_path, facts)
-    assert "reason 2. 37 more reasons reason 3." in page.text
+    assert page.text.index("The evidence") < page.text.index("reason 0.")
     assert "reason 39." in page.text
-    assert "and 32 more" in summary
+    assert "and 33 more" in summary
 
 
 def test_notes_and_speeds_are_told(tmp_path: Path) -> None:
@@ -176,7 +178,7 @@ def test_what_is_sampled_does_not_depend_on_the_pieces_that_are_read(
 def test_decisions_and_weights_are_no_differences_of_outputs(tmp_path: Path) -> None:
     rows = [row(0), row(1, "0.9", check="weights"), row(2, "1.0", "failed", check="decisions"), row(3, "0.1", "failed")]
     page, _, _ = written(tmp_path, make_facts(tmp_path, rows))
-    assert "2 rows compared: 1 without any difference and 1 by 0.1; 1 failed." in page.text
+    assert "Answers: 1 without any difference and 1 by 0.1; 1 failed." in page.text
     table = page.text.split("The 2 worst rows")[1]
     # A difference of class numbers is no size: such rows come last.
     assert re.findall(r"(\d+) frozen (\w+) probability", table)[:2] == [("3", "equal"), ("2", "decisions")]
@@ -389,3 +391,58 @@ def test_text_stands_out_from_what_is_behind_it(tmp_path: Path, scheme: int) -> 
     for text, behind in pairs:
         light, dark = sorted((_luminance(colours[text]), _luminance(colours[behind])), reverse=True)
         assert (light + 0.05) / (dark + 0.05) >= 4.5, (text, behind)
+
+
+# The head: when, where, with what, and what it leads back to.
+
+
+def test_the_head_says_when_where_and_with_which_code(tmp_path: Path) -> None:
+    run_facts = RunFacts("2026-11-30T15:22:00+00:00", "ci-7, AMD EPYC, 2 cores", "22acac0976e0-dirty", "0.2.0")
+    overview = Overview("batch models", "../../batch/models/report.html")
+    page, _, xml = written(tmp_path, replace(make_facts(tmp_path), run=run_facts, overview=overview))
+    told = "2026-11-30 15:22 UTC commit 22acac0976e0-dirty freeze-pipeline 0.2.0 ci-7, AMD EPYC, 2 cores"
+    assert f"{told} part of batch models Checks" in page.text
+    assert ("a", {"href": "../../batch/models/report.html"}) in page.tags
+    assert xml.find("testsuite/properties/property[@name='commit']") is not None
+    assert "part of" not in written(tmp_path, make_facts(tmp_path))[0].text
+
+
+def test_made_up_rows_are_said_in_the_headline_with_what_to_do(tmp_path: Path) -> None:
+    page, summary, _ = written(tmp_path, replace(make_facts(tmp_path), made_up_rows=64))
+    assert "✓ Passed frozen is proven equal to the checkpoint on 64 made-up rows. All 2 checks" in page.text
+    assert "Give your own with --data FILE" in page.text
+    assert "**frozen is proven equal to the checkpoint on 64 made-up rows.**" in summary
+    weights = FAILED | {"check": "weights", "output": "variables"}  # other weights are a fact of any rows
+    facts = replace(make_facts(tmp_path, verdict="failed", checks=[FAILED, weights]), made_up_rows=64)
+    assert "made-up" not in written(tmp_path, facts)[0].text.split("Next")[0].split("Nobody")[0]
+
+
+def test_there_is_one_count_of_comparisons(tmp_path: Path) -> None:
+    page, _, _ = written(tmp_path, make_facts(tmp_path, comparisons=1180))
+    assert "All 2 checks passed, in 1,180 comparisons." in page.text
+    assert "Comparisons 1,180 one a line of results.csv" in page.text
+    assert json.loads((tmp_path / "report.json").read_text())["figures"]["comparisons"] == 1180
+
+
+def test_numbers_of_many_digits_are_folded_and_there_on_demand(tmp_path: Path) -> None:
+    reason = "row 3: reference 0.020599856972694397, frozen 0.020823391154408455"
+    rows = [row(3, "0.1", "failed", reference="0.020599856972694397", candidate="0.020823391154408455")]
+    facts = make_facts(tmp_path, rows, verdict="failed", checks=[FAILED | {"reason": reason}], reasons=[reason])
+    page, summary, xml = written(tmp_path, facts)
+    assert "0.0205999" in page.text
+    assert "0.020599856972694397" not in page.text
+    assert {"title": "0.020599856972694397", "tabindex": "0"} in [values for tag, values in page.tags if tag == "abbr"]
+    assert "0.020599856972694397" not in summary
+    failure = xml.find("testsuite/testcase/failure")  # for programs: as it is
+    assert failure is not None
+    assert "0.020599856972694397" in failure.attrib["message"]
+
+
+def test_the_worst_rows_are_folded_where_all_is_green(tmp_path: Path) -> None:
+    rows = [row(1, "1e-8"), row(2, "2e-8")]
+    written(tmp_path, make_facts(tmp_path, rows))
+    section = (tmp_path / "report.html").read_text(encoding="utf-8").split('id="worst"')[1].split("</section>")[0]
+    assert section.index("<details>") < section.index("2 rows with the largest differences") < section.index("<table")
+    written(tmp_path, make_facts(tmp_path, rows, verdict="failed", checks=[FAILED]))
+    section = (tmp_path / "report.html").read_text(encoding="utf-8").split('id="worst"')[1].split("</section>")[0]
+    assert "<details" not in section

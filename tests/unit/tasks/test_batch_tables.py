@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import csv
+import html
 import io
 import os
 import pty
 import re
 import select
+import shlex
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from test_page import CHROMIUM, IS_REQUIRED, POLICY, visit
+from luigi.cmdline_parser import CmdlineParser
+from test_page import CHROMIUM, IS_REQUIRED, PHONE, POLICY, measured, visit
 
+import pipeline.tasks.model  # noqa: F401  # declares the tasks
 from pipeline.tasks.batch.listing import Row
 from pipeline.tasks.batch.outcome import Outcome
 from pipeline.tasks.batch.page import write_tables
@@ -132,6 +136,26 @@ def test_the_page_runs_its_own_script_and_fetches_nothing(tables: Path, tmp_path
     assert '<a href="../../wrong/report/report.html">wrong</a>' in seen.page
 
 
+@needs_a_browser
+def test_on_a_phone_its_models_are_cards(tables: Path, tmp_path: Path) -> None:
+    measures = measured(tables / "report.html", tmp_path, PHONE)
+    for state in (measures["closed"], measures["open"]):
+        assert state["pushed"] == state["cut"] == []
+        assert state["scrollWidth"] <= state["width"]
+
+
+def test_an_error_leads_to_the_command_that_runs_the_model_alone(tmp_path: Path) -> None:
+    given = Parameters(name="broken", checkpoint="runs/a b.ckpt", outputs="p", output_root="/srv/out")
+    write_tables(tmp_path, Table("night", [Row(2, given, "runs/a b.ckpt")], [OUTCOMES[1]]))
+    command = html.unescape(
+        (tmp_path / "report.html").read_text(encoding="utf-8").split("<code>")[1].split("</code>")[0]
+    )
+    words = shlex.split(command)
+    assert words[:4] == ["luigi", "--module", "pipeline", "WriteReport"]
+    assert {"--checkpoint=runs/a b.ckpt", "--outputs=p", "--name=broken", "--output-root=/srv/out"} == set(words[4:])
+    assert CmdlineParser(words[3:])  # which ends the process over an unknown task or option
+
+
 USE = """<script>addEventListener("load", () => {
   const names = () => [...document.querySelectorAll("#models tbody tr")].filter(e => !e.hidden)
     .map(e => e.cells[0].textContent).join(",");
@@ -182,7 +206,7 @@ def test_progress_tells_lines_and_percentages() -> None:
         progress.end(number, outcome)
     progress.close()
     lines = stream.getvalue().splitlines()
-    assert lines[0] == "batch: 3 to convert, 7 complete already"
+    assert lines[0] == "batch: 3 to convert or to look at, 7 complete already"
     assert lines[1].startswith('broken: CheckpointError: a.index: "quoted"')
     assert lines[-1] == "batch: 3 of 3 done, 2 failed, 0 running, 0 s"
     assert told[-1] == ("3 of 3 done, 2 failed, 0 running, 0 s", 100)

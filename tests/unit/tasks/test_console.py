@@ -31,3 +31,12 @@ def test_an_error_of_ours_is_logged_without_its_traceback_wherever_its_class_sta
     assert console._Sentences().filter(record)
     assert "Traceback" not in record.getMessage()
     assert "complete() method:\nit is broken" in record.getMessage()
+
+
+def test_luigis_summary_names_our_tasks_without_dots(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = "\n===== Luigi Execution Summary =====\n\n* 1 ran successfully:\n    - 1 FreezeModel(...)\n"
+    for is_ours, line in ((True, "    - 1 FreezeModel\n"), (False, "    - 1 FreezeModel(...)\n")):
+        monkeypatch.setattr(console, "runs_our_command", lambda is_ours=is_ours: is_ours)
+        record = logging.LogRecord("at the usual level", logging.INFO, __file__, 1, said, None, None)
+        assert console._Sentences().filter(record)
+        assert record.getMessage().endswith(line)

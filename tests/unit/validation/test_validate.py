@@ -207,9 +207,11 @@ def test_strings_survive_with_commas_quotes_newlines_and_invalid_bytes(equal: tu
 
 
 def test_the_verdict_says_all_that_a_program_needs(equal: tuple[dict[str, Any], Path]) -> None:
-    verdict, _ = equal
+    verdict, results = equal
+    assert verdict["comparisons"] == len(results.read_text(encoding="utf-8").splitlines()) - 1
     kinds = {key: type(value) for key, value in verdict.items()}
     assert kinds == {
+        "comparisons": int,
         **{"schema": int, "verdict": str, "model": str, "reasons": list, "rows": dict, "checks": list},
         **{"metrics": dict, "decisions": dict, "scores": dict, "skipped": dict, "causes": dict, "notes": dict},
     }
@@ -355,9 +357,9 @@ def test_a_planted_fault_fails_and_is_named(fault: str, checkpoint: Path, frozen
 
 
 CAUSES = {
-    "not a number": "the weights differ: variable d",
-    "int off by one": "the weights differ: variable b",
-    "other string": "the weights differ: variable s",
+    "not a number": "1 of 7 weights differ: variable d",
+    "int off by one": "weights differ: variable b",
+    "other string": "weights differ: variable s",
 }
 
 
