@@ -85,6 +85,9 @@ def nothing_at(prefix: str, place: Path | str, complete: Sequence[str]) -> Check
     if kinds:
         pointers = [folder / f"{name}.{kind}" for kind in kinds if is_pointer(folder / f"{name}.{kind}")]
         return pointer_error(pointers[0]) if pointers else incomplete(folder, name, kinds, complete)
+    if Path(place).exists() and not Path(place).is_dir() and not Path(place).is_file():
+        step = "Write its content to files, and give those: a checkpoint is read in more than one place"
+        return CheckpointError("a pipe, a device or a socket in place of a checkpoint", where=place, next_step=step)
     if folder.is_dir():
         known = [Path(f"{path}.index").with_suffix("") for path in complete]
         return CheckpointError("no such checkpoint", where=place, next_step=_near(name, folder, known))

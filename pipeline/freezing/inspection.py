@@ -13,6 +13,8 @@ from pipeline.checkpoint.opened import Source
 from pipeline.checkpoint.source import open_source
 from pipeline.errors import FreezeError, UnsafeModel
 from pipeline.graph.discovery import discover_outputs, rank_inputs, rank_outputs
+from pipeline.graph.dtypes import DTYPES
+from pipeline.graph.lazy_nodes import whole_node
 from pipeline.graph.nodes import node_of
 from pipeline.graph.unsupported import refusal_of
 from pipeline.graph.variables import VARIABLE_OPS, Saved, variable_of
@@ -56,6 +58,7 @@ class Inspection:
         unsafe: sentences on nodes that could do more than compute, or take too much memory.
         tables: names of lookup tables.
         tensors: those of the checkpoint, the largest first.
+        constants: of a graph without a checkpoint, the largest first: what it has for variables.
         missing: variables of the graph that the checkpoint lacks.
         signature: the name of the signature shown; None if there is none, or several without a default.
         signatures: the names of all.
@@ -76,6 +79,7 @@ class Inspection:
     unsafe: tuple[str, ...]
     tables: tuple[str, ...]
     tensors: tuple[Tensor, ...]
+    constants: tuple[Tensor, ...]
     missing: tuple[str, ...]
     signature: str | None
     signatures: tuple[str, ...]
@@ -98,9 +102,11 @@ class Inspection:
         yield f"{self.kind:<12} {self.place}"
         size = f"{self.nodes:,} nodes, {len(self.functions)} functions"
         yield f"graph        {self.graph}: {size}, version {self.producer}"
-        total = sum(tensor.size_bytes for tensor in self.tensors)
-        yield f"tensors      {len(self.tensors):,}, {_size(total)}"
-        yield from _limit_lines([_tensor_line(tensor) for tensor in self.tensors], most)
+        for title, tensors in (("tensors", self.tensors), ("constants", () if self.tensors else self.constants)):
+            if tensors:
+                total = sum(tensor.size_bytes for tensor in tensors)
+                yield f"{title:<12} {len(tensors):,}, {_size(total)}"
+                yield from _limit_lines([_tensor_line(tensor) for tensor in tensors], most)
         yield from _section("missing", [f"{name} is a variable of the graph" for name in self.missing], most)
         yield from _section("tables", self.tables, most)
         yield f"ops          {', '.join(f'{op} {count:,}' for op, count in list(self.ops.items())[:most])}" + (
@@ -176,6 +182,7 @@ def inspect(place: Path | str, graph: Path | str | None = None, signature: str |
             Tensor(tensor.key, tensor.dtype_name, tensor.shape, tensor.size_bytes, variables.get(tensor.key))
             for tensor in sorted(source.bundle.tensors.values(), key=lambda tensor: (-tensor.size_bytes, tensor.key))
         ),
+        constants=tuple(sorted(_constants(source), key=lambda tensor: (-tensor.size_bytes, tensor.key))),
         missing=tuple(name for key, name in variables.items() if key not in source.bundle.tensors),
         signature=source.signature_key,
         signatures=source.signature_keys,
@@ -208,6 +215,16 @@ def summarise(place: Path | str) -> dict[str, Any]:
         "parameter_bytes": sum(tensor.size_bytes for tensor in tensors),
         "ops": dict(sorted(ops.items(), key=lambda item: (-item[1], item[0]))),
     }
+
+
+def _constants(source: Source) -> Iterator[Tensor]:
+    for node in source.graph.node if not source.bundle.tensors else ():
+        if node.op == "Const":
+            value = whole_node(node).attr["value"].tensor
+            kind, shape = DTYPES.get(value.dtype), tuple(dim.size for dim in value.tensor_shape.dim)
+            if kind is not None:
+                size = prod(shape) * kind.size_bytes if kind.size_bytes else sum(map(len, value.string_val))
+                yield Tensor(node.name, kind.name, shape, size, node.name)
 
 
 def _variables(source: Source) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import subprocess
 import sys
@@ -162,6 +163,11 @@ def test_a_path_that_is_not_there_is_told_with_what_is_near(kept: dict[str, byte
     assert told(tmp_path / "runs" / "eggs").endswith(f"In {tmp_path}/runs are spam.keras")
     place = tmp_path / "model.cpkt"
     assert ExistingCheckpoint(path=str(place)).find_problem(place) == told(place)
+
+
+def test_a_pipe_is_one(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    assert "pipe: a pipe, a device or a socket in place of a checkpoint. Write its content" in told(tmp_path / "pipe")
 
 
 def test_a_saved_model_without_its_graph_is_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

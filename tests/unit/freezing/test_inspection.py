@@ -66,6 +66,9 @@ def test_a_pb_has_no_tensors_and_a_saved_model_its_signature(tmp_path: Path) -> 
     done = pipeline.freeze(tmp_path, to=tmp_path / "model.pb")
     found = pipeline.inspect(done.path)
     assert (found.kind, found.tensors) == ("GraphDef", ())
+    assert sum(constant.size_bytes for constant in found.constants) > 0
+    assert not any(line.startswith("tensors") for line in found.lines())
+    assert any(line.startswith(f"constants    {len(found.constants)}, ") for line in found.lines())
     assert [sentence.split(":")[0] for sentence in found.outputs] == ["y"]
     module = tf.Module()
     module.w = tf.Variable([1.0, 2.0])
