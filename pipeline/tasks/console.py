@@ -25,6 +25,7 @@ from pipeline.errors import PipelineError, printable
 from pipeline.workers.worker import die_with_parent, set_up_logging
 
 from .command_line import runs_our_command
+from .external import MustExist
 
 # In texts, and compiled by the first error: most runs have none.
 _OUR_ERROR = r"(?s)Traceback \(most recent call last\):.*?\npipeline\.[\w.]+: (.*)"
@@ -78,7 +79,15 @@ class _Failures:
     def note(self, task: luigi.Task, error: BaseException) -> None:
         """Note a failed task; this is Luigi's handler of the event."""
         if isinstance(error, PipelineError):
-            self._file.write(json.dumps(f"{task.task_family}: {error}").encode() + b"\n")
+            self._write(f"{task.task_family}: {error}")
+
+    def note_missing(self, task: luigi.Task) -> None:
+        """Note a file that a run starts from and that is missing; this is Luigi's handler of the event."""
+        if isinstance(task, MustExist) and (problem := task.find_problem(Path(task.path))) is not None:
+            self._write(problem)
+
+    def _write(self, sentence: str) -> None:
+        self._file.write(json.dumps(sentence).encode() + b"\n")
 
     def sentences(self) -> list[str]:
         """Return the sentences noted so far, by this process and its workers."""
@@ -129,6 +138,7 @@ def start_run(summary_lines: Callable[[], list[str]], exits_zero: Callable[[], b
     set_up_logging(logging.getLevelName(luigi.interface.core().log_level))
     failures = _Failures()
     luigi.Task.event_handler(luigi.Event.FAILURE)(failures.note)
+    luigi.Task.event_handler(luigi.Event.DEPENDENCY_MISSING)(failures.note_missing)
     _register_before_shutdown(lambda: _close(summary_lines, failures, exits_zero))
 
 

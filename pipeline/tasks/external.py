@@ -15,7 +15,9 @@ from .names import NAMESPACE
 luigi.namespace(NAMESPACE, scope=__name__)
 
 
-class _MustExist:
+class MustExist:
+    """A file or folder that must exist before a run starts."""
+
     path = luigi.Parameter(description="a prefix, a file or a folder")
 
     def output(self) -> luigi.LocalTarget:
@@ -32,14 +34,14 @@ class _MustExist:
         raise NotImplementedError
 
 
-class DataFile(_MustExist, luigi.ExternalTask):
+class DataFile(MustExist, luigi.ExternalTask):
     """A data file that must exist."""
 
     def find_problem(self, path: Path) -> str | None:
         return None if path.exists() else f"{self.path}: no such data file. Give one with --data"
 
 
-class ExistingCheckpoint(_MustExist, luigi.ExternalTask):
+class ExistingCheckpoint(MustExist, luigi.ExternalTask):
     """A checkpoint that must exist."""
 
     def find_problem(self, path: Path) -> str | None:
@@ -52,7 +54,7 @@ class ExistingCheckpoint(_MustExist, luigi.ExternalTask):
         return None
 
 
-class ExistingCandidate(_MustExist, luigi.ExternalTask):
+class ExistingCandidate(MustExist, luigi.ExternalTask):
     """A candidate that must exist."""
 
     def find_problem(self, path: Path) -> str | None:

@@ -210,7 +210,7 @@ def test_verify_names_an_input_that_changed_since(tmp_path: Path) -> None:
         (["FreezeModel", "--training-steps", "0"], 40, "[training] steps: out of range (got 0, wanted at least 1)"),
         (["FreezeModel", "--training-steps", "many"], 40, "[training] steps: the value has the wrong type"),
         (["FreezeModel", "--validation-float32-rtol", "nan"], 40, "[validation] float32_rtol: out of range (got nan"),
-        (["FreezeModel", "--data", "no/such.tsv"], 20, "no/such.tsv: no such data file"),
+        (["FreezeModel", "--data", "no/such.tsv"], 20, "failed       no/such.tsv: no such data file"),
         (["FrezeModel"], 1, "Did you mean: FreezeModel"),
     ],
 )
