@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.graph.demands import NOTHING, Demand, Demands
 from pipeline.signature import Array, Signature, TensorSpec, batch_size_of
 
 _STRINGS = {
@@ -27,28 +28,35 @@ _STRINGS = {
 _HALF_BYTES = {"int4": (-8, 7), "uint4": (0, 15)}  # NumPy has no such dtypes
 
 
-def edge_batches(signature: Signature, sample: Mapping[str, Array]) -> dict[str, dict[str, Array]]:
+def edge_batches(
+    signature: Signature, sample: Mapping[str, Array], demands: Demands = NOTHING
+) -> dict[str, dict[str, Array]]:
     """Build a batch of one row for each edge case; of several equal rows if the batch size is fixed.
 
     Args:
         sample: arrays `[rows, ...]` by input name, for the sizes that the signature leaves open.
+        demands: what the graph demands of its inputs. An index goes from the first to the last row of its table, and
+            what is parsed is a row of the sample where another input has the unusual value.
 
     Returns:
         By edge case, an array `[1, ...]` for each input.
     """
     size = batch_size_of(signature) or 1
-    by_input = {spec.name: _values(spec) for spec in signature.inputs}
+    by_input = {spec.name: _values(spec, demands.inputs.get(spec.name)) for spec in signature.inputs}
+    parsed = {name for name, demand in demands.inputs.items() if demand.content is not None or demand.is_known}
     labels = list(dict.fromkeys(label for values in by_input.values() for label in values))
     return {
         label: {
-            name: _repeat_value(sample[name], size, values.get(label, next(iter(values.values()))))
+            name: _usual(sample[name], size)
+            if label not in values and name in parsed
+            else _repeat_value(sample[name], size, values.get(label, next(iter(values.values()))))
             for name, values in by_input.items()
         }
         for label in labels
     }
 
 
-def _values(spec: TensorSpec) -> Mapping[str, Any]:
+def _values(spec: TensorSpec, demand: Demand | None = None) -> Mapping[str, Any]:
     """Return the values of the edge cases of an input."""
     if spec.dtype == "string":
         return _STRINGS
@@ -57,7 +65,11 @@ def _values(spec: TensorSpec) -> Mapping[str, Any]:
     if "int" in spec.dtype:
         kind = spec.dtype.removeprefix("q")  # a quantized integer has the same range
         low, high = _HALF_BYTES.get(kind) or (int(np.iinfo(kind).min), int(np.iinfo(kind).max))
-        return {"zero": 0, "one": 1, "largest": high, "smallest": low}
+        if demand is not None:
+            low = max(low, low if demand.low is None else int(demand.low))
+            high = min(high, high if demand.high is None else int(demand.high))
+        usual = {"zero": 0, "one": 1, "largest": high, "smallest": low}
+        return {label: min(max(value, low), high) for label, value in usual.items()}
     largest = {"float16": 65504.0, "float64": np.finfo(np.float64).max}.get(spec.dtype, 3.3e38)
     return {
         "zero": 0.0,
@@ -70,6 +82,11 @@ def _values(spec: TensorSpec) -> Mapping[str, Any]:
         "infinite": np.inf,
         "minus infinite": -np.inf,
     }
+
+
+def _usual(sample: Array, size: int) -> Array:
+    """Return a row of the sample, as often as a batch needs it."""
+    return np.repeat(sample[:1], size, axis=0)
 
 
 def _repeat_value(sample: Array, size: int, value: Any) -> Array:

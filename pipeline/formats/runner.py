@@ -165,10 +165,15 @@ class SubprocessRunner(AbstractContextManager["SubprocessRunner"]):
         return outputs
 
     def discard_pending(self) -> None:
-        """Receives and drops all pending outputs, so that they are not mistaken for those of a later batch."""
+        """Receives and drops all pending outputs, so that they are not mistaken for those of a later batch.
+
+        The error that was raised stays the last one: who caught it asks whose it is.
+        """
+        raised = self.last_error
         while self._pending and not self.has_ended:
             with suppress(PipelineError):
                 self.answer()
+        self.last_error = raised or self.last_error
 
     def unoptimized(self) -> SubprocessRunner:
         """Opens another runner of the same artifact, with TensorFlow's optimizer off."""

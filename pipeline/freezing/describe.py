@@ -10,7 +10,7 @@ from pipeline.checkpoint.opened import Source
 from pipeline.errors import FreezeError
 from pipeline.graph.graph import Graph
 from pipeline.graph.lazy_nodes import whole_node
-from pipeline.graph.nodes import PLACEHOLDERS, dims_of, node_of, normalize_tensor
+from pipeline.graph.nodes import PLACEHOLDERS, dims_of, node_of, normalize_tensor, placeholder_dims
 from pipeline.graph.ops import dtype_name, output_dtypes
 from pipeline.graph.protos import NodeDef, OpDef, TensorInfo
 from pipeline.graph.variables import VARIABLE_OPS, variable_of
@@ -75,7 +75,7 @@ class Describer:
         shapes = node.attr["_output_shapes"].list.shape if "_output_shapes" in node.attr else ()
         if port < len(shapes):
             return dims_of(shapes[port])
-        return dims_of(node.attr["shape"].shape) if node.op in PLACEHOLDERS and "shape" in node.attr else None
+        return placeholder_dims(node, self._graph.versions.producer) if node.op in PLACEHOLDERS else None
 
 
 def describe_signature(

@@ -40,6 +40,20 @@ def dims_of(shape: TensorShapeProto) -> tuple[int | None, ...] | None:
     return None if shape.unknown_rank else tuple(dim.size if dim.size >= 0 else None for dim in shape.dim)
 
 
+def placeholder_dims(node: NodeDef, producer: int) -> tuple[int | None, ...] | None:
+    """Returns the shape that a placeholder declares; None if the rank is unknown.
+
+    Args:
+        producer: the version of the graph. Up to 21 an unknown shape was written as a scalar's, and TensorFlow reads
+            it as unknown (tensorflow/core/ops/array_ops.cc, Placeholder).
+    """
+    if "shape" not in node.attr:
+        return None
+    shape = node.attr["shape"].shape
+    is_unknown = node.op == "Placeholder" and producer <= _UNTIL_PRODUCER and not shape.dim
+    return None if is_unknown else dims_of(shape)
+
+
 def unused_name(name: str, taken: Container[str]) -> str:
     """Returns a name for a new node."""
     while name in taken:
@@ -87,4 +101,5 @@ def called_functions(node: NodeDef, functions: Mapping[str, FunctionDef]) -> Ite
                 yield function
 
 
+_UNTIL_PRODUCER = 21
 PLACEHOLDERS = frozenset({"Placeholder", "PlaceholderV2", "PlaceholderWithDefault"})

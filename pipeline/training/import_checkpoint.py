@@ -13,16 +13,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pipeline.checkpoint.files import files_of, name_of
 from pipeline.checkpoint.opened import Source
 from pipeline.checkpoint.source import open_source, read_message
-from pipeline.data.generated import generate_rows
+from pipeline.data.generated import MADE_UP, generate_rows, rows_together
 from pipeline.data.npz import add_kind, save_arrays
 from pipeline.errors import logger
 from pipeline.formats.external import outputs_from_candidate
 from pipeline.freezing.asking import report_door, require_rows
+from pipeline.freezing.demands import demands_of_frozen
 from pipeline.freezing.freeze import prepare
 from pipeline.freezing.table_keys import keys_of_tables
+from pipeline.graph.demands import NOTHING, Demands
 from pipeline.inputs import Candidate, DataSource, ImportedCheckpoint
 from pipeline.safety.models import require_safe_source, require_still
 from pipeline.signature import Signature
@@ -64,7 +68,8 @@ def import_checkpoint(
     allowed += require_still(source, fetched, fed, imported.allow_ops)
     for reason in (*reasons, *(f"allowed {danger}" for danger in allowed)):
         logger.info("checkpoint: %s", reason)
-    rows = write_rows(model.signature, data, seed, folder, keys_of_tables(model.graph.nodes))
+    demands = demands_of_frozen(model.graph, model.signature) if data is None else NOTHING
+    rows = write_rows(model.signature, data, seed, folder, keys_of_tables(model.graph.nodes), demands)
     if source.kind == "SavedModel":
         shutil.copytree(source.place, folder / SAVED_MODEL_FOLDER)
     else:
@@ -79,14 +84,20 @@ def import_checkpoint(
 
 
 def write_rows(
-    signature: Signature, data: DataSource | None, seed: int, folder: Path, keys: Mapping[str, Sequence[Any]]
+    signature: Signature,
+    data: DataSource | None,
+    seed: int,
+    folder: Path,
+    keys: Mapping[str, Sequence[Any]],
+    demands: Demands = NOTHING,
 ) -> dict[str, Any]:
-    """Writes `validation.npz`.
+    """Writes `validation.npz`; of rows that are made up it says so, and how many of them belong together.
 
     Args:
         data: a file for `data.table.read_rows`; None to generate rows.
         seed: seed of the generated rows.
         keys: what the model looks up in its tables, by dtype; generated rows have them.
+        demands: what the graph demands of its inputs; generated rows fulfil it.
 
     Returns:
         The rows by input name, without labels.
@@ -94,8 +105,11 @@ def write_rows(
     Raises:
         DataError: the rows do not fit the inputs.
     """
-    rows = generate_rows(signature, ROWS, seed, keys) if data is None else read_given_rows(data, signature)
+    rows = generate_rows(signature, ROWS, seed, keys, demands) if data is None else read_given_rows(data, signature)
     labels = {"labels": rows.pop("labels")} if "labels" in rows else {}
+    if data is None:
+        count = len(next(iter(rows.values()), ()))
+        labels = {MADE_UP: np.full(count, rows_together(demands) or 1, np.int64)}
     save_arrays(folder / VALIDATION_ROWS_FILE, {**add_kind("input", rows), **labels})
     return rows
 

@@ -26,7 +26,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import PipelineError
+from pipeline.data.generated import refused_rows
+from pipeline.errors import PipelineError, RunnerError
 from pipeline.formats.registry import read_refusal
 from pipeline.formats.runner import SubprocessRunner, fixed_batch_size
 from pipeline.settings import CHECKS, FAILED, PASSED, ValidationSettings
@@ -73,6 +74,7 @@ def validate(
 
     Raises:
         SettingError: a tolerance is for an output that does not exist.
+        DataError: the validation rows were made up, and the checkpoint refuses them.
         PipelineError: the checkpoint cannot be opened or run. Errors of candidates are findings.
     """
     fixed_size = fixed_batch_size(candidates)
@@ -130,6 +132,9 @@ def _check(
                 tell("begins", 0)
                 not_applicable = check(recorder, reference, candidate, material)
         except PipelineError as exc:
+            if exc is reference.last_error and material.is_made_up:
+                sentence = exc.got or exc.what if isinstance(exc, RunnerError) else exc
+                raise refused_rows(material.signature, sentence) from exc
             if exc is reference.last_error:
                 raise
             recorder.record_crash(format, name, str(exc))

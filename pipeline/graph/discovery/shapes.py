@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..nodes import PLACEHOLDERS, dims_of
+from ..nodes import PLACEHOLDERS, dims_of, placeholder_dims
 from ..variables import VARIABLE_OPS, variable_of
 from .topology import NumberedGraph, Tensor
 
@@ -15,7 +15,6 @@ _ELEMENTWISE = """
 """
 REDUCTIONS, ELEMENTWISE = frozenset(_REDUCTIONS.split()), frozenset(_ELEMENTWISE.split())
 _KEEP_SCALARS = ELEMENTWISE | {"Identity", "Switch", "Merge", "Enter", "Exit", "PreventGradient", "CheckNumerics"}
-_UNTIL_PRODUCER = 21  # graphs up to this version wrote an unknown shape of a Placeholder as a scalar's
 
 
 def shape_of(graph: NumberedGraph, tensor: Tensor, producer: int) -> tuple[int | None, ...] | None:
@@ -25,14 +24,8 @@ def shape_of(graph: NumberedGraph, tensor: Tensor, producer: int) -> tuple[int |
         shapes = node.attr["_output_shapes"].list.shape
         if tensor[1] >= len(shapes):
             return None
-        shape = shapes[tensor[1]]
-    elif node.op in PLACEHOLDERS and "shape" in node.attr:
-        shape = node.attr["shape"].shape
-        if producer <= _UNTIL_PRODUCER and not shape.dim:
-            return None
-    else:
-        return None
-    return dims_of(shape)
+        return dims_of(shapes[tensor[1]])
+    return placeholder_dims(node, producer) if node.op in PLACEHOLDERS else None
 
 
 def find_scalars(graph: NumberedGraph, gradients: set[int], producer: int) -> list[bool]:

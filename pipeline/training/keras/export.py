@@ -12,9 +12,14 @@ import shutil
 from pathlib import Path
 from typing import Any, cast
 
+import tensorflow as tf
+
 from pipeline.checkpoint.files import step_of
 from pipeline.checkpoint.values import find_checkpoint
-from pipeline.errors import SettingError
+from pipeline.data.generated import refused_rows
+from pipeline.errors import SettingError, first_line
+from pipeline.freezing.demands import demands_of_artifact
+from pipeline.graph.demands import NOTHING
 from pipeline.inputs import DataSource, ImportedCheckpoint, is_keras_file
 from pipeline.settings import ExportSettings, GraphSettings
 from pipeline.signature import Signature
@@ -112,8 +117,16 @@ def import_file(imported: ImportedCheckpoint, data: DataSource | None, seed: int
     if data is not None:
         read_given_rows(data, named_model.signature)  # says what is wrong with them before anything is exported
     keys = write_checkpoint(named_model, folder)
-    rows = write_rows(Signature.read(folder / SIGNATURE_FILE), data, seed, folder, keys)
-    record_goldens(named_model, {name: values[:ROWS] for name, values in rows.items()}, folder / GOLDENS_FILE)
+    signature, demands = Signature.read(folder / SIGNATURE_FILE), NOTHING
+    if data is None:
+        demands = demands_of_artifact(folder)
+    rows = write_rows(signature, data, seed, folder, keys, demands)
+    try:
+        record_goldens(named_model, {name: values[:ROWS] for name, values in rows.items()}, folder / GOLDENS_FILE)
+    except (tf.errors.OpError, ValueError, TypeError) as exc:
+        if data is not None:
+            raise
+        raise refused_rows(signature, first_line(exc)) from exc
     found = ["inputs and outputs are those of the Keras model"]
     return {"adopted": imported.place, "found": found, "rows": len(next(iter(rows.values())))}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -10,10 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.data.edge_cases import edge_batches
-from pipeline.data.generated import generate_rows
+from pipeline.data.generated import generate_rows, read_rows_together
 from pipeline.data.npz import NpzReader, load_arrays, of_kind
-from pipeline.errors import SettingError, nearest
+from pipeline.errors import PipelineError, SettingError, nearest
 from pipeline.formats.runner import SubprocessRunner
+from pipeline.freezing.demands import demands_of_artifact
+from pipeline.graph.demands import NOTHING, Demands
 from pipeline.settings import ValidationSettings
 from pipeline.signature import Array, Batch, Signature, TensorSpec, batch_size_of, read_origin
 from pipeline.store.file_names import GOLDENS_FILE, SIGNATURE_FILE, VALIDATION_ROWS_FILE
@@ -45,6 +48,8 @@ class Material:
         score_bins: bin edges for the scores of all sides, set by the first batch; None if there is not one decision
             for each row.
         run_sharded: compares the validation rows in other processes; None to compare them in this one.
+        checkpoint: its artifact, whose graph says what it demands of rows that are made up.
+        is_made_up: the validation rows were made up too, because no data was given.
     """
 
     signature: Signature
@@ -59,6 +64,16 @@ class Material:
     conclusions: dict[str, Conclusion] = field(default_factory=dict)
     score_bins: Array | None = None
     run_sharded: RunSharded | None = None
+    checkpoint: Path | None = None
+    is_made_up: bool = False
+
+    @cached_property
+    def demands(self) -> Demands:
+        """What the checkpoint's graph demands of its inputs; nothing if its graph is none that can be frozen."""
+        with suppress(PipelineError):
+            if self.checkpoint is not None:
+                return demands_of_artifact(self.checkpoint)
+        return NOTHING
 
     @property
     def batch_size(self) -> int:
@@ -67,8 +82,8 @@ class Material:
 
     @cached_property
     def edge_cases(self) -> Mapping[str, Batch]:
-        """Batches of edge-case rows, by name."""
-        return edge_batches(self.signature, self.rows.first)
+        """Batches of edge-case rows, by name; none for inputs that are one value together."""
+        return {} if self.demands.groups else edge_batches(self.signature, self.rows.first, self.demands)
 
     @cached_property
     def generated(self) -> dict[str, Batch]:
@@ -82,7 +97,7 @@ class Material:
         )
         fixed_size = batch_size_of(self.signature)
         sizes = (fixed_size,) if fixed_size else tuple(dict.fromkeys(min(one, self.sizes.held) for one in BATCH_SIZES))
-        rows = generate_rows(Signature(specs, self.signature.outputs), sum(sizes), _SEED)
+        rows = generate_rows(Signature(specs, self.signature.outputs), sum(sizes), _SEED, demands=self.demands)
         starts = np.cumsum([0, *sizes[:-1]])
         batches = {
             f"made up {size}": {name: values[start : start + size] for name, values in rows.items()}
@@ -141,8 +156,19 @@ def read_material(checkpoint: Path, settings: ValidationSettings, fixed_size: in
     recorded_rows = NpzReader(path)
     has_classes = "labels" in recorded_rows.names and recorded_rows.first["labels"].dtype.kind in "iu"
     goldens = load_arrays(goldens_path) if goldens_path.exists() else {}
+    together = read_rows_together(path)
+    if together is not None and together > 1:  # as the values of a sparse tensor, which are cut into no smaller batches
+        signature = signature.of_batch(together)
     rows, labels = NpzReader(path, "input"), recorded_rows if has_classes else None
-    return Material(signature, rows, labels, goldens, unlimited(signature, settings))
+    return Material(
+        signature,
+        rows,
+        labels,
+        goldens,
+        unlimited(signature, settings),
+        checkpoint=checkpoint,
+        is_made_up=together is not None,
+    )
 
 
 def row_count(batch: Batch) -> int:

@@ -6,7 +6,7 @@ A check records its results with the `ResultsRecorder` and returns None; or it r
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from ..results.recorder import ResultsRecorder
 from .material import Material, row_count
 from .neighbours import NeighbourTrial
 from .passes import compare_rows, record_answers
-from .unoptimized import Answers, UnoptimizedPair, run_both
+from .unoptimized import Answer, Answers, UnoptimizedPair, run_both
 
 Check = Callable[[ResultsRecorder, SubprocessRunner, SubprocessRunner, Material], str | None]
 
@@ -68,14 +68,21 @@ def check_edge_cases(
     A format with other kernels than TensorFlow's may answer NaN, infinities and overflow differently: a max-pool, for
     instance, may pass NaN on or drop it.
     """
-    format, excluded = candidate.format, list[str]()
+    format, excluded, refused = candidate.format, list[str](), dict[str, Answer]()
+    if material.demands.groups:
+        return f"the inputs {', '.join(material.demands.groups[0].inputs)} are one value together, of several rows"
     with UnoptimizedPair(recorder, "edge", reference, candidate) as unoptimized:
         for label, batch in material.edge_cases.items():
             answers = run_both(reference, candidate, batch)
             if FORMATS[format].edge_cases == "finite" and _differs_by_overflow(recorder, format, batch, answers):
                 excluded.append(label)
                 continue
+            if _is_no_row(format, answers):
+                refused[label] = answers[0]
+                continue
             answers = unoptimized.resolve_differences(batch, answers, row_count(batch), label)
+            if isinstance(answers[0], RunnerError):
+                refused[label] = answers[0]
             record_answers(recorder, "edge", format, label, answers, [label] * row_count(batch))
     if excluded:
         recorder.note(
@@ -84,6 +91,7 @@ def check_edge_cases(
             f"overflow when they are multiplied; {format} answers them otherwise than the checkpoint, for its kernels "
             "are not TensorFlow's, and that is not held against it",
         )
+    _note_refused(recorder, format, "edge", refused, len(material.edge_cases))
     return None
 
 
@@ -93,12 +101,47 @@ def check_generated(
     """Compares the candidate with the checkpoint on generated rows, in batches of several sizes."""
     if not material.generated:
         return "a batch of generated rows would be too large"
+    format, refused = candidate.format, dict[str, Answer]()
     with UnoptimizedPair(recorder, "generated", reference, candidate) as unoptimized:
+        answered = {label: run_both(reference, candidate, batch) for label, batch in material.generated.items()}
+        if all(isinstance(side, RunnerError) for answers in answered.values() for side in answers):
+            sentence = _sentence(next(iter(answered.values()))[0])
+            return f"these rows were made up, and the checkpoint refuses all of them: {sentence}"
         for label, batch in material.generated.items():
+            answers = answered[label]
+            if isinstance(answers[0], RunnerError):
+                refused[label] = answers[0]
+            if _is_no_row(format, answers):
+                continue
             labels = [f"{label}/{row}" for row in range(row_count(batch))]
-            answers = unoptimized.resolve_differences(batch, run_both(reference, candidate, batch), row_count(batch))
-            record_answers(recorder, "generated", candidate.format, label, answers, labels)
+            answers = unoptimized.resolve_differences(batch, answers, row_count(batch))
+            record_answers(recorder, "generated", format, label, answers, labels)
+    _note_refused(recorder, format, "generated", refused, len(material.generated))
     return None
+
+
+def _is_no_row(format: str, answers: Answers) -> bool:
+    """Returns True if the checkpoint refuses what kernels that are not TensorFlow's answer: an index beyond a table."""
+    expected, actual = answers
+    is_refused = isinstance(expected, RunnerError) and not isinstance(actual, RunnerError)
+    return is_refused and FORMATS[format].edge_cases == "finite"
+
+
+def _note_refused(
+    recorder: ResultsRecorder, format: str, check: str, refused: Mapping[str, Answer], count: int
+) -> None:
+    """Notes the made-up rows or batches that the checkpoint itself refuses."""
+    if refused:
+        what = "rows" if check == "edge" else "batches"
+        recorder.note(
+            format,
+            f"{check}: {len(refused)} of {count} {what} ({', '.join(refused)}) are none that this model takes, so they "
+            f"prove nothing: {_sentence(next(iter(refused.values())))}",
+        )
+
+
+def _sentence(answer: Answer) -> str:
+    return (answer.got or answer.what) if isinstance(answer, RunnerError) else ""
 
 
 def _differs_by_overflow(recorder: ResultsRecorder, format: str, batch: Batch, answers: Answers) -> bool:

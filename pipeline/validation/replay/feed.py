@@ -20,12 +20,13 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from pipeline.data.generated import read_rows_together
 from pipeline.data.npz import add_kind, load_arrays, object_array, of_kind, save_arrays
 from pipeline.errors import DataError, PipelineError, RunnerError
 from pipeline.formats.registry import FORMATS
 from pipeline.formats.runner import SubprocessRunner, fixed_batch_size
 from pipeline.signature import Array, Batch, Signature, batch_size_of
-from pipeline.store.file_names import SIGNATURE_FILE, WORST_FILE
+from pipeline.store.file_names import SIGNATURE_FILE, VALIDATION_ROWS_FILE, WORST_FILE
 from pipeline.workers.child import Limits
 
 from ..compare.decisions import decide
@@ -321,6 +322,8 @@ def rerun(folder: Path) -> Iterator[tuple[str, RowComparison]]:
     signature = Signature.read(checkpoint / SIGNATURE_FILE)
     artifacts = {format: _find_artifact(folder, note["artifact"]) for format, note in notes["formats"].items()}
     size, threads = batch_size_of(signature) or fixed_batch_size(artifacts), int(notes["threads"])
+    if size is None and (together := read_rows_together(checkpoint / VALIDATION_ROWS_FILE) or 1) > 1:
+        size = together
     for format, note in notes["formats"].items():
         if format not in FORMATS:
             raise DataError("unknown format", where=folder / WORST_FILE, got=format, wanted=", ".join(FORMATS))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 
+from pipeline.data.generated import MADE_UP
 from pipeline.data.npz import add_kind, save_arrays
-from pipeline.errors import SettingError
+from pipeline.errors import DataError, SettingError
 from pipeline.freezing.freeze import freeze_checkpoint
 from pipeline.settings import CHECKS, ValidationSettings
 from pipeline.signature import Signature, TensorSpec
@@ -79,8 +81,9 @@ def total(x: Any) -> Any:
 
 
 def looked_up(x: Any) -> Any:
+    """Looks up what no rows that are made up can know of."""
     table = v1.get_variable("table", initializer=tf.constant(W[:2]))
-    return tf.gather(table, x)
+    return tf.gather(table, x * x - 100)
 
 
 def run_validation(
@@ -90,6 +93,7 @@ def run_validation(
     shape: Sequence[int | None] = (None, 4),
     output: Sequence[int | None] | None = (None, 2),
     settings: ValidationSettings | None = None,
+    is_made_up: bool = False,
 ) -> tuple[dict[str, Any], pd.DataFrame]:
     """Validates a model frozen from its checkpoint; returns the verdict and the results."""
     for name in ("checkpoint", "frozen", "validation"):
@@ -104,7 +108,8 @@ def run_validation(
         (TensorSpec("y", "float32", None if output is None else tuple(output)),),
     )
     signature.write(folder / "checkpoint" / "signature.json")
-    save_arrays(folder / "checkpoint" / "validation.npz", add_kind("input", {"x": rows}))
+    made_up = {MADE_UP: np.ones(len(rows), np.int64)} if is_made_up else {}
+    save_arrays(folder / "checkpoint" / "validation.npz", {**add_kind("input", {"x": rows}), **made_up})
     freeze_checkpoint(folder / "checkpoint", folder / "frozen")
     candidates = {"frozen": folder / "frozen"}
     verdict = validate(
@@ -209,11 +214,20 @@ def test_generated_rows_are_as_long_as_the_validation_rows(tmp_path: Path) -> No
     assert not results.query("check == 'generated'")["reference"].str.startswith("refused").any()
 
 
-def test_generated_rows_that_both_sides_refuse_pass(tmp_path: Path) -> None:
-    verdict, results = run_validation(tmp_path, looked_up, rows=np.arange(ROWS) % 2, shape=(None,))
+def test_generated_rows_that_the_checkpoint_refuses_prove_nothing_and_that_is_said(tmp_path: Path) -> None:
+    verdict, results = run_validation(tmp_path, looked_up, rows=np.full(ROWS, 10), shape=(None,))
     assert verdict["verdict"] == "passed"
-    refused = results.query("check == 'generated' and row == 'made up 64'")
-    assert refused["reference"].str.startswith("refused: ").tolist() == [True]
+    assert "generated" not in set(results["check"])
+    told = r"these rows were made up, and the checkpoint refuses all of them: indices\[0\] = -\d+ is not in \[0, 2\)"
+    assert re.match(told, verdict["skipped"]["generated"])
+    assert re.match(r"edge: 4 of 4 rows \(zero, .*\) are none that this model takes", verdict["notes"]["frozen"][0])
+
+
+def test_validation_rows_that_were_made_up_and_are_refused_are_told_as_that(tmp_path: Path) -> None:
+    refused = r"these rows were made up, and the model refuses them: indices\[0\] = -100 is not in \[0, 2\) \(node .*\)"
+    with pytest.raises(DataError, match=refused) as caught:
+        run_validation(tmp_path, looked_up, rows=np.zeros(ROWS, np.int64), shape=(None,), is_made_up=True)
+    assert "np.savez('rows.npz', x=np.zeros((8,), 'int64'))" in str(caught.value.next_step)
 
 
 def test_all_checks_are_made_unless_some_are_asked_for(tmp_path: Path) -> None:

@@ -1,0 +1,98 @@
+"""Rules of sparse and ragged tensors: several inputs that are one value."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .step import Made, Rules, Step
+from .tensors import UNKNOWN, Dims, Leaf, Open, Value, anything
+
+# Ops by the numbers of the inputs that are indices, values and shape.
+_SPARSE = {
+    "SparseTensorDenseMatMul": (0, 1, 2),
+    "SparseToDense": (0, 2, 1),
+    "SparseReorder": (0, 1, 2),
+    "SparseFillEmptyRows": (0, 1, 2),
+    "SparseReduceSum": (0, 1, 2),
+    "SparseReduceMax": (0, 1, 2),
+    "SparseSoftmax": (0, 1, 2),
+    "SparseTensorDenseAdd": (0, 1, 2),
+    "SparseDenseCwiseMul": (0, 1, 2),
+    "SparseDenseCwiseDiv": (0, 1, 2),
+    "SparseDenseCwiseAdd": (0, 1, 2),
+    "SparseSlice": (0, 1, 2),
+}
+
+
+def group_sparse(step: Step) -> tuple[Leaf, ...] | None:
+    """Notes that three inputs are a sparse tensor; returns their leaves."""
+    indices, values, shape = (step.sole_origin(number) for number in _SPARSE[step.node.op])
+    if indices is None or values is None or shape is None or indices is values:
+        return None
+    length = (indices.dims or (None, None))[-1] if indices.dims and len(indices.dims) == 2 else None
+    rank = length if isinstance(length, int) else (shape.dims or (2,))[0]
+    dims: Dims = (anything(),) * (rank if isinstance(rank, int) else 2)
+    step.facts.groups.setdefault((indices, values, shape), ("sparse", dims))
+    return indices, values, shape
+
+
+def sparse_matmul(step: Step) -> Value:
+    found, kernel = group_sparse(step), step.dims(3)
+    width = None if kernel is None else kernel[0 if not step.flag("adjoint_b") else -1]
+    if found is not None and width is not None:
+        step.facts.groups[found] = ("sparse", (Open(step.facts.batch), width))
+    numbers = step.value(2).numbers
+    if numbers and len(numbers) == 2 and width is not None:
+        step.facts.equal(numbers[1] if isinstance(numbers[1], int | tuple) else None, width)
+    return Value((Open(step.facts.batch), kernel[-1] if kernel else anything()))
+
+
+def fill_empty_rows(step: Step) -> Made:
+    group_sparse(step)
+    indices, values = step.value(0), step.value(1)
+    return {
+        "output_indices": [Value(indices.dims)],
+        "output_values": [Value(values.dims, origins=values.origins, looked=values.looked)],
+        "empty_row_indicator": [UNKNOWN],
+        "reverse_index_map": [UNKNOWN],
+    }
+
+
+def reorder(step: Step) -> Made:
+    group_sparse(step)
+    return {"output_indices": [step.value(0)], "output_values": [step.value(1)]}
+
+
+def sparse(step: Step) -> Value:
+    group_sparse(step)
+    return UNKNOWN
+
+
+def ragged(step: Step) -> Made:
+    """Values, and where the rows of them begin and end."""
+    values = step.sole_origin(1)
+    for number in range(3, len(step.given)):
+        splits = step.sole_origin(number)
+        if splits is not None and values is not None and splits is not values:
+            step.facts.groups.setdefault((values, splits), ("ragged", ()))
+    return Value(origins=step.value(1).origins, looked=step.value(1).looked)
+
+
+def ragged_inputs(slices: set[tuple[Leaf, str]], leaves: Sequence[Leaf]) -> list[tuple[Leaf, Leaf]]:
+    """Finds the ragged tensors among the inputs: values, and `NAME_1` of which neighbours are subtracted."""
+    names = {leaf.name: leaf for leaf in leaves}
+    return [
+        (names[name], leaf)
+        for leaf in leaves
+        if {(leaf, "behind"), (leaf, "before")} <= slices and (name := leaf.name.removesuffix("_1")) in names
+        if name != leaf.name
+    ]
+
+
+RULES: Rules = {
+    **dict.fromkeys(_SPARSE, sparse),
+    "SparseTensorDenseMatMul": sparse_matmul,
+    "SparseFillEmptyRows": fill_empty_rows,
+    "SparseReorder": reorder,
+    **dict.fromkeys(("RaggedTensorToTensor",), ragged),
+}
