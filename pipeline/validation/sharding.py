@@ -32,6 +32,7 @@ from .checks.sizes import Sizes
 from .checks.stability import StabilitySample
 from .checks.unoptimized import OptimizerDifferences, UnoptimizedPair
 from .compare.decisions import Flips, Scores
+from .compare.precision import Precision
 from .results.findings import Finding
 from .results.recorder import ResultsRecorder
 
@@ -61,6 +62,7 @@ class ShardContext:
     Args:
         fixed_size: the only batch size that a candidate accepts; None if it accepts any.
         sizes: how many rows are held at a time, the same on every worker; None for those of rows without bytes.
+        precisions: what outputs are computed in.
     """
 
     model: str
@@ -71,6 +73,7 @@ class ShardContext:
     threads: int
     fixed_size: int | None
     sizes: Sizes | None = None
+    precisions: Mapping[str, Precision] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -222,6 +225,7 @@ def compare_shard(
         recorder = ResultsRecorder(
             context.model, material.signature, context.settings, results, context.tolerance_classes, is_part=True
         )
+        recorder.precisions = context.precisions
         with recorder, _open_runners(context, format) as runners:
             reference, candidate, *unoptimized_pair = runners
             recorder.expect(format, check, None if check == "equal" else ())

@@ -29,7 +29,7 @@ from typing import Any
 from pipeline.data.generated import refused_rows
 from pipeline.errors import PipelineError, RunnerError
 from pipeline.formats.registry import read_refusal
-from pipeline.formats.runner import SubprocessRunner, fixed_batch_size
+from pipeline.formats.runner import RowRange, SubprocessRunner, fixed_batch_size
 from pipeline.settings import CHECKS, FAILED, PASSED, ValidationSettings
 from pipeline.store.file_names import RESULTS_FILE, VERDICT_FILE
 from pipeline.workers.child import Limits
@@ -38,6 +38,7 @@ from pipeline.workers.progress import part, tell
 from .checks.material import Material, checkpoint_limits, read_material
 from .checks.registry import CHECK_FUNCTIONS, compare_with_recorded
 from .checks.sizes import plan_sizes
+from .compare.precision import Precision, find_precisions, with_scales
 from .compare.tolerance import tolerance_class_of
 from .compare.weights import compare_weights
 from .diagnosis import Cause, explain
@@ -91,10 +92,11 @@ def validate(
             SubprocessRunner("checkpoint", checkpoint, threads, checkpoint_limits(checkpoint, limits))
         )
         material.sizes = plan_sizes(material.signature, settings, material.rows, reference)
+        recorder.precisions = _precisions(checkpoint, material, reference)
         if sharding is not None and len(material.rows) > sharding.rows:
             executor = opened.enter_context(sharding.open_executor())
             paths = {format: path.absolute() for format, path in candidates.items()}
-            decided = (settings, classes, threads, fixed_size, material.sizes)
+            decided = (settings, classes, threads, fixed_size, material.sizes, recorder.precisions)
             context = ShardContext(model, checkpoint.absolute(), paths, *decided)
             material.run_sharded = ShardedPass(executor, sharding.rows, context, folder)
         for format, reason in refusals.items():
@@ -104,6 +106,7 @@ def validate(
         for number, (format, artifact) in enumerate(candidates.items()):
             if format in _FORMATS_WITH_CONSTANTS and "weights" not in skipped:
                 recorder.record_weights(format, compare_weights(checkpoint, artifact))
+            recorder.note_precisions(format)
             whole = part(format, number / len(candidates), (number + 1) / len(candidates))
             with whole, SubprocessRunner(format, artifact, threads, limits) as candidate:
                 skipped |= _check(recorder, reference, candidate, material)
@@ -114,6 +117,17 @@ def validate(
     for format, rows_per_second in material.rows_per_second.items():
         report_speed(format, rows_per_second)
     return verdict
+
+
+def _precisions(checkpoint: Path, material: Material, reference: SubprocessRunner) -> dict[str, Precision]:
+    """Finds what outputs are computed in, with their scale in the first batch."""
+    found = find_precisions(checkpoint, material.signature)
+    if not found or not len(material.rows):
+        return found
+    try:
+        return with_scales(found, reference.run(RowRange(material.rows, 0, material.batch_size)))
+    except RunnerError:  # the checks record what the reference refuses
+        return found
 
 
 def _check(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from pipeline.signature import Array, read_origin
 from pipeline.store.file_names import SIGNATURE_FILE
 
 from .differences import Differences, disagreement, measure
+from .precision import Precision
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,20 @@ def tolerance_for(settings: ValidationSettings, dtype: str, tolerance_class: str
     if tolerance_class and kind in ("float32", "float64") and (tolerance_class, kind) != ("runtime", "float64"):
         kind = tolerance_class
     return Tolerance(float(getattr(settings, f"{kind}_rtol", 0.0)), float(getattr(settings, f"{kind}_atol", 0.0)))
+
+
+def widen(
+    settings: ValidationSettings, tolerance: Tolerance, dtype: str, output: str, precision: Precision | None
+) -> Tolerance:
+    """Widens the tolerance of a float output to that of what it is computed in; its own bounds stay.
+
+    Args:
+        precision: see `precision.find_precisions`; None if it is computed in its own dtype.
+    """
+    if precision is None or output in settings.output_tolerances or not ("float" in dtype or "complex" in dtype):
+        return tolerance
+    rtol = float(getattr(settings, f"{precision.dtype}_rtol")) * math.sqrt(precision.roundings)
+    return Tolerance(max(tolerance.rtol, rtol), max(tolerance.atol, rtol * precision.scale))
 
 
 def flipped_share_for(settings: ValidationSettings, tolerance_class: str = "") -> float:

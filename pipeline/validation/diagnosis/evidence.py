@@ -22,7 +22,7 @@ from pipeline.workers.child import Limits, run_in_subprocess
 
 from ..checks.material import Material, row_count
 from ..checks.neighbours import Conclusion
-from ..compare.tolerance import EXACT, Tolerance, tolerance_for
+from ..compare.tolerance import EXACT, Tolerance, tolerance_for, widen
 from ..compare.weights import WeightsComparison, compare_weights, read_candidate, read_differing
 from ..replay.feed import RestartingRunner
 from ..replay.worst_rows import failed_cases
@@ -190,6 +190,8 @@ class Evidence:
             return None
         settings, tolerance_class = self.recorder.settings, self.recorder.tolerance_classes.get(self.format, "")
         tolerances = {dtype: tolerance_for(settings, dtype, tolerance_class) for dtype in DTYPES if "float" in dtype}
+        for one in self.recorder.precisions.values():  # inner tensors are as narrow as what they lead to
+            tolerances = {dtype: widen(settings, each, dtype, "", one) for dtype, each in tolerances.items()}
         found: Divergence | Agreement | None = None
         for batch in [*self._batches[1:], self._batches[0]][:3]:
             if not row_count(batch):

@@ -15,7 +15,8 @@ from pipeline.signature import Array, Batch, Decision, Signature, TensorSpec
 
 from ..compare.decisions import Flips
 from ..compare.differences import by_row, disagreement, is_finite, is_identical, measure, row_blocks, worst_elements
-from ..compare.tolerance import EXACT, Tolerance, flipped_share_for, tolerance_for, within_tolerance
+from ..compare.precision import Precision
+from ..compare.tolerance import EXACT, Tolerance, flipped_share_for, tolerance_for, widen, within_tolerance
 from ..compare.weights import VariableComparison, WeightsComparison
 from .csv_file import (
     ResultsFile,
@@ -44,6 +45,7 @@ class ResultsRecorder(AbstractContextManager["ResultsRecorder"]):
         skipped: reasons, by check.
         notes: sentences, by format.
         is_part: write no header, because the file is a part of another.
+        precisions: narrow float types that outputs are computed in, by output.
     """
 
     model: str
@@ -55,6 +57,7 @@ class ResultsRecorder(AbstractContextManager["ResultsRecorder"]):
     skipped: dict[str, str] = field(default_factory=dict)
     notes: dict[str, list[str]] = field(default_factory=dict)
     is_part: bool = False
+    precisions: Mapping[str, Precision] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._file = ResultsFile(self.results, self.model, has_header=not self.is_part)
@@ -81,7 +84,16 @@ class ResultsRecorder(AbstractContextManager["ResultsRecorder"]):
         return self.findings[key]
 
     def _tolerance(self, format: str, spec: TensorSpec) -> Tolerance:
-        return tolerance_for(self.settings, spec.dtype, self.tolerance_classes.get(format, ""), spec.name)
+        bounds = tolerance_for(self.settings, spec.dtype, self.tolerance_classes.get(format, ""), spec.name)
+        return widen(self.settings, bounds, spec.dtype, spec.name, self.precisions.get(spec.name))
+
+    def note_precisions(self, format: str) -> None:
+        """Notes the outputs whose bounds follow a narrow type that they are computed in."""
+        for spec in self._specs(set(self.precisions)):
+            bounds = self._tolerance(format, spec)
+            plain = tolerance_for(self.settings, spec.dtype, self.tolerance_classes.get(format, ""), spec.name)
+            if bounds != plain:
+                self.note(format, self.precisions[spec.name].sentence(spec.name, bounds.rtol, bounds.atol))
 
     def difference_kinds(self, format: str, reference: Batch, candidate: Batch, rows: int) -> dict[str, float]:
         """Classifies the differences of a batch beyond its bounds; records nothing.
