@@ -70,7 +70,7 @@ def reading(source: DataSource) -> Iterator[None]:
             raise SettingError(
                 "the model's own reader, or this kind of file, does not use it",
                 where=f"--data-{name}",
-                got=value,
+                got=repr(value),
                 next_step=f"Leave --data-{name} out; or read the file in the model's `examples` with read_table, "
                 "which uses it",
             )

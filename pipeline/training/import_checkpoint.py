@@ -29,7 +29,7 @@ from pipeline.freezing.table_keys import keys_of_tables
 from pipeline.graph.demands import NOTHING, Demands
 from pipeline.inputs import Candidate, DataSource, ImportedCheckpoint
 from pipeline.safety.models import require_safe_source, require_still
-from pipeline.signature import Signature
+from pipeline.signature import Array, Signature
 from pipeline.store.file_names import CHECKPOINT_PREFIX, SAVED_MODEL_FOLDER, SIGNATURE_FILE, VALIDATION_ROWS_FILE
 
 from .examples import read_given_rows
@@ -85,7 +85,7 @@ def import_checkpoint(
 
 def write_rows(
     signature: Signature,
-    data: DataSource | None,
+    data: DataSource | dict[str, Array] | None,
     seed: int,
     folder: Path,
     keys: Mapping[str, Sequence[Any]],
@@ -94,7 +94,7 @@ def write_rows(
     """Writes `validation.npz`; of rows that are made up it says so, and how many of them belong together.
 
     Args:
-        data: a file for `data.table.read_rows`; None to generate rows.
+        data: a file for `data.table.read_rows`, or what that has returned; None to generate rows.
         seed: seed of the generated rows.
         keys: what the model looks up in its tables, by dtype; generated rows have them.
         demands: what the graph demands of its inputs; generated rows fulfil it.
@@ -105,7 +105,8 @@ def write_rows(
     Raises:
         DataError: the rows do not fit the inputs.
     """
-    rows = generate_rows(signature, ROWS, seed, keys, demands) if data is None else read_given_rows(data, signature)
+    rows = generate_rows(signature, ROWS, seed, keys, demands) if data is None else data
+    rows = read_given_rows(rows, signature) if isinstance(rows, DataSource) else dict(rows)
     labels = {"labels": rows.pop("labels")} if "labels" in rows else {}
     if data is None:
         count = len(next(iter(rows.values()), ()))

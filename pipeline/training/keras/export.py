@@ -114,13 +114,12 @@ def import_file(imported: ImportedCheckpoint, data: DataSource | None, seed: int
     _refuse_tensor_names(imported)
     make_deterministic()
     named_model = NamedModel.from_own_names(load_file(Path(imported.place)))
-    if data is not None:
-        read_given_rows(data, named_model.signature)  # says what is wrong with them before anything is exported
+    given = None if data is None else read_given_rows(data, named_model.signature)  # before anything is exported
     keys = write_checkpoint(named_model, folder)
     signature, demands = Signature.read(folder / SIGNATURE_FILE), NOTHING
     if data is None:
         demands = demands_of_artifact(folder)
-    rows = write_rows(signature, data, seed, folder, keys, demands)
+    rows = write_rows(signature, given, seed, folder, keys, demands)
     try:
         record_goldens(named_model, {name: values[:ROWS] for name, values in rows.items()}, folder / GOLDENS_FILE)
     except (tf.errors.OpError, ValueError, TypeError) as exc:
