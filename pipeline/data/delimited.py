@@ -67,6 +67,7 @@ def _read_cells(path: Path, text: str, separator: str) -> Columns:
             wanted="quotes that are closed",
             next_step='Close the quote; a quote inside of a cell is written twice ("")',
         ) from exc
+    _drop_phantoms(path, rows, lines)
     header = [name.strip() for name in rows[0]] if rows else []
     if len(rows) < 2:
         raise DataError("the table has a header but no rows", where=path, got="0 rows", wanted="at least one")
@@ -79,6 +80,21 @@ def _read_cells(path: Path, text: str, separator: str) -> Columns:
             raise _of_another_length(path, line, row, header, separator)
     cells = list(zip(*rows[1:], strict=True))
     return Columns(path, dict(zip(header, cells, strict=True)), lines[1:], separator=separator)
+
+
+def _drop_phantoms(path: Path, rows: list[list[str]], lines: list[int]) -> None:
+    """Take out what programs add to a table: empty rows at its end, empty columns, the numbers of its rows (pandas)."""
+    while len(rows) > 1 and len(rows[-1]) > 1 and not any(cell.strip() for cell in rows[-1]):
+        del rows[-1], lines[-1]
+    if len({len(row) for row in rows}) != 1 or len(rows) < 2:
+        return
+    nameless = [place for place, name in enumerate(rows[0]) if not name.strip()]
+    empty = [place for place in nameless if not any(row[place].strip() for row in rows[1:])]
+    if nameless[:1] == [0] and all(row[0] == str(number) for number, row in enumerate(rows[1:])):
+        empty.insert(0, 0)
+        report(path, "its first column has no name, and numbers the rows: it is left out")
+    if empty and len(empty) < len(rows[0]):
+        rows[:] = [[cell for place, cell in enumerate(row) if place not in empty] for row in rows]
 
 
 def _without_declaration(text: str) -> tuple[str, str | None]:

@@ -25,7 +25,7 @@ def read_parquet(path: Path) -> Columns:
             "what reads Parquet is not installed",
             where=path,
             got=exc,
-            next_step="pip install 'freeze-pipeline[parquet]'; or write the rows as .csv, .jsonl or .npz",
+            next_step="install it with pip install 'freeze-pipeline[parquet]', or write the rows as .jsonl or .npz",
         ) from exc
     try:
         with open_file(path) as file:

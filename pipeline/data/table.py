@@ -91,8 +91,8 @@ def _classes(signature: Signature) -> Sequence[str]:
 def _read_arrays(path: Path, signature: Signature, is_part: bool) -> dict[str, Array]:
     arrays = load_given_arrays(path)
     wanted = {spec.name: spec for spec in signature.inputs}
-    if WHOLE in arrays and len(wanted) == 1:  # an .npy
-        arrays = {next(iter(wanted)): arrays[WHOLE]}
+    if len(arrays) == len(wanted) == 1 and set(arrays) <= {WHOLE, "arr_0"}:  # an .npy, or NumPy's name for no name
+        arrays = {next(iter(wanted)): next(iter(arrays.values()))}
     _name_labels(arrays, wanted)
     _require_names(path, "arrays", arrays, wanted)
     for name, values in arrays.items():
@@ -108,12 +108,24 @@ def _read_arrays(path: Path, signature: Signature, is_part: bool) -> dict[str, A
                 where=f"{path}: {name}",
                 got=got,
                 wanted=spec,
-                next_step=f"Write it as {name}={name}.astype({_dtype_name(spec)!r})",
+                next_step=_cast(path, name, _dtype_name(spec)),
             )
     if LABELS in arrays and arrays[LABELS].dtype.kind in "OUS":
         labels = Columns(path, {LABELS: arrays[LABELS].tolist()}, range(1, len(arrays[LABELS]) + 1), "row")
         arrays[LABELS] = labels_of(labels, LABELS, _classes(signature), is_open=not is_part)
     return arrays
+
+
+def _cast(path: Path, name: str, dtype: str) -> str:
+    """Return the command that writes a copy of an .npz with one array in another dtype."""
+    if path.suffix != ".npz":
+        return f"Write it as an array of {dtype}: array.astype({dtype!r})"
+    copy = path.with_name(f"{path.stem}.{dtype}.npz")
+    code = (
+        f"import numpy; rows = dict(numpy.load({str(path)!r})); rows[{name!r}] = rows[{name!r}].astype({dtype!r}); "
+        f"numpy.savez({str(copy)!r}, **rows)"
+    )
+    return f"If that loses nothing that counts: python -c {shlex.quote(code)}, and name that file"
 
 
 def _dtype_name(spec: TensorSpec) -> str:

@@ -113,7 +113,7 @@ def read_text(path: Path) -> str:
     if not text.strip("\ufeff \t\r\n"):
         raise DataError("the file is empty", where=path, got=f"{len(raw)} bytes", wanted="at least one row")
     _require_no_page(path, text)
-    return text
+    return text if "\n" in text else text.replace("\r", "\n")  # lines as Excel for the Mac ends them
 
 
 def _convert(path: Path, encoding: str) -> str:

@@ -256,7 +256,7 @@ def open_runner(folder: Path, signature: Signature, threads: int) -> OnnxRunner:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except ImportError as exc:
         raise RunnerError(
-            "what runs ONNX is not installed", got=exc, next_step="pip install 'freeze-pipeline[onnx]'"
+            "what runs ONNX is not installed", got=exc, next_step="install it with pip install 'freeze-pipeline[onnx]'"
         ) from exc
     except _runtime_errors() as exc:
         raise RunnerError("not an ONNX model that runs here", where=path, got=_first_line(exc)) from exc

@@ -132,7 +132,9 @@ def _open(path: Path, threads: int) -> Any:
             interpreter.allocate_tensors()
     except ImportError as exc:
         raise RunnerError(
-            "what runs TFLite is not installed", got=exc, next_step="pip install 'freeze-pipeline[tflite]'"
+            "what runs TFLite is not installed",
+            got=exc,
+            next_step="install it with pip install 'freeze-pipeline[tflite]'",
         ) from exc
     except _ERRORS as exc:
         raise RunnerError("not a TFLite model that runs here", where=path, got=first_line(exc)) from exc

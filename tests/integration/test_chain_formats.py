@@ -338,7 +338,7 @@ def test_a_format_whose_library_is_not_installed_is_refused_with_what_to_install
     lacking = dataclasses.replace(FORMATS["mmap"], extras=("no-such-distribution",))
     monkeypatch.setitem(FORMATS, "mmap", lacking)
     with pytest.raises(
-        SettingError, match=r"the format mmap .*no-such-distribution.*Pip install 'freeze-pipeline\[mmap\]'"
+        SettingError, match=r"the format mmap .*no-such-distribution.*pip install 'freeze-pipeline\[mmap\]'"
     ):
         _ = WriteReport(output_root=str(tmp_path), formats="mmap").job
 

@@ -213,7 +213,7 @@ def test_a_missing_extra_is_said_before_anything_runs(
 ) -> None:
     monkeypatch.setattr(job, "_is_installed", lambda distribution: distribution != absent)
     family = FORMATS[format].family
-    with pytest.raises(SettingError, match=rf"{format}.*{absent}.*Pip install 'freeze-pipeline\[{family}\]'"):
+    with pytest.raises(SettingError, match=rf"{format}.*{absent}.*pip install 'freeze-pipeline\[{family}\]'"):
         _ = WriteReport(output_root=str(tmp_path), formats=f"frozen,{format}").job
     assert not any(tmp_path.iterdir())
     assert WriteReport(output_root=str(tmp_path), formats="frozen,mmap").job.formats == ("frozen", "mmap")

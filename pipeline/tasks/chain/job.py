@@ -333,7 +333,7 @@ def known_format(flag: str, name: str) -> str:
             f"the format {name} needs what is not installed",
             where=flag,
             wanted=" and ".join(missing),
-            next_step=f"pip install 'freeze-pipeline[{FORMATS[name].family}]'",
+            next_step=f"install it with pip install 'freeze-pipeline[{FORMATS[name].family}]'",
         )
     return name
 
