@@ -273,7 +273,7 @@ def _open_variables(folder: Path, variables: Iterable[str]) -> Bundle | None:
             where=prefix.parent,
             got=f"no variables.index, and the graph has the variable {name}",
             wanted="variables.index and variables.data-…",
-            next_step="Copy the whole folder",
+            next_step=f"Copy variables.index and variables.data-… into {prefix.parent}, from where the model was saved",
         )
     return None
 

@@ -105,9 +105,20 @@ def checkpoint_errors(where: object) -> Iterator[None]:
     try:
         yield
     except (tf.errors.OpError, OSError, RuntimeError, ValueError, IndexError) as exc:  # IndexError: data is cut off
-        raise CheckpointError(
-            "the checkpoint is damaged or is not one",
-            where=where,
-            got=first_line(exc),
-            next_step="Copy the checkpoint again, or take an older one",
-        ) from exc
+        what, next_step = _cause_of(exc)
+        raise CheckpointError(what, where=where, got=first_line(exc), next_step=next_step) from exc
+
+
+def _cause_of(exc: Exception) -> tuple[str, str]:
+    """Returns what TensorFlow's error says of a checkpoint, and the next step."""
+    if isinstance(exc, tf.errors.NotFoundError):
+        return "the checkpoint lacks what its graph restores", "Give the .meta that was saved with it: --graph-file"
+    if isinstance(exc, tf.errors.DataLossError | tf.errors.OutOfRangeError | IndexError):
+        step = "Compare its files with the original (sha256sum): copy what differs, or else take an older one"
+        return "the checkpoint is damaged", step
+    if isinstance(exc, OSError):
+        return "the checkpoint cannot be read", "Make its files readable (chmod u+r)"
+    return (
+        "TensorFlow cannot restore the checkpoint into its graph",
+        "Give the .meta that was saved with it: --graph-file",
+    )

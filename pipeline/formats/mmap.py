@@ -108,10 +108,15 @@ def _check_size(path: Path, node: v1.NodeDef) -> None:
         status = path.stat()
     except OSError as exc:
         raise RunnerError(
-            "a file of weights is missing", where=path, got=exc.strerror, next_step="Copy the whole folder"
+            "a file of weights is missing",
+            where=path,
+            got=exc.strerror,
+            next_step=f"Copy {path.name} beside the others; or make all of it again: --format mmap",
         ) from exc
     if not stat.S_ISREG(status.st_mode):
-        raise RunnerError("weights are in no file", where=path, next_step="Copy the whole folder")
+        raise RunnerError(
+            "weights are in no file", where=path, next_step="Put the file itself there, no folder or pipe"
+        )
     size = status.st_size
     if size != wanted:
         raise RunnerError(
@@ -119,5 +124,5 @@ def _check_size(path: Path, node: v1.NodeDef) -> None:
             where=path,
             got=f"{size} bytes",
             wanted=f"{wanted} bytes of {node.name}",
-            next_step="Copy the whole folder, or freeze the checkpoint again",
+            next_step=f"It is not the file of this graph: copy {path.name} and the graph from one folder",
         )

@@ -23,6 +23,7 @@ from pipeline.errors import FreezeError, RunnerError, first_line, logger
 from pipeline.signature import Array, Batch, Signature, TensorSpec
 from pipeline.store.file_names import FROZEN_FILE, ONNX_FILE, SIGNATURE_FILE
 
+from .refusals import not_converted, without_bytes, without_op
 from .runner import check_batch, find_tensor
 
 OPSET = 17
@@ -142,10 +143,9 @@ def _convert_graph(graph_def: Any, signature: Signature, renamed: Signature) -> 
     return model
 
 
-def _refusal(got: object, where: str | None = None) -> FreezeError:
-    return FreezeError(
-        "no ONNX file can be made of this", where=where, got=got, next_step="Leave onnx out of --formats"
-    )
+def _refusal(got: object, where: str | None = None, next_step: str | None = None) -> FreezeError:
+    step = next_step or not_converted("tf2onnx")
+    return FreezeError("no ONNX file can be made of this", where=where, got=got, next_step=step)
 
 
 def _first_line(error: Exception) -> str:
@@ -162,7 +162,8 @@ def _refuse_strings(graph_def: Any, signature: Signature) -> None:
             node = next(readers if spec in signature.inputs else makers, None) or next(makers, None)
             where = f"node {node.name}" if node is not None else spec.name
             op = f", read by the op {node.op}" if node is not None and node.name != name else ""
-            raise _refusal(f"{spec.name} of strings{op}: those of ONNX hold text, and no other bytes", where)
+            step = without_bytes(spec.tensor_name, spec in signature.inputs)
+            raise _refusal(f"{spec.name} of strings{op}: those of ONNX hold text, and no other bytes", where, step)
 
 
 def _refuse_lists_out_of_order(graph_def: Any) -> None:
@@ -204,8 +205,8 @@ def _conversion_error(errors: list[str], nodes: dict[str, str]) -> FreezeError:
         unsupported.sort(key=lambda pair: (positions.get(pair[0], len(positions)), pair))
         node, op = unsupported[0]
         others = [other for other in dict.fromkeys(other for _, other in unsupported) if other != op]
-        besides = f"; nor for {', '.join(others)}" if others else ""
-        return _refusal(f"tf2onnx has no op for {op}{besides}", f"node {node}")
+        besides = f"; nor {', '.join(others)}" if others else ""
+        return _refusal(f"tf2onnx does not convert {op}{besides}", f"node {node}", without_op(op, node))
     first = next((line for line in errors if _FAILED.match(line)), errors[0])
     failed = _FAILED.match(first)
     node = None if failed is None else failed[1]

@@ -25,6 +25,7 @@ from pipeline.signature import Array, Batch, Signature, TensorSpec
 from pipeline.store.file_names import FROZEN_FILE, SAVED_MODEL_FILE, SIGNATURE_FILE
 
 from .origin import candidate_of, pinned_feeds, pinned_value
+from .refusals import not_imported
 from .runner import Runner, check_batch
 from .saved_functions import find_function
 from .session import SessionRunner, session_config
@@ -67,7 +68,7 @@ def make_saved_model(frozen: Path, folder: Path) -> dict[str, Any]:
         if len(content) > MAX_BYTES:  # protobuf writes more without an error
             raise ValueError(f"{len(content)} bytes, and {MAX_BYTES} are the most that can be read again")
     except (ValueError, KeyError, DecodeError, EncodeError, tf.errors.OpError) as exc:
-        got, next_step = first_line(exc), "Leave savedmodel out of --formats"
+        got, next_step = first_line(exc), not_imported(path.stat().st_size > MAX_BYTES // 2)
         raise FreezeError("no SavedModel can be made of this", where=path, got=got, next_step=next_step) from exc
     (folder / SAVED_MODEL_FILE).write_bytes(content)
     shutil.copyfile(frozen / SIGNATURE_FILE, folder / SIGNATURE_FILE)

@@ -27,6 +27,7 @@ from pipeline.errors import FreezeError, RunnerError, first_line, logger
 from pipeline.signature import Array, Batch, Signature, TensorSpec, read_origin
 from pipeline.store.file_names import SIGNATURE_FILE, TFLITE_FILE
 
+from .refusals import not_converted, without_op
 from .runner import check_batch, find_tensor
 
 SIGNATURE_KEY = "serving_default"
@@ -94,23 +95,21 @@ def _convert(saved_model: Path, stored: type[np.generic] | None) -> bytes:
                 converter.target_spec.supported_types = [tf.float16]
             return bytes(converter.convert())
     except (ConverterError, *_ERRORS, LookupError, AttributeError, AssertionError, tf.errors.OpError) as exc:
-        where, got = _explain(str(exc))
-        raise FreezeError(
-            "no TFLite file can be made of this", where=where, got=got, next_step="Leave tflite out of --formats"
-        ) from exc
+        where, got, step = _explain(str(exc))
+        raise FreezeError("no TFLite file can be made of this", where=where, got=got, next_step=step) from exc
 
 
-def _explain(message: str) -> tuple[str | None, str]:
-    """Finds in a converter's message the first node that cannot be converted, and the problem with it."""
+def _explain(message: str) -> tuple[str | None, str, str]:
+    """Finds in a converter's message the first node that is not converted, what is wrong, and the next step."""
     unsupported = dict.fromkeys(_UNSUPPORTED.findall(message))
     if not unsupported:
         found = _NODE.search(message)
-        return found and f"node {found[2]}, op {found[1]}", first_line(message)
+        return found and f"node {found[2]}, op {found[1]}", first_line(message), not_converted("TFLite's converter")
     (op, node), *_ = unsupported
     others = [other for other in dict.fromkeys(other for other, _ in unsupported) if other != op]
     more = f" and {len(others) - _MOST_OPS} more" if len(others) > _MOST_OPS else ""
-    besides = f"; nor for {', '.join(others[:_MOST_OPS])}{more}" if others else ""
-    return f"node {node}", f"TFLite has no op for {op}{besides}"
+    besides = f"; and {', '.join(others[:_MOST_OPS])}{more}" if others else ""
+    return f"node {node}", f"TFLite's own ops do not compute {op} as it is here{besides}", without_op(op, node)
 
 
 def open_runner(folder: Path, signature: Signature, threads: int) -> TfliteRunner:

@@ -16,7 +16,11 @@ DT_RESOURCE = DataType.Value("DT_RESOURCE")
 
 @dataclass(frozen=True)
 class Refusal:
-    """A kind of op that a .pb cannot carry: the ops, the cause, the cure."""
+    """A kind of op that a .pb cannot carry: the ops, the cause, the cure.
+
+    A cure for a node of the graph itself may name `{node}`; inside of a function no node can be named from outside, and
+    the model's code is where it is changed.
+    """
 
     ops: str
     cause: str
@@ -29,7 +33,8 @@ class Refusal:
     def error(self, node: NodeDef, function: str | None) -> FreezeError:
         """Returns the error for one node."""
         where = f"node {node.name}" + (f" in function {function}" if function else "")
-        return FreezeError(f"{node.op} {self.cause}", where=where, next_step=self.cure)
+        cure = f"Change it in the code of {function}, and save the model again" if function else self.cure
+        return FreezeError(f"{node.op} {self.cause}", where=where, next_step=cure.format(node=node.name))
 
 
 CHANGES_STATE = Refusal(
@@ -37,26 +42,26 @@ CHANGES_STATE = Refusal(
     r"|Scatter(Add|Sub|Mul|Div|Min|Max|Update)|ScatterNd(Add|Sub|Min|Max|Update)"
     r"|ResourceScatter\w+|(Resource)?StridedSliceAssign|(Resource)?(Sparse)?Apply[A-Z]\w+|RngSkip|RngReadAndSkip",
     "changes state on the way to an output",
-    "Leave the update out of what the outputs are computed from",
+    "End the model before it (--outputs), or make its result an input: --inputs {node}",
 )
 _TOUCHES_FILES = Refusal(
     r"ReadFile|WriteFile|MatchingFiles|SaveV2|SaveSlices|Save|RestoreV2|RestoreSlice|Restore|MergeV2Checkpoints"
     r"|ImmutableConst|LoadAndRemapMatrix|GenerateVocabRemapping",
     "reads or writes files of the machine that it runs on",
-    "Make what it reads an input",
+    "Make what it gives an input: --inputs {node}",
 )
-_TELLS_TIME = Refusal(r"Timestamp", "reads the clock when it runs", "Make its result an input")
+_TELLS_TIME = Refusal(r"Timestamp", "reads the clock when it runs", "Make the time an input: --inputs {node}")
 _CALLS_PYTHON = Refusal(
     r"EagerPyFunc|PyFunc|PyFuncStateless",
     "calls Python code, which a .pb cannot carry",
-    "Write it with TensorFlow ops, or make its result an input",
+    "Write it with TensorFlow ops, or make its result an input: --inputs {node}",
 )
 DRAWS = Refusal(
     r"RandomUniform|RandomUniformInt|RandomStandardNormal|TruncatedNormal|RandomShuffle|Multinomial|RandomGamma"
     r"|RandomPoisson\w*|ParameterizedTruncatedNormal|\w+CandidateSampler|SampleDistortedBoundingBox(V2)?"
     r"|NonDeterministicInts|Skipgram|RandomCrop|Fractional(Max|Avg)Pool|Stateful\w*(Uniform|Normal)\w*|StatefulRandomBinomial",
     "draws random numbers on the way to an output",
-    "Leave it out of the inference graph, as one does with dropout",
+    "Pin what switches it off (--pin), end the model before it (--outputs), or make it an input: --inputs {node}",
 )
 _CANNOT_BE_REWRITTEN = Refusal(r"RefSelect", "has no counterpart on constants here", "Select before the graph is saved")
 _READS_ROWS = Refusal(
@@ -64,7 +69,7 @@ _READS_ROWS = Refusal(
     r"|Barrier\w*|(Ordered)?(Map)?(Uns|S)tage(NoKey)?|(Ordered)?(Map)?(Stage)?Peek|RecordInput"
     r"|((Ordered)?Map|Stage)(Incomplete)?(Size|Clear)|GetSession(Handle(V2)?|Tensor)|(Resource|Sparse)?(Conditional)?Accumulator\w*|\w+Dataset(V\d)?",
     "reads rows from a queue, a reader, a data set or another store",
-    "Make its result an input",
+    "Make the rows that it gives an input: --inputs {node}",
 )
 REFUSALS = (CHANGES_STATE, _TOUCHES_FILES, _CALLS_PYTHON, DRAWS, _TELLS_TIME, _READS_ROWS, _CANNOT_BE_REWRITTEN)
 # Control edges from these are dropped: they do nothing for an output.

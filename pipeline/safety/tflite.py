@@ -25,7 +25,7 @@ _FLEX = "Flex"  # before the name of an op of TensorFlow
 _MODEL_EXTERNAL, _GROUP_NAME = 8, 0
 _MODEL_OPS, _MODEL_SUBGRAPHS, _OP_CUSTOM = 1, 2, 1
 _SUBGRAPH_TENSORS, _TENSOR_SHAPE, _TENSOR_NAME = 0, 0, 3
-_AGAIN = "Copy the candidate again, or make it again"
+_CONVERT = "Convert it again; if the original is whole (sha256sum), copy that"
 
 
 def find_dangers(path: Path) -> list[Danger]:
@@ -53,7 +53,7 @@ def find_dangers(path: Path) -> list[Danger]:
     except OSError as exc:
         raise CandidateError("the candidate cannot be read", where=path, got=exc.strerror) from exc
     except ValueError as exc:
-        raise CandidateError("the candidate is damaged", where=path, got=exc, next_step=_AGAIN) from exc
+        raise CandidateError("the candidate is damaged", where=path, got=exc, next_step=_CONVERT) from exc
     return found
 
 

@@ -72,7 +72,9 @@ def import_candidate(candidate: Candidate, checkpoint: Path, weights: str, folde
     details = {"signature": tensors.signature, "fed": feeds, "fillers": fillers}
     for name, path in candidate_files(candidate).items():
         if not path.is_file():
-            raise CandidateError("a file of the candidate is missing", where=path, next_step="Copy all of it")
+            raise CandidateError(
+                "a file of the candidate is missing", where=path, next_step=f"Copy {name} beside the rest"
+            )
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)

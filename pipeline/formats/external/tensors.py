@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pipeline.checkpoint.bundle.file_kinds import foreign_kind
 from pipeline.checkpoint.savedmodel import read_signature
 from pipeline.errors import (
     CandidateError,
@@ -37,7 +38,6 @@ from pipeline.workers.child import Limits, run_in_subprocess
 
 from .detect import detect_format
 
-_AGAIN = "Copy the candidate again, or make it again"
 # For TensorFlow Lite to open a file.
 _LIMITS = Limits(seconds=600, memory_share=AUTO_SHARE)
 
@@ -215,7 +215,8 @@ def _signature_dtype(dtype: str) -> str:
 def _read_error(cause: PipelineError, path: Path) -> CandidateError:
     """Converts an error of a reader for checkpoints."""
     is_of_signature = isinstance(cause, FreezeError)
-    next_step = "Say which of them with --candidate-signature" if is_of_signature else _AGAIN
+    # A CheckpointError's own next step is about the file that it names, which here is the candidate's.
+    next_step = "Say which of them with --candidate-signature" if is_of_signature else cause.next_step
     return CandidateError(
         cause.what, where=cause.where or path, got=cause.got, wanted=cause.wanted, next_step=next_step
     )
@@ -231,7 +232,10 @@ def _read_tflite_confined(path: Path, signature: str | None) -> CandidateTensors
         )
     except StageCrashed as exc:  # the interpreter does not check the offsets in the file
         raise CandidateError(
-            "the candidate is damaged: TensorFlow Lite ends at opening it", where=path, got=exc.got, next_step=_AGAIN
+            "the candidate is damaged: TensorFlow Lite ends at opening it",
+            where=path,
+            got=exc.got,
+            next_step="Convert it again: the offsets in it lead nowhere",
         ) from exc
     return tensors
 
@@ -252,7 +256,10 @@ def read_tflite(path: Path, signature: str | None) -> CandidateTensors:
     except (ValueError, RuntimeError) as exc:
         got = first_line(exc)
         raise CandidateError(
-            "TensorFlow Lite cannot open the candidate", where=path, got=got, next_step=_AGAIN
+            "TensorFlow Lite cannot open the candidate",
+            where=path,
+            got=got,
+            next_step="Convert it again, with TensorFlow Lite's own ops alone: TFLITE_BUILTINS",
         ) from exc
     known = interpreter.get_signature_list()
     key = signature or ("serving_default" if "serving_default" in known else next(iter(known), None))
@@ -305,7 +312,13 @@ def load_onnx(path: Path) -> Any:
     try:
         return onnx.load_model_from_string(read_file(path))
     except (OSError, DecodeError, ValueError) as exc:
-        raise CandidateError("the ONNX model cannot be read", where=path, got=exc, next_step=_AGAIN) from exc
+        kind = foreign_kind(path)
+        step = (
+            kind[1]
+            if kind is not None
+            else f'Find out what is wrong: python -c "import onnx; onnx.load({str(path)!r})"'
+        )
+        raise CandidateError("the ONNX model cannot be read", where=path, got=exc, next_step=step) from exc
 
 
 def _from_value(value: Any) -> CandidateTensor:
