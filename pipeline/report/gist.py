@@ -42,6 +42,11 @@ class Failure:
     sentence: str
 
     @property
+    def is_unmade(self) -> bool:
+        """True for formats that could not be made."""
+        return self.kind == MADE
+
+    @property
     def claim(self) -> str:
         """What is claimed, without evidence and figures of many digits."""
         return claim_of(self.sentence)
@@ -49,7 +54,7 @@ class Failure:
     @property
     def detail(self) -> str:
         """What stands in the brackets behind a claim, such as why a format could not be made; else the claim."""
-        return self.claim.removeprefix(f"{_NOT_MADE} (").removesuffix(")") if self.kind == MADE else self.claim
+        return self.claim.removeprefix(f"{_NOT_MADE} (").removesuffix(")") if self.is_unmade else self.claim
 
     @property
     def next_step(self) -> str:
@@ -58,7 +63,7 @@ class Failure:
         return self.sentence[found.end() :].rstrip(".") if found else ""
 
     def __str__(self) -> str:
-        if self.kind == MADE:
+        if self.is_unmade:
             return f"{join_names(self.formats)} could not be made: {self.detail}"
         return f"{join_names(self.formats)}: {self.claim}"
 

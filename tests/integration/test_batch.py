@@ -86,7 +86,7 @@ BROKEN = {
         r"m0003/model\.ckpt\.data-00000-of-00001: '\w+' lies outside the file \(got \d+ bytes",
     ),
     "m0005": ("CheckpointError", r"m0005/checkpoint/model\.ckpt\.data-00000-of-00001: 'w0' is damaged: CRC-32C"),
-    "m0007": ("CheckpointError", r"m0007/model\.ckpt: no such checkpoint"),
+    "m0007": ("CheckpointError", r"m0007/model\.ckpt\.index: the index of the checkpoint is missing"),
     "m0009": ("CheckpointError", r"m0009/model\.ckpt\.meta: an HTML page in place of a checkpoint's file"),
     "m0011": ("FreezeError", r"probabilties: no such tensor in the graph\. Did you mean 'probabilities'\?"),
 }

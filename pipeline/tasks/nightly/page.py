@@ -17,7 +17,7 @@ from .paths import NIGHT, Nights
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_WIDE = (8.8, 2.9)
+_INCHES = (4.4, 2.7)  # so that the letters stay legible on a phone
 _MAX_LINES = 3  # in one chart
 _MAX_ROWS = 400  # of the table
 
@@ -143,7 +143,7 @@ def _draw(name: str, title: str, lines: Sequence[Line], span: Span, threshold: f
     words = [f"{title} from {span.first} to {span.last}"]
     words += [f"threshold {threshold:g}"] if threshold is not None else []
     label = "; ".join(filter(None, [*words, span.in_words(), f"current: {span.current}" if span.current else ""]))
-    return render_svg(_plot(title, lines, span, threshold), name, label, _WIDE)
+    return render_svg(_plot(title, lines, span, threshold), name, label, _INCHES)
 
 
 def _plot(title: str, lines: Sequence[Line], span: Span, threshold: float | None) -> Callable[[Axes], None]:
@@ -175,12 +175,12 @@ def _plot(title: str, lines: Sequence[Line], span: Span, threshold: float | None
             axes.axhline(threshold, color=TEXT, linewidth=1.2, linestyle=(0, (4, 3)), label=f"threshold {threshold:g}")
             axes.set_ylim(bottom=0)
         axes.set_xlim(-0.6, width + 0.6)
-        axes.xaxis.set_major_locator(MaxNLocator(7, integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(3, integer=True))
         first = span.first.toordinal()
         dates = FuncFormatter(lambda position, _: date.fromordinal(first + round(position)).isoformat())
         axes.xaxis.set_major_formatter(dates)
         axes.set_ylabel(title)
         axes.grid(axis="y")
-        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=5)
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
 
     return draw
