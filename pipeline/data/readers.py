@@ -117,7 +117,12 @@ def _fraction(seed: int, key: str) -> float:
 
 def _row_keys(examples: Examples) -> list[str]:
     return [
-        repr([values[row].tolist() if values.dtype != object else values[row] for values in examples.inputs.values()])
+        repr(
+            [
+                value.tolist() if isinstance(value := values[row], np.ndarray | np.generic) else value
+                for values in examples.inputs.values()
+            ]
+        )
         for row in range(len(examples))
     ]
 

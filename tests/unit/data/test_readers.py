@@ -374,6 +374,12 @@ def test_rows_without_keys_are_split_by_their_values() -> None:
     assert sides[0].isdisjoint(sides[1])
 
 
+def test_long_lists_of_strings_are_told_apart_by_all_of_their_values() -> None:
+    words = np.full((60, 1500), b"same", object)
+    words[:, 700] = [b"%d" % number for number in range(60)]
+    assert all(map(len, split(Examples({"words": words}), 7, 0.5)))
+
+
 @pytest.mark.parametrize("keys", [["a"], ["a", "a", "a"]])
 def test_too_few_different_rows_are_refused(keys: list[str]) -> None:
     with pytest.raises(DataError, match=r"too few different rows .*got 1 different rows of"):

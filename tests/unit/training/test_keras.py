@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pipeline.data.npz import load_arrays, save_arrays
+from pipeline.data.npz import load_arrays, of_kind, save_arrays
 from pipeline.errors import CheckpointError, DataError, ModelError, SettingError
 from pipeline.freezing.freeze import freeze_checkpoint
 from pipeline.inputs import ImportedCheckpoint
@@ -85,10 +85,7 @@ def test_a_keras_file_goes_the_whole_chain_by_its_own_names(
     frozen = job.folder("frozen")
     told = json.loads((frozen / "signature.json").read_text())
     assert [[spec["name"] for spec in told[side]] for side in ("inputs", "outputs")] == [inputs, outputs]
-    rows = {
-        name.removeprefix("input/"): values
-        for name, values in load_arrays(job.folder("checkpoint") / "validation.npz").items()
-    }
+    rows = of_kind("input", load_arrays(job.folder("checkpoint") / "validation.npz"))
     model = keras_models.made(name)
     given = [tf.constant(rows[name]) for name in inputs]
     fed = dict(zip(inputs, given, strict=True)) if name == "dicts" else given if len(given) > 1 else given[0]
