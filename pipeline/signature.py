@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from .errors import DataError, ModelError
+from .errors import ModelError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -187,17 +187,54 @@ def _of_rows(specs: Iterable[TensorSpec], rows: int) -> tuple[TensorSpec, ...]:
     return tuple(replace(s, shape=(rows, *s.shape[1:])) if s.shape and s.shape[0] is None else s for s in specs)
 
 
+def whole_inputs(signature: Signature) -> frozenset[str]:
+    """Return the names of inputs that have one value for all rows of a batch.
+
+    These are scalars, such as `temperature`; and inputs whose fixed first dimensions differ, such as class weights
+    `[2]` and a mask `[4]`, because at most one of them could be the batch.
+    """
+    sizes = {spec.shape[0] for spec in signature.inputs if spec.shape}
+    is_one_batch = len(sizes - {None}) < 2
+    return frozenset(
+        spec.name
+        for spec in signature.inputs
+        if spec.shape is not None
+        and (not spec.shape or (not is_one_batch and spec.shape[0] is not None and spec.shape[0] != 1))
+    )
+
+
+def by_rows(signature: Signature) -> Signature:
+    """Return the signature of the rows: each input, and each output with an answer for each row, has them first.
+
+    An input with one value for all rows has that value in each row. If there is no other input, a row is a whole run,
+    with all outputs.
+    """
+    whole = whole_inputs(signature)
+    are_runs = len(whole) == len(signature.inputs)
+    first = 1 if are_runs else None
+    inputs = [_with_rows(spec, first) if spec.name in whole else spec for spec in signature.inputs]
+    outputs = [_with_rows(spec, first) if are_runs else spec for spec in signature.outputs]
+    return replace(signature, inputs=tuple(inputs), outputs=tuple(outputs))
+
+
+def _with_rows(spec: TensorSpec, rows: int | None) -> TensorSpec:
+    return replace(spec, shape=None if spec.shape is None else (rows, *spec.shape))
+
+
+def as_fed(batch: Batch, signature: Signature) -> dict[str, Array]:
+    """Return the arrays that a model is fed for rows: an input with one value for all rows gets the first row's."""
+    whole = whole_inputs(signature)
+    return {name: values[0, ...] if name in whole else values for name, values in batch.items()}
+
+
 def batch_size_of(signature: Signature) -> int | None:
     """Return the number of rows that every batch must have; None for any number.
 
-    Raises:
-        DataError: two inputs require different numbers.
+    Without an input that has rows, each row is a run, so a batch is one row.
     """
-    sizes = {spec.shape[0] for spec in signature.inputs if spec.shape and spec.shape[0] is not None}
-    if len(sizes) > 1:
-        raise DataError(
-            "the inputs require batches of different sizes",
-            got=" and ".join(map(str, sorted(sizes))),
-            next_step="Pin inputs that are not data (--pin), or validate it with the model's own rows",
-        )
+    whole = whole_inputs(signature)
+    if len(whole) == len(signature.inputs):
+        return 1
+    specs = [spec for spec in signature.inputs if spec.name not in whole]
+    sizes = {spec.shape[0] for spec in specs if spec.shape and spec.shape[0] is not None}
     return max(sizes) if sizes else None

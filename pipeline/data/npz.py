@@ -233,7 +233,7 @@ class NpzReader:
         counts = {name: one.shape[0] for name, one in self._members.items() if one.shape and not name.endswith(BYTES)}
         if len(set(counts.values())) > 1:
             raise DataError("the arrays have different numbers of rows", where=path, got=counts)
-        self._count = next(iter(counts.values()), 0)
+        self._count = next(iter(counts.values()), 0 if self._members else 1)  # a model without inputs has one row
         self._starts: dict[str, list[int]] = {}
 
     def __len__(self) -> int:

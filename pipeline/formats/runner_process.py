@@ -13,6 +13,7 @@ from pipeline.store.file_names import SIGNATURE_FILE
 from pipeline.workers.worker import Channel
 
 from .runner import RowBytesQuestion, RowRange
+from .whole_inputs import run_by_rows
 
 
 def serve(opener: str, folder: Path, threads: int, options: Mapping[str, Any], channel: Channel) -> None:
@@ -24,14 +25,15 @@ def serve(opener: str, folder: Path, threads: int, options: Mapping[str, Any], c
     """
     module, _, name = opener.partition(":")
     signature = Signature.read(folder / SIGNATURE_FILE)
-    runner = getattr(importlib.import_module(module), name)(folder, signature, threads, **options)
+    opened = getattr(importlib.import_module(module), name)(folder, signature, threads, **options)
+    runner = run_by_rows(opened, signature)
     while True:
         try:
             request = channel.recv()
         except (EOFError, OSError):
             return
         if isinstance(request, RowBytesQuestion):
-            count = runner.inner_row_bytes() if hasattr(runner, "inner_row_bytes") else 0
+            count = opened.inner_row_bytes() if hasattr(opened, "inner_row_bytes") else 0
             channel.send(("result", {"bytes": count}, None))
             continue
         try:

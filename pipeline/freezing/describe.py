@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,17 @@ def describe_signature(
         tuple(describer.spec(name, tensor) for name, tensor in {**inputs, **needed}.items()),
         tuple(describer.spec(name, tensor) for name, tensor in outputs.items()),
     )
+
+
+def find_inner_rows(frozen: FrozenGraph) -> str | None:
+    """Returns the constant of a graph without inputs that is most likely its rows: the largest; None if there is none.
+
+    The rows of an Estimator with a constant `input_fn` are such a constant.
+    """
+    constants = [node for node in frozen.nodes if isinstance(node, NodeDef) and node.op == "Const"]
+    sizes = {node.name: [dim.size for dim in node.attr["value"].tensor.tensor_shape.dim] for node in constants}
+    rows = {name: math.prod(dims) for name, dims in sizes.items() if len(dims) > 1}
+    return max(rows, key=rows.__getitem__, default=None)
 
 
 def describe_origin(source: Source, frozen: FrozenGraph, outputs: Mapping[str, str]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from pipeline.store.file_names import FROZEN_FILE, GRAPH_FILE, SIGNATURE_FILE
 from pipeline.workers.progress import tell
 
 from .asking import Asked, ask_for_outputs, freeze_door, meet_needs
-from .describe import Describer, describe_origin, describe_signature
+from .describe import Describer, describe_origin, describe_signature, find_inner_rows
 from .passes.pin_placeholders import pin_placeholders
 from .run_passes import freeze_source
 from .write.constants import Constant, FrozenGraph
@@ -221,8 +221,21 @@ def prepare(
         "pins": dict(pins),
         "weights": weights,
     }
+    if not described.inputs:
+        origin["inner_rows"] = find_inner_rows(frozen)
+        notes.append(no_inputs_note(origin["inner_rows"]))
     written = convert_to_float16(frozen) if weights == "float16" else frozen
     return Prepared(written, source.bundle, described, origin, (*notes, *_defaults(source.graph, frozen, fed)))
+
+
+def no_inputs_note(inner_rows: str | None) -> str:
+    """Returns the sentence on a model without inputs.
+
+    Args:
+        inner_rows: the tensor that is most likely its rows, see `find_inner_rows`.
+    """
+    found = f"--inputs {inner_rows} makes the constant {inner_rows} an input" if inner_rows else "it depends on no rows"
+    return f"the model has no inputs, so there is one answer; {found}"
 
 
 def _choose_outputs(source: Source, asked: Asked, notes: list[str]) -> dict[str, str]:

@@ -19,6 +19,7 @@ from pipeline.checkpoint.files import files_of, name_of
 from pipeline.checkpoint.opened import Source
 from pipeline.checkpoint.source import open_source, read_message
 from pipeline.data.generated import MADE_UP, generate_rows, rows_together
+from pipeline.data.held import sensible_values
 from pipeline.data.npz import add_kind, save_arrays
 from pipeline.errors import logger
 from pipeline.formats.external import outputs_from_candidate
@@ -29,7 +30,7 @@ from pipeline.freezing.table_keys import keys_of_tables
 from pipeline.graph.demands import NOTHING, Demands
 from pipeline.inputs import Candidate, DataSource, ImportedCheckpoint
 from pipeline.safety.models import require_safe_source, require_still
-from pipeline.signature import Array, Signature
+from pipeline.signature import Array, Signature, by_rows, whole_inputs
 from pipeline.store.file_names import CHECKPOINT_PREFIX, SAVED_MODEL_FOLDER, SIGNATURE_FILE, VALIDATION_ROWS_FILE
 
 from .examples import read_given_rows
@@ -79,7 +80,7 @@ def import_checkpoint(
         "adopted": str(source.place),
         "found": [*reasons, *model.notes],
         "allowed": allowed,
-        "rows": len(next(iter(rows.values()), ())),
+        "rows": len(next(iter(rows.values()))) if rows else 1,
     }
 
 
@@ -105,8 +106,14 @@ def write_rows(
     Raises:
         DataError: the rows do not fit the inputs.
     """
-    rows = generate_rows(signature, ROWS, seed, keys, demands) if data is None else data
-    rows = read_given_rows(rows, signature) if isinstance(rows, DataSource) else dict(rows)
+    whole, signature = whole_inputs(signature), by_rows(signature)
+    if data is None:
+        known = [
+            name for name, one in demands.inputs.items() if one.keys or one.low is not None or one.high is not None
+        ]
+        rows = sensible_values(generate_rows(signature, ROWS, seed, keys, demands), whole, known)
+    else:
+        rows = read_given_rows(data, signature) if isinstance(data, DataSource) else dict(data)
     labels = {"labels": rows.pop("labels")} if "labels" in rows else {}
     if data is None:
         count = len(next(iter(rows.values()), ()))

@@ -14,7 +14,8 @@ Seven checks; the first compares variables, the others compare outputs:
 
 By default every check that applies is made, and skipped ones are reported. If checks are requested by name, one that
 does not apply fails. Both sides run in their own processes, which see the artifacts but never the model's code. Names
-are compared first, then dtypes and shapes, then values. What cannot be compared fails.
+are compared first, then dtypes and shapes, then values. What cannot be compared fails. A model without inputs has one
+answer, and an answer for a whole batch is compared as one row.
 """
 
 from __future__ import annotations
@@ -30,8 +31,10 @@ from pipeline.data.generated import refused_rows
 from pipeline.errors import PipelineError, RunnerError
 from pipeline.formats.registry import read_refusal
 from pipeline.formats.runner import RowRange, SubprocessRunner, fixed_batch_size
+from pipeline.freezing.freeze import no_inputs_note
 from pipeline.settings import CHECKS, FAILED, PASSED, ValidationSettings
-from pipeline.store.file_names import RESULTS_FILE, VERDICT_FILE
+from pipeline.signature import read_origin
+from pipeline.store.file_names import RESULTS_FILE, SIGNATURE_FILE, VERDICT_FILE
 from pipeline.workers.child import Limits
 from pipeline.workers.progress import part, tell
 
@@ -107,6 +110,8 @@ def validate(
             if format in _FORMATS_WITH_CONSTANTS and "weights" not in skipped:
                 recorder.record_weights(format, compare_weights(checkpoint, artifact))
             recorder.note_precisions(format)
+            if not material.signature.inputs:
+                recorder.note(format, no_inputs_note(read_origin(checkpoint / SIGNATURE_FILE).get("inner_rows")))
             whole = part(format, number / len(candidates), (number + 1) / len(candidates))
             with whole, SubprocessRunner(format, artifact, threads, limits) as candidate:
                 skipped |= _check(recorder, reference, candidate, material)

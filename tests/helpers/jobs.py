@@ -7,8 +7,8 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from pipeline.inputs import WarmStart
-from pipeline.settings import Settings
+from pipeline.inputs import ImportedCheckpoint, WarmStart
+from pipeline.settings import CostsSettings, Settings
 from pipeline.store.artifact import ArtifactPaths
 from pipeline.store.file_names import MANIFEST_FILE
 from pipeline.store.manifest import Manifest
@@ -49,6 +49,19 @@ def job_for(
         warm_start=warm_start,
         formats=formats,
         settings=settings,
+    )
+
+
+def imported_job(root: Path, place: Path | str, **options: Any) -> Job:
+    """A job that starts at an existing checkpoint or SavedModel; `options` are those of `ImportedCheckpoint`."""
+    return Job(
+        source=None,
+        paths=ArtifactPaths(root, "foreign"),
+        data=None,
+        warm_start=None,
+        formats=("frozen",),
+        settings=Settings(costs=CostsSettings(seconds=0)),
+        imported=ImportedCheckpoint(str(place), **options),
     )
 
 

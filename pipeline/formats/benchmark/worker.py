@@ -122,10 +122,13 @@ def measure(request: BenchmarkRequest, report: Callable[[dict[str, Any]], None])
     opener = getattr(importlib.import_module(module), name)
     report({"import_seconds": _since(started)})
     started = perf_counter()
-    runner = opener(folder, signature, request.threads)
+    opened = opener(folder, signature, request.threads)
     report({"load_seconds": _since(started)})
     from pipeline.data.npz import load_arrays  # and NumPy, which every format needs
 
+    from ..whole_inputs import run_by_rows
+
+    runner = run_by_rows(opened, signature)
     rows = load_arrays(Path(request.rows))
     started = perf_counter()
     runner.run(_batch(rows, 0, request.sizes[0]))

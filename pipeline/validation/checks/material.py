@@ -12,13 +12,14 @@ import numpy as np
 
 from pipeline.data.edge_cases import edge_batches
 from pipeline.data.generated import generate_rows, read_rows_together
+from pipeline.data.held import hold_still
 from pipeline.data.npz import NpzReader, load_arrays, of_kind
 from pipeline.errors import PipelineError, SettingError, nearest
 from pipeline.formats.runner import SubprocessRunner
 from pipeline.freezing.demands import demands_of_artifact
 from pipeline.graph.demands import NOTHING, Demands
 from pipeline.settings import ValidationSettings
-from pipeline.signature import Array, Batch, Signature, TensorSpec, batch_size_of, read_origin
+from pipeline.signature import Array, Batch, Signature, TensorSpec, batch_size_of, by_rows, read_origin, whole_inputs
 from pipeline.store.file_names import GOLDENS_FILE, SIGNATURE_FILE, VALIDATION_ROWS_FILE
 from pipeline.workers.child import Limits
 
@@ -40,6 +41,7 @@ class Material:
         labels: their true classes, int `[rows]` under the name `labels`; None if unknown.
         goldens: the recorded inputs and outputs; may be empty.
         sizes: how many rows are held at a time.
+        whole: the inputs that have one value for all rows.
         scores: counts of decisions by format, the checkpoint's included; filled by the pass over validation rows.
         flips: counts of decisions that differ from the checkpoint's, by format; filled by the same pass.
         rows_per_second: speed of the comparison of validation rows, by format.
@@ -57,6 +59,7 @@ class Material:
     labels: NpzReader | None
     goldens: Batch
     sizes: Sizes
+    whole: frozenset[str] = frozenset()
     scores: dict[str, Scores] = field(default_factory=dict)
     flips: dict[str, Flips] = field(default_factory=dict)
     rows_per_second: dict[str, float] = field(default_factory=dict)
@@ -100,7 +103,9 @@ class Material:
         rows = generate_rows(Signature(specs, self.signature.outputs), sum(sizes), _SEED, demands=self.demands)
         starts = np.cumsum([0, *sizes[:-1]])
         batches = {
-            f"made up {size}": {name: values[start : start + size] for name, values in rows.items()}
+            f"made up {size}": hold_still(
+                {name: values[start : start + size] for name, values in rows.items()}, self.whole
+            )
             for start, size in zip(starts, sizes, strict=True)
         }
         return {label: batch for label, batch in batches.items() if row_count(batch)}
@@ -122,7 +127,7 @@ class Material:
             "edge": lambda: len(self.edge_cases),
             "generated": lambda: sum(row_count(batch) for batch in self.generated.values()),
             "stable": lambda: len(self._new_sample().numbers),
-            "golden": lambda: row_count(of_kind("input", self.goldens)),
+            "golden": lambda: row_count(of_kind("input", self.goldens)) if self.goldens else 0,
         }
         return counts[check]()
 
@@ -144,8 +149,10 @@ def read_material(checkpoint: Path, settings: ValidationSettings, fixed_size: in
         DataError: a file of the artifact is missing or damaged.
     """
     signature = Signature.read(checkpoint / SIGNATURE_FILE)
+    whole = whole_inputs(signature)
     if fixed_size is not None:
         signature = signature.of_batch(fixed_size)
+    signature = by_rows(signature)
     for output in settings.output_tolerances:
         names = [spec.name for spec in signature.outputs]
         if output not in names:
@@ -166,14 +173,15 @@ def read_material(checkpoint: Path, settings: ValidationSettings, fixed_size: in
         labels,
         goldens,
         unlimited(signature, settings),
+        whole,
         checkpoint=checkpoint,
         is_made_up=together is not None,
     )
 
 
 def row_count(batch: Batch) -> int:
-    """Counts the rows of a batch."""
-    return len(next(iter(batch.values()), ()))
+    """Counts the rows of a batch; one of a model without inputs is one row."""
+    return len(next(iter(batch.values()))) if batch else 1
 
 
 RunSharded = Callable[[ResultsRecorder, SubprocessRunner, SubprocessRunner, Material, str], None]

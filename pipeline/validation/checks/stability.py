@@ -44,6 +44,8 @@ class StabilitySample:
         ]
         self._first: dict[str, dict[int, Array]] = {name: {} for name in self.outputs}
         self._scales: dict[tuple[str, tuple[int, ...]], Array] = {}
+        self._first_batches: dict[int, range] = {}
+        self._pairs: dict[str, int] = {}  # by output, the dimension of the other row
 
     def _batches(self) -> Iterator[Array]:
         if self._size:
@@ -67,6 +69,7 @@ class StabilitySample:
         An output without one answer for each row cannot be compared by row, and is removed from `outputs`.
         """
         kept = self.numbers[(self.numbers >= numbers.start) & (self.numbers < numbers.stop)]
+        self._first_batches |= dict.fromkeys(map(int, kept), numbers)
         for name in list(self.outputs):
             values = outputs.get(name)
             if values is None or not values.ndim or len(values) != len(numbers):
@@ -77,11 +80,46 @@ class StabilitySample:
                 int(row): values[row - numbers.start : row - numbers.start + 1].copy() for row in kept
             }
 
+    def find_pairs(self, again: Mapping[str, Array]) -> None:
+        """Finds outputs with an answer for each pair of rows: a further dimension is as long as the batch.
+
+        Args:
+            again: the answers to the first of `batches`.
+        """
+        numbers = self.batches[0]
+        size, first_size = len(numbers), len(self._first_batches[int(numbers[0])])
+        for name in self.outputs:
+            first = self.first_answers(name, numbers)
+            if first is None or name not in again or size == first_size:
+                continue
+            sides = zip(first.shape[1:], again[name].shape[1:], strict=False)
+            axes = [axis for axis, (was, now) in enumerate(sides, 1) if was == first_size and now == size]
+            if axes:
+                self._pairs[name] = axes[0]
+
+    def first_pairs(self, name: str, numbers: Array, again: Array) -> Array | None:
+        """Returns the first answers to the pairs of rows in a batch, in the shape of the second ones.
+
+        Pairs that were not together in a batch have no first answer: theirs is the second. None if the output has not
+        an answer for each pair.
+        """
+        if name not in self._pairs:
+            return None
+        axis, expected = self._pairs[name], again.copy()
+        for at, row in enumerate(map(int, numbers)):
+            batch = self._first_batches[row]
+            known = [place for place, other in enumerate(map(int, numbers)) if other in batch]
+            columns = [int(numbers[place]) - batch.start for place in known]
+            answer = np.take(self._first[name][row][0], columns, axis=axis - 1)
+            expected[at][(slice(None),) * (axis - 1) + (known,)] = answer
+        return expected
+
     def merge(self, later: StabilitySample) -> None:
         """Adds the first answers to later rows of the same sample."""
         self.outputs = [name for name in self.outputs if name in later.outputs]
         for name in self.outputs:
             self._first[name] |= later._first[name]
+        self._first_batches |= later._first_batches
 
     def scale(self, name: str, shape: tuple[int, ...]) -> Array:
         """Returns the largest finite magnitude of each element over the answers of a shape: float64 `[1, elements]`.

@@ -20,8 +20,8 @@ from pipeline.formats.checkpoint import read_pins, restore
 from pipeline.formats.session import session_config
 from pipeline.graph.variables import VARIABLE_OPS
 from pipeline.safety import is_idle
-from pipeline.signature import Array, Signature
-from pipeline.store.file_names import CHECKPOINT_PREFIX
+from pipeline.signature import Array, Signature, as_fed
+from pipeline.store.file_names import CHECKPOINT_PREFIX, SIGNATURE_FILE
 
 from ..compare.differences import by_row, disagreement, measure, worst_elements
 from ..compare.tolerance import EXACT, Tolerance, within_tolerance
@@ -60,7 +60,8 @@ def find_divergence(
     with reference.graph.as_default():
         restore(reference, checkpoint / CHECKPOINT_PREFIX)
     other = open_graph(candidate, threads)
-    feeds = {spec.tensor_name: batch[spec.name] for spec in signature.inputs}
+    fed = as_fed(batch, Signature.read(checkpoint / SIGNATURE_FILE))
+    feeds = {spec.tensor_name: fed[spec.name] for spec in signature.inputs}
     pinned = read_pins(reference.graph, checkpoint)
     compared, first, last = 0, None, None
     names = list(_comparable(reference.graph, other.graph, [spec.tensor_name for spec in signature.outputs]))

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from pipeline.signature import Array, Batch, Signature
+from pipeline.signature import Array, Batch, Signature, as_fed
+from pipeline.store.file_names import SIGNATURE_FILE
 
 from .graph_walk import (
     NEVER_FETCHED,
@@ -51,7 +52,8 @@ def find_instability(
     """
     session = open_graph(candidate, threads)
     feeds, other_feeds = (
-        {spec.tensor_name: side[spec.name] for spec in signature.inputs} for side in (rows, other_rows)
+        {spec.tensor_name: side[spec.name] for spec in signature.inputs}
+        for side in (as_fed(each, Signature.read(candidate / SIGNATURE_FILE)) for each in (rows, other_rows))
     )
     count = len(next(iter(rows.values()), ()))
     names, by_row = list(_fetchable(session.graph, [spec.tensor_name for spec in signature.outputs])), set[str]()

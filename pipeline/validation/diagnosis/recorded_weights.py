@@ -13,8 +13,8 @@ from tensorflow.compat import v1
 
 from pipeline.formats.checkpoint import assigns, read_pins, restore
 from pipeline.formats.session import session_config
-from pipeline.signature import Batch, Signature
-from pipeline.store.file_names import CHECKPOINT_PREFIX
+from pipeline.signature import Batch, Signature, as_fed
+from pipeline.store.file_names import CHECKPOINT_PREFIX, SIGNATURE_FILE
 
 from ..compare.tolerance import Tolerance, all_within
 from .similarity import AVERAGE, ValueSource
@@ -47,7 +47,8 @@ def find_weights(
     with session.graph.as_default():
         restore(session, checkpoint / CHECKPOINT_PREFIX)
         variables = assigns(session.graph)
-    fed = {spec.tensor_name: inputs[spec.name] for spec in signature.inputs} | read_pins(session.graph, checkpoint)
+    given = as_fed(inputs, Signature.read(checkpoint / SIGNATURE_FILE))
+    fed = {spec.tensor_name: given[spec.name] for spec in signature.inputs} | read_pins(session.graph, checkpoint)
     fetched = {spec.name: spec.tensor_name for spec in signature.outputs if spec.name in recorded}
     for prefix, is_average in product([str(checkpoint / CHECKPOINT_PREFIX), *reversed(prefixes)], (False, True)):
         values = _values(prefix, variables, is_average)

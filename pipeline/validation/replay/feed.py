@@ -61,7 +61,7 @@ class Case:
     @property
     def size(self) -> int:
         """Number of rows in the batch."""
-        return len(next(iter(self.batch.values()), ()))
+        return len(next(iter(self.batch.values()))) if self.batch else 1
 
 
 @dataclass(frozen=True)

@@ -191,18 +191,6 @@ def test_a_batch_of_a_fixed_size_is_validated_in_that_size(tmp_path: Path) -> No
     assert verdict["rows"]["validation"] % 3 == 0
 
 
-def test_an_input_that_is_no_data_must_be_pinned(tmp_path: Path) -> None:
-    def build(x: Any) -> None:
-        tf.multiply(small_graphs.product(x), v1.placeholder(tf.float32, [], name="scale"), name="z")
-        # `y` is what `save` asks for
-
-    small_graphs.save(tmp_path / "in" / "model.ckpt", build)
-    with pytest.raises(DataError, match=r"scale: an input without a batch dimension .*--pin scale="):
-        jobs.run(job_for(tmp_path / "out", tmp_path / "in", outputs=("z",)))
-    pinned = job_for(tmp_path / "out", tmp_path / "in", outputs=("z",), pins={"scale": "3"})
-    assert verdict_of(pinned)["verdict"] == "passed"
-
-
 def test_rows_of_one_s_own_are_validated(tmp_path: Path) -> None:
     prefix = as_prefix(tmp_path / "in")
     rows = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)

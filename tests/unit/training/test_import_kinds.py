@@ -4,22 +4,27 @@ frozen file as the reference."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import jobs
 import numpy as np
 import pytest
 import small_graphs
 import tensorflow as tf
 from small_graphs import X
 
+from pipeline.data.npz import NpzReader
 from pipeline.errors import FreezeError
 from pipeline.formats import checkpoint as checkpoint_format
 from pipeline.formats import frozen as frozen_format
+from pipeline.formats.whole_inputs import run_by_rows
 from pipeline.freezing.freeze import freeze, freeze_checkpoint
-from pipeline.inputs import ImportedCheckpoint
-from pipeline.signature import Signature
-from pipeline.store.file_names import SIGNATURE_FILE
+from pipeline.inputs import Candidate, ImportedCheckpoint
+from pipeline.signature import Signature, TensorSpec, batch_size_of, by_rows, whole_inputs
+from pipeline.store.file_names import SIGNATURE_FILE, VALIDATION_ROWS_FILE
+from pipeline.tasks.chain import results
 from pipeline.training.import_checkpoint import import_checkpoint
 
 v1 = tf.compat.v1
@@ -182,3 +187,112 @@ def test_a_table_that_is_filled_with_two_contents_is_refused(tmp_path: Path) -> 
     saved(tmp_path / "model.ckpt", _table([1, 2], [2, 1]))
     with pytest.raises(FreezeError, match="filled by 2 ops of the graph, not with the same"):
         freeze(tmp_path / "model.ckpt", ["y"], to=tmp_path / "model.pb")
+
+
+def test_a_model_without_inputs_has_one_answer_and_its_rows_become_an_input(tmp_path: Path) -> None:
+    def build() -> None:
+        tf.nn.softmax(tf.constant(X, name="rows") @ _weights(), name="y")
+
+    saved(tmp_path / "model.ckpt", build)
+    job = jobs.imported_job(tmp_path / "out", tmp_path / "model.ckpt", outputs=("y",))
+    jobs.run(job, "validation")
+    verdict = results.read_verdict(job)
+    assert (verdict["verdict"], verdict["rows"]["validation"], verdict["rows"]["stable"]) == ("passed", 1, 1)
+    [note] = verdict["notes"]["frozen"]
+    assert "--inputs rows makes the constant rows an input" in note
+    found = answers(tmp_path, tmp_path / "model.ckpt", {"rows": 2 * X}, ["y"], inputs=("rows",))
+    np.testing.assert_array_equal(found["y"], tf.nn.softmax(2 * X @ WEIGHTS).numpy())
+
+
+def _scaled(folder: Path) -> Path:
+    """Writes a SavedModel of TensorFlow 2 with a scalar beside rows, and answers by row, by pair and by batch."""
+    module = tf.Module()
+    module.w = tf.Variable(WEIGHTS)
+
+    def answer(x: Any, temperature: Any) -> Any:
+        scores = x @ module.w / temperature
+        return {"scores": scores, "pairs": scores @ tf.transpose(scores), "mean": tf.reduce_mean(scores)}
+
+    specs = [tf.TensorSpec([None, 3], tf.float32, name="x"), tf.TensorSpec([], tf.float32, name="temperature")]
+    tf.saved_model.save(module, str(folder), {"serving_default": tf.function(answer, specs)})
+    return folder
+
+
+def test_scalars_beside_rows_and_answers_that_are_not_by_row_are_compared(tmp_path: Path) -> None:
+    job = jobs.imported_job(tmp_path / "out", _scaled(tmp_path / "model"))
+    jobs.run(job, "validation")
+    verdict = results.read_verdict(job)
+    assert verdict["verdict"] == "passed"
+    assert {(one["check"], one["output"]) for one in verdict["checks"]} >= {
+        (check, output) for check in ("equal", "edge", "generated") for output in ("scores", "pairs", "mean")
+    }
+    assert [name for name in verdict["skipped"] if name.startswith("stable")] == ["stable of mean"]
+    rows = NpzReader(job.folder("checkpoint") / VALIDATION_ROWS_FILE, "input")
+    np.testing.assert_array_equal(rows.read(0, 64)["temperature"], np.ones(64, np.float32))
+
+
+def test_a_candidate_that_ignores_a_scalar_is_found(tmp_path: Path) -> None:
+    """At the made-up value 1 both agree; the other made-up values tell them apart."""
+    place = _scaled(tmp_path / "model")
+    freeze(place, ["scores"], pins={"temperature": "1"}, to=tmp_path / "pinned.pb")
+    graph = v1.GraphDef.FromString((tmp_path / "pinned.pb").read_bytes())
+    graph.node.add(name="temperature", op="Placeholder").attr["dtype"].type = tf.float32.as_datatype_enum
+    (tmp_path / "pinned.pb").write_bytes(graph.SerializeToString())
+    job = jobs.imported_job(tmp_path / "out", place, outputs=("scores",))
+    candidate = Candidate(tmp_path / "pinned.pb", "frozen", {"temperature": "temperature"})
+    jobs.run(job := replace(job, candidate=candidate), "validation")
+    verdict = results.read_verdict(job)
+    failed = {one["check"] for one in verdict["checks"] if one["verdict"] != "passed"}
+    assert "generated" in failed
+    assert "equal" not in failed
+
+
+def test_a_pin_by_the_name_in_the_signature_holds_for_the_reference_too(tmp_path: Path) -> None:
+    job = jobs.imported_job(tmp_path / "out", _scaled(tmp_path / "model"), pins={"temperature": "10"})
+    jobs.run(job, "validation")
+    assert results.read_verdict(job)["verdict"] == "passed"
+    found = frozen_format.open_runner(job.folder("frozen"), Signature.read(job.folder("frozen") / SIGNATURE_FILE), 1)
+    np.testing.assert_allclose(found.run({"x": X})["scores"], X @ WEIGHTS / 10, rtol=1e-6)
+
+
+def test_rows_of_a_table_may_have_their_own_values_of_a_scalar(tmp_path: Path) -> None:
+    """Rows of equal values are run together, and each has its answer."""
+    calls = list[int]()
+
+    class Scaled:
+        def run(self, batch: Mapping[str, Array]) -> dict[str, Array]:
+            assert batch["t"].shape == ()
+            calls.append(len(batch["x"]))
+            return {"y": batch["x"] * batch["t"], "sum": batch["x"].sum()}
+
+    signature = Signature(
+        (TensorSpec("x", "float32", (None,)), TensorSpec("t", "float32", ())), (TensorSpec("y", "float32", (None,)),)
+    )
+    x, t = np.arange(1, 6, dtype=np.float32), np.array([1, 2, 1, 3, 2], np.float32)
+    found = run_by_rows(Scaled(), signature).run({"x": x, "t": t})
+    np.testing.assert_array_equal(found["y"], x * t)
+    np.testing.assert_array_equal(found["sum"], [4, 7, 4])
+    assert calls == [2, 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("shapes", "whole", "size"),
+    [
+        ({"x": (None, 4), "t": ()}, {"t"}, None),
+        ({"x": (32, 4), "t": ()}, {"t"}, 32),
+        ({"x": (32, 4), "state": (32, 8)}, set(), 32),
+        ({"x": (None, 4), "weights": (2,), "mask": (4,)}, {"weights", "mask"}, None),
+        ({"x": (1, 4), "state": (2, 1, 8)}, {"state"}, 1),
+        ({"a": (3, 4), "b": (4, 5)}, {"a", "b"}, 1),
+        ({"a": (), "b": ()}, {"a", "b"}, 1),
+        ({}, set(), 1),
+    ],
+)
+def test_inputs_with_one_value_for_all_rows_are_told_by_their_shapes(
+    shapes: dict[str, tuple[int | None, ...]], whole: set[str], size: int | None
+) -> None:
+    inputs = tuple(TensorSpec(name, "float32", shape) for name, shape in shapes.items())
+    signature = Signature(inputs, (TensorSpec("y", "float32", (None,)),))
+    assert whole_inputs(signature) == whole
+    assert batch_size_of(signature) == batch_size_of(by_rows(signature)) == size
+    assert not whole_inputs(by_rows(signature))
