@@ -12,14 +12,14 @@ from __future__ import annotations
 import json
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import h5py
 
-from pipeline.errors import UnsafeModel
+from pipeline.errors import CheckpointError, UnsafeModel
 
 from . import printable
 from .hdf5_files import require_safe_hdf5, unseen
@@ -32,6 +32,10 @@ _LAYERS = {
     "FlaxLayer": "call Python code",
     "JaxLayer": "call Python code",
 }
+_OWN = "Build the model in your own file, and give both: --model loads the weights from this file"
+_FUNCTION_MODULES = ("None", "builtins", "keras.activations", "keras.initializers", "keras.losses", "keras.metrics")
+_FUNCTIONS = Path(__file__).with_name("keras2_functions.txt")  # of TensorFlow, which compute alone
+_COMPUTING = ("math.", "nn.", "linalg.", "signal.", "image.", "bitwise.", "strings.", "__operators__.")
 _NEVER = "Build the model in a file of your own, and give both: --model takes the weights from here"
 
 
@@ -118,6 +122,71 @@ def _require_safe_config(text: bytes | str, path: Path) -> None:
                         where=path,
                         next_step="Save the model again with the words themselves",
                     )
+
+
+def require_known_objects(path: Path, known: Collection[str]) -> None:
+    """Checks what a file of Keras 2 names: its reader would import any module, and run Python code in it.
+
+    Args:
+        path: a file that `require_safe_file` has passed.
+        known: the names of the classes that may be made.
+
+    Raises:
+        UnsafeModel: it holds Python code, names what lies in a module that is not Keras's, or calls a function of
+            TensorFlow that does more than compute.
+        CheckpointError: it names a class that is not Keras's own.
+    """
+    for found in (thing for text in _configs(path) for thing in _objects(json.loads(text))):
+        kind = re.split("[.>]", str(found.get("class_name")))[-1]
+        module = found.get("module")
+        if kind in ("Lambda", "__lambda__"):
+            raise UnsafeModel(
+                "the file holds Python code, a Lambda layer, which is not run", where=path, next_step=_OWN
+            )
+        if not _is_keras_module(module):
+            raise UnsafeModel(
+                f"this model could run code of the module {printable(str(module))}", where=path, next_step=_OWN
+            )
+        if kind == "function" and str(module) not in _FUNCTION_MODULES:
+            raise UnsafeModel(
+                f"this model could call a function of {printable(str(module))}: {printable(str(found.get('config')))}",
+                where=path,
+                next_step=_OWN,
+            )
+        if kind not in known:
+            raise CheckpointError(
+                "the file names a class that is not Keras's own", where=path, got=printable(kind), next_step=_OWN
+            )
+        options = found.get("config")
+        if kind in ("TFOpLambda", "SlicingOpLambda") and not _computes(options):
+            name = options.get("function") if isinstance(options, dict) else options
+            raise UnsafeModel(
+                f"this model could do more than compute: it calls tf.{printable(str(name))}", where=path, next_step=_OWN
+            )
+
+
+def _configs(path: Path) -> Iterator[bytes | str]:
+    """Yields the descriptions of models in a file, wherever a reader may look for one."""
+    if is_archive(path):
+        with zipfile.ZipFile(path) as archive:
+            if "config.json" in archive.namelist():
+                yield archive.read("config.json")
+    if is_hdf5(path):
+        with h5py.File(path, "r") as file:
+            text = file.attrs.get("model_config")
+            if isinstance(text, (bytes, str)):
+                yield text
+
+
+def _is_keras_module(module: Any) -> bool:
+    parts = str(module).split(".")
+    return module is None or module == "builtins" or (parts[0] in ("keras", "tf_keras") and "utils" not in parts)
+
+
+def _computes(options: Any) -> bool:
+    """Returns True for a function of TensorFlow that only computes, by its name in the API."""
+    name = str(options.get("function")) if isinstance(options, dict) else ""
+    return name.startswith(_COMPUTING) or name in _FUNCTIONS.read_text(encoding="utf-8").split()
 
 
 def _objects(value: Any) -> Iterator[dict[str, Any]]:

@@ -15,22 +15,31 @@ from typing import Any, cast
 import tensorflow as tf
 
 from pipeline.checkpoint.files import step_of
+from pipeline.checkpoint.source import open_source
 from pipeline.checkpoint.values import find_checkpoint
 from pipeline.data.generated import refused_rows
-from pipeline.errors import SettingError, first_line
+from pipeline.errors import DataError, SettingError, first_line
 from pipeline.freezing.demands import demands_of_artifact
 from pipeline.graph.demands import NOTHING
 from pipeline.inputs import DataSource, ImportedCheckpoint, is_keras_file
+from pipeline.safety.models import require_safe_source
 from pipeline.settings import ExportSettings, GraphSettings
 from pipeline.signature import Signature
-from pipeline.store.file_names import DEPLOY_FOLDER, GOLDENS_FILE, SIGNATURE_FILE, VALIDATION_ROWS_FILE
+from pipeline.store.file_names import (
+    DEPLOY_FOLDER,
+    GOLDENS_FILE,
+    SAVED_MODEL_FOLDER,
+    SIGNATURE_FILE,
+    VALIDATION_ROWS_FILE,
+)
 
 from ..examples import read_examples, read_given_rows, save_validation
 from ..import_checkpoint import ROWS, write_rows
 from ..models import KerasModel
 from ..models.source import ModelSource, load_model
-from .adapter import NamedModel, make_deterministic
+from .adapter import make_deterministic
 from .graphs import build_model, require_all_variables
+from .keras2 import NamedKeras2Model
 from .load import load_file
 from .saved_model import record_goldens, write_checkpoint
 from .weights import load_weights, load_weights_file, named_weights
@@ -113,9 +122,10 @@ def import_file(imported: ImportedCheckpoint, data: DataSource | None, seed: int
     """
     _refuse_tensor_names(imported)
     make_deterministic()
-    named_model = NamedModel.from_own_names(load_file(Path(imported.place)))
+    named_model = load_file(Path(imported.place))
     given = None if data is None else read_given_rows(data, named_model.signature)  # before anything is exported
     keys = write_checkpoint(named_model, folder)
+    require_safe_source(open_source(folder / SAVED_MODEL_FOLDER))  # before any row is answered
     signature, demands = Signature.read(folder / SIGNATURE_FILE), NOTHING
     if data is None:
         demands = demands_of_artifact(folder)
@@ -123,10 +133,11 @@ def import_file(imported: ImportedCheckpoint, data: DataSource | None, seed: int
     try:
         record_goldens(named_model, {name: values[:ROWS] for name, values in rows.items()}, folder / GOLDENS_FILE)
     except (tf.errors.OpError, ValueError, TypeError) as exc:
-        if data is not None:
-            raise
-        raise refused_rows(signature, first_line(exc)) from exc
-    found = ["inputs and outputs are those of the Keras model"]
+        if data is None:
+            raise refused_rows(signature, first_line(exc)) from exc
+        raise DataError("the model refuses these rows", where=data.place, got=first_line(exc)) from exc
+    reader = "tf_keras" if isinstance(named_model, NamedKeras2Model) else "Keras"
+    found = [f"inputs and outputs are those of the Keras model, read with {reader}"]
     return {"adopted": imported.place, "found": found, "rows": len(next(iter(rows.values())))}
 
 

@@ -8,12 +8,12 @@ A layer may be any Python function (`Lambda`), or a class that Keras does not kn
 
 from __future__ import annotations
 
-import re
 import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import h5py
 import keras
@@ -23,27 +23,35 @@ from pipeline.errors import CheckpointError
 from pipeline.inputs import open_file
 from pipeline.safety.keras_files import is_archive, is_hdf5, require_safe_archive, require_safe_file
 
+from . import keras2
+from .adapter import NamedModel
+from .failures import keras_errors
+
 _AGAIN = "Copy the file again from where it was written"
-_UNKNOWN = re.compile(r"(?:Could not locate \w+|Unknown \w+:) '([^']+)'")
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _PARTS = ("config.json", "model.weights.h5")
 
 
-def load_file(path: Path) -> keras.Model:
+def load_file(path: Path) -> NamedModel:
     """Loads a model without its compile settings, which only training needs.
+
+    A file of Keras 2 is read with tf_keras, if that is installed, and else with Keras 3 as far as it can.
 
     Raises:
         CheckpointError: the file is missing, damaged, no Keras file, or has only weights; or it names code that is
             not Keras's own.
+        ModelError: its inputs or outputs have no names of their own.
         UnsafeModel: it names other files or models, or needs more memory than there is.
     """
     require_intact(path)
     require_safe_file(path)
-    with keras_errors(path):
-        model = keras.saving.load_model(path, compile=False)
+    with keras_errors(path), named_by_content(path) as named:
+        if keras2.is_keras2(path) and keras2.is_installed():
+            return keras2.NamedKeras2Model.from_own_names(keras2.load_model(named))
+        model = keras.saving.load_model(named, compile=False)
     if not isinstance(model, keras.Model):
         raise CheckpointError("the file holds no model", where=path, got=type(model).__name__, wanted="a keras.Model")
-    return model
+    return NamedModel.from_own_names(model)
 
 
 def require_intact(path: Path, *, is_model: bool = True) -> None:
@@ -109,25 +117,18 @@ def _require_hdf5(path: Path, is_model: bool) -> None:
 
 
 @contextmanager
-def keras_errors(path: Path) -> Iterator[None]:
-    """Converts all errors that Keras raises for a file to CheckpointError."""
-    try:
-        yield
-    except Exception as exc:  # Keras looks up whatever the file names, so it may raise anything.
-        text = str(exc)
-        unknown = _UNKNOWN.search(text)
-        if "unsafe deserialization" in text or "safe_mode" in text:
-            raise CheckpointError(
-                "the file holds Python code, a Lambda layer, which is not run",
-                where=path,
-                next_step="Write the layer as a class of its own, in a file that builds the model (--model)",
-            ) from exc
-        if unknown:
-            raise CheckpointError(
-                "the file names a class that is not Keras's own",
-                where=path,
-                got=unknown[1],
-                next_step="Build the model in your own file, and give both: --model loads the weights from this file",
-            ) from exc
-        got = f"{type(exc).__name__}: {' '.join(text.split())[:200]}"
-        raise CheckpointError("Keras cannot load the file", where=path, got=got, next_step=_AGAIN) from exc
+def named_by_content(path: Path) -> Iterator[Path]:
+    """Yields a name of the file that ends as its content is: Keras tells its formats apart by the name alone."""
+    wanted = ".h5" if _starts_as_hdf5(path) else ".keras"
+    if path.suffix == wanted or (wanted == ".h5" and path.suffix == ".hdf5"):
+        yield path
+        return
+    with TemporaryDirectory() as folder:
+        link = Path(folder) / f"{path.stem}{wanted}"
+        link.symlink_to(path.absolute())
+        yield link
+
+
+def _starts_as_hdf5(path: Path) -> bool:
+    with open_file(path) as file:
+        return file.read(8) == _HDF5 or not is_archive(path)

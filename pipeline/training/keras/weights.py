@@ -12,7 +12,8 @@ from pipeline.checkpoint.bundle import Bundle
 from pipeline.checkpoint.values import read_values
 from pipeline.safety.keras_files import require_safe_file
 
-from .load import keras_errors, require_intact
+from .failures import keras_errors
+from .load import named_by_content, require_intact
 from .objects import weight_keys
 
 
@@ -59,7 +60,7 @@ def load_weights_file(model: keras.Model, path: Path) -> None:
     require_safe_file(path)
     # Keras would also load the optimizer's state, including its learning rate.
     previous = [(variable, variable.numpy()) for variable in (model.optimizer.variables if model.compiled else ())]
-    with keras_errors(path):
-        model.load_weights(path)
+    with keras_errors(path), named_by_content(path) as named:
+        model.load_weights(named)
     for variable, value in previous:
         variable.assign(value)

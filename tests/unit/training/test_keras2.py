@@ -1,0 +1,158 @@
+"""Files of Keras 2 give Keras 2's answers, and those that would run code are refused before any of it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from pipeline.errors import CheckpointError, PipelineError, UnsafeModel
+from pipeline.inputs import DataSource, ImportedCheckpoint
+from pipeline.training.keras import export, keras2
+from pipeline.training.keras.load import load_file
+
+Array = np.ndarray[Any, Any]
+IDS = np.random.default_rng(1).integers(1, 9, (4, 5)).astype(np.float32)
+OWN = "--model loads the weights from this file"
+
+
+@pytest.fixture(scope="module")
+def k2() -> Any:
+    return pytest.importorskip("tf_keras")
+
+
+@pytest.fixture(scope="module")
+def written(k2: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Array]:
+    """A recurrent net of Keras 2, as model.h5 and model.keras, and its answers."""
+    folder, layers = tmp_path_factory.mktemp("keras2"), k2.layers
+    k2.utils.set_random_seed(4)
+    model = k2.Sequential(
+        [
+            layers.Embedding(9, 4, input_length=5, mask_zero=True),
+            layers.Bidirectional(layers.LSTM(3)),
+            layers.Dense(2, activation="softmax", name="scores"),
+        ]
+    )
+    model.build((None, 5))
+    model.set_weights([np.random.default_rng(2).normal(size=one.shape) for one in model.get_weights()])
+    model.save(folder / "model.h5")
+    model.save(folder / "model.keras")
+    return folder, model(IDS).numpy()
+
+
+@pytest.mark.parametrize("file", ["model.h5", "model.keras"])
+@pytest.mark.parametrize("is_renamed", [False, True])
+def test_a_file_of_keras_2_answers_as_there_whatever_its_name(
+    written: tuple[Path, Array], tmp_path: Path, file: str, is_renamed: bool
+) -> None:
+    """Keras tells its formats apart by the name of the file, and people rename files."""
+    folder, wanted = written
+    path = folder / file
+    if is_renamed:
+        path = Path(shutil.copy(path, tmp_path / ("model.keras" if file.endswith(".h5") else "model.h5")))
+    model = load_file(path)
+    [fed] = model.signature.inputs
+    np.testing.assert_allclose(model.predict({fed.name: IDS})["scores"], wanted, rtol=1e-6)
+
+
+def test_it_becomes_a_checkpoint_with_its_answers_as_goldens(
+    written: tuple[Path, Array], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export, "make_deterministic", lambda: None)  # it is for a new process
+    folder, wanted = written
+    np.savez(tmp_path / "rows.npz", embedding_input=IDS)
+    (tmp_path / "made").mkdir()
+    notes = export.import_file(
+        ImportedCheckpoint(str(folder / "model.h5")), DataSource(tmp_path / "rows.npz"), 0, tmp_path / "made"
+    )
+    assert notes["found"] == ["inputs and outputs are those of the Keras model, read with tf_keras"]
+    with np.load(tmp_path / "made" / "goldens.npz") as goldens:
+        np.testing.assert_allclose(goldens["output/scores"], wanted, rtol=1e-6)
+
+
+def test_without_tf_keras_the_refusal_says_what_to_install(
+    written: tuple[Path, Array], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keras2, "is_installed", lambda: False)
+    with pytest.raises(CheckpointError) as error:
+        load_file(written[0] / "model.h5")
+    said = str(error.value)
+    assert "Keras 3 cannot load this file of Keras 2." in said
+    assert "time_major" in said
+    assert "pip install 'freeze-pipeline[keras2]'" in said
+
+
+def _changed(path: Path, target: Path, change: Any) -> Path:
+    """Copies a file with another description of its model."""
+    if path.suffix == ".h5":
+        shutil.copy(path, target)
+        with h5py.File(target, "r+") as file:
+            config = json.loads(file.attrs["model_config"])
+            change(config)
+            file.attrs["model_config"] = json.dumps(config)
+        return target
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(target, "w") as new:
+        for name in old.namelist():
+            content = old.read(name)
+            if name == "config.json":
+                config = json.loads(content)
+                change(config)
+                content = json.dumps(config).encode()
+            new.writestr(name, content)
+    return target
+
+
+def _layers(config: Any) -> list[Any]:
+    found: list[Any] = config["config"]["layers"]
+    return found
+
+
+def _put_lambda(config: Any) -> None:
+    _layers(config).append({"class_name": "Lambda", "config": {"name": "l", "function": ["4wAA", None, None]}})
+
+
+def _wrap_lambda(config: Any) -> None:
+    inner = {"class_name": "Lambda", "config": {"name": "l", "function": ["4wAA", None, None]}}
+    _layers(config)[2]["config"]["layer"] = {"class_name": "TimeDistributed", "config": {"name": "t", "layer": inner}}
+
+
+def _from_module(config: Any) -> None:
+    _layers(config)[-1] |= {"module": "os", "class_name": "Dense"}
+
+
+def _function_of_module(config: Any) -> None:
+    _layers(config)[-1]["config"]["activation"] = {"module": "os", "class_name": "function", "config": "system"}
+
+
+def _op(config: Any) -> None:
+    _layers(config).append({"class_name": "TFOpLambda", "config": {"name": "o", "function": "io.read_file"}})
+
+
+def _own_class(config: Any) -> None:
+    _layers(config)[-1] |= {"module": None, "class_name": "Twice", "registered_name": "my>Twice"}
+
+
+@pytest.mark.parametrize("file", ["model.h5", "model.keras"])
+@pytest.mark.parametrize(
+    ("change", "kind", "said"),
+    [
+        (_put_lambda, UnsafeModel, "holds Python code, a Lambda layer"),
+        (_wrap_lambda, UnsafeModel, "holds Python code, a Lambda layer"),
+        (_from_module, UnsafeModel, "could run code of the module os"),
+        (_function_of_module, UnsafeModel, "could run code of the module os"),
+        (_op, UnsafeModel, "calls tf.io.read_file"),
+        (_own_class, CheckpointError, "a class that is not Keras's own .got Twice"),
+    ],
+)
+def test_what_could_run_code_is_refused_before_it_is_read(
+    written: tuple[Path, Array], tmp_path: Path, file: str, change: Any, kind: type[PipelineError], said: str
+) -> None:
+    with pytest.raises(kind, match=said) as error:
+        load_file(_changed(written[0] / file, tmp_path / file, change))
+    assert OWN in str(error.value)
