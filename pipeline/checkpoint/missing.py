@@ -10,7 +10,7 @@ from shlex import quote
 from pipeline.errors import CheckpointError
 from pipeline.store.file_names import SAVED_MODEL_FILES
 
-from .bundle.file_kinds import foreign_kind, is_pointer, pointer_error
+from .bundle.file_kinds import broken_file, foreign_kind, is_pointer, pointer_error
 
 _PART = re.compile(r"(?P<prefix>.*)\.(?P<kind>index|meta|data-\d{5}-of-\d{5})$")
 _MOST_NAMES, _MOST_FILES = 6, 1000
@@ -118,8 +118,10 @@ def incomplete(folder: Path, name: str, kinds: Sequence[str], complete: Sequence
         kinds: the endings of the files that are there.
         complete: the prefixes of the complete checkpoints beside it.
     """
-    has_data = any(kind.startswith("data-") for kind in kinds)
-    missing = [f"{name}.index"] * ("index" not in kinds) + [f"{name}.data-…"] * (not has_data)
+    shards = [kind for kind in kinds if kind.startswith("data-")]
+    missing = [f"{name}.index"] * ("index" not in kinds) + [f"{name}.data-…"] * (not shards)
+    if not missing:
+        return _unusable(folder, name, shards)
     if list(kinds) == ["meta"]:
         what, where = "only the graph of a checkpoint, without its weights", f"{name}.meta"
     elif "index" in kinds:
@@ -130,6 +132,23 @@ def incomplete(folder: Path, name: str, kinds: Sequence[str], complete: Sequence
     other = f"; or give the one that is whole: {complete[-1]}" if complete else ""
     got = ", ".join(f"{name}.{kind}" for kind in kinds)
     return CheckpointError(what, where=folder / where, got=got, next_step=f"{copy}{other}")
+
+
+def _unusable(folder: Path, name: str, shards: Sequence[str]) -> CheckpointError:
+    """Returns the error for a checkpoint with an index and data that is none all the same."""
+    count = max(int(shard[-5:]) for shard in shards)
+    wanted = [f"{name}.data-{number:05}-of-{count:05}" for number in range(count)]
+    lacking = [file for file in wanted if not (folder / file).is_file()]
+    if lacking:
+        return CheckpointError(
+            "a shard of the checkpoint is missing",
+            where=folder / lacking[0],
+            got=f"{count - len(lacking)} of {count}",
+            next_step=f"Copy {', '.join(lacking[:_MOST_NAMES])} beside the others",
+        )
+    paths = [folder / f"{name}.index", *(folder / file for file in wanted)]
+    empty = [path for path in paths if not path.stat().st_size]
+    return broken_file((empty or paths)[0], "the checkpoint cannot be read")
 
 
 def _stated_elsewhere(folder: Path, stated: str) -> CheckpointError:

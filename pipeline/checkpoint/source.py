@@ -14,10 +14,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from shlex import quote
+from typing import Any
 
 from pipeline.errors import CheckpointError
 from pipeline.graph.meta_graph import MetaGraph, parse_graph, parse_meta_graph
-from pipeline.graph.protos import DecodeError, MetaGraphDef, parse_text
+from pipeline.graph.protos import DecodeError, MetaGraphDef, SavedModel, parse_text
 from pipeline.graph.validity import validate_graph
 from pipeline.graph.variables import VARIABLE_OPS, restored_keys
 from pipeline.inputs import read_file
@@ -28,6 +29,8 @@ from .bundle.file_kinds import broken_file
 from .files import complete_prefixes, find_prefix, folder_of, has_files, name_of, stem_of, step_of
 from .objects import holds_objects, listed, stored_shapes
 from .opened import Source
+
+_TABLE_END = bytes.fromhex("57fb808b247547db")  # of a checkpoint's index
 
 
 def open_source(
@@ -153,9 +156,16 @@ def read_graph(path: Path) -> MetaGraph:
         except DecodeError as exc:
             raise _damaged(path, exc) from exc
     if not meta.graph.node:
-        raise broken_file(path, "the graph is empty", got="0 nodes")
+        raise _renamed(path) or _empty(path)
     validate_graph(meta.graph, path)
     return meta
+
+
+def _empty(path: Path) -> CheckpointError:
+    if path.suffix != ".pbtxt" or not path.stat().st_size:
+        return broken_file(path, "the graph is empty", got="0 nodes")
+    step = "Give the .pbtxt of the graph, which begins with `node {`"
+    return CheckpointError("a text that holds no graph", where=path, got="0 nodes", next_step=step)
 
 
 def read_message(path: Path) -> MetaGraphDef:
@@ -182,7 +192,36 @@ def _parse_message(path: Path, raw: bytes) -> MetaGraphDef:
 
 def _damaged(path: Path, cause: DecodeError) -> CheckpointError:
     kind = "a graph of a Saver" if path.name.endswith(".meta") else "a GraphDef"
-    return broken_file(path, f"not {kind}, or a damaged one", got=cause)
+    return _renamed(path) or broken_file(path, f"not {kind}, or a damaged one", got=cause)
+
+
+def _renamed(path: Path) -> CheckpointError | None:
+    """Returns the error for a file of TensorFlow's that has the name of another kind; None if it is none."""
+    content = read_file(path)
+    if content.endswith(_TABLE_END):
+        what, step = "the index of a checkpoint", f"Call it {path.stem}.index, beside {path.stem}.data-…"
+    elif _has_graph(SavedModel, content):
+        what, step = (
+            "the graph of a SavedModel",
+            f"Call it {SAVED_MODEL_FILES[0]}, in a folder with variables/, and give that",
+        )
+    elif not path.name.endswith(".meta") and _has_graph(MetaGraphDef, content):
+        what, step = (
+            "the graph of a Saver",
+            f"Call it {path.stem}.meta, and give its checkpoint: --graph {path.stem}.meta",
+        )
+    else:
+        return None
+    return CheckpointError(f"{what}, under the name of another kind of file", where=path, next_step=step)
+
+
+def _has_graph(kind: Any, content: bytes) -> bool:
+    try:
+        message = kind.FromString(content)
+    except DecodeError:
+        return False
+    graphs = [meta.graph_def for meta in message.meta_graphs] if kind is SavedModel else [message.graph_def]
+    return any(node.name and node.op for graph in graphs for node in graph.node)
 
 
 def _read_bytes(path: Path) -> bytes:

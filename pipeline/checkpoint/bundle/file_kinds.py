@@ -29,6 +29,7 @@ _NO_GRAPH = (
 _CONVERTED = (
     "Give the checkpoint that it was made from (--checkpoint), and compare this file with it (--candidate {path})"
 )
+_GIVE = "Give the checkpoint itself: NAME.index and NAME.data-…, a SavedModel's folder, or a .pb"
 _WHOLE = "What wrote or copied it did not finish. Write or copy {name} again"
 
 # Where the mark stands, the mark, what such a file is, and what to do about it. Text is compared in lower case.
@@ -92,7 +93,15 @@ def _kind_of(path: Path, head: bytes) -> tuple[str, str] | None:
             return kind, next_step
     if path.suffix == ".onnx" and head[0] == 8:  # the first field of a ModelProto, its version
         return "an ONNX model", _CONVERTED
+    if b"brain.event:" in lower[:64]:
+        return "TensorBoard's events", _GIVE
+    if path.suffix not in (".pbtxt", ".meta") and _is_text(head):
+        return "a text", _GIVE
     return None
+
+
+def _is_text(head: bytes) -> bool:
+    return all(byte >= 0x20 or byte in b"\t\n\r" for byte in head) and head.decode("utf-8", "ignore") != ""
 
 
 def _kind_of_archive(path: Path) -> tuple[str, str]:

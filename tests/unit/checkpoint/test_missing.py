@@ -20,6 +20,7 @@ from pipeline.cli import main
 from pipeline.errors import CheckpointError
 from pipeline.freezing.freeze import freeze
 from pipeline.freezing.inspection import inspect
+from pipeline.graph.protos import SavedModel
 from pipeline.tasks.external import ExistingCheckpoint
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5000\n"
@@ -122,6 +123,11 @@ FOREIGN: dict[str, tuple[Callable[[Path], object], str]] = {
     "spam.onnx": (lambda path: path.write_bytes(b"\x08\x08\x12\x04test" + b"\0" * 60), "an ONNX model"),
     "spam.tgz": (_tar, "a gzip archive"),
     "spam.zip": (lambda path: _zip(path, "export/1/saved_model.pb", "export/1/variables/x"), "a ZIP archive"),
+    "labels.txt": (lambda path: path.write_text("spam\neggs\n"), "a text"),
+    "events.out.tfevents.1": (
+        lambda path: path.write_bytes(bytes(24) + b"brain.Event:2" + bytes(60)),
+        "TensorBoard's events",
+    ),
     "empty.index": (lambda path: path.write_bytes(b""), "an empty file"),
     **{
         f"pointer.{ending}": (lambda path: path.write_text(POINTER), "a Git LFS pointer")
@@ -163,6 +169,28 @@ def test_a_path_that_is_not_there_is_told_with_what_is_near(kept: dict[str, byte
     assert told(tmp_path / "runs" / "eggs").endswith(f"In {tmp_path}/runs are spam.keras")
     place = tmp_path / "model.cpkt"
     assert ExistingCheckpoint(path=str(place)).find_problem(place) == told(place)
+
+
+def test_a_file_of_tensorflow_under_another_name_is_told_by_its_content(kept: dict[str, bytes], tmp_path: Path) -> None:
+    (tmp_path / "spam.pb").write_bytes(kept[META])
+    assert "the graph of a Saver, under the name of another kind" in told(tmp_path / "spam.pb")
+    (tmp_path / "spam.pb").write_bytes(kept[INDEX])
+    assert told(tmp_path / "spam.pb").endswith("Call it spam.index, beside spam.data-…")
+    message = SavedModel()
+    message.meta_graphs.add().graph_def.node.add(name="x", op="NoOp")
+    (tmp_path / "spam.pb").write_bytes(message.SerializeToString())
+    assert "Call it saved_model.pb, in a folder with variables/" in told(tmp_path / "spam.pb")
+    (tmp_path / "labels.pbtxt").write_text("item { id: 1 }")
+    assert "a text that holds no graph" in told(tmp_path / "labels.pbtxt")
+
+
+def test_of_a_shard_that_is_missing_the_folder_says_which(kept: dict[str, bytes], tmp_path: Path) -> None:
+    (tmp_path / "model.ckpt.index").write_bytes(kept[INDEX])
+    (tmp_path / "model.ckpt.data-00000-of-00002").write_bytes(b"bytes")
+    assert "Copy model.ckpt.data-00001-of-00002 beside the others" in told(tmp_path)
+    (tmp_path / "model.ckpt.data-00001-of-00002").write_bytes(b"")
+    (tmp_path / "model.ckpt.index").write_bytes(b"")
+    assert told(tmp_path).startswith(f"{tmp_path}/model.ckpt.index: an empty file")
 
 
 def test_a_pipe_is_one(tmp_path: Path) -> None:
