@@ -88,6 +88,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copy(PROJECT / "data/spam.tsv", folder / "path/to/SMSSpamCollection")
     (folder / "quick.cfg").write_text("[costs]\nseconds = 0\n")  # other tests measure
     (folder / "models.csv").write_text("name,checkpoint,outputs\nlisted,output/spam/checkpoint,probability\n")
+    messages = (PROJECT / "data/spam.tsv").read_text().translate({ord(";"): ",", ord('"'): "'", ord("\t"): ";"})
+    (folder / "messages.csv").write_text(f"label;text\n{messages}")  # as Excel writes it where a comma is in numbers
     (folder / "rows.csv").write_text("text,labels\nyou have won a prize,1\nsee you at six,0\n")
     typed(folder, "luigi --module pipeline WriteReport")
     typed(folder, "luigi --module pipeline MakeFormat --format savedmodel")
