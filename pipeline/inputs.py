@@ -143,16 +143,16 @@ class DataSource:
     """A data file or folder of rows.
 
     Args:
-        place: the file or folder.
+        path: the file or folder.
         options: how it is read.
     """
 
-    place: Path
+    path: Path
     options: DataOptions = field(default_factory=DataOptions)
 
     def absolute(self) -> DataSource:
         """Return the same with an absolute path."""
-        return DataSource(self.place.absolute(), self.options)
+        return DataSource(self.path.absolute(), self.options)
 
 
 @dataclass(frozen=True)
@@ -173,7 +173,7 @@ class ImportedCheckpoint:
     """An existing checkpoint that a chain starts from, instead of its own training.
 
     Args:
-        place: a Saver checkpoint, a SavedModel or a GraphDef, as `freezing.freeze` takes it; or a Keras model file.
+        path: a Saver checkpoint, a SavedModel or a GraphDef, as `freezing.freeze` takes it; or a Keras model file.
         inputs, outputs: names of tensors; empty to detect them.
         pins: placeholders that become constants, with their values.
         graph: the file of the graph, if it is not next to the checkpoint.
@@ -181,7 +181,7 @@ class ImportedCheckpoint:
         allow_ops: ops to allow in its graph although they can do more than compute.
     """
 
-    place: str
+    path: str
     inputs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
     pins: Mapping[str, str] = field(default_factory=dict)
@@ -192,7 +192,7 @@ class ImportedCheckpoint:
     @property
     def is_keras(self) -> bool:
         """True if its name is that of a Keras file."""
-        return is_keras_file(self.place)
+        return is_keras_file(self.path)
 
 
 def is_keras_file(place: Path | str) -> bool:
@@ -205,14 +205,14 @@ class Candidate:
     """An existing file or folder that is compared with the checkpoint, instead of formats made from it.
 
     Args:
-        place: the file, or the folder of a SavedModel or of the format mmap.
+        path: the file, or the folder of a SavedModel or of the format mmap.
         format: its format.
         names: the candidate's tensor by the name in the signature, where the two do not match.
         signature: the signature to use, if a SavedModel or TFLite file has several.
         allow_ops: ops to allow in it although they can do more than compute.
     """
 
-    place: Path
+    path: Path
     format: str
     names: Mapping[str, str] = field(default_factory=dict)
     signature: str | None = None

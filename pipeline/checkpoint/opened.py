@@ -19,7 +19,7 @@ class Source:
     """A graph, and the checkpoint with its values.
 
     Args:
-        place: the prefix, the SavedModel's folder, or the GraphDef's file.
+        path: the prefix, the SavedModel's folder, or the GraphDef's file.
         kind: `checkpoint`, `SavedModel` or `GraphDef`.
         graph: the graph as saved; of a SavedModel with the current paths of assets, and its own ops fill its tables.
         graph_file: the file of the graph.
@@ -37,7 +37,7 @@ class Source:
         notes: sentences on what was chosen, where there was a choice.
     """
 
-    place: Path | str
+    path: Path | str
     kind: str
     graph: Graph
     graph_file: Path

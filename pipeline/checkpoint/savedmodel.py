@@ -80,7 +80,7 @@ def read_saved_model(
     if bundle is not None:
         keys |= _captured_keys(meta, graph, bundle)
     return Source(
-        place=folder,
+        path=folder,
         kind="SavedModel",
         graph=graph,
         graph_file=file,

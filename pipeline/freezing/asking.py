@@ -45,7 +45,7 @@ def report_door(imported: ImportedCheckpoint) -> str:
     words = [str(word) for option, value in options.items() if value for word in (option, value)]
     allowed = ["--allow-ops", ",".join(imported.allow_ops)] if imported.allow_ops else []
     start = "luigi --module pipeline WriteReport --checkpoint"
-    return " ".join([start, *map(shlex.quote, [imported.place, *words, *allowed])])
+    return " ".join([start, *map(shlex.quote, [imported.path, *words, *allowed])])
 
 
 def require_rows(source: Source, imported: ImportedCheckpoint, signature: Signature) -> None:

@@ -131,7 +131,7 @@ def _checkpoint(source: Source) -> dict[str, Any]:
     file = index if index.is_file() else Path(prefix)
     return {
         "kind": source.kind,
-        "name": Path(source.place).name,
+        "name": Path(source.path).name,
         "index_sha256": hash_file(file) if file.is_file() and source.bundle.tensors else None,
         "graph": source.graph_file.name,
         "graph_sha256": hash_file(source.graph_file),

@@ -199,7 +199,7 @@ def prepare(
         CheckpointError: the checkpoint does not match its graph.
         FreezeError: the graph cannot become a correct .pb, or its outputs are in doubt.
     """
-    asked = Asked(door or freeze_door(source.place), outputs, inputs, pins)
+    asked = Asked(door or freeze_door(source.path), outputs, inputs, pins)
     notes = [*source.notes, *(f"{name} is pinned to {value}" for name, value in pins.items())]
     pins = {node_of(source.inputs.get(name, name)): value for name, value in pins.items()}
     source = replace(source, graph=pin_placeholders(source.graph, pins, source.inputs))

@@ -169,7 +169,7 @@ def inspect(place: Path | str, graph: Path | str | None = None, signature: str |
     tensors, inputs, outputs = _ports(source)
     return Inspection(
         kind=source.kind,
-        place=str(source.place),
+        place=str(source.path),
         graph=str(source.graph_file),
         producer=source.graph.versions.producer,
         nodes=ops.total(),

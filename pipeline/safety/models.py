@@ -40,12 +40,12 @@ def require_safe_source(source: Source, allowed: Collection[str] = ()) -> list[s
     files = list(_stored_files(source))
     stored_bytes = sum(path.stat().st_size for path in files if path.is_file())
     if source.kind == "SavedModel":
-        require_own_files(Path(source.place))
+        require_own_files(Path(source.path))
     found = find_source_dangers(source)
     allowances = require_safe(source.graph_file, found, allowed)
     for meta in source.metas:
         require_bounded(meta.graph, source.graph_file, stored_bytes, stored=partial(_small_value, source))
-    require_stored(source.bundle, source.place, stored_bytes)
+    require_stored(source.bundle, source.path, stored_bytes)
     return allowances
 
 
@@ -145,16 +145,16 @@ def require_safe_saved_model(folder: Path, allowed: Collection[str]) -> list[str
 
 def find_source_dangers(source: Source) -> list[Danger]:
     """Finds everything that a checkpoint or SavedModel could do besides computing; nothing of it is run."""
-    home = Path(source.place) if source.kind == "SavedModel" else source.graph_file.parent
+    home = Path(source.path) if source.kind == "SavedModel" else source.graph_file.parent
     return [danger for meta in source.metas for danger in find_dangers(meta, home)]
 
 
 def _stored_files(source: Source) -> Iterator[Path]:
     """Yields the files of a model's variables."""
     if source.kind == "SavedModel":
-        yield from (Path(source.place) / "variables").glob("*")
-    elif source.kind == "checkpoint" and folder_of(str(source.place)).is_dir():
-        yield from files_of(source.place)
+        yield from (Path(source.path) / "variables").glob("*")
+    elif source.kind == "checkpoint" and folder_of(str(source.path)).is_dir():
+        yield from files_of(source.path)
 
 
 def require_own_files(folder: Path) -> None:

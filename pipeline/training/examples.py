@@ -45,12 +45,12 @@ def read_examples(reader: Reader, source: ModelSource, data: DataSource | None) 
             "the model names no data file of its own", where=source.class_name, next_step="Give one with --data"
         )
     with reading(data):
-        examples = reader.examples(data.place)
+        examples = reader.examples(data.path)
     wanted = {spec.name for spec in reader.signature.inputs}
     if set(examples.inputs) != wanted:
         raise DataError(
             "the examples are not the model's inputs",
-            where=data.place,
+            where=data.path,
             got=sorted(examples.inputs),
             wanted=sorted(wanted),
         )
@@ -65,7 +65,7 @@ def read_given_rows(data: DataSource, signature: Signature) -> dict[str, Array]:
         SettingError: an option was given that this kind of file does not use.
     """
     with reading(data):
-        return read_rows(data.place, signature)
+        return read_rows(data.path, signature)
 
 
 def split_examples(
@@ -80,7 +80,7 @@ def split_examples(
         return examples, examples
     if examples.labels is None:
         raise DataError(
-            "no labels to train on", where=data and data.place, next_step="Let the model's `examples` return them"
+            "no labels to train on", where=data and data.path, next_step="Let the model's `examples` return them"
         )
     return split(examples, settings.seed, settings.validation_share)
 

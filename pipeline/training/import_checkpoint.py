@@ -58,7 +58,7 @@ def import_checkpoint(
         UnsafeModel: it could do more than compute, or needs more memory than there is.
         DataError: the rows do not fit the inputs.
     """
-    source = open_source(imported.place, imported.graph, imported.signature, imported.outputs)
+    source = open_source(imported.path, imported.graph, imported.signature, imported.outputs)
     allowed = require_safe_source(source, imported.allow_ops)
     outputs, reasons = list(imported.outputs), list[str]()
     if candidate is not None and not outputs and not source.outputs:
@@ -72,12 +72,12 @@ def import_checkpoint(
     demands = demands_of_frozen(model.graph, model.signature) if data is None else NOTHING
     rows = write_rows(model.signature, data, seed, folder, keys_of_tables(model.graph.nodes), demands)
     if source.kind == "SavedModel":
-        shutil.copytree(source.place, folder / SAVED_MODEL_FOLDER)
+        shutil.copytree(source.path, folder / SAVED_MODEL_FOLDER)
     else:
         _copy_checkpoint(source, folder)
     model.signature.write(folder / SIGNATURE_FILE, origin=model.origin)
     return {
-        "adopted": str(source.place),
+        "adopted": str(source.path),
         "found": [*reasons, *model.notes],
         "allowed": allowed,
         "rows": len(next(iter(rows.values()))) if rows else 1,
@@ -130,19 +130,19 @@ def imported_files(imported: ImportedCheckpoint) -> dict[str, Path]:
         FreezeError: the SavedModel lacks the signature.
     """
     if imported.is_keras:
-        return {"model": Path(imported.place)}
-    source = open_source(imported.place, imported.graph, imported.signature, imported.outputs)
+        return {"model": Path(imported.path)}
+    source = open_source(imported.path, imported.graph, imported.signature, imported.outputs)
     if source.kind == "SavedModel":
-        root = Path(source.place)
+        root = Path(source.path)
         return {path.relative_to(root).as_posix(): path for path in sorted(root.rglob("*")) if path.is_file()}
-    name = name_of(source.place)
-    files = [*(files_of(source.place) if source.bundle.tensors else ()), source.graph_file]
+    name = name_of(source.path)
+    files = [*(files_of(source.path) if source.bundle.tensors else ()), source.graph_file]
     return {(path.name if path == source.graph_file else path.name.removeprefix(name)): path for path in files}
 
 
 def _copy_checkpoint(source: Source, folder: Path) -> None:
-    name = name_of(source.place)
-    for path in files_of(source.place) if source.bundle.tensors else ():
+    name = name_of(source.path)
+    for path in files_of(source.path) if source.bundle.tensors else ():
         shutil.copyfile(path, folder / f"{CHECKPOINT_PREFIX}{path.name.removeprefix(name)}")
     meta = read_message(source.graph_file)
     (folder / f"{CHECKPOINT_PREFIX}.meta").write_bytes(meta.SerializeToString(deterministic=True))

@@ -61,7 +61,7 @@ def import_candidate(candidate: Candidate, checkpoint: Path, weights: str, folde
     allowed = [*tensors.allowed]
     if tensors.graph is not None:
         fetched = [tensor.graph_name for tensor in outputs.found.values()]
-        allowed += require_safe(candidate.place, find_active_ops(tensors.graph.graph, fetched), candidate.allow_ops)
+        allowed += require_safe(candidate.path, find_active_ops(tensors.graph.graph, fetched), candidate.allow_ops)
     reasons += [f"allowed {danger}" for danger in allowed]
     fillers = tensors.graph.fillers() if tensors.graph else []
     reasons += [f"{name} is run once, to fill its table" for name in fillers]
@@ -81,7 +81,7 @@ def import_candidate(candidate: Candidate, checkpoint: Path, weights: str, folde
     own.write(folder / SIGNATURE_FILE, origin={"candidate": details, "weights": weights})
     names = {name: tensor.name for name, tensor in {**inputs.found, **outputs.found}.items()}
     notes = {"names": names, "reasons": reasons, "allowed": allowed}
-    return {"candidate": str(candidate.place), "format": candidate.format, **notes}
+    return {"candidate": str(candidate.path), "format": candidate.format, **notes}
 
 
 def _own_specs(specs: Sequence[TensorSpec], match: TensorMatch) -> tuple[TensorSpec, ...]:
@@ -116,7 +116,7 @@ def _match_signature(
         missing = inputs.missing or outputs.missing
         raise CandidateError(
             f"the candidate has no {side} {missing[0].name}, and none that is the only one it may be",
-            where=candidate.place,
+            where=candidate.path,
             next_step=f"if it has another name, say it: --candidate-names {missing[0].name}=NAME. "
             + describe_tensors(side, signature.inputs if inputs.missing else signature.outputs, own),
         )
@@ -124,7 +124,7 @@ def _match_signature(
         if not tensor.dtype:
             raise CandidateError(
                 "a tensor of the candidate is of a dtype that can be neither fed nor fetched",
-                where=f"{candidate.place}: {tensor.graph_name}",
+                where=f"{candidate.path}: {tensor.graph_name}",
                 wanted=specs[name],
             )
     return inputs, outputs
@@ -156,7 +156,7 @@ def _constant_feeds(
     for name in sorted(needed.keys() - feeds.keys()):
         raise CandidateError(
             "the candidate needs an input that the checkpoint's signature lacks",
-            where=candidate.place,
+            where=candidate.path,
             got=str(needed[name]).split(" ")[0],
             wanted=", ".join(inputs.found) or "no input",
             next_step=f"Pin it for both (--pin {name}=VALUE)"
@@ -202,7 +202,7 @@ def candidate_files(candidate: Candidate) -> dict[str, Path]:
         CandidateError: it does not exist, or is no model.
         UnsafeModel: an ONNX model names a file that is not its own.
     """
-    detected = detect_format(candidate.place)
+    detected = detect_format(candidate.path)
     path = detected.path
     if detected.format == "mmap":
         return {GRAPH_FILE: path / GRAPH_FILE, **_files_in(path, WEIGHTS_FOLDER)}

@@ -147,7 +147,7 @@ def read_tensors(candidate: Candidate) -> CandidateTensors:
         CandidateError: its file is damaged, has variables without values, or lacks the signature.
         UnsafeModel: it could do more than compute, or needs more memory than there is.
     """
-    path = detect_format(candidate.place).path
+    path = detect_format(candidate.path).path
     allowed = _require_safe(candidate, path)
     readers: Mapping[str, Callable[[Path, str | None], CandidateTensors]] = {
         "frozen": lambda path, _: _read_graph(path),

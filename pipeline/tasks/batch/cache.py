@@ -145,7 +145,7 @@ def _files_read(job: Job) -> Iterator[str]:
     except PipelineError:  # the stage that reads them has reported this
         files = []
     if job.imported is not None:
-        files.append(Path(job.imported.place))
+        files.append(Path(job.imported.path))
     if job.data is not None:  # perhaps a folder, which gets a new folder
         files.append(job.data)
     for file in files:

@@ -23,9 +23,9 @@ def checked_data(job: Job) -> Iterator[None]:
     if source is None or job.source is None:
         yield
         return
-    if not source.place.exists():
-        if source.place != job.source.data:
-            raise DataError("no such data file", where=source.place, next_step="Give one with --data")
+    if not source.path.exists():
+        if source.path != job.source.data:
+            raise DataError("no such data file", where=source.path, next_step="Give one with --data")
         yield  # the model's own data, which a graph alone does not need
         return
     is_split = job.imported is None and not job.source.is_keras  # only Keras knows if its model is trained

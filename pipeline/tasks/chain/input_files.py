@@ -50,7 +50,7 @@ class InputFiles:
                 imported = _imported_files(job.imported, job.source)
                 files |= {f"checkpoint {name}": path for name, path in imported.items()}
             except (CheckpointError, FreezeError):  # the stage that reads it reports this
-                files["checkpoint"] = Path(job.imported.place)
+                files["checkpoint"] = Path(job.imported.path)
         return files
 
     @cached_property
@@ -63,7 +63,7 @@ class InputFiles:
         try:
             files = external.candidate_files(self._job.candidate)
         except (CandidateError, UnsafeModel):  # the stage that reads it reports this
-            return {"candidate": self._job.candidate.place}
+            return {"candidate": self._job.candidate.path}
         return {f"candidate {name}": path for name, path in files.items()}
 
     def of(self, stage: Stage) -> dict[str, Path]:
@@ -119,7 +119,7 @@ def _files_of_data(place: Path) -> dict[str, Path]:
 
 def _imported_files(imported: ImportedCheckpoint, source: ModelSource | None) -> dict[str, Path]:
     if source is not None:  # its code gives the graph, so weights alone are enough
-        return _files_of_weights(Path(imported.place))
+        return _files_of_weights(Path(imported.path))
     from pipeline.training.import_checkpoint import imported_files  # loads protobuf, which other chains do not need
 
     return imported_files(imported)

@@ -89,7 +89,7 @@ class Job:
                 got=given.allow_ops,
                 next_step="Leave it out, or name a checkpoint alone (--checkpoint), or a candidate (--candidate)",
             )
-        own_name = source.name if source is not None else folder_name(imported.place if imported else "")
+        own_name = source.name if source is not None else folder_name(imported.path if imported else "")
         own_data = source.data if source is not None else None
         operations = operations or Operations()
         if not given.name and not is_folder_name(own_name):
@@ -177,14 +177,12 @@ class Job:
         if self.source is not None or self.imported is None or manifest is None or "exported" not in manifest.notes:
             return
         if self.is_named:
-            _say(
-                f"{self.paths.home} held a trained model: its artifacts are replaced by those of {self.imported.place}"
-            )
+            _say(f"{self.paths.home} held a trained model: its artifacts are replaced by those of {self.imported.path}")
             return
         raise SettingError(
             "the folder holds a model that was trained",
             where=self.paths.home,
-            got=self.imported.place,
+            got=self.imported.path,
             next_step=f"Give this one a folder of its own with --name; --name {self.paths.name} replaces the other",
         )
 
@@ -231,7 +229,7 @@ def _require_output_outside(paths: ArtifactPaths, flag: str, place: str) -> None
 def _import(given: Parameters) -> ImportedCheckpoint | None:
     if given.checkpoint and not given.warm_start:
         return ImportedCheckpoint(
-            place=given.checkpoint,
+            path=given.checkpoint,
             inputs=tuple(split_list(given.inputs)),
             outputs=tuple(split_list(given.outputs)),
             pins=parse_pairs("--pin", given.pin),

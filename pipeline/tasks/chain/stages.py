@@ -347,7 +347,7 @@ _IMPORTED_WEIGHTS: dict[str, Stage] = {
             work.job.model,
             work.job.data_source,
             work.artifact("graph"),
-            _imported(work.job).place,
+            _imported(work.job).path,
             work.folder,
         ),
         {"graph": (file_names.INFERENCE_GRAPH_FILE, file_names.SIGNATURE_FILE)},
@@ -397,7 +397,7 @@ _KERAS_IMPORTED: dict[str, Stage] = {
         _IMPORTED["checkpoint"],
         worker="pipeline.training.keras.export:import_file",
         arguments=lambda work: (  # by absolute paths: the sandbox has another working directory
-            replace(_imported(work.job), place=str(Path(_imported(work.job).place).absolute())),
+            replace(_imported(work.job), path=str(Path(_imported(work.job).path).absolute())),
             work.job.data_source and work.job.data_source.absolute(),
             work.job.settings.split.seed,
             work.folder.absolute(),
@@ -414,7 +414,7 @@ _KERAS_IMPORTED_WEIGHTS: dict[str, Stage] = {
         _IMPORTED_WEIGHTS["checkpoint"],
         worker="pipeline.training.keras.export:import_model_weights",
         arguments=lambda work: (
-            *(work.job.model, work.job.data_source, work.job.settings.graph, _imported(work.job).place, work.folder),
+            *(work.job.model, work.job.data_source, work.job.settings.graph, _imported(work.job).path, work.folder),
         ),
         reads={"graph": (file_names.SIGNATURE_FILE,)},
         sections=("graph",),

@@ -122,7 +122,7 @@ def import_file(imported: ImportedCheckpoint, data: DataSource | None, seed: int
     """
     _refuse_tensor_names(imported)
     make_deterministic()
-    named_model = load_file(Path(imported.place))
+    named_model = load_file(Path(imported.path))
     given = None if data is None else read_given_rows(data, named_model.signature)  # before anything is exported
     keys = write_checkpoint(named_model, folder)
     require_safe_source(open_source(folder / SAVED_MODEL_FOLDER))  # before any row is answered
@@ -135,10 +135,10 @@ def import_file(imported: ImportedCheckpoint, data: DataSource | None, seed: int
     except (tf.errors.OpError, ValueError, TypeError) as exc:
         if data is None:
             raise refused_rows(signature, first_line(exc)) from exc
-        raise DataError("the model refuses these rows", where=data.place, got=first_line(exc)) from exc
+        raise DataError("the model refuses these rows", where=data.path, got=first_line(exc)) from exc
     reader = "tf_keras" if isinstance(named_model, NamedKeras2Model) else "Keras"
     found = [f"inputs and outputs are those of the Keras model, read with {reader}"]
-    return {"adopted": imported.place, "found": found, "rows": len(next(iter(rows.values())))}
+    return {"adopted": imported.path, "found": found, "rows": len(next(iter(rows.values())))}
 
 
 def _refuse_tensor_names(imported: ImportedCheckpoint) -> None:

@@ -166,11 +166,11 @@ def test_of_numbered_versions_the_newest_is_taken_or_the_one_that_is_named(tmp_p
     for version in ("1", "9", "10", "temp-11"):
         shutil.copytree(made, tmp_path / "base" / version)
     source = open_source(tmp_path / "base")
-    assert Path(source.place).name == "10"
+    assert Path(source.path).name == "10"
     assert source.notes == (
         f"version 10 is taken, the newest of 1, 9, 10; another is given by its path: {tmp_path}/base/1",
     )
-    assert Path(open_source(tmp_path / "base" / "9").place).name == "9"
+    assert Path(open_source(tmp_path / "base" / "9").path).name == "9"
     assert np.array_equal(answers(pipeline.freeze(tmp_path / "base", to=tmp_path), {"rows": X})["default"], X @ W)
 
 

@@ -130,7 +130,7 @@ def test_one_plan_sees_what_its_own_run_and_others_change(job: Job, tmp_path: Pa
 def test_a_series_that_goes_on_is_noticed_by_the_same_plan(job: Job, tmp_path: Path) -> None:
     """Which files a checkpoint has is found again by each look."""
     assert job.imported is not None
-    series = dataclasses.replace(job, imported=dataclasses.replace(job.imported, place=str(tmp_path / "in")))
+    series = dataclasses.replace(job, imported=dataclasses.replace(job.imported, path=str(tmp_path / "in")))
     chain = Chain(series)
     assert chain.build("checkpoint").is_complete
     small_graphs.save(tmp_path / "in" / "model.ckpt-2")
