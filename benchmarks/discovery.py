@@ -22,9 +22,10 @@ from pathlib import Path
 
 from discovery_graphs import GRAPHS
 from discovery_pieces import Known
+from discovery_unseen import UNSEEN
 
 from pipeline.errors import FreezeError
-from pipeline.graph.discovery import discover_outputs, rank_inputs, rank_outputs
+from pipeline.graph.discovery import discover_outputs, rank_before_draws, rank_inputs, rank_outputs
 from pipeline.graph.protos import GraphDef, MetaGraphDef
 
 MODELS = Path(os.environ.get("MODELS", Path(__file__).resolve().parents[2] / "shared" / "models"))
@@ -53,6 +54,10 @@ def score(known: Known, graph: GraphDef) -> Score:
     right = set(known.outputs)
     try:
         found = discover_outputs(graph)
+        before = [candidate.tensor for candidate in rank_before_draws(graph, found)]
+        if before:  # such outputs are refused, and these are shown beside them
+            shown = {*found, *before}
+            return Score("asked" if right <= shown else "lost", tuple(found), _finds_needs(known, graph))
         verdict = "right" if right <= set(found) <= right | set(known.beside) else "wrong"
     except FreezeError:
         found = [candidate.tensor for candidate in rank_outputs(graph)[:SHOWN]]
@@ -93,8 +98,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--list", action="store_true", help="print each graph")
     given = parser.parse_args()
-    own = {known.name: score(known, GraphDef.FromString(known.graph())) for known in GRAPHS}
-    table("own set", own, given.list)
+    for title, graphs in (("own set", GRAPHS), ("unseen", UNSEEN)):
+        scores = {known.name: score(known, GraphDef.FromString(known.graph())) for known in graphs}
+        table(title, scores, given.list)
     table("strangers", {known.name: score(known, graph) for known, graph in strangers()}, given.list)
 
 

@@ -28,6 +28,7 @@ _PIECES = frozenset(
 )
 _FIRST_ONLY = re.compile(r"FusedBatchNorm(V\d)?|(Ref)?Merge")  # the other outputs are for gradients
 _CROSS_ENTROPY = re.compile(r"(Sparse)?SoftmaxCrossEntropyWithLogits")
+_LAYERS = frozenset(["BatchMatMul", "BatchMatMulV2", "Conv2D", "Conv3D", "DepthwiseConv2dNative", "MatMul"])
 _SCALES = frozenset(["Div", "Mul", "RealDiv", "Softmax"])
 _DT_BOOL = DataType.Value("DT_BOOL")
 _HANDLES = frozenset(DataType.Value(f"DT_{name}") for name in ("RESOURCE", "VARIANT"))
@@ -36,6 +37,7 @@ MODEL = "the rest of the model"
 NOTHING, LOSS, SEEN, _STATE = "nothing", "the loss", "metrics or summaries", "updates of variables"
 UNANCHORED = "its loss compares it with nothing that was given"
 _BEFORE_LOGARITHM = "the loss may take the logarithm of something later"
+_JUDGED = "the loss may begin where layers of constant weights do"
 _TWO_JOINS = "it is combined with an input, and the result is compared with an input"
 
 
@@ -352,6 +354,10 @@ class _EndFinder:
             other = "the loss begins with what is made of it, element by element"
             self.alternatives.append(ModelEnd((base, 0), MODEL, self.context.head[base], doubt=other))
         if not feeds.labels:
+            judged = self._before_constant_layers(index)
+            if judged is not None:
+                self.alternatives.append(ModelEnd(judged, MODEL, self.context.head[judged[0]], doubt=_JUDGED))
+                return _JUDGED
             return (UNANCHORED, "", _TWO_JOINS)[min(feeds.joins, 2)]
         is_logits = self._is_for_cross_entropy(index)
         before = shape_of(self.graph, given[0], self.roles.producer) if op == "Reshape" else None
@@ -374,6 +380,20 @@ class _EndFinder:
             ]
             return _BEFORE_LOGARITHM if guards else ""
         return ""
+
+    def _before_constant_layers(self, index: int) -> Tensor | None:
+        """Returns the last tensor before layers of constant weights, as of a trained network that judges this one."""
+        found, waiting, seen = None, [index], set[int]()
+        while waiting:
+            at = waiting.pop()
+            if at in seen or self.roles.is_layer[at] or not self.inner[at]:
+                continue
+            seen.add(at)
+            given = [tensor for tensor in self.graph.inputs[at] if self.inner[tensor[0]]]
+            if self.graph.ops[at] in _LAYERS and len(given) == 1:
+                found = given[0] if found is None else min(found, given[0])
+            waiting += [source for source, _ in given]
+        return found
 
     def _is_for_cross_entropy(self, index: int) -> bool:
         """Returns True if only a cross entropy takes a node's output: its input is logits."""
