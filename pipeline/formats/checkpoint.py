@@ -6,7 +6,7 @@ It is the reference of every comparison, so it is read by TensorFlow itself, wit
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -54,9 +54,13 @@ def restore(session: v1.Session, prefix: Path) -> None:
         meta = v1.MetaGraphDef.FromString(path.read_bytes())
     except DecodeError as exc:
         raise CheckpointError("not a graph of a Saver, or a damaged one", where=path, got=exc) from exc
+    signature = prefix.with_name(SIGNATURE_FILE)
+    resized = read_origin(signature).get("resized", {}) if signature.is_file() else {}
     for node in meta.graph_def.node:
         node.device = ""
         node.attr.pop("_output_shapes", None)  # TensorFlow refuses shapes of an older version that disagree
+        _open_batches(node)
+    _resize(meta.graph_def, resized)
     tf.import_graph_def(meta.graph_def, name="")
     feed = {meta.saver_def.filename_tensor_name: _place_of(prefix)} if meta.saver_def.restore_op_name else {}
     if feed:
@@ -67,6 +71,24 @@ def restore(session: v1.Session, prefix: Path) -> None:
             session.run(assign, {value: reader.get_tensor(name)})
     fills = ("InitializeTable", "LookupTableImport")  # lookup tables, some of them from the checkpoint
     session.run([each for each in session.graph.get_operations() if each.type.startswith(fills)], feed)
+
+
+def _resize(graph: Any, resized: Mapping[str, str]) -> None:
+    """Takes the shapes of dropouts from the rows: of a queue's, which are always as many, the graph has constants."""
+    nodes = {node.name: node for node in graph.node}
+    for name, rows in resized.items():
+        kind, source = nodes[name].attr["dtype"].type, nodes[rows.split(":")[0]]
+        nodes[name].CopyFrom(v1.NodeDef(name=name, op="Shape", input=[rows.removesuffix(":0")]))
+        nodes[name].attr["T"].type = source.attr["T"].type
+        nodes[name].attr["out_type"].type = kind
+
+
+def _open_batches(node: Any) -> None:
+    """Lets what an iterator gives be fed in batches of any size."""
+    if node.op.startswith("IteratorGetNext"):
+        for shape in node.attr["output_shapes"].list.shape:
+            if shape.dim:
+                shape.dim[0].size = -1
 
 
 def _place_of(prefix: Path) -> str:

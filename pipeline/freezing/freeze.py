@@ -25,6 +25,7 @@ from pipeline.workers.progress import tell
 
 from .asking import Asked, ask_for_outputs, freeze_door, meet_needs
 from .describe import Describer, describe_origin, describe_signature, find_inner_rows
+from .passes.open_batches import open_batches
 from .passes.pin_placeholders import pin_placeholders
 from .run_passes import freeze_source
 from .write.constants import Constant, FrozenGraph
@@ -205,6 +206,8 @@ def prepare(
     source = replace(source, graph=pin_placeholders(source.graph, pins, source.inputs))
     fetched = _choose_outputs(source, asked, notes)
     fed = {**_map_names(source.inputs, [*source.inputs], pins), **_map_names(source.inputs, inputs, pins)}
+    opened = open_batches(source.graph, fed.values(), fetched.values())
+    source, notes = replace(source, graph=opened.graph), [*notes, *opened.notes]
     try:
         frozen = freeze_source(source, list(fetched.values()), list(fed.values()))
     except FreezeError as refused:
@@ -220,6 +223,7 @@ def prepare(
         "signature": source.signature_key,
         "pins": dict(pins),
         "weights": weights,
+        **({"resized": dict(opened.resized)} if opened.resized else {}),
     }
     if not described.inputs:
         origin["inner_rows"] = find_inner_rows(frozen)

@@ -137,7 +137,38 @@ def test_all_that_is_needed_is_told_at_once_as_a_command_that_works(tmp_path: Pa
     assert list(inspect(tmp_path).lines())[-1].strip() == command
     run_printed(command, tmp_path / "model.pb")
     [x] = Signature.read(tmp_path / "signature.json").inputs
-    assert x.tensor_name == "rows/batch:0"
+    assert (x.tensor_name, x.shape) == ("rows/batch:0", (None, 3))
+    fetches = {"rows/batch:0": np.random.default_rng(1).normal(size=(16, 3)).astype(np.float32)}
+    with tf.Graph().as_default(), v1.Session() as session:
+        v1.train.import_meta_graph(f"{tmp_path}/model.ckpt.meta").restore(session, f"{tmp_path}/model.ckpt")
+        wanted = session.run("y:0", {**fetches, "keep:0": 1.0, "is_training:0": False})
+    assert np.array_equal(small_graphs.answer(tmp_path / "model.pb", fetches), wanted)
+    five = {"rows/batch:0": fetches["rows/batch:0"][:5]}
+    assert np.allclose(small_graphs.answer(tmp_path / "model.pb", five), wanted[:5], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("last", "told"),
+    [
+        (lambda x: tf.reshape(x, [16, 3, 1]), r"rows keeps its batch of 16: end/\w+ \(Reshape\)"),
+        (lambda x: x + tf.constant(np.ones([16, 3], np.float32)), r"rows keeps its batch of 16: end/\w+ \(AddV2\)"),
+        (lambda x: tf.reduce_sum(x, 0), r"rows keeps its batch of 16: end/\w+ \(Sum\) combines the rows"),
+        (lambda x: tf.reshape(x, [-1, 1, 3]), "rows takes any number of rows"),
+        (lambda x: tf.concat([x, tf.transpose(tf.reshape(x, [-1, 1, 3])[:, 0], [0, 1])], 1), "rows takes any number"),
+    ],
+)
+def test_a_batch_is_opened_only_where_no_op_has_it_written(
+    last: Callable[[Any], Any], told: str, tmp_path: Path
+) -> None:
+    def build(_: Any) -> None:
+        x = v1.train.batch([v1.train.slice_input_producer([np.ones([64, 3], np.float32)])[0]], 16, name="rows")
+        with v1.name_scope("end"):
+            last(x * v1.get_variable("w", [3]))
+
+    with small_graphs.control_flow(False):
+        save_untold(tmp_path / "model.ckpt", build)
+    done = pipeline.freeze(tmp_path, inputs=["rows"], to=tmp_path / "model.pb")
+    assert any(re.search(told, note) for note in done.notes)
 
 
 def save_untold(prefix: Path, build: Callable[[Any], None]) -> None:
