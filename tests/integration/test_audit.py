@@ -358,17 +358,21 @@ def test_outputs_that_nobody_names_are_the_candidate_s(prefix: Path, tmp_path: P
     assert Chain(again).examine("checkpoint")["checkpoint"].is_complete
 
 
-def test_a_doubt_about_outputs_is_settled_by_what_the_candidate_ends_in(tmp_path: Path) -> None:
+@pytest.mark.parametrize("refusal", ["not clear which tensors are the outputs", "draws random numbers"])
+def test_a_doubt_about_outputs_is_settled_by_what_the_candidate_ends_in(refusal: str, tmp_path: Path) -> None:
     def decided(x: Any) -> None:
         w = v1.get_variable("w", initializer=tf.constant(candidates.W))
         logits = tf.matmul(x, w, name="logits")
-        labels = v1.placeholder(tf.int64, [None], name="labels")
-        tf.argmax(logits, 1, name="decision")
-        loss = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
-        v1.train.GradientDescentOptimizer(0.1).minimize(tf.reduce_mean(loss))
+        noise = tf.random.normal(tf.shape(logits)) if "draws" in refusal else 0.0
+        last = tf.matmul(logits + noise, v1.get_variable("last", [int(logits.shape[1]), 2]))
+        if "clear" in refusal:
+            tf.nn.l2_normalize(logits, 1, name="embedding")
+            labels = v1.placeholder(tf.int64, [None], name="labels")
+            loss = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=last)
+            v1.train.GradientDescentOptimizer(0.1).minimize(tf.reduce_mean(loss))
 
     prefix = candidates.save(tmp_path / "in" / "model.ckpt", decided)
-    with pytest.raises(FreezeError, match="not clear which tensors are the outputs"):
+    with pytest.raises(FreezeError, match=refusal):
         candidates.artifact(prefix, tmp_path / "doubt")
     place = write_pb(frozen_graph(prefix, outputs=("logits",)), tmp_path / "production.pb")
     job = job_for(tmp_path / "out", prefix, place)

@@ -273,10 +273,11 @@ def _integers(graph: Graph, tensor: str) -> list[int] | None:
     width = {3: 4, 9: 8}.get(proto.dtype)
     if width is None:
         return None
-    content, count = proto.tensor_content, prod(dim.size for dim in proto.tensor_shape.dim)
+    content: bytes = proto.tensor_content
+    count = prod(int(dim.size) for dim in proto.tensor_shape.dim)
     if content:
         return [int.from_bytes(content[at : at + width], "little", signed=True) for at in range(0, len(content), width)]
-    values = [*proto.int_val, *proto.int64_val]  # of equal ones at the end there is one
+    values: list[int] = [*proto.int_val, *proto.int64_val]  # of equal ones at the end there is one
     return values + (values[-1:] or [0]) * (count - len(values))
 
 
