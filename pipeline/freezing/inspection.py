@@ -9,6 +9,8 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from pipeline.checkpoint.files import files_of
+from pipeline.checkpoint.missing import require_no_pointer
 from pipeline.checkpoint.opened import Source
 from pipeline.checkpoint.source import open_source
 from pipeline.errors import FreezeError, UnsafeModel
@@ -164,6 +166,7 @@ def inspect(place: Path | str, graph: Path | str | None = None, signature: str |
         FreezeError: a SavedModel has no such signature.
     """
     source = open_source(place, Path(graph) if graph is not None else None, signature, is_key_needed=False)
+    require_no_pointer(files_of(source.bundle.prefix) if source.bundle.tensors else ())  # of which no weight is read
     ops = Counter(node.op for node in source.graph.all_nodes())
     variables = _variables(source)
     tensors, inputs, outputs = _ports(source)

@@ -151,7 +151,9 @@ def is_pointer(path: Path) -> bool:
 def pointer_error(path: Path) -> CheckpointError:
     """Returns the error for a pointer of Git LFS."""
     return CheckpointError(
-        f"{_LFS_KIND} in place of the file", where=path, next_step=_FETCH.format(folder=quote(str(path.parent)))
+        f"{_LFS_KIND} in place of a checkpoint's file",
+        where=path,
+        next_step=_FETCH.format(folder=quote(str(path.parent))),
     )
 
 

@@ -21,7 +21,7 @@ from pipeline.graph.dtypes import VARIANT, DType
 from pipeline.graph.protos import BundleEntryProto, BundleHeaderProto, DecodeError
 from pipeline.inputs import open_file
 
-from .file_kinds import broken_file, is_pointer, pointer_error, unreadable_file
+from .file_kinds import broken_file, unreadable_file
 from .leveldb import Table, unmask_crc
 from .ordered_code import slice_key
 from .packing import unpack_strings, variants_crc
@@ -237,6 +237,4 @@ def _size_of(path: Path) -> int:
         raise unreadable_file(path, exc) from exc
     if not stat.S_ISREG(found.st_mode):
         raise CheckpointError("not a file", where=path, wanted="a file of the checkpoint, and no folder, link or pipe")
-    if is_pointer(path):
-        raise pointer_error(path)
     return found.st_size
