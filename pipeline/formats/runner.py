@@ -114,6 +114,7 @@ class SubprocessRunner(AbstractContextManager["SubprocessRunner"]):
         is_unoptimized: switches TensorFlow's optimizer off, if the format uses it.
 
     Attributes:
+        folder: the artifact.
         has_ended: True if the process has ended, or could not open the artifact.
         last_error: the last error that `answer` raised.
     """
@@ -121,7 +122,7 @@ class SubprocessRunner(AbstractContextManager["SubprocessRunner"]):
     def __init__(
         self, format: str, folder: Path, threads: int, limits: Limits | None = None, is_unoptimized: bool = False
     ) -> None:
-        self.format, self.has_ended = format, False
+        self.format, self.folder, self.has_ended = format, folder, False
         self.last_error: PipelineError | None = None
         self._pending = 0
         self._arguments = (folder, threads, limits)

@@ -65,6 +65,12 @@ def headline(facts: ReportFacts) -> str:
     if {str(check["check"]) for check in failed_checks(facts)} == {STABLE}:
         doubt = "the answers to a row depend on other rows or on chance"
         return f"{_are(names)} equal to the checkpoint, and {doubt}{_because(why)}."
+    alone = [name for name in names if name in (facts.verdict.get("made_up_alone") or {})]
+    if alone and alone == names and not refused:
+        agrees = (
+            f"{join_names(alone)} agree{'s' if len(alone) == 1 else ''} with the checkpoint on all rows of the data"
+        )
+        return f"{agrees}, and not on rows that were made up{_because(why)}."
     parts = [f"{_are(names)} not proven equal to the checkpoint{on}{_because(why)}"] if names or not refused else []
     if proven:
         parts.append(_are(proven) if parts else f"{_are(proven)} proven equal to the checkpoint{on}")

@@ -46,6 +46,7 @@ from .compare.tolerance import tolerance_class_of
 from .compare.weights import compare_weights
 from .diagnosis import Cause, explain
 from .replay.worst_rows import write_worst
+from .results.findings import made_up_alone
 from .results.recorder import ResultsRecorder
 from .sharding import ShardContext, ShardedPass, Sharding
 
@@ -174,7 +175,8 @@ def _verdict(
     recorder: ResultsRecorder, material: Material, skipped: Mapping[str, str], causes: Mapping[str, Cause]
 ) -> dict[str, Any]:
     findings = [recorder.findings[key] for key in sorted(recorder.findings)]
-    reasons = [finding.sentence() for finding in findings if not finding.has_passed]
+    alone = made_up_alone(findings, material.is_made_up)
+    reasons = [*alone.values(), *(finding.sentence() for finding in findings if not finding.has_passed)]
     if not findings:
         reasons.append("nothing was compared")
     reasons += [f"{format}: {cause.sentence}" for format, cause in causes.items()]
@@ -186,6 +188,7 @@ def _verdict(
         "model": recorder.model,
         "reasons": reasons,
         "comparisons": sum(finding.rows for finding in findings),
+        "made_up_alone": alone,
         "causes": {format: asdict(cause) for format, cause in causes.items()},
         "rows": {{"equal": "validation"}.get(name, name): count for name, count in rows.items()},
         "skipped": {**recorder.skipped, **skipped},

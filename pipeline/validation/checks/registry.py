@@ -6,12 +6,13 @@ A check records its results with the `ResultsRecorder` and returns None; or it r
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import numpy as np
 
 from pipeline.data.npz import of_kind
 from pipeline.errors import RunnerError
+from pipeline.formats.calibration import rows_within
 from pipeline.formats.registry import FORMATS
 from pipeline.formats.runner import RowRange, SubprocessRunner
 from pipeline.signature import Array, Batch, batch_size_of
@@ -20,6 +21,7 @@ from ..compare.differences import is_finite, measure
 from ..compare.tolerance import Tolerance
 from ..results.findings import UNSTABLE
 from ..results.recorder import ResultsRecorder
+from .made_up import is_no_row, note_beyond, note_refused, ranges_of, sentence_of
 from .material import Material, row_count
 from .neighbours import NeighbourTrial
 from .passes import compare_rows, record_answers
@@ -74,13 +76,17 @@ def check_edge_cases(
         return f"the inputs {', '.join(material.demands.groups[0].inputs)} are one value together, of several rows"
     if not material.edge_cases:
         return "the model has no inputs"
+    ranges, beyond = ranges_of(candidate, material.signature), list[str]()
     with UnoptimizedPair(recorder, "edge", reference, candidate) as unoptimized:
         for label, batch in material.edge_cases.items():
+            if not rows_within(ranges, batch, row_count(batch)).all():
+                beyond.append(label)
+                continue
             answers = run_both(reference, candidate, batch)
             if FORMATS[format].edge_cases == "finite" and _differs_by_overflow(recorder, format, batch, answers):
                 excluded.append(label)
                 continue
-            if _is_no_row(format, answers):
+            if is_no_row(format, answers):
                 refused[label] = answers[0]
                 continue
             answers = unoptimized.resolve_differences(batch, answers, row_count(batch), label)
@@ -94,8 +100,8 @@ def check_edge_cases(
             f"overflow when they are multiplied; {format} answers them otherwise than the checkpoint, for its kernels "
             "are not TensorFlow's, and that is not held against it",
         )
-    _note_refused(recorder, format, "edge", refused, len(material.edge_cases))
-    return None
+    note_refused(recorder, format, "edge", refused, len(material.edge_cases))
+    return note_beyond(recorder, format, "edge", ranges, len(beyond), len(material.edge_cases))
 
 
 def check_generated(
@@ -107,46 +113,30 @@ def check_generated(
     if not material.generated:
         return "a batch of generated rows would be too large"
     format, refused = candidate.format, dict[str, Answer]()
+    ranges, beyond, is_cut = ranges_of(candidate, material.signature), 0, batch_size_of(material.signature) is None
     with UnoptimizedPair(recorder, "generated", reference, candidate) as unoptimized:
         answered = {label: run_both(reference, candidate, batch) for label, batch in material.generated.items()}
         if all(isinstance(side, RunnerError) for answers in answered.values() for side in answers):
-            sentence = _sentence(next(iter(answered.values()))[0])
+            sentence = sentence_of(next(iter(answered.values()))[0])
             return f"these rows were made up, and the checkpoint refuses all of them: {sentence}"
         for label, batch in material.generated.items():
-            answers = answered[label]
+            answers, labels = answered[label], [f"{label}/{row}" for row in range(row_count(batch))]
+            is_within = rows_within(ranges, batch, row_count(batch))
+            if not is_within.all():
+                chosen = np.flatnonzero(is_within) if is_cut else np.array([], np.int64)
+                beyond += row_count(batch) - len(chosen)
+                if not len(chosen):
+                    continue
+                batch = {name: values[chosen] for name, values in batch.items()}
+                answers, labels = run_both(reference, candidate, batch), [labels[row] for row in chosen]
             if isinstance(answers[0], RunnerError):
                 refused[label] = answers[0]
-            if _is_no_row(format, answers):
+            if is_no_row(format, answers):
                 continue
-            labels = [f"{label}/{row}" for row in range(row_count(batch))]
             answers = unoptimized.resolve_differences(batch, answers, row_count(batch))
             record_answers(recorder, "generated", format, label, answers, labels)
-    _note_refused(recorder, format, "generated", refused, len(material.generated))
-    return None
-
-
-def _is_no_row(format: str, answers: Answers) -> bool:
-    """Returns True if the checkpoint refuses what kernels that are not TensorFlow's answer: an index beyond a table."""
-    expected, actual = answers
-    is_refused = isinstance(expected, RunnerError) and not isinstance(actual, RunnerError)
-    return is_refused and FORMATS[format].edge_cases == "finite"
-
-
-def _note_refused(
-    recorder: ResultsRecorder, format: str, check: str, refused: Mapping[str, Answer], count: int
-) -> None:
-    """Notes the made-up rows or batches that the checkpoint itself refuses."""
-    if refused:
-        what = "rows" if check == "edge" else "batches"
-        recorder.note(
-            format,
-            f"{check}: {len(refused)} of {count} {what} ({', '.join(refused)}) are none that this model takes, so they "
-            f"prove nothing: {_sentence(next(iter(refused.values())))}",
-        )
-
-
-def _sentence(answer: Answer) -> str:
-    return (answer.got or answer.what) if isinstance(answer, RunnerError) else ""
+    note_refused(recorder, format, "generated", refused, len(material.generated))
+    return note_beyond(recorder, format, "generated", ranges, beyond, material.count_rows("generated"))
 
 
 def _differs_by_overflow(recorder: ResultsRecorder, format: str, batch: Batch, answers: Answers) -> bool:

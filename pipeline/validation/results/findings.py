@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,6 +105,31 @@ class Finding:
             f"{self.check} of {self.output}: {self.rows_failed} of {self.rows} rows differ; the worst is {where}: "
             f"reference {worst.get('reference')}, {self.format} {worst.get('candidate')} {bound}"
         )
+
+
+MADE_UP_CHECKS = ("edge", "generated")  # whose rows are made up, whatever data was given
+
+
+def made_up_alone(findings: Iterable[Finding], is_made_up: bool) -> dict[str, str]:
+    """Returns by format a sentence on those that fail on made-up rows alone: all rows of the data agree.
+
+    Args:
+        is_made_up: there is no data, and the validation rows were made up too.
+    """
+    found: dict[str, str] = {}
+    by_format: dict[str, list[Finding]] = {}
+    for finding in findings:
+        by_format.setdefault(finding.format, []).append(finding)
+    for format, own in by_format.items():
+        failed = list(dict.fromkeys(finding.check for finding in own if not finding.has_passed))
+        has_compared = all(finding.rows_failed for finding in own if not finding.has_passed)
+        rows = max((finding.rows for finding in own if finding.check == "equal"), default=0)
+        if failed and has_compared and rows and not is_made_up and set(failed) <= set(MADE_UP_CHECKS):
+            found[format] = (
+                f"{format} agrees with the checkpoint on all {rows} rows of the data, and differs on rows that were "
+                f"made up ({' and '.join(failed)}): look whether such rows occur where the model is used"
+            )
+    return found
 
 
 def add_rows(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -273,3 +274,50 @@ def test_an_unknown_check_is_refused(checks: str) -> None:
 
 def test_every_check_that_can_be_asked_for_is_there() -> None:
     assert ("weights", *CHECK_FUNCTIONS) == CHECKS
+
+
+def test_a_candidate_that_differs_on_made_up_rows_alone_fails_and_is_told_as_that(tmp_path: Path) -> None:
+    """It cuts off what is beyond 50, as no row of the data is: a real difference, in words of its own."""
+    (tmp_path / "cut").mkdir()
+    run_validation(tmp_path / "cut", lambda x: logits(tf.minimum(x, 50.0)))
+    run_validation(tmp_path, logits)
+    candidates = {"frozen": tmp_path / "cut" / "frozen"}
+    verdict = validate("m", tmp_path / "checkpoint", candidates, ValidationSettings(), 1, tmp_path / "validation")
+    assert verdict["verdict"] == "failed"
+    assert {check["check"] for check in verdict["checks"] if check["verdict"] == "failed"} == {"edge"}
+    told = "frozen agrees with the checkpoint on all 300 rows of the data, and differs on rows that were made up (edge)"
+    assert verdict["reasons"][0].startswith(told)
+    assert verdict["made_up_alone"] == {"frozen": verdict["reasons"][0]}
+
+
+def quantized(folder: Path, scale: float) -> Path:
+    """A full-integer .tflite of the model, calibrated with its rows, in the artifact of a candidate."""
+    weights = tf.constant(W * scale)
+    serve = tf.function(lambda x: {"y": x @ weights}, input_signature=[tf.TensorSpec([None, 4], tf.float32, "x")])
+    module = tf.Module()
+    tf.saved_model.save(module, str(folder / "saved"), {"serving_default": serve})
+    converter = tf.lite.TFLiteConverter.from_saved_model(str(folder / "saved"))
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.representative_dataset = lambda: ({"x": X[row : row + 1] * 0.1} for row in range(ROWS))
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    (folder / "model.tflite").write_bytes(converter.convert())
+    return folder
+
+
+def test_made_up_rows_beyond_a_calibrated_range_are_not_held_against_a_quantized_file(tmp_path: Path) -> None:
+    run_validation(tmp_path, logits, rows=X * np.float32(0.1))
+    settings = ValidationSettings(tolerances="y 0.05 0.05")
+    results = {}
+    for scale in (1.0, 1.5):
+        folder = tmp_path / f"{scale}"
+        folder.mkdir()
+        shutil.copy(tmp_path / "checkpoint" / "signature.json", folder)
+        candidates = {"tflite": quantized(folder, scale)}
+        results[scale] = validate("m", tmp_path / "checkpoint", candidates, settings, 1, folder)
+    assert results[1.0]["verdict"] == "passed"
+    assert re.match(
+        r"edge: \d of 9 made-up rows are beyond the range that tflite was calibrated for \(x from -0\.\d+ to 0\.\d+\)",
+        results[1.0]["notes"]["tflite"][0],
+    )
+    assert results[1.5]["verdict"] == "failed"  # other weights: it is wrong on rows of the data
+    assert results[1.5]["made_up_alone"] == {}

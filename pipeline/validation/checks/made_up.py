@@ -1,0 +1,71 @@
+"""Rows that were made up and prove nothing of a candidate: the model refuses them, or they are beyond its range."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+
+from pipeline.errors import RunnerError
+from pipeline.formats.calibration import Range, calibrated_ranges
+from pipeline.formats.registry import FORMATS
+from pipeline.formats.runner import SubprocessRunner
+from pipeline.signature import Signature
+from pipeline.store.file_names import TFLITE_FILE
+
+from ..results.recorder import ResultsRecorder
+from .unoptimized import Answer, Answers
+
+
+def is_no_row(format: str, answers: Answers) -> bool:
+    """Returns True if the checkpoint refuses what kernels that are not TensorFlow's answer: an index beyond a table."""
+    expected, actual = answers
+    is_refused = isinstance(expected, RunnerError) and not isinstance(actual, RunnerError)
+    return is_refused and FORMATS[format].edge_cases == "finite"
+
+
+def note_refused(recorder: ResultsRecorder, format: str, check: str, refused: Mapping[str, Answer], count: int) -> None:
+    """Notes the made-up rows or batches that the checkpoint itself refuses.
+
+    Args:
+        refused: the errors by row or batch.
+        count: of all rows or batches.
+    """
+    if refused:
+        what = "rows" if check == "edge" else "batches"
+        recorder.note(
+            format,
+            f"{check}: {len(refused)} of {count} {what} ({', '.join(refused)}) are none that this model takes, so they "
+            f"prove nothing: {sentence_of(next(iter(refused.values())))}",
+        )
+
+
+def sentence_of(answer: Answer) -> str:
+    """Returns what a side says that refuses a batch."""
+    return (answer.got or answer.what) if isinstance(answer, RunnerError) else ""
+
+
+def ranges_of(candidate: SubprocessRunner, signature: Signature) -> dict[str, Range]:
+    """Returns the ranges that a candidate was calibrated for, by input; empty if it is not quantized."""
+    if FORMATS[candidate.format].model_file != TFLITE_FILE:
+        return {}
+    with suppress(OSError, ValueError, IndexError):  # what opens and can't be read here has no ranges to tell of
+        found = calibrated_ranges(candidate.folder / TFLITE_FILE)
+        names = {spec.name: spec.name if spec.name in found else spec.tensor_name for spec in signature.inputs}
+        return {name: found[own] for name, own in names.items() if own in found}
+    return {}
+
+
+def note_beyond(
+    recorder: ResultsRecorder, format: str, check: str, ranges: Mapping[str, Range], beyond: int, count: int
+) -> str | None:
+    """Notes the made-up rows that no quantized file can answer; returns why the check does not apply if all are so."""
+    told = ", ".join(f"{name} from {low:.3g} to {high:.3g}" for name, (low, high) in ranges.items())
+    if beyond and beyond == count:
+        return f"all rows that were made up are beyond the range that {format} was calibrated for ({told})"
+    if beyond:
+        recorder.note(
+            format,
+            f"{check}: {beyond} of {count} made-up rows are beyond the range that {format} was calibrated for "
+            f"({told}): it cuts their numbers off, and that is not held against it",
+        )
+    return None
