@@ -24,7 +24,7 @@ _MOST_LETTERS = 240  # of a claim: TensorFlow's own sentences may be pages
 
 # A claim ends at a colon, its evidence at the last full stop, behind which is what to do. Neither in brackets.
 _CLAIM_END = re.compile(r"(?::|[.;])\s")
-_LAST_SENTENCE = re.compile(r"(?<=[^.A-Z])\. (?=[A-Z][^:]*$)")
+_LAST_SENTENCE = re.compile(r"(?<=[^.A-Z])\. (?=[A-Z](?:(?!\. [A-Z]).)*$)", re.DOTALL)
 
 
 @dataclass(frozen=True)

@@ -77,8 +77,8 @@ class Divergence:
         given = f", computed from {', '.join(self.inputs)}" if self.inputs and not self.is_weight else ""
         position = f" at element {';'.join(map(str, self.element))}" if self.element else ""
         return (
-            f"the first tensor that differs is {self.tensor} ({self.op}{reads}{given}){position}: {self.candidate} "
-            f"instead of {self.reference}; {self.compared} tensors before it agree: {self.cause}"
+            f"the first tensor that differs is {self.tensor} ({self.op}{reads}{given}){position}, {self.candidate} "
+            f"instead of {self.reference}: {self.compared} tensors before it agree, and {self.cause}"
         )
 
 

@@ -27,6 +27,8 @@ def test_the_cause_comes_first_and_its_claim_has_no_evidence() -> None:
     assert gist.reason(told) == "frozen: all 3 weights are of another training"
     [failure] = gist.failures(told)
     assert failure.next_step == "Freeze the checkpoint again, or find the one that the file was made from"
+    asked = gist.Failure(("frozen",), "node differs", "a:0 (Const), 2.5 instead of 0.5. Compare both: the same code?")
+    assert (asked.claim, asked.next_step) == ("a:0 (Const), 2.5 instead of 0.5", "Compare both: the same code?")
     assert gist.figures(told) == "1 of 1,115 comparisons failed; largest difference 0.5"
 
 
