@@ -36,7 +36,7 @@ from pipeline.graph.protos import (
     parse_text,
 )
 from pipeline.graph.validity import validate_graph
-from pipeline.graph.variables import VARIABLE_OPS, Saved, restored_keys, variable_behind
+from pipeline.graph.variables import VARIABLE_OPS, Saved, Variable, restored_keys, variable_behind, variable_of
 from pipeline.inputs import read_file
 from pipeline.store.file_names import SAVED_MODEL_FILE, SAVED_MODEL_FILES
 
@@ -74,11 +74,12 @@ def read_saved_model(
     wanted = [node_of(tensor) for tensor in (*tensors["out"].values(), *outputs)] or list(graph.nodes)
     needed = graph.ancestors(wanted, with_control=False)
     variables = [name for name in needed if graph.nodes[name].op in VARIABLE_OPS]
-    _refuse_changed_variables(folder, metas[0], graph, variables)
+    assigned = _find_assigned(folder, metas[0], graph, variables)
     bundle = _open_variables(folder, variables)
     keys = restored_keys(graph, meta.saver_def.restore_op_name or None)
     if bundle is not None:
         keys |= _captured_keys(meta, graph, bundle)
+    keys |= {identity: keys.get(source.identity, Saved(source.name)) for identity, source in assigned.items()}
     return Source(
         path=folder,
         kind="SavedModel",
@@ -377,25 +378,69 @@ def _object_keys(meta: MetaGraphDef, bundle: Bundle) -> dict[int, str]:
     return keys
 
 
-def _refuse_changed_variables(folder: Path, meta: MetaGraph, graph: Graph, variables: Iterable[str]) -> None:
-    """Checks that steps of loading after restoring do not change the variables."""
+def _find_assigned(
+    folder: Path, meta: MetaGraph, graph: Graph, variables: Iterable[str]
+) -> dict[tuple[str, str], Variable]:
+    """Returns the variables that loading assigns after restoring, each with the variable whose value it is given.
+
+    An export may so take the moving averages for the weights, or assign to a variable what it has.
+
+    Raises:
+        FreezeError: a variable is given a value that is not that of another restored variable.
+    """
     needed, message = set(variables), meta.rest
     starts = [name for key in _INIT_COLLECTIONS for name in message.collection_def[key].node_list.value]
     starts += [info.name for info in message.signature_def[_INIT_OP].outputs.values()]
+    found: dict[tuple[str, str], Variable] = {}
+    changed = set[tuple[str, str]]()
+    refused: tuple[str, str] | None = None
     for name in sorted(graph.ancestors(map(node_of, starts), with_control=True)):
         node = graph.nodes[name]
         inner = [n for function in meta.graph.called_by(node) for n in meta.graph.body(function).node]
         if not any(_CHANGES.fullmatch(op.op) for op in (node, *inner)):
             continue
-        for reference in data_inputs(node):
+        given = _given_variable(node, graph)
+        for reference in data_inputs(node)[:1] if given is not None else data_inputs(node):
             variable = variable_behind(reference, graph.nodes)
-            if variable is not None and variable.name in needed:
-                raise FreezeError(
-                    "loading the SavedModel changes a variable after it is restored",
-                    where=f"node {name} of {folder}",
-                    got=f"a new value for {variable.name}",
-                    next_step="Export the model without this step of its initialization",
-                )
+            if variable is None or (given is not None and given.identity == variable.identity):
+                continue
+            is_clear = given is not None and _is_alike(variable, given) and variable.identity not in changed
+            changed.add(variable.identity)
+            if is_clear and given is not None:
+                found[variable.identity] = given
+            elif variable.name in needed:
+                refused = refused or (name, variable.name)
+    needed_identities = {variable_of(graph.nodes[name]).identity for name in needed}
+    for identity, source in found.items():  # a source that is itself assigned may be read before or after
+        if identity in needed_identities and source.identity in changed:
+            refused = refused or (source.name, identity[1])
+    if refused is not None:
+        raise FreezeError(
+            "loading the SavedModel changes a variable after it is restored",
+            where=f"node {refused[0]} of {folder}",
+            got=f"a new value for {refused[1]}",
+            next_step="Export the model without this step of its initialization",
+        )
+    return found
+
+
+def _given_variable(node: NodeDef, graph: Graph) -> Variable | None:
+    """Returns the variable whose value an Assign gives to another; None if it is another op, or gives another value."""
+    if node.op not in ("Assign", "AssignVariableOp") or len(given := data_inputs(node)) < 2:
+        return None
+    reference = given[1]
+    for _ in range(len(graph.nodes)):
+        above = graph.nodes.get(node_of(reference))
+        if above is None or above.op in VARIABLE_OPS:
+            return None if above is None else variable_of(above)
+        if above.op not in ("Identity", "ReadVariableOp") or not data_inputs(above):
+            return None
+        reference = data_inputs(above)[0]
+    return None
+
+
+def _is_alike(one: Variable, other: Variable) -> bool:
+    return (one.dtype, one.shape) == (other.dtype, other.shape)
 
 
 _CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall"})

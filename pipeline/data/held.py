@@ -38,3 +38,16 @@ def sensible_values(rows: Batch, whole: Collection[str], known: Collection[str] 
         if name not in known and held[name].ndim == 1 and held[name].dtype != object:
             held[name] = np.full_like(held[name], held[name].dtype.kind != "b")
     return held
+
+
+def keep_beside_rows(batch: Batch, first: Batch, whole: Collection[str]) -> dict[str, Array]:
+    """Returns a batch of an edge case in which numbers beside rows keep their values of the first row.
+
+    An edge case is one of the rows: with a temperature of 1e-40 or of infinity, all rows alike are divided by it, and
+    with a length or a count of 2^31 - 1 there is no memory.
+    """
+    kept = {name for name in whole if len(whole) < len(batch) and batch[name].dtype.kind not in "b"}
+    return {
+        name: np.repeat(first[name][:1], len(values), axis=0) if name in kept else values
+        for name, values in batch.items()
+    }

@@ -12,7 +12,7 @@ import numpy as np
 
 from pipeline.data.edge_cases import edge_batches
 from pipeline.data.generated import generate_rows, read_rows_together
-from pipeline.data.held import hold_still
+from pipeline.data.held import hold_still, keep_beside_rows
 from pipeline.data.npz import NpzReader, load_arrays, of_kind
 from pipeline.errors import PipelineError, SettingError, nearest
 from pipeline.formats.runner import SubprocessRunner
@@ -86,7 +86,10 @@ class Material:
     @cached_property
     def edge_cases(self) -> Mapping[str, Batch]:
         """Batches of edge-case rows, by name; none for inputs that are one value together."""
-        return {} if self.demands.groups else edge_batches(self.signature, self.rows.first, self.demands)
+        if self.demands.groups:
+            return {}
+        batches = edge_batches(self.signature, self.rows.first, self.demands)
+        return {label: keep_beside_rows(batch, self.rows.first, self.whole) for label, batch in batches.items()}
 
     @cached_property
     def generated(self) -> dict[str, Batch]:

@@ -296,3 +296,37 @@ def test_inputs_with_one_value_for_all_rows_are_told_by_their_shapes(
     assert whole_inputs(signature) == whole
     assert batch_size_of(signature) == batch_size_of(by_rows(signature)) == size
     assert not whole_inputs(by_rows(signature))
+
+
+@pytest.mark.parametrize("is_resource", [True, False])
+def test_what_loading_assigns_is_the_variable_that_was_restored(tmp_path: Path, is_resource: bool) -> None:
+    """An export that takes the moving averages for the weights, and one that assigns to a variable what it has."""
+    made = list[Any]()
+
+    def build() -> tuple[Any, Any]:
+        made[:] = [
+            _weights(name, value, use_resource=is_resource)
+            for name, value in (("w", WEIGHTS), ("b", WEIGHTS[0]), ("average", 3 * WEIGHTS))
+        ]
+        return {"x": (x := _x())}, {"y": x @ made[0] + made[1]}
+
+    def assign() -> Any:
+        return v1.group(v1.assign(made[0], made[2]), v1.assign(made[1], made[1]))
+
+    found = answers(tmp_path, saved_model(tmp_path / "model", (["serve"], build), main_op=assign), {"x": X})
+    np.testing.assert_array_equal(found["y"], 3 * (X @ WEIGHTS) + WEIGHTS[0])
+
+
+def test_variables_that_loading_assigns_to_each_other_are_refused(tmp_path: Path) -> None:
+    made = list[Any]()
+
+    def build() -> tuple[Any, Any]:
+        made[:] = [_weights("w"), _weights("u", 2 * WEIGHTS)]
+        return {"x": (x := _x())}, {"y": x @ made[0]}
+
+    def swap() -> Any:
+        return v1.group(v1.assign(made[0], made[1]), v1.assign(made[1], made[0]))
+
+    place = saved_model(tmp_path / "model", (["serve"], build), main_op=swap)
+    with pytest.raises(FreezeError, match="changes a variable after it is restored"):
+        freeze(place, to=tmp_path / "model.pb")
