@@ -33,6 +33,7 @@ from .runner import check_batch, find_tensor
 SIGNATURE_KEY = "serving_default"
 _ERRORS = (OSError, ValueError, RuntimeError, TypeError)
 _MOST_OPS = 5
+_STORED = ("int8", "uint8", "int16")
 # The node of an unsupported op in the messages of TensorFlow's converter: loc(fused["Svd:", "decompose/Svd"])
 _NODE = re.compile(r'\["(\w+):", "([^"@]+)[^"]*"\]')
 _UNSUPPORTED = re.compile(_NODE.pattern + r".*op is neither a custom op nor a flex op")
@@ -142,8 +143,53 @@ def _open(path: Path, threads: int) -> Any:
 
 @dataclass(frozen=True)
 class _Tensor:
+    """A tensor of a model, and for one that holds real numbers as integers its scale and zero point."""
+
     index: int
     dtype: str
+    quantization: tuple[float, int] | None = None
+
+    def to_stored(self, values: Array, is_real: bool) -> Array:
+        """Rounds real numbers to integers, and the numbers beyond their range to its ends; NaN to the zero point.
+
+        Real is scale * (integer - zero point): https://ai.google.dev/edge/litert/models/quantization_spec
+        """
+        if self.quantization is None or not is_real:
+            return values
+        scale, zero = self.quantization
+        limits = np.iinfo(self.dtype)
+        with np.errstate(over="ignore", invalid="ignore"):
+            rounded = np.rint(values.astype(np.float64) / scale) + zero
+        stored: Array = np.clip(np.nan_to_num(rounded, nan=zero), limits.min, limits.max).astype(self.dtype)
+        return stored
+
+    def to_real(self, values: Array, dtype: str) -> Array:
+        """Converts integers to the real numbers that they stand for."""
+        if self.quantization is None or not is_float(dtype):
+            return values
+        scale, zero = self.quantization
+        return np.asarray((values.astype(np.float64) - zero) * scale).astype(dtype)
+
+
+def is_float(dtype: str) -> bool:
+    """Returns True for a dtype whose values integers with a scale can stand for."""
+    return dtype in ("float16", "float32", "float64")
+
+
+def count_integers(interpreter: Any) -> int:
+    """Counts the computed tensors that hold real numbers as small integers: 0 where only weights are stored so."""
+    stored = {details["index"] for details in interpreter.get_tensor_details() if quantization_of(details)}
+    return len(stored & {int(index) for each in interpreter._get_ops_details() for index in each["outputs"]})
+
+
+def quantization_of(details: Mapping[str, Any]) -> tuple[float, int] | None:
+    """Returns the scale and the zero point of a tensor of integers that stand for real numbers; None for another one.
+
+    Args:
+        details: as the interpreter gives them.
+    """
+    scale, zero = details["quantization"]
+    return (float(scale), int(zero)) if np.dtype(details["dtype"]).name in _STORED and scale > 0 else None
 
 
 class TfliteRunner:
@@ -162,6 +208,7 @@ class TfliteRunner:
         inputs, outputs = _tensors_by_name(interpreter, key)
         self._inputs = {spec.name: _match_tensor(spec, inputs) for spec in signature.inputs}
         self._outputs = {spec.name: _match_tensor(spec, outputs) for spec in signature.outputs}
+        self._dtypes = {spec.name: spec.dtype for spec in signature.inputs}
         self._shapes: dict[str, tuple[int, ...]] = {}
 
     def run(self, batch: Batch) -> dict[str, Array]:
@@ -169,12 +216,15 @@ class TfliteRunner:
         try:
             self._resize({spec.name: batch[spec.name].shape for spec in self._signature.inputs})
             for name, tensor in self._inputs.items():
-                self._interpreter.set_tensor(tensor.index, batch[name])
+                self._interpreter.set_tensor(tensor.index, tensor.to_stored(batch[name], is_float(self._dtypes[name])))
             self._interpreter.invoke()
             outputs = {name: self._interpreter.get_tensor(tensor.index) for name, tensor in self._outputs.items()}
         except _ERRORS as exc:
             raise RunnerError("TFLite could not run the batch", got=first_line(exc)) from exc
-        return {name: np.asarray(value) for name, value in outputs.items()}
+        return {
+            spec.name: self._outputs[spec.name].to_real(np.asarray(outputs[spec.name]), spec.dtype)
+            for spec in self._signature.outputs
+        }
 
     def _resize(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
         """Allocates tensors for a batch, if its shapes differ from those of the batch before."""
@@ -208,8 +258,14 @@ def _tensors_by_name(interpreter: Any, key: str | None) -> tuple[dict[str, _Tens
             for found in (interpreter.get_input_details(), interpreter.get_output_details())
         )
     return (
-        {name: _Tensor(details["index"], _dtype(details)) for name, details in inputs.items()},
-        {name: _Tensor(details["index"], _dtype(details)) for name, details in outputs.items()},
+        {
+            name: _Tensor(details["index"], _dtype(details), quantization_of(details))
+            for name, details in inputs.items()
+        },
+        {
+            name: _Tensor(details["index"], _dtype(details), quantization_of(details))
+            for name, details in outputs.items()
+        },
     )
 
 
@@ -219,7 +275,10 @@ def _dtype(details: Mapping[str, Any]) -> str:
 
 
 def _match_tensor(spec: TensorSpec, tensors: Mapping[str, _Tensor]) -> _Tensor:
-    return tensors[find_tensor(spec, {name: tensor.dtype for name, tensor in tensors.items()})]
+    def dtype(tensor: _Tensor) -> str:
+        return spec.dtype if tensor.quantization is not None and is_float(spec.dtype) else tensor.dtype
+
+    return tensors[find_tensor(spec, {name: dtype(tensor) for name, tensor in tensors.items()})]
 
 
 @contextmanager

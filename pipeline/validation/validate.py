@@ -113,6 +113,8 @@ def validate(
             recorder.note_precisions(format)
             if not material.signature.inputs:
                 recorder.note(format, no_inputs_note(read_origin(checkpoint / SIGNATURE_FILE).get("inner_rows")))
+            for sentence in read_origin(artifact / SIGNATURE_FILE).get("candidate", {}).get("notes", ()):
+                recorder.note(format, sentence)
             whole = part(format, number / len(candidates), (number + 1) / len(candidates))
             with whole, SubprocessRunner(format, artifact, threads, limits) as candidate:
                 skipped |= _check(recorder, reference, candidate, material)

@@ -69,7 +69,9 @@ def import_candidate(candidate: Candidate, checkpoint: Path, weights: str, folde
     for reason in reasons:
         logger.info("candidate: %s", reason)
     own = Signature(_own_specs(signature.inputs, inputs), _own_specs(signature.outputs, outputs))
-    details = {"signature": tensors.signature, "fed": feeds, "fillers": fillers}
+    details: dict[str, Any] = {"signature": tensors.signature, "fed": feeds, "fillers": fillers}
+    if tensors.integers:
+        details |= {"computed": "int8", "notes": [_note_integers(tensors, {**inputs.found, **outputs.found})]}
     for name, path in candidate_files(candidate).items():
         if not path.is_file():
             raise CandidateError(
@@ -84,12 +86,23 @@ def import_candidate(candidate: Candidate, checkpoint: Path, weights: str, folde
     return {"candidate": str(candidate.path), "format": candidate.format, **notes}
 
 
+def _note_integers(tensors: CandidateTensors, found: Mapping[str, CandidateTensor]) -> str:
+    """Says that a candidate computes in integers, and how those of its inputs and outputs stand for real numbers."""
+    quantized = [f"{name} is {one.dtype} of {one.quantized}" for name, one in found.items() if one.quantized]
+    through = f"; {', '.join(quantized)}, and is compared through these" if quantized else ""
+    return (
+        f"{tensors.integers} of its tensors are computed in integers that stand for real numbers{through}: it is held "
+        "to the bounds int8_rtol and int8_atol"
+    )
+
+
 def _own_specs(specs: Sequence[TensorSpec], match: TensorMatch) -> tuple[TensorSpec, ...]:
     own = []
     for spec, tensor in ((spec, match.found[spec.name]) for spec in specs if spec.name in match.found):
         # A scalar in TFLite may have any shape: the format cannot say that a shape is unknown.
         shape = tensor.shape if tensor.shape or spec.shape is not None else None
-        own.append(TensorSpec(spec.name, tensor.dtype, shape, tensor.name))
+        dtype = spec.dtype if tensor.quantized and spec.dtype.startswith("float") else tensor.dtype
+        own.append(TensorSpec(spec.name, dtype, shape, tensor.name))
     return tuple(own)
 
 

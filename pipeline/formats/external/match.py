@@ -133,8 +133,12 @@ def _match_remaining(
 
 
 def is_compatible(spec: TensorSpec, tensor: CandidateTensor) -> bool:
-    """Returns True if dtype and shape of a candidate's tensor are compatible with the signature."""
-    return spec.dtype == tensor.dtype and shapes_fit(spec.shape, tensor.shape)
+    """Returns True if dtype and shape of a candidate's tensor are compatible with the signature.
+
+    Integers with a scale and a zero point stand for real numbers, so they are compatible with floats.
+    """
+    is_same = spec.dtype == tensor.dtype or (bool(tensor.quantized) and spec.dtype.startswith("float"))
+    return is_same and shapes_fit(spec.shape, tensor.shape)
 
 
 def describe_tensors(side: str, specs: Sequence[TensorSpec], tensors: Sequence[CandidateTensor]) -> str:

@@ -50,12 +50,14 @@ class CandidateTensor:
         graph_name: name of the tensor in the file.
         dtype: a dtype of signatures; empty for any other dtype.
         signature_name: name in the file's own signature; empty if it has none.
+        quantized: how its integers stand for real numbers, as text; empty if they stand for themselves.
     """
 
     graph_name: str
     dtype: str
     shape: Shape | None
     signature_name: str = ""
+    quantized: str = ""
 
     @property
     def name(self) -> str:
@@ -78,6 +80,7 @@ class CandidateTensors:
         signature: name of their signature in the file; None if the file has no signatures.
         graph: all tensors of a GraphDef; None for other formats.
         allowed: a sentence for each allowed op that could do more than compute.
+        integers: number of computed tensors that hold real numbers as small integers, by a scale and a zero point.
     """
 
     inputs: tuple[CandidateTensor, ...]
@@ -85,6 +88,7 @@ class CandidateTensors:
     signature: str | None = None
     graph: GraphTensors | None = None
     allowed: tuple[str, ...] = ()
+    integers: int = 0
 
 
 class GraphTensors:
@@ -251,6 +255,8 @@ def read_tflite(path: Path, signature: str | None) -> CandidateTensors:
     """
     from ai_edge_litert.interpreter import Interpreter
 
+    from ..tflite import count_integers
+
     try:
         interpreter = Interpreter(str(path))
     except (ValueError, RuntimeError) as exc:
@@ -261,6 +267,7 @@ def read_tflite(path: Path, signature: str | None) -> CandidateTensors:
             got=got,
             next_step="Convert it again, with TensorFlow Lite's own ops alone: TFLITE_BUILTINS",
         ) from exc
+    integers = count_integers(interpreter)
     known = interpreter.get_signature_list()
     key = signature or ("serving_default" if "serving_default" in known else next(iter(known), None))
     if key is not None and (key not in known or (signature is None and len(known) > 1 and key != "serving_default")):
@@ -274,22 +281,24 @@ def read_tflite(path: Path, signature: str | None) -> CandidateTensors:
     if key is None:
         sides = (interpreter.get_input_details(), interpreter.get_output_details())
         inputs, outputs = (tuple(_from_details(details) for details in side) for side in sides)
-        return CandidateTensors(inputs, outputs)
+        return CandidateTensors(inputs, outputs, integers=integers)
     runner = interpreter.get_signature_runner(key)
     sides = (runner.get_input_details(), runner.get_output_details())
     inputs, outputs = (tuple(_from_details(details, name) for name, details in side.items()) for side in sides)
-    return CandidateTensors(inputs, outputs, signature=key)
+    return CandidateTensors(inputs, outputs, signature=key, integers=integers)
 
 
 def _from_details(details: Mapping[str, Any], name: str = "") -> CandidateTensor:
     import numpy as np
 
+    from ..tflite import quantization_of
+
     declared = details["shape_signature"] if len(details["shape_signature"]) else details["shape"]
     shape = tuple(int(size) if size >= 0 else None for size in declared)
     kind = np.dtype(details["dtype"])
-    return CandidateTensor(
-        details["name"], "string" if kind.kind in "OSU" else _signature_dtype(kind.name), shape, name
-    )
+    dtype, quantization = "string" if kind.kind in "OSU" else _signature_dtype(kind.name), quantization_of(details)
+    quantized = f"scale {quantization[0]:g}, zero point {quantization[1]}" if quantization else ""
+    return CandidateTensor(details["name"], dtype, shape, name, quantized)
 
 
 def read_onnx(path: Path) -> CandidateTensors:
@@ -297,7 +306,8 @@ def read_onnx(path: Path) -> CandidateTensors:
     graph = load_onnx(path).graph
     constants = {initializer.name for initializer in graph.initializer}
     inputs = tuple(_from_value(value) for value in graph.input if value.name not in constants)
-    return CandidateTensors(inputs, tuple(_from_value(value) for value in graph.output))
+    integers = sum(node.op_type == "QuantizeLinear" or node.op_type.startswith("QLinear") for node in graph.node)
+    return CandidateTensors(inputs, tuple(_from_value(value) for value in graph.output), integers=integers)
 
 
 def load_onnx(path: Path) -> Any:

@@ -32,9 +32,12 @@ def tolerance_class_of(format: str, artifact: Path) -> str:
     """Names the settings that a candidate's floats are compared with, such as `half` for `half_rtol` and `half_atol`.
 
     Returns:
-        The class of its format, or of the way its weights are stored; empty for that of each dtype.
+        The class of its format, or of the way its weights are stored, or of integers that it computes in; empty for
+        that of each dtype.
     """
     origin = read_origin(artifact / SIGNATURE_FILE)
+    if origin.get("candidate", {}).get("computed") == "int8":
+        return "int8"
     return FORMATS[format].tolerance_class or ("half" if origin.get("weights") == "float16" else "")
 
 

@@ -15,6 +15,7 @@ RANDOM_OPS = (
 _SOFTMAX = ("Softmax", "LogSoftmax")
 _STATISTICS = ("Mean", "SquaredDifference")
 _INFERENCE = "Build the graph for inference, or pin what switches it off (--pin is_training=false, --pin keep_prob=1)"
+_LARGE = 0.1  # relative; no rounding of weights to 8 bits moves answers that far
 _SMALL = 1e-3  # relative; above the rounding error of any kernel
 
 
@@ -166,7 +167,7 @@ def _rounding_by_size(evidence: Evidence) -> Cause | None:
         if not all(np.isfinite(side).all() for side in wide):
             return None
         distance, size = float(np.abs(wide[0] - wide[1]).max()), float(np.abs(wide[0]).max())
-        largest, bound = max(largest, distance / max(size, 1e-30)), max(bound, 10 * finding.tolerance.rtol)
+        largest, bound = max(largest, distance / max(size, 1e-30)), max(bound, min(10 * finding.tolerance.rtol, _LARGE))
     if not 0 < largest <= bound:
         return None
     return Cause(
