@@ -27,13 +27,13 @@ from pipeline.errors import FreezeError, RunnerError, first_line, logger
 from pipeline.signature import Array, Batch, Signature, TensorSpec, read_origin
 from pipeline.store.file_names import SIGNATURE_FILE, TFLITE_FILE
 
+from .integers import is_float, quantization_of
 from .refusals import not_converted, without_op
 from .runner import check_batch, find_tensor
 
 SIGNATURE_KEY = "serving_default"
 _ERRORS = (OSError, ValueError, RuntimeError, TypeError)
 _MOST_OPS = 5
-_STORED = ("int8", "uint8", "int16")
 # The node of an unsupported op in the messages of TensorFlow's converter: loc(fused["Svd:", "decompose/Svd"])
 _NODE = re.compile(r'\["(\w+):", "([^"@]+)[^"]*"\]')
 _UNSUPPORTED = re.compile(_NODE.pattern + r".*op is neither a custom op nor a flex op")
@@ -169,27 +169,6 @@ class _Tensor:
             return values
         scale, zero = self.quantization
         return np.asarray((values.astype(np.float64) - zero) * scale).astype(dtype)
-
-
-def is_float(dtype: str) -> bool:
-    """Returns True for a dtype whose values integers with a scale can stand for."""
-    return dtype in ("float16", "float32", "float64")
-
-
-def count_integers(interpreter: Any) -> int:
-    """Counts the computed tensors that hold real numbers as small integers: 0 where only weights are stored so."""
-    stored = {details["index"] for details in interpreter.get_tensor_details() if quantization_of(details)}
-    return len(stored & {int(index) for each in interpreter._get_ops_details() for index in each["outputs"]})
-
-
-def quantization_of(details: Mapping[str, Any]) -> tuple[float, int] | None:
-    """Returns the scale and the zero point of a tensor of integers that stand for real numbers; None for another one.
-
-    Args:
-        details: as the interpreter gives them.
-    """
-    scale, zero = details["quantization"]
-    return (float(scale), int(zero)) if np.dtype(details["dtype"]).name in _STORED and scale > 0 else None
 
 
 class TfliteRunner:

@@ -255,7 +255,7 @@ def read_tflite(path: Path, signature: str | None) -> CandidateTensors:
     """
     from ai_edge_litert.interpreter import Interpreter
 
-    from ..tflite import count_integers
+    from ..integers import count_integers
 
     try:
         interpreter = Interpreter(str(path))
@@ -291,7 +291,7 @@ def read_tflite(path: Path, signature: str | None) -> CandidateTensors:
 def _from_details(details: Mapping[str, Any], name: str = "") -> CandidateTensor:
     import numpy as np
 
-    from ..tflite import quantization_of
+    from ..integers import quantization_of
 
     declared = details["shape_signature"] if len(details["shape_signature"]) else details["shape"]
     shape = tuple(int(size) if size >= 0 else None for size in declared)
