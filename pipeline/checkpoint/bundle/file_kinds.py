@@ -96,7 +96,7 @@ def _kind_of(path: Path, head: bytes) -> tuple[str, str] | None:
     if b"brain.event:" in lower[:64]:
         return "TensorBoard's events", _GIVE
     if path.suffix not in (".pbtxt", ".meta") and _is_text(head):
-        return "a text", _GIVE
+        return f"a text that begins with {head[:16].decode('utf-8', 'replace')!r}", _GIVE
     return None
 
 

@@ -112,11 +112,11 @@ def _format_of_file(path: Path) -> str:
         return "tflite"
     if tail == _TABLE_END or re.search(r"\.data-\d{5}-of-\d{5}$|\.index$", path.name):
         raise _not_a_model(path, "not a model", "a checkpoint")
+    if _TEXT.match(head):
+        raise _not_a_model(path, "not a model", "a graph written as text", "Write it as a binary .pb, or freeze it")
     if (kind := foreign_kind(path)) is not None:
         is_for_any_file = "checkpoint" not in kind[1]
         raise _not_a_model(path, "not a model", kind[0], kind[1] if is_for_any_file else "Give the model's own file")
-    if _TEXT.match(head):
-        raise _not_a_model(path, "not a model", "a graph written as text", "Write it as a binary .pb, or freeze it")
     return _format_of_message(path, head)
 
 

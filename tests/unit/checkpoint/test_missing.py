@@ -123,7 +123,7 @@ FOREIGN: dict[str, tuple[Callable[[Path], object], str]] = {
     "spam.onnx": (lambda path: path.write_bytes(b"\x08\x08\x12\x04test" + b"\0" * 60), "an ONNX model"),
     "spam.tgz": (_tar, "a gzip archive"),
     "spam.zip": (lambda path: _zip(path, "export/1/saved_model.pb", "export/1/variables/x"), "a ZIP archive"),
-    "labels.txt": (lambda path: path.write_text("spam\neggs\n"), "a text"),
+    "labels.txt": (lambda path: path.write_text("spam\neggs\n"), r"a text that begins with 'spam\neggs\n'"),
     "events.out.tfevents.1": (
         lambda path: path.write_bytes(bytes(24) + b"brain.Event:2" + bytes(60)),
         "TensorBoard's events",

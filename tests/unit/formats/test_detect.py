@@ -109,7 +109,7 @@ REFUSED: dict[str, tuple[Make, str]] = {
     "a pointer": (written(b"version https://git-lfs.github.com/spec/v1\noid"), "a Git LFS pointer.*git lfs pull"),
     "an empty file": (written(b""), "got an empty file"),
     "an archive": (written(b"PK\x03\x04" + bytes(30)), "got a ZIP archive.*damaged.*again"),
-    "a letter": (written(b"Dear all, the model is attached."), "got a file that begins with 'Dear all, the mo'"),
+    "a letter": (written(b"Dear all, the model is attached."), "got a text that begins with 'Dear all, the mo'"),
     "zeros": (written(bytes(2000)), "got a file of zeros"),
     "half a graph": (
         cut(0.5),
