@@ -52,6 +52,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="exact (default); or float16, which stores floats at half the size or less",
     )
     parser.add_argument(
+        "--averages",
+        action="store_true",
+        help="take the moving averages (VARIABLE/ExponentialMovingAverage) that the checkpoint holds beside variables",
+    )
+    parser.add_argument(
         "--allow-ops",
         default="",
         help="comma-separated ops that may stand in the graph though they could do more than compute, such as PyFunc",
@@ -75,6 +80,7 @@ def run(given: argparse.Namespace) -> int:
         format=given.format,
         weights=given.weights,
         allow_ops=split_list(given.allow_ops),
+        averages=given.averages,
     )
     for line in _lines(done):
         print(printable(line))

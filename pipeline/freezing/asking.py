@@ -72,9 +72,10 @@ def require_rows(source: Source, imported: ImportedCheckpoint, signature: Signat
         )
 
 
-def freeze_door(place: object, graph: object = None, signature: str | None = None) -> str:
+def freeze_door(place: object, graph: object = None, signature: str | None = None, averages: bool = False) -> str:
     """Returns the command `freeze` for a checkpoint."""
     options = [*(["--graph", str(graph)] if graph else []), *(["--signature", signature] if signature else [])]
+    options += ["--averages"] if averages else []
     return " ".join(["python -m pipeline freeze", *map(shlex.quote, [str(place), *options])])
 
 

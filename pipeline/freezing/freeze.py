@@ -24,6 +24,7 @@ from pipeline.store.file_names import FROZEN_FILE, GRAPH_FILE, SIGNATURE_FILE
 from pipeline.workers.progress import tell
 
 from .asking import Asked, ask_for_outputs, freeze_door, meet_needs
+from .averages import averages_note, take_averages
 from .describe import Describer, describe_origin, describe_signature, find_inner_rows
 from .passes.open_batches import open_batches
 from .passes.pin_placeholders import pin_placeholders
@@ -129,6 +130,7 @@ def freeze(
     format: str = "frozen",
     weights: str = "exact",
     allow_ops: Sequence[str] = (),
+    averages: bool = False,
 ) -> Frozen:
     """Freezes a Saver's checkpoint or a SavedModel into one file or folder, which appears complete or not at all.
 
@@ -148,6 +150,7 @@ def freeze(
             load slowly or exceed a .pb's 2 GiB.
         weights: `exact`; or `float16`, which stores floats at half the size or less and adds Casts.
         allow_ops: ops allowed in the graph although they could do more than compute, such as WriteFile.
+        averages: take the moving averages of variables that the checkpoint holds beside them.
 
     Returns:
         The file and its description. For a GraphDef without variables of which nothing else is asked, nothing is
@@ -170,8 +173,10 @@ def freeze(
             "it holds no variables: it is frozen already, nothing to do; -o FILE writes it again, pruned to --outputs"
         )
         return Frozen(source.graph_file, None, {}, (*allowed, nothing))
-    model = prepare(source, outputs, inputs, pins or {}, weights, freeze_door(checkpoint, graph, signature))
-    model = replace(model, notes=(*allowed, *model.notes))
+    told = averages_note(source, averages)
+    source = take_averages(source) if averages else source
+    model = prepare(source, outputs, inputs, pins or {}, weights, freeze_door(checkpoint, graph, signature, averages))
+    model = replace(model, notes=(*allowed, *model.notes, *([told] if told else [])))
     if format == "mmap":
         return model.result(_write_folder(model, Path(to or "mmap")))
     path = Path(to or FROZEN_FILE)

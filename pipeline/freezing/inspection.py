@@ -23,6 +23,7 @@ from pipeline.graph.variables import VARIABLE_OPS, Saved, variable_of
 from pipeline.safety.models import find_source_dangers, require_safe_source
 
 from .asking import find_commands, freeze_door
+from .averages import averages_note
 from .describe import Describer
 from .passes.lookup_tables import TABLES
 
@@ -191,6 +192,7 @@ def inspect(place: Path | str, graph: Path | str | None = None, signature: str |
         signatures=source.signature_keys,
         inputs=inputs,
         outputs=outputs,
+        notes=tuple(filter(None, [averages_note(source, are_taken=False)])),
         commands=tuple(find_commands(source, freeze_door(place, graph, signature))),
     )
 

@@ -189,6 +189,22 @@ def test_a_dropout_that_is_off_by_default_freezes_to_what_it_does(tmp_path: Path
     assert np.array_equal(small_graphs.answer(done.path), wanted)
 
 
+def test_moving_averages_beside_the_variables_are_told_and_taken_if_asked(tmp_path: Path) -> None:
+    with tf.Graph().as_default(), v1.Session() as session:
+        small_graphs.product(v1.placeholder(tf.float32, [None, 3], name="x"))
+        applied = v1.train.ExponentialMovingAverage(0.5).apply(v1.trainable_variables())
+        session.run(v1.global_variables_initializer())
+        session.run([v1.assign_add(variable, tf.ones_like(variable)) for variable in v1.trainable_variables()])
+        session.run(applied)
+        v1.train.Saver().save(session, str(tmp_path / "model.ckpt"))
+        averages = session.run([v for v in v1.global_variables() if v.op.name.endswith("ExponentialMovingAverage")])
+    done = pipeline.freeze(tmp_path, to=tmp_path / "own.pb")
+    assert any("moving averages of 2 variables" in note and "--averages" in note for note in done.notes)
+    taken = pipeline.freeze(tmp_path, to=tmp_path / "averages.pb", averages=True)
+    assert np.allclose(small_graphs.answer(taken.path), small_graphs.X @ averages[0] + averages[1], rtol=1e-5)
+    assert not np.array_equal(small_graphs.answer(done.path), small_graphs.answer(taken.path))
+
+
 def test_a_draw_before_the_last_layer_is_answered_by_what_stands_before_it(tmp_path: Path) -> None:
     def build(x: Any) -> None:
         mean = tf.identity(small_graphs.product(x), "mean")

@@ -873,6 +873,21 @@ def test_outputs_and_inputs_of_the_bundled_models_are_found(
     assert {one.tensor for one in rank_inputs(graph, outputs)} == {spec.name for spec in signature.inputs}
 
 
+def test_the_score_on_graphs_that_were_not_tuned_on_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[3] / "benchmarks"))
+    import discovery as benchmark
+    from discovery_unseen import UNSEEN
+
+    scores = {known.name: benchmark.score(known, GraphDef.FromString(known.graph())) for known in UNSEEN}
+    assert all(one.needs for one in scores.values())
+    assert {name for name, one in scores.items() if one.verdict != "right"} == {
+        "gaussian_actor_with_log_probability",
+        "ranking_of_pairs",
+        "style_transfer_with_a_frozen_judge",
+    }
+    assert {one.verdict for one in scores.values()} == {"right", "asked"}
+
+
 def test_a_candidate_tells_what_it_is_and_why() -> None:
     with tf.Graph().as_default() as graph:
         mnist_for_beginners()
