@@ -83,7 +83,7 @@ def find_needs(
     ]
     modes = [one for one in candidates if one.is_mode and node_of(one.tensor) not in given]
     cuts = [one.tensor for one in cut]
-    reasons = [f"{one.tensor} gives rows of a {one.op}: as an input it becomes a placeholder" for one in cut]
+    reasons = [f"{one.tensor} gives rows ({one.op}): as an input it becomes a placeholder" for one in cut]
     error: PipelineError | None = None
     for values in islice(_guesses(source.graph, modes), _MOST_TRIES):
         found = {name: value for name, (value, _) in values.items()}
