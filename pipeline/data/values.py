@@ -155,7 +155,7 @@ def _number(cell: Any, kind: np.dtype[Any]) -> Any:
         text = cell.strip().replace("_", "x")  # Python reads 1_000
         if kind.kind == "c":
             return complex(text)
-        return int(text) if kind.kind in "iu" else float(text)
+        return int(re.sub(r"\.0*$", "", text)) if kind.kind in "iu" else float(text)  # 3.0, as pandas writes it
     if cell is None or isinstance(cell, bool | bytes | list | dict):
         raise TypeError("not a number")
     if kind.kind in "iu" and cell != int(cell):

@@ -164,6 +164,7 @@ def test_text_and_named_classes_are_columns_of_a_table(write: Write) -> None:
     "content",
     [
         ",x,y\n0,5,a\n1,6,b\n",  # pandas: DataFrame.to_csv
+        ",x,y\n0,5.0,a\n1,6.0,b\n",  # where one value was missing before
         "x,y,,\n5,a,,\n6,b,,\n,,,\n",  # Excel: cells that were used once
         "x,y\r5,a\r6,b\r",  # Excel for the Mac
     ],
