@@ -16,6 +16,7 @@ from pathlib import Path
 
 from pipeline.checkpoint.bundle.file_kinds import foreign_kind
 from pipeline.checkpoint.files import find_prefix
+from pipeline.checkpoint.source import versions_in
 from pipeline.errors import CandidateError, CheckpointError
 from pipeline.graph.varint import CutOffError, read_varint
 from pipeline.graph.wire import LENGTH_DELIMITED, VARINT, fields
@@ -74,6 +75,8 @@ def detect_format(path: Path) -> DetectedFormat:
 def _detect_in_folder(folder: Path) -> DetectedFormat:
     if any((folder / name).is_file() for name in SAVED_MODEL_FILES):
         return DetectedFormat("savedmodel", folder)
+    if versions := versions_in(folder):  # as TensorFlow Serving reads it: the newest
+        return DetectedFormat("savedmodel", require_own_file(versions[-1], folder))
     if (folder / GRAPH_FILE).is_file():
         return DetectedFormat("mmap", folder)
     models = [folder / name for name in _MODELS if (folder / name).is_file()]

@@ -15,6 +15,7 @@ import pipeline
 from pipeline.checkpoint.savedmodel import read_meta_graphs
 from pipeline.checkpoint.source import open_source
 from pipeline.errors import CheckpointError, FreezeError
+from pipeline.formats.external.detect import detect_format
 from pipeline.formats.saved_functions import find_function
 from pipeline.formats.savedmodel import FunctionRunner, open_saved_model
 from pipeline.freezing.inspection import inspect
@@ -172,6 +173,7 @@ def test_of_numbered_versions_the_newest_is_taken_or_the_one_that_is_named(tmp_p
     )
     assert Path(open_source(tmp_path / "base" / "9").path).name == "9"
     assert np.array_equal(answers(pipeline.freeze(tmp_path / "base", to=tmp_path), {"rows": X})["default"], X @ W)
+    assert detect_format(tmp_path / "base").path == tmp_path / "base" / "10"
 
 
 def test_a_signature_without_outputs_leaves_them_to_the_graph(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 import small_graphs
 import tensorflow as tf
 
+from pipeline.checkpoint.objects import keys_by_name
 from pipeline.checkpoint.values import find_checkpoint
 from pipeline.cli import main
 from pipeline.errors import CheckpointError
@@ -138,6 +139,18 @@ def test_names_that_contradict_the_order_of_the_layers_are_an_error(tmp_path: Pa
     saved, _ = of_keras_2([square, square], ["query", "key"])
     with pytest.raises(CheckpointError, match=r"names of others: (key|query)/\w+ is where .*/(query|key)/\w+ should"):
         load_weights(model, find_checkpoint(tf.train.Checkpoint(model=saved).save(tmp_path / "ck")))
+
+
+def test_a_graph_of_one_s_own_takes_them_by_the_names_or_paths_of_the_variables(tmp_path: Path) -> None:
+    held = holder(w=tf.Variable([1.0, 2.0], name="dense/w"), b=tf.Variable(3.0, name="b"))
+    held.other = holder(b=tf.Variable([4.0], name="b"))
+    slots = holder(iter=tf.Variable(1), m=tf.Variable([0.0, 0.0], name="dense/w"))
+    bundle = find_checkpoint(tf.train.Checkpoint(net=held, adam=slots).save(tmp_path / "ck"))
+    value = "/.ATTRIBUTES/VARIABLE_VALUE"
+    assert keys_by_name(bundle, {"dense/w": (2,), "b": ()}) == {"dense/w": f"net/w{value}", "b": f"net/b{value}"}
+    assert keys_by_name(bundle, {"w": (2,)}) == {"w": f"net/w{value}"}
+    assert keys_by_name(bundle, {"scope/dense/w": (2,), "other/b": (1,)}).keys() == {"scope/dense/w", "other/b"}
+    assert keys_by_name(bundle, {"dense/w": (3,), "gone": ()}) == {}
 
 
 def test_the_chain_takes_them_and_without_code_says_what_it_needs(
