@@ -19,12 +19,20 @@ from ..lazy_nodes import whole_node
 from ..nodes import PLACEHOLDERS, data_inputs, node_of
 from ..protos import NodeDef
 from ..tensors import content_of, shape_of, strings_of
-from . import groups, indices, lists, numbers, shapes, texts
+from . import groups, indices, lists, numbers, parts, shapes, texts
 from .demand import Content, Demand, Demands, Group
 from .step import Facts, Rules, Step
 from .tensors import UNKNOWN, Dim, Dims, Leaf, Open, Origin, Size, Value
 
-RULES: Rules = {**shapes.RULES, **numbers.RULES, **indices.RULES, **lists.RULES, **groups.RULES, **texts.RULES}
+RULES: Rules = {
+    **shapes.RULES,
+    **parts.RULES,
+    **numbers.RULES,
+    **indices.RULES,
+    **lists.RULES,
+    **groups.RULES,
+    **texts.RULES,
+}
 _MOST_WALKS = 8
 _MOST_DEPTH = 40
 _MOST_NUMBERS = 4096
@@ -101,8 +109,8 @@ def _demand(leaf: Leaf, is_input: bool) -> Demand:
         low = high = None
     content = leaf.content
     if content is not None and (content.kind != "pieces" or _is_demanding(leaf)):
-        parts = {name: _demand(each, is_input=False) for name, each in leaf.parts.items()}
-        content = Content(content.kind, parts, content.lists, content.sequences, content.separator)
+        inner = {name: _demand(each, is_input=False) for name, each in leaf.parts.items()}
+        content = Content(content.kind, inner, content.lists, content.sequences, content.separator)
     else:
         content = None
     least = tuple(dim.size.least if isinstance(dim, Open) else 1 for dim in row or ())

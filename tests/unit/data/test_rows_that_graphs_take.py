@@ -6,13 +6,16 @@ Each case is a small graph. Without the demands TensorFlow refuses the rows, so 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from small_graphs import save
 
 from pipeline.data.generated import generate_rows, rows_together
+from pipeline.freezing.freeze import freeze
 from pipeline.graph.demands import NOTHING, Demands, demands_of
 from pipeline.graph.graph import Graph
 from pipeline.graph.protos import GraphDef
@@ -288,3 +291,23 @@ def answers(graph: Any, signature: Signature, demands: Demands) -> Iterator[Any]
         tf.import_graph_def(graph, name="")
         for start in range(0, len(rows[signature.inputs[0].name]), size):
             yield session.run("y:0", {f"{name}:0": values[start : start + size] for name, values in rows.items()})
+
+
+@pytest.mark.parametrize(("producer", "shape"), [(8, None), (21, None), (22, ())])
+def test_a_placeholder_of_an_old_graph_without_a_shape_has_none(producer: int, shape: Any, tmp_path: Path) -> None:
+    """TensorFlow up to 0.12 wrote the shape of a scalar; TensorFlow reads it as unknown, by the graph's version."""
+    prefix = tmp_path / "model.ckpt"
+    save(prefix, lambda x: tf.multiply(x, v1.get_variable("w", initializer=w(3)), name="y"))
+    meta = v1.MetaGraphDef.FromString(Path(f"{prefix}.meta").read_bytes())
+    meta.graph_def.versions.producer = producer
+    for node in meta.graph_def.node:
+        node.attr.pop("_output_shapes", None)
+        if node.op == "Placeholder":
+            node.attr["shape"].shape.Clear()
+    Path(f"{prefix}.meta").write_bytes(meta.SerializeToString())
+    frozen = freeze(prefix, ["y"], to=tmp_path / "model.pb")
+    assert Signature.read(tmp_path / "signature.json").inputs == (TensorSpec("x", "float32", shape),)
+    with tf.Graph().as_default() as graph:
+        tf.import_graph_def(v1.GraphDef.FromString(frozen.path.read_bytes()), name="")
+        rank = graph.get_tensor_by_name("x:0").shape.rank
+    assert rank == (None if shape is None else 0)  # TensorFlow's own reading
