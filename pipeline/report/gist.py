@@ -84,6 +84,12 @@ def failures(verdict: Verdict) -> list[Failure]:
     return [Failure(tuple(formats), kind, sentence) for (kind, sentence), formats in grouped.items()]
 
 
+def fails_on_made_up_rows_alone(verdict: Verdict) -> bool:
+    """Returns True if every format that failed agrees with the checkpoint on all rows of the data."""
+    failed = {str(check["format"]) for check in _checks(verdict) if check.get("verdict") != PASSED}
+    return bool(failed) and failed <= set(verdict.get("made_up_alone") or {})
+
+
 def reason(verdict: Verdict) -> str:
     """Returns why a verdict is not `passed`, as one short sentence; empty if it is."""
     if verdict.get("verdict") == PASSED:
@@ -91,6 +97,8 @@ def reason(verdict: Verdict) -> str:
     known = failures(verdict)
     if not known:
         return claim_of(str(next(iter(verdict.get("reasons") or ()), "the verdict gives no reason")))
+    if fails_on_made_up_rows_alone(verdict):
+        return f"{known[0]} (on made-up rows alone: all rows of the data agree)"
     more = f" (and {count_noun(len(known) - 1, 'other cause')})" if len(known) > 1 else ""
     return f"{known[0]}{more}"
 

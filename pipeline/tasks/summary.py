@@ -54,7 +54,8 @@ def _verdict_lines(job: Job) -> list[str]:
             f"verdict      passed: {count_noun(gist.count_comparisons(verdict), 'comparison')}{on}{_quality(verdict)}"
         ]
     known = gist.failures(verdict)
-    lines = [f"verdict      {verdict['verdict']}"]
+    alone = " on made-up rows alone: all rows of the data agree" if gist.fails_on_made_up_rows_alone(verdict) else ""
+    lines = [f"verdict      {verdict['verdict']}{alone}"]
     for failure in known[:_MOST_CAUSES]:
         lines.append(f"cause        {failure}")
         lines += [f"next         {failure.next_step}"] if failure.next_step else []
@@ -74,7 +75,8 @@ def require_passed(job: Job) -> None:
     verdict = read_verdict(job)
     if verdict["verdict"] != PASSED:
         known = gist.failures(verdict)
-        why = known[0].detail if len(known) == 1 else gist.reason(verdict)
+        is_whole = len(known) != 1 or gist.fails_on_made_up_rows_alone(verdict)
+        why = gist.reason(verdict) if is_whole else known[0].detail
         raise ValidationFailed(
             f"{failed_formats(verdict)} not proven equal to its checkpoint: {why}",
             where=job.display_path("validation"),

@@ -23,6 +23,7 @@ _VERDICT_SHAPE: Any = {
     "metrics": {str: {"accuracy": _NUMBER, "f1": _NUMBER}},
     "decisions": {str: {"rows": int, "flipped": int}},
     "comparisons?": int,
+    "made_up_alone?": {str: str},
     "causes?": {str: {"kind": str, "sentence": str}},
     "rows?": {str: int},
     "skipped?": {str: str},

@@ -55,6 +55,14 @@ def test_formats_with_one_cause_share_it_and_others_are_counted() -> None:
     assert gist.reason(told) == "frozen: all 3 weights are of another training (and 1 other cause)"
 
 
+def test_a_failure_on_made_up_rows_alone_is_said_to_be_one() -> None:
+    edge = FAILED | {"check": "edge"}
+    told = verdict(edge, frozen=("other", "it overflows: at 1e38")) | {"made_up_alone": {"frozen": "it agrees"}}
+    assert gist.reason(told) == "frozen: it overflows (on made-up rows alone: all rows of the data agree)"
+    told["checks"] = [edge, FAILED | {"format": "mmap"}]
+    assert not gist.fails_on_made_up_rows_alone(told)
+
+
 def test_a_format_that_could_not_be_made_says_at_which_node() -> None:
     why = "tflite could not be made: no file can be made of this (got node a/b: no op for X). Leave it out"
     refused = check(format="tflite", check="made", output="file", rows=1, rows_failed=1, verdict="failed", reason=why)

@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 from reports import check
 
-from pipeline.errors import DamagedArtifact
+from pipeline.errors import DamagedArtifact, ValidationFailed
 from pipeline.settings import Settings
 from pipeline.store.artifact import ArtifactPaths
+from pipeline.tasks import summary
 from pipeline.tasks.chain.job import Job
 from pipeline.tasks.chain.results import read_costs, read_verdict
+from pipeline.tasks.summary import require_passed
 
 VERDICT = {"verdict": "passed", "reasons": [], "checks": [check()], "metrics": {}, "decisions": {}}
 
@@ -62,6 +64,22 @@ def test_costs_of_another_shape_are_a_sentence(costs: Any, job: Job, tmp_path: P
     write(tmp_path, costs=costs)
     with pytest.raises(DamagedArtifact, match=r"the costs did not write this costs\.json"):
         read_costs(job)
+
+
+def test_the_console_does_not_call_a_candidate_wrong_for_made_up_rows_alone(job: Job, tmp_path: Path) -> None:
+    edge = check(check="edge", verdict="failed", rows=11, rows_failed=2, max_abs_diff=0.5, reason="2 rows differ")
+    told = {**VERDICT, "verdict": "failed", "reasons": ["2 rows differ"], "checks": [check(), edge], "comparisons": 99}
+    told["rows"] = {"validation": 1}
+    write(tmp_path, {**told, "made_up_alone": {"frozen": "it agrees with the checkpoint on all 64 rows"}})
+    with pytest.raises(ValidationFailed, match="on made-up rows alone: all rows of the data agree"):
+        require_passed(job)
+    assert summary._verdict_lines(job)[0] == "verdict      failed on made-up rows alone: all rows of the data agree"
+    write(tmp_path, told)
+    assert summary._verdict_lines(job) == [
+        "verdict      failed",
+        "cause        frozen: 2 of 11 rows differ in probability (check edge)",
+        "figures      2 of 99 comparisons failed; largest difference 0.5, on 1 made-up row",
+    ]
 
 
 def test_an_older_verdict_is_read(job: Job, tmp_path: Path) -> None:
