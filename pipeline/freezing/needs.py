@@ -24,6 +24,7 @@ from pipeline.graph.unsupported import DRAWS, refusal_of
 from .passes.constant_folding import find_ranges
 from .passes.pin_placeholders import pin_placeholders
 from .run_passes import freeze_source
+from .write.constants import Constant, FrozenGraph
 
 _FOR_USE = re.compile(r"infer|predict|test|eval|determin|frozen|serv", re.IGNORECASE)  # true when a model is used
 _RATE = re.compile(r"rate|drop(?!.*keep)|noise|std", re.IGNORECASE)  # 0 switches it off
@@ -84,26 +85,41 @@ def find_needs(
     modes = [one for one in candidates if one.is_mode and node_of(one.tensor) not in given]
     cuts = [one.tensor for one in cut]
     reasons = [f"{one.tensor} gives rows ({one.op}): as an input it becomes a placeholder" for one in cut]
+    reasons += [f"{one.tensor} is {one.reasons[0]}" for one in modes]
     error: PipelineError | None = None
+    best: tuple[int, Needs] | None = None  # with the fewest norms over the batch, which are for training
     for values in islice(_guesses(source.graph, modes), _MOST_TRIES):
         found = {name: value for name, (value, _) in values.items()}
-        failure = try_freezing(source, outputs, [*inputs, *cuts], {**pins, **found})
-        if failure is None:
-            reasons += [f"{one.tensor} is {one.reasons[0]}" for one in modes]
-            return Needs(tuple(cuts), found, frozenset(n for n, (_, own) in values.items() if own), tuple(reasons))
-        error = error or failure
-    return error or FreezeError("the graph cannot be frozen")
+        frozen = try_freezing(source, outputs, [*inputs, *cuts], {**pins, **found})
+        if isinstance(frozen, PipelineError):
+            error = error or frozen
+            continue
+        count = _count_batch_norms(frozen)
+        if best is None or count < best[0]:
+            own = frozenset(name for name, (_, is_own) in values.items() if is_own)
+            best = count, Needs(tuple(cuts), found, own, tuple(reasons))
+        if not count:
+            break
+    return best[1] if best else error or FreezeError("the graph cannot be frozen")
 
 
 def try_freezing(
     source: Source, outputs: Sequence[str], inputs: Sequence[str], pins: Mapping[str, str]
-) -> PipelineError | None:
-    """Returns the error that freezing would end with, or None; nothing is written."""
+) -> FrozenGraph | PipelineError:
+    """Returns the frozen graph, or the error that freezing would end with; nothing is written."""
     try:
-        freeze_source(replace(source, graph=pin_placeholders(source.graph, pins)), outputs, inputs)
+        return freeze_source(replace(source, graph=pin_placeholders(source.graph, pins)), outputs, inputs)
     except (CheckpointError, FreezeError) as error:
         return error
-    return None
+
+
+def _count_batch_norms(frozen: FrozenGraph) -> int:
+    """Counts what normalizes by the batch, as batch norm does in training."""
+    inner = (node for function in frozen.library.function for node in function.node_def)
+    nodes = [node for node in (*frozen.nodes, *inner) if not isinstance(node, Constant)]
+    moments = [node for node in nodes if node.op == "Mean" and "moments/" in node.name]
+    fused = [whole_node(node) for node in nodes if re.fullmatch(r"FusedBatchNorm(V\d)?", node.op)]
+    return len([*moments, *(node for node in fused if "is_training" not in node.attr or node.attr["is_training"].b)])
 
 
 def find_draws(source: Source, outputs: Sequence[str], inputs: Sequence[str]) -> Needs | None:

@@ -189,6 +189,26 @@ def test_a_dropout_that_is_off_by_default_freezes_to_what_it_does(tmp_path: Path
     assert np.array_equal(small_graphs.answer(done.path), wanted)
 
 
+@pytest.mark.parametrize("is_v2", [False, True])
+def test_a_batch_norm_is_pinned_to_the_branch_that_does_not_look_at_the_batch(is_v2: bool, tmp_path: Path) -> None:
+    def build(x: Any) -> None:
+        mode = v1.placeholder(tf.bool, [], name="mode")  # the name does not tell
+        h = tf.reshape(small_graphs.product(x), [-1, 1, 1, 2])
+        gamma, beta = (v1.get_variable(name, [2]) for name in ("gamma", "beta"))
+        mean, spread = (v1.get_variable(name, [2], initializer=v1.ones_initializer()) for name in ("mean", "spread"))
+        y = v1.cond(
+            mode,
+            lambda: v1.nn.fused_batch_norm(h, gamma, beta, mean, spread, is_training=False)[0],
+            lambda: v1.nn.fused_batch_norm(h, gamma, beta, is_training=True)[0],
+        )
+        tf.identity(y, name="normalized")
+
+    with small_graphs.control_flow(is_v2):
+        save_untold(tmp_path / "model.ckpt", lambda _: build(v1.placeholder(tf.float32, [None, 3], name="x")))
+    [command] = inspect(tmp_path).commands
+    assert command.endswith("--outputs normalized --pin mode=true")
+
+
 def test_moving_averages_beside_the_variables_are_told_and_taken_if_asked(tmp_path: Path) -> None:
     with tf.Graph().as_default(), v1.Session() as session:
         small_graphs.product(v1.placeholder(tf.float32, [None, 3], name="x"))
