@@ -179,6 +179,7 @@ class ImportedCheckpoint:
         graph: the file of the graph, if it is not next to the checkpoint.
         signature: the signature to use, if a SavedModel has several.
         allow_ops: ops to allow in its graph although they can do more than compute.
+        options: what else was given with it on the command line, for messages that repeat the command.
     """
 
     path: str
@@ -188,6 +189,7 @@ class ImportedCheckpoint:
     graph: Path | None = None
     signature: str | None = None
     allow_ops: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
 
     @property
     def is_keras(self) -> bool:

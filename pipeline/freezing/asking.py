@@ -41,11 +41,8 @@ class Asked:
 
 def report_door(imported: ImportedCheckpoint) -> str:
     """Returns the command that takes an imported checkpoint through the whole chain."""
-    options = {"--graph-file": imported.graph, "--signature": imported.signature}
-    words = [str(word) for option, value in options.items() if value for word in (option, value)]
-    allowed = ["--allow-ops", ",".join(imported.allow_ops)] if imported.allow_ops else []
     start = "luigi --module pipeline WriteReport --checkpoint"
-    return " ".join([start, *map(shlex.quote, [imported.path, *words, *allowed])])
+    return " ".join([start, *map(shlex.quote, [imported.path, *imported.options])])
 
 
 def require_rows(source: Source, imported: ImportedCheckpoint, signature: Signature) -> None:

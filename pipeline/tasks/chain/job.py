@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -236,6 +236,7 @@ def _import(given: Parameters) -> ImportedCheckpoint | None:
             graph=Path(given.graph_file) if given.graph_file else None,
             signature=given.signature or None,
             allow_ops=_allowed(given),
+            options=tuple(_repeat(given)),
         )
     if given.checkpoint:
         raise SettingError(
@@ -250,6 +251,14 @@ def _import(given: Parameters) -> ImportedCheckpoint | None:
         "Name it with --checkpoint",
     )
     return None
+
+
+def _repeat(given: Parameters) -> Iterator[str]:
+    """Yield the options that a command with other inputs, outputs or pins repeats."""
+    for item in fields(given):
+        value = getattr(given, item.name)
+        if value and value != item.default and item.name not in ("checkpoint", "inputs", "outputs", "pin"):
+            yield from (f"--{item.name.replace('_', '-')}", value)
 
 
 def _require_unused(given: Parameters, names: Iterable[str], what: str, next_step: str) -> None:

@@ -9,6 +9,7 @@ from luigi.cmdline_parser import CmdlineParser
 
 import pipeline.tasks.nightly.task  # noqa: F401  # registers the task
 from pipeline.errors import PipelineError, SettingError
+from pipeline.freezing.asking import report_door
 from pipeline.settings import Settings
 from pipeline.tasks.batch.task import ConvertBatch
 from pipeline.tasks.chain.job import Job
@@ -66,3 +67,15 @@ def test_a_folder_whose_name_can_be_no_name_is_answered_with_an_option() -> None
 def test_a_batch_without_its_list_says_so_at_the_end(tmp_path: Path) -> None:
     with pytest.raises(PipelineError, match="the list cannot be read"):
         ConvertBatch(manifest=str(tmp_path / "none.csv")).summary_lines()
+
+
+def test_a_command_that_is_offered_repeats_what_was_given() -> None:
+    given = Parameters(
+        checkpoint="a b/x", name="mine", formats="frozen,onnx", outputs="y", pin="k=1", graph_file="x.meta"
+    )
+    imported = Job.from_parameters(given, Settings()).imported
+    assert imported is not None
+    offered = (
+        "luigi --module pipeline WriteReport --checkpoint 'a b/x' --graph-file x.meta --name mine --formats frozen,onnx"
+    )
+    assert report_door(imported) == offered
