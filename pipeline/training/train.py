@@ -24,11 +24,12 @@ from tensorflow.compat import v1
 
 from pipeline.data.npz import add_kind, save_arrays
 from pipeline.data.readers import Examples
-from pipeline.errors import ModelError, logger
-from pipeline.formats.session import session_config
+from pipeline.errors import DataError, ModelError, logger
+from pipeline.formats.session import SessionRunner, session_config
+from pipeline.formats.whole_inputs import run_by_rows
 from pipeline.inputs import DataSource, WarmStart
 from pipeline.settings import SplitSettings, TrainingSettings
-from pipeline.signature import Array, Signature
+from pipeline.signature import Array, Signature, as_fed, whole_inputs
 from pipeline.store import file_names
 
 from .examples import read_examples, row_order, save_validation, split_examples
@@ -70,6 +71,7 @@ def train(
     evaluator = Evaluator(graph, model.signature, validation, settings)
     notes: dict[str, Any] = {"split_seed": split_settings.seed, "validation_rows": len(validation)}
     if is_trained:
+        _require_one_value(training, model.signature)
         with tf.Graph().as_default():
             trainer = GraphTrainer(graph, evaluator, settings, split_settings.seed, folder)
             return {**notes, "training_rows": len(training), **trainer.run(training, warm_start)}
@@ -104,6 +106,11 @@ class Evaluator:
         self._session.run(fill_tables)
 
     @property
+    def signature(self) -> Signature:
+        """The model's inputs and outputs."""
+        return self._signature
+
+    @property
     def names(self) -> list[str]:
         """Names of the variables."""
         return list(self._variables)
@@ -125,7 +132,8 @@ class Evaluator:
         total = 0.0
         for start in range(0, len(self._validation), _EVALUATION_ROWS):
             rows = slice(start, start + _EVALUATION_ROWS)
-            feed = {f"{name}:0": values[rows] for name, values in self._validation.inputs.items()}
+            batch = {name: values[rows] for name, values in self._validation.inputs.items()}
+            feed = {f"{name}:0": values for name, values in as_fed(batch, self._signature).items()}
             loss = self._session.run(loss_name, {**feed, labels_name: labels[rows]})
             total += float(loss) * len(labels[rows])
         return total / len(self._validation)
@@ -140,8 +148,23 @@ class Evaluator:
             self._saver.save(self._session, prefix, global_step=step, write_meta_graph=False)
         rows = {name: values[: self._settings.goldens] for name, values in self._validation.inputs.items()}
         outputs = {spec.name: spec.tensor_name for spec in self._signature.outputs}
-        recorded = self._session.run(outputs, {f"{name}:0": values for name, values in rows.items()})
+        if whole_inputs(self._signature):
+            recorded = run_by_rows(SessionRunner(self._session, self._signature), self._signature).run(rows)
+        else:
+            recorded = self._session.run(outputs, {f"{name}:0": values for name, values in rows.items()})
         save_arrays(folder / file_names.GOLDENS_FILE, {**add_kind("input", rows), **add_kind("output", recorded)})
+
+
+def _require_one_value(examples: Examples, signature: Signature) -> None:
+    """Checks that rows of an input with one value for a whole batch have one value; raises a DataError if not."""
+    for name in sorted(whole_inputs(signature)):
+        values = examples.inputs[name]
+        if not bool((values == values[:1]).all()):
+            raise DataError(
+                "an input has one value for all rows of a batch, and the rows to train on have several",
+                where=name,
+                next_step="Give it one value in `examples`, or one for each row in the signature: [None]",
+            )
 
 
 class GraphTrainer:
@@ -194,7 +217,10 @@ class GraphTrainer:
         with Reporter(self._folder / "tensorboard", progress.step, settings.steps) as reporter:
             for step in range(progress.step + 1, settings.steps + 1):
                 rows = next(order)
-                feed: dict[str, Any] = {f"{name}:0": values[rows] for name, values in examples.inputs.items()}
+                batch = {name: values[rows] for name, values in examples.inputs.items()}
+                feed: dict[str, Any] = {
+                    f"{name}:0": values for name, values in as_fed(batch, self._evaluator.signature).items()
+                }
                 feed |= {labels_name: labels[rows], f"{STEP}:0": step}
                 _, loss = self._session.run([train_op, loss_name], feed)
                 require_finite(loss, "loss", step)

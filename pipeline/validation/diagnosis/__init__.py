@@ -45,6 +45,7 @@ DIAGNOSES: tuple[tuple[tuple[str, ...], Callable[[Evidence], Cause | None]], ...
     (("decision_at_the_edge",), outputs.decision_at_the_edge),
     (("kernel_rounding",), nodes.kernel_rounding),
 )
+_OF_MESSAGES = 4  # the first ones need no answers
 KINDS = tuple(dict.fromkeys([*(kind for kinds, _ in DIAGNOSES for kind in kinds), "unknown"]))
 
 
@@ -71,7 +72,8 @@ def explain(
 
 def _find_cause(evidence: Evidence) -> Cause:
     failed: list[str] = []
-    for _, diagnose in DIAGNOSES:
+    not_run = crashes.not_run(evidence)
+    for _, diagnose in DIAGNOSES[:_OF_MESSAGES] if not_run else DIAGNOSES:
         try:
             cause = diagnose(evidence)
         except PipelineError as exc:
@@ -79,4 +81,4 @@ def _find_cause(evidence: Evidence) -> Cause:
             continue
         if cause is not None:
             return cause
-    return Cause("unknown", explain_unknown(evidence, failed))
+    return Cause("unknown", not_run or explain_unknown(evidence, failed))

@@ -12,6 +12,7 @@ _UNINITIALIZED = re.compile(r"table not initialized|initialized when it is used|
 _ENDED = re.compile(
     r"(?:its process (?:was ended|ended without)|it gave no answer in time|it took more memory than it may)[^\n]*"
 )
+_NOT_RUN = re.compile(r"the candidate could not be run: ([^\n]*)")
 _LACKS = re.compile(r"(\S+): (?:the graph|the SavedModel's signature) lacks a tensor of the signature")
 _KIND = re.compile(r"(?:^|: )(\S+): a tensor is not of the signature's dtype \(([^)]*)\)")
 _OTHER_KIND = re.compile(r"(?:equal|edge|generated) of (\S+): ((?:dtype|shape) [^\n]*)")
@@ -29,6 +30,15 @@ def table_not_initialized(evidence: Evidence) -> Cause | None:
         "loaded. Freeze the checkpoint again with `python -m pipeline freeze`, which keeps tables, or run the table's "
         "initializer after loading",
     )
+
+
+def not_run(evidence: Evidence) -> str | None:
+    """Returns the sentence on a candidate that has answered nothing; None if it has answered."""
+    unanswered = [one for one in evidence.failed if _NOT_RUN.search(one.sentence()) and one.rows == one.rows_failed]
+    if not unanswered or len(unanswered) < len([one for one in evidence.failed if one.check != "weights"]):
+        return None
+    found = _NOT_RUN.search(unanswered[0].sentence())
+    return f"it has answered nothing, so there is nothing to compare: {found[1]}" if found else None
 
 
 def crash(evidence: Evidence) -> Cause | None:

@@ -21,10 +21,13 @@ import pytest
 import tensorflow as tf
 from jobs import FRUIT, job_for, model_file, run
 
+from pipeline.data import Examples
 from pipeline.data.npz import load_arrays, of_kind
 from pipeline.errors import DataError, ModelError, StageCrashed
 from pipeline.settings import TrainingSettings
+from pipeline.signature import Signature, TensorSpec
 from pipeline.tasks.chain.job import Job
+from pipeline.training import train
 from pipeline.training.examples import row_order
 from pipeline.training.progress import Progress
 from pipeline.training.saver import Checkpoints
@@ -405,3 +408,13 @@ def test_data_that_nothing_can_be_learned_from_is_refused(tmp_path: Path, rows: 
     job = slope(tmp_path, rows=rows, labels=labels)
     with pytest.raises(DataError, match=words):
         run(job, "training")
+
+
+def test_an_input_with_one_value_for_a_batch_has_one_value_in_all_rows_to_train_on() -> None:
+    signature = Signature(
+        [TensorSpec("x", "float32", [None]), TensorSpec("t", "float32", [])], [TensorSpec("y", "float32", [None])]
+    )
+    x = np.arange(3, dtype=np.float32)
+    train._require_one_value(Examples({"x": x, "t": np.ones(3, np.float32)}, x), signature)
+    with pytest.raises(DataError, match="one value for all rows"):
+        train._require_one_value(Examples({"x": x, "t": x}, x), signature)

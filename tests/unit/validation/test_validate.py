@@ -384,6 +384,7 @@ def test_a_pb_that_cannot_be_read_fails(damage: str, checkpoint: Path, frozen: P
     assert verdict["verdict"] == "failed"
     assert {("equal", spec.name) for spec in SIGNATURE.outputs} <= failed_checks(verdict)
     assert "could not be run" in verdict["reasons"][0]
+    assert "it has answered nothing" in verdict["causes"]["frozen"]["sentence"]
 
 
 def test_the_pb_of_another_training_fails_on_every_check_against_the_checkpoint(
