@@ -10,6 +10,7 @@ from pipeline.inputs import open_file
 from pipeline.store.file_names import SAVED_MODEL_FILES
 
 LFS = b"version https://git-lfs"
+ONNX = "an ONNX model"
 _LFS_KIND = "a Git LFS pointer"
 _POINTER_BYTES = 1024  # at most: https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md
 _MOST_NAMES = 10_000  # of an archive's members that are looked at
@@ -92,7 +93,7 @@ def _kind_of(path: Path, head: bytes) -> tuple[str, str] | None:
         if lower.startswith(mark, offset):
             return kind, next_step
     if path.suffix == ".onnx" and head[0] == 8:  # the first field of a ModelProto, its version
-        return "an ONNX model", _CONVERTED
+        return ONNX, _CONVERTED
     if b"brain.event:" in lower[:64]:
         return "TensorBoard's events", _GIVE
     if path.suffix not in (".pbtxt", ".meta") and _is_text(head):

@@ -14,7 +14,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.checkpoint.bundle.file_kinds import foreign_kind
+from pipeline.checkpoint.bundle.file_kinds import ONNX, foreign_kind
 from pipeline.checkpoint.files import find_prefix
 from pipeline.checkpoint.source import versions_in
 from pipeline.errors import CandidateError, CheckpointError
@@ -117,7 +117,7 @@ def _format_of_file(path: Path) -> str:
         raise _not_a_model(path, "not a model", "a checkpoint")
     if _TEXT.match(head):
         raise _not_a_model(path, "not a model", "a graph written as text", "Write it as a binary .pb, or freeze it")
-    if (kind := foreign_kind(path)) is not None:
+    if (kind := foreign_kind(path)) is not None and kind[0] != ONNX:
         is_for_any_file = "checkpoint" not in kind[1]
         raise _not_a_model(path, "not a model", kind[0], kind[1] if is_for_any_file else "Give the model's own file")
     return _format_of_message(path, head)

@@ -53,8 +53,9 @@ def test_an_onnx_model_is_known_by_its_fields(tmp_path: Path) -> None:
 
     x, y = (onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [None]) for name in "xy")
     graph = onnx.helper.make_graph([onnx.helper.make_node("Neg", ["x"], ["y"])], "graph", [x], [y])
-    onnx.save(onnx.helper.make_model(graph), tmp_path / "model.pb")
-    assert detect_format(tmp_path / "model.pb").format == "onnx"
+    for name in ("model.pb", "model.onnx"):
+        onnx.save(onnx.helper.make_model(graph), tmp_path / name)
+        assert detect_format(tmp_path / name).format == "onnx"
 
 
 Make = Callable[[Path, Path, Path], Path]
