@@ -35,9 +35,16 @@ def switch(step: Step) -> Made:
 
 
 def select(step: Step) -> Value:
-    """The values are those of the second or the third input."""
+    """The values are those of the second or the third input.
+
+    Where both come from the same leaf, one of them moved, it is the unmoved one that counts: Keras counts a negative
+    index from the end of its table.
+    """
     one, other = step.value(1), step.value(2)
-    return replace(one, numbers=None, origins=one.origins + other.origins)
+    plain = [side.origins for side in (one, other) if all(origin[1:] == (1.0, 0.0, 0.0) for origin in side.origins)]
+    is_same = {origin.leaf for origin in one.origins} == {origin.leaf for origin in other.origins}
+    origins = plain[0] if is_same and len(plain) == 1 else one.origins + other.origins
+    return replace(one, numbers=None, origins=origins, dims=one.dims or other.dims)
 
 
 def _bounds(value: Value) -> tuple[float, float] | None:

@@ -117,6 +117,10 @@ CASES: Mapping[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
         lambda x: tf.gather(w(5, 2), x + tf.constant([0, 2, 3])),
         (S([None, 3], WHOLE),),
     ),
+    "an index that may be counted from the end, as in Keras": (
+        lambda x: tf.gather(w(3, 2), tf.where(x < 0, x + tf.shape(w(3, 2))[0], x)),
+        (S([None, None], WHOLE),),
+    ),
     "indices from 1": (lambda x: tf.gather(w(3, 2), x - 1), (S([None], tf.int64),)),
     "places in a table of two axes": (lambda x: tf.gather_nd(w(2, 4, 2), x), (S([None, 2], WHOLE),)),
     "words of a sequence of the length of its kernel": (embedded_sequence, (S([None, None], tf.int64),)),
