@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import gzip
 import json
+import os
 import struct
 import subprocess
 import sys
@@ -336,7 +337,9 @@ def test_a_table_that_lacks_a_header_or_has_another_gets_the_command_that_helps(
     path, signature = write("r.csv", content), of("x", "int32", 2)
     command = str(refused(lambda: read_rows(path, signature)).next_step)
     command = command[min(at for start in ("(printf", "sed ", "python -c") if (at := command.find(start)) >= 0) :]
-    subprocess.run(["sh", "-c", command.removesuffix(" and name that file")], check=True)
+    path_of_environment = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # activated, as the README says
+    typed = ["sh", "-c", command.removesuffix(" and name that file")]
+    subprocess.run(typed, check=True, env={**os.environ, "PATH": path_of_environment})
     assert read_rows(path.with_name("r.named.csv"), signature)["x"].tolist() == wanted
 
 
