@@ -10,7 +10,7 @@ from shlex import quote
 from pipeline.errors import CheckpointError
 from pipeline.store.file_names import SAVED_MODEL_FILES
 
-from .bundle.file_kinds import broken_file, foreign_kind, is_pointer, pointer_error
+from .file_kinds import broken_file, foreign_kind, is_pointer, pointer_error
 
 _PART = re.compile(r"(?P<prefix>.*)\.(?P<kind>index|meta|data-\d{5}-of-\d{5})$")
 _MOST_NAMES, _MOST_FILES = 6, 1000

@@ -41,7 +41,7 @@ from pipeline.inputs import read_file
 from pipeline.store.file_names import SAVED_MODEL_FILE, SAVED_MODEL_FILES
 
 from .bundle import Bundle, open_checkpoint
-from .bundle.file_kinds import broken_file, unreadable_file
+from .file_kinds import broken_file, unreadable_file
 from .functions import add_call, choose_function, list_functions
 from .objects import read_objects
 from .opened import Source

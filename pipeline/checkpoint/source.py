@@ -25,7 +25,7 @@ from pipeline.inputs import read_file
 from pipeline.store.file_names import CHECKPOINT_PREFIX, SAVED_MODEL_FILES, SAVED_MODEL_FOLDER
 
 from .bundle import Bundle, open_checkpoint
-from .bundle.file_kinds import broken_file
+from .file_kinds import broken_file
 from .files import complete_prefixes, find_prefix, folder_of, has_files, name_of, stem_of, step_of
 from .objects import holds_objects, listed, stored_shapes
 from .opened import Source

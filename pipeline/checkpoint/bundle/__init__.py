@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import CheckpointError, nearest
 
+from ..file_kinds import unreadable_file
 from . import v2
-from .file_kinds import unreadable_file
 from .tensor import StoredTensor
 
 if TYPE_CHECKING:

@@ -29,7 +29,7 @@ import google_crc32c
 from pipeline.graph.varint import read_varint
 from pipeline.inputs import open_file
 
-from .file_kinds import broken_file, unreadable_file
+from ..file_kinds import broken_file, unreadable_file
 from .snappy import decompress
 
 _FOOTER_BYTES = 48

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from pipeline.errors import CheckpointError
 from pipeline.graph.dtypes import DTYPES, STRING, DType
 
-from .file_kinds import broken_file
+from ..file_kinds import broken_file
 from .ordered_code import FULL_EXTENT
 
 # TensorFlow's own bounds: tensorflow/core/framework/tensor_shape.h, and an int64 that counts the elements.

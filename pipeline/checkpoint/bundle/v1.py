@@ -19,7 +19,7 @@ from pipeline.graph.dtypes import STRING
 from pipeline.graph.protos import DecodeError, SavedTensorSlices, TensorProto
 from pipeline.graph.wire import contents_of
 
-from .file_kinds import broken_file
+from ..file_kinds import broken_file
 from .leveldb import Table
 from .ordered_code import slice_key
 from .packing import packed_size

@@ -21,7 +21,7 @@ from pipeline.graph.dtypes import VARIANT, DType
 from pipeline.graph.protos import BundleEntryProto, BundleHeaderProto, DecodeError
 from pipeline.inputs import open_file
 
-from .file_kinds import broken_file, unreadable_file
+from ..file_kinds import broken_file, unreadable_file
 from .leveldb import Table, unmask_crc
 from .ordered_code import slice_key
 from .packing import unpack_strings, variants_crc

@@ -14,7 +14,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.checkpoint.bundle.file_kinds import ONNX, foreign_kind
+from pipeline.checkpoint.file_kinds import ONNX, foreign_kind
 from pipeline.checkpoint.files import find_prefix
 from pipeline.checkpoint.source import versions_in
 from pipeline.errors import CandidateError, CheckpointError

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.checkpoint.bundle.file_kinds import foreign_kind
+from pipeline.checkpoint.file_kinds import foreign_kind
 from pipeline.checkpoint.savedmodel import read_signature
 from pipeline.errors import (
     CandidateError,

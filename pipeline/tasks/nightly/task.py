@@ -17,7 +17,6 @@ from luigi.target import FileSystemTarget
 from luigi.task import MixinNaiveBulkComplete
 
 from pipeline.errors import PipelineError, SettingError, StoreError, logger
-from pipeline.report.facts import Overview
 from pipeline.settings import NightlySettings, StoreSettings
 from pipeline.store.artifact import ArtifactState, ArtifactStatus, is_url
 from pipeline.store.file_names import NIGHTS_PAGE_FILE, REPORT_FILE
@@ -137,6 +136,8 @@ class NightlyRun(MixinNaiveBulkComplete, ModelTask):
 
         Raises: as `ModelTask.make_job`.
         """
+        from pipeline.report.facts import Overview  # most runs have no nights
+
         job = self.day_job
         remote = None if job.remote is None else job.remote.below(self.night)
         # All bytes of a night that is made again are looked at.

@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 import h5py
 import keras
 
-from pipeline.checkpoint.bundle.file_kinds import broken_file, unreadable_file
+from pipeline.checkpoint.file_kinds import broken_file, unreadable_file
 from pipeline.errors import CheckpointError
 from pipeline.inputs import open_file
 from pipeline.safety.keras_files import is_archive, is_hdf5, require_safe_archive, require_safe_file
