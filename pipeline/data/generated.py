@@ -7,7 +7,9 @@ as for any model: floats are normally distributed, integers are small, texts are
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
+from keyword import iskeyword
 from pathlib import Path
 from typing import Any
 
@@ -98,21 +100,21 @@ def refused_rows(signature: Signature, sentence: object) -> DataError:
     Args:
         sentence: what the model, or the library that runs it, says.
     """
-    arrays = ", ".join(f"{_as_argument(spec)}" for spec in signature.inputs)
-    names = "" if all(spec.name.isidentifier() for spec in signature.inputs) else "**"
-    given = f"**{{{arrays}}}" if names else arrays
-    command = f"python -c \"import numpy as np; np.savez('rows.npz', {given})\""
+    are_plain = all(spec.name.isidentifier() and not iskeyword(spec.name) for spec in signature.inputs)
+    arrays = ", ".join(f"{spec.name}={_as_array(spec)}" for spec in signature.inputs)
+    if not are_plain:
+        arrays = f"**{{{', '.join(f'{spec.name!r}: {_as_array(spec)}' for spec in signature.inputs)}}}"
+    code = re.sub(r'(["$`\\])', r"\\\1", f"import numpy as np; np.savez('rows.npz', {arrays})")  # within double quotes
+    command = f'python -c "{code}"'
     return DataError(
         f"these rows were made up, and the model refuses them: {sentence}",
         next_step=f"Give rows of your own with --data: a table, or rows.npz, which {command} writes, with your values",
     )
 
 
-def _as_argument(spec: TensorSpec) -> str:
+def _as_array(spec: TensorSpec) -> str:
     sizes = (8, *(_OPEN_SIZE if size is None else size for size in (spec.shape or ())[1:]))
-    name = f"{spec.name}=" if spec.name.isidentifier() else f"{spec.name!r}: "
-    made = f"np.full({sizes}, b'text')" if spec.dtype == "string" else f"np.zeros({sizes}, '{spec.dtype}')"
-    return f"{name}{made}"
+    return f"np.full({sizes}, b'text')" if spec.dtype == "string" else f"np.zeros({sizes}, '{spec.dtype}')"
 
 
 def rows_together(demands: Demands) -> int | None:

@@ -6,7 +6,7 @@ It is the reference of every comparison, so it is read by TensorFlow itself, wit
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,7 @@ def open_runner(folder: Path, signature: Signature, threads: int, is_unoptimized
 
 
 def restore(session: v1.Session, prefix: Path) -> None:
-    """Restores with the restore ops of the graph's Saver; without a Saver, assigns the variables by name."""
+    """Restores with the restore ops of the Saver; of a graph without its Saver's definition, variable by variable."""
     path = Path(f"{prefix}.meta")
     try:
         meta = v1.MetaGraphDef.FromString(path.read_bytes())
@@ -66,9 +66,8 @@ def restore(session: v1.Session, prefix: Path) -> None:
     if feed:
         session.run(meta.saver_def.restore_op_name, feed)
     elif has_files(prefix):
-        reader = tf.train.load_checkpoint(_place_of(prefix))
-        for name, (value, assign) in assigns(session.graph).items():
-            session.run(assign, {value: reader.get_tensor(name)})
+        order = [session.graph.get_operation_by_name(node.name) for node in meta.graph_def.node]
+        _restore_variables(session, _place_of(prefix), _restored_from(order))
     fills = ("InitializeTable", "LookupTableImport")  # lookup tables, some of them from the checkpoint
     session.run([each for each in session.graph.get_operations() if each.type.startswith(fills)], feed)
 
@@ -97,6 +96,46 @@ def _place_of(prefix: Path) -> str:
     shards = [found[1] for path in files if (found := re.search(r"-\d{5}(-of-\d{5})$", path.name))]
     is_old = bool(shards) and len(shards) == len(files)  # in the V2 format there is an index too
     return f"{prefix}-?????{shards[0]}" if is_old else str(prefix)
+
+
+def _restore_variables(session: v1.Session, place: str, sources: Mapping[str, tuple[str, str]]) -> None:
+    """Restores each variable from where the graph's own restore ops read it, else by its name.
+
+    A variable that the checkpoint lacks stays without a value, as the counters of a metric: freezing has refused the
+    graph if an output needs it.
+
+    Args:
+        sources: key and slice by variable, see `_restored_from`.
+    """
+    reader = tf.train.load_checkpoint(place)
+    for name, (value, assign) in assigns(session.graph).items():
+        shared = session.graph.get_operation_by_name(name).get_attr("shared_name").decode()
+        key, part = sources.get(name, (shared or name, ""))
+        if reader.has_tensor(key):
+            dtype = value.dtype.base_dtype
+            restored = tf.raw_ops.RestoreV2(prefix=place, tensor_names=[key], shape_and_slices=[part], dtypes=[dtype])
+            session.run(assign, {value: session.run(restored)[0]})
+
+
+def _restored_from(operations: Iterable[tf.Operation]) -> dict[str, tuple[str, str]]:
+    """Returns for each variable that a RestoreV2 fills its key, and the slice of a partitioned one, by its name.
+
+    Args:
+        operations: in the order of the graph's file; the last that fills a variable counts, as for freezing.
+    """
+    found = {}
+    for operation in operations:
+        if operation.type not in ("Assign", "AssignVariableOp"):
+            continue
+        target, value = operation.inputs[0], operation.inputs[1]
+        while value.op.type in ("Identity", "Reshape"):
+            value = value.op.inputs[0]
+        if value.op.type == "RestoreV2":
+            keys, parts = (tf.get_static_value(tensor) for tensor in value.op.inputs[1:3])
+            if keys is not None and parts is not None:
+                at = value.value_index
+                found[target.op.name] = keys[at].decode(), parts[at].decode()
+    return found
 
 
 def assigns(graph: tf.Graph) -> dict[str, tuple[Any, Any]]:
@@ -134,7 +173,7 @@ def checkpoint_errors(where: object) -> Iterator[None]:
 def _cause_of(exc: Exception) -> tuple[str, str]:
     """Returns what TensorFlow's error says of a checkpoint, and the next step."""
     if isinstance(exc, tf.errors.NotFoundError):
-        return "the checkpoint lacks what its graph restores", "Give the .meta that was saved with it: --graph-file"
+        return "the checkpoint lacks what its graph restores", "Give the graph that was saved with it: --graph-file"
     if isinstance(exc, tf.errors.DataLossError | tf.errors.OutOfRangeError | IndexError):
         step = "Compare its files with the original (sha256sum): copy what differs, or else take an older one"
         return "the checkpoint is damaged", step
@@ -142,5 +181,5 @@ def _cause_of(exc: Exception) -> tuple[str, str]:
         return "the checkpoint cannot be read", "Make its files readable (chmod u+r)"
     return (
         "TensorFlow cannot restore the checkpoint into its graph",
-        "Give the .meta that was saved with it: --graph-file",
+        "Give the graph that was saved with it: --graph-file",
     )

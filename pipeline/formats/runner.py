@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from pipeline.errors import PipelineError, RunnerError
+from pipeline.errors import PipelineError, RunnerError, StageCrashed
 from pipeline.signature import Array, Batch, Signature, TensorSpec, batch_size_of, read_origin
 from pipeline.store.file_names import SIGNATURE_FILE
 from pipeline.workers.child import Child, Limits
@@ -17,6 +17,8 @@ from .registry import FORMATS
 
 if TYPE_CHECKING:
     from pipeline.data.npz import NpzReader
+
+NOT_RESTORED = "the model could not run the batch: a variable or a table has no value"
 
 
 @dataclass(frozen=True)
@@ -116,13 +118,14 @@ class SubprocessRunner(AbstractContextManager["SubprocessRunner"]):
     Attributes:
         folder: the artifact.
         has_ended: True if the process has ended, or could not open the artifact.
+        has_opened: True if the process has opened the artifact, and answered.
         last_error: the last error that `answer` raised.
     """
 
     def __init__(
         self, format: str, folder: Path, threads: int, limits: Limits | None = None, is_unoptimized: bool = False
     ) -> None:
-        self.format, self.folder, self.has_ended = format, folder, False
+        self.format, self.folder, self.has_ended, self.has_opened = format, folder, False, False
         self.last_error: PipelineError | None = None
         self._pending = 0
         self._arguments = (folder, threads, limits)
@@ -160,6 +163,7 @@ class SubprocessRunner(AbstractContextManager["SubprocessRunner"]):
         except PipelineError as exc:
             self.has_ended, self.last_error = True, exc
             raise
+        self.has_opened = True
         if isinstance(outputs, PipelineError):
             self.last_error = outputs
             raise outputs
@@ -175,6 +179,11 @@ class SubprocessRunner(AbstractContextManager["SubprocessRunner"]):
             with suppress(PipelineError):
                 self.answer()
         self.last_error = raised or self.last_error
+
+    def refuses_rows(self, error: PipelineError) -> bool:
+        """Returns True if an error is this artifact's answer to the rows, and not one of opening or restoring it."""
+        is_own = error is self.last_error and (self.has_opened or isinstance(error, StageCrashed))
+        return is_own and error.what != NOT_RESTORED
 
     def unoptimized(self) -> SubprocessRunner:
         """Opens another runner of the same artifact, with TensorFlow's optimizer off."""

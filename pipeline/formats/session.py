@@ -13,7 +13,7 @@ from tensorflow.compat import v1
 from pipeline.errors import RunnerError, first_line
 from pipeline.signature import Array, Batch, Signature
 
-from .runner import check_batch
+from .runner import NOT_RESTORED, check_batch
 
 
 class SessionRunner:
@@ -51,7 +51,9 @@ class SessionRunner:
         try:
             outputs = self._session.run(self._outputs, {**self._constants, **feed})
         except (tf.errors.OpError, ValueError, TypeError) as exc:
-            raise RunnerError("TensorFlow could not run the batch", got=first_line(exc)) from exc
+            is_empty = isinstance(exc, tf.errors.FailedPreconditionError) and "initialized" in str(exc)
+            what = NOT_RESTORED if is_empty else "TensorFlow could not run the batch"
+            raise RunnerError(what, got=first_line(exc)) from exc
         # A scalar string comes as bytes, which NumPy would convert to a fixed-width array without trailing zero bytes.
         kinds = {name: object if isinstance(value, bytes) else None for name, value in outputs.items()}
         return {name: np.asarray(value, kinds[name]) for name, value in outputs.items()}

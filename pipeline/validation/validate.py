@@ -154,7 +154,7 @@ def _check(
                 tell("begins", 0)
                 not_applicable = check(recorder, reference, candidate, material)
         except PipelineError as exc:
-            if exc is reference.last_error and material.is_made_up:
+            if material.is_made_up and reference.refuses_rows(exc):
                 sentence = exc.got or exc.what if isinstance(exc, RunnerError) else exc
                 raise refused_rows(material.signature, sentence) from exc
             if exc is reference.last_error:

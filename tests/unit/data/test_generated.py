@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from pipeline.data.generated import generate_rows
+from pipeline.data.generated import generate_rows, refused_rows
 from pipeline.signature import Signature, TensorSpec
 
 
@@ -33,3 +35,16 @@ def test_rows_hold_every_key_of_a_table_and_values_that_it_lacks(
 def test_without_keys_of_their_dtype_rows_are_what_they_were() -> None:
     rows = [generate_rows(signature(None), 64, 7, keys)["x"] for keys in (None, {}, {"int64": [1]})]
     assert all(np.array_equal(rows[0], other) for other in rows)
+
+
+@pytest.mark.parametrize("names", [["x", "words"], ["Next", "Next:1"], ["class", "a b"], ["it's"]])
+def test_the_command_that_is_offered_for_rows_of_one_s_own_writes_them(
+    names: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    specs = [TensorSpec(name, dtype, (None, 2)) for name, dtype in zip(names, ("float32", "string"), strict=False)]
+    offered = str(refused_rows(Signature(tuple(specs), (TensorSpec("y", "float32"),)), "no").next_step)
+    code = shlex.split(offered[offered.index("python -c ") : offered.index(" writes, with")].rstrip(","))[2]
+    monkeypatch.chdir(tmp_path)
+    exec(code)
+    with np.load(tmp_path / "rows.npz") as written:
+        assert {name: written[name].shape for name in written.files} == dict.fromkeys(names, (8, 2))

@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from pipeline.data.generated import MADE_UP
 from pipeline.data.npz import add_kind, save_arrays
-from pipeline.errors import DataError, SettingError
+from pipeline.errors import CheckpointError, DataError, SettingError
 from pipeline.freezing.freeze import freeze_checkpoint
 from pipeline.settings import CHECKS, ValidationSettings
 from pipeline.signature import Signature, TensorSpec
@@ -245,6 +245,17 @@ def test_validation_rows_that_were_made_up_and_are_refused_are_told_as_that(tmp_
     with pytest.raises(DataError, match=refused) as caught:
         run_validation(tmp_path, looked_up, rows=np.zeros(ROWS, np.int64), shape=(None,), is_made_up=True)
     assert "np.savez('rows.npz', x=np.zeros((8,), 'int64'))" in str(caught.value.next_step)
+
+
+def test_a_checkpoint_that_cannot_be_restored_is_not_told_as_rows_that_were_refused(tmp_path: Path) -> None:
+    run_validation(tmp_path, honest, is_made_up=True)
+    with tf.Graph().as_default(), v1.Session() as session:
+        v1.get_variable("another", initializer=0.0)
+        session.run(v1.global_variables_initializer())
+        v1.train.Saver().save(session, str(tmp_path / "checkpoint" / "model.ckpt"), write_meta_graph=False)
+    settings = ValidationSettings(checks="equal")
+    with pytest.raises(CheckpointError, match="the checkpoint lacks what its graph restores"):
+        validate("m", tmp_path / "checkpoint", {"frozen": tmp_path / "frozen"}, settings, 1, tmp_path)
 
 
 def test_all_checks_are_made_unless_some_are_asked_for(tmp_path: Path) -> None:
