@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from .origin import pinned_feeds
 from .runner import Runner
 from .savedmodel import open_saved_model
 from .session import SessionRunner, session_config
+from .waiting import Cuts, cut, find_cuts
 
 
 def open_runner(folder: Path, signature: Signature, threads: int, is_unoptimized: bool = False) -> Runner:
@@ -41,13 +42,39 @@ def open_runner(folder: Path, signature: Signature, threads: int, is_unoptimized
     prefix = folder / CHECKPOINT_PREFIX
     if has_files(prefix):  # a graph without variables has none
         find_checkpoint(prefix).verify()
-    session = v1.Session(graph=tf.Graph(), config=session_config(threads, is_unoptimized))
+    session, constants = open_session(folder, signature, session_config(threads, is_unoptimized))
+    return SessionRunner(session, signature, constants)
+
+
+def open_session(folder: Path, signature: Signature, config: v1.ConfigProto) -> tuple[v1.Session, dict[str, Any]]:
+    """Restores `model.ckpt` into a session with its own graph.
+
+    Where its outputs would wait for a queue's rows that no branch which is taken observes, the graph is cut there.
+
+    Returns:
+        The session, and the values to feed with every batch, by tensor.
+
+    Raises:
+        CheckpointError: its files are damaged.
+        RunnerError: the graph lacks a pinned placeholder.
+    """
+    session, prefix = v1.Session(graph=tf.Graph(), config=config), folder / CHECKPOINT_PREFIX
     with session.graph.as_default(), checkpoint_errors(prefix):
         restore(session, prefix)
-    return SessionRunner(session, signature, read_pins(session.graph, folder))
+    pins = read_pins(session.graph, folder)
+    outputs, inputs = ([spec.tensor_name for spec in side] for side in (signature.outputs, signature.inputs))
+    with suppress(KeyError, ValueError):  # the runner says which tensor the graph lacks
+        cuts = find_cuts(session, outputs, inputs, pins)
+        if cuts.values or cuts.orders:
+            session.close()
+            session = v1.Session(graph=tf.Graph(), config=config)
+            with session.graph.as_default(), checkpoint_errors(prefix):
+                restore(session, prefix, cuts)
+            pins |= cuts.feeds
+    return session, pins
 
 
-def restore(session: v1.Session, prefix: Path) -> None:
+def restore(session: v1.Session, prefix: Path, cuts: Cuts | None = None) -> None:
     """Restores with the restore ops of the Saver; of a graph without its Saver's definition, variable by variable."""
     path = Path(f"{prefix}.meta")
     try:
@@ -61,6 +88,7 @@ def restore(session: v1.Session, prefix: Path) -> None:
         node.attr.pop("_output_shapes", None)  # TensorFlow refuses shapes of an older version that disagree
         _open_batches(node)
     _resize(meta.graph_def, resized)
+    cut(meta.graph_def, cuts or Cuts())
     tf.import_graph_def(meta.graph_def, name="")
     feed = {meta.saver_def.filename_tensor_name: _place_of(prefix)} if meta.saver_def.restore_op_name else {}
     if feed:

@@ -29,6 +29,7 @@ from .refusals import not_imported
 from .runner import Runner, check_batch
 from .saved_functions import find_function
 from .session import SessionRunner, session_config
+from .waiting import require_no_wait
 
 SIGNATURE_KEY, TAG = "serving_default", "serve"
 MAX_BYTES = 2**31 - 1
@@ -202,6 +203,9 @@ class FunctionRunner:
         loaded: the loaded SavedModel, referenced to keep the function's variables alive.
         names: the function's name of an input or output, if it differs from the name in `signature`.
         pins: values of inputs that are the same in every batch, as text, by the function's name of the input.
+
+    Raises:
+        RunnerError: an output would wait for the rows of a queue.
     """
 
     def __init__(
@@ -213,6 +217,8 @@ class FunctionRunner:
         pins: Mapping[str, str] | None = None,
     ) -> None:
         self._loaded, self._function, self._signature, self._names = loaded, function, signature, dict(names or {})
+        sides = ([tensor.name for tensor in side] for side in (function.graph.outputs, function.graph.inputs))
+        require_no_wait(function.graph, *sides)
         specs = function.structured_input_signature[1] if pins else {}
         self._pins = {
             name: tf.constant(pinned_value(specs[name], text), specs[name].dtype) for name, text in (pins or {}).items()

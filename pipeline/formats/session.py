@@ -14,6 +14,7 @@ from pipeline.errors import RunnerError, first_line
 from pipeline.signature import Array, Batch, Signature
 
 from .runner import NOT_RESTORED, check_batch
+from .waiting import require_no_wait
 
 
 class SessionRunner:
@@ -23,7 +24,8 @@ class SessionRunner:
         constants: values to feed with every batch, by tensor.
 
     Raises:
-        RunnerError: the graph lacks a tensor of the signature, or has it with another dtype.
+        RunnerError: the graph lacks a tensor of the signature, or has it with another dtype; or an output would wait
+            for the rows of a queue.
     """
 
     def __init__(self, session: v1.Session, signature: Signature, constants: Mapping[str, Any] | None = None) -> None:
@@ -40,6 +42,7 @@ class SessionRunner:
                 )
         self._inputs = {spec.name: spec.tensor_name for spec in signature.inputs}
         self._outputs = {spec.name: spec.tensor_name for spec in signature.outputs}
+        require_no_wait(session.graph, [*self._outputs.values()], [*self._inputs.values(), *self._constants])
 
     def inner_row_bytes(self) -> int:
         """Returns the bytes of one row in the largest node, its inputs and outputs together; see `inner_row_bytes`."""

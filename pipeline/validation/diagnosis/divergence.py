@@ -14,14 +14,13 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.compat import v1
 
-from pipeline.formats.checkpoint import read_pins, restore
+from pipeline.formats.checkpoint import open_session
 from pipeline.formats.session import session_config
 from pipeline.graph.variables import VARIABLE_OPS
 from pipeline.safety import is_idle
 from pipeline.signature import Array, Signature, as_fed
-from pipeline.store.file_names import CHECKPOINT_PREFIX, SIGNATURE_FILE
+from pipeline.store.file_names import SIGNATURE_FILE
 
 from ..compare.differences import by_row, disagreement, measure, worst_elements
 from ..compare.tolerance import EXACT, Tolerance, within_tolerance
@@ -56,13 +55,10 @@ def find_divergence(
     Raises:
         CheckpointError, RunnerError: one of the graphs cannot be opened.
     """
-    reference = v1.Session(graph=tf.Graph(), config=session_config(threads, is_unoptimized=True))
-    with reference.graph.as_default():
-        restore(reference, checkpoint / CHECKPOINT_PREFIX)
+    reference, pinned = open_session(checkpoint, signature, session_config(threads, is_unoptimized=True))
     other = open_graph(candidate, threads)
     fed = as_fed(batch, Signature.read(checkpoint / SIGNATURE_FILE))
     feeds = {spec.tensor_name: fed[spec.name] for spec in signature.inputs}
-    pinned = read_pins(reference.graph, checkpoint)
     compared, first, last = 0, None, None
     names = list(_comparable(reference.graph, other.graph, [spec.tensor_name for spec in signature.outputs]))
     walkers = GraphWalker(reference, names, {**pinned, **feeds}), GraphWalker(other, names, feeds)

@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.compat import v1
 
-from pipeline.formats.checkpoint import assigns, read_pins, restore
+from pipeline.formats.checkpoint import assigns, open_session
 from pipeline.formats.session import session_config
 from pipeline.signature import Batch, Signature, as_fed
 from pipeline.store.file_names import CHECKPOINT_PREFIX, SIGNATURE_FILE
@@ -43,12 +42,11 @@ def find_weights(
     Raises:
         CheckpointError: the checkpoint is damaged.
     """
-    session = v1.Session(graph=tf.Graph(), config=session_config(threads))
+    session, constants = open_session(checkpoint, signature, session_config(threads))
     with session.graph.as_default():
-        restore(session, checkpoint / CHECKPOINT_PREFIX)
         variables = assigns(session.graph)
     given = as_fed(inputs, Signature.read(checkpoint / SIGNATURE_FILE))
-    fed = {spec.tensor_name: given[spec.name] for spec in signature.inputs} | read_pins(session.graph, checkpoint)
+    fed = {spec.tensor_name: given[spec.name] for spec in signature.inputs} | constants
     fetched = {spec.name: spec.tensor_name for spec in signature.outputs if spec.name in recorded}
     for prefix, is_average in product([str(checkpoint / CHECKPOINT_PREFIX), *reversed(prefixes)], (False, True)):
         values = _values(prefix, variables, is_average)
