@@ -32,7 +32,7 @@ def feed_inner_tensors(
             which another output is fed.
     """
     ports = _ports(inputs)
-    inner = {node.name: whole_node(node) for node in graph.node if node.name in ports and node.op not in PLACEHOLDERS}
+    inner = {node.name: whole_node(node) for node in graph.node if node.name in ports and _is_computed(graph, node)}
     if not inner:
         return graph
     for tensor in map(normalize_tensor, outputs):
@@ -46,6 +46,14 @@ def feed_inner_tensors(
             )
     dtypes = {name: output_dtypes(node, graph.functions, definitions) for name, node in inner.items()}
     return _insert_placeholders(graph, inner, {name: ports[name] for name in inner}, dtypes)
+
+
+def _is_computed(graph: Graph, node: NodeDef) -> bool:
+    """Returns True for an inner tensor, and for a default that is computed: not from constants alone."""
+    if node.op != "PlaceholderWithDefault":
+        return node.op not in PLACEHOLDERS
+    behind = (graph.nodes[name] for name in graph.ancestors([node.name], with_control=False))
+    return any(one.op != "Const" and not any(not is_control(given) for given in one.input) for one in behind)
 
 
 def _ports(inputs: Iterable[str]) -> dict[str, set[str]]:
@@ -115,7 +123,9 @@ def _placeholder(node: NodeDef, name: str, port: int, dtype: int) -> NodeDef:
     placeholder = NodeDef(name=name, op="Placeholder")
     placeholder.attr["dtype"].type = dtype
     shapes = node.attr["_output_shapes"].list.shape if "_output_shapes" in node.attr else ()
-    if port < len(shapes):
+    if node.op == "PlaceholderWithDefault":
+        placeholder.attr["shape"].CopyFrom(node.attr["shape"])
+    elif port < len(shapes):
         placeholder.attr["shape"].shape.CopyFrom(shapes[port])
     else:
         placeholder.attr["shape"].shape.unknown_rank = True

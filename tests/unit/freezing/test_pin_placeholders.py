@@ -85,6 +85,19 @@ def test_a_default_is_kept_and_may_be_pinned(tmp_path: Path) -> None:
     assert [spec.name for spec in fed.signature.inputs] == ["x", "scale"]
 
 
+def test_an_input_with_a_computed_default_is_where_the_graph_is_cut(tmp_path: Path) -> None:
+    def build(x: Any) -> None:
+        code = v1.placeholder_with_default(small_graphs.product(x), [None, 2], name="code")
+        tf.multiply(code, v1.get_variable("scale", initializer=3.0), name="decoded")
+
+    small_graphs.save(tmp_path / "model.ckpt", build)
+    done = pipeline.freeze(tmp_path / "model.ckpt", ["decoded"], ["code"], to=tmp_path / "made.pb")
+    assert done.signature is not None
+    assert [(spec.name, spec.shape) for spec in done.signature.inputs] == [("code", (None, 2))]
+    assert done.variables == 1, "the encoder is left out"
+    assert small_graphs.answer(done.path, {"code:0": [[1, 2]]}, "decoded:0").tolist() == [[3, 6]]
+
+
 @pytest.mark.parametrize(
     ("pins", "said"),
     [
