@@ -16,6 +16,7 @@ from pipeline.signature import Signature
 from .needs import Needs, find_draws, find_needs, join_options
 
 _MOST_CANDIDATES = 5
+_MOST_OUTPUTS = 20  # of more none is tried
 _MOST_NODES = 30_000  # of larger graphs no candidate is tried
 
 
@@ -112,11 +113,24 @@ def _with_step(error: FreezeError, next_step: str) -> FreezeError:
 def _instead(source: Source, asked: Asked, fetched: Mapping[str, str], fed: Mapping[str, str]) -> Iterator[str]:
     """Yields commands for other outputs, and for draws that are made inputs."""
     outputs = list(fetched.values())
+    yield from _instead_of_all(source, asked, fetched, list(fed.values()))
     for candidate, needs in _freezable(source, asked, rank_before_draws(source.graph, outputs)):
         yield f"{candidate}\n    {asked.command([candidate.tensor], needs)}"
     drawn = find_draws(source, outputs, list(fed.values()))
     if drawn is not None:
         yield f"the same outputs, and the random numbers become inputs\n    {asked.command(fetched, drawn)}"
+
+
+def _instead_of_all(source: Source, asked: Asked, fetched: Mapping[str, str], fed: list[str]) -> Iterator[str]:
+    """Yields the command for those of several outputs that can be frozen."""
+    if not 1 < len(fetched) <= _MOST_OUTPUTS or len(source.graph.node) > _MOST_NODES:
+        return
+    good = [name for name, tensor in fetched.items() if isinstance(find_needs(source, [tensor], fed, {}), Needs)]
+    if good:
+        needs = find_needs(source, [fetched[name] for name in good], fed, {})
+        if isinstance(needs, Needs):
+            rest = ", ".join(name for name in fetched if name not in good)
+            yield f"without {rest}\n    {asked.command(good, needs)}"
 
 
 def _freezable(source: Source, asked: Asked, candidates: Sequence[Candidate]) -> Iterator[tuple[Candidate, Needs]]:

@@ -23,6 +23,7 @@ from .passes.function_bodies import prune_functions, require_changes_unread
 from .passes.inputs import feed_inner_tensors
 from .passes.lookup_tables import FILLING_OPS, carry_tables
 from .passes.prune import STACK_PUSHES, prune, reach
+from .passes.unused_results import leave_out_unused_results
 from .passes.variables_to_constants import Rewriter
 from .write.constants import Constant, FrozenGraph
 
@@ -66,6 +67,7 @@ def freeze_graph(
     require_tensor_names(ends)
     graph = reach(graph, ends, FILLING_OPS | STACK_PUSHES)
     whole = remove_dead_branches(fold_constants(resolve_gradients(graph), ends))
+    whole = leave_out_unused_results(whole, outputs)
     pruned = prune_functions(whole)
     kept = prune(whole, ends, bodies=pruned)
     require_changes_unread(kept, whole, pruned)

@@ -18,13 +18,14 @@ DT_RESOURCE = DataType.Value("DT_RESOURCE")
 class Refusal:
     """A kind of op that a .pb cannot carry: the ops, the cause, the cure.
 
-    A cure for a node of the graph itself may name `{node}`; inside of a function no node can be named from outside, and
-    the model's code is where it is changed.
+    A cure for a node of the graph itself may name `{node}`. Inside of a function no node can be named from outside: the
+    model ends before it, or is saved again without it. There the node's name tells the layer.
     """
 
     ops: str
     cause: str
     cure: str
+    cure_inside: str = "Change it in the model's code"
 
     def matches(self, op: str) -> bool:
         """Returns True if an op is of this kind."""
@@ -33,8 +34,16 @@ class Refusal:
     def error(self, node: NodeDef, function: str | None) -> FreezeError:
         """Returns the error for one node."""
         where = f"node {node.name}" + (f" in function {function}" if function else "")
-        cure = f"Change it in the code of {function}, and save the model again" if function else self.cure
-        return FreezeError(f"{node.op} {self.cause}", where=where, next_step=cure.format(node=node.name))
+        cure = self.cure.format(node=node.name)
+        if function:
+            where, cure = f"{where}{_layer(node.name)}", f"{self.cure_inside}, and save the model again"
+        return FreezeError(f"{node.op} {self.cause}", where=where, next_step=cure)
+
+
+def _layer(name: str) -> str:
+    """Returns words for the layer that a node of a function is in, which Keras writes before the node's own name."""
+    scopes = name.split("/")[:-1]
+    return f", layer {re.sub(r'_[0-9]+$', '', scopes[1])} ({'/'.join(scopes[:2])})" if len(scopes) > 1 else ""
 
 
 CHANGES_STATE = Refusal(
@@ -43,6 +52,8 @@ CHANGES_STATE = Refusal(
     r"|ResourceScatter\w+|(Resource)?StridedSliceAssign|(Resource)?(Sparse)?Apply[A-Z]\w+|RngSkip|RngReadAndSkip",
     "changes state on the way to an output",
     "End the model before it (--outputs), or make its result an input: --inputs {node}",
+    "Take outputs that do not need it (--outputs), or build the model without that state (stateful=False in a recurrent"
+    " layer)",
 )
 _TOUCHES_FILES = Refusal(
     r"ReadFile|WriteFile|MatchingFiles|SaveV2|SaveSlices|Save|RestoreV2|RestoreSlice|Restore|MergeV2Checkpoints"
@@ -62,6 +73,7 @@ DRAWS = Refusal(
     r"|NonDeterministicInts|Skipgram|RandomCrop|Fractional(Max|Avg)Pool|Stateful\w*(Uniform|Normal)\w*|StatefulRandomBinomial",
     "draws random numbers on the way to an output",
     "Pin what switches it off (--pin), end the model before it (--outputs), or make it an input: --inputs {node}",
+    "Take outputs that do not need it (--outputs), or build the model so that it draws in training alone",
 )
 _CANNOT_BE_REWRITTEN = Refusal(r"RefSelect", "has no counterpart on constants here", "Select before the graph is saved")
 _READS_ROWS = Refusal(

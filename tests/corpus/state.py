@@ -292,6 +292,88 @@ def counted_calls_read_by_another_handle(x: Any) -> Any:
         return y + tf.cast(raw.ReadVariableOp(resource=again, dtype=tf.int32), tf.float32)
 
 
+def _reading_and_counting(count: Any, give: Any) -> Any:
+    """A call that reads the count, itself and by a function, and assigns the next one."""
+    read = tf.function(lambda: tf.identity(count.read_value()))
+
+    @tf.function
+    def run(a: Any) -> Any:
+        before = count.read_value()
+        again = read()
+        count.assign(before + again + 1.0)
+        return give(a, before)
+
+    return run
+
+
+@case("State", EQUAL, "a function reads a count and assigns the next, and its result does not hang on them")
+def read_and_assigned(x: Any) -> Any:
+    w, count = weight("w", [3]), weight("count", [])
+    return _reading_and_counting(count, lambda a, before: a * w)(x)
+
+
+@case("State", EQUAL, "waits for the read and the assignment of a count that it does not use", res=BOTH)
+def waits_for_a_read_count(x: Any, res: bool) -> Any:
+    w, count = weight("w", [3], res), weight("count", [], res)
+    before = count.read_value()
+    with tf.control_dependencies([before, v1.assign(count, before + 1.0)]):
+        return tf.identity(x * w)
+
+
+@case("State", EQUAL, "a mask is drawn by a seed that goes on, and nothing uses the mask")
+def mask_without_use(x: Any) -> Any:
+    w, seed = weight("w", [3]), weight("seed", [2])
+
+    @tf.function
+    def run(a: Any) -> Any:
+        now = seed.read_value()
+        seed.assign(seed.read_value() + 1.0)
+        tf.random.stateless_uniform([3], tf.cast(now, tf.int32))
+        return tf.while_loop(lambda i, b: i < 2, lambda i, b: (i + 1, b * w), [0, a])[1]
+
+    return run(x)
+
+
+@case("State", REFUSED, "what a count was before it goes on", mentions="changes state")
+def read_before_assigned(x: Any) -> Any:
+    w, count = weight("w", [3]), weight("count", [])
+    return _reading_and_counting(count, lambda a, before: a * w + before)(x)
+
+
+@case("State", REFUSED, "what a count is after it went on", mentions="changes state")
+def read_after_assigned(x: Any) -> Any:
+    w, count = weight("w", [3]), weight("count", [])
+    return _reading_and_counting(count, lambda a, before: a * w + count.read_value())(x)
+
+
+@case("State", REFUSED, "a branch decides by a count that goes on", mentions="changes state")
+def decides_by_a_count(x: Any) -> Any:
+    w, count = weight("w", [3]), weight("count", [])
+    return _reading_and_counting(count, lambda a, before: tf.cond(count > 1.0, lambda: a * w, lambda: a - w))(x)
+
+
+def _two_results(use: Any) -> Any:
+    w, count = weight("w", [3]), weight("count", [])
+
+    @tf.function
+    def inner(a: Any) -> Any:
+        count.assign(count + 1.0)
+        return a * count, a * w, tf.random.normal([3])
+
+    return tf.function(lambda a: use(*inner(a)))
+
+
+@case("State", EQUAL, "a call counts and draws for the results that are not asked for")
+def counts_for_another_result(x: Any) -> Any:
+    return _two_results(lambda counted, plain, drawn: (counted + drawn, plain))(x)[1]
+
+
+@case("State", REFUSED, "two calls of one function: the one is for a result that counts", mentions="changes state")
+def counts_for_another_call(x: Any) -> Any:
+    run = _two_results(lambda counted, plain, drawn: (counted, plain))
+    return run(x)[1] + run(x)[0]
+
+
 @case("State", EQUAL, "Python code, a print and a check in a function, whose result does not hang on them")
 def beside_the_result(x: Any) -> Any:
     w = weight("w", [3])

@@ -38,7 +38,7 @@ def _prune_function(function: FunctionDef, graph: Graph) -> FunctionDef:
     results = [node_of(reference) for reference in function.ret.values()]
     tainted = body.descendants(acting - body.ancestors(results, with_control=False))
     waited_for = [node for node in function.control_ret.values() if node not in tainted]
-    kept, _ = find_kept_nodes(body, body.ancestors([*results, *waited_for], with_control=False), set(), tainted)
+    kept, _ = find_kept_nodes(body, body.ancestors(results, with_control=False), set(), tainted, waited_for)
     gone = body.nodes.keys() - kept
     # A variable inside the function may be one of the graph, which would then change unseen.
     if not acting & gone or any(body.nodes[name].op in VARIABLE_OPS for name in gone):
@@ -75,26 +75,45 @@ def require_changes_unread(kept: Graph, before: Graph, after: Graph) -> None:
     """
     if before is after:
         return
-    changed: dict[tuple[str, str] | None, NodeDef] = {}
+    changed: dict[tuple[str, str] | None, tuple[NodeDef, int]] = {}
     for node in kept.node:
         given = data_inputs(node)
         for index in changed_inputs(node, before):
             variable = variable_behind(given[index], kept.nodes)
-            changed[None if variable is None else variable.identity] = node
+            changed[None if variable is None else variable.identity] = node, index
     if None in changed:  # a variable without a name
-        raise _error(changed[None], before)
+        raise _error(*changed[None], before)
     used = {reference for node in kept.node for reference in node.input}
     for node in kept.node if changed else ():
         for index, reference in enumerate(data_inputs(node)):
             variable = variable_behind(reference, kept.nodes)
             if variable is not None and variable.identity in changed and _reads(node, index, after, (), used):
-                raise _error(changed[variable.identity], before)
+                raise _error(*changed[variable.identity], before)
 
 
-def _error(call: NodeDef, graph: Graph) -> FreezeError:
-    inside = graph.called_nodes([call])
-    changing = ((node, name) for name, node in inside if CHANGES_STATE.matches(node.op))
-    return CHANGES_STATE.error(*next(changing, (call, None)))
+def _error(call: NodeDef, index: int, graph: Graph) -> FreezeError:
+    changing = _find_changing(call, index, graph, ())
+    return CHANGES_STATE.error(*(changing or (call, None)))
+
+
+def _find_changing(
+    call: NodeDef, index: int, graph: Graph, callers: tuple[str, ...]
+) -> tuple[NodeDef, str | None] | None:
+    """Returns the node that changes the variable that a call is given as its input `index`, and its function."""
+    if CHANGES_STATE.matches(call.op):
+        return call, callers[-1] if callers else None
+    for name in graph.called_by(call):
+        arguments = [argument.name for argument in graph.functions[name].signature.input_arg]
+        place = index - (len(data_inputs(call)) - len(arguments))  # an If has its condition before them
+        if name in callers or not 0 <= place < len(arguments):
+            continue
+        for inner in graph.functions[name].node_def:
+            given = data_inputs(inner)
+            for at in sorted(changed_inputs(inner, graph, (*callers, name))):
+                found = _find_changing(inner, at, graph, (*callers, name)) if given[at] == arguments[place] else None
+                if found:
+                    return found
+    return None
 
 
 def _reads(node: NodeDef, index: int, graph: Graph, callers: tuple[str, ...], used: Set[str]) -> bool:

@@ -19,6 +19,10 @@ from pipeline.graph.unsupported import CHANGES_STATE, DT_RESOURCE, acts, refusal
 from pipeline.graph.variables import VARIABLE_OPS, variable_behind, variable_of
 
 STACK_PUSHES = frozenset({"StackPush", "StackPushV2"})
+_READING_OPS = frozenset(
+    {"ReadVariableOp", "ResourceGather", "ResourceGatherNd", "VariableShape", "VarIsInitializedOp"}
+)
+_IDLE_OPS = frozenset({"Const", "Identity", "IdentityN", "NoOp"})
 _PASSES_STACKS = frozenset({"Identity", "Enter", "Switch", "RefIdentity", "RefEnter", "RefSwitch"})
 
 
@@ -115,30 +119,60 @@ def _stack(node: NodeDef, graph: Graph) -> str:
     return str(node.name)
 
 
-def find_kept_nodes(graph: Graph, values: set[str], ends: set[str], tainted: set[str]) -> tuple[set[str], set[str]]:
+def find_kept_nodes(
+    graph: Graph, values: set[str], ends: set[str], tainted: set[str], waited_for: Iterable[str] = ()
+) -> tuple[set[str], set[str]]:
     """Returns the nodes to keep, and the nodes at the other end of dropped control edges.
+
+    Where something is dropped, a node that only reads a variable is not kept for being waited for: its value may be
+    used by nothing but what is dropped, as that of a counter or of the state behind a seed.
 
     Args:
         values: the nodes that outputs are computed from.
         ends: nodes whose inputs are not followed.
         tainted: nodes with side effects, and their descendants; edges from them are dropped.
+        waited_for: nodes that whoever asks for the outputs waits for.
     """
     kept, dropped, waiting = set(values), set[str](), list(values)
-    while waiting:
-        name = waiting.pop()
-        if name in ends:
-            continue
-        for target in map(node_of, control_inputs(graph.nodes[name])):
+    targets = [*waited_for]
+    while waiting or targets:
+        if not targets:
+            name = waiting.pop()
+            targets = [] if name in ends else [node_of(reference) for reference in control_inputs(graph.nodes[name])]
+        for target in targets:
             if target in kept or target not in graph.nodes:
                 continue
             if target in tainted:
                 dropped.add(target)
                 continue
+            if tainted and _is_bare_read(target, graph):
+                continue
             # None of its ancestors is tainted, so all can stay.
             new = graph.ancestors([target], with_control=False, stop=ends) - kept
             kept |= new
             waiting.extend(new)
+        targets = []
     return kept, dropped
+
+
+def _is_bare_read(name: str, graph: Graph) -> bool:
+    """Returns True if a node reads a variable, and neither it nnor what it waits for does anything else."""
+    if graph.nodes[name].op != "Identity" and not _only_reads(graph.nodes[name], graph):
+        return False
+    above = [graph.nodes[one] for one in graph.ancestors([name], with_control=True)]
+    rest = [one for one in above if one.op not in _IDLE_OPS]
+    return bool(rest) and all(one.op in VARIABLE_OPS or _only_reads(one, graph) for one in rest)
+
+
+def _only_reads(node: NodeDef, graph: Graph, callers: tuple[str, ...] = ()) -> bool:
+    """Returns True if a node reads a variable and does nothing else, itself or in the functions that it calls."""
+    if node.op in _READING_OPS:
+        return True
+    names = [*graph.called_by(node)]
+    if not names or set(names) & set(callers):
+        return False
+    inside = [inner for name in names for inner in graph.functions[name].node_def if inner.op not in _IDLE_OPS]
+    return all(_only_reads(inner, graph, (*callers, *names)) for inner in inside)
 
 
 def _refuse(node: NodeDef, function: str | None, graph: Graph, seen: set[str]) -> None:

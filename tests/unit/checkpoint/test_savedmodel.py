@@ -21,6 +21,7 @@ from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 from pipeline.checkpoint.opened import Source
 from pipeline.checkpoint.savedmodel import read_saved_model
 from pipeline.errors import CheckpointError, FreezeError, PipelineError
+from pipeline.freezing.freeze import freeze as freeze_any
 from pipeline.freezing.run_passes import freeze_graph
 from pipeline.freezing.write.pb import write_pb
 
@@ -468,6 +469,38 @@ def test_keras_models(tmp_path: Path, layers: Callable[[], Any], how: str) -> No
     assert_equal(got, called_answers(folder, {name: x}), atol=1e-6)
     changed = frozen_answers(save_keras(keras_model(layers, "!"), tmp_path / "n", how), {name: x})
     assert np.abs(changed["output_0"] - got["output_0"]).max() > 1e-3
+
+
+def test_a_seed_that_goes_on_for_what_no_asked_output_needs_is_left_out(tmp_path: Path) -> None:
+    """Keras's recurrent layers draw masks that inference does not use, and a sampling layer gives one output of two."""
+
+    class Sampling(keras.layers.Layer):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__(name="sampling")
+            self.seed = keras.random.SeedGenerator(1)
+
+        def call(self, x: Any) -> Any:
+            return x + keras.random.normal(keras.ops.shape(x), seed=self.seed)
+
+    rows = keras.Input((5, 3), name="rows")
+    mean = keras.layers.GRU(3, dropout=0.3, recurrent_dropout=0.2)(rows)
+    folder = save_keras(keras.Model(rows, {"drawn": Sampling()(mean), "mean": mean}), tmp_path / "m", "export")
+    x = values("x", [2, 5, 3])
+    serve = tf.saved_model.load(str(folder)).signatures["serving_default"]
+    first, second = ({name: value.numpy() for name, value in serve(rows=tf.constant(x)).items()} for _ in range(2))
+    assert not np.array_equal(first["drawn"], second["drawn"])
+    saved = read_saved_model(folder)
+    with pytest.raises(FreezeError, match="changes state") as refused:
+        freeze_any(folder, to=tmp_path / "none.pb")
+    assert "layer sampling" in str(refused.value)
+    assert f"python -m pipeline freeze {folder} --outputs mean" in str(refused.value)
+    done = freeze_any(folder, ["mean"], to=tmp_path / "mean.pb")
+    with tf.Graph().as_default(), v1.Session() as session:
+        tf.import_graph_def(v1.GraphDef.FromString(done.path.read_bytes()), name="")
+        for _ in range(2):
+            got = session.run(saved.outputs["mean"], {saved.inputs["rows"]: x})
+            np.testing.assert_array_equal(got, first["mean"])
+            np.testing.assert_array_equal(got, second["mean"])
 
 
 def test_keras_vocabulary(tmp_path: Path) -> None:
