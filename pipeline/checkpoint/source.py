@@ -29,6 +29,7 @@ from .file_kinds import broken_file
 from .files import complete_prefixes, find_prefix, folder_of, has_files, name_of, stem_of, step_of
 from .objects import holds_objects, listed, stored_shapes
 from .opened import Source
+from .vocabularies import find_vocabularies
 
 _TABLE_END = bytes.fromhex("57fb808b247547db")  # of a checkpoint's index
 
@@ -103,7 +104,7 @@ def open_artifact(checkpoint: Path, signature: str | None) -> Source:
 
 
 def _of_checkpoint(prefix: Path | str, bundle: Bundle, file: Path) -> Source:
-    meta = read_graph(file)
+    meta = find_vocabularies(read_graph(file), (folder_of(prefix), file.parent))
     keys = restored_keys(meta.graph, meta.rest.saver_def.restore_op_name or None)
     definitions = {op.name: op for op in meta.rest.meta_info_def.stripped_op_list.op}
     return Source(prefix, "checkpoint", meta.graph, file, bundle, keys, definitions=definitions, metas=(meta,))
@@ -125,7 +126,7 @@ def _without_graph(bundle: Bundle) -> CheckpointError:
 
 def _of_graph_file(path: Path) -> Source:
     """Opens a GraphDef; if it has variables, with the checkpoint next to it."""
-    meta = read_graph(path)
+    meta = find_vocabularies(read_graph(path), (path.parent,))
     alone = Source(path, "GraphDef", meta.graph, path, Bundle(path, {}), metas=(meta,))
     if not alone.has_variables:
         return alone

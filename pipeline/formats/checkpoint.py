@@ -17,6 +17,7 @@ from tensorflow.compat import v1
 
 from pipeline.checkpoint.files import files_of, has_files
 from pipeline.checkpoint.values import find_checkpoint
+from pipeline.checkpoint.vocabularies import open_carried
 from pipeline.errors import CheckpointError, first_line
 from pipeline.signature import Signature, read_origin
 from pipeline.store.file_names import CHECKPOINT_PREFIX, SAVED_MODEL_FOLDER, SIGNATURE_FILE
@@ -89,6 +90,7 @@ def restore(session: v1.Session, prefix: Path, cuts: Cuts | None = None) -> None
         _open_batches(node)
     _resize(meta.graph_def, resized)
     cut(meta.graph_def, cuts or Cuts())
+    open_carried(meta.graph_def, prefix.parent)
     tf.import_graph_def(meta.graph_def, name="")
     feed = {meta.saver_def.filename_tensor_name: _place_of(prefix)} if meta.saver_def.restore_op_name else {}
     if feed:
@@ -97,7 +99,15 @@ def restore(session: v1.Session, prefix: Path, cuts: Cuts | None = None) -> None
         order = [session.graph.get_operation_by_name(node.name) for node in meta.graph_def.node]
         _restore_variables(session, _place_of(prefix), _restored_from(order))
     fills = ("InitializeTable", "LookupTableImport")  # lookup tables, some of them from the checkpoint
-    session.run([each for each in session.graph.get_operations() if each.type.startswith(fills)], feed)
+    session.run(
+        [each for each in session.graph.get_operations() if each.type.startswith(fills) and _can_fill(each)], feed
+    )
+
+
+def _can_fill(filler: tf.Operation) -> bool:
+    """Returns False if the file of a table is missing: freezing has refused the graph if an output needs it."""
+    path = tf.get_static_value(filler.inputs[1]) if "TextFile" in filler.type else None
+    return path is None or Path(path.item().decode("utf-8", "surrogateescape")).is_file()
 
 
 def _resize(graph: Any, resized: Mapping[str, str]) -> None:

@@ -26,6 +26,7 @@ from pipeline.workers.progress import tell
 from .asking import Asked, ask_for_outputs, freeze_door, meet_needs
 from .averages import averages_note, take_averages
 from .describe import Describer, describe_origin, describe_signature, find_inner_rows
+from .passes.lookup_tables import require_vocabularies
 from .passes.open_batches import open_batches
 from .passes.pin_placeholders import pin_placeholders
 from .run_passes import freeze_source
@@ -216,6 +217,7 @@ def prepare(
     try:
         frozen = freeze_source(source, list(fetched.values()), list(fed.values()))
     except FreezeError as refused:
+        require_vocabularies(source.graph, list(fetched.values()))  # without its file no command helps
         needs = meet_needs(source, asked, fetched, fed, refused)
         notes += [f"{name} is pinned to its default, {value}" for name, value in needs.pins.items()]
         pins = {**pins, **needs.pins}

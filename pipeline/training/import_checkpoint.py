@@ -1,6 +1,7 @@
 """Imports an existing checkpoint or SavedModel as the artifact that the later stages read.
 
 model.ckpt.*      the files of a Saver, unchanged, and the graph converted to model.ckpt.meta; or
+assets/           beside them, the files that fill its lookup tables
 saved_model/      the SavedModel, unchanged
 signature.json    the inputs and outputs that were named or found, and the pins
 validation.npz    the rows of a data file, or generated rows
@@ -18,6 +19,7 @@ import numpy as np
 from pipeline.checkpoint.files import files_of, name_of
 from pipeline.checkpoint.opened import Source
 from pipeline.checkpoint.source import open_source, read_message
+from pipeline.checkpoint.vocabularies import carry_vocabularies, vocabularies_of
 from pipeline.data.generated import MADE_UP, generate_rows, rows_together
 from pipeline.data.held import sensible_values
 from pipeline.data.npz import add_kind, save_arrays
@@ -137,7 +139,8 @@ def imported_files(imported: ImportedCheckpoint) -> dict[str, Path]:
         return {path.relative_to(root).as_posix(): path for path in sorted(root.rglob("*")) if path.is_file()}
     name = name_of(source.path)
     files = [*(files_of(source.path) if source.bundle.tensors else ()), source.graph_file]
-    return {(path.name if path == source.graph_file else path.name.removeprefix(name)): path for path in files}
+    named = {f"vocabulary {path}": path for path in vocabularies_of(source.graph).values()}
+    return named | {(path.name if path == source.graph_file else path.name.removeprefix(name)): path for path in files}
 
 
 def _copy_checkpoint(source: Source, folder: Path) -> None:
@@ -145,5 +148,6 @@ def _copy_checkpoint(source: Source, folder: Path) -> None:
     for path in files_of(source.path) if source.bundle.tensors else ():
         shutil.copyfile(path, folder / f"{CHECKPOINT_PREFIX}{path.name.removeprefix(name)}")
     meta = read_message(source.graph_file)
+    carry_vocabularies(meta.graph_def, vocabularies_of(source.graph), folder)
     (folder / f"{CHECKPOINT_PREFIX}.meta").write_bytes(meta.SerializeToString(deterministic=True))
     (folder / "checkpoint").write_text(f'model_checkpoint_path: "{CHECKPOINT_PREFIX}"\n', encoding="utf-8")

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
+from pipeline.checkpoint.vocabularies import FROM_FILE, name_of_vocabulary
 from pipeline.errors import FreezeError
 from pipeline.graph.graph import Graph
 from pipeline.graph.lazy_nodes import copy_node, whole_node
@@ -26,8 +28,7 @@ TABLES = _STATIC.union(
     ("AnonymousHashTable",),
 )
 FROM_TENSORS = frozenset({"InitializeTableV2", "InitializeTable", "LookupTableImportV2", "LookupTableImport"})
-_FROM_FILE = frozenset({"InitializeTableFromTextFileV2", "InitializeTableFromTextFile"})
-FILLING_OPS = FROM_TENSORS | _FROM_FILE
+FILLING_OPS = FROM_TENSORS | FROM_FILE
 
 _WHOLE_LINE, _LINE_NUMBER = -2, -1  # key_index and value_index, tensorflow/core/ops/lookup_ops.cc
 DT_STRING, DT_INT64, DT_INT32 = (DataType.Value(name) for name in ("DT_STRING", "DT_INT64", "DT_INT32"))
@@ -100,7 +101,7 @@ def _initializer_of(table: NodeDef, graph: Graph) -> tuple[str, list[NodeDef]]:
 
 def _filling(node: NodeDef, table: NodeDef, graph: Graph) -> tuple[str, list[NodeDef]]:
     """Returns the name of an op that fills a table, and the nodes that it needs, itself included."""
-    if node.op in _FROM_FILE:
+    if node.op in FROM_FILE:
         return _from_file(node, table, graph.nodes)
     before = graph.ancestors([node.name], with_control=True) - {table.name}
     if any(CHANGES_STATE.matches(graph.nodes[name].op) for name in before):
@@ -139,19 +140,14 @@ def _content(name: str, needed: list[NodeDef], table: NodeDef) -> tuple[bytes, .
 
 def _from_file(node: NodeDef, table: NodeDef, everything: Mapping[str, NodeDef]) -> tuple[str, list[NodeDef]]:
     """Turns an initializer from a vocabulary file into one from constants."""
-    source = everything[node_of(data_inputs(node)[1])]
-    while source.op == "Identity":
-        source = everything[node_of(data_inputs(source)[0])]
-    names = strings_of(source)
+    names = strings_of(name_of_vocabulary(node, everything))
     if not names:
         raise _refusal(table, "is filled from a file that the graph does not name", "Name it by a constant")
     try:
         # TensorFlow's line reader drops every carriage return.
         lines = read_file(names[0]).replace(b"\r", b"").split(b"\n")
     except OSError as exc:
-        raise _refusal(
-            table, f"is filled from {names[0]}, which cannot be read", "Bring the file to that place"
-        ) from exc
+        raise _unreadable(table, names[0]) from exc
     lines = lines[:-1] if lines and not lines[-1] else lines
     size = node.attr["vocab_size"].i
     if size > len(lines) or not lines:
@@ -179,6 +175,25 @@ def _from_file(node: NodeDef, table: NodeDef, everything: Mapping[str, NodeDef])
     new.attr["Tin"].type = table.attr["key_dtype"].type
     new.attr["Tout"].type = table.attr["value_dtype"].type
     return node.name, [*parts, new]
+
+
+def _unreadable(table: NodeDef, name: str) -> FreezeError:
+    step = "Bring the file to that place, or beside the checkpoint"
+    return _refusal(table, f"is filled from {name}, which cannot be read", step)
+
+
+def require_vocabularies(graph: Graph, outputs: Sequence[str]) -> None:
+    """Checks that the files are there that fill the tables of some outputs.
+
+    Raises:
+        FreezeError: one is missing.
+    """
+    needed = graph.ancestors([node_of(tensor) for tensor in outputs], with_control=True)
+    for node in graph.node:
+        if node.op in FROM_FILE and (table := graph.nodes[node_of(data_inputs(node)[0])]).name in needed:
+            names = strings_of(name_of_vocabulary(node, graph.nodes))
+            if names and not Path(names[0]).is_file():
+                raise _unreadable(table, names[0])
 
 
 def _column(
