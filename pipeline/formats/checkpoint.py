@@ -99,9 +99,8 @@ def restore(session: v1.Session, prefix: Path, cuts: Cuts | None = None) -> None
         order = [session.graph.get_operation_by_name(node.name) for node in meta.graph_def.node]
         _restore_variables(session, _place_of(prefix), _restored_from(order))
     fills = ("InitializeTable", "LookupTableImport")  # lookup tables, some of them from the checkpoint
-    session.run(
-        [each for each in session.graph.get_operations() if each.type.startswith(fills) and _can_fill(each)], feed
-    )
+    fillers = [each for each in session.graph.get_operations() if each.type.startswith(fills)]
+    session.run([each for each in fillers if _can_fill(each)], feed)
 
 
 def _can_fill(filler: tf.Operation) -> bool:

@@ -12,6 +12,7 @@ from pipeline.errors import PipelineError, RunnerError, StageCrashed
 from pipeline.signature import Array, Batch, Signature, TensorSpec, batch_size_of, read_origin
 from pipeline.store.file_names import SIGNATURE_FILE
 from pipeline.workers.child import Child, Limits
+from pipeline.workers.worker import UNEXPECTED
 
 from .registry import FORMATS
 
@@ -182,8 +183,8 @@ class SubprocessRunner(AbstractContextManager["SubprocessRunner"]):
 
     def refuses_rows(self, error: PipelineError) -> bool:
         """Returns True if an error is this artifact's answer to the rows, and not one of opening or restoring it."""
-        is_own = error is self.last_error and (self.has_opened or isinstance(error, StageCrashed))
-        return is_own and error.what != NOT_RESTORED
+        has_ended = isinstance(error, StageCrashed) and error.what != UNEXPECTED
+        return error is self.last_error and (self.has_opened or has_ended) and error.what != NOT_RESTORED
 
     def unoptimized(self) -> SubprocessRunner:
         """Opens another runner of the same artifact, with TensorFlow's optimizer off."""

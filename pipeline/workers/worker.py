@@ -45,6 +45,7 @@ _PR_SET_PDEATHSIG = 1  # prctl(2)
 TOO_MUCH_MEMORY = 87  # exit code of a process that exceeded its memory limit
 _MEMORY_POLL_SECONDS = 0.1
 HANG_UP = "hang up"
+UNEXPECTED = "an unexpected error"
 PROGRESS = "progress"  # an answer that others follow
 _PROCESS_NAME = "pipeline worker"
 _WITHOUT_SCRIPT = {_PROCESS_NAME}  # names of processes
@@ -297,7 +298,7 @@ def as_pipeline_error(exc: Exception, where: str) -> PipelineError:
             "no space left on device", where=where, got=first_line(exc), next_step="Free space and run it again"
         )
     return StageCrashed(
-        "an unexpected error",
+        UNEXPECTED,
         where=where,
         got=f"{type(exc).__name__}: {first_line(exc)}",
         next_step="Run it with --log-level DEBUG for the traceback",
