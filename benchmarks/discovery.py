@@ -23,6 +23,7 @@ from pathlib import Path
 from discovery_graphs import GRAPHS
 from discovery_pieces import Known
 from discovery_unseen import UNSEEN
+from discovery_values import VALUES
 
 from pipeline.errors import FreezeError
 from pipeline.graph.discovery import discover_outputs, rank_before_draws, rank_inputs, rank_outputs
@@ -98,7 +99,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--list", action="store_true", help="print each graph")
     given = parser.parse_args()
-    for title, graphs in (("own set", GRAPHS), ("unseen", UNSEEN)):
+    for title, graphs in (("own set", GRAPHS), ("unseen", UNSEEN), ("values", VALUES)):
         scores = {known.name: score(known, GraphDef.FromString(known.graph())) for known in graphs}
         table(title, scores, given.list)
     table("strangers", {known.name: score(known, graph) for known, graph in strangers()}, given.list)

@@ -11,7 +11,8 @@ meets an input of the model. Each end that is left is a candidate:
   Softmax beside the loss) wins over one that feeds the loss or metrics. A single head gives the model's output.
   Several heads are all outputs if each has an end that feeds nothing, or each has a loss with its own labels.
 - Everything else is ambiguous, an error that lists the candidates: a decision that feeds nothing, next to the tensor
-  that it decides on; heads of different kinds; a loss that never meets data or labels.
+  that it decides on; heads of different kinds; a loss that never meets data or labels; a choice that leaves out what
+  is made of more inputs, or that is nothing but rows of a table (see `left_out`).
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from ..ops import dtype_name, output_dtypes
 from ..protos import DataType, FunctionDef, GraphDef
 from .choice import choose
 from .constants import find_constant_labels, find_constant_rows
+from .left_out import find_left_out
 from .losses import DROPS
 from .outputs import LOSS, MODEL, NOTHING, SEEN, ModelEnd, ModelEnds, find_model_ends
 from .roles import NodeRoles, classify_nodes, draws
@@ -35,6 +37,7 @@ from .shapes import shape_of
 from .topology import Tensor, find_descendants
 
 _OUTPUT_NAME = re.compile(r"logit|predict|prob|softmax|output|score|y_?pred|y_?hat|embedding|result", re.IGNORECASE)
+_OWN_NAMES = re.compile(r"embedding_lookup\w*|\w*cross_entropy\w*with_logits\w*")  # TensorFlow's, which tell nothing
 _OTHER_NAME = re.compile(r"loss|cost|accuracy|error|entropy|metric|regulariz|gradient|summar", re.IGNORECASE)
 _LABEL_NAME = re.compile(r"label|target|ground_?truth|y_true", re.IGNORECASE)
 _MOST_SHOWN = 8
@@ -86,7 +89,7 @@ def discover_outputs(graph: Graph | GraphDef) -> list[str]:
     graph = Graph.of(graph)
     roles = _classify(graph)
     ends = find_model_ends(roles, graph.functions)
-    chosen, doubt = choose(roles, ends.found)
+    chosen, doubt, _ = _choose(roles, ends)
     if chosen:
         return [roles.graph.name(end.tensor) for end in sorted(chosen, key=lambda end: end.tensor)]
     candidates = _rank(graph, roles, ends)
@@ -215,11 +218,19 @@ def _input_reasons(roles: NodeRoles, tensor: Tensor) -> tuple[float, list[str]]:
 # Candidates with their reasons.
 
 
+def _choose(roles: NodeRoles, ends: ModelEnds) -> tuple[list[ModelEnd], str, list[ModelEnd]]:
+    """Chooses the outputs; without any, the reason to ask comes second, and what else may be an output third."""
+    chosen, doubt = choose(roles, ends.found)
+    left, why = find_left_out(roles, chosen) if chosen else ([], "")
+    return ([], why, left) if why else (chosen, doubt, [])
+
+
 def _rank(graph: Graph, roles: NodeRoles, ends: ModelEnds) -> list[Candidate]:
     functions = graph.functions
-    chosen = {end.tensor for end in choose(roles, ends.found)[0]}
+    picked, _, left_out = _choose(roles, ends)
+    chosen = {end.tensor for end in picked}
     found: dict[Tensor, Candidate] = {}
-    for end in (*ends.found, *ends.alternatives):
+    for end in (*left_out, *ends.found, *ends.alternatives):
         if end.tensor not in found:
             score, reasons = _output_reasons(roles, end, end.tensor in chosen)
             found[end.tensor] = _candidate(roles, functions, end.tensor, score, reasons)
@@ -243,7 +254,7 @@ def _output_reasons(roles: NodeRoles, end: ModelEnd, is_chosen: bool) -> tuple[f
         reasons.append(end.doubt)
     if end.note:
         reasons.append(end.note)
-    if _OUTPUT_NAME.search(name):
+    if _OUTPUT_NAME.search(_OWN_NAMES.sub("", name)):
         score += 0.05
         reasons.append("named like an output")
     if _OTHER_NAME.search(name):

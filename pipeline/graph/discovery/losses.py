@@ -17,6 +17,7 @@ DECIDES = frozenset(_DECISIONS.split())
 RESHAPES = frozenset(["ExpandDims", "Identity", "Reshape", "Squeeze", "StopGradient", "Transpose"])
 _PASSES_DECISION = RESHAPES | {"Cast"}
 DROPS = frozenset(["Floor", "Greater", "GreaterEqual", "Less", "LessEqual"])  # what dropout does with a draw
+LIKES = frozenset(["OnesLike", "ZerosLike"])  # of whatever is given, but for its shape
 _ADDS = frozenset(["Add", "AddV2"])  # of noise, whose deviation may be a weight
 _CALLED = "Case If PartitionedCall StatefulPartitionedCall StatelessCase StatelessIf StatelessWhile While"
 _CALLS = frozenset(_CALLED.split())
@@ -84,7 +85,9 @@ class LayerContext:
         found = list(range(len(self.graph.ops)))
         for index in self.graph.order:
             if self.inner[index] and self.graph.ops[index] in ELEMENTWISE and not self.roles.is_layer[index]:
-                bases = {found[source] for source, _ in self.graph.inputs[index] if self.inner[source]}
+                given = [source for source, _ in self.graph.inputs[index] if self.inner[source]]
+                like = [source for source in given if self.graph.ops[source] in LIKES]
+                bases = {found[source] for source in given if source not in like or len(like) == len(given)}
                 if len(bases) == 1:
                     found[index] = bases.pop()
         return found

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from ..ops import output_dtypes
 from ..protos import DataType, FunctionDef
-from .losses import DECIDES, RESHAPES, LayerContext
+from .losses import DECIDES, LIKES, RESHAPES, LayerContext
 from .roles import NodeRoles, changes_state, union
 from .shapes import ELEMENTWISE, REDUCTIONS, shape_of
 from .topology import Tensor
@@ -21,6 +21,7 @@ _LOGARITHMS = frozenset(["Log", "Log1p"])
 _GUARDS_LOGARITHM = frozenset(
     ["Add", "AddV2", "Cast", "ClipByValue", "Div", "Maximum", "Minimum", "Mul", "RealDiv", "Sub", "Sum"]
 )
+_PENALTIES = frozenset(["Abs", "Log1p", "Maximum", "Relu", "Softplus", "Square"])
 _LOSS_MATH = ELEMENTWISE | REDUCTIONS
 _WITHOUT_GRADIENT_NODES = frozenset(["AddN", "Identity", "Neg"])  # the gradient may pass them unchanged
 _PIECES = frozenset(
@@ -255,6 +256,7 @@ class _EndFinder:
                 labels |= roles.above[consumer] & roles.labels
             elif roles.above[consumer]:
                 kinds.add(SEEN)
+        labels = 0 if labels and self._is_weighted_penalty(index, labels) else labels
         return _Feeds(frozenset(kinds), labels, joins)
 
     def _is_in_loss(self, index: int) -> bool:
@@ -298,6 +300,32 @@ class _EndFinder:
         if op in RESHAPES:
             return self._has_other_uses(self.graph.inputs[index][0][0], index)
         return op in ELEMENTWISE and self._meets_loss_earlier(index)
+
+    def _is_weighted_penalty(self, index: int, labels: int) -> bool:
+        """Returns True if weights of rows multiply a step of a loss, made of one tensor, and no label meets it."""
+        takers = [taker for taker, _ in self.graph.consumers[index] if taker not in self.roles.gradients]
+        weights = {taker for taker in takers if self.graph.ops[taker] == "Mul" and not self.inner[taker]}
+        others = [taker for taker in takers if taker not in weights]
+        if not weights or any(not self.roles.is_outcome[one] and not self.roles.is_scalar[one] for one in others):
+            return False
+        met = union(self.roles.above[taker] & self.roles.labels for taker in weights)
+        steps = self._steps(index)
+        return labels == met and not _PENALTIES.isdisjoint(steps) and "Log" not in steps  # labels weigh logarithms
+
+    def _steps(self, index: int) -> set[str]:
+        """Returns the ops that a node is made with, element by element, of one other; none if it has other forms."""
+        base, steps, waiting = self.context.base[index], set[int](), [index]
+        while waiting:
+            at = waiting.pop()
+            if at != base and at not in steps and self.inner[at] and self.graph.ops[at] not in LIKES:
+                steps.add(at)
+                waiting += [source for source, _ in self.graph.inputs[at]]
+        for at in {base, *steps} - {index}:
+            takers = {taker for taker, _ in self.graph.consumers[at] if self.roles.above[taker]} - self.roles.gradients
+            others = [one for one in takers - steps if self.graph.ops[one] not in LIKES]
+            if any(self.context.decided[taker] is None for taker in others):
+                return set()
+        return {self.graph.ops[at] for at in steps}
 
     def _meets_another(self, index: int) -> bool:
         """Returns True if a node's output is combined with one that another input of the model gave, as of a twin."""

@@ -27,6 +27,7 @@ from ..protos import DataType, NodeDef
 from ..unsupported import refusal_of
 from ..variables import VARIABLE_OPS
 from .gradients import find_gradients
+from .scaled_rows import find_scaled_rows
 from .shapes import REDUCTIONS, find_scalars, shape_of
 from .topology import NumberedGraph, Tensor, loop_depths, number_graph
 
@@ -317,6 +318,14 @@ def _apply_weights(roles: NodeRoles, weights: set[int]) -> None:
         roles.is_layer[index] = True
         roles.applied[index] = {variable[source] for source, _ in pure}
         roles.data |= above[index]
+    if roles.data:
+        scaled = find_scaled_rows(graph, above, roles.sources_of, weight, roles.data, roles.gradients)
+        for index, found in scaled.items():
+            roles.is_layer[index] = True
+            roles.data |= found.values
+            roles.applied[index] = {variable[row] for row in found.rows}
+            for layer in found.lookups:  # the weights are applied here and not yet there
+                roles.applied.pop(layer, None)
 
 
 def _own_updates(roles: NodeRoles, variable: list[int]) -> dict[int, set[int]]:

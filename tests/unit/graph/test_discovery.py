@@ -888,6 +888,25 @@ def test_the_score_on_graphs_that_were_not_tuned_on_stays(monkeypatch: pytest.Mo
     assert {one.verdict for one in scores.values()} == {"right", "asked"}
 
 
+def test_what_scales_masks_or_weighs_the_model_is_never_taken_for_labels_in_silence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[3] / "benchmarks"))
+    import discovery as benchmark
+    from discovery_values import VALUES
+
+    scores = {known.name: benchmark.score(known, GraphDef.FromString(known.graph())) for known in VALUES}
+    assert all(one.needs for one in scores.values())
+    assert {name for name, one in scores.items() if one.verdict != "right"} == {
+        "lists_of_documents",
+        "lists_of_documents_without_a_metric",
+        "policy_over_legal_moves",
+        "moves_that_are_masked_for_use_alone",
+        "table_of_q",
+    }
+    assert {one.verdict for one in scores.values()} == {"right", "asked"}
+
+
 def test_a_candidate_tells_what_it_is_and_why() -> None:
     with tf.Graph().as_default() as graph:
         mnist_for_beginners()
