@@ -109,7 +109,12 @@ def figures(verdict: Verdict) -> str:
     count = sum(int(check.get("rows_failed") or 0) for check in failed)
     sizes = [float(check["max_abs_diff"]) for check in failed if check.get("max_abs_diff") is not None]
     largest = f"; largest difference {difference(_largest(sizes))}" if any(sizes) else ""
-    return f"{count:,} of {count_noun(count_comparisons(verdict), 'comparison')} failed{largest}"
+    whole = count_noun(count_comparisons(verdict), "comparison")
+    if failed and not count:
+        return (
+            f"{len(failed):,} of {count_noun(len(_checks(verdict)), 'check')} failed without a comparison, of {whole}"
+        )
+    return f"{count:,} of {whole} failed{largest}"
 
 
 def claim_of(sentence: str) -> str:
@@ -152,9 +157,18 @@ def _found(own: Sequence[Check], looked: str) -> str:
     worst = max(own, key=lambda check: int(check.get("rows_failed") or 0))
     rows, failed = int(worst.get("rows") or 0), int(worst.get("rows_failed") or 0)
     if not failed and worst.get("reason"):
-        return str(worst["reason"])
+        return _uncompared(worst, looked)
     counted = f"{failed:,} of {count_noun(rows, 'row')} differ in {worst['output']} (check {worst['check']})"
     return f"{counted}: {looked}" if looked else counted
+
+
+def _uncompared(check: Check, looked: str) -> str:
+    """Says why a check failed without a comparison that did: the claim first, then where, and what to do."""
+    what, where = str(check["reason"]), f"{check['check']} of {check['output']}"
+    if what.startswith(f"{where}: "):
+        what = f"{what.removeprefix(f'{where}: ')} ({where})"
+    step = _LAST_SENTENCE.search(looked)
+    return what if _LAST_SENTENCE.search(what) or not step else f"{what.rstrip('.')}. {looked[step.end() :]}"
 
 
 def _largest(sizes: Iterable[float]) -> float:

@@ -179,16 +179,26 @@ def check_stable(
                 if (answers := sample.first_pairs(name, chosen, again[name])) is not None
             }
             first = {name: sample.first_answers(name, chosen) for name in sample.outputs if name not in pairs}
+            of_other_shape = [name for name, one in first.items() if one is None or one.shape != again[name].shape]
+            padded = {name: sample.pad_alike(name, chosen, again[name]) for name in of_other_shape}
             for name, answers in first.items():
-                if answers is None:
+                if answers is None and padded[name] is None:
                     reason = f"stable of {name}: the shape of a row's answer differs from batch to batch. {UNSTABLE}"
                     recorder.fail(format, "stable", reason, [name])
-            compared = {name: answers for name, answers in first.items() if answers is not None}
+            compared = {name: one for name, one in first.items() if one is not None and padded.get(name) is None}
             sides = trial.resolve(chosen, compared, {name: again[name] for name in compared})
             recorder.compare(format, "stable", *sides, chosen.tolist(), compared)
-            for name, answers in pairs.items():
-                scaled = _without_rounding(answers, again[name], recorder.finding(format, "stable", name).tolerance)
-                recorder.compare(format, "stable", {name: scaled}, {name: again[name]}, chosen.tolist(), [name])
+            twice = {name: (answers, again[name]) for name, answers in pairs.items()}
+            twice |= {name: answers for name, answers in padded.items() if answers is not None}
+            for name, (one, other) in twice.items():
+                scaled = _without_rounding(one, other, recorder.finding(format, "stable", name).tolerance)
+                recorder.compare(format, "stable", {name: scaled}, {name: other}, chosen.tolist(), [name])
+    for name, value in sample.padding.items():
+        recorder.note(
+            format,
+            f"stable of {name}: answers are padded with {value[0]} to the longest of their batch, and compared "
+            "without regard to how far",
+        )
     if trial.conclusion is not None:
         material.conclusions[format] = trial.conclusion
     return None

@@ -46,6 +46,7 @@ class StabilitySample:
         self._scales: dict[tuple[str, tuple[int, ...]], Array] = {}
         self._first_batches: dict[int, range] = {}
         self._pairs: dict[str, int] = {}  # by output, the dimension of the other row
+        self.padding: dict[str, Array] = {}  # by output, the value that fills answers up to the longest of their batch
 
     def _batches(self) -> Iterator[Array]:
         if self._size:
@@ -114,6 +115,32 @@ class StabilitySample:
             expected[at][(slice(None),) * (axis - 1) + (known,)] = answer
         return expected
 
+    def pad_alike(self, name: str, numbers: Array, again: Array) -> tuple[Array, Array] | None:
+        """Returns the first and the second answers to rows, filled up to one shape with the output's padding.
+
+        Answers of many lengths, such as decoded words, are padded to the longest of their batch: what is beyond the
+        shorter of two answers is one value, the same for all rows.
+
+        Returns:
+            Both, `[rows, ...]`; None if the answers are not padded so.
+        """
+        firsts = [self._first[name][int(row)][0] for row in numbers]
+        if any(first.ndim != again.ndim - 1 or first.dtype != again.dtype for first in firsts):
+            return None
+        shape = np.max([again.shape[1:], *(first.shape for first in firsts)], axis=0).tolist()
+        beyond = [_beyond(one, other) for pair in zip(firsts, again, strict=True) for one, other in (pair, pair[::-1])]
+        filling = np.concatenate(beyond)
+        value = self.padding.get(name, filling[:1])
+        if not len(value) or not bool(((filling == value) | ((filling != filling) & (value != value))).all()):
+            return None
+        self.padding[name] = value
+        sides = np.empty((2, len(numbers), *shape), again.dtype)
+        sides[...] = value[0]
+        for row, pair in enumerate(zip(firsts, again, strict=True)):
+            for side, answer in enumerate(pair):
+                sides[side, row][tuple(map(slice, answer.shape))] = answer
+        return sides[0], sides[1]
+
     def merge(self, later: StabilitySample) -> None:
         """Adds the first answers to later rows of the same sample."""
         self.outputs = [name for name in self.outputs if name in later.outputs]
@@ -145,3 +172,10 @@ class StabilitySample:
         """Returns the first answers `[rows, ...]` of an output; None if their shapes differ from row to row."""
         answers = [self._first[name][int(row)] for row in numbers]
         return np.concatenate(answers) if len({answer.shape for answer in answers}) == 1 else None
+
+
+def _beyond(answer: Array, other: Array) -> Array:
+    """Returns the values of an answer that are beyond the shape of another one, flat."""
+    is_beyond = np.ones(answer.shape, bool)
+    is_beyond[tuple(map(slice, other.shape))] = False
+    return answer[is_beyond]

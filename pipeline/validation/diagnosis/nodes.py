@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 
 from .evidence import Cause, Evidence
@@ -17,6 +19,7 @@ _STATISTICS = ("Mean", "SquaredDifference")
 _INFERENCE = "Build the graph for inference, or pin what switches it off (--pin is_training=false, --pin keep_prob=1)"
 _LARGE = 0.1  # relative; no rounding of weights to 8 bits moves answers that far
 _SMALL = 1e-3  # relative; above the rounding error of any kernel
+_SHAPE_BY_BATCH = re.compile(r"stable of (\S+): (?:the shape of a row's answer differs|shape )")
 
 
 def _find_instability(evidence: Evidence) -> Instability | None:
@@ -103,6 +106,13 @@ def neighbours(evidence: Evidence) -> Cause | None:
 
 def batch_size(evidence: Evidence) -> Cause | None:
     """An output depends on the number of rows in the batch."""
+    shape = _SHAPE_BY_BATCH.search(evidence.messages)
+    if shape is not None:
+        return Cause(
+            "batch_size",
+            f"the shape of a row's answer depends on its batch ({shape[1]}): what one row gets cannot be told. "
+            "Freeze an output whose shape is that of its row, such as the tensor before this one (--outputs)",
+        )
     shown = evidence.conclusion
     if shown is None or shown.kind != "size":
         return None

@@ -102,3 +102,13 @@ def test_an_older_verdict_has_its_comparisons_counted() -> None:
 )
 def test_numbers_are_rounded_and_stay_distinct(text: str, rounded: str | None) -> None:
     assert round_numbers(text) == (text if rounded is None else rounded)
+
+
+def test_a_check_that_failed_without_a_comparison_says_why_and_what_to_do() -> None:
+    other = FAILED | {"check": "stable", "rows_failed": 0, "max_abs_diff": None}
+    other |= {"reason": f"stable of {FAILED['output']}: shape [1] instead of [2]"}
+    told = verdict(other, frozen=("unknown", "stable failed. Excluded are others. Feed the rows again"))
+    [failure] = gist.failures(told)
+    assert str(failure) == f"frozen: shape [1] instead of [2] (stable of {FAILED['output']})"
+    assert failure.next_step == "Feed the rows again"
+    assert gist.figures(told) == "1 of 1 check failed without a comparison, of 1,115 comparisons"

@@ -18,6 +18,7 @@ from pipeline.data.generated import MADE_UP
 from pipeline.data.npz import add_kind, save_arrays
 from pipeline.errors import CheckpointError, DataError, SettingError
 from pipeline.freezing.freeze import freeze_checkpoint
+from pipeline.report import gist
 from pipeline.settings import CHECKS, ValidationSettings
 from pipeline.signature import Signature, TensorSpec
 from pipeline.validation.checks.registry import CHECK_FUNCTIONS
@@ -73,6 +74,19 @@ def among_all_pairs(x: Any) -> Any:
 def as_long_as_the_largest_of_the_batch(x: Any) -> Any:
     y = logits(x)
     return y[:, :1] + tf.zeros([1, 1 + tf.cast(tf.reduce_max(tf.abs(y)) * 3, tf.int32)])
+
+
+def padded_to_the_longest_of_the_batch(x: Any) -> Any:
+    """Gives each row as many numbers as it is large, and then -1 up to the longest of the batch."""
+    y = logits(x)[:, :1]
+    lengths = 1 + tf.cast(tf.abs(y) * 3, tf.int32)
+    places = tf.range(tf.reduce_max(lengths))[None]
+    return tf.where(places < lengths, y * tf.cast(places, tf.float32), -tf.ones_like(y * tf.cast(places, tf.float32)))
+
+
+def padded_with_its_neighbours(x: Any) -> Any:
+    answers = padded_to_the_longest_of_the_batch(x)
+    return tf.where(tf.equal(answers, -1), tf.reduce_mean(answers) + tf.zeros_like(answers), answers)
 
 
 def logits_again(x: Any) -> Any:
@@ -193,6 +207,24 @@ def test_an_answer_whose_shape_depends_on_the_batch_is_not_stable(tmp_path: Path
     verdict, _ = run_validation(tmp_path, as_long_as_the_largest_of_the_batch, output=(None, None))
     assert verdicts(verdict)["stable"] == "failed"
     assert "shape" in verdict["reasons"][0]
+    [failure] = gist.failures(verdict)
+    assert str(failure).startswith("frozen: the shape of a row's answer depends on its batch (y)")
+    assert failure.next_step.startswith("Freeze an output")
+    assert gist.figures(verdict).startswith("1 of 5 checks failed without a comparison, of ")
+
+
+def test_answers_that_are_padded_to_the_longest_of_their_batch_are_compared_without_their_padding(
+    tmp_path: Path,
+) -> None:
+    for name, build in (
+        ("passed", padded_to_the_longest_of_the_batch),
+        ("failed", padded_with_its_neighbours),
+    ):
+        (tmp_path / name).mkdir()
+        verdict, results = run_validation(tmp_path / name, build, output=(None, None))
+        assert verdicts(verdict)["stable"] == name
+        is_noted = any("padded with -1" in note for note in verdict["notes"].get("frozen", ()))
+        assert (len(results.query("check == 'stable'")) == 256, is_noted) == (name == "passed",) * 2
 
 
 def test_an_answer_for_each_pair_of_rows_is_stable_unless_it_depends_on_further_rows(tmp_path: Path) -> None:
