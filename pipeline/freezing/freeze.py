@@ -18,7 +18,7 @@ from pipeline.errors import FreezeError, SettingError, StoreError, nearest
 from pipeline.graph.graph import Graph
 from pipeline.graph.nodes import node_of
 from pipeline.safety import read_allowed
-from pipeline.safety.models import require_safe_source
+from pipeline.safety.models import require_safe_source, require_still
 from pipeline.signature import Signature, read_origin
 from pipeline.store.file_names import FROZEN_FILE, GRAPH_FILE, SIGNATURE_FILE
 from pipeline.workers.progress import tell
@@ -167,7 +167,12 @@ def freeze(
     _require_known("format", format, FORMATS)
     _require_known("weights", weights, WEIGHTS)
     source = open_source(checkpoint, Path(graph) if graph is not None else None, signature, outputs)
-    allowed = [f"allowed {danger}" for danger in require_safe_source(source, read_allowed("--allow-ops", allow_ops))]
+    ops = read_allowed("--allow-ops", allow_ops)
+    dangers = require_safe_source(source, ops)
+    if source.kind == "SavedModel":  # a signature may be one that saves
+        asked = [source.outputs.get(name, name) for name in outputs] or [*source.outputs.values()]
+        dangers += require_still(source, asked, source.inputs.values(), ops)
+    allowed = [f"allowed {danger}" for danger in dict.fromkeys(dangers)]
     is_changed = bool(outputs or inputs or to or pins) or (format, weights) != (FORMATS[0], WEIGHTS[0])
     if source.kind == "GraphDef" and not source.has_variables and not is_changed:
         nothing = (

@@ -18,6 +18,7 @@ from pipeline.graph.protos import AssetFileDef, DecodeError, FunctionDef, MetaGr
 from pipeline.graph.variables import strings_of
 
 from . import Danger, dangers, harm_of, is_idle, printable, safe_ops
+from .at_load import functions_at_load
 from .reach import Calls, Reached
 
 # What a loader runs: the collections and the signature of TensorFlow's loaders (saved_model/constants.py).
@@ -91,8 +92,7 @@ def _acting_at_start(meta: MetaGraph, calls: Calls, idle: Sequence[Placed]) -> I
     starts = [name for collection in held for name in collection.node_list.value]
     if _INIT_OP in message.signature_def:
         starts += [info.name for info in message.signature_def[_INIT_OP].outputs.values()]
-    # A SavedModel of TensorFlow 2 creates its objects by functions that no node calls.
-    at_start = calls.reach(starts, message.object_graph_def.concrete_functions)
+    at_start = calls.reach(starts, functions_at_load(message.object_graph_def))
     yield from (_danger(*one) for one in _run(idle, at_start))
     saver = message.saver_def
     filename = normalize_tensor(saver.filename_tensor_name) if saver.filename_tensor_name else ""
