@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipeline.checkpoint.opened import Source
 from pipeline.errors import FreezeError
@@ -14,6 +15,7 @@ from pipeline.inputs import ImportedCheckpoint
 from pipeline.signature import Signature
 
 from .needs import Needs, find_draws, find_needs, join_options
+from .quantized import find_assigned_ranges, find_evaluation_graphs, refuse_training_graph
 
 _MOST_CANDIDATES = 5
 _MOST_OUTPUTS = 20  # of more none is tried
@@ -96,10 +98,20 @@ def meet_needs(
         if needs.is_by_default:
             return needs
         raise _with_step(refused, f"{_add(needs)}. The whole command: {asked.command(fetched, needs)}")
+    quantized = find_assigned_ranges(source, outputs)
+    if quantized:
+        raise refuse_training_graph(quantized, [*_evaluation_commands(source, asked, outputs)]) from refused
     instead = [*_instead(source, asked, fetched, fed)]
     if instead:
         raise _with_step(refused, "\n  ".join(["one of these commands freezes it:", *instead]))
     raise refused
+
+
+def _evaluation_commands(source: Source, asked: Asked, outputs: Sequence[str]) -> Iterator[str]:
+    option = "--graph-file" if asked.door.startswith("luigi") else "--graph"
+    for path, found, needs in find_evaluation_graphs(source, outputs):
+        door = re.sub(rf" {option} ('[^']*'|\S+)", "", asked.door)
+        yield replace(asked, door=f"{door} {option} {shlex.quote(str(path))}", inputs=()).command(found, needs)
 
 
 def _add(needs: Needs) -> str:
@@ -174,6 +186,8 @@ def find_commands(source: Source, door: str) -> Iterator[str]:
         needs = find_needs(source, found, [], {})
         if isinstance(needs, Needs):
             yield asked.command(found, needs)
+        elif find_assigned_ranges(source, found):
+            yield from _evaluation_commands(source, asked, found)
         else:
             yield from _instead(source, asked, dict(zip(found, found, strict=True)), {})
     else:

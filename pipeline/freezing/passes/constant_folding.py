@@ -2,7 +2,8 @@
 
 A dropout that a constant switches off still draws: TensorFlow 1 takes the floor of keep_prob + u, later ones compare
 u with the rate, u from [0, 1). If every u gives the same result, that result replaces the draw. The possible results
-follow from the range of each tensor: a constant, a draw, or the result of a few ops on these.
+follow from the range of each tensor: a constant, a draw, or the result of a few ops on these. Noise whose deviation is
+0 is 0 as well, for draws are finite; it has the sign of its draw, and +0, one of the two, replaces it.
 """
 
 from __future__ import annotations
@@ -26,7 +27,10 @@ _FIELDS = {_BOOL: "bool_val", _FLOAT: "float_val", _DOUBLE: "double_val"}
 _BITS = {_FLOAT: 23, _DOUBLE: 52, _HALF: 10, _BFLOAT16: 7}
 
 _BRANCHES = ("If", "StatelessIf")
-_DECIDING = frozenset({*_BRANCHES, "RandomUniform"})
+_NORMAL = frozenset({"RandomStandardNormal", "TruncatedNormal"})
+_MOST_DEVIATIONS = 16.0  # of a draw: Box and Muller's from floats that are at least 1e-7 stay below 6 (same file)
+_DRAWS = _NORMAL | {"RandomUniform"}
+_DECIDING = _DRAWS | {*_BRANCHES}
 _OF_BRANCHES = ("then_branch", "else_branch", "Tcond", "output_shapes")
 
 
@@ -60,7 +64,8 @@ _Ends = tuple[float, float]
 def _products(a: Range, b: Range) -> _Ends | None:
     # In a range around 0, a product with 0 is 0 or -0.
     if min(a.low, b.low) < 0 and 0 in (a.low, a.high, b.low, b.high):
-        return None
+        is_drawn, is_nothing = a.draw or b.draw, any(one.low == one.high == 0 for one in (a, b))
+        return (0.0, 0.0) if is_drawn and is_nothing else None
     ends = [one * other for one in (a.low, a.high) for other in (b.low, b.high)]
     return min(ends), max(ends)
 
@@ -107,8 +112,10 @@ def find_ranges(graph: Graph, arguments: Mapping[str, Range] | None = None) -> d
 def _source(node: NodeDef) -> Range | None:
     if node.op == "Const" and "value" in node.attr:
         return _constant(node)
-    if node.op != "RandomUniform" or not data_inputs(node) or (dtype := node.attr["dtype"].type) not in _BITS:
+    if node.op not in _DRAWS or not data_inputs(node) or (dtype := node.attr["dtype"].type) not in _BITS:
         return None
+    if node.op in _NORMAL:
+        return Range(-_MOST_DEVIATIONS, _MOST_DEVIATIONS, dtype, node, tuple(control_inputs(node)))
     return Range(0.0, 1 - 2.0 ** -_BITS[dtype], dtype, node, tuple(control_inputs(node)))
 
 

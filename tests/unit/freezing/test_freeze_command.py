@@ -189,6 +189,48 @@ def test_a_dropout_that_is_off_by_default_freezes_to_what_it_does(tmp_path: Path
     assert np.array_equal(small_graphs.answer(done.path), wanted)
 
 
+@pytest.mark.parametrize("has_other", [True, False])
+def test_a_training_graph_that_assigns_the_ranges_of_fake_quant_is_answered_at_once(
+    has_other: bool, tmp_path: Path
+) -> None:
+    def build(is_training: bool) -> None:
+        h = small_graphs.product(v1.placeholder(tf.float32, [None, 3], name="x"))
+        low, high = (v1.get_variable(name, [], initializer=v1.zeros_initializer()) for name in ("low", "high"))
+        if is_training:
+            low, high = v1.assign(low, tf.reduce_min(h)), v1.assign_add(high, tf.reduce_max(h))
+        tf.nn.softmax(tf.quantization.fake_quant_with_min_max_vars(h, low, high), name="prob")
+
+    save_untold(tmp_path / "model.ckpt", lambda _: build(True))
+    if has_other:
+        with tf.Graph().as_default() as graph:
+            build(False)
+            tf.io.write_graph(graph, str(tmp_path), "evaluation.pbtxt")
+    with pytest.raises(FreezeError, match="training graph of quantization-aware training") as caught:
+        pipeline.freeze(tmp_path, to=tmp_path / "model.pb")
+    told = [line.strip() for line in str(caught.value).splitlines() if "pipeline freeze" in line]
+    assert "--inputs" not in str(caught.value)
+    assert len(told) == has_other == len(inspect(tmp_path).commands)
+    for command in told:
+        assert cli.main([*shlex.split(command)[3:], "-o", str(tmp_path / "told.pb")]) == 0
+
+
+@pytest.mark.parametrize("draw", ["random_normal", "truncated_normal"])
+@pytest.mark.parametrize("is_argument", [False, True], ids=["beside", "argument"])
+def test_noise_whose_deviation_is_0_is_none(draw: str, is_argument: bool, tmp_path: Path) -> None:
+    def build(x: Any) -> Any:
+        deviation = v1.placeholder_with_default(0.0, [], name="noise_stddev")
+        drawn = getattr(v1, draw)
+        noise = drawn(tf.shape(x), stddev=deviation) if is_argument else drawn(tf.shape(x)) * deviation
+        return small_graphs.product(x + noise)
+
+    wanted = small_graphs.save(tmp_path / "model.ckpt", build)
+    done = pipeline.freeze(tmp_path, to=tmp_path / "model.pb")
+    assert done.origin["pins"] == {"noise_stddev": "0"}
+    assert np.array_equal(small_graphs.answer(done.path), wanted)
+    with pytest.raises(FreezeError, match="draws random numbers"):
+        pipeline.freeze(tmp_path, pins={"noise_stddev": "0.5"}, to=tmp_path / "noisy.pb")
+
+
 @pytest.mark.parametrize("is_v2", [False, True])
 def test_a_batch_norm_is_pinned_to_the_branch_that_does_not_look_at_the_batch(is_v2: bool, tmp_path: Path) -> None:
     def build(x: Any) -> None:
