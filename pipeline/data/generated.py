@@ -213,12 +213,12 @@ def _make_group(group: Group, rows: Mapping[str, Array], draw: np.random.Generat
         values, splits = (rows[name] for name in group.inputs)
         whole = np.arange(len(splits)) % _RAGGED_ROWS  # as 0, 2, 3, 4: rows of two values, one and one
         return {group.inputs[0]: values, group.inputs[1]: (whole + (whole > 0)).astype(splits.dtype)}
-    indices, _, shape = (rows[name] for name in group.inputs)
+    indices = rows[group.inputs[0]]
     rank = max(2, len(group.shape))
     lengths = [rank, *(_OPEN_SIZE if size is None else size for size in group.shape[1:])]
     places = np.arange(len(indices)) % rank
     columns = [places, *(draw.integers(0, length, len(indices)) for length in lengths[1:])]
-    return {
-        group.inputs[0]: np.stack(columns, axis=1).astype(indices.dtype),
-        group.inputs[2]: np.asarray(lengths)[np.arange(len(shape)) % rank].astype(shape.dtype),
-    }
+    made = {group.inputs[0]: np.stack(columns, axis=1).astype(indices.dtype)}
+    for name in group.inputs[2:]:
+        made[name] = np.asarray(lengths)[np.arange(len(rows[name])) % rank].astype(rows[name].dtype)
+    return made

@@ -26,6 +26,7 @@ from pipeline.workers.progress import tell
 from .asking import Asked, ask_for_outputs, freeze_door, meet_needs
 from .averages import averages_note, take_averages
 from .describe import Describer, describe_origin, describe_signature, find_inner_rows
+from .passes.inputs import unknown_shapes
 from .passes.lookup_tables import require_vocabularies
 from .passes.open_batches import open_batches
 from .passes.pin_placeholders import pin_placeholders
@@ -227,6 +228,11 @@ def prepare(
         notes += [f"{name} is pinned to its default, {value}" for name, value in needs.pins.items()]
         pins = {**pins, **needs.pins}
         source = replace(source, graph=pin_placeholders(source.graph, needs.pins))
+        frozen = freeze_source(source, list(fetched.values()), list(fed.values()))
+    needed = {node.name for node in frozen.nodes}.difference(map(node_of, fed.values()))
+    if shapes := unknown_shapes(source.graph, needed):
+        fed |= {name: name for name in shapes}
+        notes += [f"{name} has no shape that a sparse tensor can have by default: it is an input" for name in shapes]
         frozen = freeze_source(source, list(fetched.values()), list(fed.values()))
     describer = Describer(source.graph, source.definitions, source.infos)
     described = describe_signature(describer, frozen, fed, fetched)

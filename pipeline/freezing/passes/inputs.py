@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+import numpy as np
 
 from pipeline.errors import FreezeError
+from pipeline.graph.dtypes import DTYPES
 from pipeline.graph.graph import Graph
 from pipeline.graph.lazy_nodes import copy_node, whole_node
 from pipeline.graph.nodes import PLACEHOLDERS, is_control, node_of, normalize_tensor
 from pipeline.graph.ops import output_dtypes
 from pipeline.graph.protos import NodeDef, OpDef
+from pipeline.graph.tensors import content_of
 
 from ..write.constants import unused_name
 
@@ -130,3 +134,23 @@ def _placeholder(node: NodeDef, name: str, port: int, dtype: int) -> NodeDef:
     else:
         placeholder.attr["shape"].shape.unknown_rank = True
     return placeholder
+
+
+def unknown_shapes(graph: Graph, needed: Collection[str]) -> list[str]:
+    """Returns the shapes of sparse placeholders whose default has a -1 for what is open: TensorFlow ends on reading it.
+
+    Args:
+        needed: the nodes that the outputs need.
+    """
+    return [node.name for node in graph.node if node.name in needed and _is_open_shape(node, graph)]
+
+
+def _is_open_shape(node: NodeDef, graph: Graph) -> bool:
+    prefix = node.name.removesuffix("/shape")
+    if node.op != "PlaceholderWithDefault" or prefix == node.name or f"{prefix}/indices" not in graph.nodes:
+        return False
+    default = graph.nodes.get(node_of(node.input[0]), NodeDef())
+    if default.op != "Const":
+        return False
+    tensor = whole_node(default).attr["value"].tensor
+    return any(size < 0 for size in np.frombuffer(content_of(tensor), DTYPES[tensor.dtype].code))

@@ -58,7 +58,7 @@ class Group:
 
     Args:
         kind: `sparse` or `ragged`.
-        inputs: their names: indices, values and shape; or values and row splits.
+        inputs: their names: indices, values and mostly shape; or values and row splits.
         shape: of the dense tensor, None for an open dimension.
     """
 

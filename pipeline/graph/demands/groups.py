@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from .step import Made, Rules, Step
 from .tensors import UNKNOWN, Dims, Leaf, Open, Value, anything
@@ -76,6 +76,21 @@ def ragged(step: Step) -> Made:
         if splits is not None and values is not None and splits is not values:
             step.facts.groups.setdefault((values, splits), ("ragged", ()))
     return Value(origins=step.value(1).origins, looked=step.value(1).looked)
+
+
+def sparse_inputs(leaves: Sequence[Leaf], found: Iterable[tuple[Leaf, ...]]) -> Iterator[tuple[tuple[Leaf, ...], Dims]]:
+    """Yields the sparse tensors that the names of inputs tell: NAME/indices and NAME/values, mostly with NAME/shape.
+
+    Args:
+        found: the groups that ops tell, whose inputs are left alone.
+    """
+    names, known = {leaf.name: leaf for leaf in leaves}, {leaf for group in found for leaf in group}
+    for leaf in leaves:
+        prefix = leaf.name.removesuffix("/indices")
+        parts = [names[name] for name in (leaf.name, f"{prefix}/values", f"{prefix}/shape") if name in names]
+        if prefix != leaf.name and len(parts) > 1 and parts[1].name.endswith("/values") and known.isdisjoint(parts):
+            rank = leaf.dims[-1] if leaf.dims and len(leaf.dims) == 2 else None
+            yield tuple(parts), (anything(),) * (rank if isinstance(rank, int) else 2)
 
 
 def ragged_inputs(slices: set[tuple[Leaf, str]], leaves: Sequence[Leaf]) -> list[tuple[Leaf, Leaf]]:

@@ -65,6 +65,8 @@ def demands_of(graph: Graph, inputs: Iterable[TensorSpec]) -> Demands:
             leaf.dims = _settled(leaf.dims)
         if not walk.facts.has_changed:
             break
+    for leaves, dims in list(groups.sparse_inputs(list(walk.leaves.values()), walk.facts.groups)):
+        walk.facts.groups[leaves] = ("sparse", dims)
     for pair in groups.ragged_inputs(walk.facts.slices, list(walk.leaves.values())):
         walk.facts.groups.setdefault(pair, ("ragged", ()))
     by_leaf = {walk.leaves[node_of(spec.tensor_name)]: spec.name for spec in specs}

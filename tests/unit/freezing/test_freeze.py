@@ -491,3 +491,18 @@ def test_a_file_system_that_reserves_no_room_gets_the_same_pb(tmp_path: Path, mo
     assert freeze(tmp_path / "ckpt", tmp_path / "again") == pb
     monkeypatch.delattr("os.posix_fallocate")
     assert freeze(tmp_path / "ckpt", tmp_path / "elsewhere") == pb
+
+
+def test_the_shape_of_a_sparse_placeholder_is_an_input_where_its_default_is_none(tmp_path: Path) -> None:
+    """TensorFlow's process ends on a shape of [-1, 3], the default of `sparse_placeholder`."""
+    with tf.Graph().as_default(), v1.Session() as session:
+        given = v1.sparse_placeholder(tf.float32, [None, 3], "x")
+        fixed = v1.sparse_placeholder(tf.float32, [2, 3], "fixed")
+        w = v1.get_variable("w", [3, 2])
+        tf.add(tf.sparse.sparse_dense_matmul(given, w), tf.sparse.sparse_dense_matmul(fixed, w), name="y")
+        session.run(v1.global_variables_initializer())
+        v1.train.Saver().save(session, str(tmp_path / "model.ckpt"))
+    frozen = freeze(tmp_path / "model.ckpt", ["y"], to=tmp_path / "model.pb")
+    assert frozen.signature is not None
+    assert {"x/indices", "x/values", "x/shape"} <= {spec.name for spec in frozen.signature.inputs}
+    assert "fixed/shape" not in {spec.name for spec in frozen.signature.inputs}
