@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-import numpy as np
-
 from pipeline.errors import FreezeError
 from pipeline.graph.dtypes import DTYPES
 from pipeline.graph.graph import Graph
@@ -13,9 +11,10 @@ from pipeline.graph.lazy_nodes import copy_node, whole_node
 from pipeline.graph.nodes import PLACEHOLDERS, is_control, node_of, normalize_tensor
 from pipeline.graph.ops import output_dtypes
 from pipeline.graph.protos import NodeDef, OpDef
-from pipeline.graph.tensors import content_of
 
 from ..write.constants import unused_name
+
+_WHOLE = {"int32": "i", "int64": "q"}
 
 
 def feed_inner_tensors(
@@ -152,5 +151,7 @@ def _is_open_shape(node: NodeDef, graph: Graph) -> bool:
     default = graph.nodes.get(node_of(node.input[0]), NodeDef())
     if default.op != "Const":
         return False
+    from pipeline.graph.tensors import content_of  # loads NumPy, which freezing mostly does without
+
     tensor = whole_node(default).attr["value"].tensor
-    return any(size < 0 for size in np.frombuffer(content_of(tensor), DTYPES[tensor.dtype].code))
+    return any(size < 0 for size in memoryview(content_of(tensor)).cast("B").cast(_WHOLE[DTYPES[tensor.dtype].name]))
