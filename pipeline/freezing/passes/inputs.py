@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from pipeline.errors import FreezeError
@@ -154,4 +155,5 @@ def _is_open_shape(node: NodeDef, graph: Graph) -> bool:
     from pipeline.graph.tensors import content_of  # loads NumPy, which freezing mostly does without
 
     tensor = whole_node(default).attr["value"].tensor
-    return any(size < 0 for size in memoryview(content_of(tensor)).cast("B").cast(_WHOLE[DTYPES[tensor.dtype].name]))
+    kind = _WHOLE.get(DTYPES[tensor.dtype].name) if tensor.dtype in DTYPES else None
+    return kind is not None and any(size < 0 for size in array(kind, bytes(content_of(tensor))))
