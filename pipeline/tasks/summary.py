@@ -10,7 +10,8 @@ from pipeline.formats.registry import CANDIDATES, FORMATS, read_refusal
 from pipeline.report import gist
 from pipeline.report.wording import count_noun
 from pipeline.settings import PASSED
-from pipeline.store.file_names import COSTS_TABLE_FILE, REPORT_FILE, RESULTS_FILE, VERDICT_FILE
+from pipeline.signature import Signature
+from pipeline.store.file_names import COSTS_TABLE_FILE, REPORT_FILE, RESULTS_FILE, SIGNATURE_FILE, VERDICT_FILE
 
 from .chain.job import Job
 from .chain.plan import Chain
@@ -35,6 +36,7 @@ def summary_lines(chain: Chain, last: str) -> list[str]:
         "report": job.display_path("report", REPORT_FILE),
     }
     lines = _verdict_lines(job) if "validation" in done else []
+    lines += _signature_lines(job) if job.imported is not None and "checkpoint" in done else []
     shown = [stage for stage in done if stage in files or stage == last]
     width = max([12, *map(len, shown)])
     for stage in shown:
@@ -44,11 +46,18 @@ def summary_lines(chain: Chain, last: str) -> list[str]:
     return lines
 
 
+def _signature_lines(job: Job) -> list[str]:
+    """Return the inputs and outputs of a checkpoint that somebody brought, which were named or found."""
+    signature = Signature.read(job.folder("checkpoint") / SIGNATURE_FILE)
+    lines = [f"input        {spec}" for spec in signature.inputs]
+    return [*lines, *(f"output       {spec}" for spec in signature.outputs)]
+
+
 def _verdict_lines(job: Job) -> list[str]:
     """Return what a person reads first: passed, in how many comparisons; or the cause, what to do, and the figures."""
     verdict = read_verdict(job)
     made_up = count_made_up_rows(job, verdict)
-    on = f", on {count_noun(made_up, 'made-up row')}" if made_up else ""
+    on = (f", on {count_noun(made_up, 'made-up row')}" if made_up else "") + _few_answers(verdict)
     if verdict["verdict"] == PASSED:
         return [
             f"verdict      passed: {count_noun(gist.count_comparisons(verdict), 'comparison')}{on}{_quality(verdict)}"
@@ -64,6 +73,15 @@ def _verdict_lines(job: Job) -> list[str]:
             f"             and {len(known) - _MOST_CAUSES} more in {job.display_path('validation', VERDICT_FILE)}"
         )
     return [*lines, f"figures      {gist.figures(verdict)}{on}"]
+
+
+def _few_answers(verdict: Mapping[str, Any]) -> str:
+    """Return what says that an output has fewer answers than there are rows, as where it is one for a whole batch."""
+    equal = [check for check in verdict["checks"] if check["check"] == "equal" and check.get("rows")]
+    few = min(equal, key=lambda check: int(check["rows"]), default=None)
+    if few is None or few["rows"] >= (verdict.get("rows") or {}).get("validation", 0):
+        return ""
+    return f"; equal compared {count_noun(few['rows'], 'answer')} of {few['output']}, not one for each row"
 
 
 def require_passed(job: Job) -> None:

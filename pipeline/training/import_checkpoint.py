@@ -69,7 +69,7 @@ def import_checkpoint(
     require_rows(source, imported, model.signature)
     fetched, fed = ([spec.tensor_name for spec in side] for side in (model.signature.outputs, model.signature.inputs))
     allowed += require_still(source, fetched, fed, imported.allow_ops)
-    for reason in (*reasons, *(f"allowed {danger}" for danger in allowed)):
+    for reason in (*reasons, *model.notes, *(f"allowed {danger}" for danger in allowed)):
         logger.info("checkpoint: %s", reason)
     demands = demands_of_frozen(model.graph, model.signature) if data is None else NOTHING
     rows = write_rows(model.signature, data, seed, folder, keys_of_tables(model.graph.nodes), demands)

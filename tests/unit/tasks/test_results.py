@@ -82,6 +82,13 @@ def test_the_console_does_not_call_a_candidate_wrong_for_made_up_rows_alone(job:
     ]
 
 
+def test_few_answers_are_not_hidden_behind_many_rows(job: Job, tmp_path: Path) -> None:
+    write(tmp_path, {**VERDICT, "checks": [check(rows=64), check(output="mean", rows=1)], "rows": {"validation": 64}})
+    assert summary._verdict_lines(job)[0].endswith(
+        ", on 64 made-up rows; equal compared 1 answer of mean, not one for each row"
+    )
+
+
 def test_an_older_verdict_is_read(job: Job, tmp_path: Path) -> None:
     write(tmp_path)
     assert read_verdict(job) == VERDICT
