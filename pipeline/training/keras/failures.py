@@ -16,7 +16,10 @@ from . import keras2
 _UNKNOWN = re.compile(
     r"(?:Could not locate \w+|Unknown \w+(?: \w+)?:|Could not interpret [\w ]+ identifier:) '?([\w.>:]+)'?"
 )
-_BUILD = "Build the model in your own file, and give both: --model loads the weights from this file"
+_BUILD = (
+    "Where the model works, model.export('folder') writes a SavedModel, and --checkpoint folder takes it; or build the "
+    "model in your own file, and give both: --model loads the weights from this file"
+)
 _MOST = 400  # letters of a cause
 # What Keras says: what that means, and what to do.
 _CAUSES: tuple[tuple[str, str, str], ...] = (
@@ -58,7 +61,14 @@ def _failure(path: Path, exc: Exception) -> CheckpointError:
         return CheckpointError(
             f"Keras 3 cannot load this file of Keras {written}", where=path, got=got, next_step=keras2.INSTALL
         )
-    if unknown := _UNKNOWN.search(text):
+    unknown = _UNKNOWN.search(text)
+    if unknown and _is_operation(unknown[1]):
+        return CheckpointError(
+            f"Keras cannot read its own operation {unknown[1]} from {path.suffix or 'this file'}",
+            where=path,
+            next_step="Where the model works, save it as .keras (model.save('model.keras')), and give that file",
+        )
+    if unknown:
         return CheckpointError(
             "the file names a class that is not Keras's own", where=path, got=unknown[1], next_step=_BUILD
         )
@@ -66,6 +76,17 @@ def _failure(path: Path, exc: Exception) -> CheckpointError:
         if re.search(pattern, text):
             return CheckpointError(what, where=path, got=got, next_step=next_step or _other_version(written))
     return CheckpointError("Keras cannot load the file", where=path, got=got, next_step=_other_version(written))
+
+
+def _is_operation(name: str) -> bool:
+    """Returns True for the class of a function in keras.ops: what an operator on tensors becomes in a model."""
+    waiting = [keras.Operation]
+    while waiting:
+        kind = waiting.pop()
+        if kind.__name__ == name and kind.__module__.startswith("keras.src.ops."):
+            return True
+        waiting += kind.__subclasses__()
+    return False
 
 
 def _cause(text: str) -> str:

@@ -58,6 +58,7 @@ def _other_units(layer: Any, _: Any) -> None:
         (_newer, "a layer has options that this Keras lacks .got .*sparkle", "pip install keras==3.99.0"),
         (_older, "a layer has options that this Keras lacks .got .*sparkle", "model.export"),
         (_own_function, "a class that is not Keras's own .got my_swish", "--model loads the weights"),
+        (_own_function, "a class that is not Keras's own", "model.export('folder')"),
         (_other_units, "the weights in the file are not those of its layers .got .*y", "model.save"),
     ],
 )
@@ -68,6 +69,15 @@ def test_each_cause_has_its_own_next_step(
         load_file(_changed(folder / "model.keras", tmp_path / "model.keras", change))
     assert next_step in str(error.value)
     assert "Copy the file again" not in str(error.value)
+
+
+def test_an_operator_on_tensors_that_keras_cannot_read_back_is_no_class_of_ones_own(tmp_path: Path) -> None:
+    x = keras.Input((3,), name="x")
+    keras.Model(x, keras.layers.Dense(1, name="y")(abs(x))).save(tmp_path / "model.h5")
+    with pytest.raises(CheckpointError, match=r"its own operation Absolute from .h5.*model.save\('model.keras'\)"):
+        load_file(tmp_path / "model.h5")
+    keras.Model(x, keras.layers.Dense(1, name="y")(abs(x))).save(tmp_path / "model.keras")
+    assert load_file(tmp_path / "model.keras").predict({"x": -np.eye(3, dtype=np.float32)})["y"].shape == (3, 1)
 
 
 def test_a_file_is_what_its_content_is_and_not_its_name(folder: Path, tmp_path: Path) -> None:
