@@ -93,6 +93,9 @@ class Decision:
 class Signature:
     """The inputs and outputs of a model, in a fixed order, and its decision if it has one.
 
+    Args:
+        is_whole: the inputs are one value together, whose rows can't be cut apart: a sparse or ragged tensor, a graph.
+
     Raises:
         ModelError: there is no output, a name occurs twice, or the decision names an unknown output.
     """
@@ -100,6 +103,7 @@ class Signature:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     decision: Decision | None = None
+    is_whole: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "inputs", tuple(self.inputs))
@@ -120,6 +124,8 @@ class Signature:
 
     def of_batch(self, rows: int) -> Signature:
         """Return the same signature with a fixed batch size, if it leaves the size open."""
+        if self.is_whole:
+            return self
         return replace(self, inputs=_of_rows(self.inputs, rows), outputs=_of_rows(self.outputs, rows))
 
     def to_dict(self) -> dict[str, Any]:
@@ -128,6 +134,8 @@ class Signature:
         for spec in (*values["inputs"], *values["outputs"]):
             if spec["tensor"] is None:
                 del spec["tensor"]
+        if not self.is_whole:
+            del values["is_whole"]
         return values
 
     @classmethod
@@ -143,6 +151,7 @@ class Signature:
                 inputs=tuple(TensorSpec(**value) for value in values["inputs"]),
                 outputs=tuple(TensorSpec(**value) for value in values["outputs"]),
                 decision=None if decision is None else Decision(**decision),
+                is_whole=bool(values.get("is_whole", False)),
             )
         except (KeyError, TypeError, AttributeError) as exc:
             raise ModelError("not a signature", got=exc, wanted="inputs, outputs and decision") from exc
@@ -191,8 +200,10 @@ def whole_inputs(signature: Signature) -> frozenset[str]:
     """Return the names of inputs that have one value for all rows of a batch.
 
     These are scalars, such as `temperature`; and inputs whose fixed first dimensions differ, such as class weights
-    `[2]` and a mask `[4]`, because at most one of them could be the batch.
+    `[2]` and a mask `[4]`, because at most one of them could be the batch. Of inputs that are one value together, all.
     """
+    if signature.is_whole:
+        return frozenset(spec.name for spec in signature.inputs)
     sizes = {spec.shape[0] for spec in signature.inputs if spec.shape}
     is_one_batch = len(sizes - {None}) < 2
     return frozenset(
@@ -214,7 +225,7 @@ def by_rows(signature: Signature) -> Signature:
     first = 1 if are_runs else None
     inputs = [_with_rows(spec, first) if spec.name in whole else spec for spec in signature.inputs]
     outputs = [_with_rows(spec, first) if are_runs else spec for spec in signature.outputs]
-    return replace(signature, inputs=tuple(inputs), outputs=tuple(outputs))
+    return replace(signature, inputs=tuple(inputs), outputs=tuple(outputs), is_whole=False)
 
 
 def _with_rows(spec: TensorSpec, rows: int | None) -> TensorSpec:

@@ -18,7 +18,7 @@ import numpy as np
 
 from pipeline.errors import DataError
 from pipeline.graph.demands import NOTHING, Demand, Demands, Group
-from pipeline.signature import Array, Signature, TensorSpec, batch_size_of
+from pipeline.signature import Array, Batch, Signature, TensorSpec, batch_size_of
 
 from .contents import make_content, sizes_of
 from .npz import NpzReader
@@ -29,7 +29,8 @@ _MOST_BYTES = 64_000_000  # of all rows together
 _MOST_KEYS = 10_000
 _LARGEST_INT = 4  # small: most integers are indices, and the edge cases cover large ones
 _LEVELS = 256  # of a pixel
-_RAGGED_ROWS = 4
+_WHOLE_VALUES = 16
+_MOST_PRINTED = 16  # elements of an array in a command
 _WORDS = (
     "call",
     "free",
@@ -66,7 +67,7 @@ def generate_rows(
     Raises:
         DataError: an input has no batch dimension.
     """
-    batch = rows_together(demands) or batch_size_of(signature) or 1
+    batch = batch_size_of(signature) or 1
     wanted_of = {spec.name: demands.inputs.get(spec.name, Demand(spec.dtype)) for spec in signature.inputs}
     sizes = {spec.name: row_shape(spec, wanted_of[spec.name]) for spec in signature.inputs}
     row_bytes = sum(8 * math.prod(shape) for shape in sizes.values())
@@ -79,9 +80,55 @@ def generate_rows(
     for name, values in known.items():
         if values:
             _put_keys(rows[name].reshape(-1), values, is_known=wanted_of[name].is_known)
-    for group in demands.groups:
-        rows |= _make_group(group, {name: rows[name] for name in group.inputs}, draw)
     return rows
+
+
+def generate_values(
+    signature: Signature, seed: int, keys: Mapping[str, Sequence[Any]] | None = None, demands: Demands = NOTHING
+) -> dict[str, Array]:
+    """Generate several whole values for inputs that are one value together, all of one size.
+
+    Returns:
+        By input name an array `[values, ...]`.
+    """
+    made = [generate_value(signature, _OPEN_SIZE, seed, keys, demands)]
+    most = max(1, _MOST_BYTES // max(1, 8 * sum(values.size for values in made[0].values())))
+    made += [generate_value(signature, _OPEN_SIZE, seed + n, keys, demands) for n in range(1, min(_WHOLE_VALUES, most))]
+    return {name: np.stack([each[name] for each in made]) for name in made[0]}
+
+
+def generate_value(
+    signature: Signature,
+    rows: int,
+    seed: int,
+    keys: Mapping[str, Sequence[Any]] | None = None,
+    demands: Demands = NOTHING,
+) -> dict[str, Array]:
+    """Generate one value for inputs that are one value together.
+
+    Args:
+        rows: the length that the signature leaves open: of dense inputs, and of what sparse and ragged ones stand for.
+    """
+    draw, made = np.random.default_rng(seed), dict[str, Array]()
+    for spec in signature.inputs:
+        demand = demands.inputs.get(spec.name, Demand(spec.dtype))
+        if spec.shape == ():
+            made[spec.name] = _make_scalar(demand, draw)
+            continue
+        first = spec.shape[0] if spec.shape and spec.shape[0] is not None else rows
+        made[spec.name] = make_values(demand, (first, *row_shape(spec, demand)), draw)
+        if known := _keys_for(demand, keys or {}, demands):
+            _put_keys(made[spec.name].reshape(-1), known, is_known=demand.is_known)
+    for group in sorted(demands.groups, key=lambda group: len(group.inputs)):  # what numbers of rows are besides
+        made |= _make_group(group, {name: made[name] for name in group.inputs}, rows, draw)
+    return made
+
+
+def _make_scalar(demand: Demand, draw: np.random.Generator) -> Array:
+    """Make a number beside the others: 1 or False, which are mostly harmless, where the graph demands nothing."""
+    made = make_values(demand, (), draw)
+    is_free = demand.low is None and demand.high is None and not demand.keys and made.dtype != object
+    return np.full_like(made, made.dtype.kind != "b") if is_free else made
 
 
 def read_rows_together(path: Path) -> int | None:
@@ -94,16 +141,26 @@ def read_rows_together(path: Path) -> int | None:
     return int(rows.first[MADE_UP].max(initial=1)) if MADE_UP in rows.names else None
 
 
-def refused_rows(signature: Signature, sentence: object) -> DataError:
+def refused_rows(
+    signature: Signature, sentence: object, demands: Demands = NOTHING, value: Batch | None = None
+) -> DataError:
     """Returns the error of a model that refuses the rows that were made up for it.
 
     Args:
         sentence: what the model, or the library that runs it, says.
+        demands: what the graph demands of its inputs: of a string that holds a tf.train.Example, a file of those.
+        value: of inputs that are one value together, the value that was made up.
     """
-    are_plain = all(spec.name.isidentifier() and not iskeyword(spec.name) for spec in signature.inputs)
-    arrays = ", ".join(f"{spec.name}={_as_array(spec)}" for spec in signature.inputs)
-    if not are_plain:
-        arrays = f"**{{{', '.join(f'{spec.name!r}: {_as_array(spec)}' for spec in signature.inputs)}}}"
+    only = demands.inputs.get(signature.inputs[0].name) if len(signature.inputs) == 1 else None
+    if only is not None and only.content is not None and only.content.kind == "example":
+        return DataError(
+            f"these rows were made up, and the model refuses them: {sentence}",
+            next_step="Give tf.train.Examples of your own: --data rows.tfrecord, which tf.io.TFRecordWriter writes",
+        )
+    made = {spec.name: _as_array(spec, None if value is None else value[spec.name]) for spec in signature.inputs}
+    arrays = ", ".join(f"{name}={array}" for name, array in made.items())
+    if not all(name.isidentifier() and not iskeyword(name) for name in made):
+        arrays = f"**{{{', '.join(f'{name!r}: {array}' for name, array in made.items())}}}"
     code = re.sub(r'(["$`\\])', r"\\\1", f"import numpy as np; np.savez('rows.npz', {arrays})")  # within double quotes
     command = f'python -c "{code}"'
     return DataError(
@@ -112,15 +169,13 @@ def refused_rows(signature: Signature, sentence: object) -> DataError:
     )
 
 
-def _as_array(spec: TensorSpec) -> str:
+def _as_array(spec: TensorSpec, value: Array | None = None) -> str:
+    if value is not None and value.dtype.kind in "iu" and value.size <= _MOST_PRINTED:
+        return f"np.array({value.tolist()}, '{value.dtype}')"
     sizes = (8, *(_OPEN_SIZE if size is None else size for size in (spec.shape or ())[1:]))
+    if value is not None:
+        sizes = value.shape
     return f"np.full({sizes}, b'text')" if spec.dtype == "string" else f"np.zeros({sizes}, '{spec.dtype}')"
-
-
-def rows_together(demands: Demands) -> int | None:
-    """Returns the number of rows that are one value together, which is the only size of a batch; None for any size."""
-    sizes = [_RAGGED_ROWS if group.kind == "ragged" else max(2, len(group.shape)) for group in demands.groups]
-    return max(sizes) if sizes else None
 
 
 def _keys_for(demand: Demand, keys: Mapping[str, Sequence[Any]], demands: Demands) -> list[Any]:
@@ -207,18 +262,17 @@ def _make_floats(demand: Demand, shape: tuple[int, ...], draw: np.random.Generat
     return drawn if high is None else high - np.abs(drawn)
 
 
-def _make_group(group: Group, rows: Mapping[str, Array], draw: np.random.Generator) -> dict[str, Array]:
-    """Make inputs that are one value fit each other, batch by batch."""
+def _make_group(group: Group, made: Mapping[str, Array], rows: int, draw: np.random.Generator) -> dict[str, Array]:
+    """Make inputs that are one value fit each other."""
+    if group.kind in ("numbers", "rising"):
+        name, values = group.inputs[0], made[group.inputs[0]] % rows  # numbers of rows
+        return {name: np.sort(values, axis=0) if group.kind == "rising" else values}
     if group.kind == "ragged":
-        values, splits = (rows[name] for name in group.inputs)
-        whole = np.arange(len(splits)) % _RAGGED_ROWS  # as 0, 2, 3, 4: rows of two values, one and one
-        return {group.inputs[0]: values, group.inputs[1]: (whole + (whole > 0)).astype(splits.dtype)}
-    indices = rows[group.inputs[0]]
-    rank = max(2, len(group.shape))
-    lengths = [rank, *(_OPEN_SIZE if size is None else size for size in group.shape[1:])]
-    places = np.arange(len(indices)) % rank
-    columns = [places, *(draw.integers(0, length, len(indices)) for length in lengths[1:])]
-    made = {group.inputs[0]: np.stack(columns, axis=1).astype(indices.dtype)}
-    for name in group.inputs[2:]:
-        made[name] = np.asarray(lengths)[np.arange(len(rows[name])) % rank].astype(rows[name].dtype)
-    return made
+        values, splits = (made[name] for name in group.inputs)
+        inner = np.sort(draw.integers(0, len(values) + 1, rows - 1))
+        return {group.inputs[1]: np.array([0, *inner, len(values)]).astype(splits.dtype)}
+    indices, values = (made[name] for name in group.inputs[:2])
+    lengths = [rows, *(_OPEN_SIZE if size is None else size for size in group.shape[1:] or (None,))]
+    columns = [np.arange(rows), *(draw.integers(0, length, rows) for length in lengths[1:])]  # in each row one
+    fitting = {group.inputs[0]: np.stack(columns, axis=1).astype(indices.dtype), group.inputs[1]: values[:rows]}
+    return fitting | {name: np.array(lengths).astype(made[name].dtype) for name in group.inputs[2:]}

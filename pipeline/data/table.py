@@ -6,6 +6,8 @@
 .jsonl, .json, .parquet    rows with names; lists for inputs with several values
 .tfrecord                  tf.Examples with a feature for each input; or, for one input of strings, the records
 a folder                   images, or several files of one of these kinds
+
+Of inputs that are one value together, a row is such a value; an .npz may hold a single one, as a model is fed it.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.errors import DataError, nearest
-from pipeline.signature import Array, Signature, TensorSpec
+from pipeline.signature import Array, Signature, TensorSpec, by_rows, shapes_fit
 
 from .columns import WHOLE, Columns, report
 from .delimited import add_header, is_numbers
@@ -45,6 +47,9 @@ def read_rows(path: Path, signature: Signature, is_part: bool = False) -> dict[s
             value does not have the dtype of its input.
     """
     kind = kind_of(path)
+    if signature.is_whole and kind == "npz":
+        return _read_whole(path, signature)
+    signature = by_rows(signature) if signature.is_whole else signature
     if kind == "folder":
         from .images import is_folder_of_images, read_images
 
@@ -58,6 +63,26 @@ def read_rows(path: Path, signature: Signature, is_part: bool = False) -> dict[s
         raise DataError("the arrays have different numbers of rows", where=path, got=got)
     if not any(map(len, rows.values())):
         raise DataError("the data has no rows", where=path, got="0 rows", wanted="at least one")
+    return rows
+
+
+def _read_whole(path: Path, signature: Signature) -> dict[str, Array]:
+    """Read inputs that are one value together: one such value, or several of one size, `[values, ...]`."""
+    arrays = _read_arrays(path, signature, is_part=False)
+    are_several = any(
+        spec.shape is not None and arrays[spec.name].ndim == len(spec.shape) + 1 for spec in signature.inputs
+    )
+    rows = arrays if are_several else {name: values[np.newaxis] for name, values in arrays.items() if name != LABELS}
+    for spec in signature.inputs:
+        found, wanted = rows[spec.name].shape[1:], spec.shape
+        if not shapes_fit(found, wanted) or len(rows[spec.name]) != len(next(iter(rows.values()))):
+            raise DataError(
+                "an input of the data has the wrong shape",
+                where=f"{path}: {spec.name}",
+                got=list(arrays[spec.name].shape),
+                wanted=spec,
+                next_step="The inputs are one value together: give one array for each, as the model is fed it",
+            )
     return rows
 
 
@@ -96,7 +121,7 @@ def _read_arrays(path: Path, signature: Signature, is_part: bool) -> dict[str, A
     _name_labels(arrays, wanted)
     _require_names(path, "arrays", arrays, wanted)
     for name, values in arrays.items():
-        if not values.ndim:
+        if not values.ndim and not signature.is_whole:
             raise DataError("an array has no rows", where=f"{path}: {name}", got="a single value", wanted="[rows, ...]")
     for name, spec in wanted.items():
         if spec.dtype == "string" and arrays[name].dtype.kind in "US":

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from pipeline.checkpoint.files import files_of, name_of
 from pipeline.checkpoint.opened import Source
 from pipeline.checkpoint.source import open_source, read_message
 from pipeline.checkpoint.vocabularies import carry_vocabularies, vocabularies_of
-from pipeline.data.generated import MADE_UP, generate_rows, rows_together
+from pipeline.data.generated import MADE_UP, generate_rows, generate_values
 from pipeline.data.held import sensible_values
 from pipeline.data.npz import add_kind, save_arrays
 from pipeline.errors import logger
@@ -71,13 +72,16 @@ def import_checkpoint(
     allowed += require_still(source, fetched, fed, imported.allow_ops)
     for reason in (*reasons, *model.notes, *(f"allowed {danger}" for danger in allowed)):
         logger.info("checkpoint: %s", reason)
-    demands = demands_of_frozen(model.graph, model.signature) if data is None else NOTHING
-    rows = write_rows(model.signature, data, seed, folder, keys_of_tables(model.graph.nodes), demands)
+    demands, signature = NOTHING, model.signature
+    if data is None or len(signature.inputs) > 1:
+        demands = demands_of_frozen(model.graph, signature)
+        signature = replace(signature, is_whole=bool(demands.groups))
+    rows = write_rows(signature, data, seed, folder, keys_of_tables(model.graph.nodes), demands)
     if source.kind == "SavedModel":
         shutil.copytree(source.path, folder / SAVED_MODEL_FOLDER)
     else:
         _copy_checkpoint(source, folder)
-    model.signature.write(folder / SIGNATURE_FILE, origin=model.origin)
+    signature.write(folder / SIGNATURE_FILE, origin=model.origin)
     return {
         "adopted": str(source.path),
         "found": [*reasons, *model.notes],
@@ -94,7 +98,7 @@ def write_rows(
     keys: Mapping[str, Sequence[Any]],
     demands: Demands = NOTHING,
 ) -> dict[str, Any]:
-    """Writes `validation.npz`; of rows that are made up it says so, and how many of them belong together.
+    """Writes `validation.npz`; of rows that are made up it says so.
 
     Args:
         data: a file for `data.table.read_rows`, or what that has returned; None to generate rows.
@@ -108,18 +112,20 @@ def write_rows(
     Raises:
         DataError: the rows do not fit the inputs.
     """
-    whole, signature = whole_inputs(signature), by_rows(signature)
-    if data is None:
+    own, whole, signature = signature, whole_inputs(signature), by_rows(signature)
+    if data is None and own.is_whole:
+        rows = generate_values(own, seed, keys, demands)
+    elif data is None:
         known = [
             name for name, one in demands.inputs.items() if one.keys or one.low is not None or one.high is not None
         ]
         rows = sensible_values(generate_rows(signature, ROWS, seed, keys, demands), whole, known)
     else:
-        rows = read_given_rows(data, signature) if isinstance(data, DataSource) else dict(data)
+        rows = read_given_rows(data, own if own.is_whole else signature) if isinstance(data, DataSource) else dict(data)
     labels = {"labels": rows.pop("labels")} if "labels" in rows else {}
     if data is None:
         count = len(next(iter(rows.values()), ()))
-        labels = {MADE_UP: np.full(count, rows_together(demands) or 1, np.int64)}
+        labels = {MADE_UP: np.ones(count, np.int64)}
     save_arrays(folder / VALIDATION_ROWS_FILE, {**add_kind("input", rows), **labels})
     return rows
 

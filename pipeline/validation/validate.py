@@ -156,7 +156,7 @@ def _check(
         except PipelineError as exc:
             if material.is_made_up and reference.refuses_rows(exc):
                 sentence = exc.got or exc.what if isinstance(exc, RunnerError) else exc
-                raise refused_rows(material.signature, sentence) from exc
+                raise _refused(material, sentence) from exc
             if exc is reference.last_error:
                 raise
             recorder.record_crash(format, name, str(exc))
@@ -171,6 +171,13 @@ def _check(
             others = {spec.name for spec in material.signature.outputs} - set(material.sample(format).outputs)
             skipped |= {f"stable of {output}": "it has not one answer for each row" for output in sorted(others)}
     return skipped
+
+
+def _refused(material: Material, sentence: object) -> PipelineError:
+    if material.value is None:
+        return refused_rows(material.signature, sentence, material.demands)
+    value = {name: values[0] for name, values in material.rows.first.items()}
+    return refused_rows(material.value, sentence, material.demands, value)
 
 
 def _verdict(

@@ -68,7 +68,9 @@ def import_candidate(candidate: Candidate, checkpoint: Path, weights: str, folde
     reasons += [f"output {spec.name} is not in the candidate" for spec in outputs.missing]
     for reason in reasons:
         logger.info("candidate: %s", reason)
-    own = Signature(_own_specs(signature.inputs, inputs), _own_specs(signature.outputs, outputs))
+    own = Signature(
+        _own_specs(signature.inputs, inputs), _own_specs(signature.outputs, outputs), is_whole=signature.is_whole
+    )
     details: dict[str, Any] = {"signature": tensors.signature, "fed": feeds, "fillers": fillers}
     if tensors.integers:
         details |= {"computed": "int8", "notes": [_note_integers(tensors, {**inputs.found, **outputs.found})]}

@@ -43,6 +43,7 @@ class Content:
         lists: names of the parts of which a row may have several values, or none.
         sequences: names of the parts that are a list of features, in a SequenceExample.
         separator: between the parts of a text.
+        pairs: names of a part of indices and of the part that has a value for each, of a SparseFeature.
     """
 
     kind: str
@@ -50,6 +51,7 @@ class Content:
     lists: frozenset[str] = frozenset()
     sequences: frozenset[str] = frozenset()
     separator: str = ""
+    pairs: frozenset[tuple[str, str]] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -57,8 +59,9 @@ class Group:
     """Inputs that are one value together, and whose rows can't be cut apart.
 
     Args:
-        kind: `sparse` or `ragged`.
-        inputs: their names: indices, values and mostly shape; or values and row splits.
+        kind: `sparse` or `ragged`; `numbers` or `rising`, an input whose values are numbers of rows of the others, in
+            any order or rising.
+        inputs: their names: indices, values and mostly shape; values and row splits; or the one input of numbers.
         shape: of the dense tensor, None for an open dimension.
     """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from .step import Made, Rules, Step
@@ -82,9 +83,9 @@ def sparse_inputs(leaves: Sequence[Leaf], found: Iterable[tuple[Leaf, ...]]) -> 
     """Yields the sparse tensors that the names of inputs tell: NAME/indices and NAME/values, mostly with NAME/shape.
 
     Args:
-        found: the groups that ops tell, whose inputs are left alone.
+        found: the groups that ops tell; the inputs of sparse and ragged ones are left alone.
     """
-    names, known = {leaf.name: leaf for leaf in leaves}, {leaf for group in found for leaf in group}
+    names, known = {leaf.name: leaf for leaf in leaves}, {leaf for group in found if len(group) > 1 for leaf in group}
     for leaf in leaves:
         prefix = leaf.name.removesuffix("/indices")
         parts = [names[name] for name in (leaf.name, f"{prefix}/values", f"{prefix}/shape") if name in names]
@@ -94,12 +95,12 @@ def sparse_inputs(leaves: Sequence[Leaf], found: Iterable[tuple[Leaf, ...]]) -> 
 
 
 def ragged_inputs(slices: set[tuple[Leaf, str]], leaves: Sequence[Leaf]) -> list[tuple[Leaf, Leaf]]:
-    """Finds the ragged tensors among the inputs: values, and `NAME_1` of which neighbours are subtracted."""
+    """Finds the ragged tensors among the inputs: values, and `NAME_1`, `NAME_2` … whose neighbours are subtracted."""
     names = {leaf.name: leaf for leaf in leaves}
     return [
         (names[name], leaf)
         for leaf in leaves
-        if {(leaf, "behind"), (leaf, "before")} <= slices and (name := leaf.name.removesuffix("_1")) in names
+        if {(leaf, "behind"), (leaf, "before")} <= slices and (name := re.sub(r"_\d$", "", leaf.name)) in names
         if name != leaf.name
     ]
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from .step import Made, Rules, Step
-from .tensors import UNKNOWN, Dim, Open, Value, anything
+from .tensors import UNKNOWN, Dim, Dims, Open, Value, anything
 
 
 def gather(step: Step) -> Value:
@@ -24,9 +24,17 @@ def gather(step: Step) -> Value:
         step.facts.at_least(params.dims[at], max(chosen) + 1)
     step.index(1, params.dims[at])
     inner = step.number("batch_dims")
+    if at == 0 and not inner and _is_batch(params.dims):
+        step.row_numbers(1)
     if indices.dims is None:
         return Value(origins=params.origins)
     return replace(params.shaped((*params.dims[:at], *indices.dims[inner:], *params.dims[at + 1 :])), looked=())
+
+
+def _is_batch(dims: Dims | None) -> bool:
+    """Returns True for what has the rows of the inputs as its own."""
+    first = dims[0] if dims else None
+    return isinstance(first, Open) and first.size.is_batch and not first.changes
 
 
 def gather_nd(step: Step) -> Value:
@@ -63,9 +71,11 @@ def in_top_k(step: Step) -> Value:
 
 def segments(step: Step) -> Value:
     """Sums of parts: the last input is their number."""
-    count, data = step.single(2), step.dims(0)
-    step.index(1, count if count is not None else anything())
-    return Value((anything() if count is None else count, *data[1:]) if data else None)
+    counts, data = step.value(2).numbers or (), step.dims(0)
+    count: Dim = counts[0] if len(counts) == 1 and isinstance(counts[0], int | Open) else anything()
+    step.index(1, count)
+    step.row_numbers(1)
+    return Value((count, *data[1:]) if data else None)
 
 
 def sorted_segments(step: Step) -> Value:
@@ -73,12 +83,16 @@ def sorted_segments(step: Step) -> Value:
     data = step.dims(0)
     if data:
         step.index(1, data[0])
-    step.within(2, 0, 0)
+        if _is_batch(data):
+            step.row_numbers(1)
+    step.within(2, 0)
+    step.row_numbers(2, is_rising=True)
     return Value((Open(step.facts.batch), *data[1:]) if data else None)
 
 
 def rising(step: Step) -> Value:
-    step.within(1, 0, 0)
+    step.within(1, 0)
+    step.row_numbers(1, is_rising=True)
     data = step.dims(0)
     return Value((anything(), *data[1:]) if data else None)
 
@@ -101,12 +115,16 @@ def scatter(step: Step) -> Value:
     depth = (step.dims(0) or (None,))[-1]
     sizes = [each for each in shape or () if isinstance(each, int)]
     step.index(0, min(sizes[:depth]) if isinstance(depth, int) and sizes and len(sizes) >= depth else anything())
+    if depth == 1 and _is_batch(_dims(shape)):
+        step.row_numbers(0)
     return Value(_dims(shape))
 
 
 def scatter_onto(step: Step) -> Value:
     target, depth = step.dims(0), (step.dims(1) or (None,))[-1]
     sizes = [dim for dim in target or () if isinstance(dim, int)]
+    if depth == 1 and _is_batch(target):
+        step.row_numbers(1)
     step.index(1, min(sizes[:depth]) if isinstance(depth, int) and sizes and len(sizes) >= depth else anything())
     return step.value(0)
 

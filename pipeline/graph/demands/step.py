@@ -20,8 +20,8 @@ class Facts:
     Attributes:
         batch: the number of rows.
         has_changed: something was found out, so that the graph has to be looked at again.
-        groups: by the leaves of indices and values (of values and row splits), what kind of one value they are, and its
-            shape.
+        groups: by the leaves of indices, values and shape (of values and row splits; of numbers of rows), what kind of
+            one value they are, and its shape.
         slices: leaves of which all but the first or the last element are taken.
         keys: returns the keys of a table, by the name of its node.
         guesses: lengths that would do, for when nothing demands them.
@@ -159,6 +159,12 @@ class Step:
         for leaf, default in self.value(number).looked:
             if default is not None and isinstance(size, int) and not 0 <= default < size:
                 leaf.is_known = True
+
+    def row_numbers(self, number: int, is_rising: bool = False) -> None:
+        """Notes that an input's values are numbers of rows, so that the rows of all inputs are one value."""
+        leaf = self.sole_origin(number)
+        if leaf is not None and "int" in leaf.dtype and (is_rising or (leaf,) not in self.facts.groups):
+            self.facts.groups[leaf,] = ("rising" if is_rising else "numbers", ())
 
     def hint(self, number: int, low: float, high: float) -> None:
         """Says that an input's values are meant to be in a range."""

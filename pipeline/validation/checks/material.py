@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.data.edge_cases import edge_batches
-from pipeline.data.generated import generate_rows, read_rows_together
+from pipeline.data.generated import generate_rows, generate_value, read_rows_together
 from pipeline.data.held import hold_still, keep_beside_rows
 from pipeline.data.npz import NpzReader, load_arrays, of_kind
 from pipeline.errors import PipelineError, SettingError, nearest
@@ -42,6 +42,7 @@ class Material:
         goldens: the recorded inputs and outputs; may be empty.
         sizes: how many rows are held at a time.
         whole: the inputs that have one value for all rows.
+        value: the signature of inputs that are one value together; None if their rows can be cut apart.
         scores: counts of decisions by format, the checkpoint's included; filled by the pass over validation rows.
         flips: counts of decisions that differ from the checkpoint's, by format; filled by the same pass.
         rows_per_second: speed of the comparison of validation rows, by format.
@@ -60,6 +61,7 @@ class Material:
     goldens: Batch
     sizes: Sizes
     whole: frozenset[str] = frozenset()
+    value: Signature | None = None
     scores: dict[str, Scores] = field(default_factory=dict)
     flips: dict[str, Flips] = field(default_factory=dict)
     rows_per_second: dict[str, float] = field(default_factory=dict)
@@ -85,15 +87,26 @@ class Material:
 
     @cached_property
     def edge_cases(self) -> Mapping[str, Batch]:
-        """Batches of edge-case rows, by name; none for inputs that are one value together."""
-        if self.demands.groups:
+        """Batches of edge-case rows, by name; none for the parts of a sparse or ragged tensor."""
+        if self.parts_of_one:
             return {}
         batches = edge_batches(self.signature, self.rows.first, self.demands)
         return {label: keep_beside_rows(batch, self.rows.first, self.whole) for label, batch in batches.items()}
 
+    @property
+    def parts_of_one(self) -> tuple[str, ...]:
+        """Inputs that are the parts of a sparse or ragged tensor, so that none can have any other value alone."""
+        return next((group.inputs for group in self.demands.groups if len(group.inputs) > 1), ())
+
     @cached_property
     def generated(self) -> dict[str, Batch]:
         """Batches of generated rows in several sizes, by name; empty if a batch would be too large."""
+        if self.value is not None:
+            values = {size: generate_value(self.value, size, _SEED, demands=self.demands) for size in BATCH_SIZES}
+            return {
+                f"made up {size}": {name: array[np.newaxis] for name, array in value.items()}
+                for size, value in values.items()
+            }
         specs = tuple(
             # Dimensions that the signature leaves open get the lengths of the validation rows.
             TensorSpec(
@@ -152,7 +165,7 @@ def read_material(checkpoint: Path, settings: ValidationSettings, fixed_size: in
         DataError: a file of the artifact is missing or damaged.
     """
     signature = Signature.read(checkpoint / SIGNATURE_FILE)
-    whole = whole_inputs(signature)
+    whole, value = whole_inputs(signature), signature if signature.is_whole else None
     if fixed_size is not None:
         signature = signature.of_batch(fixed_size)
     signature = by_rows(signature)
@@ -177,6 +190,7 @@ def read_material(checkpoint: Path, settings: ValidationSettings, fixed_size: in
         goldens,
         unlimited(signature, settings),
         whole,
+        value,
         checkpoint=checkpoint,
         is_made_up=together is not None,
     )

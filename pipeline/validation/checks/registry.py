@@ -72,8 +72,8 @@ def check_edge_cases(
     instance, may pass NaN on or drop it.
     """
     format, excluded, refused = candidate.format, list[str](), dict[str, Answer]()
-    if material.demands.groups:
-        return f"the inputs {', '.join(material.demands.groups[0].inputs)} are one value together, of several rows"
+    if material.parts_of_one:
+        return f"the inputs {', '.join(material.parts_of_one)} are one value together, of several rows"
     if not material.edge_cases:
         return "the model has no inputs"
     ranges, beyond = ranges_of(candidate, material.signature), list[str]()

@@ -14,7 +14,7 @@ import pytest
 import tensorflow as tf
 from small_graphs import save
 
-from pipeline.data.generated import generate_rows, rows_together
+from pipeline.data.generated import generate_rows, generate_value, generate_values
 from pipeline.freezing.freeze import freeze
 from pipeline.graph.demands import NOTHING, Demands, demands_of
 from pipeline.graph.graph import Graph
@@ -213,8 +213,7 @@ def test_sparse_inputs_fit_each_other(shapes: Any) -> None:
     specs = (S(shapes[0], tf.int64), S([None], FLOAT), S(shapes[1], tf.int64))
     graph, signature = built(lambda i, v, s: tf.sparse.sparse_dense_matmul(tf.SparseTensor(i, v, s), w(10, 2)), specs)
     demands = demands_of(Graph.of(GraphDef.FromString(graph.SerializeToString())), signature.inputs)
-    assert rows_together(demands) == 2
-    assert {answer.shape for answer in answers(graph, signature, demands)} == {(2, 2)}
+    assert {answer.shape for answer in answers(graph, signature, demands)} == {(8, 2)}
 
 
 def test_sparse_inputs_that_only_their_names_tell_are_several_rows() -> None:
@@ -239,7 +238,61 @@ def test_ragged_inputs_fit_each_other(build: Callable[[Any], Any]) -> None:
     graph, signature = built(lambda x, x_1: build(tf.RaggedTensor.from_row_splits(x, x_1, validate=False)), RAGGED)
     demands = demands_of(Graph.of(GraphDef.FromString(graph.SerializeToString())), signature.inputs)
     assert [(group.kind, group.inputs) for group in demands.groups] == [("ragged", ("x", "x_1"))]
-    assert {answer.shape for answer in answers(graph, signature, demands)} == {(3, 2)}
+    assert {answer.shape for answer in answers(graph, signature, demands)} == {(8, 2)}
+
+
+def test_a_ragged_a_sparse_and_a_dense_input_stand_for_the_same_rows() -> None:
+    """Each alone had rows that fit; together they were of different numbers."""
+    specs = (
+        S([None, 5], FLOAT, "dense"),
+        *(S([None], tf.int64, "x"), S([None], tf.int64, "x_1")),
+        *(S([None, 2], tf.int64, "s"), S([None], FLOAT, "s_1"), S([2], tf.int64, "s_2")),
+    )
+
+    def build(dense: Any, x: Any, x_1: Any, s: Any, s_1: Any, s_2: Any) -> Any:
+        ragged = tf.gather(w(30, 5), tf.RaggedTensor.from_row_splits(x, x_1, validate=False))
+        sparse = tf.sparse.sparse_dense_matmul(tf.SparseTensor(s, s_1, s_2), w(7, 5))
+        return dense + tf.reduce_sum(ragged, 1) + sparse
+
+    graph, signature = built(build, specs)
+    demands = demands_of(Graph.of(GraphDef.FromString(graph.SerializeToString())), signature.inputs)
+    assert {answer.shape for answer in answers(graph, signature, demands)} == {(8, 5)}
+    for rows in (1, 7):
+        value = generate_value(signature, rows, 7, demands=demands)
+        assert len(value["x_1"]) == rows + 1
+        assert value["s_2"].tolist() == [rows, 7]
+        assert run(graph, value).shape == (rows, 5)
+
+
+IN = (S([None, 2], FLOAT, "x"), S([None, 2], WHOLE, "i"))
+
+
+@pytest.mark.parametrize(
+    ("build", "kinds"),
+    [
+        pytest.param(lambda x, i: tf.gather(x, i[:, 0]), ["numbers"], id="rows of another input"),
+        pytest.param(lambda x, i: tf.scatter_nd(i[:, 1:], x, tf.shape(x)), ["numbers"], id="onto rows"),
+        pytest.param(
+            lambda x, i: tf.math.unsorted_segment_sum(tf.gather(x @ w(2, 3), i[:, 0]), i[:, 1], tf.shape(x)[0]),
+            ["numbers"],
+            id="messages along edges",
+        ),
+        pytest.param(lambda x, i: tf.math.segment_sum(x, i[:, 0]), ["rising"], id="sums of parts"),
+        pytest.param(lambda x, i: tf.nn.softmax(x, 0) + tf.gather(w(9, 2), i[:, 0]), [], id="a table of weights"),
+        pytest.param(lambda x, i: tf.gather(x, i % 2, batch_dims=1), [], id="elements of the row itself"),
+        pytest.param(
+            lambda x, i: tf.gather(tf.reshape(x, [-1]), tf.range(tf.shape(x)[0]) * 2 + i[:, 0] % 2), [], id="counted on"
+        ),
+        pytest.param(lambda x, i: tf.roll(x, 1, 0) * tf.one_hot(i[:, 0], 2), [], id="rows that are mixed"),
+    ],
+)
+def test_numbers_of_rows_make_the_inputs_one_value(build: Callable[..., Any], kinds: list[str]) -> None:
+    graph, signature = built(build, IN)
+    demands = demands_of(Graph.of(GraphDef.FromString(graph.SerializeToString())), signature.inputs)
+    assert [group.kind for group in demands.groups] == kinds
+    assert len(list(answers(graph, signature, demands)))
+    for rows in (1, 2) if kinds else ():
+        assert np.isfinite(run(graph, generate_value(signature, rows, 7, demands=demands))).all()
 
 
 @pytest.mark.parametrize(
@@ -297,12 +350,18 @@ def built(build: Callable[..., Any], specs: tuple[Any, ...]) -> tuple[Any, Signa
 
 
 def answers(graph: Any, signature: Signature, demands: Demands) -> Iterator[Any]:
-    rows = generate_rows(signature, 16, 7, demands=demands)
-    size = rows_together(demands) or 16
+    if not demands.groups:
+        yield run(graph, generate_rows(signature, 16, 7, demands=demands))
+        return
+    values = generate_values(signature, 7, demands=demands)
+    for number in range(len(values[signature.inputs[0].name])):
+        yield run(graph, {name: each[number] for name, each in values.items()})
+
+
+def run(graph: Any, batch: Any) -> Any:
     with tf.Graph().as_default(), v1.Session() as session:
         tf.import_graph_def(graph, name="")
-        for start in range(0, len(rows[signature.inputs[0].name]), size):
-            yield session.run("y:0", {f"{name}:0": values[start : start + size] for name, values in rows.items()})
+        return session.run("y:0", {f"{name}:0": values for name, values in batch.items()})
 
 
 @pytest.mark.parametrize(("producer", "shape"), [(8, None), (21, None), (22, ())])

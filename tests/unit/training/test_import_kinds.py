@@ -16,13 +16,15 @@ import tensorflow as tf
 from small_graphs import X
 
 from pipeline.data.npz import NpzReader
-from pipeline.errors import FreezeError
+from pipeline.data.table import read_rows
+from pipeline.errors import DataError, FreezeError
 from pipeline.formats import checkpoint as checkpoint_format
 from pipeline.formats import frozen as frozen_format
 from pipeline.formats.whole_inputs import run_by_rows
 from pipeline.freezing.freeze import freeze, freeze_checkpoint
 from pipeline.inputs import Candidate, ImportedCheckpoint
 from pipeline.signature import Signature, TensorSpec, batch_size_of, by_rows, whole_inputs
+from pipeline.store.artifact import ArtifactPaths
 from pipeline.store.file_names import SIGNATURE_FILE, VALIDATION_ROWS_FILE
 from pipeline.tasks.chain import results
 from pipeline.training.import_checkpoint import import_checkpoint
@@ -273,6 +275,37 @@ def test_rows_of_a_table_may_have_their_own_values_of_a_scalar(tmp_path: Path) -
     np.testing.assert_array_equal(found["y"], x * t)
     np.testing.assert_array_equal(found["sum"], [4, 7, 4])
     assert calls == [2, 2, 1]
+
+
+def test_a_graph_of_nodes_and_edges_is_one_value(tmp_path: Path) -> None:
+    """Numbers of rows in one input make all inputs one value, which is a row of the checks, whatever its lengths."""
+
+    def build() -> tuple[Any, Any]:
+        nodes, edges = _x(), v1.placeholder(tf.int32, [None, 2], name="edges")
+        messages = tf.gather(nodes @ _weights(), edges[:, 0])
+        y = tf.math.unsorted_segment_sum(messages, edges[:, 1], tf.shape(nodes)[0])
+        return {"nodes": nodes, "edges": edges}, {"y": y}
+
+    job = jobs.imported_job(tmp_path / "out", saved_model(tmp_path / "model", (["serve"], build)))
+    jobs.run(job, "validation")
+    verdict = results.read_verdict(job)
+    assert verdict["verdict"] == "passed"
+    assert verdict["rows"]["validation"] == verdict["rows"]["stable"] == 16
+    assert verdict["rows"]["edge"] > 0
+    assert not verdict["skipped"].keys() & {"edge", "generated", "stable"}
+    nodes, edges = np.eye(3, dtype=np.float32), np.array([[0, 1], [1, 2], [0, 2], [2, 2]], np.int32)
+    np.savez(tmp_path / "graph.npz", nodes=nodes, edges=edges)
+    job = replace(job, paths=ArtifactPaths(tmp_path / "given", "foreign"), data=tmp_path / "graph.npz")
+    jobs.run(job, "validation")
+    verdict = results.read_verdict(job)
+    assert (verdict["verdict"], verdict["rows"]["validation"]) == ("passed", 1)
+    signature = Signature.read(job.folder("frozen") / SIGNATURE_FILE)
+    runner = run_by_rows(frozen_format.open_runner(job.folder("frozen"), signature, 1), signature)
+    y = runner.run({"nodes": nodes[None], "edges": edges[None]})["y"][0]
+    np.testing.assert_array_equal(y, [[0, 0], WEIGHTS[0], WEIGHTS[0] + WEIGHTS[1] + WEIGHTS[2]])
+    np.savez(tmp_path / "graph.npz", nodes=nodes[:, :2], edges=edges)
+    with pytest.raises(DataError, match=r"wrong shape.*nodes.*got \[3, 2\].*one value together"):
+        read_rows(tmp_path / "graph.npz", signature)
 
 
 @pytest.mark.parametrize(
