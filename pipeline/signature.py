@@ -94,7 +94,7 @@ class Signature:
     """The inputs and outputs of a model, in a fixed order, and its decision if it has one.
 
     Args:
-        is_whole: the inputs are one value together, whose rows can't be cut apart: a sparse or ragged tensor, a graph.
+        is_whole: the inputs are one value together, such as a sparse or ragged tensor, or a graph.
 
     Raises:
         ModelError: there is no output, a name occurs twice, or the decision names an unknown output.

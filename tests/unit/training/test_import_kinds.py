@@ -304,7 +304,7 @@ def test_a_graph_of_nodes_and_edges_is_one_value(tmp_path: Path) -> None:
     y = runner.run({"nodes": nodes[None], "edges": edges[None]})["y"][0]
     np.testing.assert_array_equal(y, [[0, 0], WEIGHTS[0], WEIGHTS[0] + WEIGHTS[1] + WEIGHTS[2]])
     np.savez(tmp_path / "graph.npz", nodes=nodes[:, :2], edges=edges)
-    with pytest.raises(DataError, match=r"wrong shape.*nodes.*got \[3, 2\].*one value together"):
+    with pytest.raises(DataError, match=r"nodes: .*wrong shape .got \[3, 2\].*one value together"):
         read_rows(tmp_path / "graph.npz", signature)
 
 
