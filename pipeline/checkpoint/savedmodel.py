@@ -305,7 +305,7 @@ def _choose_signature(
         f"no signature is called {_DEFAULT}, and none is the only one",
         where=folder,
         got=", ".join(own),
-        next_step=f"Say which of them to freeze: --signature {own[0]}",
+        next_step=f"Say which of them to freeze: {' or '.join(f'--signature {name}' for name in own)}",
     )
 
 

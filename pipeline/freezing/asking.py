@@ -8,9 +8,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from pipeline.checkpoint.opened import Source
-from pipeline.errors import FreezeError
+from pipeline.errors import FreezeError, UnsafeModel
 from pipeline.graph.discovery import Candidate, discover_outputs, rank_before_draws, rank_inputs, rank_outputs
+from pipeline.graph.discovery.losses import DROPS
 from pipeline.graph.nodes import node_of
+from pipeline.graph.unsupported import DRAWS, refusal_of
 from pipeline.inputs import ImportedCheckpoint
 from pipeline.signature import Signature
 
@@ -18,6 +20,10 @@ from .needs import Needs, find_draws, find_needs, join_options
 from .quantized import find_assigned_ranges, find_evaluation_graphs, refuse_training_graph
 
 _MOST_CANDIDATES = 5
+_ALWAYS_DROPS = (
+    " (this is a training graph: a dropout without a switch always draws. Better give the graph that the model is used"
+    " with: --graph-file, for `freeze` --graph)"
+)
 _MOST_OUTPUTS = 20  # of more none is tried
 _MOST_NODES = 30_000  # of larger graphs no candidate is tried
 
@@ -130,7 +136,8 @@ def _instead(source: Source, asked: Asked, fetched: Mapping[str, str], fed: Mapp
         yield f"{candidate}\n    {asked.command([candidate.tensor], needs)}"
     drawn = find_draws(source, outputs, list(fed.values()))
     if drawn is not None:
-        yield f"the same outputs, and the random numbers become inputs\n    {asked.command(fetched, drawn)}"
+        told = _ALWAYS_DROPS if _drops(source, drawn.inputs) else ""
+        yield f"the same outputs, and the random numbers become inputs{told}\n    {asked.command(fetched, drawn)}"
 
 
 def _instead_of_all(source: Source, asked: Asked, fetched: Mapping[str, str], fed: list[str]) -> Iterator[str]:
@@ -143,6 +150,49 @@ def _instead_of_all(source: Source, asked: Asked, fetched: Mapping[str, str], fe
         if isinstance(needs, Needs):
             rest = ", ".join(name for name in fetched if name not in good)
             yield f"without {rest}\n    {asked.command(good, needs)}"
+
+
+def _drops(source: Source, drawn: Sequence[str]) -> bool:
+    """Returns True if all that is drawn decides what a dropout drops."""
+    graph = source.graph
+    behind = [
+        graph.descendants([node_of(name)]) for name in drawn if refusal_of(graph.nodes[node_of(name)].op) is DRAWS
+    ]
+    return bool(behind) and all(
+        any(graph.nodes[name].op in DROPS and "dropout" in name.lower() for name in after) for after in behind
+    )
+
+
+def offer_allowance(source: Source, asked: Asked, unsafe: UnsafeModel) -> UnsafeModel:
+    """Returns the refusal of ops that can be allowed, with the whole command that allows them and all else it needs."""
+    found = re.search(r"allow it with --allow-ops (\S+)", unsafe.next_step or "")
+    if found is None:
+        return unsafe
+    given = re.search(r" --allow-ops (\S+)", asked.door)
+    ops = ",".join(dict.fromkeys([*(given[1].split(",") if given else []), *found[1].split(",")]))
+    whole = replace(asked, door=f"{re.sub(' --allow-ops [^ ]+', '', asked.door)} --allow-ops {ops}")
+    commands = [*_whole_commands(source, whole)]
+    if not commands:
+        return unsafe
+    words = "The whole command" if len(commands) == 1 else "One of these is the whole command"
+    step = f"{unsafe.next_step}. {words}:"
+    return UnsafeModel(
+        unsafe.what, where=unsafe.where, got=unsafe.got, wanted=unsafe.wanted, next_step="\n  ".join([step, *commands])
+    )
+
+
+def _whole_commands(source: Source, asked: Asked) -> Iterator[str]:
+    outputs = [source.outputs.get(name, name) for name in asked.outputs]
+    if not outputs:
+        yield from find_commands(source, asked.door)
+        return
+    inputs = [source.inputs.get(name, name) for name in asked.inputs]
+    try:
+        needs = find_needs(source, outputs, inputs, asked.pins or {})
+    except FreezeError:  # an output that does not exist: said after the ops are allowed
+        return
+    if isinstance(needs, Needs):
+        yield asked.command(asked.outputs, needs)
 
 
 def _freezable(source: Source, asked: Asked, candidates: Sequence[Candidate]) -> Iterator[tuple[Candidate, Needs]]:

@@ -14,7 +14,7 @@ from typing import Any
 from pipeline.checkpoint.bundle import Bundle
 from pipeline.checkpoint.opened import Source
 from pipeline.checkpoint.source import open_artifact, open_source
-from pipeline.errors import FreezeError, SettingError, StoreError, nearest
+from pipeline.errors import FreezeError, SettingError, StoreError, UnsafeModel, nearest
 from pipeline.graph.graph import Graph
 from pipeline.graph.nodes import node_of
 from pipeline.safety import read_allowed
@@ -23,7 +23,7 @@ from pipeline.signature import Signature, read_origin
 from pipeline.store.file_names import FROZEN_FILE, GRAPH_FILE, SIGNATURE_FILE
 from pipeline.workers.progress import tell
 
-from .asking import Asked, ask_for_outputs, freeze_door, meet_needs
+from .asking import Asked, ask_for_outputs, freeze_door, meet_needs, offer_allowance
 from .averages import averages_note, take_averages
 from .describe import Describer, describe_origin, describe_signature, find_inner_rows
 from .passes.inputs import unknown_shapes
@@ -169,7 +169,12 @@ def freeze(
     _require_known("weights", weights, WEIGHTS)
     source = open_source(checkpoint, Path(graph) if graph is not None else None, signature, outputs)
     ops = read_allowed("--allow-ops", allow_ops)
-    dangers = require_safe_source(source, ops)
+    door = freeze_door(checkpoint, graph, signature, averages)
+    try:
+        dangers = require_safe_source(source, ops)
+    except UnsafeModel as unsafe:
+        allowing = f"{door} --allow-ops {','.join(ops)}" if ops else door
+        raise offer_allowance(source, Asked(allowing, outputs, inputs, pins), unsafe) from unsafe
     if source.kind == "SavedModel":  # a signature may be one that saves
         asked = [source.outputs.get(name, name) for name in outputs] or [*source.outputs.values()]
         dangers += require_still(source, asked, source.inputs.values(), ops)
@@ -182,7 +187,7 @@ def freeze(
         return Frozen(source.graph_file, None, {}, (*allowed, nothing))
     told = averages_note(source, averages)
     source = take_averages(source) if averages else source
-    model = prepare(source, outputs, inputs, pins or {}, weights, freeze_door(checkpoint, graph, signature, averages))
+    model = prepare(source, outputs, inputs, pins or {}, weights, door)
     model = replace(model, notes=(*allowed, *model.notes, *([told] if told else [])))
     if format == "mmap":
         return model.result(_write_folder(model, Path(to or "mmap")))

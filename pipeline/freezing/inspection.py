@@ -25,6 +25,7 @@ from pipeline.safety.models import find_source_dangers, require_safe_source
 from .asking import find_commands, freeze_door
 from .averages import averages_note
 from .describe import Describer
+from .needs import Needs, find_needs
 from .passes.lookup_tables import TABLES
 
 _SHOWN = 12  # entries of a list, where not all are asked for
@@ -193,7 +194,7 @@ def inspect(place: Path | str, graph: Path | str | None = None, signature: str |
         inputs=inputs,
         outputs=outputs,
         notes=tuple(filter(None, [averages_note(source, are_taken=False)])),
-        commands=tuple(find_commands(source, freeze_door(place, graph, signature))),
+        commands=_commands(source, place, graph, signature),
     )
 
 
@@ -255,6 +256,23 @@ def _unsafe(source: Source) -> Iterator[str]:
         yield str(exc)
 
 
+def _commands(source: Source, place: Path | str, graph: Path | str | None, signature: str | None) -> tuple[str, ...]:
+    """Returns what freezes a source; of a SavedModel with several signatures and no default, each of them."""
+    if source.signature_keys and source.signature_key is None:
+        return tuple(freeze_door(place, graph, key) for key in source.signature_keys)
+    return tuple(find_commands(source, freeze_door(place, graph, signature)))
+
+
+def _with_values(source: Source, outputs: Sequence[str], lines: Sequence[str]) -> Iterator[str]:
+    """Yields the sentences on inputs, with the values that freezing would pin modes to."""
+    is_open = any("=VALUE" in line for line in lines)
+    needs = find_needs(source, outputs, [], {}) if is_open else None
+    pins = needs.pins if isinstance(needs, Needs) else {}
+    for line in lines:
+        name = line.partition(":")[0]
+        yield line.replace(f"--pin {name}=VALUE", f"--pin {name}={pins[name]}") if name in pins else line
+
+
 def _ports(source: Source) -> tuple[list[str], tuple[str, ...], tuple[str, ...]]:
     """Returns the outputs' tensors, and inputs and outputs as sentences."""
     if source.signature_key is not None:
@@ -268,5 +286,5 @@ def _ports(source: Source) -> tuple[list[str], tuple[str, ...], tuple[str, ...]]
         chosen = discover_outputs(source.graph)
     except FreezeError:  # ambiguous: take the likeliest
         chosen = [candidate.tensor for candidate in rank_outputs(source.graph)[:1]]
-    inputs = tuple(map(str, rank_inputs(source.graph, chosen)))
+    inputs = tuple(_with_values(source, chosen, [str(one) for one in rank_inputs(source.graph, chosen)]))
     return chosen, inputs, tuple(map(str, rank_outputs(source.graph)))

@@ -24,9 +24,9 @@ from pipeline.checkpoint.vocabularies import carry_vocabularies, vocabularies_of
 from pipeline.data.generated import MADE_UP, generate_rows, generate_values
 from pipeline.data.held import sensible_values
 from pipeline.data.npz import add_kind, save_arrays
-from pipeline.errors import logger
+from pipeline.errors import UnsafeModel, logger
 from pipeline.formats.external import outputs_from_candidate
-from pipeline.freezing.asking import report_door, require_rows
+from pipeline.freezing.asking import Asked, offer_allowance, report_door, require_rows
 from pipeline.freezing.demands import demands_of_frozen
 from pipeline.freezing.freeze import prepare
 from pipeline.freezing.table_keys import keys_of_tables
@@ -62,7 +62,11 @@ def import_checkpoint(
         DataError: the rows do not fit the inputs.
     """
     source = open_source(imported.path, imported.graph, imported.signature, imported.outputs)
-    allowed = require_safe_source(source, imported.allow_ops)
+    try:
+        allowed = require_safe_source(source, imported.allow_ops)
+    except UnsafeModel as unsafe:
+        asked = Asked(report_door(imported), imported.outputs, imported.inputs, imported.pins)
+        raise offer_allowance(source, asked, unsafe) from unsafe
     outputs, reasons = list(imported.outputs), list[str]()
     if candidate is not None and not outputs and not source.outputs:
         outputs, reasons = outputs_from_candidate(source.graph, candidate)

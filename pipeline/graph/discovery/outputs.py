@@ -36,7 +36,7 @@ _HANDLES = frozenset(DataType.Value(f"DT_{name}") for name in ("RESOURCE", "VARI
 
 MODEL = "the rest of the model"
 NOTHING, LOSS, SEEN, _STATE = "nothing", "the loss", "metrics or summaries", "updates of variables"
-UNANCHORED = "its loss compares it with nothing that was given"
+UNANCHORED = "the loss takes no labels, and may begin before it or after it"
 _BEFORE_LOGARITHM = "the loss may take the logarithm of something later"
 _JUDGED = "the loss may begin where layers of constant weights do"
 _TWO_JOINS = "it is combined with an input, and the result is compared with an input"

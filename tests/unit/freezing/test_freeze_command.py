@@ -18,7 +18,7 @@ import tensorflow as tf
 
 import pipeline
 from pipeline import cli
-from pipeline.errors import CheckpointError, FreezeError, PipelineError, SettingError, StoreError
+from pipeline.errors import CheckpointError, FreezeError, PipelineError, SettingError, StoreError, UnsafeModel
 from pipeline.freezing.inspection import inspect
 from pipeline.signature import Signature
 
@@ -212,6 +212,34 @@ def test_a_training_graph_that_assigns_the_ranges_of_fake_quant_is_answered_at_o
     assert len(told) == has_other == len(inspect(tmp_path).commands)
     for command in told:
         assert cli.main([*shlex.split(command)[3:], "-o", str(tmp_path / "told.pb")]) == 0
+
+
+def test_an_op_that_is_to_be_allowed_and_a_mode_are_answered_by_one_command(tmp_path: Path) -> None:
+    def build(_: Any) -> None:
+        v1.write_file("log.txt", "text")
+        rate = v1.placeholder(tf.float32, [], name="drop_rate")
+        h = tf.nn.dropout(small_graphs.product(v1.placeholder(tf.float32, [None, 3], name="x")), rate=rate)
+        tf.nn.softmax(h, name="prob")
+
+    save_untold(tmp_path / "model.ckpt", build)
+    with pytest.raises(UnsafeModel) as caught:
+        pipeline.freeze(tmp_path, to=tmp_path / "model.pb")
+    [command] = [line.strip() for line in str(caught.value).splitlines() if "pipeline freeze" in line]
+    assert "--allow-ops WriteFile" in command
+    assert cli.main([*shlex.split(command)[3:], "-o", str(tmp_path / "told.pb")]) == 0
+    with pytest.raises(UnsafeModel, match=r"--allow-ops WriteFile --outputs prob --pin drop_rate=0$"):
+        pipeline.freeze(tmp_path, ["prob"], to=tmp_path / "model.pb")
+    assert any("--pin drop_rate=0" in line for line in inspect(tmp_path).inputs)
+
+
+def test_a_dropout_without_a_switch_is_said_to_be_one_of_training(tmp_path: Path) -> None:
+    def build(_: Any) -> None:
+        h = tf.nn.dropout(small_graphs.product(v1.placeholder(tf.float32, [None, 3], name="x")), rate=0.5)
+        tf.matmul(h, v1.get_variable("last", [2, 2]), name="z")
+
+    save_untold(tmp_path / "model.ckpt", build)
+    with pytest.raises(FreezeError, match="training graph: a dropout without a switch always draws"):
+        pipeline.freeze(tmp_path, to=tmp_path / "model.pb")
 
 
 @pytest.mark.parametrize("draw", ["random_normal", "truncated_normal"])
