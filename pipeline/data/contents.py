@@ -9,7 +9,7 @@ import json
 import struct
 import wave
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -144,7 +144,20 @@ def _features(content: Content, draw: Draw, make: MakeValues) -> dict[str, Array
             least = part.least[0] if part.least else 1
             sizes = (max(least, int(draw.integers(1, _MOST_VALUES + 1))),)
         made[name] = make(part, sizes, draw).reshape(-1)
+    for name, places in content.indexed.items():
+        made |= _place(content, name, places, made, draw)
     return made
+
+
+def _place(
+    content: Content, name: str, places: Sequence[str], made: Mapping[str, Array], draw: Draw
+) -> dict[str, Array]:
+    """Makes as many indices as there are values, none of them twice, in their order."""
+    first, high = made[places[0]], content.parts[places[0]].high
+    size = _MOST_VALUES if high is None else int(high) + 1
+    count = min(size, *(len(made[each]) for each in (name, *places)))
+    cut = {each: made[each][:count] for each in (name, *places)}
+    return {**cut, places[0]: np.sort(draw.permutation(size)[:count]).astype(first.dtype)}
 
 
 def _feature(values: Array) -> bytes:

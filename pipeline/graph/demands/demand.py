@@ -43,7 +43,7 @@ class Content:
         lists: names of the parts of which a row may have several values, or none.
         sequences: names of the parts that are a list of features, in a SequenceExample.
         separator: between the parts of a text.
-        pairs: names of a part of indices and of the part that has a value for each, of a SparseFeature.
+        indexed: by the name of a part of values, those of the parts that say where each value is: a SparseFeature.
     """
 
     kind: str
@@ -51,7 +51,7 @@ class Content:
     lists: frozenset[str] = frozenset()
     sequences: frozenset[str] = frozenset()
     separator: str = ""
-    pairs: frozenset[tuple[str, str]] = frozenset()
+    indexed: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ _SPARSE = {
 
 def group_sparse(step: Step) -> tuple[Leaf, ...] | None:
     """Notes that three inputs are a sparse tensor; returns their leaves."""
+    _note_places(step)
     indices, values, shape = (step.sole_origin(number) for number in _SPARSE[step.node.op])
     if indices is None or values is None or shape is None or indices is values:
         return None
@@ -35,6 +36,19 @@ def group_sparse(step: Step) -> tuple[Leaf, ...] | None:
     dims: Dims = (anything(),) * (rank if isinstance(rank, int) else 2)
     step.facts.groups.setdefault((indices, values, shape), ("sparse", dims))
     return indices, values, shape
+
+
+def _note_places(step: Step) -> None:
+    """Notes that the indices of parsed values are parsed themselves, each within its dimension."""
+    at_indices, at_values, at_shape = _SPARSE[step.node.op]
+    values, places = step.sole_origin(at_values), [origin.leaf for origin in step.value(at_indices).origins]
+    if values is None or not places or values in places or any("int" not in place.dtype for place in places):
+        return
+    values.places = tuple(places)
+    for place, size in zip(places, (step.value(at_shape).numbers or ())[-len(places) :], strict=False):
+        place.at_least(0)
+        if isinstance(size, int):
+            place.at_most(size - 1)
 
 
 def sparse_matmul(step: Step) -> Value:

@@ -83,6 +83,7 @@ class Leaf:
 
     Attributes:
         dims: its shape; None as long as the rank is unknown.
+        places: of the values of a sparse tensor that are parsed, the parts that say where each of them is.
     """
 
     name: str
@@ -95,6 +96,7 @@ class Leaf:
     is_known: bool = False
     content: Content | None = None
     parts: dict[str, Leaf] = field(default_factory=dict)
+    places: tuple[Leaf, ...] = ()
 
     def at_least(self, low: float) -> None:
         self.low = low if self.low is None else max(self.low, low)

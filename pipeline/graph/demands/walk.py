@@ -112,7 +112,13 @@ def _demand(leaf: Leaf, is_input: bool) -> Demand:
     content = leaf.content
     if content is not None and (content.kind != "pieces" or _is_demanding(leaf)):
         inner = {name: _demand(each, is_input=False) for name, each in leaf.parts.items()}
-        content = Content(content.kind, inner, content.lists, content.sequences, content.separator)
+        names = {part: name for name, part in leaf.parts.items()}
+        indexed = {
+            name: tuple(names[place] for place in part.places)
+            for name, part in leaf.parts.items()
+            if part.places and all(place in names for place in part.places)
+        }
+        content = Content(content.kind, inner, content.lists, content.sequences, content.separator, indexed)
     else:
         content = None
     least = tuple(dim.size.least if isinstance(dim, Open) else 1 for dim in row or ())

@@ -14,7 +14,7 @@ import pytest
 import tensorflow as tf
 from small_graphs import save
 
-from pipeline.data.generated import generate_rows, generate_value, generate_values
+from pipeline.data.generated import generate_rows, generate_value, generate_values, refused_rows
 from pipeline.freezing.freeze import freeze
 from pipeline.graph.demands import NOTHING, Demands, demands_of
 from pipeline.graph.graph import Graph
@@ -107,6 +107,17 @@ def recurrent(x: Any) -> Any:
     return tf.while_loop(lambda at, _: at < tf.shape(x)[1], turn, start)[1]
 
 
+def sparse_examples(x: Any) -> Any:
+    """Features of indices and of as many values, in one dimension and in two."""
+    spec = {
+        "line": tf.io.SparseFeature("slot", "value", FLOAT, 8),
+        "grid": tf.io.SparseFeature(["row", "column"], "weight", FLOAT, [5, 2]),
+    }
+    parsed = tf.io.parse_example(x, spec)
+    line = tf.sparse.sparse_dense_matmul(parsed["line"], w(8, 2))
+    return line + tf.sparse.reduce_sum(parsed["grid"], 1)[:, :2]
+
+
 CASES: Mapping[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
     "an index of a table": (lambda x: tf.gather(w(2, 3), x), (S([None], WHOLE),)),
     "an index after a cast, and a column": (
@@ -190,6 +201,7 @@ CASES: Mapping[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
     "numbers between commas": (split_numbers, (S([None], TEXT),)),
     "lines of a table": (csv, (S([None], TEXT),)),
     "examples": (parsed_examples, (S([None], TEXT),)),
+    "examples of a sparse tensor": (sparse_examples, (S([None], TEXT),)),
     "examples one by one": (single_example, (S([None], TEXT),)),
     "examples as JSON": (json_examples, (S([None], TEXT),)),
 }
@@ -205,6 +217,16 @@ def test_tensorflow_answers_the_rows_that_are_made_for_a_graph(case: str) -> Non
     found = list(answers(graph, signature, demands))
     assert found
     assert all(np.isfinite(answer).all() for answer in found)
+
+
+def test_what_to_give_in_place_of_made_up_rows_is_what_the_model_takes() -> None:
+    graph, signature = built(sparse_examples, (S([None], TEXT),))
+    demands = demands_of(Graph.of(GraphDef.FromString(graph.SerializeToString())), signature.inputs)
+    assert "--data rows.tfrecord" in str(refused_rows(signature, "no", demands))
+    specs = tuple(TensorSpec(name, "int64", (None,)) for name in ("x", "x_1"))
+    whole = Signature(specs, signature.outputs, is_whole=True)
+    told = str(refused_rows(whole, "no", value={"x": np.zeros(20, np.int64), "x_1": np.array([0, 1, 2])}))
+    assert "x=np.zeros((20,), 'int64'), x_1=np.array([0, 1, 2], 'int64')" in told
 
 
 @pytest.mark.parametrize("shapes", [([None, 2], [2]), ([None, None], [None]), (None, None)])
