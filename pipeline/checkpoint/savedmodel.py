@@ -302,7 +302,7 @@ def _choose_signature(
     if not own or not is_needed:
         return None
     raise FreezeError(
-        f"no signature is called {_DEFAULT}, and none is the only one",
+        f"the SavedModel has several signatures, and none is called {_DEFAULT}",
         where=folder,
         got=", ".join(own),
         next_step=f"Say which of them to freeze: {' or '.join(f'--signature {name}' for name in own)}",

@@ -6,14 +6,17 @@ import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from pipeline.checkpoint.opened import Source
-from pipeline.errors import FreezeError, UnsafeModel
+from pipeline.checkpoint.source import open_source
+from pipeline.errors import FreezeError, PipelineError, UnsafeModel
 from pipeline.graph.discovery import Candidate, discover_outputs, rank_before_draws, rank_inputs, rank_outputs
 from pipeline.graph.discovery.losses import DROPS
 from pipeline.graph.nodes import node_of
 from pipeline.graph.unsupported import DRAWS, refusal_of
 from pipeline.inputs import ImportedCheckpoint
+from pipeline.safety.models import require_still
 from pipeline.signature import Signature
 
 from .needs import Needs, find_draws, find_needs, join_options
@@ -24,6 +27,7 @@ _ALWAYS_DROPS = (
     " (this is a training graph: a dropout without a switch always draws. Better give the graph that the model is used"
     " with: --graph-file, for `freeze` --graph)"
 )
+_MOST_SIGNATURES = 10  # of more the first are tried
 _MOST_OUTPUTS = 20  # of more none is tried
 _MOST_NODES = 30_000  # of larger graphs no candidate is tried
 
@@ -52,6 +56,38 @@ def report_door(imported: ImportedCheckpoint) -> str:
     """Returns the command that takes an imported checkpoint through the whole chain."""
     start = "luigi --module pipeline WriteReport --checkpoint"
     return " ".join([start, *map(shlex.quote, [imported.path, *imported.options])])
+
+
+def open_asked(
+    place: Path | str, graph: Path | None, signature: str | None, outputs: Sequence[str], door: str
+) -> Source:
+    """Opens what is to be frozen, as `checkpoint.source.open_source`.
+
+    Raises:
+        FreezeError: also if a SavedModel has several signatures or functions and none is chosen; the message has the
+            whole command for each that can be frozen.
+    """
+    try:
+        return open_source(place, graph, signature, outputs)
+    except FreezeError as unclear:
+        known = open_source(place, graph, is_key_needed=False) if signature is None and not outputs else None
+        if known is None or known.outputs or len(known.signature_keys) < 2:
+            raise
+        keys = [key for key in known.signature_keys[:_MOST_SIGNATURES] if _is_freezable(place, graph, key)]
+        commands = [f"{door} --signature {shlex.quote(key)}" for key in keys or known.signature_keys]
+        each = "this command freezes it:" if len(keys) == 1 else "each of these commands freezes one of them:"
+        step = each if keys else "say which of them to freeze:"
+        raise _with_step(unclear, "\n  ".join([step, *commands])) from unclear
+
+
+def _is_freezable(place: Path | str, graph: Path | None, key: str) -> bool:
+    try:
+        source = open_source(place, graph, key)
+        require_still(source, source.outputs.values(), source.inputs.values())
+    except PipelineError:
+        return False
+    needs = find_needs(source, [*source.outputs.values()], [*source.inputs.values()], {})
+    return isinstance(needs, Needs) and needs.is_by_default
 
 
 def require_rows(source: Source, imported: ImportedCheckpoint, signature: Signature) -> None:

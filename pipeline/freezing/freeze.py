@@ -13,7 +13,7 @@ from typing import Any
 
 from pipeline.checkpoint.bundle import Bundle
 from pipeline.checkpoint.opened import Source
-from pipeline.checkpoint.source import open_artifact, open_source
+from pipeline.checkpoint.source import open_artifact
 from pipeline.errors import FreezeError, SettingError, StoreError, UnsafeModel, nearest
 from pipeline.graph.graph import Graph
 from pipeline.graph.nodes import node_of
@@ -23,7 +23,7 @@ from pipeline.signature import Signature, read_origin
 from pipeline.store.file_names import FROZEN_FILE, GRAPH_FILE, SIGNATURE_FILE
 from pipeline.workers.progress import tell
 
-from .asking import Asked, ask_for_outputs, freeze_door, meet_needs, offer_allowance
+from .asking import Asked, ask_for_outputs, freeze_door, meet_needs, offer_allowance, open_asked
 from .averages import averages_note, take_averages
 from .describe import Describer, describe_origin, describe_signature, find_inner_rows
 from .passes.inputs import unknown_shapes
@@ -167,7 +167,8 @@ def freeze(
     """
     _require_known("format", format, FORMATS)
     _require_known("weights", weights, WEIGHTS)
-    source = open_source(checkpoint, Path(graph) if graph is not None else None, signature, outputs)
+    graph_file, door = Path(graph) if graph is not None else None, freeze_door(checkpoint, graph, None, averages)
+    source = open_asked(checkpoint, graph_file, signature, outputs, door)
     ops = read_allowed("--allow-ops", allow_ops)
     door = freeze_door(checkpoint, graph, signature, averages)
     try:

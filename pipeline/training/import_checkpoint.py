@@ -19,14 +19,14 @@ import numpy as np
 
 from pipeline.checkpoint.files import files_of, name_of
 from pipeline.checkpoint.opened import Source
-from pipeline.checkpoint.source import open_source, read_message
+from pipeline.checkpoint.source import read_message
 from pipeline.checkpoint.vocabularies import carry_vocabularies, vocabularies_of
 from pipeline.data.generated import MADE_UP, generate_rows, generate_values
 from pipeline.data.held import sensible_values
 from pipeline.data.npz import add_kind, save_arrays
 from pipeline.errors import UnsafeModel, logger
 from pipeline.formats.external import outputs_from_candidate
-from pipeline.freezing.asking import Asked, offer_allowance, report_door, require_rows
+from pipeline.freezing.asking import Asked, offer_allowance, open_asked, report_door, require_rows
 from pipeline.freezing.demands import demands_of_frozen
 from pipeline.freezing.freeze import prepare
 from pipeline.freezing.table_keys import keys_of_tables
@@ -61,7 +61,7 @@ def import_checkpoint(
         UnsafeModel: it could do more than compute, or needs more memory than there is.
         DataError: the rows do not fit the inputs.
     """
-    source = open_source(imported.path, imported.graph, imported.signature, imported.outputs)
+    source = open_asked(imported.path, imported.graph, imported.signature, imported.outputs, report_door(imported))
     try:
         allowed = require_safe_source(source, imported.allow_ops)
     except UnsafeModel as unsafe:
@@ -143,7 +143,7 @@ def imported_files(imported: ImportedCheckpoint) -> dict[str, Path]:
     """
     if imported.is_keras:
         return {"model": Path(imported.path)}
-    source = open_source(imported.path, imported.graph, imported.signature, imported.outputs)
+    source = open_asked(imported.path, imported.graph, imported.signature, imported.outputs, report_door(imported))
     if source.kind == "SavedModel":
         root = Path(source.path)
         return {path.relative_to(root).as_posix(): path for path in sorted(root.rglob("*")) if path.is_file()}

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
-from pipeline.errors import UnsafeModel
+from pipeline.errors import FreezeError, UnsafeModel
 from pipeline.freezing.freeze import freeze
 
 X = np.arange(12, dtype=np.float32).reshape(2, 6) / 7
@@ -58,6 +58,13 @@ def test_a_signature_is_judged_by_what_it_reaches(saved: Path, tmp_path: Path) -
     with pytest.raises(UnsafeModel, match="could write files: op Save"):
         freeze(saved, to=tmp_path / "save.pb", signature="save")
     assert not (tmp_path / "save.pb").exists()
+
+
+def test_without_a_choice_the_whole_command_is_told_for_each_signature_that_can_be_frozen(saved: Path) -> None:
+    with pytest.raises(FreezeError, match="has several signatures, and none is called serving_default") as error:
+        freeze(saved)
+    assert error.value.got == "infer, save, train"
+    assert str(error.value).splitlines()[1:] == [f"  python -m pipeline freeze {saved} --signature infer"]
 
 
 def _number(meta: Any, path: str) -> int:
