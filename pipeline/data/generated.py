@@ -80,6 +80,9 @@ def generate_rows(
     for name, values in known.items():
         if values:
             _put_keys(rows[name].reshape(-1), values, is_known=wanted_of[name].is_known)
+    for group in demands.groups:
+        if group.kind == "rising":  # in any order of rows
+            rows[group.inputs[0]] = np.zeros_like(rows[group.inputs[0]])
     return rows
 
 
