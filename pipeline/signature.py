@@ -58,6 +58,12 @@ class TensorSpec:
                 "not a tensor's name and shape", got=(self.name, self.shape), wanted="text, and whole numbers"
             )
 
+    def of_length(self, length: int) -> TensorSpec:
+        """Return the same spec with one length for all open dimensions but the batch."""
+        if not self.shape:
+            return self
+        return replace(self, shape=(self.shape[0], *(length if size is None else size for size in self.shape[1:])))
+
     @property
     def tensor_name(self) -> str:
         """The name with which a session feeds or fetches it."""
@@ -127,6 +133,10 @@ class Signature:
         if self.is_whole:
             return self
         return replace(self, inputs=_of_rows(self.inputs, rows), outputs=_of_rows(self.outputs, rows))
+
+    def of_length(self, length: int) -> Signature:
+        """Return the same signature with one length for all dimensions of inputs that it leaves open, but the batch."""
+        return replace(self, inputs=tuple(spec.of_length(length) for spec in self.inputs))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the signature as plain JSON values."""

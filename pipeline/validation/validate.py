@@ -22,18 +22,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pipeline.data.generated import refused_rows
+from pipeline.data.generated import generate_rows, refused_rows
+from pipeline.data.held import hold_still
 from pipeline.errors import PipelineError, RunnerError
 from pipeline.formats.registry import read_refusal
 from pipeline.formats.runner import RowRange, SubprocessRunner, fixed_batch_size
 from pipeline.freezing.freeze import no_inputs_note
 from pipeline.settings import CHECKS, FAILED, PASSED, ValidationSettings
-from pipeline.signature import read_origin
+from pipeline.signature import Signature, read_origin
 from pipeline.store.file_names import RESULTS_FILE, SIGNATURE_FILE, VERDICT_FILE
 from pipeline.workers.child import Limits
 from pipeline.workers.progress import part, tell
@@ -51,6 +52,7 @@ from .results.recorder import ResultsRecorder
 from .sharding import ShardContext, ShardedPass, Sharding
 
 _VERDICT_SCHEMA = 2
+_LENGTHS, _SEED = (64, 512, 16384), 7  # of rows for a model that refuses shorter ones
 _FORMATS_WITH_CONSTANTS = ("frozen", "mmap")  # their weights are constants that can be read
 
 
@@ -156,7 +158,7 @@ def _check(
         except PipelineError as exc:
             if material.is_made_up and reference.refuses_rows(exc):
                 sentence = exc.got or exc.what if isinstance(exc, RunnerError) else exc
-                raise _refused(material, sentence) from exc
+                raise _refused(material, reference, sentence) from exc
             if exc is reference.last_error:
                 raise
             recorder.record_crash(format, name, str(exc))
@@ -173,11 +175,31 @@ def _check(
     return skipped
 
 
-def _refused(material: Material, sentence: object) -> PipelineError:
+def _refused(material: Material, reference: SubprocessRunner, sentence: object) -> PipelineError:
     if material.value is None:
-        return refused_rows(material.signature, sentence, material.demands)
+        return refused_rows(_with_longer_rows(material, reference), sentence, material.demands)
     value = {name: values[0] for name, values in material.rows.first.items()}
     return refused_rows(material.value, sentence, material.demands, value)
+
+
+def _with_longer_rows(material: Material, reference: SubprocessRunner) -> Signature:
+    """Returns the signature with a length that the reference takes in place of its open dimensions, if there is one.
+
+    A window over a signal needs as many samples as it is wide.
+    """
+    signature = material.signature
+    if all(None not in (spec.shape or ())[1:] for spec in signature.inputs):
+        return signature
+    reference.discard_pending()
+    for length in _LENGTHS:
+        longer = signature.of_length(length)
+        rows = generate_rows(longer, 1, _SEED, demands=material.demands)
+        if reference.has_ended:
+            break
+        with suppress(PipelineError):
+            reference.run(hold_still(rows, material.whole))
+            return longer
+    return signature
 
 
 def _verdict(

@@ -9,7 +9,7 @@ from typing import Any
 
 from pipeline.errors import DamagedArtifact
 from pipeline.settings import PASSED
-from pipeline.store.file_names import COSTS_FILE, VERDICT_FILE
+from pipeline.store.file_names import COSTS_FILE, SIGNATURE_FILE, VERDICT_FILE
 
 from .job import Job
 
@@ -54,8 +54,17 @@ def read_costs(job: Job) -> dict[str, Any]:
 
 
 def count_made_up_rows(job: Job, verdict: dict[str, Any]) -> int:
-    """Return the number of validation rows if nobody gave any and they were made up, else 0."""
-    return int((verdict.get("rows") or {}).get("validation", 0)) if job.has_made_up_rows else 0
+    """Return the number of validation rows if nobody gave any and they were made up; 0 without inputs, too."""
+    if not job.has_made_up_rows or not _has_inputs(job.folder("checkpoint") / SIGNATURE_FILE):
+        return 0
+    return int((verdict.get("rows") or {}).get("validation", 0))
+
+
+def _has_inputs(signature: Path) -> bool:
+    try:
+        return bool(json.loads(signature.read_text(encoding="utf-8")).get("inputs", True))
+    except (OSError, ValueError, AttributeError):  # the bytes are checked by whoever needs them
+        return True
 
 
 def _read(job: Job, stage: str, name: str, shape: Any) -> dict[str, Any]:

@@ -66,6 +66,14 @@ def test_costs_of_another_shape_are_a_sentence(costs: Any, job: Job, tmp_path: P
         read_costs(job)
 
 
+def test_a_model_without_inputs_has_no_rows(job: Job, tmp_path: Path) -> None:
+    write(tmp_path, {**VERDICT, "rows": {"validation": 1}})
+    place = job.folder("checkpoint") / "signature.json"
+    place.parent.mkdir(exist_ok=True)
+    place.write_text('{"inputs": [], "outputs": [{"name": "y", "dtype": "float32"}]}')
+    assert "row" not in summary._verdict_lines(job)[0]
+
+
 def test_the_console_does_not_call_a_candidate_wrong_for_made_up_rows_alone(job: Job, tmp_path: Path) -> None:
     edge = check(check="edge", verdict="failed", rows=11, rows_failed=2, max_abs_diff=0.5, reason="2 rows differ")
     told = {**VERDICT, "verdict": "failed", "reasons": ["2 rows differ"], "checks": [check(), edge], "comparisons": 99}

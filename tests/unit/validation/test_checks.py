@@ -279,6 +279,19 @@ def test_validation_rows_that_were_made_up_and_are_refused_are_told_as_that(tmp_
     assert "np.savez('rows.npz', x=np.zeros((8,), 'int64'))" in str(caught.value.next_step)
 
 
+def framed(x: Any) -> Any:
+    """Windows of 100 samples: shorter signals have none."""
+    scale = v1.get_variable("scale", initializer=2.0)
+    largest = tf.reduce_max(tf.signal.frame(x, 100, 50) * scale, axis=2)
+    return tf.cast(tf.argmax(largest, axis=1), tf.float32)
+
+
+def test_rows_that_are_too_short_for_a_window_are_offered_longer(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="these rows were made up, and the model refuses them") as caught:
+        run_validation(tmp_path, framed, X, (None, None), (None,), is_made_up=True)
+    assert "np.savez('rows.npz', x=np.zeros((8, 512), 'float32'))" in str(caught.value.next_step)
+
+
 def test_a_checkpoint_that_cannot_be_restored_is_not_told_as_rows_that_were_refused(tmp_path: Path) -> None:
     run_validation(tmp_path, honest, is_made_up=True)
     with tf.Graph().as_default(), v1.Session() as session:
