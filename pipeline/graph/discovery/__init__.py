@@ -232,7 +232,7 @@ def _rank(graph: Graph, roles: NodeRoles, ends: ModelEnds) -> list[Candidate]:
     found: dict[Tensor, Candidate] = {}
     for end in (*left_out, *ends.found, *ends.alternatives):
         if end.tensor not in found:
-            score, reasons = _output_reasons(roles, end, end.tensor in chosen)
+            score, reasons = _output_reasons(roles, end, end.tensor in chosen or end in left_out)
             found[end.tensor] = _candidate(roles, functions, end.tensor, score, reasons)
     return sorted(
         found.values(), key=lambda candidate: (-candidate.score, roles.graph.number[node_of(candidate.tensor)])

@@ -63,7 +63,12 @@ def find_left_out(roles: NodeRoles, chosen: list[ModelEnd]) -> tuple[list[ModelE
             for port in ports
         ]
     if found:
-        return found, f"{name(found[0].tensor)} is made of more inputs than what its structure shows as the end"
+        own = roles.above[found[0].tensor[0]] & roles.labels
+        met = ", ".join(name(tensor) for tensor, bit in roles.sources.items() if bit & own)
+        return (
+            found,
+            f"{met} may be an input or labels: {name(found[-1].tensor)} is made with it, and no loss explains that",
+        )
     if bare is not None:
         return [], f"{name(bare.tensor)} gives rows of a table, with nothing computed from them"
     return [], ""
