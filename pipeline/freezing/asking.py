@@ -207,13 +207,14 @@ def offer_allowance(source: Source, asked: Asked, unsafe: UnsafeModel) -> Unsafe
     given = re.search(r" --allow-ops (\S+)", asked.door)
     ops = ",".join(dict.fromkeys([*(given[1].split(",") if given else []), *found[1].split(",")]))
     whole = replace(asked, door=f"{re.sub(' --allow-ops [^ ]+', '', asked.door)} --allow-ops {ops}")
-    commands = [*_whole_commands(source, whole)]
+    # Names come from the graph: a command with control characters is not shown.
+    commands = [one for one in _whole_commands(source, whole) if all(line.isprintable() for line in one.splitlines())]
     if not commands:
         return unsafe
-    words = "The whole command" if len(commands) == 1 else "One of these is the whole command"
-    step = f"{unsafe.next_step}. {words}:"
+    single = f"The whole command: {commands[0]}"
+    step = single if len(commands) == 1 else "\n  ".join(["One of these is the whole command:", *commands])
     return UnsafeModel(
-        unsafe.what, where=unsafe.where, got=unsafe.got, wanted=unsafe.wanted, next_step="\n  ".join([step, *commands])
+        unsafe.what, where=unsafe.where, got=unsafe.got, wanted=unsafe.wanted, next_step=f"{unsafe.next_step}. {step}"
     )
 
 

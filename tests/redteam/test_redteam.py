@@ -217,7 +217,7 @@ ACTING = {
     "in a node": (
         in_a_node,
         r"could write files: op WriteFile in node evil/WriteFile\. If you trust it, .* --allow-ops WriteFile\."
-        r" The whole command:\n  .* --allow-ops WriteFile --outputs y$",
+        r" The whole command: .* --allow-ops WriteFile --outputs y$",
     ),
     "behind the output": (behind_the_output, "could write files: op WriteFile in node evil/WriteFile"),
     "behind the restoring": (behind_the_restoring, "could write files: op WriteFile in node evil/WriteFile"),
