@@ -79,7 +79,7 @@ BOTH = [(0, b"see you at six, bring tea"), (1, b"WIN; now")]
         ("m.txt", "label\ttext\nham\tsee you at six, bring tea\nspam\tWIN; now\n".encode("utf-16")),
         ("m.tsv", "ham\tsee you at six, bring tea\r\nspam\tWIN; now\r\n".encode("utf-16")),
         ("m.txt", 'label,text\nham,"see you at six, bring tea"\nspam,WIN; now\n'),
-        ("m.csv.gz", gzip.compress(b'label,text\nham,"see you at six, bring tea"\nspam,WIN; now\n')),
+        ("m.csv.gz", gzip.compress(b'label,text\nham,"see you at six, bring tea"\nspam,WIN; now\n', mtime=0)),
         ("m.csv", 'spam,text\nno,"see you at six, bring tea"\nyes,WIN; now\n'),
         ("m.jsonl", '{"text": "see you at six, bring tea", "label": "ham"}\n\n{"text": "WIN; now", "label": 1}\n'),
         ("m.json", json.dumps([{"text": text.decode(), "label": label} for label, text in BOTH], indent=1)),
@@ -120,7 +120,7 @@ def test_columns_of_numbers_are_no_messages(write: Write, content: str) -> None:
         ("m.csv", "version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull --include m.csv"),
         ("m.xlsx", b"PK\x03\x04\x14", "CSV UTF-8"),
         ("m.csv", b"\x80\x04\x95", "a pickle"),
-        ("m.csv.gz", gzip.compress(b"label,text\n" * 99)[:-9], "damaged"),
+        ("m.csv.gz", gzip.compress(b"label,text\n" * 99, mtime=0)[:-9], "damaged"),
         ("m.jsonl", '{"text": "a", "label": 0}\n{"text": \n', r"m\.jsonl:2: not JSON"),
         ("m.jsonl", '{"text": "a", "label": 0}\n{"text": "b"}\n', r"m\.jsonl:2: a row has other names"),
         ("m.csv", "label;text\nham;a;b\nspam;c\n", r"m\.csv:2: .*got 3 cells between semicolons, wanted 2"),
@@ -426,7 +426,7 @@ RECORDS = [example(a=[1, 0], label=[b"dog"]), example(a=[2, 0], label=[b"cat"])]
 @pytest.mark.parametrize("name", ["r.tfrecord", "train-00000-of-00001", "r.tfrecord.gz"])
 def test_a_record_is_a_row_for_a_graph_that_parses_it(write: Write, name: str) -> None:
     content = framed(RECORDS)
-    path = write(name, gzip.compress(content) if name.endswith(".gz") else content)
+    path = write(name, gzip.compress(content, mtime=0) if name.endswith(".gz") else content)
     rows = read_rows(path, of("serialized", "string"))
     assert rows["serialized"].tolist() == RECORDS
     assert rows["labels"].tolist() == [1, 0]
