@@ -26,19 +26,25 @@ def find_function(loaded: Any, meta: Any, key: str) -> NamedFunction:
         held = held[int(attribute)] if isinstance(held, list | tuple) else getattr(held, attribute)
     traces = getattr(held, "concrete_functions", None)
     trace = held if traces is None else traces[function.trace]
-    return NamedFunction(held, trace.structured_input_signature, tuple(function.inputs), tuple(function.outputs))
+    return NamedFunction(held, trace, tuple(function.inputs), tuple(function.outputs))
 
 
 class NamedFunction:
     """A function whose inputs are given, and whose outputs are returned, by name.
 
+    Args:
+        function: what is called, with the structure of its arguments.
+        trace: its concrete function.
+
     Attributes:
+        graph: the graph of the concrete function.
         structured_input_signature: as of a signature's function: no positional inputs, and the TensorSpecs by name.
     """
 
-    def __init__(self, function: Any, structure: Any, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> None:
-        self._function, self._structure, self._inputs, self._outputs = function, structure, inputs, outputs
-        specs = [leaf for leaf in tf.nest.flatten(structure) if isinstance(leaf, tf.TensorSpec)]
+    def __init__(self, function: Any, trace: Any, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> None:
+        self._function, self._inputs, self._outputs = function, inputs, outputs
+        self._structure, self.graph = trace.structured_input_signature, trace.graph
+        specs = [leaf for leaf in tf.nest.flatten(self._structure) if isinstance(leaf, tf.TensorSpec)]
         self.structured_input_signature = (), dict(zip(inputs, specs, strict=True))
 
     def __call__(self, **tensors: tf.Tensor) -> dict[str, tf.Tensor]:
