@@ -43,6 +43,21 @@ class Columns:
         return f"{self.path}:{number}" if self.unit == "line" else f"{self.path}, {self.unit} {number}"
 
 
+class CellsOnDemand(Mapping[str, Sequence[Any]]):
+    """Cells by column, of a file whose columns are read when they are asked for."""
+
+    _names: Sequence[str]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names  # that of Mapping would read the column
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
 @dataclass
 class _Reading:
     options: DataOptions = field(default_factory=DataOptions)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import DataError
 from pipeline.inputs import open_file
 
-from .columns import Columns
+from .columns import CellsOnDemand, Columns
 
 
 def read_parquet(path: Path) -> Columns:
@@ -38,7 +38,7 @@ def read_parquet(path: Path) -> Columns:
     return Columns(path, _Cells(path, names), range(1, metadata.num_rows + 1), "row", is_loose=True)
 
 
-class _Cells(Mapping[str, Sequence[Any]]):
+class _Cells(CellsOnDemand):
     """The columns of a file by name, read one by one."""
 
     def __init__(self, path: Path, names: list[str]) -> None:
@@ -55,12 +55,3 @@ class _Cells(Mapping[str, Sequence[Any]]):
         except (OSError, ValueError) as exc:
             raise DataError("no readable Parquet file", where=f"{self._path}: {name}", got=exc) from exc
         return cells
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._names  # that of Mapping would read the column
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)

@@ -7,7 +7,7 @@ tf.Example maps names to lists of bytes, floats or integers (tensorflow/core/exa
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import IO, Any
@@ -18,7 +18,7 @@ from google.protobuf.message import DecodeError
 
 from pipeline.errors import DataError, nearest
 
-from .columns import WHOLE, Columns
+from .columns import WHOLE, CellsOnDemand, Columns
 from .text import masked_crc, opened
 
 _HEADER = struct.Struct("<QI")  # length, its masked CRC-32C
@@ -77,7 +77,7 @@ def read_examples_of(path: Path) -> Columns:
     return Columns(path, _Features(path, records), range(1, len(records) + 1), "record", is_loose=True)
 
 
-class _Features(Mapping[str, Sequence[Any]]):
+class _Features(CellsOnDemand):
     """The features of records by name; parsed when one is asked for."""
 
     def __init__(self, path: Path, records: list[bytes]) -> None:
@@ -102,15 +102,6 @@ class _Features(Mapping[str, Sequence[Any]]):
                 )
             values.append(_list_of(features[name]))
         return values
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._names  # that of Mapping would read the column
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)
 
 
 def _parse(record: bytes) -> dict[str, Any] | None:
