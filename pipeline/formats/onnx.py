@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -20,10 +20,11 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import FreezeError, RunnerError, first_line, logger
+from pipeline.graph.nodes import node_of
 from pipeline.signature import Array, Batch, Signature, TensorSpec
 from pipeline.store.file_names import FROZEN_FILE, ONNX_FILE, SIGNATURE_FILE
 
-from .refusals import not_converted, without_bytes, without_op
+from .refusals import not_converted, without_bfloat16, without_bytes, without_op
 from .runner import check_batch, find_tensor
 
 OPSET = 17
@@ -89,28 +90,37 @@ def _convert(path: Path, signature: Signature, renamed: Signature) -> Any:
     from google.protobuf.message import Error
 
     from .control_flow import has_loop_in_loop, inline_calls, make_calls_stateless
+    from .half_precision import BFLOAT16, computes_in, widen
 
     try:
         graph_def = tf.compat.v1.GraphDef.FromString(path.read_bytes())
-        _refuse_strings(graph_def, signature)
+        _refuse_dtypes(graph_def, signature)
+        explain = partial(_conversion_error, graph_def, {node_of(spec.tensor_name) for spec in signature.inputs})
+        if computes_in(graph_def, BFLOAT16):
+            graph_def, signature = widen(graph_def, signature, BFLOAT16, "ONNX")
         has_functions = bool(graph_def.library.function)
         inlined = inline_calls(graph_def, signature) if has_functions else graph_def
         _refuse_lists_out_of_order(inlined)
         if not has_functions or has_loop_in_loop(inlined):  # of which tf2onnx makes loops that do not end
-            return _convert_graph(make_calls_stateless(graph_def), signature, renamed)
+            return _convert_graph(make_calls_stateless(graph_def), signature, renamed, explain)
         try:
-            model = _convert_graph(inlined, signature, renamed)
+            model = _convert_graph(inlined, signature, renamed, explain)
             _check_and_serialize(model)
             return model
         except FreezeError as refusal:
             with suppress(FreezeError):
-                return _convert_graph(make_calls_stateless(graph_def), signature, renamed)
+                return _convert_graph(make_calls_stateless(graph_def), signature, renamed, explain)
             raise refusal
     except (*_ERRORS, Error, tf.errors.OpError) as exc:
         raise _refusal(_first_line(exc)) from exc
 
 
-def _convert_graph(graph_def: Any, signature: Signature, renamed: Signature) -> Any:
+def _convert_graph(
+    graph_def: Any,
+    signature: Signature,
+    renamed: Signature,
+    explain: Callable[[list[str], dict[str, str]], FreezeError],
+) -> Any:
     import tensorflow as tf
     from google.protobuf.message import Error
 
@@ -137,9 +147,9 @@ def _convert_graph(graph_def: Any, signature: Signature, renamed: Signature) -> 
                 tensors_to_rename=dict(zip((*input_names, *output_names), names, strict=True)),
             )
     except (*_ERRORS, Error, tf.errors.OpError) as exc:
-        raise (_conversion_error(errors, nodes) if errors else _refusal(_first_line(exc))) from exc
+        raise (explain(errors, nodes) if errors else _refusal(_first_line(exc))) from exc
     if errors:
-        raise _conversion_error(errors, nodes)
+        raise explain(errors, nodes)
     return model
 
 
@@ -152,9 +162,12 @@ def _first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {first_line(error)}"
 
 
-def _refuse_strings(graph_def: Any, signature: Signature) -> None:
-    """Refuses a model with string inputs or outputs: in ONNX they are text, in TensorFlow any bytes."""
+def _refuse_dtypes(graph_def: Any, signature: Signature) -> None:
+    """Refuses inputs or outputs of strings, which are text in ONNX and any bytes in TensorFlow, and of bfloat16."""
     for spec in (*signature.inputs, *signature.outputs):
+        if spec.dtype == "bfloat16":
+            step = without_bfloat16(spec.name, spec in signature.inputs)
+            raise _refusal(f"{spec.name} of bfloat16, of which onnxruntime takes and gives no arrays", spec.name, step)
         if spec.dtype == "string":
             name = spec.tensor_name.partition(":")[0]
             readers = (node for node in graph_def.node if name in (entry.partition(":")[0] for entry in node.input))
@@ -162,7 +175,7 @@ def _refuse_strings(graph_def: Any, signature: Signature) -> None:
             node = next(readers if spec in signature.inputs else makers, None) or next(makers, None)
             where = f"node {node.name}" if node is not None else spec.name
             op = f", read by the op {node.op}" if node is not None and node.name != name else ""
-            step = without_bytes(spec.tensor_name, spec in signature.inputs)
+            step = without_bytes(spec.tensor_name, spec in signature.inputs, graph_def)
             raise _refusal(f"{spec.name} of strings{op}: those of ONNX hold text, and no other bytes", where, step)
 
 
@@ -197,8 +210,14 @@ def _collect_errors(errors: list[str]) -> Iterator[None]:
         converter.propagate = before
 
 
-def _conversion_error(errors: list[str], nodes: dict[str, str]) -> FreezeError:
-    """Builds an error from tf2onnx's messages: the first node with an unsupported op, or else the first message."""
+def _conversion_error(frozen: Any, inputs: Collection[str], errors: list[str], nodes: dict[str, str]) -> FreezeError:
+    """Builds an error from tf2onnx's messages: the first node with an unsupported op, or else the first message.
+
+    Args:
+        frozen: the graph as it was before its functions were inlined.
+        inputs: names of the nodes that are fed.
+        nodes: the ops of the converted graph, by node.
+    """
     positions = {name: position for position, name in enumerate(nodes)}
     unsupported = [match.groups() for line in errors for match in [_UNSUPPORTED.match(line)] if match]
     if unsupported:
@@ -206,7 +225,7 @@ def _conversion_error(errors: list[str], nodes: dict[str, str]) -> FreezeError:
         node, op = unsupported[0]
         others = [other for other in dict.fromkeys(other for _, other in unsupported) if other != op]
         besides = f"; nor {', '.join(others)}" if others else ""
-        return _refusal(f"tf2onnx does not convert {op}{besides}", f"node {node}", without_op(op, node))
+        return _refusal(f"tf2onnx does not convert {op}{besides}", f"node {node}", without_op(op, node, frozen, inputs))
     first = next((line for line in errors if _FAILED.match(line)), errors[0])
     failed = _FAILED.match(first)
     node = None if failed is None else failed[1]

@@ -69,7 +69,7 @@ def make_saved_model(frozen: Path, folder: Path) -> dict[str, Any]:
         if len(content) > MAX_BYTES:  # protobuf writes more without an error
             raise ValueError(f"{len(content)} bytes, and {MAX_BYTES} are the most that can be read again")
     except (ValueError, KeyError, DecodeError, EncodeError, tf.errors.OpError) as exc:
-        got, next_step = first_line(exc), not_imported(path.stat().st_size > MAX_BYTES // 2)
+        got, next_step = first_line(exc), not_imported(path.stat().st_size > MAX_BYTES // 2, tf.__version__)
         raise FreezeError("no SavedModel can be made of this", where=path, got=got, next_step=next_step) from exc
     (folder / SAVED_MODEL_FILE).write_bytes(content)
     shutil.copyfile(frozen / SIGNATURE_FILE, folder / SIGNATURE_FILE)

@@ -24,11 +24,12 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import FreezeError, RunnerError, first_line, logger
+from pipeline.graph.nodes import node_of
 from pipeline.signature import Array, Batch, Signature, TensorSpec, read_origin
-from pipeline.store.file_names import SIGNATURE_FILE, TFLITE_FILE
+from pipeline.store.file_names import FROZEN_FILE, SIGNATURE_FILE, TFLITE_FILE
 
 from .integers import is_float, quantization_of
-from .refusals import not_converted, without_op
+from .refusals import in_float32, not_converted, wide_dtype, without_bfloat16, without_op
 from .runner import check_batch, find_tensor
 
 SIGNATURE_KEY = "serving_default"
@@ -52,8 +53,9 @@ def make_tflite(frozen: Path, folder: Path, stored: type[np.generic] | None = No
     Raises:
         FreezeError: the converter cannot express the graph, or its result cannot be opened.
     """
+    _refuse_bfloat16(Signature.read(frozen / SIGNATURE_FILE))
     with TemporaryDirectory(dir=folder, prefix=".savedmodel-") as scratch:
-        content = _convert(_saved_model(frozen, Path(scratch)), stored)
+        content = _convert(frozen, _saved_model(frozen, Path(scratch)), stored)
     (folder / TFLITE_FILE).write_bytes(content)
     shutil.copyfile(frozen / SIGNATURE_FILE, folder / SIGNATURE_FILE)
     try:
@@ -71,18 +73,20 @@ make_tflite_float16, make_tflite_int8 = (partial(make_tflite, stored=stored) for
 
 
 def _saved_model(frozen: Path, scratch: Path) -> Path:
-    """Makes the SavedModel that the converter reads, from a graph whose lists it can make."""
-    from .savedmodel import make_saved_model  # which loads TensorFlow; running does not need it
+    """Makes the SavedModel that the converter reads, from a graph in float32 whose lists it can make."""
+    from .half_precision import prepare_half  # these load TensorFlow; running does not need it
+    from .savedmodel import make_saved_model
     from .tensor_lists import prepare_lists
 
-    prepared, converted = scratch / "prepared", scratch / "converted"
-    for folder in (prepared, converted):
+    widened, prepared, converted = scratch / "widened", scratch / "prepared", scratch / "converted"
+    for folder in (widened, prepared, converted):
         folder.mkdir()
-    make_saved_model(prepared if prepare_lists(frozen, prepared) else frozen, converted)
+    origin = widened if prepare_half(frozen, widened, "TFLite") else frozen
+    make_saved_model(prepared if prepare_lists(origin, prepared) else origin, converted)
     return converted
 
 
-def _convert(saved_model: Path, stored: type[np.generic] | None) -> bytes:
+def _convert(frozen: Path, saved_model: Path, stored: type[np.generic] | None) -> bytes:
     import tensorflow as tf
     from tensorflow.lite.python.convert_phase import ConverterError
 
@@ -96,21 +100,36 @@ def _convert(saved_model: Path, stored: type[np.generic] | None) -> bytes:
                 converter.target_spec.supported_types = [tf.float16]
             return bytes(converter.convert())
     except (ConverterError, *_ERRORS, LookupError, AttributeError, AssertionError, tf.errors.OpError) as exc:
-        where, got, step = _explain(str(exc))
+        where, got, step = _explain(str(exc), frozen)
         raise FreezeError("no TFLite file can be made of this", where=where, got=got, next_step=step) from exc
 
 
-def _explain(message: str) -> tuple[str | None, str, str]:
+def _refuse_bfloat16(signature: Signature) -> None:
+    for spec in (*signature.inputs, *signature.outputs):
+        if spec.dtype == "bfloat16":
+            step = without_bfloat16(spec.name, spec in signature.inputs)
+            got = f"{spec.name} of bfloat16, of which TFLite takes and gives no arrays"
+            raise FreezeError("no TFLite file can be made of this", where=spec.name, got=got, next_step=step)
+
+
+def _explain(message: str, frozen: Path) -> tuple[str | None, str, str]:
     """Finds in a converter's message the first node that is not converted, what is wrong, and the next step."""
     unsupported = dict.fromkeys(_UNSUPPORTED.findall(message))
     if not unsupported:
         found = _NODE.search(message)
         return found and f"node {found[2]}, op {found[1]}", first_line(message), not_converted("TFLite's converter")
+    from tensorflow.compat.v1 import GraphDef
+
     (op, node), *_ = unsupported
     others = [other for other in dict.fromkeys(other for other, _ in unsupported) if other != op]
     more = f" and {len(others) - _MOST_OPS} more" if len(others) > _MOST_OPS else ""
     besides = f"; and {', '.join(others[:_MOST_OPS])}{more}" if others else ""
-    return f"node {node}", f"TFLite's own ops do not compute {op} as it is here{besides}", without_op(op, node)
+    graph_def = GraphDef.FromString((frozen / FROZEN_FILE).read_bytes())
+    if wide := wide_dtype(op, node, graph_def):
+        return f"node {node}", f"TFLite's own ops do not compute {op} in {wide}{besides}", in_float32(wide)
+    inputs = {node_of(spec.tensor_name) for spec in Signature.read(frozen / SIGNATURE_FILE).inputs}
+    step = without_op(op, node, graph_def, inputs)
+    return f"node {node}", f"TFLite's own ops do not compute {op} as it is here{besides}", step
 
 
 def open_runner(folder: Path, signature: Signature, threads: int) -> TfliteRunner:

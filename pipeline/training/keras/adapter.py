@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from pipeline.errors import ModelError
+from pipeline.formats.whole_inputs import run_by_rows
 from pipeline.signature import Array, Batch, Signature, TensorSpec, batch_size_of
 
 
@@ -93,22 +94,25 @@ class NamedModel:
         """Computes the outputs by name, in inference mode."""
         return self.unpack(self.model(self.pack(values), training=False))
 
+    def run(self, batch: Batch) -> dict[str, Array]:
+        """Computes Keras's own outputs for one batch."""
+        fed = {spec.name: tf.constant(batch[spec.name], spec.dtype) for spec in self.signature.inputs}
+        return {name: np.asarray(value) for name, value in self(fed).items()}
+
     def predict(self, rows: Batch) -> dict[str, Array]:
         """Computes Keras's own outputs for rows, by output name.
 
         Args:
-            rows: inputs by name; a multiple of the batch size if the signature fixes it.
+            rows: inputs by name; a multiple of the batch size if the signature fixes it. Inputs that are one value
+                together are run value by value.
         """
         count = len(next(iter(rows.values())))
         size = batch_size_of(self.signature) or count
+        runner = run_by_rows(self, self.signature)
         batches = (
-            {
-                spec.name: tf.constant(rows[spec.name][start : start + size], spec.dtype)
-                for spec in self.signature.inputs
-            }
-            for start in range(0, count, size)
+            {name: values[start : start + size] for name, values in rows.items()} for start in range(0, count, size)
         )
-        answers = [{name: np.asarray(value) for name, value in self(batch).items()} for batch in batches]
+        answers = [runner.run(batch) for batch in batches]
         if len(answers) == 1:
             return answers[0]
         return {name: np.concatenate([predict[name] for predict in answers]) for name in self._output_names}

@@ -9,6 +9,7 @@ goldens.npz       the first of these rows, and Keras's own outputs for them
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,7 +25,7 @@ from pipeline.graph.demands import NOTHING
 from pipeline.inputs import DataSource, ImportedCheckpoint, is_keras_file
 from pipeline.safety.models import require_safe_source
 from pipeline.settings import ExportSettings, GraphSettings
-from pipeline.signature import Signature
+from pipeline.signature import Signature, read_origin
 from pipeline.store.file_names import (
     DEPLOY_FOLDER,
     GOLDENS_FILE,
@@ -37,7 +38,7 @@ from ..examples import read_examples, read_given_rows, save_validation
 from ..import_checkpoint import ROWS, write_rows
 from ..models import KerasModel
 from ..models.source import ModelSource, load_model
-from .adapter import make_deterministic
+from .adapter import NamedModel, make_deterministic
 from .graphs import build_model, require_all_variables
 from .keras2 import NamedKeras2Model
 from .load import load_file
@@ -123,22 +124,32 @@ def import_file(imported: ImportedCheckpoint, data: DataSource | None, seed: int
     _refuse_tensor_names(imported)
     make_deterministic()
     named_model = load_file(Path(imported.path))
-    given = None if data is None else read_given_rows(data, named_model.signature)  # before anything is exported
+    may_be_whole, given = len(named_model.signature.inputs) > 1, None
+    if data is not None and not may_be_whole:  # before anything is exported
+        given = read_given_rows(data, named_model.signature)
     keys = write_checkpoint(named_model, folder)
     require_safe_source(open_source(folder / SAVED_MODEL_FOLDER))  # before any row is answered
-    signature, demands = Signature.read(folder / SIGNATURE_FILE), NOTHING
-    if data is None:
+    demands = NOTHING
+    if data is None or may_be_whole:
         demands = demands_of_artifact(folder)
-    rows = write_rows(signature, given, seed, folder, keys, demands)
+    if demands.groups:
+        _declare_whole(named_model, folder / SIGNATURE_FILE)
+    rows = write_rows(named_model.signature, given or data, seed, folder, keys, demands)
     try:
         record_goldens(named_model, {name: values[:ROWS] for name, values in rows.items()}, folder / GOLDENS_FILE)
     except (tf.errors.OpError, ValueError, TypeError) as exc:
         if data is None:
-            raise refused_rows(signature, first_line(exc)) from exc
+            raise refused_rows(named_model.signature, first_line(exc)) from exc
         raise DataError("the model refuses these rows", where=data.path, got=first_line(exc)) from exc
     reader = "tf_keras" if isinstance(named_model, NamedKeras2Model) else "Keras"
     found = [f"inputs and outputs are those of the Keras model, read with {reader}"]
     return {"adopted": imported.path, "found": found, "rows": len(next(iter(rows.values())))}
+
+
+def _declare_whole(named_model: NamedModel, path: Path) -> None:
+    """Says of a model's inputs, here and in its `signature.json`, that they are one value together, as a graph is."""
+    replace(Signature.read(path), is_whole=True).write(path, origin=read_origin(path))
+    named_model.signature = replace(named_model.signature, is_whole=True)
 
 
 def _refuse_tensor_names(imported: ImportedCheckpoint) -> None:

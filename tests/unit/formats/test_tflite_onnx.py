@@ -367,10 +367,10 @@ REFUSED: dict[str, tuple[str, Build, tuple[str, list[int | None]], str]] = {
         "tflite",
         lambda x: {"y": x @ tf.ones([3, 2], tf.float64)},
         ("float64", [None, 3]),
-        "node matmul: .*MatMul",
+        "node matmul: .*MatMul in float64.*Build the model in float32",
     ),
     "a list filled from its end": ("onnx", _backwards, ROWS, "node .*TensorListSetItem: .*another order"),
-    "bfloat16": ("both", lambda x: {"y": x * tf.cast(1.5, tf.bfloat16)}, ("bfloat16", [None, 3]), "(?i)mul"),
+    "bfloat16": ("both", lambda x: {"y": x * tf.cast(1.5, tf.bfloat16)}, ("bfloat16", [None, 3]), "x of bfloat16"),
     "complex": ("onnx", lambda x: {"y": x * tf.cast(1.5, tf.complex64)}, ("complex64", [None, 3]), "mul"),
 }
 
@@ -388,6 +388,63 @@ def test_what_a_format_cannot_carry_is_refused_with_op_and_node(case: str, famil
     assert error.value.next_step.endswith("--formats frozen,savedmodel")  # which carry it, whatever the cause
     node = (error.value.where or "").removeprefix("node ").partition(",")[0]
     assert "says of this graph" in error.value.next_step or not node or node in str(error.value)
+
+
+def _narrow(dtype: Any) -> Build:
+    """A layer in half precision between Casts, as Keras's mixed policies make it: in a function, with a norm behind."""
+
+    def build(x: Any) -> dict[str, Any]:
+        @tf.function(input_signature=[tf.TensorSpec([None, 4, 4, 1], tf.float32)], autograph=False)
+        def layer(rows: Any) -> Any:
+            kernel = tf.reshape(tf.cast(tf.linspace(-1.0, 1.0, 18), dtype), [3, 3, 1, 2])
+            convolved = tf.nn.relu(tf.nn.conv2d(tf.cast(rows, dtype), kernel, 1, "SAME") + tf.cast([0.5, -0.5], dtype))
+            return tf.cast(tf.reduce_mean(convolved, [1, 2]), tf.float32)
+
+        return {"y": layer(x) * 2.0, "narrow": tf.cast(tf.reduce_sum(x, [1, 2]), dtype) if dtype == tf.float16 else x}
+
+    return build
+
+
+@BOTH
+@pytest.mark.parametrize("dtype", [tf.float16, tf.bfloat16])
+def test_what_is_computed_in_half_precision_is_computed_in_float32_where_kernels_lack(
+    family: str, dtype: Any, tmp_path: Path
+) -> None:
+    rows = np.linspace(-2, 2, 32, dtype=np.float32).reshape(2, 4, 4, 1)
+    origin = frozen(tmp_path / "frozen", _narrow(dtype), x=("float32", [None, 4, 4, 1]))
+    got, wanted = answers(family, made(family, origin), x=rows), answers("frozen", origin, x=rows)
+    assert got["narrow"].dtype == wanted["narrow"].dtype  # the signature's own dtypes are kept
+    step = {tf.float16: 2.0**-10, tf.bfloat16: 2.0**-7}[dtype]
+    np.testing.assert_allclose(got["y"], wanted["y"], rtol=4 * step, atol=4 * step)
+    kernel, padded = np.linspace(-1, 1, 18).reshape(9, 2), np.pad(rows[..., 0], [(0, 0), (1, 1), (1, 1)])
+    patches = np.stack([padded[:, i : i + 4, j : j + 4] for i in range(3) for j in range(3)], -1)
+    exact = 2 * np.maximum(patches @ kernel + [0.5, -0.5], 0).mean((1, 2))
+    assert np.abs(got["y"] - exact).max() <= np.abs(wanted["y"] - exact).max()
+
+
+CURES: dict[str, tuple[Build, str]] = {
+    "behind a layer": (
+        lambda x: {"y": tf.linalg.svd(tf.identity(x * 2.0, "scores"), compute_uv=False, name="svd")},
+        "End the model before it (--outputs scores)",
+    ),
+    "at an input": (
+        lambda x: {"y": tf.linalg.svd(x, compute_uv=False, name="svd")},
+        "Begin the model behind it (--inputs svd)",
+    ),
+    "in a function": (
+        lambda x: {"y": tf.function(lambda rows: tf.linalg.svd(rows * 2.0, compute_uv=False))(x)},
+        "is inside a layer or a function: where the model is built, end it before that",
+    ),
+}
+
+
+@BOTH
+@pytest.mark.parametrize("case", CURES)
+def test_what_to_do_about_an_op_names_the_tensor_to_end_at(family: str, case: str, tmp_path: Path) -> None:
+    build, cure = CURES[case]
+    with pytest.raises(FreezeError) as error:
+        made(family, frozen(tmp_path / "frozen", build, x=("float32", [None, 3, 3])))
+    assert cure in str(error.value)
 
 
 @BOTH

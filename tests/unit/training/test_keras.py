@@ -106,6 +106,22 @@ def test_a_batch_of_a_fixed_size_is_answered_in_that_size(tmp_path: Path) -> Non
     assert len(load_arrays(job.folder("checkpoint") / "goldens.npz")["output/y"]) == 63
 
 
+def test_a_net_on_graphs_is_compared_whole_with_rows_of_its_own_and_made_up_ones(tmp_path: Path) -> None:
+    nodes, edges = keras.Input((3,), name="nodes"), keras.Input(batch_shape=(2, None), dtype="int32", name="edges")
+    hidden = keras.layers.Dense(4)(nodes)
+    pairs = keras.ops.take(hidden, edges[0], axis=0) * keras.ops.take(hidden, edges[1], axis=0)
+    keras.Model([nodes, edges], keras.layers.Dense(1, name="y")(pairs)).save(tmp_path / "model.keras")
+    own = tmp_path / "rows.npz"
+    np.savez(own, nodes=np.eye(5, 3, dtype=np.float32), edges=np.array([[0, 1, 4, 4], [2, 4, 3, 0]], np.int32))
+    for data in (None, own):
+        job = job_for(tmp_path / "out", tmp_path / "model.keras", data)
+        jobs.run(job)
+        verdict = results.read_verdict(job)
+        assert (verdict["verdict"], "golden" in verdict["skipped"]) == ("passed", False), verdict["reasons"]
+        assert json.loads((job.folder("frozen") / "signature.json").read_text())["is_whole"]
+    assert load_arrays(job.folder("checkpoint") / "goldens.npz")["output/y"].shape == (1, 4, 1)
+
+
 def test_the_older_form_of_a_keras_file_is_taken_too(tmp_path: Path) -> None:
     keras_models.write("images", tmp_path / "model.h5")
     job = job_for(tmp_path / "out", tmp_path / "model.h5")
