@@ -27,9 +27,10 @@ def without_op(op: str, node: str, graph_def: Any, inputs: Collection[str]) -> s
     nodes = {each.name: each for each in graph_def.node}
     if node not in nodes:
         step = (
-            f"{node} is inside a layer or a function: where the model is built, end it before that (in Keras: "
-            "keras.Model(model.inputs, model.get_layer(NAME).output).export('folder'), with the NAME of a layer before "
-            f"it, and --checkpoint folder), or write it without {op}"
+            "It is inside a layer or a function: where the model is built, end it before that, or begin it behind (in "
+            "Keras: keras.Model(model.inputs, model.get_layer(NAME).output), or "
+            "keras.Model(model.get_layer(NAME).output, model.outputs); export('folder'), and --checkpoint folder), "
+            f"or write it without {op}"
         )
     else:
         read = [node_of(entry) for entry in data_inputs(nodes[node])]
@@ -62,7 +63,11 @@ def without_bytes(tensor: str, is_input: bool, graph_def: Any) -> str:
     elif first := _first_numbers(node_of(tensor), graph_def):
         what = f"begin behind its text, with numbers: --inputs {first}"
     else:
-        what = f"begin behind {tensor}, where the text has become numbers (in Keras: behind the layers that read text)"
+        what = (
+            f"begin behind {tensor}, where the text has become numbers (in Keras: "
+            "keras.Model(model.get_layer(NAME).output, model.outputs), with the NAME of the layer that reads text, "
+            "then export('folder'), and --checkpoint folder)"
+        )
     return f"Let the model {what}; strings are carried by {_EVERY_OP}"
 
 

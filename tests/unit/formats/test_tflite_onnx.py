@@ -433,7 +433,7 @@ CURES: dict[str, tuple[Build, str]] = {
     ),
     "in a function": (
         lambda x: {"y": tf.function(lambda rows: tf.linalg.svd(rows * 2.0, compute_uv=False))(x)},
-        "is inside a layer or a function: where the model is built, end it before that",
+        "inside a layer or a function: where the model is built, end it before that, or begin it behind",
     ),
 }
 
