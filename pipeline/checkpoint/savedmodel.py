@@ -26,7 +26,6 @@ from pipeline.graph.protos import (
     CountedSavedModel,
     DataType,
     DecodeError,
-    FunctionDefLibrary,
     MetaGraphDef,
     NodeDef,
     SavedModel,
@@ -45,6 +44,7 @@ from .file_kinds import broken_file, unreadable_file
 from .functions import add_call, choose_function, list_functions
 from .objects import read_objects
 from .opened import Source
+from .tables import hoist_tables
 
 _SERVE, _TRAIN = "serve", "train"
 _DEFAULT = "serving_default"
@@ -70,7 +70,7 @@ def read_saved_model(
     tensors = {side: {name: info.name for name, info in infos.items()} for side, infos in named.items()}
     assets = dict(_assets(folder, meta))
     metas[0] = MetaGraph(graph, meta)
-    graph = hoist_initializers(set_asset_paths(graph, assets))
+    graph = hoist_tables(set_asset_paths(graph, assets))
     wanted = [node_of(tensor) for tensor in (*tensors["out"].values(), *outputs)] or list(graph.nodes)
     needed = graph.ancestors(wanted, with_control=False)
     variables = [name for name in needed if graph.nodes[name].op in VARIABLE_OPS]
@@ -443,12 +443,6 @@ def _is_alike(one: Variable, other: Variable) -> bool:
     return (one.dtype, one.shape) == (other.dtype, other.shape)
 
 
-_CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
-_DEEPEST = 100  # calls within calls
-_TABLE = re.compile(r"HashTable(V2)?")
-_FILLS_TABLE = re.compile(r"InitializeTable(FromTextFile)?(V2)?|LookupTableImport(V2)?")
-
-
 def set_asset_paths(graph: Graph, assets: Mapping[str, Path]) -> Graph:
     """Returns the graph with the current paths of assets; TensorFlow 2 keeps each in a variable, filled by loading."""
     paths = {node_of(tensor): path for tensor, path in assets.items()}
@@ -477,54 +471,3 @@ def _path_constant(node: NodeDef, path: Path) -> NodeDef:
         tensor.tensor_shape.CopyFrom(node.attr["value"].tensor.tensor_shape)
     tensor.string_val.append(str(path).encode())
     return constant
-
-
-def hoist_initializers(graph: Graph) -> Graph:
-    """Returns the graph with tables and their initializers outside of functions, as in TensorFlow 1.
-
-    Functions that no node calls are dropped: TensorFlow 2's loader creates objects with them.
-    """
-    nodes = [_find_created_table(node, graph) or node for node in graph.node]
-    nodes += _table_initializers(graph)
-    called = (graph.functions[name] for name in graph.called(nodes))
-    return Graph(nodes, FunctionDefLibrary(function=called), graph.versions)
-
-
-def _find_created_table(call: NodeDef, graph: Graph) -> NodeDef | None:
-    """Returns the table that a call creates; a model that was loaded and saved again creates tables in functions."""
-    node, body, functions = call, Graph(()), graph.functions
-    for _ in range(_DEEPEST):
-        name = node.attr["f"].func.name if node.op in _CALLS else ""
-        if name in functions and len(functions[name].ret) == 1 and not data_inputs(node):
-            body = graph.body(name)
-            [result] = functions[name].ret.values()
-        elif node.op == "Identity" and node.input:
-            result = node.input[0]
-        else:
-            break
-        node = body.nodes.get(node_of(result), NodeDef())
-    is_table = node is not call and _TABLE.fullmatch(node.op) is not None
-    return NodeDef(name=call.name, op=node.op, attr=node.attr) if is_table else None
-
-
-def _table_initializers(graph: Graph) -> Iterator[NodeDef]:
-    """Yields initializers inside functions as nodes of the graph, if tensors of the graph are their only inputs."""
-    functions = graph.functions
-    for root in graph.node:
-        seen = set[str]()  # functions of a damaged file may call each other without end
-        # Each with its arguments: tensors of the graph, or None for what only functions know; and a name in the graph.
-        waiting: list[tuple[NodeDef, list[str | None], str]] = [(root, [*data_inputs(root)], root.name)]
-        while waiting:
-            call, arguments, prefix = waiting.pop()
-            name = call.attr["f"].func.name if call.op in _CALLS else call.op
-            if name not in functions or name in seen:
-                continue
-            seen.add(name)
-            names = [argument.name for argument in functions[name].signature.input_arg]
-            given = dict(zip(names, arguments, strict=False))
-            for node in functions[name].node_def:
-                inputs = [given.get(reference) for reference in data_inputs(node)]
-                inner = f"{prefix}/{node.name}"
-                waiting.append((node, inputs, inner))
-                if _FILLS_TABLE.fullmatch(node.op) and None not in inputs:
-                    yield NodeDef(name=inner, op=node.op, input=filter(None, inputs), attr=node.attr)

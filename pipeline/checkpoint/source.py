@@ -29,6 +29,7 @@ from .file_kinds import broken_file
 from .files import complete_prefixes, find_prefix, folder_of, has_files, name_of, stem_of, step_of
 from .objects import holds_objects, listed, stored_shapes
 from .opened import Source
+from .tables import fill_from_checkpoint
 from .vocabularies import find_vocabularies
 
 _TABLE_END = bytes.fromhex("57fb808b247547db")  # of a checkpoint's index
@@ -107,7 +108,8 @@ def _of_checkpoint(prefix: Path | str, bundle: Bundle, file: Path) -> Source:
     meta = find_vocabularies(read_graph(file), (folder_of(prefix), file.parent))
     keys = restored_keys(meta.graph, meta.rest.saver_def.restore_op_name or None)
     definitions = {op.name: op for op in meta.rest.meta_info_def.stripped_op_list.op}
-    return Source(prefix, "checkpoint", meta.graph, file, bundle, keys, definitions=definitions, metas=(meta,))
+    graph = fill_from_checkpoint(meta.graph)
+    return Source(prefix, "checkpoint", graph, file, bundle, keys, definitions=definitions, metas=(meta,))
 
 
 def _without_graph(bundle: Bundle) -> CheckpointError:

@@ -100,6 +100,9 @@ def restore(session: v1.Session, prefix: Path, cuts: Cuts | None = None) -> None
         _restore_variables(session, _place_of(prefix), _restored_from(order))
     fills = ("InitializeTable", "LookupTableImport")  # lookup tables, some of them from the checkpoint
     fillers = [each for each in session.graph.get_operations() if each.type.startswith(fills)]
+    for each in fillers:
+        if each.inputs[1].op.type in ("RestoreV2", "RestoreSlice"):  # of this Saver, or of another one
+            feed[each.inputs[1].op.inputs[0]] = _place_of(prefix)
     session.run([each for each in fillers if _can_fill(each)], feed)
 
 

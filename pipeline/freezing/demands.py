@@ -4,20 +4,33 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pipeline.checkpoint.bundle import Bundle
 from pipeline.checkpoint.source import open_artifact
 from pipeline.graph.demands import LEFT_OUT, Demands, demands_of
+from pipeline.graph.dtypes import STRING
 from pipeline.graph.graph import Graph
 from pipeline.graph.protos import NodeDef
 from pipeline.signature import Signature, read_origin
 from pipeline.store.file_names import SIGNATURE_FILE
 
 from .freeze import prepare
-from .write.constants import Constant, FrozenGraph
+from .table_keys import keys_of_mutable_tables
+from .write.constants import Constant, FrozenGraph, content, strings
+
+_MOST_KEYS = 1_000_000
 
 
-def demands_of_frozen(frozen: FrozenGraph, signature: Signature) -> Demands:
-    """Finds out what a frozen graph demands of the inputs of its signature."""
-    nodes = [_without_values(node) if isinstance(node, Constant) else node for node in frozen.nodes]
+def demands_of_frozen(frozen: FrozenGraph, bundle: Bundle, signature: Signature) -> Demands:
+    """Finds out what a frozen graph demands of the inputs of its signature.
+
+    Args:
+        bundle: the checkpoint, from which the keys of tables are read.
+    """
+    keys = set(keys_of_mutable_tables(frozen.nodes))
+    nodes = [
+        _with_keys(node, bundle) if node.name in keys else _without_values(node) if isinstance(node, Constant) else node
+        for node in frozen.nodes
+    ]
     return demands_of(Graph(nodes, frozen.library, frozen.versions), signature.inputs)
 
 
@@ -31,7 +44,23 @@ def demands_of_artifact(checkpoint: Path) -> Demands:
     signature, origin = Signature.read(checkpoint / SIGNATURE_FILE), read_origin(checkpoint / SIGNATURE_FILE)
     outputs, inputs = ([spec.tensor or spec.name for spec in specs] for specs in (signature.outputs, signature.inputs))
     source = open_artifact(checkpoint, origin.get("signature"))
-    return demands_of_frozen(prepare(source, outputs, inputs, origin.get("pins", {})).graph, signature)
+    prepared = prepare(source, outputs, inputs, origin.get("pins", {}))
+    return demands_of_frozen(prepared.graph, prepared.bundle, signature)
+
+
+def _with_keys(node: NodeDef | Constant, bundle: Bundle) -> NodeDef:
+    """Returns a constant with its values, which are the keys of a table."""
+    if not isinstance(node, Constant):
+        return node
+    new = _without_values(node)
+    if node.elements <= _MOST_KEYS:
+        tensor = new.attr["value"].tensor
+        if node.dtype == STRING.number:
+            tensor.string_val.extend(strings(node, bundle))
+        else:
+            tensor.tensor_content = b"".join(content(node, bundle))
+        del new.attr[LEFT_OUT]
+    return new
 
 
 def _without_values(constant: Constant) -> NodeDef:

@@ -17,6 +17,19 @@ from .passes.lookup_tables import DT_INT32, DT_INT64, DT_STRING, FROM_TENSORS
 from .write.constants import Constant
 
 
+def keys_of_mutable_tables(nodes: Iterable[NodeDef | Constant]) -> list[str]:
+    """Returns the names of the constants, still in the checkpoint, that are the keys of tables."""
+    by_name = {node.name: node for node in nodes}
+    found = []
+    for filling in by_name.values():
+        if isinstance(filling, NodeDef) and filling.op in FROM_TENSORS:
+            keys: NodeDef | Constant | None = by_name.get(node_of(data_inputs(filling)[1]))
+            while isinstance(keys, NodeDef) and keys.op in ("Identity", "PlaceholderWithDefault"):
+                keys = by_name.get(node_of(data_inputs(keys)[0]))
+            found += [keys.name] if isinstance(keys, Constant) else []
+    return found
+
+
 def keys_of_tables(nodes: Iterable[NodeDef | Constant]) -> dict[str, list[Any]]:
     """Returns by dtype the keys of all tables that a frozen graph fills; each once.
 

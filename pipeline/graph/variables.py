@@ -91,7 +91,7 @@ def restored_keys(graph: Graph, restore_op: str | None) -> dict[tuple[str, str],
     own = graph.ancestors([node_of(restore_op)], with_control=True) if restore_op else set()
     assigning = [node for node in graph.node if node.op in _ASSIGN_OPS or graph.functions]
     keys: dict[tuple[str, str], Saved] = {}
-    lists: _Strings = {}
+    lists: Strings = {}
     for node in sorted(assigning, key=lambda node: node.name in own):  # the last one wins
         keys.update(_find_restored(node, graph, graph, {}, lists))
         keys.update(_find_restored_in_functions(node, graph, lists))
@@ -99,23 +99,21 @@ def restored_keys(graph: Graph, restore_op: str | None) -> dict[tuple[str, str],
 
 
 # By the body of a function (or the graph itself) and the name of a Const: its strings.
-_Strings = dict[tuple[int, str], Sequence[bytes]]
+Strings = dict[tuple[int, str], Sequence[bytes]]
 
 
 def _find_restored(
-    node: NodeDef, body: Graph, graph: Graph, arguments: Mapping[str, str], lists: _Strings
+    node: NodeDef, body: Graph, graph: Graph, arguments: Mapping[str, str], lists: Strings
 ) -> Iterator[tuple[tuple[str, str], Saved]]:
     """Yields the variable that one Assign restores, in the graph or in a function called with tensors of the graph."""
     if node.op in _ASSIGN_OPS and len(given := data_inputs(node)) > 1:
-        saved = _saved_behind(given[1], body, lists)
+        saved = saved_behind(given[1], body, lists)
         target = arguments.get(node_of(given[0]), given[0]) if body is not graph else given[0]
         if saved is not None and (variable := variable_behind(target, graph.nodes)) is not None:
             yield variable.identity, saved
 
 
-def _find_restored_in_functions(
-    call: NodeDef, graph: Graph, lists: _Strings
-) -> Iterator[tuple[tuple[str, str], Saved]]:
+def _find_restored_in_functions(call: NodeDef, graph: Graph, lists: Strings) -> Iterator[tuple[tuple[str, str], Saved]]:
     """Yields the variables that savers of TensorFlow 2 restore: inside a function that takes the handles."""
     for name in graph.called_by(call):
         body = graph.body(name)
@@ -139,7 +137,7 @@ def variable_behind(reference: str, nodes: Mapping[str, NodeDef]) -> Variable | 
     return None
 
 
-def _saved_behind(reference: str, body: Graph, lists: _Strings) -> Saved | None:
+def saved_behind(reference: str, body: Graph, lists: Strings) -> Saved | None:
     """Finds the checkpoint key that a value was restored from; None if it was not restored."""
     nodes = body.nodes
     for _ in range(len(nodes)):
@@ -157,7 +155,7 @@ def _saved_behind(reference: str, body: Graph, lists: _Strings) -> Saved | None:
     return None
 
 
-def _string_at(name: str, index: str, body: Graph, lists: _Strings) -> str | None:
+def _string_at(name: str, index: str, body: Graph, lists: Strings) -> str | None:
     """Returns one string of a Const node; the lists of a Saver are long, so each is read once."""
     place = (id(body), name)
     if place not in lists:
@@ -167,6 +165,12 @@ def _string_at(name: str, index: str, body: Graph, lists: _Strings) -> str | Non
     values = lists[place]
     # A constant of equal values stores the value once.
     return _text(values[min(int(index), len(values) - 1)]) if values and index.isdecimal() else None
+
+
+def is_restored(filling: NodeDef, nodes: Mapping[str, NodeDef]) -> bool:
+    """Returns True if what fills a table is read from a checkpoint when that is restored."""
+    origins = [nodes.get(node_of(reference)) for reference in data_inputs(filling)[1:]]
+    return any(origin is not None and origin.op in _RESTORING for origin in origins)
 
 
 def strings_of(node: NodeDef | None) -> list[str] | None:

@@ -78,7 +78,7 @@ def import_checkpoint(
         logger.info("checkpoint: %s", reason)
     demands, signature = NOTHING, model.signature
     if data is None or len(signature.inputs) > 1:
-        demands = demands_of_frozen(model.graph, signature)
+        demands = demands_of_frozen(model.graph, model.bundle, signature)
         signature = replace(signature, is_whole=bool(demands.groups))
     rows = write_rows(signature, data, seed, folder, keys_of_tables(model.graph.nodes), demands)
     if source.kind == "SavedModel":

@@ -162,12 +162,14 @@ def table_unused(t: Any) -> Any:
 
 @case("Tables", REFUSED, "a table that is filled while it runs")
 def mutable_table(t: Any) -> Any:
-    return _rows(tf.lookup.experimental.MutableHashTable(tf.string, tf.int32, -1).lookup(t))
+    return _rows(tf.lookup.experimental.MutableHashTable(tf.string, tf.int32, -1, checkpoint=False).lookup(t))
 
 
 @case("Tables", REFUSED, "a dense table that is filled while it runs")
 def dense_table(t: Any) -> Any:
-    dense = tf.lookup.experimental.DenseHashTable(tf.string, tf.int32, -1, empty_key="", deleted_key="-")
+    dense = tf.lookup.experimental.DenseHashTable(
+        tf.string, tf.int32, -1, empty_key="", deleted_key="-", checkpoint=False
+    )
     return _rows(dense.lookup(t))
 
 

@@ -25,7 +25,7 @@ from pipeline.graph.nodes import PLACEHOLDERS, data_inputs, dims_of, node_of, no
 from pipeline.graph.ops import dtype_name, output_dtypes
 from pipeline.graph.protos import NodeDef, TensorInfo
 from pipeline.graph.validity import validate_graph
-from pipeline.graph.variables import VARIABLE_OPS
+from pipeline.graph.variables import VARIABLE_OPS, is_restored
 from pipeline.inputs import Candidate, read_file
 from pipeline.safety import require_safe
 from pipeline.safety.models import require_safe_graph, require_safe_saved_model
@@ -139,9 +139,10 @@ class GraphTensors:
         return {name for name in above if self.graph.nodes[name].op in ("Placeholder", "PlaceholderV2")}
 
     def fillers(self) -> list[str]:
-        """Lists the nodes that fill lookup tables."""
+        """Lists the nodes that fill lookup tables without a checkpoint."""
         fills = ("InitializeTable", "LookupTableImport")
-        return [node.name for node in self.graph.node if node.op.startswith(fills)]
+        filling = [node for node in self.graph.node if node.op.startswith(fills)]
+        return [node.name for node in filling if not is_restored(node, self.graph.nodes)]
 
 
 def read_tensors(candidate: Candidate) -> CandidateTensors:

@@ -1,7 +1,8 @@
 """Lookup tables keep their content in the .pb.
 
 A session runs a table's initializer once; a .pb has no such step. So every user of the table's handle waits for the
-initializer, which fills the table in the first run and finds it filled in later ones.
+initializer, which fills the table in the first run and finds it filled in later ones. A mutable table is filled with
+what the checkpoint has of it, in each run anew.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from pipeline.checkpoint.tables import CONTENT
 from pipeline.checkpoint.vocabularies import FROM_FILE, name_of_vocabulary
 from pipeline.errors import FreezeError
 from pipeline.graph.graph import Graph
@@ -29,6 +31,12 @@ TABLES = _STATIC.union(
 )
 FROM_TENSORS = frozenset({"InitializeTableV2", "InitializeTable", "LookupTableImportV2", "LookupTableImport"})
 FILLING_OPS = FROM_TENSORS | FROM_FILE
+
+_CHANGES_TABLE = frozenset(f"LookupTable{change}{v}" for change in ("Insert", "Remove") for v in ("", "V2"))
+_KEEP_IT = (
+    "Save it with the checkpoint: fill the table, then build a Saver (of TensorFlow 2, save the object that has it), "
+    "save, and freeze that; or use a tf.lookup.StaticHashTable"
+)
 
 _WHOLE_LINE, _LINE_NUMBER = -2, -1  # key_index and value_index, tensorflow/core/ops/lookup_ops.cc
 DT_STRING, DT_INT64, DT_INT32 = (DataType.Value(name) for name in ("DT_STRING", "DT_INT64", "DT_INT32"))
@@ -51,15 +59,21 @@ def carry_tables(kept: Graph, graph: Graph) -> Graph:
         graph: the whole graph, with the initializers.
 
     Raises:
-        FreezeError: a table has no initializer in the graph, has two that differ, or is inside a function.
+        FreezeError: a table has no initializer in the graph, has two that differ, is changed, or is inside a function.
     """
     for name, inner in kept.called_nodes(kept.node):
         if inner.op in TABLES:
             raise _refusal(inner, f"is inside the function {name}", "Create it outside of the function")
+    for _, inner in itertools.chain((("", node) for node in kept.node), kept.called_nodes(kept.node)):
+        if inner.op in _CHANGES_TABLE:
+            cure = "Take outputs that only look up (--outputs)"
+            raise _refusal(inner, "changes a table on the way to an output", cure)
     nodes, names, added = list(kept.node), set(kept.nodes), list[NodeDef]()
     for table in [node for node in nodes if node.op in TABLES]:
         initializer, needed = _initializer_of(table, graph)
         _require_constant(table, needed, kept)
+        if "Dense" in table.op:
+            needed = _with_open_shape(initializer, needed, {*names, *graph.nodes})
         added += [node for node in needed if node.name not in names]
         names |= {node.name for node in needed}
         for index, node in enumerate(nodes):
@@ -69,11 +83,31 @@ def carry_tables(kept: Graph, graph: Graph) -> Graph:
     return kept.replace_nodes([*nodes, *added]) if added or nodes != kept.node else kept
 
 
+def _with_open_shape(initializer: str, needed: list[NodeDef], taken: set[str]) -> list[NodeDef]:
+    """Hides the shape of what fills a dense table.
+
+    Its keys are stored as `[buckets, 1]`, which the kernel takes, and the op's shape function refuses if it is known.
+    """
+    name = unused_name(f"{initializer}/buckets", taken)
+    nodes, stored = list[NodeDef](), {node.name for node in needed if CONTENT in node.attr}
+    for node in needed:
+        if node.name == initializer and node.input[1] in stored:
+            keys = NodeDef(name=name, op="PlaceholderWithDefault", input=[node.input[1]])
+            keys.attr["dtype"].type = node.attr["Tin"].type
+            keys.attr["shape"].shape.unknown_rank = True
+            new = copy_node(node)
+            new.input[1] = name
+            nodes += [keys, new]
+        else:
+            nodes.append(node)
+    return nodes
+
+
 def _require_constant(table: NodeDef, needed: list[NodeDef], graph: Graph) -> None:
     """Checks that a table's content does not depend on when it is filled: before or after restoring variables."""
     inner = (node for _, node in graph.called_nodes(needed))
     for node in itertools.chain(needed, inner):
-        if node.op in VARIABLE_OPS:
+        if node.op in VARIABLE_OPS and CONTENT not in node.attr:
             raise _refusal(table, f"is filled from the variable {node.name}", "Fill it from constants")
         if (refusal := refusal_of(node.op)) is not None:
             raise refusal.error(node, None)
@@ -81,8 +115,6 @@ def _require_constant(table: NodeDef, needed: list[NodeDef], graph: Graph) -> No
 
 def _initializer_of(table: NodeDef, graph: Graph) -> tuple[str, list[NodeDef]]:
     """Returns the name of the op that fills a table, and the nodes that it needs, itself included."""
-    if table.op not in _STATIC:
-        raise _refusal(table, "has a content that no graph holds", "Use a static table, or a constant")
     found = [
         node
         for node in graph.node
@@ -90,6 +122,8 @@ def _initializer_of(table: NodeDef, graph: Graph) -> tuple[str, list[NodeDef]]:
         and (filled := graph.nodes[node_of(data_inputs(node)[0])]).op == table.op
         and identity_of(filled) == identity_of(table)
     ]
+    if not found and table.op not in _STATIC:
+        raise _refusal(table, "has a content that neither the graph nor the checkpoint holds", _KEEP_IT)
     if not found:
         raise _refusal(table, "is filled by no op of the graph", "Fill it by one initializer")
     fillings = [_filling(node, table, graph) for node in found]

@@ -23,6 +23,7 @@ class Facts:
         groups: by the leaves of indices, values and shape (of values and row splits; of numbers of rows), what kind of
             one value they are, and its shape.
         slices: leaves of which all but the first or the last element are taken.
+        dense: tables that refuse the keys by which they mark what is empty.
         keys: returns the keys of a table, by the name of its node.
         guesses: lengths that would do, for when nothing demands them.
     """
@@ -31,6 +32,7 @@ class Facts:
         self.batch, self.has_changed, self.keys = Size(is_batch=True), False, keys
         self.guesses: list[tuple[Dim, int]] = []
         self.slices: set[tuple[Leaf, str]] = set()
+        self.dense = set[str]()
         self.groups: dict[tuple[Leaf, ...], tuple[str, Dims]] = {}
 
     def require(self, dim: Dim | None, length: int) -> None:

@@ -213,7 +213,7 @@ def _parse(step: Step, names: Sequence[Sequence[bytes]], rows: Dims) -> Made:
 
 
 def look_up(step: Step) -> Value:
-    """Keys in a table: what is answered to what is no key may be no index."""
+    """Keys in a table: what is answered to what is no key may be no index; a dense table refuses some keys."""
     value, table = step.value(1), step.value(0).table
     default = step.value(2).numbers
     answer = default[0] if default and len(default) == 1 else None
@@ -224,6 +224,7 @@ def look_up(step: Step) -> Value:
         is_text = [isinstance(key, bytes) for key in keys[:1]]
         if origin[1:] == (1.0, 0.0, 0.0) and is_text in ([], [leaf.dtype == "string"]):
             leaf.keys.update(dict.fromkeys(keys))
+            leaf.is_known = leaf.is_known or (bool(keys) and table in step.facts.dense)
         looked.append((leaf, float(answer) if isinstance(answer, int | float) else None))
     return Value(value.dims, value.rank_of, looked=tuple(Looked(*each) for each in looked))
 

@@ -163,6 +163,8 @@ class _Walk:
             leaf = self.leaves[node.name]
             return [Value(leaf.dims, None if leaf.dims is not None else (leaf, 0), origins=(Origin(leaf),))]
         if "HashTable" in op:
+            if "Dense" in op:
+                self.facts.dense.add(node.name)
             return [Value(table=node.name)]
         given = [_look_up(found, reference) for reference in data_inputs(node)]
         try:
@@ -216,20 +218,28 @@ class _Walk:
             self.depth -= 1
 
     def keys_of(self, table: str) -> Sequence[Any]:
-        """Returns the keys of a table that constants fill."""
+        """Returns the keys of a table that constants fill, without those that mark what is empty in a dense one."""
         nodes = self.graph.nodes
         for filling in self.graph.consumers.get(table, ()):
             if filling.op not in _FILLING:
                 continue
             keys = nodes.get(node_of(data_inputs(filling)[1]))
-            while keys is not None and keys.op == "Identity":
+            while keys is not None and keys.op in ("Identity", "PlaceholderWithDefault"):
                 keys = nodes.get(node_of(data_inputs(keys)[0]))
-            if keys is not None and keys.op == "Const":
-                tensor = whole_node(keys).attr["value"].tensor
-                if tensor.dtype == STRING.number:
-                    return strings_of(tensor)
-                return DTYPES[tensor.dtype].numbers(bytes(content_of(tensor)))
+            if keys is not None:
+                reserved = [key for each in data_inputs(nodes[table]) for key in _elements(nodes.get(node_of(each)))]
+                return [key for key in _elements(keys) if key not in reserved]
         return ()
+
+
+def _elements(node: NodeDef | None) -> Sequence[Any]:
+    """Returns the elements of a constant; none of any other node."""
+    if node is None or node.op != "Const" or _is_left_out(node):
+        return ()
+    tensor = whole_node(node).attr["value"].tensor
+    if tensor.dtype == STRING.number:
+        return strings_of(tensor)
+    return DTYPES[tensor.dtype].numbers(bytes(content_of(tensor)))
 
 
 def _constant(node: NodeDef) -> Value:

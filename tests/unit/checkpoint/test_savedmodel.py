@@ -381,15 +381,21 @@ def test_tables_of_tensorflow_2_come_along(tmp_path: Path) -> None:
     assert_equal(frozen_answers(tmp_path / "again", {"words": WORDS}), wanted)
 
 
-def test_a_table_whose_content_is_in_the_checkpoint_is_refused(tmp_path: Path) -> None:
+def test_tables_have_the_content_that_the_variables_hold_also_when_they_are_saved_again(tmp_path: Path) -> None:
     module = tf.Module()
-    module.table = tf.lookup.experimental.MutableHashTable(tf.string, tf.int64, -1)
-    module.table.insert(tf.constant(["a"]), tf.constant([3], tf.int64))
-    serve = tf.function(module.table.lookup, input_signature=[tf.TensorSpec([None], tf.string)])
-    module.serve = serve
-    tf.saved_model.save(module, str(tmp_path / "m"), signatures=serve)
-    with pytest.raises(FreezeError, match="MutableHashTableV2"):
-        freeze(tmp_path / "m")
+    module.words = tf.lookup.experimental.MutableHashTable(tf.string, tf.int64, -1)
+    module.words.insert(tf.constant(["a"]), tf.constant([3], tf.int64))
+    module.numbers = tf.lookup.experimental.DenseHashTable(tf.int64, tf.float32, 0.5, empty_key=0, deleted_key=-9)
+    module.numbers.insert(tf.constant([3], tf.int64), tf.constant([7.0]))
+    signature = [tf.TensorSpec([None], tf.string, "t")]
+    module.serve = tf.function(lambda t: module.numbers.lookup(module.words.lookup(t)), input_signature=signature)
+    tf.saved_model.save(module, str(tmp_path / "m"), signatures=module.serve)
+    loaded = tf.saved_model.load(str(tmp_path / "m"))
+    tf.saved_model.save(loaded, str(tmp_path / "again"), signatures=loaded.signatures)
+    wanted = {"output_0": np.array([7.0, 0.5, 0.5], np.float32)}
+    for folder in (tmp_path / "m", tmp_path / "again"):
+        assert_equal(called_answers(folder, {"t": WORDS}), wanted)
+        assert_equal(frozen_answers(folder, {"t": WORDS}), wanted)
 
 
 def test_functions_that_call_each_other_without_end(tmp_path: Path) -> None:

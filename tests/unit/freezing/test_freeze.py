@@ -14,9 +14,11 @@ import pytest
 import tensorflow as tf
 from small_graphs import control_flow
 
+from pipeline.checkpoint.source import open_source
 from pipeline.errors import CheckpointError, FreezeError, PipelineError, StoreError
+from pipeline.freezing.demands import demands_of_frozen
 from pipeline.freezing.freeze import freeze as freeze_any
-from pipeline.freezing.freeze import freeze_checkpoint
+from pipeline.freezing.freeze import freeze_checkpoint, prepare
 from pipeline.signature import Signature, TensorSpec
 from pipeline.workers.child import run_in_subprocess
 
@@ -381,13 +383,71 @@ def test_a_lookup_table_from_a_vocabulary_file_does_not_need_the_file(tmp_path: 
     assert np.array_equal(answers_of(frozen, wanted, {"t": WORDS})["y"], wanted["y"])
 
 
-def test_a_table_whose_content_is_in_no_graph_is_refused_by_name(tmp_path: Path) -> None:
+def _save_with_tables(folder: Path, fill: Callable[[], tuple[Any, Any, Any]]) -> tuple[Array, Array]:
+    """Saves a checkpoint of a model that looks up words in a table; returns words that it knows, and its answers."""
+    folder.mkdir()
+    with control_flow(True), tf.Graph().as_default(), v1.Session() as session:
+        table, known, filled = fill()
+        asked = v1.placeholder(table.key_dtype, [None], "t")
+        found = tf.cast(table.lookup(asked), tf.float32) if table.value_dtype == tf.int64 else table.lookup(asked)
+        y = tf.identity(found * weight("w", [1]), name="y")
+        session.run([v1.global_variables_initializer(), filled])
+        v1.train.Saver().save(session, str(folder / "model.ckpt"))
+        return known, session.run(y, {asked: known})
+
+
+def _words_that_came_later() -> tuple[Any, Any, Any]:
+    table = tf.lookup.experimental.MutableHashTable(tf.string, tf.int64, 5)
+    return table, WORDS, table.insert(tf.constant(WORDS[:2]), tf.constant([3, 4], tf.int64))
+
+
+def _rows_by_number() -> tuple[Any, Any, Any]:
+    rows = tf.constant([[1.0, 2.0], [3.0, 4.0]])
+    table = tf.lookup.experimental.DenseHashTable(
+        tf.int64, tf.float32, default_value=[0.0, 0.5], empty_key=0, deleted_key=-1
+    )
+    return table, np.array([70, 80, 90]), table.insert(tf.constant([70, 80], tf.int64), rows)
+
+
+@pytest.mark.parametrize("fill", [_words_that_came_later, _rows_by_number])
+def test_a_mutable_table_has_the_content_that_the_checkpoint_holds(
+    fill: Callable[[], tuple[Any, Any, Any]], tmp_path: Path
+) -> None:
+    known, wanted = _save_with_tables(tmp_path / "ckpt", fill)
+    frozen = freeze_any(tmp_path / "ckpt", ["y"], to=tmp_path / "m.pb")
+    pb = (tmp_path / "m.pb").read_bytes()
+    with tf.Graph().as_default(), v1.Session() as session:
+        tf.import_graph_def(v1.GraphDef.FromString(pb), name="")
+        for _ in range(2):
+            assert np.array_equal(session.run("y:0", {"t:0": known}), wanted)
+    assert [spec.name for spec in frozen.signature.inputs] == ["t"]
+    source = open_source(tmp_path / "ckpt")
+    prepared = prepare(source, ["y"], (), {})
+    demand = demands_of_frozen(prepared.graph, source.bundle, prepared.signature).inputs["t"]
+    assert sorted(demand.keys) == sorted(known[:2])
+    assert demand.is_known == (known.dtype == np.int64), "a dense table refuses the keys that mark what is empty"
+
+
+def test_a_table_that_changes_on_the_way_to_an_output_is_refused(tmp_path: Path) -> None:
+    def build(t: Any) -> Any:
+        known, w = tf.lookup.experimental.MutableHashTable(tf.string, tf.int64, 0), weight("w", [1])
+        with tf.control_dependencies([known.insert(t, tf.ones_like(t, tf.int64))]):
+            return {"y": tf.cast(known.lookup(t), tf.float32) * w}
+
+    save(tmp_path / "ckpt", build, {"t": WORDS}, asks=False)
+    with pytest.raises(FreezeError, match=r"LookupTableInsertV2 changes a table on the way to an output"):
+        freeze(tmp_path / "ckpt", tmp_path / "frozen")
+
+
+def test_a_table_whose_content_is_in_no_file_is_refused_by_name(tmp_path: Path) -> None:
     def build(t: Any) -> Any:
         known = tf.lookup.experimental.MutableHashTable(tf.string, tf.int64, 0)
         return {"y": tf.gather(weight("w", [3]), known.lookup(t))}
 
     save(tmp_path / "ckpt", build, {"t": WORDS})
-    with pytest.raises(FreezeError, match=r"node MutableHashTable.* has a content that no graph holds"):
+    with pytest.raises(
+        FreezeError, match=r"node MutableHashTable.* has a content that neither the graph nor the checkpoint holds"
+    ):
         freeze(tmp_path / "ckpt", tmp_path / "frozen")
 
 
