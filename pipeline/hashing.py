@@ -20,7 +20,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from importlib.machinery import EXTENSION_SUFFIXES, SOURCE_SUFFIXES
 from importlib.metadata import version
 from importlib.util import cache_from_source
@@ -378,16 +378,15 @@ def _does_nothing(node: Any, parent: type) -> bool:
 @lru_cache(maxsize=1024)
 def _imported_files(path: str, imports: tuple[str, ...], roots: tuple[str, ...]) -> tuple[str, ...]:
     """Return the local files among the imports of a file."""
-    names_in = cache(_names_in)  # a file's imports are mostly in the same few folders
+    find = _file_of_own if roots == (_ROOT,) else partial(_file_of, names_in=cache(_names_in))
     found = []
     for name in imports:
         module = name.lstrip(".")
         level = len(name) - len(module)
-        parts = module.split(".")
         for base in (path.rsplit("/", level)[0],) if level else roots:
-            if not level and not _is_local(base, parts[0], path):
+            if not level and not _is_local(base, module.partition(".")[0], path):
                 continue
-            file = _file_of(base, parts, names_in)
+            file = find(base, module)
             if file is not None:
                 found.append(file)
     return tuple(found)
@@ -406,9 +405,15 @@ def _holds_installed_packages(folder: str) -> bool:
     return any(name.endswith(".dist-info") for name in _names_in(folder))
 
 
-def _file_of(base: str, parts: Sequence[str], names_in: Callable[[str], frozenset[str]]) -> str | None:
+@lru_cache(maxsize=4096)
+def _file_of_own(base: str, module: str) -> str | None:
+    """Return the file of a module of this package, whose folders stay as they are: most are imported by many."""
+    return _file_of(base, module, _names_in_own)
+
+
+def _file_of(base: str, module: str, names_in: Callable[[str], frozenset[str]]) -> str | None:
     """Return the file of a module below a folder. Paths are strings: there are many, and Path is much slower."""
-    *packages, name = parts
+    *packages, name = module.split(".")
     for package in packages:
         if package not in names_in(base):
             return None
@@ -427,6 +432,9 @@ def _names_in(folder: str) -> frozenset[str]:
         return names_as_of(folder, changed_ns)
     except OSError:
         return frozenset()
+
+
+_names_in_own = lru_cache(maxsize=256)(_names_in)
 
 
 @lru_cache(maxsize=256)

@@ -12,8 +12,6 @@ from pathlib import Path
 from pipeline.errors import CheckpointError
 from pipeline.inputs import read_file
 
-from .missing import nothing_at, nothing_in_folder, require_no_pointer
-
 Place = Path | str
 
 _STATE_FILE = "checkpoint"
@@ -44,6 +42,8 @@ def find_prefix(place: Place) -> str:
             return old
         if complete:
             return complete[-1]
+        from .missing import nothing_in_folder
+
         raise nothing_in_folder(path, stated)
     prefix = str(path.parent / "x")[:-1] + re.sub(r"\.(index|meta|data-\d{5}-of-\d{5})$", "", path.name)
     if (old := _old_format(prefix)) is not None:
@@ -55,6 +55,8 @@ def find_prefix(place: Place) -> str:
     series = [other for other in complete if stem_of(other) == name]
     if series:
         return series[-1]
+    from .missing import nothing_at
+
     raise nothing_at(prefix, place, complete)
 
 
@@ -167,4 +169,6 @@ def require_files(prefix: Place) -> None:
             wanted=wanted,
             next_step=f"Copy {name_of(prefix)}.data-{missing[0]:05}-of-{wanted:05} beside the others",
         )
+    from .missing import require_no_pointer
+
     require_no_pointer(files_of(prefix))

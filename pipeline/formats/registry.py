@@ -20,7 +20,6 @@ from typing import Any
 
 from pipeline.errors import FreezeError, StageCrashed
 from pipeline.store import file_names
-from pipeline.workers.child import run_in_subprocess
 
 
 @dataclass(frozen=True)
@@ -79,6 +78,8 @@ class Format:
         assert self.maker is not None  # formats without a maker have no stage
         if not self.needs_subprocess:
             return call(self.maker, origin, folder, settings)
+        from pipeline.workers.child import run_in_subprocess  # not needed in a run in which everything is complete
+
         try:
             return dict(
                 run_in_subprocess(

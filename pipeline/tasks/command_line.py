@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import sys
-from argparse import SUPPRESS, ArgumentParser, Namespace
+from argparse import SUPPRESS, ArgumentParser, HelpFormatter, Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
 from inspect import getdoc
 from typing import Any, NoReturn
 
@@ -35,6 +37,21 @@ def explain_parameters() -> None:
         return task
 
     CmdlineParser.get_task_obj = get_task_obj  # type: ignore[method-assign]
+
+
+@contextmanager
+def shared_formatter() -> Iterator[None]:
+    """Have the parsers that are built meanwhile share what checks their options.
+
+    For each option argparse makes a formatter of help, which asks the terminal for its width, and Luigi's parsers have
+    hundreds of options: this halves the time that it takes to build one.
+    """
+    make, shared = ArgumentParser._get_formatter, HelpFormatter("")
+    ArgumentParser._get_formatter = lambda self: shared  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        ArgumentParser._get_formatter = make  # type: ignore[method-assign]
 
 
 def be_strict(parser: ArgumentParser, root_task: str) -> None:

@@ -21,7 +21,7 @@ from luigi.task_register import Register
 from pipeline.errors import SettingError
 from pipeline.settings import Operations, Settings
 
-from .command_line import be_strict, is_our_command, runs_our_command
+from .command_line import be_strict, is_our_command, runs_our_command, shared_formatter
 from .config_check import check_config, check_users_file
 from .config_defaults import PROJECT_CONFIG, lend_to_command
 
@@ -192,7 +192,8 @@ def set_up_parsers() -> None:
 
     @cache
     def build_once(classes: tuple[type, ...], root_task: str | None, help_all: bool) -> Any:
-        parser = build(root_task, help_all)
+        with shared_formatter():
+            parser = build(root_task, help_all)
         if root_task is not None:
             parse = parser.parse_args
             if is_our_command(Namespace(root_task=root_task)):

@@ -18,9 +18,8 @@ from luigi.target import FileSystemTarget
 from pipeline.errors import FreezeError, PipelineError, SettingError
 from pipeline.formats.registry import CANDIDATES, read_refusal
 from pipeline.settings import PASSED
-from pipeline.store.artifact import sweep
+from pipeline.store.artifact import ArtifactState, sweep
 from pipeline.store.file_names import REPORT_FILE
-from pipeline.workers.child import load_meanwhile
 
 from . import console
 from .chain.job import CANDIDATE, Job, known_format
@@ -64,6 +63,7 @@ class ModelTask(NamedByGiven):
     """A task on one model, with the parameters that all of them have."""
 
     makes: ClassVar[str]
+    _found_complete: dict[str, ArtifactState] | None = None  # which needs no second look at the end of the run
     force_stage = luigi.OptionalParameter(
         default="",
         positional=False,
@@ -96,7 +96,7 @@ class ModelTask(NamedByGiven):
 
     def summary_lines(self) -> list[str]:
         """Return the lines to print at the end of a run."""
-        return summary_lines(self.chain, self.stage)
+        return summary_lines(self.chain, self.stage, self._found_complete)
 
     def exits_zero(self) -> bool:
         """Return True to exit with 0 regardless of Luigi's own exit code; only for work that several hosts share."""
@@ -162,12 +162,17 @@ class ModelTask(NamedByGiven):
 
     def complete(self) -> bool:
         """Return True if the artifact and everything upstream of it are up to date."""
-        return self.chain.examine(self.stage)[self.stage].is_complete
+        states = self.chain.examine(self.stage)
+        is_complete = states[self.stage].is_complete
+        self._found_complete = states if is_complete else None
+        return is_complete
 
     def run(self) -> None:
         """Make the artifact, in a subprocess if that needs TensorFlow."""
         show_link(self, self.job.display_path("report", REPORT_FILE))
         if self.chain.stages[self.stage].starts_tensorflow:
+            from pipeline.workers.child import load_meanwhile  # not needed where everything is complete
+
             load_meanwhile(self.chain.loads_up_to(next(iter(_last_stages), self.stage)))
         self.chain.build(self.stage)
 

@@ -10,7 +10,7 @@ from pipeline.formats.registry import CANDIDATES, FORMATS, read_refusal
 from pipeline.report import gist
 from pipeline.report.wording import count_noun
 from pipeline.settings import PASSED
-from pipeline.signature import Signature
+from pipeline.store.artifact import ArtifactState
 from pipeline.store.file_names import COSTS_TABLE_FILE, REPORT_FILE, RESULTS_FILE, SIGNATURE_FILE, VERDICT_FILE
 
 from .chain.job import Job
@@ -20,13 +20,14 @@ from .chain.results import count_made_up_rows, read_verdict
 _MOST_CAUSES = 3  # of a failed validation
 
 
-def summary_lines(chain: Chain, last: str) -> list[str]:
+def summary_lines(chain: Chain, last: str, states: Mapping[str, ArtifactState] | None = None) -> list[str]:
     """Return the lines that a run prints at its end: the verdict, and where the results are.
 
     Args:
         last: the requested stage.
+        states: what `chain.examine(last)` has returned, if nothing was made since.
     """
-    job, states = chain.job, chain.examine(last)
+    job, states = chain.job, states or chain.examine(last)
     done = [stage for stage, state in states.items() if state.is_complete]
     files = {
         **{name: job.display_path(name, FORMATS[name].model_file) for name in CANDIDATES},
@@ -48,6 +49,8 @@ def summary_lines(chain: Chain, last: str) -> list[str]:
 
 def _signature_lines(job: Job) -> list[str]:
     """Return the inputs and outputs of a checkpoint that somebody brought, which were named or found."""
+    from pipeline.signature import Signature  # most runs start from no checkpoint
+
     signature = Signature.read(job.folder("checkpoint") / SIGNATURE_FILE)
     lines = [f"input        {spec}" for spec in signature.inputs]
     return [*lines, *(f"output       {spec}" for spec in signature.outputs)]

@@ -239,8 +239,8 @@ def test_no_chain_of_imports_leads_from_luigis_process_to_tensorflow() -> None:
     assert {name for name in seen if libraries(name) & HEAVY} == set()
 
 
-def loaded_by(statement: str, folder: Path) -> set[str]:
-    """The top names of all modules that a statement loads in a fresh process in another folder."""
+def modules_loaded_by(statement: str, folder: Path) -> set[str]:
+    """All modules that a statement loads in a fresh process in another folder."""
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", f"import sys\n{statement}\nprint(*sys.modules)"],
         cwd=folder,
@@ -250,13 +250,29 @@ def loaded_by(statement: str, folder: Path) -> set[str]:
         timeout=60,
     )
     assert done.returncode == 0, done.stderr
-    return {name.split(".")[0] for name in done.stdout.split()}
+    return set(done.stdout.split())
+
+
+def loaded_by(statement: str, folder: Path) -> set[str]:
+    """The top names of those modules."""
+    return {name.split(".")[0] for name in modules_loaded_by(statement, folder)}
+
+
+NEEDED_TO_MAKE = {
+    *("difflib", "pipeline.checkpoint.file_kinds", "pipeline.checkpoint.missing", "pipeline.tasks.chain.data_check"),
+    *("pipeline.signature", "pipeline.tasks.chain.report_facts", "pipeline.workers.child"),
+    *("pipeline.workers.machine", "pipeline.workers.memory", "pipeline.workers.reads"),
+}
 
 
 def test_importing_the_package_loads_nothing_heavy(tmp_path: Path) -> None:
-    loaded = loaded_by("import luigi, pipeline\nassert 'pipeline.tasks.model' in sys.modules", tmp_path)
+    modules = modules_loaded_by("import luigi, pipeline\nassert 'pipeline.tasks.model' in sys.modules", tmp_path)
+    loaded = {name.split(".")[0] for name in modules}
     assert {"pipeline", "luigi"} <= loaded
     assert loaded.isdisjoint({*HEAVY, "numpy", "pandas", "sklearn", "matplotlib", "google", "tensorboard"})
+    # What only makes something, or only says what is wrong, is loaded by the run that needs it.
+    assert modules.isdisjoint(NEEDED_TO_MAKE)
+    assert len([name for name in modules if name.split(".")[0] == "pipeline"]) <= 52
 
 
 def test_luigi_is_loaded_only_for_who_runs_it_or_asks_for_a_task(tmp_path: Path) -> None:

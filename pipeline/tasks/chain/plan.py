@@ -26,10 +26,8 @@ from pipeline.store import artifact as store
 from pipeline.store.artifact import ArtifactState, ArtifactStatus
 from pipeline.store.manifest import ACCEPTED, Manifest
 from pipeline.training.models.source import PROJECT
-from pipeline.workers.machine import describe_commit, describe_machine
 from pipeline.workers.progress import listen, tell
 
-from .data_check import checked_data
 from .input_files import InputFiles
 from .job import Job
 from .model_reads import JOURNAL, ModelReads, watch_for
@@ -268,6 +266,8 @@ class Chain:
             return {**inputs, **found}
 
         def make(folder: Path) -> Notes:
+            from .data_check import checked_data  # not needed where everything is complete
+
             _require_package_unchanged(stage.code)
             for upstream, patterns in stage.reads.items():
                 store.verify(self.job.folder(upstream), *patterns)
@@ -372,6 +372,8 @@ def _accepted(manifests: Mapping[str, Manifest]) -> dict[str, str]:
 
 def _describe_run(job: Job, files: Mapping[str, Path]) -> dict[str, Any]:
     """Return the notes of a run for the manifest: command, time, machine, commit, and the files from outside."""
+    from pipeline.workers.machine import describe_commit, describe_machine  # not needed where everything is complete
+
     described: dict[str, Any] = {
         "command": shlex.join(sys.argv),
         "made": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -27,12 +27,11 @@ from pipeline.errors import FreezeError, logger
 from pipeline.formats.registry import CANDIDATES, FORMATS, Format, refuse
 from pipeline.inputs import ImportedCheckpoint
 from pipeline.store import file_names
-from pipeline.workers.child import Limits, run_in_subprocess
 
 from .job import CANDIDATE, Job
-from .report_facts import collect_report_facts
 
 if TYPE_CHECKING:
+    from pipeline.report.facts import ReportFacts
     from pipeline.validation.sharding import Sharding
     from pipeline.workers.reads import Reads, Watch
 
@@ -136,6 +135,8 @@ class Stage:
         Raises:
             PipelineError: the worker refuses.
         """
+        from pipeline.workers.child import Limits, run_in_subprocess  # not needed where everything is complete
+
         arguments = self.arguments(work)
         if self.needs_subprocess:
             _, most, share = work.job.settings.validation.limits
@@ -216,6 +217,12 @@ def _format_arguments(name: str, work: Work) -> tuple[Path, Path, dict[str, Any]
         work.folder,
         {key: value for section in sections for key, value in section.items()},
     )
+
+
+def _report_arguments(work: Work) -> tuple[Path, ReportFacts]:
+    from .report_facts import collect_report_facts  # not needed where everything is complete
+
+    return work.folder, collect_report_facts(work.job, work.before)
 
 
 def _candidate_weights(job: Job) -> str:
@@ -307,7 +314,7 @@ STAGES: dict[str, Stage] = {
     ),
     "report": Stage(
         "pipeline.report:write_report",
-        lambda work: (work.folder, collect_report_facts(work.job, work.before)),
+        _report_arguments,
         {"training": (file_names.HISTORY_FILE,), "checkpoint": _ALL, "validation": _ALL, "costs": _ALL},
         notes=lambda work, result: {},
         loads=("pipeline.report.html",),

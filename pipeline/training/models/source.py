@@ -45,6 +45,7 @@ BUNDLED = {
     "multiply_add": "pipeline.training.models.multiply_add:MultiplyAdd",
     "spam": "pipeline.training.models.spam:Spam",
 }
+_BUNDLED_MODULES = {place.partition(":")[0] for place in BUNDLED.values()}
 
 
 @dataclass(frozen=True)
@@ -126,6 +127,8 @@ def find_model(reference: str) -> ModelSource:
 
 
 def _module_file(module: str) -> Path:
+    if module in _BUNDLED_MODULES:  # always here: no need to have Python look at all folders again
+        return PROJECT / f"{module.replace('.', '/')}.py"
     # importlib.util.find_spec only for the top package: for a submodule it would import the parent packages.
     importlib.invalidate_caches()
     top, *parts = module.split(".")
