@@ -29,12 +29,15 @@ from ..ops import dtype_name, output_dtypes
 from ..protos import DataType, FunctionDef, GraphDef
 from .choice import choose
 from .constants import find_constant_labels, find_constant_rows
+from .ends import LOSS, MODEL, NOTHING, SEEN, ModelEnd, ModelEnds
+from .input_gradients import find_input_gradients
 from .left_out import find_left_out
 from .losses import DROPS
-from .outputs import LOSS, MODEL, NOTHING, SEEN, ModelEnd, ModelEnds, find_model_ends
+from .outputs import find_model_ends
 from .roles import NodeRoles, classify_nodes, draws
 from .shapes import shape_of
 from .topology import Tensor, find_descendants
+from .trained import add_trained
 
 _OUTPUT_NAME = re.compile(r"logit|predict|prob|softmax|output|score|y_?pred|y_?hat|embedding|result", re.IGNORECASE)
 _OWN_NAMES = re.compile(r"embedding_lookup\w*|\w*cross_entropy\w*with_logits\w*")  # TensorFlow's, which tell nothing
@@ -154,13 +157,16 @@ def rank_inputs(graph: Graph | GraphDef, outputs: Sequence[str]) -> list[Candida
 
 
 def _classify(graph: Graph) -> NodeRoles:
-    """Classifies the nodes; rows and labels may be constants of the graph."""
+    """Classifies the nodes; rows and labels may be constants of the graph, and gradients may belong to the model."""
     roles = classify_nodes(graph)
     found = find_constant_rows(roles)
     if found:
         roles = classify_nodes(graph, found)
     labels = find_constant_labels(roles, graph.functions)
-    return classify_nodes(graph, [*found, *labels]) if labels else roles
+    if labels:
+        roles = classify_nodes(graph, [*found, *labels])
+    of_model = find_input_gradients(roles)
+    return classify_nodes(graph, [*found, *labels], of_model) if of_model else roles
 
 
 # Inputs.
@@ -221,6 +227,9 @@ def _input_reasons(roles: NodeRoles, tensor: Tensor) -> tuple[float, list[str]]:
 def _choose(roles: NodeRoles, ends: ModelEnds) -> tuple[list[ModelEnd], str, list[ModelEnd]]:
     """Chooses the outputs; without any, the reason to ask comes second, and what else may be an output third."""
     chosen, doubt = choose(roles, ends.found)
+    if chosen:
+        feeding = [end for end in ends.found if end.feeds == LOSS and end.labels]
+        chosen, doubt = add_trained(roles, chosen, [*feeding, *ends.trained])
     left, why = find_left_out(roles, chosen) if chosen else ([], "")
     return ([], why, left) if why else (chosen, doubt, [])
 
@@ -230,7 +239,7 @@ def _rank(graph: Graph, roles: NodeRoles, ends: ModelEnds) -> list[Candidate]:
     picked, _, left_out = _choose(roles, ends)
     chosen = {end.tensor for end in picked}
     found: dict[Tensor, Candidate] = {}
-    for end in (*left_out, *ends.found, *ends.alternatives):
+    for end in (*left_out, *ends.found, *picked, *ends.alternatives):
         if end.tensor not in found:
             score, reasons = _output_reasons(roles, end, end.tensor in chosen or end in left_out)
             found[end.tensor] = _candidate(roles, functions, end.tensor, score, reasons)

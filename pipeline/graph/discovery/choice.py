@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import re
 
-from .outputs import LOSS, MODEL, NOTHING, SEEN, UNANCHORED, ModelEnd
+from .ends import LOSS, MODEL, NOTHING, SEEN, UNANCHORED, ModelEnd
 from .roles import NodeRoles
 
-_METRIC_NAME = re.compile(
-    r"loss|cost|accuracy|(?<![a-z])acc(?![a-z])|error|metric|entropy|gradient|penalty", re.IGNORECASE
-)
+_METRIC_NAME = re.compile(r"loss|cost|accuracy|error|metric|entropy|gradient|penalty", re.IGNORECASE)
 _MOST_OF_HEAD = 4
 
 
@@ -40,7 +38,8 @@ def choose(roles: NodeRoles, ends: list[ModelEnd]) -> tuple[list[ModelEnd], str]
             return [], doubt
         picked += best
     # The same weights twice: once for the loss, with dropout perhaps, and once for answers.
-    answering = {v for end in picked if end.feeds != LOSS for v in roles.applied.get(end.head, ())}
+    idle = [end for end in picked if end.feeds != LOSS and end.head not in roles.of_model]
+    answering = {v for end in idle for v in roles.applied.get(end.head, ())}
     picked = [e for e in picked if e.feeds != LOSS or answering.isdisjoint(roles.applied.get(e.head, ()))]
     aside = [e for e in ends if e.head < 0 and e.feeds == NOTHING and e.decides_on is None and not e.is_bool]
     if aside and roles.needs_weights and not any(end.feeds == NOTHING for end in picked):

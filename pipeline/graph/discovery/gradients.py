@@ -7,6 +7,8 @@ TensorFlow 1 (tensorflow/python/ops/gradients_util.py, _GradientsHelper).
 from __future__ import annotations
 
 import re
+from collections.abc import Container
+from dataclasses import dataclass
 from functools import lru_cache
 
 from .topology import NumberedGraph, find_descendants
@@ -15,11 +17,32 @@ _GRADIENTS = re.compile(r"(?:.*?/)??gradients(?:_\d+)?(?=/)")
 _GRADIENT_OPS = re.compile(r"(?!StopGradient|PreventGradient)\w*Grad(V\d|N|Ex|Grad|GradV\d)?|\w+BackpropFilter\w*")
 
 
-def find_gradients(graph: NumberedGraph) -> tuple[set[int], set[int]]:
-    """Returns the gradients' nodes, and the nodes that they differentiate."""
+@dataclass(frozen=True)
+class Gradients:
+    """What `tf.gradients` added to a graph.
+
+    Args:
+        own: the nodes of gradients themselves.
+        nodes: these and what is computed from them: training, and no part of a model.
+        differentiated: the nodes that gradients flow through.
+        differentiated_by_model: those that gradients flow through which belong to the model.
+    """
+
+    own: set[int]
+    nodes: set[int]
+    differentiated: set[int]
+    differentiated_by_model: set[int]
+
+
+def find_gradients(graph: NumberedGraph, of_model: Container[int] = ()) -> Gradients:
+    """Finds the gradients.
+
+    Args:
+        of_model: nodes of gradients that belong to the model, as the forces of a potential do.
+    """
     scopes: dict[str, bool] = {}  # by a scope that may be one of gradients, whether it is
     inside: list[tuple[int, str]] = []
-    starts, differentiated = set[int](), set[int]()
+    starts, differentiated, by_model = set[int](), set[int](), set[int]()
     for index, node in enumerate(graph.nodes):
         name = node.name
         if _is_gradient(graph.ops[index]):
@@ -33,10 +56,12 @@ def find_gradients(graph: NumberedGraph) -> tuple[set[int], set[int]]:
             forward = _forward_of(name[:end], graph.number)
             if forward is not None:
                 starts.add(index)
-                differentiated.add(forward)
+                (by_model if index in of_model else differentiated).add(forward)
     starts |= {index for index, scope in inside if scopes[scope]}
+    starts = {index for index in starts if index not in of_model}
     # A loop with a gradient fills lists for it, but is not part of the gradient.
-    return starts | find_descendants(graph, starts, differentiated - starts), differentiated
+    nodes = starts | find_descendants(graph, starts, differentiated - starts)
+    return Gradients(starts, nodes, differentiated, by_model)
 
 
 def _forward_of(name: str, number: dict[str, int]) -> int | None:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import re
 
+from .ends import MODEL, SEEN, ModelEnd
 from .losses import DECIDES
-from .outputs import MODEL, SEEN, ModelEnd
 from .roles import NodeRoles, union
 from .scaled_rows import KEEP_ROWS, LOOK_UP
 from .topology import find_descendants

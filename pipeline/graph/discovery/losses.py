@@ -98,6 +98,7 @@ class LayerContext:
             found[index] = any(
                 self.inner[consumer] and (self.roles.is_layer[consumer] or found[consumer])
                 for consumer, _ in self.graph.consumers[index]
+                if index in self.roles.of_model or consumer not in self.roles.of_model
             )
         return found
 
@@ -152,12 +153,12 @@ class LayerContext:
             if not self.inner[index]:
                 continue
             if self.is_call(index) or not self.graph.ops[index]:
-                found[index] = index
+                found[index] = self.graph.loop_of.get(index, index)
             elif not self.roles.is_layer[index]:
                 given = self.graph.inputs[index]
                 loops = [source for source, _ in given if not self.graph.ops[source]]
                 roots = {found[source] for source, _ in given if self.inner[source]}
-                found[index] = loops[0] if loops else roots.pop() if len(roots) == 1 else -1
+                found[index] = self.graph.loop_of[loops[0]] if loops else roots.pop() if len(roots) == 1 else -1
         return found
 
     def by_products(self) -> set[int]:

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 
 from ..ops import output_dtypes
 from ..protos import DataType, FunctionDef
+from .alternatives import TWO_JOINS, before_constant_layers, find_later_joins, find_made_of_weights, find_middles
+from .ends import LOSS, MODEL, NOTHING, SEEN, UNANCHORED, ModelEnd, ModelEnds
 from .losses import DECIDES, LIKES, RESHAPES, LayerContext
-from .roles import NodeRoles, changes_state, union
+from .roles import DECODERS, NodeRoles, changes_state, union
 from .shapes import ELEMENTWISE, REDUCTIONS, shape_of
 from .topology import Tensor
 
@@ -21,6 +23,7 @@ _LOGARITHMS = frozenset(["Log", "Log1p"])
 _GUARDS_LOGARITHM = frozenset(
     ["Add", "AddV2", "Cast", "ClipByValue", "Div", "Maximum", "Minimum", "Mul", "RealDiv", "Sub", "Sum"]
 )
+_DIFFERENCES = frozenset(["SquaredDifference", "Sub"])
 _PENALTIES = frozenset(["Abs", "Log1p", "Maximum", "Relu", "Softplus", "Square"])
 _LOSS_MATH = ELEMENTWISE | REDUCTIONS
 _WITHOUT_GRADIENT_NODES = frozenset(["AddN", "Identity", "Neg"])  # the gradient may pass them unchanged
@@ -29,50 +32,12 @@ _PIECES = frozenset(
 )
 _FIRST_ONLY = re.compile(r"FusedBatchNorm(V\d)?|(Ref)?Merge")  # the other outputs are for gradients
 _CROSS_ENTROPY = re.compile(r"(Sparse)?SoftmaxCrossEntropyWithLogits")
-_LAYERS = frozenset(["BatchMatMul", "BatchMatMulV2", "Conv2D", "Conv3D", "DepthwiseConv2dNative", "MatMul"])
-_SCALES = frozenset(["Div", "Mul", "RealDiv", "Softmax"])
-_DT_BOOL = DataType.Value("DT_BOOL")
+_DT_BOOL, _DT_FLOAT = DataType.Value("DT_BOOL"), DataType.Value("DT_FLOAT")
 _HANDLES = frozenset(DataType.Value(f"DT_{name}") for name in ("RESOURCE", "VARIANT"))
 
-MODEL = "the rest of the model"
-NOTHING, LOSS, SEEN, _STATE = "nothing", "the loss", "metrics or summaries", "updates of variables"
-UNANCHORED = "the loss takes no labels, and may begin before it or after it"
+_STATE = "updates of variables"
 _BEFORE_LOGARITHM = "the loss may take the logarithm of something later"
 _JUDGED = "the loss may begin where layers of constant weights do"
-_TWO_JOINS = "it is combined with an input, and the result is compared with an input"
-
-
-@dataclass
-class ModelEnd:
-    """An end of the model, or another tensor that may be the output.
-
-    Args:
-        tensor: which.
-        feeds: nothing, the loss, or metrics and summaries; for a tensor that is no end: the rest of the model.
-        head: the last layer before it; -1 if layers follow on the way to other ends.
-        labels: the sources that its loss compares it with.
-        decides_on: for a decision, the tensor that it is about.
-        doubt: the reason why it is ambiguous by itself; empty if it is clear.
-        is_bool: whether it is of bools.
-        note: what is to be known of it, such as what is drawn from it; empty if there is nothing.
-    """
-
-    tensor: Tensor
-    feeds: str
-    head: int
-    labels: int = 0
-    decides_on: Tensor | None = None
-    doubt: str = ""
-    is_bool: bool = False
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class ModelEnds:
-    """The ends in graph order, and other possible outputs in case the ends are ambiguous."""
-
-    found: list[ModelEnd]
-    alternatives: list[ModelEnd]
 
 
 @dataclass(frozen=True)
@@ -113,6 +78,7 @@ class _EndFinder:
                 continue
             feeds = self._feeds(index)
             if feeds is None:
+                self._add_idle_ports(index)
                 continue
             is_hidden = self.roles.depth[index] > 0 or not self.graph.ops[index] or index in by_products
             is_hidden = is_hidden or self.context.drawn[index] is not None
@@ -121,11 +87,40 @@ class _EndFinder:
             else:
                 self._add_ends(index, feeds)
         if any(end.feeds == LOSS and not end.labels for end in self.ends):
-            self.alternatives += self._middles()
-        if any(end.doubt == _TWO_JOINS for end in self.ends):
-            self.alternatives += self._later_joins()
-        self.alternatives += self._made_of_weights()
-        return ModelEnds(self._join_forms(self._without_rehearsals()), self.alternatives)
+            self.alternatives += find_middles(self.context, self.removed)
+        if any(end.doubt == TWO_JOINS for end in self.ends):
+            self.alternatives += find_later_joins(self.context, self.removed)
+        self.alternatives += find_made_of_weights(self.roles)
+        return ModelEnds(self._join_forms(self._without_rehearsals()), self.alternatives, self._find_trained())
+
+    def _find_trained(self) -> list[ModelEnd]:
+        """Finds what the loss compares with labels though the model goes on from it; without labels, with its input."""
+        roles, found = self.roles, []
+        for index in self.graph.order:
+            if not self.inner[index] or index in self.removed or self.roles.depth[index] or not self.graph.ops[index]:
+                continue
+            if roles.is_scalar[index] or self.context.decided[index] is not None:
+                continue
+            met, ports = 0, set[int]()
+            for consumer, port in self.graph.consumers[index]:
+                labels = self._compares(consumer)
+                if labels:
+                    met, ports = met | labels, ports | {port}
+            head = self.context.head[index]
+            found += [ModelEnd((index, port), LOSS, head, met, note="the loss is made of it") for port in sorted(ports)]
+        return found
+
+    def _compares(self, index: int) -> int:
+        """Returns the labels that a node of a loss compares the model with; its inputs if it has no labels."""
+        roles, known = self.roles, self.roles.differentiated
+        if index in roles.gradients or roles.is_outcome[index] or (known and index not in known):
+            return 0
+        if not self.inner[index]:
+            return roles.above[index] & roles.labels if self._is_in_loss(index) else 0
+        if index in self.removed:
+            return 0 if roles.is_scalar[index] else self.removed[index].labels
+        is_difference = self.graph.ops[index] in _DIFFERENCES and index in self.context.joins and not roles.labels
+        return roles.above[index] if is_difference else 0
 
     def _join_forms(self, ends: list[ModelEnd]) -> list[ModelEnd]:
         """Replaces several forms of one tensor in front of a loss, such as d and max(0, 1 - d), by that tensor."""
@@ -164,6 +159,7 @@ class _EndFinder:
             end
             for end in ends
             if end.feeds == NOTHING and end.head >= 0 and self.roles.applied.get(end.head, set()) <= middle
+            if end.head not in self.roles.of_model
         ]
         tensors = {end.tensor for end in rehearsed}
         return [end for end in ends if end.tensor not in tensors] if len(rehearsed) < len(ends) else ends
@@ -183,50 +179,6 @@ class _EndFinder:
             or self.context.root[end.tensor[0]] < 0
             or (end.head >= 0 and (end.tensor in tensors or self.context.root[end.tensor[0]] not in roots))
         ]
-
-    def _middles(self) -> list[ModelEnd]:
-        """Finds possible outputs before a loss without labels: the last tensor of one input, or its replacement."""
-        ends: list[ModelEnd] = []
-        layers = self.roles.applied
-        on_inputs = {variable for layer, used in layers.items() if self._applies_to_input(layer) for variable in used}
-        for index in self.graph.order:
-            if not self.inner[index] or index in self.removed:
-                continue
-            for consumer, port in self.graph.consumers[index]:
-                if not self.inner[consumer] or consumer in self.roles.gradients:
-                    continue
-                if self.roles.above[consumer] != self.roles.above[index]:
-                    ends.append(
-                        ModelEnd((index, port), MODEL, -1, doubt="the last that is computed from these inputs alone")
-                    )
-                elif not on_inputs.isdisjoint(layers.get(consumer, ())) and not self._applies_to_input(consumer):
-                    doubt = "it takes the place of an input: the same weights are applied to both"
-                    ends.append(ModelEnd((index, port), MODEL, -1, doubt=doubt))
-        return ends
-
-    def _made_of_weights(self) -> list[ModelEnd]:
-        """Finds what is computed from weights alone and feeds nothing, such as normalized word vectors."""
-        roles, graph = self.roles, self.graph
-        if not any(op.endswith("CandidateSampler") for op in set(graph.ops)):
-            return []
-        return [
-            ModelEnd((index, 0), NOTHING, -1, doubt="it is computed from weights alone")
-            for index, op in enumerate(graph.ops)
-            if op in _SCALES
-            and roles.is_pure_weight((index, 0))
-            and not roles.is_scalar[index]
-            and index not in roles.gradients
-            and not any(self._is_of_use(consumer) for consumer, _ in graph.consumers[index])
-        ]
-
-    def _is_of_use(self, index: int) -> bool:
-        """Returns True if data flows through a node, or it trains."""
-        roles, op = self.roles, self.graph.ops[index]
-        return roles.above[index] != 0 or index in roles.gradients or changes_state(op) or roles.is_scalar[index]
-
-    def _applies_to_input(self, layer: int) -> bool:
-        given = [tensor for tensor in self.graph.inputs[layer] if self.roles.sources_of(tensor)]
-        return all(self.context.is_given(tensor) for tensor in given)
 
     def _feeds(self, index: int) -> _Feeds | None:
         """Returns what a node's outputs feed, gradients excluded; None if the model itself takes one."""
@@ -297,9 +249,16 @@ class _EndFinder:
             if self.graph.ops[shape] != "Const" and self._is_for_cross_entropy(index):
                 self.is_flattening.add(index)
                 return True  # tf.nn makes a matrix of logits of any rank
-        if op in RESHAPES:
-            return self._has_other_uses(self.graph.inputs[index][0][0], index)
+        if op in RESHAPES or self._adds_axes(index):
+            before = self.graph.inputs[index][0][0]
+            return self._has_other_uses(before, index) or self._meets_loss_earlier(before)
         return op in ELEMENTWISE and self._meets_loss_earlier(index)
+
+    def _adds_axes(self, index: int) -> bool:
+        """Returns True for x[None], which takes nothing away."""
+        attributes = self.graph.nodes[index].attr
+        is_slice = self.graph.ops[index] == "StridedSlice"
+        return is_slice and bool(attributes["new_axis_mask"].i) and not attributes["shrink_axis_mask"].i
 
     def _is_weighted_penalty(self, index: int, labels: int) -> bool:
         """Returns True if weights of rows multiply a step of a loss, made of one tensor, and no label meets it."""
@@ -374,6 +333,13 @@ class _EndFinder:
                 ModelEnd(decides_on, MODEL, self.context.head[decides_on[0]], doubt="a decision is made on it")
             )
 
+    def _add_idle_ports(self, index: int) -> None:
+        """Adds what a decoder gives beside what is taken of it, such as how likely its answer is."""
+        if self.graph.ops[index] in DECODERS and not self.roles.depth[index]:
+            used = {port for _, port in self.graph.consumers[index]}
+            ports = [port for port, dtype in self._ports(index, False) if port not in used and dtype == _DT_FLOAT]
+            self.ends += [ModelEnd((index, port), NOTHING, self.context.head[index]) for port in ports]
+
     def _doubt(self, index: int, feeds: _Feeds) -> str:
         """Returns the reason why another tensor than this end may be the output; that tensor joins the alternatives."""
         op, given = self.graph.ops[index], self.graph.inputs[index]
@@ -382,18 +348,18 @@ class _EndFinder:
             other = "the loss begins with what is made of it, element by element"
             self.alternatives.append(ModelEnd((base, 0), MODEL, self.context.head[base], doubt=other))
         if not feeds.labels:
-            judged = self._before_constant_layers(index)
+            judged = before_constant_layers(self.context, index)
             if judged is not None:
                 self.alternatives.append(ModelEnd(judged, MODEL, self.context.head[judged[0]], doubt=_JUDGED))
                 return _JUDGED
-            return (UNANCHORED, "", _TWO_JOINS)[min(feeds.joins, 2)]
+            return (UNANCHORED, "", TWO_JOINS)[min(feeds.joins, 2)]
         is_logits = self._is_for_cross_entropy(index)
         before = shape_of(self.graph, given[0], self.roles.producer) if op == "Reshape" else None
         keeps_rows = before is not None and all(size == 1 for size in before[1:-1])
         if (
             op == "LogSoftmax"
             or (op == "Reshape" and is_logits and not keeps_rows)
-            or (op in REDUCTIONS and not is_logits and not self.roles.is_layer[index])
+            or (op in REDUCTIONS and not is_logits and not self._is_in_model(index))
         ):
             doubt = f"a {op} in front of a loss may belong to it"
             self.alternatives.append(ModelEnd(given[0], MODEL, self.context.head[given[0][0]], doubt=doubt))
@@ -409,19 +375,9 @@ class _EndFinder:
             return _BEFORE_LOGARITHM if guards else ""
         return ""
 
-    def _before_constant_layers(self, index: int) -> Tensor | None:
-        """Returns the last tensor before layers of constant weights, as of a trained network that judges this one."""
-        found, waiting, seen = None, [index], set[int]()
-        while waiting:
-            at = waiting.pop()
-            if at in seen or self.roles.is_layer[at] or not self.inner[at]:
-                continue
-            seen.add(at)
-            given = [tensor for tensor in self.graph.inputs[at] if self.inner[tensor[0]]]
-            if self.graph.ops[at] in _LAYERS and len(given) == 1:
-                found = given[0] if found is None else min(found, given[0])
-            waiting += [source for source, _ in given]
-        return found
+    def _is_in_model(self, index: int) -> bool:
+        """Returns True if a layer is here, or the model has a gradient that flows through it."""
+        return self.roles.is_layer[index] or index in self.roles.differentiated_by_model
 
     def _is_for_cross_entropy(self, index: int) -> bool:
         """Returns True if only a cross entropy takes a node's output: its input is logits."""
@@ -430,15 +386,6 @@ class _EndFinder:
             for consumer, _ in self.graph.consumers[index]
             if consumer not in self.roles.gradients and self.roles.above[consumer]
         )
-
-    def _later_joins(self) -> list[ModelEnd]:
-        """Finds tensors made from an end and an input that are compared with an input again: each may be the output."""
-        return [
-            ModelEnd(tensor, LOSS, self.context.head[tensor[0]], doubt=_TWO_JOINS)
-            for join in sorted(self.context.joins & self.removed.keys())
-            for tensor in self.graph.inputs[join]
-            if tensor[0] in self.context.joins
-        ]
 
     def _ports(self, index: int, is_used: bool) -> list[tuple[int, int]]:
         """The outputs that may be ends, and their dtypes: those that something takes, or all of them."""

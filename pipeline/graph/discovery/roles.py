@@ -39,6 +39,7 @@ _SOURCES = re.compile(
 _PARSERS = re.compile(r"Parse(Single)?(Sequence)?Example\w*|DecodeCSV|_ParseExample\w*")
 _OBSERVERS = re.compile(r"\w*Summary\w*|Assert|PrintV2|Timestamp|\w*QueueEnqueue\w*|\w*HistogramFixedWidth")
 _SHAPES = frozenset({"Shape", "ShapeN", "Size", "Rank", "VariableShape", "TensorArraySizeV3", "BroadcastGradientArgs"})
+DECODERS = frozenset({"CTCBeamSearchDecoder", "CTCBeamSearchDecoderV2", "CTCGreedyDecoder"})  # (logits, lengths)
 _QUESTIONS = frozenset({"VarIsInitializedOp", "IsVariableInitialized"})
 
 
@@ -89,6 +90,9 @@ class NodeRoles:
         data, labels: sources.
         needs_weights: whether the graph has weights at all.
         differentiated: nodes that gradients flow through.
+        own_gradients: nodes of gradients; `gradients` has their descendants too.
+        of_model: nodes of gradients that belong to the model; they are none of `gradients`.
+        differentiated_by_model: nodes that these flow through.
     """
 
     graph: NumberedGraph
@@ -108,6 +112,9 @@ class NodeRoles:
     labels: int = 0
     needs_weights: bool = True
     differentiated: set[int] = field(default_factory=set)
+    own_gradients: set[int] = field(default_factory=set)
+    of_model: frozenset[int] = frozenset()
+    differentiated_by_model: set[int] = field(default_factory=set)
     has_updates: bool = False
 
     @property
@@ -136,25 +143,26 @@ class NodeRoles:
         )
 
 
-def classify_nodes(graph: Graph, constants: Iterable[Tensor] = ()) -> NodeRoles:
+def classify_nodes(graph: Graph, constants: Iterable[Tensor] = (), of_model: frozenset[int] = frozenset()) -> NodeRoles:
     """Classifies the nodes of a graph.
 
     Args:
         constants: those that count as sources.
+        of_model: nodes of gradients that belong to the model.
     """
     # Every few hundred new lists the collector would look through the objects of all nodes, and find nothing.
     is_collecting = gc.isenabled()
     gc.disable()
     try:
-        return _classify(graph, constants)
+        return _classify(graph, constants, of_model)
     finally:
         if is_collecting:
             gc.enable()
 
 
-def _classify(whole: Graph, constants: Iterable[Tensor]) -> NodeRoles:
+def _classify(whole: Graph, constants: Iterable[Tensor], of_model: frozenset[int]) -> NodeRoles:
     graph = number_graph(whole)
-    gradients, differentiated = find_gradients(graph)
+    gradients = find_gradients(graph, of_model)
     sources: dict[Tensor, int] = {}
     for index, op in enumerate(graph.ops):
         if op and _is_source(op):
@@ -164,20 +172,23 @@ def _classify(whole: Graph, constants: Iterable[Tensor]) -> NodeRoles:
         sources[tensor] = 1 << len(sources)
     outcomes = [is_outcome(op) for op in graph.ops]
     cuts = [outcome or op in _SHAPES for outcome, op in zip(outcomes, graph.ops, strict=True)]
-    for index in gradients:
+    for index in gradients.nodes:
         cuts[index] = True
     roles = NodeRoles(
         graph=graph,
         producer=whole.versions.producer,
-        gradients=gradients,
+        gradients=gradients.nodes,
+        own_gradients=gradients.own,
+        of_model=of_model,
         is_outcome=outcomes,
         is_cut=cuts,
         sources=sources,
         depth=loop_depths(graph),
-        differentiated=differentiated,
+        differentiated=gradients.differentiated,
+        differentiated_by_model=gradients.differentiated_by_model,
     )
     roles.has_updates = any("Apply" in op and changes_state(op) for op in set(graph.ops))
-    roles.is_scalar = find_scalars(graph, gradients, whole.versions.producer)
+    roles.is_scalar = find_scalars(graph, gradients.nodes, whole.versions.producer)
     roles.above = _propagate(roles, sources)
     _find_modes(roles)
     decided = sum(roles.modes)
@@ -349,6 +360,7 @@ def _own_updates(roles: NodeRoles, variable: list[int]) -> dict[int, set[int]]:
 def _find_labels(roles: NodeRoles) -> None:
     """Finds the labels: sources that no layer works on, combined with outputs of layers."""
     graph, above = roles.graph, roles.above
+    roles.data |= union(_lengths(roles, index) for index, op in enumerate(graph.ops) if op in DECODERS)
     others = sum(roles.sources.values()) & ~roles.data & ~sum(roles.modes)
     if not others or not roles.needs_weights:
         return
@@ -369,6 +381,13 @@ def _find_labels(roles: NodeRoles) -> None:
         roles.data |= joined & results
         joined &= ~results
     roles.labels = joined
+
+
+def _lengths(roles: NodeRoles, index: int) -> int:
+    """Returns the sources of the lengths that a decoder of the model's outputs takes, which a loss may take too."""
+    scores, lengths = roles.graph.inputs[index][:2]
+    is_model = roles.sources_of(scores) & roles.data and roles.weight[scores[0]]
+    return roles.sources_of(lengths) if is_model and not roles.weight[lengths[0]] else 0
 
 
 def union(sets: Iterable[int]) -> int:

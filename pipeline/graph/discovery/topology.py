@@ -1,7 +1,8 @@
 """Numbers the nodes of a graph, in an order in which every node comes after its inputs.
 
-A loop of TensorFlow 1 has an edge back from NextIteration to Merge. Here an edge to the loop's exits replaces it,
-through one extra node for each loop. So the graph has no cycle, and the exits still depend on everything in the loop
+A loop of TensorFlow 1 has an edge back from NextIteration to Merge. Here an edge to the exit replaces it, through one
+extra node for each variable of the loop. So the graph has no cycle, and an exit depends on all that its variable is
+computed from in any step, and on no more: the loss that a loop sums up is no part of its other results
 (https://arxiv.org/abs/1805.01772, section 3, has the ops of a loop).
 """
 
@@ -25,17 +26,18 @@ _ENTERS = frozenset({"Enter", "RefEnter"})
 
 @dataclass(frozen=True)
 class NumberedGraph:
-    """A graph's nodes by number; loops follow with numbers of their own.
+    """A graph's nodes by number; variables of loops follow with numbers of their own.
 
     Args:
-        nodes: the graph's; a loop has no node.
-        ops: of the nodes; empty for a loop.
+        nodes: the graph's; a variable of a loop has no node.
+        ops: of the nodes; empty for a variable of a loop.
         number: of a node, by name.
         inputs: the tensors that feed each node; control edges are left out.
         consumers: by node, the nodes that take its outputs, each with the output's number.
         is_awaited: True if a control edge starts at the node.
         order: all numbers, each after those that feed it.
-        exits: by loop, the nodes through which values leave it.
+        exits: by loop, the nodes through which values leave it; a loop goes by the number of its first variable.
+        loop_of: by a variable's number, its loop.
     """
 
     nodes: list[NodeDef]
@@ -46,6 +48,7 @@ class NumberedGraph:
     is_awaited: list[bool]
     order: list[int]
     exits: dict[int, list[int]]
+    loop_of: dict[int, int]
 
     def name(self, tensor: Tensor) -> str:
         """A tensor's name; the first output goes by the node's."""
@@ -74,40 +77,72 @@ def number_graph(graph: Graph) -> NumberedGraph:
                 port = reference.partition(":")[2]
                 given.append((source, int(port) if port.isdecimal() else 0))
         inputs.append(given)
-    exits = _unroll(ops, inputs)
-    is_awaited += [False] * len(exits)
+    exits, loop_of = _unroll(nodes, ops, inputs)
+    is_awaited += [False] * len(loop_of)
     consumers: list[list[Tensor]] = [[] for _ in inputs]
     for index, given in enumerate(inputs):
         for source, port in given:
             consumers[source].append((index, port))
-    return NumberedGraph(nodes, ops, number, inputs, consumers, is_awaited, _sort_nodes(inputs, consumers), exits)
+    order = _sort_nodes(inputs, consumers)
+    return NumberedGraph(nodes, ops, number, inputs, consumers, is_awaited, order, exits, loop_of)
 
 
-def _unroll(ops: list[str], inputs: list[list[Tensor]]) -> dict[int, list[int]]:
-    """Inserts a node per loop between its last step and its exits; returns the exits by loop."""
-    loops: dict[int, int] = {}  # by the node of the loop's condition
-    loop_of: dict[int, int] = {}  # of the switches and merges that belong to one
-    exits: dict[int, list[int]] = {}
+def _unroll(
+    nodes: list[NodeDef], ops: list[str], inputs: list[list[Tensor]]
+) -> tuple[dict[int, list[int]], dict[int, int]]:
+    """Inserts a node per variable of a loop between its last step and its exit.
+
+    Returns:
+        The exits by loop, and by a variable its loop.
+    """
+    conditions: dict[int, int] = {}  # of loops, by the switches and merges that belong to one
     for index in range(len(ops)):
         given = inputs[index]
         if ops[index] in _SWITCHES and len(given) == 2 and ops[given[1][0]] == "LoopCond":
-            condition = given[1][0]
-            if condition not in loops:
-                loops[condition] = len(inputs)
-                exits[len(inputs)] = []
-                inputs.append([])
-            loop_of[index] = loop_of[given[0][0]] = loops[condition]
-    for index in range(len(ops)):
-        given = inputs[index]
-        if ops[index] in _MERGES and index in loop_of:
-            inputs[loop_of[index]] += [tensor for tensor in given if ops[tensor[0]] in _NEXT]
-            inputs[index] = [tensor for tensor in given if ops[tensor[0]] not in _NEXT]
-        elif ops[index] in _EXITS and given and given[0][0] in loop_of:
-            loop = loop_of[given[0][0]]
-            given.append((loop, 0))
-            exits[loop].append(index)
-    ops += [""] * len(exits)
-    return exits
+            conditions[index] = conditions[given[0][0]] = given[1][0]
+    merges = [index for index in conditions if ops[index] in _MERGES]
+    if not merges:
+        return {}, {}
+    steps = {index: [tensor for tensor in inputs[index] if ops[tensor[0]] in _NEXT] for index in merges}
+    frames = {index: nodes[index].attr["frame_name"].s for index, op in enumerate(ops) if op in _ENTERS}
+    made_of = {
+        index: _merges_behind([index, conditions[index]], inputs, set(merges), _enters_beside(index, inputs, frames))
+        for index in merges
+    }
+    first: dict[int, int] = {}  # variable of a loop, by its condition
+    exits: dict[int, list[int]] = {}
+    loop_of: dict[int, int] = {}
+    leaving = [at for at, op in enumerate(ops) if op in _EXITS and inputs[at] and inputs[at][0][0] in conditions]
+    for index in leaving:
+        switch = inputs[index][0][0]
+        own = inputs[switch][0][0]
+        variable = len(inputs)
+        loop = first.setdefault(conditions[switch], variable)
+        loop_of[variable] = loop
+        exits.setdefault(loop, []).append(index)
+        inputs.append([tensor for merge in sorted(made_of.get(own, merges)) for tensor in steps[merge]])
+        inputs[index].append((variable, 0))
+    for index in merges:
+        inputs[index] = [tensor for tensor in inputs[index] if ops[tensor[0]] not in _NEXT]
+    ops += [""] * len(loop_of)
+    return exits, loop_of
+
+
+def _enters_beside(merge: int, inputs: list[list[Tensor]], frames: dict[int, bytes]) -> set[int]:
+    """Returns the nodes through which anything enters the loop of a merge."""
+    own = {frames[source] for source, _ in inputs[merge] if source in frames}
+    return {index for index, frame in frames.items() if frame in own}
+
+
+def _merges_behind(starts: list[int], inputs: list[list[Tensor]], merges: set[int], enters: set[int]) -> set[int]:
+    """Returns the merges of a loop that something in it is computed from, in any step; with the loop's condition."""
+    waiting, seen = list(starts), set[int]()
+    while waiting:
+        index = waiting.pop()
+        if index not in seen and index not in enters:
+            seen.add(index)
+            waiting += [source for source, _ in inputs[index]]
+    return seen & merges
 
 
 def _sort_nodes(inputs: list[list[Tensor]], consumers: list[list[Tensor]]) -> list[int]:

@@ -907,6 +907,25 @@ def test_what_scales_masks_or_weighs_the_model_is_never_taken_for_labels_in_sile
     assert {one.verdict for one in scores.values()} == {"right", "asked"}
 
 
+def test_what_was_trained_is_never_dropped_for_what_stands_beside_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Side outputs, decoders and their lengths, losses in loops, gradients with respect to inputs, everyday kinds."""
+    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[3] / "benchmarks"))
+    import discovery as benchmark
+    from discovery_beside import BESIDE
+
+    scores = {known.name: benchmark.score(known, GraphDef.FromString(known.graph())) for known in BESIDE}
+    assert all(one.needs for one in scores.values())
+    assert {name for name, one in scores.items() if one.verdict != "right"} == {
+        "boxes_and_classes",
+        "captions_beside_attention",
+        "colours_beside_sums_of_a_hidden_layer",
+        "gan_with_a_gradient_penalty",
+        "variational_autoencoder",
+        "words_with_noise_contrast",
+    }
+    assert {one.verdict for one in scores.values()} == {"right", "asked"}
+
+
 def test_a_candidate_tells_what_it_is_and_why() -> None:
     with tf.Graph().as_default() as graph:
         mnist_for_beginners()
