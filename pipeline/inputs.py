@@ -82,6 +82,17 @@ def parse_pairs(flag: str, text: str | None) -> dict[str, str]:
     return {name.strip(): value.strip() for name, _, value in pairs}
 
 
+def parse_switch(flag: str, text: str) -> bool:
+    """Returns whether an option that may be left out is switched on.
+
+    Raises:
+        SettingError: it is neither yes nor no.
+    """
+    if text.lower() not in ("", "yes", "true", "1", "no", "false", "0"):
+        raise SettingError("not a switch", where=flag, got=text, wanted="yes or no")
+    return text.lower() in ("yes", "true", "1")
+
+
 _SEPARATORS = {"comma": ",", "semicolon": ";", "tab": "\t", "\\t": "\t", "pipe": "|", "space": " ", "colon": ":"}
 
 
@@ -179,6 +190,8 @@ class ImportedCheckpoint:
         graph: the file of the graph, if it is not next to the checkpoint.
         signature: the signature to use, if a SavedModel has several.
         allow_ops: ops to allow in its graph although they can do more than compute.
+        averages: take the moving averages of variables that the checkpoint holds beside them.
+        tags: those of the graph to take, if a SavedModel has several.
         options: what else was given with it on the command line, for messages that repeat the command.
     """
 
@@ -189,6 +202,8 @@ class ImportedCheckpoint:
     graph: Path | None = None
     signature: str | None = None
     allow_ops: tuple[str, ...] = ()
+    averages: bool = False
+    tags: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
 
     @property

@@ -34,6 +34,7 @@ class Source:
         definitions: the ops that a MetaGraphDef brings along, by name.
         assets: files by the tensors of the graph that hold their paths.
         metas: all graphs of the file, unchanged, this one first.
+        has_averages: the variables have the values of their moving averages.
         notes: sentences on what was chosen, where there was a choice.
     """
 
@@ -51,6 +52,7 @@ class Source:
     definitions: Mapping[str, OpDef] = field(default_factory=dict)
     assets: Mapping[str, Path] = field(default_factory=dict)
     metas: tuple[MetaGraph, ...] = ()
+    has_averages: bool = False
     notes: tuple[str, ...] = ()
 
     @property

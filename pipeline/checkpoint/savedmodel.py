@@ -46,7 +46,7 @@ from .objects import read_objects
 from .opened import Source
 from .tables import hoist_tables
 
-_SERVE, _TRAIN = "serve", "train"
+_SERVE, _TRAIN, _NO_TAGS = "serve", "train", "none"
 _DEFAULT = "serving_default"
 _INIT_OP = "__saved_model_init_op"
 _INIT_COLLECTIONS = ("saved_model_main_op", "legacy_init_op")  # what TensorFlow 1 kept it in
@@ -56,7 +56,11 @@ _CHANGES = re.compile(r"Assign\w*|(Resource)?Scatter\w+")
 
 
 def read_saved_model(
-    folder: Path, signature_key: str | None = None, outputs: Sequence[str] = (), is_key_needed: bool = True
+    folder: Path,
+    signature_key: str | None = None,
+    outputs: Sequence[str] = (),
+    is_key_needed: bool = True,
+    tags: Sequence[str] = (),
 ) -> Source:
     """Reads a SavedModel of TensorFlow 1 or 2; `folder` holds `saved_model.pb` or `saved_model.pbtxt`.
 
@@ -64,7 +68,7 @@ def read_saved_model(
 
     """
     file = _find_message(folder)
-    metas = _read_meta_graphs(file)
+    metas = _read_meta_graphs(file, tags)
     meta = metas[0].rest
     graph, key, named, notes = _find_ports(folder, metas[0], signature_key, outputs, is_key_needed)
     tensors = {side: {name: info.name for name, info in infos.items()} for side, infos in named.items()}
@@ -159,34 +163,68 @@ def read_meta_graphs(folder: Path) -> tuple[Path, list[MetaGraph]]:
 # The folder's files.
 
 
-def _read_meta_graphs(path: Path) -> list[MetaGraph]:
-    """Returns the graph to serve (of several, the one with the fewest other tags), then all others of the file."""
+def _read_meta_graphs(path: Path, tags: Sequence[str] | None = None) -> list[MetaGraph]:
+    """Returns the graph with some tags or the one to serve (see `_choose_graph`), then all others of the file."""
     model = _parse(path)
     graphs = [meta for meta in model.meta_graphs if meta.graph_def.node]
     if not graphs:
         raise broken_file(path, "not a SavedModel, or one without a graph", got=f"{len(graphs)} graphs")
-    served = _choose_graph(path, graphs)
+    served = _choose_graph(path, graphs, tags)
     meta = MetaGraph.of(served)
     validate_graph(meta.graph, path)
     return [meta, *(MetaGraph.of(other) for other in model.meta_graphs if other is not served)]
 
 
-def _choose_graph(path: Path, graphs: Sequence[MetaGraphDef]) -> MetaGraphDef:
-    """Returns the graph for serving; where no tag says so, as in modules of TF Hub, the one not for training."""
+def _choose_graph(path: Path, graphs: Sequence[MetaGraphDef], tags: Sequence[str] | None) -> MetaGraphDef:
+    """Returns the graph with some tags; without them the one to serve, of several the one with the fewest other tags.
+
+    Where no tag says so, as in modules of TF Hub, it is the one not for training.
+
+    Args:
+        tags: empty for the graph to serve; None if there is no option that tells them.
+
+    Raises:
+        CheckpointError: no graph has these tags, or it is not clear which one is meant.
+    """
+    known = {_joined(meta.meta_info_def.tags): meta for meta in graphs}
+    options = " or ".join(f"--tags {quote(each)}" for each in known)
+    if tags:
+        if _joined(tags) not in known:
+            got, step = ",".join(tags), f"Choose one: {options}"
+            raise CheckpointError("no graph of the SavedModel has these tags", where=path, got=got, next_step=step)
+        return known[_joined(tags)]
     serving = [meta for meta in graphs if _SERVE in meta.meta_info_def.tags]
     if serving:
         return min(serving, key=lambda meta: len(meta.meta_info_def.tags))
     left = [meta for meta in graphs if _TRAIN not in meta.meta_info_def.tags]
     if len(left) == 1:
         return left[0]
-    tags = sorted(sorted(meta.meta_info_def.tags) for meta in left or graphs)
+    own = min(sorted(meta.meta_info_def.tags) for meta in left or graphs)
+    step = f"Export it for serving; or give the tag to the one with {own}: {_tag_command(path, own)}"
     raise CheckpointError(
         "no graph of the SavedModel is for serving",
         where=path,
-        got=f"tags {' and '.join(map(str, tags))}",
+        got=f"tags {' and '.join(known)}",
         wanted=f"the tag {_SERVE!r}",
-        next_step=f"Export it for serving; or give the tag to the one with {tags[0]}: {_tag_command(path, tags[0])}",
+        next_step=step if tags is None else f"Choose one by its tags: {options}",
     )
+
+
+def _joined(tags: Iterable[str]) -> str:
+    """Returns tags as an option gives them."""
+    return ",".join(sorted(set(tags) - {_NO_TAGS})) or _NO_TAGS
+
+
+def tag_for_serving(folder: Path, tags: Sequence[str]) -> None:
+    """Gives the tag for serving, in the file itself, to the graph with some tags, and to no other one."""
+    path = _find_message(folder)
+    model = _parse(path)
+    chosen = _choose_graph(path, model.meta_graphs, tags)
+    for meta in model.meta_graphs:
+        own = [tag for tag in meta.meta_info_def.tags if tag != _SERVE]
+        meta.meta_info_def.tags[:] = [*own, _SERVE] if meta is chosen else own
+    path.unlink()
+    (folder / SAVED_MODEL_FILE).write_bytes(model.SerializeToString(deterministic=True))
 
 
 def _tag_command(path: Path, tags: Sequence[str]) -> str:

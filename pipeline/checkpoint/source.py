@@ -22,8 +22,10 @@ from pipeline.graph.protos import DecodeError, MetaGraphDef, SavedModel, parse_t
 from pipeline.graph.validity import validate_graph
 from pipeline.graph.variables import VARIABLE_OPS, restored_keys
 from pipeline.inputs import read_file
-from pipeline.store.file_names import CHECKPOINT_PREFIX, SAVED_MODEL_FILES, SAVED_MODEL_FOLDER
+from pipeline.signature import read_origin
+from pipeline.store.file_names import CHECKPOINT_PREFIX, SAVED_MODEL_FILES, SAVED_MODEL_FOLDER, SIGNATURE_FILE
 
+from .averages import take_averages
 from .bundle import Bundle, open_checkpoint
 from .file_kinds import broken_file
 from .files import complete_prefixes, find_prefix, folder_of, has_files, name_of, stem_of, step_of
@@ -41,6 +43,7 @@ def open_source(
     signature_key: str | None = None,
     outputs: Sequence[str] = (),
     is_key_needed: bool = True,
+    tags: Sequence[str] = (),
 ) -> Source:
     """Opens a prefix, one of its files, a series, a folder, a SavedModel or a GraphDef.
 
@@ -51,6 +54,7 @@ def open_source(
         signature_key: the name of one signature of a SavedModel with several; or of a function, if it has none.
         outputs: tensors that are needed, if they are named.
         is_key_needed: raise an error if the signature is ambiguous and no outputs are named.
+        tags: those of the graph to take, of a SavedModel with several; empty for the one to serve.
 
     Raises:
         CheckpointError: the source is missing, damaged, of another kind, or has no graph.
@@ -62,11 +66,17 @@ def open_source(
     if graph is None and (versions or _is_saved_model(folder)):
         from .savedmodel import read_saved_model  # a Saver's checkpoint does without
 
-        source = read_saved_model(versions[-1] if versions else folder, signature_key, outputs, is_key_needed)
+        newest = versions[-1] if versions else folder
+        source = read_saved_model(newest, signature_key, outputs, is_key_needed, tags)
         return replace(source, notes=(*_chosen(versions), *source.notes))
-    if path.suffix in (".pb", ".pbtxt") and path.is_file():
+    is_graph = path.suffix in (".pb", ".pbtxt") and path.is_file()
+    prefix = str(place) if is_graph else find_prefix(place)
+    if tags:
+        raise CheckpointError(
+            "only a SavedModel has graphs with tags", where=path, got=",".join(tags), next_step="Leave --tags out"
+        )
+    if is_graph:
         return _of_graph_file(path)
-    prefix = find_prefix(place)
     bundle = open_checkpoint(prefix)  # first, because its errors name the kind of a foreign file
     if graph is None and holds_objects(bundle) and not any(folder_of(prefix).glob("*.meta")):
         raise _without_graph(bundle)
@@ -93,7 +103,7 @@ def _chosen(versions: Sequence[Path]) -> list[str]:
 
 
 def open_artifact(checkpoint: Path, signature: str | None) -> Source:
-    """Opens the checkpoint of an artifact.
+    """Opens the checkpoint of an artifact, with the averages of its variables if they were asked for.
 
     Args:
         signature: of a SavedModel, the signature's name.
@@ -101,7 +111,8 @@ def open_artifact(checkpoint: Path, signature: str | None) -> Source:
     saved_model, prefix = checkpoint / SAVED_MODEL_FOLDER, checkpoint / CHECKPOINT_PREFIX
     if not saved_model.is_dir() and not has_files(prefix):  # the graph has no variables
         return _of_graph_file(Path(f"{prefix}.meta"))
-    return open_source(saved_model if saved_model.is_dir() else prefix, None, signature)
+    source = open_source(saved_model if saved_model.is_dir() else prefix, None, signature)
+    return take_averages(source) if read_origin(checkpoint / SIGNATURE_FILE).get("averages") else source
 
 
 def _of_checkpoint(prefix: Path | str, bundle: Bundle, file: Path) -> Source:

@@ -29,6 +29,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--signature", help="of a SavedModel with several, which one; without any, the function, such as __call__"
     )
     parser.add_argument(
+        "--tags",
+        default="",
+        help="of a SavedModel with several graphs, the comma-separated tags of one; none for no tags",
+    )
+    parser.add_argument(
         "--graph", type=Path, help="the graph's file (.meta, .pb, .pbtxt), where it is not beside the checkpoint"
     )
     parser.add_argument(
@@ -81,6 +86,7 @@ def run(given: argparse.Namespace) -> int:
         weights=given.weights,
         allow_ops=split_list(given.allow_ops),
         averages=given.averages,
+        tags=split_list(given.tags),
     )
     for line in _lines(done):
         print(printable(line))

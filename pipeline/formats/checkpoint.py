@@ -16,6 +16,7 @@ from google.protobuf.message import DecodeError
 from tensorflow.compat import v1
 
 from pipeline.checkpoint.files import files_of, has_files
+from pipeline.checkpoint.savedmodel import read_meta_graphs
 from pipeline.checkpoint.values import find_checkpoint
 from pipeline.checkpoint.vocabularies import open_carried
 from pipeline.errors import CheckpointError, first_line
@@ -28,6 +29,8 @@ from .savedmodel import open_saved_model
 from .session import SessionRunner, session_config
 from .waiting import Cuts, cut, find_cuts
 
+AVERAGE = "/ExponentialMovingAverage"  # suffix of TensorFlow's moving averages
+
 
 def open_runner(folder: Path, signature: Signature, threads: int, is_unoptimized: bool = False) -> Runner:
     """Opens `model.ckpt`, or `saved_model/`, in an artifact's folder.
@@ -38,6 +41,8 @@ def open_runner(folder: Path, signature: Signature, threads: int, is_unoptimized
     """
     if (folder / SAVED_MODEL_FOLDER).is_dir():
         origin = read_origin(folder / SIGNATURE_FILE)
+        if origin.get("averages"):
+            return _open_with_averages(folder, signature, session_config(threads, is_unoptimized))
         key, pins = origin.get("signature"), origin.get("pins", {})
         return open_saved_model(folder / SAVED_MODEL_FOLDER, key, signature, threads, is_unoptimized, pins=pins)
     prefix = folder / CHECKPOINT_PREFIX
@@ -45,6 +50,18 @@ def open_runner(folder: Path, signature: Signature, threads: int, is_unoptimized
         find_checkpoint(prefix).verify()
     session, constants = open_session(folder, signature, session_config(threads, is_unoptimized))
     return SessionRunner(session, signature, constants)
+
+
+def _open_with_averages(folder: Path, signature: Signature, config: v1.ConfigProto) -> Runner:
+    """Opens a SavedModel of TensorFlow 1 in a session, where the averages of its variables can be restored."""
+    place = folder / SAVED_MODEL_FOLDER
+    session = v1.Session(graph=tf.Graph(), config=config)
+    with session.graph.as_default(), checkpoint_errors(place):
+        v1.saved_model.load(session, list(read_meta_graphs(place)[1][0].rest.meta_info_def.tags), str(place))
+        _restore_variables(
+            session, f"{place}/variables/variables", _restored_from(session.graph.get_operations()), AVERAGE
+        )
+    return SessionRunner(session, signature, read_pins(session.graph, folder))
 
 
 def open_session(folder: Path, signature: Signature, config: v1.ConfigProto) -> tuple[v1.Session, dict[str, Any]]:
@@ -82,22 +99,23 @@ def restore(session: v1.Session, prefix: Path, cuts: Cuts | None = None) -> None
         meta = v1.MetaGraphDef.FromString(path.read_bytes())
     except DecodeError as exc:
         raise CheckpointError("not a graph of a Saver, or a damaged one", where=path, got=exc) from exc
-    signature = prefix.with_name(SIGNATURE_FILE)
-    resized = read_origin(signature).get("resized", {}) if signature.is_file() else {}
+    origin = read_origin(prefix.with_name(SIGNATURE_FILE))
     for node in meta.graph_def.node:
         node.device = ""
         node.attr.pop("_output_shapes", None)  # TensorFlow refuses shapes of an older version that disagree
         _open_batches(node)
-    _resize(meta.graph_def, resized)
+    _resize(meta.graph_def, origin.get("resized", {}))
     cut(meta.graph_def, cuts or Cuts())
     open_carried(meta.graph_def, prefix.parent)
     tf.import_graph_def(meta.graph_def, name="")
     feed = {meta.saver_def.filename_tensor_name: _place_of(prefix)} if meta.saver_def.restore_op_name else {}
+    order = [session.graph.get_operation_by_name(node.name) for node in meta.graph_def.node]
     if feed:
         session.run(meta.saver_def.restore_op_name, feed)
     elif has_files(prefix):
-        order = [session.graph.get_operation_by_name(node.name) for node in meta.graph_def.node]
         _restore_variables(session, _place_of(prefix), _restored_from(order))
+    if origin.get("averages"):
+        _restore_variables(session, _place_of(prefix), _restored_from(order), AVERAGE)
     fills = ("InitializeTable", "LookupTableImport")  # lookup tables, some of them from the checkpoint
     fillers = [each for each in session.graph.get_operations() if each.type.startswith(fills)]
     for each in fillers:
@@ -138,7 +156,9 @@ def _place_of(prefix: Path) -> str:
     return f"{prefix}-?????{shards[0]}" if is_old else str(prefix)
 
 
-def _restore_variables(session: v1.Session, place: str, sources: Mapping[str, tuple[str, str]]) -> None:
+def _restore_variables(
+    session: v1.Session, place: str, sources: Mapping[str, tuple[str, str]], suffix: str = ""
+) -> None:
     """Restores each variable from where the graph's own restore ops read it, else by its name.
 
     A variable that the checkpoint lacks stays without a value, as the counters of a metric: freezing has refused the
@@ -146,11 +166,13 @@ def _restore_variables(session: v1.Session, place: str, sources: Mapping[str, tu
 
     Args:
         sources: key and slice by variable, see `_restored_from`.
+        suffix: what follows the key, as in that of an average.
     """
     reader = tf.train.load_checkpoint(place)
     for name, (value, assign) in assigns(session.graph).items():
         shared = session.graph.get_operation_by_name(name).get_attr("shared_name").decode()
         key, part = sources.get(name, (shared or name, ""))
+        key += suffix
         if reader.has_tensor(key):
             dtype = value.dtype.base_dtype
             restored = tf.raw_ops.RestoreV2(prefix=place, tensor_names=[key], shape_and_slices=[part], dtypes=[dtype])

@@ -59,7 +59,12 @@ def report_door(imported: ImportedCheckpoint) -> str:
 
 
 def open_asked(
-    place: Path | str, graph: Path | None, signature: str | None, outputs: Sequence[str], door: str
+    place: Path | str,
+    graph: Path | None,
+    signature: str | None,
+    outputs: Sequence[str],
+    door: str,
+    tags: Sequence[str] = (),
 ) -> Source:
     """Opens what is to be frozen, as `checkpoint.source.open_source`.
 
@@ -68,21 +73,22 @@ def open_asked(
             whole command for each that can be frozen.
     """
     try:
-        return open_source(place, graph, signature, outputs)
+        return open_source(place, graph, signature, outputs, tags=tags)
     except FreezeError as unclear:
-        known = open_source(place, graph, is_key_needed=False) if signature is None and not outputs else None
+        is_open = signature is None and not outputs
+        known = open_source(place, graph, is_key_needed=False, tags=tags) if is_open else None
         if known is None or known.outputs or len(known.signature_keys) < 2:
             raise
-        keys = [key for key in known.signature_keys[:_MOST_SIGNATURES] if _is_freezable(place, graph, key)]
+        keys = [key for key in known.signature_keys[:_MOST_SIGNATURES] if _is_freezable(place, graph, key, tags)]
         commands = [f"{door} --signature {shlex.quote(key)}" for key in keys or known.signature_keys]
         each = "this command freezes it:" if len(keys) == 1 else "each of these commands freezes one of them:"
         step = each if keys else "say which of them to freeze:"
         raise _with_step(unclear, "\n  ".join([step, *commands])) from unclear
 
 
-def _is_freezable(place: Path | str, graph: Path | None, key: str) -> bool:
+def _is_freezable(place: Path | str, graph: Path | None, key: str, tags: Sequence[str]) -> bool:
     try:
-        source = open_source(place, graph, key)
+        source = open_source(place, graph, key, tags=tags)
         require_still(source, source.outputs.values(), source.inputs.values())
     except PipelineError:
         return False
@@ -114,9 +120,16 @@ def require_rows(source: Source, imported: ImportedCheckpoint, signature: Signat
         )
 
 
-def freeze_door(place: object, graph: object = None, signature: str | None = None, averages: bool = False) -> str:
+def freeze_door(
+    place: object,
+    graph: object = None,
+    signature: str | None = None,
+    averages: bool = False,
+    tags: Sequence[str] = (),
+) -> str:
     """Returns the command `freeze` for a checkpoint."""
     options = [*(["--graph", str(graph)] if graph else []), *(["--signature", signature] if signature else [])]
+    options += ["--tags", ",".join(tags)] if tags else []
     options += ["--averages"] if averages else []
     return " ".join(["python -m pipeline freeze", *map(shlex.quote, [str(place), *options])])
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pipeline.checkpoint.averages import averages_note, take_averages
 from pipeline.checkpoint.bundle import Bundle
 from pipeline.checkpoint.opened import Source
 from pipeline.checkpoint.source import open_artifact
@@ -24,7 +25,6 @@ from pipeline.store.file_names import FROZEN_FILE, GRAPH_FILE, SIGNATURE_FILE
 from pipeline.workers.progress import tell
 
 from .asking import Asked, ask_for_outputs, freeze_door, meet_needs, offer_allowance, open_asked
-from .averages import averages_note, take_averages
 from .describe import Describer, describe_origin, describe_signature, find_inner_rows
 from .passes.inputs import unknown_shapes
 from .passes.lookup_tables import require_vocabularies
@@ -133,6 +133,7 @@ def freeze(
     weights: str = "exact",
     allow_ops: Sequence[str] = (),
     averages: bool = False,
+    tags: Sequence[str] = (),
 ) -> Frozen:
     """Freezes a Saver's checkpoint or a SavedModel into one file or folder, which appears complete or not at all.
 
@@ -153,6 +154,7 @@ def freeze(
         weights: `exact`; or `float16`, which stores floats at half the size or less and adds Casts.
         allow_ops: ops allowed in the graph although they could do more than compute, such as WriteFile.
         averages: take the moving averages of variables that the checkpoint holds beside them.
+        tags: those of the graph to freeze, of a SavedModel with several; by default the one to serve.
 
     Returns:
         The file and its description. For a GraphDef without variables of which nothing else is asked, nothing is
@@ -167,10 +169,10 @@ def freeze(
     """
     _require_known("format", format, FORMATS)
     _require_known("weights", weights, WEIGHTS)
-    graph_file, door = Path(graph) if graph is not None else None, freeze_door(checkpoint, graph, None, averages)
-    source = open_asked(checkpoint, graph_file, signature, outputs, door)
+    graph_file, door = Path(graph) if graph is not None else None, freeze_door(checkpoint, graph, None, averages, tags)
+    source = open_asked(checkpoint, graph_file, signature, outputs, door, tags)
     ops = read_allowed("--allow-ops", allow_ops)
-    door = freeze_door(checkpoint, graph, signature, averages)
+    door = freeze_door(checkpoint, graph, signature, averages, tags)
     try:
         dangers = require_safe_source(source, ops)
     except UnsafeModel as unsafe:
@@ -186,8 +188,8 @@ def freeze(
             "it holds no variables: it is frozen already, nothing to do; -o FILE writes it again, pruned to --outputs"
         )
         return Frozen(source.graph_file, None, {}, (*allowed, nothing))
-    told = averages_note(source, averages)
     source = take_averages(source) if averages else source
+    told = averages_note(source)
     model = prepare(source, outputs, inputs, pins or {}, weights, door)
     model = replace(model, notes=(*allowed, *model.notes, *([told] if told else [])))
     if format == "mmap":
@@ -248,6 +250,7 @@ def prepare(
         "pins": dict(pins),
         "weights": weights,
         **({"resized": dict(opened.resized)} if opened.resized else {}),
+        **({"averages": True} if source.has_averages else {}),
     }
     if not described.inputs:
         origin["inner_rows"] = find_inner_rows(frozen)

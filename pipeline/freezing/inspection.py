@@ -9,6 +9,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from pipeline.checkpoint.averages import averages_note
 from pipeline.checkpoint.files import files_of
 from pipeline.checkpoint.missing import require_no_pointer
 from pipeline.checkpoint.opened import Source
@@ -23,7 +24,6 @@ from pipeline.graph.variables import VARIABLE_OPS, Saved, variable_of
 from pipeline.safety.models import find_source_dangers, require_safe_source
 
 from .asking import find_commands, freeze_door
-from .averages import averages_note
 from .describe import Describer
 from .needs import Needs, find_needs
 from .passes.lookup_tables import TABLES
@@ -193,7 +193,7 @@ def inspect(place: Path | str, graph: Path | str | None = None, signature: str |
         signatures=source.signature_keys,
         inputs=inputs,
         outputs=outputs,
-        notes=tuple(filter(None, [averages_note(source, are_taken=False)])),
+        notes=tuple(filter(None, [averages_note(source)])),
         commands=_commands(source, place, graph, signature),
     )
 

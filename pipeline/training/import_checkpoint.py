@@ -17,8 +17,10 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.checkpoint.averages import averages_note, take_averages
 from pipeline.checkpoint.files import files_of, name_of
 from pipeline.checkpoint.opened import Source
+from pipeline.checkpoint.savedmodel import tag_for_serving
 from pipeline.checkpoint.source import read_message
 from pipeline.checkpoint.vocabularies import carry_vocabularies, vocabularies_of
 from pipeline.data.generated import MADE_UP, generate_rows, generate_values
@@ -61,12 +63,13 @@ def import_checkpoint(
         UnsafeModel: it could do more than compute, or needs more memory than there is.
         DataError: the rows do not fit the inputs.
     """
-    source = open_asked(imported.path, imported.graph, imported.signature, imported.outputs, report_door(imported))
+    source = _open(imported)
     try:
         allowed = require_safe_source(source, imported.allow_ops)
     except UnsafeModel as unsafe:
         asked = Asked(report_door(imported), imported.outputs, imported.inputs, imported.pins)
         raise offer_allowance(source, asked, unsafe) from unsafe
+    source = take_averages(source) if imported.averages else source
     outputs, reasons = list(imported.outputs), list[str]()
     if candidate is not None and not outputs and not source.outputs:
         outputs, reasons = outputs_from_candidate(source.graph, candidate)
@@ -74,6 +77,7 @@ def import_checkpoint(
     require_rows(source, imported, model.signature)
     fetched, fed = ([spec.tensor_name for spec in side] for side in (model.signature.outputs, model.signature.inputs))
     allowed += require_still(source, fetched, fed, imported.allow_ops)
+    reasons += filter(None, [averages_note(source, "--averages yes")])
     for reason in (*reasons, *model.notes, *(f"allowed {danger}" for danger in allowed)):
         logger.info("checkpoint: %s", reason)
     demands, signature = NOTHING, model.signature
@@ -83,6 +87,8 @@ def import_checkpoint(
     rows = write_rows(signature, data, seed, folder, keys_of_tables(model.graph.nodes), demands)
     if source.kind == "SavedModel":
         shutil.copytree(source.path, folder / SAVED_MODEL_FOLDER)
+        if imported.tags:
+            tag_for_serving(folder / SAVED_MODEL_FOLDER, imported.tags)
     else:
         _copy_checkpoint(source, folder)
     signature.write(folder / SIGNATURE_FILE, origin=model.origin)
@@ -92,6 +98,11 @@ def import_checkpoint(
         "allowed": allowed,
         "rows": len(next(iter(rows.values()))) if rows else 1,
     }
+
+
+def _open(imported: ImportedCheckpoint) -> Source:
+    door = report_door(imported)
+    return open_asked(imported.path, imported.graph, imported.signature, imported.outputs, door, imported.tags)
 
 
 def write_rows(
@@ -143,7 +154,7 @@ def imported_files(imported: ImportedCheckpoint) -> dict[str, Path]:
     """
     if imported.is_keras:
         return {"model": Path(imported.path)}
-    source = open_asked(imported.path, imported.graph, imported.signature, imported.outputs, report_door(imported))
+    source = _open(imported)
     if source.kind == "SavedModel":
         root = Path(source.path)
         return {path.relative_to(root).as_posix(): path for path in sorted(root.rglob("*")) if path.is_file()}

@@ -21,6 +21,7 @@ from pipeline.inputs import (
     parse_pairs,
     parse_range,
     parse_separator,
+    parse_switch,
     split_list,
 )
 from pipeline.settings import Operations, Settings
@@ -88,6 +89,13 @@ class Job:
                 where="--allow-ops",
                 got=given.allow_ops,
                 next_step="Leave it out, or name a checkpoint alone (--checkpoint), or a candidate (--candidate)",
+            )
+        if imported is not None and source is not None and (imported.averages or imported.tags):
+            raise SettingError(
+                "this is for a checkpoint that brings its own graph",
+                where="--averages" if imported.averages else "--tags",
+                got=given.averages or given.tags,
+                next_step="Leave it out, or leave out --model",
             )
         own_name = source.name if source is not None else folder_name(imported.path if imported else "")
         own_data = source.data if source is not None else None
@@ -236,6 +244,8 @@ def _import(given: Parameters) -> ImportedCheckpoint | None:
             graph=Path(given.graph_file) if given.graph_file else None,
             signature=given.signature or None,
             allow_ops=_allowed(given),
+            averages=parse_switch("--averages", given.averages),
+            tags=tuple(split_list(given.tags)),
             options=tuple(_repeat(given)),
         )
     if given.checkpoint:
@@ -246,7 +256,7 @@ def _import(given: Parameters) -> ImportedCheckpoint | None:
         )
     _require_unused(
         given,
-        ("inputs", "outputs", "pin", "signature", "graph_file"),
+        ("inputs", "outputs", "pin", "signature", "graph_file", "tags", "averages"),
         "this is for a chain that starts at a checkpoint",
         "Name it with --checkpoint",
     )

@@ -32,6 +32,14 @@ class Parameters:
     signature: str = setting(
         "", "with --checkpoint: the signature to use, if a SavedModel has several; or the function, if it has none"
     )
+    tags: str = setting(
+        "", "with --checkpoint: the comma-separated tags of the graph to take, if a SavedModel has several"
+    )
+    averages: str = setting(
+        "",
+        "with --checkpoint: yes to take the moving averages (VARIABLE/ExponentialMovingAverage) that it holds beside "
+        "its variables",
+    )
     graph_file: str = setting(
         "",
         "with --checkpoint: the file of its graph (.meta, .pb, .pbtxt), if it is in another folder or has another name",

@@ -159,6 +159,8 @@ def _refuse_tensor_names(imported: ImportedCheckpoint) -> None:
         "--pin": ", ".join(imported.pins),
         "--graph-file": imported.graph,
         "--signature": imported.signature,
+        "--tags": ", ".join(imported.tags),
+        "--averages": "yes" if imported.averages else "",
     }
     for flag, value in given.items():
         if value:

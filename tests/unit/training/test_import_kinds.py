@@ -17,7 +17,7 @@ from small_graphs import X
 
 from pipeline.data.npz import NpzReader
 from pipeline.data.table import read_rows
-from pipeline.errors import DataError, FreezeError
+from pipeline.errors import CheckpointError, DataError, FreezeError
 from pipeline.formats import checkpoint as checkpoint_format
 from pipeline.formats import frozen as frozen_format
 from pipeline.formats.whole_inputs import run_by_rows
@@ -136,6 +136,58 @@ def test_of_two_graphs_in_a_saved_model_the_one_for_serving_alone_is_run(tmp_pat
 
     place = saved_model(tmp_path / "model", (["serve", "train"], build(3.0)), (["serve"], build(1.0)))
     np.testing.assert_array_equal(answers(tmp_path, place, {"x": X})["y"], X @ WEIGHTS)
+
+
+@pytest.mark.parametrize("tags", [("gpu",), ("big", "tpu"), ("none",)])
+def test_a_graph_is_chosen_by_its_tags_and_without_them_the_refusal_names_the_options(
+    tags: tuple[str, ...], tmp_path: Path
+) -> None:
+    factors = {("gpu",): 2.0, ("tpu", "big"): 3.0, (): 5.0}
+
+    def build(factor: float) -> Callable[[], tuple[Any, Any]]:
+        return lambda: ({"x": (x := _x())}, {"y": factor * (x @ _weights())})
+
+    place = saved_model(tmp_path / "model", *((own, build(factor)) for own, factor in factors.items()))
+    found = answers(tmp_path, place, {"x": X}, tags=tags)["y"]
+    chosen = next(factor for own, factor in factors.items() if set(own) == set(tags) - {"none"})
+    np.testing.assert_array_equal(found, chosen * (X @ WEIGHTS))
+    for unclear in ((), ("cpu",)):
+        with pytest.raises(CheckpointError, match=r"--tags gpu or --tags big,tpu or --tags none$"):
+            freeze(place, tags=unclear)
+    found_there = freeze(place, to=tmp_path / "there.pb", tags=tags)
+    assert found_there.variables == 1
+
+
+@pytest.mark.parametrize("kind", ["names", "own keys", "no Saver", "SavedModel"])
+def test_moving_averages_beside_the_variables_are_taken_by_the_reference_too(kind: str, tmp_path: Path) -> None:
+    def build() -> tuple[Any, Any]:
+        weights, average = _weights(), _weights("w/ExponentialMovingAverage", WEIGHTS + 1)
+        assert average is not weights
+        return {"x": (x := _x())}, {"y": tf.matmul(x, weights, name="y")}
+
+    place = tmp_path / "model"
+    if kind == "SavedModel":
+        saved_model(place, (["serve"], build))
+    elif kind == "own keys":
+        with tf.Graph().as_default(), v1.Session() as session:
+            build()
+            weights, average = v1.global_variables()
+            session.run(v1.global_variables_initializer())
+            v1.train.Saver({"old/w": weights, "old/w/ExponentialMovingAverage": average}).save(session, str(place))
+    else:
+        saved(place, build)
+    options: dict[str, Any] = {}
+    if kind == "no Saver":
+        with tf.Graph().as_default() as graph:
+            build()
+            tf.io.write_graph(graph, str(tmp_path), "graph.pbtxt")
+        options["graph"] = tmp_path / "graph.pbtxt"
+    outputs = [] if kind == "SavedModel" else ["y"]
+    found = answers(tmp_path, place, {"x": X}, outputs, averages=True, **options)
+    np.testing.assert_array_equal(found["y"], X @ (WEIGHTS + 1))
+    (tmp_path / "raw").mkdir()
+    raw = answers(tmp_path / "raw", place, {"x": X}, outputs, **options)
+    np.testing.assert_array_equal(raw["y"], X @ WEIGHTS)
 
 
 def test_inner_tensors_and_placeholders_outside_of_the_signature_are_fed_and_fetched(tmp_path: Path) -> None:

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from pipeline.checkpoint.opened import Source
 from pipeline.errors import CheckpointError
 from pipeline.graph.variables import VARIABLE_OPS, Saved, variable_of
 
-_SUFFIX = "/ExponentialMovingAverage"
+from .opened import Source
+
+SUFFIX = "/ExponentialMovingAverage"
 
 
 def find_averages(source: Source) -> Mapping[tuple[str, str], Saved]:
@@ -21,9 +22,9 @@ def find_averages(source: Source) -> Mapping[tuple[str, str], Saved]:
     found, tensors = {}, source.bundle.tensors
     for variable in (variable_of(node) for node in source.graph.node if node.op in VARIABLE_OPS):
         saved = source.keys.get(variable.identity, Saved(variable.identity[1]))
-        own, average = tensors.get(saved.key), tensors.get(f"{saved.key}{_SUFFIX}")
+        own, average = tensors.get(saved.key), tensors.get(f"{saved.key}{SUFFIX}")
         if own is not None and average is not None and (own.dtype, own.shape) == (average.dtype, average.shape):
-            found[variable.identity] = replace(saved, key=f"{saved.key}{_SUFFIX}")
+            found[variable.identity] = replace(saved, key=f"{saved.key}{SUFFIX}")
     return found
 
 
@@ -38,15 +39,18 @@ def take_averages(source: Source) -> Source:
         raise CheckpointError(
             "the checkpoint holds no moving averages beside its variables",
             where=source.path,
-            wanted=f"tensors named VARIABLE{_SUFFIX}",
-            next_step="leave --averages out",
+            wanted=f"tensors named VARIABLE{SUFFIX}",
+            next_step="Leave --averages out",
         )
-    return replace(source, keys={**source.keys, **found})
+    return replace(source, keys={**source.keys, **found}, has_averages=True)
 
 
-def averages_note(source: Source, are_taken: bool) -> str:
-    """Returns a sentence on the averages; empty if there are none."""
-    count = len(find_averages(source))
-    if are_taken or not count:
-        return ""
-    return f"moving averages of {count} variables are beside them, and are not taken: freeze --averages takes them"
+def averages_note(source: Source, option: str = "freeze --averages") -> str:
+    """Returns a sentence on averages that are not taken; empty if there are none.
+
+    Args:
+        option: what takes them.
+    """
+    count = 0 if source.has_averages else len(find_averages(source))
+    told = f"moving averages of {count} variables are beside them, and are not taken: {option} takes them"
+    return told if count else ""
