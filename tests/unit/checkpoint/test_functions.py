@@ -13,8 +13,7 @@ import pytest
 import tensorflow as tf
 
 import pipeline
-from pipeline.checkpoint.savedmodel import read_meta_graphs
-from pipeline.checkpoint.savedmodel import read_signature
+from pipeline.checkpoint.savedmodel import read_meta_graphs, read_signature
 from pipeline.checkpoint.source import open_source
 from pipeline.errors import CheckpointError, FreezeError
 from pipeline.formats.external.detect import detect_format

@@ -23,10 +23,13 @@ from pipeline.formats import frozen as frozen_format
 from pipeline.formats.whole_inputs import run_by_rows
 from pipeline.freezing.freeze import freeze, freeze_checkpoint
 from pipeline.inputs import Candidate, ImportedCheckpoint
+from pipeline.settings import Settings
 from pipeline.signature import Signature, TensorSpec, batch_size_of, by_rows, whole_inputs
 from pipeline.store.artifact import ArtifactPaths
 from pipeline.store.file_names import SIGNATURE_FILE, VALIDATION_ROWS_FILE
 from pipeline.tasks.chain import results
+from pipeline.tasks.chain.job import Job
+from pipeline.tasks.chain.parameters import Parameters
 from pipeline.training.import_checkpoint import import_checkpoint
 
 v1 = tf.compat.v1
@@ -188,6 +191,20 @@ def test_moving_averages_beside_the_variables_are_taken_by_the_reference_too(kin
     (tmp_path / "raw").mkdir()
     raw = answers(tmp_path / "raw", place, {"x": X}, outputs, **options)
     np.testing.assert_array_equal(raw["y"], X @ WEIGHTS)
+
+
+def test_a_checkpoint_whose_averages_are_taken_is_made_again_and_one_without_the_option_stays(tmp_path: Path) -> None:
+    def build() -> None:
+        weights, _ = _weights(), _weights("w/ExponentialMovingAverage", WEIGHTS + 1)
+        tf.matmul(_x(), weights, name="y")
+
+    saved(tmp_path / "model", build)
+    given = Parameters(checkpoint=str(tmp_path / "model"), outputs="y", output_root=str(tmp_path / "out"))
+    made = []
+    for averages in ("", "no", "yes"):
+        job = Job.from_parameters(replace(given, averages=averages), Settings())
+        made.append(jobs.run(job, "frozen"))
+    assert made == [{"checkpoint", "frozen"}, set(), {"checkpoint", "frozen"}]
 
 
 def test_inner_tensors_and_placeholders_outside_of_the_signature_are_fed_and_fetched(tmp_path: Path) -> None:
