@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pipeline.checkpoint.opened import Source
 from pipeline.checkpoint.source import open_source
+from pipeline.checkpoint.vocabularies import FROM_FILE, vocabularies_of
 from pipeline.errors import FreezeError, PipelineError, UnsafeModel
 from pipeline.graph.discovery import Candidate, discover_outputs, rank_before_draws, rank_inputs, rank_outputs
 from pipeline.graph.discovery.losses import DROPS
@@ -217,6 +218,10 @@ def offer_allowance(source: Source, asked: Asked, unsafe: UnsafeModel) -> Unsafe
     found = re.search(r"allow it with --allow-ops (\S+)", unsafe.next_step or "")
     if found is None:
         return unsafe
+    missing = [path.name for path in vocabularies_of(source.graph).values() if not path.is_file()]
+    if missing and set(found[1].split(",")) <= FROM_FILE:
+        step = f"Copy {' and '.join(dict.fromkeys(missing))} beside the checkpoint, into {source.graph_file.parent}"
+        return UnsafeModel(unsafe.what, where=unsafe.where, got="no such file", next_step=step)
     given = re.search(r" --allow-ops (\S+)", asked.door)
     ops = ",".join(dict.fromkeys([*(given[1].split(",") if given else []), *found[1].split(",")]))
     whole = replace(asked, door=f"{re.sub(' --allow-ops [^ ]+', '', asked.door)} --allow-ops {ops}")

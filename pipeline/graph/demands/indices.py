@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from .shapes import broadcast
 from .step import Made, Rules, Step
 from .tensors import UNKNOWN, Dim, Dims, Open, Value, anything
+
+_MOST_NUMBERS = 4096
 
 
 def gather(step: Step) -> Value:
@@ -131,7 +134,29 @@ def scatter_onto(step: Step) -> Value:
 
 def range_(step: Step) -> Value:
     """Numbers up to an input: a length."""
-    return Value((anything(),))
+    ends = [step.single(number) for number in range(3)]
+    start, limit, delta = ends
+    if start is None or limit is None or not delta or (limit - start) // delta > _MOST_NUMBERS:
+        return Value((anything(),), rows=1 if (start, limit, delta) == (0, None, 1) else None)
+    numbers = tuple(range(start, limit, delta))
+    return Value((len(numbers),), numbers=numbers)
+
+
+def decode(step: Step) -> Made:
+    """What CTC decodes has no more steps than there are."""
+    dims = step.rank(0, 3)
+    step.within(1, 0, dims[0] if dims and isinstance(dims[0], int) else None)
+    return []
+
+
+def compare(step: Step) -> Value:
+    """Numbers from 0 on are compared with lengths: of steps, of which there are no more than numbers."""
+    for one, other in ((0, 1), (1, 0)):
+        numbers = step.whole_numbers(one)
+        is_whole = all("int" in origin.leaf.dtype for origin in step.value(other).origins)
+        if is_whole and numbers is not None and len(numbers) > 1 and numbers == [*range(len(numbers))]:
+            step.within(other, 0, len(numbers))
+    return broadcast(step)
 
 
 def _dims(numbers: Sequence[Dim | float | None] | None) -> tuple[Dim, ...] | None:
@@ -155,4 +180,6 @@ RULES: Rules = {
     "ScatterNd": scatter,
     **dict.fromkeys(("TensorScatterUpdate", "TensorScatterAdd", "TensorScatterSub"), scatter_onto),
     "Range": range_,
+    **dict.fromkeys(("CTCGreedyDecoder", "CTCBeamSearchDecoder"), decode),
+    **dict.fromkeys(("Less", "LessEqual", "Greater", "GreaterEqual"), compare),
 }

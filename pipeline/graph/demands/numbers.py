@@ -14,6 +14,7 @@ _CARRYING = """Identity Snapshot StopGradient PreventGradient CheckNumerics Cast
     StringLower StringUpper StringStrip RegexReplace StaticRegexReplace Substr"""
 _PIXELS = (255.0, 256.0, 127.5, 127.0, 128.0)
 _SMALL = 64
+_WINDOWS = 2  # of a signal that is cut into windows: what compares them has two
 
 
 def carry(step: Step) -> Made:
@@ -71,6 +72,9 @@ def add(step: Step) -> Value:
     if lengths is not None:
         return lengths
     for one, other in ((0, 1), (1, 0)):
+        stride = step.value(one).rows
+        if stride is not None and all("int" in origin.leaf.dtype for origin in step.value(other).origins):
+            step.within(other, 0, stride - 1 if stride > 1 else None)  # a step among the steps of all rows
         bounds = _bounds(step.value(other))
         if bounds is not None and (step.value(one).origins or step.value(one).looked):
             return replace(shifted(step.value(one), *bounds), dims=made.dims, rank_of=made.rank_of)
@@ -80,6 +84,8 @@ def add(step: Step) -> Value:
 def _add_lengths(one: Dim, other: Dim, sign: int) -> Dim | None:
     if isinstance(one, int) and isinstance(other, int):
         return one + sign * other
+    if isinstance(one, int) and sign == 1:
+        one, other = other, one
     return one.then("add", sign * other) if isinstance(one, Open) and isinstance(other, int) else None
 
 
@@ -102,6 +108,8 @@ def multiply(step: Step) -> Value:
         return lengths
     for one, other in ((0, 1), (1, 0)):
         bounds = _bounds(step.value(other))
+        if step.value(one).rows is not None:
+            return replace(made, rows=int(bounds[0]) if bounds is not None and bounds[0] == bounds[1] else 0)
         if bounds is not None and bounds[0] == bounds[1] and bounds[0]:
             return _scaled(step, one, bounds[0], made)
     return made
@@ -121,12 +129,39 @@ def _scaled(step: Step, number: int, factor: float, made: Value) -> Value:
 
 
 def floor_divide(step: Step) -> Value:
+    lengths = _computed(step, _divided)
+    if lengths is not None:
+        return lengths
     made, bounds = broadcast(step), _bounds(step.value(1))
     if bounds is None or bounds[0] != bounds[1] or bounds[0] <= 0:
         return made
     return replace(
         shifted(scaled(step.value(0), 1 / bounds[0]), 1 / bounds[0] - 1, 0), dims=made.dims, rank_of=made.rank_of
     )
+
+
+def _divided(one: Dim, other: Dim) -> Dim | None:
+    if not isinstance(other, int) or other <= 0:
+        return None
+    return one // other if isinstance(one, int) else one.then("divide", other) if isinstance(one, Open) else None
+
+
+def larger(step: Step) -> Value:
+    """The larger of two numbers. A length that may be 0 or more is a number of windows: some are wanted."""
+    lengths = _computed(step, _larger)
+    if lengths is None:
+        return clip(step)
+    for number in lengths.numbers or ():
+        if isinstance(number, Open):
+            step.facts.at_least(number, _WINDOWS)
+    return lengths
+
+
+def _larger(one: Dim, other: Dim) -> Dim | None:
+    if isinstance(one, int) and isinstance(other, int):
+        return max(one, other)
+    least, length = (one, other) if isinstance(one, int) else (other, one)
+    return length if isinstance(least, int) and least <= 0 and isinstance(length, Open) and length.changes else None
 
 
 def negate(step: Step) -> Value:
@@ -176,7 +211,8 @@ RULES: Rules = {
     **dict.fromkeys(("RealDiv", "Div"), divide),
     **dict.fromkeys(("FloorDiv", "TruncateDiv"), floor_divide),
     "Neg": negate,
-    **dict.fromkeys(("ClipByValue", "Minimum", "Maximum"), clip),
+    **dict.fromkeys(("ClipByValue", "Minimum"), clip),
+    "Maximum": larger,
     **dict.fromkeys(("Log", "Log1p", "Sqrt", "Rsqrt", "Acosh"), positive),
     **dict.fromkeys(("Acos", "Asin", "Atanh"), unit),
     **dict.fromkeys(("Unique", "UniqueV2", "UniqueWithCounts"), gather_values),

@@ -74,6 +74,10 @@ def split(step: Step) -> Made:
     parts: list[Dim] = [dim // count if isinstance(dim, int) else anything()] * count
     for number, size in enumerate(sizes or ()):
         parts[number] = size if size >= 0 else anything()
+    if value.numbers is not None and sizes is not None and len(value.dims) == 1 and min(sizes, default=0) >= 0:
+        starts = [sum(sizes[:number]) for number in range(count)]
+        cut = [value.numbers[start : start + size] for start, size in zip(starts, sizes, strict=True)]
+        return [Value((len(numbers),), numbers=numbers) for numbers in cut]
     return [value.shaped((*value.dims[:at], part, *value.dims[at + 1 :])) for part in parts]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from .step import Made, Rules, Step
 from .tensors import UNKNOWN, Dim, Dims, Open, Value, anything, product
@@ -144,7 +145,8 @@ def reshape(step: Step) -> Value:
         _require_elements(step, value.dims[1:], width)
     elif value.dims and all(isinstance(each, int) and each >= 0 for each in target):
         step.facts.require(product(value.dims), math.prod(each for each in target if isinstance(each, int)))
-    return value.shaped(tuple(_reshaped(value.dims, target, is_by_row)))
+    made = value.shaped(tuple(_reshaped(value.dims, target, is_by_row)))
+    return replace(made, numbers=value.numbers) if value.numbers is not None else made
 
 
 def _require_elements(step: Step, dims: Dims, width: int) -> None:

@@ -34,7 +34,8 @@ class Change(NamedTuple):
     """One thing that was done to a length.
 
     Args:
-        kind: `add` or `multiply` by a number; `window`, a kernel of `number` elements; `cover`, a kernel that pads.
+        kind: `add` or `multiply` by a number; `divide`, without a rest; `window`, a kernel of `number` elements;
+            `cover`, a kernel that pads.
         stride: of the kernel.
     """
 
@@ -57,6 +58,8 @@ class Open(NamedTuple):
         for kind, number, stride in reversed(self.changes):
             if kind == "add":
                 length -= number
+            elif kind == "divide":
+                length *= number
             elif kind == "multiply":
                 if not number or length % number:
                     return None
@@ -138,7 +141,7 @@ class Value:
         looked: what the values were looked up for.
         items: of a list of tensors, what is known of each.
         table: the keys and the default of a table that it is the handle of.
-        group: the sparse tensor that it is the indices of.
+        rows: of numbers that count the rows, what they are multiplied by; 0 if that is unknown, None for all others.
     """
 
     dims: Dims | None = None
@@ -149,6 +152,7 @@ class Value:
     looked: tuple[Looked, ...] = ()
     items: Value | None = None
     table: str = ""
+    rows: int | None = None
 
     def shaped(self, dims: Dims | None) -> Value:
         """Returns the same values in another shape."""

@@ -118,7 +118,21 @@ def sparse_examples(x: Any) -> Any:
     return line + tf.sparse.reduce_sum(parsed["grid"], 1)[:, :2]
 
 
+STEPS = (S([None, 2, 4], FLOAT, "x"), S([None], WHOLE, "n"))
 CASES: Mapping[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
+    "a signal that is cut into windows": (
+        lambda x: tf.argmax(tf.reduce_mean(tf.signal.frame(x, 16, 8, axis=1), -1), 1),
+        (S([None, None], FLOAT),),
+    ),
+    "a signal and its spectrum": (
+        lambda x: tf.argmax(tf.abs(tf.signal.stft(x, 32, 16))[..., 0], 1),
+        (S([None, None], FLOAT),),
+    ),
+    "lengths of what is decoded": (lambda x, n: tf.nn.ctc_greedy_decoder(tf.transpose(x, [1, 0, 2]), n)[1], STEPS),
+    "the last step, by its number among all": (
+        lambda x, n: tf.gather(tf.reshape(x, [-1, 4]), tf.range(tf.shape(x)[0]) * 2 + (n - 1)),
+        STEPS,
+    ),
     "an index of a table": (lambda x: tf.gather(w(2, 3), x), (S([None], WHOLE),)),
     "an index after a cast, and a column": (
         lambda x: tf.gather(w(2, 3), tf.cast(x[:, 11], WHOLE)) * x[:, :1],

@@ -15,7 +15,7 @@ import tensorflow as tf
 from small_graphs import control_flow
 
 from pipeline.checkpoint.source import open_source
-from pipeline.errors import CheckpointError, FreezeError, PipelineError, StoreError
+from pipeline.errors import CheckpointError, FreezeError, PipelineError, StoreError, UnsafeModel
 from pipeline.freezing.demands import demands_of_frozen
 from pipeline.freezing.freeze import freeze as freeze_any
 from pipeline.freezing.freeze import freeze_checkpoint, prepare
@@ -381,6 +381,42 @@ def test_a_lookup_table_from_a_vocabulary_file_does_not_need_the_file(tmp_path: 
     frozen = freeze(tmp_path / "ckpt", tmp_path / "frozen")
     vocabulary.unlink()
     assert np.array_equal(answers_of(frozen, wanted, {"t": WORDS})["y"], wanted["y"])
+
+
+def test_a_vocabulary_of_a_relative_path_is_found_from_the_folder_above_or_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "run" / "vocab").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "run")
+    vocabulary = Path("vocab/words.txt")
+    vocabulary.write_text("a\nb\nzz\n")
+
+    def build(t: Any) -> Any:
+        lines = tf.lookup.TextFileInitializer(
+            str(vocabulary),
+            *(tf.string, tf.lookup.TextFileIndex.WHOLE_LINE, tf.int64, tf.lookup.TextFileIndex.LINE_NUMBER),
+        )
+        return {"y": tf.gather(weight("w", [3]), tf.lookup.StaticHashTable(lines, 0).lookup(t))}
+
+    save(tmp_path / "run" / "ckpt", build, {"t": WORDS})
+    monkeypatch.chdir(tmp_path)
+    checkpoint, op = tmp_path / "run" / "ckpt", "InitializeTableFromTextFileV2"
+    with pytest.raises(UnsafeModel, match=rf"could read the file .* The whole command: .* --allow-ops {op}"):
+        freeze_any(checkpoint, ["y"], to=tmp_path / "m.pb")
+    freeze_any(checkpoint, ["y"], to=tmp_path / "m.pb", allow_ops=[op])
+    content = (tmp_path / "run" / vocabulary).read_text()
+    (tmp_path / "run" / vocabulary).unlink()
+    with pytest.raises(UnsafeModel, match=rf"no such file.* Copy words\.txt beside .*, into {checkpoint}"):
+        freeze_any(checkpoint, ["y"], to=tmp_path / "m.pb")
+    (checkpoint / "words.txt").write_text(content)
+    freeze_any(checkpoint, ["y"], to=tmp_path / "m.pb")
+
+
+def test_a_graph_that_is_text_is_parsed_once_for_all_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "graph.pbtxt").write_text("node { name: 'x' op: 'Placeholder' } node { name: 'once' op: 'NoOp' }")
+    opened = open_source(tmp_path / "graph.pbtxt")
+    monkeypatch.setattr("pipeline.checkpoint.source.parse_text", None)
+    assert [*open_source(tmp_path / "graph.pbtxt").graph.nodes] == [*opened.graph.nodes]
 
 
 def _save_with_tables(folder: Path, fill: Callable[[], tuple[Any, Any, Any]]) -> tuple[Array, Array]:
