@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import fields
 from itertools import takewhile, zip_longest
+from pathlib import Path
 
 from luigi.cmdline_parser import CmdlineParser
 
@@ -94,6 +95,10 @@ def _accept_batch(task: ConvertBatch, name: str, stages: Sequence[str]) -> int:
 
 def _arguments(name: str, parameters: Sequence[str]) -> list[str]:
     """Return the task that makes the artifacts, and its parameters."""
+    own = Path(name)
+    if own.name != name and own.is_dir():
+        command = f"python -m pipeline accept {shlex.quote(own.name)} --output-root {shlex.quote(str(own.parent))}"
+        raise SettingError("a path in place of a model's name", where=name, next_step=f"Give both apart: {command}")
     if _value(parameters, "manifest"):
         return [ConvertBatch.__name__, *parameters]
     if _value(parameters, "name") not in (None, name):
@@ -105,14 +110,27 @@ def _arguments(name: str, parameters: Sequence[str]) -> list[str]:
     with CmdlineParser.global_instance(named) as command:
         task = command.get_task_obj()
         assert isinstance(task, ModelTask)
+        root, place = task.parameters.output_root, task.job.paths.home
         recorded = _recorded(task.job.paths)
-        parameters = [*parameters, "--output-root", task.parameters.output_root]
+        if name not in BUNDLED and not place.is_dir():
+            raise _nothing_there(name, root, place)
+        parameters = [*parameters, "--output-root", root]
     if recorded:
         return [*recorded, *parameters, *([] if recorded[0] == ConvertBatch.__name__ else ["--name", name])]
     if name not in BUNDLED:
         next_step = "Give them, as those of WriteReport: --model or --checkpoint, and what else its run was given"
         raise SettingError("the parameters of its run are not known", where=name, next_step=next_step)
     return [*named, "--model", name]
+
+
+def _nothing_there(name: str, root: str, place: Path) -> SettingError:
+    """Returns the error for a model that has no artifacts under this output root."""
+    others = [path.name for path in place.parent.iterdir() if path.is_dir()] if place.parent.is_dir() else []
+    step = f"Name the root of its run: python -m pipeline accept {shlex.quote(name)} --output-root FOLDER"
+    if others:
+        near = nearest(name, others)
+        step = f"{near if near.endswith('?') else f'{near}.'} {step}"
+    return SettingError("no artifacts of this model", where=root, got=name, next_step=step)
 
 
 def _value(parameters: Sequence[str], name: str) -> str | None:

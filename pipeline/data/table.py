@@ -7,20 +7,22 @@
 .tfrecord                  tf.Examples with a feature for each input; or, for one input of strings, the records
 a folder                   images, or several files of one of these kinds
 
-Of inputs that are one value together, a row is such a value; an .npz may hold a single one, as a model is fed it.
+An input with one value for all rows may be that value in an .npz. Of inputs that are one value together, a row is such
+a value; an .npz may hold a single one, as a model is fed it.
 """
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
 from pipeline.errors import DataError, nearest
-from pipeline.signature import Array, Signature, TensorSpec, by_rows, shapes_fit
+from pipeline.signature import Array, Signature, TensorSpec, by_rows, shapes_fit, whole_inputs
 
 from .columns import WHOLE, Columns, report
 from .delimited import add_header, is_numbers
@@ -49,13 +51,13 @@ def read_rows(path: Path, signature: Signature, is_part: bool = False) -> dict[s
     kind = kind_of(path)
     if signature.is_whole and kind == "npz":
         return _read_whole(path, signature)
-    signature = by_rows(signature) if signature.is_whole else signature
+    own, signature = signature, by_rows(signature)
     if kind == "folder":
         from .images import is_folder_of_images, read_images
 
         rows = read_images(path, signature) if is_folder_of_images(path) else _read_parts(path, signature)
     elif kind in ("npz", "npy"):
-        rows = _read_arrays(path, signature, is_part)
+        rows = _read_arrays(path, signature, is_part, {} if own.is_whole else _single_ranks(own))
     else:
         rows = _read_columns(read_columns(path), signature, is_part)
     if len({len(values) for values in rows.values()}) > 1:
@@ -113,13 +115,29 @@ def _classes(signature: Signature) -> Sequence[str]:
 # Arrays
 
 
-def _read_arrays(path: Path, signature: Signature, is_part: bool) -> dict[str, Array]:
+def _single_ranks(signature: Signature) -> dict[str, int]:
+    """Return the ranks of inputs that have one value for all rows: a file may have that value once."""
+    whole = whole_inputs(signature)
+    return {spec.name: len(spec.shape or ()) for spec in signature.inputs if spec.name in whole}
+
+
+def _read_arrays(
+    path: Path, signature: Signature, is_part: bool, single: Mapping[str, int] = MappingProxyType({})
+) -> dict[str, Array]:
+    """Read the arrays of a file.
+
+    Args:
+        single: the ranks of inputs that may be given as one value for all rows.
+    """
     arrays = load_given_arrays(path)
     wanted = {spec.name: spec for spec in signature.inputs}
     if len(arrays) == len(wanted) == 1 and set(arrays) <= {WHOLE, "arr_0"}:  # an .npy, or NumPy's name for no name
         arrays = {next(iter(wanted)): next(iter(arrays.values()))}
     _name_labels(arrays, wanted)
     _require_names(path, "arrays", arrays, wanted)
+    given = {name for name, rank in single.items() if arrays[name].ndim == rank}
+    count = next((len(values) for name, values in arrays.items() if name not in given and values.ndim), 1)
+    arrays |= {name: np.repeat(arrays[name][np.newaxis], count, axis=0) for name in given}
     for name, values in arrays.items():
         if not values.ndim and not signature.is_whole:
             raise DataError("an array has no rows", where=f"{path}: {name}", got="a single value", wanted="[rows, ...]")

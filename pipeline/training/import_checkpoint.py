@@ -136,7 +136,7 @@ def write_rows(
         ]
         rows = sensible_values(generate_rows(signature, ROWS, seed, keys, demands), whole, known)
     else:
-        rows = read_given_rows(data, own if own.is_whole else signature) if isinstance(data, DataSource) else dict(data)
+        rows = read_given_rows(data, own) if isinstance(data, DataSource) else dict(data)
     labels = {"labels": rows.pop("labels")} if "labels" in rows else {}
     if data is None:
         count = len(next(iter(rows.values()), ()))

@@ -146,9 +146,12 @@ def test_accept_needs_to_know_what_made_the_artifacts(own_root: Path) -> None:
     unknown = pipeline("accept", "pear", "--output-root", str(own_root))
     assert unknown.returncode == 3
     assert unknown.stderr == (
-        "pear: the parameters of its run are not known. Give them, as those of WriteReport: --model or --checkpoint, "
-        "and what else its run was given\n"
+        f"{own_root}: no artifacts of this model (got pear). Known are fruit. Name the root of its run: "
+        "python -m pipeline accept pear --output-root FOLDER\n"
     )
+    place = pipeline("accept", str(own_root / "fruit"))
+    command = f"python -m pipeline accept fruit --output-root {own_root}"
+    assert place.stderr == f"{own_root}/fruit: a path in place of a model's name. Give both apart: {command}\n"
     # A manifest may have been written by somebody else: of its command, only parameters of ours are taken.
     folder = (own_root / "fruit/frozen").resolve()
     manifest = Manifest.read(folder)

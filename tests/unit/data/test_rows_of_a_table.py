@@ -119,6 +119,21 @@ def test_text_and_bytes_of_a_fixed_width_are_strings(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("shape", "value"), [((), np.float32(0.5)), ((2,), np.array([1, 3], np.float32))], ids=["scalar", "class weights"]
+)
+def test_an_input_with_one_value_for_all_rows_is_given_once_as_a_model_is_fed_it(
+    shape: tuple[int, ...], value: Any, tmp_path: Path
+) -> None:
+    others = [TensorSpec("x", "float32", (None, 3))] + [TensorSpec("mask", "float32", (4,))] * bool(shape)
+    signature = of(TensorSpec("factor", "float32", shape), *others)
+    beside = {"x": np.ones((5, 3), np.float32)} | ({"mask": np.zeros(4, np.float32)} if shape else {})
+    np.savez(tmp_path / "rows.npz", factor=value, **beside)
+    rows = read_rows(tmp_path / "rows.npz", signature)
+    assert {name: len(array) for name, array in rows.items()} == dict.fromkeys(rows, 5)
+    assert np.array_equal(rows["factor"], np.stack([value] * 5))
+
+
+@pytest.mark.parametrize(
     ("arrays", "said"),
     [
         ({"x": np.zeros(0, np.float32)}, "the data has no rows"),
