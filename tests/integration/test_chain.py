@@ -85,18 +85,32 @@ def test_a_moved_checkpoint_folder_is_still_found(multiply_add: Job, tmp_path: P
 # What a change makes again.
 
 
-@pytest.fixture
-def own_fruit(tmp_path: Path) -> str:
-    """The example model in a folder of its own, where it may be edited."""
+@pytest.fixture(scope="module")
+def made_fruit(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the example model, and with what its chain makes, in `out`."""
+    folder = tmp_path_factory.mktemp("fruit")
     for name in ("fruit.py", "fruit.csv"):
-        shutil.copy(FRUIT.parent / name, tmp_path / name)
+        shutil.copy(FRUIT.parent / name, folder / name)
+    assert run(job_for(folder / "out", f"{folder / 'fruit.py'}:Fruit")) == ALL_STAGES
+    return folder
+
+
+@pytest.fixture
+def own_fruit(made_fruit: Path, tmp_path: Path) -> str:
+    """The example model in a folder of its own, where it may be edited; in `out` its chain is complete."""
+    shutil.copytree(made_fruit, tmp_path, symlinks=True, dirs_exist_ok=True)
     return f"{tmp_path / 'fruit.py'}:Fruit"
 
 
-def test_a_second_run_makes_nothing(own_fruit: str, tmp_path: Path) -> None:
-    job = job_for(tmp_path / "out", own_fruit)
-    assert run(job) == ALL_STAGES
-    assert run(job) == set()
+def own_copy(job: Job, root: Path) -> Job:
+    """The same job under another root, where all that it has made may be changed."""
+    shutil.copytree(job.paths.root, root, symlinks=True)
+    return job_for(root)
+
+
+def test_a_second_run_makes_nothing(own_fruit: str, made_fruit: Path, tmp_path: Path) -> None:
+    assert run(job_for(made_fruit / "out", f"{made_fruit / 'fruit.py'}:Fruit")) == set()
+    assert run(job_for(tmp_path / "out", own_fruit)) == set()  # nor in a folder that was copied with its model
 
 
 def _edit(path: Path, old: str, new: str) -> None:
@@ -125,8 +139,6 @@ BEHIND_FROZEN = {"validation", "costs", "report"}
 def test_a_changed_setting_makes_its_stage_and_what_hangs_on_it_again(
     own_fruit: str, tmp_path: Path, sections: dict[str, dict[str, object]], remade: set[str]
 ) -> None:
-    job = job_for(tmp_path / "out", own_fruit)
-    run(job)
     changed = job_for(tmp_path / "out", own_fruit, **sections)
     told = Chain(changed).examine("report")
     made = run(changed)
@@ -144,7 +156,6 @@ def test_a_changed_setting_makes_its_stage_and_what_hangs_on_it_again(
 
 def test_an_edited_data_file_redoes_the_training_and_is_named(own_fruit: str, tmp_path: Path) -> None:
     job = job_for(tmp_path / "out", own_fruit)
-    run(job)
     data = tmp_path / "fruit.csv"
     added = [f"15{number}.0,70.0,0.50,1\n" for number in range(10)]  # some for training, some for validation
     data.write_text(data.read_text() + "".join(added))
@@ -156,7 +167,6 @@ def test_an_edited_data_file_redoes_the_training_and_is_named(own_fruit: str, tm
 
 def test_a_touched_or_moved_data_file_redoes_nothing(own_fruit: str, tmp_path: Path) -> None:
     job = job_for(tmp_path / "out", own_fruit)
-    run(job)
     os.utime(tmp_path / "fruit.csv", (1, 1))
     assert run(job) == set()
     moved = shutil.copy(tmp_path / "fruit.csv", tmp_path / "elsewhere.csv")
@@ -165,7 +175,6 @@ def test_a_touched_or_moved_data_file_redoes_nothing(own_fruit: str, tmp_path: P
 
 def test_a_comment_in_the_model_redoes_nothing_and_code_what_it_decides(own_fruit: str, tmp_path: Path) -> None:
     job = job_for(tmp_path / "out", own_fruit)
-    run(job)
     _edit(tmp_path / "fruit.py", "COLUMNS =", '# the measures\n"""Columns of the file."""\n\nCOLUMNS  =')
     assert run(job) == set()
     _edit(tmp_path / "fruit.py", "COLUMNS ", "unused = 1\nCOLUMNS ")
@@ -176,7 +185,6 @@ def test_a_comment_in_the_model_redoes_nothing_and_code_what_it_decides(own_frui
 
 def test_a_changed_model_redoes_everything_and_gives_another_pb(own_fruit: str, tmp_path: Path) -> None:
     job = job_for(tmp_path / "out", own_fruit)
-    run(job)
     before = (job.folder("frozen") / "model.pb").read_bytes()
     _edit(tmp_path / "fruit.py", '16, "hidden"', '8, "hidden"')
     assert run(job) == ALL_STAGES
@@ -211,7 +219,6 @@ def test_another_version_of_a_library_redoes_everything(
     own_fruit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, library: str
 ) -> None:
     job = job_for(tmp_path / "out", own_fruit)
-    run(job, "frozen")
     now = hashing.version(library)
     hashing.library_versions.cache_clear()
     monkeypatch.setattr(hashing, "version", lambda name: "9.9" if name == library else now)
@@ -221,6 +228,16 @@ def test_another_version_of_a_library_redoes_everything(
         hashing.library_versions.cache_clear()
     assert {state.status for state in states.values()} == {ArtifactStatus.STALE}
     assert f"{library} changed: version was '{now}', is '9.9'" in states["graph"].reasons
+
+
+@pytest.fixture(scope="module")
+def own_package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The pipeline's code in another place, with other comments and formatting, on which no stage depends."""
+    place = tmp_path_factory.mktemp("project") / "pipeline"
+    shutil.copytree(PROJECT / "pipeline", place, ignore=shutil.ignore_patterns("__pycache__"))
+    hashing_file = place / "hashing.py"
+    hashing_file.write_text(ast.unparse(ast.parse(hashing_file.read_text())) + "\n# a comment\n")
+    return place
 
 
 @pytest.mark.parametrize(
@@ -234,27 +251,23 @@ def test_another_version_of_a_library_redoes_everything(
     ],
 )
 def test_changed_code_of_the_pipeline_redoes_the_stages_that_it_makes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str, stages: set[str]
+    multiply_add: Job, own_package: Path, monkeypatch: pytest.MonkeyPatch, module: str, stages: set[str]
 ) -> None:
-    job = job_for(tmp_path / "out")
-    run(job)
-    copy = shutil.copytree(PROJECT / "pipeline", tmp_path / "project" / "pipeline")
-    (copy / module).write_text((copy / module).read_text() + "changed = 1\n")
-    # No stage depends on comments, docstrings or formatting.
-    (copy / "hashing.py").write_text(ast.unparse(ast.parse((copy / "hashing.py").read_text())) + "\n# a comment\n")
-    monkeypatch.setattr(plan, "PACKAGE", copy)
-    monkeypatch.setattr(plan, "PROJECT", copy.parent)
+    text = (own_package / module).read_text()
+    (own_package / module).write_text(text + "changed = 1\n")
+    monkeypatch.setattr(plan, "PACKAGE", own_package)
+    monkeypatch.setattr(plan, "PROJECT", own_package.parent)
     plan._hash_package_code.cache_clear()
     try:
-        states = Chain(job).examine("report")
+        states = Chain(multiply_add).examine("report")
     finally:
         plan._hash_package_code.cache_clear()
+        (own_package / module).write_text(text)
     assert {stage for stage, state in states.items() if state.status is ArtifactStatus.STALE} == stages
 
 
 def test_a_setting_changed_back_gives_the_same_bytes_again(own_fruit: str, tmp_path: Path) -> None:
     job = job_for(tmp_path / "out", own_fruit)
-    run(job, "frozen")
     before = (job.folder("frozen") / "model.pb").read_bytes()
     run(job_for(tmp_path / "out", own_fruit, training={"steps": 41}), "frozen")
     run(job, "frozen")
@@ -282,9 +295,8 @@ def test_a_stage_does_not_read_a_damaged_artifact_even_if_its_time_stamp_is_unto
     assert not job.paths.artifact(reader).exists()
 
 
-def test_a_lost_file_is_made_again(tmp_path: Path) -> None:
-    job = job_for(tmp_path / "out")
-    run(job)
+def test_a_lost_file_is_made_again(multiply_add: Job, tmp_path: Path) -> None:
+    job = own_copy(multiply_add, tmp_path / "out")
     before = (job.folder("frozen") / "model.pb").read_bytes()
     (job.folder("frozen") / "model.pb").unlink()
     assert "model.pb is missing" in Chain(job).examine("frozen")["frozen"].reasons[0]
@@ -305,7 +317,7 @@ def test_two_names_do_not_disturb_each_other(tmp_path: Path) -> None:
 
 
 def test_the_manifest_holds_what_decided_the_artifact(own_fruit: str, tmp_path: Path) -> None:
-    job = job_for(tmp_path / "out", own_fruit)
+    job = job_for(tmp_path / "new", own_fruit)
     run(job, "training")
     manifest = json.loads((job.folder("training") / "manifest.json").read_text())
     assert manifest["ingredients"]["settings"]["training"]["steps"] == 40
@@ -340,7 +352,8 @@ def test_a_data_file_that_changes_while_it_is_read_is_noticed(tmp_path: Path) ->
 
 def test_weights_of_half_the_size_are_held_to_the_bounds_of_their_dtype(own_fruit: str, tmp_path: Path) -> None:
     exact, convert_to_float16 = (
-        job_for(tmp_path / weights, own_fruit, freezing={"weights": weights}) for weights in ("exact", "float16")
+        job_for(tmp_path / place, own_fruit, freezing={"weights": weights})
+        for place, weights in (("out", "exact"), ("float16", "float16"))
     )
     for job in (exact, convert_to_float16):
         run(job)
@@ -355,7 +368,7 @@ def test_weights_of_half_the_size_are_held_to_the_bounds_of_their_dtype(own_frui
     assert not all(check["bit_equal"] for check in results.read_verdict(convert_to_float16)["checks"])
     pbs = [(job.folder("frozen") / "model.pb").read_bytes() for job in (exact, convert_to_float16)]
     assert pbs[0] != pbs[1]
-    assert run(job_for(tmp_path / "exact", own_fruit, freezing={"weights": "float16"})) == {
+    assert run(job_for(tmp_path / "out", own_fruit, freezing={"weights": "float16"})) == {
         *("frozen", "validation", "costs", "report")
     }
 

@@ -25,8 +25,8 @@ COMPARED = ("frozen/model.pb", "validation/results.csv", "validation/verdict.jso
 
 @pytest.fixture
 def manifest(tmp_path: Path) -> Path:
-    """Five models, one of which cannot be converted."""
-    prefixes = batches.make_checkpoints(tmp_path / "runs", 5)
+    """Three models, one of which cannot be converted."""
+    prefixes = batches.make_checkpoints(tmp_path / "runs", 3)
     batches.cut(Path(f"{prefixes[1]}.data-00000-of-00001"))
     return batches.write_list(tmp_path / "models.csv", [{"name": "", "checkpoint": "runs/*/model.ckpt.index"}])
 
@@ -63,7 +63,7 @@ def test_a_batch_on_a_cluster_that_loses_a_worker_gives_the_same_bytes(
         killing.join()
         assert [worker.poll() is None for worker in found.workers] == [False, True]
     names = [row.name for row in rows]
-    assert [there[name].verdict for name in names] == ["passed", "error", "passed", "passed", "passed"]
+    assert [there[name].verdict for name in names] == ["passed", "error", "passed"]
     for name in names:
         assert there[name].reason == here[name].reason
         assert there[name].digest == here[name].digest
@@ -89,10 +89,10 @@ def test_a_batch_is_published_on_object_storage_and_complete_for_another_host(ma
         code, log = host("one")
         assert code == 30, log
         assert f"tables       {BUCKET}/models/batch/models/report.html" in log
-        names = [f"runs-m000{k}-model.ckpt" for k in (0, 2, 3, 4)]
+        names = [f"runs-m000{k}-model.ckpt" for k in (0, 2)]
         before = {name: system.info(f"bucket/models/{name}/report/manifest.json")["ETag"] for name in names}
         lines = system.cat("bucket/models/batch/models/results.csv").decode().splitlines()
-        assert [line.split(",")[3] for line in lines[1:]] == ["passed", "error", "passed", "passed", "passed"]
+        assert [line.split(",")[3] for line in lines[1:]] == ["passed", "error", "passed"]
         code, log = host("other")
         assert code == 30, log
         after = {name: system.info(f"bucket/models/{name}/report/manifest.json")["ETag"] for name in names}

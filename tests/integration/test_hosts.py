@@ -14,7 +14,7 @@ import pytest
 import servers
 from commands import BIN, luigi
 
-MODELS = 6
+MODELS = 4
 
 
 @pytest.fixture
