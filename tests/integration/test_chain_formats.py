@@ -66,6 +66,21 @@ def words(tmp_path_factory: pytest.TempPathFactory) -> Job:
     return job
 
 
+@pytest.fixture(scope="module")
+def fruit(tmp_path_factory: pytest.TempPathFactory) -> Job:
+    """The example model in every format of TensorFlow."""
+    job = job_for(tmp_path_factory.mktemp("fruit"), f"{FRUIT}:Fruit", formats=ALL)
+    assert run(job) == jobs.ALL_STAGES | set(ALL)
+    return job
+
+
+@pytest.fixture
+def own_fruit(fruit: Job, tmp_path: Path) -> Job:
+    """The same, where it may be changed."""
+    shutil.copytree(fruit.paths.root, tmp_path / "out", symlinks=True)
+    return dataclasses.replace(fruit, paths=dataclasses.replace(fruit.paths, root=tmp_path / "out"))
+
+
 def _assert_proven(job: Job) -> None:
     verdict = results.read_verdict(job)
     assert verdict["verdict"] == "passed", verdict["reasons"]
@@ -78,10 +93,10 @@ def test_the_formats_of_the_chain_are_those_that_can_be_made() -> None:
     assert {name for name in FORMATS if name not in CANDIDATES} == {"checkpoint"}
 
 
-@pytest.mark.parametrize("model", [f"{FRUIT}:Fruit", "spam"])
-def test_every_format_of_a_model_passes_the_same_checks(model: str, tmp_path: Path) -> None:
-    job = job_for(tmp_path, model, formats=ALL)
-    assert run(job) == jobs.ALL_STAGES | set(ALL)
+@pytest.mark.parametrize("model", ["fruit", "spam"])
+def test_every_format_of_a_model_passes_the_same_checks(model: str, fruit: Job, tmp_path: Path) -> None:
+    job = fruit if model == "fruit" else job_for(tmp_path, model, formats=ALL)
+    assert run(job) == (set() if model == "fruit" else jobs.ALL_STAGES | set(ALL))
     _assert_proven(job)
     weights = sum(path.stat().st_size for path in (job.folder("mmap") / "weights").iterdir())
     assert collect_report_facts(job, Chain(job).before("report")).sizes.get("mmap/weights/", 0) == weights
@@ -140,9 +155,9 @@ def test_only_what_is_asked_for_and_what_that_is_made_from_is_made(tmp_path: Pat
     assert {check["format"] for check in results.read_verdict(served)["checks"]} == {"checkpoint", "savedmodel"}
 
 
-def test_a_changed_setting_of_freezing_makes_every_format_again_and_loosens_the_bounds_of_all(tmp_path: Path) -> None:
-    run(job_for(tmp_path, f"{FRUIT}:Fruit", formats=ALL))
-    convert_to_float16 = job_for(tmp_path, f"{FRUIT}:Fruit", formats=ALL, freezing={"weights": "float16"})
+def test_a_changed_setting_of_freezing_makes_every_format_again_and_loosens_the_bounds_of_all(own_fruit: Job) -> None:
+    root = own_fruit.paths.root
+    convert_to_float16 = job_for(root, f"{FRUIT}:Fruit", formats=ALL, freezing={"weights": "float16"})
     assert run(convert_to_float16) == {*ALL, "validation", "costs", "report"}
     checks = results.read_verdict(convert_to_float16)["checks"]
     by_value = [check for check in checks if check["format"] in ALL and check["check"] not in ("weights", "decisions")]

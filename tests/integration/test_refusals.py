@@ -150,7 +150,7 @@ def test_what_frozen_itself_refuses_stops_the_chain(tmp_path: Path) -> None:
 def test_on_the_command_line_the_run_fails_with_the_reason(words: Job) -> None:
     common = [
         *("--model", f"{words.source.file}:M", "--output-root", str(words.paths.root), "--name", "typed"),
-        *("--training-steps", "1", "--training-goldens", "8"),
+        *("--training-steps", "1", "--training-goldens", "8", "--costs-seconds", "0"),
     ]
     made = luigi("WriteReport", *common, "--formats", "frozen,tflite")
     assert made.returncode == 30

@@ -319,7 +319,7 @@ def test_two_outputs_of_one_layer_are_told_apart_by_a_dict_alone(tmp_path: Path)
 
 def test_luigi_takes_a_keras_file_and_says_what_is_wrong_with_one(tmp_path: Path) -> None:
     keras_models.write("images", tmp_path / "clicks.keras")
-    root = ["--output-root", str(tmp_path / "out")]
+    root = ["--output-root", str(tmp_path / "out"), "--costs-seconds", "0"]
     done = commands.luigi("WriteReport", "--checkpoint", str(tmp_path / "clicks.keras"), *root)
     assert done.returncode == 0, done.stdout
     assert "verdict      passed" in done.stdout
