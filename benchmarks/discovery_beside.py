@@ -436,3 +436,41 @@ def translation_with_teacher_forcing() -> None:
     tf.argmax(logits, 2, name="predicted")
     losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=goal, logits=logits)
     train(tf.reduce_sum(losses * weights))
+
+
+@beside("out", inputs=["batch"], pins={"is_training": "false"})
+def queue_whose_labels_a_branch_takes() -> None:
+    x, y = v1.train.batch([tf.zeros([3]), tf.zeros([1])], 4, name="batch")
+    is_training = v1.placeholder(tf.bool, [], name="is_training")
+    p = dense(x, 1, "p")
+    out = tf.identity(v1.cond(is_training, lambda: p + 0 * y, lambda: p), "out")
+    train(squared(out, y))
+
+
+@beside("quantiles", inputs=["batch"], pins={"is_training": "false"})
+def forecast_with_teacher_forcing_in_training() -> None:
+    x, y = v1.train.batch([tf.zeros([6]), tf.zeros([4])], 8, name="batch")
+    is_training = v1.placeholder(tf.bool, [], name="is_training")
+    h, w, q = tf.tanh(tf.matmul(x, variable("we", [6, 5]))), variable("wr", [6, 5]), variable("wq", [5, 3])
+
+    def step(at: Any, h: Any, last: Any, found: Any) -> Any:
+        h = tf.tanh(tf.matmul(tf.concat([h, last], 1), w))
+        out = tf.matmul(h, q)
+        after = v1.cond(is_training, lambda: tf.ensure_shape(y[:, at : at + 1], [8, 1]), lambda: out[:, 1:2])
+        return at + 1, h, after, found.write(at, out)
+
+    start = 0, h, x[:, -1:], tf.TensorArray(tf.float32, 4)
+    found = v1.while_loop(lambda at, *_: at < 4, step, start)[3]
+    out = tf.add(tf.transpose(found.stack(), [1, 0, 2]), 1.0, name="quantiles")
+    off = y[..., None] - out
+    train(tf.reduce_mean(tf.maximum(0.1 * off, -0.9 * off)))
+
+
+@beside("price", beside=["scaled"])
+def price_that_a_metric_takes_in_its_own_unit() -> None:
+    x, y = floats("x", 4), floats("y", 1)
+    mean, spread = variable("mean", [], 5.0, False), variable("spread", [], 2.0, False)
+    scaled = tf.identity(dense(dense(x, 8, "h", tf.nn.relu), 1, "last"), "scaled")
+    price = tf.add(scaled * spread, mean, name="price")
+    v1.summary.scalar("mape", tf.reduce_mean(tf.abs((y - price) / y)))
+    train(squared(scaled, (y - mean) / spread))

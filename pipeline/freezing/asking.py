@@ -12,7 +12,14 @@ from pipeline.checkpoint.opened import Source
 from pipeline.checkpoint.source import open_source
 from pipeline.checkpoint.vocabularies import FROM_FILE, vocabularies_of
 from pipeline.errors import FreezeError, PipelineError, UnsafeModel
-from pipeline.graph.discovery import Candidate, discover_outputs, rank_before_draws, rank_inputs, rank_outputs
+from pipeline.graph.discovery import (
+    Candidate,
+    discover_outputs,
+    find_together,
+    rank_before_draws,
+    rank_inputs,
+    rank_outputs,
+)
 from pipeline.graph.discovery.losses import DROPS
 from pipeline.graph.nodes import node_of
 from pipeline.graph.unsupported import DRAWS, refusal_of
@@ -266,10 +273,20 @@ def ask_for_outputs(source: Source, asked: Asked, unclear: FreezeError) -> Freez
     found = [*_freezable(source, asked, candidates)]
     if not found:
         return unclear
-    lines = [f"{one}\n    {asked.command([one.tensor], needs)}" for one, needs in found]
+    offers = [*_all_together(source, asked), *((str(one), asked.command([one.tensor], needs)) for one, needs in found)]
+    lines = [f"{what}\n    {command}" for what, command in offers]
     hint = "or several of them, comma-separated" if len(found) > 1 else ""
     step = f"Choose one{', ' + hint if hint else ''}:"
     return _with_step(unclear, "\n  ".join([step, *lines]))
+
+
+def _all_together(source: Source, asked: Asked) -> Iterator[tuple[str, str]]:
+    """Yields what feeds nothing and what was trained, together, with the command."""
+    outputs = find_together(source.graph) if len(source.graph.node) <= _MOST_NODES else []
+    needs = find_needs(source, outputs, asked.inputs, {}) if outputs else None
+    if isinstance(needs, Needs):
+        what = f"{', '.join(outputs)}: what feeds nothing, and what the loss is made of"
+        yield what, asked.command(outputs, needs)
 
 
 def find_commands(source: Source, door: str) -> Iterator[str]:
@@ -296,5 +313,6 @@ def find_commands(source: Source, door: str) -> Iterator[str]:
         else:
             yield from _instead(source, asked, dict(zip(found, found, strict=True)), {})
     else:
+        yield from (command for _, command in _all_together(source, asked))
         for candidate, needs in _freezable(source, asked, rank_outputs(source.graph)):
             yield asked.command([candidate.tensor], needs)

@@ -15,6 +15,7 @@ from itertools import islice, product
 from pipeline.checkpoint.opened import Source
 from pipeline.errors import CheckpointError, FreezeError, PipelineError
 from pipeline.graph.discovery import Candidate, rank_inputs
+from pipeline.graph.discovery.branches import FOR_USE
 from pipeline.graph.graph import Graph
 from pipeline.graph.lazy_nodes import whole_node
 from pipeline.graph.nodes import PLACEHOLDERS, node_of
@@ -26,7 +27,6 @@ from .passes.pin_placeholders import pin_placeholders
 from .run_passes import freeze_source
 from .write.constants import Constant, FrozenGraph
 
-_FOR_USE = re.compile(r"infer|predict|test|eval|determin|frozen|serv", re.IGNORECASE)  # true when a model is used
 _RATE = re.compile(r"rate|drop(?!.*keep)|noise|std", re.IGNORECASE)  # 0 switches it off
 _BOOL = DataType.Value("DT_BOOL")
 _INTEGERS = frozenset(DataType.Value(f"DT_{name}") for name in ("INT8", "INT16", "INT32", "INT64", "UINT8"))
@@ -147,7 +147,7 @@ def _values(graph: Graph, node: NodeDef) -> Iterator[tuple[str, bool]]:
         yield default, True
     kind, name = node.attr["dtype"].type, str(node.name)
     if kind == _BOOL:
-        likely = ("true", "false") if _FOR_USE.search(name.rpartition("/")[2]) else ("false", "true")
+        likely = ("true", "false") if FOR_USE.search(name.rpartition("/")[2]) else ("false", "true")
     else:
         likely = ("0", "1") if _RATE.search(name.rpartition("/")[2]) else ("1", "0")
     yield from ((value, False) for value in likely if value != default)

@@ -27,6 +27,9 @@ from ..graph import Graph
 from ..nodes import node_of, normalize_tensor
 from ..ops import dtype_name, output_dtypes
 from ..protos import DataType, FunctionDef, GraphDef
+from .alternatives import find_leftovers
+from .branches import find_label_branches
+from .calls import inputs_of_output
 from .choice import choose
 from .constants import find_constant_labels, find_constant_rows
 from .ends import LOSS, MODEL, NOTHING, SEEN, ModelEnd, ModelEnds
@@ -43,7 +46,9 @@ _OUTPUT_NAME = re.compile(r"logit|predict|prob|softmax|output|score|y_?pred|y_?h
 _OWN_NAMES = re.compile(r"embedding_lookup\w*|\w*cross_entropy\w*with_logits\w*")  # TensorFlow's, which tell nothing
 _OTHER_NAME = re.compile(r"loss|cost|accuracy|error|entropy|metric|regulariz|gradient|summar", re.IGNORECASE)
 _LABEL_NAME = re.compile(r"label|target|ground_?truth|y_true", re.IGNORECASE)
+_PASSED = "no output is made of it, but a call on the way takes it for a loss or the like, so it has to be fed"
 _MOST_SHOWN = 8
+_MOST_TOGETHER = 6
 
 
 @dataclass(frozen=True)
@@ -92,14 +97,14 @@ def discover_outputs(graph: Graph | GraphDef) -> list[str]:
     graph = Graph.of(graph)
     roles = _classify(graph)
     ends = find_model_ends(roles, graph.functions)
-    chosen, doubt, _ = _choose(roles, ends)
+    chosen, doubt, _ = _choose(roles, ends, graph.functions)
     if chosen:
         return [roles.graph.name(end.tensor) for end in sorted(chosen, key=lambda end: end.tensor)]
     candidates = _rank(graph, roles, ends)
     if not candidates:
         raise FreezeError(
             "no tensor of the graph looks like an output",
-            got="nothing that is computed from an input and from variables",
+            got="nothing that is computed from an input and from variables, but for numbers that train or report",
             next_step="Name the outputs with --outputs",
         )
     shown = [f"\n  {candidate}" for candidate in candidates[:_MOST_SHOWN]]
@@ -109,6 +114,19 @@ def discover_outputs(graph: Graph | GraphDef) -> list[str]:
         next_step=f"name them with --outputs, e.g. --outputs {candidates[0].tensor}. "
         f"The likeliest are{''.join(shown)}{more}",
     )
+
+
+def find_together(graph: Graph | GraphDef) -> list[str]:
+    """Returns what feeds nothing and what a loss compares with labels, where it is not clear which are the outputs.
+
+    Whoever takes all of them drops neither what was trained nor what was computed for use.
+    """
+    view = Graph.of(graph)
+    roles = _classify(view)
+    ends = [one for one in find_model_ends(roles, view.functions).found if not one.is_bool]
+    together = [one for one in ends if one.feeds == NOTHING or (one.feeds == LOSS and one.labels)]
+    is_few = 1 < len(together) <= _MOST_TOGETHER and len({roles.above[one.tensor[0]] for one in together}) == 1
+    return [roles.graph.name(tensor) for tensor in sorted(one.tensor for one in together)] if is_few else []
 
 
 def rank_before_draws(graph: Graph | GraphDef, outputs: Sequence[str]) -> list[Candidate]:
@@ -148,32 +166,43 @@ def rank_inputs(graph: Graph | GraphDef, outputs: Sequence[str]) -> list[Candida
     for name in outputs:
         if node_of(name) not in view.nodes:
             raise FreezeError("no such tensor in the graph", where=name, next_step=nearest(node_of(name), view.nodes))
-    found = []
+    found, passed = [], _only_passed(roles, outputs, view.functions)
     for tensor in _sources_above(roles, outputs):
-        score, reasons = _input_reasons(roles, tensor)
+        score, reasons = (0.4, [_PASSED]) if tensor in passed else _input_reasons(roles, tensor)
         candidate = _candidate(roles, view.functions, tensor, score, reasons)
         found.append((score, tensor, replace(candidate, is_mode=roles.sources[tensor] in roles.modes)))
     return [candidate for _, _, candidate in sorted(found, key=lambda entry: (-entry[0], entry[1]))]
 
 
 def _classify(graph: Graph) -> NodeRoles:
-    """Classifies the nodes; rows and labels may be constants of the graph, and gradients may belong to the model."""
+    """Classifies the nodes; rows and labels may be constants, gradients of the model, branches for training alone."""
     roles = classify_nodes(graph)
+    closed = find_label_branches(roles)
+    if closed:
+        without = classify_nodes(graph, closed=closed)
+        closed = {edge: added for edge, added in closed.items() if added & ~without.data}
+        roles = classify_nodes(graph, closed=closed) if closed else roles
     found = find_constant_rows(roles)
     if found:
-        roles = classify_nodes(graph, found)
+        roles = classify_nodes(graph, found, closed=closed)
     labels = find_constant_labels(roles, graph.functions)
     if labels:
-        roles = classify_nodes(graph, [*found, *labels])
+        roles = classify_nodes(graph, [*found, *labels], closed=closed)
     of_model = find_input_gradients(roles)
-    return classify_nodes(graph, [*found, *labels], of_model) if of_model else roles
+    return classify_nodes(graph, [*found, *labels], of_model, closed) if of_model else roles
 
 
 # Inputs.
 
 
-def _sources_above(roles: NodeRoles, outputs: Iterable[str]) -> list[Tensor]:
-    """Finds the sources that outputs are computed from. A parser of examples is passed: its own input counts."""
+def _sources_above(
+    roles: NodeRoles, outputs: Iterable[str], functions: Mapping[str, FunctionDef] | None = None
+) -> list[Tensor]:
+    """Finds the sources that outputs are computed from. A parser of examples is passed: its own input counts.
+
+    Args:
+        functions: of the graph's library; without them, a call is computed from all that it takes.
+    """
     graph = roles.graph
     waiting: list[Tensor] = []
     for name in outputs:
@@ -189,8 +218,21 @@ def _sources_above(roles: NodeRoles, outputs: Iterable[str]) -> list[Tensor]:
         if tensor in roles.sources and not re.search("Parse|CSV", graph.ops[tensor[0]]):
             found.add(tensor)
         elif not is_given or tensor in roles.sources:
-            waiting += graph.inputs[tensor[0]]
+            node = graph.nodes[tensor[0]] if functions and graph.ops[tensor[0]] else None
+            needed = inputs_of_output(node, tensor[1], functions) if node is not None and functions else None
+            given = graph.inputs[tensor[0]]
+            waiting += given if needed is None else [given[at] for at in sorted(needed) if at < len(given)]
     return sorted(found)
+
+
+def _only_passed(roles: NodeRoles, outputs: Sequence[str], functions: Mapping[str, FunctionDef]) -> list[Tensor]:
+    """Returns the sources that only a call on the way to outputs takes, for what else it computes, such as a loss."""
+    if not functions:
+        return []
+    needed = set(_sources_above(roles, outputs, functions))
+    return [
+        one for one in _sources_above(roles, outputs) if one not in needed and roles.sources[one] not in roles.modes
+    ]
 
 
 def _input_reasons(roles: NodeRoles, tensor: Tensor) -> tuple[float, list[str]]:
@@ -224,22 +266,32 @@ def _input_reasons(roles: NodeRoles, tensor: Tensor) -> tuple[float, list[str]]:
 # Candidates with their reasons.
 
 
-def _choose(roles: NodeRoles, ends: ModelEnds) -> tuple[list[ModelEnd], str, list[ModelEnd]]:
+def _choose(
+    roles: NodeRoles, ends: ModelEnds, functions: Mapping[str, FunctionDef]
+) -> tuple[list[ModelEnd], str, list[ModelEnd]]:
     """Chooses the outputs; without any, the reason to ask comes second, and what else may be an output third."""
     chosen, doubt = choose(roles, ends.found)
     if chosen:
         feeding = [end for end in ends.found if end.feeds == LOSS and end.labels]
         chosen, doubt = add_trained(roles, chosen, [*feeding, *ends.trained])
     left, why = find_left_out(roles, chosen) if chosen else ([], "")
+    name = roles.graph.name
+    passed = _only_passed(roles, [name(end.tensor) for end in chosen], functions) if not why else []
+    if passed:
+        calls = (
+            "a call on the way to the outputs takes {}, of which no output is made: the frozen graph asks for it too"
+        )
+        return [], calls.format(", ".join(map(name, passed))), chosen
     return ([], why, left) if why else (chosen, doubt, [])
 
 
 def _rank(graph: Graph, roles: NodeRoles, ends: ModelEnds) -> list[Candidate]:
     functions = graph.functions
-    picked, _, left_out = _choose(roles, ends)
+    picked, _, left_out = _choose(roles, ends, functions)
     chosen = {end.tensor for end in picked}
     found: dict[Tensor, Candidate] = {}
-    for end in (*left_out, *ends.found, *picked, *ends.alternatives):
+    known = [*left_out, *ends.found, *picked, *ends.alternatives]
+    for end in known or find_leftovers(roles):
         if end.tensor not in found:
             score, reasons = _output_reasons(roles, end, end.tensor in chosen or end in left_out)
             found[end.tensor] = _candidate(roles, functions, end.tensor, score, reasons)

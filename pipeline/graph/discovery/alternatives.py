@@ -51,6 +51,24 @@ def find_made_of_weights(roles: NodeRoles) -> list[ModelEnd]:
     ]
 
 
+def find_leftovers(roles: NodeRoles) -> list[ModelEnd]:
+    """Finds what else is computed from inputs and weights, with labels in it perhaps, and ends the graph or its loss.
+
+    For a graph in which nothing ends the model: all that does is made with labels, or is part of a gradient.
+    """
+    graph, found = roles.graph, list[ModelEnd]()
+    for index in reversed(graph.order):
+        if not graph.ops[index] or index in roles.gradients or roles.is_outcome[index] or not roles.weight[index]:
+            continue
+        if not roles.above[index] or roles.is_scalar[index] or roles.depth[index]:
+            continue
+        takers = {taker for taker, _ in graph.consumers[index] if roles.above[taker] and not roles.is_outcome[taker]}
+        if all(roles.is_scalar[taker] for taker in takers):
+            doubt = "it is made of an input that may be labels" if roles.above[index] & roles.labels else ""
+            found.append(ModelEnd((index, 0), LOSS if takers else NOTHING, -1, doubt=doubt))
+    return found
+
+
 def _is_of_use(roles: NodeRoles, index: int) -> bool:
     """Returns True if data flows through a node, or it trains."""
     op = roles.graph.ops[index]

@@ -233,8 +233,19 @@ class _EndFinder:
         if not feeds.kinds:
             return False
         if LOSS not in feeds.kinds:
-            return op in _LOSS_MATH or op in RESHAPES or op in _PIECES
+            return op in _LOSS_MATH | RESHAPES | _PIECES and not (op in ELEMENTWISE and self._is_scored(index))
         return self._begins_loss(index, feeds)
+
+    def _is_scored(self, index: int) -> bool:
+        """Returns True if a metric compares with labels what a model makes of its output, as in units of its own."""
+        graph, labels = self.graph, self.roles.labels
+        for consumer, _ in graph.consumers[index]:
+            if not self.inner[consumer]:
+                if graph.ops[consumer] in _DIFFERENCES and self.roles.above[consumer] & labels:
+                    return not self.roles.is_scalar[index]
+            elif graph.ops[consumer] in _PIECES | RESHAPES and self._is_scored(consumer):
+                return True
+        return False
 
     def _begins_loss(self, index: int, feeds: _Feeds) -> bool:
         """Returns True if an end that feeds the loss is a step of the loss."""

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import gc
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache, reduce
 from operator import or_
@@ -143,25 +143,33 @@ class NodeRoles:
         )
 
 
-def classify_nodes(graph: Graph, constants: Iterable[Tensor] = (), of_model: frozenset[int] = frozenset()) -> NodeRoles:
+def classify_nodes(
+    graph: Graph,
+    constants: Iterable[Tensor] = (),
+    of_model: frozenset[int] = frozenset(),
+    closed: Container[tuple[int, Tensor]] = (),
+) -> NodeRoles:
     """Classifies the nodes of a graph.
 
     Args:
         constants: those that count as sources.
         of_model: nodes of gradients that belong to the model.
+        closed: edges from branches that are for training alone, each by the node and what it takes.
     """
     # Every few hundred new lists the collector would look through the objects of all nodes, and find nothing.
     is_collecting = gc.isenabled()
     gc.disable()
     try:
-        return _classify(graph, constants, of_model)
+        return _classify(graph, constants, of_model, closed)
     finally:
         if is_collecting:
             gc.enable()
 
 
-def _classify(whole: Graph, constants: Iterable[Tensor], of_model: frozenset[int]) -> NodeRoles:
-    graph = number_graph(whole)
+def _classify(
+    whole: Graph, constants: Iterable[Tensor], of_model: frozenset[int], closed: Container[tuple[int, Tensor]]
+) -> NodeRoles:
+    graph = number_graph(whole, closed)
     gradients = find_gradients(graph, of_model)
     sources: dict[Tensor, int] = {}
     for index, op in enumerate(graph.ops):

@@ -56,8 +56,12 @@ class NumberedGraph:
         return f"{self.nodes[node].name}:{port}" if port else str(self.nodes[node].name)
 
 
-def number_graph(graph: Graph) -> NumberedGraph:
-    """Numbers a graph; unknown inputs are ignored."""
+def number_graph(graph: Graph, closed: Container[tuple[int, Tensor]] = ()) -> NumberedGraph:
+    """Numbers a graph; unknown inputs are ignored.
+
+    Args:
+        closed: edges that are left out, each by the node and what it takes.
+    """
     nodes = list(graph.parsed.node)
     ops = [node.op for node in nodes]
     number = {node.name: index for index, node in enumerate(nodes)}
@@ -76,7 +80,7 @@ def number_graph(graph: Graph) -> NumberedGraph:
             else:
                 port = reference.partition(":")[2]
                 given.append((source, int(port) if port.isdecimal() else 0))
-        inputs.append(given)
+        inputs.append([tensor for tensor in given if (len(inputs), tensor) not in closed] if closed else given)
     exits, loop_of = _unroll(nodes, ops, inputs)
     is_awaited += [False] * len(loop_of)
     consumers: list[list[Tensor]] = [[] for _ in inputs]

@@ -97,6 +97,8 @@ def test_what_is_not_clear_is_an_error_with_a_command_for_each_candidate(tmp_pat
     assert not list(tmp_path.glob("*.pb"))
     commands = [line.strip() for line in str(caught.value).splitlines() if "python -m" in line]
     assert {name for command in commands for name in re.findall(r"--outputs (\S+)", command)} >= {"embedding", "logits"}
+    assert "--outputs embedding,logits" in commands[0]
+    assert commands == list(inspect(tmp_path).commands)
     for command in commands:
         run_printed(command, tmp_path / "model.pb")
         signature = Signature.read(tmp_path / "signature.json")

@@ -917,6 +917,7 @@ def test_what_was_trained_is_never_dropped_for_what_stands_beside_it(monkeypatch
     assert all(one.needs for one in scores.values())
     assert {name for name, one in scores.items() if one.verdict != "right"} == {
         "boxes_and_classes",
+        "loss_in_a_map_of_functions",
         "captions_beside_attention",
         "colours_beside_sums_of_a_hidden_layer",
         "gan_with_a_gradient_penalty",
@@ -924,6 +925,47 @@ def test_what_was_trained_is_never_dropped_for_what_stands_beside_it(monkeypatch
         "words_with_noise_contrast",
     }
     assert {one.verdict for one in scores.values()} == {"right", "asked"}
+
+
+def summed_losses(is_v2: bool) -> GraphDef:
+    """A loop that gives losses and no predictions, or with functions also predictions."""
+
+    def one(given: Any) -> Any:
+        out = tf.matmul(given[0], w)
+        loss = tf.reduce_mean(tf.square(out - given[1]))
+        return (out, loss) if is_v2 else loss
+
+    with control_flow(is_v2), tf.Graph().as_default() as graph:
+        x, y = (v1.placeholder(tf.float32, [None, 5, 1], name=name) for name in ("x", "y"))
+        w = v1.get_variable("w", [1, 1], use_resource=False)
+        found = v1.map_fn(one, (x, y), dtype=(tf.float32, tf.float32) if is_v2 else tf.float32)
+        losses = found[1] if is_v2 else found
+        if is_v2:
+            tf.identity(found[0], "out")
+        train(tf.reduce_mean(losses))
+        return GraphDef.FromString(graph.as_graph_def(add_shapes=True).SerializeToString())
+
+
+def test_a_graph_that_gives_only_losses_lists_them_as_what_they_are() -> None:
+    graph = summed_losses(is_v2=False)
+    with pytest.raises(
+        FreezeError, match="not clear which tensors are the outputs: no tensor ends the model"
+    ) as caught:
+        discover_outputs(graph)
+    [candidate] = rank_outputs(graph)
+    assert candidate.tensor in str(caught.value)
+    assert "it is made of an input that may be labels" in candidate.reasons
+
+
+def test_labels_that_only_the_loss_in_a_call_needs_are_not_demanded_in_silence() -> None:
+    graph = summed_losses(is_v2=True)
+    with pytest.raises(FreezeError, match="takes y, of which no output is made: the frozen graph asks for it too"):
+        discover_outputs(graph)
+    assert rank_outputs(graph)[0].tensor == "out"
+    x, y = rank_inputs(graph, ["out"])
+    assert (x.tensor, x.reasons) == ("x", ("weights are applied to it",))
+    assert (y.tensor, y.is_mode) == ("y", False)
+    assert "no output is made of it" in y.reasons[0]
 
 
 def test_a_candidate_tells_what_it_is_and_why() -> None:
