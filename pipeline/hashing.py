@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cache, lru_cache, partial
 from importlib.machinery import EXTENSION_SUFFIXES, SOURCE_SUFFIXES
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import cache_from_source
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -500,5 +500,9 @@ def library_versions() -> dict[str, str]:
 
 
 def extra_versions(extras: Iterable[str]) -> dict[str, str]:
-    """Return the versions of the libraries that a format needs in addition."""
-    return {extra: version(extra) for extra in extras}
+    """Return the versions of the libraries that a stage uses in addition, without those that are not installed."""
+    found = {}
+    for extra in extras:
+        with suppress(PackageNotFoundError):
+            found[extra] = version(extra)
+    return found

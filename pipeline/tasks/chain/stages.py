@@ -411,7 +411,7 @@ _KERAS_IMPORTED: dict[str, Stage] = {
         ),
         needs_subprocess=True,
         is_sandboxed=True,
-        extras=("keras",),
+        extras=("keras", "tf_keras"),  # which of them reads the file, the file says
     ),
 }
 _KERAS_IMPORTED_WEIGHTS: dict[str, Stage] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import count
 from typing import Any
 
 import keras
@@ -48,7 +49,7 @@ class NamedModel:
         """Wraps a model, with the model's own names.
 
         Raises:
-            ModelError: the model has no names, or two of its inputs or outputs have the same name.
+            ModelError: the model has no names.
         """
         if not (is_functional(model) or (isinstance(model, keras.Sequential) and model.built)):
             raise ModelError("the model does not define its inputs and outputs", got=type(model).__name__)
@@ -126,11 +127,11 @@ def is_functional(model: keras.Model) -> bool:
 def own_tensors(model: keras.Model, side: str) -> dict[str, keras.KerasTensor]:
     """Returns the inputs or outputs of a functional or sequential model, by its own names.
 
+    The outputs of one layer have its name and a number, from the second on: of an LSTM with its states `lstm`, `lstm_1`
+    and `lstm_2`.
+
     Args:
         side: `in` or `out`.
-
-    Raises:
-        ModelError: two of them have the same name.
     """
     if not is_functional(model):
         [tensor] = model.inputs if side == "in" else model.outputs
@@ -141,16 +142,17 @@ def own_tensors(model: keras.Model, side: str) -> dict[str, keras.KerasTensor]:
     if isinstance(structure, dict) and len(structure) == len(tensors):
         by_name = dict(structure)
     else:
-        by_name = dict(zip(names, tensors, strict=True))
-    if len(by_name) != len(tensors):
-        repeated = sorted({name for name in names if list(names).count(name) > 1})
-        raise ModelError(
-            f"two {side}puts of the model have the same name",
-            where=model.name,
-            got=", ".join(repeated),
-            next_step="Give each a layer with a different name, or return a dict",
-        )
+        by_name = dict(zip(_numbered(names), tensors, strict=True))
     return by_name
+
+
+def _numbered(names: Sequence[str]) -> list[str]:
+    """Returns names of which none occurs twice: those that do get the first number that is free."""
+    numbered: list[str] = []
+    for name in names:
+        free = (each for each in (f"{name}_{number}" for number in count(1)) if each not in {*names, *numbered})
+        numbered.append(next(free) if name in numbered else name)
+    return numbered
 
 
 def _own_spec(name: str, tensor: keras.KerasTensor) -> TensorSpec:

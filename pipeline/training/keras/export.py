@@ -127,7 +127,7 @@ def import_file(imported: ImportedCheckpoint, data: DataSource | None, seed: int
     may_be_whole, given = len(named_model.signature.inputs) > 1, None
     if data is not None and not may_be_whole:  # before anything is exported
         given = read_given_rows(data, named_model.signature)
-    keys = write_checkpoint(named_model, folder)
+    keys = write_checkpoint(named_model, folder, is_declared=False)
     require_safe_source(open_source(folder / SAVED_MODEL_FOLDER))  # before any row is answered
     demands = NOTHING
     if data is None or may_be_whole:

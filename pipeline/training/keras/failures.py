@@ -54,7 +54,7 @@ def _failure(path: Path, exc: Exception) -> CheckpointError:
         return CheckpointError(
             "the file holds Python code, a Lambda layer, which is not run",
             where=path,
-            next_step="Write the layer as a class of its own, in a file that builds the model (--model)",
+            next_step=_BUILD,
         )
     got, written = f"{type(exc).__name__}: {_cause(text)}", keras2.version_of_file(path)
     if keras2.is_keras2(path) and not keras2.is_installed():

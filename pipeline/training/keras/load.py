@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from shlex import quote
 from tempfile import TemporaryDirectory
 
 import h5py
@@ -112,7 +113,8 @@ def _require_hdf5(path: Path, is_model: bool) -> None:
         raise CheckpointError(
             "the file has only weights, and no model",
             where=path,
-            next_step="Give the file that model.save wrote, or with --model the code that these weights belong to",
+            next_step="Give the file that model.save wrote; or write a class with build (docs/own_model.md), and give "
+            f"both: luigi --module pipeline WriteReport --model FILE.py:CLASS --checkpoint {quote(str(path))}",
         )
 
 

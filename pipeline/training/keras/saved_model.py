@@ -11,7 +11,7 @@ model gives the same bytes if a new process writes it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from pipeline.data.npz import add_kind, save_arrays
 from pipeline.errors import CheckpointError, ModelError, nearest
 from pipeline.freezing.freeze import prepare
 from pipeline.freezing.table_keys import keys_of_tables
-from pipeline.signature import Batch, Signature, TensorSpec, batch_size_of
+from pipeline.signature import Batch, Signature, TensorSpec, batch_size_of, shapes_fit
 from pipeline.store.file_names import SAVED_MODEL_FILE, SAVED_MODEL_FOLDER, SIGNATURE_FILE
 
 from .adapter import NamedModel
@@ -34,8 +34,12 @@ SIGNATURE_KEY = "serving_default"
 _MARK = "_user_specified_name"
 
 
-def write_checkpoint(named_model: NamedModel, folder: Path) -> dict[str, list[Any]]:
+def write_checkpoint(named_model: NamedModel, folder: Path, is_declared: bool = True) -> dict[str, list[Any]]:
     """Writes `saved_model/` and `signature.json`.
+
+    Args:
+        is_declared: the signature is the author's. Else it is what Keras infers layer by layer, which may be another
+            shape than the layer's code makes (of TextVectorization); then the exported graph says what is true.
 
     Returns:
         What the model looks up in its tables, by dtype.
@@ -50,6 +54,9 @@ def write_checkpoint(named_model: NamedModel, folder: Path) -> dict[str, list[An
     if not source.has_variables:
         raise CheckpointError("there is nothing to freeze: the model has no weights", where=named_model.model.name)
     prepared = prepare(source, (), (), {})
+    if not is_declared:
+        outputs = tuple(_as_exported(spec, prepared.signature.outputs) for spec in named_model.signature.outputs)
+        named_model.signature = replace(named_model.signature, outputs=outputs)
     match_signature(named_model.signature, prepared.signature).write(folder / SIGNATURE_FILE, origin=prepared.origin)
     return keys_of_tables(prepared.graph.nodes)
 
@@ -92,6 +99,11 @@ def match_signature(declared: Signature, exported: Signature) -> Signature:
         for specs, others in ((declared.inputs, exported.inputs), (declared.outputs, exported.outputs))
     )
     return replace(declared, inputs=inputs, outputs=outputs)
+
+
+def _as_exported(spec: TensorSpec, exported: Sequence[TensorSpec]) -> TensorSpec:
+    other = next((one for one in exported if one.name == spec.name), spec)
+    return spec if shapes_fit(spec.shape, other.shape) else replace(spec, shape=other.shape)
 
 
 def _match_tensor(spec: TensorSpec, exported: Mapping[str, TensorSpec]) -> TensorSpec:

@@ -45,6 +45,10 @@ BUNDLED = {
     "multiply_add": "pipeline.training.models.multiply_add:MultiplyAdd",
     "spam": "pipeline.training.models.spam:Spam",
 }
+_EXAMPLES = (
+    "Add it, so that rows of data can be read (docs/own_model.md): def examples(self, path): return "
+    "Examples(dict(numpy.load(path)), None), with Examples of the package pipeline; and give --data rows.npz"
+)
 _BUNDLED_MODULES = {place.partition(":")[0] for place in BUNDLED.values()}
 
 
@@ -260,7 +264,11 @@ def load_model(source: ModelSource) -> Model:
                 f"the model has no method {method}",
                 where=where,
                 wanted="the contract of pipeline.training.models",
-                next_step="Define build in the class itself, not in a base class" if is_elsewhere else None,
+                next_step="Define build in the class itself, not in a base class"
+                if is_elsewhere
+                else _EXAMPLES
+                if method == "examples"
+                else None,
             )
     return cast(Model, model)
 

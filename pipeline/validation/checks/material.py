@@ -148,9 +148,9 @@ class Material:
         return counts[check]()
 
 
-def checkpoint_limits(checkpoint: Path, limits: Limits) -> Limits | None:
-    """Returns the limits of a checkpoint's process: those of candidates if it is a third party's, else none."""
-    return limits if read_origin(checkpoint / SIGNATURE_FILE) else None
+def checkpoint_limits(checkpoint: Path, limits: Limits) -> Limits:
+    """Returns the limits of a checkpoint's process: those of candidates if it is a third party's, else their time."""
+    return limits if read_origin(checkpoint / SIGNATURE_FILE) else Limits(limits.seconds)
 
 
 def read_material(checkpoint: Path, settings: ValidationSettings, fixed_size: int | None) -> Material:

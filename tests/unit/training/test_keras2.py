@@ -13,7 +13,12 @@ import numpy as np
 import pytest
 
 from pipeline.errors import CheckpointError, PipelineError, UnsafeModel
+from pipeline.hashing import extra_versions
 from pipeline.inputs import DataSource, ImportedCheckpoint
+from pipeline.settings import Settings
+from pipeline.tasks.chain.job import Job
+from pipeline.tasks.chain.parameters import Parameters
+from pipeline.tasks.chain.stages import stages_of
 from pipeline.training.keras import export, keras2
 from pipeline.training.keras.load import load_file
 
@@ -74,6 +79,13 @@ def test_it_becomes_a_checkpoint_with_its_answers_as_goldens(
     assert notes["found"] == ["inputs and outputs are those of the Keras model, read with tf_keras"]
     with np.load(tmp_path / "made" / "goldens.npz") as goldens:
         np.testing.assert_allclose(goldens["output/scores"], wanted, rtol=1e-6)
+
+
+def test_the_version_of_what_reads_the_file_decides_its_checkpoint(tmp_path: Path) -> None:
+    given = Parameters(checkpoint=str(tmp_path / "model.h5"), output_root=str(tmp_path / "out"))
+    stage = stages_of(Job.from_parameters(given, Settings()))["checkpoint"]
+    assert {"keras", "tf_keras"} <= set(extra_versions(stage.extras))
+    assert set(extra_versions(("keras", "not_installed"))) == {"keras"}
 
 
 def test_without_tf_keras_the_refusal_says_what_to_install(

@@ -17,7 +17,9 @@ from pipeline.errors import PipelineError, SettingError
 from pipeline.freezing.freeze import freeze_checkpoint
 from pipeline.settings import ValidationSettings
 from pipeline.signature import Decision, Signature, TensorSpec
+from pipeline.validation.checks.material import checkpoint_limits
 from pipeline.validation.validate import validate
+from pipeline.workers.child import Limits
 
 v1 = tf.compat.v1
 Build = Callable[[Any], Any]
@@ -292,3 +294,12 @@ def test_a_difference_as_small_as_rounding_is_one_where_the_optimizer_is_not_its
     assert verdict["notes"] == {}
     (equal,) = [one for one in verdict["checks"] if (one["check"], one["output"]) == ("equal", "scaled")]
     assert equal["rows_failed"] > ROWS * 0.9
+
+
+@pytest.mark.parametrize("origin", [{}, {"origin": {"pins": {}}}])
+def test_the_process_of_any_checkpoint_has_a_time_limit_and_that_of_a_third_party_one_of_memory(
+    origin: dict[str, Any], tmp_path: Path
+) -> None:
+    (tmp_path / "signature.json").write_text(json.dumps(origin))
+    limits = checkpoint_limits(tmp_path, Limits(600.0, 10**9, 0.5))
+    assert limits == (Limits(600.0, 10**9, 0.5) if origin else Limits(600.0))
