@@ -274,6 +274,11 @@ class CostsSettings:
         "comma-separated batch sizes; the first answer is measured on the smallest. A model with a fixed batch size is "
         "measured only at that size",
     )
+    batch_mb: float = setting(
+        256.0,
+        "memory in MB for one batch: its inputs, its outputs, and the largest node's tensors between them, as far as "
+        "their shapes are known. A size whose batch would take more is measured with fewer rows",
+    )
     threads: int = setting(2, "threads that each format computes with")
     limit_seconds: float = setting(
         600.0, "time limit in seconds for one format from start to end; a format that takes longer has no figures"
@@ -284,6 +289,7 @@ class CostsSettings:
         require(self, "seconds", 0 <= self.seconds < math.inf, "0 or more")
         require(self, "threads", self.threads >= 1, "at least 1")
         require(self, "limit_seconds", 0 < self.limit_seconds < math.inf, "above 0")
+        require(self, "batch_mb", 0 < self.batch_mb < math.inf, "above 0")
         are_sizes = all(part.isdecimal() and int(part) >= 1 for part in split_list(self.batch_sizes))
         require(self, "batch_sizes", are_sizes and bool(split_list(self.batch_sizes)), "whole numbers, at least 1")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,26 +49,31 @@ def _start(format: Format) -> float | None:
     return None if load is None or answer is None else load + answer
 
 
-COLUMNS = (
+_BEFORE = (
     Column("Size", _of("size_bytes"), size, _of("size_bytes")),
     Column("Import", _of("import_seconds"), duration),
     Column("Load", _of("load_seconds"), duration),
     Column("First answer", _of("first_answer_seconds"), duration, _start),
-    Column("p50, 1 row", _latency("1", "p50_ms"), milliseconds, _latency("1", "p50_ms"), _latency("1", "p99_ms")),
-    Column("p99, 1 row", _latency("1", "p99_ms"), milliseconds),
-    Column("p50, 64 rows", _latency("64", "p50_ms"), milliseconds, _latency("64", "p50_ms"), _latency("64", "p99_ms")),
-    Column("p99, 64 rows", _latency("64", "p99_ms"), milliseconds),
+)
+_BEHIND = (
     Column("Rows/s", _of("rows_per_second"), lambda value: number(round(value)), _of("rows_per_second")),
     Column("Peak memory", _of("peak_bytes"), size, _of("peak_bytes")),
 )
 _TITLES = {
     "Size": "Size on disk",
     "First answer": "Load and first answer",
-    "p50, 1 row": "Latency of 1 row, p50 (thin: p99)",
-    "p50, 64 rows": "Latency of 64 rows, p50 (thin: p99)",
     "Rows/s": "Rows per second",
     "Peak memory": "Peak memory",
 }
+
+
+def _latencies(formats: Mapping[str, Format]) -> Iterator[Column]:
+    """Yields two columns for each batch size that was measured."""
+    for count in sorted({int(each) for format in formats.values() for each in format.get("batches") or {}}):
+        rows = f"{count} row{'s' * (count > 1)}"
+        p50, p99 = _latency(str(count), "p50_ms"), _latency(str(count), "p99_ms")
+        yield Column(f"p50, {rows}", p50, milliseconds, p50, p99)
+        yield Column(f"p99, {rows}", p99, milliseconds)
 
 
 @dataclass(frozen=True)
@@ -98,7 +103,10 @@ def costs(facts: ReportFacts, with_drawings: bool = True) -> Costs | None:
     measured = {name: format for name, format in formats.items() if name not in refused}
     if facts.costs is None or not measured:
         return None
-    columns = [column for column in COLUMNS if any(column.value(format) is not None for format in measured.values())]
+    all_columns = [*_BEFORE, *_latencies(measured), *_BEHIND]
+    columns = [
+        column for column in all_columns if any(column.value(format) is not None for format in measured.values())
+    ]
     return Costs(
         recommendation=str(facts.costs.get("recommendation") or ""),
         columns=[column.name for column in columns],
@@ -107,7 +115,9 @@ def costs(facts: ReportFacts, with_drawings: bool = True) -> Costs | None:
             for name, format in measured.items()
         ],
         problems=[(name, str(format["problem"])) for name, format in measured.items() if format.get("problem")],
-        drawings=[_drawing(column, measured) for column in columns if column.bar] if with_drawings else [],
+        drawings=[_drawing(column, all_columns.index(column), measured) for column in columns if column.bar]
+        if with_drawings
+        else [],
         machine=_machine(facts.costs),
     )
 
@@ -125,7 +135,7 @@ def _machine(costs: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def _drawing(column: Column, measured: Mapping[str, Format]) -> Markup:
+def _drawing(column: Column, position: int, measured: Mapping[str, Format]) -> Markup:
     length = column.bar or column.value
     bars = [
         Bar(
@@ -136,6 +146,6 @@ def _drawing(column: Column, measured: Mapping[str, Format]) -> Markup:
         )
         for name, format in measured.items()
     ]
-    title = _TITLES[column.name]
+    title = _TITLES.get(column.name, f"Latency of {column.name.removeprefix('p50, ')}, p50 (thin: p99)")
     words = f"{title}: {', '.join(f'{bar.name} {bar.text}' for bar in bars)}"
-    return Markup(draw_bars(bars, title, f"cost-{COLUMNS.index(column)}", words))
+    return Markup(draw_bars(bars, title, f"cost-{position}", words))

@@ -19,12 +19,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 from tensorflow.compat import v1
 
 from pipeline.data.npz import add_kind, save_arrays
 from pipeline.data.readers import Examples
 from pipeline.errors import DataError, ModelError, logger
+from pipeline.formats.row_bytes import rows_together
 from pipeline.formats.session import SessionRunner, session_config
 from pipeline.formats.whole_inputs import run_by_rows
 from pipeline.inputs import DataSource, WarmStart
@@ -151,7 +153,13 @@ class Evaluator:
         if whole_inputs(self._signature):
             recorded = run_by_rows(SessionRunner(self._session, self._signature), self._signature).run(rows)
         else:
-            recorded = self._session.run(outputs, {f"{name}:0": values for name, values in rows.items()})
+            size = rows_together(rows, self._signature)
+            starts = range(0, len(next(iter(rows.values()))), size)
+            feeds = [{f"{name}:0": values[start : start + size] for name, values in rows.items()} for start in starts]
+            answers = [self._session.run(outputs, feed) for feed in feeds]
+            recorded = (
+                {name: np.concatenate([one[name] for one in answers]) for name in outputs} if feeds[1:] else answers[0]
+            )
         save_arrays(folder / file_names.GOLDENS_FILE, {**add_kind("input", rows), **add_kind("output", recorded)})
 
 

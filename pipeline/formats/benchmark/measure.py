@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.data.npz import NpzReader, save_arrays
-from pipeline.errors import StageCrashed, logger
+from pipeline.errors import PipelineError, StageCrashed, logger
 from pipeline.report.csv_cells import write_cells
 from pipeline.settings import CostsSettings
 from pipeline.signature import Signature, batch_size_of
@@ -37,11 +38,13 @@ from pipeline.workers.sandbox import kept_environment
 from pipeline.workers.worker import WORKER_ENVIRONMENT
 
 from ..registry import FORMATS, read_refusal
-from ..runner import fixed_batch_size
+from ..row_bytes import bytes_of, spec_row_bytes
+from ..runner import SubprocessRunner, fixed_batch_size
 from .recommend import recommend
 from .worker import BenchmarkRequest
 
 _SCHEMA = 1
+_ASK_FROM = 4_000_000  # bytes of a batch's inputs and outputs; below, inner tensors are taken to be small
 _OF_FORMAT = ("import_seconds", "load_seconds", "first_answer_seconds", "rows_per_second", "is_stable", "peak_bytes")
 _OF_BATCH = ("p50_ms", "p95_ms", "p99_ms", "runs", "rows_per_second", "is_stable")
 _SAVED = ("model.", f"{file_names.SAVED_MODEL_FOLDER}/")  # the model files of a checkpoint, without rows and goldens
@@ -98,15 +101,29 @@ def _write_rows(
     checkpoint: Path, batch: int | None, settings: CostsSettings, path: Path
 ) -> tuple[tuple[int, ...], int]:
     """Writes validation rows for the largest batch; returns the batch sizes, and the number of different rows."""
-    fixed = batch_size_of(Signature.read(checkpoint / file_names.SIGNATURE_FILE)) or batch
+    signature = Signature.read(checkpoint / file_names.SIGNATURE_FILE)
+    fixed = batch_size_of(signature) or batch
     sizes = (fixed,) if fixed else settings.sizes
     if not settings.seconds:
         return sizes, 0
     rows = NpzReader(checkpoint / file_names.VALIDATION_ROWS_FILE, "input")
+    if not fixed and len(rows):
+        most = _most_rows(checkpoint, signature, rows, settings)
+        sizes = tuple(sorted({min(size, most) for size in sizes}))
     count = min(len(rows), max(sizes))
     if count:
         save_arrays(path, rows.take(np.arange(max(sizes)) % count))
     return sizes, count
+
+
+def _most_rows(checkpoint: Path, signature: Signature, rows: NpzReader, settings: CostsSettings) -> int:
+    """Returns how many rows fit into `batch_mb`; of rows that are not small the inner tensors count too."""
+    row = bytes_of(rows.first) + sum(spec_row_bytes(spec) or 0 for spec in signature.outputs)
+    if row * max(settings.sizes) >= _ASK_FROM:
+        limits = Limits(settings.limit_seconds)
+        with suppress(PipelineError), SubprocessRunner("checkpoint", checkpoint, settings.threads, limits) as reference:
+            row += reference.inner_row_bytes()
+    return max(1, int(settings.batch_mb * 1e6) // max(1, row))
 
 
 def _measure_format(

@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from pipeline.errors import ModelError
+from pipeline.formats.row_bytes import rows_together
 from pipeline.formats.whole_inputs import run_by_rows
 from pipeline.signature import Array, Batch, Signature, TensorSpec, batch_size_of
 
@@ -108,7 +109,7 @@ class NamedModel:
                 together are run value by value.
         """
         count = len(next(iter(rows.values())))
-        size = batch_size_of(self.signature) or count
+        size = batch_size_of(self.signature) or rows_together(rows, self.signature)
         runner = run_by_rows(self, self.signature)
         batches = (
             {name: values[start : start + size] for name, values in rows.items()} for start in range(0, count, size)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-
-import ml_dtypes
-import numpy as np
 
 from pipeline.data.npz import NpzReader
 from pipeline.errors import RunnerError
+from pipeline.formats.row_bytes import bytes_of, spec_row_bytes
 from pipeline.formats.runner import RowRange, SubprocessRunner
 from pipeline.settings import ValidationSettings
-from pipeline.signature import Batch, Signature, TensorSpec, batch_size_of
+from pipeline.signature import Signature, batch_size_of
 
 from .stability import MAX_ROWS
 
@@ -51,13 +48,13 @@ def plan_sizes(
     Raises:
         StageCrashed: the reference's process ended.
     """
-    inputs = _bytes_of(rows.first)
-    known = [_row_bytes(spec) for spec in signature.outputs]
+    inputs = bytes_of(rows.first)
+    known = [spec_row_bytes(spec) for spec in signature.outputs]
     outputs = sum(count for count in known if count is not None)
     if None in known and len(rows):
         try:
             size = batch_size_of(signature) or 1
-            outputs = _bytes_of(reference.run(RowRange(rows, 0, size))) // size
+            outputs = bytes_of(reference.run(RowRange(rows, 0, size))) // size
         except RunnerError:
             pass  # the checks record what the reference refuses
     bound = int(settings.batch_mb * 1e6)
@@ -66,16 +63,3 @@ def plan_sizes(
     held = max(1, bound // max(1, inputs + outputs + inner))
     sample = min(MAX_ROWS, max(2, bound // max(1, outputs)))
     return Sizes(batch_size_of(signature) or min(settings.batch_size, held), held, sample)
-
-
-def _row_bytes(spec: TensorSpec) -> int | None:
-    sizes = [size for size in (spec.shape or ())[1:] if size is not None]
-    if spec.dtype == "string" or spec.shape is None or len(sizes) < len(spec.shape) - 1:
-        return None
-    return math.prod(sizes) * np.dtype(getattr(ml_dtypes, spec.dtype, spec.dtype.removeprefix("q"))).itemsize
-
-
-def _bytes_of(batch: Batch) -> int:
-    return sum(
-        sum(map(len, values.ravel())) if values.dtype == object else int(values.nbytes) for values in batch.values()
-    )

@@ -17,10 +17,12 @@ import jobs
 import pytest
 from jobs import FRUIT, job_for, run
 from measured import LARGE, PLAIN, SLOW, artifact, checkpoint, register
+from reports import make_facts
 
 from pipeline.formats.benchmark.measure import artifact_size, measure_costs
 from pipeline.formats.benchmark.worker import time_runs
 from pipeline.formats.registry import refuse
+from pipeline.report.costs import costs as report_costs
 from pipeline.settings import CostsSettings
 from pipeline.tasks.chain import results
 from pipeline.tasks.chain.plan import Chain
@@ -145,6 +147,18 @@ def test_a_fixed_batch_is_measured_at_its_size_alone(measure: Any, tmp_path: Pat
     assert {len(json.loads(line)) for line in seen} == {4}
     [line] = _table(tmp_path)
     assert line["batch_size"] == "4"
+
+
+def test_a_batch_has_no_more_rows_than_fit_into_its_memory_and_the_tables_say_how_many(
+    measure: Any, tmp_path: Path
+) -> None:
+    row = 2 * (4 + 4)  # two numbers in, two numbers out
+    costs = measure(CostsSettings(seconds=0.05, threads=3, batch_mb=50 * row / 1e6), checkpoint=NOTING)
+    assert {*costs["formats"]["checkpoint"]["batches"]} == {"1", "50"}
+    assert [line["batch_size"] for line in _table(tmp_path)] == ["1", "50"]
+    shown = report_costs(replace(make_facts(tmp_path), costs=costs), with_drawings=True)
+    assert shown is not None
+    assert {"p50, 1 row", "p50, 50 rows"} <= {*shown.columns}
 
 
 def _table(folder: Path) -> list[dict[str, str]]:
