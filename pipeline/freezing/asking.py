@@ -11,7 +11,7 @@ from pathlib import Path
 from pipeline.checkpoint.opened import Source
 from pipeline.checkpoint.source import open_source
 from pipeline.checkpoint.vocabularies import FROM_FILE, vocabularies_of
-from pipeline.errors import FreezeError, PipelineError, UnsafeModel
+from pipeline.errors import CheckpointError, FreezeError, PipelineError, UnsafeModel
 from pipeline.graph.discovery import (
     Candidate,
     discover_outputs,
@@ -79,9 +79,18 @@ def open_asked(
     Raises:
         FreezeError: also if a SavedModel has several signatures or functions and none is chosen; the message has the
             whole command for each that can be frozen.
+        CheckpointError: also if it has several graphs, and it is not clear which one is meant; as above.
     """
     try:
         return open_source(place, graph, signature, outputs, tags=tags)
+    except CheckpointError as unclear:
+        if tags or (options := re.findall(r"--tags \S+", unclear.next_step or "")) == []:
+            raise
+        one = f"Choose one by its tags, {(unclear.next_step or '').partition(': ')[2]}:"
+        step = "\n  ".join([one, *(f"{door} {option}" for option in options)])
+        raise CheckpointError(
+            unclear.what, where=unclear.where, got=unclear.got, wanted=unclear.wanted, next_step=step
+        ) from unclear
     except FreezeError as unclear:
         is_open = signature is None and not outputs
         known = open_source(place, graph, is_key_needed=False, tags=tags) if is_open else None

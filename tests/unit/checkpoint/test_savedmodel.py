@@ -612,6 +612,8 @@ def test_no_graph_for_serving(tmp_path: Path) -> None:
     error = refusal(CheckpointError, folder)
     assert error.got == "tags train"
     assert error.next_step == "Choose one by its tags: --tags train"
+    with pytest.raises(CheckpointError, match=rf"\n  python -m pipeline freeze {folder} --tags train$"):
+        freeze_any(folder)
     assert error.wanted == "the tag 'serve'"
 
 
