@@ -44,9 +44,11 @@ def gather_nd(step: Step) -> Value:
     params, indices = step.dims(0), step.dims(1)
     depth = indices[-1] if indices else None
     if params is None or not isinstance(depth, int) or indices is None:
+        step.index(1, anything())
         return UNKNOWN
     sizes = [dim for dim in params[:depth] if isinstance(dim, int)]
-    step.index(1, min(sizes) if len(sizes) == depth and sizes else anything())
+    is_known = len(sizes) + _is_batch(params) == depth and bool(sizes)  # numbers of rows come from no input
+    step.index(1, min(sizes) if is_known else anything())
     return Value((*indices[:-1], *params[depth:]))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from .step import Made, Rules, Step
-from .tensors import UNKNOWN, Dim, Dims, Open, Value, anything, product
+from .tensors import UNKNOWN, Area, Dim, Dims, Open, Value, anything, product
 
 _KEEPING = """Abs Acos Acosh Asin Asinh Atan Atanh Ceil Cos Cosh Digamma Elu Erf Erfc Exp Expm1 Floor Inv Invert
     IsFinite IsInf IsNan LeakyRelu Lgamma Log Log1p LogSoftmax LogicalNot Neg NextAfter OnesLike Reciprocal Relu Relu6
@@ -141,12 +141,21 @@ def reshape(step: Step) -> Value:
         dims = step.rank(0, 2)
         if dims is not None:
             step.facts.require(dims[1], width)
-    if is_by_row and value.dims:
+    if is_by_row and value.dims and len(value.dims) == 1 and isinstance(value.dims[0], Area):
+        _require_share(step, value.dims[0], width)
+    elif is_by_row and value.dims:
         _require_elements(step, value.dims[1:], width)
     elif value.dims and all(isinstance(each, int) and each >= 0 for each in target):
         step.facts.require(product(value.dims), math.prod(each for each in target if isinstance(each, int)))
     made = value.shaped(tuple(_reshaped(value.dims, target, is_by_row)))
     return replace(made, numbers=value.numbers) if value.numbers is not None else made
+
+
+def _require_share(step: Step, whole: Area, width: int) -> None:
+    """Demands that what all rows have together is so many elements for each."""
+    sides = [side for side in whole.sides if not side.size.is_batch]
+    if len(sides) < len(whole.sides) and width > 1:
+        step.facts.require(product((*sides, whole.factor)), width)
 
 
 def _require_elements(step: Step, dims: Dims, width: int) -> None:

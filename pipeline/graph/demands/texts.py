@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from .demand import Content
 from .step import Made, Rules, Step
-from .tensors import UNKNOWN, Dims, Leaf, Looked, Open, Origin, Value, anything
+from .tensors import UNKNOWN, Dims, Leaf, Looked, Open, Origin, Value, anything, product
 
 _IMAGES = {
     "DecodeJpeg": "png",  # which it reads too
@@ -123,7 +123,7 @@ def pieces(step: Step) -> Made:
     count = part(leaf, COUNT, "int64", (anything(),))
     rows = _dims(step)[0] if _dims(step) else 1
     per_row = (count.dims or (anything(),))[0]
-    values: Dims = (per_row,) if rows == 1 or not _dims(step) else (anything(),)
+    values: Dims = (per_row,) if rows == 1 or not _dims(step) else (product((rows, per_row)),)
     return {
         "indices": [Value((values[0], 2))],
         "values": [of(piece, values)],

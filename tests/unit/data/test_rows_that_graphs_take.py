@@ -50,6 +50,10 @@ def flattened_net(x: Any) -> Any:
     return tf.matmul(tf.reshape(x, [tf.shape(x)[0], -1]), w(196, 2))
 
 
+def parts_of_dates(x: Any) -> Any:
+    return tf.reshape(tf.strings.to_number(tf.strings.split(x, "-").values, WHOLE), [-1, 3])
+
+
 def embedded_sequence(x: Any) -> Any:
     x = tf.gather(w(50, 4), x)
     return tf.matmul(tf.reshape(x, [tf.shape(x)[0], -1]), w(28, 2))
@@ -127,6 +131,14 @@ CASES: Mapping[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
     "a signal and its spectrum": (
         lambda x: tf.argmax(tf.abs(tf.signal.stft(x, 32, 16))[..., 0], 1),
         (S([None, None], FLOAT),),
+    ),
+    "dates in parts, of all rows together": (
+        lambda x: tf.gather(w(12, 2), parts_of_dates(x)[:, 1] - 1) * tf.one_hot((parts_of_dates(x)[:, 2] - 1) // 7, 2),
+        (S([None], TEXT),),
+    ),
+    "the last step of what no rule knows": (
+        lambda x, n: tf.gather_nd(tf.linalg.band_part(x, -1, -1), tf.stack([tf.range(tf.shape(x)[0]), n - 1], 1)),
+        STEPS,
     ),
     "lengths of what is decoded": (lambda x, n: tf.nn.ctc_greedy_decoder(tf.transpose(x, [1, 0, 2]), n)[1], STEPS),
     "the last step, by its number among all": (
