@@ -59,7 +59,9 @@ def sparse_matmul(step: Step) -> Value:
     numbers = step.value(2).numbers
     if numbers and len(numbers) == 2 and width is not None:
         step.facts.equal(numbers[1] if isinstance(numbers[1], int | tuple) else None, width)
-    return Value((Open(step.facts.batch), kernel[-1] if kernel else anything()))
+    own = numbers[-1 if step.flag("adjoint_a") else 0] if numbers and len(numbers) == 2 else None
+    rows = own if isinstance(own, int) else Open(step.facts.batch)
+    return Value((rows, kernel[-1] if kernel else anything()))
 
 
 def fill_empty_rows(step: Step) -> Made:

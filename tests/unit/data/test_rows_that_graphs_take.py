@@ -264,6 +264,19 @@ def test_sparse_inputs_fit_each_other(shapes: Any) -> None:
     assert {answer.shape for answer in answers(graph, signature, demands)} == {(8, 2)}
 
 
+def test_a_sparse_input_fits_the_rows_of_another_product() -> None:
+    """Neighbours of nodes whose number is in the graph: without the demand the product is refused."""
+    specs = (S([None, 2], tf.int64), S([None], FLOAT), S([2], tf.int64), S([None], FLOAT))
+
+    def net(i: Any, v: Any, s: Any, f: Any) -> Any:
+        features = tf.SparseTensor(tf.constant([[0, 1], [11, 2]], tf.int64), f[:2], [12, 3])
+        return tf.sparse.sparse_dense_matmul(tf.SparseTensor(i, v, s), tf.sparse.sparse_dense_matmul(features, w(3, 2)))
+
+    graph, signature = built(net, specs)
+    demands = demands_of(Graph.of(GraphDef.FromString(graph.SerializeToString())), signature.inputs)
+    assert {answer.shape for answer in answers(graph, signature, demands)} == {(8, 2)}
+
+
 def test_sparse_inputs_that_only_their_names_tell_are_several_rows() -> None:
     specs = (S([None, 2], tf.int64, "ids/indices"), S([None], WHOLE, "ids/values"))
     graph, signature = built(lambda i, v: tf.math.segment_sum(tf.gather(w(10, 2), v), i[:, 0]), specs)
