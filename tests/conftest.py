@@ -53,8 +53,10 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks what loads TensorFlow, as far as imports tell; the rest is marked by hand."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Marks what loads TensorFlow, as far as imports tell, where somebody asks; the rest is marked by hand."""
+    if "tensorflow" not in config.option.markexpr:
+        return  # every process of a whole run would read all imports
     for item in items:
         if loads_tensorflow(item.path):
             item.add_marker(pytest.mark.tensorflow)

@@ -14,6 +14,7 @@ HEAVY = {"tensorflow", "keras"}
 RUNNERS = {"batch_kills", "batches", "clusters", "jobs", "kills"}
 
 
+@cache
 def loads_tensorflow(path: Path) -> bool:
     """Whether a test file loads TensorFlow when it is imported, in a function of its own, or by a helper."""
     seen, waiting = set[Path](), [path]
