@@ -8,6 +8,7 @@ goldens.npz       the first of these rows, and Keras's own outputs for them
 
 from __future__ import annotations
 
+import logging
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -39,11 +40,14 @@ from ..import_checkpoint import ROWS, write_rows
 from ..models import KerasModel
 from ..models.source import ModelSource, load_model
 from .adapter import NamedModel, make_deterministic
+from .agreement import take_assets
 from .graphs import build_model, require_all_variables
 from .keras2 import NamedKeras2Model
 from .load import load_file
 from .saved_model import record_goldens, write_checkpoint
 from .weights import load_weights, load_weights_file, named_weights
+
+logger = logging.getLogger(__name__)
 
 
 def export_trained(
@@ -99,15 +103,20 @@ def import_model_weights(
     contract = cast(KerasModel, load_model(source))
     examples = read_examples(contract, source, data)
     named_model = build_model(contract, graph_settings)
+    found: list[str] = []
     if is_keras_file(weights):
         load_weights_file(named_model.model, Path(weights))
+        found = take_assets(named_model.model, Path(weights))
+        for note in found:
+            logger.info("checkpoint: %s", note)
     else:
         load_weights(named_model.model, find_checkpoint(weights))
     write_checkpoint(named_model, folder)
     save_validation(examples, folder)
     rows = {name: values[:ROWS] for name, values in examples.inputs.items()}
     record_goldens(named_model, rows, folder / GOLDENS_FILE)
-    return {"adopted": weights, "variables": sorted(named_weights(named_model.model)), "rows": len(examples)}
+    variables = sorted(named_weights(named_model.model))
+    return {"adopted": weights, "variables": variables, "rows": len(examples), **({"found": found} if found else {})}
 
 
 def import_file(imported: ImportedCheckpoint, data: DataSource | None, seed: int, folder: Path) -> dict[str, Any]:
