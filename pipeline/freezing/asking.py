@@ -27,6 +27,7 @@ from pipeline.inputs import ImportedCheckpoint
 from pipeline.safety.models import require_still
 from pipeline.signature import Signature
 
+from .dropouts import find_dropout_pins
 from .needs import Needs, find_draws, find_needs, join_options
 from .quantized import find_assigned_ranges, find_evaluation_graphs, refuse_training_graph
 
@@ -200,10 +201,21 @@ def _instead(source: Source, asked: Asked, fetched: Mapping[str, str], fed: Mapp
     yield from _instead_of_all(source, asked, fetched, list(fed.values()))
     for candidate, needs in _freezable(source, asked, rank_before_draws(source.graph, outputs)):
         yield f"{candidate}\n    {asked.command([candidate.tensor], needs)}"
+    yield from _without_dropout(source, asked, fetched, list(fed.values()))
     drawn = find_draws(source, outputs, list(fed.values()))
     if drawn is not None:
         told = _ALWAYS_DROPS if _drops(source, drawn.inputs) else ""
         yield f"the same outputs, and the random numbers become inputs{told}\n    {asked.command(fetched, drawn)}"
+
+
+def _without_dropout(source: Source, asked: Asked, fetched: Mapping[str, str], fed: list[str]) -> Iterator[str]:
+    """Yields the command that switches dropouts of a constant rate off."""
+    outputs = list(fetched.values())
+    pins = find_dropout_pins(source.graph, outputs, fed)
+    needs = find_needs(source, outputs, fed, pins) if pins else None
+    if isinstance(needs, Needs):
+        whole = asked.command(fetched, replace(needs, pins={**pins, **needs.pins}))
+        yield f"the same outputs, with dropout switched off, as a model is used\n    {whole}"
 
 
 def _instead_of_all(source: Source, asked: Asked, fetched: Mapping[str, str], fed: list[str]) -> Iterator[str]:

@@ -30,7 +30,8 @@ def pin_placeholders(graph: Graph, pins: Mapping[str, str], names: Iterable[str]
 
     Args:
         pins: by the placeholder's name its value, as text: `true`, `0.5`, `7`. If the placeholder's shape is known
-            every element has it; otherwise the constant is a scalar.
+            every element has it; otherwise the constant is a scalar. A scalar constant can be pinned too, such as the
+            rate of a dropout that nothing switches off.
         names: what else a placeholder can be called, for the error message.
 
     Raises:
@@ -39,13 +40,17 @@ def pin_placeholders(graph: Graph, pins: Mapping[str, str], names: Iterable[str]
     if not pins:
         return graph
     values = {node_of(name): text for name, text in pins.items()}
-    known = [node.name for node in graph.node if node.op in PLACEHOLDERS]
+    known = [node.name for node in graph.node if node.op in PLACEHOLDERS or (node.name in values and _is_scalar(node))]
     for name in values:
         if name not in known:
             raise FreezeError("no such placeholder to pin", where=name, next_step=nearest(name, [*names, *known]))
     return graph.replace_nodes(
         _make_constant(whole_node(node), values[node.name]) if node.name in values else node for node in graph.node
     )
+
+
+def _is_scalar(node: NodeDef) -> bool:
+    return node.op == "Const" and not whole_node(node).attr["value"].tensor.tensor_shape.dim
 
 
 def _make_constant(node: NodeDef, text: str) -> NodeDef:

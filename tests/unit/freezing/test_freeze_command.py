@@ -234,14 +234,49 @@ def test_an_op_that_is_to_be_allowed_and_a_mode_are_answered_by_one_command(tmp_
     assert any("--pin drop_rate=0" in line for line in inspect(tmp_path).inputs)
 
 
-def test_a_dropout_without_a_switch_is_said_to_be_one_of_training(tmp_path: Path) -> None:
+def dropped_as_of_old(x: Any) -> Any:
+    """Dropout as releases up to 1.13 wrote it: floor(keep + draw)."""
+    with v1.name_scope("dropout"):
+        keep = tf.constant(0.8)
+        return tf.divide(x, keep) * tf.floor(keep + tf.random.uniform(tf.shape(x)))
+
+
+def dropped_as_of_1_15(x: Any) -> Any:
+    """Dropout as release 1.15 wrote it: one constant, of which the scale is made."""
+    with v1.name_scope("dropout"):
+        rate = tf.constant(0.4, name="rate")
+        return x * (1.0 / (1.0 - rate)) * tf.cast(tf.random.uniform(tf.shape(x)) >= rate, tf.float32)
+
+
+@pytest.mark.parametrize("drop", [lambda x: tf.nn.dropout(x, rate=0.5), dropped_as_of_old, dropped_as_of_1_15])
+def test_a_dropout_without_a_switch_is_said_to_be_one_of_training_and_is_switched_off_by_the_command(
+    drop: Callable[[Any], Any], tmp_path: Path
+) -> None:
     def build(_: Any) -> None:
-        h = tf.nn.dropout(small_graphs.product(v1.placeholder(tf.float32, [None, 3], name="x")), rate=0.5)
+        h = drop(small_graphs.product(v1.placeholder(tf.float32, [None, 3], name="x")))
         tf.matmul(h, v1.get_variable("last", [2, 2]), name="z")
 
     save_untold(tmp_path / "model.ckpt", build)
-    with pytest.raises(FreezeError, match="training graph: a dropout without a switch always draws"):
+    with pytest.raises(FreezeError, match="training graph: a dropout without a switch always draws") as caught:
         pipeline.freeze(tmp_path, to=tmp_path / "model.pb")
+    [command] = re.findall(r"dropout switched off, .*\n +(.*)", str(caught.value))
+    run_printed(command, tmp_path / "model.pb")
+    given = np.random.default_rng(3).normal(size=(5, 3)).astype(np.float32)
+    w, b, last = (tf.train.load_variable(str(tmp_path), name) for name in ("w", "b", "last"))
+    answer = small_graphs.answer(tmp_path / "model.pb", {"x:0": given}, "z:0")
+    assert np.allclose(answer, (given @ w + b) @ last, rtol=1e-5, atol=1e-5)
+
+
+def test_a_mask_that_is_drawn_but_not_scaled_is_no_dropout(tmp_path: Path) -> None:
+    def build(_: Any) -> None:
+        h = small_graphs.product(v1.placeholder(tf.float32, [None, 3], name="x")) * 3.0
+        h *= tf.cast(tf.random.uniform(tf.shape(h)) >= 0.5, tf.float32)
+        tf.matmul(h, v1.get_variable("last", [2, 2]), name="z")
+
+    save_untold(tmp_path / "model.ckpt", build)
+    with pytest.raises(FreezeError, match="draws random numbers") as caught:
+        pipeline.freeze(tmp_path, to=tmp_path / "model.pb")
+    assert "switched off" not in str(caught.value)
 
 
 @pytest.mark.parametrize("draw", ["random_normal", "truncated_normal"])
