@@ -19,6 +19,7 @@ from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from pipeline.checkpoint.savedmodel import read_meta_graphs
 from pipeline.errors import FreezeError, RunnerError, first_line
+from pipeline.graph.graph import Graph
 from pipeline.graph.nodes import node_of
 from pipeline.graph.protos import SignatureDef
 from pipeline.signature import Array, Batch, Signature, TensorSpec
@@ -26,6 +27,7 @@ from pipeline.store.file_names import FROZEN_FILE, SAVED_MODEL_FILE, SIGNATURE_F
 
 from .origin import candidate_of, pinned_feeds, pinned_value
 from .refusals import not_imported
+from .row_bytes import stored_row_bytes
 from .runner import Runner, check_batch
 from .saved_functions import find_function
 from .session import SessionRunner, session_config
@@ -143,11 +145,12 @@ def open_saved_model(
         RunnerError: it cannot be loaded, or lacks the signature.
     """
     names, pins = names or {}, pins or {}
-    meta = read_meta_graphs(folder)[1][0].rest  # the same of several graphs as freezing chooses
+    chosen = read_meta_graphs(folder)[1][0]  # the same of several graphs as freezing chooses
+    meta = chosen.rest
     if key is not None and key not in meta.signature_def:
         try:
             loaded = _load(folder, meta.meta_info_def.tags, threads, is_unoptimized)
-            return FunctionRunner(loaded, find_function(loaded, meta, key), signature, names, pins)
+            return FunctionRunner(loaded, find_function(loaded, meta, key), signature, names, pins, chosen.graph)
         except (*_ERRORS, AttributeError) as exc:
             raise _load_error(folder, exc) from exc
     own = meta.signature_def[key] if key is not None else SignatureDef()
@@ -158,7 +161,8 @@ def open_saved_model(
     if inputs <= set(own.inputs) and outputs <= set(own.outputs) and given.keys() >= set(map(node_of, pins)):
         try:
             fed = {given[node_of(tensor)]: text for tensor, text in pins.items()}
-            return _open_function(folder, meta.meta_info_def.tags, key, signature, threads, is_unoptimized, names, fed)
+            loaded = _load(folder, meta.meta_info_def.tags, threads, is_unoptimized)
+            return FunctionRunner(loaded, loaded.signatures[key], signature, names, fed, chosen.graph)
         except (*_ERRORS, AttributeError) as exc:
             refusal = exc
     try:
@@ -175,20 +179,6 @@ def open_saved_model(
         raise _load_error(folder, refusal or exc) from exc
 
 
-def _open_function(
-    folder: Path,
-    tags: Sequence[str],
-    key: str | None,
-    signature: Signature,
-    threads: int,
-    is_unoptimized: bool,
-    names: Mapping[str, str],
-    pins: Mapping[str, str],
-) -> FunctionRunner:
-    loaded = _load(folder, tags, threads, is_unoptimized)
-    return FunctionRunner(loaded, loaded.signatures[key], signature, names, pins)
-
-
 def _load(folder: Path, tags: Sequence[str], threads: int, is_unoptimized: bool) -> Any:
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     tf.config.threading.set_inter_op_parallelism_threads(threads)
@@ -203,6 +193,7 @@ class FunctionRunner:
         loaded: the loaded SavedModel, referenced to keep the function's variables alive.
         names: the function's name of an input or output, if it differs from the name in `signature`.
         pins: values of inputs that are the same in every batch, as text, by the function's name of the input.
+        graph: the graph as the file has it, which tells how large inner tensors are.
 
     Raises:
         RunnerError: an output would wait for the rows of a queue.
@@ -215,7 +206,9 @@ class FunctionRunner:
         signature: Signature,
         names: Mapping[str, str] | None = None,
         pins: Mapping[str, str] | None = None,
+        graph: Graph | None = None,
     ) -> None:
+        self._stored = graph
         self._loaded, self._function, self._signature, self._names = loaded, function, signature, dict(names or {})
         sides = ([tensor.name for tensor in side] for side in (function.graph.outputs, function.graph.inputs))
         require_no_wait(function.graph, *sides)
@@ -223,6 +216,10 @@ class FunctionRunner:
         self._pins = {
             name: tf.constant(pinned_value(specs[name], text), specs[name].dtype) for name, text in (pins or {}).items()
         }
+
+    def inner_row_bytes(self) -> int:
+        """Returns the bytes of one row in the largest node; 0 if the file does not tell its shapes."""
+        return 0 if self._stored is None else stored_row_bytes(self._stored)
 
     def _own_name(self, spec: TensorSpec) -> str:
         return self._names.get(spec.name, spec.name)

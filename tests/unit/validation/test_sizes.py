@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from pipeline.checkpoint.savedmodel import read_meta_graphs
 from pipeline.data.npz import NpzReader, add_kind, save_arrays
 from pipeline.errors import SettingError
+from pipeline.formats.row_bytes import stored_row_bytes
 from pipeline.settings import ValidationSettings
 from pipeline.signature import Signature, TensorSpec
 from pipeline.validation.checks.sizes import Sizes, plan_sizes
@@ -74,6 +76,19 @@ def test_the_bytes_of_a_row_are_those_of_the_largest_node() -> None:
         wide = tf.nn.relu(tf.nn.conv2d(x, tf.ones((3, 3, 3, 50)), 1, "SAME"))
         tf.reduce_mean(wide, [1, 2, 3], name="y")
     assert inner_row_bytes(graph, ["y:0"]) == 2 * 10 * 10 * 50 * 4  # Relu's input and output
+
+
+def test_the_bytes_of_a_row_in_the_functions_of_tensorflow_2_are_those_that_the_file_tells(tmp_path: Path) -> None:
+    module = tf.Module()
+    module.kernel = tf.Variable(tf.ones((3, 3, 3, 50)))
+
+    @tf.function(input_signature=[tf.TensorSpec((None, 10, 10, 3), tf.float32, name="x")])
+    def serve(x: Any) -> dict[str, Any]:
+        return {"y": tf.reduce_mean(tf.nn.relu(tf.nn.conv2d(x, module.kernel, 1, "SAME")), [1, 2, 3])}
+
+    tf.saved_model.save(module, str(tmp_path / "model"), {"serving_default": serve})
+    _, [chosen, *_] = read_meta_graphs(tmp_path / "model")
+    assert stored_row_bytes(chosen.graph) == 2 * 10 * 10 * 50 * 4
 
 
 def test_rows_asked_again_are_fewer_and_in_smaller_batches_where_they_are_large() -> None:
