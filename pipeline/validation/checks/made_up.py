@@ -9,7 +9,7 @@ from pipeline.errors import RunnerError
 from pipeline.formats.calibration import Range, calibrated_ranges
 from pipeline.formats.registry import FORMATS
 from pipeline.formats.runner import SubprocessRunner
-from pipeline.signature import Signature
+from pipeline.signature import Batch, Signature
 from pipeline.store.file_names import TFLITE_FILE
 
 from ..results.recorder import ResultsRecorder
@@ -36,6 +36,17 @@ def note_refused(recorder: ResultsRecorder, format: str, check: str, refused: Ma
             format,
             f"{check}: {len(refused)} of {count} {what} ({', '.join(refused)}) are none that this model takes, so they "
             f"prove nothing: {sentence_of(next(iter(refused.values())))}",
+        )
+
+
+def note_empty(recorder: ResultsRecorder, format: str, answers: Batch) -> None:
+    """Notes outputs that have no elements for rows that were made up: nothing of them is compared."""
+    empty = sorted(name for name, values in answers.items() if not values.size)
+    if empty:
+        recorder.note(
+            format,
+            f"equal: {', '.join(empty)} has no elements for the rows that were made up, as where a signal is shorter "
+            "than its window, so nothing of it is compared: give rows of your own with --data",
         )
 
 

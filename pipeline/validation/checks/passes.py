@@ -14,6 +14,7 @@ from pipeline.workers.progress import tell
 
 from ..compare.decisions import Flips, Scores, has_decisions, score_bins_for
 from ..results.recorder import ResultsRecorder
+from .made_up import note_empty
 from .unoptimized import Answers, UnoptimizedPair
 
 if TYPE_CHECKING:
@@ -48,6 +49,8 @@ def compare_rows(
         _count_decisions(recorder, format, expected, actual, numbers, material)
         if unoptimized is None:
             continue
+        if numbers.start == 0 and material.is_made_up:
+            note_empty(recorder, format, expected)
         if numbers.start % (SEGMENT_BATCHES * material.batch_size) == 0:
             unoptimized.begin_segment()
         material.sample(format).keep(actual, numbers)

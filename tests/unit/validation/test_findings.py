@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 
 from pipeline.settings import ValidationSettings
 from pipeline.signature import Signature, TensorSpec
+from pipeline.validation.checks import passes
 from pipeline.validation.results.findings import Finding
 from pipeline.validation.results.recorder import ResultsRecorder
 
@@ -96,3 +98,23 @@ def test_a_difference_on_a_row_that_is_about_to_overflow_is_of_a_kind_of_its_own
         assert set(recorder.difference_kinds("frozen", reference, candidate, 3)) == kinds
         candidate["z"][2, 1] = 0.5  # another row
         assert "values" in recorder.difference_kinds("frozen", reference, candidate, 3)
+
+
+def test_outputs_without_elements_on_rows_that_were_made_up_are_noted(tmp_path: Path) -> None:
+    """Of a signal that is shorter than its window there is no frame, and a check of nothing passes."""
+    signature = Signature([TensorSpec("x", "float32", (None, None))], [TensorSpec("y", "float32", (None, None))])
+    answered = {"y": np.zeros((4, 0), np.float32)}
+    side: Any = SimpleNamespace(format="frozen", run=lambda rows: answered, discard_pending=lambda: None)
+    pair: Any = SimpleNamespace(begin_segment=lambda: None, resolve_differences=lambda rows, answers, count: answers)
+    for is_made_up in (True, False):
+        material: Any = SimpleNamespace(
+            rows=None,
+            batch_size=4,
+            signature=signature,
+            is_made_up=is_made_up,
+            sample=lambda format: SimpleNamespace(keep=lambda actual, numbers: None),
+        )
+        with ResultsRecorder("m", signature, ValidationSettings(), tmp_path / f"{is_made_up}.csv") as recorder:
+            passes.compare_rows(recorder, side, side, material, range(4), pair, prefetch=0)
+        told = recorder.notes.get("frozen", [])
+        assert [note.partition(" for ")[0] for note in told] == ["equal: y has no elements"] * is_made_up
