@@ -77,7 +77,9 @@ def test_luigis_own_tools_show_the_same_names(tmp_path: Any) -> None:
 
 
 def test_what_no_page_names_is_in_a_namespace() -> None:
-    documented = {name for name in pipeline.__all__ if isinstance(getattr(pipeline, name), type(luigi.Task))}
+    # Of the names that the modules of tasks have: others load TensorFlow.
+    names = (name for name, home in pipeline._HOMES.items() if home.startswith("tasks."))
+    documented = {name for name in names if isinstance(getattr(pipeline, name), type(luigi.Task))}
     ours = {
         name: task
         for name, task in Register._get_reg().items()
