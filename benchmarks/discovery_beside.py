@@ -268,6 +268,15 @@ def a_potential_of_one_layer() -> None:
     train(squared(energy, e))
 
 
+@beside("probability", "saliency")
+def classifier_with_a_saliency_map() -> None:
+    x, y = floats("x", 6), ids("y")
+    logits = dense(dense(x, 8, "h", tf.nn.relu), 3, "last")
+    probability = tf.nn.softmax(logits, name="probability")
+    tf.abs(tf.gradients(probability[:, 0], x)[0], name="saliency")
+    train(cross_entropy(y, logits))
+
+
 @beside("generator/image", inputs=["z"])
 def gan_with_a_gradient_penalty() -> None:
     z, real = floats("z", 4), floats("real", 6)

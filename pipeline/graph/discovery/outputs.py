@@ -68,6 +68,7 @@ class _EndFinder:
         self.removed: dict[int, _Feeds] = {}  # what was taken away
         self.is_logarithm = set[int]()  # and what guards it
         self.is_flattening = set[int]()
+        self.is_differentiated = set[int]()  # what a gradient of the model is made of, and nothing else takes
         self.ends: list[ModelEnd] = []
         self.alternatives: list[ModelEnd] = []
 
@@ -185,9 +186,11 @@ class _EndFinder:
         roles = self.roles
         kinds, labels, joins = set[str](), 0, 0
         for consumer, _ in self.graph.consumers[index]:
-            if consumer in roles.gradients:
+            if consumer in roles.gradients or (consumer in roles.of_model and index not in roles.of_model):
                 continue
             if self.inner[consumer]:
+                if consumer in self.is_differentiated:
+                    continue
                 if consumer not in self.removed:
                     return None
                 behind = self.removed[consumer]
@@ -221,6 +224,10 @@ class _EndFinder:
     def _is_part(self, index: int, feeds: _Feeds) -> bool:
         """Returns True if an end belongs to what surrounds the model, not to the model."""
         op, roles = self.graph.ops[index], self.roles
+        is_start = op in _PIECES or (roles.is_scalar[index] and roles.has_training)
+        if is_start and not feeds.kinds and index in roles.differentiated_by_model:
+            self.is_differentiated.add(index)
+            return True
         if feeds.kinds == {_STATE} or (feeds.kinds and self.context.decided[index] is not None):
             return True
         is_loss = self.context.is_behind_join[index] and roles.is_scalar[index]
