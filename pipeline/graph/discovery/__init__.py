@@ -30,7 +30,7 @@ from ..protos import DataType, FunctionDef, GraphDef
 from .alternatives import find_leftovers
 from .branches import find_label_branches
 from .calls import inputs_of_output
-from .choice import choose
+from .choice import choose, is_sampled
 from .constants import find_constant_labels, find_constant_rows
 from .ends import LOSS, MODEL, NOTHING, SEEN, ModelEnd, ModelEnds
 from .input_gradients import find_input_gradients
@@ -274,7 +274,7 @@ def _choose(
     if chosen:
         feeding = [end for end in ends.found if end.feeds == LOSS and end.labels]
         chosen, doubt = add_trained(roles, chosen, [*feeding, *ends.trained])
-    left, why = find_left_out(roles, chosen) if chosen else ([], "")
+    left, why = find_left_out(roles, chosen, ends.found)
     name = roles.graph.name
     passed = _only_passed(roles, [name(end.tensor) for end in chosen], functions) if not why else []
     if passed:
@@ -282,7 +282,7 @@ def _choose(
             "a call on the way to the outputs takes {}, of which no output is made: the frozen graph asks for it too"
         )
         return [], calls.format(", ".join(map(name, passed))), chosen
-    return ([], why, left) if why else (chosen, doubt, [])
+    return ([], why if chosen else doubt, left) if why else (chosen, doubt, [])
 
 
 def _rank(graph: Graph, roles: NodeRoles, ends: ModelEnds) -> list[Candidate]:
@@ -304,6 +304,9 @@ def _output_reasons(roles: NodeRoles, end: ModelEnd, is_chosen: bool) -> tuple[f
     name = roles.graph.name(end.tensor)
     score = {NOTHING: 0.7, LOSS: 0.6, MODEL: 0.6, SEEN: 0.5}[end.feeds]
     reasons = [f"feeds {'nothing but ' if end.feeds in (LOSS, SEEN) else ''}{end.feeds}"]
+    if is_sampled(roles, end):
+        score -= 0.4
+        reasons.append("is for a sample of the classes alone")
     if end.decides_on is not None:
         score -= 0.1
         reasons.append(f"decides on {roles.graph.name(end.decides_on)}")

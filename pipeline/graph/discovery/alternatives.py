@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from ..variables import VARIABLE_OPS
 from .ends import LOSS, MODEL, NOTHING, ModelEnd
 from .losses import LayerContext
 from .roles import NodeRoles, changes_state
-from .topology import Tensor
+from .topology import Tensor, find_descendants
 
 TWO_JOINS = "it is combined with an input, and the result is compared with an input"
 _LAYERS = frozenset(["BatchMatMul", "BatchMatMulV2", "Conv2D", "Conv3D", "DepthwiseConv2dNative", "MatMul"])
@@ -40,6 +41,8 @@ def find_made_of_weights(roles: NodeRoles) -> list[ModelEnd]:
     graph = roles.graph
     if not any(op.endswith("CandidateSampler") for op in set(graph.ops)):
         return []
+    slots = {index for index, op in enumerate(graph.ops) if op in VARIABLE_OPS} - set().union(*roles.applied.values())
+    of_slots = find_descendants(graph, slots)
     return [
         ModelEnd((index, 0), NOTHING, -1, doubt="it is computed from weights alone")
         for index, op in enumerate(graph.ops)
@@ -47,8 +50,16 @@ def find_made_of_weights(roles: NodeRoles) -> list[ModelEnd]:
         and roles.is_pure_weight((index, 0))
         and not roles.is_scalar[index]
         and index not in roles.gradients
+        and index not in of_slots
         and not any(_is_of_use(roles, consumer) for consumer, _ in graph.consumers[index])
     ]
+
+
+def find_before_draws(context: LayerContext, removed: Collection[int]) -> list[ModelEnd]:
+    """Finds the last tensors before a draw, such as the mean of an action with noise."""
+    found = {before: None for index in sorted(removed) if (before := context.drawn[index]) is not None}
+    doubt = "random numbers are combined with it"
+    return [ModelEnd(tensor, MODEL, context.head[tensor[0]], doubt=doubt) for tensor in found]
 
 
 def find_leftovers(roles: NodeRoles) -> list[ModelEnd]:

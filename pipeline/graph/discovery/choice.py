@@ -13,6 +13,7 @@ from .roles import NodeRoles
 
 _METRIC_NAME = re.compile(r"loss|cost|accuracy|error|metric|entropy|gradient|penalty", re.IGNORECASE)
 _MOST_OF_HEAD = 4
+_SAMPLED = "the loss takes a sample of the classes, and no tensor that feeds nothing gives all of them"
 
 
 def choose(roles: NodeRoles, ends: list[ModelEnd]) -> tuple[list[ModelEnd], str]:
@@ -32,11 +33,16 @@ def choose(roles: NodeRoles, ends: list[ModelEnd]) -> tuple[list[ModelEnd], str]
         if twin:
             return twin, ""
     picked: list[ModelEnd] = []
+    sampled = ""
     for found in heads.values():
         best, doubt = _choose_of_head(roles, found)
-        if doubt:
+        if doubt == _SAMPLED:
+            sampled = doubt
+        elif doubt:
             return [], doubt
         picked += best
+    if sampled and not any(end.feeds == NOTHING for end in picked):
+        return [], sampled
     # The same weights twice: once for the loss, with dropout perhaps, and once for answers.
     idle = [end for end in picked if end.feeds != LOSS and end.head not in roles.of_model]
     answering = {v for end in idle for v in roles.applied.get(end.head, ())}
@@ -88,15 +94,15 @@ def _choose_of_head(roles: NodeRoles, ends: list[ModelEnd]) -> tuple[list[ModelE
         return [], "several tensors of one head feed nothing"
     if idle:
         return [*_with_decided(roles, idle)], ""
+    if any(is_sampled(roles, end) for end in ends):
+        return [], _SAMPLED
     doubt = next((end.doubt for end in ends if end.doubt), "")
     if doubt:
         return [], doubt
-    if any(_is_sampled(roles, end) for end in ends):
-        return [], "the loss takes a sample of the classes, and no tensor that is saved gives all of them"
     return (ends, "") if len(ends) == 1 else ([], "several tensors of one head feed the loss or metrics")
 
 
-def _is_sampled(roles: NodeRoles, end: ModelEnd) -> bool:
+def is_sampled(roles: NodeRoles, end: ModelEnd) -> bool:
     """Returns True if an end is computed for some classes only, as by tf.nn.nce_loss."""
     graph, waiting, seen = roles.graph, [end.tensor[0]], set[int]()
     if not any(op.endswith("CandidateSampler") for op in set(graph.ops)):

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import re
 
-from .ends import MODEL, SEEN, ModelEnd
+from .ends import MODEL, NOTHING, SEEN, ModelEnd
 from .losses import DECIDES
-from .roles import NodeRoles, union
+from .roles import NodeRoles, draws, union
 from .scaled_rows import KEEP_ROWS, LOOK_UP
 from .topology import find_descendants
 
@@ -22,10 +22,15 @@ _MASKS = """
 _JOINS = frozenset(_MASKS.split())
 _CROSS_ENTROPY = re.compile(r"(Sparse)?SoftmaxCrossEntropyWithLogits")
 _FORMS = frozenset({"Identity", "Reshape"})
+_SCALES = frozenset({"Div", "Mul", "RealDiv"})  # by one number, such as a temperature
+_ANSWERS = frozenset({"ArgMax", "Softmax", "TopKV2"})  # nobody makes them of an error
 
 
-def find_left_out(roles: NodeRoles, chosen: list[ModelEnd]) -> tuple[list[ModelEnd], str]:
+def find_left_out(roles: NodeRoles, chosen: list[ModelEnd], ends: list[ModelEnd]) -> tuple[list[ModelEnd], str]:
     """Finds what a choice leaves out.
+
+    Args:
+        ends: of the model, chosen or not.
 
     Returns:
         The tensors that may be outputs instead, and the reason to ask; empty if the choice is clear.
@@ -33,7 +38,9 @@ def find_left_out(roles: NodeRoles, chosen: list[ModelEnd]) -> tuple[list[ModelE
     if not roles.has_training:
         return [], ""
     bare = next((end for end in chosen if _is_bare_lookup(roles, end.tensor[0])), None)
-    made = _made_of_model(roles, chosen) if roles.labels else {}
+    random = _find_random(roles)
+    aside = [end for end in ends if _is_beside_training(roles, end)]
+    made = _made_of_model(roles, [*chosen, *aside], random) if roles.labels else {}
     graph, name = roles.graph, roles.graph.name
     total = union(roles.above[index] & roles.labels for index in made if not roles.is_scalar[index])
     total |= union(
@@ -42,10 +49,11 @@ def find_left_out(roles: NodeRoles, chosen: list[ModelEnd]) -> tuple[list[ModelE
         for consumer, _ in graph.consumers[index]
         if consumer not in roles.gradients
     )
+    has_samples = any(op.endswith("CandidateSampler") for op in set(graph.ops))  # whose labels weights are applied to
     found: list[ModelEnd] = []
     for index, is_compared in made.items():
         own = roles.above[index] & roles.labels
-        if not own or roles.is_scalar[index] or not total & ~own or roles.depth[index]:
+        if not own or roles.is_scalar[index] or not (total & ~own or has_samples) or roles.depth[index]:
             continue
         at = index
         if index in roles.differentiated or not roles.differentiated:
@@ -53,15 +61,18 @@ def find_left_out(roles: NodeRoles, chosen: list[ModelEnd]) -> tuple[list[ModelE
                 continue
             while graph.ops[at] in _FORMS and graph.inputs[at][0][0] in made and _is_own_form(roles, at):
                 at = graph.inputs[at][0][0]
-        elif is_compared or not _is_last(roles, index):
+        elif is_compared or not _is_last(roles, index, random):
             continue
         others = ", ".join(name(tensor) for tensor, bit in roles.sources.items() if bit & own)
         ports = sorted({port for taker, port in graph.consumers[at] if taker not in roles.gradients}) or [0]
-        feeds = MODEL if at in roles.differentiated else SEEN if graph.consumers[at] else "nothing"
+        feeds = MODEL if at in roles.differentiated else SEEN if graph.consumers[at] else NOTHING
         found += [
             ModelEnd((at, port), feeds, -1, doubt=f"it takes {others} too, and its loss has other labels")
             for port in ports
         ]
+        if graph.ops[at] in DECIDES and not any(end.tensor == graph.inputs[at][0] for end in found):
+            note = f"{name((at, 0))} decides on it"
+            found.append(ModelEnd(graph.inputs[at][0], MODEL, -1, doubt=found[-1].doubt, note=note))
     if found:
         own = roles.above[found[0].tensor[0]] & roles.labels
         met = ", ".join(name(tensor) for tensor, bit in roles.sources.items() if bit & own)
@@ -74,6 +85,13 @@ def find_left_out(roles: NodeRoles, chosen: list[ModelEnd]) -> tuple[list[ModelE
     return [], ""
 
 
+def _is_beside_training(roles: NodeRoles, end: ModelEnd) -> bool:
+    """Returns True if no loss takes an end, not even as what another tensor is compared with."""
+    if end.feeds not in (NOTHING, SEEN) or end.head < 0:
+        return False
+    return roles.differentiated.isdisjoint(find_descendants(roles.graph, [end.tensor[0]], roles.gradients))
+
+
 def _is_bare_lookup(roles: NodeRoles, index: int) -> bool:
     graph = roles.graph
     while graph.ops[index] in KEEP_ROWS and graph.inputs[index]:
@@ -81,10 +99,10 @@ def _is_bare_lookup(roles: NodeRoles, index: int) -> bool:
     return graph.ops[index] in LOOK_UP and roles.is_layer[index]
 
 
-def _made_of_model(roles: NodeRoles, chosen: list[ModelEnd]) -> dict[int, bool]:
-    """Returns the nodes made of the chosen heads without a comparison; True for those behind a difference."""
+def _made_of_model(roles: NodeRoles, ends: list[ModelEnd], random: set[int]) -> dict[int, bool]:
+    """Returns the nodes made of the heads of ends without a comparison; True for those behind a difference."""
     graph = roles.graph
-    reached = find_descendants(graph, [end.head if end.head >= 0 else end.tensor[0] for end in chosen], roles.gradients)
+    reached = find_descendants(graph, [end.head if end.head >= 0 else end.tensor[0] for end in ends], roles.gradients)
     made: dict[int, bool] = {}
     for index in graph.order:
         op = graph.ops[index]
@@ -94,15 +112,29 @@ def _made_of_model(roles: NodeRoles, chosen: list[ModelEnd]) -> dict[int, bool]:
             made[index] = False
             continue
         given = [source for source, _ in graph.inputs[index]]
+        if draws(op) or not random.isdisjoint(given):
+            continue  # what is drawn from the model or explores beside it is no answer of it
         before = [made[source] for source in given if source in made]
         if not before or not roles.above[index] & roles.labels or _CROSS_ENTROPY.fullmatch(op):
             continue
         others = [tensor for tensor in graph.inputs[index] if tensor[0] not in made]
         is_join = any(roles.sources_of(tensor) & roles.labels for tensor in others)
-        if any(roles.weight[source] for source, _ in others) or (is_join and (op not in _JOINS or op in DECIDES)):
+        is_scaled = op in _SCALES and len(others) == 1 and roles.is_scalar[others[0][0]]
+        if any(roles.weight[source] for source, _ in others) or (is_join and not is_scaled and op not in _JOINS):
             continue
-        made[index] = any(before) or (is_join and op == "Sub")
+        made[index] = op not in _ANSWERS and (any(before) or (is_join and op == "Sub"))
     return made
+
+
+def _find_random(roles: NodeRoles) -> set[int]:
+    """Returns the nodes that are drawn, or made of draws alone."""
+    graph, found = roles.graph, set[int]()
+    for index in graph.order:
+        op = graph.ops[index]
+        follows = not roles.above[index] and not found.isdisjoint(source for source, _ in graph.inputs[index])
+        if (draws(op) and not op.endswith("CandidateSampler")) or (op and follows):
+            found.add(index)
+    return found
 
 
 def _is_logits(roles: NodeRoles, index: int) -> bool:
@@ -125,13 +157,14 @@ def _is_own_form(roles: NodeRoles, index: int) -> bool:
     return roles.above[before] & roles.labels == roles.above[index] & roles.labels and not roles.is_inner(before)
 
 
-def _is_last(roles: NodeRoles, index: int) -> bool:
-    """Returns True if all that follows a node has more labels, is reduced to a scalar, or reports."""
+def _is_last(roles: NodeRoles, index: int, random: set[int]) -> bool:
+    """Returns True if all that follows a node has more labels, is reduced to a scalar, reports or explores."""
     own = roles.above[index] & roles.labels
     return all(
         taker in roles.gradients
         or roles.is_cut[taker]
         or roles.is_scalar[taker]
         or roles.above[taker] & roles.labels & ~own
+        or not random.isdisjoint(source for source, _ in roles.graph.inputs[taker])
         for taker, _ in roles.graph.consumers[index]
     )

@@ -12,7 +12,14 @@ from dataclasses import dataclass
 
 from ..ops import output_dtypes
 from ..protos import DataType, FunctionDef
-from .alternatives import TWO_JOINS, before_constant_layers, find_later_joins, find_made_of_weights, find_middles
+from .alternatives import (
+    TWO_JOINS,
+    before_constant_layers,
+    find_before_draws,
+    find_later_joins,
+    find_made_of_weights,
+    find_middles,
+)
 from .ends import LOSS, MODEL, NOTHING, SEEN, UNANCHORED, ModelEnd, ModelEnds
 from .losses import DECIDES, LIKES, RESHAPES, LayerContext
 from .roles import DECODERS, NodeRoles, changes_state, union
@@ -91,7 +98,7 @@ class _EndFinder:
             self.alternatives += find_middles(self.context, self.removed)
         if any(end.doubt == TWO_JOINS for end in self.ends):
             self.alternatives += find_later_joins(self.context, self.removed)
-        self.alternatives += find_made_of_weights(self.roles)
+        self.alternatives += [*find_before_draws(self.context, self.removed), *find_made_of_weights(self.roles)]
         return ModelEnds(self._join_forms(self._without_rehearsals()), self.alternatives, self._find_trained())
 
     def _find_trained(self) -> list[ModelEnd]:
@@ -155,11 +162,14 @@ class _EndFinder:
     def _without_rehearsals(self) -> list[ModelEnd]:
         """Drops ends of layers that are also used in the middle of the model, such as a loop's first step."""
         ends = self._without_by_products(self.ends[::-1])
-        middle = {v for layer, used in self.roles.applied.items() if self.context.is_followed[layer] for v in used}
+        applied, ops = self.roles.applied, self.graph.ops
+        middle = {(ops[layer], v) for layer, used in applied.items() if self.context.is_followed[layer] for v in used}
         rehearsed = [
             end
             for end in ends
-            if end.feeds == NOTHING and end.head >= 0 and self.roles.applied.get(end.head, set()) <= middle
+            if end.feeds == NOTHING
+            and end.head >= 0
+            and {(ops[end.head], v) for v in applied.get(end.head, ())} <= middle
             if end.head not in self.roles.of_model
         ]
         tensors = {end.tensor for end in rehearsed}

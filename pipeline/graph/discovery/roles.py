@@ -28,6 +28,7 @@ from ..unsupported import refusal_of
 from ..variables import VARIABLE_OPS
 from .gradients import find_gradients
 from .scaled_rows import find_scaled_rows
+from .settings import find_settings
 from .shapes import REDUCTIONS, find_scalars, shape_of
 from .topology import NumberedGraph, Tensor, loop_depths, number_graph
 
@@ -83,6 +84,7 @@ class NodeRoles:
         sources: every source's bit, by its tensor; sets of sources are sums of bits.
         above: the sources that a node is computed from, without modes.
         modes: the decision of each mode, by its bit.
+        settings: sources that set how the model answers; as modes, they are not in `above`.
         weight: 2 for nodes computed from weights, 1 if these were reduced to a norm, 0 for the rest.
         is_cut: True where walks end: shapes, outcomes, gradients.
         is_layer: True for a node that applies weights to a descendant of a source.
@@ -105,6 +107,7 @@ class NodeRoles:
     is_scalar: list[bool] = field(default_factory=list)
     above: list[int] = field(default_factory=list)
     modes: dict[int, str] = field(default_factory=dict)
+    settings: int = 0
     weight: list[int] = field(default_factory=list)
     is_layer: list[bool] = field(default_factory=list)
     applied: dict[int, set[int]] = field(default_factory=dict)
@@ -125,7 +128,7 @@ class NodeRoles:
     def sources_of(self, tensor: Tensor) -> int:
         """Returns the sources that a tensor is computed from, without modes."""
         own = self.sources.get(tensor)
-        return self.above[tensor[0]] if own is None else own & ~sum(self.modes)
+        return self.above[tensor[0]] if own is None else own & ~sum(self.modes) & ~self.settings
 
     def is_pure_weight(self, tensor: Tensor) -> bool:
         """Returns True if a tensor is computed from weights and from no source."""
@@ -202,6 +205,8 @@ def _classify(
     decided = sum(roles.modes)
     roles.above = [above & ~decided for above in roles.above]
     _find_layers(roles)
+    roles.settings = find_settings(graph, sources, roles.producer) & ~roles.data
+    roles.above = [above & ~roles.settings for above in roles.above]
     _find_labels(roles)
     return roles
 
@@ -369,7 +374,7 @@ def _find_labels(roles: NodeRoles) -> None:
     """Finds the labels: sources that no layer works on, combined with outputs of layers."""
     graph, above = roles.graph, roles.above
     roles.data |= union(_lengths(roles, index) for index, op in enumerate(graph.ops) if op in DECODERS)
-    others = sum(roles.sources.values()) & ~roles.data & ~sum(roles.modes)
+    others = sum(roles.sources.values()) & ~roles.data & ~sum(roles.modes) & ~roles.settings
     if not others or not roles.needs_weights:
         return
     joined, results = 0, 0

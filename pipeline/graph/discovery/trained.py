@@ -14,6 +14,7 @@ from .shapes import ELEMENTWISE
 from .topology import Tensor
 
 _TELLS = ELEMENTWISE | RESHAPES | {"Elu", "LeakyRelu", "LogSoftmax", "Relu6", "Selu", "Sigmoid", "Softmax", "Tanh"}
+_JOINS = frozenset({"ConcatV2", "Pack"})
 _MOST_ADDED = 4
 
 
@@ -29,7 +30,7 @@ def add_trained(roles: NodeRoles, chosen: list[ModelEnd], trained: list[ModelEnd
     idle = [end for end in chosen if end.feeds != LOSS]
     if not idle or not roles.has_training:
         return chosen, ""
-    told = {tensor for end in chosen for tensor in _chain(roles, end.tensor)}
+    told = {tensor for end in chosen for part in _parts(roles, end.tensor) for tensor in _chain(roles, part)}
     applied = {end.head: roles.applied.get(end.head, set()) for end in chosen if end.head not in roles.of_model}
     added: list[ModelEnd] = []
     for end in trained:
@@ -46,6 +47,14 @@ def add_trained(roles: NodeRoles, chosen: list[ModelEnd], trained: list[ModelEnd
     if any(roles.above[end.tensor[0]] & ~given for end in added) or len(added) > _MOST_ADDED:
         return [], f"{name(idle[0].tensor)} feeds nothing, as an output does, but the loss is made of others"
     return [*chosen, *added], ""
+
+
+def _parts(roles: NodeRoles, tensor: Tensor) -> list[Tensor]:
+    """Returns a tensor, and those that it is put together from, such as the rows of each GPU's tower."""
+    last = _chain(roles, tensor)[-1]
+    if roles.graph.ops[last[0]] not in _JOINS:
+        return [tensor]
+    return [tensor, *(one for one in roles.graph.inputs[last[0]] if roles.is_inner(one[0]))]
 
 
 def _chain(roles: NodeRoles, tensor: Tensor) -> list[Tensor]:
