@@ -23,6 +23,7 @@ from pathlib import Path
 from discovery_beside import BESIDE
 from discovery_graphs import GRAPHS
 from discovery_pieces import Known
+from discovery_served import SERVED
 from discovery_unseen import UNSEEN
 from discovery_values import VALUES
 
@@ -100,7 +101,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--list", action="store_true", help="print each graph")
     given = parser.parse_args()
-    for title, graphs in (("own set", GRAPHS), ("unseen", UNSEEN), ("values", VALUES), ("beside", BESIDE)):
+    for title, graphs in (
+        ("own set", GRAPHS),
+        ("unseen", UNSEEN),
+        ("values", VALUES),
+        ("beside", BESIDE),
+        ("served", SERVED),
+    ):
         scores = {known.name: score(known, GraphDef.FromString(known.graph())) for known in graphs}
         table(title, scores, given.list)
     table("strangers", {known.name: score(known, graph) for known, graph in strangers()}, given.list)

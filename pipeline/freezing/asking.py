@@ -302,12 +302,11 @@ def ask_for_outputs(source: Source, asked: Asked, unclear: FreezeError) -> Freez
 
 
 def _all_together(source: Source, asked: Asked) -> Iterator[tuple[str, str]]:
-    """Yields what feeds nothing and what was trained, together, with the command."""
-    outputs = find_together(source.graph) if len(source.graph.node) <= _MOST_NODES else []
-    needs = find_needs(source, outputs, asked.inputs, {}) if outputs else None
-    if isinstance(needs, Needs):
-        what = f"{', '.join(outputs)}: what feeds nothing, and what the loss is made of"
-        yield what, asked.command(outputs, needs)
+    """Yields what may be wanted together, with the command."""
+    for outputs, what in find_together(source.graph) if len(source.graph.node) <= _MOST_NODES else []:
+        needs = find_needs(source, outputs, asked.inputs, {})
+        if isinstance(needs, Needs):
+            yield f"{', '.join(outputs)}: {what}", asked.command(outputs, needs)
 
 
 def find_commands(source: Source, door: str) -> Iterator[str]:

@@ -116,17 +116,29 @@ def discover_outputs(graph: Graph | GraphDef) -> list[str]:
     )
 
 
-def find_together(graph: Graph | GraphDef) -> list[str]:
-    """Returns what feeds nothing and what a loss compares with labels, where it is not clear which are the outputs.
+def find_together(graph: Graph | GraphDef) -> list[tuple[list[str], str]]:
+    """Returns outputs that may be wanted together, with what they are, where it is not clear which are the outputs.
 
-    Whoever takes all of them drops neither what was trained nor what was computed for use.
+    These are what is made with an input that no loss explains; and what feeds nothing with what a loss compares with
+    labels: whoever takes all of them drops neither what was trained nor what was computed for use.
     """
     view = Graph.of(graph)
     roles = _classify(view)
-    ends = [one for one in find_model_ends(roles, view.functions).found if not one.is_bool]
-    together = [one for one in ends if one.feeds == NOTHING or (one.feeds == LOSS and one.labels)]
-    is_few = 1 < len(together) <= _MOST_TOGETHER and len({roles.above[one.tensor[0]] for one in together}) == 1
-    return [roles.graph.name(tensor) for tensor in sorted(one.tensor for one in together)] if is_few else []
+    ends = find_model_ends(roles, view.functions)
+    chosen, _, left = _choose(roles, ends, view.functions)
+    left = [] if chosen or any(not one.doubt for one in left) else left
+    idle = [one for one in ends.found if not one.is_bool]
+    idle = [one for one in idle if one.feeds == NOTHING or (one.feeds == LOSS and one.labels)]
+    is_same = len({roles.above[one.tensor[0]] for one in idle}) == 1
+    groups = [
+        (left, "what is made with an input that no loss explains"),
+        (idle if is_same else [], "what feeds nothing, and what the loss is made of"),
+    ]
+    return [
+        (list(map(roles.graph.name, sorted({one.tensor for one in group}))), what)
+        for group, what in groups
+        if 1 < len(group) <= _MOST_TOGETHER
+    ]
 
 
 def rank_before_draws(graph: Graph | GraphDef, outputs: Sequence[str]) -> list[Candidate]:
@@ -273,7 +285,8 @@ def _choose(
     chosen, doubt = choose(roles, ends.found)
     if chosen:
         feeding = [end for end in ends.found if end.feeds == LOSS and end.labels]
-        chosen, doubt = add_trained(roles, chosen, [*feeding, *ends.trained])
+        trained = [end for end in (*feeding, *ends.trained) if not is_sampled(roles, end)]
+        chosen, doubt = add_trained(roles, chosen, trained)
     left, why = find_left_out(roles, chosen, ends.found)
     name = roles.graph.name
     passed = _only_passed(roles, [name(end.tensor) for end in chosen], functions) if not why else []

@@ -23,6 +23,7 @@ from .alternatives import (
 from .ends import LOSS, MODEL, NOTHING, SEEN, UNANCHORED, ModelEnd, ModelEnds
 from .losses import DECIDES, LIKES, RESHAPES, LayerContext
 from .roles import DECODERS, NodeRoles, changes_state, union
+from .scaled_rows import LOOK_UP
 from .shapes import ELEMENTWISE, REDUCTIONS, shape_of
 from .topology import Tensor
 
@@ -160,16 +161,23 @@ class _EndFinder:
         return found
 
     def _without_rehearsals(self) -> list[ModelEnd]:
-        """Drops ends of layers that are also used in the middle of the model, such as a loop's first step."""
+        """Drops ends of layers that are also used in the middle of the model, such as a loop's first step.
+
+        A table whose rows are looked up in the middle may be all that an end is scored against.
+        """
         ends = self._without_by_products(self.ends[::-1])
         applied, ops = self.roles.applied, self.graph.ops
-        middle = {(ops[layer], v) for layer, used in applied.items() if self.context.is_followed[layer] for v in used}
+        followed = [layer for layer in applied if self.context.is_followed[layer]]
+        looked_up, middle = (
+            {v for layer in followed if (ops[layer] in LOOK_UP) == is_lookup for v in applied[layer]}
+            for is_lookup in (True, False)
+        )
         rehearsed = [
             end
             for end in ends
             if end.feeds == NOTHING
             and end.head >= 0
-            and {(ops[end.head], v) for v in applied.get(end.head, ())} <= middle
+            and applied.get(end.head, set()) <= (middle | looked_up if ops[end.head] in LOOK_UP else middle)
             if end.head not in self.roles.of_model
         ]
         tensors = {end.tensor for end in rehearsed}

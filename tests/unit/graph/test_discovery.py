@@ -13,7 +13,7 @@ import tensorflow as tf
 from small_graphs import control_flow
 
 from pipeline.errors import FreezeError
-from pipeline.graph.discovery import Candidate, discover_outputs, rank_inputs, rank_outputs
+from pipeline.graph.discovery import Candidate, discover_outputs, find_together, rank_inputs, rank_outputs
 from pipeline.graph.protos import GraphDef, MetaGraphDef, NodeDef
 from pipeline.settings import GraphSettings
 from pipeline.signature import Signature
@@ -966,6 +966,27 @@ def test_labels_that_only_the_loss_in_a_call_needs_are_not_demanded_in_silence()
     assert (x.tensor, x.reasons) == ("x", ("weights are applied to it",))
     assert (y.tensor, y.is_mode) == ("y", False)
     assert "no output is made of it" in y.reasons[0]
+
+
+def test_a_head_that_only_trains_is_never_taken_for_what_is_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bandits and policies that explore, sampled losses with the best of all beside them, towers, temperatures."""
+    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[3] / "benchmarks"))
+    import discovery as benchmark
+    from discovery_served import SERVED
+
+    graphs = {known.name: GraphDef.FromString(known.graph()) for known in SERVED}
+    scores = {known.name: benchmark.score(known, graphs[known.name]) for known in SERVED}
+    assert all(one.needs for one in scores.values())
+    assert {name for name, one in scores.items() if one.verdict != "right"} == {
+        "action_with_noise_and_without",
+        "bandit_with_arms_that_may_be_shown",
+        "items_that_are_not_owned",
+        "ranker_behind_a_pretrained_net",
+        "softmax_of_a_temperature",
+    }
+    assert {one.verdict for one in scores.values()} == {"right", "asked"}
+    together = [outputs for outputs, _ in find_together(graphs["bandit_with_arms_that_may_be_shown"])]
+    assert together == [["act/bound", "act/arm"]]
 
 
 def test_a_candidate_tells_what_it_is_and_why() -> None:
