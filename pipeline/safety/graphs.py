@@ -15,7 +15,7 @@ from pipeline.graph.graph import Graph
 from pipeline.graph.meta_graph import MetaGraph
 from pipeline.graph.nodes import node_of, normalize_tensor
 from pipeline.graph.protos import AssetFileDef, DecodeError, FunctionDef, MetaGraphDef, NodeDef
-from pipeline.graph.variables import is_restored, strings_of
+from pipeline.graph.variables import strings_of
 
 from . import Danger, dangers, harm_of, is_idle, printable, safe_ops
 from .at_load import functions_at_load
@@ -96,9 +96,8 @@ def _acting_at_start(meta: MetaGraph, calls: Calls, idle: Sequence[Placed]) -> I
     yield from (_danger(*one) for one in _run(idle, at_start))
     saver = message.saver_def
     filename = normalize_tensor(saver.filename_tensor_name) if saver.filename_tensor_name else ""
-    # Tables are filled when the checkpoint is restored; those that are stored in it, by its Saver alone.
-    nodes = meta.graph.nodes
-    restores = [n.name for n in meta.graph.node if n.op.startswith(_FILLS_TABLES) and not is_restored(n, nodes)]
+    # Tables are filled when the checkpoint is restored; some are stored in it.
+    restores = [node.name for node in meta.graph.node if node.op.startswith(_FILLS_TABLES)]
     restoring = calls.reach([*restores, saver.restore_op_name], fed={filename})
     for node, function in _run(idle, restoring):
         if node.op not in _RESTORES or not _reads_only(calls, function, node, filename):
