@@ -23,6 +23,7 @@ from pipeline.errors import CheckpointError, UnsafeModel
 
 from . import printable
 from .hdf5_files import require_safe_hdf5, unseen
+from .own_classes import export_commands
 from .sizes import MOST_GROWN
 
 _FACTOR = 200  # what honest members are compressed to at most, once they are large
@@ -32,7 +33,6 @@ _LAYERS = {
     "FlaxLayer": "call Python code",
     "JaxLayer": "call Python code",
 }
-_OWN = "Build the model in your own file, and give both: --model loads the weights from this file"
 _FUNCTION_MODULES = ("None", "builtins", "keras.activations", "keras.initializers", "keras.losses", "keras.metrics")
 _FUNCTIONS = Path(__file__).with_name("keras2_functions.txt")  # of TensorFlow, which compute alone
 _COMPUTING = ("math.", "nn.", "linalg.", "signal.", "image.", "bitwise.", "strings.", "__operators__.")
@@ -141,28 +141,45 @@ def require_known_objects(path: Path, known: Collection[str]) -> None:
         module = found.get("module")
         if kind in ("Lambda", "__lambda__"):
             raise UnsafeModel(
-                "the file holds Python code, a Lambda layer, which is not run", where=path, next_step=_OWN
+                "the file holds Python code, a Lambda layer, which is not run",
+                where=path,
+                next_step=export_commands(path, "", is_keras2=True, is_code=True),
             )
         if not _is_keras_module(module):
             raise UnsafeModel(
-                f"this model could run code of the module {printable(str(module))}", where=path, next_step=_OWN
+                f"this model could run code of the module {printable(str(module))}",
+                where=path,
+                next_step=_exported(path, found, is_code=True),
             )
         if kind == "function" and str(module) not in _FUNCTION_MODULES:
             raise UnsafeModel(
                 f"this model could call a function of {printable(str(module))}: {printable(str(found.get('config')))}",
                 where=path,
-                next_step=_OWN,
+                next_step=_exported(path, found, is_code=True),
             )
         if kind not in known:
             raise CheckpointError(
-                "the file names a class that is not Keras's own", where=path, got=printable(kind), next_step=_OWN
+                "the file names a class that is not Keras's own",
+                where=path,
+                got=printable(kind),
+                next_step=_exported(path, found),
             )
         options = found.get("config")
         if kind in ("TFOpLambda", "SlicingOpLambda") and not _computes(options):
             name = options.get("function") if isinstance(options, dict) else options
             raise UnsafeModel(
-                f"this model could do more than compute: it calls tf.{printable(str(name))}", where=path, next_step=_OWN
+                f"this model could do more than compute: it calls tf.{printable(str(name))}",
+                where=path,
+                next_step=_exported(path, found, is_code=True),
             )
+
+
+def _exported(path: Path, found: dict[str, Any], *, is_code: bool = False) -> str:
+    """Returns the commands that export a model in Keras 2, which finds the classes and functions where they are."""
+    kind = re.split("[.>]", str(found.get("class_name")))[-1]
+    name = str(found.get("config")) if kind == "function" else kind
+    is_name = name.isidentifier() and kind not in ("TFOpLambda", "SlicingOpLambda")
+    return export_commands(path, name if is_name else "", is_keras2=True, is_code=is_code)
 
 
 def _configs(path: Path) -> Iterator[bytes | str]:

@@ -10,15 +10,12 @@ from pathlib import Path
 import keras
 
 from pipeline.errors import CheckpointError, PipelineError
+from pipeline.safety.own_classes import again, export_commands
 
 from . import keras2
 
 _UNKNOWN = re.compile(
     r"(?:Could not locate \w+|Unknown \w+(?: \w+)?:|Could not interpret [\w ]+ identifier:) '?([\w.>:]+)'?"
-)
-_BUILD = (
-    "Where the model works, model.export('folder') writes a SavedModel, and --checkpoint folder takes it; or build the "
-    "model in your own file, and give both: --model loads the weights from this file"
 )
 _MOST = 400  # letters of a cause
 # What Keras says: what that means, and what to do.
@@ -54,7 +51,7 @@ def _failure(path: Path, exc: Exception) -> CheckpointError:
         return CheckpointError(
             "the file holds Python code, a Lambda layer, which is not run",
             where=path,
-            next_step=_BUILD,
+            next_step=export_commands(path, "", is_keras2=keras2.is_keras2(path), is_code=True),
         )
     got, written = f"{type(exc).__name__}: {_cause(text)}", keras2.version_of_file(path)
     if keras2.is_keras2(path) and not keras2.is_installed():
@@ -70,7 +67,10 @@ def _failure(path: Path, exc: Exception) -> CheckpointError:
         )
     if unknown:
         return CheckpointError(
-            "the file names a class that is not Keras's own", where=path, got=unknown[1], next_step=_BUILD
+            "the file names a class that is not Keras's own",
+            where=path,
+            got=unknown[1],
+            next_step=export_commands(path, re.split("[.>]", unknown[1])[-1], is_keras2=keras2.is_keras2(path)),
         )
     for pattern, what, next_step in _CAUSES:
         if re.search(pattern, text):
@@ -100,8 +100,7 @@ def _other_version(written: str) -> str:
     """Returns the next step where another version of Keras may read the file."""
     if _numbers(written) > _numbers(keras.__version__):
         return f"Run pip install keras=={written}, which wrote it, and then this again"
-    export = "where the model works, model.export('folder') writes a SavedModel, and --checkpoint folder takes it"
-    return f"Open it with keras.models.load_model there; {export}"
+    return "Where Keras opens it: load_model(FILE).export('exported'), and then here: " + again("exported")
 
 
 def _numbers(version: str) -> list[int]:

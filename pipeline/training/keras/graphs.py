@@ -7,12 +7,14 @@ signature.json    the model's inputs and outputs
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any, cast
 
 import keras
 
 from pipeline.errors import ModelError, SettingError, first_line
+from pipeline.safety.own_classes import export_built_commands
 from pipeline.settings import ExportSettings, GraphSettings
 from pipeline.store.file_names import ARCHITECTURE_FILE, SIGNATURE_FILE
 
@@ -77,6 +79,13 @@ def build_model(contract: KerasModel, settings: GraphSettings) -> NamedModel:
     where = type(contract).__name__
     keras.utils.set_random_seed(settings.seed)
     model = contract.build()
+    if any(base.__module__.startswith("tf_keras.") for base in type(model).__mro__):
+        raise ModelError(
+            "the method build returns a Keras 2 model (tf_keras), which --model does not take",
+            where=where,
+            wanted="a Keras 3 model",
+            next_step=export_built_commands(sys.modules[type(contract).__module__].__file__ or "", where),
+        )
     if not isinstance(model, keras.Model):
         raise ModelError(
             "the method build returns no Keras model", where=where, got=type(model).__name__, wanted="a keras.Model"

@@ -118,8 +118,7 @@ def find_model(reference: str) -> ModelSource:
     if location.endswith(".py"):
         file, module = Path(location).resolve(), None
         if not file.is_file():
-            others = (path.name for path in file.parent.glob("*.py"))  # none if there is no such folder
-            raise ModelError("no such model file", where=location, next_step=nearest(file.name, others))
+            raise ModelError("no such model file", where=location, next_step=_elsewhere(file))
     else:
         file, module = _module_file(location), location
     body = _class_body(file, class_name)
@@ -128,6 +127,16 @@ def find_model(reference: str) -> ModelSource:
     methods = {node.name for node in body if isinstance(node, ast.FunctionDef)}
     is_keras = "build" in methods and "forward" not in methods
     return ModelSource(name, class_name, file, module, _data_file(file, body), is_keras)
+
+
+def _elsewhere(file: Path) -> str:
+    """Says what there is in place of a file that is missing."""
+    if not file.parent.is_dir():
+        return f"There is no folder {file.parent}: a path starts at the current folder, {Path.cwd()}"
+    others = sorted(path.name for path in file.parent.glob("*.py"))
+    if not others:
+        return f"The folder {file.parent} has no .py file"
+    return nearest(file.name, others)
 
 
 def _module_file(module: str) -> Path:

@@ -6,25 +6,27 @@ import json
 import shutil
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import h5py
 import numpy as np
 import pytest
 
-from pipeline.errors import CheckpointError, PipelineError, UnsafeModel
+from pipeline.errors import CheckpointError, ModelError, PipelineError, UnsafeModel
 from pipeline.hashing import extra_versions
 from pipeline.inputs import DataSource, ImportedCheckpoint
-from pipeline.settings import Settings
+from pipeline.settings import GraphSettings, Settings
 from pipeline.tasks.chain.job import Job
 from pipeline.tasks.chain.parameters import Parameters
 from pipeline.tasks.chain.stages import stages_of
 from pipeline.training.keras import export, keras2
+from pipeline.training.keras.graphs import build_model
 from pipeline.training.keras.load import load_file
+from pipeline.training.models import KerasModel
 
 Array = np.ndarray[Any, Any]
 IDS = np.random.default_rng(1).integers(1, 9, (4, 5)).astype(np.float32)
-OWN = "--model loads the weights from this file"
+OWN = ".export('model_export')\", and then: luigi --module pipeline WriteReport --checkpoint model_export"
 
 
 @pytest.fixture(scope="module")
@@ -168,3 +170,15 @@ def test_what_could_run_code_is_refused_before_it_is_read(
     with pytest.raises(kind, match=said) as error:
         load_file(_changed(written[0] / file, tmp_path / file, change))
     assert OWN in str(error.value)
+
+
+def test_a_class_that_builds_a_model_of_keras_2_is_told_what_to_do(k2: Any) -> None:
+    class Net:
+        def build(self) -> Any:
+            return k2.Sequential([k2.layers.Dense(1, input_shape=(2,))])
+
+    said = (
+        r"a Keras 2 model \(tf_keras\).*Net\(\).build\(\).export\('test_keras2_export'\).*--checkpoint test_keras2_exp"
+    )
+    with pytest.raises(ModelError, match=said):
+        build_model(cast(KerasModel, Net()), GraphSettings())

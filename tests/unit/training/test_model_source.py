@@ -143,7 +143,10 @@ def test_a_name_that_is_assigned_or_imported_is_a_model_too(write: Write) -> Non
         (":Net", "unknown model"),
         ("model.py", "unknown model"),
         ("modle.py:Doubler", r"no such model file\. .*'model\.py'"),
-        ("absent/model.py:Doubler", "no such model file"),
+        (
+            "absent/model.py:Doubler",
+            r"no such model file\. There is no folder .*absent: a path starts at the current folder",
+        ),
         ("model.py:Dubler", "no such class .*'Doubler'"),
         ("absent_package.module:Net", "no such module"),
         ("json.absent:Net", "no such module"),

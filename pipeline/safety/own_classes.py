@@ -1,0 +1,88 @@
+"""Gives the commands for a Keras file with classes of the user's own: Keras exports it where they are."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from contextlib import suppress
+from itertools import islice
+from pathlib import Path
+
+_MOST_FILES, _MOST_BYTES = 200, 1_000_000
+_COPY = "my_layers"
+
+
+def export_commands(path: Path, name: str, *, is_keras2: bool, is_code: bool = False) -> str:
+    """Returns what to type for a file whose model works only where its own code is.
+
+    Args:
+        path: the Keras file.
+        name: the class or function that Keras does not know; it is looked for beside the file.
+        is_keras2: True for `tf_keras` in place of Keras 3.
+        is_code: True if the file itself holds or names code, which then runs.
+    """
+    library = "tf_keras" if is_keras2 else "keras"
+    place, target = path.absolute(), f"{path.stem}_export"
+    options = ["compile=False", *(["safe_mode=False"] if is_code else [])]
+    module = _module_of(place.parent, name) if name else None
+    start, said = f"import {library}; ", ""
+    if module is not None:
+        start = f"import sys; sys.path.insert(0, {str(place.parent)!r}); import {module}, {library}; "
+    elif name:
+        said = f"put {name} into a file {_COPY}.py of the current folder, without the training, and run "
+        start = f"import sys; sys.path.insert(0, ''); import {_COPY}, {library}; "
+    if name:
+        options.insert(0, f"custom_objects=vars({module or _COPY})")
+    code = f"{start}{library}.models.load_model({str(place)!r}, {', '.join(options)}).export({target!r})"
+    trust = "If you trust its code, which then runs: " if is_code else "Have Keras write a SavedModel: "
+    return f"{trust}{said}python -c {_quoted(code)}, and then: {again(target)}"
+
+
+def export_built_commands(file: str, name: str) -> str:
+    """Returns what to type for a class whose `build` returns a model of Keras 2.
+
+    Args:
+        file: the class's file.
+        name: the class.
+    """
+    place = Path(file).absolute()
+    code = f"import sys; sys.path.insert(0, {str(place.parent)!r}); import {place.stem}; {place.stem}.{name}().build()"
+    target = f"{place.stem}_export"
+    return (
+        "If build loads the trained file (load_model), have it write a SavedModel: "
+        f"python -c {_quoted(f'{code}.export({target!r})')}, and then: {again(target)}"
+    )
+
+
+def _quoted(code: str) -> str:
+    """Returns a shell's word, in double quotes where that reads better."""
+    return shlex.quote(code) if re.search(r'["$`\\!]', code) else f'"{code}"'
+
+
+def again(checkpoint: str) -> str:
+    """Returns this run's command with another checkpoint, and without a model's class."""
+    words = sys.argv[1:] if Path(sys.argv[0]).name == "luigi" else []
+    kept, waiting = list[str](), iter(words)
+    for word in waiting:
+        option = word.partition("=")[0]
+        if option in ("--model", "--checkpoint"):
+            if "=" not in word:
+                next(waiting, None)
+        else:
+            kept.append(word)
+    return shlex.join(["luigi", *(kept or ["--module", "pipeline", "WriteReport"]), "--checkpoint", checkpoint])
+
+
+def _module_of(folder: Path, name: str) -> str | None:
+    """Returns the module in a folder that defines a class or function, if importing it trains and writes nothing."""
+    found: list[tuple[int, str]] = []
+    with suppress(OSError):
+        for file in islice(sorted(folder.glob("*.py")), _MOST_FILES):
+            if not file.stem.isidentifier() or file.stat().st_size > _MOST_BYTES:
+                continue
+            text = file.read_text(encoding="utf-8", errors="replace")
+            trains = re.search(r"^\S.*\.(?:fit|save|export)\(", text, re.MULTILINE) is not None
+            if re.search(rf"^(?:class|def) {re.escape(name)}\b", text, re.MULTILINE) and not trains:
+                found.append((len(text), file.stem))
+    return min(found)[1] if found else None
