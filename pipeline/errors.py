@@ -23,7 +23,10 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable
+import shlex
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 # Characters that XML 1.0 forbids (https://www.w3.org/TR/xml/#charsets), lone surrogates, which UTF-8 cannot encode,
 # control characters, which can rewrite what a terminal shows, and marks that change the direction of text.
@@ -204,3 +207,19 @@ def nearest(name: str, known: Iterable[str]) -> str:
         return "none is known"
     more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
     return f"known are {', '.join(names[:_MOST_NAMES])}{more}"
+
+
+def this_command(changes: Mapping[str, str | None]) -> str:
+    """Returns the command of this run with other options, for the end of an error message.
+
+    Args:
+        changes: values by option; None for an option that is left out.
+    """
+    words = sys.argv if Path(sys.argv[0]).name == "luigi" else ["luigi", "--module", "pipeline", "WriteReport"]
+    kept, waiting = ["luigi"], iter(words[1:])
+    for word in waiting:
+        if word.partition("=")[0] not in changes:
+            kept.append(word)
+        elif "=" not in word:
+            next(waiting, None)
+    return shlex.join([*kept, *(part for pair in changes.items() if pair[1] is not None for part in pair if part)])

@@ -139,7 +139,7 @@ def is_numbers(cells: Sequence[str]) -> bool:
 def add_header(path: Path, names: Sequence[str], separator: str) -> str:
     """Return the command that writes a copy of a file with a header, as UTF-8."""
     header = (separator or ",").join(names)
-    copy, start = shlex.quote(str(path.with_name(f"{path.stem}.named{path.suffix}"))), read_start(path, 3)
+    copy, start = shlex.quote(f"{path.stem}.named{path.suffix}"), read_start(path, 3)
     place = shlex.quote(str(path))
     content = f"tail -c +4 {place}" if start == codecs.BOM_UTF8 else f"cat {place}"
     if start[:2] in UTF_16:

@@ -21,7 +21,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from pipeline.errors import DataError, nearest
+from pipeline.errors import DataError, nearest, this_command
 from pipeline.signature import Array, Signature, TensorSpec, by_rows, shapes_fit, whole_inputs
 
 from .columns import WHOLE, Columns, report
@@ -280,18 +280,18 @@ def _advice(columns: Columns, wanted: Sequence[str], label: str | None) -> str:
         return ""
     names, path = list(columns.cells), columns.path
     header = columns.separator.join([*wanted, *([LABELS] if label else [])])
-    copy = shlex.quote(str(path.with_name(f"{path.stem}.named{path.suffix}")))
+    copy = f"{path.stem}.named{path.suffix}"
     if is_numbers(names):
         return f"The first line holds values. {add_header(path, wanted, columns.separator)} and name that file"
     if set(wanted) <= set(names):
         return (
             f'Write a copy without them, such as: python -c "import pandas; pandas.read_csv({str(path)!r}, dtype=str, '
             f"keep_default_na=False, sep={columns.separator!r})[{[*wanted, *([label] if label else [])]}]"
-            f".to_csv({str(path.with_name(f'{path.stem}.named{path.suffix}'))!r}, index=False, "
-            f'sep={columns.separator!r})"'
+            f'.to_csv({copy!r}, index=False, sep={columns.separator!r})", and then: {this_command({"--data": copy})}'
         )
     if len(names) == len(wanted) + (label is not None) and (label is None or names[-1] == label):
-        return f"If they are in this order: sed {shlex.quote(f'1s/.*/{header}/')} {shlex.quote(str(path))} > {copy}"
+        change, place = shlex.quote(f"1s/.*/{header}/"), shlex.quote(str(path))
+        return f"If they are in this order: sed {change} {place} > {shlex.quote(copy)}"
     return ""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -274,7 +275,9 @@ def _choose_outputs(source: Source, asked: Asked, notes: list[str]) -> dict[str,
     if asked.outputs:
         return _map_names(source.outputs, asked.outputs, {})
     if source.outputs:
-        notes.append(f"inputs and outputs are those of the signature {source.signature_key}")
+        others = [key for key in source.signature_keys if key != source.signature_key]
+        more = f"; there are others: {', '.join(others)} (--signature {shlex.quote(others[0])})" if others else ""
+        notes.append(f"inputs and outputs are those of the signature {source.signature_key}{more}")
         return dict(source.outputs)
     from pipeline.graph.discovery import discover_outputs, rank_inputs, rank_outputs  # needed only here
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 import shlex
-import sys
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
+
+from pipeline.errors import this_command
 
 _MOST_FILES, _MOST_BYTES = 200, 1_000_000
 _COPY = "my_layers"
@@ -62,16 +63,7 @@ def _quoted(code: str) -> str:
 
 def again(checkpoint: str) -> str:
     """Returns this run's command with another checkpoint, and without a model's class."""
-    words = sys.argv[1:] if Path(sys.argv[0]).name == "luigi" else []
-    kept, waiting = list[str](), iter(words)
-    for word in waiting:
-        option = word.partition("=")[0]
-        if option in ("--model", "--checkpoint"):
-            if "=" not in word:
-                next(waiting, None)
-        else:
-            kept.append(word)
-    return shlex.join(["luigi", *(kept or ["--module", "pipeline", "WriteReport"]), "--checkpoint", checkpoint])
+    return this_command({"--model": None, "--checkpoint": checkpoint})
 
 
 def _module_of(folder: Path, name: str) -> str | None:

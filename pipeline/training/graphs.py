@@ -10,6 +10,7 @@ A model without a loss has an inference graph only.
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.compat import v1
 
-from pipeline.errors import ModelError, logger, nearest
+from pipeline.errors import ModelError, PipelineError, first_line, logger, nearest
 from pipeline.settings import GraphSettings
 from pipeline.signature import TensorSpec
 from pipeline.store.file_names import EVALUATION_GRAPH_FILE, INFERENCE_GRAPH_FILE, SIGNATURE_FILE, TRAINING_GRAPH_FILE
@@ -96,10 +97,31 @@ def _forward(model: Model, is_training: bool) -> dict[str, tf.Tensor]:
         spec.name: v1.placeholder(tf.as_dtype(spec.dtype), spec.shape, name=spec.name)
         for spec in model.signature.inputs
     }
-    outputs = dict(model.forward(inputs, is_training))
+    outputs = dict(_called(model, inputs, is_training))
     for spec in model.signature.outputs:
         outputs[spec.name] = _name_output(spec, outputs)
     return outputs
+
+
+def _called(model: Model, inputs: dict[str, tf.Tensor], is_training: bool) -> Mapping[str, tf.Tensor]:
+    try:
+        return model.forward(inputs, is_training)
+    except PipelineError:
+        raise
+    except Exception as exc:  # the user's code may raise anything
+        steps = traceback.extract_tb(exc.__traceback__)
+        own = [step for step in steps if "/site-packages/" not in step.filename][-1]
+        is_layer = any("keras/src/" in step.filename for step in steps)  # keras, or tf_keras, which is Keras 2
+        raise ModelError(
+            "the method forward fails",
+            where=f"{own.filename}:{own.lineno}",
+            got=f"{type(exc).__name__}: {first_line(exc)}",
+            next_step="forward builds a TensorFlow 1 graph, where not all layers of Keras work: give the class a "
+            "method build in its place, which returns a Keras 3 model; of a Keras 2 model, write a SavedModel with "
+            "model.export(FOLDER), and give --checkpoint FOLDER"
+            if is_layer
+            else "Correct it there",
+        ) from exc
 
 
 def _name_output(spec: TensorSpec, outputs: Mapping[str, tf.Tensor]) -> tf.Tensor:

@@ -57,11 +57,11 @@ def refused(read: Callable[[], Any]) -> PipelineError:
     return caught.value
 
 
-def run_the_command_of(error: PipelineError) -> None:
+def run_the_command_of(error: PipelineError, cwd: Path | None = None) -> None:
     """Types the command that an error gives: what stands between a colon and the end or `, and name`."""
     assert error.next_step is not None
     command = error.next_step.partition(": ")[2].partition(", and name")[0]
-    subprocess.run(["sh", "-c", command], check=True)
+    subprocess.run(["sh", "-c", command], check=True, cwd=cwd)
 
 
 # Messages
@@ -98,7 +98,7 @@ def test_a_first_message_is_not_swallowed_as_a_header(write: Write, separator: s
     path = write("some.csv", content)
     error = refused(lambda: read_messages(path))
     assert (error.what, error.where) == ("the first line is a message, and not the names of the columns", f"{path}:1")
-    run_the_command_of(error)
+    run_the_command_of(error, path.parent)
     assert messages(path.with_name("some.named.csv")) == [(0, b'you, at "six"'), (1, b"win")]
 
 
@@ -211,7 +211,7 @@ def test_commas_that_may_stand_between_thousands_are_refused(write: Write, monke
     error = refused(lambda: read_table(path, {"a": "float32"}))
     assert error.where == f"{path}:2"
     monkeypatch.chdir(path.parent)
-    run_the_command_of(error)
+    run_the_command_of(error, path.parent)
     assert read_table(Path("points.csv"), {"a": "float32"}).inputs["a"].tolist() == [1.5, 2.0]
 
 
@@ -338,8 +338,10 @@ def test_a_table_that_lacks_a_header_or_has_another_gets_the_command_that_helps(
     command = str(refused(lambda: read_rows(path, signature)).next_step)
     command = command[min(at for start in ("(printf", "sed ", "python -c") if (at := command.find(start)) >= 0) :]
     path_of_environment = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # activated, as the README says
+    command, _, again = command.partition(", and then: ")
+    assert again in ("", "luigi --module pipeline WriteReport --data r.named.csv")
     typed = ["sh", "-c", command.removesuffix(" and name that file")]
-    subprocess.run(typed, check=True, env={**os.environ, "PATH": path_of_environment})
+    subprocess.run(typed, check=True, cwd=path.parent, env={**os.environ, "PATH": path_of_environment})
     assert read_rows(path.with_name("r.named.csv"), signature)["x"].tolist() == wanted
 
 

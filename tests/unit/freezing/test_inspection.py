@@ -13,7 +13,9 @@ import small_graphs
 import tensorflow as tf
 
 import pipeline
+from pipeline.checkpoint.source import open_source
 from pipeline.errors import CheckpointError, FreezeError
+from pipeline.freezing.freeze import prepare
 from pipeline.freezing.inspection import summarise
 
 v1 = tf.compat.v1
@@ -81,6 +83,8 @@ def test_a_pb_has_no_tensors_and_a_saved_model_its_signature(tmp_path: Path) -> 
     assert found.signatures == ("other", "serving_default")
     assert "signatures   other, serving_default" in list(found.lines())
     assert pipeline.inspect(tmp_path / "saved", signature="other").signature == "other"
+    [note] = [note for note in prepare(open_source(tmp_path / "saved"), (), (), {}).notes if "signature" in note]
+    assert note.endswith("the signature serving_default; there are others: other (--signature other)")
     tf.saved_model.save(module, str(tmp_path / "none obvious"), {"first": module.call, "second": module.call})
     found = pipeline.inspect(tmp_path / "none obvious")
     assert (found.signature, found.signatures) == (None, ("first", "second"))

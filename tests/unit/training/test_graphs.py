@@ -72,6 +72,10 @@ def goldens_of(root: Path, body: str, **sections: dict[str, Any]) -> tuple[np.nd
     [
         ((Y, 'return {"yy": inputs["x"][:, 0] * w[0]}'), ["y: ", "got yy", "mean 'yy'?"]),
         ((Y, "return {}"), ["y: ", "got nothing"]),
+        (
+            (Y, "import keras; keras.layers.Dense(-1)"),
+            ["the method forward fails", ".py:", "ValueError", "build in its place"],
+        ),
         ((Y, 'return {"y": tf.cast(inputs["x"][:, 0], tf.float64)}'), ["y: ", "float64", "wanted y float32 [?]"]),
         ((Y, 'return {"y": inputs["x"] * w}'), ["y: ", "float32 (None, 2)", "wanted y float32 [?]"]),
         ((SQUARES, '(outputs["y"] - labels) ** 2'), ["loss", "float32 (None,)", "wanted a float of shape []"]),
