@@ -68,6 +68,14 @@ def read_rows(path: Path, signature: Signature, is_part: bool = False) -> dict[s
     return rows
 
 
+def names_of_rows(path: Path) -> list[str]:
+    """Return the names of the arrays of an `.npz`, or the columns of a table; none for other kinds."""
+    kind = kind_of(path)
+    if kind == "npz":
+        return list(load_given_arrays(path))
+    return [] if kind in ("folder", "npy") else list(read_columns(path).cells)
+
+
 def _read_whole(path: Path, signature: Signature) -> dict[str, Array]:
     """Read inputs that are one value together: one such value, or several of one size, `[values, ...]`."""
     arrays = _read_arrays(path, signature, is_part=False)

@@ -26,11 +26,12 @@ from pipeline.checkpoint.vocabularies import carry_vocabularies, vocabularies_of
 from pipeline.data.generated import MADE_UP, generate_rows, generate_values
 from pipeline.data.held import sensible_values
 from pipeline.data.npz import add_kind, save_arrays
-from pipeline.errors import UnsafeModel, logger
+from pipeline.errors import DataError, FreezeError, UnsafeModel, logger
 from pipeline.formats.external import outputs_from_candidate
 from pipeline.freezing.asking import Asked, offer_allowance, open_asked, report_door, require_rows
 from pipeline.freezing.demands import demands_of_frozen
 from pipeline.freezing.freeze import prepare
+from pipeline.freezing.rows import ask_for_rows, point_to_rows
 from pipeline.freezing.table_keys import keys_of_tables
 from pipeline.graph.demands import NOTHING, Demands
 from pipeline.inputs import Candidate, DataSource, ImportedCheckpoint
@@ -73,7 +74,11 @@ def import_checkpoint(
     outputs, reasons = list(imported.outputs), list[str]()
     if candidate is not None and not outputs and not source.outputs:
         outputs, reasons = outputs_from_candidate(source.graph, candidate)
-    model = prepare(source, outputs, imported.inputs, imported.pins, door=report_door(imported))
+    is_told = bool(outputs or source.outputs)
+    try:
+        model = prepare(source, outputs, imported.inputs, imported.pins, door=report_door(imported))
+    except FreezeError as unclear:
+        raise unclear if is_told else point_to_rows(source, imported, data, unclear) from unclear
     require_rows(source, imported, model.signature)
     fetched, fed = ([spec.tensor_name for spec in side] for side in (model.signature.outputs, model.signature.inputs))
     allowed += require_still(source, fetched, fed, imported.allow_ops)
@@ -84,7 +89,10 @@ def import_checkpoint(
     if data is None or len(signature.inputs) > 1:
         demands = demands_of_frozen(model.graph, model.bundle, signature)
         signature = replace(signature, is_whole=bool(demands.groups))
-    rows = write_rows(signature, data, seed, folder, keys_of_tables(model.graph.nodes), demands)
+    try:
+        rows = write_rows(signature, data, seed, folder, keys_of_tables(model.graph.nodes), demands)
+    except DataError as refused:
+        raise refused if is_told else ask_for_rows(source, imported, signature, data, refused) from refused
     if source.kind == "SavedModel":
         shutil.copytree(source.path, folder / SAVED_MODEL_FOLDER)
         if imported.tags:

@@ -34,7 +34,7 @@ from .choice import choose, is_sampled
 from .constants import find_constant_labels, find_constant_rows
 from .ends import LOSS, MODEL, NOTHING, SEEN, ModelEnd, ModelEnds
 from .input_gradients import find_input_gradients
-from .left_out import find_left_out
+from .left_out import find_left_out, find_made_of
 from .losses import DROPS
 from .outputs import find_model_ends
 from .roles import NodeRoles, classify_nodes, draws
@@ -48,6 +48,7 @@ _OTHER_NAME = re.compile(r"loss|cost|accuracy|error|entropy|metric|regulariz|gra
 _LABEL_NAME = re.compile(r"label|target|ground_?truth|y_true", re.IGNORECASE)
 _PASSED = "no output is made of it, but a call on the way takes it for a loss or the like, so it has to be fed"
 _MOST_SHOWN = 8
+UNCLEAR = "it is not clear which tensors are the outputs"
 _MOST_TOGETHER = 6
 
 
@@ -110,7 +111,7 @@ def discover_outputs(graph: Graph | GraphDef) -> list[str]:
     shown = [f"\n  {candidate}" for candidate in candidates[:_MOST_SHOWN]]
     more = f"\n  and {len(candidates) - _MOST_SHOWN} more" if len(candidates) > _MOST_SHOWN else ""
     raise FreezeError(
-        f"it is not clear which tensors are the outputs: {doubt}",
+        f"{UNCLEAR}: {doubt}",
         next_step=f"name them with --outputs, e.g. --outputs {candidates[0].tensor}. "
         f"The likeliest are{''.join(shown)}{more}",
     )
@@ -139,6 +140,20 @@ def find_together(graph: Graph | GraphDef) -> list[tuple[list[str], str]]:
         for group, what in groups
         if 1 < len(group) <= _MOST_TOGETHER
     ]
+
+
+def find_outputs_of(graph: Graph | GraphDef, inputs: Iterable[str]) -> list[str]:
+    """Returns the last tensors of the model that need exactly some inputs, beside settings and modes.
+
+    Args:
+        inputs: names of placeholders' nodes.
+    """
+    view, names = Graph.of(graph), set(inputs)
+    roles = _classify(view)
+    fixed = roles.settings | sum(roles.modes)
+    wanted = sum(bit for tensor, bit in roles.sources.items() if roles.graph.name(tensor) in names) & ~fixed
+    ends = find_model_ends(roles, view.functions).found
+    return [roles.graph.name(tensor) for tensor in find_made_of(roles, ends, wanted)] if wanted else []
 
 
 def rank_before_draws(graph: Graph | GraphDef, outputs: Sequence[str]) -> list[Candidate]:

@@ -13,7 +13,7 @@ from .ends import MODEL, NOTHING, SEEN, ModelEnd
 from .losses import DECIDES
 from .roles import NodeRoles, draws, union
 from .scaled_rows import KEEP_ROWS, LOOK_UP
-from .topology import find_descendants
+from .topology import Tensor, find_descendants
 
 _MASKS = """
     Add AddV2 BatchGather ConcatV2 Gather GatherNd GatherV2 Maximum Minimum Mul ReverseSequence ScatterNd SegmentSum
@@ -83,6 +83,30 @@ def find_left_out(roles: NodeRoles, chosen: list[ModelEnd], ends: list[ModelEnd]
     if bare is not None:
         return [], f"{name(bare.tensor)} gives rows of a table, with nothing computed from them"
     return [], ""
+
+
+def find_made_of(roles: NodeRoles, ends: list[ModelEnd], wanted: int) -> list[Tensor]:
+    """Finds the last tensors of the model that are made of exactly some sources; no comparisons with labels."""
+    own = sorted({end.tensor for end in ends if roles.above[end.tensor[0]] == wanted})
+    if own:
+        return own
+    graph, random = roles.graph, _find_random(roles)
+    made = _made_of_model(roles, ends, random)
+    made |= {index: False for index in graph.order if roles.is_inner(index)}
+    found = set[Tensor]()
+    for index, is_compared in made.items():
+        if is_compared or roles.above[index] != wanted or roles.is_scalar[index] or roles.depth[index]:
+            continue
+        if not graph.ops[index] or (wanted & roles.labels and index in roles.differentiated):
+            continue
+        if draws(graph.ops[index]) or not random.isdisjoint(source for source, _ in graph.inputs[index]):
+            continue
+        takers = {taker for taker, _ in graph.consumers[index] if taker not in roles.gradients}
+        takers = {one for one in takers if random.isdisjoint(source for source, _ in graph.inputs[one])}
+        if all(roles.is_cut[one] or roles.is_scalar[one] or roles.above[one] & ~wanted for one in takers):
+            found.add((index, 0))
+            found |= {graph.inputs[index][0]} if graph.ops[index] in DECIDES else set()
+    return sorted(found)
 
 
 def _is_beside_training(roles: NodeRoles, end: ModelEnd) -> bool:

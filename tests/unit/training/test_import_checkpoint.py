@@ -19,12 +19,13 @@ from small_graphs import control_flow
 
 from pipeline.data.npz import load_arrays, save_arrays
 from pipeline.errors import DataError, FreezeError, StoreError
-from pipeline.inputs import Candidate, ImportedCheckpoint
+from pipeline.inputs import Candidate, DataSource, ImportedCheckpoint
 from pipeline.settings import CostsSettings, Settings
 from pipeline.store.artifact import ArtifactPaths, ArtifactStatus
 from pipeline.tasks.chain import results
 from pipeline.tasks.chain.job import Job
 from pipeline.tasks.chain.plan import Chain
+from pipeline.training.import_checkpoint import import_checkpoint
 
 v1 = tf.compat.v1
 STAGES = {"checkpoint", "frozen", "validation", "costs", "report"}
@@ -213,6 +214,71 @@ def test_rows_that_are_not_the_inputs_are_refused(tmp_path: Path, arrays: dict[s
     save_arrays(tmp_path / "rows.npz", arrays)
     with pytest.raises(DataError, match=said):
         jobs.run(job_for(tmp_path / "out", as_prefix(tmp_path / "in"), data=tmp_path / "rows.npz"))
+
+
+def net(x: Any, size: int, name: str) -> Any:
+    with v1.variable_scope(name, reuse=v1.AUTO_REUSE):
+        return tf.matmul(x, v1.get_variable("w", [x.shape[-1], size]))
+
+
+def pairs() -> None:
+    """Distances of pairs are trained; whoever has one of each pair wants its embedding."""
+    a, b = (v1.placeholder(tf.float32, [None, 3], name) for name in "ab")
+    same = v1.placeholder(tf.float32, [None], "same")
+    embedding = tf.identity(net(a, 2, "net"), "embedding")
+    distance = tf.sqrt(tf.reduce_sum(tf.square(embedding - net(b, 2, "net")), 1) + 1e-9, name="distance")
+    loss = tf.reduce_mean(same * tf.square(distance) + (1 - same) * tf.square(tf.maximum(1 - distance, 0)))
+    v1.train.GradientDescentOptimizer(0.1).minimize(loss)
+
+
+def ranker() -> None:
+    """A ranking of what is allowed, behind a net that was trained for another head."""
+    sizes = {"a": 3, "allowed": 4, "y": 2}
+    a, allowed, y = (v1.placeholder(tf.float32, [None, size], name) for name, size in sizes.items())
+    hidden = tf.tanh(net(a, 5, "hidden"))
+    v1.train.GradientDescentOptimizer(0.1).minimize(tf.reduce_mean(tf.square(net(hidden, 2, "trained") - y)))
+    means = v1.get_variable("means", [5, 4], trainable=False)
+    tf.argmax(tf.multiply(tf.matmul(hidden, means), allowed, name="scores"), 1, name="best")
+
+
+def two_towers() -> None:
+    """The evaluation tower is found; the training tower has an input of its own."""
+    a, x, y = (v1.placeholder(tf.float32, [None, size], name) for name, size in (("a", 3), ("x", 3), ("y", 2)))
+    loss = tf.nn.softmax_cross_entropy_with_logits(labels=y, logits=net(a, 2, "net"))
+    v1.train.GradientDescentOptimizer(0.1).minimize(tf.reduce_mean(loss))
+    tf.nn.softmax(net(x, 2, "net"), name="answer")
+
+
+@pytest.mark.parametrize(
+    ("build", "names", "outputs", "said"),
+    [
+        (pairs, {"a": 3}, ["embedding"], "the outputs that were found need more inputs than the data has"),
+        (ranker, {"a": 3, "allowed": 4}, ["scores", "best"], "it is not clear which tensors are the outputs: allowed"),
+        (
+            two_towers,
+            {"a": 3},
+            ["net/MatMul"],
+            "a is a placeholder of this graph that the outputs which were found",
+        ),
+    ],
+)
+def test_the_names_of_the_rows_tell_which_outputs_need_them(
+    tmp_path: Path, build: Any, names: dict[str, int], outputs: list[str], said: str
+) -> None:
+    with tf.Graph().as_default(), v1.Session() as session:
+        build()
+        session.run(v1.global_variables_initializer())
+        v1.train.Saver().save(session, str(tmp_path / "model.ckpt"))
+    save_arrays(tmp_path / "rows.npz", {name: np.ones((2, size), np.float32) for name, size in names.items()})
+    place, data = str(tmp_path / "model.ckpt"), DataSource(tmp_path / "rows.npz")
+    with pytest.raises((DataError, FreezeError)) as refused:
+        import_checkpoint(ImportedCheckpoint(place), data, 0, tmp_path / "out")
+    assert refused.value.what.startswith(said)
+    assert f"The outputs that need what the data has are {', '.join(outputs)}: luigi" in (refused.value.next_step or "")
+    assert f"--outputs {','.join(outputs)}" in (refused.value.next_step or "")
+    (tmp_path / "done").mkdir()
+    done = import_checkpoint(ImportedCheckpoint(place, outputs=tuple(outputs)), data, 0, tmp_path / "done")
+    assert done["rows"] == 2
 
 
 FILLED = """

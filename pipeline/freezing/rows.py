@@ -1,0 +1,66 @@
+"""Says which outputs need the inputs that rows of data are given for, where other outputs were found."""
+
+from __future__ import annotations
+
+from pipeline.checkpoint.opened import Source
+from pipeline.data.table import names_of_rows
+from pipeline.errors import DataError, FreezeError
+from pipeline.graph.discovery import UNCLEAR, find_outputs_of
+from pipeline.graph.nodes import PLACEHOLDERS, node_of
+from pipeline.inputs import DataSource, ImportedCheckpoint
+from pipeline.signature import Signature
+
+from .asking import Asked, report_door
+from .needs import Needs, find_needs
+
+_MOST_OUTPUTS = 6
+
+
+def ask_for_rows(
+    source: Source, imported: ImportedCheckpoint, signature: Signature, data: DataSource | None, refused: DataError
+) -> DataError:
+    """Returns the error for rows whose names are not those of the inputs.
+
+    If the names are of other placeholders of the graph, it has the outputs that need exactly these, with the command.
+    """
+    given = _placeholders(source, data)
+    known = {node_of(spec.tensor_name) for spec in signature.inputs}
+    step = _outputs_of(source, imported, given) if set(given) != known else ""
+    if not step:
+        return refused
+    extra = [name for name in given if name not in known]
+    are = "is a placeholder" if len(extra) == 1 else "are placeholders"
+    what = f"{', '.join(extra)} {are} of this graph that the outputs which were found do not need"
+    if not extra:
+        what = "the outputs that were found need more inputs than the data has"
+    inputs = ", ".join(spec.name for spec in signature.inputs)
+    return DataError(what, where=refused.where, got=", ".join(given), wanted=inputs, next_step=step)
+
+
+def point_to_rows(
+    source: Source, imported: ImportedCheckpoint, data: DataSource | None, unclear: FreezeError
+) -> FreezeError:
+    """Returns the error for outputs that are not clear; rows of data tell which of them need exactly what they have."""
+    if UNCLEAR not in unclear.what:
+        return unclear
+    step = _outputs_of(source, imported, _placeholders(source, data))
+    if not step:
+        return unclear
+    others = unclear.next_step or ""
+    step = f"{step}\nOr {others[:1].lower()}{others[1:]}"
+    return FreezeError(unclear.what, where=unclear.where, got=unclear.got, wanted=unclear.wanted, next_step=step)
+
+
+def _placeholders(source: Source, data: DataSource | None) -> list[str]:
+    kinds = {node.name: node.op for node in source.graph.node}
+    names = names_of_rows(data.path) if data is not None else []
+    return [name for name in names if kinds.get(name) in PLACEHOLDERS]
+
+
+def _outputs_of(source: Source, imported: ImportedCheckpoint, given: list[str]) -> str:
+    outputs = find_outputs_of(source.graph, given) if given else []
+    needs = find_needs(source, outputs, imported.inputs, imported.pins or {}) if outputs else None
+    if not isinstance(needs, Needs) or len(outputs) > _MOST_OUTPUTS:
+        return ""
+    command = Asked(report_door(imported), (), imported.inputs, imported.pins).command(outputs, needs)
+    return f"The outputs that need what the data has are {', '.join(outputs)}: {command}"
