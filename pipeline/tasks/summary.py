@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -63,7 +64,8 @@ def _verdict_lines(job: Job) -> list[str]:
     on = (f", on {count_noun(made_up, 'made-up row')}" if made_up else "") + _few_answers(verdict)
     if verdict["verdict"] == PASSED:
         return [
-            f"verdict      passed: {count_noun(gist.count_comparisons(verdict), 'comparison')}{on}{_quality(verdict)}"
+            f"verdict      passed: {count_noun(gist.count_comparisons(verdict), 'comparison')}{on}{_quality(verdict)}",
+            *_proven_nothing(verdict),
         ]
     known = gist.failures(verdict)
     alone = " on made-up rows alone: all rows of the data agree" if gist.fails_on_made_up_rows_alone(verdict) else ""
@@ -76,6 +78,12 @@ def _verdict_lines(job: Job) -> list[str]:
             f"             and {len(known) - _MOST_CAUSES} more in {job.display_path('validation', VERDICT_FILE)}"
         )
     return [*lines, f"figures      {gist.figures(verdict)}{on}"]
+
+
+def _proven_nothing(verdict: Mapping[str, Any]) -> list[str]:
+    """Return the notes on checks none of whose rows is one that the model takes; other notes are in the report."""
+    notes = (note for notes in (verdict.get("notes") or {}).values() for note in notes)
+    return [f"note         {note}" for note in dict.fromkeys(notes) if re.match(r"\w+: (\d+) of \1 ", note)]
 
 
 def _few_answers(verdict: Mapping[str, Any]) -> str:

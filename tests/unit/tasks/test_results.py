@@ -97,6 +97,13 @@ def test_few_answers_are_not_hidden_behind_many_rows(job: Job, tmp_path: Path) -
     )
 
 
+def test_a_check_that_proved_nothing_is_said_on_the_console(job: Job, tmp_path: Path) -> None:
+    nothing = "edge: 11 of 11 rows (empty, …) are none that this model takes, so they prove nothing: no feature"
+    some = "edge: 1 of 11 rows (empty) are none that this model takes, so they prove nothing: no feature"
+    write(tmp_path, {**VERDICT, "notes": {"frozen": [some, nothing], "onnx": [nothing]}})
+    assert summary._verdict_lines(job)[1:] == [f"note         {nothing}"]
+
+
 def test_an_older_verdict_is_read(job: Job, tmp_path: Path) -> None:
     write(tmp_path)
     assert read_verdict(job) == VERDICT
