@@ -1,0 +1,587 @@
+"""Evaluates a graph to terms: from its outputs back, over functions, branches and loops of both generations.
+
+Nothing runs. What only passes a value on is left out, functions are entered at each call, a variable is the content
+that the checkpoint gives it, and a table is its content. A condition of TensorFlow 1 (Switch and Merge) and one of
+TensorFlow 2 (If) give the same term, and so do their loops.
+
+A value of TensorFlow 1 exists only where the branches that it is in are taken. So each tensor has a *guard*: the
+conditions under which it exists, each as the term of the condition and the number of the branch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from pipeline.errors import PipelineError
+from pipeline.graph.graph import Graph
+from pipeline.graph.lazy_nodes import whole_node
+from pipeline.graph.nodes import data_inputs, dims_of, function_names, is_control, node_of, normalize_tensor
+from pipeline.graph.protos import NodeDef
+
+from .contents import Content, ContentTable
+from .model import Model, fixed_content
+from .op_facts import facts_of, number_of_output
+from .ops import (
+    CASES,
+    CHANGES,
+    CHECKS,
+    IFS,
+    IGNORED_ATTRIBUTES,
+    INLINED,
+    NAMED,
+    PASSES,
+    TABLES,
+    WHILES,
+    plain_op,
+    reason_against,
+)
+from .rules import Rules
+from .saved_names import VARIABLES, identity_of, trace_variable
+from .tables import find_fillers, table_term
+from .terms import TermTable
+
+Guard = frozenset[tuple[int, int]]
+_DEAD = (-1, -1)  # in the guard of what no run reaches
+_MOST_TERMS = 20_000_000
+
+
+class Unproven(Exception):
+    """A part of a graph whose function is not decided here, with a sentence that says why."""
+
+
+@dataclass
+class Scope:
+    """The nodes of a graph or of one call of a function, with what is known of them.
+
+    Args:
+        function: its name; empty for the graph itself.
+        graph: its nodes.
+        arguments: terms of the function's arguments.
+        guard: of the call.
+        values: by node the terms of its outputs; a node with an op's term alone has that.
+        guards: by node.
+        choices: by Switch the term of its condition, and the output that a constant condition takes.
+    """
+
+    function: str
+    graph: Graph
+    arguments: Mapping[str, int] = field(default_factory=dict)
+    guard: Guard = frozenset()
+    values: dict[str, int | Sequence[int]] = field(default_factory=dict)
+    guards: dict[str, Guard] = field(default_factory=dict)
+    choices: dict[str, tuple[int, int | None]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Effect:
+    """A node that is run for what it does: a check, or a change of state.
+
+    Args:
+        term: of the op on its inputs.
+    """
+
+    node: NodeDef
+    function: str
+    term: int
+
+
+class Evaluator:
+    """Evaluates the graph of one side.
+
+    Attributes:
+        nodes: by term the first node that has it, for messages.
+        reasons: by term the reason why it is no function of the inputs alone.
+        effects: the checks and changes that the outputs wait for.
+        changed: the identities of the variables that they change.
+    """
+
+    def __init__(self, table: TermTable, rules: Rules, model: Model) -> None:
+        self.table, self.rules, self.model = table, rules, model
+        self.contents: ContentTable = rules.contents
+        self.nodes: dict[int, str] = {}
+        self.reasons: dict[int, str] = {}
+        self.effects: list[Effect] = []
+        self.changed: set[tuple[str, str]] = set()
+        self.guards: dict[int, set[Guard]] = {}
+        self._functions = model.graph.functions
+        self._calls: dict[tuple[str, tuple[int, ...], Guard], list[int]] = {}
+        self._entered: list[str] = []
+        self._variables: dict[tuple[str, str], int] = {}
+        self._scope = Scope("", model.graph)
+
+    def outputs(self) -> dict[str, int]:
+        """Returns the terms of the outputs by name.
+
+        Raises:
+            Unproven: the graph has a part whose function is not decided here.
+        """
+        try:
+            found = self._outputs()
+            if self.changed:  # their values are not the checkpoint's where they are read
+                self._start_again()
+                found = self._outputs()
+        except RecursionError as exc:
+            raise Unproven("functions or loops are nested too deeply") from exc
+        except PipelineError as exc:
+            raise Unproven(str(exc)) from exc
+        return found
+
+    def _outputs(self) -> dict[str, int]:
+        references = [*self.model.outputs.values()]
+        self._evaluate(self._scope, references)
+        return {name: self._term(self._scope, reference) for name, reference in self.model.outputs.items()}
+
+    def _start_again(self) -> None:
+        self._scope = Scope("", self.model.graph)
+        self._calls, self._variables, self.effects = {}, {}, []
+
+    # Walking.
+
+    def _evaluate(self, scope: Scope, references: Iterable[str]) -> None:
+        """Evaluates tensors and all that they are computed from or wait for."""
+        waiting = [node_of(reference) for reference in references if self._is_open(scope, reference)][::-1]
+        entered = set[str]()
+        while waiting:
+            name = waiting[-1]
+            if name in scope.values:
+                waiting.pop()
+                continue
+            node = scope.graph.nodes.get(name)
+            if node is None:
+                raise Unproven(f"a node is missing: {self._place(scope, name)}")
+            missing = [node_of(one) for one in self._needs(scope, node) if self._is_open(scope, one)]
+            if not missing:
+                scope.values[name] = self._value(scope, whole_node(node))
+                waiting.pop()
+            elif name in entered:
+                raise Unproven(f"a circle that is no loop of TensorFlow's: {self._place(scope, name)}")
+            else:
+                entered.add(name)
+                waiting += missing[::-1]
+            if len(self.table.terms) > _MOST_TERMS:
+                raise Unproven("the functions of the graph call each other too often")
+
+    def _is_open(self, scope: Scope, reference: str) -> bool:
+        name = node_of(reference)
+        if name in scope.values or (scope.function and ":" not in reference and name in scope.arguments):
+            return False
+        if scope.function:
+            return True
+        if is_control(reference):
+            return not any(node_of(tensor) == name for tensor in self.model.inputs)
+        tensor = normalize_tensor(reference)
+        return tensor not in self.model.inputs and tensor not in self.model.fixed
+
+    def _needs(self, scope: Scope, node: NodeDef) -> Sequence[str]:
+        if plain_op(node.op) == "Exit":
+            return [one for merge in self._loop_of(scope, node)[1] for one in self._first_inputs(scope, merge)]
+        return node.input
+
+    def _place(self, scope: Scope, name: str) -> str:
+        return f"node {name}" + (f" in function {scope.function}" if scope.function else "")
+
+    def _term(self, scope: Scope, reference: str) -> int:
+        """Returns the term of a tensor that has been evaluated."""
+        name, _, rest = reference.partition(":")
+        if scope.function:
+            if not rest:
+                return scope.arguments[name]
+            port = self._port(scope, name, rest)
+        else:
+            tensor = normalize_tensor(reference)
+            if tensor in self.model.inputs:
+                return self.table.make("input", self.model.inputs[tensor])
+            if tensor in self.model.fixed:
+                return self._fixed(tensor)
+            port = int(rest or 0)
+        value = scope.values[name]
+        if isinstance(value, int):
+            return self.table.output(value, port)
+        if port >= len(value):
+            raise Unproven(f"an output that the node does not have: {self._place(scope, reference)}")
+        return value[port]
+
+    def _port(self, scope: Scope, name: str, rest: str) -> int:
+        output, _, index = rest.partition(":")
+        number = number_of_output(whole_node(scope.graph.nodes[name]), output, int(index or 0), self._functions)
+        if number is None:
+            raise Unproven(f"an output whose number is not known: {self._place(scope, name)}, output {output}")
+        return number
+
+    def _fixed(self, tensor: str) -> int:
+        node = whole_node(self.model.graph.nodes[node_of(tensor)])
+        shape = dims_of(node.attr["shape"].shape) if "shape" in node.attr else None
+        known = None if shape is None or None in shape else tuple(size for size in shape if size is not None)
+        dtype = node.attr["dtype"].type
+        try:
+            return self._constant(fixed_content(self.model.fixed[tensor], dtype, known))
+        except (KeyError, ValueError) as exc:
+            raise Unproven(f"a fixed value that is not read here: {tensor}") from exc
+
+    def _constant(self, content: Content) -> int:
+        number = self.table.make("const", self.contents.number(content))
+        self.nodes.setdefault(number, content.name)
+        return number
+
+    # Guards.
+
+    def _guard(self, scope: Scope, reference: str) -> Guard:
+        name = node_of(reference)
+        guard = scope.guards.get(name, scope.guard)
+        if name not in scope.choices or is_control(reference):
+            return guard
+        condition, taken = scope.choices[name]
+        rest = reference.partition(":")[2]
+        port = self._port(scope, name, rest) if scope.function and rest else int(rest or 0)
+        if taken is not None:
+            return guard if port == taken else guard | {_DEAD}
+        return guard | {(condition, port)}
+
+    # Values of nodes.
+
+    def _value(self, scope: Scope, node: NodeDef) -> int | Sequence[int]:
+        op, references = plain_op(node.op), data_inputs(node)
+        guard = scope.guard.union(*(self._guard(scope, one) for one in node.input))
+        if op not in ("Merge", "Exit", "ControlTrigger"):
+            scope.guards[node.name] = guard
+        if op == "Merge":
+            return self._merge(scope, node)
+        if op == "Exit":
+            return self._exit(scope, node)
+        if op == "ControlTrigger":
+            scope.guards[node.name] = scope.guard
+            return ()
+        given = [self._term(scope, reference) for reference in references]
+        if op in PASSES and given:
+            if op in CHECKS:
+                self._note_effect(scope, node, given)
+            return given[0]
+        if op == "IdentityN":
+            return given
+        if op in ("Switch", "_SwitchN"):
+            value = self.rules.scalar(self.table, given[1])
+            scope.choices[node.name] = given[1], None if value is None else int(value)
+            return [given[0]] * (2 if op == "Switch" else node.attr["num_outs"].i)
+        if node.op in self._functions:
+            return self._call(scope, node.op, given, guard)
+        if op in INLINED:
+            return self._call(scope, node.attr["f"].func.name, given, guard)
+        if op in IFS:
+            return self._branches(scope, "if", [node.attr[one].func.name for one in IFS[op]], given, guard)
+        if op in CASES:
+            return self._branches(scope, "case", [one.name for one in node.attr["branches"].list.func], given, guard)
+        if op in WHILES:
+            return self._while(scope, node, given, guard)
+        return self._op(scope, node, op, given, guard)
+
+    def _op(self, scope: Scope, node: NodeDef, op: str, given: Sequence[int], guard: Guard) -> int | Sequence[int]:
+        if op in ("Const", "ImmutableConst"):
+            return self._constant(self.model.constant(node, bool(scope.function)))
+        if op in VARIABLES:
+            return self._variable(node)
+        if op in TABLES:
+            return self._table(node)
+        if op in ("Placeholder", "PlaceholderV2"):
+            return self._unknown(scope, node, "is fed by nobody", given)
+        if op in CHECKS:
+            self._note_effect(scope, node, given)
+            return ()
+        if op == "NoOp":
+            return ()
+        if op in CHANGES:
+            self._note_change(scope, node, given)
+        if op in NAMED:
+            given = [*given, self.table.leaf(op)]
+        elif reason := reason_against(op, self.model.pure):
+            term = self._unknown(scope, node, reason, given)
+            self.effects.append(Effect(node, scope.function, term))
+            return term
+        term = self.table.make(op, self._attributes(node, op), [*given, *self._inner_functions(scope, node)])
+        self.nodes.setdefault(term, node.name)
+        self.guards.setdefault(term, set()).add(guard)
+        return term
+
+    def _unknown(self, scope: Scope, node: NodeDef, reason: str, given: Sequence[int]) -> int:
+        """Returns the term of an op that gives something else each time; rules may find that it does not matter."""
+        attributes = self._attributes(node, plain_op(node.op))
+        term = self.table.make(plain_op(node.op), attributes, [*given, self.table.leaf("run")])
+        self.reasons[term] = f"{node.op} {reason}: {self._place(scope, node.name)}"
+        self.nodes.setdefault(term, node.name)
+        return term
+
+    def _attributes(self, node: NodeDef, op: str) -> tuple[tuple[str, bytes], ...]:
+        facts = facts_of(op)
+        defaults = facts.defaults if facts is not None else {}
+        found = []
+        for name in sorted(node.attr):
+            if name.startswith("_") or name in IGNORED_ATTRIBUTES:
+                continue
+            value = node.attr[name]
+            if value.WhichOneof("value") == "func" or value.list.func:
+                continue
+            raw = value.SerializeToString(deterministic=True)
+            if defaults.get(name) != raw:
+                found.append((name, raw))
+        return tuple(found)
+
+    def _inner_functions(self, scope: Scope, node: NodeDef) -> Iterator[int]:
+        """Yields terms of the functions that an op other than a call is given, such as those of a data set."""
+        for name in sorted(node.attr):
+            for function in function_names(node.attr[name]):
+                if function in self.model.graph.gradients:
+                    raise Unproven(f"a function with a gradient of its own: {self._place(scope, node.name)}")
+                if function in self._functions:
+                    count = len(self._functions[function].signature.input_arg)
+                    leaves = [self.table.leaf("argument") for _ in range(count)]
+                    results = self._call(scope, function, leaves, scope.guard)
+                    yield self.table.bind("function", count, leaves, results, ())
+
+    def _variable(self, node: NodeDef) -> int:
+        identity = identity_of(node)
+        if identity not in self._variables:
+            self._variables[identity] = self._value_of(identity, node)
+        value = self._variables[identity]
+        if node.op != "VarHandleOp":
+            return value
+        handle = self.table.make("handle", (self.model.side, identity))
+        self.nodes.setdefault(handle, node.name)
+        self.rules.values[handle] = value
+        return handle
+
+    def _value_of(self, identity: tuple[str, str], node: NodeDef) -> int:
+        content = None if identity in self.changed else self.model.variable(identity, node.name)
+        if content is not None and content.dtype == node.attr["dtype"].type:
+            return self._constant(content)
+        term = self.table.leaf("variable")
+        is_changed = identity in self.changed
+        reason = "is changed while the outputs are computed" if is_changed else "has no value in the checkpoint"
+        self.reasons[term] = f"variable {node.name} {reason}"
+        return term
+
+    def _table(self, node: NodeDef) -> int:
+        """Returns the term of a lookup table: its content, whichever op fills it."""
+        identity = identity_of(node)
+        contents = set[int]()
+        for filler in find_fillers(self.model.graph, node, identity):
+            self._evaluate(self._scope, data_inputs(filler)[1:])
+            terms = [self._term(self._scope, one) for one in data_inputs(filler)[1:]]
+            contents.add(table_term(self.table, self.contents, node, filler, terms))
+        if len(contents) == 1:
+            [term] = contents
+            self.nodes.setdefault(term, node.name)
+            return term
+        term = self.table.leaf("table")
+        self.reasons[term] = f"table {node.name} is filled " + ("in several ways" if contents else "by no op")
+        return term
+
+    # Effects.
+
+    def _note_effect(self, scope: Scope, node: NodeDef, given: Sequence[int]) -> None:
+        term = self.table.make(node.op, self._attributes(node, node.op), given)
+        self.effects.append(Effect(node, scope.function, term))
+
+    def _note_change(self, scope: Scope, node: NodeDef, given: Sequence[int]) -> None:
+        for reference, term in zip(data_inputs(node), given, strict=True):
+            if self.table[term].op == "handle":
+                self.changed.add(self.table[term].attributes[1])  # type: ignore[index]
+            elif not scope.function and (variable := trace_variable(scope.graph, reference)) is not None:
+                self.changed.add(identity_of(variable))
+
+    # Functions, branches and loops.
+
+    def _call(self, scope: Scope, name: str, given: Sequence[int], guard: Guard) -> list[int]:
+        """Returns the results of a function."""
+        key = (name, tuple(given), guard)
+        if key not in self._calls:
+            function = self._functions.get(name)
+            if function is None:
+                raise Unproven(f"a function is missing: {name}")
+            if name in self._entered:
+                raise Unproven(f"a function calls itself: {name}")
+            names = [argument.name for argument in function.signature.input_arg]
+            if len(names) != len(given):
+                raise Unproven(f"a function is called with {len(given)} arguments instead of {len(names)}: {name}")
+            inner = Scope(name, self.model.graph.body(name), dict(zip(names, given, strict=True)), guard)
+            results = [function.ret[result.name] for result in function.signature.output_arg]
+            self._entered.append(name)
+            waited_for = [function.control_ret[one] for one in function.signature.control_output]
+            self._evaluate(inner, [*results, *(f"^{one}" for one in waited_for)])
+            self._entered.pop()
+            self._calls[key] = [self._term(inner, result) for result in results]
+        return self._calls[key]
+
+    def _branches(
+        self, scope: Scope, op: str, names: Sequence[str], given: Sequence[int], guard: Guard
+    ) -> list[int]:
+        condition, *arguments = given
+        value = self.rules.scalar(self.table, condition)
+        if value is not None and value.dtype.kind in "bi":
+            taken = (0 if value else 1) if op == "if" else int(value)
+            return self._call(scope, names[taken if 0 <= taken < len(names) else -1], arguments, guard)
+        ports = [1, 0] if op == "if" else range(len(names))
+        results = [
+            self._call(scope, name, arguments, guard | {(condition, port)})
+            for name, port in zip(names, ports, strict=True)
+        ]
+        return [self.table.make(op, len(names), [condition, *each]) for each in zip(*results, strict=True)]
+
+    def _merge(self, scope: Scope, node: NodeDef) -> Sequence[int]:
+        """Returns the value of the branch that is taken, and its number, of a condition of TensorFlow 1."""
+        references = data_inputs(node)
+        alive = {
+            number: (self._term(scope, one), guard - scope.guard)
+            for number, one in enumerate(references)
+            if _DEAD not in (guard := self._guard(scope, one))
+        }
+        if not alive:
+            scope.guards[node.name] = scope.guard | {_DEAD}
+            return [self._term(scope, references[0])] * 2
+        shared = frozenset.intersection(*(guard for _, guard in alive.values()))
+        waits = scope.guard.union(*(self._guard(scope, one) for one in node.input if is_control(one)))
+        scope.guards[node.name] = waits | shared
+        if len(alive) == 1:
+            [(number, (term, _))] = alive.items()
+            return [term, self._number(number)]
+        own = {number: guard - shared for number, (_, guard) in alive.items()}
+        if any(len(guard) != 1 for guard in own.values()):
+            raise Unproven(f"branches that are not those of one condition: {self._place(scope, node.name)}")
+        sides = {number: next(iter(guard)) for number, guard in own.items()}
+        by_port = {port: number for number, (_, port) in sides.items()}
+        conditions = {condition for condition, _ in sides.values()}
+        if len(conditions) != 1 or sorted(by_port) != list(range(len(references))):
+            raise Unproven(f"branches that are not those of one condition: {self._place(scope, node.name)}")
+        [condition] = conditions
+        op, ports = ("if", [1, 0]) if len(references) == 2 else ("case", sorted(by_port))
+        values = [alive[by_port[port]][0] for port in ports]
+        numbers = [self._number(by_port[port]) for port in ports]
+        return [self.table.make(op, len(ports), [condition, *each]) for each in (values, numbers)]
+
+    def _number(self, number: int) -> int:
+        import numpy as np
+
+        return self.rules.constant(self.table, np.array(number, "<i4"), 3)
+
+    def _loop_of(self, scope: Scope, exit_node: NodeDef) -> tuple[str, list[NodeDef]]:
+        """Returns the LoopCond of a loop of TensorFlow 1, and the Merges of its variables."""
+        nodes = scope.graph.nodes
+        switch = nodes.get(node_of(data_inputs(exit_node)[0]))
+        condition = node_of(data_inputs(switch)[1]) if switch is not None and plain_op(switch.op) == "Switch" else ""
+        if condition not in nodes or nodes[condition].op != "LoopCond":
+            raise Unproven(f"a loop that TensorFlow does not build: {self._place(scope, exit_node.name)}")
+        merges = dict[str, NodeDef]()
+        for node in scope.graph.consumers.get(condition, ()):
+            if plain_op(node.op) == "Switch" and node_of(data_inputs(node)[1]) == condition:
+                merge = nodes.get(node_of(data_inputs(node)[0]))
+                if merge is None or plain_op(merge.op) != "Merge":
+                    raise Unproven(f"a loop that TensorFlow does not build: {self._place(scope, node.name)}")
+                merges[merge.name] = merge
+        return condition, list(merges.values())
+
+    def _sides(self, scope: Scope, merge: NodeDef) -> tuple[str, str]:
+        """Returns the inputs of a loop's Merge: the one before the loop, and the one after a turn."""
+        nodes, given = scope.graph.nodes, data_inputs(merge)
+        kinds = [plain_op(nodes[node_of(one)].op) if node_of(one) in nodes else "" for one in given]
+        if sorted(kinds) != ["Enter", "NextIteration"]:
+            raise Unproven(f"a loop that TensorFlow does not build: {self._place(scope, merge.name)}")
+        return given[kinds.index("Enter")], given[kinds.index("NextIteration")]
+
+    def _first_inputs(self, scope: Scope, merge: NodeDef) -> list[str]:
+        return [self._sides(scope, merge)[0]]
+
+    def _exit(self, scope: Scope, node: NodeDef) -> int:
+        """Returns the last value of a loop variable of TensorFlow 1."""
+        condition, merges = self._loop_of(scope, node)
+        nodes = scope.graph.nodes
+        switch = data_inputs(node)[0]
+        index = [merge.name for merge in merges].index(node_of(data_inputs(nodes[node_of(switch)])[0]))
+        enters = [self._sides(scope, merge)[0] for merge in merges]
+        first = [self._term(scope, one) for one in enters]
+        scope.guards[node.name] = scope.guard.union(*(self._guard(scope, one) for one in enters))
+        key = f"{condition}^variables"
+        if key not in scope.values:
+            scope.values[key] = [
+                value if self._is_kept(scope, merge) else self.table.leaf("turn")
+                for merge, value in zip(merges, first, strict=True)
+            ]
+            for merge, variable in zip(merges, self._list(scope, key), strict=True):
+                scope.values[merge.name] = [variable, self.table.leaf("turn")]
+                for one in scope.graph.consumers.get(merge.name, ()):
+                    if plain_op(one.op) == "Switch" and node_of(data_inputs(one)[1]) == condition:
+                        scope.values[one.name] = [variable, variable]
+            [test] = data_inputs(nodes[condition])
+            turns = [self._sides(scope, merge)[1] for merge in merges]
+            after = [data_inputs(nodes[node_of(one)])[0] for one in turns]
+            self._evaluate(scope, [test, *after])
+            scope.values[f"{key}^test"] = [self._term(scope, test)]
+            scope.values[f"{key}^after"] = [self._term(scope, one) for one in after]
+        variables = self._list(scope, key)
+        if variables[index] == first[index]:
+            return first[index]
+        [test_term] = self._list(scope, f"{key}^test")
+        return self._loop(index, variables, first, test_term, self._list(scope, f"{key}^after"))
+
+    def _list(self, scope: Scope, key: str) -> Sequence[int]:
+        found = scope.values[key]
+        assert not isinstance(found, int)
+        return found
+
+    def _loop(
+        self, index: int, variables: Sequence[int], first: Sequence[int], test: int, after: Sequence[int]
+    ) -> int:
+        """Returns a loop's result; variables that never change are none."""
+        turning = [number for number, one in enumerate(variables) if self.table[one].op == "leaf"]
+        chosen = [[side[number] for number in turning] for side in (variables, first, after)]
+        return self.table.loop_result(turning.index(index), chosen[0], chosen[1], test, chosen[2])
+
+    def _is_kept(self, scope: Scope, merge: NodeDef) -> bool:
+        """Returns True if a variable of a TensorFlow 1 loop is the same after each turn."""
+        nodes = scope.graph.nodes
+        reference = data_inputs(nodes[node_of(self._sides(scope, merge)[1])])[0]
+        for _ in range(len(scope.graph.node)):
+            node = nodes.get(node_of(reference))
+            if node is None:
+                return False
+            if plain_op(node.op) == "Switch":
+                return node_of(data_inputs(node)[0]) == merge.name
+            if plain_op(node.op) not in PASSES:
+                return False
+            reference = data_inputs(node)[0]
+        return False
+
+    def _while(self, scope: Scope, node: NodeDef, given: Sequence[int], guard: Guard) -> list[int]:
+        """Returns the last values of the variables of a loop of TensorFlow 2."""
+        test, body = node.attr["cond"].func.name, node.attr["body"].func.name
+        variables = [
+            value if self._returns_argument(body, number, set()) else self.table.leaf("turn")
+            for number, value in enumerate(given)
+        ]
+        [condition] = self._call(scope, test, variables, guard)
+        after = self._call(scope, body, variables, guard)
+        return [
+            value if value == variables[number] else self._loop(number, variables, given, condition, after)
+            for number, value in enumerate(given)
+        ]
+
+    def _returns_argument(self, name: str, number: int, callers: set[str]) -> bool:
+        """Returns True if a function's result is its argument of the same number."""
+        function = self._functions.get(name)
+        if function is None or name in callers or number >= len(function.signature.output_arg):
+            return False
+        nodes = self.model.graph.body(name).nodes
+        argument = function.signature.input_arg[number].name
+        reference = function.ret[function.signature.output_arg[number].name]
+        for _ in range(len(nodes) + 1):
+            if reference == argument:
+                return True
+            inner = nodes.get(node_of(reference))
+            if inner is None or not data_inputs(inner):
+                return False
+            port = int(reference.rpartition(":")[2]) if reference.count(":") == 2 else 0
+            if inner.op in WHILES and self._returns_argument(inner.attr["body"].func.name, port, callers | {name}):
+                reference = data_inputs(inner)[port]
+            elif inner.op in PASSES:
+                reference = data_inputs(inner)[0]
+            else:
+                return False
+        return False

@@ -1,0 +1,128 @@
+"""Decides from the files alone whether a candidate is the same function of its inputs as the checkpoint.
+
+Both graphs become terms in one table (see `evaluate`). An output is proved if its two terms are one. Nothing is run,
+and no code of freezing takes part: an error of freezing is found here, not repeated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.errors import PipelineError
+
+from .contents import ContentTable
+from .differences import find_differences
+from .evaluate import Evaluator, Unproven
+from .model import Model, open_candidate_model, open_checkpoint_model
+from .rules import Rules
+from .terms import TermTable
+
+PROVED, TESTED = "proved", "tested"
+
+
+@dataclass(frozen=True)
+class OutputProof:
+    """What was found for one output.
+
+    Args:
+        is_proved: the candidate's output is the same function of the inputs as the checkpoint's.
+        reasons: what stands between it and a proof, a sentence each; empty if it is proved.
+    """
+
+    name: str
+    is_proved: bool
+    reasons: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What was found for a candidate.
+
+    Args:
+        outputs: in the order of the signature.
+        terms: number of different terms in both graphs.
+    """
+
+    outputs: tuple[OutputProof, ...]
+    terms: int = 0
+
+    @property
+    def word(self) -> str:
+        """`proved` if all outputs are, else `tested`."""
+        return PROVED if self.outputs and all(output.is_proved for output in self.outputs) else TESTED
+
+    @property
+    def reasons(self) -> Sequence[str]:
+        """The reasons of all outputs, each once."""
+        return [*dict.fromkeys(reason for output in self.outputs for reason in output.reasons)]
+
+
+def prove(checkpoint: Path, candidate: Path) -> Proof:
+    """Compares the graph of a candidate with that of its checkpoint.
+
+    Args:
+        checkpoint: the artifact with `signature.json`, and `model.ckpt.*` or `saved_model/`.
+        candidate: an artifact in the format `frozen`, `mmap` or `savedmodel`.
+
+    Returns:
+        A result for each output that the candidate has. What cannot be read or decided is a reason.
+    """
+    try:
+        return compare_models(open_checkpoint_model(checkpoint), open_candidate_model(candidate))
+    except PipelineError as exc:
+        return Proof((OutputProof("", False, (str(exc),)),))
+
+
+def compare_models(reference: Model, candidate: Model) -> Proof:
+    """Compares two models; see `prove`."""
+    rules = Rules(ContentTable())
+    table = TermTable(rules.simplify)
+    sides = [Evaluator(table, rules, model) for model in (reference, candidate)]
+    names = [name for name in reference.outputs if name in candidate.outputs]
+    found = list[dict[str, int]]()
+    for side in sides:
+        try:
+            found.append(side.outputs())
+        except Unproven as exc:
+            reason = f"{side.model.side}: {exc}"
+            return Proof(tuple(OutputProof(name, False, (reason,)) for name in names), len(table.terms))
+    shared = _shared_reasons(sides)
+    outputs = []
+    for name in names:
+        pair = [_canonical(table, side[name]) for side in found]
+        reasons = [*shared, *_own_reasons(table, sides, [side[name] for side in found])]
+        if pair[0] != pair[1]:
+            reasons += find_differences(table, rules.contents, sides, (found[0][name], found[1][name]))
+        outputs.append(OutputProof(name, not reasons, tuple(dict.fromkeys(reasons))))
+    return Proof(tuple(outputs), len(table.terms))
+
+
+def _canonical(table: TermTable, term: int) -> int:
+    """Returns a term with numbers for what is made anew in each run."""
+    leaves = table.leaves.get(term, frozenset())
+    if not leaves:
+        return term
+    order = table.leaves_in_order([term], leaves)
+    return table.rename(term, {leaf: table.make("bound", ("run", number)) for number, leaf in enumerate(order)})
+
+
+def _own_reasons(table: TermTable, sides: Sequence[Evaluator], terms: Sequence[int]) -> list[str]:
+    """Returns the reasons why outputs are no functions of the inputs alone."""
+    reasons = []
+    for side, term in zip(sides, terms, strict=True):
+        if side.reasons:
+            reasons += [f"{side.model.side}: {side.reasons[one]}" for one in table.below([term]) if one in side.reasons]
+    return reasons
+
+
+def _shared_reasons(sides: Sequence[Evaluator]) -> list[str]:
+    """Returns what the candidate does besides computing, and the checkpoint does not."""
+    reference, candidate = sides
+    known = {effect.term for effect in reference.effects}
+    return [
+        f"candidate: {effect.node.op} is run that the checkpoint does not run: node {effect.node.name}"
+        for effect in candidate.effects
+        if effect.term not in known
+    ]
