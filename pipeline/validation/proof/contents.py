@@ -101,7 +101,8 @@ def content_of_variable(bundle: Bundle, key: str, part: str, name: str) -> Conte
     box = _box_of(part, tensor.shape)
     shape = tuple(stop - start for start, stop in box)
     if tensor.is_string:
-        joined = join_strings(bundle.read(key)[tuple(slice(*side) for side in box)].reshape(-1).tolist())
+        strings = np.asarray(bundle.strings(key), object).reshape(tensor.shape)
+        joined = join_strings(np.asarray(strings[tuple(slice(*side) for side in box)], object).reshape(-1).tolist())
         return Content(tensor.dtype, shape, len(joined), lambda: joined, name)
     size_bytes = math.prod(shape) * tensor.kind.size_bytes
 

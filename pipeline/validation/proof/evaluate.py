@@ -10,7 +10,7 @@ conditions under which it exists, each as the term of the condition and the numb
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pipeline.errors import PipelineError
@@ -18,6 +18,7 @@ from pipeline.graph.graph import Graph
 from pipeline.graph.lazy_nodes import whole_node
 from pipeline.graph.nodes import data_inputs, dims_of, function_names, is_control, node_of, normalize_tensor
 from pipeline.graph.protos import NodeDef
+from pipeline.graph.unsupported import DRAWS
 
 from .contents import Content, ContentTable
 from .model import Model, fixed_content
@@ -31,13 +32,16 @@ from .ops import (
     INLINED,
     NAMED,
     PASSES,
+    POPS,
+    PUSHES,
+    FILLERS,
     TABLES,
     WHILES,
     plain_op,
     reason_against,
 )
 from .rules import Rules
-from .saved_names import VARIABLES, identity_of, trace_variable
+from .saved_names import VARIABLES, identity_of, trace_passed, trace_variable
 from .tables import find_fillers, table_term
 from .terms import TermTable
 
@@ -108,6 +112,7 @@ class Evaluator:
         self._calls: dict[tuple[str, tuple[int, ...], Guard], list[int]] = {}
         self._entered: list[str] = []
         self._variables: dict[tuple[str, str], int] = {}
+        self._turns: dict[int, Callable[[], list[int]]] = {}  # by variable of a loop of TensorFlow 1, the loop's terms
         self._scope = Scope("", model.graph)
 
     def outputs(self) -> dict[str, int]:
@@ -125,12 +130,15 @@ class Evaluator:
             raise Unproven("functions or loops are nested too deeply") from exc
         except PipelineError as exc:
             raise Unproven(str(exc)) from exc
+        except (LookupError, ValueError) as exc:  # such as an op with fewer inputs than it has
+            raise Unproven(f"the graph is malformed: {exc!r}") from exc
         return found
 
     def _outputs(self) -> dict[str, int]:
         references = [*self.model.outputs.values()]
         self._evaluate(self._scope, references)
-        return {name: self._term(self._scope, reference) for name, reference in self.model.outputs.items()}
+        terms = {name: self._term(self._scope, reference) for name, reference in self.model.outputs.items()}
+        return {name: self.rules.values.get(term, term) for name, term in terms.items()}  # a variable is its value
 
     def _start_again(self) -> None:
         self._scope = Scope("", self.model.graph)
@@ -174,7 +182,7 @@ class Evaluator:
         return tensor not in self.model.inputs and tensor not in self.model.fixed
 
     def _needs(self, scope: Scope, node: NodeDef) -> Sequence[str]:
-        if plain_op(node.op) == "Exit":
+        if plain_op(node.op) == "Exit" and self._leaves_loop(scope, node):
             return [one for merge in self._loop_of(scope, node)[1] for one in self._first_inputs(scope, merge)]
         return node.input
 
@@ -265,8 +273,11 @@ class Evaluator:
             return [given[0]] * (2 if op == "Switch" else node.attr["num_outs"].i)
         if node.op in self._functions:
             return self._call(scope, node.op, given, guard)
+        if op == "SymbolicGradient" and node.attr["f"].func.name in self.model.graph.gradients:
+            return self._call(scope, self.model.graph.gradients[node.attr["f"].func.name], given, guard)
         if op in INLINED:
-            return self._call(scope, node.attr["f"].func.name, given, guard)
+            arguments = given[1:] if op == "RemoteCall" else given  # the first says where
+            return self._call(scope, node.attr["f"].func.name, arguments, guard)
         if op in IFS:
             return self._branches(scope, "if", [node.attr[one].func.name for one in IFS[op]], given, guard)
         if op in CASES:
@@ -287,15 +298,20 @@ class Evaluator:
         if op in CHECKS:
             self._note_effect(scope, node, given)
             return ()
-        if op == "NoOp":
+        if op in ("NoOp", *FILLERS):  # what fills a table is in the table's term
             return ()
         if op in CHANGES:
             self._note_change(scope, node, given)
         if op in NAMED:
             given = [*given, self.table.leaf(op)]
+        elif op in PUSHES:
+            return given[1]
+        elif op in POPS:
+            given = [*given, *self._pushed(scope, node)]
         elif reason := reason_against(op, self.model.pure):
             term = self._unknown(scope, node, reason, given)
-            self.effects.append(Effect(node, scope.function, term))
+            if not DRAWS.matches(op):
+                self.effects.append(Effect(node, scope.function, term))
             return term
         term = self.table.make(op, self._attributes(node, op), [*given, *self._inner_functions(scope, node)])
         self.nodes.setdefault(term, node.name)
@@ -329,8 +345,6 @@ class Evaluator:
         """Yields terms of the functions that an op other than a call is given, such as those of a data set."""
         for name in sorted(node.attr):
             for function in function_names(node.attr[name]):
-                if function in self.model.graph.gradients:
-                    raise Unproven(f"a function with a gradient of its own: {self._place(scope, node.name)}")
                 if function in self._functions:
                     count = len(self._functions[function].signature.input_arg)
                     leaves = [self.table.leaf("argument") for _ in range(count)]
@@ -375,6 +389,26 @@ class Evaluator:
         self.reasons[term] = f"table {node.name} is filled " + ("in several ways" if contents else "by no op")
         return term
 
+    def _pushed(self, scope: Scope, pop: NodeDef) -> list[int]:
+        """Returns what the stack of a loop's gradient holds: the terms that are pushed, and the loops that push them."""
+        stack = trace_passed(scope.graph, data_inputs(pop)[0])
+        pushes = [
+            data_inputs(node)[1]
+            for node in scope.graph.node
+            if node.op in PUSHES and trace_passed(scope.graph, data_inputs(node)[0]) is stack
+        ]
+        self._evaluate(scope, pushes)
+        found = [self._term(scope, one) for one in pushes]
+        seen, waiting = set[int](), list(found)
+        while waiting:
+            for leaf in sorted(self.table.leaves.get(waiting.pop(), frozenset()) - seen):
+                seen.add(leaf)
+                if leaf in self._turns:
+                    loop = self._turns[leaf]()
+                    found += loop
+                    waiting += loop
+        return found
+
     # Effects.
 
     def _note_effect(self, scope: Scope, node: NodeDef, given: Sequence[int]) -> None:
@@ -382,10 +416,10 @@ class Evaluator:
         self.effects.append(Effect(node, scope.function, term))
 
     def _note_change(self, scope: Scope, node: NodeDef, given: Sequence[int]) -> None:
-        for reference, term in zip(data_inputs(node), given, strict=True):
+        for number, (reference, term) in enumerate(zip(data_inputs(node), given, strict=True)):
             if self.table[term].op == "handle":
                 self.changed.add(self.table[term].attributes[1])  # type: ignore[index]
-            elif not scope.function and (variable := trace_variable(scope.graph, reference)) is not None:
+            elif (number == 0 or "Apply" in node.op) and not scope.function and (variable := trace_variable(scope.graph, reference)) is not None:
                 self.changed.add(identity_of(variable))
 
     # Functions, branches and loops.
@@ -462,6 +496,10 @@ class Evaluator:
 
         return self.rules.constant(self.table, np.array(number, "<i4"), 3)
 
+    def _leaves_loop(self, scope: Scope, exit_node: NodeDef) -> bool:
+        source = scope.graph.nodes.get(node_of(data_inputs(exit_node)[0]))
+        return source is not None and plain_op(source.op) == "Switch"
+
     def _loop_of(self, scope: Scope, exit_node: NodeDef) -> tuple[str, list[NodeDef]]:
         """Returns the LoopCond of a loop of TensorFlow 1, and the Merges of its variables."""
         nodes = scope.graph.nodes
@@ -491,6 +529,10 @@ class Evaluator:
 
     def _exit(self, scope: Scope, node: NodeDef) -> int:
         """Returns the last value of a loop variable of TensorFlow 1."""
+        if not self._leaves_loop(scope, node):  # a frame without turns
+            [reference] = data_inputs(node)
+            scope.guards[node.name] = self._guard(scope, reference)
+            return self._term(scope, reference)
         condition, merges = self._loop_of(scope, node)
         nodes = scope.graph.nodes
         switch = data_inputs(node)[0]
@@ -501,9 +543,11 @@ class Evaluator:
         key = f"{condition}^variables"
         if key not in scope.values:
             scope.values[key] = [
-                value if self._is_kept(scope, merge) else self.table.leaf("turn")
+                value if self._is_kept(scope, merge) else self._variable_of_loop(value)
                 for merge, value in zip(merges, first, strict=True)
             ]
+            for leaf in self._list(scope, key):
+                self._turns[leaf] = lambda: [*self._list(scope, f"{key}^test"), *first, *self._list(scope, f"{key}^after")]
             for merge, variable in zip(merges, self._list(scope, key), strict=True):
                 scope.values[merge.name] = [variable, self.table.leaf("turn")]
                 for one in scope.graph.consumers.get(merge.name, ()):
@@ -518,8 +562,24 @@ class Evaluator:
         variables = self._list(scope, key)
         if variables[index] == first[index]:
             return first[index]
+        values = self.rules.values
+        sides = [
+            [values.get(one, one) for one in side] for side in (variables, first, self._list(scope, f"{key}^after"))
+        ]
         [test_term] = self._list(scope, f"{key}^test")
-        return self._loop(index, variables, first, test_term, self._list(scope, f"{key}^after"))
+        result = self._loop(index, sides[0], sides[1], test_term, sides[2])
+        if variables[index] not in values:
+            return result
+        handle = self.table.leaf("handle")  # of one variable or another, by the number of turns
+        values[handle] = result
+        return handle
+
+    def _variable_of_loop(self, first: int) -> int:
+        """Returns the leaf of a loop's variable; if it is a handle, its value is a leaf as well."""
+        leaf = self.table.leaf("turn")
+        if first in self.rules.values:
+            self.rules.values[leaf] = self.table.leaf("turn")
+        return leaf
 
     def _list(self, scope: Scope, key: str) -> Sequence[int]:
         found = scope.values[key]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -69,6 +69,17 @@ class Model:
         if tensor.dtype != node.attr["dtype"].type:
             raise DataError("a constant is of another dtype than its value", where=f"node {node.name}")
         return content_of_tensor(tensor, None if is_inner else self.contents.get(node.name), node.name)
+
+
+def model_of_files(
+    side: str, source: Source, inputs: Sequence[str], outputs: Sequence[str], pins: Mapping[str, str] | None = None
+) -> Model:
+    """Returns the side of a source whose inputs and outputs are named by their tensors."""
+    signature = Signature(
+        [TensorSpec(name, "float32", None, normalize_tensor(name)) for name in inputs],
+        [TensorSpec(name, "float32", None, normalize_tensor(name)) for name in outputs],
+    )
+    return _of_source(side, source, signature, {normalize_tensor(name): text for name, text in (pins or {}).items()})
 
 
 def open_checkpoint_model(checkpoint: Path) -> Model:

@@ -15,13 +15,19 @@ PASSES = frozenset(
 )
 # Ops that do something else than to give a value, and do it alike in both graphs or not at all.
 CHECKS = frozenset({"Assert", "Print", "PrintV2"})
-INLINED = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
+INLINED = frozenset({"PartitionedCall", "StatefulPartitionedCall", "RemoteCall"})
 IFS = dict.fromkeys(("If", "StatelessIf"), ("then_branch", "else_branch"))
 CASES = frozenset({"Case", "StatelessCase"})
 WHILES = frozenset({"While", "StatelessWhile"})
 TABLES = frozenset({"HashTable", "HashTableV2"})
+FROM_TENSORS = frozenset({"InitializeTable", "InitializeTableV2", "LookupTableImport", "LookupTableImportV2"})
+FROM_FILE = frozenset({"InitializeTableFromTextFile", "InitializeTableFromTextFileV2"})
+FILLERS = FROM_TENSORS | FROM_FILE
 # Ops that make something new in each run. Their results differ from each other, and are alike in both graphs.
-NAMED = frozenset({"TensorArray", "TensorArrayV2", "TensorArrayV3"})
+NAMED = frozenset(
+    {"TensorArray", "TensorArrayV2", "TensorArrayV3", "TensorArrayGradV3", "TensorArrayGradWithShape", "Stack", "StackV2"}
+)
+PUSHES, POPS = frozenset({"StackPush", "StackPushV2"}), frozenset({"StackPop", "StackPopV2"})
 # Attributes that say how, and not what, an op computes.
 IGNORED_ATTRIBUTES = frozenset(
     {"container", "shared_name", "use_node_name_sharing", "output_shapes", "parallel_iterations", "swap_memory"}
@@ -33,7 +39,7 @@ _OF_REFERENCES = {f"Ref{op}": op for op in ("Identity", "Switch", "Merge", "Ente
 _HARMLESS = re.compile(
     r"TensorArray(Read|Write|Gather|Scatter|Concat|Split|Size|Close|Pack|Unpack)(V[23])?|ReadVariableOp|VariableShape"
     r"|VarIsInitializedOp|IsVariableInitialized|ResourceGather(Nd)?|LookupTable(Find|Size)(V2)?|LookupTableExport(V2)?"
-    r"|_?Arg|_?Retval"
+    r"|StackClose(V2)?|_?Arg|_?Retval"
 )
 # Functions of their inputs by TensorFlow's word, and of something else all the same.
 _READS_OUTSIDE = re.compile(

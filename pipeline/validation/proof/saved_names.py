@@ -68,6 +68,11 @@ def trace_variable(graph: Graph, reference: str) -> NodeDef | None:
     return found if found is not None and found.op in VARIABLES else None
 
 
+def trace_passed(graph: Graph, reference: str) -> NodeDef | None:
+    """Returns the node that a reference leads to, through ops that pass their first input on."""
+    return _behind(graph, reference)[0]
+
+
 def _behind(graph: Graph, reference: str) -> tuple[NodeDef | None, int]:
     """Follows ops that pass their first input on; returns the node that they start at, and its output."""
     for _ in range(len(graph.node)):

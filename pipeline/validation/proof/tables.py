@@ -17,11 +17,10 @@ from pipeline.graph.protos import NodeDef
 from pipeline.inputs import read_file
 
 from .contents import Content, ContentTable, content_of_array, join_strings
+from .ops import FROM_FILE, FROM_TENSORS
 from .saved_names import identity_of
 from .terms import TermTable
 
-_FROM_TENSORS = frozenset({"InitializeTable", "InitializeTableV2", "LookupTableImport", "LookupTableImportV2"})
-_FROM_FILE = frozenset({"InitializeTableFromTextFile", "InitializeTableFromTextFileV2"})
 _WHOLE_LINE, _LINE_NUMBER = -2, -1  # of key_index and value_index, tensorflow/core/ops/lookup_ops.cc
 _NUMBER = re.compile(rb"-?[0-9]+(\.[0-9]*)?([eE][-+]?[0-9]+)?")
 
@@ -29,7 +28,7 @@ _NUMBER = re.compile(rb"-?[0-9]+(\.[0-9]*)?([eE][-+]?[0-9]+)?")
 def find_fillers(graph: Graph, table: NodeDef, identity: tuple[str, str]) -> Iterator[NodeDef]:
     """Yields the ops that fill a table."""
     for node in graph.node:
-        if node.op in _FROM_TENSORS or node.op in _FROM_FILE:
+        if node.op in FROM_TENSORS or node.op in FROM_FILE:
             filled = graph.nodes.get(node_of(data_inputs(node)[0]))
             if filled is not None and filled.op == table.op and identity_of(filled) == identity:
                 yield whole_node(node)
@@ -49,7 +48,7 @@ def table_term(
     """
     dtypes = (node.attr["key_dtype"].type, node.attr["value_dtype"].type)
     known = [table[one].attributes if table[one].op == "const" else None for one in terms]
-    if filler.op in _FROM_FILE:
+    if filler.op in FROM_FILE:
         if not isinstance(known[0], int):
             raise DataError("a table's file has no constant name", where=f"node {filler.name}")
         columns = _columns(filler, dtypes, contents.strings(known[0])[0])
