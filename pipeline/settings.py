@@ -15,7 +15,9 @@ from .inputs import split_list
 
 PASSED, FAILED = "passed", "failed"  # verdicts
 AUTO, AUTO_SHARE = "auto", 0.8  # the limit that is a share of the machine's memory
-CHECKS = ("weights", "equal", "decisions", "edge", "generated", "stable", "golden")
+# The words for a candidate: the same function for every input; agrees on all rows tried; or not.
+PROVED, TESTED, DIFFERS = "proved", "tested", "differs"
+CHECKS = ("graph", "weights", "equal", "decisions", "edge", "generated", "stable", "golden")
 
 
 def setting(default: Any, description: str) -> Any:
@@ -130,6 +132,11 @@ class ValidationSettings:
         f"checks to run: all that apply, or a comma-separated list of {', '.join(CHECKS)}. A check that is listed must "
         "apply: golden fails if no outputs were recorded",
     )
+    require: str = setting(
+        "tested",
+        "what a candidate must be: tested (it agrees on all rows that were tried) or proved (its graph is the same "
+        "function of the inputs as the checkpoint's, for every input; formats that are no graph of TensorFlow's fail)",
+    )
     batch_size: int = setting(256, "rows per session run; fewer where batch_mb says so")
     batch_mb: float = setting(
         256.0,
@@ -193,6 +200,7 @@ class ValidationSettings:
     int8_atol: float = setting(5e-2, "absolute bound for weights stored as int8: five points of a probability")
 
     def __post_init__(self) -> None:
+        require(self, "require", self.require in (TESTED, PROVED), f"{TESTED} or {PROVED}")
         require(self, "batch_size", self.batch_size >= 1, "at least 1")
         require(self, "batch_mb", 0 < self.batch_mb < math.inf, "above 0")
         for name in self.chosen_checks:

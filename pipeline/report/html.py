@@ -27,6 +27,7 @@ MOST_REASONS = 3
 
 CHECK_DESCRIPTIONS = {
     "made": "the format's file could be made",
+    "graph": "from the files alone: each output is the same function of the inputs as the checkpoint's",
     "weights": "every constant of a variable has the bits of the checkpoint's tensor, or of its rounding to float16",
     "equal": "on every validation row, the same outputs as the checkpoint",
     "edge": "the same on edge cases, such as empty text, extreme values and NaN",

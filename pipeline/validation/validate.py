@@ -1,7 +1,8 @@
 """Proves that a candidate is equal to its checkpoint, or reports where it is not.
 
-Seven checks; the first compares variables, the others compare outputs:
+Eight checks; the first two compare the files, the others compare outputs:
 
+    graph      the candidate's graph with the checkpoint's, as functions of the inputs, without running either
     weights    the candidate's constants with the checkpoint's tensors, byte for byte, without running either
     equal      the candidate with the checkpoint, on all validation rows
     decisions  the candidate's decisions, by threshold or argmax, with the checkpoint's
@@ -33,7 +34,7 @@ from pipeline.errors import PipelineError, RunnerError
 from pipeline.formats.registry import read_refusal
 from pipeline.formats.runner import RowRange, SubprocessRunner, fixed_batch_size
 from pipeline.freezing.freeze import no_inputs_note
-from pipeline.settings import CHECKS, FAILED, PASSED, ValidationSettings
+from pipeline.settings import CHECKS, FAILED, PASSED, PROVED, ValidationSettings
 from pipeline.signature import Signature, read_origin
 from pipeline.store.file_names import RESULTS_FILE, SIGNATURE_FILE, VERDICT_FILE
 from pipeline.workers.child import Limits
@@ -46,13 +47,16 @@ from .compare.precision import Precision, find_precisions, with_scales
 from .compare.tolerance import tolerance_class_of
 from .compare.weights import compare_weights
 from .diagnosis import Cause, explain
+from .proof.prove import Proof, prove
 from .replay.worst_rows import write_worst
 from .results.findings import made_up_alone
+from .results.proofs import proofs_of, record_proof
 from .results.recorder import ResultsRecorder
 from .sharding import ShardContext, ShardedPass, Sharding
 
 _VERDICT_SCHEMA = 2
 _LENGTHS, _SEED = (64, 512, 16384), 7  # of rows for a model that refuses shorter ones
+_GRAPHS = ("frozen", "mmap", "savedmodel")  # formats whose file is a graph of TensorFlow's
 _FORMATS_WITH_CONSTANTS = ("frozen", "mmap")  # their weights are constants that can be read
 
 
@@ -91,7 +95,7 @@ def validate(
     classes = {format: tolerance_class_of(format, path) for format, path in candidates.items()}
     recorder = ResultsRecorder(model, material.signature, settings, folder / RESULTS_FILE, classes)
     skipped = {name: "it was not asked for" for name in CHECKS if name not in settings.chosen_checks}
-    limits = Limits(*settings.limits)
+    limits, proofs = Limits(*settings.limits), dict[str, Proof]()
     with ExitStack() as opened:
         opened.enter_context(recorder)
         reference = opened.enter_context(
@@ -110,6 +114,8 @@ def validate(
         if material.goldens and "golden" not in skipped:
             compare_with_recorded(recorder, reference, material)
         for number, (format, artifact) in enumerate(candidates.items()):
+            if "graph" not in skipped:
+                _prove(recorder, proofs, format, checkpoint, artifact)
             if format in _FORMATS_WITH_CONSTANTS and "weights" not in skipped:
                 recorder.record_weights(format, compare_weights(checkpoint, artifact))
             recorder.note_precisions(format)
@@ -122,11 +128,20 @@ def validate(
                 skipped |= _check(recorder, reference, candidate, material)
     write_worst(folder, recorder, checkpoint, candidates, material, threads)
     causes = explain(recorder, checkpoint, candidates, material, threads)
-    verdict = _verdict(recorder, material, skipped, causes)
+    verdict = _verdict(recorder, material, skipped, causes, proofs_of(proofs, candidates, recorder.findings.values()))
     (folder / VERDICT_FILE).write_text(json.dumps(verdict, indent=2) + "\n", encoding="utf-8")
     for format, rows_per_second in material.rows_per_second.items():
         report_speed(format, rows_per_second)
     return verdict
+
+
+def _prove(recorder: ResultsRecorder, proofs: dict[str, Proof], format: str, checkpoint: Path, artifact: Path) -> None:
+    """Makes the check `graph`, which needs no process: nothing runs."""
+    if format in _GRAPHS:
+        proofs[format] = prove(checkpoint, artifact)
+        record_proof(recorder, format, proofs[format])
+    elif recorder.settings.require == PROVED or not recorder.settings.is_every_check:
+        recorder.fail(format, "graph", f"graph: {format} is no graph of TensorFlow's, so nothing can be proved of it")
 
 
 def _precisions(checkpoint: Path, material: Material, reference: SubprocessRunner) -> dict[str, Precision]:
@@ -203,7 +218,11 @@ def _with_longer_rows(material: Material, reference: SubprocessRunner) -> Signat
 
 
 def _verdict(
-    recorder: ResultsRecorder, material: Material, skipped: Mapping[str, str], causes: Mapping[str, Cause]
+    recorder: ResultsRecorder,
+    material: Material,
+    skipped: Mapping[str, str],
+    causes: Mapping[str, Cause],
+    proofs: Mapping[str, Any],
 ) -> dict[str, Any]:
     findings = [recorder.findings[key] for key in sorted(recorder.findings)]
     alone = made_up_alone(findings, material.is_made_up)
@@ -220,6 +239,7 @@ def _verdict(
         "reasons": reasons,
         "comparisons": sum(finding.rows for finding in findings),
         "made_up_alone": alone,
+        "proofs": proofs,
         "causes": {format: asdict(cause) for format, cause in causes.items()},
         "rows": {{"equal": "validation"}.get(name, name): count for name, count in rows.items()},
         "skipped": {**recorder.skipped, **skipped},

@@ -43,8 +43,8 @@ def _text(table: TermTable, contents: ContentTable, side: Evaluator, number: int
     term = table[number]
     name = side.nodes.get(number, "")
     at = f" {name}" if name else ""
-    if term.op == "const":
-        content = contents.contents[term.attributes]  # type: ignore[index]
-        value = contents.array(term.attributes) if content.elements == 1 else None  # type: ignore[arg-type]
+    if term.content is not None:
+        content = contents.contents[term.content]
+        value = contents.array(term.content) if content.elements == 1 else None
         return f"the constant{at} ({content}{'' if value is None else f', {value.reshape(-1)[0]}'})"
     return f"the input {term.attributes}" if term.op == "input" else f"{term.op}{at}"

@@ -10,23 +10,23 @@ conditions under which it exists, each as the term of the condition and the numb
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from pipeline.errors import PipelineError
-from pipeline.graph.graph import Graph
 from pipeline.graph.lazy_nodes import whole_node
 from pipeline.graph.nodes import data_inputs, dims_of, function_names, is_control, node_of, normalize_tensor
 from pipeline.graph.protos import NodeDef
 from pipeline.graph.unsupported import DRAWS
 
 from .contents import Content, ContentTable
+from .loops import is_kept, leaves_loop, loop_of, returns_argument, sides_of
 from .model import Model, fixed_content
 from .op_facts import facts_of, number_of_output
 from .ops import (
     CASES,
     CHANGES,
     CHECKS,
+    FILLERS,
     IFS,
     IGNORED_ATTRIBUTES,
     INLINED,
@@ -34,7 +34,6 @@ from .ops import (
     PASSES,
     POPS,
     PUSHES,
-    FILLERS,
     TABLES,
     WHILES,
     plain_op,
@@ -42,52 +41,11 @@ from .ops import (
 )
 from .rules import Rules
 from .saved_names import VARIABLES, identity_of, trace_passed, trace_variable
+from .scope import DEAD, Effect, Guard, Scope, Unproven
 from .tables import find_fillers, table_term
 from .terms import TermTable
 
-Guard = frozenset[tuple[int, int]]
-_DEAD = (-1, -1)  # in the guard of what no run reaches
 _MOST_TERMS = 20_000_000
-
-
-class Unproven(Exception):
-    """A part of a graph whose function is not decided here, with a sentence that says why."""
-
-
-@dataclass
-class Scope:
-    """The nodes of a graph or of one call of a function, with what is known of them.
-
-    Args:
-        function: its name; empty for the graph itself.
-        graph: its nodes.
-        arguments: terms of the function's arguments.
-        guard: of the call.
-        values: by node the terms of its outputs; a node with an op's term alone has that.
-        guards: by node.
-        choices: by Switch the term of its condition, and the output that a constant condition takes.
-    """
-
-    function: str
-    graph: Graph
-    arguments: Mapping[str, int] = field(default_factory=dict)
-    guard: Guard = frozenset()
-    values: dict[str, int | Sequence[int]] = field(default_factory=dict)
-    guards: dict[str, Guard] = field(default_factory=dict)
-    choices: dict[str, tuple[int, int | None]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Effect:
-    """A node that is run for what it does: a check, or a change of state.
-
-    Args:
-        term: of the op on its inputs.
-    """
-
-    node: NodeDef
-    function: str
-    term: int
 
 
 class Evaluator:
@@ -157,13 +115,13 @@ class Evaluator:
                 continue
             node = scope.graph.nodes.get(name)
             if node is None:
-                raise Unproven(f"a node is missing: {self._place(scope, name)}")
+                raise Unproven(f"a node is missing: {scope.place(name)}")
             missing = [node_of(one) for one in self._needs(scope, node) if self._is_open(scope, one)]
             if not missing:
                 scope.values[name] = self._value(scope, whole_node(node))
                 waiting.pop()
             elif name in entered:
-                raise Unproven(f"a circle that is no loop of TensorFlow's: {self._place(scope, name)}")
+                raise Unproven(f"a circle that is no loop of TensorFlow's: {scope.place(name)}")
             else:
                 entered.add(name)
                 waiting += missing[::-1]
@@ -182,12 +140,9 @@ class Evaluator:
         return tensor not in self.model.inputs and tensor not in self.model.fixed
 
     def _needs(self, scope: Scope, node: NodeDef) -> Sequence[str]:
-        if plain_op(node.op) == "Exit" and self._leaves_loop(scope, node):
-            return [one for merge in self._loop_of(scope, node)[1] for one in self._first_inputs(scope, merge)]
-        return node.input
-
-    def _place(self, scope: Scope, name: str) -> str:
-        return f"node {name}" + (f" in function {scope.function}" if scope.function else "")
+        if plain_op(node.op) == "Exit" and leaves_loop(scope, node):
+            return [one for merge in loop_of(scope, node)[1] for one in [sides_of(scope, merge)[0]]]
+        return list(node.input)
 
     def _term(self, scope: Scope, reference: str) -> int:
         """Returns the term of a tensor that has been evaluated."""
@@ -207,14 +162,14 @@ class Evaluator:
         if isinstance(value, int):
             return self.table.output(value, port)
         if port >= len(value):
-            raise Unproven(f"an output that the node does not have: {self._place(scope, reference)}")
+            raise Unproven(f"an output that the node does not have: {scope.place(reference)}")
         return value[port]
 
     def _port(self, scope: Scope, name: str, rest: str) -> int:
         output, _, index = rest.partition(":")
         number = number_of_output(whole_node(scope.graph.nodes[name]), output, int(index or 0), self._functions)
         if number is None:
-            raise Unproven(f"an output whose number is not known: {self._place(scope, name)}, output {output}")
+            raise Unproven(f"an output whose number is not known: {scope.place(name)}, output {output}")
         return number
 
     def _fixed(self, tensor: str) -> int:
@@ -243,15 +198,16 @@ class Evaluator:
         rest = reference.partition(":")[2]
         port = self._port(scope, name, rest) if scope.function and rest else int(rest or 0)
         if taken is not None:
-            return guard if port == taken else guard | {_DEAD}
+            return guard if port == taken else guard | {DEAD}
         return guard | {(condition, port)}
 
     # Values of nodes.
 
     def _value(self, scope: Scope, node: NodeDef) -> int | Sequence[int]:
         op, references = plain_op(node.op), data_inputs(node)
-        guard = scope.guard.union(*(self._guard(scope, one) for one in node.input))
-        if op not in ("Merge", "Exit", "ControlTrigger"):
+        is_guarded = bool(scope.guards or scope.choices)
+        guard = scope.guard.union(*(self._guard(scope, one) for one in node.input)) if is_guarded else scope.guard
+        if is_guarded and op not in ("Merge", "Exit", "ControlTrigger"):
             scope.guards[node.name] = guard
         if op == "Merge":
             return self._merge(scope, node)
@@ -322,7 +278,7 @@ class Evaluator:
         """Returns the term of an op that gives something else each time; rules may find that it does not matter."""
         attributes = self._attributes(node, plain_op(node.op))
         term = self.table.make(plain_op(node.op), attributes, [*given, self.table.leaf("run")])
-        self.reasons[term] = f"{node.op} {reason}: {self._place(scope, node.name)}"
+        self.reasons[term] = f"{node.op} {reason}: {scope.place(node.name)}"
         self.nodes.setdefault(term, node.name)
         return term
 
@@ -343,6 +299,8 @@ class Evaluator:
 
     def _inner_functions(self, scope: Scope, node: NodeDef) -> Iterator[int]:
         """Yields terms of the functions that an op other than a call is given, such as those of a data set."""
+        if not self._functions:
+            return
         for name in sorted(node.attr):
             for function in function_names(node.attr[name]):
                 if function in self._functions:
@@ -390,7 +348,7 @@ class Evaluator:
         return term
 
     def _pushed(self, scope: Scope, pop: NodeDef) -> list[int]:
-        """Returns what the stack of a loop's gradient holds: the terms that are pushed, and the loops that push them."""
+        """Returns the terms that are pushed to the stack of a loop's gradient, and those of the loops that push."""
         stack = trace_passed(scope.graph, data_inputs(pop)[0])
         pushes = [
             data_inputs(node)[1]
@@ -419,7 +377,11 @@ class Evaluator:
         for number, (reference, term) in enumerate(zip(data_inputs(node), given, strict=True)):
             if self.table[term].op == "handle":
                 self.changed.add(self.table[term].attributes[1])  # type: ignore[index]
-            elif (number == 0 or "Apply" in node.op) and not scope.function and (variable := trace_variable(scope.graph, reference)) is not None:
+            elif (
+                (number == 0 or "Apply" in node.op)
+                and not scope.function
+                and (variable := trace_variable(scope.graph, reference)) is not None
+            ):
                 self.changed.add(identity_of(variable))
 
     # Functions, branches and loops.
@@ -445,9 +407,7 @@ class Evaluator:
             self._calls[key] = [self._term(inner, result) for result in results]
         return self._calls[key]
 
-    def _branches(
-        self, scope: Scope, op: str, names: Sequence[str], given: Sequence[int], guard: Guard
-    ) -> list[int]:
+    def _branches(self, scope: Scope, op: str, names: Sequence[str], given: Sequence[int], guard: Guard) -> list[int]:
         condition, *arguments = given
         value = self.rules.scalar(self.table, condition)
         if value is not None and value.dtype.kind in "bi":
@@ -466,10 +426,10 @@ class Evaluator:
         alive = {
             number: (self._term(scope, one), guard - scope.guard)
             for number, one in enumerate(references)
-            if _DEAD not in (guard := self._guard(scope, one))
+            if DEAD not in (guard := self._guard(scope, one))
         }
         if not alive:
-            scope.guards[node.name] = scope.guard | {_DEAD}
+            scope.guards[node.name] = scope.guard | {DEAD}
             return [self._term(scope, references[0])] * 2
         shared = frozenset.intersection(*(guard for _, guard in alive.values()))
         waits = scope.guard.union(*(self._guard(scope, one) for one in node.input if is_control(one)))
@@ -479,12 +439,12 @@ class Evaluator:
             return [term, self._number(number)]
         own = {number: guard - shared for number, (_, guard) in alive.items()}
         if any(len(guard) != 1 for guard in own.values()):
-            raise Unproven(f"branches that are not those of one condition: {self._place(scope, node.name)}")
+            raise Unproven(f"branches that are not those of one condition: {scope.place(node.name)}")
         sides = {number: next(iter(guard)) for number, guard in own.items()}
         by_port = {port: number for number, (_, port) in sides.items()}
         conditions = {condition for condition, _ in sides.values()}
         if len(conditions) != 1 or sorted(by_port) != list(range(len(references))):
-            raise Unproven(f"branches that are not those of one condition: {self._place(scope, node.name)}")
+            raise Unproven(f"branches that are not those of one condition: {scope.place(node.name)}")
         [condition] = conditions
         op, ports = ("if", [1, 0]) if len(references) == 2 else ("case", sorted(by_port))
         values = [alive[by_port[port]][0] for port in ports]
@@ -496,65 +456,38 @@ class Evaluator:
 
         return self.rules.constant(self.table, np.array(number, "<i4"), 3)
 
-    def _leaves_loop(self, scope: Scope, exit_node: NodeDef) -> bool:
-        source = scope.graph.nodes.get(node_of(data_inputs(exit_node)[0]))
-        return source is not None and plain_op(source.op) == "Switch"
-
-    def _loop_of(self, scope: Scope, exit_node: NodeDef) -> tuple[str, list[NodeDef]]:
-        """Returns the LoopCond of a loop of TensorFlow 1, and the Merges of its variables."""
-        nodes = scope.graph.nodes
-        switch = nodes.get(node_of(data_inputs(exit_node)[0]))
-        condition = node_of(data_inputs(switch)[1]) if switch is not None and plain_op(switch.op) == "Switch" else ""
-        if condition not in nodes or nodes[condition].op != "LoopCond":
-            raise Unproven(f"a loop that TensorFlow does not build: {self._place(scope, exit_node.name)}")
-        merges = dict[str, NodeDef]()
-        for node in scope.graph.consumers.get(condition, ()):
-            if plain_op(node.op) == "Switch" and node_of(data_inputs(node)[1]) == condition:
-                merge = nodes.get(node_of(data_inputs(node)[0]))
-                if merge is None or plain_op(merge.op) != "Merge":
-                    raise Unproven(f"a loop that TensorFlow does not build: {self._place(scope, node.name)}")
-                merges[merge.name] = merge
-        return condition, list(merges.values())
-
-    def _sides(self, scope: Scope, merge: NodeDef) -> tuple[str, str]:
-        """Returns the inputs of a loop's Merge: the one before the loop, and the one after a turn."""
-        nodes, given = scope.graph.nodes, data_inputs(merge)
-        kinds = [plain_op(nodes[node_of(one)].op) if node_of(one) in nodes else "" for one in given]
-        if sorted(kinds) != ["Enter", "NextIteration"]:
-            raise Unproven(f"a loop that TensorFlow does not build: {self._place(scope, merge.name)}")
-        return given[kinds.index("Enter")], given[kinds.index("NextIteration")]
-
-    def _first_inputs(self, scope: Scope, merge: NodeDef) -> list[str]:
-        return [self._sides(scope, merge)[0]]
-
     def _exit(self, scope: Scope, node: NodeDef) -> int:
         """Returns the last value of a loop variable of TensorFlow 1."""
-        if not self._leaves_loop(scope, node):  # a frame without turns
+        if not leaves_loop(scope, node):  # a frame without turns
             [reference] = data_inputs(node)
             scope.guards[node.name] = self._guard(scope, reference)
             return self._term(scope, reference)
-        condition, merges = self._loop_of(scope, node)
+        condition, merges = loop_of(scope, node)
         nodes = scope.graph.nodes
         switch = data_inputs(node)[0]
         index = [merge.name for merge in merges].index(node_of(data_inputs(nodes[node_of(switch)])[0]))
-        enters = [self._sides(scope, merge)[0] for merge in merges]
+        enters = [sides_of(scope, merge)[0] for merge in merges]
         first = [self._term(scope, one) for one in enters]
         scope.guards[node.name] = scope.guard.union(*(self._guard(scope, one) for one in enters))
         key = f"{condition}^variables"
         if key not in scope.values:
             scope.values[key] = [
-                value if self._is_kept(scope, merge) else self._variable_of_loop(value)
+                value if is_kept(scope, merge) else self._variable_of_loop(value)
                 for merge, value in zip(merges, first, strict=True)
             ]
             for leaf in self._list(scope, key):
-                self._turns[leaf] = lambda: [*self._list(scope, f"{key}^test"), *first, *self._list(scope, f"{key}^after")]
+                self._turns[leaf] = lambda: [
+                    *self._list(scope, f"{key}^test"),
+                    *first,
+                    *self._list(scope, f"{key}^after"),
+                ]
             for merge, variable in zip(merges, self._list(scope, key), strict=True):
                 scope.values[merge.name] = [variable, self.table.leaf("turn")]
                 for one in scope.graph.consumers.get(merge.name, ()):
                     if plain_op(one.op) == "Switch" and node_of(data_inputs(one)[1]) == condition:
                         scope.values[one.name] = [variable, variable]
             [test] = data_inputs(nodes[condition])
-            turns = [self._sides(scope, merge)[1] for merge in merges]
+            turns = [sides_of(scope, merge)[1] for merge in merges]
             after = [data_inputs(nodes[node_of(one)])[0] for one in turns]
             self._evaluate(scope, [test, *after])
             scope.values[f"{key}^test"] = [self._term(scope, test)]
@@ -586,34 +519,17 @@ class Evaluator:
         assert not isinstance(found, int)
         return found
 
-    def _loop(
-        self, index: int, variables: Sequence[int], first: Sequence[int], test: int, after: Sequence[int]
-    ) -> int:
+    def _loop(self, index: int, variables: Sequence[int], first: Sequence[int], test: int, after: Sequence[int]) -> int:
         """Returns a loop's result; variables that never change are none."""
         turning = [number for number, one in enumerate(variables) if self.table[one].op == "leaf"]
         chosen = [[side[number] for number in turning] for side in (variables, first, after)]
         return self.table.loop_result(turning.index(index), chosen[0], chosen[1], test, chosen[2])
 
-    def _is_kept(self, scope: Scope, merge: NodeDef) -> bool:
-        """Returns True if a variable of a TensorFlow 1 loop is the same after each turn."""
-        nodes = scope.graph.nodes
-        reference = data_inputs(nodes[node_of(self._sides(scope, merge)[1])])[0]
-        for _ in range(len(scope.graph.node)):
-            node = nodes.get(node_of(reference))
-            if node is None:
-                return False
-            if plain_op(node.op) == "Switch":
-                return node_of(data_inputs(node)[0]) == merge.name
-            if plain_op(node.op) not in PASSES:
-                return False
-            reference = data_inputs(node)[0]
-        return False
-
     def _while(self, scope: Scope, node: NodeDef, given: Sequence[int], guard: Guard) -> list[int]:
         """Returns the last values of the variables of a loop of TensorFlow 2."""
         test, body = node.attr["cond"].func.name, node.attr["body"].func.name
         variables = [
-            value if self._returns_argument(body, number, set()) else self.table.leaf("turn")
+            value if returns_argument(self.model.graph, body, number) else self.table.leaf("turn")
             for number, value in enumerate(given)
         ]
         [condition] = self._call(scope, test, variables, guard)
@@ -622,26 +538,3 @@ class Evaluator:
             value if value == variables[number] else self._loop(number, variables, given, condition, after)
             for number, value in enumerate(given)
         ]
-
-    def _returns_argument(self, name: str, number: int, callers: set[str]) -> bool:
-        """Returns True if a function's result is its argument of the same number."""
-        function = self._functions.get(name)
-        if function is None or name in callers or number >= len(function.signature.output_arg):
-            return False
-        nodes = self.model.graph.body(name).nodes
-        argument = function.signature.input_arg[number].name
-        reference = function.ret[function.signature.output_arg[number].name]
-        for _ in range(len(nodes) + 1):
-            if reference == argument:
-                return True
-            inner = nodes.get(node_of(reference))
-            if inner is None or not data_inputs(inner):
-                return False
-            port = int(reference.rpartition(":")[2]) if reference.count(":") == 2 else 0
-            if inner.op in WHILES and self._returns_argument(inner.attr["body"].func.name, port, callers | {name}):
-                reference = data_inputs(inner)[port]
-            elif inner.op in PASSES:
-                reference = data_inputs(inner)[0]
-            else:
-                return False
-        return False

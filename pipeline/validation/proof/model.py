@@ -76,8 +76,8 @@ def model_of_files(
 ) -> Model:
     """Returns the side of a source whose inputs and outputs are named by their tensors."""
     signature = Signature(
-        [TensorSpec(name, "float32", None, normalize_tensor(name)) for name in inputs],
-        [TensorSpec(name, "float32", None, normalize_tensor(name)) for name in outputs],
+        tuple(TensorSpec(name, "float32", None, normalize_tensor(name)) for name in inputs),
+        tuple(TensorSpec(name, "float32", None, normalize_tensor(name)) for name in outputs),
     )
     return _of_source(side, source, signature, {normalize_tensor(name): text for name, text in (pins or {}).items()})
 
@@ -110,9 +110,7 @@ def open_candidate_model(folder: Path) -> Model:
         return _of_source("candidate", open_source(folder, None, key), signature, fed)
     path = folder / (GRAPH_FILE if (folder / GRAPH_FILE).is_file() else FROZEN_FILE)
     lazy = load_lazily(path)
-    return Model(
-        "candidate", lazy.graph, *_ports(signature, {}, {}), fed, contents=lazy.contents, folder=folder
-    )
+    return Model("candidate", lazy.graph, *_ports(signature, {}, {}), fed, contents=lazy.contents, folder=folder)
 
 
 def _of_source(side: str, source: Source, signature: Signature, fixed: Mapping[str, str]) -> Model:
@@ -154,5 +152,5 @@ def fixed_content(text: str, dtype: int, shape: tuple[int, ...] | None) -> Conte
         joined = join_strings([text.encode()])
         return Content(dtype, (), len(joined), lambda: joined)
     kind = DTYPES[dtype].numpy()
-    value = text.lower() in ("true", "1") if kind == bool else kind.type(text)
+    value = text.lower() in ("true", "1") if kind.kind == "b" else kind.type(text)
     return content_of_array(np.full(shape or (), value, kind), dtype)

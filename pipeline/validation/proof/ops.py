@@ -11,7 +11,7 @@ from .op_facts import facts_of
 # Ops whose value is their first input.
 PASSES = frozenset(
     {"Identity", "Snapshot", "StopGradient", "PreventGradient", "Enter", "LoopCond", "PlaceholderWithDefault"}
-    | {"DeepCopy", "Print", "PlaceholderWithDefault", "NextIteration", "OptimizationBarrier"}
+    | {"DeepCopy", "Print", "NextIteration"}
 )
 # Ops that do something else than to give a value, and do it alike in both graphs or not at all.
 CHECKS = frozenset({"Assert", "Print", "PrintV2"})
@@ -25,14 +25,22 @@ FROM_FILE = frozenset({"InitializeTableFromTextFile", "InitializeTableFromTextFi
 FILLERS = FROM_TENSORS | FROM_FILE
 # Ops that make something new in each run. Their results differ from each other, and are alike in both graphs.
 NAMED = frozenset(
-    {"TensorArray", "TensorArrayV2", "TensorArrayV3", "TensorArrayGradV3", "TensorArrayGradWithShape", "Stack", "StackV2"}
+    {
+        "TensorArray",
+        "TensorArrayV2",
+        "TensorArrayV3",
+        "TensorArrayGradV3",
+        "TensorArrayGradWithShape",
+        "Stack",
+        "StackV2",
+    }
 )
 PUSHES, POPS = frozenset({"StackPush", "StackPushV2"}), frozenset({"StackPop", "StackPopV2"})
 # Attributes that say how, and not what, an op computes.
 IGNORED_ATTRIBUTES = frozenset(
     {"container", "shared_name", "use_node_name_sharing", "output_shapes", "parallel_iterations", "swap_memory"}
     | {"config", "config_proto", "executor_type", "use_cudnn_on_gpu", "validate_indices", "tensor_array_name"}
-    | {"validate_shape", "use_locking", "grad_a", "grad_b", "grad_x", "grad_y", "message", "num_lower", "xla_must_compile"}
+    | {"validate_shape", "use_locking", "grad_a", "grad_b", "grad_x", "grad_y", "message"}
 )
 _OF_REFERENCES = {f"Ref{op}": op for op in ("Identity", "Switch", "Merge", "Enter", "Exit", "NextIteration")}
 # Stateful by TensorFlow's word, and functions of their inputs all the same: what they work on is among their inputs.

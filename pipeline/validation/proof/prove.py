@@ -11,15 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import PipelineError
+from pipeline.settings import PROVED, TESTED
 
 from .contents import ContentTable
 from .differences import find_differences
-from .evaluate import Evaluator, Unproven
+from .evaluate import Evaluator
 from .model import Model, open_candidate_model, open_checkpoint_model
 from .rules import Rules
+from .scope import Unproven
 from .terms import TermTable
-
-PROVED, TESTED = "proved", "tested"
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,9 @@ def compare_models(reference: Model, candidate: Model) -> Proof:
     for name in names:
         pair = [_canonical(table, side[name]) for side in found]
         reasons = [*shared, *_own_reasons(table, sides, [side[name] for side in found])]
-        if pair[0] != pair[1]:
+        if pair[0] == pair[1]:
+            reasons += _eager_reasons(table, sides, found[1][name])
+        else:
             reasons += find_differences(table, rules.contents, sides, (found[0][name], found[1][name]))
         outputs.append(OutputProof(name, not reasons, tuple(dict.fromkeys(reasons))))
     return Proof(tuple(outputs), len(table.terms))
@@ -115,6 +117,19 @@ def _own_reasons(table: TermTable, sides: Sequence[Evaluator], terms: Sequence[i
         if side.reasons:
             reasons += [f"{side.model.side}: {side.reasons[one]}" for one in table.below([term]) if one in side.reasons]
     return reasons
+
+
+def _eager_reasons(table: TermTable, sides: Sequence[Evaluator], term: int) -> list[str]:
+    """Returns what the candidate computes although the checkpoint's branches leave it out: it could be an error."""
+    reference, candidate = sides
+    if not any(guard for guards in reference.guards.values() for guard in guards):
+        return []
+    return [
+        f"candidate: {table[one].op} is computed where the checkpoint does not: node {candidate.nodes.get(one, '')}"
+        for one in table.below([term])
+        if (known := reference.guards.get(one))
+        and any(not any(guard <= own for guard in known) for own in candidate.guards.get(one, ()))
+    ]
 
 
 def _shared_reasons(sides: Sequence[Evaluator]) -> list[str]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from pipeline.graph.dtypes import DTYPES
 from pipeline.graph.protos import AttrValue, DataType
+from pipeline.signature import Array
 
 from .contents import ContentTable, content_of_array
 from .terms import Term, TermTable
@@ -23,7 +24,7 @@ _DT_FLOATS = {DataType.Value(name) for name in ("DT_FLOAT", "DT_DOUBLE", "DT_HAL
 def dtype_of(term: Term, name: str) -> int:
     """Returns a dtype among a term's attributes; 0 if it has no such attribute."""
     value = attribute(term, name)
-    return 0 if value is None else value.type
+    return 0 if value is None else int(value.type)
 
 
 def attribute(term: Term, name: str) -> AttrValue | None:
@@ -54,16 +55,16 @@ class Rules:
             found = self._settled(table, term)
         return found
 
-    def constant(self, table: TermTable, array: np.ndarray, dtype: int) -> int:
+    def constant(self, table: TermTable, array: Array, dtype: int) -> int:
         """Returns the term of a new constant."""
         return table.make("const", self.contents.number(content_of_array(array, dtype)))
 
-    def scalar(self, table: TermTable, number: int) -> np.ndarray | None:
+    def scalar(self, table: TermTable, number: int) -> Array | None:
         """Returns the value of a constant without dimensions; None for any other term."""
-        term = table[number]
-        if term.op != "const" or self.contents.contents[term.attributes].shape:  # type: ignore[index]
+        content = table[number].content
+        if content is None or self.contents.contents[content].shape:
             return None
-        return self.contents.array(term.attributes)  # type: ignore[arg-type]
+        return self.contents.array(content)
 
     # Reading variables.
 
@@ -118,10 +119,10 @@ class Rules:
         return self._shape_of(table, term.inputs[0], dtype_of(term, "out_type") or DT_INT32)
 
     def _shape_of(self, table: TermTable, number: int, dtype: int) -> int | None:
-        term = table[number]
-        if term.op != "const" or dtype not in (DT_INT32, DT_INT64):
+        content = table[number].content
+        if content is None or dtype not in (DT_INT32, DT_INT64):
             return None
-        shape = self.contents.contents[term.attributes].shape  # type: ignore[index]
+        shape = self.contents.contents[content].shape
         return self.constant(table, np.array(shape, DTYPES[dtype].code), dtype)
 
     def _is_initialized(self, table: TermTable, term: Term) -> int | None:
@@ -166,9 +167,9 @@ class Rules:
         return self.ranges[number]
 
     def _range_of_term(self, table: TermTable, term: Term) -> Range | None:
-        if term.op == "const":
-            content = self.contents.contents[term.attributes]  # type: ignore[index]
-            value = self.contents.array(term.attributes) if not content.shape else None  # type: ignore[arg-type]
+        if term.content is not None:
+            content = self.contents.contents[term.content]
+            value = self.contents.array(term.content) if not content.shape else None
             if value is None or not (value.dtype == bool or content.dtype in _DT_FLOATS) or not np.isfinite(value):
                 return None
             return Range(float(value), float(value), content.dtype)

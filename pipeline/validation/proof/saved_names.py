@@ -48,7 +48,7 @@ def _restored(node: NodeDef, graph: Graph, strings: dict[str, list[bytes]]) -> I
         if name not in strings:
             constant = graph.nodes.get(name)
             is_known = constant is not None and constant.op == "Const"
-            strings[name] = strings_of(whole_node(constant).attr["value"].tensor) if is_known else []  # type: ignore[arg-type]
+            strings[name] = strings_of(whole_node(constant).attr["value"].tensor) if is_known else []
         lists.append(strings[name])
     if len(lists) == 2 and all(len(one) > port for one in lists):
         key, part = (one[port].decode("utf-8", "surrogateescape") for one in lists)

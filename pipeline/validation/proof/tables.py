@@ -34,9 +34,7 @@ def find_fillers(graph: Graph, table: NodeDef, identity: tuple[str, str]) -> Ite
                 yield whole_node(node)
 
 
-def table_term(
-    table: TermTable, contents: ContentTable, node: NodeDef, filler: NodeDef, terms: Sequence[int]
-) -> int:
+def table_term(table: TermTable, contents: ContentTable, node: NodeDef, filler: NodeDef, terms: Sequence[int]) -> int:
     """Returns the term of a table that is filled by an op.
 
     Args:

@@ -31,6 +31,11 @@ class Term(NamedTuple):
     attributes: Hashable
     inputs: tuple[int, ...]
 
+    @property
+    def content(self) -> int | None:
+        """The number of a constant's content; None for any other term."""
+        return self.attributes if self.op == "const" and isinstance(self.attributes, int) else None
+
 
 class TermTable:
     """All terms of a comparison.
@@ -136,7 +141,9 @@ class TermTable:
             waiting.extend(self.terms[number].inputs[::-1])
         return found
 
-    def bind(self, op: str, attributes: Hashable, leaves: Sequence[int], inner: Sequence[int], outer: Sequence[int]) -> int:
+    def bind(
+        self, op: str, attributes: Hashable, leaves: Sequence[int], inner: Sequence[int], outer: Sequence[int]
+    ) -> int:
         """Returns a term that binds leaves: they become numbers, so that equal loops and functions are equal terms.
 
         Args:

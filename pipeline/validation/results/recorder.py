@@ -212,16 +212,17 @@ class ResultsRecorder(AbstractContextManager["ResultsRecorder"]):
                 f"refused: {actual}" if actual else "answered",
                 has_passed,
             )
-            self._add_line(self.finding(format, check, spec.name), line, has_passed)
+            self.add_line(self.finding(format, check, spec.name), line, has_passed)
 
     def record_crash(self, format: str, check: str, problem: str) -> None:
         """Records that a candidate could not finish a check: a failed line for each output."""
         for spec in self.signature.outputs:
             finding = self.finding(format, check, spec.name)
-            self._add_line(finding, text_line("", "answered", f"failed: {problem}", False), False)
+            self.add_line(finding, text_line("", "answered", f"failed: {problem}", False), False)
             finding.fail(f"{check}: the candidate could not be run: {problem}")
 
-    def _add_line(self, finding: Finding, line: Mapping[str, Any], has_passed: bool) -> None:
+    def add_line(self, finding: Finding, line: Mapping[str, Any], has_passed: bool) -> None:
+        """Adds a line that holds texts, and counts it as a row of the finding."""
         self._write(finding, {column: [value] for column, value in line.items()})
         finding.rows += 1
         finding.rows_failed += not has_passed
@@ -270,7 +271,7 @@ class ResultsRecorder(AbstractContextManager["ResultsRecorder"]):
         """Records why a format has no file: one line, and a failed check."""
         finding = Finding(format, "made", "file", "", EXACT)
         self.findings[format, "made", "file"] = finding
-        self._add_line(finding, text_line("", "", reason, False), False)
+        self.add_line(finding, text_line("", "", reason, False), False)
         finding.fail(f"{format} could not be made: {reason}")
 
     def record_weights(self, format: str, found: WeightsComparison) -> None:
