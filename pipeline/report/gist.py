@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.settings import PASSED
+from pipeline.settings import PASSED, PROVED, TESTED
 
 from .wording import count_noun, difference, join_names, round_numbers
 
@@ -115,6 +115,22 @@ def figures(verdict: Verdict) -> str:
             f"{len(failed):,} of {count_noun(len(_checks(verdict)), 'check')} failed without a comparison, of {whole}"
         )
     return f"{count:,} of {whole} failed{largest}"
+
+
+def with_word(verdict: Verdict, word: str) -> list[str]:
+    """Returns the formats that are `proved`, `tested` or `differs`; none of a verdict that does not say."""
+    return [str(format) for format, found in (verdict.get("proofs") or {}).items() if found["word"] == word]
+
+
+def proofs(verdict: Verdict) -> list[str]:
+    """Returns a sentence for each format on what is proved of it, or what stands between it and a proof."""
+    sentences = []
+    for format, found in (verdict.get("proofs") or {}).items():
+        if found["word"] == PROVED:
+            sentences.append(f"{format}: proved: its outputs are the same functions of the inputs as the checkpoint's")
+        elif found["word"] == TESTED:
+            sentences.append(f"{format}: tested, not proved: {'; '.join(found['reasons'])}")
+    return sentences
 
 
 def claim_of(sentence: str) -> str:

@@ -58,6 +58,7 @@ def _properties(facts: ReportFacts) -> Iterator[tuple[str, str]]:
     run = {"host": facts.run.host, "commit": facts.run.commit, "version.freeze-pipeline": facts.run.version}
     yield from ((name, value) for name, value in run.items() if value)
     yield from ((f"version.{library}", version) for library, version in facts.versions.items())
+    yield from ((f"proof.{format}", found["word"]) for format, found in (facts.verdict.get("proofs") or {}).items())
     yield from ((f"digest.{stage.stage}", stage.digest) for stage in facts.stages)
     yield from ((f"sha256.{label}", digest) for label, digest in facts.inputs.items())
 

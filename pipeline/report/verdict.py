@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from pipeline.settings import PASSED
+from pipeline.settings import PASSED, PROVED, TESTED
 
 from . import gist
 from .facts import ReportFacts
@@ -53,7 +53,7 @@ def headline(facts: ReportFacts) -> str:
     """Words the verdict as one sentence, with the cause if there is one alone."""
     on = _made_up(facts)
     if is_passed(facts):
-        return f"{_are(candidates(facts))} proven equal to the checkpoint{on}."
+        return _headline_of_passed(facts, on)
     known = causes(facts)
     why = known[0].detail if len(known) == 1 else ""
     failed = list(dict.fromkeys(str(check["format"]) for check in failed_checks(facts)))
@@ -76,6 +76,16 @@ def headline(facts: ReportFacts) -> str:
         parts.append(_are(proven) if parts else f"{_are(proven)} proven equal to the checkpoint{on}")
     if refused:
         parts.append(f"{join_names(refused)} could not be made{_because('' if names else why)}")
+    return f"{'; '.join(parts)}."
+
+
+def _headline_of_passed(facts: ReportFacts, on: str) -> str:
+    proved, tested = (gist.with_word(facts.verdict, word) for word in (PROVED, TESTED))
+    if not proved:
+        return f"{_are(candidates(facts))} proven equal to the checkpoint{on}."
+    parts = [f"{_are(proved)} proved equal to the checkpoint for every input"]
+    if tested:
+        parts.append(f"{join_names(tested)} agree{'s' if len(tested) == 1 else ''} with it on all rows that were tried")
     return f"{'; '.join(parts)}."
 
 
@@ -103,7 +113,8 @@ def notes(facts: ReportFacts) -> list[str]:
     """Returns notes on checks that passed, and on stages that were accepted, as sentences."""
     by_format = (facts.verdict.get("notes") or {}).items()
     accepted = [f"{stage.stage}: {each.phrase}" for stage in facts.stages for each in stage.accepted]
-    return [*(f"{format}: {sentence}" for format, sentences in by_format for sentence in sentences), *accepted]
+    own = (f"{format}: {sentence}" for format, sentences in by_format for sentence in sentences)
+    return [*gist.proofs(facts.verdict), *own, *accepted]
 
 
 def _are(names: Sequence[str]) -> str:

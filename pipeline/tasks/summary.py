@@ -9,8 +9,8 @@ from typing import Any
 from pipeline.errors import ValidationFailed
 from pipeline.formats.registry import CANDIDATES, FORMATS, read_refusal
 from pipeline.report import gist
-from pipeline.report.wording import count_noun
-from pipeline.settings import PASSED
+from pipeline.report.wording import count_noun, join_names
+from pipeline.settings import PASSED, PROVED
 from pipeline.store.artifact import ArtifactState
 from pipeline.store.file_names import COSTS_TABLE_FILE, REPORT_FILE, RESULTS_FILE, SIGNATURE_FILE, VERDICT_FILE
 
@@ -64,7 +64,8 @@ def _verdict_lines(job: Job) -> list[str]:
     on = (f", on {count_noun(made_up, 'made-up row')}" if made_up else "") + _few_answers(verdict)
     if verdict["verdict"] == PASSED:
         return [
-            f"verdict      passed: {count_noun(gist.count_comparisons(verdict), 'comparison')}{on}{_quality(verdict)}",
+            f"verdict      passed: {count_noun(gist.count_comparisons(verdict), 'comparison')}{on}{_quality(verdict)}"
+            f"{_proved(verdict)}",
             *_proven_nothing(verdict),
         ]
     known = gist.failures(verdict)
@@ -84,6 +85,12 @@ def _proven_nothing(verdict: Mapping[str, Any]) -> list[str]:
     """Return the notes on checks none of whose rows is one that the model takes; other notes are in the report."""
     notes = (note for notes in (verdict.get("notes") or {}).values() for note in notes)
     return [f"note         {note}" for note in dict.fromkeys(notes) if re.match(r"\w+: (\d+) of \1 ", note)]
+
+
+def _proved(verdict: Mapping[str, Any]) -> str:
+    """Return the formats that are proved for every input, where some are."""
+    proved = gist.with_word(verdict, PROVED)
+    return f"; {join_names(proved)} proved for every input" if proved else ""
 
 
 def _few_answers(verdict: Mapping[str, Any]) -> str:

@@ -34,7 +34,7 @@ from . import (  # noqa: F401  # each registers its cases
     variables,
 )
 from .cases import EQUAL, GROUPS, REFUSED, Case
-from .oracle import answers_of, by_us, inputs_of, is_same, plain, run, store
+from .oracle import answers_of, by_us, inputs_of, is_same, plain, proof_of, run, store
 from .table import PAGE
 
 CASES = [one for cases in GROUPS.values() for one in cases]
@@ -50,6 +50,7 @@ __all__ = [
     "inputs_of",
     "is_same",
     "plain",
+    "proof_of",
     "run",
     "store",
 ]

@@ -13,8 +13,11 @@ import tensorflow as tf
 from small_graphs import control_flow
 from tensorflow.python.tools import freeze_graph
 
+from pipeline.checkpoint.source import open_source
 from pipeline.freezing.run_passes import freeze_checkpoint_files
 from pipeline.freezing.write.pb import write_pb
+from pipeline.validation.proof.model import model_of_files
+from pipeline.validation.proof.prove import Proof, compare_models
 
 from .cases import EQUAL, Array, Case, v1
 
@@ -148,6 +151,12 @@ def by_freeze_graph(prefix: Path, outputs: Sequence[str], path: Path) -> bytes:
             "", "", True, str(prefix), names, restore, filename, str(path), True, "", input_meta_graph=f"{prefix}.meta"
         )
     return path.read_bytes()
+
+
+def proof_of(prefix: Path, pb: Path, outputs: Sequence[str], inputs: Sequence[str]) -> Proof:
+    """Whether a .pb is the same function as a checkpoint's graph, from their files alone."""
+    sides = {"checkpoint": open_source(prefix), "candidate": open_source(pb)}
+    return compare_models(*(model_of_files(side, source, inputs, outputs) for side, source in sides.items()))
 
 
 def answers_of(pb: bytes, outputs: Sequence[str], feeds: Mapping[str, Array]) -> Answers:

@@ -11,6 +11,9 @@ import corpus
 from corpus import Case
 from pipeline.errors import PipelineError
 
+# Each is tested, and not proved: what its gradient keeps on a stack is drawn, and drawn for nothing.
+NOT_PROVED = {"dropout in loop gradient, v1"}
+
 
 def of(must: str) -> list[object]:
     return [pytest.param(case, id=case.name.replace(" ", "-")) for case in corpus.CASES if case.must == must]
@@ -21,14 +24,19 @@ def test_the_pb_gives_what_a_restored_session_gives_to_the_bit_and_follows_the_w
     case: Case, tmp_path: Path
 ) -> None:
     stored = corpus.store(case, tmp_path)
-    found = []
-    for prefix, wanted in zip(stored.prefixes, stored.answers, strict=True):
+    found, pairs = [], list(zip(stored.prefixes, stored.answers, strict=True))
+    for prefix, wanted in pairs:
         pb = corpus.by_us(prefix, stored.outputs, corpus.inputs_of(case), prefix.with_suffix(".pb"))
         found.append(corpus.answers_of(pb, stored.outputs, case.feeds))
         assert wanted is not None
         assert corpus.is_same(found[-1], wanted), (found[-1], wanted)
     if case.has_weights:
         assert all(not corpus.is_same([one], [other]) for one, other in zip(*found, strict=True))
+    for reference in stored.prefixes if case.name not in NOT_PROVED else ():
+        for (prefix, _), answers in zip(pairs, found, strict=True):
+            is_same = corpus.is_same(answers, found[stored.prefixes.index(reference)])
+            proof = corpus.proof_of(reference, prefix.with_suffix(".pb"), stored.outputs, corpus.inputs_of(case))
+            assert (proof.word == "proved") == is_same, proof.reasons
 
 
 @pytest.mark.parametrize("case", of(corpus.REFUSED))

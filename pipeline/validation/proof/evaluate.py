@@ -19,7 +19,7 @@ from pipeline.graph.protos import NodeDef
 from pipeline.graph.unsupported import DRAWS
 
 from .contents import Content, ContentTable
-from .loops import is_kept, leaves_loop, loop_of, returns_argument, sides_of
+from .loops import is_kept, leaves_loop, loop_of, require_usual_enter, returns_argument, sides_of
 from .model import Model, fixed_content
 from .op_facts import facts_of, number_of_output
 from .ops import (
@@ -101,6 +101,7 @@ class Evaluator:
     def _start_again(self) -> None:
         self._scope = Scope("", self.model.graph)
         self._calls, self._variables, self.effects = {}, {}, []
+        self.table.apply_rules_again()
 
     # Walking.
 
@@ -217,6 +218,8 @@ class Evaluator:
             scope.guards[node.name] = scope.guard
             return ()
         given = [self._term(scope, reference) for reference in references]
+        if op == "Enter":
+            require_usual_enter(scope, node)
         if op in PASSES and given:
             if op in CHECKS:
                 self._note_effect(scope, node, given)

@@ -7,6 +7,7 @@ NextIteration, a Switch by the LoopCond, and an Exit.
 from __future__ import annotations
 
 from pipeline.graph.graph import Graph
+from pipeline.graph.lazy_nodes import whole_node
 from pipeline.graph.nodes import data_inputs, node_of
 from pipeline.graph.protos import NodeDef
 
@@ -56,6 +57,22 @@ def sides_of(scope: Scope, merge: NodeDef) -> tuple[str, str]:
 
 def _unusual(scope: Scope, node: NodeDef) -> Unproven:
     return Unproven(f"a loop that TensorFlow does not build: {scope.place(node.name)}")
+
+
+def require_usual_enter(scope: Scope, node: NodeDef) -> None:
+    """Checks that what enters a loop is a constant of it or the first value of a variable, as TensorFlow marks it.
+
+    Raises:
+        Unproven: it is not.
+    """
+    if scope.turning is None:
+        merges = [one for one in scope.graph.node if plain_op(one.op) == "Merge"]
+        above = [scope.graph.nodes.get(node_of(reference)) for one in merges for reference in data_inputs(one)]
+        enters = [one for one in above if one is not None and plain_op(one.op) == "Enter"]
+        scope.turning = {one.name: whole_node(one).attr["frame_name"].s for one in enters}
+    is_constant, frame = node.attr["is_constant"].b, node.attr["frame_name"].s
+    if is_constant == (node.name in scope.turning) and frame in scope.turning.values():
+        raise _unusual(scope, node)
 
 
 def is_kept(scope: Scope, merge: NodeDef) -> bool:

@@ -14,7 +14,8 @@ from pipeline.errors import CheckpointError, DataError
 from pipeline.graph.dtypes import DTYPES, STRING
 from pipeline.graph.graph import Graph
 from pipeline.graph.lazy import load_lazily
-from pipeline.graph.nodes import normalize_tensor
+from pipeline.graph.lazy_nodes import whole_node
+from pipeline.graph.nodes import PLACEHOLDERS, node_of, normalize_tensor, placeholder_dims
 from pipeline.graph.protos import NodeDef
 from pipeline.graph.variables import Saved
 from pipeline.safety.models import require_mapped
@@ -51,6 +52,14 @@ class Model:
     contents: Mapping[str, memoryview] = field(default_factory=dict)
     folder: Path = Path()
     pure: frozenset[str] = frozenset()
+
+    def placeholder(self, name: str) -> tuple[int, tuple[int | None, ...] | None] | None:
+        """Returns dtype and shape of an input's placeholder; None if the input is an inner tensor."""
+        tensor = next((tensor for tensor, own in self.inputs.items() if own == name), "")
+        node = self.graph.nodes.get(node_of(tensor))
+        if node is None or node.op not in PLACEHOLDERS:
+            return None
+        return whole_node(node).attr["dtype"].type, placeholder_dims(whole_node(node), self.graph.versions.producer)
 
     def constant(self, node: NodeDef, is_inner: bool) -> Content:
         """Returns the content of a Const or an ImmutableConst.

@@ -88,7 +88,7 @@ def compare_models(reference: Model, candidate: Model) -> Proof:
         except Unproven as exc:
             reason = f"{side.model.side}: {exc}"
             return Proof(tuple(OutputProof(name, False, (reason,)) for name in names), len(table.terms))
-    shared = _shared_reasons(sides)
+    shared = [*_input_reasons(reference, candidate), *_shared_reasons(sides)]
     outputs = []
     for name in names:
         pair = [_canonical(table, side[name]) for side in found]
@@ -99,6 +99,27 @@ def compare_models(reference: Model, candidate: Model) -> Proof:
             reasons += find_differences(table, rules.contents, sides, (found[0][name], found[1][name]))
         outputs.append(OutputProof(name, not reasons, tuple(dict.fromkeys(reasons))))
     return Proof(tuple(outputs), len(table.terms))
+
+
+def _input_reasons(reference: Model, candidate: Model) -> list[str]:
+    """Returns the inputs for which the candidate takes other values than the checkpoint."""
+    reasons = []
+    for name in reference.inputs.values():
+        ours, theirs = reference.placeholder(name), candidate.placeholder(name)
+        if ours is None or theirs is None:
+            continue
+        if ours[0] != theirs[0]:
+            reasons.append(f"candidate: the input {name} is of another dtype")
+        elif not _takes(theirs[1], ours[1]):
+            reasons.append(f"candidate: the input {name} takes shape {theirs[1]} alone, the checkpoint's {ours[1]}")
+    return reasons
+
+
+def _takes(own: tuple[int | None, ...] | None, wanted: tuple[int | None, ...] | None) -> bool:
+    """Returns True if all values of a shape have another one too."""
+    if own is None or wanted is None:
+        return own is None
+    return len(own) == len(wanted) and all(size in (None, other) for size, other in zip(own, wanted, strict=True))
 
 
 def _canonical(table: TermTable, term: int) -> int:

@@ -28,6 +28,7 @@ class Scope:
         values: by node the terms of its outputs; a node with an op's term alone has that.
         guards: by node.
         choices: by Switch the term of its condition, and the output that a constant condition takes.
+        turning: by Enter of a loop's variable the loop's name; None until it is asked for.
     """
 
     function: str
@@ -37,6 +38,7 @@ class Scope:
     values: dict[str, int | Sequence[int]] = field(default_factory=dict)
     guards: dict[str, Guard] = field(default_factory=dict)
     choices: dict[str, tuple[int, int | None]] = field(default_factory=dict)
+    turning: Mapping[str, bytes] | None = None
 
     def place(self, name: str) -> str:
         """Returns words for a node."""

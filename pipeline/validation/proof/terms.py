@@ -48,7 +48,6 @@ class TermTable:
         self.terms: list[Term] = []
         self.leaves: dict[int, frozenset[int]] = {}  # the leaves below a term, where there are any
         self.levels: dict[int, int] = {}  # how deep the loops below a term are nested, where there are any
-        self.replaced: dict[int, int] = {}  # terms by others that were found to be equal to them
         self._numbers: dict[Term, int] = {}
         self._simple: dict[Term, int] = {}
         self._rule = rule
@@ -62,9 +61,7 @@ class TermTable:
         found = self._simple.get(term)
         if found is None:
             simpler = self._rule(self, term)
-            found = self._number(term) if simpler is None else simpler
-            found = self.replaced.get(found, found)
-            self._simple[term] = found
+            found = self._simple[term] = self._number(term) if simpler is None else simpler
         return found
 
     def _number(self, term: Term) -> int:
@@ -91,9 +88,8 @@ class TermTable:
         """Returns an output of an op."""
         return self.make("output", port, (term,)) if port else term
 
-    def replace(self, term: int, other: int) -> None:
-        """Declares two terms equal: terms that are made from now on have the other in place of the first."""
-        self.replaced[term] = other
+    def apply_rules_again(self) -> None:
+        """Applies the rules anew to every term that is made from now on: what they know has changed."""
         self._simple.clear()
 
     def below(self, starts: Iterable[int]) -> Iterator[int]:

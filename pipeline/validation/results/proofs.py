@@ -32,12 +32,15 @@ def record_proof(recorder: ResultsRecorder, format: str, proof: Proof) -> None:
             finding.fail(f"graph of {output.name}: it is not proved: {'; '.join(output.reasons)}")
 
 
-def proofs_of(proofs: Mapping[str, Proof], formats: Iterable[str], findings: Iterable[Finding]) -> dict[str, Any]:
+def proofs_of(
+    proofs: Mapping[str, Proof], formats: Iterable[str], findings: Iterable[Finding], data_rows: int
+) -> dict[str, Any]:
     """Returns for each format its word, and what stands between it and a proof, as verdict.json has it.
 
     Args:
         proofs: of the formats whose graph was compared.
         formats: all that were compared.
+        data_rows: number of rows of the data that were compared; 0 if all rows were made up.
     """
     own: dict[str, list[Finding]] = {}
     for finding in findings:
@@ -50,15 +53,10 @@ def proofs_of(proofs: Mapping[str, Proof], formats: Iterable[str], findings: Ite
         word = DIFFERS if has_failed else PROVED if is_proved else TESTED
         reasons = list(proof.reasons) if proof is not None else ["its file is no graph of TensorFlow's"]
         outputs = {} if proof is None else {one.name: PROVED if one.is_proved else TESTED for one in proof.outputs}
+        if word == TESTED and data_rows >= 2 * _CONFIDENT:
+            reasons.append(
+                f"0 of {data_rows:,} rows differ: with 95 % confidence fewer than 1 in {data_rows // _CONFIDENT:,} "
+                "such rows do"
+            )
         found[format] = {"word": word, "outputs": outputs, "reasons": [] if is_proved else reasons}
     return found
-
-
-def sample_sentence(rows: int) -> str:
-    """Returns what a sample is worth of which no row differs; empty if there are too few rows to say anything."""
-    if rows <= _CONFIDENT:
-        return ""
-    return (
-        f"0 of {rows:,} rows differ: with 95 % confidence fewer than 1 in {rows // _CONFIDENT:,} such rows "
-        f"{'does' if rows // _CONFIDENT == 1 else 'do'}"
-    )

@@ -151,7 +151,7 @@ def verdicts(verdict: dict[str, Any]) -> dict[str, str]:
 def test_what_depends_on_its_neighbours_is_equal_and_not_stable(build: Build, tmp_path: Path) -> None:
     verdict, _ = run_validation(tmp_path, build)
     assert verdicts(verdict) == {
-        **dict.fromkeys(("weights", "edge", "equal", "generated"), "passed"),
+        **dict.fromkeys(("graph", "weights", "edge", "equal", "generated"), "passed"),
         "stable": "failed",
     }
     (equal,) = [found for found in verdict["checks"] if found["check"] == "equal"]
@@ -210,7 +210,7 @@ def test_an_answer_whose_shape_depends_on_the_batch_is_not_stable(tmp_path: Path
     [failure] = gist.failures(verdict)
     assert str(failure).startswith("frozen: the shape of a row's answer depends on its batch (y)")
     assert failure.next_step.startswith("Freeze an output")
-    assert gist.figures(verdict).startswith("1 of 5 checks failed without a comparison, of ")
+    assert gist.figures(verdict).startswith("1 of 6 checks failed without a comparison, of ")
 
 
 def test_answers_that_are_padded_to_the_longest_of_their_batch_are_compared_without_their_padding(
@@ -237,7 +237,7 @@ def test_an_answer_for_each_pair_of_rows_is_stable_unless_it_depends_on_further_
 def test_rows_that_are_refused_in_other_batches_are_not_stable(tmp_path: Path) -> None:
     verdict, _ = run_validation(tmp_path, for_more_than_one)
     assert verdicts(verdict) == {
-        **dict.fromkeys(("weights", "edge", "equal", "generated"), "passed"),
+        **dict.fromkeys(("graph", "weights", "edge", "equal", "generated"), "passed"),
         "stable": "failed",
     }
     assert "refused in a batch of 1: " in verdict["reasons"][0]
@@ -307,7 +307,7 @@ def test_all_checks_are_made_unless_some_are_asked_for(tmp_path: Path) -> None:
     verdict, results = run_validation(tmp_path, honest, settings=ValidationSettings(checks="edge, stable"))
     assert set(results["check"]) == {"edge", "stable"}
     assert verdict["skipped"] == dict.fromkeys(
-        ["weights", "equal", "decisions", "generated", "golden"], "it was not asked for"
+        ["graph", "weights", "equal", "decisions", "generated", "golden"], "it was not asked for"
     )
     assert verdict["verdict"] == "passed"
     assert (verdict["rows"]["validation"], verdict["rows"]["stable"]) == (0, 256)
@@ -329,7 +329,7 @@ def test_an_unknown_check_is_refused(checks: str) -> None:
 
 
 def test_every_check_that_can_be_asked_for_is_there() -> None:
-    assert ("weights", *CHECK_FUNCTIONS) == CHECKS
+    assert ("graph", "weights", *CHECK_FUNCTIONS) == CHECKS
 
 
 def test_a_candidate_that_differs_on_made_up_rows_alone_fails_and_is_told_as_that(tmp_path: Path) -> None:

@@ -214,7 +214,7 @@ def test_the_verdict_says_all_that_a_program_needs(equal: tuple[dict[str, Any], 
         "comparisons": int,
         **{"schema": int, "verdict": str, "model": str, "reasons": list, "rows": dict, "checks": list},
         **{"metrics": dict, "decisions": dict, "scores": dict, "skipped": dict, "causes": dict, "notes": dict},
-        "made_up_alone": dict,
+        **{"made_up_alone": dict, "proofs": dict},
     }
     assert verdict["skipped"] == {"stable of level": "it has not one answer for each row"}
     rows = {"validation": ROWS, "decisions": ROWS, "edge": 20, "generated": 74, "stable": ROWS, "golden": 5}
