@@ -25,6 +25,7 @@ from .op_facts import facts_of, number_of_output
 from .ops import (
     CASES,
     CHANGES,
+    CHANGES_TABLES,
     CHECKS,
     FILLERS,
     IFS,
@@ -251,7 +252,9 @@ class Evaluator:
         if op in VARIABLES:
             return self._variable(node)
         if op in TABLES:
-            return self._table(node)
+            return self._table(node, given)
+        if op in CHANGES_TABLES:
+            raise Unproven(f"a table changes while the outputs are computed: {scope.place(node.name)}")
         if op in ("Placeholder", "PlaceholderV2"):
             return self._unknown(scope, node, "is fed by nobody", given)
         if op in CHECKS:
@@ -334,14 +337,16 @@ class Evaluator:
         self.reasons[term] = f"variable {node.name} {reason}"
         return term
 
-    def _table(self, node: NodeDef) -> int:
+    def _table(self, node: NodeDef, given: Sequence[int]) -> int:
         """Returns the term of a lookup table: its content, whichever op fills it."""
         identity = identity_of(node)
         contents = set[int]()
         for filler in find_fillers(self.model.graph, node, identity):
             self._evaluate(self._scope, data_inputs(filler)[1:])
             terms = [self._term(self._scope, one) for one in data_inputs(filler)[1:]]
-            contents.add(table_term(self.table, self.contents, node, filler, terms))
+            attributes = (node.op, self._attributes(node, node.op))
+            dtypes = (node.attr["key_dtype"].type, node.attr["value_dtype"].type)
+            contents.add(table_term(self.table, self.contents, filler, terms, dtypes, (attributes, given)))
         if len(contents) == 1:
             [term] = contents
             self.nodes.setdefault(term, node.name)

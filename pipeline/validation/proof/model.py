@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +26,7 @@ from .contents import Content, content_of_array, content_of_tensor, content_of_v
 from .saved_names import saved_names
 
 Identity = tuple[str, str]
+_AVERAGE = "ExponentialMovingAverage"  # tensorflow/python/training/moving_averages.py
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,9 @@ def _of_source(side: str, source: Source, signature: Signature, fixed: Mapping[s
 
     def variable(identity: Identity, name: str) -> Content | None:
         saved = names.get(identity) or source.keys.get(identity, Saved(identity[1]))
+        average = f"{saved.key}/{_AVERAGE}"
+        if source.has_averages and average in source.bundle.tensors:
+            saved = replace(saved, key=average)
         try:
             return content_of_variable(source.bundle, saved.key, saved.part, name)
         except (CheckpointError, ValueError):

@@ -19,7 +19,11 @@ INLINED = frozenset({"PartitionedCall", "StatefulPartitionedCall", "RemoteCall"}
 IFS = dict.fromkeys(("If", "StatelessIf"), ("then_branch", "else_branch"))
 CASES = frozenset({"Case", "StatelessCase"})
 WHILES = frozenset({"While", "StatelessWhile"})
-TABLES = frozenset({"HashTable", "HashTableV2"})
+TABLES = frozenset(
+    {f"{op}{v}" for op in ("HashTable", "MutableHashTable", "MutableHashTableOfTensors") for v in ("", "V2")}
+    | {"MutableDenseHashTable", "MutableDenseHashTableV2"}
+)
+CHANGES_TABLES = frozenset(f"LookupTable{change}{v}" for change in ("Insert", "Remove") for v in ("", "V2"))
 FROM_TENSORS = frozenset({"InitializeTable", "InitializeTableV2", "LookupTableImport", "LookupTableImportV2"})
 FROM_FILE = frozenset({"InitializeTableFromTextFile", "InitializeTableFromTextFileV2"})
 FILLERS = FROM_TENSORS | FROM_FILE

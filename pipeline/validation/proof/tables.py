@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -34,32 +35,54 @@ def find_fillers(graph: Graph, table: NodeDef, identity: tuple[str, str]) -> Ite
                 yield whole_node(node)
 
 
-def table_term(table: TermTable, contents: ContentTable, node: NodeDef, filler: NodeDef, terms: Sequence[int]) -> int:
+def table_term(
+    table: TermTable,
+    contents: ContentTable,
+    filler: NodeDef,
+    terms: Sequence[int],
+    dtypes: Sequence[int],
+    made: tuple[Hashable, Sequence[int]],
+) -> int:
     """Returns the term of a table that is filled by an op.
 
     Args:
-        node: the table.
         terms: of the op's keys and values, or of the file's name.
+        dtypes: of keys and values.
+        made: the attributes and inputs that the table is made with.
 
     Raises:
         DataError: a file cannot be read, is not as the op says, or gives one key two values.
     """
-    dtypes = (node.attr["key_dtype"].type, node.attr["value_dtype"].type)
-    known = [table[one].attributes if table[one].op == "const" else None for one in terms]
+    known = [table[one].content for one in terms]
+    attributes, given = made
     if filler.op in FROM_FILE:
-        if not isinstance(known[0], int):
+        if known[0] is None:
             raise DataError("a table's file has no constant name", where=f"node {filler.name}")
-        columns = _columns(filler, dtypes, contents.strings(known[0])[0])
-    elif all(isinstance(one, int) for one in known):
-        columns = [_elements(contents, one) for one in known if isinstance(one, int)]
+        keys, values = _columns(filler, dtypes, contents.strings(known[0])[0])
+    elif any(one is None for one in known):
+        return table.make("table", attributes, [*given, *terms])
     else:
-        return table.make("table", dtypes, terms)
-    pairs = dict(zip(*columns, strict=True))
-    if any(pairs[key] != value for key, value in zip(*columns, strict=True)):
-        raise DataError("a table has one key with two values", where=f"node {node.name}")
+        keys, values = (_Column.of(contents, one) for one in known if one is not None)
+    size = len(values.elements) // max(1, len(keys.elements))  # a value may have several numbers
+    joined = [b"".join(values.elements[at : at + size]) for at in range(0, len(values.elements), size or 1)]
+    pairs = dict(zip(keys.elements, joined, strict=True))
+    if any(pairs[key] != value for key, value in zip(keys.elements, joined, strict=True)):
+        raise DataError("a table has one key with two values", where=f"node {filler.name}")
     order = sorted(pairs)
-    parts = [_content(order, dtypes[0]), _content([pairs[key] for key in order], dtypes[1])]
-    return table.make("table", dtypes, [table.make("const", contents.number(part)) for part in parts])
+    parts = [_content(order, keys.dtype), _content([pairs[key] for key in order], values.dtype)]
+    return table.make("table", attributes, [*given, *(table.make("const", contents.number(part)) for part in parts)])
+
+
+class _Column(NamedTuple):
+    """The keys or the values of a table, each as bytes."""
+
+    elements: list[bytes]
+    dtype: int
+
+    @classmethod
+    def of(cls, contents: ContentTable, number: int) -> _Column:
+        content = contents.contents[number]
+        return cls(_elements(contents, number), content.dtype)
 
 
 def _elements(contents: ContentTable, number: int) -> list[bytes]:
@@ -76,8 +99,12 @@ def _content(elements: Sequence[bytes], dtype: int) -> Content:
     return Content(dtype, (len(elements),), len(joined), lambda: joined)
 
 
-def _columns(filler: NodeDef, dtypes: tuple[int, int], name: bytes) -> list[list[bytes]]:
-    """Reads keys and values from a vocabulary file."""
+def _columns(filler: NodeDef, dtypes: Sequence[int], name: bytes) -> list[_Column]:
+    """Reads keys and values from a vocabulary file.
+
+    Args:
+        dtypes: of both.
+    """
     path = Path(name.decode("utf-8", "surrogateescape"))
     try:
         lines = read_file(path).replace(b"\r", b"").split(b"\n")
@@ -94,7 +121,9 @@ def _columns(filler: NodeDef, dtypes: tuple[int, int], name: bytes) -> list[list
             cells = [str(number + offset).encode() for number in range(len(lines))]
         else:
             cells = lines if index == _WHOLE_LINE else [line.split(delimiter)[index] for line in lines]
-        columns.append([cell if dtype == STRING.number else _packed(cell, dtype, path) for cell in cells])
+        columns.append(
+            _Column([cell if dtype == STRING.number else _packed(cell, dtype, path) for cell in cells], dtype)
+        )
     return columns
 
 
