@@ -161,7 +161,7 @@ def test_what_is_equal_passes_bit_by_bit(equal: tuple[dict[str, Any], Path]) -> 
     names = {(found["format"], found["check"]) for found in verdict["checks"]}
     assert names == {("checkpoint", "golden"), *(("frozen", name) for name in CHECKS)}
     # No row has a level of its own; and weights and decisions.
-    assert len(verdict["checks"]) == 6 * len(SIGNATURE.outputs) - 1 + 2
+    assert len(verdict["checks"]) == 7 * len(SIGNATURE.outputs) - 1 + 2
 
 
 def test_not_a_number_on_both_sides_passes(equal: tuple[dict[str, Any], Path]) -> None:
