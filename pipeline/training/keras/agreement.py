@@ -65,7 +65,7 @@ def take_assets(model: keras.Model, path: Path) -> list[str]:
             config = json.loads(archive.read(_CONFIG))
         _Comparison(model, path).compare(_config_of(path), config)
         if not zipfile.is_zipfile(path):
-            return []
+            return _own_vocabularies(model, path)
         _require_same_weights(path, own)
         return _load_assets(path, own, places, Path(folder))
 
@@ -80,10 +80,17 @@ def _compare_weights_alone(model: keras.Model, path: Path) -> list[str]:
             own = Path(folder) / "own.weights.h5"
             model.save_weights(own)
             _require_same_weights(path, own)
+    return _own_vocabularies(model, path)
+
+
+def _own_vocabularies(model: keras.Model, path: Path) -> list[str]:
+    """Returns notes on the lookup layers, for a file that is no archive and so has no assets."""
+    layers = _layers(model)
+    inner = [id(getattr(layer, "_lookup_layer", None)) for layer in layers]  # of a TextVectorization
     return [
-        f"layer {layer.name}: its vocabulary is your code's, because {path.name} holds weights alone"
-        for layer in _layers(model)
-        if hasattr(layer, "get_vocabulary") and hasattr(layer, "save_assets")
+        f"layer {layer.name}: its vocabulary is your code's, because {path.name} holds none"
+        for layer in layers
+        if hasattr(layer, "get_vocabulary") and hasattr(layer, "save_assets") and id(layer) not in inner
     ]
 
 

@@ -247,8 +247,12 @@ def test_weights_that_no_built_layer_takes_are_named(tmp_path: Path) -> None:
         take_assets(models[1], tmp_path / "model.keras")
 
 
-def test_a_file_of_weights_alone_says_whose_vocabulary_is_deployed(tmp_path: Path) -> None:
-    model = _words(["a", "b"])
-    model.save_weights(tmp_path / "model.weights.h5")
-    [note] = take_assets(model, tmp_path / "model.weights.h5")
-    assert note.startswith("layer words: its vocabulary is your code's")
+@pytest.mark.parametrize("name", ["model.weights.h5", "model.h5"])
+def test_a_file_without_vocabularies_says_whose_are_deployed(name: str, tmp_path: Path) -> None:
+    x = keras.Input((1,), name="x", dtype="string")
+    texts = keras.layers.TextVectorization(output_mode="multi_hot", name="texts")
+    texts.adapt(np.array(["a b", "b"]))
+    model = keras.Model(x, keras.layers.Dense(1)(texts(x)))
+    (model.save_weights if ".weights" in name else model.save)(tmp_path / name)
+    [note] = take_assets(model, tmp_path / name)
+    assert note == f"layer texts: its vocabulary is your code's, because {name} holds none"
