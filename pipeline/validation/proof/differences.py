@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from .contents import ContentTable
+from .rules import COMMUTING
 from .terms import TermTable
 
 if TYPE_CHECKING:
@@ -32,7 +33,10 @@ def find_differences(
         first, second = table[one], table[other]
         is_alike = first.op == second.op and first.attributes == second.attributes
         if is_alike and first.inputs and len(first.inputs) == len(second.inputs):
-            waiting += [*zip(first.inputs, second.inputs, strict=True)][::-1]
+            inputs = [list(first.inputs), list(second.inputs)]
+            if first.op in COMMUTING and (shared := set(first.inputs) & set(second.inputs)):
+                inputs = [[number for number in side if number not in shared] for side in inputs]
+            waiting += [*zip(*inputs, strict=False)][::-1]
         elif not (is_alike and first.op == "leaf") and not {first.op, second.op} <= {"leaf", "bound"}:
             texts = [_text(table, contents, side, term) for side, term in zip(sides, (one, other), strict=True)]
             found.append(f"checkpoint has {texts[0]}, candidate {texts[1]}")

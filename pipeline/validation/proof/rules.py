@@ -17,7 +17,10 @@ from pipeline.signature import Array
 from .contents import ContentTable, content_of_array
 from .terms import Term, TermTable
 
-DT_BOOL, DT_INT32, DT_INT64 = (DataType.Value(name) for name in ("DT_BOOL", "DT_INT32", "DT_INT64"))
+COMMUTING = ("Add", "AddV2", "Mul", "LogicalAnd", "LogicalOr", "Equal", "NotEqual")  # whose two inputs may be swapped
+DT_BOOL, DT_INT32, DT_INT64, DT_STRING = (
+    DataType.Value(name) for name in ("DT_BOOL", "DT_INT32", "DT_INT64", "DT_STRING")
+)
 _DT_FLOATS = {DataType.Value(name) for name in ("DT_FLOAT", "DT_DOUBLE", "DT_HALF", "DT_BFLOAT16")}
 
 
@@ -144,6 +147,15 @@ class Rules:
         """A cast to the same dtype."""
         given, wanted = dtype_of(term, "SrcT"), dtype_of(term, "DstT")
         return term.inputs[0] if given == wanted and given else None
+
+    def _commute(self, table: TermTable, term: Term) -> int | None:
+        """A sum or product of two in the other order has the same bits, whatever NaN's are; joined strings have not."""
+        if len(term.inputs) != 2 or DT_STRING in (dtype_of(term, "T"), dtype_of(term, "Tin")):
+            return None
+        one, other = term.inputs
+        if one <= other or one in table.leaves or other in table.leaves:  # numbers of leaves have no meaning
+            return None
+        return table.make(term.op, term.attributes, [other, one])
 
     # Ranges of values: what is the same for all draws is no draw.
 
@@ -292,4 +304,5 @@ _RULES: Mapping[str, Callable[[Rules, TermTable, Term], int | None]] = {
     "IsVariableInitialized": Rules._is_initialized,
     "if": Rules._if,
     "Cast": Rules._cast,
+    **dict.fromkeys(COMMUTING, Rules._commute),
 }

@@ -95,14 +95,23 @@ def test_a_decoy_with_the_variables_name_proves_nothing() -> None:
 @pytest.mark.parametrize(
     "last",
     [
-        node("y", "Mul", "w", "x", T=FLOAT),
         node("y", "Add", "x", "w", T=FLOAT),
         node("y", "Mul", "x", "x", T=FLOAT),
         node("y", "Neg", "x", T=FLOAT),
     ],
 )
-def test_another_op_or_order_of_inputs_is_not_proved(last: NodeDef) -> None:
+def test_another_op_or_input_is_not_proved(last: NodeDef) -> None:
     assert prove(TIMES_W, [X, const("w", 1, 2), last], 1, 2).word == "tested"
+
+
+@pytest.mark.parametrize(
+    ("op", "dtype", "word"), [("Mul", FLOAT, "proved"), ("Sub", FLOAT, "tested"), ("Add", 7, "tested")]
+)
+def test_the_order_of_inputs_counts_where_it_matters(op: str, dtype: int, word: str) -> None:
+    def graph(*order: str) -> list[NodeDef]:
+        return [X, node("z", "Exp", "x", T=FLOAT), node("y", op, *order, T=dtype)]
+
+    assert prove(graph("x", "z"), graph("z", "x")).word == word
 
 
 def test_attributes_count_where_they_mean_something_and_defaults_do_not() -> None:
