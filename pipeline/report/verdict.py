@@ -81,11 +81,14 @@ def headline(facts: ReportFacts) -> str:
 
 def _headline_of_passed(facts: ReportFacts, on: str) -> str:
     proved, tested = (gist.with_word(facts.verdict, word) for word in (PROVED, TESTED))
-    if not proved:
+    if not proved and not tested:  # a verdict of before that says nothing of proofs
         return f"{_are(candidates(facts))} proven equal to the checkpoint{on}."
-    parts = [f"{_are(proved)} proved equal to the checkpoint for every input"]
+    parts = [f"{_are(proved)} proved equal to the checkpoint for every input"] if proved else []
     if tested:
-        parts.append(f"{join_names(tested)} agree{'s' if len(tested) == 1 else ''} with it on all rows that were tried")
+        agree = (
+            f"{join_names(tested)} agree{'s' if len(tested) == 1 else ''} with {'it' if proved else 'the checkpoint'}"
+        )
+        parts.append(f"{agree} on all rows that were tried{on.replace(' on ', ', ')}")
     return f"{'; '.join(parts)}."
 
 

@@ -10,7 +10,7 @@ from pipeline.errors import ValidationFailed
 from pipeline.formats.registry import CANDIDATES, FORMATS, read_refusal
 from pipeline.report import gist
 from pipeline.report.wording import count_noun, join_names
-from pipeline.settings import PASSED, PROVED
+from pipeline.settings import PASSED, PROVED, TESTED
 from pipeline.store.artifact import ArtifactState
 from pipeline.store.file_names import COSTS_TABLE_FILE, REPORT_FILE, RESULTS_FILE, SIGNATURE_FILE, VERDICT_FILE
 
@@ -88,9 +88,10 @@ def _proven_nothing(verdict: Mapping[str, Any]) -> list[str]:
 
 
 def _proved(verdict: Mapping[str, Any]) -> str:
-    """Return the formats that are proved for every input, where some are."""
-    proved = gist.with_word(verdict, PROVED)
-    return f"; {join_names(proved)} proved for every input" if proved else ""
+    """Return the formats that are proved for every input, and those that are tested, in the words of the verdict."""
+    proved, tested = (gist.with_word(verdict, word) for word in (PROVED, TESTED))
+    parts = [f"; {join_names(proved)} proved for every input"] if proved else []
+    return "".join([*parts, *([f"; {join_names(tested)} tested, not proved"] if tested else [])])
 
 
 def _few_answers(verdict: Mapping[str, Any]) -> str:

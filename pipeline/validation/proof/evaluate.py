@@ -258,11 +258,12 @@ class Evaluator:
         if op in ("Placeholder", "PlaceholderV2"):
             return self._unknown(scope, node, "is fed by nobody", given)
         if op in CHECKS:
-            self._note_effect(scope, node, given)
+            if DEAD not in guard:
+                self._note_effect(scope, node, given)
             return ()
         if op in ("NoOp", *FILLERS):  # what fills a table is in the table's term
             return ()
-        if op in CHANGES:
+        if op in CHANGES and DEAD not in guard:
             self._note_change(scope, node, given)
         if op in NAMED:
             given = [*given, self.table.leaf(op)]
@@ -272,7 +273,7 @@ class Evaluator:
             given = [*given, *self._pushed(scope, node)]
         elif reason := reason_against(op, self.model.pure):
             term = self._unknown(scope, node, reason, given)
-            if not DRAWS.matches(op):
+            if not DRAWS.matches(op) and DEAD not in guard:
                 self.effects.append(Effect(node, scope.function, term))
             return term
         term = self.table.make(op, self._attributes(node, op), [*given, *self._inner_functions(scope, node)])

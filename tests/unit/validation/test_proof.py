@@ -231,6 +231,14 @@ def test_what_the_checkpoints_branch_leaves_out_may_not_be_computed_always() -> 
     assert "Neg is computed where the checkpoint does not" in prove(old, eager).reasons[0]
 
 
+def test_what_changes_in_a_branch_that_is_never_taken_changes_nothing() -> None:
+    never = const("p", 0, dtype=BOOL, shape=[])
+    reads = [X, VARIABLE, never, node("s", "Switch", "x", "p", T=FLOAT)]
+    reads += [node("a", "AssignVariableOp", "w", "s:1", dtype=FLOAT), node("in", "Identity", "s:1", "^a", T=FLOAT)]
+    reads += [node("m", "Merge", "s", "in", T=FLOAT), READ, node("y", "Mul", "m", "w/read", T=FLOAT)]
+    assert prove(reads, [X, const("c", 1, 2), node("y", "Mul", "x", "c", T=FLOAT)], 1, 2).word == "proved"
+
+
 # Loops.
 
 
