@@ -22,6 +22,7 @@ from pathlib import Path
 
 from discovery_beside import BESIDE
 from discovery_graphs import GRAPHS
+from discovery_named import NAMED
 from discovery_pieces import Known
 from discovery_served import SERVED
 from discovery_unseen import UNSEEN
@@ -107,6 +108,7 @@ def main() -> None:
         ("values", VALUES),
         ("beside", BESIDE),
         ("served", SERVED),
+        ("named", NAMED),
     ):
         scores = {known.name: score(known, GraphDef.FromString(known.graph())) for known in graphs}
         table(title, scores, given.list)

@@ -36,8 +36,10 @@ from .ends import LOSS, MODEL, NOTHING, SEEN, ModelEnd, ModelEnds
 from .input_gradients import find_input_gradients
 from .left_out import find_left_out, find_made_of
 from .losses import DROPS
+from .named import find_decided, find_siblings, find_trained_within
+from .names import is_named
 from .outputs import find_model_ends
-from .roles import NodeRoles, classify_nodes, draws
+from .roles import NodeRoles, classify_nodes, draws, union
 from .shapes import shape_of
 from .topology import Tensor, find_descendants
 from .trained import add_trained
@@ -50,6 +52,7 @@ _PASSED = "no output is made of it, but a call on the way takes it for a loss or
 _MOST_SHOWN = 8
 UNCLEAR = "it is not clear which tensors are the outputs"
 _MOST_TOGETHER = 6
+_MOST_GROUPS = 3
 
 
 @dataclass(frozen=True)
@@ -130,16 +133,35 @@ def find_together(graph: Graph | GraphDef) -> list[tuple[list[str], str]]:
     left = [] if chosen or any(not one.doubt for one in left) else left
     idle = [one for one in ends.found if not one.is_bool]
     idle = [one for one in idle if one.feeds == NOTHING or (one.feeds == LOSS and one.labels)]
-    is_same = len({roles.above[one.tensor[0]] for one in idle}) == 1
+    own = [one for one in idle if is_named(roles.graph.nodes[one.tensor[0]])]
+    by_inputs: dict[int, list[ModelEnd]] = {}
+    for one in idle:
+        if one.head < 0 and one not in own:
+            continue
+        by_inputs.setdefault(roles.above[one.tensor[0]], []).append(one)
+    given = union(roles.above[one.tensor[0]] for one in left)
+    beside = [one for one in own if one.feeds == NOTHING and not roles.above[one.tensor[0]] & ~given]
     groups = [
-        (left, "what is made with an input that no loss explains"),
-        (idle if is_same else [], "what feeds nothing, and what the loss is made of"),
+        ([*left, *beside], "what is made with an input that no loss explains"),
+        (
+            find_siblings(roles, [*left, *beside], [*ends.found, *ends.alternatives]),
+            "what has names of its own beside it",
+        ),
     ]
+    groups += [
+        (
+            [*group, *find_decided(roles, group), *find_trained_within(roles, ends, group)],
+            "what feeds nothing, and what the loss is made of",
+        )
+        for group in by_inputs.values()
+        if len(by_inputs) == 1 or any(one.feeds == NOTHING for one in group)
+    ]
+    found = [(sorted({one.tensor for one in group}), what) for group, what in groups]
     return [
-        (list(map(roles.graph.name, sorted({one.tensor for one in group}))), what)
-        for group, what in groups
-        if 1 < len(group) <= _MOST_TOGETHER
-    ]
+        (list(map(roles.graph.name, tensors)), what)
+        for at, (tensors, what) in enumerate(found)
+        if 1 < len(tensors) <= _MOST_TOGETHER and tensors not in [before for before, _ in found[:at]]
+    ][:_MOST_GROUPS]
 
 
 def find_outputs_of(graph: Graph | GraphDef, inputs: Iterable[str]) -> list[str]:
@@ -302,7 +324,7 @@ def _choose(
         feeding = [end for end in ends.found if end.feeds == LOSS and end.labels]
         trained = [end for end in (*feeding, *ends.trained) if not is_sampled(roles, end)]
         chosen, doubt = add_trained(roles, chosen, trained)
-    left, why = find_left_out(roles, chosen, ends.found)
+    left, why = find_left_out(roles, chosen, ends.found, ends.trained)
     name = roles.graph.name
     passed = _only_passed(roles, [name(end.tensor) for end in chosen], functions) if not why else []
     if passed:
@@ -318,7 +340,8 @@ def _rank(graph: Graph, roles: NodeRoles, ends: ModelEnds) -> list[Candidate]:
     picked, _, left_out = _choose(roles, ends, functions)
     chosen = {end.tensor for end in picked}
     found: dict[Tensor, Candidate] = {}
-    known = [*left_out, *ends.found, *picked, *ends.alternatives]
+    known = [*left_out, *ends.found, *picked, *find_decided(roles, ends.found), *ends.alternatives]
+    known += find_trained_within(roles, ends)
     for end in known or find_leftovers(roles):
         if end.tensor not in found:
             score, reasons = _output_reasons(roles, end, end.tensor in chosen or end in left_out)
@@ -338,8 +361,9 @@ def _output_reasons(roles: NodeRoles, end: ModelEnd, is_chosen: bool) -> tuple[f
     if end.decides_on is not None:
         score -= 0.1
         reasons.append(f"decides on {roles.graph.name(end.decides_on)}")
+    own = is_named(roles.graph.nodes[end.tensor[0]])
     if end.head < 0 and roles.needs_weights and not end.doubt:
-        score -= 0.3
+        score -= 0.05 if own and end.feeds == NOTHING else 0.3
         reasons.append("is in the middle of the model, or outside of it")
     if end.doubt:
         score -= 0.1
@@ -352,6 +376,7 @@ def _output_reasons(roles: NodeRoles, end: ModelEnd, is_chosen: bool) -> tuple[f
     if _OTHER_NAME.search(name):
         score -= 0.1
         reasons.append("named like a loss or a metric")
+    score += 0.01 if own else 0  # of two that are as likely
     return round(score + (0.2 if is_chosen else 0), 2), reasons
 
 

@@ -6,12 +6,10 @@ the loss. A decision without an answer beside it is taken together with what it 
 
 from __future__ import annotations
 
-import re
-
-from .ends import LOSS, MODEL, NOTHING, SEEN, UNANCHORED, ModelEnd
+from .ends import LOSS, METRIC_NAME, MODEL, NOTHING, SEEN, UNANCHORED, ModelEnd
+from .named import add_named
 from .roles import NodeRoles
 
-_METRIC_NAME = re.compile(r"loss|cost|accuracy|error|metric|entropy|gradient|penalty", re.IGNORECASE)
 _MOST_OF_HEAD = 4
 _SAMPLED = "the loss takes a sample of the classes, and no tensor that feeds nothing gives all of them"
 
@@ -50,7 +48,9 @@ def choose(roles: NodeRoles, ends: list[ModelEnd]) -> tuple[list[ModelEnd], str]
     aside = [e for e in ends if e.head < 0 and e.feeds == NOTHING and e.decides_on is None and not e.is_bool]
     if aside and roles.needs_weights and not any(end.feeds == NOTHING for end in picked):
         return [], "a tensor in the middle of the model feeds nothing, as an output does, and its end feeds the loss"
-    return _choose_of_heads(roles, picked)
+    found, doubt = _choose_of_heads(roles, picked)
+    is_idle = found and roles.needs_weights and any(end.feeds == NOTHING for end in found)
+    return add_named(roles, found, ends) if is_idle else (found, doubt)
 
 
 def _choose_of_heads(roles: NodeRoles, picked: list[ModelEnd]) -> tuple[list[ModelEnd], str]:
@@ -88,7 +88,7 @@ def _form(roles: NodeRoles, end: ModelEnd) -> tuple[object, ...]:
 
 def _choose_of_head(roles: NodeRoles, ends: list[ModelEnd]) -> tuple[list[ModelEnd], str]:
     idle = [end for end in ends if end.feeds == NOTHING]
-    named = [end for end in idle if not _METRIC_NAME.search(roles.graph.name(end.tensor).rpartition("/")[2])]
+    named = [end for end in idle if not METRIC_NAME.search(roles.graph.name(end.tensor).rpartition("/")[2])]
     idle = named or idle
     if len(idle) > _MOST_OF_HEAD and len({end.tensor[0] for end in idle}) > 1:
         return [], "several tensors of one head feed nothing"

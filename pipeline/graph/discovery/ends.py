@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from .topology import Tensor
 
 MODEL = "the rest of the model"
 NOTHING, LOSS, SEEN = "nothing", "the loss", "metrics or summaries"
+METRIC_NAME = re.compile(r"loss|cost|accuracy|error|metric|entropy|gradient|penalty", re.IGNORECASE)
 UNANCHORED = "the loss takes no labels, and may begin before it or after it"
 
 

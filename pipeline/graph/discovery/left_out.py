@@ -26,11 +26,14 @@ _SCALES = frozenset({"Div", "Mul", "RealDiv"})  # by one number, such as a tempe
 _ANSWERS = frozenset({"ArgMax", "Softmax", "TopKV2"})  # nobody makes them of an error
 
 
-def find_left_out(roles: NodeRoles, chosen: list[ModelEnd], ends: list[ModelEnd]) -> tuple[list[ModelEnd], str]:
+def find_left_out(
+    roles: NodeRoles, chosen: list[ModelEnd], ends: list[ModelEnd], trained: list[ModelEnd]
+) -> tuple[list[ModelEnd], str]:
     """Finds what a choice leaves out.
 
     Args:
         ends: of the model, chosen or not.
+        trained: what a loss compares with labels though the model goes on from it.
 
     Returns:
         The tensors that may be outputs instead, and the reason to ask; empty if the choice is clear.
@@ -43,6 +46,7 @@ def find_left_out(roles: NodeRoles, chosen: list[ModelEnd], ends: list[ModelEnd]
     made = _made_of_model(roles, [*chosen, *aside], random) if roles.labels else {}
     graph, name = roles.graph, roles.graph.name
     total = union(roles.above[index] & roles.labels for index in made if not roles.is_scalar[index])
+    total |= union(end.labels for end in trained) & roles.labels
     total |= union(
         roles.above[consumer] & roles.labels
         for index in made

@@ -15,7 +15,7 @@ _DECISIONS = """
 """
 DECIDES = frozenset(_DECISIONS.split())
 RESHAPES = frozenset(["ExpandDims", "Identity", "Reshape", "Squeeze", "StopGradient", "Transpose"])
-_PASSES_DECISION = RESHAPES | {"Cast"}
+PASSES_DECISION = RESHAPES | {"Cast"}
 DROPS = frozenset(["Floor", "Greater", "GreaterEqual", "Less", "LessEqual"])  # what dropout does with a draw
 LIKES = frozenset(["OnesLike", "ZerosLike"])  # of whatever is given, but for its shape
 _ADDS = frozenset(["Add", "AddV2"])  # of noise, whose deviation may be a weight
@@ -77,7 +77,7 @@ class LayerContext:
             op, given = self.graph.ops[index], [t for t in self.graph.inputs[index] if self.inner[t[0]]]
             if op in DECIDES or (draws(op) and given):
                 found[index] = next((found[t[0]] or t for t in given), None)
-            elif op in _PASSES_DECISION and given:
+            elif op in PASSES_DECISION and given:
                 found[index] = found[given[0][0]]
         return found
 

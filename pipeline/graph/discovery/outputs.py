@@ -22,10 +22,11 @@ from .alternatives import (
 )
 from .ends import LOSS, MODEL, NOTHING, SEEN, UNANCHORED, ModelEnd, ModelEnds
 from .losses import DECIDES, LIKES, RESHAPES, LayerContext
+from .named import find_unweighted
+from .names import is_named
+from .reduction import join_forms, without_rehearsals
 from .roles import DECODERS, NodeRoles, changes_state, union
-from .scaled_rows import LOOK_UP
 from .shapes import ELEMENTWISE, REDUCTIONS, shape_of
-from .topology import Tensor
 
 _LOGARITHMS = frozenset(["Log", "Log1p"])
 _GUARDS_LOGARITHM = frozenset(
@@ -38,6 +39,7 @@ _WITHOUT_GRADIENT_NODES = frozenset(["AddN", "Identity", "Neg"])  # the gradient
 _PIECES = frozenset(
     ["AsString", "StringFormat", "ConcatV2", "GatherNd", "GatherV2", "Pack", "Slice", "StridedSlice", "Tile"]
 )
+_LINKS = frozenset(["Exp", "Expm1", "Sigmoid", "Softplus", "Tanh"])  # from what a layer gives to a mean or a rate
 _FIRST_ONLY = re.compile(r"FusedBatchNorm(V\d)?|(Ref)?Merge")  # the other outputs are for gradients
 _CROSS_ENTROPY = re.compile(r"(Sparse)?SoftmaxCrossEntropyWithLogits")
 _DT_BOOL, _DT_FLOAT = DataType.Value("DT_BOOL"), DataType.Value("DT_FLOAT")
@@ -79,6 +81,7 @@ class _EndFinder:
         self.is_differentiated = set[int]()  # what a gradient of the model is made of, and nothing else takes
         self.ends: list[ModelEnd] = []
         self.alternatives: list[ModelEnd] = []
+        self.links: dict[int, list[int]] = {}  # named forms of a tensor that the loss takes beside it, by its base
 
     def run(self) -> ModelEnds:
         by_products = self.context.by_products()
@@ -93,14 +96,20 @@ class _EndFinder:
             is_hidden = is_hidden or self.context.drawn[index] is not None
             if is_hidden or (not feeds.kinds and self.graph.is_awaited[index]) or self._is_part(index, feeds):
                 self.removed[index] = feeds
+                if not is_hidden and feeds.kinds == {SEEN}:
+                    self._add_named(index)
             else:
                 self._add_ends(index, feeds)
         if any(end.feeds == LOSS and not end.labels for end in self.ends):
             self.alternatives += find_middles(self.context, self.removed)
+        else:
+            middles = find_middles(self.context, self.removed)
+            self.alternatives += [one for one in middles if is_named(self.graph.nodes[one.tensor[0]])]
         if any(end.doubt == TWO_JOINS for end in self.ends):
             self.alternatives += find_later_joins(self.context, self.removed)
         self.alternatives += [*find_before_draws(self.context, self.removed), *find_made_of_weights(self.roles)]
-        return ModelEnds(self._join_forms(self._without_rehearsals()), self.alternatives, self._find_trained())
+        found = join_forms(self.context, without_rehearsals(self.context, self.ends[::-1]))
+        return ModelEnds([*found, *find_unweighted(self.roles)], self.alternatives, self._find_trained())
 
     def _find_trained(self) -> list[ModelEnd]:
         """Finds what the loss compares with labels though the model goes on from it; without labels, with its input."""
@@ -130,74 +139,6 @@ class _EndFinder:
             return 0 if roles.is_scalar[index] else self.removed[index].labels
         is_difference = self.graph.ops[index] in _DIFFERENCES and index in self.context.joins and not roles.labels
         return roles.above[index] if is_difference else 0
-
-    def _join_forms(self, ends: list[ModelEnd]) -> list[ModelEnd]:
-        """Replaces several forms of one tensor in front of a loss, such as d and max(0, 1 - d), by that tensor."""
-        heads: dict[int, list[ModelEnd]] = {}
-        for end in ends:
-            if end.feeds == LOSS and end.head >= 0:
-                heads.setdefault(end.head, []).append(end)
-        for head, forms in heads.items():
-            if len(forms) < 2:
-                continue
-            chains = [self._chain(end.tensor) for end in forms]
-            common = next((one for one in chains[0] if all(one in chain for chain in chains[1:])), None)
-            if common is not None:
-                labels = union(end.labels for end in forms)
-                joined = ModelEnd(common, LOSS, head, labels, note="the loss takes it in several forms")
-                first = ends.index(forms[0])
-                ends = [end for end in [*ends[:first], joined, *ends[first:]] if end not in forms]
-        return ends
-
-    def _chain(self, tensor: Tensor) -> list[Tensor]:
-        """Returns a tensor, the one that it is computed from element by element, and so on."""
-        found = [tensor]
-        while self.graph.ops[tensor[0]] in ELEMENTWISE and not self.roles.is_layer[tensor[0]]:
-            given = {source for source in self.graph.inputs[tensor[0]] if self.inner[source[0]]}
-            if len(given) != 1:
-                break
-            tensor = given.pop()
-            found.append(tensor)
-        return found
-
-    def _without_rehearsals(self) -> list[ModelEnd]:
-        """Drops ends of layers that are also used in the middle of the model, such as a loop's first step.
-
-        A table whose rows are looked up in the middle may be all that an end is scored against.
-        """
-        ends = self._without_by_products(self.ends[::-1])
-        applied, ops = self.roles.applied, self.graph.ops
-        followed = [layer for layer in applied if self.context.is_followed[layer]]
-        looked_up, middle = (
-            {v for layer in followed if (ops[layer] in LOOK_UP) == is_lookup for v in applied[layer]}
-            for is_lookup in (True, False)
-        )
-        rehearsed = [
-            end
-            for end in ends
-            if end.feeds == NOTHING
-            and end.head >= 0
-            and applied.get(end.head, set()) <= (middle | looked_up if ops[end.head] in LOOK_UP else middle)
-            if end.head not in self.roles.of_model
-        ]
-        tensors = {end.tensor for end in rehearsed}
-        return [end for end in ends if end.tensor not in tensors] if len(rehearsed) < len(ends) else ends
-
-    def _without_by_products(self, ends: list[ModelEnd]) -> list[ModelEnd]:
-        """Drops unused outputs of loops and calls of which other outputs are used."""
-        ops, inputs = self.graph.ops, self.graph.inputs
-        places = [end.tensor[0] for end in ends]  # some only pass on a result of a loop or call
-        is_bare = [ops[at] == "Identity" and self.context.is_call(inputs[at][0][0]) for at in places]
-        results = [end for end, bare in zip(ends, is_bare, strict=True) if not bare]
-        roots = {self.context.root[end.tensor[0]] for end in results} | {-1}
-        tensors = {end.tensor for end in results}
-        return [
-            end
-            for end in ends
-            if end.feeds != NOTHING
-            or self.context.root[end.tensor[0]] < 0
-            or (end.head >= 0 and (end.tensor in tensors or self.context.root[end.tensor[0]] not in roots))
-        ]
 
     def _feeds(self, index: int) -> _Feeds | None:
         """Returns what a node's outputs feed, gradients excluded; None if the model itself takes one."""
@@ -288,7 +229,10 @@ class _EndFinder:
         if op in RESHAPES or self._adds_axes(index):
             before = self.graph.inputs[index][0][0]
             return self._has_other_uses(before, index) or self._meets_loss_earlier(before)
-        return op in ELEMENTWISE and self._meets_loss_earlier(index)
+        is_form = op in ELEMENTWISE and self._meets_loss_earlier(index)
+        if is_form and is_named(self.graph.nodes[index]) and op in _LINKS:
+            self.links.setdefault(self.context.base[index], []).append(index)
+        return is_form
 
     def _adds_axes(self, index: int) -> bool:
         """Returns True for x[None], which takes nothing away."""
@@ -369,6 +313,11 @@ class _EndFinder:
                 ModelEnd(decides_on, MODEL, self.context.head[decides_on[0]], doubt="a decision is made on it")
             )
 
+    def _add_named(self, index: int) -> None:
+        """Adds a tensor that its author named, and that metrics or summaries take, to what may be meant."""
+        if is_named(self.graph.nodes[index]) and not self.roles.is_scalar[index]:
+            self.alternatives.append(ModelEnd((index, 0), SEEN, self.context.head[index]))
+
     def _add_idle_ports(self, index: int) -> None:
         """Adds what a decoder gives beside what is taken of it, such as how likely its answer is."""
         if self.graph.ops[index] in DECODERS and not self.roles.depth[index]:
@@ -389,6 +338,14 @@ class _EndFinder:
                 self.alternatives.append(ModelEnd(judged, MODEL, self.context.head[judged[0]], doubt=_JUDGED))
                 return _JUDGED
             return (UNANCHORED, "", TWO_JOINS)[min(feeds.joins, 2)]
+        links = self.links.get(base, [])
+        if links:
+            doubt = f"the loss also takes {self.graph.nodes[links[-1]].name}, which is made of it"
+            self.alternatives += [
+                ModelEnd((at, 0), MODEL, self.context.head[at], note="the loss takes it, and what it is made of")
+                for at in links
+            ]
+            return doubt
         is_logits = self._is_for_cross_entropy(index)
         before = shape_of(self.graph, given[0], self.roles.producer) if op == "Reshape" else None
         keeps_rows = before is not None and all(size == 1 for size in before[1:-1])

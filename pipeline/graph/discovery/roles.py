@@ -45,7 +45,7 @@ _QUESTIONS = frozenset({"VarIsInitializedOp", "IsVariableInitialized"})
 
 
 _CHANGES_STATE, _DRAWS, _FILES = refusal_of("Assign"), refusal_of("RandomUniform"), refusal_of("SaveV2")
-_FLOATS = frozenset({DataType.Value(f"DT_{name}") for name in ("FLOAT", "DOUBLE", "HALF", "BFLOAT16", "COMPLEX64")}) | {
+FLOATS = frozenset({DataType.Value(f"DT_{name}") for name in ("FLOAT", "DOUBLE", "HALF", "BFLOAT16", "COMPLEX64")}) | {
     DataType.Value(f"DT_{name}") for name in ("COMPLEX128", "QINT8", "QUINT8", "QINT32", "INT8", "UINT8")
 }
 _MOST_UPDATED = 64  # what leads to the update of more is no step of one variable's update
@@ -285,7 +285,7 @@ def _find_layers(roles: NodeRoles) -> None:
     """Finds the weights, and where they are applied; what is called a weight is widened until something is applied."""
     graph = roles.graph
     nodes = [(index, graph.nodes[index]) for index, op in enumerate(graph.ops) if op in VARIABLE_OPS]
-    floats = [index for index, node in nodes if node.attr["dtype"].type in _FLOATS]
+    floats = [index for index, node in nodes if node.attr["dtype"].type in FLOATS]
     attempts: list[Callable[[], Iterable[int]]] = [
         lambda: (index for index in floats if not roles.is_scalar[index]),
         lambda: floats,
@@ -307,7 +307,7 @@ def _find_layers(roles: NodeRoles) -> None:
 
 
 def _is_constant_weight(node: NodeDef) -> bool:
-    if node.op != "Const" or node.attr["dtype"].type not in _FLOATS:
+    if node.op != "Const" or node.attr["dtype"].type not in FLOATS:
         return False
     dims = node.attr["value"].tensor.tensor_shape.dim
     return len(dims) > 0 and any(dim.size > 1 for dim in dims)

@@ -30,7 +30,7 @@ def add_trained(roles: NodeRoles, chosen: list[ModelEnd], trained: list[ModelEnd
     idle = [end for end in chosen if end.feeds != LOSS]
     if not idle or not roles.has_training:
         return chosen, ""
-    told = {tensor for end in chosen for part in _parts(roles, end.tensor) for tensor in _chain(roles, part)}
+    told = {tensor for end in chosen for part in _parts(roles, end.tensor) for tensor in chain_of(roles, part)}
     applied = {end.head: roles.applied.get(end.head, set()) for end in chosen if end.head not in roles.of_model}
     added: list[ModelEnd] = []
     for end in trained:
@@ -38,7 +38,7 @@ def add_trained(roles: NodeRoles, chosen: list[ModelEnd], trained: list[ModelEnd
         is_twin = any(head != end.head and own and own <= variables for head, variables in applied.items())
         if end.head < 0 or is_twin or (roles.differentiated and end.head not in roles.differentiated):
             continue
-        chain = _chain(roles, end.tensor)
+        chain = chain_of(roles, end.tensor)
         if told.isdisjoint(chain):
             added.append(end)
             told.update(chain)
@@ -51,13 +51,13 @@ def add_trained(roles: NodeRoles, chosen: list[ModelEnd], trained: list[ModelEnd
 
 def _parts(roles: NodeRoles, tensor: Tensor) -> list[Tensor]:
     """Returns a tensor, and those that it is put together from, such as the rows of each GPU's tower."""
-    last = _chain(roles, tensor)[-1]
+    last = chain_of(roles, tensor)[-1]
     if roles.graph.ops[last[0]] not in _JOINS:
         return [tensor]
     return [tensor, *(one for one in roles.graph.inputs[last[0]] if roles.is_inner(one[0]))]
 
 
-def _chain(roles: NodeRoles, tensor: Tensor) -> list[Tensor]:
+def chain_of(roles: NodeRoles, tensor: Tensor) -> list[Tensor]:
     """Returns a tensor, the one that it is another form of, and so on."""
     found, before = [tensor], _form_of(roles, tensor)
     while before is not None and before not in found:

@@ -14,6 +14,7 @@ from small_graphs import control_flow
 
 from pipeline.errors import FreezeError
 from pipeline.graph.discovery import Candidate, discover_outputs, find_together, rank_inputs, rank_outputs
+from pipeline.graph.discovery.names import is_named
 from pipeline.graph.protos import GraphDef, MetaGraphDef, NodeDef
 from pipeline.settings import GraphSettings
 from pipeline.signature import Signature
@@ -986,7 +987,52 @@ def test_a_head_that_only_trains_is_never_taken_for_what_is_served(monkeypatch: 
     }
     assert {one.verdict for one in scores.values()} == {"right", "asked"}
     together = [outputs for outputs, _ in find_together(graphs["bandit_with_arms_that_may_be_shown"])]
-    assert together == [["act/bound", "act/arm"]]
+    assert together == [["act/bound", "act/arm"], ["act/expected", "act/spread", "act/bound", "act/arm"]]
+
+
+def test_a_tensor_that_its_author_named_and_nothing_takes_is_found_or_offered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """States of loops, features beside a softmax, a rate beside its logarithm; the insides of loops are no outputs."""
+    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[3] / "benchmarks"))
+    import discovery as benchmark
+    from discovery_named import NAMED
+
+    graphs = {known.name: GraphDef.FromString(known.graph()) for known in NAMED}
+    scores = {known.name: benchmark.score(known, graphs[known.name]) for known in NAMED}
+    assert all(one.needs for one in scores.values())
+    assert {name for name, one in scores.items() if one.verdict != "right"} == {
+        "simulation_whose_trained_output_has_the_loss",
+        "rate_that_the_loss_takes_with_its_logarithm",
+        "rate_that_a_poisson_loss_of_exposure_takes",
+        "gaussian_with_its_deviation_in_the_loss",
+        "value_and_width_that_a_choice_is_made_of",
+        "best_path_that_loops_find",
+    }
+    assert {one.verdict for one in scores.values()} == {"right", "asked"}
+    assert not any("while/" in tensor for one in scores.values() for tensor in one.found)
+    together = {name: [outputs for outputs, _ in find_together(graph)] for name, graph in graphs.items()}
+    assert together["best_path_that_loops_find"] == [["tags", "score"]]
+    assert together["simulation_whose_trained_output_has_the_loss"] == [
+        ["levels", "final_level", "overflows", "outflow"]
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "op", "is_own"),
+    [
+        ("rnn/state", "Identity", True),
+        ("features", "Relu", True),
+        ("top_scores_1", "TopKV2", True),
+        ("rnn/transpose_1", "Transpose", False),
+        ("while/Exit_3", "Exit", False),
+        ("rnn/while/Identity_10", "Identity", False),
+        ("sub_2", "Sub", False),
+        ("truediv", "RealDiv", False),
+        ("group/control_dependency", "Identity", False),
+        ("x/TopKV2", "TopKV2", False),
+    ],
+)
+def test_names_that_authors_give_are_told_from_tensorflows(name: str, op: str, is_own: bool) -> None:
+    assert is_named(NodeDef(name=name, op=op)) is is_own
 
 
 def test_a_candidate_tells_what_it_is_and_why() -> None:
