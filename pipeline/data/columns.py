@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -61,6 +61,7 @@ class CellsOnDemand(Mapping[str, Sequence[Any]]):
 @dataclass
 class _Reading:
     options: DataOptions = field(default_factory=DataOptions)
+    others: Collection[str] = ()
     used: set[str] = field(default_factory=set)
 
 
@@ -68,13 +69,16 @@ _reading: ContextVar[_Reading | None] = ContextVar("reading", default=None)
 
 
 @contextmanager
-def reading(source: DataSource) -> Iterator[None]:
+def reading(source: DataSource, others: Collection[str] = ()) -> Iterator[None]:
     """Read data with its options in this block, also where a model's own code calls the readers.
+
+    Args:
+        others: names that mean something else in the model's graph than an input, so they stand for none.
 
     Raises:
         SettingError: nothing has asked for an option that was given.
     """
-    state = _Reading(source.options)
+    state = _Reading(source.options, others)
     token = _reading.set(state)
     try:
         yield
@@ -98,6 +102,12 @@ def option(name: str) -> Any:
         return None
     state.used.add(name)
     return state.options.given().get(name)
+
+
+def others() -> Collection[str]:
+    """Return the names that stand for no input in the data that is read."""
+    state = _reading.get()
+    return () if state is None else state.others
 
 
 def report(path: Path, sentence: str) -> None:

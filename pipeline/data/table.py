@@ -21,17 +21,15 @@ from types import MappingProxyType
 
 import numpy as np
 
-from pipeline.errors import DataError, nearest, this_command
+from pipeline.errors import DataError
 from pipeline.signature import Array, Signature, TensorSpec, by_rows, shapes_fit, whole_inputs
 
-from .columns import WHOLE, Columns, report
-from .delimited import add_header, is_numbers
+from .columns import WHOLE, Columns, others, report
 from .files import kind_of, read_columns
+from .names import LABEL_NAMES, LABELS, advise_arrays, advise_columns, pair_arrays, pair_columns, require_names
 from .npz import load_given_arrays, object_array
 from .values import array_of, labels_of, numpy_dtype
 
-LABELS = "labels"
-_LABEL_NAMES = (LABELS, "label")
 _OTHER_KINDS = ".jsonl, .parquet or .tfrecord"
 
 
@@ -141,8 +139,12 @@ def _read_arrays(
     wanted = {spec.name: spec for spec in signature.inputs}
     if len(arrays) == len(wanted) == 1 and set(arrays) <= {WHOLE, "arr_0"}:  # an .npy, or NumPy's name for no name
         arrays = {next(iter(wanted)): next(iter(arrays.values()))}
+    own = pair_arrays(path, signature.inputs, arrays, others())
+    arrays = {name: arrays[column] for name, column in own.items()}
+    is_pickled = any(values.dtype == object for values in arrays.values())
+    advice = advise_arrays(path, own, list(wanted), is_pickled)
     _name_labels(arrays, wanted)
-    _require_names(path, "arrays", arrays, wanted)
+    require_names(path, "arrays", arrays, wanted, advice)
     given = {name for name, rank in single.items() if arrays[name].ndim == rank}
     count = next((len(values) for name, values in arrays.items() if name not in given and values.ndim), 1)
     arrays |= {name: np.repeat(arrays[name][np.newaxis], count, axis=0) for name in given}
@@ -216,47 +218,25 @@ def _is_text(item: bytes) -> bool:
     return all(char >= " " or char in "\t\n\r" for char in text)
 
 
-def _require_names(path: Path, kind: str, found: Iterable[str], wanted: Iterable[str], advice: str = "") -> None:
-    names, known = list(found), list(wanted)
-    for name in known:
-        if name not in names:
-            raise DataError(
-                "an input is missing in the data",
-                where=path,
-                got=f"no {name} among its {kind} {', '.join(names)}"[:200],
-                wanted=", ".join(known),
-                next_step=advice or nearest(name, names),
-            )
-    extra = sorted(set(names) - {*known, LABELS})
-    if extra:
-        raise DataError(
-            f"the data has {kind} that are not inputs",
-            where=path,
-            got=", ".join(extra),
-            wanted=", ".join(known),
-            next_step=advice or None,
-        )
-
-
 # Columns
 
 
 def _read_columns(columns: Columns, signature: Signature, is_part: bool) -> dict[str, Array]:
-    columns = _as_named(columns, signature)
+    columns = _as_named(pair_columns(columns, signature.inputs, others()), signature)
     names = {spec.name: _find_columns(columns, spec) for spec in signature.inputs}
     wanted = [column for found in names.values() for column in found]
-    label = next((name for name in _LABEL_NAMES if name in columns.cells and name not in wanted), None)
+    label = next((name for name in LABEL_NAMES if name in columns.cells and name not in wanted), None)
     if len(set(wanted)) < len(wanted) or (LABELS in wanted and LABELS in columns.cells):
         raise DataError(
             "two inputs would use the same column", where=columns.path, got=wanted, next_step="Give an .npz instead"
         )
     found = [LABELS if name == label else name for name in columns.cells]
-    advice = _advice(columns, wanted, label)
-    if columns.is_loose:
+    advice = advise_columns(columns, wanted, label)
+    if columns.is_loose and set(wanted) <= set(found):
         if left_out := sorted(set(found) - {*wanted, LABELS}):
             report(columns.path, f"{', '.join(left_out)} {'is no input' if len(left_out) == 1 else 'are no inputs'}")
         found = [name for name in found if name in wanted]
-    _require_names(columns.path, "features" if columns.unit == "record" else "columns", found, wanted, advice)
+    require_names(columns.path, "features" if columns.unit == "record" else "columns", found, wanted, advice)
     rows = {spec.name: _column(columns, spec, names[spec.name]) for spec in signature.inputs}
     if label is not None:
         try:
@@ -278,29 +258,8 @@ def _as_named(columns: Columns, signature: Signature) -> Columns:
     if columns.unit != "record" or has_features or not is_one_string:
         return columns
     report(columns.path, f"each record is a row of {inputs[0].name}, for the graph to parse")
-    labels = {name: columns.cells[name] for name in _LABEL_NAMES if name in columns.cells}
+    labels = {name: columns.cells[name] for name in LABEL_NAMES if name in columns.cells}
     return replace(columns, cells={inputs[0].name: columns.cells[WHOLE], **labels})
-
-
-def _advice(columns: Columns, wanted: Sequence[str], label: str | None) -> str:
-    """Return the command that makes the table one that has the wanted columns, if there is such a command."""
-    if not columns.separator or len(wanted) > 40:
-        return ""
-    names, path = list(columns.cells), columns.path
-    header = columns.separator.join([*wanted, *([LABELS] if label else [])])
-    copy = f"{path.stem}.named{path.suffix}"
-    if is_numbers(names):
-        return f"The first line holds values. {add_header(path, wanted, columns.separator)} and name that file"
-    if set(wanted) <= set(names):
-        return (
-            f'Write a copy without them, such as: python -c "import pandas; pandas.read_csv({str(path)!r}, dtype=str, '
-            f"keep_default_na=False, sep={columns.separator!r})[{[*wanted, *([label] if label else [])]}]"
-            f'.to_csv({copy!r}, index=False, sep={columns.separator!r})", and then: {this_command({"--data": copy})}'
-        )
-    if len(names) == len(wanted) + (label is not None) and (label is None or names[-1] == label):
-        change, place = shlex.quote(f"1s/.*/{header}/"), shlex.quote(str(path))
-        return f"If they are in this order: sed {change} {place} > {shlex.quote(copy)}"
-    return ""
 
 
 def _find_columns(columns: Columns, spec: TensorSpec) -> list[str]:
@@ -309,13 +268,15 @@ def _find_columns(columns: Columns, spec: TensorSpec) -> list[str]:
     is_text = bool(columns.separator)
     if rank == 1 or (spec.name in columns.cells and (not is_text or (spec.shape or ())[1:] in ((1,), (None,)))):
         return [spec.name]
+    if not is_text and f"{spec.name}_0" not in columns.cells:
+        return [spec.name]  # a list of values
     if spec.shape is None or rank != 2 or spec.dtype.startswith("complex"):
         raise DataError(
-            "rows of this input do not fit a table" if is_text else "an input is missing in the data",
+            "rows of this input do not fit a table",
             where=columns.path,
             got=spec,
-            wanted="one value per row, or a list of values" if is_text else f"values of the name {spec.name}",
-            next_step=f"Give an .npz instead, or {_OTHER_KINDS} with lists" if is_text else None,
+            wanted="one value per row, or a list of values",
+            next_step=f"Give an .npz instead, or {_OTHER_KINDS} with lists",
         )
     size = spec.shape[1]
     if size is None:  # all columns up to the first gap

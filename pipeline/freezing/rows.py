@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pipeline.checkpoint.opened import Source
+from pipeline.data.names import pair_names
 from pipeline.data.table import names_of_rows
 from pipeline.errors import DataError, FreezeError
 from pipeline.graph.discovery import UNCLEAR, find_outputs_of
 from pipeline.graph.nodes import PLACEHOLDERS, node_of
 from pipeline.inputs import DataSource, ImportedCheckpoint
-from pipeline.signature import Signature
+from pipeline.signature import Signature, TensorSpec
 
 from .asking import Asked, report_door
 from .needs import Needs, find_needs
@@ -51,10 +52,21 @@ def point_to_rows(
     return FreezeError(unclear.what, where=unclear.where, got=unclear.got, wanted=unclear.wanted, next_step=step)
 
 
+def placeholders_beside(source: Source, signature: Signature) -> set[str]:
+    """Returns the names of the graph's placeholders that are not inputs."""
+    known = {node_of(spec.tensor_name) for spec in signature.inputs}
+    return {node.name for node in source.graph.node if node.op in PLACEHOLDERS and node.name not in known}
+
+
 def _placeholders(source: Source, data: DataSource | None) -> list[str]:
-    kinds = {node.name: node.op for node in source.graph.node}
-    names = names_of_rows(data.path) if data is not None else []
-    return [name for name in names if kinds.get(name) in PLACEHOLDERS]
+    """Returns the placeholders that the data has rows for, by their names or the last parts of these."""
+    found = names_of_rows(data.path) if data is not None else []
+    kinds = [node.name for node in source.graph.node if node.op in PLACEHOLDERS] if found else []
+    paired = {
+        column: name for name, column in pair_names([TensorSpec(name, "string") for name in kinds], found).items()
+    }
+    names = [paired.get(name, name) for name in found]
+    return [name for name in names if name in kinds]
 
 
 def _outputs_of(source: Source, imported: ImportedCheckpoint, given: list[str]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -57,14 +57,17 @@ def read_examples(reader: Reader, source: ModelSource, data: DataSource | None) 
     return examples
 
 
-def read_given_rows(data: DataSource, signature: Signature) -> dict[str, Array]:
+def read_given_rows(data: DataSource, signature: Signature, others: Collection[str] = ()) -> dict[str, Array]:
     """Reads rows for a signature, with the options that were given.
+
+    Args:
+        others: names that mean something else in the model's graph than an input.
 
     Raises:
         DataError: see `data.table.read_rows`.
         SettingError: an option was given that this kind of file does not use.
     """
-    with reading(data):
+    with reading(data, others):
         return read_rows(data.path, signature)
 
 

@@ -10,7 +10,7 @@ validation.npz    the rows of a data file, or generated rows
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from pipeline.formats.external import outputs_from_candidate
 from pipeline.freezing.asking import Asked, offer_allowance, open_asked, report_door, require_rows
 from pipeline.freezing.demands import demands_of_frozen
 from pipeline.freezing.freeze import prepare
-from pipeline.freezing.rows import ask_for_rows, point_to_rows
+from pipeline.freezing.rows import ask_for_rows, placeholders_beside, point_to_rows
 from pipeline.freezing.table_keys import keys_of_tables
 from pipeline.graph.demands import NOTHING, Demands
 from pipeline.inputs import Candidate, DataSource, ImportedCheckpoint
@@ -90,7 +90,8 @@ def import_checkpoint(
         demands = demands_of_frozen(model.graph, model.bundle, signature)
         signature = replace(signature, is_whole=bool(demands.groups))
     try:
-        rows = write_rows(signature, data, seed, folder, keys_of_tables(model.graph.nodes), demands)
+        keys, others = keys_of_tables(model.graph.nodes), placeholders_beside(source, signature)
+        rows = write_rows(signature, data, seed, folder, keys, demands, others)
     except DataError as refused:
         raise refused if is_told else ask_for_rows(source, imported, signature, data, refused) from refused
     if source.kind == "SavedModel":
@@ -120,6 +121,7 @@ def write_rows(
     folder: Path,
     keys: Mapping[str, Sequence[Any]],
     demands: Demands = NOTHING,
+    others: Collection[str] = (),
 ) -> dict[str, Any]:
     """Writes `validation.npz`; of rows that are made up it says so.
 
@@ -128,6 +130,7 @@ def write_rows(
         seed: seed of the generated rows.
         keys: what the model looks up in its tables, by dtype; generated rows have them.
         demands: what the graph demands of its inputs; generated rows fulfil it.
+        others: names that mean something else in the model's graph than an input.
 
     Returns:
         The rows by input name, without labels.
@@ -144,7 +147,7 @@ def write_rows(
         ]
         rows = sensible_values(generate_rows(signature, ROWS, seed, keys, demands), whole, known)
     else:
-        rows = read_given_rows(data, own) if isinstance(data, DataSource) else dict(data)
+        rows = read_given_rows(data, own, others) if isinstance(data, DataSource) else dict(data)
     labels = {"labels": rows.pop("labels")} if "labels" in rows else {}
     if data is None:
         count = len(next(iter(rows.values()), ()))

@@ -472,6 +472,11 @@ def test_a_feature_that_a_record_lacks_is_named(write: Write) -> None:
         read_rows(other, of("a", "int32", 2))
 
 
+def test_a_feature_that_is_the_last_part_of_an_inputs_name_is_its(write: Write) -> None:
+    rows = read_rows(write("r.tfrecord", framed(RECORDS)), of("obs/a", "int64", 2))
+    assert rows["obs/a"].tolist() == [[1, 0], [2, 0]]
+
+
 def test_the_files_of_a_folder_are_read_one_after_the_other(write: Write, tmp_path: Path) -> None:
     for number, record in enumerate(RECORDS):
         write(f"parts/part-{number}.tfrecord", framed([record]))
