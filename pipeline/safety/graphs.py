@@ -2,7 +2,8 @@
 
 Two kinds of ops that touch files are in many honest models. Ops left by training (savers, readers of its files) are
 allowed as long as nothing runs them: no output, no initializer; restoring may only read the checkpoint being restored.
-And a lookup table may be filled from a file that came with the model.
+And a lookup table may be filled from a file that came with the model. Neither is run in the graphs of a SavedModel that
+no loader takes, because they have other tags; whatever else acts is refused there too.
 """
 
 from __future__ import annotations
@@ -30,12 +31,28 @@ _FROM_FILE = frozenset({"InitializeTableFromTextFile", "InitializeTableFromTextF
 _RESTORES = frozenset({"Restore", "RestoreSlice", "RestoreV2"})
 
 
-def find_dangers(meta: MetaGraph, home: Path | None, with_files: bool = False) -> list[Danger]:
+def find_dangers_of_all(metas: Sequence[MetaGraph], home: Path | None) -> list[Danger]:
+    """Finds the dangers of all graphs of a file.
+
+    Args:
+        metas: the one that is taken first. A loader takes the graph whose set of tags is the one asked for.
+        home: as for `find_dangers`.
+    """
+    tags = [set(meta.rest.meta_info_def.tags) for meta in metas]
+    return [
+        danger
+        for meta, own in zip(metas, tags, strict=True)
+        for danger in find_dangers(meta, home, is_loaded=own == tags[0])
+    ]
+
+
+def find_dangers(meta: MetaGraph, home: Path | None, with_files: bool = False, is_loaded: bool = True) -> list[Danger]:
     """Finds everything that a graph could do besides computing, in any node or function, or when it is loaded.
 
     Args:
         home: the model's folder, whose files may fill its tables; None if there is none.
         with_files: allow ops that map the files of the format mmap; opening the folder checks these.
+        is_loaded: a loader may take this graph, not another one of its file.
 
     Returns:
         The dangers in graph order; empty for a graph that only computes.
@@ -47,13 +64,13 @@ def find_dangers(meta: MetaGraph, home: Path | None, with_files: bool = False) -
         op = node.op
         if op in harmless or (with_files and op == "ImmutableConst"):
             continue
-        if is_idle(op):
+        if is_idle(op) or (op in _FROM_FILE and not is_loaded):
             idle.append((node, function))
             continue
         harm = _harm_of_file(node, function, meta, calls, home) if op in _FROM_FILE else harm_of(op)
         if harm is not None:
             found.append(Danger(op, node.name, harm, function))
-    return [*found, *(_acting_at_start(meta, calls, idle) if idle else ())]
+    return [*found, *(_acting_at_start(meta, calls, idle) if idle and is_loaded else ())]
 
 
 def find_active_ops(graph: Graph, outputs: Iterable[str], fed: Iterable[str] = ()) -> list[Danger]:

@@ -20,7 +20,7 @@ from pipeline.graph.variables import Saved, identity_of
 from pipeline.store.file_names import GRAPH_FILE, WEIGHTS_FOLDER
 
 from . import Danger, printable, require_safe
-from .graphs import find_active_ops, find_dangers
+from .graphs import find_active_ops, find_dangers, find_dangers_of_all
 from .growth.values import MOST_NUMBERS, Value
 from .named_files import require_beside, require_own_content
 from .sizes import require_bounded, require_stored
@@ -131,7 +131,7 @@ def require_safe_saved_model(folder: Path, allowed: Collection[str]) -> list[str
     """
     require_own_files(folder)
     file, metas = read_meta_graphs(folder)
-    allowances = require_safe(file, [danger for meta in metas for danger in find_dangers(meta, folder)], allowed)
+    allowances = require_safe(file, find_dangers_of_all(metas, folder), allowed)
     variables = [path for path in (folder / "variables").glob("*") if path.is_file()]
     stored_bytes = sum(path.stat().st_size for path in variables)
     for meta in metas:
@@ -146,7 +146,7 @@ def require_safe_saved_model(folder: Path, allowed: Collection[str]) -> list[str
 def find_source_dangers(source: Source) -> list[Danger]:
     """Finds everything that a checkpoint or SavedModel could do besides computing; nothing of it is run."""
     home = Path(source.path) if source.kind == "SavedModel" else source.graph_file.parent
-    return [danger for meta in source.metas for danger in find_dangers(meta, home)]
+    return find_dangers_of_all(source.metas, home)
 
 
 def _stored_files(source: Source) -> Iterator[Path]:

@@ -17,6 +17,7 @@ import pytest
 
 import redteam
 from pipeline import cli
+from pipeline.checkpoint.source import open_source
 from pipeline.errors import CandidateError, CheckpointError, PipelineError, SettingError, StoreError, UnsafeModel
 from pipeline.formats import runner
 from pipeline.freezing import freeze
@@ -27,6 +28,7 @@ from pipeline.graph.protos import AssetFileDef, AttrValue, BundleEntryProto, Met
 from pipeline.graph.wire import encode_field
 from pipeline.safety import dangers, harm_of, is_idle, safe_ops
 from pipeline.safety.graphs import find_dangers
+from pipeline.safety.models import require_safe_saved_model, require_safe_source
 from pipeline.settings import CostsSettings, Settings
 from pipeline.store.artifact import ArtifactPaths
 from pipeline.tasks.chain.job import Job, Parameters
@@ -133,6 +135,30 @@ def in_another_graph_of_a_saved_model(folder: Path) -> Path:
     other = MetaGraphDef(graph_def=redteam.graph(honest(*write_canary(folder))))
     other.meta_info_def.tags.append("train")
     return redteam.saved_model(folder, others=[other])
+
+
+def filled_from_elsewhere(path: str = "/etc/passwd") -> list[Any]:
+    table = node("t", "HashTableV2", key_dtype=STRING, value_dtype=redteam.INT64)
+    filler = node("fill", "InitializeTableFromTextFileV2", "t", "evil/path", key_index={"i": -2})
+    return [text("evil/path", path), table, filler]
+
+
+def beside_the_served_graph(folder: Path, *tags: str) -> Path:
+    """A SavedModel of two graphs: loading the other one fills a table from a file of its builder's machine."""
+    other = MetaGraphDef(graph_def=redteam.graph(honest(*filled_from_elsewhere())))
+    other.meta_info_def.tags.extend(tags)
+    other.signature_def["__saved_model_init_op"].outputs["__saved_model_init_op"].name = "fill"
+    return redteam.saved_model(folder, others=[other])
+
+
+def a_table_from_elsewhere_in_a_graph_of_the_same_tags(folder: Path) -> Path:
+    return beside_the_served_graph(folder, "serve", "serve")
+
+
+def a_table_from_elsewhere_in_the_served_graph_of_two(folder: Path) -> Path:
+    other = MetaGraphDef(graph_def=redteam.graph(honest()))
+    other.meta_info_def.tags.append("train")
+    return redteam.saved_model(folder, honest(*filled_from_elsewhere()), init="fill", others=[other])
 
 
 def saving_behind_the_output(folder: Path) -> Path:
@@ -251,6 +277,14 @@ ACTING = {
         "could read the file /etc/passwd: op InitializeTableFromTextFileV2 in node fill",
     ),
     "a table from above": (a_table_from_a_file_above, r"could read the file /.*: op InitializeTable"),
+    "a table from elsewhere in a graph of the same tags": (
+        a_table_from_elsewhere_in_a_graph_of_the_same_tags,
+        "could read the file /etc/passwd: op InitializeTableFromTextFileV2 in node fill",
+    ),
+    "a table from elsewhere in the served graph": (
+        a_table_from_elsewhere_in_the_served_graph_of_two,
+        "could read the file /etc/passwd: op InitializeTableFromTextFileV2 in node fill",
+    ),
     "ReadFile": (acting("ReadFile", "evil/path"), "could read files: op ReadFile in node evil/ReadFile"),
     "PyFunc": (
         acting("PyFunc", Tin=listed(), Tout=listed(FLOAT), token={"s": b"pyfunc_0"}),
@@ -289,6 +323,12 @@ def test_a_model_that_acts_is_stopped_before_anything_of_it_is_run(case: str, tm
     assert str(caught.value).startswith(f"{tmp_path / 'in'}")
     assert not (tmp_path / "in" / CANARY).exists()
     assert not (tmp_path / "out" / "stranger" / "checkpoint").exists()
+
+
+def test_a_table_of_a_graph_that_no_loader_takes_is_not_filled(tmp_path: Path) -> None:
+    place = beside_the_served_graph(tmp_path / "in", "train")
+    assert require_safe_source(open_source(place)) == []
+    assert require_safe_saved_model(place, ()) == []
 
 
 IDLE_AT_FREEZING = {"saving behind the output"}  # freezing runs nothing, and leaves it out
