@@ -28,6 +28,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """Makes ready what all tests share, before any worker of pytest-xdist starts."""
     # Without its cache, Python would compile the whole package anew in each of the processes that tests start.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    # Commands that the product prints begin with `python` and `luigi`: those of this environment, activated or not.
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     sharing = sharing_module()
     if not hasattr(config, "workerinput"):
         folder = tempfile.mkdtemp(prefix="fork-")

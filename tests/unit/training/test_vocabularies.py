@@ -69,6 +69,7 @@ def test_a_vocabulary_of_a_relative_path_reaches_both_sides(
 
 def test_a_missing_vocabulary_is_told_first_with_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     prefix = save(tmp_path / "home", monkeypatch)
+    (tmp_path / "home" / "lists" / "words.txt").unlink()
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FreezeError, match=f"is filled from {tmp_path}/lists/words.txt, which cannot be read"):
         freeze(prefix, ["y"], to=tmp_path / "model.pb", allow_ops=ALLOWED)
