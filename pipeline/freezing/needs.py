@@ -22,6 +22,7 @@ from pipeline.graph.nodes import PLACEHOLDERS, node_of
 from pipeline.graph.protos import DataType, NodeDef
 from pipeline.graph.unsupported import DRAWS, refusal_of
 
+from .dropouts import tell_rate
 from .passes.constant_folding import find_ranges
 from .passes.pin_placeholders import pin_placeholders
 from .run_passes import freeze_source
@@ -149,7 +150,9 @@ def _values(graph: Graph, node: NodeDef) -> Iterator[tuple[str, bool]]:
     if kind == _BOOL:
         likely = ("true", "false") if FOR_USE.search(name.rpartition("/")[2]) else ("false", "true")
     else:
-        likely = ("0", "1") if _RATE.search(name.rpartition("/")[2]) else ("1", "0")
+        told = tell_rate(graph, name)
+        is_rate = _RATE.search(name.rpartition("/")[2]) is not None if told is None else told
+        likely = ("0", "1") if is_rate else ("1", "0")
     yield from ((value, False) for value in likely if value != default)
 
 

@@ -83,8 +83,8 @@ def test_outputs_are_found_if_none_is_named_and_the_reasons_are_given(prefix: Pa
 
 def test_what_is_not_clear_is_an_error_with_a_command_for_each_candidate(tmp_path: Path) -> None:
     def build(x: Any) -> None:
-        keep_prob = v1.placeholder(tf.float32, name="keep_prob")
-        hidden = v1.nn.dropout(small_graphs.product(x), keep_prob)
+        kept = v1.placeholder(tf.float32, name="dropout")  # the share that is kept, as in releases before 1.13
+        hidden = v1.nn.dropout(small_graphs.product(x), kept)
         tf.nn.l2_normalize(hidden, 1, name="embedding")
         logits = tf.matmul(hidden, v1.get_variable("last", [2, 2]), name="logits")
         labels = v1.placeholder(tf.int64, [None], name="labels")
@@ -98,6 +98,7 @@ def test_what_is_not_clear_is_an_error_with_a_command_for_each_candidate(tmp_pat
     commands = [line.strip() for line in str(caught.value).splitlines() if "python -m" in line]
     assert {name for command in commands for name in re.findall(r"--outputs (\S+)", command)} >= {"embedding", "logits"}
     assert "--outputs embedding,logits" in commands[0]
+    assert all("--pin dropout=1" in command for command in commands)
     assert commands == list(inspect(tmp_path).commands)
     for command in commands:
         run_printed(command, tmp_path / "model.pb")
@@ -219,7 +220,7 @@ def test_a_training_graph_that_assigns_the_ranges_of_fake_quant_is_answered_at_o
 def test_an_op_that_is_to_be_allowed_and_a_mode_are_answered_by_one_command(tmp_path: Path) -> None:
     def build(_: Any) -> None:
         v1.write_file("log.txt", "text")
-        rate = v1.placeholder(tf.float32, [], name="drop_rate")
+        rate = v1.placeholder(tf.float32, [], name="hidden_share")
         h = tf.nn.dropout(small_graphs.product(v1.placeholder(tf.float32, [None, 3], name="x")), rate=rate)
         tf.nn.softmax(h, name="prob")
 
@@ -229,9 +230,9 @@ def test_an_op_that_is_to_be_allowed_and_a_mode_are_answered_by_one_command(tmp_
     command = str(caught.value).rpartition("The whole command: ")[2]
     assert "--allow-ops WriteFile" in command
     assert cli.main([*shlex.split(command)[3:], "-o", str(tmp_path / "told.pb")]) == 0
-    with pytest.raises(UnsafeModel, match=r"--allow-ops WriteFile --outputs prob --pin drop_rate=0$"):
+    with pytest.raises(UnsafeModel, match=r"--allow-ops WriteFile --outputs prob --pin hidden_share=0$"):
         pipeline.freeze(tmp_path, ["prob"], to=tmp_path / "model.pb")
-    assert any("--pin drop_rate=0" in line for line in inspect(tmp_path).inputs)
+    assert any("--pin hidden_share=0" in line for line in inspect(tmp_path).inputs)
 
 
 def dropped_as_of_old(x: Any) -> Any:
