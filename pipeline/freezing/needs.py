@@ -85,8 +85,7 @@ def find_needs(
     ]
     modes = [one for one in candidates if one.is_mode and node_of(one.tensor) not in given]
     cuts = [one.tensor for one in cut]
-    reasons = [f"{one.tensor} gives rows ({one.op}): as an input it becomes a placeholder" for one in cut]
-    reasons += [f"{one.tensor} is {one.reasons[0]}" for one in modes]
+    reasons = [*_reasons_to_cut(cut), *(f"{one.tensor} is {one.reasons[0]}" for one in modes)]
     error: PipelineError | None = None
     best: tuple[int, Needs] | None = None  # with the fewest norms over the batch, which are for training
     for values in islice(_guesses(source.graph, modes), _MOST_TRIES):
@@ -102,6 +101,19 @@ def find_needs(
         if not count:
             break
     return best[1] if best else error or FreezeError("the graph cannot be frozen")
+
+
+def _reasons_to_cut(cut: Iterable[Candidate]) -> Iterator[str]:
+    """Yields a sentence for each node whose outputs become inputs."""
+    nodes: dict[str, list[Candidate]] = {}
+    for one in cut:
+        nodes.setdefault(node_of(one.tensor), []).append(one)
+    for name, (first, *others) in nodes.items():
+        if others:
+            op = "" if first.op == name else f" ({first.op})"
+            yield f"{name}{op} gives rows: its {1 + len(others)} outputs become inputs"
+        else:
+            yield f"{first.tensor} gives rows ({first.op}): as an input it becomes a placeholder"
 
 
 def try_freezing(

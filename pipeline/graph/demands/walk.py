@@ -54,7 +54,8 @@ def demands_of(graph: Graph, inputs: Iterable[TensorSpec]) -> Demands:
     """
     specs = list(inputs)
     walk = _Walk(graph)
-    walk.leaves = {node_of(spec.tensor_name): _leaf(spec, walk.facts) for spec in specs}
+    fed = {spec.name: _fed_node(graph, spec) for spec in specs}
+    walk.leaves = {fed[spec.name]: _leaf(spec, walk.facts) for spec in specs}
     for _ in range(_MOST_WALKS):
         walk.facts.has_changed = False
         walk.facts.guesses.clear()
@@ -69,13 +70,22 @@ def demands_of(graph: Graph, inputs: Iterable[TensorSpec]) -> Demands:
         walk.facts.groups[leaves] = ("sparse", dims)
     for pair in groups.ragged_inputs(walk.facts.slices, list(walk.leaves.values())):
         walk.facts.groups.setdefault(pair, ("ragged", ()))
-    by_leaf = {walk.leaves[node_of(spec.tensor_name)]: spec.name for spec in specs}
+    by_leaf = {walk.leaves[fed[spec.name]]: spec.name for spec in specs}
     found = [
         Group(kind, tuple(by_leaf[leaf] for leaf in leaves), _plain(_settled(dims) or ()))
         for leaves, (kind, dims) in walk.facts.groups.items()
         if all(leaf in by_leaf for leaf in leaves)
     ]
     return Demands({name: _demand(leaf, is_input=True) for leaf, name in by_leaf.items()}, tuple(found))
+
+
+def _fed_node(graph: Graph, spec: TensorSpec) -> str:
+    """Returns the placeholder of an input: where several outputs of a node are fed, it is one of those put together."""
+    name, _, port = spec.tensor_name.partition(":")
+    node = graph.nodes.get(name)
+    if node is None or node.op != "IdentityN" or not port.isdecimal() or int(port) >= len(node.input):
+        return name
+    return node_of(node.input[int(port)])
 
 
 def _leaf(spec: TensorSpec, facts: Facts) -> Leaf:
