@@ -99,4 +99,5 @@ def _lines(done: Frozen) -> list[str]:
         lines += [f"input        {spec}" for spec in done.signature.inputs]
         lines += [f"output       {spec}" for spec in done.signature.outputs]
         lines += [f"frozen       {done.variables:,} variables, {done.nodes:,} nodes"]
+    lines += [f"also there   {done.beside}"] if done.beside else []
     return [*lines, str(done.path)]

@@ -27,8 +27,10 @@ from pipeline.inputs import ImportedCheckpoint
 from pipeline.safety.models import require_still
 from pipeline.signature import Signature
 
+from .beside import find_beside
 from .dropouts import find_dropout_pins
 from .needs import Needs, find_draws, find_needs, join_options
+from .passes.frames import refuse_inner_draw
 from .quantized import find_assigned_ranges, find_evaluation_graphs, refuse_training_graph
 
 _MOST_CANDIDATES = 5
@@ -65,6 +67,11 @@ def report_door(imported: ImportedCheckpoint) -> str:
     """Returns the command that takes an imported checkpoint through the whole chain."""
     start = "luigi --module pipeline WriteReport --checkpoint"
     return " ".join([start, *map(shlex.quote, [imported.path, *imported.options])])
+
+
+def command_beside(imported: ImportedCheckpoint, outputs: Iterable[str]) -> str:
+    """Returns the command that takes other outputs of an imported checkpoint, all else as it was given."""
+    return Asked(report_door(imported), (), imported.inputs, imported.pins).command(outputs, Needs())
 
 
 def open_asked(
@@ -131,10 +138,11 @@ def require_rows(source: Source, imported: ImportedCheckpoint, signature: Signat
     needs = find_needs(source, outputs, imported.inputs, imported.pins)
     if isinstance(needs, Needs):
         asked = Asked(report_door(imported), outputs, imported.inputs, imported.pins)
+        also = _also(source, replace(asked, outputs=imported.outputs), outputs, imported.inputs, needs)
         raise FreezeError(
             "an input decides how the model computes: it is no data, and rows have no value for it",
             where=", ".join(modes),
-            next_step=f"{_add(needs)}. The whole command: {asked.command(outputs, needs)}",
+            next_step=f"{_add(needs)}. The whole command: {asked.command(outputs, needs)}{also}",
         )
 
 
@@ -170,13 +178,16 @@ def meet_needs(
             raise refused
         if needs.is_by_default:
             return needs
-        raise _with_step(refused, f"{_add(needs)}. The whole command: {asked.command(fetched, needs)}")
+        also = _also(source, asked, outputs, list(fed.values()), needs)
+        raise _with_step(refused, f"{_add(needs)}. The whole command: {asked.command(fetched, needs)}{also}")
     quantized = find_assigned_ranges(source, outputs)
     if quantized:
         raise refuse_training_graph(quantized, [*_evaluation_commands(source, asked, outputs)]) from refused
     instead = [*_instead(source, asked, fetched, fed)]
+    refused = refuse_inner_draw(source.graph, refused)
     if instead:
-        raise _with_step(refused, "\n  ".join(["one of these commands freezes it:", *instead]))
+        each = "this command freezes it:" if len(instead) == 1 else "one of these commands freezes it:"
+        raise _with_step(refused, "\n  ".join([each, *instead]))
     raise refused
 
 
@@ -185,6 +196,14 @@ def _evaluation_commands(source: Source, asked: Asked, outputs: Sequence[str]) -
     for path, found, needs in find_evaluation_graphs(source, outputs):
         door = re.sub(rf" {option} ('[^']*'|\S+)", "", asked.door)
         yield replace(asked, door=f"{door} {option} {shlex.quote(str(path))}", inputs=()).command(found, needs)
+
+
+def _also(source: Source, asked: Asked, outputs: Sequence[str], inputs: Sequence[str], needs: Needs) -> str:
+    """Returns the line on what may be wanted beside outputs that were found, for the end of a command."""
+    if asked.outputs or source.outputs:
+        return ""
+    beside = find_beside(source, outputs, [*inputs, *needs.inputs], needs.pins)
+    return f"\n  also there: {beside}: --outputs {shlex.quote(','.join(beside.outputs))}" if beside else ""
 
 
 def _add(needs: Needs) -> str:
@@ -205,7 +224,28 @@ def _instead(source: Source, asked: Asked, fetched: Mapping[str, str], fed: Mapp
     drawn = find_draws(source, outputs, list(fed.values()))
     if drawn is not None:
         told = _ALWAYS_DROPS if _drops(source, drawn.inputs) else ""
-        yield f"the same outputs, and the random numbers become inputs{told}\n    {asked.command(fetched, drawn)}"
+        asked, rows = _without_data(asked, drawn.inputs)
+        yield f"the same outputs, and the random numbers become inputs{told}{rows}\n    {asked.command(fetched, drawn)}"
+
+
+def _without_data(asked: Asked, inputs: Sequence[str]) -> tuple[Asked, str]:
+    """Leaves out a data file that has no rows for new inputs, and says so."""
+    words = shlex.split(asked.door)
+    path = words[words.index("--data") + 1] if "--data" in words[:-1] else ""
+    if not path:
+        return asked, ""
+    from pipeline.data.table import names_of_rows  # loads NumPy, which freezing mostly does without
+
+    missing = [name for name in inputs if name not in names_of_rows(Path(path))]
+    if not missing:
+        return asked, ""
+    kept = [
+        word
+        for at, word in enumerate(words)
+        if not word.startswith("--data") and not (at and words[at - 1].startswith("--data"))
+    ]
+    rows = f" (--data is left out: {path} would need {', '.join(missing)} too)"
+    return replace(asked, door=shlex.join(kept)), rows
 
 
 def _without_dropout(source: Source, asked: Asked, fetched: Mapping[str, str], fed: list[str]) -> Iterator[str]:
@@ -257,7 +297,9 @@ def offer_allowance(source: Source, asked: Asked, unsafe: UnsafeModel) -> Unsafe
     commands = [one for one in _whole_commands(source, whole) if all(line.isprintable() for line in one.splitlines())]
     if not commands:
         return unsafe
-    single = f"The whole command: {commands[0]}"
+    more = line_beside(source, whole.door) if len(commands) == 1 and not (asked.outputs or asked.inputs) else ""
+    also = f"\n  also there: {more}" if more and more.isprintable() else ""
+    single = f"The whole command: {commands[0]}{also}"
     step = single if len(commands) == 1 else "\n  ".join(["One of these is the whole command:", *commands])
     return UnsafeModel(
         unsafe.what, where=unsafe.where, got=unsafe.got, wanted=unsafe.wanted, next_step=f"{unsafe.next_step}. {step}"
@@ -307,6 +349,19 @@ def _all_together(source: Source, asked: Asked) -> Iterator[tuple[str, str]]:
         needs = find_needs(source, outputs, asked.inputs, {})
         if isinstance(needs, Needs):
             yield f"{', '.join(outputs)}: {what}", asked.command(outputs, needs)
+
+
+def line_beside(source: Source, door: str) -> str:
+    """Returns what may be wanted beside the outputs that are found, with the whole command; empty if there is none."""
+    if source.outputs or not source.has_variables:
+        return ""
+    try:
+        found = discover_outputs(source.graph)
+    except FreezeError:
+        return ""
+    needs = find_needs(source, found, [], {})
+    beside = find_beside(source, found, needs.inputs, needs.pins) if isinstance(needs, Needs) else None
+    return f"{beside}: {Asked(door).command(beside.outputs, needs)}" if beside and isinstance(needs, Needs) else ""
 
 
 def find_commands(source: Source, door: str) -> Iterator[str]:

@@ -26,7 +26,10 @@ from pipeline.store.file_names import FROZEN_FILE, GRAPH_FILE, SIGNATURE_FILE
 from pipeline.workers.progress import tell
 
 from .asking import Asked, ask_for_outputs, freeze_door, meet_needs, offer_allowance, open_asked
+from .beside import Beside, find_beside
 from .describe import Describer, describe_origin, describe_signature, find_inner_rows
+from .needs import Needs
+from .passes.frames import require_outside
 from .passes.inputs import unknown_shapes
 from .passes.lookup_tables import require_vocabularies
 from .passes.open_batches import open_batches
@@ -51,6 +54,7 @@ class Frozen:
         notes: sentences for the reader, such as how the outputs were found.
         nodes: number of nodes in the graph.
         variables: number of variables that became constants; 0 if the file was already frozen.
+        beside: other answers of the model, where the outputs were found, with the command that takes them too.
     """
 
     path: Path
@@ -59,6 +63,7 @@ class Frozen:
     notes: tuple[str, ...] = ()
     nodes: int = 0
     variables: int = 0
+    beside: str = ""
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,7 @@ class Prepared:
     signature: Signature
     origin: Mapping[str, Any]
     notes: tuple[str, ...]
+    beside: Beside | None = None
 
     def result(self, path: Path) -> Frozen:
         """Returns the result after the graph is written to `path`."""
@@ -191,12 +197,20 @@ def freeze(
         return Frozen(source.graph_file, None, {}, (*allowed, nothing))
     source = take_averages(source) if averages else source
     told = averages_note(source)
-    model = prepare(source, outputs, inputs, pins or {}, weights, door)
+    model = prepare(source, outputs, inputs, pins or {}, weights, door, is_beside=True)
     model = replace(model, notes=(*allowed, *model.notes, *([told] if told else [])))
     if format == "mmap":
-        return model.result(_write_folder(model, Path(to or "mmap")))
-    path = Path(to or FROZEN_FILE)
-    return model.result(_write_file(model, path / FROZEN_FILE if path.is_dir() else path))
+        done = model.result(_write_folder(model, Path(to or "mmap")))
+    else:
+        path = Path(to or FROZEN_FILE)
+        done = model.result(_write_file(model, path / FROZEN_FILE if path.is_dir() else path))
+    if model.beside is None:
+        return done
+    given = {"--format": (format, FORMATS[0]), "--weights": (weights, WEIGHTS[0]), "--allow-ops": (",".join(ops), "")}
+    given["-o"] = (str(to or ""), "")
+    options = [f"{option} {shlex.quote(value)}" for option, (value, default) in given.items() if value != default]
+    whole = Asked(" ".join([door, *options]), (), inputs, pins).command(model.beside.outputs, Needs())
+    return replace(done, beside=f"{model.beside}: {whole}")
 
 
 def _require_known(what: str, value: str, known: Sequence[str]) -> None:
@@ -211,11 +225,13 @@ def prepare(
     pins: Mapping[str, str],
     weights: str = "exact",
     door: str = "",
+    is_beside: bool = False,
 ) -> Prepared:
     """Freezes without writing; see `freeze`.
 
     Args:
         door: the command that asked, without inputs, outputs and pins, for messages; by default `freeze`.
+        is_beside: look for other answers of the model, where the outputs are found.
 
     Raises:
         CheckpointError: the checkpoint does not match its graph.
@@ -227,6 +243,7 @@ def prepare(
     source = replace(source, graph=pin_placeholders(source.graph, pins, source.inputs))
     fetched = _choose_outputs(source, asked, notes)
     fed = {**_map_names(source.inputs, [*source.inputs], pins), **_map_names(source.inputs, inputs, pins)}
+    require_outside(source.graph, fed.values(), fetched.values())
     opened = open_batches(source.graph, fed.values(), fetched.values())
     source, notes = replace(source, graph=opened.graph), [*notes, *opened.notes]
     try:
@@ -257,7 +274,9 @@ def prepare(
         origin["inner_rows"] = find_inner_rows(frozen)
         notes.append(no_inputs_note(origin["inner_rows"]))
     written = convert_to_float16(frozen) if weights == "float16" else frozen
-    return Prepared(written, source.bundle, described, origin, (*notes, *_defaults(source.graph, frozen, fed)))
+    is_found = is_beside and not outputs and not source.outputs
+    beside = find_beside(source, list(fetched.values()), list(fed.values()), {}) if is_found else None
+    return Prepared(written, source.bundle, described, origin, (*notes, *_defaults(source.graph, frozen, fed)), beside)
 
 
 def no_inputs_note(inner_rows: str | None) -> str:

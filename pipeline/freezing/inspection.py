@@ -23,7 +23,7 @@ from pipeline.graph.unsupported import refusal_of
 from pipeline.graph.variables import VARIABLE_OPS, Saved, variable_of
 from pipeline.safety.models import find_source_dangers, require_safe_source
 
-from .asking import find_commands, freeze_door
+from .asking import find_commands, freeze_door, line_beside
 from .describe import Describer
 from .needs import Needs, find_needs
 from .passes.lookup_tables import TABLES
@@ -70,6 +70,7 @@ class Inspection:
         outputs: the same for outputs, the likeliest first.
         commands: what freezes it, complete; several where it is not clear which tensors are the outputs.
         notes: sentences on what else the file holds, such as moving averages.
+        beside: other answers of the model, where the outputs are found, with the command that takes them too.
     """
 
     kind: str
@@ -91,6 +92,7 @@ class Inspection:
     outputs: tuple[str, ...]
     commands: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    beside: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the contents as plain JSON values."""
@@ -126,6 +128,7 @@ class Inspection:
         yield f"outputs      {origin}"
         yield from _limit_lines(self.outputs, most)
         yield from (f"note         {note}" for note in self.notes)
+        yield from ([f"also there   {self.beside}"] if self.beside else [])
         yield from _section("freeze it with", self.commands, None)
 
 
@@ -195,6 +198,7 @@ def inspect(place: Path | str, graph: Path | str | None = None, signature: str |
         outputs=outputs,
         notes=tuple(filter(None, [averages_note(source)])),
         commands=_commands(source, place, graph, signature),
+        beside=line_beside(source, freeze_door(place, graph, signature)),
     )
 
 

@@ -19,6 +19,7 @@ from pipeline.signature import shapes_fit
 
 from .passes.constant_folding import fold_constants
 from .passes.dead_branches import remove_dead_branches, resolve_gradients
+from .passes.frames import require_outside
 from .passes.function_bodies import prune_functions, require_changes_unread
 from .passes.inputs import feed_inner_tensors
 from .passes.lookup_tables import FILLING_OPS, carry_tables
@@ -45,9 +46,10 @@ def freeze_source(source: Source, outputs: Sequence[str], inputs: Sequence[str])
 
     Raises:
         CheckpointError: a variable is not in the checkpoint, or is of another dtype or shape there.
-        FreezeError: the graph cannot become a correct .pb.
+        FreezeError: the graph cannot become a correct .pb; or an input or output is inside of a loop or function.
     """
     require_tensor_names([*outputs, *inputs])
+    require_outside(source.graph, inputs, outputs)
     graph = feed_inner_tensors(source.graph, inputs, outputs, source.definitions)
     return freeze_graph(graph, source.bundle, source.keys, outputs, [node_of(tensor) for tensor in inputs])
 

@@ -45,7 +45,17 @@ def summary_lines(chain: Chain, last: str, states: Mapping[str, ArtifactState] |
         refusal = read_refusal(job.folder(stage)) if stage in CANDIDATES else None
         path = files.get(stage, job.display_path(stage))
         lines.append(f"{stage:<{width}} {path if refusal is None else f'refused: {refusal}'}")
-    return lines
+    return [*lines, *_lines_beside(job, states["checkpoint"])] if "checkpoint" in done else lines
+
+
+def _lines_beside(job: Job, state: ArtifactState) -> list[str]:
+    """Return what may be wanted beside the outputs that were found in a checkpoint, with the command."""
+    beside = state.manifest.notes.get("beside") if state.manifest is not None else None
+    if job.imported is None or job.imported.outputs or not beside:
+        return []
+    from pipeline.freezing.asking import command_beside  # loads protobuf, which most runs do not need
+
+    return [f"also there   {beside['words']}: {command_beside(job.imported, beside['outputs'])}"]
 
 
 def _signature_lines(job: Job) -> list[str]:

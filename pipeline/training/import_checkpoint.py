@@ -28,7 +28,7 @@ from pipeline.data.held import sensible_values
 from pipeline.data.npz import add_kind, save_arrays
 from pipeline.errors import DataError, FreezeError, UnsafeModel, logger
 from pipeline.formats.external import outputs_from_candidate
-from pipeline.freezing.asking import Asked, offer_allowance, open_asked, report_door, require_rows
+from pipeline.freezing.asking import Asked, command_beside, offer_allowance, open_asked, report_door, require_rows
 from pipeline.freezing.demands import demands_of_frozen
 from pipeline.freezing.freeze import prepare
 from pipeline.freezing.rows import ask_for_rows, placeholders_beside, point_to_rows
@@ -76,7 +76,8 @@ def import_checkpoint(
         outputs, reasons = outputs_from_candidate(source.graph, candidate)
     is_told = bool(outputs or source.outputs)
     try:
-        model = prepare(source, outputs, imported.inputs, imported.pins, door=report_door(imported))
+        door = report_door(imported)
+        model = prepare(source, outputs, imported.inputs, imported.pins, door=door, is_beside=True)
     except FreezeError as unclear:
         raise unclear if is_told else point_to_rows(source, imported, data, unclear) from unclear
     require_rows(source, imported, model.signature)
@@ -85,6 +86,9 @@ def import_checkpoint(
     reasons += filter(None, [averages_note(source, "--averages yes")])
     for reason in (*reasons, *model.notes, *(f"allowed {danger}" for danger in allowed)):
         logger.info("checkpoint: %s", reason)
+    if model.beside is not None:
+        command = command_beside(imported, model.beside.outputs)
+        logger.info("checkpoint: also there: %s: %s", model.beside, command)
     demands, signature = NOTHING, model.signature
     if data is None or len(signature.inputs) > 1:
         demands = demands_of_frozen(model.graph, model.bundle, signature)
@@ -106,6 +110,7 @@ def import_checkpoint(
         "found": [*reasons, *model.notes],
         "allowed": allowed,
         "rows": len(next(iter(rows.values()))) if rows else 1,
+        **({"beside": {"words": str(model.beside), "outputs": list(model.beside.outputs)}} if model.beside else {}),
     }
 
 

@@ -28,6 +28,7 @@ from ..nodes import node_of, normalize_tensor
 from ..ops import dtype_name, output_dtypes
 from ..protos import DataType, FunctionDef, GraphDef
 from .alternatives import find_leftovers
+from .beside import find_beside
 from .branches import find_label_branches
 from .calls import inputs_of_output
 from .choice import choose, is_sampled
@@ -178,6 +179,24 @@ def find_outputs_of(graph: Graph | GraphDef, inputs: Iterable[str]) -> list[str]
     return [roles.graph.name(tensor) for tensor in find_made_of(roles, ends, wanted)] if wanted else []
 
 
+def find_answers_beside(graph: Graph | GraphDef, outputs: Sequence[str]) -> list[tuple[str, str]]:
+    """Returns other answers of the model that outputs are of, the likeliest first, each with what it decides on.
+
+    Args:
+        outputs: names of tensors; see `beside`.
+    """
+    view = Graph.of(graph)
+    roles = _classify(view)
+    name, taken = roles.graph.name, set(map(_split_name, outputs))
+    found = find_beside(roles, {(roles.graph.number[node], port) for node, port in taken}, view.functions)
+    return [(name(tensor), "" if decided is None else name(decided)) for tensor, decided in found]
+
+
+def _split_name(tensor: str) -> tuple[str, int]:
+    port = normalize_tensor(tensor).rpartition(":")[2]
+    return node_of(tensor), int(port) if port.isdecimal() else 0
+
+
 def rank_before_draws(graph: Graph | GraphDef, outputs: Sequence[str]) -> list[Candidate]:
     """Returns the tensors of the model that random numbers are combined with on the way to outputs, the last first.
 
@@ -254,9 +273,7 @@ def _sources_above(
     """
     graph = roles.graph
     waiting: list[Tensor] = []
-    for name in outputs:
-        port = normalize_tensor(name).rpartition(":")[2]
-        waiting.append((graph.number[node_of(name)], int(port) if port.isdecimal() else 0))
+    waiting += [(graph.number[name], port) for name, port in map(_split_name, outputs)]
     seen, found = set[Tensor](), set[Tensor]()
     while waiting:
         tensor = waiting.pop()

@@ -41,7 +41,7 @@ def find_left_out(
     if not roles.has_training:
         return [], ""
     bare = next((end for end in chosen if _is_bare_lookup(roles, end.tensor[0])), None)
-    random = _find_random(roles)
+    random = find_random(roles)
     aside = [end for end in ends if _is_beside_training(roles, end)]
     made = _made_of_model(roles, [*chosen, *aside], random) if roles.labels else {}
     graph, name = roles.graph, roles.graph.name
@@ -94,7 +94,7 @@ def find_made_of(roles: NodeRoles, ends: list[ModelEnd], wanted: int) -> list[Te
     own = sorted({end.tensor for end in ends if roles.above[end.tensor[0]] == wanted})
     if own:
         return own
-    graph, random = roles.graph, _find_random(roles)
+    graph, random = roles.graph, find_random(roles)
     made = _made_of_model(roles, ends, random)
     made |= {index: False for index in graph.order if roles.is_inner(index)}
     found = set[Tensor]()
@@ -154,7 +154,7 @@ def _made_of_model(roles: NodeRoles, ends: list[ModelEnd], random: set[int]) -> 
     return made
 
 
-def _find_random(roles: NodeRoles) -> set[int]:
+def find_random(roles: NodeRoles) -> set[int]:
     """Returns the nodes that are drawn, or made of draws alone."""
     graph, found = roles.graph, set[int]()
     for index in graph.order:
