@@ -39,8 +39,9 @@ from .left_out import find_left_out, find_made_of
 from .losses import DROPS
 from .named import find_decided, find_siblings, find_trained_within
 from .names import is_named
+from .op_kinds import draws
 from .outputs import find_model_ends
-from .roles import NodeRoles, classify_nodes, draws, union
+from .roles import NodeRoles, classify_nodes, union
 from .shapes import shape_of
 from .topology import Tensor, find_descendants
 from .trained import add_trained

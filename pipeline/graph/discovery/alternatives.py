@@ -7,7 +7,8 @@ from collections.abc import Collection
 from ..variables import VARIABLE_OPS
 from .ends import LOSS, MODEL, NOTHING, ModelEnd
 from .losses import LayerContext
-from .roles import NodeRoles, changes_state
+from .op_kinds import changes_state
+from .roles import NodeRoles
 from .topology import Tensor, find_descendants
 
 TWO_JOINS = "it is combined with an input, and the result is compared with an input"

@@ -11,7 +11,8 @@ import re
 
 from .ends import MODEL, NOTHING, SEEN, ModelEnd
 from .losses import DECIDES
-from .roles import NodeRoles, draws, union
+from .op_kinds import draws
+from .roles import NodeRoles, union
 from .scaled_rows import KEEP_ROWS, LOOK_UP
 from .topology import Tensor, find_descendants
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ..protos import FunctionDef
-from .roles import NodeRoles, changes_state, draws
+from .op_kinds import changes_state, draws
+from .roles import NodeRoles
 from .shapes import ELEMENTWISE, REDUCTIONS
 from .topology import Tensor
 

@@ -24,8 +24,9 @@ from .ends import LOSS, MODEL, NOTHING, SEEN, UNANCHORED, ModelEnd, ModelEnds
 from .losses import DECIDES, LIKES, RESHAPES, LayerContext
 from .named import find_unweighted
 from .names import is_named
+from .op_kinds import DECODERS, changes_state
 from .reduction import join_forms, without_rehearsals
-from .roles import DECODERS, NodeRoles, changes_state, union
+from .roles import NodeRoles, union
 from .shapes import ELEMENTWISE, REDUCTIONS, shape_of
 
 _LOGARITHMS = frozenset(["Log", "Log1p"])

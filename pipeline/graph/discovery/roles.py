@@ -15,10 +15,9 @@ A tensor is classified by its ancestors and descendants:
 from __future__ import annotations
 
 import gc
-import re
 from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass, field
-from functools import lru_cache, reduce
+from functools import reduce
 from operator import or_
 
 from ..graph import Graph
@@ -27,53 +26,21 @@ from ..protos import DataType, NodeDef
 from ..unsupported import refusal_of
 from ..variables import VARIABLE_OPS
 from .gradients import find_gradients
+from .op_kinds import DECODERS, FILES, changes_state, draws, is_outcome, is_source
 from .scaled_rows import find_scaled_rows
 from .settings import find_settings
 from .shapes import REDUCTIONS, find_scalars, shape_of
 from .topology import NumberedGraph, Tensor, loop_depths, number_graph
 
-_SOURCES = re.compile(
-    r"Placeholder(V2|WithDefault)?|IteratorGetNext\w*|Queue\w*Dequeue\w*|Reader(Read\w*)|(OrderedMap|Map)?Unstage\w*"
-    r"|InfeedDequeue\w*|RecordInput"
-)
-# One string becomes features and labels here, so each output is a source.
-_PARSERS = re.compile(r"Parse(Single)?(Sequence)?Example\w*|DecodeCSV|_ParseExample\w*")
-_OBSERVERS = re.compile(r"\w*Summary\w*|Assert|PrintV2|Timestamp|\w*QueueEnqueue\w*|\w*HistogramFixedWidth")
 _SHAPES = frozenset({"Shape", "ShapeN", "Size", "Rank", "VariableShape", "TensorArraySizeV3", "BroadcastGradientArgs"})
-DECODERS = frozenset({"CTCBeamSearchDecoder", "CTCBeamSearchDecoderV2", "CTCGreedyDecoder"})  # (logits, lengths)
 _QUESTIONS = frozenset({"VarIsInitializedOp", "IsVariableInitialized"})
 
 
-_CHANGES_STATE, _DRAWS, _FILES = refusal_of("Assign"), refusal_of("RandomUniform"), refusal_of("SaveV2")
 FLOATS = frozenset({DataType.Value(f"DT_{name}") for name in ("FLOAT", "DOUBLE", "HALF", "BFLOAT16", "COMPLEX64")}) | {
     DataType.Value(f"DT_{name}") for name in ("COMPLEX128", "QINT8", "QUINT8", "QINT32", "INT8", "UINT8")
 }
 _MOST_UPDATED = 64  # what leads to the update of more is no step of one variable's update
 _DT_BOOL = DataType.Value("DT_BOOL")
-
-
-@lru_cache(maxsize=4096)
-def _is_source(op: str) -> bool:
-    return _SOURCES.fullmatch(op) is not None or _PARSERS.fullmatch(op) is not None
-
-
-@lru_cache(maxsize=4096)
-def is_outcome(op: str) -> bool:
-    """Returns True if no part of a model can follow an op: it changes state, writes, prints or checks."""
-    refusal = refusal_of(op)
-    return (refusal is not None and refusal in (_CHANGES_STATE, _FILES)) or _OBSERVERS.fullmatch(op) is not None
-
-
-@lru_cache(maxsize=4096)
-def changes_state(op: str) -> bool:
-    """Returns True if an op changes a variable."""
-    return refusal_of(op) is _CHANGES_STATE
-
-
-@lru_cache(maxsize=4096)
-def draws(op: str) -> bool:
-    """Returns True if an op draws random numbers."""
-    return refusal_of(op) is _DRAWS or op.startswith("StatelessRandom") or op == "StatelessTruncatedNormal"
 
 
 @dataclass
@@ -176,7 +143,7 @@ def _classify(
     gradients = find_gradients(graph, of_model)
     sources: dict[Tensor, int] = {}
     for index, op in enumerate(graph.ops):
-        if op and _is_source(op):
+        if op and is_source(op):
             for port in {port for _, port in graph.consumers[index]} or {0}:
                 sources[index, port] = 1 << len(sources)
     for tensor in constants:
@@ -221,7 +188,7 @@ def _propagate(roles: NodeRoles, given: dict[Tensor, int], own: Callable[[str], 
     graph, inputs = roles.graph, roles.graph.inputs
     found = [0] * len(graph.ops)
     starts = {op: own is not None and own(op) for op in set(graph.ops)}
-    ends = {op: op != "" and _is_source(op) for op in starts}
+    ends = {op: op != "" and is_source(op) for op in starts}
     for index in graph.order:
         if roles.is_cut[index]:
             continue
@@ -301,7 +268,7 @@ def _find_layers(roles: NodeRoles) -> None:
     filenames = 0
     for index, op in enumerate(graph.ops):
         roles.data |= roles.above[index]
-        if refusal_of(op) is _FILES:
+        if refusal_of(op) is FILES:
             filenames |= union(map(roles.sources_of, graph.inputs[index]))
     roles.data &= ~filenames
 
@@ -322,7 +289,7 @@ def _apply_weights(roles: NodeRoles, weights: set[int]) -> None:
         if index in weights:
             weight[index], variable[index] = 2, index
         elif not (roles.is_cut[index] or op in _QUESTIONS):
-            if op and _is_source(op):
+            if op and is_source(op):
                 continue
             for source, _ in graph.inputs[index]:
                 if weight[source] > weight[index]:
