@@ -191,8 +191,11 @@ def _sentence_in(text: str) -> str:
     return f"{told} (node {node[1]})" if node else told
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
+def nearest(name: str, known: Iterable[str], there_are: str = "known are") -> str:
     """Suggest known names that are similar to `name`, for the end of an error message.
+
+    Args:
+        there_are: how the list of all names begins.
 
     Returns:
         `did you mean 'spam'?` if a name is similar, else the first known names.
@@ -206,7 +209,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     if not names:
         return "none is known"
     more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
-    return f"known are {', '.join(names[:_MOST_NAMES])}{more}"
+    return f"{there_are} {', '.join(names[:_MOST_NAMES])}{more}"
 
 
 def this_command(changes: Mapping[str, str | None]) -> str:

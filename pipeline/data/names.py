@@ -67,10 +67,10 @@ def pair_columns(columns: Columns, inputs: Sequence[TensorSpec], others: Collect
             own = {key: one for key, one in own.items() if one not in members} | new
             told[name] = f"{stem}_0, …" if is_apart else stem
     _tell(columns.path, told)
-    return replace(columns, cells=_Renamed(columns.cells, own)) if told else columns
+    return replace(columns, cells=Renamed(columns.cells, own)) if told else columns
 
 
-class _Renamed(CellsOnDemand):
+class Renamed(CellsOnDemand):
     """Cells by other names of their columns."""
 
     def __init__(self, cells: Mapping[str, Sequence[Any]], own: Mapping[str, str]) -> None:
@@ -120,7 +120,7 @@ def require_names(path: Path, kind: str, found: Iterable[str], wanted: Iterable[
                 where=path,
                 got=f"no {name} among its {kind} {', '.join(names)}"[:200],
                 wanted=", ".join(known),
-                next_step=advice or nearest(name, names),
+                next_step=advice or nearest(name, names, "the data has"),
             )
     extra = sorted(set(names) - {*known, LABELS})
     if extra:
@@ -144,12 +144,22 @@ def advise_arrays(path: Path, own: Mapping[str, str], wanted: Sequence[str], pic
     pairs = _guess([name for name in own if name != label], wanted)
     if not pairs or path.suffix != ".npz":
         return ""
-    copy = f"{path.stem}.named.npz"
     kept = {name: own[found] for name, found in pairs.items()} | ({LABELS: own[label]} if label else {})
+    return _offer(pairs, copy_arrays(path, kept, pickled))
+
+
+def copy_arrays(path: Path, kept: Mapping[str, str], pickled: bool) -> str:
+    """Return the command that writes an .npz of these arrays, and the next one.
+
+    Args:
+        kept: the arrays' names in the file, by those in the copy.
+        pickled: arrays hold objects.
+    """
+    copy = f"{path.stem}.named.npz"
     taken = ", ".join(f"{name!r}: rows[{column!r}]" for name, column in kept.items())
     load = f"numpy.load({str(path)!r}{', allow_pickle=True' if pickled else ''})"
     code = f"import numpy; rows = {load}; numpy.savez({copy!r}, **{{{taken}}})"
-    return _offer(pairs, f"python -c {shlex.quote(code)}", copy)
+    return f"python -c {shlex.quote(code)}, and then: {this_command({'--data': copy})}"
 
 
 def advise_columns(columns: Columns, wanted: Sequence[str], label: str | None) -> str:
@@ -160,20 +170,35 @@ def advise_columns(columns: Columns, wanted: Sequence[str], label: str | None) -
     if columns.separator and is_numbers(names):
         return f"The first line holds values. {add_header(path, wanted, columns.separator)} and name that file"
     pairs = _guess([name for name in names if name != label], wanted)
-    kept, copy = [*wanted, *([label] if label else [])], f"{path.stem}.named{path.suffix}"
+    kept = [*wanted, *([label] if label else [])]
     if columns.separator and len(names) == len(kept) and names[len(wanted) :] == kept[len(wanted) :]:
-        change = shlex.quote(f"1s/.*/{columns.separator.join([*wanted, *([LABELS] if label else [])])}/")
-        command = f"sed {change} {shlex.quote(str(path))} > {shlex.quote(copy)}"
+        own = dict(zip([*wanted, *([LABELS] if label else [])], names, strict=True))
         if list(pairs.values()) == names[: len(wanted)] and set(wanted).isdisjoint(names):
-            return f"If they are in this order: {command}, and then: {this_command({'--data': copy})}"
-    read, write = _pandas(columns)
-    if not pairs or not read:
-        return ""
-    own = columns.cells._own if isinstance(columns.cells, _Renamed) else {name: name for name in names}
-    changed = {own[column]: name for name, column in pairs.items() if name != own[column]}
-    rename = f".rename(columns={changed!r})" if changed else ""
-    code = f"import pandas; pandas.{read}{rename}[{kept!r}].{write.format(copy=repr(copy))}"
-    return _offer(pairs, f"python -c {shlex.quote(code)}", copy)
+            return f"If they are in this order: {copy_columns(columns, own)}"
+    command = copy_columns(columns, {**pairs, **({label: label} if label else {})}) if pairs else ""
+    return _offer(pairs, command) if command else ""
+
+
+def copy_columns(columns: Columns, kept: Mapping[str, str]) -> str:
+    """Return the command that writes a table of these columns, and the next one; empty if there is none.
+
+    Args:
+        kept: the columns' names, by those in the copy.
+    """
+    names, path = list(columns.cells), columns.path
+    copy = f"{path.stem}.named{path.suffix}"
+    command = ""
+    if columns.separator and list(kept.values()) == names:
+        header = re.sub(r"([/&\\])", r"\\\1", columns.separator.join(kept))
+        command = f"sed {shlex.quote(f'1s/.*/{header}/')} {shlex.quote(str(path))} > {shlex.quote(copy)}"
+    else:
+        read, write = _pandas(columns)
+        own = columns.cells._own if isinstance(columns.cells, Renamed) else {name: name for name in names}
+        changed = {own[column]: name for name, column in kept.items() if name != own[column]}
+        rename = f".rename(columns={changed!r})" if changed else ""
+        code = f"import pandas; pandas.{read}{rename}[{list(kept)!r}].{write.format(copy=repr(copy))}" if read else ""
+        command = f"python -c {shlex.quote(code)}" if code else ""
+    return command and f"{command}, and then: {this_command({'--data': copy})}"
 
 
 def _pandas(columns: Columns) -> tuple[str, str]:
@@ -211,8 +236,8 @@ def _guess(found: Collection[str], wanted: Sequence[str]) -> dict[str, str]:
     return {name: pairs[name] for name in wanted}
 
 
-def _offer(pairs: Mapping[str, str], command: str, copy: str) -> str:
+def _offer(pairs: Mapping[str, str], command: str) -> str:
     renamed = [f"{column} is {name}" for name, column in pairs.items() if name != column]
     start = f"If {', '.join(renamed)}, write" if renamed else "Write"
     what = "a copy with these names" if renamed else "a copy without them"
-    return f"{start} {what}: {command}, and then: {this_command({'--data': copy})}"
+    return f"{start} {what}: {command}"

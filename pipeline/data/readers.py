@@ -210,7 +210,7 @@ def require_columns(columns: Columns, wanted: Sequence[str]) -> None:
     if not missing:
         return
     found = list(columns.cells)
-    advice = nearest(missing[0], found)
+    advice = nearest(missing[0], found, "the data has")
     if columns.separator and is_numbers(found):
         command = add_header(columns.path, wanted, columns.separator)
         advice = f"The first line holds values. Write the names of the columns before them: {command}"

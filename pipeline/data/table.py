@@ -28,6 +28,7 @@ from .columns import WHOLE, Columns, others, report
 from .files import kind_of, read_columns
 from .names import LABEL_NAMES, LABELS, advise_arrays, advise_columns, pair_arrays, pair_columns, require_names
 from .npz import load_given_arrays, object_array
+from .order import order_arrays, order_columns
 from .values import array_of, labels_of, numpy_dtype
 
 _OTHER_KINDS = ".jsonl, .parquet or .tfrecord"
@@ -140,6 +141,7 @@ def _read_arrays(
     if len(arrays) == len(wanted) == 1 and set(arrays) <= {WHOLE, "arr_0"}:  # an .npy, or NumPy's name for no name
         arrays = {next(iter(wanted)): next(iter(arrays.values()))}
     own = pair_arrays(path, signature.inputs, arrays, others())
+    own = order_arrays(path, signature.inputs, {name: arrays[column] for name, column in own.items()}, own)
     arrays = {name: arrays[column] for name, column in own.items()}
     is_pickled = any(values.dtype == object for values in arrays.values())
     advice = advise_arrays(path, own, list(wanted), is_pickled)
@@ -161,7 +163,7 @@ def _read_arrays(
                 where=f"{path}: {name}",
                 got=got,
                 wanted=spec,
-                next_step=_cast(path, name, _dtype_name(spec)),
+                next_step=_cast(path, own.get(name, name), _dtype_name(spec)),
             )
     if LABELS in arrays and arrays[LABELS].dtype.kind in "OUS":
         labels = Columns(path, {LABELS: arrays[LABELS].tolist()}, range(1, len(arrays[LABELS]) + 1), "row")
@@ -222,7 +224,8 @@ def _is_text(item: bytes) -> bool:
 
 
 def _read_columns(columns: Columns, signature: Signature, is_part: bool) -> dict[str, Array]:
-    columns = _as_named(pair_columns(columns, signature.inputs, others()), signature)
+    columns = pair_columns(columns, signature.inputs, others())
+    columns = _as_named(order_columns(columns, signature.inputs), signature)
     names = {spec.name: _find_columns(columns, spec) for spec in signature.inputs}
     wanted = [column for found in names.values() for column in found]
     label = next((name for name in LABEL_NAMES if name in columns.cells and name not in wanted), None)

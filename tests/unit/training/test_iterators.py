@@ -12,7 +12,7 @@ import tensorflow as tf
 from pipeline.data.npz import load_arrays, of_kind
 from pipeline.errors import FreezeError
 from pipeline.formats import checkpoint as checkpoint_format
-from pipeline.inputs import ImportedCheckpoint
+from pipeline.inputs import DataSource, ImportedCheckpoint
 from pipeline.signature import Signature
 from pipeline.store.file_names import SIGNATURE_FILE, VALIDATION_ROWS_FILE
 from pipeline.training.import_checkpoint import import_checkpoint
@@ -71,3 +71,12 @@ def test_the_outputs_of_one_iterator_are_told_once(trained: tuple[Path, Any], tm
     assert "(IteratorGetNext gives rows: its 5 outputs become inputs)" in str(caught.value)
     assert str(caught.value).count("gives rows") == 1
     assert f"--inputs {','.join(PORTS)}" in str(caught.value)
+
+
+def test_rows_under_the_names_of_the_features_are_answered_as_the_session_answers_them(
+    trained: tuple[Path, Any], tmp_path: Path
+) -> None:
+    np.savez(tmp_path / "rows.npz", **ROWS)
+    signature, rows = imported(trained[0], tmp_path / "checkpoint", DataSource(tmp_path / "rows.npz"))
+    answer = checkpoint_format.open_runner(tmp_path / "checkpoint", signature, 1).run(rows)["y"]
+    np.testing.assert_array_equal(answer, trained[1])
