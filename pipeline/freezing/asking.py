@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from pipeline.signature import Signature
 
 from .beside import find_beside
 from .dropouts import find_dropout_pins
+from .masks import DropoutJudge, drops
 from .needs import Needs, find_draws, find_needs, join_options
 from .passes.frames import refuse_inner_draw
 from .quantized import find_assigned_ranges, find_evaluation_graphs, refuse_training_graph
@@ -61,6 +62,17 @@ class Asked:
         """Returns the whole command for some outputs."""
         pins = {**(self.pins or {}), **needs.pins}
         return f"{self.door} {join_options(outputs, [*self.inputs, *needs.inputs], pins)}".rstrip()
+
+    def commands(self, outputs: Collection[str], needs: Needs) -> list[str]:
+        """Returns the whole commands, of which one is right; more than one if the graph does not tell which."""
+        return [self.command(outputs, one) for one in (needs, *needs.others)]
+
+    def needed(self, outputs: Collection[str], needs: Needs) -> str:
+        """Returns what to add, and the whole command."""
+        commands = self.commands(outputs, needs)
+        if len(commands) == 1:
+            return f"{_add(needs)}. The whole command: {commands[0]}"
+        return "\n  ".join([f"{'; '.join(needs.reasons)}. One of these is the whole command:", *commands])
 
 
 def report_door(imported: ImportedCheckpoint) -> str:
@@ -142,7 +154,7 @@ def require_rows(source: Source, imported: ImportedCheckpoint, signature: Signat
         raise FreezeError(
             "an input decides how the model computes: it is no data, and rows have no value for it",
             where=", ".join(modes),
-            next_step=f"{_add(needs)}. The whole command: {asked.command(outputs, needs)}{also}",
+            next_step=f"{asked.needed(outputs, needs)}{also}",
         )
 
 
@@ -158,6 +170,32 @@ def freeze_door(
     options += ["--tags", ",".join(tags)] if tags else []
     options += ["--averages"] if averages else []
     return " ".join(["python -m pipeline freeze", *map(shlex.quote, [str(place), *options])])
+
+
+def require_kept(source: Source, asked: Asked, pins: Mapping[str, str], outputs: Sequence[str], fed: list[str]) -> None:
+    """Checks that no pin makes a dropout drop everything.
+
+    Args:
+        source: as it was before anything was pinned.
+        pins: by the nodes' names.
+        outputs, fed: tensors.
+
+    Raises:
+        FreezeError: one does; the message has the whole command with what is right.
+    """
+    judge = DropoutJudge(source.graph, outputs, fed) if pins else None
+    for name, value in pins.items():
+        found = judge.judge({name: value}) if judge else None
+        if judge is None or found is None or not drops(found):
+            continue
+        wrong = {other for other, given in pins.items() if drops(judge.judge({other: given}))}
+        right = {other: given for other, given in (asked.pins or {}).items() if node_of(other) not in wrong}
+        kept = {other: given for other, given in pins.items() if other not in wrong}
+        needs = find_needs(source, outputs, fed, kept)
+        step = replace(asked, pins=right).needed(asked.outputs or outputs, needs) if isinstance(needs, Needs) else None
+        raise FreezeError(
+            f"this value makes a dropout drop everything: {found.node}", where=f"--pin {name}={value}", next_step=step
+        )
 
 
 def meet_needs(
@@ -179,7 +217,7 @@ def meet_needs(
         if needs.is_by_default:
             return needs
         also = _also(source, asked, outputs, list(fed.values()), needs)
-        raise _with_step(refused, f"{_add(needs)}. The whole command: {asked.command(fetched, needs)}{also}")
+        raise _with_step(refused, f"{asked.needed(fetched, needs)}{also}")
     quantized = find_assigned_ranges(source, outputs)
     if quantized:
         raise refuse_training_graph(quantized, [*_evaluation_commands(source, asked, outputs)]) from refused
@@ -219,7 +257,7 @@ def _instead(source: Source, asked: Asked, fetched: Mapping[str, str], fed: Mapp
     outputs = list(fetched.values())
     yield from _instead_of_all(source, asked, fetched, list(fed.values()))
     for candidate, needs in _freezable(source, asked, rank_before_draws(source.graph, outputs)):
-        yield f"{candidate}\n    {asked.command([candidate.tensor], needs)}"
+        yield "\n    ".join([str(candidate), *asked.commands([candidate.tensor], needs)])
     yield from _without_dropout(source, asked, fetched, list(fed.values()))
     drawn = find_draws(source, outputs, list(fed.values()))
     if drawn is not None:
@@ -317,7 +355,7 @@ def _whole_commands(source: Source, asked: Asked) -> Iterator[str]:
     except FreezeError:  # an output that does not exist: said after the ops are allowed
         return
     if isinstance(needs, Needs):
-        yield asked.command(asked.outputs, needs)
+        yield from asked.commands(asked.outputs, needs)
 
 
 def _freezable(source: Source, asked: Asked, candidates: Sequence[Candidate]) -> Iterator[tuple[Candidate, Needs]]:
@@ -336,19 +374,19 @@ def ask_for_outputs(source: Source, asked: Asked, unclear: FreezeError) -> Freez
     found = [*_freezable(source, asked, candidates)]
     if not found:
         return unclear
-    offers = [*_all_together(source, asked), *((str(one), asked.command([one.tensor], needs)) for one, needs in found)]
-    lines = [f"{what}\n    {command}" for what, command in offers]
+    offers = [*_all_together(source, asked), *((str(one), asked.commands([one.tensor], needs)) for one, needs in found)]
+    lines = ["\n    ".join([what, *commands]) for what, commands in offers]
     hint = "or several of them, comma-separated" if len(found) > 1 else ""
     step = f"Choose one{', ' + hint if hint else ''}:"
     return _with_step(unclear, "\n  ".join([step, *lines]))
 
 
-def _all_together(source: Source, asked: Asked) -> Iterator[tuple[str, str]]:
-    """Yields what may be wanted together, with the command."""
+def _all_together(source: Source, asked: Asked) -> Iterator[tuple[str, list[str]]]:
+    """Yields what may be wanted together, with the command, or the commands of which one is right."""
     for outputs, what in find_together(source.graph) if len(source.graph.node) <= _MOST_NODES else []:
         needs = find_needs(source, outputs, asked.inputs, {})
         if isinstance(needs, Needs):
-            yield f"{', '.join(outputs)}: {what}", asked.command(outputs, needs)
+            yield f"{', '.join(outputs)}: {what}", asked.commands(outputs, needs)
 
 
 def line_beside(source: Source, door: str) -> str:
@@ -373,7 +411,7 @@ def find_commands(source: Source, door: str) -> Iterator[str]:
         outputs = dict(source.outputs)
         needs = find_needs(source, list(outputs.values()), list(source.inputs.values()), {})
         if isinstance(needs, Needs):
-            yield asked.command([], needs)
+            yield from asked.commands([], needs)
         return
     try:
         found = discover_outputs(source.graph)
@@ -382,12 +420,12 @@ def find_commands(source: Source, door: str) -> Iterator[str]:
     if found:
         needs = find_needs(source, found, [], {})
         if isinstance(needs, Needs):
-            yield asked.command(found, needs)
+            yield from asked.commands(found, needs)
         elif find_assigned_ranges(source, found):
             yield from _evaluation_commands(source, asked, found)
         else:
             yield from _instead(source, asked, dict(zip(found, found, strict=True)), {})
     else:
-        yield from (command for _, command in _all_together(source, asked))
+        yield from (command for _, commands in _all_together(source, asked) for command in commands)
         for candidate, needs in _freezable(source, asked, rank_outputs(source.graph)):
-            yield asked.command([candidate.tensor], needs)
+            yield from asked.commands([candidate.tensor], needs)

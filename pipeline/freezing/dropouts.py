@@ -16,7 +16,6 @@ from pipeline.graph.unsupported import DRAWS, refusal_of
 
 from .passes.constant_folding import find_ranges
 
-_PASSES = frozenset({"Cast", "Enter", "Identity", "Switch"})
 _RANGES = frozenset({"Add", "AddV2", "Identity", "Mul", "Sub"})  # of a draw, from a minimum to a maximum
 _DIVIDES = frozenset({"Div", "RealDiv"})
 _CLOSE = 1e-3
@@ -30,40 +29,6 @@ def find_dropout_pins(graph: Graph, outputs: Sequence[str], inputs: Iterable[str
         if node.name in above and refusal_of(node.op) is DRAWS:
             pins.update(_pins_of(graph, node))
     return pins
-
-
-def tell_rate(graph: Graph, name: str) -> bool | None:
-    """Tells whether a number is the share that a dropout drops; False if it is what is kept, None if no dropout has it.
-
-    `random >= rate` keeps; 1 - keep is such a rate. Releases up to 1.13 took floor(keep + random) and x / keep.
-    """
-    takers, seen = [(name, taker) for taker in graph.consumers.get(name, ())], set[str]()
-    is_kept = False
-    for source, taker in takers:  # grows while it is read
-        after = graph.consumers.get(taker.name, ())
-        if _keeps_by(graph, taker, source):
-            return True
-        if taker.op in _PASSES and taker.name not in seen:
-            seen.add(taker.name)
-            takers += [(taker.name, one) for one in after]
-        is_kept = is_kept or (taker.op == "Sub" and any(_keeps_by(graph, one, taker.name) for one in after))
-        is_kept = is_kept or (taker.op in ("Add", "AddV2") and any(one.op == "Floor" for one in after))
-    return False if is_kept else None
-
-
-def _keeps_by(graph: Graph, node: NodeDef, rate: str) -> bool:
-    """Returns True if a node compares a draw with a rate."""
-    given = [node_of(name) for name in node.input if not name.startswith("^")]
-    return node.op == "GreaterEqual" and len(given) == 2 and given[1] == rate and _is_drawn(graph, given[0])
-
-
-def _is_drawn(graph: Graph, name: str) -> bool:
-    """Returns True for a draw, in whatever range."""
-    seen = set[str]()
-    while name in graph.nodes and graph.nodes[name].op in _RANGES and graph.nodes[name].input and name not in seen:
-        seen.add(name)
-        name = node_of(graph.nodes[name].input[0])
-    return name in graph.nodes and refusal_of(graph.nodes[name].op) is DRAWS
 
 
 def _pins_of(graph: Graph, draw: NodeDef) -> dict[str, str]:

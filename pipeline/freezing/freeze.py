@@ -25,7 +25,7 @@ from pipeline.signature import Signature, read_origin
 from pipeline.store.file_names import FROZEN_FILE, GRAPH_FILE, SIGNATURE_FILE
 from pipeline.workers.progress import tell
 
-from .asking import Asked, ask_for_outputs, freeze_door, meet_needs, offer_allowance, open_asked
+from .asking import Asked, ask_for_outputs, freeze_door, meet_needs, offer_allowance, open_asked, require_kept
 from .beside import Beside, find_beside
 from .describe import Describer, describe_origin, describe_signature, find_inner_rows
 from .needs import Needs
@@ -240,10 +240,11 @@ def prepare(
     asked = Asked(door or freeze_door(source.path), outputs, inputs, pins)
     notes = [*source.notes, *(f"{name} is pinned to {value}" for name, value in pins.items())]
     pins = {node_of(source.inputs.get(name, name)): value for name, value in pins.items()}
-    source = replace(source, graph=pin_placeholders(source.graph, pins, source.inputs))
+    unpinned, source = source, replace(source, graph=pin_placeholders(source.graph, pins, source.inputs))
     fetched = _choose_outputs(source, asked, notes)
     fed = {**_map_names(source.inputs, [*source.inputs], pins), **_map_names(source.inputs, inputs, pins)}
     require_outside(source.graph, fed.values(), fetched.values())
+    require_kept(unpinned, asked, pins, list(fetched.values()), list(fed.values()))
     opened = open_batches(source.graph, fed.values(), fetched.values())
     source, notes = replace(source, graph=opened.graph), [*notes, *opened.notes]
     try:

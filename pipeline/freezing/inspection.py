@@ -271,7 +271,9 @@ def _with_values(source: Source, outputs: Sequence[str], lines: Sequence[str]) -
     """Yields the sentences on inputs, with the values that freezing would pin modes to."""
     is_open = any("=VALUE" in line for line in lines)
     needs = find_needs(source, outputs, [], {}) if is_open else None
-    pins = needs.pins if isinstance(needs, Needs) else {}
+    pins = dict(needs.pins) if isinstance(needs, Needs) else {}
+    for other in needs.others if isinstance(needs, Needs) else ():
+        pins = {name: value for name, value in pins.items() if other.pins[name] == value}
     for line in lines:
         name = line.partition(":")[0]
         yield line.replace(f"--pin {name}=VALUE", f"--pin {name}={pins[name]}") if name in pins else line

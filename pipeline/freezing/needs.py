@@ -22,13 +22,12 @@ from pipeline.graph.nodes import PLACEHOLDERS, node_of
 from pipeline.graph.protos import DataType, NodeDef
 from pipeline.graph.unsupported import DRAWS, refusal_of
 
-from .dropouts import tell_rate
+from .masks import DropoutJudge, Effect, drops
 from .passes.constant_folding import find_ranges
 from .passes.pin_placeholders import pin_placeholders
 from .run_passes import freeze_source
 from .write.constants import Constant, FrozenGraph
 
-_RATE = re.compile(r"rate|drop(?!.*keep)|noise|std", re.IGNORECASE)  # 0 switches it off
 _BOOL = DataType.Value("DT_BOOL")
 _INTEGERS = frozenset(DataType.Value(f"DT_{name}") for name in ("INT8", "INT16", "INT32", "INT64", "UINT8"))
 _MOST_TRIES = 16
@@ -44,12 +43,14 @@ class Needs:
         pins: values of modes.
         defaults: those of the pins that are the placeholder's own default.
         reasons: a sentence for each.
+        others: needs that are as likely as these: the graph does not tell which of them is for use.
     """
 
     inputs: tuple[str, ...] = ()
     pins: Mapping[str, str] = field(default_factory=dict)
     defaults: frozenset[str] = frozenset()
     reasons: tuple[str, ...] = ()
+    others: tuple[Needs, ...] = ()
 
     @property
     def is_by_default(self) -> bool:
@@ -88,7 +89,8 @@ def find_needs(
     reasons = [*_reasons_to_cut(cut), *(f"{one.tensor} is {one.reasons[0]}" for one in modes)]
     error: PipelineError | None = None
     best: tuple[int, Needs] | None = None  # with the fewest norms over the batch, which are for training
-    for values in islice(_guesses(source.graph, modes), _MOST_TRIES):
+    guesses = _Guesses(source.graph, modes, DropoutJudge(source.graph, outputs, [*inputs, *cuts]) if modes else None)
+    for values in islice(guesses.combined(), _MOST_TRIES):
         found = {name: value for name, (value, _) in values.items()}
         frozen = try_freezing(source, outputs, [*inputs, *cuts], {**pins, **found})
         if isinstance(frozen, PipelineError):
@@ -100,7 +102,20 @@ def find_needs(
             best = count, Needs(tuple(cuts), found, own, tuple(reasons))
         if not count:
             break
-    return best[1] if best else error or FreezeError("the graph cannot be frozen")
+    if best is None:
+        return error or FreezeError("the graph cannot be frozen")
+    needs = best[1]
+    others = [
+        replace(needs, pins=changed, defaults=needs.defaults - {name})
+        for name, values in guesses.undecided.items()
+        if name in needs.pins and name not in needs.defaults
+        for changed in ({**needs.pins, name: value} for value in values if value != needs.pins[name])
+        if not isinstance(try_freezing(source, outputs, [*inputs, *cuts], {**pins, **changed}), PipelineError)
+    ]
+    if not others:
+        return needs
+    unclear = f"the graph does not tell which value of {', '.join(guesses.undecided)} switches dropout off"
+    return replace(needs, others=tuple(others), reasons=(*needs.reasons, unclear))
 
 
 def _reasons_to_cut(cut: Iterable[Candidate]) -> Iterator[str]:
@@ -146,26 +161,48 @@ def find_draws(source: Source, outputs: Sequence[str], inputs: Sequence[str]) ->
     return replace(needs, inputs=(*draws, *needs.inputs)) if isinstance(needs, Needs) else None
 
 
-def _guesses(graph: Graph, modes: Sequence[Candidate]) -> Iterator[dict[str, tuple[str, bool]]]:
-    """Yields values of modes, the likeliest first, each with whether it is the placeholder's own default."""
-    choices = [[*_values(graph, graph.nodes[node_of(one.tensor)])] for one in modes]
-    for values in sorted(product(*map(enumerate, choices)), key=lambda one: sum(place for place, _ in one)):
-        yield {node_of(one.tensor): value for one, (_, value) in zip(modes, values, strict=True)}
+class _Guesses:
+    """Values of modes, the likeliest first.
 
+    Args:
+        judge: tells what a value does to dropout.
+    """
 
-def _values(graph: Graph, node: NodeDef) -> Iterator[tuple[str, bool]]:
-    node = whole_node(node)
-    default = default_of(graph, node)
-    if default is not None:
-        yield default, True
-    kind, name = node.attr["dtype"].type, str(node.name)
-    if kind == _BOOL:
-        likely = ("true", "false") if FOR_USE.search(name.rpartition("/")[2]) else ("false", "true")
-    else:
-        told = tell_rate(graph, name)
-        is_rate = _RATE.search(name.rpartition("/")[2]) is not None if told is None else told
-        likely = ("0", "1") if is_rate else ("1", "0")
-    yield from ((value, False) for value in likely if value != default)
+    def __init__(self, graph: Graph, modes: Sequence[Candidate], judge: DropoutJudge | None) -> None:
+        self._graph, self._judge = graph, judge
+        self.undecided: dict[str, list[str]] = {}  # values of which the graph does not tell which one is for use
+        self._choices = {name: [*self._values(name)] for name in (node_of(one.tensor) for one in modes)}
+
+    def combined(self) -> Iterator[dict[str, tuple[str, bool]]]:
+        """Yields a value for each mode, each with whether it is the placeholder's own default."""
+        choices = map(enumerate, self._choices.values())
+        for values in sorted(product(*choices), key=lambda one: sum(place for place, _ in one)):
+            yield {name: value for name, (_, value) in zip(self._choices, values, strict=True)}
+
+    def _values(self, name: str) -> Iterator[tuple[str, bool]]:
+        node = whole_node(self._graph.nodes[name])
+        default = default_of(self._graph, node)
+        if node.attr["dtype"].type == _BOOL:
+            values = ["true", "false"] if FOR_USE.search(name.rpartition("/")[2]) else ["false", "true"]
+        else:
+            values = self._judged(name)
+        if default is not None and not self._drops(name, default):
+            yield default, True
+        yield from ((value, False) for value in values if value != default)
+
+    def _judged(self, name: str) -> list[str]:
+        """Returns the numbers that may switch a mode off: by what they do to dropout, never by its name."""
+        judged = {value: self._judge.judge({name: value}) if self._judge else None for value in ("1", "0")}
+        right = [value for value, one in judged.items() if one is not None and one.effect is Effect.KEEPS]
+        if len(right) == 1:
+            return right
+        left = [value for value, one in judged.items() if not drops(one)]
+        if len(left) > 1 and any(judged.values()):
+            self.undecided[name] = left
+        return left
+
+    def _drops(self, name: str, value: str) -> bool:
+        return self._judge is not None and drops(self._judge.judge({name: value}))
 
 
 def default_of(graph: Graph, node: NodeDef) -> str | None:

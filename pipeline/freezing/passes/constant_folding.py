@@ -70,12 +70,22 @@ def _products(a: Range, b: Range) -> _Ends | None:
     return min(ends), max(ends)
 
 
+def _quotients(a: Range, b: Range) -> _Ends | None:
+    return (a.low / b.low, a.high / b.low) if b.is_settled and b.low > 0 else None
+
+
 # The smallest and the largest result, by op. All but the products grow with their inputs, or fall.
 _RULES: Mapping[str, Callable[..., _Ends | None]] = {
     "Add": lambda a, b: (a.low + b.low, a.high + b.high),
     "AddV2": lambda a, b: (a.low + b.low, a.high + b.high),
     "Sub": lambda a, b: (a.low - b.high, a.high - b.low),
     "Mul": _products,
+    "Div": _quotients,
+    "RealDiv": _quotients,
+    "Reciprocal": lambda a: (1 / a.low, 1 / a.low) if a.is_settled and a.low > 0 else None,
+    "Cast": lambda a: (a.low, a.high),
+    "Maximum": lambda a, b: (max(a.low, b.low), max(a.high, b.high)),
+    "Minimum": lambda a, b: (min(a.low, b.low), min(a.high, b.high)),
     "Floor": lambda a: (float(math.floor(a.low)), float(math.floor(a.high))),
     "Greater": lambda a, b: (a.low > b.high, a.high > b.low),
     "GreaterEqual": lambda a, b: (a.low >= b.high, a.high >= b.low),
@@ -150,6 +160,10 @@ def _result(node: NodeDef, known: Mapping[str, Range]) -> Range | None:
     if len(ranges) < len(given) or len(drawn) > 1 or len({one.dtype for one in ranges}) != 1:
         return None
     dtype = _BOOL if node.op in _GIVES_BOOL else ranges[0].dtype
+    if node.op == "Cast":
+        dtype = node.attr["DstT"].type
+        if dtype == _BOOL or not (dtype in _CODES or dtype == _BFLOAT16) or node.attr["Truncate"].b:
+            return None
     try:
         ends = (ranges[0].low, ranges[0].high) if node.op in _PASSES else _RULES[node.op](*ranges)
         low, high = (_round_to(end, dtype) for end in ends) if ends is not None else (math.nan, math.nan)
@@ -195,7 +209,7 @@ def fold_constants(graph: Graph, outputs: Iterable[str]) -> Graph:
     if not deciding & needed and not inside:
         return graph
     graph = graph.parsed
-    known = _ranges_by_scope(graph, needed)
+    known = find_ranges_by_scope(graph, needed)
     is_decided = any(
         _is_decided(node, found)
         for scope, found in known.items()
@@ -230,7 +244,7 @@ def _take_branch(node: NodeDef, truth: bool) -> None:
         node.attr.pop(name, None)
 
 
-def _ranges_by_scope(graph: Graph, needed: set[str]) -> dict[str, dict[str, Range]]:
+def find_ranges_by_scope(graph: Graph, needed: set[str]) -> dict[str, dict[str, Range]]:
     """Returns the known ranges in the graph's needed nodes, under the name "", and in each called function."""
     functions = graph.functions
     reached = graph.replace_nodes(node for node in graph.node if node.name in needed)
