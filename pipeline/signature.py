@@ -70,7 +70,7 @@ class TensorSpec:
         return self.tensor or f"{self.name}:0"
 
     def __str__(self) -> str:
-        dims = "?" if self.shape is None else ", ".join("?" if d is None else str(d) for d in self.shape)
+        dims = "..." if self.shape is None else ", ".join("?" if d is None else str(d) for d in self.shape)
         return f"{self.name} {self.dtype} [{dims}]" + (f", tensor {self.tensor}" if self.tensor else "")
 
 

@@ -160,7 +160,18 @@ def refused_rows(
             f"these rows were made up, and the model refuses them: {sentence}",
             next_step="Give tf.train.Examples of your own: --data rows.tfrecord, which tf.io.TFRecordWriter writes",
         )
-    made = {spec.name: _as_array(spec, None if value is None else value[spec.name]) for spec in signature.inputs}
+    shapes = {spec.name: demands.inputs.get(spec.name, Demand(spec.dtype)) for spec in signature.inputs}
+    open_ones = [name for spec in signature.inputs if (name := spec.name) and _is_any(spec, shapes[name])]
+    if open_ones and value is None:
+        return DataError(
+            f"these rows were made up, and the model refuses them: {sentence}",
+            next_step=f"The graph gives no shape for {', '.join(open_ones)}: give rows of the rank that the model "
+            "takes with --data: an .npz with an array [rows, ...] for each input",
+        )
+    made = {
+        spec.name: _as_array(spec, shapes[spec.name], None if value is None else value[spec.name])
+        for spec in signature.inputs
+    }
     arrays = ", ".join(f"{name}={array}" for name, array in made.items())
     if not all(name.isidentifier() and not iskeyword(name) for name in made):
         arrays = f"**{{{', '.join(f'{name!r}: {array}' for name, array in made.items())}}}"
@@ -172,12 +183,16 @@ def refused_rows(
     )
 
 
-def _as_array(spec: TensorSpec, value: Array | None = None) -> str:
+def _is_any(spec: TensorSpec, demand: Demand) -> bool:
+    """Return True if neither the signature nor the graph tells the rank of an input."""
+    return spec.shape is None and demand.shape is None
+
+
+def _as_array(spec: TensorSpec, demand: Demand, value: Array | None = None) -> str:
     if value is not None and value.dtype.kind in "iu" and value.size <= _MOST_PRINTED:
         return f"np.array({value.tolist()}, '{value.dtype}')"
-    sizes = (8, *(_OPEN_SIZE if size is None else size for size in (spec.shape or ())[1:]))
-    if value is not None:
-        sizes = value.shape
+    is_row = spec.shape is None or len(spec.shape) > 0
+    sizes = value.shape if value is not None else (8, *(row_shape(spec, demand) if is_row else ()))
     return f"np.full({sizes}, b'text')" if spec.dtype == "string" else f"np.zeros({sizes}, '{spec.dtype}')"
 
 

@@ -11,7 +11,7 @@ from pipeline.checkpoint.opened import Source
 from pipeline.errors import FreezeError
 from pipeline.graph.graph import Graph
 from pipeline.graph.lazy_nodes import whole_node
-from pipeline.graph.nodes import PLACEHOLDERS, dims_of, node_of, normalize_tensor, placeholder_dims
+from pipeline.graph.nodes import PLACEHOLDERS, data_inputs, dims_of, node_of, normalize_tensor, placeholder_dims
 from pipeline.graph.ops import dtype_name, output_dtypes
 from pipeline.graph.protos import NodeDef, OpDef, TensorInfo
 from pipeline.graph.variables import VARIABLE_OPS, variable_of
@@ -21,6 +21,11 @@ from pipeline.signature import Shape, Signature, TensorSpec
 
 from .passes.lookup_tables import TABLES
 from .write.constants import Constant, FrozenGraph
+
+_MOST_STEPS = 20
+_KEEPING = frozenset({"Elu", "Identity", "LogSoftmax", "Relu", "Selu", "Sigmoid", "Softmax", "Softplus", "Tanh"})
+_ADDING = frozenset({"Add", "AddV2", "BiasAdd"})
+_READS = frozenset({"Identity", "ReadVariableOp", "Cast"})
 
 
 class Describer:
@@ -76,7 +81,40 @@ class Describer:
         shapes = node.attr["_output_shapes"].list.shape if "_output_shapes" in node.attr else ()
         if port < len(shapes):
             return dims_of(shapes[port])
-        return placeholder_dims(node, self._graph.versions.producer) if node.op in PLACEHOLDERS else None
+        return placeholder_dims(node, self._graph.versions.producer) if node.op in PLACEHOLDERS else self._made(node)
+
+    def _made(self, node: NodeDef) -> Shape | None:
+        """Returns the shape of what a dense layer ends with, in a graph that tells no shapes; None for all else."""
+        widths = list[int | None]()
+        for _ in range(_MOST_STEPS):
+            given = list(data_inputs(node))
+            if node.op == "MatMul":
+                kernel = self._weights(given[1])
+                if kernel is None or len(kernel) != 2:
+                    return None
+                widths.append(kernel[0 if node.attr["transpose_b"].b else 1])
+                known = [width for width in widths if width is not None]
+                return (None, max(known)) if len(known) == len(widths) else None
+            if node.op in _ADDING:
+                added = [(number, shape) for number in (1, 0) if (shape := self._weights(given[number])) is not None]
+                if not added or len(added[0][1]) != 1:
+                    return None
+                widths += added[0][1]
+                given = [given[1 - added[0][0]]]
+            elif node.op not in _KEEPING:
+                return None
+            node = whole_node(self._graph.nodes[node_of(given[0])])
+        return None
+
+    def _weights(self, reference: str) -> Shape | None:
+        """Returns the shape of a variable or constant behind reads; None for all else."""
+        node = whole_node(self._graph.nodes[node_of(reference)])
+        for _ in range(_MOST_STEPS):
+            if node.op in _READS:
+                node = whole_node(self._graph.nodes[node_of(node.input[0])])
+        if node.op in VARIABLE_OPS:
+            return variable_of(node).shape
+        return dims_of(node.attr["value"].tensor.tensor_shape) if node.op == "Const" else None
 
 
 def describe_signature(

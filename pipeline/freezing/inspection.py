@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.checkpoint.averages import averages_note
-from pipeline.checkpoint.files import files_of
+from pipeline.checkpoint.files import files_of, has_files
 from pipeline.checkpoint.missing import require_no_pointer
 from pipeline.checkpoint.opened import Source
-from pipeline.checkpoint.source import open_source
+from pipeline.checkpoint.source import open_artifact, open_source
 from pipeline.errors import FreezeError, UnsafeModel
 from pipeline.graph.discovery import discover_outputs, rank_inputs, rank_outputs
 from pipeline.graph.dtypes import DTYPES
@@ -22,6 +22,7 @@ from pipeline.graph.nodes import node_of
 from pipeline.graph.unsupported import refusal_of
 from pipeline.graph.variables import VARIABLE_OPS, Saved, variable_of
 from pipeline.safety.models import find_source_dangers, require_safe_source
+from pipeline.store.file_names import CHECKPOINT_PREFIX
 
 from .asking import find_commands, freeze_door, line_beside
 from .describe import Describer
@@ -206,7 +207,7 @@ def summarise(place: Path | str) -> dict[str, Any]:
     """Summarises a checkpoint's graph, without searching its inputs and outputs.
 
     Args:
-        place: the same as for `inspect`.
+        place: the same as for `inspect`; or a checkpoint's artifact, which may have no variables.
 
     Returns:
         `nodes` (those of functions included), `ops` (how many of each, the most frequent first), and `parameters`
@@ -215,7 +216,9 @@ def summarise(place: Path | str) -> dict[str, Any]:
     Raises:
         CheckpointError: as `inspect`.
     """
-    source = open_source(place, is_key_needed=False)
+    prefix = Path(place) / CHECKPOINT_PREFIX
+    is_alone = Path(f"{prefix}.meta").is_file() and not has_files(prefix)
+    source = open_artifact(Path(place), None) if is_alone else open_source(place, is_key_needed=False)
     ops = Counter(node.op for node in source.graph.all_nodes())
     keys = _variables(source)
     tensors = [tensor for key, tensor in source.bundle.tensors.items() if key in keys]

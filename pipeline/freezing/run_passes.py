@@ -122,7 +122,7 @@ def _box(part: str, shape: Sequence[int]) -> tuple[tuple[int, int], ...]:
 
 
 def _format_tensor(dtype: int, shape: Sequence[int | None] | None) -> str:
-    dims = "?" if shape is None else ", ".join("?" if size is None else str(size) for size in shape)
+    dims = "..." if shape is None else ", ".join("?" if size is None else str(size) for size in shape)
     return f"{DTYPES[dtype].name if dtype in DTYPES else dtype} [{dims}]"
 
 

@@ -53,7 +53,7 @@ def test_a_file_holds_the_whole_signature_in_the_same_bytes(tmp_path: Path) -> N
 def test_a_scalar_is_not_a_tensor_of_any_rank() -> None:
     assert TensorSpec("x", "int32", ()) != TensorSpec("x", "int32", None)
     assert str(TensorSpec("x", "int32", ())) == "x int32 []"
-    assert str(TensorSpec("x", "int32")) == "x int32 [?]"
+    assert str(TensorSpec("x", "int32")) == "x int32 [...]"  # of any rank, and no vector
     assert str(TensorSpec("x", "int32", (None, 3))) == "x int32 [?, 3]"
 
 

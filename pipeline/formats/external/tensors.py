@@ -65,7 +65,7 @@ class CandidateTensor:
         return self.signature_name or self.graph_name
 
     def __str__(self) -> str:
-        dims = "?" if self.shape is None else ", ".join("?" if size is None else str(size) for size in self.shape)
+        dims = "..." if self.shape is None else ", ".join("?" if size is None else str(size) for size in self.shape)
         tensor = f", tensor {self.graph_name}" if self.graph_name != self.name else ""
         return f"{self.name} {self.dtype} [{dims}]{tensor}"
 

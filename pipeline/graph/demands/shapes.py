@@ -25,7 +25,7 @@ def broadcast(step: Step) -> Value:
     for one, other in ((0, 1), (1, 0)):
         fixed = step.dims(other)
         if step.dims(one) is None and fixed and any(isinstance(dim, int) and dim > 1 for dim in fixed):
-            step.rank(one, max(2, len(fixed)))
+            step.rank_from(one, max(2, len(fixed)))
     left, right = step.dims(0), step.dims(1)
     if left is None or right is None:
         rest = step.value(0 if left is None else 1)

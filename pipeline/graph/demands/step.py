@@ -26,11 +26,13 @@ class Facts:
         dense: tables that refuse the keys by which they mark what is empty.
         keys: returns the keys of a table, by the name of its node.
         guesses: lengths that would do, for when nothing demands them.
+        least_ranks: by leaf the least rank that would do, for when nothing demands one.
     """
 
     def __init__(self, keys: Callable[[str], Sequence[Any]]) -> None:
         self.batch, self.has_changed, self.keys = Size(is_batch=True), False, keys
         self.guesses: list[tuple[Dim, int]] = []
+        self.least_ranks: dict[Leaf, int] = {}
         self.slices: set[tuple[Leaf, str]] = set()
         self.dense = set[str]()
         self.groups: dict[tuple[Leaf, ...], tuple[str, Dims]] = {}
@@ -50,6 +52,12 @@ class Facts:
             found = dim.before(length)
             if found:
                 dim.size.value, self.has_changed = found, True
+
+    def set_rank(self, leaf: Leaf, rank: int) -> None:
+        """Demands a rank of a leaf that has none yet."""
+        if leaf.dims is None and rank > 0:
+            leaf.dims = (Open(self.batch), *(anything() for _ in range(rank - 1)))
+            self.has_changed = True
 
     def equal(self, one: Dim | None, other: Dim | None) -> None:
         """Demands that two lengths are the same."""
@@ -128,15 +136,16 @@ class Step:
         value = self.value(number)
         if value.dims is None and value.rank_of is not None:
             leaf, added = value.rank_of
-            if leaf.dims is None and rank > added:
-                leaf.dims = (Open(self.facts.batch), *(anything() for _ in range(rank - added - 1)))
-                self.facts.has_changed = True
+            self.facts.set_rank(leaf, rank - added)
         return value.dims if value.dims is not None and len(value.dims) == rank else None
 
     def rank_from(self, number: int, rank: int) -> Dims | None:
         """Demands a rank of at least this one; returns the shape."""
-        dims = self.dims(number)
-        return self.rank(number, rank) if dims is None else dims if len(dims) >= rank else None
+        value = self.value(number)
+        if value.dims is None and value.rank_of is not None:  # a kernel behind this may demand more
+            leaf, added = value.rank_of
+            self.facts.least_ranks[leaf] = max(rank - added, self.facts.least_ranks.get(leaf, 0))
+        return value.dims if value.dims is not None and len(value.dims) >= rank else None
 
     def within(self, number: int, low: float | None = None, high: float | None = None) -> None:
         """Demands that an input's values are not below or above a number."""

@@ -59,7 +59,10 @@ def demands_of(graph: Graph, inputs: Iterable[TensorSpec]) -> Demands:
     for _ in range(_MOST_WALKS):
         walk.facts.has_changed = False
         walk.facts.guesses.clear()
+        walk.facts.least_ranks.clear()
         walk.go(graph, {})
+        for leaf, rank in () if walk.facts.has_changed else walk.facts.least_ranks.items():
+            walk.facts.set_rank(leaf, rank)
         for dim, length in () if walk.facts.has_changed else walk.facts.guesses[:1]:
             walk.facts.require(dim, length)
         for leaf in walk.leaves.values():

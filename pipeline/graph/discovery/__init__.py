@@ -307,8 +307,10 @@ def _input_reasons(roles: NodeRoles, tensor: Tensor) -> tuple[float, list[str]]:
     bit = roles.sources[tensor]
     reasons = []
     if bit in roles.modes:
-        value = "false" if node.attr["dtype"].type == DataType.Value("DT_BOOL") else "VALUE"
-        return 0.3, [f"a mode: {roles.modes[bit]}", f"pin it with --pin {node.name}={value}"]
+        has_default = node.op == "PlaceholderWithDefault"
+        value = "false" if node.attr["dtype"].type == DataType.Value("DT_BOOL") and not has_default else "VALUE"
+        own = "it has a default, and another value is given with" if has_default else "pin it with"
+        return 0.3, [f"a mode: {roles.modes[bit]}", f"{own} --pin {node.name}={value}"]
     score = 0.6
     if bit & roles.data:
         score = 0.9

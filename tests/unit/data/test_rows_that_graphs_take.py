@@ -255,6 +255,30 @@ def test_what_to_give_in_place_of_made_up_rows_is_what_the_model_takes() -> None
     assert "x=np.zeros((20,), 'int64'), x_1=np.array([0, 1, 2], 'int64')" in told
 
 
+@pytest.mark.parametrize(
+    ("take", "zeros"),
+    [
+        (lambda x: tf.nn.conv2d(x, w(3, 3, 3, 4), 1, "SAME"), "np.zeros((8, 8, 8, 3), 'float32')"),
+        (lambda x: tf.matmul(x, w(3, 2)), "np.zeros((8, 3), 'float32')"),
+    ],
+)
+def test_a_mean_that_is_subtracted_does_not_decide_the_rank_that_a_kernel_demands(
+    take: Callable[[Any], Any], zeros: str
+) -> None:
+    graph, signature = built(lambda x: take((x - tf.constant([103.0, 117.0, 123.0])) * 0.01), (S(None, FLOAT),))
+    demands = demands_of(Graph.of(GraphDef.FromString(graph.SerializeToString())), signature.inputs)
+    assert list(answers(graph, signature, demands))
+    assert zeros in str(refused_rows(signature, "no", demands))
+
+
+def test_zeros_are_offered_only_for_an_input_of_a_known_rank() -> None:
+    graph, signature = built(lambda x: tf.exp(x), (S(None, FLOAT),))
+    demands = demands_of(Graph.of(GraphDef.FromString(graph.SerializeToString())), signature.inputs)
+    told = str(refused_rows(signature, "no", demands))
+    assert "The graph gives no shape for in0: give rows of the rank" in told
+    assert "zeros" not in told
+
+
 @pytest.mark.parametrize("shapes", [([None, 2], [2]), ([None, None], [None]), (None, None)])
 def test_sparse_inputs_fit_each_other(shapes: Any) -> None:
     """Without the demands TensorFlow's process ends: it does not check the shape."""

@@ -188,6 +188,7 @@ def test_a_dropout_that_is_off_by_default_freezes_to_what_it_does(tmp_path: Path
     )
     done = pipeline.freeze(tmp_path, to=tmp_path / "model.pb")
     assert "keep is pinned to its default, 1" in done.notes
+    assert not any("pin it with" in note for note in done.notes)  # which would contradict it
     assert done.origin["pins"] == {"keep": "1"}
     assert np.array_equal(small_graphs.answer(done.path), wanted)
 

@@ -141,6 +141,31 @@ def test_a_graph_is_summarised_by_its_nodes_ops_and_parameters(tmp_path: Path, k
     assert list(found["ops"].values()) == sorted(found["ops"].values(), reverse=True)
 
 
+def dense_layer_without_shapes(folder: Path) -> Path:
+    with tf.Graph().as_default() as graph:
+        x = v1.placeholder(tf.float32, [None, 3], name="x")
+        hidden = tf.nn.bias_add(tf.matmul(x, np.ones((3, 5), np.float32)), np.ones(5, np.float32))
+        tf.nn.softmax(hidden, name="p")
+        tf.add(tf.matmul(x, np.ones((1, 3), np.float32), transpose_b=True), np.ones(4, np.float32), name="stretched")
+        tf.reduce_sum(hidden, name="unknown")
+    (folder / "model.ckpt.meta").write_bytes(v1.MetaGraphDef(graph_def=graph.as_graph_def()).SerializeToString())
+    (folder / "model.pb").write_bytes(graph.as_graph_def().SerializeToString())
+    return folder / "model.pb"
+
+
+def test_a_graph_without_variables_has_a_summary_as_an_artifact_of_the_chain_too(tmp_path: Path) -> None:
+    dense_layer_without_shapes(tmp_path)
+    (tmp_path / "model.pb").unlink()
+    found = summarise(tmp_path)
+    assert (found["ops"]["MatMul"], found["parameters"]) == (2, 0)
+
+
+def test_what_a_dense_layer_ends_with_has_its_width_where_the_graph_tells_no_shapes(tmp_path: Path) -> None:
+    source = open_source(dense_layer_without_shapes(tmp_path))
+    model = prepare(source, ["p", "stretched", "unknown"], [], {})
+    assert [spec.shape for spec in model.signature.outputs] == [(None, 5), (None, 4), None]
+
+
 def test_what_holds_no_graph_has_no_summary(tmp_path: Path) -> None:
     (tmp_path / "model.pb").write_text("<html>not found</html>")
     with pytest.raises(CheckpointError, match=r"model\.pb"):
