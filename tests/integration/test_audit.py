@@ -213,7 +213,7 @@ def test_the_file_is_taken_as_it_is_with_the_checkpoint_s_names_for_its_tensors(
     tensors = {each["name"]: each["tensor"] for side in ("inputs", "outputs") for each in signature[side]}
     assert tensors == {"x": "prod/x:0", "y": "prod/y:0", "p": "prod/p:0"}
     assert notes["names"] == tensors
-    assert "output p is prod/p:0 float32 [?], as --candidate-names says" in notes["reasons"]
+    assert "output p is prod/p:0 float32 [?, 2], as --candidate-names says" in notes["reasons"]
 
 
 @pytest.mark.parametrize(

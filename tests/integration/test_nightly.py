@@ -210,8 +210,8 @@ def test_another_signature_is_told_in_full() -> None:
     assert describe_signature_changes(then, then) == []
     assert describe_signature_changes(then, now) == [
         "the input x was x float32 [?, 2], is x float32 [?, 3]",
-        "the input y int64 [?] is gone",
-        "the input z int64 [?] is new",
+        "the input y int64 [...] is gone",
+        "the input z int64 [...] is new",
         "the output that decides was p (ham, spam), is p (spam, ham)",
     ]
 
