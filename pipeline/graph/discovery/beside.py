@@ -15,7 +15,8 @@ from ..protos import FunctionDef
 from ..variables import VARIABLE_OPS
 from .left_out import find_random
 from .names import is_named
-from .roles import NodeRoles, changes_state, draws, union
+from .op_kinds import changes_state, draws
+from .roles import NodeRoles, union
 from .shapes import ELEMENTWISE
 from .topology import NumberedGraph, Tensor
 
