@@ -84,7 +84,12 @@ def variables_below(objects: Sequence[StoredObject], start: int = 0) -> Iterator
         if one.key is not None:
             yield one
         if "iter" not in one.children and "_iterations" not in one.children:  # an optimizer, whatever it is called
-            waiting += [child for name, child in one.children.items() if not _OPTIMIZER.fullmatch(name)]
+            waiting += [child for name, child in one.children.items() if not is_of_training(name)]
+
+
+def is_of_training(name: str) -> bool:
+    """Returns True for the name of an attribute that holds an optimizer, metrics or a counter of saves."""
+    return _OPTIMIZER.fullmatch(name) is not None
 
 
 def keys_by_name(bundle: Bundle, wanted: Mapping[str, Shape]) -> dict[str, str]:

@@ -83,7 +83,11 @@ def import_weights(
     bundle = find_checkpoint(Path(weights))
     with tf.Graph().as_default(), v1.Session() as session:
         v1.train.import_meta_graph(str(graph / file_names.INFERENCE_GRAPH_FILE))
+        signature = Signature.read(graph / file_names.SIGNATURE_FILE)
         variables = {variable.op.name: variable for variable in v1.global_variables()}
+        if holds_objects(bundle):  # the state of a dropout, say, is no part of them
+            needed = _needed(tf.compat.v1.get_default_graph(), signature)
+            variables = {name: variable for name, variable in variables.items() if name in needed}
         named = {key: variables[name] for name, key in _keys(bundle, variables).items()}
         for key, value in read_values(bundle, named).items():
             named[key].load(value, session)
@@ -109,7 +113,8 @@ def _keys(bundle: Bundle, variables: Mapping[str, tf.Variable]) -> dict[str, str
             bundle,
             wanted,
             f"the checkpoint's objects are not the variables of the model: {lacking}",
-            "Give the variables of forward the names, or the paths, that the checkpoint has",
+            "Give the variables of forward the names, or the paths, that the checkpoint has; or give the class a "
+            "method build in its place, which returns a keras.Model with the checkpoint's attributes",
         )
     return keys
 
@@ -145,12 +150,16 @@ def export_keys(setting: str, variables: Iterable[str]) -> dict[str, str]:
 
 
 def _require_needed_variables(graph: tf.Graph, signature: Signature, left_out: Set[str]) -> None:
-    outputs = [spec.name for spec in signature.outputs]
-    needed = {node.name for node in v1.graph_util.extract_sub_graph(graph.as_graph_def(), outputs).node}
-    for name in sorted(left_out & needed):
+    for name in sorted(left_out & _needed(graph, signature)):
         raise CheckpointError(
             "a variable that the outputs need is left out",
             where="[export] variables",
             got=f"no {name}",
             next_step=f"Add {name}, or * for all the others",
         )
+
+
+def _needed(graph: tf.Graph, signature: Signature) -> set[str]:
+    """Returns the names of the nodes that the outputs need."""
+    outputs = [spec.name for spec in signature.outputs]
+    return {node.name for node in v1.graph_util.extract_sub_graph(graph.as_graph_def(), outputs).node}

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import tensorflow as tf
 
 from pipeline.checkpoint.files import step_of
@@ -44,8 +45,8 @@ from .agreement import take_assets
 from .graphs import build_model, require_all_variables
 from .keras2 import NamedKeras2Model
 from .load import load_file
-from .saved_model import record_goldens, write_checkpoint
-from .weights import load_weights, load_weights_file, named_weights
+from .saved_model import record_goldens, serve, variables_of, write_checkpoint
+from .weights import load_weights, load_weights_file, named_weights, require_loaded, variables_beside
 
 logger = logging.getLogger(__name__)
 
@@ -105,13 +106,19 @@ def import_model_weights(
     named_model = build_model(contract, graph_settings)
     found: list[str] = []
     if is_keras_file(weights):
+        before = {name: variable.numpy() for name, variable in variables_beside(named_model.model).items()}
         load_weights_file(named_model.model, Path(weights))
         found = take_assets(named_model.model, Path(weights))
         for note in found:
             logger.info("checkpoint: %s", note)
+        beside = variables_beside(named_model.model)
+        changed = {name for name, value in before.items() if not np.array_equal(value, beside[name].numpy())}
+        served = serve(named_model)
+        require_loaded(named_model.model, variables_of(served), changed, Path(weights))
     else:
-        load_weights(named_model.model, find_checkpoint(weights))
-    write_checkpoint(named_model, folder)
+        served = serve(named_model)
+        load_weights(named_model.model, find_checkpoint(weights), variables_of(served))
+    write_checkpoint(named_model, folder, served=served)
     save_validation(examples, folder)
     rows = {name: values[:ROWS] for name, values in examples.inputs.items()}
     record_goldens(named_model, rows, folder / GOLDENS_FILE)

@@ -21,6 +21,7 @@ from pipeline.store.file_names import ARCHITECTURE_FILE, SIGNATURE_FILE
 from ..models import KerasModel
 from ..models.source import ModelSource, load_model
 from .adapter import NamedModel, is_functional, own_tensors
+from .weights import named_weights
 
 
 def write_graph(
@@ -43,7 +44,11 @@ def write_graph(
     (folder / ARCHITECTURE_FILE).write_text(architecture_json(named_model.model), encoding="utf-8")
     named_model.signature.write(folder / SIGNATURE_FILE)
     model = named_model.model
-    return {"seed": settings.seed, "layers": len(model.layers), "parameters": model.count_params()}
+    return {"seed": settings.seed, "layers": len(model.layers), "parameters": _count_parameters(model)}
+
+
+def _count_parameters(model: keras.Model) -> int:
+    return sum(variable.shape.num_elements() or 0 for variable in named_weights(model).values())
 
 
 def require_all_variables(settings: ExportSettings) -> None:
@@ -93,7 +98,7 @@ def build_model(contract: KerasModel, settings: GraphSettings) -> NamedModel:
     named_model = NamedModel(model, contract.signature)
     _require_signature_names(named_model, where)
     _build_weights(named_model, where)
-    if not model.weights:
+    if not named_weights(model):
         raise ModelError("the model has no weights", where=where, next_step="There is nothing to freeze")
     if not model.compiled and hasattr(contract, "loss"):
         model.compile(keras.optimizers.Adam(settings.learning_rate), contract.loss)

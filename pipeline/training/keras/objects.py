@@ -7,7 +7,8 @@ walked together, from each stored object that may be the model. The names that t
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -17,6 +18,7 @@ from pipeline.checkpoint.bundle import Bundle
 from pipeline.checkpoint.objects import (
     StoredObject,
     holds_objects,
+    is_of_training,
     keys_by_name,
     misfit,
     read_objects,
@@ -25,27 +27,34 @@ from pipeline.checkpoint.objects import (
 from pipeline.errors import CheckpointError, logger
 
 _LAYER = re.compile(r"layer_with_weights-(\d+)")  # Keras 2: the layers that have weights, in their order
-_ADAPT = "Give the layers of build the order and the shapes of the checkpoint's, or their names (name=)"
+_ADAPT = (
+    "Give the layers of build the order and the shapes of the checkpoint's, or their names (name=); and the attributes "
+    "that hold them those of the checkpoint's paths (ema/dense/kernel: self.ema = …)"
+)
 
 
-def weight_keys(model: keras.Model, weights: Mapping[str, tf.Variable], bundle: Bundle) -> dict[str, str]:
-    """Returns the checkpoint's key of each of the model's weights, by the weight's name.
+def weight_keys(
+    model: keras.Model, weights: Mapping[str, tf.Variable], bundle: Bundle, needed: Set[str]
+) -> dict[str, str]:
+    """Returns the checkpoint's keys of the model's weights, by the weights' names.
 
     Args:
         weights: the model's variables by name.
+        needed: the names of those that must be found.
 
     Raises:
         CheckpointError: a checkpoint of objects does not hold this model, or more than one that could be it.
     """
-    if not holds_objects(bundle) or all(name in bundle.tensors for name in weights):
-        return {name: name for name in weights}
+    if not holds_objects(bundle) or (needed and needed <= bundle.tensors.keys()):
+        return {name: name for name in weights if name in needed or name in bundle.tensors}
     names = {id(variable): name for name, variable in weights.items()}
-    wanted = {name: tuple(variable.shape) for name, variable in weights.items()}
+    shapes = {name: tuple(variable.shape) for name, variable in weights.items()}
+    wanted = {name: shape for name, shape in shapes.items() if name in needed}
     objects = read_objects(bundle)
-    by_object = _by_objects(model, names, objects, bundle, wanted)
+    by_object = _by_objects(model, names, objects, bundle, shapes, wanted)
     by_name = keys_by_name(bundle, wanted)
     if by_object is None and len(by_name) < len(wanted):
-        raise misfit(bundle, wanted, "the checkpoint's objects are not those of the model", _ADAPT)
+        raise _misfit(model, names, objects, bundle, wanted)
     if by_object is not None and len(by_name) == len(wanted):
         _require_agreement(by_object, by_name, bundle, wanted)
     keys = by_name if by_object is None else by_object
@@ -60,33 +69,76 @@ def _by_objects(
     names: Mapping[int, str],
     objects: Sequence[StoredObject],
     bundle: Bundle,
+    shapes: Mapping[str, tuple[int | None, ...]],
     wanted: Mapping[str, tuple[int | None, ...]],
 ) -> dict[str, str] | None:
     """Returns the keys by walking both; None if no stored object is the model."""
-    found: dict[int, list[tuple[str, int, dict[str, str]]]] = {}
+    found: dict[int, list[tuple[str, _Walked]]] = {}
     for number, path, depth in _places(objects):
         if depth > min(found, default=depth):
             break
-        keys = _walk(model, number, names, objects)
-        if len(keys) == len(wanted) and all(_is_of(bundle, keys[name], shape) for name, shape in wanted.items()):
-            found.setdefault(depth, []).append((path, number, keys))
+        walked = _walk(model, number, names, objects)
+        if wanted.keys() <= walked.keys.keys() and _are_of(bundle, walked.keys, wanted):
+            found.setdefault(depth, []).append((path, walked))
     if not found:
         return None
     fitting = found[min(found)]
-    if any(keys != fitting[0][2] for _, _, keys in fitting):
+    path, walked = fitting[0]
+    if any(other.keys[name] != walked.keys[name] for _, other in fitting for name in wanted):
+        places = sorted(path for path, _ in fitting)
         raise CheckpointError(
             "several objects of the checkpoint could be the model",
             where=bundle.prefix,
-            got=", ".join(sorted(path for path, _, _ in fitting)),
-            next_step="Save the one that is meant alone: tf.train.Checkpoint(model=NET).write(PREFIX)",
+            got=", ".join(places),
+            next_step=f"Have build return a keras.Model that holds it by that name (self.{places[0]} = …) and calls "
+            "it; or save the one that is meant alone: tf.train.Checkpoint(model=NET).write(PREFIX)",
         )
-    path, number, keys = fitting[0]
-    used = set(keys.values())
-    left = [one for one in variables_below(objects, number) if one.key not in used and _is_weight(bundle, one)]
-    if left:
-        more = ", ".join(one.path for one in left[:6])
+    _tell_left_out(path, walked, objects, bundle, wanted)
+    return {name: key for name, key in walked.keys.items() if name in wanted or _is_of(bundle, key, shapes[name])}
+
+
+def _tell_left_out(
+    path: str,
+    walked: _Walked,
+    objects: Sequence[StoredObject],
+    bundle: Bundle,
+    wanted: Mapping[str, tuple[int | None, ...]],
+) -> None:
+    """Says what the model's object holds beside the model; layers that are found by their number must be complete."""
+    used, left, lacking = set(walked.keys.values()), list[str](), list[str]()
+    for name, number, is_numbered in walked.unmatched:
+        unused = [one for one in variables_below(objects, number) if one.key not in used and _is_state(bundle, one)]
+        used.update(one.key for one in unused if one.key)
+        if is_numbered:
+            lacking += [one.path for one in unused if _is_weight(bundle, one)]
+        if unused:
+            left.append(name if objects[number].key else f"{name}/ ({len(unused)} variables)")
+    if lacking:
+        more = ", ".join(lacking[:6])
         raise misfit(bundle, wanted, f"the checkpoint's model has weights that the code lacks: {more}", _ADAPT)
-    return keys
+    if left:
+        start = "" if path == "the root" else f"{path.replace('.', '/')}/"
+        logger.info(
+            "checkpoint: left out, as the code has nothing of these names: %s", ", ".join(start + one for one in left)
+        )
+
+
+def _misfit(
+    model: keras.Model,
+    names: Mapping[int, str],
+    objects: Sequence[StoredObject],
+    bundle: Bundle,
+    wanted: Mapping[str, tuple[int | None, ...]],
+) -> CheckpointError:
+    """Returns the error for a checkpoint without the model: what is lacking, if it holds most of it."""
+    walks = [_walk(model, number, names, objects).keys for number, _, _ in _places(objects)]
+    best = max(walks, key=lambda keys: len(wanted.keys() & keys.keys()), default={})
+    lacking = [name for name in wanted if name not in best]
+    if 2 * len(lacking) < len(wanted) and _are_of(bundle, best, {name: wanted[name] for name in wanted & best.keys()}):
+        more = ", ".join(lacking[:6])
+        what = f"the checkpoint lacks variables that the outputs need: {more}"
+        return misfit(bundle, wanted, what, "Save them with it (tf.train.Checkpoint follows attributes, and no lists)")
+    return misfit(bundle, wanted, "the checkpoint's objects are not those of the model", _ADAPT)
 
 
 def _places(objects: Sequence[StoredObject]) -> Iterator[tuple[int, str, int]]:
@@ -102,12 +154,27 @@ def _places(objects: Sequence[StoredObject]) -> Iterator[tuple[int, str, int]]:
                 waiting.append((child, f"{path}.{name}".lstrip("."), depth + 1))
 
 
-def _walk(model: Any, start: int, names: Mapping[int, str], objects: Sequence[StoredObject]) -> dict[str, str]:
-    """Returns the keys of the weights that are reached by the same attributes in both."""
+@dataclass(frozen=True)
+class _Walked:
+    """What a model and a stored object have in common.
+
+    Args:
+        keys: the checkpoint's keys of the weights, by name.
+        unmatched: the stored objects that the model lacks: the attributes that lead to each, its number, and whether
+            it has a number in place of a name.
+    """
+
+    keys: dict[str, str]
+    unmatched: list[tuple[str, int, bool]]
+
+
+def _walk(model: Any, start: int, names: Mapping[int, str], objects: Sequence[StoredObject]) -> _Walked:
+    """Walks both by the same attributes."""
     keys: dict[str, str] = {}
-    waiting, seen = [(model, start)], set[tuple[int, int]]()
+    unmatched: list[tuple[str, int, bool]] = []
+    waiting, seen = [(model, start, "")], set[tuple[int, int]]()
     while waiting:
-        own, number = waiting.pop()
+        own, number, path = waiting.pop()
         if (id(own), number) in seen:
             continue
         seen.add((id(own), number))
@@ -117,9 +184,12 @@ def _walk(model: Any, start: int, names: Mapping[int, str], objects: Sequence[St
                 keys[name] = key
             continue
         for attribute, child in objects[number].children.items():
+            inside = f"{path}/{attribute}".lstrip("/")
             if (inner := _child(own, attribute)) is not None:
-                waiting.append((inner, child))
-    return keys
+                waiting.append((inner, child, inside))
+            elif not is_of_training(attribute):
+                unmatched.append((inside, child, attribute.isdecimal() or _LAYER.fullmatch(attribute) is not None))
+    return _Walked(keys, unmatched)
 
 
 def _child(own: Any, name: str) -> Any:
@@ -140,15 +210,24 @@ def _child(own: Any, name: str) -> Any:
         held = getattr(own, name, None)
     except Exception:  # a property of the user's class may raise anything
         held = None
-    if isinstance(held, keras.Layer | keras.Variable | tf.Variable | list | tuple | Mapping):
+    if isinstance(held, keras.Layer | tf.Module | keras.Variable | tf.Variable | list | tuple | Mapping):
         return held
-    own_weights = own.weights if isinstance(own, keras.Layer) else []
-    named = [one for one in own_weights if one.name == name]
+    parts = [*own.weights, *getattr(own, "layers", ())] if isinstance(own, keras.Layer) else []
+    named = [one for one in parts if one.name == name]
     return named[0] if len(named) == 1 else None
 
 
 def _is_of(bundle: Bundle, key: str, shape: Sequence[int | None]) -> bool:
     return key in bundle.tensors and list(bundle.tensors[key].shape) == list(shape)
+
+
+def _are_of(bundle: Bundle, keys: Mapping[str, str], wanted: Mapping[str, Sequence[int | None]]) -> bool:
+    return all(_is_of(bundle, keys[name], shape) for name, shape in wanted.items())
+
+
+def _is_state(bundle: Bundle, one: StoredObject) -> bool:
+    """Returns True for what may be part of an answer, and not for the state of random draws."""
+    return one.key in bundle.tensors and "seed_generator" not in one.path
 
 
 def _is_weight(bundle: Bundle, one: StoredObject) -> bool:

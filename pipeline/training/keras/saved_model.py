@@ -34,12 +34,27 @@ SIGNATURE_KEY = "serving_default"
 _MARK = "_user_specified_name"
 
 
-def write_checkpoint(named_model: NamedModel, folder: Path, is_declared: bool = True) -> dict[str, list[Any]]:
+def serve(named_model: NamedModel) -> Any:
+    """Returns the function that is exported, traced: its variables are those that the outputs need."""
+    specs = {spec.name: tf.TensorSpec(spec.shape, spec.dtype, name=spec.name) for spec in named_model.signature.inputs}
+    return tf.function(named_model.__call__, input_signature=[specs], autograph=False).get_concrete_function()
+
+
+def variables_of(served: Any) -> list[tf.Variable]:
+    """Returns the variables that an exported function reads, in the order in which its graph does."""
+    variables = {id(variable.handle): variable for variable in served.variables}
+    return [variables[id(handle)] for handle in served.captured_inputs if id(handle) in variables]
+
+
+def write_checkpoint(
+    named_model: NamedModel, folder: Path, is_declared: bool = True, served: Any = None
+) -> dict[str, list[Any]]:
     """Writes `saved_model/` and `signature.json`.
 
     Args:
         is_declared: the signature is the author's. Else it is what Keras infers layer by layer, which may be another
             shape than the layer's code makes (of TextVectorization); then the exported graph says what is true.
+        served: the function to export (see `serve`); None to trace it now.
 
     Returns:
         What the model looks up in its tables, by dtype.
@@ -49,7 +64,7 @@ def write_checkpoint(named_model: NamedModel, folder: Path, is_declared: bool = 
         FreezeError: its graph cannot become a correct .pb.
         ModelError: its inputs or outputs do not match its signature.
     """
-    _write_saved_model(named_model, folder / SAVED_MODEL_FOLDER)
+    _write_saved_model(named_model, serve(named_model) if served is None else served, folder / SAVED_MODEL_FOLDER)
     source = open_source(folder / SAVED_MODEL_FOLDER)
     if not source.has_variables:
         raise CheckpointError("there is nothing to freeze: the model has no weights", where=named_model.model.name)
@@ -61,16 +76,13 @@ def write_checkpoint(named_model: NamedModel, folder: Path, is_declared: bool = 
     return keys_of_tables(prepared.graph.nodes)
 
 
-def _write_saved_model(named_model: NamedModel, folder: Path) -> None:
-    specs = {spec.name: tf.TensorSpec(spec.shape, spec.dtype, name=spec.name) for spec in named_model.signature.inputs}
-    serve = tf.function(named_model.__call__, input_signature=[specs], autograph=False).get_concrete_function()
-    variables = {id(variable.handle): variable for variable in serve.variables}
+def _write_saved_model(named_model: NamedModel, served: Any, folder: Path) -> None:
     module = tf.Module()
-    module.weights = [variables[id(handle)] for handle in serve.captured_inputs if id(handle) in variables]
+    module.weights = variables_of(served)
     module.tables = [
         part for part in tf.train.TrackableView(named_model.model).descendants() if isinstance(part, TrackableResource)
     ]
-    tf.saved_model.save(module, str(folder), {SIGNATURE_KEY: serve})
+    tf.saved_model.save(module, str(folder), {SIGNATURE_KEY: served})
     _make_reproducible(folder / SAVED_MODEL_FILE)
     (folder / "fingerprint.pb").unlink(missing_ok=True)  # it has a random number, and loading does not need it
 

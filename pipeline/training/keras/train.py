@@ -41,7 +41,7 @@ from ..warm_start import read_warm_values
 from .adapter import NamedModel, make_deterministic
 from .graphs import architecture_json, build_model
 from .saved_model import record_goldens
-from .weights import load_weights, load_weights_file, named_weights, training_state
+from .weights import load_weights, load_weights_file, named_weights, training_state, variables_beside
 
 _EVALUATION_ROWS = 256
 
@@ -94,11 +94,12 @@ def _start_warm(model: keras.Model, warm_start: WarmStart) -> Mapping[str, list[
                 next_step="Leave it out, or load such weights in build",
             )
         load_weights_file(model, warm_start.prefix)
-        return {"taken": sorted(variables), "initialized": []}
+        beside = sorted(variables_beside(model))
+        return {"taken": sorted(variables.keys() - beside), "initialized": beside}
     bundle = find_checkpoint(warm_start.prefix)
     if holds_objects(bundle) and not warm_start.keys:
-        load_weights(model, bundle)
-        return {"taken": sorted(variables), "initialized": []}
+        taken = load_weights(model, bundle)
+        return {"taken": taken, "initialized": sorted(variables.keys() - taken)}
     values, notes = read_warm_values(warm_start, variables)
     for name, value in values.items():
         variables[name].assign(value)

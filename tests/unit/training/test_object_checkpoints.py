@@ -19,21 +19,37 @@ from pipeline.checkpoint.values import find_checkpoint
 from pipeline.cli import main
 from pipeline.errors import CheckpointError
 from pipeline.inputs import ImportedCheckpoint
-from pipeline.signature import Signature
-from pipeline.training.keras.weights import load_weights
+from pipeline.signature import Signature, TensorSpec
+from pipeline.training.keras.adapter import NamedModel
+from pipeline.training.keras.saved_model import serve, variables_of
+from pipeline.training.keras.weights import load_weights, load_weights_file, require_loaded
 
 NET = """
 import keras
+import tensorflow as tf
+
+class Centre(tf.Module):
+    def __init__(self):
+        super().__init__()
+        self.mean = tf.Variable(tf.zeros([4]), trainable=False)
+
+class Net(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.centre, self.shift = Centre(), tf.Variable(0.0, trainable=False)
+        self.net = keras.Sequential(
+            [keras.Input((4,)), keras.layers.Dense(3), keras.layers.BatchNormalization(), keras.layers.Dense(2)]
+        )
+
+    def call(self, x, training=False):
+        return self.net(x - self.centre.mean, training=training) + self.shift
 
 class M:
     signature = Signature([TensorSpec("x", "float32", [None, 4])], [TensorSpec("y", "float32", [None, 2])])
     data = "rows.csv"
 
     def build(self):
-        return keras.Sequential(
-            [keras.Input((4,), name="x"), keras.layers.Dense(3), keras.layers.BatchNormalization(),
-             keras.layers.Dense(2, name="y")]
-        )
+        return Net()
 
     def examples(self, path):
         return Examples({"x": np.arange(40, dtype=np.float32).reshape(10, 4)})
@@ -153,16 +169,88 @@ def test_a_graph_of_one_s_own_takes_them_by_the_names_or_paths_of_the_variables(
     assert keys_by_name(bundle, {"dense/w": (3,), "gone": ()}) == {}
 
 
+class Centred(keras.Model):
+    """A model with state that Keras does not list: in a tf.Module, in a list, and bare."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dense = keras.layers.Dense(2)
+        self.centre, self.shift = holder(mean=tf.Variable([0.0, 0.0])), tf.Variable(0.0)
+        self.parts: list[Any] = []
+        self.unused = tf.Variable([0.0])
+        self.drop = keras.layers.Dropout(0.5)
+
+    def call(self, x: Any, training: bool = False) -> Any:
+        scale = self.parts[0].scale if self.parts else 1.0
+        return (self.drop(self.dense(x - self.centre.mean), training=training) + self.shift) * scale
+
+
+def centred(value: float = 0.0) -> tuple[NamedModel, list[tf.Variable]]:
+    """A model with that value everywhere, and the variables that its outputs need."""
+    model = Centred()
+    if value < 0:
+        model.parts = [holder(scale=tf.Variable(1.0, name="scale"))]
+    named = NamedModel(model, Signature((TensorSpec("x", "float32", (None, 2)),), (TensorSpec("y", "float32"),)))
+    needed = variables_of(serve(named))
+    for variable in needed:
+        variable.assign(tf.fill(variable.shape, abs(value)))
+    return named, needed
+
+
+def test_all_that_the_outputs_need_is_loaded_and_what_the_code_lacks_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    theirs, ours = centred(3.0)[0].model, centred()
+    del theirs.unused
+    theirs.more = holder(w=tf.Variable([[1.0, 2.0]]), b=tf.Variable(1.0))
+    prefix = tf.train.Checkpoint(model=theirs, twin=centred(4.0)[0].model.dense).save(tmp_path / "ck")
+    with caplog.at_level("INFO"):
+        taken = load_weights(ours[0].model, find_checkpoint(prefix), ours[1])
+    assert [float(tf.reduce_max(one)) for one in ours[1]] == [3.0, 3.0, 3.0, 3.0]
+    assert {"centre/mean", "shift"} < set(taken)
+    assert "unused" not in taken
+    assert "left out, as the code has nothing of these names: model/more/ (2 variables)" in caplog.text
+
+
+def test_a_second_model_beside_the_one_of_the_code_is_left_out(tmp_path: Path) -> None:
+    prefix = tf.train.Checkpoint(ema=centred(3.0)[0].model, net=centred(4.0)[0].model).save(tmp_path / "ck")
+    bundle = find_checkpoint(prefix)
+    (inner, needed), holding = centred(), keras.Model()
+    holding.ema = inner.model
+    load_weights(holding, bundle, needed)
+    assert [float(tf.reduce_max(one)) for one in needed] == [3.0, 3.0, 3.0, 3.0]
+    with pytest.raises(CheckpointError, match=r"could be the model \(got ema, net\).*holds it by that name \(self.ema"):
+        load_weights(centred()[0].model, bundle, None)
+
+
+def test_what_no_attribute_leads_to_is_refused_by_its_name(tmp_path: Path) -> None:
+    prefix = tf.train.Checkpoint(model=centred(-3.0)[0].model).save(tmp_path / "ck")
+    named, needed = centred(-1.0)
+    with pytest.raises(CheckpointError, match="the checkpoint lacks variables that the outputs need: scale"):
+        load_weights(named.model, find_checkpoint(prefix), needed)
+
+
+def test_a_keras_file_is_refused_for_the_variables_that_it_cannot_hold(tmp_path: Path) -> None:
+    theirs, (ours, needed) = centred(3.0)[0].model, centred()
+    theirs.save_weights(path := tmp_path / "w.weights.h5")
+    load_weights_file(ours.model, path)
+    with pytest.raises(CheckpointError, match=r"that a Keras file does not hold.*got no centre/mean, shift\)"):
+        require_loaded(ours.model, needed, set(), path)
+    require_loaded(ours.model, needed, {"centre/mean", "shift"}, path)
+
+
 def test_the_chain_takes_them_and_without_code_says_what_it_needs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     saved, wanted = of_keras_2(SHAPES, LAYERS)
-    prefix = tf.train.Checkpoint(model=saved, optimizer=optimizer(wanted)).save(tmp_path / "run" / "ck")
+    centre = holder(mean=tf.Variable([1.0, 2.0, 3.0, 4.0]))
+    held = {"net": saved, "centre": centre, "shift": tf.Variable(100.0), "optimizer": optimizer(wanted)}
+    prefix = tf.train.Checkpoint(**held).save(tmp_path / "run" / "ck")
     for command in ("freeze", "inspect"):
         assert main([command, prefix]) == 3
     said = capsys.readouterr().err
     assert (
-        said.count("a checkpoint of TensorFlow 2's objects, which holds no graph (got model/layer_with_weights-") == 2
+        said.count("a checkpoint of TensorFlow 2's objects, which holds no graph (got centre/mean [4], net/layer_") == 2
     )
     [options] = {line.partition("--model FILE.py:CLASS ")[2] for line in said.splitlines()}
     assert shlex.split(options) == ["--checkpoint", prefix]
@@ -171,8 +259,8 @@ def test_the_chain_takes_them_and_without_code_says_what_it_needs(
     jobs.run(job, "frozen")
     kernel, bias, gamma, beta, mean, variance, last, end = wanted
     rows = np.arange(40, dtype=np.float32).reshape(10, 4)
-    hidden = (rows @ kernel + bias - mean) / np.sqrt(variance + 1e-3) * gamma + beta
+    hidden = ((rows - [1, 2, 3, 4]) @ kernel + bias - mean) / np.sqrt(variance + 1e-3) * gamma + beta
     signature = Signature.read(job.folder("frozen") / "signature.json")
     [fed], [fetched] = ([spec.tensor_name for spec in side] for side in (signature.inputs, signature.outputs))
     answered = small_graphs.answer(job.folder("frozen") / "model.pb", {fed: rows}, fetched)
-    assert np.allclose(answered, hidden @ last + end, rtol=1e-5)
+    assert np.allclose(answered, hidden @ last + end + 100, rtol=1e-5)
