@@ -22,7 +22,7 @@ from pipeline.graph.discovery import (
 )
 from pipeline.graph.discovery.losses import DROPS
 from pipeline.graph.nodes import node_of
-from pipeline.graph.unsupported import DRAWS, refusal_of
+from pipeline.graph.unsupported import CHANGES_STATE, DRAWS, refusal_of
 from pipeline.inputs import ImportedCheckpoint
 from pipeline.safety.models import require_still
 from pipeline.signature import Signature
@@ -32,7 +32,9 @@ from .dropouts import find_dropout_pins
 from .masks import DropoutJudge, drops
 from .needs import Needs, find_draws, find_needs, join_options
 from .passes.frames import refuse_inner_draw
+from .passes.inputs import hangs_on_updates
 from .quantized import find_assigned_ranges, find_evaluation_graphs, refuse_training_graph
+from .state import Kept, find_results, find_state, passed_on
 
 _MOST_CANDIDATES = 5
 _ALWAYS_DROPS = (
@@ -223,10 +225,70 @@ def meet_needs(
         raise refuse_training_graph(quantized, [*_evaluation_commands(source, asked, outputs)]) from refused
     instead = [*_instead(source, asked, fetched, fed)]
     refused = refuse_inner_draw(source.graph, refused)
+    is_state = CHANGES_STATE.cause in refused.what
+    state = find_state(source.graph, outputs, list(fed.values())) if is_state else []
+    if state:
+        where = (refused.where or "").removesuffix("/computed")  # an input was put in its place
+        step = _keep_outside(source, asked, fetched, fed, state, instead, refused)
+        raise FreezeError(refused.what, where=where, next_step=step) from refused
     if instead:
         each = "this command freezes it:" if len(instead) == 1 else "one of these commands freezes it:"
         raise _with_step(refused, "\n  ".join([each, *instead]))
     raise refused
+
+
+def _keep_outside(
+    source: Source,
+    asked: Asked,
+    fetched: Mapping[str, str],
+    fed: Mapping[str, str],
+    state: Sequence[Kept],
+    instead: Sequence[str],
+    refused: FreezeError,
+) -> str:
+    """Returns what to do about a model that keeps state: serve it, or let the caller keep the state."""
+    names = ", ".join(one.name for one in state[:_MOST_CANDIDATES])
+    names += f" and {len(state) - _MOST_CANDIDATES} more" if len(state) > _MOST_CANDIDATES else ""
+    verb = "is" if len(state) == 1 else "are"
+    serve = "serve the SavedModel" if source.kind == "SavedModel" else "serve it from its checkpoint"
+    told = f"the model keeps state between calls ({names} {verb} read and written at each call): no .pb can hold that; "
+    lines = [f"  {line}" for line in instead]
+    moved = _move_state(source, asked, fetched, fed, state)
+    if moved is not None:
+        lines.append(f"  the state becomes an input and an output of each call: {moved[0]}\n    {moved[1]}")
+    results = find_results(source.graph, list(fetched.values()), list(fed.values()))
+    needs = find_needs(source, list(fetched.values()), [*fed.values(), *results], {}) if results else None
+    if isinstance(needs, Needs):
+        whole = replace(asked, inputs=[*asked.inputs, *results]).command(fetched, needs)
+        lines.append(f"  what {' and '.join(results)} gives becomes an input: the caller keeps the state\n    {whole}")
+    if not lines and " in function " in (refused.where or ""):
+        return f"{told}{serve}. {refused.next_step}"
+    one = "or one of these commands freezes it" if len(lines) > 1 else "or this command freezes it"
+    return "\n".join([f"{told}{serve}{f', {one}:' if lines else ''}", *lines])
+
+
+def _move_state(
+    source: Source, asked: Asked, fetched: Mapping[str, str], fed: Mapping[str, str], state: Sequence[Kept]
+) -> tuple[str, str] | None:
+    """Returns which output is fed to which input at the next call, and the command; None if there is no such way."""
+    if not all(one.is_movable for one in state):
+        return None
+    graph, given = source.graph, list(fed.values())
+    known = {passed_on(graph, tensor): name for name, tensor in fetched.items()}
+    written = {passed_on(graph, str(one.written)): str(one.written) for one in state}
+    more = [tensor for value, tensor in written.items() if value not in known]
+    every = find_state(graph, [*fetched.values(), *more], given)
+    if len(every) > len(state):  # the new values need, or wait for, more of it
+        return _move_state(source, asked, fetched, fed, every)
+    inputs = [name for name in asked.inputs if not hangs_on_updates(graph, node_of(source.inputs.get(name, name)))]
+    kept = [tensor for tensor in given if not hangs_on_updates(graph, node_of(tensor))]
+    reads = [name for one in state for name in one.reads if name not in kept]
+    needs = find_needs(source, [*fetched.values(), *more], [*kept, *reads], {})
+    if not isinstance(needs, Needs):
+        return None
+    names = {one.name: known.get(passed_on(graph, str(one.written)), str(one.written)) for one in state}
+    pairs = "; ".join(f"{names[one.name]} is what {' and '.join(one.reads)} takes next ({one.name})" for one in state)
+    return pairs, replace(asked, inputs=[*inputs, *reads]).command([*fetched, *more], needs)
 
 
 def _evaluation_commands(source: Source, asked: Asked, outputs: Sequence[str]) -> Iterator[str]:

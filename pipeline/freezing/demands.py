@@ -13,7 +13,7 @@ from pipeline.graph.protos import NodeDef
 from pipeline.signature import Signature, read_origin
 from pipeline.store.file_names import SIGNATURE_FILE
 
-from .freeze import prepare
+from .freeze import Prepared, prepare
 from .table_keys import keys_of_mutable_tables
 from .write.constants import Constant, FrozenGraph, content, strings
 
@@ -41,11 +41,25 @@ def demands_of_artifact(checkpoint: Path) -> Demands:
         CheckpointError: the checkpoint's files are damaged, or do not match the graph.
         FreezeError: the graph cannot become a correct .pb.
     """
+    signature, prepared = _prepare(checkpoint)
+    return demands_of_frozen(prepared.graph, prepared.bundle, signature)
+
+
+def nodes_of_artifact(checkpoint: Path) -> frozenset[str]:
+    """Returns the names of the nodes that a .pb of a checkpoint's artifact carries, those inside functions too.
+
+    Raises: as `demands_of_artifact`.
+    """
+    _, prepared = _prepare(checkpoint)
+    inner = (node.name for function in prepared.graph.library.function for node in function.node_def)
+    return frozenset([*(node.name for node in prepared.graph.nodes), *inner])
+
+
+def _prepare(checkpoint: Path) -> tuple[Signature, Prepared]:
     signature, origin = Signature.read(checkpoint / SIGNATURE_FILE), read_origin(checkpoint / SIGNATURE_FILE)
     outputs, inputs = ([spec.tensor or spec.name for spec in specs] for specs in (signature.outputs, signature.inputs))
     source = open_artifact(checkpoint, origin.get("signature"))
-    prepared = prepare(source, outputs, inputs, origin.get("pins", {}))
-    return demands_of_frozen(prepared.graph, prepared.bundle, signature)
+    return signature, prepare(source, outputs, inputs, origin.get("pins", {}))
 
 
 def _with_keys(node: NodeDef | Constant, bundle: Bundle) -> NodeDef:

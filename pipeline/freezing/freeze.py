@@ -35,6 +35,7 @@ from .passes.lookup_tables import require_vocabularies
 from .passes.open_batches import open_batches
 from .passes.pin_placeholders import pin_placeholders
 from .run_passes import freeze_source
+from .state import left_out_note, require_purpose, updates_left_out
 from .write.constants import Constant, FrozenGraph
 from .write.float16 import convert_to_float16
 from .write.mmap import write_mmap
@@ -261,6 +262,9 @@ def prepare(
         fed |= {name: name for name in shapes}
         notes += [f"{name} has no shape that a sparse tensor can have by default: it is an input" for name in shapes]
         frozen = freeze_source(source, list(fetched.values()), list(fed.values()))
+    updates = updates_left_out(source.graph, list(fetched.values()), list(fed.values()))
+    require_purpose(source.graph, fetched, updates)
+    notes += left_out_note(updates)
     describer = Describer(source.graph, source.definitions, source.infos)
     described = describe_signature(describer, frozen, fed, fetched)
     origin = {

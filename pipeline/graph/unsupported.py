@@ -51,7 +51,7 @@ CHANGES_STATE = Refusal(
     r"|Scatter(Add|Sub|Mul|Div|Min|Max|Update)|ScatterNd(Add|Sub|Min|Max|Update)"
     r"|ResourceScatter\w+|(Resource)?StridedSliceAssign|(Resource)?(Sparse)?Apply[A-Z]\w+|RngSkip|RngReadAndSkip",
     "changes state on the way to an output",
-    "End the model before it (--outputs), or make its result an input: --inputs {node}",
+    "No .pb can hold state: end the model before it (--outputs), or serve it as it was saved",
     "Take outputs that do not need it (--outputs), or build the model without that state (stateful=False in a recurrent"
     " layer)",
 )

@@ -14,6 +14,7 @@ from pipeline.graph.ops import output_dtypes
 from pipeline.graph.protos import NodeDef, OpDef
 
 from ..write.constants import unused_name
+from .prune import changed_inputs
 
 _WHOLE = {"int32": "i", "int64": "q"}
 
@@ -24,7 +25,9 @@ def feed_inner_tensors(
     """Returns the graph with Placeholders in place of inner tensors that are inputs.
 
     A node whose first output is fed becomes a Placeholder. If other outputs are fed it becomes an IdentityN of
-    Placeholders, so that each tensor keeps its name. Users of its other outputs take them from a copy of the node.
+    Placeholders, so that each tensor keeps its name. Users of its other outputs take them from a copy of the node. The
+    Placeholder in place of what updates a variable, or hangs on an update, waits for the copy: pruning refuses a graph
+    that reads what is updated.
 
     Args:
         inputs: tensors.
@@ -85,9 +88,21 @@ def _insert_placeholders(
             node.input[:] = inputs
         nodes.append(node)
         if node.name in inner:
-            nodes += _make_placeholders(inner[node.name], ports[node.name], dtypes[node.name], taken)
+            placeholders = _make_placeholders(inner[node.name], ports[node.name], dtypes[node.name], taken)
+            if hangs_on_updates(graph, node.name):  # pruning drops the edge, if nothing reads what is updated
+                placeholders[0].input.append(f"^{copies[node.name]}")
+            nodes += placeholders
             node.name = copies[node.name]
     return graph.replace_nodes(nodes)
+
+
+def hangs_on_updates(graph: Graph, name: str) -> bool:
+    """Returns True if a node updates a variable, or is computed from such a node or waits for one.
+
+    Whoever waits for the node waits for the update: an input in its place does not take that away from the model.
+    """
+    above = graph.ancestors([name], with_control=True)
+    return any(bool(changed_inputs(graph.nodes[one], graph)) for one in above)
 
 
 def _move_input(reference: str, copies: Mapping[str, str], ports: Mapping[str, set[str]]) -> str:

@@ -7,7 +7,7 @@ output would depend on it, and no constant could replace that.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from pipeline.errors import FreezeError, nearest
 from pipeline.graph.graph import Graph
@@ -16,7 +16,7 @@ from pipeline.graph.nodes import control_inputs, data_inputs, is_control, node_o
 from pipeline.graph.ops import output_dtypes
 from pipeline.graph.protos import FunctionDef, NodeDef
 from pipeline.graph.unsupported import CHANGES_STATE, DT_RESOURCE, acts, refusal_of
-from pipeline.graph.variables import VARIABLE_OPS, variable_behind, variable_of
+from pipeline.graph.variables import VARIABLE_OPS, Variable, variable_behind, variable_of
 
 STACK_PUSHES = frozenset({"StackPush", "StackPushV2"})
 _READING_OPS = frozenset(
@@ -193,15 +193,20 @@ def _require_unchanged(graph: Graph, kept: set[str], dropped: set[str]) -> None:
     nodes = graph.nodes
     read = {variable_of(nodes[name]).identity for name in kept if nodes[name].op in VARIABLE_OPS}
     for name in sorted(graph.ancestors(dropped, with_control=True) - kept):
-        node = nodes[name]
-        given = data_inputs(node)
-        for index in sorted(changed_inputs(node, graph)):
-            source = nodes.get(node_of(given[index]))
-            if source is not None and source.op == "Identity" and source.attr["T"].type != DT_RESOURCE:
-                continue  # the value of an old variable; an Identity of a handle is still the variable
-            variable = variable_behind(given[index], nodes)
-            if variable is not None and variable.identity in read:
-                raise CHANGES_STATE.error(node, None)
+        if any(variable.identity in read for variable in changed_variables(nodes[name], graph)):
+            raise CHANGES_STATE.error(nodes[name], None)
+
+
+def changed_variables(node: NodeDef, graph: Graph) -> Iterator[Variable]:
+    """Yields the variables of the graph that a node changes, itself or in a function that it calls."""
+    given = data_inputs(node)
+    for index in sorted(changed_inputs(node, graph)):
+        source = graph.nodes.get(node_of(given[index]))
+        if source is not None and source.op == "Identity" and source.attr["T"].type != DT_RESOURCE:
+            continue  # the value of an old variable; an Identity of a handle is still the variable
+        variable = variable_behind(given[index], graph.nodes)
+        if variable is not None:
+            yield variable
 
 
 def changed_inputs(node: NodeDef, graph: Graph, callers: tuple[str, ...] = ()) -> set[int]:

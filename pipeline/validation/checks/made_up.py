@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 
@@ -13,14 +14,34 @@ from pipeline.signature import Batch, Signature
 from pipeline.store.file_names import TFLITE_FILE
 
 from ..results.recorder import ResultsRecorder
+from .material import Material
 from .unoptimized import Answer, Answers
 
+_REFUSING = re.compile(r"\(node ([^()\s]+)\)$")
 
-def is_no_row(format: str, answers: Answers) -> bool:
-    """Returns True if the checkpoint refuses what kernels that are not TensorFlow's answer: an index beyond a table."""
+
+def is_no_row(format: str, answers: Answers, material: Material) -> bool:
+    """Returns True if the checkpoint alone refuses a made-up row, and no candidate of this format can refuse it too.
+
+    Kernels that are not TensorFlow's may answer an index beyond a table. A .pb answers what an op refuses that no .pb
+    carries, such as the update of a variable that the outputs wait for. What an op refuses that the outputs are
+    computed from, such as a check of the numbers, a .pb has to refuse too.
+    """
     expected, actual = answers
-    is_refused = isinstance(expected, RunnerError) and not isinstance(actual, RunnerError)
-    return is_refused and FORMATS[format].edge_cases == "finite"
+    if not isinstance(expected, RunnerError) or isinstance(actual, RunnerError):
+        return False
+    if FORMATS[format].edge_cases == "finite":
+        return True
+    refusing = _REFUSING.search(sentence_of(expected))
+    if refusing is None or not material.carried_nodes:
+        return False
+    parts = refusing[1].split("/")  # inside a function, its calls stand before the node's own name
+    return not any("/".join(parts[start:]) in material.carried_nodes for start in range(len(parts)))
+
+
+def is_refused_by_both(answers: Answers) -> bool:
+    """Returns True if both sides refuse a batch."""
+    return all(isinstance(answer, RunnerError) for answer in answers)
 
 
 def note_refused(recorder: ResultsRecorder, format: str, check: str, refused: Mapping[str, Answer], count: int) -> None:

@@ -16,7 +16,7 @@ from pipeline.data.held import hold_still, keep_beside_rows
 from pipeline.data.npz import NpzReader, load_arrays, of_kind
 from pipeline.errors import PipelineError, SettingError, nearest
 from pipeline.formats.runner import SubprocessRunner
-from pipeline.freezing.demands import demands_of_artifact
+from pipeline.freezing.demands import demands_of_artifact, nodes_of_artifact
 from pipeline.graph.demands import NOTHING, Demands
 from pipeline.settings import ValidationSettings
 from pipeline.signature import Array, Batch, Signature, TensorSpec, batch_size_of, by_rows, read_origin, whole_inputs
@@ -79,6 +79,14 @@ class Material:
             if self.checkpoint is not None:
                 return demands_of_artifact(self.checkpoint)
         return NOTHING
+
+    @cached_property
+    def carried_nodes(self) -> frozenset[str]:
+        """The names of the nodes that a .pb of the checkpoint carries; none if its graph is none that can be frozen."""
+        with suppress(PipelineError):
+            if self.checkpoint is not None:
+                return nodes_of_artifact(self.checkpoint)
+        return frozenset()
 
     @property
     def batch_size(self) -> int:

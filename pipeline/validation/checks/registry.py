@@ -21,7 +21,7 @@ from ..compare.differences import is_finite, measure
 from ..compare.tolerance import Tolerance
 from ..results.findings import UNSTABLE
 from ..results.recorder import ResultsRecorder
-from .made_up import is_no_row, note_beyond, note_refused, ranges_of, sentence_of
+from .made_up import is_no_row, is_refused_by_both, note_beyond, note_refused, ranges_of, sentence_of
 from .material import Material, row_count
 from .neighbours import NeighbourTrial
 from .passes import compare_rows, record_answers
@@ -86,11 +86,11 @@ def check_edge_cases(
             if FORMATS[format].edge_cases == "finite" and _differs_by_overflow(recorder, format, batch, answers):
                 excluded.append(label)
                 continue
-            if is_no_row(format, answers):
+            if is_no_row(format, answers, material):
                 refused[label] = answers[0]
                 continue
             answers = unoptimized.resolve_differences(batch, answers, row_count(batch), label)
-            if isinstance(answers[0], RunnerError):
+            if is_refused_by_both(answers):
                 refused[label] = answers[0]
             record_answers(recorder, "edge", format, label, answers, [label] * row_count(batch))
     if excluded:
@@ -116,7 +116,7 @@ def check_generated(
     ranges, beyond, is_cut = ranges_of(candidate, material.signature), 0, batch_size_of(material.signature) is None
     with UnoptimizedPair(recorder, "generated", reference, candidate) as unoptimized:
         answered = {label: run_both(reference, candidate, batch) for label, batch in material.generated.items()}
-        if all(isinstance(side, RunnerError) for answers in answered.values() for side in answers):
+        if all(is_refused_by_both(one) or is_no_row(format, one, material) for one in answered.values()):
             sentence = sentence_of(next(iter(answered.values()))[0])
             return f"these rows were made up, and the checkpoint refuses all of them: {sentence}"
         for label, batch in material.generated.items():
@@ -129,9 +129,10 @@ def check_generated(
                     continue
                 batch = {name: values[chosen] for name, values in batch.items()}
                 answers, labels = run_both(reference, candidate, batch), [labels[row] for row in chosen]
-            if isinstance(answers[0], RunnerError):
+            is_none = is_no_row(format, answers, material)
+            if is_none or is_refused_by_both(answers):
                 refused[label] = answers[0]
-            if is_no_row(format, answers):
+            if is_none:
                 continue
             answers = unoptimized.resolve_differences(batch, answers, row_count(batch))
             record_answers(recorder, "generated", format, label, answers, labels)

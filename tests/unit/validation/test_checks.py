@@ -110,6 +110,14 @@ def looked_up(x: Any) -> Any:
     return tf.gather(table, x * x - 100)
 
 
+def counted(x: Any) -> Any:
+    """Counts by the row's own number, with room for 6 of them; the counts are not read."""
+    counts = v1.get_variable("counts", initializer=tf.zeros([6]), use_resource=False)
+    y = tf.cast(x, tf.float32) * v1.get_variable("scale", initializer=2.0)
+    with tf.control_dependencies([v1.scatter_add(counts, x, tf.ones_like(y), name="count")]):
+        return tf.identity(y)
+
+
 def run_validation(
     folder: Path,
     build: Build,
@@ -270,6 +278,14 @@ def test_generated_rows_that_the_checkpoint_refuses_prove_nothing_and_that_is_sa
     told = r"these rows were made up, and the checkpoint refuses all of them: indices\[0\] = -\d+ is not in \[0, 2\)"
     assert re.match(told, verdict["skipped"]["generated"])
     assert re.match(r"edge: 4 of 4 rows \(zero, .*\) are none that this model takes", verdict["notes"]["frozen"][0])
+
+
+def test_made_up_rows_that_an_update_refuses_which_no_pb_carries_prove_nothing(tmp_path: Path) -> None:
+    rows = np.arange(ROWS, dtype=np.int32) % 6
+    verdict, results = run_validation(tmp_path, counted, rows=rows, shape=(None,), output=(None,))
+    assert (verdict["verdict"], set(results["verdict"])) == ("passed", {"passed"}), verdict["reasons"]
+    told = r"edge: 2 of 4 rows \(largest, smallest\) are none that this model takes, .* \(node count\)"
+    assert re.match(told, verdict["notes"]["frozen"][0])
 
 
 def test_validation_rows_that_were_made_up_and_are_refused_are_told_as_that(tmp_path: Path) -> None:
