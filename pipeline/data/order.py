@@ -185,7 +185,7 @@ def _of_another_number(
 ) -> DataError:
     """Return the error for names that are too many or too few; those at one end of the file may be the labels."""
     node, count = outputs[0].tensor_name.partition(":")[0], len(outputs)
-    step = f"Give the {count} {kind} alone, under the names of the inputs"
+    step = f"Give the {count} {kind} alone" if len(names) > count else "Add what is missing"
     for kept in (names[:count], names[-count:]) if len(names) > count else ():
         pairs = _pairs(outputs, sorted(kept))
         if not _first_misfit(outputs, pairs, misfit):

@@ -156,30 +156,44 @@ def _read_arrays(
     for name, spec in wanted.items():
         if spec.dtype == "string" and arrays[name].dtype.kind in "US":
             arrays[name] = _encode_texts(path, name, arrays[name])
-        got = "string" if arrays[name].dtype == object else arrays[name].dtype.name
-        if got != spec.dtype.removeprefix("q"):
-            raise DataError(
-                "an input of the data has the wrong dtype",
-                where=f"{path}: {name}",
-                got=got,
-                wanted=spec,
-                next_step=_cast(path, own.get(name, name), _dtype_name(spec)),
-            )
+    _require_dtypes(path, arrays, wanted, own)
     if LABELS in arrays and arrays[LABELS].dtype.kind in "OUS":
         labels = Columns(path, {LABELS: arrays[LABELS].tolist()}, range(1, len(arrays[LABELS]) + 1), "row")
         arrays[LABELS] = labels_of(labels, LABELS, _classes(signature), is_open=not is_part)
     return arrays
 
 
-def _cast(path: Path, name: str, dtype: str) -> str:
-    """Return the command that writes a copy of an .npz with one array in another dtype."""
+def _require_dtypes(
+    path: Path, arrays: Mapping[str, Array], wanted: Mapping[str, TensorSpec], own: Mapping[str, str]
+) -> None:
+    """Check the dtypes of arrays; the message has one command for all that are wrong.
+
+    Args:
+        own: the arrays' names in the file, by those of the inputs.
+    """
+    found = {name: "string" if arrays[name].dtype == object else arrays[name].dtype.name for name in wanted}
+    wrong = {name: got for name, got in found.items() if got != wanted[name].dtype.removeprefix("q")}
+    if wrong:
+        name, *others = wrong
+        more = f"; and {', '.join(f'{other} {wrong[other]}' for other in others)}" if others else ""
+        dtypes = {own.get(each, each): _dtype_name(wanted[each]) for each in wrong}
+        raise DataError(
+            "an input of the data has the wrong dtype",
+            where=f"{path}: {name}",
+            got=f"{wrong[name]}{more}",
+            wanted=", ".join(str(wanted[each]) for each in wrong),
+            next_step=_cast(path, dtypes),
+        )
+
+
+def _cast(path: Path, dtypes: Mapping[str, str]) -> str:
+    """Return the command that writes a copy of an .npz with some arrays in other dtypes."""
     if path.suffix != ".npz":
+        dtype = next(iter(dtypes.values()))
         return f"Write it as an array of {dtype}: array.astype({dtype!r})"
-    copy = path.with_name(f"{path.stem}.{dtype}.npz")
-    code = (
-        f"import numpy; rows = dict(numpy.load({str(path)!r})); rows[{name!r}] = rows[{name!r}].astype({dtype!r}); "
-        f"numpy.savez({str(copy)!r}, **rows)"
-    )
+    copy = path.with_name(f"{path.stem}.{next(iter(dtypes.values())) if len(dtypes) == 1 else 'cast'}.npz")
+    casts = "; ".join(f"rows[{name!r}] = rows[{name!r}].astype({dtype!r})" for name, dtype in dtypes.items())
+    code = f"import numpy; rows = dict(numpy.load({str(path)!r})); {casts}; numpy.savez({str(copy)!r}, **rows)"
     return f"If that loses nothing that counts: python -c {shlex.quote(code)}, and name that file"
 
 

@@ -115,9 +115,14 @@ def test_numbered_columns_are_one_output_of_several_values(tmp_path: Path) -> No
     np.testing.assert_array_equal(rows["IteratorGetNext:1"], np.stack([HOUR, ZONE], 1))
 
 
-def test_a_placeholder_beside_the_outputs_keeps_its_name(tmp_path: Path) -> None:
-    path = written(tmp_path, "npz", {"keep": HOUR, "zone": ZONE, "card": CARD.astype("int64")})
+def test_a_placeholder_beside_the_outputs_keeps_its_name_and_one_command_casts_all(tmp_path: Path) -> None:
+    wide = {"keep": HOUR, "zone": ZONE.astype("float64"), "card": CARD.astype("int64")}
     signature = iterator("int32", "float32")
-    inputs = (*signature.inputs, TensorSpec("keep", "float32", (None,)))
-    with pytest.raises(DataError, match=r"wrong dtype.*rows\[\W+card\W+\.astype"):
-        read_rows(path, Signature(inputs, signature.outputs))
+    signature = Signature((*signature.inputs, TensorSpec("keep", "float32", (None,))), signature.outputs)
+    with pytest.raises(DataError, match=r"wrong dtype \(got int64; and IteratorGetNext:1 float64") as caught:
+        read_rows(written(tmp_path, "npz", wide), signature)
+    [command] = re.findall("counts: (.*), and name", str(caught.value))
+    subprocess.run(command, shell=True, check=True)
+    rows = read_rows(tmp_path / "rows.cast.npz", signature)
+    for name, values in (("IteratorGetNext", CARD), ("IteratorGetNext:1", ZONE), ("keep", HOUR)):
+        np.testing.assert_array_equal(rows[name], values)
