@@ -438,8 +438,8 @@ def ask_for_outputs(source: Source, asked: Asked, unclear: FreezeError) -> Freez
         return unclear
     offers = [*_all_together(source, asked), *((str(one), asked.commands([one.tensor], needs)) for one, needs in found)]
     lines = ["\n    ".join([what, *commands]) for what, commands in offers]
-    hint = "or several of them, comma-separated" if len(found) > 1 else ""
-    step = f"Choose one{', ' + hint if hint else ''}:"
+    hint = ", or several of them, comma-separated" if len(found) > 1 else ""
+    step = f"Choose one{hint}; any other tensor can be added (--outputs A,B):"
     return _with_step(unclear, "\n  ".join([step, *lines]))
 
 

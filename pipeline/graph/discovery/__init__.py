@@ -36,7 +36,7 @@ from .constants import find_constant_labels, find_constant_rows
 from .ends import LOSS, MODEL, NOTHING, SEEN, ModelEnd, ModelEnds
 from .input_gradients import find_input_gradients
 from .left_out import find_left_out, find_made_of
-from .losses import DROPS
+from .losses import ADDS, DROPS
 from .named import find_decided, find_siblings, find_trained_within
 from .names import is_named
 from .op_kinds import draws
@@ -44,7 +44,7 @@ from .outputs import find_model_ends
 from .roles import NodeRoles, classify_nodes, union
 from .shapes import shape_of
 from .topology import Tensor, find_descendants
-from .trained import add_trained
+from .trained import add_trained, find_untold
 
 _OUTPUT_NAME = re.compile(r"logit|predict|prob|softmax|output|score|y_?pred|y_?hat|embedding|result", re.IGNORECASE)
 _OWN_NAMES = re.compile(r"embedding_lookup\w*|\w*cross_entropy\w*with_logits\w*")  # TensorFlow's, which tell nothing
@@ -125,8 +125,9 @@ def discover_outputs(graph: Graph | GraphDef) -> list[str]:
 def find_together(graph: Graph | GraphDef) -> list[tuple[list[str], str]]:
     """Returns outputs that may be wanted together, with what they are, where it is not clear which are the outputs.
 
-    These are what is made with an input that no loss explains; and what feeds nothing with what a loss compares with
-    labels: whoever takes all of them drops neither what was trained nor what was computed for use.
+    These are what is made with an input that no loss explains; and what nothing else uses with what its author named in
+    its scope, and with what the loss is computed from: whoever takes all of them drops neither what was trained nor
+    what was computed for use.
     """
     view = Graph.of(graph)
     roles = _classify(view)
@@ -150,20 +151,32 @@ def find_together(graph: Graph | GraphDef) -> list[tuple[list[str], str]]:
             "what has names of its own beside it",
         ),
     ]
-    groups += [
-        (
-            [*group, *find_decided(roles, group), *find_trained_within(roles, ends, group)],
-            "what feeds nothing, and what the loss is made of",
-        )
-        for group in by_inputs.values()
-        if len(by_inputs) == 1 or any(one.feeds == NOTHING for one in group)
-    ]
+    for group in by_inputs.values():
+        if len(by_inputs) == 1 or any(one.feeds == NOTHING for one in group):
+            groups += _with_trained(roles, ends, group)
     found = [(sorted({one.tensor for one in group}), what) for group, what in groups]
     return [
         (list(map(roles.graph.name, tensors)), what)
         for at, (tensors, what) in enumerate(found)
         if 1 < len(tensors) <= _MOST_TOGETHER and tensors not in [before for before, _ in found[:at]]
     ][:_MOST_GROUPS]
+
+
+def _with_trained(roles: NodeRoles, ends: ModelEnds, group: list[ModelEnd]) -> list[tuple[list[ModelEnd], str]]:
+    """Returns the ends of a group that nothing uses, with what was named in their scope; and all, with the trained."""
+    idle = [one for one in group if one.feeds == NOTHING]
+    above = {roles.above[one.tensor[0]] for one in group}
+    named = [one for one in ends.named if idle and not one.is_bool and roles.above[one.tensor[0]] in above]
+    decided = find_decided(roles, group)
+    within = find_trained_within(roles, ends, group)
+    trained = [] if len(idle) < len(group) or within else find_untold(roles, idle, ends.trained)
+    unused = "what nothing else uses"
+    if named:
+        unused += ", with what is named in its scope"
+    return [
+        (idle + named if named else [], unused),
+        ([*group, *named, *decided, *within, *trained], f"{unused}, and what the loss is computed from"),
+    ]
 
 
 def find_outputs_of(graph: Graph | GraphDef, inputs: Iterable[str]) -> list[str]:
@@ -201,7 +214,8 @@ def _split_name(tensor: str) -> tuple[str, int]:
 def rank_before_draws(graph: Graph | GraphDef, outputs: Sequence[str]) -> list[Candidate]:
     """Returns the tensors of the model that random numbers are combined with on the way to outputs, the last first.
 
-    Dropout is left out: what stands before it is no answer of the model.
+    What noise is added to, such as a mean, comes before what scales the noise. Dropout is left out: what stands before
+    it is no answer of the model.
     """
     view = Graph.of(graph)
     roles = _classify(view)
@@ -218,7 +232,9 @@ def rank_before_draws(graph: Graph | GraphDef, outputs: Sequence[str]) -> list[C
         if tensor[0] not in behind and inner[tensor[0]]
     }
     reason = "random numbers are combined with it"
-    return [_candidate(roles, view.functions, tensor, 0.5, [reason]) for tensor in sorted(tensors, reverse=True)]
+    means = {tensor for index in behind if numbered.ops[index] in ADDS for tensor in numbered.inputs[index]}
+    ordered = sorted(tensors, key=lambda tensor: (tensor in means, tensor), reverse=True)
+    return [_candidate(roles, view.functions, tensor, 0.5, [reason]) for tensor in ordered]
 
 
 def rank_inputs(graph: Graph | GraphDef, outputs: Sequence[str]) -> list[Candidate]:
@@ -343,7 +359,7 @@ def _choose(
     if chosen:
         feeding = [end for end in ends.found if end.feeds == LOSS and end.labels]
         trained = [end for end in (*feeding, *ends.trained) if not is_sampled(roles, end)]
-        chosen, doubt = add_trained(roles, chosen, trained)
+        chosen, doubt = add_trained(roles, chosen, trained, ends.named)
     left, why = find_left_out(roles, chosen, ends.found, ends.trained)
     name = roles.graph.name
     passed = _only_passed(roles, [name(end.tensor) for end in chosen], functions) if not why else []
@@ -360,7 +376,7 @@ def _rank(graph: Graph, roles: NodeRoles, ends: ModelEnds) -> list[Candidate]:
     picked, _, left_out = _choose(roles, ends, functions)
     chosen = {end.tensor for end in picked}
     found: dict[Tensor, Candidate] = {}
-    known = [*left_out, *ends.found, *picked, *find_decided(roles, ends.found), *ends.alternatives]
+    known = [*left_out, *ends.found, *picked, *ends.named, *find_decided(roles, ends.found), *ends.alternatives]
     known += find_trained_within(roles, ends)
     for end in known or find_leftovers(roles):
         if end.tensor not in found:

@@ -44,8 +44,10 @@ class ModelEnds:
 
     Args:
         trained: what a loss compares with labels or with the model's own input, though the model goes on from it.
+        named: what the author named in the scope of ends that feed nothing, though the model goes on from it.
     """
 
     found: list[ModelEnd]
     alternatives: list[ModelEnd]
     trained: list[ModelEnd]
+    named: list[ModelEnd]

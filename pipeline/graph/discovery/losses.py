@@ -19,7 +19,7 @@ RESHAPES = frozenset(["ExpandDims", "Identity", "Reshape", "Squeeze", "StopGradi
 PASSES_DECISION = RESHAPES | {"Cast"}
 DROPS = frozenset(["Floor", "Greater", "GreaterEqual", "Less", "LessEqual"])  # what dropout does with a draw
 LIKES = frozenset(["OnesLike", "ZerosLike"])  # of whatever is given, but for its shape
-_ADDS = frozenset(["Add", "AddV2"])  # of noise, whose deviation may be a weight
+ADDS = frozenset(["Add", "AddV2"])  # of noise, whose deviation may be a weight
 _CALLED = "Case If PartitionedCall StatefulPartitionedCall StatelessCase StatelessIf StatelessWhile While"
 _CALLS = frozenset(_CALLED.split())
 
@@ -142,8 +142,10 @@ class LayerContext:
                 is_random[index] = is_drawn or (follows and not self.roles.above[index] and op not in DROPS)
             elif not self.is_followed[index]:
                 before = next((found[source] for source, _ in inner if found[source] is not None), None)
+                if before is not None and op in ADDS:  # the mean, not the deviation that scales the noise
+                    before = next((tensor for tensor in inner if found[tensor[0]] is None), before)
                 is_new = draws(op) or any(is_random[source] for source, _ in given)
-                if before is None and is_new and inner and (op in _ADDS or not self.roles.is_layer[index]):
+                if before is None and is_new and inner and (op in ADDS or not self.roles.is_layer[index]):
                     before = inner[0]
                 found[index] = before if before is None or self.roles.depth[before[0]] == 0 else None
         return found

@@ -13,9 +13,9 @@ _GIVEN = """
     abs accumulaten add argmax argmin batchmatmul biasadd booleanmask bucketize cast clipbyglobalnorm clipbynorm
     clipbyvalue concat cond controldependency cumsum div dropout einsum embeddinglookup embeddinglookupsparse exit
     flatten floordiv floormod gather gathernd gradients identity l2normalize logicaland logicalnot logicalor
-    logisticloss logsoftmax map matmul max mean merge min mod moments mul neg norm normalize onehot packed
+    logisticloss logsoftmax map matmul merge mod moments mul neg norm normalize onehot packed
     partitionedcall pow rank read realdiv reduce reducelogsumexp reducemax reducemean reducesum reshape resize reverse
-    rnn round scan select softmax split squeeze stack statefulpartitionedcall stopgradient stridedslice sub sum switch
+    rnn round scan select softmax split squeeze stack statefulpartitionedcall stopgradient stridedslice sub switch
     tensordot toint32 toint64 tofloat todouble topk transpose truediv truncatediv tuple unstack where while
     xwplusb zeroslike oneslike
 """

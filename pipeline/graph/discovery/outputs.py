@@ -27,6 +27,7 @@ from .names import is_named
 from .op_kinds import DECODERS, changes_state
 from .reduction import join_forms, without_rehearsals
 from .roles import NodeRoles, union
+from .scopes import find_in_scopes
 from .shapes import ELEMENTWISE, REDUCTIONS, shape_of
 
 _LOGARITHMS = frozenset(["Log", "Log1p"])
@@ -110,7 +111,8 @@ class _EndFinder:
             self.alternatives += find_later_joins(self.context, self.removed)
         self.alternatives += [*find_before_draws(self.context, self.removed), *find_made_of_weights(self.roles)]
         found = join_forms(self.context, without_rehearsals(self.context, self.ends[::-1]))
-        return ModelEnds([*found, *find_unweighted(self.roles)], self.alternatives, self._find_trained())
+        ends = [*found, *find_unweighted(self.roles)]
+        return ModelEnds(ends, self.alternatives, self._find_trained(), find_in_scopes(self.context, ends))
 
     def _find_trained(self) -> list[ModelEnd]:
         """Finds what the loss compares with labels though the model goes on from it; without labels, with its input."""

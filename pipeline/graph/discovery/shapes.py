@@ -36,12 +36,12 @@ def find_scalars(graph: NumberedGraph, gradients: set[int], producer: int) -> li
         if not op or index in gradients:
             continue
         node = graph.nodes[index]
-        if "_output_shapes" in node.attr or op in PLACEHOLDERS:
+        if op in VARIABLE_OPS:  # the declared shape of a resource is its handle's
+            found[index] = variable_of(node).shape == ()
+        elif "_output_shapes" in node.attr or op in PLACEHOLDERS:
             found[index] = shape_of(graph, (index, 0), producer) == ()
         elif op == "Const":
             found[index] = not node.attr["value"].tensor.tensor_shape.dim
-        elif op in VARIABLE_OPS:
-            found[index] = variable_of(node).shape == ()
         elif op == "L2Loss":
             found[index] = True
         elif op in REDUCTIONS:

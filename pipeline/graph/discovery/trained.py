@@ -9,30 +9,66 @@ from __future__ import annotations
 
 from .ends import LOSS, ModelEnd
 from .losses import LIKES, RESHAPES
+from .names import is_named
 from .roles import NodeRoles, union
 from .shapes import ELEMENTWISE
 from .topology import Tensor
+from .twins import find_twins
 
 _TELLS = ELEMENTWISE | RESHAPES | {"Elu", "LeakyRelu", "LogSoftmax", "Relu6", "Selu", "Sigmoid", "Softmax", "Tanh"}
 _JOINS = frozenset({"ConcatV2", "Pack"})
 _MOST_ADDED = 4
 
 
-def add_trained(roles: NodeRoles, chosen: list[ModelEnd], trained: list[ModelEnd]) -> tuple[list[ModelEnd], str]:
-    """Adds what the loss is made of to a choice that would drop it.
+def add_trained(
+    roles: NodeRoles, chosen: list[ModelEnd], trained: list[ModelEnd], named: list[ModelEnd]
+) -> tuple[list[ModelEnd], str]:
+    """Adds what the loss is made of to a choice that would drop it, or what the author named that tells the same.
 
     Args:
         trained: ends that feed the loss, and what else the loss is made of.
+        named: tensors that the author named beside ends that feed nothing.
 
     Returns:
         The choice; and without one, the reason to ask.
     """
+    chosen = _without_twins(roles, chosen)
     idle = [end for end in chosen if end.feeds != LOSS]
-    if not idle or not roles.has_training:
+    added = find_untold(roles, chosen, trained)
+    if not added:
         return chosen, ""
-    told = {tensor for end in chosen for part in _parts(roles, end.tensor) for tensor in chain_of(roles, part)}
+    graph, name = roles.graph, roles.graph.name
+    twins = find_twins(graph, [end.tensor[0] for end in (*chosen, *named, *added)])
+    told = {_twin(twins, one) for end in (*idle, *named) for one in _told_by(roles, end)}
+    rest = [end for end in added if all(_twin(twins, one) not in told for one in chain_of(roles, end.tensor))]
+    extra = [*(named if len(rest) < len(added) else []), *rest]
+    given = union(roles.above[end.tensor[0]] for end in chosen)
+    has_names = all(is_named(graph.nodes[end.tensor[0]]) for end in idle)
+    is_unnamed = has_names and any(not is_named(graph.nodes[end.tensor[0]]) for end in rest)
+    if is_unnamed or any(roles.above[end.tensor[0]] & ~given for end in extra) or len(rest) > _MOST_ADDED:
+        more = f" and {len(added) - 1} more" if len(added) > 1 else ""
+        others = f"the loss is computed from other tensors ({name(added[0].tensor)}{more})"
+        return [], f"nothing else in the graph uses {name(idle[0].tensor)}, as with an output, but {others}"
+    return [*chosen, *extra], ""
+
+
+def _without_twins(roles: NodeRoles, chosen: list[ModelEnd]) -> list[ModelEnd]:
+    """Drops what feeds the loss if ends that feed nothing are made of the same, computed once more."""
+    idle = [end.tensor[0] for end in chosen if end.feeds != LOSS]
+    if not idle or len(idle) == len(chosen):
+        return chosen
+    twins = find_twins(roles.graph, [end.tensor[0] for end in chosen])
+    used = {twins[index] for index in find_twins(roles.graph, idle)}
+    return [end for end in chosen if end.feeds != LOSS or twins[end.tensor[0]] not in used]
+
+
+def find_untold(roles: NodeRoles, chosen: list[ModelEnd], trained: list[ModelEnd]) -> list[ModelEnd]:
+    """Returns the trained tensors that a choice of ends that feed nothing would drop."""
+    if not roles.has_training or all(end.feeds == LOSS for end in chosen):
+        return []
+    told = {tensor for end in chosen for tensor in _told_by(roles, end)}
     applied = {end.head: roles.applied.get(end.head, set()) for end in chosen if end.head not in roles.of_model}
-    added: list[ModelEnd] = []
+    found: list[ModelEnd] = []
     for end in trained:
         own = roles.applied.get(end.head, set())
         is_twin = any(head != end.head and own and own <= variables for head, variables in applied.items())
@@ -40,13 +76,17 @@ def add_trained(roles: NodeRoles, chosen: list[ModelEnd], trained: list[ModelEnd
             continue
         chain = chain_of(roles, end.tensor)
         if told.isdisjoint(chain):
-            added.append(end)
+            found.append(end)
             told.update(chain)
-    given = union(roles.above[end.tensor[0]] for end in chosen)
-    name = roles.graph.name
-    if any(roles.above[end.tensor[0]] & ~given for end in added) or len(added) > _MOST_ADDED:
-        return [], f"{name(idle[0].tensor)} feeds nothing, as an output does, but the loss is made of others"
-    return [*chosen, *added], ""
+    return found
+
+
+def _told_by(roles: NodeRoles, end: ModelEnd) -> list[Tensor]:
+    return [tensor for part in _parts(roles, end.tensor) for tensor in chain_of(roles, part)]
+
+
+def _twin(twins: dict[int, int], tensor: Tensor) -> Tensor:
+    return twins.get(tensor[0], tensor[0]), tensor[1]
 
 
 def _parts(roles: NodeRoles, tensor: Tensor) -> list[Tensor]:

@@ -13,7 +13,14 @@ import tensorflow as tf
 from small_graphs import control_flow
 
 from pipeline.errors import FreezeError
-from pipeline.graph.discovery import Candidate, discover_outputs, find_together, rank_inputs, rank_outputs
+from pipeline.graph.discovery import (
+    Candidate,
+    discover_outputs,
+    find_together,
+    rank_before_draws,
+    rank_inputs,
+    rank_outputs,
+)
 from pipeline.graph.discovery.names import is_named
 from pipeline.graph.protos import GraphDef, MetaGraphDef, NodeDef
 from pipeline.settings import GraphSettings
@@ -1016,11 +1023,93 @@ def test_a_tensor_that_its_author_named_and_nothing_takes_is_found_or_offered(mo
     ]
 
 
+def in_a_graph(build: Callable[[], Any]) -> GraphDef:
+    with tf.Graph().as_default() as graph:
+        build()
+        return GraphDef.FromString(graph.as_graph_def(add_shapes=True).SerializeToString())
+
+
+def price_with_a_bound(scope: str = "predict", is_named: bool = True, is_built_twice: bool = True) -> GraphDef:
+    """A mean and a deviation in the labels' units, with an interval and a draw; the loss has a net of its own."""
+
+    def net(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        with v1.variable_scope("net", reuse=v1.AUTO_REUSE):
+            hidden = tf.tanh(x @ v1.get_variable("w", [4, 8]))
+            return hidden @ v1.get_variable("m", [8, 1]), tf.nn.softplus(hidden @ v1.get_variable("s", [8, 1]))
+
+    def build() -> None:
+        x, y = v1.placeholder(tf.float32, [None, 4], "x"), v1.placeholder(tf.float32, [None, 1], "y")
+        centre, scale = (v1.get_variable(name, initializer=2.0, trainable=False) for name in ("centre", "scale"))
+        with tf.name_scope("bound"):
+            mean, spread = net(x)
+            loss = tf.reduce_mean(tf.math.log(spread) + tf.square((y - centre) / scale - mean) / spread)
+        v1.train.GradientDescentOptimizer(0.1).minimize(loss)
+        with tf.name_scope(scope):
+            mean, spread = net(x) if is_built_twice else (mean, spread)
+            price = tf.add(mean * scale, centre, name="price" if is_named else None)
+            deviation = tf.multiply(spread, scale, name="deviation" if is_named else None)
+            tf.concat([price - 2 * deviation, price + 2 * deviation], 1, name="interval")
+            tf.add(price, deviation * tf.random.normal(tf.shape(price)), name="draw")
+
+    return in_a_graph(build)
+
+
+@pytest.mark.parametrize("is_built_twice", [True, False])
+@pytest.mark.parametrize("scope", ["predict", ""])
+def test_named_tensors_stand_for_the_unnamed_ones_that_a_loss_takes(scope: str, is_built_twice: bool) -> None:
+    """They are the same weights of the same inputs, in the units that the author wanted."""
+    graph = price_with_a_bound(scope, is_built_twice=is_built_twice)
+    place = f"{scope}/" if scope else ""
+    assert discover_outputs(graph) == [f"{place}{name}" for name in ("price", "deviation", "interval")]
+    mean, deviation = rank_before_draws(graph, [f"{place}draw"])  # the mean of what has noise comes first
+    assert (mean.tensor, deviation.tensor) == (f"{place}price", f"{place}deviation")
+
+
+def test_an_unnamed_tensor_that_only_a_loss_takes_is_asked_about() -> None:
+    graph = price_with_a_bound(is_named=False)
+    with pytest.raises(FreezeError, match=r"nothing else .* uses predict/interval, .* the loss is computed from other"):
+        discover_outputs(graph)
+    [[together, what]] = find_together(graph)
+    assert together == ["bound/net/matmul_1", "bound/net/Softplus", "predict/interval"]
+    assert what == "what nothing else uses, and what the loss is computed from"
+
+
+def test_what_is_named_in_the_scope_of_ends_is_offered_with_them() -> None:
+    """Digits that a metric and the number made of them take."""
+
+    def build() -> None:
+        x, y = v1.placeholder(tf.float32, [None, 4], "x"), v1.placeholder(tf.int64, [None, 5], "y")
+        hidden = tf.tanh(x @ v1.get_variable("w", [4, 8]))
+        heads = [hidden @ v1.get_variable(f"v{at}", [8, 10]) + v1.get_variable(f"b{at}", [10]) for at in range(5)]
+        losses = [
+            tf.nn.sparse_softmax_cross_entropy_with_logits(labels=y[:, at], logits=logits)
+            for at, logits in enumerate(heads)
+        ]
+        v1.train.GradientDescentOptimizer(0.1).minimize(tf.reduce_mean(tf.add_n(losses)))
+        with tf.name_scope("meter"):
+            probabilities = tf.nn.softmax(tf.stack(heads, 1))
+            digits = tf.argmax(probabilities, 2, name="digits")
+            tf.reduce_sum(digits * tf.constant([10000, 1000, 100, 10, 1], tf.int64), 1, name="reading")
+            tf.reduce_min(tf.reduce_max(probabilities, 2), 1, name="confidence")
+        tf.reduce_mean(tf.cast(tf.equal(digits, y), tf.float32), name="accuracy")
+
+    graph = in_a_graph(build)
+    with pytest.raises(FreezeError, match=r"the loss is computed from other tensors .* and 4 more"):
+        discover_outputs(graph)
+    [[together, what]] = find_together(graph)
+    assert together == ["meter/digits", "meter/reading", "meter/confidence"]
+    assert what == "what nothing else uses, with what is named in its scope"
+    shown = {one.tensor: one.reasons for one in rank_outputs(graph)}
+    assert "named in the scope of meter/confidence" in shown["meter/digits"]
+
+
 @pytest.mark.parametrize(
     ("name", "op", "is_own"),
     [
         ("rnn/state", "Identity", True),
         ("features", "Relu", True),
+        ("mean", "AddV2", True),
+        ("Mean_1", "Mean", False),
         ("top_scores_1", "TopKV2", True),
         ("rnn/transpose_1", "Transpose", False),
         ("while/Exit_3", "Exit", False),
