@@ -45,13 +45,19 @@ def find_beside(
     given = union(roles.above[index] for index in taken)
     bases = {_base(roles, tensor) for tensor in outputs}
     known = {_key(graph, index) for index in taken}
-    weights = _variables(graph, behind) | {v for i in roles.differentiated for v in roles.applied.get(i, ())}
+    foreign = _find_foreign(roles, behind)
     found: list[tuple[int, Tensor, Tensor | None]] = []
     for index in graph.order:
         op, above = graph.ops[index], roles.above[index]
-        if not op or not above or above & ~given or index in taken or drawn[index] or roles.depth[index]:
+        if not op or not above or above & ~given or index in taken or drawn[index] or foreign[index]:
             continue
-        if roles.is_cut[index] or roles.is_scalar[index] or changes_state(op) or index in roles.differentiated:
+        if (
+            roles.depth[index]
+            or roles.is_cut[index]
+            or roles.is_scalar[index]
+            or changes_state(op)
+            or index in roles.differentiated
+        ):
             continue
         if any((index, port) in roles.sources for port in (0, 1)) or _ASIDE.search(_scope(graph, index)):
             continue
@@ -62,10 +68,9 @@ def find_beside(
         is_answer = is_last or (roles.weight[index] > 0 and not _ASIDE.search(graph.nodes[index].name))
         if not is_free or not is_answer or not (has_name or decided is not None) or _key(graph, index) in known:
             continue
-        if _variables(graph, _ancestors(graph, [index])) <= weights:
-            known.add(_key(graph, index))
-            rank = 0 if decided is not None else 1 if roles.weight[index] else 2
-            found += [(rank, (index, port), decided) for port in _ports(graph, index, functions)]
+        known.add(_key(graph, index))
+        rank = 0 if decided is not None else 1 if roles.weight[index] else 2
+        found += [(rank, (index, port), decided) for port in _ports(graph, index, functions)]
     return [(tensor, decided) for _, tensor, decided in sorted(found, key=lambda one: one[:2])]
 
 
@@ -122,8 +127,15 @@ def _ancestors(graph: NumberedGraph, starts: Iterable[int]) -> set[int]:
     return found
 
 
-def _variables(graph: NumberedGraph, indices: Iterable[int]) -> set[int]:
-    return {index for index in indices if graph.ops[index] in VARIABLE_OPS}
+def _find_foreign(roles: NodeRoles, behind: set[int]) -> list[bool]:
+    """Finds what is made with variables that neither the outputs nor the loss are made with, as a target network is."""
+    graph = roles.graph
+    own = behind | {variable for layer in roles.differentiated for variable in roles.applied.get(layer, ())}
+    found = [False] * len(graph.ops)
+    for index in graph.order:
+        is_new = graph.ops[index] in VARIABLE_OPS and index not in own
+        found[index] = is_new or any(found[source] for source, _ in graph.inputs[index])
+    return found
 
 
 def _base(roles: NodeRoles, tensor: Tensor) -> Tensor:
