@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import sys
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
@@ -53,6 +54,27 @@ def export_built_commands(file: str, name: str) -> str:
     return (
         "If build loads the trained file (load_model), have it write a SavedModel: "
         f"python -c {_quoted(f'{code}.export({target!r})')}, and then: {again(target)}"
+    )
+
+
+def export_module_commands(file: Path, name: str) -> str:
+    """Returns what to type for a class that is the model itself, a `tf.Module`, and describes no rows.
+
+    Args:
+        file: the class's file.
+        name: the class.
+    """
+    words, target = [*sys.argv, ""], f"{file.stem}_export"
+    prefix = next((words[at + 1] for at, word in enumerate(words) if word == "--checkpoint"), "") or "PREFIX"
+    code = (
+        f"import sys; sys.path.insert(0, {str(file.absolute().parent)!r}); import tensorflow as tf, {file.stem}; "
+        f"net = {file.stem}.{name}(); tf.train.Checkpoint({name.lower()}=net).restore({prefix!r})"
+        f".assert_existing_objects_matched().expect_partial(); tf.saved_model.save(net, {target!r})"
+    )
+    saved = f"tf.train.Checkpoint({name.lower()}=…)"
+    return (
+        f"Have TensorFlow write a SavedModel ({name.lower()} is the name in {saved} where it was saved): "
+        f"python -c {_quoted(code)}\n{again(target)}"
     )
 
 

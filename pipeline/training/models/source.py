@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import importlib
 import importlib.util
+import inspect
 import re
 import sys
 import traceback
@@ -26,9 +27,10 @@ from importlib.machinery import (
 )
 from pathlib import Path
 from types import CodeType
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from pipeline.errors import ModelError, nearest
+from pipeline.safety.own_classes import export_module_commands
 
 from . import Model
 
@@ -249,7 +251,9 @@ def load_model(source: ModelSource) -> Model:
     try:
         with _importable(folder):
             module = _import_module(source)
-            model = getattr(module, source.class_name)()
+            kind = getattr(module, source.class_name)
+            lacking = _lacking_arguments(kind)
+            model: Any = None if lacking else kind()
     except Exception as exc:  # Third-party code may raise anything; the user needs the line.
         last = traceback.extract_tb(exc.__traceback__)[-1]
         raise ModelError(
@@ -258,11 +262,23 @@ def load_model(source: ModelSource) -> Model:
             got=f"{type(exc).__name__}: {exc} (at {last.filename}:{last.lineno})",
             next_step="Correct it; python -c 'import …' shows the whole traceback",
         ) from exc
+    if lacking:
+        raise ModelError(
+            "the class needs arguments, and the model is made without any",
+            where=where,
+            got=f"{source.class_name}({', '.join(lacking)})",
+            wanted=f"{source.class_name}()",
+            next_step="Write a class beside it, with signature, build and examples (docs/own_model.md): in build it "
+            f"makes what {source.class_name} needs, and returns the keras.Model",
+        )
     from pipeline.signature import Signature  # needed only by who runs a model's code
 
     if not isinstance(getattr(model, "signature", None), Signature):
         raise ModelError(
-            "the model has no signature", where=where, wanted="an attribute `signature` of class Signature"
+            "the model has no signature",
+            where=where,
+            wanted="an attribute `signature` of class Signature",
+            next_step=export_module_commands(source.file, source.class_name) if _is_module(model) else None,
         )
     if not model.signature.inputs:
         raise ModelError("the model's signature needs at least one input", where=where, got="none")
@@ -280,6 +296,19 @@ def load_model(source: ModelSource) -> Model:
                 else None,
             )
     return cast(Model, model)
+
+
+def _lacking_arguments(kind: object) -> list[str]:
+    """Returns the arguments that a class cannot be made without."""
+    start = inspect.signature(kind.__init__) if isinstance(kind, type) else None  # type: ignore[misc]
+    named = list(start.parameters.values())[1:] if start is not None else []
+    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return [one.name for one in named if one.default is one.empty and one.kind not in variadic]
+
+
+def _is_module(model: object) -> bool:
+    tensorflow = sys.modules.get("tensorflow")
+    return tensorflow is not None and isinstance(model, tensorflow.Module)
 
 
 def _import_module(source: ModelSource) -> object:

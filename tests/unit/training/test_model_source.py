@@ -210,9 +210,13 @@ def test_a_model_that_raised_leaves_the_path_as_it_was(write: Write) -> None:
     [
         ("class Net:\n    pass\nx = 1 / 0\n", r"ZeroDivisionError: division by zero \(at .*model\.py:3\)"),
         ("import absent_library\nclass Net:\n    pass\n", r"ModuleNotFoundError: .*absent_library.*model\.py:1"),
-        ("class Net:\n    def __init__(self, size):\n        pass\n", "TypeError: .*size"),
         ("class Net:\n    pass\ndel Net\n", "AttributeError: .*Net"),
         ("class Net:\n    pass\n", "has no signature"),
+        (
+            "class Net:\n    def __init__(self, net, rate=1):\n        pass\n",
+            r"needs arguments.*got Net\(net\), wanted Net",
+        ),
+        ("import tensorflow as tf\nclass Net(tf.Module):\n    pass\n", r"no signature.*Checkpoint\(net=net\)\.restore"),
         ("class Net:\n    signature = 'x'\n", "has no signature"),
         (WHOLE + "\nclass Net(Doubler):\n    forward = None\n", "no method forward"),
         (WHOLE + "\nclass Net(Doubler):\n    examples = 3\n", "no method examples"),
