@@ -22,7 +22,7 @@ from pipeline.graph.discovery import (
 )
 from pipeline.graph.discovery.losses import DROPS
 from pipeline.graph.nodes import node_of
-from pipeline.graph.unsupported import CHANGES_STATE, DRAWS, refusal_of
+from pipeline.graph.unsupported import CALLS_PYTHON, CHANGES_STATE, DRAWS, refusal_of
 from pipeline.inputs import ImportedCheckpoint
 from pipeline.safety.models import require_still
 from pipeline.signature import Signature
@@ -396,14 +396,32 @@ def offer_allowance(source: Source, asked: Asked, unsafe: UnsafeModel) -> Unsafe
     # Names come from the graph: a command with control characters is not shown.
     commands = [one for one in _whole_commands(source, whole) if all(line.isprintable() for line in one.splitlines())]
     if not commands:
-        return unsafe
+        python = _python_refused(source, asked, found[1].split(","))
+        told = f"Allowing it does not help: {python}" if python else unsafe.next_step
+        return UnsafeModel(unsafe.what, where=unsafe.where, got=unsafe.got, wanted=unsafe.wanted, next_step=told)
     more = line_beside(source, whole.door) if len(commands) == 1 and not (asked.outputs or asked.inputs) else ""
     also = f"\n  also there: {more}" if more and more.isprintable() else ""
     single = f"The whole command: {commands[0]}{also}"
     step = single if len(commands) == 1 else "\n  ".join(["One of these is the whole command:", *commands])
+    allow = unsafe.next_step
+    if all(refusal_of(op) is CALLS_PYTHON for op in found[1].split(",")) and "--inputs" in commands[0]:
+        allow = f"A .pb cannot carry Python code: what it gives becomes an input, and the rows bring it. {allow}"
     return UnsafeModel(
-        unsafe.what, where=unsafe.where, got=unsafe.got, wanted=unsafe.wanted, next_step=f"{unsafe.next_step}. {step}"
+        unsafe.what, where=unsafe.where, got=unsafe.got, wanted=unsafe.wanted, next_step=f"{allow}. {step}"
     )
+
+
+def _python_refused(source: Source, asked: Asked, ops: Sequence[str]) -> FreezeError | None:
+    """Returns how freezing refuses Python code where it cannot be cut away, as in a function; None if it does not."""
+    outputs = [source.outputs.get(name, name) for name in asked.outputs] or [*source.outputs.values()]
+    if not outputs or not all(refusal_of(op) is CALLS_PYTHON for op in ops):
+        return None
+    try:
+        refused = find_needs(source, outputs, [source.inputs.get(name, name) for name in asked.inputs], {})
+    except FreezeError:  # an output that does not exist
+        return None
+    is_python = isinstance(refused, FreezeError) and CALLS_PYTHON.cause in refused.what
+    return refused if isinstance(refused, FreezeError) and is_python else None
 
 
 def _whole_commands(source: Source, asked: Asked) -> Iterator[str]:

@@ -181,11 +181,11 @@ def freeze(
     source = open_asked(checkpoint, graph_file, signature, outputs, door, tags)
     ops = read_allowed("--allow-ops", allow_ops)
     door = freeze_door(checkpoint, graph, signature, averages, tags)
+    door += f" --allow-ops {','.join(ops)}" if ops else ""
     try:
         dangers = require_safe_source(source, ops)
     except UnsafeModel as unsafe:
-        allowing = f"{door} --allow-ops {','.join(ops)}" if ops else door
-        raise offer_allowance(source, Asked(allowing, outputs, inputs, pins), unsafe) from unsafe
+        raise offer_allowance(source, Asked(door, outputs, inputs, pins), unsafe) from unsafe
     if source.kind == "SavedModel":  # a signature may be one that saves
         asked = [source.outputs.get(name, name) for name in outputs] or [*source.outputs.values()]
         dangers += require_still(source, asked, source.inputs.values(), ops)

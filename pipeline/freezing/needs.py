@@ -20,7 +20,7 @@ from pipeline.graph.graph import Graph
 from pipeline.graph.lazy_nodes import whole_node
 from pipeline.graph.nodes import PLACEHOLDERS, node_of
 from pipeline.graph.protos import DataType, NodeDef
-from pipeline.graph.unsupported import DRAWS, refusal_of
+from pipeline.graph.unsupported import CALLS_PYTHON, DRAWS, refusal_of
 
 from .masks import DropoutJudge, Effect, drops
 from .passes.constant_folding import find_ranges
@@ -74,9 +74,41 @@ def find_needs(
 ) -> Needs | PipelineError:
     """Finds what freezing these outputs needs beside the inputs and pins that are given.
 
+    Python code on the way to an output is cut away: what it gives becomes an input.
+
     Returns:
         The needs; an error if the graph cannot be frozen this way, whatever is pinned or cut.
     """
+    found = _find_needs(source, outputs, inputs, pins)
+    calls = find_python_calls(source.graph, outputs, inputs) if isinstance(found, PipelineError) else []
+    if not 0 < len(calls) <= _MOST_DRAWS:
+        return found
+    needs = _find_needs(source, outputs, [*inputs, *calls], pins)
+    if isinstance(needs, PipelineError):
+        return found
+    told = f"{', '.join(calls)}: a .pb cannot carry the Python code, so what it gives becomes an input"
+    return replace(needs, inputs=(*calls, *needs.inputs), reasons=(told, *needs.reasons))
+
+
+def find_python_calls(graph: Graph, outputs: Sequence[str], inputs: Sequence[str]) -> list[str]:
+    """Returns the tensors that Python code gives on the way to outputs."""
+    above = graph.ancestors(map(node_of, outputs), with_control=False, stop=set(map(node_of, inputs)))
+    given = {node_of(name) for name in inputs}
+    calls = [
+        node.name
+        for node in graph.node
+        if node.name in above and node.name not in given and refusal_of(node.op) is CALLS_PYTHON
+    ]
+    taken = {
+        reference.removesuffix(":0") for name in above for reference in graph.nodes[name].input if name not in given
+    }
+    ends = {name.removesuffix(":0") for name in outputs}
+    return [name for call in calls for name in sorted(taken | ends) if name.partition(":")[0] == call]
+
+
+def _find_needs(
+    source: Source, outputs: Sequence[str], inputs: Sequence[str], pins: Mapping[str, str]
+) -> Needs | PipelineError:
     candidates = [one for one in rank_inputs(source.graph, outputs) if node_of(one.tensor) not in map(node_of, pins)]
     given = {node_of(name) for name in inputs}
     cut = [

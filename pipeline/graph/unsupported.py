@@ -62,7 +62,7 @@ _TOUCHES_FILES = Refusal(
     "Make what it gives an input: --inputs {node}",
 )
 _TELLS_TIME = Refusal(r"Timestamp", "reads the clock when it runs", "Make the time an input: --inputs {node}")
-_CALLS_PYTHON = Refusal(
+CALLS_PYTHON = Refusal(
     r"EagerPyFunc|PyFunc|PyFuncStateless",
     "calls Python code, which a .pb cannot carry",
     "Write it with TensorFlow ops, or make its result an input: --inputs {node}",
@@ -83,7 +83,7 @@ _READS_ROWS = Refusal(
     "reads rows from a queue, a reader, a data set or another store",
     "Make the rows that it gives an input: --inputs {node}",
 )
-REFUSALS = (CHANGES_STATE, _TOUCHES_FILES, _CALLS_PYTHON, DRAWS, _TELLS_TIME, _READS_ROWS, _CANNOT_BE_REWRITTEN)
+REFUSALS = (CHANGES_STATE, _TOUCHES_FILES, CALLS_PYTHON, DRAWS, _TELLS_TIME, _READS_ROWS, _CANNOT_BE_REWRITTEN)
 # Control edges from these are dropped: they do nothing for an output.
 _SIDE_EFFECTS = re.compile(
     r"PyFunc|EagerPyFunc|\w*Summary\w*|QueueEnqueue\w*|QueueClose\w*|WriteFile|Barrier\w*|InitializeTable\w*|LookupTableImport\w*"

@@ -236,6 +236,42 @@ def test_an_op_that_is_to_be_allowed_and_a_mode_are_answered_by_one_command(tmp_
     assert any("--pin hidden_share=0" in line for line in inspect(tmp_path).inputs)
 
 
+@pytest.mark.parametrize("has_two", [False, True])
+def test_python_code_on_the_way_is_answered_with_the_command_that_cuts_it_away(has_two: bool, tmp_path: Path) -> None:
+    def build(_: Any) -> None:
+        texts = v1.placeholder(tf.string, [None], name="texts")
+        given = v1.py_func(lambda _: None, [texts], [tf.float32] * (1 + has_two), name="fingerprint")
+        for one in given:
+            one.set_shape([None, 3])
+        tf.nn.softmax(small_graphs.product(tf.add_n(given)), name="prob")
+
+    save_untold(tmp_path / "model.ckpt", build)
+    inputs = ["fingerprint", "fingerprint:1"][: 1 + has_two]
+    with pytest.raises(UnsafeModel, match=r"A \.pb cannot carry Python code: .* becomes an input") as caught:
+        pipeline.freeze(tmp_path, to=tmp_path / "model.pb")
+    [command] = re.findall("python -m .*", str(caught.value))
+    assert command.endswith(f"--outputs prob --inputs {','.join(inputs)}")
+    run_printed(command, tmp_path / "model.pb")
+    ops = command.partition("--allow-ops ")[2].split()[0]
+    with pytest.raises(FreezeError, match=r"a \.pb cannot carry") as refused:  # nothing is left out of the next command
+        pipeline.freeze(tmp_path, allow_ops=[ops], to=tmp_path / "model.pb")
+    assert re.findall("python -m .*", str(refused.value)) == [command]
+
+
+def test_python_code_in_a_function_is_said_to_be_none_that_can_be_allowed(tmp_path: Path) -> None:
+    module = tf.Module()
+    module.w = tf.Variable([[1.0], [2.0]])
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 2], tf.float32, "x")])
+    def predict(x: Any) -> Any:
+        given = tf.numpy_function(lambda rows: rows, [x], tf.float32)
+        return {"y": tf.ensure_shape(given, [None, 2]) @ module.w}
+
+    tf.saved_model.save(module, str(tmp_path / "saved"), signatures=predict)
+    with pytest.raises(UnsafeModel, match=r"Allowing it does not help: .*Python code, which a \.pb cannot carry"):
+        pipeline.freeze(tmp_path / "saved", to=tmp_path / "model.pb")
+
+
 def dropped_as_of_old(x: Any) -> Any:
     """Dropout as releases up to 1.13 wrote it: floor(keep + draw)."""
     with v1.name_scope("dropout"):
