@@ -21,6 +21,7 @@ from pipeline.graph.discovery import (
     rank_outputs,
 )
 from pipeline.graph.discovery.losses import DROPS
+from pipeline.graph.lazy_nodes import whole_node
 from pipeline.graph.nodes import node_of
 from pipeline.graph.unsupported import CALLS_PYTHON, CHANGES_STATE, DRAWS, refusal_of
 from pipeline.inputs import ImportedCheckpoint
@@ -233,6 +234,7 @@ def meet_needs(
         raise FreezeError(refused.what, where=where, next_step=step) from refused
     if instead:
         each = "this command freezes it:" if len(instead) == 1 else "one of these commands freezes it:"
+        each = _built_for_training(source, outputs) + each
         raise _with_step(refused, "\n  ".join([each, *instead]))
     raise refused
 
@@ -346,6 +348,21 @@ def _without_data(asked: Asked, inputs: Sequence[str]) -> tuple[Asked, str]:
     ]
     rows = f" (--data is left out: {path} would need {', '.join(missing)} too)"
     return replace(asked, door=shlex.join(kept)), rows
+
+
+def _built_for_training(source: Source, outputs: Sequence[str]) -> str:
+    """Returns the sentence on a batch norm that nothing switches to its averages; empty if there is none."""
+    graph = source.graph
+    above = graph.ancestors(map(node_of, outputs), with_control=False)
+    norms = [node for node in graph.node if node.name in above and node.op.startswith("FusedBatchNorm")]
+    for node in map(whole_node, norms):
+        if "is_training" not in node.attr or node.attr["is_training"].b:
+            return (
+                "this graph is built for training: its batch norm takes the batch's own statistics (node "
+                f"{node.name}), and no command below changes that. Better give the graph that is built for inference, "
+                "where batch norm takes the averages (--graph-file, for `freeze` --graph). Otherwise "
+            )
+    return ""
 
 
 def _without_dropout(source: Source, asked: Asked, fetched: Mapping[str, str], fed: list[str]) -> Iterator[str]:

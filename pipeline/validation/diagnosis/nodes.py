@@ -16,7 +16,10 @@ RANDOM_OPS = (
 )
 _SOFTMAX = ("Softmax", "LogSoftmax")
 _STATISTICS = ("Mean", "SquaredDifference")
-_INFERENCE = "Build the graph for inference, or pin what switches it off (--pin is_training=false, --pin keep_prob=1)"
+_INFERENCE = (
+    "Build the graph for inference, or pin the placeholder that switches it off, if it has one (such as "
+    "--pin is_training=false, --pin keep_prob=1)"
+)
 _LARGE = 0.1  # relative; no rounding of weights to 8 bits moves answers that far
 _SMALL = 1e-3  # relative; above the rounding error of any kernel
 _SHAPE_BY_BATCH = re.compile(r"stable of (\S+): (?:the shape of a row's answer differs|shape )")
@@ -66,8 +69,8 @@ def _batch_norm(name: str, op: str) -> Cause:
     return Cause(
         "batch_norm_in_training",
         f"batch norm is in training mode: the node {name} ({op}) normalises by the batch's own statistics ({how}), so "
-        "that a row's answer depends on the rows beside it. Build the graph for inference, or pin what switches it "
-        "(--pin is_training=false)",
+        "that a row's answer depends on the rows beside it. Build the graph for inference, or pin the "
+        "placeholder that switches it, if it has one (such as --pin is_training=false)",
     )
 
 

@@ -305,6 +305,21 @@ def test_a_dropout_without_a_switch_is_said_to_be_one_of_training_and_is_switche
     assert np.allclose(answer, (given @ w + b) @ last, rtol=1e-5, atol=1e-5)
 
 
+def test_a_batch_norm_that_always_takes_the_batch_is_named_before_the_commands(tmp_path: Path) -> None:
+    def build(_: Any) -> None:
+        h = tf.reshape(small_graphs.product(v1.placeholder(tf.float32, [None, 3], name="x")), [-1, 1, 1, 2])
+        scale, offset = (v1.get_variable(name, [2]) for name in ("gamma", "beta"))
+        h = v1.nn.fused_batch_norm(h, scale, offset, is_training=True, name="norm")[0]
+        tf.matmul(tf.nn.dropout(tf.reshape(h, [-1, 2]), rate=0.5), v1.get_variable("last", [2, 2]), name="z")
+
+    save_untold(tmp_path / "model.ckpt", build)
+    with pytest.raises(
+        FreezeError, match=r"built for training: .*\(node norm\).*--graph\)(.|\n)*switched off"
+    ) as caught:
+        pipeline.freeze(tmp_path, to=tmp_path / "model.pb")
+    run_printed(re.findall("python -m .*", str(caught.value))[0], tmp_path / "model.pb")
+
+
 def test_a_mask_that_is_drawn_but_not_scaled_is_no_dropout(tmp_path: Path) -> None:
     def build(_: Any) -> None:
         h = small_graphs.product(v1.placeholder(tf.float32, [None, 3], name="x")) * 3.0
