@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import sys
+import zipfile
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
@@ -12,6 +14,7 @@ from pathlib import Path
 from pipeline.errors import this_command
 
 _MOST_FILES, _MOST_BYTES = 200, 1_000_000
+_NAME = re.compile(r"[\w./-]{1,80}")
 _COPY = "my_layers"
 
 
@@ -36,9 +39,35 @@ def export_commands(path: Path, name: str, *, is_keras2: bool, is_code: bool = F
         start = f"import sys; sys.path.insert(0, ''); import {_COPY}, {library}; "
     if name:
         options.insert(0, f"custom_objects=vars({module or _COPY})")
-    code = f"{start}{library}.models.load_model({str(place)!r}, {', '.join(options)}).export({target!r})"
+    loaded = f"{library}.models.load_model({str(place)!r}, {', '.join(options)})"
+    names = [] if is_keras2 else _output_names(path)
+    if names:  # as it answers, and not as it trains; the outputs keep their names
+        outputs = f"dict(zip({names!r}, keras.tree.flatten(m(m.input, training=False))))"
+        code = f"{start}m = {loaded}; keras.Model(m.input, {outputs}).export({target!r})"
+    else:
+        code = f"{start}{loaded}.export({target!r})"
     trust = "If you trust its code, which then runs: " if is_code else "Have Keras write a SavedModel: "
     return f"{trust}{said}python -c {_quoted(code)}, and then: {again(target)}"
+
+
+def _output_names(path: Path) -> list[str]:
+    """Returns the names of the outputs of a functional model in a Keras file; none if they do not tell them apart."""
+    import h5py  # which loads numpy: not in Luigi's process
+
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                model = json.loads(archive.read("config.json"))
+        else:
+            with h5py.File(path, "r") as file:
+                model = json.loads(file.attrs["model_config"])
+        outputs = model["config"]["output_layers"] if model["class_name"] in ("Functional", "Model") else []
+        outputs = [outputs] if outputs and isinstance(outputs[0], str) else outputs
+        names = [str(output[0]) for output in outputs]
+    except (OSError, KeyError, TypeError, ValueError, IndexError, zipfile.BadZipFile):
+        return []
+    is_plain = all(isinstance(output, list) and isinstance(output[0], str) for output in outputs)
+    return names if is_plain and len(set(names)) == len(names) and all(map(_NAME.fullmatch, names)) else []
 
 
 def export_built_commands(file: str, name: str) -> str:

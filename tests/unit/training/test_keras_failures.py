@@ -24,7 +24,8 @@ from pipeline.training.keras.load import load_file
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("keras3")
-    model = keras.Sequential([keras.Input((3,), name="x"), keras.layers.Dense(2, name="y")])
+    x = keras.Input((3,), name="x")
+    model = keras.Model(x, keras.layers.Dense(2, name="y")(x))
     model.save(made / "model.keras")
     model.save(made / "model.h5")
     return made
@@ -94,7 +95,7 @@ def test_the_commands_for_a_class_of_ones_own_give_its_answers(
     loaded = tf.saved_model.load(str(tmp_path / "elsewhere" / "model_export"))
     exported = loaded.serve(x)
     plain = load_file(folder / "model.keras").predict({"x": x})["y"]
-    np.testing.assert_allclose(exported, plain * 2 + 1, rtol=1e-6)
+    np.testing.assert_allclose(exported["y"], plain * 2 + 1, rtol=1e-6)
 
 
 def test_an_operator_on_tensors_that_keras_cannot_read_back_is_no_class_of_ones_own(tmp_path: Path) -> None:
