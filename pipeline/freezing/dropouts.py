@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from pipeline.graph.graph import Graph
 from pipeline.graph.lazy_nodes import whole_node
-from pipeline.graph.nodes import node_of
+from pipeline.graph.nodes import data_inputs, node_of
 from pipeline.graph.protos import NodeDef
 from pipeline.graph.unsupported import DRAWS, refusal_of
 
@@ -24,9 +24,10 @@ _CLOSE = 1e-3
 def find_dropout_pins(graph: Graph, outputs: Sequence[str], inputs: Iterable[str]) -> dict[str, str]:
     """Returns the constants of dropouts on the way to outputs, with the values that switch these off."""
     above = graph.ancestors(map(node_of, outputs), with_control=False, stop=set(map(node_of, inputs)))
+    graph = graph.replace_nodes(node for node in graph.node if node.name in above)  # gradients take masks as well
     pins: dict[str, str] = {}
     for node in graph.node:
-        if node.name in above and refusal_of(node.op) is DRAWS:
+        if refusal_of(node.op) is DRAWS:
             pins.update(_pins_of(graph, node))
     return pins
 
@@ -50,8 +51,8 @@ def _pins_of(graph: Graph, draw: NodeDef) -> dict[str, str]:
     else:
         return {}
     scaled = _scaled(graph, keeps)
-    if keep is None or scaled is None:
-        return {}
+    if keep is None or scaled is None or not all(node_of(name) in graph.nodes for name in scaled.input):
+        return {}  # none, or what is scaled is fed
     [factor] = [node_of(name) for name in scaled.input if graph.nodes[node_of(name)].op == "Const"] or [""]
     scale = _value(graph, factor) if factor else None
     if scale is not None:
@@ -75,7 +76,7 @@ def _scaled(graph: Graph, keeps: NodeDef) -> NodeDef | None:
         if takers[0].op == "Cast":
             mask = takers[0]
             continue
-        others = [graph.nodes[node_of(name)] for name in takers[0].input if node_of(name) != mask.name]
+        others = [graph.nodes[name] for name in map(node_of, data_inputs(takers[0])) if name != mask.name]
         if takers[0].op not in ("Mul", "SelectV2", "Select") or not others:
             return None
         return others[0] if others[0].op in _DIVIDES | {"Mul"} and len(others[0].input) == 2 else None

@@ -292,7 +292,9 @@ def test_a_dropout_without_a_switch_is_said_to_be_one_of_training_and_is_switche
 ) -> None:
     def build(_: Any) -> None:
         h = drop(small_graphs.product(v1.placeholder(tf.float32, [None, 3], name="x")))
-        tf.matmul(h, v1.get_variable("last", [2, 2]), name="z")
+        z = tf.matmul(h, v1.get_variable("last", [2, 2]), name="z")
+        labels = v1.placeholder(tf.float32, [None, 2], name="labels")  # gradients take the masks too
+        v1.train.GradientDescentOptimizer(0.1).minimize(tf.reduce_mean((z - labels) ** 2))
 
     save_untold(tmp_path / "model.ckpt", build)
     with pytest.raises(FreezeError, match="training graph: a dropout without a switch always draws") as caught:
