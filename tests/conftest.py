@@ -29,7 +29,9 @@ def pytest_configure(config: pytest.Config) -> None:
     # Without its cache, Python would compile the whole package anew in each of the processes that tests start.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     # Commands that the product prints begin with `python` and `luigi`: those of this environment, activated or not.
-    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    own, path = str(Path(sys.executable).parent), os.environ.get("PATH", "")
+    if not path.startswith(f"{own}{os.pathsep}"):  # once: processes of one environment share a server
+        os.environ["PATH"] = f"{own}{os.pathsep}{path}"
     sharing = sharing_module()
     if not hasattr(config, "workerinput"):
         folder = tempfile.mkdtemp(prefix="fork-")

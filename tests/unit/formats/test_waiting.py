@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
+from small_graphs import control_flow
 from tensorflow.compat import v1
 
 from pipeline.errors import RunnerError
@@ -53,15 +54,13 @@ def checked(mode: Any, y: Any, p: Any) -> Any:
 
 def save(folder: Path, source: Callable[[], Any], head: Callable[..., Any], is_v2: bool = False) -> Path:
     """A checkpoint whose rows and labels come together, in a folder like an artifact's."""
-    with tf.Graph().as_default(), v1.Session() as session:
-        (v1.enable_control_flow_v2 if is_v2 else v1.disable_control_flow_v2)()
+    with control_flow(is_v2), tf.Graph().as_default(), v1.Session() as session:
         x, y = source()
         mode = v1.placeholder_with_default(True, [], "is_training")
         p = x @ v1.get_variable("w", initializer=WEIGHTS)
         tf.identity(head(mode, y, p), "out")
         session.run(v1.global_variables_initializer())
         v1.train.Saver().save(session, str(folder / "model.ckpt"))
-        v1.disable_control_flow_v2()
     SIGNATURE.write(folder / "signature.json", origin={"pins": {"is_training": "false"}})
     return folder
 
