@@ -19,7 +19,6 @@ import redteam
 from pipeline import cli
 from pipeline.checkpoint.source import open_source
 from pipeline.errors import CandidateError, CheckpointError, PipelineError, SettingError, StoreError, UnsafeModel
-from pipeline.formats import runner
 from pipeline.freezing import freeze
 from pipeline.freezing.inspection import inspect
 from pipeline.graph.meta_graph import MetaGraph
@@ -71,8 +70,7 @@ def nothing_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     def started(*args: Any, **kwargs: Any) -> None:
         raise AssertionError("a process was started")
 
-    monkeypatch.setattr(child, "Child", started)
-    monkeypatch.setattr(runner, "Child", started)
+    monkeypatch.setattr(child.Child, "__init__", started)  # not the name, which a module loaded now would keep
 
 
 # Graphs that act: WriteFile and its kind, wherever they stand.
