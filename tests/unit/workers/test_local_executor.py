@@ -84,9 +84,9 @@ def test_each_item_has_its_result_whatever_their_order(engine: LocalExecutor) ->
 
 def test_processes_serve_many_items(engine: LocalExecutor) -> None:
     ids = ended(engine, "process_id", [(number,) for number in range(20)])
-    assert len(set(ids.values())) <= 2
-    assert os.getpid() not in ids.values()
-    assert set(ended(engine, "process_id", [(0,), (1,)]).values()) <= set(ids.values())
+    again = ended(engine, "process_id", [(0,), (1,)])
+    assert len({*ids.values(), *again.values()}) <= 2  # quick items may all be served by the one that is there first
+    assert os.getpid() not in (*ids.values(), *again.values())
 
 
 def test_what_goes_wrong_costs_only_its_item(engine: LocalExecutor) -> None:
