@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
+import numpy as np
+
 from pipeline.errors import PipelineError
 from pipeline.graph.lazy_nodes import whole_node
 from pipeline.graph.nodes import data_inputs, dims_of, function_names, is_control, node_of, normalize_tensor
@@ -40,7 +42,7 @@ from .ops import (
     plain_op,
     reason_against,
 )
-from .rules import Rules
+from .rules import DT_INT32, Rules
 from .saved_names import VARIABLES, identity_of, trace_passed, trace_variable
 from .scope import DEAD, Effect, Guard, Scope, Unproven
 from .tables import find_fillers, table_term
@@ -54,6 +56,7 @@ class Evaluator:
 
     Attributes:
         nodes: by term the first node that has it, for messages.
+        guards: by term the conditions under which it is computed.
         reasons: by term the reason why it is no function of the inputs alone.
         effects: the checks and changes that the outputs wait for.
         changed: the identities of the variables that they change.
@@ -461,9 +464,7 @@ class Evaluator:
         return [self.table.make(op, len(ports), [condition, *each]) for each in (values, numbers)]
 
     def _number(self, number: int) -> int:
-        import numpy as np
-
-        return self.rules.constant(self.table, np.array(number, "<i4"), 3)
+        return self.rules.constant(self.table, np.array(number, "<i4"), DT_INT32)
 
     def _exit(self, scope: Scope, node: NodeDef) -> int:
         """Returns the last value of a loop variable of TensorFlow 1."""

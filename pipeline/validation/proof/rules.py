@@ -43,7 +43,10 @@ class Rules:
 
     Args:
         contents: of the constants.
+
+    Attributes:
         values: terms of the values that variables have, by the term of their handle.
+        ranges: of terms, as far as they were asked for.
     """
 
     def __init__(self, contents: ContentTable) -> None:
