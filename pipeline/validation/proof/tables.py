@@ -95,8 +95,10 @@ def _elements(contents: ContentTable, number: int) -> list[bytes]:
 
 
 def _content(elements: Sequence[bytes], dtype: int) -> Content:
-    joined = join_strings(elements) if dtype == STRING.number else b"".join(elements)
-    return Content(dtype, (len(elements),), len(joined), lambda: joined)
+    is_text = dtype == STRING.number
+    joined = join_strings(elements) if is_text else b"".join(elements)
+    count = len(elements) if is_text else len(joined) // DTYPES[dtype].size_bytes  # a value may have several numbers
+    return Content(dtype, (count,), len(joined), lambda: joined)
 
 
 def _columns(filler: NodeDef, dtypes: Sequence[int], name: bytes) -> list[_Column]:

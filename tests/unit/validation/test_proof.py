@@ -305,6 +305,12 @@ def test_a_table_is_its_content_in_any_order() -> None:
     assert "one key with two values" in prove(lookup([b"a", b"a"], [1, 2]), lookup([b"a"], [1])).reasons[0]
 
 
+def test_a_table_with_more_values_than_keys_is_another_table() -> None:
+    found = prove(lookup([b"a"], [1]), lookup([b"a"], [1, 2]))
+    assert found.word == "tested"
+    assert "int64 [2]" in found.reasons[0]
+
+
 def dropout(keep: float) -> list[NodeDef]:
     return [
         X,
