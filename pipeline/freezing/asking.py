@@ -25,6 +25,7 @@ from pipeline.graph.lazy_nodes import whole_node
 from pipeline.graph.nodes import node_of
 from pipeline.graph.unsupported import CALLS_PYTHON, CHANGES_STATE, DRAWS, refusal_of
 from pipeline.inputs import ImportedCheckpoint
+from pipeline.safety.gate import Gate
 from pipeline.safety.models import require_still
 from pipeline.signature import Signature
 
@@ -37,6 +38,7 @@ from .passes.inputs import hangs_on_updates
 from .quantized import find_assigned_ranges, find_evaluation_graphs, refuse_training_graph
 from .state import Kept, find_results, find_state, passed_on
 
+_ALLOWS = r" --allow-ops (\S+)"
 _MOST_CANDIDATES = 5
 _ALWAYS_DROPS = (
     " (this is a training graph: a dropout without a switch always draws. Better give the graph that the model is used"
@@ -54,17 +56,20 @@ class Asked:
     Args:
         door: the command without the options for inputs, outputs and pins.
         outputs, inputs, pins: those that were given.
+        gate: tells which ops a command has to allow; None if it need not be looked at.
     """
 
     door: str
     outputs: Sequence[str] = ()
     inputs: Sequence[str] = ()
     pins: Mapping[str, str] | None = None
+    gate: Gate | None = None
 
     def command(self, outputs: Iterable[str], needs: Needs) -> str:
-        """Returns the whole command for some outputs."""
-        pins = {**(self.pins or {}), **needs.pins}
-        return f"{self.door} {join_options(outputs, [*self.inputs, *needs.inputs], pins)}".rstrip()
+        """Returns the whole command for some outputs, with the ops that it has to allow."""
+        pins, outputs, inputs = {**(self.pins or {}), **needs.pins}, [*outputs], [*self.inputs, *needs.inputs]
+        ops = self.gate.ops_for(outputs or self.gate.source.outputs.values(), inputs) if self.gate else []
+        return f"{_allowing(self.door, ops)} {join_options(outputs, inputs, pins)}".rstrip()
 
     def commands(self, outputs: Collection[str], needs: Needs) -> list[str]:
         """Returns the whole commands, of which one is right; more than one if the graph does not tell which."""
@@ -76,6 +81,15 @@ class Asked:
         if len(commands) == 1:
             return f"{_add(needs)}. The whole command: {commands[0]}"
         return "\n  ".join([f"{'; '.join(needs.reasons)}. One of these is the whole command:", *commands])
+
+
+def _allowing(door: str, ops: Sequence[str]) -> str:
+    """Returns the command that allows these ops too."""
+    if not ops:
+        return door
+    given = re.search(_ALLOWS, door)
+    allowed = ",".join(dict.fromkeys([*(given[1].split(",") if given else []), *ops]))
+    return f"{re.sub(_ALLOWS, '', door)} --allow-ops {allowed}"
 
 
 def report_door(imported: ImportedCheckpoint) -> str:
@@ -398,6 +412,33 @@ def _drops(source: Source, drawn: Sequence[str]) -> bool:
     )
 
 
+def require_allowed(gate: Gate, asked: Asked) -> None:
+    """Refuses a model of which the asked outputs need what could do more than compute; `asked.gate` is `gate`.
+
+    Outputs that are not named are those that the graph's structure leaves no doubt of; if it leaves some, the ops that
+    each choice has to allow stand in its command.
+
+    Raises:
+        UnsafeModel: a needed op is not allowed; the message has the whole command. Or it would exceed the memory.
+    """
+    source = gate.source
+    try:
+        gate.enter()
+        if gate.refused:
+            gate.require(_wanted(source, asked), [source.inputs.get(name, name) for name in asked.inputs])
+    except UnsafeModel as unsafe:
+        raise offer_allowance(source, asked, unsafe) from unsafe
+
+
+def _wanted(source: Source, asked: Asked) -> list[str]:
+    if asked.outputs or source.outputs:
+        return [source.outputs.get(name, name) for name in asked.outputs] or [*source.outputs.values()]
+    try:
+        return discover_outputs(source.graph)
+    except FreezeError:
+        return []
+
+
 def offer_allowance(source: Source, asked: Asked, unsafe: UnsafeModel) -> UnsafeModel:
     """Returns the refusal of ops that can be allowed, with the whole command that allows them and all else it needs."""
     found = re.search(r"allow it with --allow-ops (\S+)", unsafe.next_step or "")
@@ -407,24 +448,24 @@ def offer_allowance(source: Source, asked: Asked, unsafe: UnsafeModel) -> Unsafe
     if missing and set(found[1].split(",")) <= FROM_FILE:
         step = f"Copy {' and '.join(dict.fromkeys(missing))} beside the checkpoint, into {source.graph_file.parent}"
         return UnsafeModel(unsafe.what, where=unsafe.where, got="no such file", next_step=step)
-    given = re.search(r" --allow-ops (\S+)", asked.door)
-    ops = ",".join(dict.fromkeys([*(given[1].split(",") if given else []), *found[1].split(",")]))
-    whole = replace(asked, door=f"{re.sub(' --allow-ops [^ ]+', '', asked.door)} --allow-ops {ops}")
     # Names come from the graph: a command with control characters is not shown.
-    commands = [one for one in _whole_commands(source, whole) if all(line.isprintable() for line in one.splitlines())]
+    commands = [one for one in _whole_commands(source, asked) if all(line.isprintable() for line in one.splitlines())]
     if not commands:
         python = _python_refused(source, asked, found[1].split(","))
         told = f"Allowing it does not help: {python}" if python else unsafe.next_step
         return UnsafeModel(unsafe.what, where=unsafe.where, got=unsafe.got, wanted=unsafe.wanted, next_step=told)
-    more = line_beside(source, whole.door) if len(commands) == 1 and not (asked.outputs or asked.inputs) else ""
+    is_open = len(commands) == 1 and not (asked.outputs or asked.inputs)
+    more = line_beside(source, asked.door, asked.gate) if is_open else ""
     also = f"\n  also there: {more}" if more and more.isprintable() else ""
     single = f"The whole command: {commands[0]}{also}"
     step = single if len(commands) == 1 else "\n  ".join(["One of these is the whole command:", *commands])
-    allow = unsafe.next_step
-    if all(refusal_of(op) is CALLS_PYTHON for op in found[1].split(",")) and "--inputs" in commands[0]:
-        allow = f"A .pb cannot carry Python code: what it gives becomes an input, and the rows bring it. {allow}"
+    allow = f"{unsafe.next_step}. "
+    if not re.search(_ALLOWS, commands[0]):  # it is cut away, or other outputs do without it
+        is_python = all(refusal_of(op) is CALLS_PYTHON for op in found[1].split(","))
+        allow = "A .pb cannot carry Python code: what" if is_python else "What"
+        allow = f"{allow} it gives becomes an input, and the rows bring it. " if "--inputs" in commands[0] else ""
     return UnsafeModel(
-        unsafe.what, where=unsafe.where, got=unsafe.got, wanted=unsafe.wanted, next_step=f"{allow}. {step}"
+        unsafe.what, where=unsafe.where, got=unsafe.got, wanted=unsafe.wanted, next_step=f"{allow}{step}"
     )
 
 
@@ -444,7 +485,7 @@ def _python_refused(source: Source, asked: Asked, ops: Sequence[str]) -> FreezeE
 def _whole_commands(source: Source, asked: Asked) -> Iterator[str]:
     outputs = [source.outputs.get(name, name) for name in asked.outputs]
     if not outputs:
-        yield from find_commands(source, asked.door)
+        yield from find_commands(source, asked.door, asked.gate)
         return
     inputs = [source.inputs.get(name, name) for name in asked.inputs]
     try:
@@ -486,7 +527,7 @@ def _all_together(source: Source, asked: Asked) -> Iterator[tuple[str, list[str]
             yield f"{', '.join(outputs)}: {what}", asked.commands(outputs, needs)
 
 
-def line_beside(source: Source, door: str) -> str:
+def line_beside(source: Source, door: str, gate: Gate | None = None) -> str:
     """Returns what may be wanted beside the outputs that are found, with the whole command; empty if there is none."""
     if source.outputs or not source.has_variables:
         return ""
@@ -496,12 +537,13 @@ def line_beside(source: Source, door: str) -> str:
         return ""
     needs = find_needs(source, found, [], {})
     beside = find_beside(source, found, needs.inputs, needs.pins) if isinstance(needs, Needs) else None
-    return f"{beside}: {Asked(door).command(beside.outputs, needs)}" if beside and isinstance(needs, Needs) else ""
+    asked = Asked(door, gate=gate)
+    return f"{beside}: {asked.command(beside.outputs, needs)}" if beside and isinstance(needs, Needs) else ""
 
 
-def find_commands(source: Source, door: str) -> Iterator[str]:
+def find_commands(source: Source, door: str, gate: Gate | None = None) -> Iterator[str]:
     """Yields the commands that freeze a graph, the likeliest first, each tried; none for a graph without variables."""
-    asked = Asked(door)
+    asked = Asked(door, gate=gate)
     if not source.has_variables:
         return
     if source.outputs:

@@ -16,18 +16,20 @@ from pipeline.checkpoint.averages import averages_note, take_averages
 from pipeline.checkpoint.bundle import Bundle
 from pipeline.checkpoint.opened import Source
 from pipeline.checkpoint.source import open_artifact
-from pipeline.errors import FreezeError, SettingError, StoreError, UnsafeModel, nearest
+from pipeline.errors import FreezeError, SettingError, StoreError, nearest
 from pipeline.graph.graph import Graph
 from pipeline.graph.nodes import node_of
 from pipeline.safety import read_allowed
+from pipeline.safety.gate import Gate
 from pipeline.safety.models import require_safe_source, require_still
 from pipeline.signature import Signature, read_origin
 from pipeline.store.file_names import FROZEN_FILE, GRAPH_FILE, SIGNATURE_FILE
 from pipeline.workers.progress import tell
 
-from .asking import Asked, ask_for_outputs, freeze_door, meet_needs, offer_allowance, open_asked, require_kept
+from .asking import Asked, ask_for_outputs, freeze_door, meet_needs, open_asked, require_allowed, require_kept
 from .beside import Beside, find_beside
 from .describe import Describer, describe_origin, describe_signature, find_inner_rows
+from .harmless import left_out_notes, require_harmless
 from .needs import Needs
 from .passes.frames import require_outside
 from .passes.inputs import unknown_shapes
@@ -182,24 +184,25 @@ def freeze(
     ops = read_allowed("--allow-ops", allow_ops)
     door = freeze_door(checkpoint, graph, signature, averages, tags)
     door += f" --allow-ops {','.join(ops)}" if ops else ""
-    try:
-        dangers = require_safe_source(source, ops)
-    except UnsafeModel as unsafe:
-        raise offer_allowance(source, Asked(door, outputs, inputs, pins), unsafe) from unsafe
+    gate = Gate(source, ops)
+    require_allowed(gate, Asked(door, outputs, inputs, pins, gate))
+    dangers = gate.allowances()
     if source.kind == "SavedModel":  # a signature may be one that saves
         asked = [source.outputs.get(name, name) for name in outputs] or [*source.outputs.values()]
         dangers += require_still(source, asked, source.inputs.values(), ops)
     allowed = [f"allowed {danger}" for danger in dict.fromkeys(dangers)]
     is_changed = bool(outputs or inputs or to or pins) or (format, weights) != (FORMATS[0], WEIGHTS[0])
     if source.kind == "GraphDef" and not source.has_variables and not is_changed:
+        require_safe_source(source, ops)  # the file stays as it is, with all that is in it
         nothing = (
             "it holds no variables: it is frozen already, nothing to do; -o FILE writes it again, pruned to --outputs"
         )
         return Frozen(source.graph_file, None, {}, (*allowed, nothing))
     source = take_averages(source) if averages else source
     told = averages_note(source)
-    model = prepare(source, outputs, inputs, pins or {}, weights, door, is_beside=True)
-    model = replace(model, notes=(*allowed, *model.notes, *([told] if told else [])))
+    model = prepare(source, outputs, inputs, pins or {}, weights, door, is_beside=True, gate=gate)
+    require_harmless(gate, model.graph)
+    model = replace(model, notes=(*allowed, *model.notes, *left_out_notes(gate), *([told] if told else [])))
     if format == "mmap":
         done = model.result(_write_folder(model, Path(to or "mmap")))
     else:
@@ -210,7 +213,7 @@ def freeze(
     given = {"--format": (format, FORMATS[0]), "--weights": (weights, WEIGHTS[0]), "--allow-ops": (",".join(ops), "")}
     given["-o"] = (str(to or ""), "")
     options = [f"{option} {shlex.quote(value)}" for option, (value, default) in given.items() if value != default]
-    whole = Asked(" ".join([door, *options]), (), inputs, pins).command(model.beside.outputs, Needs())
+    whole = Asked(" ".join([door, *options]), (), inputs, pins, gate).command(model.beside.outputs, Needs())
     return replace(done, beside=f"{model.beside}: {whole}")
 
 
@@ -227,18 +230,20 @@ def prepare(
     weights: str = "exact",
     door: str = "",
     is_beside: bool = False,
+    gate: Gate | None = None,
 ) -> Prepared:
     """Freezes without writing; see `freeze`.
 
     Args:
         door: the command that asked, without inputs, outputs and pins, for messages; by default `freeze`.
         is_beside: look for other answers of the model, where the outputs are found.
+        gate: for messages, which then have the ops that a command has to allow.
 
     Raises:
         CheckpointError: the checkpoint does not match its graph.
         FreezeError: the graph cannot become a correct .pb, or its outputs are in doubt.
     """
-    asked = Asked(door or freeze_door(source.path), outputs, inputs, pins)
+    asked = Asked(door or freeze_door(source.path), outputs, inputs, pins, gate)
     notes = [*source.notes, *(f"{name} is pinned to {value}" for name, value in pins.items())]
     pins = {node_of(source.inputs.get(name, name)): value for name, value in pins.items()}
     unpinned, source = source, replace(source, graph=pin_placeholders(source.graph, pins, source.inputs))

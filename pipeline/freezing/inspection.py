@@ -21,6 +21,7 @@ from pipeline.graph.lazy_nodes import whole_node
 from pipeline.graph.nodes import node_of
 from pipeline.graph.unsupported import refusal_of
 from pipeline.graph.variables import VARIABLE_OPS, Saved, variable_of
+from pipeline.safety.gate import Gate
 from pipeline.safety.models import find_source_dangers, require_safe_source
 from pipeline.store.file_names import CHECKPOINT_PREFIX
 
@@ -199,7 +200,7 @@ def inspect(place: Path | str, graph: Path | str | None = None, signature: str |
         outputs=outputs,
         notes=tuple(filter(None, [averages_note(source)])),
         commands=_commands(source, place, graph, signature),
-        beside=line_beside(source, freeze_door(place, graph, signature)),
+        beside=line_beside(source, freeze_door(place, graph, signature), Gate(source)),
     )
 
 
@@ -267,7 +268,7 @@ def _commands(source: Source, place: Path | str, graph: Path | str | None, signa
     """Returns what freezes a source; of a SavedModel with several signatures and no default, each of them."""
     if source.signature_keys and source.signature_key is None:
         return tuple(freeze_door(place, graph, key) for key in source.signature_keys)
-    return tuple(find_commands(source, freeze_door(place, graph, signature)))
+    return tuple(find_commands(source, freeze_door(place, graph, signature), Gate(source)))
 
 
 def _with_values(source: Source, outputs: Sequence[str], lines: Sequence[str]) -> Iterator[str]:

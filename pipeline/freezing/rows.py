@@ -9,6 +9,7 @@ from pipeline.errors import DataError, FreezeError
 from pipeline.graph.discovery import UNCLEAR, find_outputs_of
 from pipeline.graph.nodes import PLACEHOLDERS, node_of
 from pipeline.inputs import DataSource, ImportedCheckpoint
+from pipeline.safety.gate import Gate
 from pipeline.signature import Signature, TensorSpec
 
 from .asking import Asked, report_door
@@ -74,5 +75,6 @@ def _outputs_of(source: Source, imported: ImportedCheckpoint, given: list[str]) 
     needs = find_needs(source, outputs, imported.inputs, imported.pins or {}) if outputs else None
     if not isinstance(needs, Needs) or len(outputs) > _MOST_OUTPUTS:
         return ""
-    command = Asked(report_door(imported), (), imported.inputs, imported.pins).command(outputs, needs)
+    gate = Gate(source, imported.allow_ops)
+    command = Asked(report_door(imported), (), imported.inputs, imported.pins, gate).command(outputs, needs)
     return f"The outputs that need what the data has are {', '.join(outputs)}: {command}"

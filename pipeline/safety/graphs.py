@@ -98,6 +98,11 @@ def _run(idle: Iterable[Placed], reached: Reached) -> Iterator[Placed]:
             yield node, function
 
 
+def fills_table(node: NodeDef) -> bool:
+    """Returns True if a node fills a table, which is done when a checkpoint is restored."""
+    return str(node.op).startswith(_FILLS_TABLES)
+
+
 def _danger(node: NodeDef, function: str) -> Danger:
     return Danger(node.op, node.name, harm_of(node.op) or "", function)
 
@@ -114,7 +119,7 @@ def _acting_at_start(meta: MetaGraph, calls: Calls, idle: Sequence[Placed]) -> I
     saver = message.saver_def
     filename = normalize_tensor(saver.filename_tensor_name) if saver.filename_tensor_name else ""
     # Tables are filled when the checkpoint is restored; some are stored in it.
-    restores = [node.name for node in meta.graph.node if node.op.startswith(_FILLS_TABLES)]
+    restores = [node.name for node in meta.graph.node if fills_table(node)]
     restoring = calls.reach([*restores, saver.restore_op_name], fed={filename})
     for node, function in _run(idle, restoring):
         if node.op not in _RESTORES or not _reads_only(calls, function, node, filename):

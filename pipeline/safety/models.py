@@ -37,16 +37,23 @@ def require_safe_source(source: Source, allowed: Collection[str] = ()) -> list[s
     Returns, Raises: as `require_safe_graph`.
 
     """
-    files = list(_stored_files(source))
-    stored_bytes = sum(path.stat().st_size for path in files if path.is_file())
     if source.kind == "SavedModel":
         require_own_files(Path(source.path))
-    found = find_source_dangers(source)
-    allowances = require_safe(source.graph_file, found, allowed)
+    allowances = require_safe(source.graph_file, find_source_dangers(source), allowed)
+    require_bounded_source(source)
+    return allowances
+
+
+def require_bounded_source(source: Source) -> None:
+    """Refuses a checkpoint or SavedModel that would exceed the memory.
+
+    Raises:
+        UnsafeModel: it is refused.
+    """
+    stored_bytes = sum(path.stat().st_size for path in _stored_files(source) if path.is_file())
     for meta in source.metas:
         require_bounded(meta.graph, source.graph_file, stored_bytes, stored=partial(_small_value, source))
     require_stored(source.bundle, source.path, stored_bytes)
-    return allowances
 
 
 def _small_value(source: Source, variable: NodeDef) -> Value | None:

@@ -26,16 +26,18 @@ from pipeline.checkpoint.vocabularies import carry_vocabularies, vocabularies_of
 from pipeline.data.generated import MADE_UP, generate_rows, generate_values
 from pipeline.data.held import sensible_values
 from pipeline.data.npz import add_kind, save_arrays
-from pipeline.errors import DataError, FreezeError, UnsafeModel, logger
+from pipeline.errors import DataError, FreezeError, logger
 from pipeline.formats.external import outputs_from_candidate
-from pipeline.freezing.asking import Asked, command_beside, offer_allowance, open_asked, report_door, require_rows
+from pipeline.freezing.asking import Asked, command_beside, open_asked, report_door, require_allowed, require_rows
 from pipeline.freezing.demands import demands_of_frozen
 from pipeline.freezing.freeze import prepare
+from pipeline.freezing.harmless import cut_away, left_out_notes
 from pipeline.freezing.rows import ask_for_rows, placeholders_beside, point_to_rows
 from pipeline.freezing.table_keys import keys_of_tables
 from pipeline.graph.demands import NOTHING, Demands
 from pipeline.inputs import Candidate, DataSource, ImportedCheckpoint
-from pipeline.safety.models import require_safe_source, require_still
+from pipeline.safety.gate import Gate
+from pipeline.safety.models import require_still
 from pipeline.signature import Array, Signature, by_rows, whole_inputs
 from pipeline.store.file_names import CHECKPOINT_PREFIX, SAVED_MODEL_FOLDER, SIGNATURE_FILE, VALIDATION_ROWS_FILE
 
@@ -65,25 +67,22 @@ def import_checkpoint(
         DataError: the rows do not fit the inputs.
     """
     source = _open(imported)
-    try:
-        allowed = require_safe_source(source, imported.allow_ops)
-    except UnsafeModel as unsafe:
-        asked = Asked(report_door(imported), imported.outputs, imported.inputs, imported.pins)
-        raise offer_allowance(source, asked, unsafe) from unsafe
-    source = take_averages(source) if imported.averages else source
     outputs, reasons = list(imported.outputs), list[str]()
     if candidate is not None and not outputs and not source.outputs:
         outputs, reasons = outputs_from_candidate(source.graph, candidate)
     is_told = bool(outputs or source.outputs)
+    door, gate = report_door(imported), Gate(source, imported.allow_ops)
+    require_allowed(gate, Asked(door, outputs, imported.inputs, imported.pins, gate))
+    source = take_averages(source) if imported.averages else source
     try:
-        door = report_door(imported)
-        model = prepare(source, outputs, imported.inputs, imported.pins, door=door, is_beside=True)
+        model = prepare(source, outputs, imported.inputs, imported.pins, door=door, is_beside=True, gate=gate)
     except FreezeError as unclear:
         raise unclear if is_told else point_to_rows(source, imported, data, unclear) from unclear
     require_rows(source, imported, model.signature)
     fetched, fed = ([spec.tensor_name for spec in side] for side in (model.signature.outputs, model.signature.inputs))
-    allowed += require_still(source, fetched, fed, imported.allow_ops)
-    reasons += filter(None, [averages_note(source, "--averages yes")])
+    gate.require(fetched, fed)
+    allowed = [*gate.allowances(), *require_still(source, fetched, fed, imported.allow_ops)]
+    reasons += filter(None, [averages_note(source, "--averages yes"), *left_out_notes(gate)])
     for reason in (*reasons, *model.notes, *(f"allowed {danger}" for danger in allowed)):
         logger.info("checkpoint: %s", reason)
     if model.beside is not None:
@@ -103,7 +102,7 @@ def import_checkpoint(
         if imported.tags:
             tag_for_serving(folder / SAVED_MODEL_FOLDER, imported.tags)
     else:
-        _copy_checkpoint(source, folder)
+        _copy_checkpoint(source, gate, signature, folder)
     signature.write(folder / SIGNATURE_FILE, origin=model.origin)
     return {
         "adopted": str(source.path),
@@ -180,11 +179,11 @@ def imported_files(imported: ImportedCheckpoint) -> dict[str, Path]:
     return named | {(path.name if path == source.graph_file else path.name.removeprefix(name)): path for path in files}
 
 
-def _copy_checkpoint(source: Source, folder: Path) -> None:
+def _copy_checkpoint(source: Source, gate: Gate, signature: Signature, folder: Path) -> None:
     name = name_of(source.path)
     for path in files_of(source.path) if source.bundle.tensors else ():
         shutil.copyfile(path, folder / f"{CHECKPOINT_PREFIX}{path.name.removeprefix(name)}")
-    meta = read_message(source.graph_file)
+    meta = cut_away(read_message(source.graph_file), gate, signature)
     carry_vocabularies(meta.graph_def, vocabularies_of(source.graph), folder)
     (folder / f"{CHECKPOINT_PREFIX}.meta").write_bytes(meta.SerializeToString(deterministic=True))
     (folder / "checkpoint").write_text(f'model_checkpoint_path: "{CHECKPOINT_PREFIX}"\n', encoding="utf-8")

@@ -9,7 +9,7 @@ import struct
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from pipeline.checkpoint.source import open_source
 from pipeline.errors import CandidateError, CheckpointError, PipelineError, SettingError, StoreError, UnsafeModel
 from pipeline.freezing import freeze
 from pipeline.freezing.inspection import inspect
+from pipeline.graph.lazy import load_lazily
 from pipeline.graph.meta_graph import MetaGraph
 from pipeline.graph.ops import TABLE
 from pipeline.graph.protos import AssetFileDef, AttrValue, BundleEntryProto, MetaGraphDef, SavedModel
@@ -77,9 +78,9 @@ def nothing_runs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def acting(op: str, *inputs: str, **attributes: Any) -> Callable[[Path], Path]:
-    """A checkpoint with a node of an op that nothing hangs on."""
+    """A checkpoint with a node of an op that the output waits for."""
     return lambda folder: redteam.checkpoint(
-        folder, honest(text("evil/path", "/etc/hostname"), evil(op, *inputs, **attributes))
+        folder, honest(text("evil/path", "/etc/hostname"), evil(op, *inputs, **attributes), y=[f"evil/{op}"])
     )
 
 
@@ -104,21 +105,41 @@ def in_a_function(folder: Path) -> Path:
     return redteam.checkpoint(folder, nodes, [function("innocent", *write_canary_inside(folder))])
 
 
-def in_a_function_of_a_function(folder: Path) -> Path:
+def in_a_function_of_a_function(folder: Path, y: Sequence[str] = ("evil/call",)) -> Path:
     functions = [function("outer", call("inner_call", "inner")), function("inner", *write_canary_inside(folder))]
-    return redteam.checkpoint(folder, honest(call("evil/call", "outer")), functions)
+    return redteam.checkpoint(folder, honest(call("evil/call", "outer"), y=y), functions)
 
 
 def in_a_function_that_nobody_calls(folder: Path) -> Path:
     return redteam.checkpoint(folder, functions=[function("sleeper", *write_canary_inside(folder))])
 
 
-def in_a_function_called_tanh(folder: Path) -> Path:
-    return redteam.checkpoint(folder, functions=[function("Tanh", *write_canary_inside(folder))])
+def in_a_function_that_another_may_be_exchanged_for(folder: Path) -> Path:
+    """TensorFlow's optimizer may take one function for another that says it does the same."""
+    functions = [function("slow", text("nothing", "")), function("fast", *write_canary_inside(folder))]
+    for one in functions:
+        one.attr["api_implements"].s = b"the same"
+    return redteam.checkpoint(folder, honest(call("evil/call", "slow"), y=["evil/call"]), functions)
 
 
-def a_function_called_write_file(folder: Path) -> Path:
-    return redteam.checkpoint(folder, honest(evil("WriteFile")), [function("WriteFile", text("nothing", ""))])
+def in_a_function_called_tanh(folder: Path, y: Sequence[str] = ("evil/Tanh",)) -> Path:
+    inner = [function("Tanh", *write_canary_inside(folder))]
+    return redteam.checkpoint(folder, honest(evil("Tanh"), y=y), inner)
+
+
+def a_function_called_write_file(folder: Path, y: Sequence[str] = ("evil/WriteFile",)) -> Path:
+    return redteam.checkpoint(folder, honest(evil("WriteFile"), y=y), [function("WriteFile", text("nothing", ""))])
+
+
+def behind_an_input(folder: Path) -> Path:
+    """What is fed is read from a file, and the node of another output waits for the reading."""
+    read = node("evil/ReadFile", "ReadFile", "evil/path")
+    rows = node("rows", "DecodeRaw", "evil/ReadFile", out_type=FLOAT, little_endian={"b": True})
+    other = node("other", "Identity", "rows", T=FLOAT, _class={"list": {"s": [b"loc:@rows"]}})
+    made = honest(text("evil/path", "/etc/hostname"), read, rows, other)
+    made[-1].input[0] = "rows"
+    made[-1].attr["_class"].list.s.append(b"loc:@other")
+    return redteam.checkpoint(folder, made)
 
 
 def at_the_start_of_a_saved_model(folder: Path) -> Path:
@@ -238,17 +259,19 @@ def a_table_from_a_file_above(folder: Path) -> Path:
 
 
 ACTING = {
-    "in a node": (
-        in_a_node,
+    "behind the output": (
+        behind_the_output,
         r"could write files: op WriteFile in node evil/WriteFile\. If you trust it, .* --allow-ops WriteFile\."
         r" The whole command: .* --allow-ops WriteFile --outputs y$",
     ),
-    "behind the output": (behind_the_output, "could write files: op WriteFile in node evil/WriteFile"),
     "behind the restoring": (behind_the_restoring, "could write files: op WriteFile in node evil/WriteFile"),
     "in a function": (in_a_function, r"could write files: op WriteFile in node write \(function innocent\)"),
     "in an inner function": (in_a_function_of_a_function, r"op WriteFile in node write \(function inner\)"),
-    "in a sleeper": (in_a_function_that_nobody_calls, r"op WriteFile in node write \(function sleeper\)"),
     "in a function with a safe name": (in_a_function_called_tanh, r"op WriteFile in node write \(function Tanh\)"),
+    "in the other one of two functions": (
+        in_a_function_that_another_may_be_exchanged_for,
+        r"op WriteFile in node write \(function fast\)",
+    ),
     "a function with a bad name": (a_function_called_write_file, "op WriteFile in node evil/WriteFile"),
     "at a SavedModel's start": (at_the_start_of_a_saved_model, "op WriteFile in node evil/WriteFile"),
     "at a SavedModel's old start": (at_the_old_start_of_a_saved_model, "op WriteFile in node evil/WriteFile"),
@@ -329,6 +352,42 @@ def test_a_table_of_a_graph_that_no_loader_takes_is_not_filled(tmp_path: Path) -
     assert require_safe_saved_model(place, ()) == []
 
 
+# The same where no output and no restoring needs it: it is cut away. By case, what a run takes.
+LEFT_OUT: dict[str, tuple[Callable[[Path], Path], str]] = {
+    "in a node": (in_a_node, ""),
+    "in an inner function": (lambda folder: in_a_function_of_a_function(folder, ()), ""),
+    "in a sleeper": (in_a_function_that_nobody_calls, ""),
+    "in a function with a safe name": (lambda folder: in_a_function_called_tanh(folder, ()), ""),
+    "a function with a bad name": (lambda folder: a_function_called_write_file(folder, ()), ""),
+    "behind an input": (behind_an_input, "rows"),
+}
+
+
+@pytest.mark.usefixtures("nothing_runs")
+@pytest.mark.parametrize("case", LEFT_OUT)
+def test_what_no_output_needs_is_cut_away_before_anything_is_loaded(case: str, tmp_path: Path) -> None:
+    make, inputs = LEFT_OUT[case]
+    place = make(tmp_path / "in")
+    job = job_for(tmp_path, place, outputs="y", inputs=inputs)
+    manifest = Chain(job).build("checkpoint").manifest
+    kept = MetaGraphDef.FromString((job.folder("checkpoint") / "model.ckpt.meta").read_bytes())
+    assert find_dangers(MetaGraph.of(kept), None) == []
+    assert manifest is not None
+    assert manifest.notes["allowed"] == []
+    [told] = [note for note in manifest.notes["found"] if note.startswith("left out")]
+    made = tmp_path / "made.pb"
+    assert told in freeze.freeze(place, ["y"], [inputs] if inputs else [], to=made).notes
+    assert find_dangers(MetaGraph(load_lazily(made).graph, MetaGraphDef()), None) == []
+
+
+def test_what_is_left_of_a_graph_is_loaded_and_proved(tmp_path: Path) -> None:
+    job = job_for(tmp_path, behind_an_input(tmp_path / "in"), outputs="y", inputs="rows")
+    for stage in Chain(job).examine("validation"):
+        Chain(job).build(stage)
+    verdict = json.loads((job.folder("validation") / "verdict.json").read_text())
+    assert verdict["verdict"] == "passed", verdict["reasons"]
+
+
 IDLE_AT_FREEZING = {"saving behind the output"}  # freezing runs nothing, and leaves it out
 
 
@@ -367,7 +426,9 @@ def test_a_frozen_pb_is_not_taken_for_harmless_because_there_is_nothing_to_freez
 
 
 def test_all_that_is_dangerous_is_named_at_once(tmp_path: Path) -> None:
-    place = redteam.checkpoint(tmp_path, honest(*write_canary(tmp_path), evil("Abort"), evil("PyFunc")))
+    all_three = ["evil/WriteFile", "evil/Abort", "evil/PyFunc"]
+    nodes = honest(*write_canary(tmp_path), evil("Abort"), evil("PyFunc"), y=all_three)
+    place = redteam.checkpoint(tmp_path, nodes)
     with pytest.raises(
         UnsafeModel, match=r"op WriteFile .*; and op Abort .*, op PyFunc .*--allow-ops WriteFile,Abort,PyFunc"
     ):
@@ -402,7 +463,7 @@ def test_a_table_may_be_filled_from_a_file_that_came_with_the_model(tmp_path: Pa
 
 @pytest.mark.usefixtures("nothing_runs")
 def test_an_op_that_is_allowed_goes_through_and_the_manifest_records_it(tmp_path: Path) -> None:
-    place = in_a_node(tmp_path / "in")
+    place = behind_the_output(tmp_path / "in")
     job = job_for(tmp_path, place, outputs="y", allow_ops="WriteFile,Abort")
     manifest = Chain(job).build("checkpoint").manifest
     assert manifest is not None
@@ -852,7 +913,8 @@ def test_another_graph_in_chunks_beside_the_one_that_is_checked_is_refused(tmp_p
 
 
 def test_odd_names_are_told_without_their_control_characters(tmp_path: Path) -> None:
-    place = redteam.checkpoint(tmp_path, honest(node("a\x1b[2J\nb" + "c" * 500, "Abort")))
+    odd = "a\x1b[2J\nb" + "c" * 500
+    place = redteam.checkpoint(tmp_path, honest(node(odd, "Abort"), y=[odd]))
     with pytest.raises(UnsafeModel) as caught:
         freeze.freeze(place, ["y"])
     assert str(caught.value).isprintable()

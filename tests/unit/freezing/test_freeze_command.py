@@ -220,10 +220,10 @@ def test_a_training_graph_that_assigns_the_ranges_of_fake_quant_is_answered_at_o
 
 def test_an_op_that_is_to_be_allowed_and_a_mode_are_answered_by_one_command(tmp_path: Path) -> None:
     def build(_: Any) -> None:
-        v1.write_file("log.txt", "text")
         rate = v1.placeholder(tf.float32, [], name="hidden_share")
         h = tf.nn.dropout(small_graphs.product(v1.placeholder(tf.float32, [None, 3], name="x")), rate=rate)
-        tf.nn.softmax(h, name="prob")
+        with tf.control_dependencies([v1.write_file("log.txt", "text")]):
+            tf.nn.softmax(h, name="prob")
 
     save_untold(tmp_path / "model.ckpt", build)
     with pytest.raises(UnsafeModel) as caught:
@@ -251,11 +251,30 @@ def test_python_code_on_the_way_is_answered_with_the_command_that_cuts_it_away(h
         pipeline.freeze(tmp_path, to=tmp_path / "model.pb")
     [command] = re.findall("python -m .*", str(caught.value))
     assert command.endswith(f"--outputs prob --inputs {','.join(inputs)}")
+    assert "--allow-ops" not in command  # what is cut away is not run
     run_printed(command, tmp_path / "model.pb")
-    ops = command.partition("--allow-ops ")[2].split()[0]
+    [ops] = re.findall(r"could call Python code: op (\w+)", str(caught.value))
     with pytest.raises(FreezeError, match=r"a \.pb cannot carry") as refused:  # nothing is left out of the next command
         pipeline.freeze(tmp_path, allow_ops=[ops], to=tmp_path / "model.pb")
-    assert re.findall("python -m .*", str(refused.value)) == [command]
+    assert re.findall("python -m .*", str(refused.value)) == [command.replace(" --out", f" --allow-ops {ops} --out")]
+
+
+def test_a_reader_of_files_that_feeds_the_rows_is_cut_away_and_one_behind_other_outputs_is_not_asked_for(
+    tmp_path: Path,
+) -> None:
+    def build(_: Any) -> None:
+        read = tf.io.decode_raw(tf.io.read_file("rows.bin"), tf.float32)
+        rows = tf.identity(tf.reshape(read, [-1, 3]), name="rows")
+        tf.nn.softmax(small_graphs.product(rows), name="prob")
+        tf.identity(tf.io.read_file("labels.txt"), name="labels")
+
+    save_untold(tmp_path / "model.ckpt", build)
+    with pytest.raises(UnsafeModel, match=r"op ReadFile in node ReadFile\. If you trust it, allow it with"):
+        pipeline.freeze(tmp_path, ["prob"], to=tmp_path / "model.pb")
+    done = pipeline.freeze(tmp_path, ["prob"], ["rows"], to=tmp_path / "model.pb")
+    assert "left out, for no output needs it: op ReadFile in node ReadFile (could read files)" in done.notes
+    with pytest.raises(UnsafeModel, match=r"op ReadFile in node ReadFile_1\."):
+        pipeline.freeze(tmp_path, ["prob", "labels"], ["rows"], to=tmp_path / "model.pb")
 
 
 def test_python_code_in_a_function_is_said_to_be_none_that_can_be_allowed(tmp_path: Path) -> None:
