@@ -92,7 +92,7 @@ def output_dtypes(
         return None
     dtypes: list[int] = []
     for output in known.outputs:
-        found = _dtypes(output, node, known.defaults)
+        found = dtypes_of(output, node, known.defaults)
         if found is None:
             return None
         dtypes += found
@@ -101,15 +101,7 @@ def output_dtypes(
 
 def declared_outputs(op: OpDef) -> Outputs:
     """Returns the outputs that an op's definition declares."""
-    outputs = tuple(
-        Output(
-            _value_dtype(arg.type),
-            arg.type_list_attr or arg.type_attr,
-            is_list=bool(arg.type_list_attr),
-            count=arg.number_attr,
-        )
-        for arg in op.output_arg
-    )
+    outputs = tuple(declared(arg) for arg in op.output_arg)
     needed = {name for output in outputs for name in (output.attr, output.count)}
     return Outputs(
         outputs,
@@ -117,8 +109,14 @@ def declared_outputs(op: OpDef) -> Outputs:
     )
 
 
-def _dtypes(output: Output, node: NodeDef, defaults: Mapping[str, AttrValue]) -> list[int] | None:
-    """Returns the dtypes of one declared output; None if they are unknown."""
+def declared(arg: OpDef.ArgDef) -> Output:
+    """Returns an output or input that an op's definition declares."""
+    name = arg.type_list_attr or arg.type_attr
+    return Output(_value_dtype(arg.type), name, is_list=bool(arg.type_list_attr), count=arg.number_attr)
+
+
+def dtypes_of(output: Output, node: NodeDef, defaults: Mapping[str, AttrValue]) -> list[int] | None:
+    """Returns the dtypes of one declared output or input; None if they are unknown."""
     if output.is_list:
         given = _attribute(node, output.attr, defaults)
         dtypes = None if given is None else [_value_dtype(dtype) for dtype in given.list.type]
@@ -159,12 +157,13 @@ def _look_up(op: str) -> Outputs | None:
         return None
     outputs, *defaults = line.split(" ")
     return Outputs(
-        tuple(_read_outputs(outputs)),
+        tuple(read_declared(outputs)),
         {name: _read(value) for name, _, value in (default.partition("=") for default in defaults)},
     )
 
 
-def _read_outputs(written: str) -> Iterator[Output]:
+def read_declared(written: str) -> Iterator[Output]:
+    """Yields the outputs or inputs that a line of the table declares."""
     for output in filter(None, written.split(",")):
         count, _, dtype = output.rpartition("*")
         if dtype in _NUMBERS:

@@ -4,6 +4,7 @@
 
 cases       what a case is, and the register of all
 oracle      checkpoints of a case, and what a live session and a .pb give
+edits       random edits of a graph, and whether one changes what it answers
 table       the page
 """
 
@@ -34,6 +35,7 @@ from . import (  # noqa: F401  # each registers its cases
     variables,
 )
 from .cases import EQUAL, GROUPS, REFUSED, Case
+from .edits import changes_an_answer, edited
 from .oracle import answers_of, by_us, inputs_of, is_same, plain, proof_of, run, store
 from .table import PAGE
 
@@ -47,6 +49,8 @@ __all__ = [
     "Case",
     "answers_of",
     "by_us",
+    "changes_an_answer",
+    "edited",
     "inputs_of",
     "is_same",
     "plain",

@@ -37,6 +37,28 @@ def test_the_pb_gives_what_a_restored_session_gives_to_the_bit_and_follows_the_w
             is_same = corpus.is_same(answers, found[stored.prefixes.index(reference)])
             proof = corpus.proof_of(reference, prefix.with_suffix(".pb"), stored.outputs, corpus.inputs_of(case))
             assert (proof.word == "proved") == is_same, proof.reasons
+    _require_that_no_edit_is_proved(case, stored.prefixes[0], stored.outputs, "one", 1)
+
+
+@pytest.mark.stress
+@pytest.mark.parametrize("case", of(corpus.EQUAL))
+def test_no_random_edit_of_a_pb_that_changes_what_it_answers_is_proved(case: Case, tmp_path: Path) -> None:
+    stored = corpus.store(case, tmp_path, versions=1)
+    [prefix] = stored.prefixes
+    corpus.by_us(prefix, stored.outputs, corpus.inputs_of(case), prefix.with_suffix(".pb"))
+    _require_that_no_edit_is_proved(case, prefix, stored.outputs, "many", 20)
+
+
+def _require_that_no_edit_is_proved(case: Case, prefix: Path, outputs: list[str], seed: str, count: int) -> None:
+    """Edits the .pb of a checkpoint; TensorFlow says of each edit that is proved whether it changed an answer."""
+    raw, path = prefix.with_suffix(".pb").read_bytes(), prefix.with_suffix(".edited.pb")
+    for what, pb in corpus.edited(raw, f"{seed} {case.name}", count):
+        path.write_bytes(pb)
+        try:
+            proof = corpus.proof_of(prefix, path, outputs, corpus.inputs_of(case))
+        except PipelineError:  # it cannot be read
+            continue
+        assert proof.word != "proved" or not corpus.changes_an_answer(raw, pb, outputs, case.feeds), what
 
 
 @pytest.mark.parametrize("case", of(corpus.REFUSED))

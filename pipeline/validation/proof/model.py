@@ -16,6 +16,7 @@ from pipeline.graph.graph import Graph
 from pipeline.graph.lazy import load_lazily
 from pipeline.graph.lazy_nodes import whole_node
 from pipeline.graph.nodes import PLACEHOLDERS, node_of, normalize_tensor, placeholder_dims
+from pipeline.graph.ops import output_dtypes
 from pipeline.graph.protos import NodeDef
 from pipeline.graph.variables import Saved
 from pipeline.safety.models import require_mapped
@@ -54,13 +55,24 @@ class Model:
     folder: Path = Path()
     pure: frozenset[str] = frozenset()
 
-    def placeholder(self, name: str) -> tuple[int, tuple[int | None, ...] | None] | None:
-        """Returns dtype and shape of an input's placeholder; None if the input is an inner tensor."""
+    def input_kind(self, name: str) -> tuple[int | None, tuple[int | None, ...] | None]:
+        """Returns dtype and shape of an input, each None if it is open or not known, as an inner tensor's shape is."""
+        tensor, node = self._fed(name)
+        if node is None:
+            return None, None
+        whole, port = whole_node(node), int(tensor.partition(":")[2] or 0)
+        dtypes = output_dtypes(whole, self.graph.functions) or ()
+        shape = placeholder_dims(whole, self.graph.versions.producer) if node.op in PLACEHOLDERS else None
+        return dtypes[port] if port < len(dtypes) else None, shape
+
+    def is_placeholder(self, name: str) -> bool:
+        """Returns True if an input is a placeholder, and not an inner tensor."""
+        node = self._fed(name)[1]
+        return node is not None and node.op in PLACEHOLDERS
+
+    def _fed(self, name: str) -> tuple[str, NodeDef | None]:
         tensor = next((tensor for tensor, own in self.inputs.items() if own == name), "")
-        node = self.graph.nodes.get(node_of(tensor))
-        if node is None or node.op not in PLACEHOLDERS:
-            return None
-        return whole_node(node).attr["dtype"].type, placeholder_dims(whole_node(node), self.graph.versions.producer)
+        return tensor, self.graph.nodes.get(node_of(tensor))
 
     def constant(self, node: NodeDef, is_inner: bool) -> Content:
         """Returns the content of a Const or an ImmutableConst.

@@ -1,12 +1,12 @@
-"""What the comparison of graphs has to know of an op: its outputs, its defaults, and whether it may keep a state.
+"""What the comparison of graphs has to know of an op: inputs, outputs, defaults, and whether it may keep a state.
 
 `op_facts.txt` has a line for each op that TensorFlow 2.21 registers:
 
-    name, stateful or pure, outputs, defaults of attributes
+    name, stateful or pure, inputs, outputs, defaults of attributes
 
-An output is `name`, or `name*attribute` if there are as many as the attribute says: a number, or a list of dtypes.
-`-` stands for no outputs. A default is `attribute=` with the bytes of its AttrValue in hexadecimal digits.
-`python tests/helpers/op_facts.py` writes the file.
+Inputs are written as the outputs of `pipeline.graph.ops`: by their dtypes. An output is `name`, or `name*attribute` if
+there are as many as the attribute says: a number, or a list of dtypes. `-` stands for none. A default is `attribute=`
+with the bytes of its AttrValue in hexadecimal digits. `python tests/helpers/op_facts.py` writes the file.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
 
+from pipeline.graph.ops import Output, read_declared
 from pipeline.graph.protos import FunctionDef, NodeDef
 
 TABLE = Path(__file__).with_name("op_facts.txt")
@@ -27,11 +28,13 @@ class OpFacts:
 
     Args:
         is_stateful: the op may keep a state, or act on something outside of the graph.
+        inputs: their dtypes.
         outputs: names, and the attribute that counts the tensors of each; empty for one.
         defaults: of attributes, as the bytes of their messages.
     """
 
     is_stateful: bool
+    inputs: Sequence[Output]
     outputs: Sequence[tuple[str, str]]
     defaults: Mapping[str, bytes]
 
@@ -42,10 +45,11 @@ def facts_of(op: str) -> OpFacts | None:
     line = _lines().get(op)
     if line is None:
         return None
-    state, outputs, *defaults = line.split(" ")
+    state, inputs, outputs, *defaults = line.split(" ")
     pairs = [] if outputs == "-" else [tuple(output.partition("*")[::2]) for output in outputs.split(",")]
     values = {name: bytes.fromhex(value) for name, _, value in (default.partition("=") for default in defaults)}
-    return OpFacts(state == "stateful", [(name, count) for name, count in pairs], values)
+    given = [] if inputs == "-" else [*read_declared(inputs)]
+    return OpFacts(state == "stateful", given, [(name, count) for name, count in pairs], values)
 
 
 def number_of_output(node: NodeDef, name: str, index: int, functions: Mapping[str, FunctionDef]) -> int | None:

@@ -16,6 +16,7 @@ from pipeline.settings import PROVED, TESTED
 from .contents import ContentTable
 from .differences import find_differences
 from .evaluate import Evaluator
+from .loadable import require_loadable
 from .model import Model, open_candidate_model, open_checkpoint_model
 from .rules import Rules
 from .scope import Unproven
@@ -88,7 +89,7 @@ def compare_models(reference: Model, candidate: Model) -> Proof:
         except Unproven as exc:
             reason = f"{side.model.side}: {exc}"
             return Proof(tuple(OutputProof(name, False, (reason,)) for name in names), len(table.terms))
-    shared = [*_input_reasons(reference, candidate), *_shared_reasons(sides)]
+    shared = [*_input_reasons(reference, candidate), *_shared_reasons(sides), *_load_reasons(candidate)]
     outputs = []
     for name in names:
         pair = [_canonical(table, side[name]) for side in found]
@@ -105,14 +106,20 @@ def _input_reasons(reference: Model, candidate: Model) -> list[str]:
     """Returns the inputs for which the candidate takes other values than the checkpoint."""
     reasons = []
     for name in reference.inputs.values():
-        ours, theirs = reference.placeholder(name), candidate.placeholder(name)
-        if ours is None or theirs is None:
-            continue
-        if ours[0] != theirs[0]:
+        ours, theirs = reference.input_kind(name), candidate.input_kind(name)
+        if None not in (ours[0], theirs[0]) and ours[0] != theirs[0]:
             reasons.append(f"candidate: the input {name} is of another dtype")
-        elif not _takes(theirs[1], ours[1]):
+        elif reference.is_placeholder(name) and not _takes(theirs[1], ours[1]):
             reasons.append(f"candidate: the input {name} takes shape {theirs[1]} alone, the checkpoint's {ours[1]}")
     return reasons
+
+
+def _load_reasons(candidate: Model) -> list[str]:
+    try:
+        require_loadable(candidate.graph)
+    except (LookupError, Unproven, ValueError) as exc:
+        return [f"candidate: {exc}"]
+    return []
 
 
 def _takes(own: tuple[int | None, ...] | None, wanted: tuple[int | None, ...] | None) -> bool:

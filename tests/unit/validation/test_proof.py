@@ -2,81 +2,12 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Sequence
-from typing import Any
 
 import pytest
+from proof_graphs import BOOL, FLOAT, INT32, INT64, READ, STRING, TEXT, TIMES_W, VARIABLE, X, const, node, prove, words
 
-from pipeline.graph.graph import Graph
-from pipeline.graph.protos import AttrValue, FunctionDef, FunctionDefLibrary, NodeDef
-from pipeline.validation.proof.contents import Content
-from pipeline.validation.proof.model import Model
-from pipeline.validation.proof.prove import Proof, compare_models
-
-FLOAT, INT32, STRING, INT64, BOOL, RESOURCE = 1, 3, 7, 9, 10, 20
-
-
-def node(name: str, op: str, *inputs: str, **attributes: Any) -> NodeDef:
-    """A node; attributes are dtypes (int), booleans, strings of functions, or messages."""
-    new = NodeDef(name=name, op=op, input=inputs)
-    for key, value in attributes.items():
-        if isinstance(value, bool):
-            new.attr[key].b = value
-        elif isinstance(value, int):
-            new.attr[key].type = value
-        elif isinstance(value, str):
-            new.attr[key].func.name = value
-        else:
-            new.attr[key].CopyFrom(value)
-    return new
-
-
-def const(name: str, *values: float, dtype: int = FLOAT, shape: Sequence[int] | None = None) -> NodeDef:
-    new = node(name, "Const", dtype=dtype)
-    tensor = new.attr["value"].tensor
-    tensor.dtype = dtype
-    tensor.tensor_shape.SetInParent()
-    for size in [len(values)] if shape is None else shape:
-        tensor.tensor_shape.dim.add(size=size)
-    code = {FLOAT: "f", INT32: "i", INT64: "q", BOOL: "?"}[dtype]
-    tensor.tensor_content = struct.pack(f"<{len(values)}{code}", *values)
-    return new
-
-
-def words(name: str, *values: bytes) -> NodeDef:
-    new = node(name, "Const", dtype=STRING)
-    tensor = new.attr["value"].tensor
-    tensor.dtype = STRING
-    tensor.tensor_shape.dim.add(size=len(values))
-    tensor.string_val.extend(values)
-    return new
-
-
-def floats(*values: float) -> Content:
-    raw = struct.pack(f"<{len(values)}f", *values)
-    return Content(FLOAT, (len(values),), len(raw), lambda: raw, "w")
-
-
-def model(
-    side: str, nodes: Sequence[NodeDef], weights: Content | None = None, functions: Sequence[FunctionDef] = ()
-) -> Model:
-    graph = Graph(nodes, FunctionDefLibrary(function=functions))
-    return Model(side, graph, {"x:0": "x"}, {"y": "y:0"}, variable=lambda identity, name: weights)
-
-
-def prove(
-    reference: Sequence[NodeDef], candidate: Sequence[NodeDef], *values: float, functions: Sequence[FunctionDef] = ()
-) -> Proof:
-    """Compares two graphs with the input `x` and the output `y`; the reference's variable has some values."""
-    pair = (model("checkpoint", reference, floats(*values), functions), model("candidate", candidate, None, functions))
-    return compare_models(*pair)
-
-
-X = node("x", "Placeholder", dtype=FLOAT)
-VARIABLE = node("w", "VarHandleOp", dtype=FLOAT)
-READ = node("w/read", "ReadVariableOp", "w", dtype=FLOAT)
-TIMES_W = [X, VARIABLE, READ, node("y", "Mul", "x", "w/read", T=FLOAT)]
+from pipeline.graph.protos import AttrValue, FunctionDef, NodeDef
 
 
 def test_a_variable_is_the_constant_of_its_bits_whatever_it_is_called() -> None:
@@ -279,6 +210,13 @@ def test_another_body_or_condition_is_another_loop(other: list[NodeDef]) -> None
     assert prove(loop("i", "v"), other).word == "tested"
 
 
+def test_a_constant_of_a_loop_that_does_not_wait_for_it_is_of_no_loop() -> None:
+    outside = loop("i", "v")
+    [total] = [one for one in outside if one.name == "next_v"]
+    total.input[1] = "zero"
+    assert "node next_v has inputs of several loops" in prove(loop("i", "v"), outside).reasons[0]
+
+
 def test_a_circle_that_is_no_loop_is_refused_with_a_sentence() -> None:
     circle = [X, node("a", "Add", "x", "y", T=FLOAT), node("y", "Neg", "a", T=FLOAT)]
     assert "a circle" in prove(circle, circle).reasons[0]
@@ -289,7 +227,7 @@ def test_a_circle_that_is_no_loop_is_refused_with_a_sentence() -> None:
 
 def lookup(keys: Sequence[bytes], values: Sequence[int]) -> list[NodeDef]:
     return [
-        X,
+        TEXT,
         node("t", "HashTableV2", key_dtype=STRING, value_dtype=INT64),
         words("k", *keys),
         const("v", *values, dtype=INT64),
