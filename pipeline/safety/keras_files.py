@@ -23,7 +23,7 @@ from pipeline.errors import CheckpointError, UnsafeModel
 
 from . import printable
 from .hdf5_files import require_safe_hdf5, unseen
-from .own_classes import export_commands
+from .own_classes import code_commands
 from .sizes import MOST_GROWN
 
 _FACTOR = 200  # what honest members are compressed to at most, once they are large
@@ -124,12 +124,22 @@ def _require_safe_config(text: bytes | str, path: Path) -> None:
                     )
 
 
-def require_known_objects(path: Path, known: Collection[str]) -> None:
+def require_known_objects(
+    path: Path,
+    known: Collection[str],
+    own: Collection[str] = (),
+    allowed: Collection[str] = (),
+    file: Path | None = None,
+) -> None:
     """Checks what a file of Keras 2 names: its reader would import any module, and run Python code in it.
 
     Args:
         path: a file that `require_safe_file` has passed.
         known: the names of the classes that may be made.
+        own: the names of the classes and functions that the user gives: the reader takes these, whatever module the
+            file names.
+        allowed: the kinds of layers that may run Python code of the file, or do more than compute.
+        file: where the user's classes are; None if they were not given.
 
     Raises:
         UnsafeModel: it holds Python code, names what lies in a module that is not Keras's, or calls a function of
@@ -139,47 +149,44 @@ def require_known_objects(path: Path, known: Collection[str]) -> None:
     for found in (thing for text in _configs(path) for thing in _objects(json.loads(text))):
         kind = re.split("[.>]", str(found.get("class_name")))[-1]
         module = found.get("module")
+        name = str(found.get("config")) if kind == "function" else kind
+        if name in own:
+            continue
         if kind in ("Lambda", "__lambda__"):
+            if "Lambda" in allowed:
+                continue
             raise UnsafeModel(
                 "the file holds Python code, a Lambda layer, which is not run",
                 where=path,
-                next_step=export_commands(path, "", is_keras2=True, is_code=True),
+                next_step=code_commands(path, (), file, ("Lambda",)),
             )
         if not _is_keras_module(module):
             raise UnsafeModel(
-                f"this model could run code of the module {printable(str(module))}",
+                f"this model could run code of the module {printable(str(module))}: {printable(name)}",
                 where=path,
-                next_step=_exported(path, found, is_code=True),
+                next_step=code_commands(path, (name,), file),
             )
         if kind == "function" and str(module) not in _FUNCTION_MODULES:
             raise UnsafeModel(
-                f"this model could call a function of {printable(str(module))}: {printable(str(found.get('config')))}",
+                f"this model could call a function of {printable(str(module))}: {printable(name)}",
                 where=path,
-                next_step=_exported(path, found, is_code=True),
+                next_step=code_commands(path, (name,), file),
             )
         if kind not in known:
             raise CheckpointError(
                 "the file names a class that is not Keras's own",
                 where=path,
                 got=printable(kind),
-                next_step=_exported(path, found),
+                next_step=code_commands(path, (name,), file),
             )
         options = found.get("config")
-        if kind in ("TFOpLambda", "SlicingOpLambda") and not _computes(options):
-            name = options.get("function") if isinstance(options, dict) else options
+        if kind in ("TFOpLambda", "SlicingOpLambda") and kind not in allowed and not _computes(options):
+            function = options.get("function") if isinstance(options, dict) else options
             raise UnsafeModel(
-                f"this model could do more than compute: it calls tf.{printable(str(name))}",
+                f"this model could do more than compute: it calls tf.{printable(str(function))}",
                 where=path,
-                next_step=_exported(path, found, is_code=True),
+                next_step=code_commands(path, (), file, (kind,)),
             )
-
-
-def _exported(path: Path, found: dict[str, Any], *, is_code: bool = False) -> str:
-    """Returns the commands that export a model in Keras 2, which finds the classes and functions where they are."""
-    kind = re.split("[.>]", str(found.get("class_name")))[-1]
-    name = str(found.get("config")) if kind == "function" else kind
-    is_name = name.isidentifier() and kind not in ("TFOpLambda", "SlicingOpLambda")
-    return export_commands(path, name if is_name else "", is_keras2=True, is_code=is_code)
 
 
 def _configs(path: Path) -> Iterator[bytes | str]:

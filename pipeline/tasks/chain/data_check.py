@@ -20,7 +20,7 @@ def checked_data(job: Job) -> Iterator[None]:
         PipelineError: the data cannot be read, or cannot be split.
     """
     source = job.data_source
-    if source is None or job.source is None:
+    if source is None or job.source is None or job.source.is_code:
         yield
         return
     if not source.path.exists():

@@ -44,7 +44,7 @@ class Job:
     """One model on its way through the chain.
 
     Args:
-        source: the model's code; None if the checkpoint brings its own graph.
+        source: the model's code; None if the checkpoint brings its own graph, and needs no code for its layers.
         formats: the formats to make and to validate.
         data: the data file; None if the model names none and none was given.
         imported: the checkpoint that the chain starts at; None if the model is trained.
@@ -81,9 +81,9 @@ class Job:
             PipelineError: a parameter is wrong.
         """
         imported = _import(given)
-        source = find_model(given.model or "spam") if given.model or imported is None else None
+        source = _source(given, imported)
         candidate = _candidate(given)
-        if given.allow_ops and candidate is None and (imported is None or source is not None):
+        if given.allow_ops and candidate is None and (imported is None or _has_graph(source)):
             raise SettingError(
                 "this is for graphs of unknown origin; the model's own code needs no permission",
                 where="--allow-ops",
@@ -97,7 +97,9 @@ class Job:
                 got=given.averages or given.tags,
                 next_step="Leave it out, or leave out --model",
             )
-        own_name = source.name if source is not None else folder_name(imported.path if imported else "")
+        own_name = (
+            source.name if source is not None and _has_graph(source) else folder_name(imported.path if imported else "")
+        )
         own_data = source.data if source is not None else None
         operations = operations or Operations()
         if not given.name and not is_folder_name(own_name):
@@ -136,7 +138,7 @@ class Job:
     @property
     def has_made_up_rows(self) -> bool:
         """True if the checkpoint brings no rows and nobody gave any: the rows to compare are generated."""
-        return self.source is None and self.data is None
+        return not _has_graph(self.source) and self.data is None
 
     @property
     def candidates(self) -> Mapping[str, str]:
@@ -182,7 +184,7 @@ class Job:
         Raises:
             SettingError: a training made it, and nobody chose the name of the folder.
         """
-        if self.source is not None or self.imported is None or manifest is None or "exported" not in manifest.notes:
+        if _has_graph(self.source) or self.imported is None or manifest is None or "exported" not in manifest.notes:
             return
         if self.is_named:
             _say(f"{self.paths.home} held a trained model: its artifacts are replaced by those of {self.imported.path}")
@@ -203,6 +205,17 @@ class Job:
     def folder(self, stage: str) -> Path:
         """Return the folder of the last finished version of a stage, which stays valid when the link moves on."""
         return self.paths.finished(stage)
+
+
+def _source(given: Parameters, imported: ImportedCheckpoint | None) -> ModelSource | None:
+    if not given.model and imported is not None:
+        return None
+    return find_model(given.model or "spam", may_be_code=imported is not None and imported.is_keras)
+
+
+def _has_graph(source: ModelSource | None) -> bool:
+    """Return True if the code gives the graph, and not the checkpoint."""
+    return source is not None and not source.is_code
 
 
 @cache

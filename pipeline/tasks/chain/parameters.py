@@ -19,12 +19,12 @@ class Parameters:
     model: str = setting(
         "",
         "the model: a bundled name (spam, multiply_add), package.module:Name, or path/to/file.py:Name; "
-        "spam if no checkpoint is given",
+        "spam if no checkpoint is given. With a Keras file also path/to/layers.py, the classes that it needs",
     )
     checkpoint: str = setting(
         "",
         "an existing checkpoint (prefix, file or folder), SavedModel or .keras file to start from; "
-        "with --model, the code gives the graph and this file the weights",
+        "with --model, the code gives the graph and this file the weights, or for a Keras file the code of its layers",
     )
     inputs: str = setting("", "with --checkpoint: comma-separated tensors to feed; detected if not given")
     outputs: str = setting("", "with --checkpoint: comma-separated tensors to fetch; detected if not given")
@@ -82,5 +82,5 @@ class Parameters:
     allow_ops: str = setting(
         "",
         "with --checkpoint or --candidate: comma-separated ops to allow in a third-party graph although they can do "
-        "more than compute (WriteFile, PyFunc, …)",
+        "more than compute (WriteFile, PyFunc, …), or Lambda for the Python code in a Keras file",
     )

@@ -414,6 +414,18 @@ _KERAS_IMPORTED: dict[str, Stage] = {
         extras=("keras", "tf_keras"),  # which of them reads the file, the file says
     ),
 }
+# The chain of a Keras file that needs code of the user's own for its layers.
+_KERAS_IMPORTED_WITH_CODE: dict[str, Stage] = {
+    **_KERAS_IMPORTED,
+    "checkpoint": replace(
+        _KERAS_IMPORTED["checkpoint"],
+        arguments=lambda work: (
+            *(_imported(work.job), work.job.data_source, work.job.settings.split.seed, work.folder, work.job.model),
+        ),
+        is_sandboxed=False,  # as for all code that the user names
+        uses_model=True,
+    ),
+}
 _KERAS_IMPORTED_WEIGHTS: dict[str, Stage] = {
     **_IMPORTED_WEIGHTS,
     "graph": _KERAS["graph"],
@@ -438,6 +450,8 @@ def _imported(job: Job) -> ImportedCheckpoint:
 def _chain_of(job: Job) -> dict[str, Stage]:
     if job.source is None:
         return _KERAS_IMPORTED if job.imported is not None and job.imported.is_keras else _IMPORTED
+    if job.source.is_code:
+        return _KERAS_IMPORTED_WITH_CODE
     if job.imported is None:
         return _KERAS if job.source.is_keras else STAGES
     return _KERAS_IMPORTED_WEIGHTS if job.source.is_keras else _IMPORTED_WEIGHTS

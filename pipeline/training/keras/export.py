@@ -42,6 +42,7 @@ from ..models import KerasModel
 from ..models.source import ModelSource, load_model
 from .adapter import NamedModel, make_deterministic
 from .agreement import take_assets
+from .code import Code
 from .graphs import build_model, require_all_variables
 from .keras2 import NamedKeras2Model
 from .load import load_file
@@ -126,25 +127,32 @@ def import_model_weights(
     return {"adopted": weights, "variables": variables, "rows": len(examples), **({"found": found} if found else {})}
 
 
-def import_file(imported: ImportedCheckpoint, data: DataSource | None, seed: int, folder: Path) -> dict[str, Any]:
+def import_file(
+    imported: ImportedCheckpoint, data: DataSource | None, seed: int, folder: Path, source: ModelSource | None = None
+) -> dict[str, Any]:
     """Writes the artifact of a Keras model file.
 
-    Args, Returns: see `import_checkpoint.import_checkpoint`.
+    Args:
+        source: the code of its layers that is not Keras's own; None if none was given.
+
+    Other arguments, Returns: see `import_checkpoint.import_checkpoint`.
 
     Raises:
-        CheckpointError: the file is missing, damaged, or names code that is not Keras's own.
+        CheckpointError: the file is missing, damaged, or names code that is not Keras's own and was not given.
+        ModelError: the code that was given cannot be imported.
         SettingError: inputs, outputs, pins, a graph file or a signature were given.
         FreezeError: the model's graph cannot become a correct .pb.
         DataError: the rows do not fit the inputs.
     """
     _refuse_tensor_names(imported)
     make_deterministic()
-    named_model = load_file(Path(imported.path))
+    named_model = load_file(Path(imported.path), Code.of(imported, source))
     may_be_whole, given = len(named_model.signature.inputs) > 1, None
     if data is not None and not may_be_whole:  # before anything is exported
         given = read_given_rows(data, named_model.signature)
     keys = write_checkpoint(named_model, folder, is_declared=False)
-    require_safe_source(open_source(folder / SAVED_MODEL_FOLDER))  # before any row is answered
+    exported = open_source(folder / SAVED_MODEL_FOLDER)
+    allowed = require_safe_source(exported, imported.allow_ops)  # before any row is answered
     demands = NOTHING
     if data is None or may_be_whole:
         demands = demands_of_artifact(folder)
@@ -159,7 +167,12 @@ def import_file(imported: ImportedCheckpoint, data: DataSource | None, seed: int
         raise DataError("the model refuses these rows", where=data.path, got=first_line(exc)) from exc
     reader = "tf_keras" if isinstance(named_model, NamedKeras2Model) else "Keras"
     found = [f"inputs and outputs are those of the Keras model, read with {reader}"]
-    return {"adopted": imported.path, "found": found, "rows": len(next(iter(rows.values())))}
+    return {
+        "adopted": imported.path,
+        "found": found,
+        **({"allowed": allowed} if allowed else {}),
+        "rows": len(next(iter(rows.values()))),
+    }
 
 
 def _declare_whole(named_model: NamedModel, path: Path) -> None:

@@ -10,9 +10,10 @@ from pathlib import Path
 import keras
 
 from pipeline.errors import CheckpointError, PipelineError
-from pipeline.safety.own_classes import again, export_commands
+from pipeline.safety.own_classes import again, code_commands
 
 from . import keras2
+from .code import NO_CODE, Code
 
 _UNKNOWN = re.compile(
     r"(?:Could not locate \w+|Unknown \w+(?: \w+)?:|Could not interpret [\w ]+ identifier:) '?([\w.>:]+)'?"
@@ -35,23 +36,27 @@ _CAUSES: tuple[tuple[str, str, str], ...] = (
 
 
 @contextmanager
-def keras_errors(path: Path) -> Iterator[None]:
-    """Converts all errors that Keras raises for a file to CheckpointError; those of the pipeline stay."""
+def keras_errors(path: Path, code: Code = NO_CODE) -> Iterator[None]:
+    """Converts all errors that Keras raises for a file to CheckpointError; those of the pipeline stay.
+
+    Args:
+        code: what the user has given for the file.
+    """
     try:
         yield
     except PipelineError:
         raise
     except Exception as exc:  # Keras looks up whatever the file names, so it may raise anything.
-        raise _failure(path, exc) from exc
+        raise _failure(path, exc, code) from exc
 
 
-def _failure(path: Path, exc: Exception) -> CheckpointError:
+def _failure(path: Path, exc: Exception, code: Code) -> CheckpointError:
     text = str(exc)
     if "unsafe deserialization" in text or "safe_mode" in text:
         return CheckpointError(
             "the file holds Python code, a Lambda layer, which is not run",
             where=path,
-            next_step=export_commands(path, "", is_keras2=keras2.is_keras2(path), is_code=True),
+            next_step=code_commands(path, (), code.file, ("Lambda",)),
         )
     got, written = f"{type(exc).__name__}: {_cause(text)}", keras2.version_of_file(path)
     if keras2.is_keras2(path) and not keras2.is_installed():
@@ -70,7 +75,7 @@ def _failure(path: Path, exc: Exception) -> CheckpointError:
             "the file names a class that is not Keras's own",
             where=path,
             got=unknown[1],
-            next_step=export_commands(path, re.split("[.>]", unknown[1])[-1], is_keras2=keras2.is_keras2(path)),
+            next_step=code_commands(path, (unknown[1],), code.file),
         )
     for pattern, what, next_step in _CAUSES:
         if re.search(pattern, text):

@@ -22,6 +22,7 @@ from pipeline.safety.keras_files import require_known_objects
 from pipeline.signature import Signature, TensorSpec
 
 from .adapter import NamedModel
+from .code import Code
 
 INSTALL = "Run pip install 'freeze-pipeline[keras2]', and then this again"
 _CODE = {"Lambda", "DenseFeatures", "Layer", "Wrapper", "AbstractRNNCell"}  # they run or read what a file says
@@ -58,8 +59,11 @@ def is_installed() -> bool:
         return False
 
 
-def load_model(path: Path) -> Any:
+def load_model(path: Path, code: Code) -> Any:
     """Loads a model file of Keras 2 without its compile settings.
+
+    Args:
+        code: what the user has given and allowed beside what is Keras's own.
 
     Raises:
         UnsafeModel: it names a function, a class or an op of TensorFlow that may do more than compute.
@@ -68,8 +72,11 @@ def load_model(path: Path) -> Any:
     import tf_keras
 
     public = {name for module in _MODULES for name in dir(getattr(tf_keras, module))}
-    require_known_objects(path, (public | _INNER) - _CODE)
-    model = tf_keras.models.load_model(str(path), compile=False)
+    own = code.classes
+    require_known_objects(path, (public | _INNER) - _CODE, own, code.allowed, code.file)
+    model = tf_keras.models.load_model(
+        str(path), custom_objects=own, compile=False, safe_mode=not code.allows("Lambda")
+    )
     if not isinstance(model, tf_keras.Model):
         raise CheckpointError("the file holds no model", where=path, got=type(model).__name__, wanted="a keras.Model")
     return model

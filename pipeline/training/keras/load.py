@@ -1,9 +1,10 @@
-"""Loads a Keras model file without running any code in it.
+"""Loads a Keras model file, and runs no code in it that the user has not allowed.
 
     .keras         a ZIP archive of config.json, metadata.json and model.weights.h5 (keras/src/saving/saving_lib.py)
     .h5, .hdf5     the older format: one HDF5 file with the attribute `model_config`
 
-A layer may be any Python function (`Lambda`), or a class that Keras does not know. Both are refused.
+A layer may be any Python function (`Lambda`), or a class that Keras does not know. Both are refused, unless the user
+allows the one (`--allow-ops Lambda`) and gives the other (`--model layers.py`).
 """
 
 from __future__ import annotations
@@ -26,17 +27,22 @@ from pipeline.safety.keras_files import is_archive, is_hdf5, require_safe_archiv
 
 from . import keras2
 from .adapter import NamedModel
+from .code import NO_CODE, Code
 from .failures import keras_errors
+from .subclassed import is_open, named_by_call
 
 _AGAIN = "Copy the file again from where it was written"
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _PARTS = ("config.json", "model.weights.h5")
 
 
-def load_file(path: Path) -> NamedModel:
+def load_file(path: Path, code: Code = NO_CODE) -> NamedModel:
     """Loads a model without its compile settings, which only training needs.
 
     A file of Keras 2 is read with tf_keras, if that is installed, and else with Keras 3 as far as it can.
+
+    Args:
+        code: what the user has given and allowed beside what is Keras's own.
 
     Raises:
         CheckpointError: the file is missing, damaged, no Keras file, or has only weights; or it names code that is
@@ -46,13 +52,16 @@ def load_file(path: Path) -> NamedModel:
     """
     require_intact(path)
     require_safe_file(path)
-    with keras_errors(path), named_by_content(path) as named:
+    with keras_errors(path, code), named_by_content(path) as named:
         if keras2.is_keras2(path) and keras2.is_installed():
-            return keras2.NamedKeras2Model.from_own_names(keras2.load_model(named))
-        model = keras.saving.load_model(named, compile=False)
+            loaded = keras2.load_model(named, code)
+            return named_by_call(loaded) if is_open(loaded) else keras2.NamedKeras2Model.from_own_names(loaded)
+        model = keras.saving.load_model(
+            named, custom_objects=code.classes, compile=False, safe_mode=not code.allows("Lambda")
+        )
     if not isinstance(model, keras.Model):
         raise CheckpointError("the file holds no model", where=path, got=type(model).__name__, wanted="a keras.Model")
-    return NamedModel.from_own_names(model)
+    return named_by_call(model) if is_open(model) else NamedModel.from_own_names(model)
 
 
 def require_intact(path: Path, *, is_model: bool = True) -> None:

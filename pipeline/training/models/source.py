@@ -12,7 +12,7 @@ import inspect
 import re
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -51,6 +51,7 @@ _EXAMPLES = (
     "Add it, so that rows of data can be read (docs/own_model.md): def examples(self, path): return "
     "Examples(dict(numpy.load(path)), None), with Examples of the package pipeline; and give --data rows.npz"
 )
+_KERAS = ("keras", "tf_keras")
 _BUNDLED_MODULES = {place.partition(":")[0] for place in BUNDLED.values()}
 
 
@@ -60,7 +61,7 @@ class ModelSource:
 
     Args:
         name: default for `--name`.
-        class_name: the model's class.
+        class_name: the model's class; empty for the code that a Keras file needs (see `is_code`).
         file: the source file with the class.
         module: dotted name of the module; None for a file outside any package.
         data: the model's own data file; None if it names none.
@@ -73,6 +74,11 @@ class ModelSource:
     module: str | None
     data: Path | None
     is_keras: bool = False
+
+    @property
+    def is_code(self) -> bool:
+        """True if it is no model, but the file whose classes and functions a Keras file's model is made of."""
+        return not self.class_name
 
     @property
     def roots(self) -> tuple[Path, ...]:
@@ -99,18 +105,22 @@ def _is_for_installed(folder: Path) -> bool:
     return folder.name in ("site-packages", "dist-packages")
 
 
-def find_model(reference: str) -> ModelSource:
+def find_model(reference: str, *, may_be_code: bool = False) -> ModelSource:
     """Finds a model's source.
 
     Args:
         reference: a bundled name, `package.module:Name`, or `path/to/file.py:Name`.
+        may_be_code: True where a Keras file brings the model: then a file or module without a name is the code of its
+            layers, and so is the class of one of them.
 
     Raises:
         ModelError: no model has that name; the error suggests the nearest names.
     """
     bundled = BUNDLED.get(reference)
     location, colon, class_name = (bundled or reference).rpartition(":")
-    if not colon or not location:
+    if not colon and (may_be_code or reference.endswith(".py")):
+        location, class_name = reference, ""
+    if not location:
         raise ModelError(
             "unknown model",
             got=repr(reference),
@@ -123,9 +133,14 @@ def find_model(reference: str) -> ModelSource:
             raise ModelError("no such model file", where=location, next_step=_elsewhere(file))
     else:
         file, module = _module_file(location), location
-    body = _class_body(file, class_name)
     stem = file.parent.name if file.name == "__init__.py" else file.stem
     name = reference if bundled else re.sub(r"[^A-Za-z0-9._-]", "_", stem).strip("._-") or "model"
+    if not class_name and not may_be_code:
+        raise _without_class(file, location)
+    tree = _parse(file)
+    if may_be_code and (not class_name or _is_layer(tree, class_name)):
+        return ModelSource(name, "", file, module, None, is_keras=True)
+    body = _class_body(tree, file, class_name)
     methods = {node.name for node in body if isinstance(node, ast.FunctionDef)}
     is_keras = "build" in methods and "forward" not in methods
     return ModelSource(name, class_name, file, module, _data_file(file, body), is_keras)
@@ -159,21 +174,42 @@ def _module_file(module: str) -> Path:
     return Path(spec.origin)
 
 
-def _class_body(file: Path, class_name: str) -> list[ast.stmt]:
-    """Returns the statements of a class, parsed from its file; empty for a class that the file only imports."""
+def _parse(file: Path) -> ast.Module:
     try:
-        tree = ast.parse(file.read_bytes())
+        return ast.parse(file.read_bytes())
     except SyntaxError as exc:
         raise ModelError("the model's file is not Python", where=f"{file}:{exc.lineno}", got=exc.msg) from exc
+
+
+def _class_body(tree: ast.Module, file: Path, class_name: str) -> list[ast.stmt]:
+    """Returns the statements of a class; empty for a class that the file only imports."""
     classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
     names = {*classes, *(name.id for node in tree.body for name in ast.walk(node) if isinstance(name, ast.Name))}
     imports = (node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom))
     names |= {alias.asname or alias.name for node in imports for alias in node.names}
     if class_name not in names:
+        from .offers import models_in  # only where something is wrong
+
+        function = any(isinstance(node, ast.FunctionDef) and node.name == class_name for node in tree.body)
         raise ModelError(
-            "no such class in the model's file", where=file, got=class_name, next_step=nearest(class_name, classes)
+            "a function is no model: --model takes a class" if function else "no such class in the model's file",
+            where=file,
+            got=class_name,
+            next_step=models_in(tree, file, class_name),
         )
     return classes[class_name].body if class_name in classes else []
+
+
+def _is_layer(tree: ast.Module, class_name: str) -> bool:
+    from .offers import is_layer  # only for a Keras file
+
+    return is_layer(tree, class_name)
+
+
+def _without_class(file: Path, location: str) -> ModelError:
+    from .offers import models_in
+
+    return ModelError("the class is missing", where="--model", got=location, next_step=models_in(_parse(file), file))
 
 
 def _data_file(file: Path, body: list[ast.stmt]) -> Path | None:
@@ -255,13 +291,7 @@ def load_model(source: ModelSource) -> Model:
             lacking = _lacking_arguments(kind)
             model: Any = None if lacking else kind()
     except Exception as exc:  # Third-party code may raise anything; the user needs the line.
-        last = traceback.extract_tb(exc.__traceback__)[-1]
-        raise ModelError(
-            "the model cannot be imported",
-            where=where,
-            got=f"{type(exc).__name__}: {exc} (at {last.filename}:{last.lineno})",
-            next_step="Correct it; python -c 'import …' shows the whole traceback",
-        ) from exc
+        raise _not_imported(exc, where) from exc
     if lacking:
         raise ModelError(
             "the class needs arguments, and the model is made without any",
@@ -278,7 +308,7 @@ def load_model(source: ModelSource) -> Model:
             "the model has no signature",
             where=where,
             wanted="an attribute `signature` of class Signature",
-            next_step=export_module_commands(source.file, source.class_name) if _is_module(model) else None,
+            next_step=_describe_it(source, model),
         )
     if not model.signature.inputs:
         raise ModelError("the model's signature needs at least one input", where=where, got="none")
@@ -298,6 +328,32 @@ def load_model(source: ModelSource) -> Model:
     return cast(Model, model)
 
 
+def load_code(source: ModelSource) -> Mapping[str, Any]:
+    """Imports the code of a Keras file's model, and returns what it defines and imports, by name.
+
+    Raises:
+        ModelError: it cannot be imported.
+    """
+    folder = source.file.parent if source.module is None else Path.cwd()
+    _import_from_source(source.local_code)
+    sys.path.append(str(folder))  # this process is for one model: its methods may import, too
+    try:
+        with _importable(folder):
+            return vars(_import_module(source))
+    except Exception as exc:  # third-party code may raise anything
+        raise _not_imported(exc, str(source.file)) from exc
+
+
+def _not_imported(exc: Exception, where: str) -> ModelError:
+    last = traceback.extract_tb(exc.__traceback__)[-1]
+    return ModelError(
+        "the model cannot be imported",
+        where=where,
+        got=f"{type(exc).__name__}: {exc} (at {last.filename}:{last.lineno})",
+        next_step="Correct it; python -c 'import …' shows the whole traceback",
+    )
+
+
 def _lacking_arguments(kind: object) -> list[str]:
     """Returns the arguments that a class cannot be made without."""
     start = inspect.signature(kind.__init__) if isinstance(kind, type) else None  # type: ignore[misc]
@@ -306,9 +362,16 @@ def _lacking_arguments(kind: object) -> list[str]:
     return [one.name for one in named if one.default is one.empty and one.kind not in variadic]
 
 
-def _is_module(model: object) -> bool:
+def _describe_it(source: ModelSource, model: object) -> str | None:
+    """Says what to do with a class that is the model itself, and describes no inputs and outputs."""
+    if any(hasattr(sys.modules.get(name), "Model") and isinstance(model, sys.modules[name].Model) for name in _KERAS):
+        return (
+            f"Write a class beside it with signature and examples (docs/own_model.md), whose build returns "
+            f"{source.class_name}()"
+        )
     tensorflow = sys.modules.get("tensorflow")
-    return tensorflow is not None and isinstance(model, tensorflow.Module)
+    is_module = tensorflow is not None and isinstance(model, tensorflow.Module)
+    return export_module_commands(source.file, source.class_name) if is_module else None
 
 
 def _import_module(source: ModelSource) -> object:

@@ -300,7 +300,9 @@ def test_python_code_in_a_file_is_not_run(tmp_path: Path, file: str) -> None:
 
 def test_a_class_that_keras_does_not_know_is_refused_with_a_way_out(tmp_path: Path) -> None:
     ended(Twice()).save(tmp_path / "model.keras")
-    with pytest.raises(CheckpointError, match=r"a class that is not Keras's own .got Twice.*--checkpoint model_export"):
+    with pytest.raises(
+        CheckpointError, match=r"a class that is not Keras's own .got Twice.*Put Twice into a file my_layers.py"
+    ):
         jobs.run(job_for(tmp_path / "out", tmp_path / "model.keras"))
 
 

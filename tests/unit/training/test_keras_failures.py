@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import re
-import shlex
 import shutil
-import subprocess
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +12,6 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from pipeline.errors import CheckpointError
 from pipeline.training.keras.load import load_file
@@ -62,8 +58,8 @@ def _other_units(layer: Any, _: Any) -> None:
     [
         (_newer, "a layer has options that this Keras lacks .got .*sparkle", "pip install keras==3.99.0"),
         (_older, "a layer has options that this Keras lacks .got .*sparkle", ".export('exported')"),
-        (_own_function, "a class that is not Keras's own .got my_swish", "put my_swish into a file my_layers.py"),
-        (_own_function, "a class that is not Keras's own", "WriteReport --checkpoint model_export"),
+        (_own_function, "a class that is not Keras's own .got my_swish", "Put my_swish into a file my_layers.py"),
+        (_own_function, "a class that is not Keras's own", "WriteReport --model my_layers.py"),
         (_other_units, "the weights in the file are not those of its layers .got .*y", "model.save"),
     ],
 )
@@ -74,28 +70,6 @@ def test_each_cause_has_its_own_next_step(
         load_file(_changed(folder / "model.keras", tmp_path / "model.keras", change))
     assert next_step in str(error.value)
     assert "Copy the file again" not in str(error.value)
-
-
-def test_the_commands_for_a_class_of_ones_own_give_its_answers(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """They are run: the class is in a file beside the model's, and unknown to this process."""
-    _changed(folder / "model.keras", tmp_path / "model.keras", _own_function)
-    (tmp_path / "train.py").write_text("def my_swish(x):\n    return -x\nmodel.fit(1)\n", encoding="utf-8")
-    (tmp_path / "own.py").write_text("def my_swish(x):\n    return x * 2 + 1\n", encoding="utf-8")
-    command = "/usr/bin/luigi --module pipeline ValidateModel --model net.py:Net --checkpoint=model.keras --name mine"
-    monkeypatch.setattr("sys.argv", shlex.split(command))
-    with pytest.raises(CheckpointError) as error:
-        load_file(tmp_path / "model.keras")
-    export, again = re.split(", and then: ", str(error.value).split("write a SavedModel: ")[1])
-    assert again == "luigi --module pipeline ValidateModel --name mine --checkpoint model_export"
-    (tmp_path / "elsewhere").mkdir()
-    subprocess.run(shlex.split(export), check=True, cwd=tmp_path / "elsewhere")
-    x = np.eye(3, dtype=np.float32)
-    loaded = tf.saved_model.load(str(tmp_path / "elsewhere" / "model_export"))
-    exported = loaded.serve(x)
-    plain = load_file(folder / "model.keras").predict({"x": x})["y"]
-    np.testing.assert_allclose(exported["y"], plain * 2 + 1, rtol=1e-6)
 
 
 def test_an_operator_on_tensors_that_keras_cannot_read_back_is_no_class_of_ones_own(tmp_path: Path) -> None:
