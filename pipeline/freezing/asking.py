@@ -319,7 +319,7 @@ def _also(source: Source, asked: Asked, outputs: Sequence[str], inputs: Sequence
     if asked.outputs or source.outputs:
         return ""
     beside = find_beside(source, outputs, [*inputs, *needs.inputs], needs.pins)
-    return f"\n  also there: {beside}: --outputs {shlex.quote(','.join(beside.outputs))}" if beside else ""
+    return f"\n  also there: {beside}: {asked.command(beside.outputs, needs)}" if beside else ""
 
 
 def _add(needs: Needs) -> str:

@@ -28,12 +28,13 @@ from ..nodes import node_of, normalize_tensor
 from ..ops import dtype_name, output_dtypes
 from ..protos import DataType, FunctionDef, GraphDef
 from .alternatives import find_leftovers
-from .beside import find_beside
+from .beside import find_beside, find_idle
 from .branches import find_label_branches
 from .calls import inputs_of_output
 from .choice import choose, is_sampled
 from .constants import find_constant_labels, find_constant_rows
 from .ends import LOSS, MODEL, NOTHING, SEEN, ModelEnd, ModelEnds
+from .inner import find_inner_answers
 from .input_gradients import find_input_gradients
 from .left_out import find_left_out, find_made_of
 from .losses import ADDS, DROPS
@@ -144,7 +145,7 @@ def find_together(graph: Graph | GraphDef) -> list[tuple[list[str], str]]:
         by_inputs.setdefault(roles.above[one.tensor[0]], []).append(one)
     given = union(roles.above[one.tensor[0]] for one in left)
     beside = [one for one in own if one.feeds == NOTHING and not roles.above[one.tensor[0]] & ~given]
-    groups = [
+    groups: list[tuple[list[ModelEnd], str]] = [
         ([*left, *beside], "what is made with an input that no loss explains"),
         (
             find_siblings(roles, [*left, *beside], [*ends.found, *ends.alternatives]),
@@ -153,13 +154,26 @@ def find_together(graph: Graph | GraphDef) -> list[tuple[list[str], str]]:
     ]
     for group in by_inputs.values():
         if len(by_inputs) == 1 or any(one.feeds == NOTHING for one in group):
-            groups += _with_trained(roles, ends, group)
+            pairs = _with_trained(roles, ends, group)
+            groups += [*pairs, *_with_inner(roles, ends, next((pair for pair in pairs if pair[0]), pairs[-1]))]
     found = [(sorted({one.tensor for one in group}), what) for group, what in groups]
     return [
         (list(map(roles.graph.name, tensors)), what)
         for at, (tensors, what) in enumerate(found)
         if 1 < len(tensors) <= _MOST_TOGETHER and tensors not in [before for before, _ in found[:at]]
     ][:_MOST_GROUPS]
+
+
+def _with_inner(
+    roles: NodeRoles, ends: ModelEnds, pair: tuple[list[ModelEnd], str]
+) -> list[tuple[list[ModelEnd], str]]:
+    """Returns a group of ends with the answers on the way to them; nothing if there are none."""
+    group, what = pair
+    inner = [ModelEnd(tensor, MODEL, -1) for tensor in find_inner_answers(roles, [one.tensor for one in group])]
+    known = {one.tensor for one in (*inner, *group)}
+    others = [one for one in ends.alternatives if one.feeds == MODEL and is_named(roles.graph.nodes[one.tensor[0]])]
+    inner += [one for one in others if one.tensor not in known]
+    return [([*group, *inner], f"{what}, and what is named on the way there")] if inner else []
 
 
 def _with_trained(roles: NodeRoles, ends: ModelEnds, group: list[ModelEnd]) -> list[tuple[list[ModelEnd], str]]:
@@ -368,6 +382,9 @@ def _choose(
             "a call on the way to the outputs takes {}, of which no output is made: the frozen graph asks for it too"
         )
         return [], calls.format(", ".join(map(name, passed))), chosen
+    if chosen and not why and any(end.feeds == NOTHING for end in chosen):
+        idle = find_idle(roles, [end.tensor for end in chosen], functions)
+        chosen = [*chosen, *(ModelEnd(tensor, NOTHING, -1) for tensor in idle)]
     return ([], why if chosen else doubt, left) if why else (chosen, doubt, [])
 
 

@@ -1,8 +1,8 @@
 """Finds what a caller may want beside the outputs that were found: answers of the same model, on the same inputs.
 
-These are named tensors that feed nothing; that only metrics, summaries or a random choice take; and decisions on an
-output, such as the ArgMax of its logits. A loss, a step of training, a copy of the model with other weights (a target
-network) and what is inside a loop are none of them.
+These are named tensors that feed nothing; that only metrics, summaries or a random choice take; decisions on an
+output, such as the ArgMax of its logits; and answers on the way to the outputs (see `inner`). A loss, a step of
+training, a copy of the model with other weights (a target network) and what is inside a loop are none of them.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterable, Mapping
 from ..ops import output_dtypes
 from ..protos import FunctionDef
 from ..variables import VARIABLE_OPS
+from .inner import find_inner_answers
 from .left_out import find_random
 from .names import is_named
 from .op_kinds import changes_state, draws
@@ -20,6 +21,7 @@ from .roles import NodeRoles, union
 from .shapes import ELEMENTWISE
 from .topology import NumberedGraph, Tensor
 
+_DECISION, _WEIGHTED, _BARE, _INNER = range(4)  # the likeliest first
 _DECIDES = frozenset({"ArgMax", "ArgMin", "TopK", "TopKV2"})
 _FORMS = ELEMENTWISE | {"ExpandDims", "Identity", "LogSoftmax", "Reshape", "Softmax", "Squeeze"}
 _ASIDE = re.compile(
@@ -36,6 +38,24 @@ def find_beside(
     Args:
         functions: of the graph's library.
     """
+    inner = [(_INNER, tensor, None) for tensor in find_inner_answers(roles, outputs)]
+    return [(tensor, decided) for _, tensor, decided in [*_find(roles, outputs, functions), *inner]]
+
+
+def find_idle(roles: NodeRoles, outputs: Collection[Tensor], functions: Mapping[str, FunctionDef]) -> list[Tensor]:
+    """Returns the tensors beside outputs that the author named, that nothing takes, and that need no weights.
+
+    Nobody computes such a tensor for the model's sake: it is there to be read.
+    """
+    consumers = roles.graph.consumers
+    return [
+        tensor for rank, tensor, _ in _find(roles, outputs, functions) if rank == _BARE and not consumers[tensor[0]]
+    ]
+
+
+def _find(
+    roles: NodeRoles, outputs: Collection[Tensor], functions: Mapping[str, FunctionDef]
+) -> list[tuple[int, Tensor, Tensor | None]]:
     graph = roles.graph
     taken = {index for index, _ in outputs}
     behind = _ancestors(graph, taken)
@@ -69,9 +89,9 @@ def find_beside(
         if not is_free or not is_answer or not (has_name or decided is not None) or _key(graph, index) in known:
             continue
         known.add(_key(graph, index))
-        rank = 0 if decided is not None else 1 if roles.weight[index] else 2
+        rank = _DECISION if decided is not None else _WEIGHTED if roles.weight[index] else _BARE
         found += [(rank, (index, port), decided) for port in _ports(graph, index, functions)]
-    return [(tensor, decided) for _, tensor, decided in sorted(found, key=lambda one: one[:2])]
+    return sorted(found, key=lambda one: one[:2])
 
 
 def _ports(graph: NumberedGraph, index: int, functions: Mapping[str, FunctionDef]) -> list[int]:

@@ -7,7 +7,7 @@ the loss. A decision without an answer beside it is taken together with what it 
 from __future__ import annotations
 
 from .ends import LOSS, METRIC_NAME, MODEL, NOTHING, SEEN, UNANCHORED, ModelEnd
-from .named import add_named
+from .named import add_named, find_decided
 from .roles import NodeRoles
 
 _MOST_OF_HEAD = 4
@@ -21,7 +21,8 @@ def choose(roles: NodeRoles, ends: list[ModelEnd]) -> tuple[list[ModelEnd], str]
         The ends; and without any, the reason.
     """
     if not roles.has_training and not any(end.feeds == LOSS for end in ends):
-        return [end for end in ends if end.feeds == NOTHING or end.head >= 0], "nothing ends the model"
+        found = [end for end in ends if end.feeds == NOTHING or end.head >= 0]
+        return [*found, *find_decided(roles, found)], "nothing ends the model"
     heads: dict[int, list[ModelEnd]] = {}
     for end in ends:
         if end.head >= 0 or not roles.needs_weights:

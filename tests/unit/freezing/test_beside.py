@@ -28,6 +28,9 @@ def classifier(keep: Callable[[], Any] | None = None) -> None:
     """Trains by labels; a class, a share and an explored class are computed beside the probabilities."""
     x, label = v1.placeholder(tf.float32, [None, 3], name="x"), v1.placeholder(tf.int64, [None], name="label")
     h = x if keep is None else v1.nn.dropout(x, keep())
+    scores = tf.reduce_sum(tf.exp(h[:, :, None] @ v1.get_variable("query", [1, 2])), 2)
+    focus = tf.divide(scores, tf.reduce_sum(scores, 1, keepdims=True), name="focus")  # an attention without a Softmax
+    h = h * focus
     logits = tf.identity(small_graphs.product(h), name="logits")
     tf.nn.softmax(logits, name="prob")
     chosen = tf.argmax(logits, 1, name="class")
@@ -70,12 +73,12 @@ def test_other_answers_of_the_same_inputs_are_named_with_the_command_that_takes_
     run_printed(f"python -m pipeline freeze {prefix} -o {pb}")
     [line] = re.findall("^also there   (.*)$", capsys.readouterr().out, re.MULTILINE)
     words, _, command = line.partition(": ")
-    assert words == "class (ArgMax of logits), only_seen, yield_loss_pct"
+    assert words == "class (ArgMax of logits), only_seen, focus"
     assert inspect(prefix).beside == f"{words}: {command.replace(f' -o {pb}', '')}"
     run_printed(command)
     with tf.Graph().as_default(), v1.Session() as session:
         v1.train.import_meta_graph(f"{prefix}.meta").restore(session, str(prefix))
-        names = [f"{name}:0" for name in ("prob", "class", "only_seen", "yield_loss_pct")]
+        names = [f"{name}:0" for name in ("prob", "yield_loss_pct", "class", "only_seen", "focus")]
         wanted = session.run(names, {"x:0": small_graphs.X})
     for own, right in zip(small_graphs.answer(pb, fetch=names), wanted, strict=True):
         assert np.array_equal(own, right)
@@ -86,13 +89,45 @@ def test_a_refusal_that_prints_a_command_names_the_other_answers_too(tmp_path: P
     with pytest.raises(FreezeError, match="draws random numbers") as caught:
         pipeline.freeze(prefix)
     *_, command, also = str(caught.value).splitlines()
-    assert "also there: class (ArgMax of logits), only_seen, yield_loss_pct: --outputs" in also
-    command = command.partition("The whole command: ")[2]
-    run_printed(f"{command} -o {tmp_path / 'model.pb'}")
-    options = also.rpartition(": ")[2]
-    assert options == "--outputs prob,class,only_seen,yield_loss_pct"
-    run_printed(f"{re.sub('--outputs [^ ]+', options, command)} -o {tmp_path / 'model.pb'}")
-    assert inspect(prefix).beside.endswith(f"{options} --pin keep_prob=1")
+    command, (words, whole) = command.partition("The whole command: ")[2], also.split(": ")[1:]
+    assert words == "class (ArgMax of logits), only_seen, focus"
+    assert command.endswith("--outputs prob,yield_loss_pct --pin keep_prob=1")  # what feeds nothing is taken untold
+    for one in (command, whole):
+        run_printed(f"{one} -o {tmp_path / 'model.pb'}")
+    assert whole == command.replace("yield_loss_pct", "yield_loss_pct,class,only_seen,focus")
+    assert inspect(prefix).beside == f"{words}: {whole}"
+
+
+def named_on_the_way(is_wide: bool) -> None:
+    """Of what the author named, a layer, an activation or a concatenation takes all but the place in the picture."""
+    x = v1.placeholder(tf.float32, [None, 3], name="x")
+    weights = v1.get_variable("w", [3, 6])
+    first = tf.nn.relu(tf.matmul(x, weights, name="scores"), name="first")
+    place = tf.add(tf.matmul(first, v1.get_variable("v", [6, 4])), v1.get_variable("b", [4]), name="place")
+    looked = tf.matmul(tf.reshape(place, [-1, 2, 2]), tf.tile(x[:, None, :2], [1, 2, 1]), transpose_b=True)
+    joined = tf.concat([tf.identity(tf.reshape(looked, [-1, 4]), name="seen"), first], 1)
+    last = tf.matmul(joined, v1.get_variable("u", [10, 2]))
+    for letter in "klmno" if is_wide else "":
+        turned = tf.add(tf.matmul(first, v1.get_variable(letter, [6, 2])), 1.0, name=f"turned_{letter}")
+        last += tf.reduce_sum(turned * turned, 1, keepdims=True)
+    tf.nn.softmax(last, name="prob")
+
+
+@pytest.mark.parametrize("is_wide", [False, True])
+def test_what_is_named_on_the_way_and_is_no_layer_is_offered_where_it_is_little(is_wide: bool, tmp_path: Path) -> None:
+    save(tmp_path / "model.ckpt", lambda: named_on_the_way(is_wide))
+    beside = inspect(tmp_path).beside
+    assert beside.partition(":")[0] == ("" if is_wide else "place")
+
+
+def test_scores_that_a_found_decision_is_made_on_are_taken_in_a_graph_without_training(tmp_path: Path) -> None:
+    def build() -> None:
+        ratios = tf.reshape(small_graphs.product(v1.placeholder(tf.float32, [None, 3], name="x")), [-1, 2], name="llr")
+        tf.cast(ratios > 0, tf.int8, name="bits")
+        tf.reduce_max(tf.sin(ratios), 1, name="slope")
+
+    save(tmp_path / "model.ckpt", build)
+    assert "--outputs llr,bits,slope" in inspect(tmp_path).commands[0]
 
 
 def test_a_model_with_nothing_beside_its_output_says_nothing_of_it(tmp_path: Path) -> None:
@@ -107,8 +142,8 @@ def test_a_run_closes_with_what_else_is_there_and_the_options_that_were_given(tm
     chain.build("checkpoint")
     [line] = [line for line in summary_lines(chain, "checkpoint") if line.startswith("also there ")]
     assert line == (
-        "also there   class (ArgMax of logits), only_seen, yield_loss_pct: luigi --module pipeline WriteReport"
-        f" --checkpoint {job.imported.path} --name own --outputs prob,class,only_seen,yield_loss_pct"
+        "also there   class (ArgMax of logits), only_seen, focus: luigi --module pipeline WriteReport --checkpoint"
+        f" {job.imported.path} --name own --outputs prob,yield_loss_pct,class,only_seen,focus"
     )
 
 
