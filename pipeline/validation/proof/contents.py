@@ -180,6 +180,20 @@ class ContentTable:
         return strings
 
 
+def tensor_of_content(contents: ContentTable, number: int) -> TensorProto:
+    """Returns a content as the message that a constant has."""
+    content = contents.contents[number]
+    tensor = TensorProto(dtype=content.dtype)
+    tensor.tensor_shape.SetInParent()
+    for size in content.shape:
+        tensor.tensor_shape.dim.add(size=size)
+    if content.dtype == STRING.number:
+        tensor.string_val.extend(contents.strings(number))
+    else:
+        tensor.tensor_content = bytes(content.read())
+    return tensor
+
+
 def _sample(content: Content) -> bytes:
     raw = content.read()
     step = max(1, (len(raw) - _SAMPLE_BYTES) // (_SAMPLES - 1))

@@ -23,7 +23,7 @@ from pipeline.graph.unsupported import DRAWS
 from .contents import Content, ContentTable
 from .loops import is_kept, leaves_loop, loop_of, require_usual_enter, returns_argument, sides_of
 from .model import Model, fixed_content
-from .op_facts import facts_of, number_of_output
+from .op_facts import facts_of, has_many_outputs, number_of_output
 from .ops import (
     CASES,
     CHANGES,
@@ -165,7 +165,7 @@ class Evaluator:
             port = int(rest or 0)
         value = scope.values[name]
         if isinstance(value, int):
-            return self.table.output(value, port)
+            return self.table.output(value, port) if port or has_many_outputs(self.table[value].op) else value
         if port >= len(value):
             raise Unproven(f"an output that the node does not have: {scope.place(reference)}")
         return value[port]
@@ -382,8 +382,9 @@ class Evaluator:
     # Effects.
 
     def _note_effect(self, scope: Scope, node: NodeDef, given: Sequence[int]) -> None:
-        term = self.table.make(node.op, self._attributes(node, node.op), given)
-        self.effects.append(Effect(node, scope.function, term))
+        counted = given[:1] if node.op == "Assert" else given  # what it says where it fails does not matter
+        attributes = () if node.op == "Assert" else self._attributes(node, node.op)
+        self.effects.append(Effect(node, scope.function, self.table.make(node.op, attributes, counted)))
 
     def _note_change(self, scope: Scope, node: NodeDef, given: Sequence[int]) -> None:
         for number, (reference, term) in enumerate(zip(data_inputs(node), given, strict=True)):

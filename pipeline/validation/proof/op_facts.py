@@ -52,6 +52,13 @@ def facts_of(op: str) -> OpFacts | None:
     return OpFacts(state == "stateful", given, [(name, count) for name, count in pairs], values)
 
 
+@lru_cache(maxsize=4096)
+def has_many_outputs(op: str) -> bool:
+    """Returns True if a node of an op has, or may have, other than one output; the term of the node is none of them."""
+    facts = facts_of(op)
+    return facts is not None and (len(facts.outputs) != 1 or facts.outputs[0][1] != "")
+
+
 def number_of_output(node: NodeDef, name: str, index: int, functions: Mapping[str, FunctionDef]) -> int | None:
     """Returns the number of a node's output that a function's body names; None if the op has no such output."""
     before = 0

@@ -16,11 +16,15 @@ from pipeline.settings import PROVED, TESTED
 from .contents import ContentTable
 from .differences import find_differences
 from .evaluate import Evaluator
+from .folding import Fold, fold, fold_in_process
 from .loadable import require_loadable
 from .model import Model, open_candidate_model, open_checkpoint_model
+from .rewrites import REWRITES
 from .rules import Rules
-from .scope import Unproven
+from .scope import Effect, Unproven
 from .terms import TermTable
+
+_MOST_FOLDINGS = 4  # a constant may only be found when others are known
 
 
 @dataclass(frozen=True)
@@ -71,35 +75,83 @@ def prove(checkpoint: Path, candidate: Path) -> Proof:
         A result for each output that the candidate has. What cannot be read or decided is a reason.
     """
     try:
-        return compare_models(open_checkpoint_model(checkpoint), open_candidate_model(candidate))
+        return compare_models(open_checkpoint_model(checkpoint), open_candidate_model(candidate), fold_in_process)
     except PipelineError as exc:
         return Proof((OutputProof("", False, (str(exc),)),))
 
 
-def compare_models(reference: Model, candidate: Model) -> Proof:
-    """Compares two models; see `prove`."""
-    rules = Rules(ContentTable())
-    table = TermTable(rules.simplify)
-    sides = [Evaluator(table, rules, model) for model in (reference, candidate)]
-    names = [name for name in reference.outputs if name in candidate.outputs]
-    found = list[dict[str, int]]()
-    for side in sides:
-        try:
-            found.append(side.outputs())
-        except Unproven as exc:
-            reason = f"{side.model.side}: {exc}"
-            return Proof(tuple(OutputProof(name, False, (reason,)) for name in names), len(table.terms))
-    shared = [*_input_reasons(reference, candidate), *_shared_reasons(sides), *_load_reasons(candidate)]
-    outputs = []
-    for name in names:
-        pair = [_canonical(table, side[name]) for side in found]
-        reasons = [*shared, *_own_reasons(table, sides, [side[name] for side in found])]
-        if pair[0] == pair[1]:
-            reasons += _eager_reasons(table, sides, found[1][name])
+def compare_models(reference: Model, candidate: Model, compute: Fold | None = None) -> Proof:
+    """Compares two models; see `prove`.
+
+    Args:
+        compute: computes constants, where outputs are not equal without; by default nothing is computed.
+    """
+    comparison = _Comparison(reference, candidate)
+    found, refused = comparison.proof(), set[int]()
+    for _ in range(_MOST_FOLDINGS):
+        if compute is None or not comparison.pairs or comparison.is_equal():
+            break
+        ends = [number for pair in comparison.pairs.values() for number in pair]
+        ends += [effect.term for side in comparison.sides for effect in side.effects]
+        if not fold(comparison.table, comparison.rules, ends, compute, refused):
+            break
+        comparison.start_again()
+        found = comparison.proof()
+    return found
+
+
+class _Comparison:
+    """Two models in one table of terms.
+
+    Attributes:
+        pairs: the two terms of each output; empty if a side is not decided.
+    """
+
+    def __init__(self, reference: Model, candidate: Model) -> None:
+        self.models = (reference, candidate)
+        self.rules = Rules(ContentTable(), REWRITES)
+        self.table = TermTable(self.rules.simplify)
+        self.start_again()
+
+    def start_again(self) -> None:
+        """Forgets the terms of both sides: the rules know more."""
+        self.table.apply_rules_again()
+        self.sides = [Evaluator(self.table, self.rules, model) for model in self.models]
+        self.pairs = dict[str, tuple[int, int]]()
+
+    def is_equal(self) -> bool:
+        """Returns True if both terms of every output are one, and nothing else is run."""
+        pairs = [[_canonical(self.table, term) for term in pair] for pair in self.pairs.values()]
+        return all(one == other for one, other in pairs) and not _shared_reasons(self.table, self.rules, self.sides)
+
+    def proof(self) -> Proof:
+        """Compares the outputs."""
+        reference, candidate = self.models
+        names = [name for name in reference.outputs if name in candidate.outputs]
+        found = list[dict[str, int]]()
+        for side in self.sides:
+            try:
+                found.append(side.outputs())
+            except Unproven as exc:
+                reason = f"{side.model.side}: {exc}"
+                return Proof(tuple(OutputProof(name, False, (reason,)) for name in names), len(self.table.terms))
+        self.pairs = {name: (found[0][name], found[1][name]) for name in names}
+        shared = [
+            *_input_reasons(reference, candidate),
+            *_shared_reasons(self.table, self.rules, self.sides),
+            *_load_reasons(candidate),
+        ]
+        return Proof(tuple(self._of_output(name, shared) for name in names), len(self.table.terms))
+
+    def _of_output(self, name: str, shared: Sequence[str]) -> OutputProof:
+        pair = self.pairs[name]
+        one, other = (_canonical(self.table, term) for term in pair)
+        reasons = [*shared, *_own_reasons(self.table, self.sides, pair)]
+        if one == other:
+            reasons += _eager_reasons(self.table, self.sides, pair[1])
         else:
-            reasons += find_differences(table, rules.contents, sides, (found[0][name], found[1][name]))
-        outputs.append(OutputProof(name, not reasons, tuple(dict.fromkeys(reasons))))
-    return Proof(tuple(outputs), len(table.terms))
+            reasons += find_differences(self.table, self.rules.contents, self.sides, pair)
+        return OutputProof(name, not reasons, tuple(dict.fromkeys(reasons)))
 
 
 def _input_reasons(reference: Model, candidate: Model) -> list[str]:
@@ -160,12 +212,18 @@ def _eager_reasons(table: TermTable, sides: Sequence[Evaluator], term: int) -> l
     ]
 
 
-def _shared_reasons(sides: Sequence[Evaluator]) -> list[str]:
+def _shared_reasons(table: TermTable, rules: Rules, sides: Sequence[Evaluator]) -> list[str]:
     """Returns what the candidate does besides computing, and the checkpoint does not."""
     reference, candidate = sides
     known = {effect.term for effect in reference.effects}
     return [
         f"candidate: {effect.node.op} is run that the checkpoint does not run: node {effect.node.name}"
         for effect in candidate.effects
-        if effect.term not in known
+        if effect.term not in known and not _always_holds(table, rules, effect)
     ]
+
+
+def _always_holds(table: TermTable, rules: Rules, effect: Effect) -> bool:
+    """Returns True for an Assert of a constant that is true."""
+    value = rules.scalar(table, table[effect.term].inputs[0]) if effect.node.op == "Assert" else None
+    return value is not None and bool(value)

@@ -21,7 +21,7 @@ COMMUTING = ("Add", "AddV2", "Mul", "LogicalAnd", "LogicalOr", "Equal", "NotEqua
 DT_BOOL, DT_INT32, DT_INT64, DT_STRING = (
     DataType.Value(name) for name in ("DT_BOOL", "DT_INT32", "DT_INT64", "DT_STRING")
 )
-_DT_FLOATS = {DataType.Value(name) for name in ("DT_FLOAT", "DT_DOUBLE", "DT_HALF", "DT_BFLOAT16")}
+DT_FLOATS = {DataType.Value(name) for name in ("DT_FLOAT", "DT_DOUBLE", "DT_HALF", "DT_BFLOAT16")}
 
 
 def dtype_of(term: Term, name: str) -> int:
@@ -38,25 +38,33 @@ def attribute(term: Term, name: str) -> AttrValue | None:
     return None
 
 
+Rule = Callable[["Rules", TermTable, Term], "int | None"]
+
+
 class Rules:
     """The rules, with the variables that handles stand for.
 
     Args:
         contents: of the constants.
+        more: further rules, by op.
 
     Attributes:
+        folded: terms of constants by terms that were computed.
         values: terms of the values that variables have, by the term of their handle.
         ranges: of terms, as far as they were asked for.
     """
 
-    def __init__(self, contents: ContentTable) -> None:
-        self.contents, self.values = contents, dict[int, int]()
+    def __init__(self, contents: ContentTable, more: Mapping[str, Rule] | None = None) -> None:
+        self.contents, self.values, self.folded = contents, dict[int, int](), dict[Term, int]()
+        self._more: Mapping[str, Rule] = {} if more is None else more
         self.ranges: dict[int, Range | None] = {}
 
     def simplify(self, table: TermTable, term: Term) -> int | None:
         """Returns the number of a simpler equal term; None if there is no rule for it."""
-        rule = _RULES.get(term.op)
-        found = rule(self, table, term) if rule is not None else None
+        found = self.folded.get(term) if self.folded else None
+        for rules in (_RULES, self._more):
+            rule = rules.get(term.op) if found is None else None
+            found = rule(self, table, term) if rule is not None else found
         if found is None and term.op in _RANGED:
             found = self._settled(table, term)
         return found
@@ -92,10 +100,10 @@ class Rules:
         dtype = dtype_of(term, "Tparams") or dtype_of(term, "dtype")
         value = term.inputs[0]
         if term.op == "ResourceGather":
-            value = table.make("ReadVariableOp", _attributes(dtype=dtype), [value])
+            value = table.make("ReadVariableOp", attributes_of(dtype=dtype), [value])
         kept = {"Tparams": dtype, "Tindices": dtype_of(term, "Tindices")}
         axis = self.constant(table, np.array(number, "<i4"), DT_INT32)
-        return table.make("GatherV2", _attributes(number, **kept), [value, term.inputs[1], axis])
+        return table.make("GatherV2", attributes_of(number, **kept), [value, term.inputs[1], axis])
 
     def _gather(self, table: TermTable, term: Term) -> int | None:
         """The dtype of a constant axis does not matter."""
@@ -103,7 +111,7 @@ class Rules:
             return None
         kept = {"Tparams": dtype_of(term, "Tparams"), "Tindices": dtype_of(term, "Tindices")}
         dims = attribute(term, "batch_dims")
-        wanted = _attributes(0 if dims is None else dims.i, **kept)
+        wanted = attributes_of(0 if dims is None else dims.i, **kept)
         if term.attributes == wanted and axis.dtype == np.int32:
             return None
         return table.make("GatherV2", wanted, [*term.inputs[:2], self.constant(table, axis.astype("<i4"), DT_INT32)])
@@ -111,9 +119,9 @@ class Rules:
     def _read_nd(self, table: TermTable, term: Term) -> int | None:
         """ResourceGatherNd(handle, i) is GatherNd(value, i)."""
         dtype = dtype_of(term, "dtype")
-        value = table.make("ReadVariableOp", _attributes(dtype=dtype), term.inputs[:1])
+        value = table.make("ReadVariableOp", attributes_of(dtype=dtype), term.inputs[:1])
         kept = {"Tparams": dtype, "Tindices": dtype_of(term, "Tindices")}
-        return table.make("GatherNd", _attributes(**kept), [value, term.inputs[1]])
+        return table.make("GatherNd", attributes_of(**kept), [value, term.inputs[1]])
 
     def _variable_shape(self, table: TermTable, term: Term) -> int | None:
         """VariableShape(handle) is the shape of the variable's value."""
@@ -173,7 +181,7 @@ class Rules:
             return self.constant(table, value, found.dtype) if found.dtype == DT_BOOL else None
         kept = {"T": found.dtype, "index_type": found.shape_dtype}
         kept = {name: one for name, one in kept.items() if (name, one) != ("index_type", DT_INT32)}
-        return table.make("Fill", _attributes(**kept), [found.shape, self.constant(table, value, found.dtype)])
+        return table.make("Fill", attributes_of(**kept), [found.shape, self.constant(table, value, found.dtype)])
 
     def _range(self, table: TermTable, number: int) -> Range | None:
         if number not in self.ranges:
@@ -185,7 +193,7 @@ class Rules:
         if term.content is not None:
             content = self.contents.contents[term.content]
             value = self.contents.array(term.content) if not content.shape else None
-            if value is None or not (value.dtype == bool or content.dtype in _DT_FLOATS) or not np.isfinite(value):
+            if value is None or not (value.dtype == bool or content.dtype in DT_FLOATS) or not np.isfinite(value):
                 return None
             return Range(float(value), float(value), content.dtype)
         if term.op in _DRAWS:
@@ -238,7 +246,7 @@ def _uniform(dtype: int) -> tuple[float, float]:
 
 def _normal(dtype: int) -> tuple[float, float]:
     """Box and Muller's transform of floats that are at least 1e-7 stays below 6 (same file)."""
-    return (-16.0, 16.0) if dtype in _DT_FLOATS else (math.nan, math.nan)
+    return (-16.0, 16.0) if dtype in DT_FLOATS else (math.nan, math.nan)
 
 
 def _multiply(a: Range, b: Range, of: Range) -> Range | None:
@@ -287,7 +295,7 @@ _RANGED: Mapping[str, Callable[..., Range | None]] = {
 }
 
 
-def _attributes(batch_dims: int = 0, **dtypes: int) -> tuple[tuple[str, bytes], ...]:
+def attributes_of(batch_dims: int = 0, **dtypes: int) -> tuple[tuple[str, bytes], ...]:
     """Returns the attributes of an op's term."""
     found = {name: AttrValue(type=dtype).SerializeToString() for name, dtype in dtypes.items()}
     if batch_dims:
@@ -295,7 +303,7 @@ def _attributes(batch_dims: int = 0, **dtypes: int) -> tuple[tuple[str, bytes], 
     return tuple(sorted(found.items()))
 
 
-_RULES: Mapping[str, Callable[[Rules, TermTable, Term], int | None]] = {
+_RULES: Mapping[str, Rule] = {
     "ReadVariableOp": Rules._read,
     "ResourceGather": Rules._read_rows,
     "Gather": Rules._read_rows,

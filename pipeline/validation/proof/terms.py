@@ -85,8 +85,8 @@ class TermTable:
         return self.make("leaf", (kind, len(self.terms)))
 
     def output(self, term: int, port: int) -> int:
-        """Returns an output of an op."""
-        return self.make("output", port, (term,)) if port else term
+        """Returns an output of an op that has several."""
+        return self.make("output", port, (term,))
 
     def apply_rules_again(self) -> None:
         """Applies the rules anew to every term that is made from now on: what they know has changed."""
