@@ -18,7 +18,7 @@ from google.protobuf.message import DecodeError
 from tensorflow.compat import v1
 
 from pipeline.errors import logger
-from pipeline.graph.nodes import node_of
+from pipeline.graph.nodes import is_control, node_of, normalize_tensor
 from pipeline.signature import Signature, TensorSpec
 from pipeline.store.file_names import FROZEN_FILE, SIGNATURE_FILE
 
@@ -117,15 +117,30 @@ def _widen_node(node: Any, narrow: Mapping[int, str]) -> None:
 
 
 def _cast_input(graph_def: Any, spec: TensorSpec) -> None:
-    """Gives a placeholder its own dtype again, and its readers a Cast."""
-    name = f"{_SCOPE}/{node_of(spec.tensor_name)}"
+    """Gives an input its own dtype again, and its readers a Cast.
+
+    An input is a placeholder; or where another tensor of a node than its first is one, a tensor of an IdentityN of
+    placeholders, as `freezing.passes.inputs` makes it.
+    """
+    fed = normalize_tensor(spec.tensor_name)
+    own, port = node_of(fed), int(fed.rpartition(":")[2])
+    name, narrow = f"{_SCOPE}/{own}_{port}", getattr(tf, spec.dtype).as_datatype_enum
+    behind = list[str]()
     for node in graph_def.node:
-        if node.name == node_of(spec.tensor_name):
-            node.attr["dtype"].type = getattr(tf, spec.dtype).as_datatype_enum
-        for position, entry in enumerate(node.input):
-            if entry.removesuffix(":0") == node_of(spec.tensor_name):
-                node.input[position] = name
-    _add_cast(graph_def, name, node_of(spec.tensor_name), spec.dtype, "float32")
+        if node.name == own and node.op == "IdentityN":
+            behind = [node_of(entry) for entry in node.input]
+    for node in graph_def.node:
+        if node.name == own and behind:
+            for number, given in enumerate(behind):  # the same placeholder fills tensors that nothing reads
+                if given == behind[port]:
+                    node.attr["T"].list.type[number] = narrow
+        elif node.name in (own, *behind[port : port + 1]):
+            node.attr["dtype"].type = narrow
+        if node.name != own:
+            for position, entry in enumerate(node.input):
+                if not is_control(entry) and normalize_tensor(entry) == fed:
+                    node.input[position] = name
+    _add_cast(graph_def, name, fed.removesuffix(":0"), spec.dtype, "float32")
 
 
 def _cast_output(graph_def: Any, spec: TensorSpec, number: int) -> TensorSpec:

@@ -19,6 +19,7 @@ from .chain.plan import Chain
 from .chain.results import count_made_up_rows, read_verdict
 
 _MOST_CAUSES = 3  # of a failed validation
+_MOST_LEFT = 6  # weights of a checkpoint
 
 
 def summary_lines(chain: Chain, last: str, states: Mapping[str, ArtifactState] | None = None) -> list[str]:
@@ -45,7 +46,18 @@ def summary_lines(chain: Chain, last: str, states: Mapping[str, ArtifactState] |
         refusal = read_refusal(job.folder(stage)) if stage in CANDIDATES else None
         path = files.get(stage, job.display_path(stage))
         lines.append(f"{stage:<{width}} {path if refusal is None else f'refused: {refusal}'}")
-    return [*lines, *_lines_beside(job, states["checkpoint"])] if "checkpoint" in done else lines
+    if "checkpoint" not in done:
+        return lines
+    return [*lines, *_lines_beside(job, states["checkpoint"]), *_lines_left_out(states["checkpoint"])]
+
+
+def _lines_left_out(state: ArtifactState) -> list[str]:
+    """Return what a checkpoint holds that the model's code has nothing for: the code may lack a part."""
+    left = state.manifest.notes.get("left_out") if state.manifest is not None else None
+    if not left:
+        return []
+    more = f" and {len(left) - _MOST_LEFT} more" if len(left) > _MOST_LEFT else ""
+    return [f"left out     {', '.join(left[:_MOST_LEFT])}{more}: in the checkpoint, and not in the code"]
 
 
 def _lines_beside(job: Job, state: ArtifactState) -> list[str]:
@@ -94,7 +106,10 @@ def _verdict_lines(job: Job) -> list[str]:
 def _proven_nothing(verdict: Mapping[str, Any]) -> list[str]:
     """Return the notes on checks none of whose rows is one that the model takes; other notes are in the report."""
     notes = (note for notes in (verdict.get("notes") or {}).values() for note in notes)
-    return [f"note         {note}" for note in dict.fromkeys(notes) if re.match(r"\w+: (\d+) of \1 ", note)]
+    of_all = [note for note in dict.fromkeys(notes) if re.match(r"\w+: (\d+) of \1 ", note)]
+    skipped = (verdict.get("skipped") or {}).items()
+    refused = [f"{check}: {why}" for check, why in skipped if why.startswith(("these rows were made up", "all rows"))]
+    return [f"note         {note}" for note in (*of_all, *refused)]
 
 
 def _proved(verdict: Mapping[str, Any]) -> str:

@@ -105,7 +105,7 @@ def import_model_weights(
     contract = cast(KerasModel, load_model(source))
     examples = read_examples(contract, source, data)
     named_model = build_model(contract, graph_settings)
-    found: list[str] = []
+    found, left_out = list[str](), tuple[str, ...]()
     if is_keras_file(weights):
         before = {name: variable.numpy() for name, variable in variables_beside(named_model.model).items()}
         load_weights_file(named_model.model, Path(weights))
@@ -118,13 +118,19 @@ def import_model_weights(
         require_loaded(named_model.model, variables_of(served), changed, Path(weights))
     else:
         served = serve(named_model)
-        load_weights(named_model.model, find_checkpoint(weights), variables_of(served))
+        left_out = load_weights(named_model.model, find_checkpoint(weights), variables_of(served)).left_out
     write_checkpoint(named_model, folder, served=served)
     save_validation(examples, folder)
     rows = {name: values[:ROWS] for name, values in examples.inputs.items()}
     record_goldens(named_model, rows, folder / GOLDENS_FILE)
     variables = sorted(named_weights(named_model.model))
-    return {"adopted": weights, "variables": variables, "rows": len(examples), **({"found": found} if found else {})}
+    notes: dict[str, list[str]] = {"found": found, "left_out": list(left_out)}
+    return {
+        "adopted": weights,
+        "variables": variables,
+        "rows": len(examples),
+        **{name: told for name, told in notes.items() if told},
+    }
 
 
 def import_file(

@@ -33,10 +33,21 @@ _ADAPT = (
 )
 
 
-def weight_keys(
-    model: keras.Model, weights: Mapping[str, tf.Variable], bundle: Bundle, needed: Set[str]
-) -> dict[str, str]:
-    """Returns the checkpoint's keys of the model's weights, by the weights' names.
+@dataclass(frozen=True)
+class Found:
+    """What a checkpoint has for a model.
+
+    Args:
+        keys: the checkpoint's keys of the weights, by the weights' names.
+        left_out: the paths of what stands beside the model there, and that the code has nothing for.
+    """
+
+    keys: dict[str, str]
+    left_out: tuple[str, ...] = ()
+
+
+def find_weights(model: keras.Model, weights: Mapping[str, tf.Variable], bundle: Bundle, needed: Set[str]) -> Found:
+    """Finds the model's weights in a checkpoint.
 
     Args:
         weights: the model's variables by name.
@@ -46,7 +57,7 @@ def weight_keys(
         CheckpointError: a checkpoint of objects does not hold this model, or more than one that could be it.
     """
     if not holds_objects(bundle) or (needed and needed <= bundle.tensors.keys()):
-        return {name: name for name in weights if name in needed or name in bundle.tensors}
+        return Found({name: name for name in weights if name in needed or name in bundle.tensors})
     names = {id(variable): name for name, variable in weights.items()}
     shapes = {name: tuple(variable.shape) for name, variable in weights.items()}
     wanted = {name: shape for name, shape in shapes.items() if name in needed}
@@ -56,12 +67,12 @@ def weight_keys(
     if by_object is None and len(by_name) < len(wanted):
         raise _misfit(model, names, objects, bundle, wanted)
     if by_object is not None and len(by_name) == len(wanted):
-        _require_agreement(by_object, by_name, bundle, wanted)
-    keys = by_name if by_object is None else by_object
+        _require_agreement(by_object.keys, by_name, bundle, wanted)
+    found = Found(by_name) if by_object is None else by_object
     logger.info(
-        "checkpoint: %d weights are found by %s", len(keys), "their names" if by_object is None else "the objects"
+        "checkpoint: %d weights are found by %s", len(found.keys), "their names" if by_object is None else "the objects"
     )
-    return keys
+    return found
 
 
 def _by_objects(
@@ -71,8 +82,8 @@ def _by_objects(
     bundle: Bundle,
     shapes: Mapping[str, tuple[int | None, ...]],
     wanted: Mapping[str, tuple[int | None, ...]],
-) -> dict[str, str] | None:
-    """Returns the keys by walking both; None if no stored object is the model."""
+) -> Found | None:
+    """Finds the weights by walking both; None if no stored object is the model."""
     found: dict[int, list[tuple[str, _Walked]]] = {}
     for number, path, depth in _places(objects):
         if depth > min(found, default=depth):
@@ -93,18 +104,19 @@ def _by_objects(
             next_step=f"Have build return a keras.Model that holds it by that name (self.{places[0]} = …) and calls "
             "it; or save the one that is meant alone: tf.train.Checkpoint(model=NET).write(PREFIX)",
         )
-    _tell_left_out(path, walked, objects, bundle, wanted)
-    return {name: key for name, key in walked.keys.items() if name in wanted or _is_of(bundle, key, shapes[name])}
+    left_out = _left_out(path, walked, objects, bundle, wanted)
+    keys = {name: key for name, key in walked.keys.items() if name in wanted or _is_of(bundle, key, shapes[name])}
+    return Found(keys, left_out)
 
 
-def _tell_left_out(
+def _left_out(
     path: str,
     walked: _Walked,
     objects: Sequence[StoredObject],
     bundle: Bundle,
     wanted: Mapping[str, tuple[int | None, ...]],
-) -> None:
-    """Says what the model's object holds beside the model; layers that are found by their number must be complete."""
+) -> tuple[str, ...]:
+    """Returns what the model's object holds beside the model; layers found by their number must be complete."""
     used, left, lacking = set(walked.keys.values()), list[str](), list[str]()
     for name, number, is_numbered in walked.unmatched:
         unused = [one for one in variables_below(objects, number) if one.key not in used and _is_state(bundle, one)]
@@ -116,11 +128,12 @@ def _tell_left_out(
     if lacking:
         more = ", ".join(lacking[:6])
         raise misfit(bundle, wanted, f"the checkpoint's model has weights that the code lacks: {more}", _ADAPT)
+    start = "" if path == "the root" else f"{path.replace('.', '/')}/"
     if left:
-        start = "" if path == "the root" else f"{path.replace('.', '/')}/"
         logger.info(
             "checkpoint: left out, as the code has nothing of these names: %s", ", ".join(start + one for one in left)
         )
+    return tuple(start + one for one in left)
 
 
 def _misfit(

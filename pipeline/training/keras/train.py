@@ -98,8 +98,8 @@ def _start_warm(model: keras.Model, warm_start: WarmStart) -> Mapping[str, list[
         return {"taken": sorted(variables.keys() - beside), "initialized": beside}
     bundle = find_checkpoint(warm_start.prefix)
     if holds_objects(bundle) and not warm_start.keys:
-        taken = load_weights(model, bundle)
-        return {"taken": taken, "initialized": sorted(variables.keys() - taken)}
+        taken = load_weights(model, bundle).keys
+        return {"taken": sorted(taken), "initialized": sorted(variables.keys() - taken.keys())}
     values, notes = read_warm_values(warm_start, variables)
     for name, value in values.items():
         variables[name].assign(value)

@@ -16,7 +16,7 @@ from pipeline.safety.keras_files import require_safe_file
 
 from .failures import keras_errors
 from .load import named_by_content, require_intact
-from .objects import weight_keys
+from .objects import Found, find_weights
 
 _OF_TRAINING = (keras.optimizers.Optimizer, keras.metrics.Metric, keras.losses.Loss, keras.random.SeedGenerator)
 
@@ -69,7 +69,7 @@ def _by_path(variables: Iterable[keras.Variable]) -> dict[str, tf.Variable]:
     return by_path
 
 
-def load_weights(model: keras.Model, bundle: Bundle, needed: Sequence[tf.Variable] | None = None) -> list[str]:
+def load_weights(model: keras.Model, bundle: Bundle, needed: Sequence[tf.Variable] | None = None) -> Found:
     """Loads the weights of a checkpoint into a model: a Saver's by name, TensorFlow 2's by its objects.
 
     Args:
@@ -77,7 +77,7 @@ def load_weights(model: keras.Model, bundle: Bundle, needed: Sequence[tf.Variabl
             Keras's weights, and of a Saver's checkpoint for those beside them too.
 
     Returns:
-        The names of the variables that were loaded.
+        The keys of the variables that were loaded, by their names; and what was left out.
 
     Raises:
         CheckpointError: a weight is missing, of another dtype or shape, or damaged; or the objects are not the model's.
@@ -91,11 +91,11 @@ def load_weights(model: keras.Model, bundle: Bundle, needed: Sequence[tf.Variabl
             name = variable.name.removesuffix(":0")
             names[id(variable)] = name = name if name not in weights else f"{name}_{number}"
             weights[name] = variable
-    keys = weight_keys(model, weights, bundle, {names[id(variable)] for variable in needed})
-    variables = {key: weights[name] for name, key in keys.items()}
+    found = find_weights(model, weights, bundle, {names[id(variable)] for variable in needed})
+    variables = {key: weights[name] for name, key in found.keys.items()}
     for key, value in read_values(bundle, variables).items():
         variables[key].assign(value)
-    return sorted(keys)
+    return found
 
 
 def require_loaded(model: keras.Model, needed: Sequence[tf.Variable], changed: Container[str], path: Path) -> None:

@@ -11,7 +11,8 @@ from reports import check
 
 from pipeline.errors import DamagedArtifact, ValidationFailed
 from pipeline.settings import Settings
-from pipeline.store.artifact import ArtifactPaths
+from pipeline.store.artifact import ArtifactPaths, ArtifactState, ArtifactStatus
+from pipeline.store.manifest import Manifest
 from pipeline.tasks import summary
 from pipeline.tasks.chain.job import Job
 from pipeline.tasks.chain.results import read_costs, read_verdict
@@ -101,7 +102,20 @@ def test_a_check_that_proved_nothing_is_said_on_the_console(job: Job, tmp_path: 
     nothing = "edge: 11 of 11 rows (empty, …) are none that this model takes, so they prove nothing: no feature"
     some = "edge: 1 of 11 rows (empty) are none that this model takes, so they prove nothing: no feature"
     write(tmp_path, {**VERDICT, "notes": {"frozen": [some, nothing], "onnx": [nothing]}})
+    refused = "these rows were made up, and the checkpoint refuses all of them: unknown key"
+    skipped = {"generated": refused, "decisions": "no output decides"}
     assert summary._verdict_lines(job)[1:] == [f"note         {nothing}"]
+    write(tmp_path, {**VERDICT, "skipped": skipped})
+    assert summary._verdict_lines(job)[1:] == [f"note         generated: {refused}"]
+
+
+def test_what_a_checkpoint_holds_and_the_code_lacks_is_said_on_the_console() -> None:
+    left = [f"ema/part{number}/ (2 variables)" for number in range(8)]
+    state = ArtifactState(ArtifactStatus.COMPLETE, manifest=Manifest("checkpoint", {}, {}, {"left_out": left}))
+    [line] = summary._lines_left_out(state)
+    assert line.startswith("left out     ema/part0/ (2 variables), ema/part1/")
+    assert line.endswith(" and 2 more: in the checkpoint, and not in the code")
+    assert summary._lines_left_out(ArtifactState(ArtifactStatus.COMPLETE)) == []
 
 
 def test_an_older_verdict_is_read(job: Job, tmp_path: Path) -> None:

@@ -207,8 +207,9 @@ def test_all_that_the_outputs_need_is_loaded_and_what_the_code_lacks_is_told(
     with caplog.at_level("INFO"):
         taken = load_weights(ours[0].model, find_checkpoint(prefix), ours[1])
     assert [float(tf.reduce_max(one)) for one in ours[1]] == [3.0, 3.0, 3.0, 3.0]
-    assert {"centre/mean", "shift"} < set(taken)
-    assert "unused" not in taken
+    assert {"centre/mean", "shift"} < taken.keys.keys()
+    assert "unused" not in taken.keys
+    assert taken.left_out == ("model/more/ (2 variables)",)
     assert "left out, as the code has nothing of these names: model/more/ (2 variables)" in caplog.text
 
 
