@@ -21,7 +21,6 @@ from pipeline.graph.discovery import (
     rank_outputs,
 )
 from pipeline.graph.discovery.losses import DROPS
-from pipeline.graph.lazy_nodes import whole_node
 from pipeline.graph.nodes import node_of
 from pipeline.graph.unsupported import CALLS_PYTHON, CHANGES_STATE, DRAWS, refusal_of
 from pipeline.inputs import ImportedCheckpoint
@@ -33,6 +32,7 @@ from .beside import find_beside
 from .dropouts import find_dropout_pins
 from .masks import DropoutJudge, drops
 from .needs import Needs, find_draws, find_needs, join_options
+from .passes.batch_norms import find_norm_pins, find_training_norms
 from .passes.frames import refuse_inner_draw
 from .passes.inputs import hangs_on_updates
 from .quantized import find_assigned_ranges, find_evaluation_graphs, refuse_training_graph
@@ -333,10 +333,10 @@ def _with_step(error: FreezeError, next_step: str) -> FreezeError:
 def _instead(source: Source, asked: Asked, fetched: Mapping[str, str], fed: Mapping[str, str]) -> Iterator[str]:
     """Yields commands for other outputs, and for draws that are made inputs."""
     outputs = list(fetched.values())
+    yield from _without_dropout(source, asked, fetched, list(fed.values()))
     yield from _instead_of_all(source, asked, fetched, list(fed.values()))
     for candidate, needs in _freezable(source, asked, rank_before_draws(source.graph, outputs)):
         yield "\n    ".join([str(candidate), *asked.commands([candidate.tensor], needs)])
-    yield from _without_dropout(source, asked, fetched, list(fed.values()))
     drawn = find_draws(source, outputs, list(fed.values()))
     if drawn is not None:
         told = _ALWAYS_DROPS if _drops(source, drawn.inputs) else ""
@@ -366,27 +366,31 @@ def _without_data(asked: Asked, inputs: Sequence[str]) -> tuple[Asked, str]:
 
 def _built_for_training(source: Source, outputs: Sequence[str]) -> str:
     """Returns the sentence on a batch norm that nothing switches to its averages; empty if there is none."""
-    graph = source.graph
-    above = graph.ancestors(map(node_of, outputs), with_control=False)
-    norms = [node for node in graph.node if node.name in above and node.op.startswith("FusedBatchNorm")]
-    for node in map(whole_node, norms):
-        if "is_training" not in node.attr or node.attr["is_training"].b:
-            return (
-                "this graph is built for training: its batch norm takes the batch's own statistics (node "
-                f"{node.name}), and no command below changes that. Better give the graph that is built for inference, "
-                "where batch norm takes the averages (--graph-file, for `freeze` --graph). Otherwise "
-            )
-    return ""
+    norms = find_training_norms(source.graph, outputs, ())
+    if not norms or _norm_pins(source, outputs, ()):
+        return ""
+    return (
+        f"this graph is built for training: its batch norm takes the batch's own statistics (node {norms[0].name}), "
+        "and no command below changes that. Better give the graph that is built for inference, where batch norm takes "
+        "the averages (--graph-file, for `freeze` --graph). Otherwise "
+    )
+
+
+def _norm_pins(source: Source, outputs: Sequence[str], fed: Sequence[str]) -> dict[str, str]:
+    """Returns the pins that switch batch norms to their averages; a SavedModel is loaded as it is."""
+    return {} if source.kind == "SavedModel" else find_norm_pins(source.graph, outputs, fed)
 
 
 def _without_dropout(source: Source, asked: Asked, fetched: Mapping[str, str], fed: list[str]) -> Iterator[str]:
-    """Yields the command that switches dropouts of a constant rate off."""
+    """Yields the command that switches dropouts of a constant rate off, and batch norms to their averages."""
     outputs = list(fetched.values())
-    pins = find_dropout_pins(source.graph, outputs, fed)
-    needs = find_needs(source, outputs, fed, pins) if pins else None
+    pins, norms = find_dropout_pins(source.graph, outputs, fed), _norm_pins(source, outputs, fed)
+    needs = find_needs(source, outputs, fed, {**pins, **norms}) if pins or norms else None
     if isinstance(needs, Needs):
-        whole = asked.command(fetched, replace(needs, pins={**pins, **needs.pins}))
-        yield f"the same outputs, with dropout switched off, as a model is used\n    {whole}"
+        whole = asked.command(fetched, replace(needs, pins={**pins, **norms, **needs.pins}))
+        done = ["dropout switched off"] if pins else []
+        done += ["batch norm by the averages that the training kept"] if norms else []
+        yield f"the same outputs, with {' and '.join(done)}, as a model is used\n    {whole}"
 
 
 def _instead_of_all(source: Source, asked: Asked, fetched: Mapping[str, str], fed: list[str]) -> Iterator[str]:

@@ -31,6 +31,7 @@ from .beside import Beside, find_beside
 from .describe import Describer, describe_origin, describe_signature, find_inner_rows
 from .harmless import left_out_notes, require_harmless
 from .needs import Needs
+from .passes.batch_norms import norm_pins
 from .passes.frames import require_outside
 from .passes.inputs import unknown_shapes
 from .passes.lookup_tables import require_vocabularies
@@ -246,11 +247,19 @@ def prepare(
     asked = Asked(door or freeze_door(source.path), outputs, inputs, pins, gate)
     notes = [*source.notes, *(f"{name} is pinned to {value}" for name, value in pins.items())]
     pins = {node_of(source.inputs.get(name, name)): value for name, value in pins.items()}
+    norms = norm_pins(source.graph, pins)
+    if norms and source.kind == "SavedModel":
+        raise FreezeError(
+            "a batch norm of a SavedModel cannot be switched: it is compared as it was saved",
+            where=", ".join(norms),
+            next_step="Save the model for inference, with training=False",
+        )
     unpinned, source = source, replace(source, graph=pin_placeholders(source.graph, pins, source.inputs))
     fetched = _choose_outputs(source, asked, notes)
     fed = {**_map_names(source.inputs, [*source.inputs], pins), **_map_names(source.inputs, inputs, pins)}
     require_outside(source.graph, fed.values(), fetched.values())
-    require_kept(unpinned, asked, pins, list(fetched.values()), list(fed.values()))
+    kept = {name: value for name, value in pins.items() if name not in norms}
+    require_kept(unpinned, asked, kept, list(fetched.values()), list(fed.values()))
     opened = open_batches(source.graph, fed.values(), fetched.values())
     source, notes = replace(source, graph=opened.graph), [*notes, *opened.notes]
     try:

@@ -32,9 +32,11 @@ from pipeline.freezing.asking import Asked, command_beside, open_asked, report_d
 from pipeline.freezing.demands import demands_of_frozen
 from pipeline.freezing.freeze import prepare
 from pipeline.freezing.harmless import cut_away, left_out_notes
+from pipeline.freezing.passes.batch_norms import norm_pins, switch_norms
 from pipeline.freezing.rows import ask_for_rows, placeholders_beside, point_to_rows
 from pipeline.freezing.table_keys import keys_of_tables
 from pipeline.graph.demands import NOTHING, Demands
+from pipeline.graph.graph import Graph
 from pipeline.inputs import Candidate, DataSource, ImportedCheckpoint
 from pipeline.safety.gate import Gate
 from pipeline.safety.models import require_still
@@ -102,8 +104,9 @@ def import_checkpoint(
         if imported.tags:
             tag_for_serving(folder / SAVED_MODEL_FOLDER, imported.tags)
     else:
-        _copy_checkpoint(source, gate, signature, folder)
-    signature.write(folder / SIGNATURE_FILE, origin=model.origin)
+        norms = norm_pins(source.graph, model.origin["pins"])
+        _copy_checkpoint(source, gate, signature, norms, folder)
+    signature.write(folder / SIGNATURE_FILE, origin=_origin(source, model.origin))
     return {
         "adopted": str(source.path),
         "found": [*reasons, *model.notes],
@@ -179,11 +182,20 @@ def imported_files(imported: ImportedCheckpoint) -> dict[str, Path]:
     return named | {(path.name if path == source.graph_file else path.name.removeprefix(name)): path for path in files}
 
 
-def _copy_checkpoint(source: Source, gate: Gate, signature: Signature, folder: Path) -> None:
+def _origin(source: Source, origin: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the origin for an artifact whose graph has its batch norms switched: no later stage pins them again."""
+    norms = norm_pins(source.graph, origin["pins"])
+    kept = {name: value for name, value in origin["pins"].items() if name not in norms}
+    return {**origin, "pins": kept, **({"switched": list(norms)} if norms else {})}
+
+
+def _copy_checkpoint(source: Source, gate: Gate, signature: Signature, norms: Mapping[str, str], folder: Path) -> None:
     name = name_of(source.path)
     for path in files_of(source.path) if source.bundle.tensors else ():
         shutil.copyfile(path, folder / f"{CHECKPOINT_PREFIX}{path.name.removeprefix(name)}")
     meta = cut_away(read_message(source.graph_file), gate, signature)
+    if norms:
+        meta.graph_def.CopyFrom(switch_norms(Graph.of(meta.graph_def), norms).to_proto())
     carry_vocabularies(meta.graph_def, vocabularies_of(source.graph), folder)
     (folder / f"{CHECKPOINT_PREFIX}.meta").write_bytes(meta.SerializeToString(deterministic=True))
     (folder / "checkpoint").write_text(f'model_checkpoint_path: "{CHECKPOINT_PREFIX}"\n', encoding="utf-8")

@@ -13,6 +13,8 @@ from pipeline.graph.lazy_nodes import whole_node
 from pipeline.graph.nodes import PLACEHOLDERS, node_of
 from pipeline.graph.protos import NodeDef, TensorShapeProto
 
+from .batch_norms import norm_pins, switch_norms
+
 _TRUTHS = {"true": True, "1": True, "false": False, "0": False}
 # By dtype: how a value is read from text, and the field of a TensorProto that holds it.
 _KINDS: Mapping[str, tuple[Callable[[str], Any], str]] = {
@@ -31,7 +33,7 @@ def pin_placeholders(graph: Graph, pins: Mapping[str, str], names: Iterable[str]
     Args:
         pins: by the placeholder's name its value, as text: `true`, `0.5`, `7`. If the placeholder's shape is known
             every element has it; otherwise the constant is a scalar. A scalar constant can be pinned too, such as the
-            rate of a dropout that nothing switches off.
+            rate of a dropout that nothing switches off; and a batch norm that is built for training, see `batch_norms`.
         names: what else a placeholder can be called, for the error message.
 
     Raises:
@@ -40,6 +42,9 @@ def pin_placeholders(graph: Graph, pins: Mapping[str, str], names: Iterable[str]
     if not pins:
         return graph
     values = {node_of(name): text for name, text in pins.items()}
+    norms = norm_pins(graph, values)
+    graph = switch_norms(graph, norms)
+    values = {name: text for name, text in values.items() if name not in norms}
     known = [node.name for node in graph.node if node.op in PLACEHOLDERS or (node.name in values and _is_scalar(node))]
     for name in values:
         if name not in known:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -57,20 +59,26 @@ def batch_norm_in_training(evidence: Evidence) -> Cause | None:
         return None
     for node in nodes:
         if node.op.startswith("FusedBatchNorm") or node.op in _STATISTICS:
-            return _batch_norm(node.name, node.op)
-    for other in evidence.ancestry(evidence.failed_outputs("stable", "golden", "equal", "edge", "generated")):
-        if other.op.startswith("FusedBatchNorm") and other.attr["is_training"].b:
-            return _batch_norm(other.name, other.op)
+            return _batch_norm(node.name, node.op, _training_norms(evidence))
+    for other in _training_norms(evidence)[:1]:
+        return _batch_norm(other.name, other.op, _training_norms(evidence))
     return None
 
 
-def _batch_norm(name: str, op: str) -> Cause:
+def _training_norms(evidence: Evidence) -> list[Any]:
+    above = evidence.ancestry(evidence.failed_outputs("stable", "golden", "equal", "edge", "generated"))
+    return [node for node in above if node.op.startswith("FusedBatchNorm") and node.attr["is_training"].b]
+
+
+def _batch_norm(name: str, op: str, norms: Sequence[Any]) -> Cause:
     how = "is_training is true" if op.startswith("FusedBatchNorm") else "it is taken over the batch"
+    pins = ",".join(sorted(f"{node.name}=false" for node in norms))
+    averages = f", or take the averages that the checkpoint keeps, if it does (--pin {pins})" if pins else ""
     return Cause(
         "batch_norm_in_training",
         f"batch norm is in training mode: the node {name} ({op}) normalises by the batch's own statistics ({how}), so "
         "that a row's answer depends on the rows beside it. Build the graph for inference, or pin the "
-        "placeholder that switches it, if it has one (such as --pin is_training=false)",
+        f"placeholder that switches it, if it has one (such as --pin is_training=false){averages}",
     )
 
 
