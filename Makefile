@@ -23,7 +23,7 @@ UNIT_TESTS := -n 2 -m 'not tensorflow and not stress'
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help run night nights check lint types unit test docs bench clean clean-output FORCE
+.PHONY: help run night nights check lint types unit test all-tests docs bench clean clean-output FORCE
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /make \1|/p' $(firstword $(MAKEFILE_LIST)) | awk -F '|' '{ printf "%-18s %s\n", $$1, $$2 }'
@@ -53,7 +53,11 @@ types: $(VENV)/.installed-dev
 unit: $(VENV)/.installed-dev
 	$(BIN)/pytest $(UNIT_TESTS)
 
-test: lint types ## check everything: ruff, mypy, all tests
+# mypy runs beside the tests: new, it takes as long as they take to load what they need.
+test: lint ## check everything: ruff, mypy, all tests
+	@$(MAKE) --no-print-directory -j 2 -k types all-tests
+
+all-tests: $(VENV)/.installed-dev
 	$(BIN)/pytest $(SPREAD)
 
 docs: $(VENV)/.installed-dev ## build the documentation into site/; a broken link is an error

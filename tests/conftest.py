@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from importlib.util import find_spec
 from multiprocessing import forkserver
 from pathlib import Path
 
@@ -14,6 +17,8 @@ import pytest
 from commands import clean, sharing_module
 from hypothesis import settings
 from loading import loads_tensorflow
+
+from pipeline.workers.child import keep_processes
 
 # The machines that run these are shared: how long an example takes says nothing.
 settings.register_profile("shared", deadline=None)
@@ -42,7 +47,32 @@ def pytest_configure(config: pytest.Config) -> None:
         _kept_alive[folder] = os.open(f"{folder}/alive", os.O_RDWR)
         os.environ[sharing.FOLDER] = folder
         os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE / "helpers" / "shared_server"), *_python_path()])
+        if getattr(config.option, "numprocesses", None) and not _is_quick(config):
+            _compile_what_is_new()
     sharing.share(forkserver, os.environ[sharing.FOLDER])
+
+
+def _compile_what_is_new() -> None:
+    """Collects the tests once beforehand where TensorFlow is new here, and so has no bytecode.
+
+    The workers of pytest-xdist start at once and import the same: each would compile all of it, and the tests.
+    """
+    spec = find_spec("tensorflow")
+    if spec is not None and spec.cached is not None and not Path(spec.cached).exists():
+        collect = [sys.executable, "-m", "pytest", "--collect-only", "-qq"]
+        subprocess.run(collect, cwd=HERE.parent, stdout=subprocess.DEVNULL, check=False)
+
+
+def pytest_collection_finish() -> None:
+    """Leaves what is loaded by now, TensorFlow above all, out of every collection of garbage to come."""
+    gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _processes_serve_one_test_after_the_other() -> Iterator[None]:
+    """Keeps those that only open artifacts, as a batch does: a new one costs a tenth of a second of a processor."""
+    with keep_processes():
+        yield
 
 
 def _is_quick(config: pytest.Config) -> bool:

@@ -217,14 +217,14 @@ _idle: dict[tuple[bool, bool, bool, int], list[Server]] | None = None
 def keep_processes() -> Iterator[None]:
     """Keep finished processes for the next call of the same kind, until the end of the block."""
     global _idle
-    _idle = {}
+    before, _idle = _idle, {}
     try:
         yield
     finally:
         for servers in _idle.values():
             for server in servers:
                 server.close()
-        _idle = None
+        _idle = before
 
 
 def load_meanwhile(modules: Iterable[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import logging
 import sys
 import tempfile
@@ -25,7 +26,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         home = Home(Path(folder) / "home")
         chosen = [one for one in FAULTS if given.only in one.name]
-        outcomes = [outcome_of(one, home, Path(folder) / str(number)) for number, one in enumerate(chosen)]
+        folders = (Path(folder) / str(number) for number in itertools.count())
+        outcomes = [outcome_of(one, home, place, asks_peers=True) for one, place in zip(chosen, folders, strict=False)]
     for one in outcomes:
         if given.only:
             print(f"{one.fault.name}: {sorted(one.checks)} {one.kind}: {one.sentence}\n    {one.by_peers}")

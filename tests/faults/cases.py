@@ -143,7 +143,7 @@ class Outcome:
     Args:
         checks: those that failed.
         kind, sentence: of the cause.
-        by_peers: what each other tool's rule says, by the tool.
+        by_peers: what each other tool's rule says, by the tool; nothing where none was asked.
     """
 
     fault: Fault
@@ -154,15 +154,15 @@ class Outcome:
     by_peers: dict[str, str]
 
 
-def outcome_of(one: Fault, home: Home, folder: Path) -> Outcome:
-    """Plants a fault, validates the pair, and asks the other tools' rules."""
+def outcome_of(one: Fault, home: Home, folder: Path, asks_peers: bool = False) -> Outcome:
+    """Plants a fault and validates the pair; for the page, which compares them, asks the other tools' rules too."""
     folder.mkdir(parents=True, exist_ok=True)
     pair = one.plant(home, folder)
     (folder / "validation").mkdir()
     verdict = validate("m", pair.checkpoint, {"frozen": pair.candidate}, one.settings, 1, folder / "validation")
     failed = frozenset(check["check"] for check in verdict["checks"] if check["verdict"] != "passed")
     cause = verdict["causes"].get(one.cause_of, {"kind": "", "sentence": ""})
-    return Outcome(one, verdict, failed, cause["kind"], cause["sentence"], by_peers(pair, folder))
+    return Outcome(one, verdict, failed, cause["kind"], cause["sentence"], by_peers(pair, folder) if asks_peers else {})
 
 
 def by_peers(pair: Pair, folder: Path) -> dict[str, str]:

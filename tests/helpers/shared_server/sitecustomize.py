@@ -23,6 +23,13 @@ from importlib.abc import MetaPathFinder
 from types import SimpleNamespace
 from typing import Any
 
+# What stages import when they run: the server has it beside what the pipeline gives its own, so that none of the many
+# processes of the tests imports it anew.
+_OF_STAGES = [
+    *("pipeline.training.graphs", "pipeline.training.train", "pipeline.training.export", "pipeline.training.examples"),
+    *("pipeline.training.import_checkpoint", "pipeline.formats.runner_process", "pipeline.formats.session"),
+    *("pipeline.validation.validate", "pipeline.report.html"),
+]
 FOLDER, FLAG = "PIPELINE_TEST_FORK_SERVER", "PIPELINE_TEST_IS_FORK_SERVER"
 # What changes nothing in the processes that the server forks: our own switches, pytest's, make's and the shell's.
 _UNREAD = re.compile(
@@ -72,7 +79,7 @@ def _started(folder: str, described: dict[str, Any], number: int) -> str:
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(new)
             listener.listen(64)
-            arguments = f"{listener.fileno()}, {alive}, {described['modules']!r}"
+            arguments = f"{listener.fileno()}, {alive}, {described['modules'] + _OF_STAGES!r}"
             code = f"from multiprocessing.forkserver import main; main({arguments})"
             server = subprocess.Popen(
                 [sys.executable, "-c", code],

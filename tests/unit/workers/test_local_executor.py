@@ -14,6 +14,7 @@ import pytest
 
 from pipeline.errors import DataError, PipelineError, StageCrashed
 from pipeline.settings import EngineSettings
+from pipeline.workers import child
 from pipeline.workers.child import Child, Limits, keep_processes, run_in_subprocess
 from pipeline.workers.executor import open_executor
 from pipeline.workers.executor.interface import Ended, Started
@@ -107,8 +108,8 @@ def test_what_goes_wrong_costs_only_its_item(engine: LocalExecutor) -> None:
 
 
 def test_an_item_may_have_processes_of_its_own_and_they_share_its_limit(engine: LocalExecutor) -> None:
-    [(own, child)] = ended(engine, "child_of", [(0,)]).values()
-    assert len({own, child, os.getpid()}) == 3
+    [(own, started)] = ended(engine, "child_of", [(0,)]).values()
+    assert len({own, started, os.getpid()}) == 3
 
 
 def test_a_closed_engine_leaves_no_process() -> None:
@@ -136,16 +137,17 @@ def echo(first: int, channel: Any) -> None:
 
 def conversation(first: int, *, is_hasty: bool = False) -> int:
     """Talks with a process that may be kept; its id."""
-    with Child(f"{HERE}:echo", first, talks=True, is_bare=True, is_reusable=True) as child:
-        pid, told = child.receive()
+    with Child(f"{HERE}:echo", first, talks=True, is_bare=True, is_reusable=True) as talking:
+        pid, told = talking.receive()
         assert told == first
-        child.send("a")
+        talking.send("a")
         if not is_hasty:
-            assert child.receive() == "a"
+            assert talking.receive() == "a"
         return int(pid)
 
 
-def test_processes_are_kept_from_one_call_to_the_next_in_a_block_alone() -> None:
+def test_processes_are_kept_from_one_call_to_the_next_in_a_block_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(child, "_idle", None)  # not in the block that all tests are in
     with keep_processes():
         one, other = conversation(1), conversation(2, is_hasty=True)  # with an answer that nobody took
         third = conversation(3)
@@ -161,8 +163,8 @@ def test_a_process_whose_call_failed_is_not_kept() -> None:
     with keep_processes():
         one = conversation(1)
         with (
-            Child(f"{HERE}:nothing", 1, talks=True, is_bare=True, is_reusable=True) as child,
+            Child(f"{HERE}:nothing", 1, talks=True, is_bare=True, is_reusable=True) as failing,
             pytest.raises(StageCrashed, match="nothing"),
         ):
-            child.receive()
+            failing.receive()
         assert conversation(2) != one
