@@ -14,8 +14,8 @@ ARGS ?=
 NIGHT_PARAMS ?= {}
 VENV := .venv
 BIN := $(VENV)/bin
-# The tests of a file run in one process, so that what they share is made once; slow files are in the folders that come
-# first. A test often waits, so there are more processes than cores.
+# The tests of a file run in one process, so that what they share is made once, in the order of tests/conftest.py. A test
+# often waits, so there are more processes than cores.
 SPREAD := -n 4 --dist loadfile --no-loadscope-reorder
 UNIT_TESTS := -n 2 -m 'not tensorflow and not stress'
 

@@ -26,6 +26,8 @@ settings.load_profile("shared")
 
 FORK_SERVER = "PIPELINE_TEST_FORK_SERVER"
 HERE = Path(__file__).parent
+# The folders of the files that take longest, or wait most: begun last, they would keep one process at work alone.
+LONGEST = ("integration", "faults", "unit/workers", "unit/training", "unit/validation", "corpus", "redteam")
 _kept_alive: dict[str, int] = {}
 
 
@@ -88,12 +90,22 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Marks what loads TensorFlow, as far as imports tell, where somebody asks; the rest is marked by hand."""
+    """Puts first what takes long, and marks what loads TensorFlow, as far as imports tell, where somebody asks.
+
+    The rest is marked by hand.
+    """
+    items.sort(key=lambda item: _turn(item.path))
     if "tensorflow" not in config.option.markexpr:
         return  # every process of a whole run would read all imports
     for item in items:
         if loads_tensorflow(item.path):
             item.add_marker(pytest.mark.tensorflow)
+
+
+def _turn(path: Path) -> int:
+    """The number of a test's turn: of its folder among those that begin, after which all others come."""
+    folder = path.parent.relative_to(HERE).as_posix()
+    return LONGEST.index(folder) if folder in LONGEST else len(LONGEST)
 
 
 @pytest.hookimpl(wrapper=True)

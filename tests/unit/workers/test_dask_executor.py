@@ -21,9 +21,17 @@ from pipeline.workers.executor.interface import Ended, Started
 
 
 @pytest.fixture(autouse=True)
-def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Workers import the functions of `items` by its name."""
+def _importable(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Workers import the functions of `items` by its name; and what Dask sets in the environment ends with a test.
+
+    It sets threads and Python's hash seed there: later tests of this process would share no server.
+    """
+    before = dict(os.environ)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(PROJECT), str(PROJECT / "tests")]), prepend=os.pathsep)
+    yield
+    for name in os.environ.keys() - before.keys():
+        del os.environ[name]
+    os.environ.update(before)
 
 
 class Killing(DaskExecutor):
