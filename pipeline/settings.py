@@ -17,7 +17,10 @@ PASSED, FAILED = "passed", "failed"  # verdicts
 AUTO, AUTO_SHARE = "auto", 0.8  # the limit that is a share of the machine's memory
 # The words for a candidate: the same function for every input; agrees on all rows tried; or not.
 PROVED, TESTED, DIFFERS = "proved", "tested", "differs"
-CHECKS = ("graph", "weights", "equal", "decisions", "edge", "generated", "stable", "golden")
+# The checks whose rows look where those of the others do not; not made of a candidate that is proved, or has failed.
+SEARCHES = ("sizes", "ladders", "boundary", "repeated")
+CHECKS = ("graph", "weights", "equal", "decisions", "edge", "generated", "stable", "golden", *SEARCHES)
+LADDERS = ("magnitudes", "lengths", "ids", "tables", "unicode")  # kinds of rows of the check ladders
 
 
 def setting(default: Any, description: str) -> Any:
@@ -137,6 +140,17 @@ class ValidationSettings:
         "what a candidate must be: tested (it agrees on all rows that were tried) or proved (its graph is the same "
         "function of the inputs as the checkpoint's, for every input; formats that are no graph of TensorFlow's fail)",
     )
+    ladders: str = setting(
+        "all",
+        f"kinds of rows of the check ladders: all, or a comma-separated list of {', '.join(LADDERS)}",
+    )
+    search_rows: int = setting(
+        2048, "most rows that the checks sizes and boundary, and each kind of ladders, feed to both sides"
+    )
+    repeated_calls: int = setting(
+        1000,
+        "calls with one batch, one after the other, of the check repeated; fewer where a row takes much of batch_mb",
+    )
     batch_size: int = setting(256, "rows per session run; fewer where batch_mb says so")
     batch_mb: float = setting(
         256.0,
@@ -161,6 +175,12 @@ class ValidationSettings:
         0.002, "the same share for weights stored as float16: rounding flips decisions close to the threshold"
     )
     int8_flipped_share: float = setting(0.01, "the same share for weights stored as int8")
+    class_flipped_share: float = setting(
+        0.2,
+        "share of the rows of one class that may be lost to other classes, or come from them: a rare class can be lost "
+        "within the share of all rows. With labels, also of the rows that the checkpoint decides rightly. One row may "
+        "always; a larger share of all rows counts instead",
+    )
     tolerances: str = setting(
         "none",
         "bounds for single outputs, instead of the bounds for their dtype: comma-separated entries of output rtol atol "
@@ -201,13 +221,18 @@ class ValidationSettings:
 
     def __post_init__(self) -> None:
         require(self, "require", self.require in (TESTED, PROVED), f"{TESTED} or {PROVED}")
-        require(self, "batch_size", self.batch_size >= 1, "at least 1")
+        for name in ("batch_size", "search_rows", "repeated_calls"):
+            require(self, name, getattr(self, name) >= 1, "at least 1")
         require(self, "batch_mb", 0 < self.batch_mb < math.inf, "above 0")
-        for name in self.chosen_checks:
-            if name not in CHECKS:
-                raise SettingError(
-                    "unknown check", where="[validation] checks", got=repr(name), next_step=nearest(name, CHECKS)
-                )
+        for key, what, chosen, known in (
+            ("checks", "check", self.chosen_checks, CHECKS),
+            ("ladders", "kind of rows", self.chosen_ladders, LADDERS),
+        ):
+            for name in chosen:
+                if name not in known:
+                    raise SettingError(
+                        f"unknown {what}", where=f"[validation] {key}", got=repr(name), next_step=nearest(name, known)
+                    )
         require(self, "time_limit_seconds", 0 <= self.time_limit_seconds < math.inf, "0 or more")
         if self.memory_limit_gb != AUTO:  # "2", 2 and 2.0 are one setting, and have one fingerprint
             limit = read_number(self.memory_limit_gb)
@@ -225,6 +250,11 @@ class ValidationSettings:
     def chosen_checks(self) -> tuple[str, ...]:
         """The names of the checks to run."""
         return CHECKS if self.is_every_check else tuple(name.strip() for name in self.checks.split(","))
+
+    @property
+    def chosen_ladders(self) -> tuple[str, ...]:
+        """The kinds of rows that the check `ladders` makes."""
+        return LADDERS if self.ladders.strip() == "all" else tuple(name.strip() for name in self.ladders.split(","))
 
     @property
     def is_every_check(self) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pipeline.errors import PipelineError, RunnerError, StageCrashed
 from pipeline.signature import Array, Batch, Signature, TensorSpec, batch_size_of, read_origin
@@ -37,6 +37,14 @@ class RowRange:
 
 class RowBytesQuestion:
     """Asks a runner's process for the bytes of one row in its largest node."""
+
+
+@dataclass(frozen=True)
+class RepeatedBatch:
+    """Asks a runner's process for the same batch again and again."""
+
+    batch: Batch
+    calls: int
 
 
 def fixed_batch_size(candidates: Mapping[str, Path]) -> int | None:
@@ -130,17 +138,27 @@ class SubprocessRunner(AbstractContextManager["SubprocessRunner"]):
         self.last_error: PipelineError | None = None
         self._pending = 0
         self._arguments = (folder, threads, limits)
-        entry = FORMATS[format]
-        options = {"is_unoptimized": True} if is_unoptimized and entry.is_optimized else {}
-        self._child = Child(
+        self._options = {"is_unoptimized": True} if is_unoptimized and FORMATS[format].is_optimized else {}
+        self._child = self._start()
+
+    def _start(self) -> Child:
+        folder, threads, limits = self._arguments
+        entry = FORMATS[self.format]
+        return Child(
             "pipeline.formats.runner_process:serve",
-            *(entry.opener, folder.absolute(), threads, options),
+            *(entry.opener, folder.absolute(), threads, self._options),
             talks=True,
             is_sandboxed=True,
             limits=limits,
             is_bare=entry.is_bare,
             is_reusable=True,
         )
+
+    def restart(self) -> None:
+        """Starts the process again, after it has ended."""
+        self.close()
+        self.has_ended, self.last_error, self._pending = False, None, 0
+        self._child = self._start()
 
     def ask(self, batch: Batch | RowRange) -> None:
         """Sends a batch, or a range of rows, without waiting; `answer` waits for its outputs.
@@ -158,17 +176,21 @@ class SubprocessRunner(AbstractContextManager["SubprocessRunner"]):
             RunnerError: the artifact failed on the batch; the runner can still be used.
             StageCrashed: its process ended, or exceeded a limit.
         """
+        outputs: dict[str, Array] = self._receive()
+        return outputs
+
+    def _receive(self) -> Any:
         self._pending -= 1
         try:
-            outputs: dict[str, Array] | PipelineError = self._child.receive()
+            reply = self._child.receive()
         except PipelineError as exc:
             self.has_ended, self.last_error = True, exc
             raise
         self.has_opened = True
-        if isinstance(outputs, PipelineError):
-            self.last_error = outputs
-            raise outputs
-        return outputs
+        if isinstance(reply, PipelineError):
+            self.last_error = reply
+            raise reply
+        return reply
 
     def discard_pending(self) -> None:
         """Receives and drops all pending outputs, so that they are not mistaken for those of a later batch.
@@ -195,6 +217,20 @@ class SubprocessRunner(AbstractContextManager["SubprocessRunner"]):
         """Computes the outputs for a batch; see `Runner.run`."""
         self.ask(batch)
         return self.answer()
+
+    def run_repeatedly(self, batch: Batch, calls: int) -> dict[int, dict[str, Array]]:
+        """Runs a batch a number of times, one after the other.
+
+        Returns:
+            By the number of the call, from 1 on, the answers that are not the same to the bit as any before (the first
+            few), and the last.
+
+        Raises: as `answer`.
+        """
+        self._child.send(RepeatedBatch(dict(batch), calls))
+        self._pending += 1
+        found: dict[int, dict[str, Array]] = self._receive()
+        return found
 
     def inner_row_bytes(self) -> int:
         """Asks for the bytes of one row in the largest node, inputs and outputs together; 0 if that is not known.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from pipeline.checkpoint.bundle import Bundle
 from pipeline.checkpoint.source import open_artifact
@@ -14,7 +15,7 @@ from pipeline.signature import Signature, read_origin
 from pipeline.store.file_names import SIGNATURE_FILE
 
 from .freeze import Prepared, prepare
-from .table_keys import keys_of_mutable_tables
+from .table_keys import keys_of_mutable_tables, keys_of_tables
 from .write.constants import Constant, FrozenGraph, content, strings
 
 _MOST_KEYS = 1_000_000
@@ -53,6 +54,18 @@ def nodes_of_artifact(checkpoint: Path) -> frozenset[str]:
     _, prepared = _prepare(checkpoint)
     inner = (node.name for function in prepared.graph.library.function for node in function.node_def)
     return frozenset([*(node.name for node in prepared.graph.nodes), *inner])
+
+
+def keys_of_artifact(checkpoint: Path) -> dict[str, list[Any]]:
+    """Returns by dtype the keys of the lookup tables that a .pb of a checkpoint's artifact fills; each once.
+
+    Raises: as `demands_of_artifact`.
+    """
+    _, prepared = _prepare(checkpoint)
+    names = set(keys_of_mutable_tables(prepared.graph.nodes))
+    return keys_of_tables(
+        _with_keys(node, prepared.bundle) if node.name in names else node for node in prepared.graph.nodes
+    )
 
 
 def _prepare(checkpoint: Path) -> tuple[Signature, Prepared]:

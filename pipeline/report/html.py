@@ -34,6 +34,10 @@ CHECK_DESCRIPTIONS = {
     "generated": "the same on random rows, in batches of several sizes",
     "stable": "the same outputs for the same rows again, in another order and in other batches",
     "golden": "the same as the outputs recorded when the model was trained",
+    "sizes": "on rows of the data in batches of many sizes, the same outputs as the checkpoint",
+    "ladders": "the same on rows over the whole range of magnitudes, lengths, ids, table entries and Unicode",
+    "boundary": "the same on rows around the edge between two decisions, found by search",
+    "repeated": "the same outputs after a thousand calls, and behind unusual rows",
     "decisions": "on every validation row, the same class as the checkpoint",
 }
 

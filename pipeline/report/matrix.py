@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipeline.settings import FAILED, PASSED
+from pipeline.settings import FAILED, PASSED, SEARCHES
 
 from .facts import ReportFacts
 from .gist import MADE, Check
@@ -21,7 +21,7 @@ from .verdict import (
 )
 from .wording import difference, number
 
-ORDER = (MADE, WEIGHTS, "equal", "edge", "generated", "stable", "golden", DECISIONS)
+ORDER = (MADE, WEIGHTS, "equal", "edge", "generated", "stable", "golden", *SEARCHES, DECISIONS)
 SKIPPED, NONE = "skipped", "none"
 SIGNS = {PASSED: "✓", FAILED: "✗", SKIPPED: "○", NONE: ""}
 

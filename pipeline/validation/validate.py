@@ -1,6 +1,6 @@
 """Proves that a candidate is equal to its checkpoint, or reports where it is not.
 
-Eight checks; the first two compare the files, the others compare outputs:
+Twelve checks; the first two compare the files, the others compare outputs:
 
     graph      the candidate's graph with the checkpoint's, as functions of the inputs, without running either
     weights    the candidate's constants with the checkpoint's tensors, byte for byte, without running either
@@ -12,6 +12,9 @@ Eight checks; the first two compare the files, the others compare outputs:
                that depends on a row's neighbours or on chance may equal its checkpoint, and is wrong all the same
     golden     the checkpoint and the candidate with the outputs recorded when the model was trained; an imported
                checkpoint has none
+    sizes, ladders, boundary, repeated
+               what looks where those rows do not (see `checks.searches`): for a candidate that is neither proved to be
+               the checkpoint's function, nor found to differ
 
 By default every check that applies is made, and skipped ones are reported. If checks are requested by name, one that
 does not apply fails. Both sides run in their own processes, which see the artifacts but never the model's code. Names
@@ -34,12 +37,13 @@ from pipeline.errors import PipelineError, RunnerError
 from pipeline.formats.registry import read_refusal
 from pipeline.formats.runner import RowRange, SubprocessRunner, fixed_batch_size
 from pipeline.freezing.freeze import no_inputs_note
-from pipeline.settings import CHECKS, FAILED, PASSED, PROVED, ValidationSettings
+from pipeline.settings import CHECKS, FAILED, PASSED, PROVED, SEARCHES, ValidationSettings
 from pipeline.signature import Signature, read_origin
 from pipeline.store.file_names import RESULTS_FILE, SIGNATURE_FILE, VERDICT_FILE
 from pipeline.workers.child import Limits
 from pipeline.workers.progress import part, tell
 
+from .checks.leaks import find_leaks
 from .checks.material import Material, checkpoint_limits, read_material
 from .checks.registry import CHECK_FUNCTIONS, compare_with_recorded
 from .checks.sizes import plan_sizes
@@ -102,6 +106,8 @@ def validate(
             SubprocessRunner("checkpoint", checkpoint, threads, checkpoint_limits(checkpoint, limits))
         )
         material.sizes = plan_sizes(material.signature, settings, material.rows, reference)
+        for sentence in find_leaks(material):
+            recorder.note("data", sentence)
         recorder.precisions = _precisions(checkpoint, material, reference)
         if sharding is not None and len(material.rows) > sharding.rows:
             executor = opened.enter_context(sharding.open_executor())
@@ -125,7 +131,8 @@ def validate(
                 recorder.note(format, sentence)
             whole = part(format, number / len(candidates), (number + 1) / len(candidates))
             with whole, SubprocessRunner(format, artifact, threads, limits) as candidate:
-                skipped |= _check(recorder, reference, candidate, material)
+                is_proved = format in proofs and proofs[format].word == PROVED
+                skipped |= _check(recorder, reference, candidate, material, is_proved)
     write_worst(folder, recorder, checkpoint, candidates, material, threads)
     causes = explain(recorder, checkpoint, candidates, material, threads)
     data_rows = 0 if material.is_made_up or "equal" in skipped else len(material.rows)
@@ -158,13 +165,20 @@ def _precisions(checkpoint: Path, material: Material, reference: SubprocessRunne
 
 
 def _check(
-    recorder: ResultsRecorder, reference: SubprocessRunner, candidate: SubprocessRunner, material: Material
+    recorder: ResultsRecorder,
+    reference: SubprocessRunner,
+    candidate: SubprocessRunner,
+    material: Material,
+    is_proved: bool,
 ) -> dict[str, str]:
     """Makes the checks of one candidate; returns reasons for skipped checks, by check."""
     format, settings, skipped = candidate.format, recorder.settings, dict[str, str]()
     for number, (name, check) in enumerate(CHECK_FUNCTIONS.items()):
         if name not in settings.chosen_checks:
             continue
+        if name in SEARCHES and settings.is_every_check and (why := _needs_no_search(recorder, format, is_proved)):
+            skipped[f"{', '.join(SEARCHES)} of {format}"] = why
+            break  # they are the last ones
         if candidate.has_ended:
             skipped[f"{name} of {format}"] = "its process had ended before"
             continue
@@ -173,6 +187,10 @@ def _check(
                 tell("begins", 0)
                 not_applicable = check(recorder, reference, candidate, material)
         except PipelineError as exc:
+            if name in SEARCHES and exc is reference.last_error:  # rows that no data holds prove nothing
+                skipped[f"{name} of {format}"] = f"the checkpoint's process ended over rows that were made up: {exc}"
+                reference.restart()
+                continue
             if material.is_made_up and reference.refuses_rows(exc):
                 sentence = exc.got or exc.what if isinstance(exc, RunnerError) else exc
                 raise _refused(material, reference, sentence) from exc
@@ -190,6 +208,15 @@ def _check(
             others = {spec.name for spec in material.signature.outputs} - set(material.sample(format).outputs)
             skipped |= {f"stable of {output}": "it has not one answer for each row" for output in sorted(others)}
     return skipped
+
+
+def _needs_no_search(recorder: ResultsRecorder, format: str, is_proved: bool) -> str:
+    """Returns why a candidate's rows need not be searched for; nothing if they must be."""
+    if is_proved:
+        return "its graph is proved to be the checkpoint's function, for every input"
+    if any(one.format == format and not one.has_passed and one.check != "made" for one in recorder.findings.values()):
+        return "it differs already"
+    return ""
 
 
 def _refused(material: Material, reference: SubprocessRunner, sentence: object) -> PipelineError:

@@ -5,7 +5,7 @@ comparison rules of other tools make of the same outputs.
 
 cases      what a fault is, and the register of all
 models     the models, their checkpoints, their goldens
-graphs, weights, modes, recordings    the faults
+graphs, weights, modes, recordings, unseen    the faults
 peers      other tools' rules
 table      the page
 """
@@ -17,7 +17,7 @@ import os
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from . import controls, graphs, modes, recordings, weights  # noqa: F401  # each registers its faults
+from . import controls, graphs, modes, recordings, unseen, weights  # noqa: F401  # each registers its faults
 from .cases import FAULTS, Fault, Home, Outcome, outcome_of
 from .table import PAGE, page
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from pipeline.data.held import hold_still, keep_beside_rows
 from pipeline.data.npz import NpzReader, load_arrays, of_kind
 from pipeline.errors import PipelineError, SettingError, nearest
 from pipeline.formats.runner import SubprocessRunner
-from pipeline.freezing.demands import demands_of_artifact, nodes_of_artifact
+from pipeline.freezing.demands import demands_of_artifact, keys_of_artifact, nodes_of_artifact
 from pipeline.graph.demands import NOTHING, Demands
 from pipeline.settings import ValidationSettings
 from pipeline.signature import Array, Batch, Signature, TensorSpec, batch_size_of, by_rows, read_origin, whole_inputs
@@ -26,6 +27,7 @@ from pipeline.workers.child import Limits
 from ..compare.decisions import Flips, Scores
 from ..results.recorder import ResultsRecorder
 from .neighbours import Conclusion
+from .search_rows import SearchRows
 from .sizes import Sizes, unlimited
 from .stability import BATCH_SIZES, StabilitySample
 
@@ -53,6 +55,8 @@ class Material:
         run_sharded: compares the validation rows in other processes; None to compare them in this one.
         checkpoint: its artifact, whose graph says what it demands of rows that are made up.
         is_made_up: the validation rows were made up too, because no data was given.
+        settings: of the validation.
+        searched: by check of `SEARCHES`, how many rows were fed.
     """
 
     signature: Signature
@@ -71,6 +75,8 @@ class Material:
     run_sharded: RunSharded | None = None
     checkpoint: Path | None = None
     is_made_up: bool = False
+    settings: ValidationSettings = field(default_factory=ValidationSettings)
+    searched: dict[str, int] = field(default_factory=dict)
 
     @cached_property
     def demands(self) -> Demands:
@@ -92,6 +98,19 @@ class Material:
     def batch_size(self) -> int:
         """Rows per batch."""
         return self.sizes.batch
+
+    @cached_property
+    def table_keys(self) -> Mapping[str, Sequence[Any]]:
+        """By dtype, the keys of the checkpoint's lookup tables; none if its graph is none that can be frozen."""
+        with suppress(PipelineError):
+            if self.checkpoint is not None:
+                return keys_of_artifact(self.checkpoint)
+        return {}
+
+    @cached_property
+    def search(self) -> SearchRows:
+        """The rows of the checks `SEARCHES`."""
+        return SearchRows(self)
 
     @cached_property
     def edge_cases(self) -> Mapping[str, Batch]:
@@ -153,7 +172,7 @@ class Material:
             "stable": lambda: len(self._new_sample().numbers),
             "golden": lambda: row_count(of_kind("input", self.goldens)) if self.goldens else 0,
         }
-        return counts[check]()
+        return counts[check]() if check in counts else self.searched.get(check, 0)
 
 
 def checkpoint_limits(checkpoint: Path, limits: Limits) -> Limits:
@@ -201,6 +220,7 @@ def read_material(checkpoint: Path, settings: ValidationSettings, fixed_size: in
         value,
         checkpoint=checkpoint,
         is_made_up=together is not None,
+        settings=settings,
     )
 
 

@@ -106,7 +106,7 @@ def _count_decisions(
             if side not in material.scores:
                 material.scores[side] = Scores(decision, material.score_bins)
             material.scores[side].add(output, labels)
-    decided = flips.add(sides["checkpoint"], sides[format], numbers)
+    decided = flips.add(sides["checkpoint"], sides[format], numbers, labels)
     if "decisions" in recorder.settings.chosen_checks:
         recorder.record_decisions(format, decision, *decided, numbers)
 

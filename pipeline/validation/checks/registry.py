@@ -25,6 +25,7 @@ from .made_up import is_no_row, is_refused_by_both, note_beyond, note_refused, r
 from .material import Material, row_count
 from .neighbours import NeighbourTrial
 from .passes import compare_rows, record_answers
+from .searches import check_boundary, check_ladders, check_repeated, check_sizes
 from .unoptimized import Answer, Answers, UnoptimizedPair, run_both
 
 Check = Callable[[ResultsRecorder, SubprocessRunner, SubprocessRunner, Material], str | None]
@@ -250,4 +251,8 @@ CHECK_FUNCTIONS: dict[str, Check] = {
     "generated": check_generated,
     "stable": check_stable,
     "golden": check_goldens,
+    "sizes": check_sizes,
+    "ladders": check_ladders,
+    "boundary": check_boundary,
+    "repeated": check_repeated,
 }

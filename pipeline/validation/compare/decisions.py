@@ -8,14 +8,14 @@ from __future__ import annotations
 import heapq
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import numpy as np
 
 from pipeline.signature import Array, Decision
 
-MAX_SHOWN_FLIPS = 10
+MAX_SHOWN_FLIPS, _MOST_CLASSES = 10, 10
 _BINS, _CALIBRATION_BINS = 20, 10
 _UNIT = 2**32  # scores are summed as integer multiples of 1/_UNIT, so that the order of rows does not matter
 
@@ -101,11 +101,41 @@ class Scores:
 
 
 @dataclass
+class ClassFlips:
+    """Counts of one class.
+
+    Args:
+        rows: that the checkpoint decides for it.
+        lost: of these, rows that the candidate decides otherwise.
+        gained: rows that the candidate alone decides for it.
+        hits: rows with this label that the checkpoint decides rightly; 0 without labels.
+        missed: of these, rows that the candidate does not.
+    """
+
+    rows: int = 0
+    lost: int = 0
+    gained: int = 0
+    hits: int = 0
+    missed: int = 0
+
+    @property
+    def share(self) -> float:
+        """The largest share of its rows that were lost, missed or gained."""
+        return max((self.lost + self.gained) / max(1, self.rows), self.missed / max(1, self.hits))
+
+    def merge(self, later: ClassFlips) -> None:
+        """Adds the counts of later rows."""
+        for each in fields(self):
+            setattr(self, each.name, getattr(self, each.name) + getattr(later, each.name))
+
+
+@dataclass
 class Flips:
     """Counts of the rows on which a candidate's decision differs from its checkpoint's.
 
     Args:
         nearest_row: the row closest to another decision in the checkpoint; None before the first row.
+        by_class: counts by class.
     """
 
     decision: Decision
@@ -113,14 +143,18 @@ class Flips:
     flipped: int = 0
     nearest_row: int | None = None
     nearest_distance: float = float("inf")
+    by_class: dict[int, ClassFlips] = field(default_factory=dict)
     _surest: list[tuple[float, int, int, int]] = field(default_factory=list)
 
-    def add(self, reference: Array, candidate: Array, numbers: range) -> tuple[Array, Array]:
+    def add(
+        self, reference: Array, candidate: Array, numbers: range, labels: Array | None = None
+    ) -> tuple[Array, Array]:
         """Adds a batch.
 
         Args:
             reference, candidate: see `decide`.
             numbers: the row numbers.
+            labels: true classes, int `[rows]`; None if unknown.
 
         Returns:
             The decisions of both, int64 `[rows]`.
@@ -129,6 +163,7 @@ class Flips:
         distances = np.nan_to_num(margins(reference, self.decision), nan=np.inf)
         self.rows += len(expected)
         self.flipped += int((expected != actual).sum())
+        self._count_classes(expected, actual, labels)
         nearest = int(np.argmin(distances))
         self._update_nearest(numbers[nearest], float(distances[nearest]))
         for index in np.flatnonzero(expected != actual):
@@ -139,10 +174,44 @@ class Flips:
         """Adds the counts of later rows."""
         self.rows += later.rows
         self.flipped += later.flipped
+        for number, counts in later.by_class.items():
+            self.by_class.setdefault(number, ClassFlips()).merge(counts)
         if later.nearest_row is not None:
             self._update_nearest(later.nearest_row, later.nearest_distance)
         for item in later._surest:
             self._keep_surest(item)
+
+    def _count_classes(self, expected: Array, actual: Array, labels: Array | None) -> None:
+        has_flipped, hits = expected != actual, np.zeros(len(expected), bool) if labels is None else labels == expected
+        for name, classes, which in (
+            ("rows", expected, np.ones_like(has_flipped)),
+            ("lost", expected, has_flipped),
+            ("gained", actual, has_flipped),
+            ("hits", expected, hits),
+            ("missed", expected, hits & has_flipped),
+        ):
+            for number, count in zip(*np.unique(classes[which], return_counts=True), strict=True):
+                counts = self.by_class.setdefault(int(number), ClassFlips())
+                setattr(counts, name, getattr(counts, name) + int(count))
+
+    def lost_class(self, share: float) -> str:
+        """Says which class has more flips than its share allows, by the most; nothing if none has.
+
+        A class of few rows may lose one, whatever the share.
+        """
+        worst, sentence = 0.0, ""
+        for number, counts in sorted(self.by_class.items()):
+            name = _class_name(number, self.decision)
+            for flips, of, what in (
+                (counts.lost, counts.rows, "that the checkpoint decides for it are decided otherwise"),
+                (counts.missed, counts.hits, "with this label, which the checkpoint decides rightly, are missed"),
+                (counts.gained, counts.rows, "are new in it, beside its own {}"),
+            ):
+                allowed = max(1, int(share * of))
+                if flips > allowed and flips / max(1, of) > worst:
+                    worst, count = flips / max(1, of), str(flips) if "{}" in what else f"{flips} of {of}"
+                    sentence = f"class {name}: {count} rows {what.format(of)}; allowed are {allowed}"
+        return sentence
 
     def _update_nearest(self, row: int, distance: float) -> None:
         if distance < self.nearest_distance or self.nearest_row is None:
@@ -173,7 +242,17 @@ class Flips:
             "nearest_row": self.nearest_row,
             "nearest_distance": self.nearest_distance if np.isfinite(self.nearest_distance) else None,
             "flips": self.surest,
+            "classes": self._classes_to_dict(),
         }
+
+    def _classes_to_dict(self) -> list[dict[str, Any]]:
+        """Returns the counts of the classes with most flips for their rows."""
+        ordered = sorted(self.by_class.items(), key=lambda item: (-item[1].share, item[0]))
+        return [
+            {"class": _class_name(number, self.decision), **asdict(counts)}
+            for number, counts in ordered[:_MOST_CLASSES]
+            if counts.lost or counts.gained
+        ]
 
 
 def score_bins_for(output: Array, decision: Decision) -> Array:

@@ -26,7 +26,7 @@ from ..compare.tolerance import EXACT, Tolerance, tolerance_for, widen
 from ..compare.weights import WeightsComparison, compare_weights, read_candidate, read_differing
 from ..replay.feed import RestartingRunner
 from ..replay.worst_rows import failed_cases
-from ..results.findings import Finding
+from ..results.findings import COMPARED, Finding
 from ..results.recorder import ResultsRecorder
 from .node_findings import Agreement, Divergence, Instability
 from .similarity import Similarity, ValueSource, other_checkpoints, similarities
@@ -186,7 +186,7 @@ class Evidence:
         """The first inner tensor that differs, or the agreement of all; None if there is no graph to search."""
         if self.graph is None or not self.has_saver:
             return None
-        if not self.has_failed("equal", "edge", "generated", "decisions"):  # all outputs are the checkpoint's
+        if not self.has_failed(*COMPARED, "decisions"):  # all outputs are the checkpoint's
             return None
         settings, tolerance_class = self.recorder.settings, self.recorder.tolerance_classes.get(self.format, "")
         tolerances = {dtype: tolerance_for(settings, dtype, tolerance_class) for dtype in DTYPES if "float" in dtype}

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from ..results.findings import COMPARED
 from .evidence import Evidence
 from .node_findings import Agreement, Divergence
 
@@ -30,7 +31,7 @@ def _extent(evidence: Evidence) -> str:
     """Says how many values of the first output that differs do so, and by how much."""
     if evidence.format == "checkpoint":
         return ""
-    for output in sorted(evidence.failed_outputs("equal", "edge", "generated")):
+    for output in sorted(evidence.failed_outputs(*COMPARED)):
         sides = evidence.flat(output)
         if sides is None or sides[0].dtype.kind not in "fiuV":
             continue

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..results.findings import COMPARED
 from .evidence import Cause, Evidence
 from .node_findings import Agreement, Divergence, Instability, NodeInfo
 
@@ -29,7 +30,7 @@ _SHAPE_BY_BATCH = re.compile(r"stable of (\S+): (?:the shape of a row's answer d
 
 def _find_instability(evidence: Evidence) -> Instability | None:
     """Returns the evidence of an unstable node, if a failed check suggests one."""
-    is_suspect = evidence.has_failed("stable", "golden", "equal", "generated", "edge")
+    is_suspect = evidence.has_failed("stable", "golden", *COMPARED)
     return evidence.instability if is_suspect else None
 
 
@@ -66,7 +67,7 @@ def batch_norm_in_training(evidence: Evidence) -> Cause | None:
 
 
 def _training_norms(evidence: Evidence) -> list[Any]:
-    above = evidence.ancestry(evidence.failed_outputs("stable", "golden", "equal", "edge", "generated"))
+    above = evidence.ancestry(evidence.failed_outputs("stable", "golden", *COMPARED))
     return [node for node in above if node.op.startswith("FusedBatchNorm") and node.attr["is_training"].b]
 
 
@@ -181,7 +182,7 @@ def _rounding_by_size(evidence: Evidence) -> Cause | None:
     """For a format without inner names: no value differs by more than rounding explains."""
     largest, bound = 0.0, _SMALL
     for finding in evidence.failed:
-        sides = evidence.flat(finding.output) if finding.check in ("equal", "edge", "generated") else None
+        sides = evidence.flat(finding.output) if finding.check in COMPARED else None
         if sides is None or sides[0].dtype.kind not in "fV":
             return None
         wide = [side.astype(np.float64) for side in sides]

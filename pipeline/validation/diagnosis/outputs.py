@@ -9,7 +9,7 @@ import numpy as np
 from pipeline.signature import Array
 
 from ..compare.tolerance import all_within
-from ..results.findings import Finding
+from ..results.findings import COMPARED, Finding
 from .evidence import Cause, Evidence
 from .node_findings import Divergence
 
@@ -18,7 +18,7 @@ _BYTES = {8: "a byte", 16: "two bytes", 32: "four bytes"}
 
 def outputs_swapped(evidence: Evidence) -> Cause | None:
     """Two outputs of the candidate are the checkpoint's, exchanged."""
-    failed = sorted(evidence.failed_outputs("equal", "edge", "generated", "golden"))
+    failed = sorted(evidence.failed_outputs(*COMPARED, "golden"))
     if len(failed) < 2:
         return None
     for one, other in combinations(failed, 2):
@@ -44,7 +44,7 @@ def _is_within(evidence: Evidence, output: str, sides: tuple[Array, Array] | Non
 
 def nan(evidence: Evidence) -> Cause | None:
     """The candidate gives NaN where the checkpoint gives numbers."""
-    for output in sorted(evidence.failed_outputs("equal", "edge", "generated")):
+    for output in sorted(evidence.failed_outputs(*COMPARED)):
         sides = evidence.flat(output)
         if sides is None or sides[0].dtype.kind not in "fcV":
             continue
@@ -70,7 +70,7 @@ def _first_nan(evidence: Evidence) -> str:
 
 def wrapped_integers(evidence: Evidence) -> Cause | None:
     """Integers differ by multiples of the range of a smaller integer type."""
-    for output in sorted(evidence.failed_outputs("equal", "edge", "generated")):
+    for output in sorted(evidence.failed_outputs(*COMPARED)):
         sides = evidence.flat(output)
         if sides is None:
             continue

@@ -247,6 +247,34 @@ def _golden_row(material: Material, format: str, label: str) -> CaseInputs | Non
     return {name: values[span] for name, values in inputs.items()}, (number - start,), recorded
 
 
+def _sizes_row(material: Material, format: str, label: str) -> CaseInputs | None:
+    """Builds the inputs of a row such as `batch of 257/3`."""
+    size, _, row = label.removeprefix("batch of ").partition("/")
+    if not size.isdecimal() or int(size) not in material.search.sizes[0]:
+        return None
+    batch = material.search.batch_of(int(size))
+    return batch, ((int(row),) if row.isdecimal() else tuple(range(row_count(batch)))), {}
+
+
+def _searched_row(material: Material, format: str, label: str) -> CaseInputs | None:
+    """Builds the inputs of a row of a ladder, or at an edge: alone, or as often as a fixed batch has rows."""
+    size = batch_size_of(material.signature) or 1
+    for ladder in (*material.search.ladders, *material.search.edges):
+        if label in ladder.labels:
+            row = ladder.labels.index(label)
+            return {name: np.repeat(values[row : row + 1], size, 0) for name, values in ladder.rows.items()}, (0,), {}
+    return None
+
+
+def _repeated_row(material: Material, format: str, label: str) -> CaseInputs | None:
+    """Builds the inputs of a row such as `call 1000/2`, or `beside NAME`."""
+    usual, unusual = material.search.again, material.search.unusual.get(label.removeprefix("beside "))
+    if label.startswith("beside ") and unusual is not None:
+        return {name: np.concatenate([unusual[name], usual[name][:1]]) for name in usual}, (1,), {}
+    row = label.rpartition("/")[2]
+    return (usual, (int(row),), {}) if row.isdecimal() else None
+
+
 _CASE_BUILDERS = {
     "equal": _validation_row,
     "decisions": _validation_row,
@@ -254,4 +282,8 @@ _CASE_BUILDERS = {
     "generated": _generated_row,
     "stable": _stable_row,
     "golden": _golden_row,
+    "sizes": _sizes_row,
+    "ladders": _searched_row,
+    "boundary": _searched_row,
+    "repeated": _repeated_row,
 }

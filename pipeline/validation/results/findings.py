@@ -101,13 +101,20 @@ class Finding:
                 f"{self.format} is asked again in other batches; the worst is {where}: first {worst.get('reference')}, "
                 f"then {worst.get('candidate')} {bound}. {UNSTABLE}"
             )
+        if self.check == "repeated":
+            return (
+                f"repeated of {self.output}: {self.rows_failed} of {self.rows} answers are others when usual rows are "
+                f"asked again, or behind unusual ones; the worst is {where}: first {worst.get('reference')}, then "
+                f"{worst.get('candidate')} {bound}. It keeps something from one row, or one call, to another"
+            )
         return (
             f"{self.check} of {self.output}: {self.rows_failed} of {self.rows} rows differ; the worst is {where}: "
             f"reference {worst.get('reference')}, {self.format} {worst.get('candidate')} {bound}"
         )
 
 
-MADE_UP_CHECKS = ("edge", "generated")  # whose rows are made up, whatever data was given
+MADE_UP_CHECKS = ("edge", "generated", "ladders", "boundary")  # whose rows are made up, whatever data was given
+COMPARED = ("equal", *MADE_UP_CHECKS, "sizes")  # the candidate with the checkpoint, row by row
 
 
 def made_up_alone(findings: Iterable[Finding], is_made_up: bool) -> dict[str, str]:

@@ -266,6 +266,11 @@ class ResultsRecorder(AbstractContextManager["ResultsRecorder"]):
                 f"decisions of {output}: {flips.flipped} of {flips.rows} rows are decided otherwise{allowed}; the "
                 f"surest of them is row {flip['row']}{distance}: {flip['reference']} became {flip['candidate']}"
             )
+        elif lost := flips.lost_class(max(share, self.settings.class_flipped_share)):
+            finding.fail(
+                f"decisions of {output}: {flips.flipped} of {flips.rows} rows are decided otherwise, as few as is "
+                f"allowed; but {lost} ([validation] class_flipped_share)"
+            )
 
     def record_unmade_format(self, format: str, reason: str) -> None:
         """Records why a format has no file: one line, and a failed check."""

@@ -19,7 +19,7 @@ from pipeline.data.npz import add_kind, save_arrays
 from pipeline.errors import CheckpointError, DataError, SettingError
 from pipeline.freezing.freeze import freeze_checkpoint
 from pipeline.report import gist
-from pipeline.settings import CHECKS, ValidationSettings
+from pipeline.settings import CHECKS, SEARCHES, ValidationSettings
 from pipeline.signature import Signature, TensorSpec
 from pipeline.validation.checks.registry import CHECK_FUNCTIONS
 from pipeline.validation.validate import validate
@@ -323,7 +323,7 @@ def test_all_checks_are_made_unless_some_are_asked_for(tmp_path: Path) -> None:
     verdict, results = run_validation(tmp_path, honest, settings=ValidationSettings(checks="edge, stable"))
     assert set(results["check"]) == {"edge", "stable"}
     assert verdict["skipped"] == dict.fromkeys(
-        ["graph", "weights", "equal", "decisions", "generated", "golden"], "it was not asked for"
+        ["graph", "weights", "equal", "decisions", "generated", "golden", *SEARCHES], "it was not asked for"
     )
     assert verdict["verdict"] == "passed"
     assert (verdict["rows"]["validation"], verdict["rows"]["stable"]) == (0, 256)

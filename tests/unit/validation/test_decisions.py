@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.calibration import calibration_curve
 
-from pipeline.signature import Decision
+from pipeline.settings import ValidationSettings
+from pipeline.signature import Decision, Signature, TensorSpec
 from pipeline.validation.compare.decisions import MAX_SHOWN_FLIPS, Flips, Scores, has_decisions, score_bins_for
+from pipeline.validation.results.findings import Finding
+from pipeline.validation.results.recorder import ResultsRecorder
 
 THRESHOLD = Decision("p", 0.5, ("ham", "spam"))
 ARGMAX = Decision("p", labels=("a", "b", "c"))
@@ -38,7 +42,70 @@ def test_a_row_flips_where_its_decision_is_another() -> None:
             {"row": 3, "reference": "ham", "candidate": "spam", "distance": pytest.approx(0.01)},
             {"row": 4, "reference": "spam", "candidate": "ham", "distance": 0.0},
         ],
+        "classes": [
+            {"class": "ham", "rows": 2, "lost": 1, "gained": 2, "hits": 0, "missed": 0},
+            {"class": "spam", "rows": 3, "lost": 2, "gained": 1, "hits": 0, "missed": 0},
+        ],
     }
+
+
+def one_hot(classes: Any) -> Any:
+    return np.eye(3)[np.asarray(classes)]
+
+
+RARE = np.array([2] * 15 + [0] * 2000 + [1] * 1985)  # 15 rows of class c among 4,000
+
+
+def judged(flips: Flips, kind: str, path: Path) -> Finding:
+    """Judges decisions of a candidate of less precision, of whose rows 1 % may flip if it is of kind int8."""
+    signature = Signature((TensorSpec("x", "float32", (None,)),), (TensorSpec("p", "float32", (None, 3)),), ARGMAX)
+    with ResultsRecorder("m", signature, ValidationSettings(), path, {"tflite_int8": kind}) as recorder:
+        recorder.judge_decisions("tflite_int8", "p", flips)
+        return recorder.findings["tflite_int8", "decisions", "p"]
+
+
+@pytest.mark.parametrize(("kept", "has_passed"), [(3, False), (11, False), (12, True), (15, True)])
+def test_a_rare_class_that_is_lost_fails_without_labels_though_few_rows_flip(
+    kept: int, has_passed: bool, tmp_path: Path
+) -> None:
+    flips, theirs = Flips(ARGMAX), RARE.copy()
+    theirs[kept:15] = 0
+    for start in range(0, len(RARE), 512):
+        span = slice(start, start + 512)
+        flips.add(one_hot(RARE[span]), one_hot(theirs[span]), range(start, min(start + 512, len(RARE))))
+    finding = judged(flips, "int8", tmp_path / "results.csv")
+    assert (finding.has_passed, finding.rows_failed <= finding.rows_allowed) == (has_passed, True)
+    if not has_passed:
+        assert f"class c: {15 - kept} of 15 rows that the checkpoint decides for it" in finding.sentence()
+        assert "allowed are 3 ([validation] class_flipped_share)" in finding.sentence()
+
+
+def test_a_rare_class_that_is_lost_behind_its_false_alarms_fails_by_its_labels(tmp_path: Path) -> None:
+    ours = RARE.copy()
+    ours[15:315] = 2  # the checkpoint takes 300 others for it too, so that 12 of 315 are few
+    theirs, flips = ours.copy(), Flips(ARGMAX)
+    theirs[3:15] = 0
+    flips.add(one_hot(ours), one_hot(theirs), range(len(RARE)))
+    assert judged(flips, "int8", tmp_path / "one.csv").has_passed
+    flips = Flips(ARGMAX)
+    flips.add(one_hot(ours), one_hot(theirs), range(len(RARE)), RARE)
+    finding = judged(flips, "int8", tmp_path / "two.csv")
+    assert "class c: 12 of 15 rows with this label, which the checkpoint decides rightly" in finding.sentence()
+
+
+def test_a_rare_class_that_is_flooded_fails(tmp_path: Path) -> None:
+    theirs, flips = RARE.copy(), Flips(ARGMAX)
+    theirs[100:130] = 2
+    flips.add(one_hot(RARE), one_hot(theirs), range(len(RARE)))
+    assert "class c: 30 rows are new in it, beside its own 15" in judged(flips, "int8", tmp_path / "one.csv").sentence()
+
+
+def test_one_row_of_any_class_may_flip_where_rows_may(tmp_path: Path) -> None:
+    theirs, flips = RARE.copy(), Flips(ARGMAX)
+    theirs[[0, 20]] = [0, 1]
+    flips.add(one_hot(RARE), one_hot(theirs), range(len(RARE)))
+    assert judged(flips, "int8", tmp_path / "one.csv").has_passed
+    assert not judged(flips, "", tmp_path / "two.csv").has_passed
 
 
 def test_a_tie_that_is_broken_otherwise_is_a_flip_at_no_distance() -> None:
