@@ -27,7 +27,6 @@ from pipeline.workers.child import Limits
 from ..compare.decisions import Flips, Scores
 from ..results.recorder import ResultsRecorder
 from .neighbours import Conclusion
-from .search_rows import SearchRows
 from .sizes import Sizes, unlimited
 from .stability import BATCH_SIZES, StabilitySample
 
@@ -57,6 +56,7 @@ class Material:
         is_made_up: the validation rows were made up too, because no data was given.
         settings: of the validation.
         searched: by check of `SEARCHES`, how many rows were fed.
+        kept: what a check made for all candidates, by its name.
     """
 
     signature: Signature
@@ -77,6 +77,7 @@ class Material:
     is_made_up: bool = False
     settings: ValidationSettings = field(default_factory=ValidationSettings)
     searched: dict[str, int] = field(default_factory=dict)
+    kept: dict[str, Any] = field(default_factory=dict)
 
     @cached_property
     def demands(self) -> Demands:
@@ -106,11 +107,6 @@ class Material:
             if self.checkpoint is not None:
                 return keys_of_artifact(self.checkpoint)
         return {}
-
-    @cached_property
-    def search(self) -> SearchRows:
-        """The rows of the checks `SEARCHES`."""
-        return SearchRows(self)
 
     @cached_property
     def edge_cases(self) -> Mapping[str, Batch]:

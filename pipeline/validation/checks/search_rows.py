@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,10 +12,8 @@ from pipeline.data.generated import generate_value
 from pipeline.data.ladders import Ground, Ladder, climb
 from pipeline.signature import Array, Batch, batch_size_of
 
+from .material import Material
 from .stability import BATCH_SIZES
-
-if TYPE_CHECKING:
-    from .material import Material
 
 _FURTHER_SIZES = (3, 5, 13, 16, 31, 33, 100, 128, 200)
 _USUAL, _LEAST_ROWS, _SEED = 64, 24, 2017
@@ -139,3 +136,9 @@ class SearchRows:
                 name: np.repeat(values[row : row + 1], size, 0) for name, values in ladder.rows.items()
             }
         return found
+
+
+def search_of(material: Material) -> SearchRows:
+    """Returns the rows that searches feed in a validation; the same ones for every candidate."""
+    found: SearchRows = material.kept.setdefault("search", SearchRows(material))
+    return found

@@ -19,6 +19,7 @@ from ..compare.decisions import decide, has_decisions
 from ..results.recorder import ResultsRecorder
 from .material import Material, row_count
 from .row_trial import RowTrial
+from .search_rows import search_of
 
 _CALLS_AT_ONCE = 100  # so that a slow model is within its time limit
 _MOST_OUTPUTS = 4
@@ -34,10 +35,10 @@ def check_sizes(
     size = batch_size_of(material.signature)
     if size is not None and material.value is None:
         return f"the size of a batch is fixed: {size}"
-    sizes, left_out = material.search.sizes
+    sizes, left_out = search_of(material).sizes
     with RowTrial(recorder, "sizes", reference, candidate, material) as trial:
         for size in sizes:
-            batch = material.search.batch_of(size)
+            batch = search_of(material).batch_of(size)
             trial.feed([f"batch of {size}/{row}" for row in range(row_count(batch))], batch, is_cut=False)
     if left_out:
         named = ", ".join(map(str, left_out))
@@ -53,10 +54,10 @@ def check_ladders(
         return "the model has no inputs"
     if material.parts_of_one:
         return _PARTS.format(", ".join(material.parts_of_one))
-    if not material.search.ladders:
+    if not search_of(material).ladders:
         return "no kind of its rows is one that the inputs take"
     with RowTrial(recorder, "ladders", reference, candidate, material) as trial:
-        for ladder in material.search.ladders:
+        for ladder in search_of(material).ladders:
             trial.climb(ladder.labels, ladder.rows, ladder.is_alone)
     return _refused_all(trial)
 
@@ -69,18 +70,18 @@ def check_boundary(
         return _PARTS.format(", ".join(material.parts_of_one))
     if not material.signature.inputs or not len(material.rows):
         return "the model has no inputs"
-    if not material.search.edges:
+    if not search_of(material).edges:
         try:
             deciding = _deciding(reference, material)
             if not deciding:
                 return "no output decides"
-            material.search.find_edges(deciding)
+            search_of(material).find_edges(deciding)
         except RunnerError as exc:
             return f"the checkpoint refuses rows between those of the data: {exc.got or exc.what}"
-    if not material.search.edges:
+    if not search_of(material).edges:
         return "all rows of the data are decided alike"
     with RowTrial(recorder, "boundary", reference, candidate, material) as trial:
-        for ladder in material.search.edges:
+        for ladder in search_of(material).edges:
             trial.climb(ladder.labels, ladder.rows)
     return _refused_all(trial)
 
@@ -95,8 +96,12 @@ def _refused_all(trial: RowTrial) -> str | None:
 
 def _deciding(reference: SubprocessRunner, material: Material) -> list[tuple[str, Classes]]:
     """Returns the outputs that decide: the model's decision, and those with a few whole numbers, words or truths."""
-    first = _answers(reference, material, material.search.usual)
-    count, decision, found = row_count(material.search.usual), material.signature.decision, list[tuple[str, Classes]]()
+    first = _answers(reference, material, search_of(material).usual)
+    count, decision, found = (
+        row_count(search_of(material).usual),
+        material.signature.decision,
+        list[tuple[str, Classes]](),
+    )
 
     def decided(batch: Batch) -> Array:
         assert decision is not None
@@ -133,7 +138,7 @@ def check_repeated(
     """Asks the candidate the same again and again, and usual rows behind unusual ones: neither may change an answer."""
     if not len(material.rows):
         return "there are no rows"
-    batch, format = material.search.again, candidate.format
+    batch, format = search_of(material).again, candidate.format
     count, calls = row_count(batch), _calls(recorder, material)
     try:
         reference.run(batch)
@@ -173,10 +178,10 @@ def _ask_behind(
     first: Batch,
 ) -> None:
     """Asks usual rows behind unusual ones: in the next call, and in the same batch."""
-    usual, fixed = material.search.again, batch_size_of(material.signature)
+    usual, fixed = search_of(material).again, batch_size_of(material.signature)
     labels = row_count(usual)
     with RowTrial(recorder, "repeated", reference, candidate, material) as trial:
-        for name, unusual in material.search.unusual.items():
+        for name, unusual in search_of(material).unusual.items():
             try:
                 candidate.run(unusual)
             except RunnerError:
@@ -202,7 +207,11 @@ def _ask_beside(trial: RowTrial, name: str, unusual: Batch, usual: Batch, signat
         sides = trial.reference.run(both), trial.candidate.run(both)
     except RunnerError:
         return
-    kept = {spec.name for spec in signature.outputs if all(spec.name in side and side[spec.name].shape[:1] == (2,) for side in sides)}
+    kept = {
+        spec.name
+        for spec in signature.outputs
+        if all(spec.name in side and side[spec.name].shape[:1] == (2,) for side in sides)
+    }
     expected, actual = ({each: side[each][1:] for each in side if each in kept} for side in sides)
     if len(kept) == len(signature.outputs):
         trial.judge([f"beside {name}"], {each: values[1:] for each, values in both.items()}, expected, actual)

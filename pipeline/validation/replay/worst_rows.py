@@ -21,6 +21,7 @@ from pipeline.store.file_names import RERUN_SCRIPT, WORST_FOLDER
 from pipeline.workers.child import Limits
 
 from ..checks.material import Material, row_count
+from ..checks.search_rows import search_of
 from ..results.findings import Finding
 from ..results.recorder import ResultsRecorder
 from .feed import Case, Reply, RestartingRunner, compare_case, run_case, save_cases, write_notes
@@ -250,16 +251,16 @@ def _golden_row(material: Material, format: str, label: str) -> CaseInputs | Non
 def _sizes_row(material: Material, format: str, label: str) -> CaseInputs | None:
     """Builds the inputs of a row such as `batch of 257/3`."""
     size, _, row = label.removeprefix("batch of ").partition("/")
-    if not size.isdecimal() or int(size) not in material.search.sizes[0]:
+    if not size.isdecimal() or int(size) not in search_of(material).sizes[0]:
         return None
-    batch = material.search.batch_of(int(size))
+    batch = search_of(material).batch_of(int(size))
     return batch, ((int(row),) if row.isdecimal() else tuple(range(row_count(batch)))), {}
 
 
 def _searched_row(material: Material, format: str, label: str) -> CaseInputs | None:
     """Builds the inputs of a row of a ladder, or at an edge: alone, or as often as a fixed batch has rows."""
     size = batch_size_of(material.signature) or 1
-    for ladder in (*material.search.ladders, *material.search.edges):
+    for ladder in (*search_of(material).ladders, *search_of(material).edges):
         if label in ladder.labels:
             row = ladder.labels.index(label)
             return {name: np.repeat(values[row : row + 1], size, 0) for name, values in ladder.rows.items()}, (0,), {}
@@ -268,7 +269,7 @@ def _searched_row(material: Material, format: str, label: str) -> CaseInputs | N
 
 def _repeated_row(material: Material, format: str, label: str) -> CaseInputs | None:
     """Builds the inputs of a row such as `call 1000/2`, or `beside NAME`."""
-    usual, unusual = material.search.again, material.search.unusual.get(label.removeprefix("beside "))
+    usual, unusual = search_of(material).again, search_of(material).unusual.get(label.removeprefix("beside "))
     if label.startswith("beside ") and unusual is not None:
         return {name: np.concatenate([unusual[name], usual[name][:1]]) for name in usual}, (1,), {}
     row = label.rpartition("/")[2]

@@ -249,9 +249,9 @@ def test_the_size_of_a_batch_changes_nothing_in_the_results(
 ) -> None:
     checks = ",".join(name for name in CHECKS if name not in SEARCHES)
     verdict, results = run_validation(checkpoint, frozen, tmp_path, ValidationSettings(checks=checks, batch_size=size))
-    keys = ["format", "check", "output", "row"]
+    keys, left_out = ["format", "check", "output", "row"], ["stable", *SEARCHES]
     ours, theirs = (
-        frame.query(f"output != 'level' and check not in {['stable', *SEARCHES]}").sort_values(keys).reset_index(drop=True)
+        frame[(frame["output"] != "level") & ~frame["check"].isin(left_out)].sort_values(keys).reset_index(drop=True)
         for frame in (read_results(results), read_results(equal[1]))
     )
     # A kernel may add in another order for another batch: then last bits differ, and another element may be the worst.
