@@ -201,6 +201,12 @@ def check_stable(
             f"stable of {name}: answers are padded with {value[0]} to the longest of their batch, and compared "
             "without regard to how far",
         )
+    for name in sorted(sample.repeated):
+        recorder.note(
+            format,
+            f"stable of {name}: answers repeat their last value up to the longest of their batch, and are compared "
+            "without regard to how far",
+        )
     if trial.conclusion is not None:
         material.conclusions[format] = trial.conclusion
     return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import reduce
 from itertools import cycle
 
@@ -46,6 +46,7 @@ class StabilitySample:
         self._scales: dict[tuple[str, tuple[int, ...]], Array] = {}
         self._first_batches: dict[int, range] = {}
         self._pairs: dict[str, int] = {}  # by output, the dimension of the other row
+        self.repeated = set[str]()  # outputs whose answers go on as they ended, up to the longest of their batch
         self.padding: dict[str, Array] = {}  # by output, the value that fills answers up to the longest of their batch
 
     def _batches(self) -> Iterator[Array]:
@@ -121,6 +122,9 @@ class StabilitySample:
         Answers of many lengths, such as decoded words, are padded to the longest of their batch: what is beyond the
         shorter of two answers is one value, the same for all rows.
 
+        Or they go on as they ended, such as a state that stays after the last step of its row: then each is filled up
+        with its own last value.
+
         Returns:
             Both, `[rows, ...]`; None if the answers are not padded so.
         """
@@ -131,14 +135,37 @@ class StabilitySample:
         beyond = [_beyond(one, other) for pair in zip(firsts, again, strict=True) for one, other in (pair, pair[::-1])]
         filling = np.concatenate(beyond)
         value = self.padding.get(name, filling[:1])
-        if not len(value) or not bool(((filling == value) | ((filling != filling) & (value != value))).all()):
-            return None
+        if name in self.repeated or not len(value) or not _is_same(filling, value):
+            return self._repeat_alike(name, firsts, again)
         self.padding[name] = value
         sides = np.empty((2, len(numbers), *shape), again.dtype)
         sides[...] = value[0]
         for row, pair in enumerate(zip(firsts, again, strict=True)):
             for side, answer in enumerate(pair):
                 sides[side, row][tuple(map(slice, answer.shape))] = answer
+        return sides[0], sides[1]
+
+    def _repeat_alike(self, name: str, firsts: Sequence[Array], again: Array) -> tuple[Array, Array] | None:
+        """Returns both answers filled up to one length; None if one that is longer does not repeat what is shared.
+
+        Answers of which all are one value from the first on are none that ended: their length is the batch's.
+        """
+        answers = [*firsts, again[0]] if again.size else []
+        is_alike = all(one.size and one.shape[1:] == again.shape[2:] for one in answers)
+        if not answers or not is_alike:
+            return None
+        if all(_is_same(one[0], one[0, :1]) for one in self._first[name].values()):
+            return None
+        length = max(again.shape[1], *(len(first) for first in firsts))
+        sides = np.empty((2, len(firsts), length, *again.shape[2:]), again.dtype)
+        for row, (first, other) in enumerate(zip(firsts, again, strict=True)):
+            shorter = min(len(first), len(other))
+            for side, answer in enumerate((first, other)):
+                if not _is_same(answer[shorter:], answer[shorter - 1]):
+                    return None
+                sides[side, row] = answer[np.minimum(np.arange(length), len(answer) - 1)]
+        self.repeated.add(name)
+        self.padding.pop(name, None)  # a batch of one row has one last value
         return sides[0], sides[1]
 
     def merge(self, later: StabilitySample) -> None:
@@ -172,6 +199,11 @@ class StabilitySample:
         """Returns the first answers `[rows, ...]` of an output; None if their shapes differ from row to row."""
         answers = [self._first[name][int(row)] for row in numbers]
         return np.concatenate(answers) if len({answer.shape for answer in answers}) == 1 else None
+
+
+def _is_same(values: Array, value: Array) -> bool:
+    """Returns True if all values are one, to the bit; NaN is NaN."""
+    return bool(((values == value) | ((values != values) & (value != value))).all())
 
 
 def _beyond(answer: Array, other: Array) -> Array:

@@ -84,6 +84,25 @@ def padded_to_the_longest_of_the_batch(x: Any) -> Any:
     return tf.where(places < lengths, y * tf.cast(places, tf.float32), -tf.ones_like(y * tf.cast(places, tf.float32)))
 
 
+def going_on_as_it_ended(x: Any) -> Any:
+    """Counts up to a number that the row decides, and stays there up to the longest of the batch, as a state does."""
+    y = logits(x)[:, :1]
+    lengths = tf.cast(tf.abs(y) * 3, tf.int32)
+    places = tf.range(1 + tf.reduce_max(lengths))[None]
+    return y * (1.0 + tf.cast(tf.minimum(places, lengths), tf.float32))
+
+
+def going_on_with_its_neighbours(x: Any) -> Any:
+    answers = going_on_as_it_ended(x)
+    return answers + 0.01 * tf.cumsum(tf.reduce_max(answers, 0, keepdims=True), 1)
+
+
+def cut_to_the_shortest(x: Any) -> Any:
+    y = logits(x)[:, :1]
+    lengths = 2 + tf.cast(tf.abs(y) * 3, tf.int32)
+    return y * tf.cast(tf.range(tf.reduce_min(lengths))[None], tf.float32)
+
+
 def padded_with_its_neighbours(x: Any) -> Any:
     answers = padded_to_the_longest_of_the_batch(x)
     return tf.where(tf.equal(answers, -1), tf.reduce_mean(answers) + tf.zeros_like(answers), answers)
@@ -233,6 +252,21 @@ def test_answers_that_are_padded_to_the_longest_of_their_batch_are_compared_with
         assert verdicts(verdict)["stable"] == name
         is_noted = any("padded with -1" in note for note in verdict["notes"].get("frozen", ()))
         assert (len(results.query("check == 'stable'")) == 256, is_noted) == (name == "passed",) * 2
+
+
+def test_answers_that_go_on_as_they_ended_are_compared_and_those_that_are_cut_or_changed_by_others_are_not_stable(
+    tmp_path: Path,
+) -> None:
+    for name, build, wanted in (
+        ("ended", going_on_as_it_ended, "passed"),
+        ("others", going_on_with_its_neighbours, "failed"),
+        ("cut", cut_to_the_shortest, "failed"),
+    ):
+        (tmp_path / name).mkdir()
+        verdict, results = run_validation(tmp_path / name, build, output=(None, None))
+        assert verdicts(verdict)["stable"] == wanted
+        is_noted = any("repeat their last value" in note for note in verdict["notes"].get("frozen", ()))
+        assert (len(results.query("check == 'stable'")) == 256, is_noted) == (wanted == "passed",) * 2
 
 
 def test_an_answer_for_each_pair_of_rows_is_stable_unless_it_depends_on_further_rows(tmp_path: Path) -> None:
