@@ -127,7 +127,10 @@ def proofs(verdict: Verdict) -> list[str]:
     sentences = []
     for format, found in (verdict.get("proofs") or {}).items():
         if found["word"] == PROVED:
-            sentences.append(f"{format}: proved: its outputs are the same functions of the inputs as the checkpoint's")
+            within = f", {found['within']}" if found.get("within") else ""
+            sentences.append(
+                f"{format}: proved: its outputs are the same functions of the inputs as the checkpoint's{within}"
+            )
         elif found["word"] == TESTED:
             sentences.append(f"{format}: tested, not proved: {'; '.join(found['reasons'])}")
     return sentences

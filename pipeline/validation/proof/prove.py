@@ -7,12 +7,13 @@ and no code of freezing takes part: an error of freezing is found here, not repe
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.errors import PipelineError
 from pipeline.settings import PROVED, TESTED
 
+from .batch_norm import ROUNDED, Rounding
 from .contents import ContentTable
 from .differences import find_differences
 from .evaluate import Evaluator
@@ -34,11 +35,13 @@ class OutputProof:
     Args:
         is_proved: the candidate's output is the same function of the inputs as the checkpoint's.
         reasons: what stands between it and a proof, a sentence each; empty if it is proved.
+        within: the bound up to which it is the same function, where constants were rounded otherwise; else empty.
     """
 
     name: str
     is_proved: bool
     reasons: tuple[str, ...] = ()
+    within: str = ""
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,11 @@ class Proof:
     def word(self) -> str:
         """`proved` if all outputs are, else `tested`."""
         return PROVED if self.outputs and all(output.is_proved for output in self.outputs) else TESTED
+
+    @property
+    def within(self) -> str:
+        """The bound up to which the outputs are the same functions; empty if none is needed."""
+        return next((output.within for output in self.outputs if output.within), "")
 
     @property
     def reasons(self) -> Sequence[str]:
@@ -97,7 +105,25 @@ def compare_models(reference: Model, candidate: Model, compute: Fold | None = No
             break
         comparison.start_again()
         found = comparison.proof()
+    if compute is not None and comparison.pairs and not comparison.is_equal():
+        found = _up_to_rounding(comparison, found)
     return found
+
+
+def _up_to_rounding(comparison: _Comparison, exact: Proof) -> Proof:
+    """Returns a proof in which outputs that are the same functions up to a bound are proved too, with that bound."""
+    rules = comparison.rules
+    rules.more = {**rules.more, **ROUNDED}
+    comparison.start_again()
+    rounded = comparison.proof()
+    if not rules.roundings:
+        return exact
+    within = str(Rounding(max(rules.roundings)))
+    outputs = [
+        one if one.is_proved or not other.is_proved else replace(other, within=within)
+        for one, other in zip(exact.outputs, rounded.outputs, strict=True)
+    ]
+    return Proof(tuple(outputs), rounded.terms)
 
 
 class _Comparison:

@@ -50,19 +50,22 @@ class Rules:
 
     Attributes:
         folded: terms of constants by terms that were computed.
+        more: further rules, by op.
+        roundings: by how much constants differ that rules took as equal, in units of 2**-23.
         values: terms of the values that variables have, by the term of their handle.
         ranges: of terms, as far as they were asked for.
     """
 
     def __init__(self, contents: ContentTable, more: Mapping[str, Rule] | None = None) -> None:
         self.contents, self.values, self.folded = contents, dict[int, int](), dict[Term, int]()
-        self._more: Mapping[str, Rule] = {} if more is None else more
+        self.more: Mapping[str, Rule] = {} if more is None else more
+        self.roundings: list[float] = []
         self.ranges: dict[int, Range | None] = {}
 
     def simplify(self, table: TermTable, term: Term) -> int | None:
         """Returns the number of a simpler equal term; None if there is no rule for it."""
         found = self.folded.get(term) if self.folded else None
-        for rules in (_RULES, self._more):
+        for rules in (_RULES, self.more):
             rule = rules.get(term.op) if found is None else None
             found = rule(self, table, term) if rule is not None else found
         if found is None and term.op in _RANGED:

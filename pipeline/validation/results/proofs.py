@@ -26,7 +26,8 @@ def record_proof(recorder: ResultsRecorder, format: str, proof: Proof) -> None:
         has_passed = output.is_proved or not is_required
         finding = Finding(format, "graph", output.name, "", EXACT)
         recorder.findings[format, "graph", output.name] = finding
-        word = PROVED if output.is_proved else f"{TESTED}: {'; '.join(output.reasons)}"
+        proved = f"{PROVED}, {output.within}" if output.within else PROVED
+        word = proved if output.is_proved else f"{TESTED}: {'; '.join(output.reasons)}"
         recorder.add_line(finding, text_line("graph", "", word, has_passed), has_passed)
         if not has_passed:
             finding.fail(f"graph of {output.name}: it is not proved: {'; '.join(output.reasons)}")
@@ -59,4 +60,6 @@ def proofs_of(
                 "such rows do"
             )
         found[format] = {"word": word, "outputs": outputs, "reasons": [] if is_proved else reasons}
+        if is_proved and proof is not None and proof.within:
+            found[format]["within"] = proof.within
     return found
