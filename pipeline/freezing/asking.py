@@ -269,18 +269,25 @@ def _keep_outside(
     serve = "serve the SavedModel" if source.kind == "SavedModel" else "serve it from its checkpoint"
     told = f"the model keeps state between calls ({names} {verb} read and written at each call): no .pb can hold that; "
     lines = [f"  {line}" for line in instead]
-    moved = _move_state(source, asked, fetched, fed, state)
-    if moved is not None:
-        lines.append(f"  the state becomes an input and an output of each call: {moved[0]}\n    {moved[1]}")
-    results = find_results(source.graph, list(fetched.values()), list(fed.values()))
-    needs = find_needs(source, list(fetched.values()), [*fed.values(), *results], {}) if results else None
-    if isinstance(needs, Needs):
-        whole = replace(asked, inputs=[*asked.inputs, *results]).command(fetched, needs)
-        lines.append(f"  what {' and '.join(results)} gives becomes an input: the caller keeps the state\n    {whole}")
+    lines += [f"  {words}\n    {command}" for words, command in _kept_outside(source, asked, fetched, fed, state)]
     if not lines and " in function " in (refused.where or ""):
         return f"{told}{serve}. {refused.next_step}"
     one = "or one of these commands freezes it" if len(lines) > 1 else "or this command freezes it"
     return "\n".join([f"{told}{serve}{f', {one}:' if lines else ''}", *lines])
+
+
+def _kept_outside(
+    source: Source, asked: Asked, fetched: Mapping[str, str], fed: Mapping[str, str], state: Sequence[Kept]
+) -> Iterator[tuple[str, str]]:
+    """Yields the ways to let the caller keep the state, each in words and as a command."""
+    moved = _move_state(source, asked, fetched, fed, state)
+    if moved is not None:
+        yield f"the state becomes an input and an output of each call: {moved[0]}", moved[1]
+    results = find_results(source.graph, list(fetched.values()), list(fed.values()))
+    needs = find_needs(source, list(fetched.values()), [*fed.values(), *results], {}) if results else None
+    if isinstance(needs, Needs):
+        whole = replace(asked, inputs=[*asked.inputs, *results]).command(fetched, needs)
+        yield f"what {' and '.join(results)} gives becomes an input: the caller keeps the state", whole
 
 
 def _move_state(
@@ -555,6 +562,8 @@ def find_commands(source: Source, door: str, gate: Gate | None = None) -> Iterat
         needs = find_needs(source, list(outputs.values()), list(source.inputs.values()), {})
         if isinstance(needs, Needs):
             yield from asked.commands([], needs)
+        else:
+            yield from _commands_for_state(source, asked, outputs)
         return
     try:
         found = discover_outputs(source.graph)
@@ -567,8 +576,18 @@ def find_commands(source: Source, door: str, gate: Gate | None = None) -> Iterat
         elif find_assigned_ranges(source, found):
             yield from _evaluation_commands(source, asked, found)
         else:
-            yield from _instead(source, asked, dict(zip(found, found, strict=True)), {})
+            fetched = dict(zip(found, found, strict=True))
+            yield from _instead(source, asked, fetched, {})
+            yield from _commands_for_state(source, asked, fetched)
     else:
         yield from (command for _, commands in _all_together(source, asked) for command in commands)
         for candidate, needs in _freezable(source, asked, rank_outputs(source.graph)):
             yield from asked.commands([candidate.tensor], needs)
+
+
+def _commands_for_state(source: Source, asked: Asked, fetched: Mapping[str, str]) -> Iterator[str]:
+    """Yields the commands that let the caller keep the state of a model; none for a model without state."""
+    fed = dict(source.inputs)
+    state = find_state(source.graph, list(fetched.values()), list(fed.values()))
+    for words, command in _kept_outside(source, asked, fetched, fed, state) if state else ():
+        yield f"{words}\n    {command}"

@@ -14,6 +14,7 @@ from pipeline.graph.nodes import node_of
 from pipeline.graph.unsupported import DRAWS, refusal_of
 
 _ENTERS, _EXITS = frozenset({"Enter", "RefEnter"}), frozenset({"Exit", "RefExit"})
+_LOOPS = frozenset({"StatelessWhile", "While"})
 _NEXT = frozenset({"NextIteration", "RefNextIteration"})
 
 
@@ -60,8 +61,12 @@ def refuse_inner_draw(graph: Graph, refused: FreezeError) -> FreezeError:
     """Returns the error for a draw in each turn of a loop; that of any other refusal as it is."""
     words = str(refused.where or "").split()
     name = words[1] if len(words) > 1 and words[0] == "node" else ""
-    node = graph.nodes.get(name) if "function" not in words else None
-    if node is None or refusal_of(node.op) is not DRAWS or not is_in_loop(graph, name):
+    function = words[words.index("function") + 1].rstrip(",") if "function" in words[:-1] else None
+    body = graph if function is None else graph.body(function) if function in graph.functions else None
+    node = body.nodes.get(name) if body is not None else None
+    if node is None or refusal_of(node.op) is not DRAWS:
+        return refused
+    if not (is_in_loop(graph, name) if function is None else _is_of_a_loop(graph, function)):
         return refused
     return FreezeError(
         f"{node.op} draws random numbers in each turn of a loop on the way to an output",
@@ -70,6 +75,12 @@ def refuse_inner_draw(graph: Graph, refused: FreezeError) -> FreezeError:
         next_step="End the model in front of the loop (--outputs), or change the model's code: let it take the numbers"
         " as an input, or give the logits of one turn, and save it again",
     )
+
+
+def _is_of_a_loop(graph: Graph, function: str) -> bool:
+    """Returns True for the body or the condition of a loop, and for what these call."""
+    loops = [node for node in graph.all_nodes() if node.op in _LOOPS]
+    return function in graph.called(loops)
 
 
 def _function_of(graph: Graph, name: str) -> str | None:

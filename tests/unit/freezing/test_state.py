@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from pipeline.errors import FreezeError
 from pipeline.freezing.freeze import Frozen, freeze
+from pipeline.freezing.inspection import inspect
 
 v1 = tf.compat.v1
 W = np.array([[0.5, -1.0], [0.25, 0.75]], np.float32)
@@ -98,6 +99,7 @@ def test_the_caller_can_keep_the_state_by_the_command_that_is_told(
     told = refused(tmp_path / "m", [], [])
     assert "The model keeps state between calls (state/hidden" in told
     assert "serve the SavedModel" in told
+    assert inspect(tmp_path / "m").commands == tuple(line.strip() for line in [told.partition("freezes it:\n")[2]])
     frozen = type_command(told, tmp_path / "model.pb")
     taken = re.findall(r"(\S+) is what (\S+) takes next \((\S+)\)", told)
     first = {"state/hidden": (W + 1)[None] if build is by_key else W[None, :1], "state/mean": np.array([[0.5, 2.0]])}
