@@ -12,7 +12,7 @@ from pipeline.validation.proof.contents import Content
 from pipeline.validation.proof.model import Model
 from pipeline.validation.proof.prove import Proof, compare_models
 
-FLOAT, INT32, STRING, INT64, BOOL, RESOURCE = 1, 3, 7, 9, 10, 20
+FLOAT, INT32, STRING, INT64, BOOL, HALF, RESOURCE = 1, 3, 7, 9, 10, 19, 20
 
 
 def node(name: str, op: str, *inputs: str, **attributes: Any) -> NodeDef:
@@ -37,7 +37,7 @@ def const(name: str, *values: float, dtype: int = FLOAT, shape: Sequence[int] | 
     tensor.tensor_shape.SetInParent()
     for size in [len(values)] if shape is None else shape:
         tensor.tensor_shape.dim.add(size=size)
-    code = {FLOAT: "f", INT32: "i", INT64: "q", BOOL: "?"}[dtype]
+    code = {FLOAT: "f", INT32: "i", INT64: "q", BOOL: "?", HALF: "e"}[dtype]
     tensor.tensor_content = struct.pack(f"<{len(values)}{code}", *values)
     return new
 

@@ -43,6 +43,31 @@ def find_differences(
     return found or ["the two graphs use what a run makes in another order"]
 
 
+def find_unmatched(
+    table: TermTable, contents: ContentTable, sides: Sequence[Evaluator], pair: tuple[int, int], said: Sequence[str]
+) -> list[str]:
+    """Returns a sentence on what the candidate computes an output from, and the checkpoint does not; none if nothing.
+
+    What is computed from the unmatched is unmatched too. So those are named that are computed from nothing unmatched.
+
+    Args:
+        said: the sentences before; if they name all, there is nothing to add.
+    """
+    known = set(table.below([pair[0]]))
+    own = [*table.below([pair[1]])]
+    unmatched = [number for number in own if number not in known]
+    first = sorted(number for number in unmatched if known.issuperset(table[number].inputs))
+    named = [number for number in first if sides[1].nodes.get(number) and table[number].op != "leaf"]
+    texts = [_text(table, contents, sides[1], number) for number in named]
+    if all(any(text in sentence for sentence in said) for text in texts):
+        return []
+    more = f" and {len(texts) - _MOST} more" if len(texts) > _MOST else ""
+    return [
+        f"{len(unmatched)} of {len(own)} terms of the candidate have no counterpart, beginning at "
+        f"{', '.join(texts[:_MOST])}{more}"
+    ]
+
+
 def _text(table: TermTable, contents: ContentTable, side: Evaluator, number: int) -> str:
     term = table[number]
     name = side.nodes.get(number, "")

@@ -15,8 +15,9 @@ from pipeline.settings import PROVED, TESTED
 
 from .batch_norm import ROUNDED, Rounding
 from .contents import ContentTable
-from .differences import find_differences
+from .differences import find_differences, find_unmatched
 from .evaluate import Evaluator
+from .float16 import CONDITION, HalvedWeights, has_halved_weights
 from .folding import Fold, fold, fold_in_process
 from .loadable import require_loadable
 from .model import Model, open_candidate_model, open_checkpoint_model
@@ -96,6 +97,9 @@ def compare_models(reference: Model, candidate: Model, compute: Fold | None = No
     """
     comparison = _Comparison(reference, candidate)
     found, refused = comparison.proof(), set[int]()
+    halved = _with_halved_weights(comparison, found)
+    if halved is not None:
+        return halved
     for _ in range(_MOST_FOLDINGS):
         if compute is None or not comparison.pairs or comparison.is_equal():
             break
@@ -108,6 +112,27 @@ def compare_models(reference: Model, candidate: Model, compute: Fold | None = No
     if compute is not None and comparison.pairs and not comparison.is_equal():
         found = _up_to_rounding(comparison, found)
     return found
+
+
+def _with_halved_weights(comparison: _Comparison, exact: Proof) -> Proof | None:
+    """Returns a proof that names float16 weights as all that stands between; None if there is more."""
+    rules, before = comparison.rules, comparison.rules.more
+    if not comparison.pairs or not has_halved_weights(comparison.table, rules) or comparison.is_equal():
+        return None
+    cast = HalvedWeights(rules)
+    rules.more = {**before, "Cast": cast}
+    comparison.start_again()
+    halved = comparison.proof()
+    rules.more = before
+    if halved.word == PROVED:
+        pairs = zip(exact.outputs, halved.outputs, strict=True)
+        outputs = [
+            one if one.is_proved else replace(other, is_proved=False, reasons=(CONDITION,)) for one, other in pairs
+        ]
+        return Proof(tuple(outputs), halved.terms)
+    comparison.start_again()
+    comparison.proof()
+    return None
 
 
 def _up_to_rounding(comparison: _Comparison, exact: Proof) -> Proof:
@@ -177,6 +202,7 @@ class _Comparison:
             reasons += _eager_reasons(self.table, self.sides, pair[1])
         else:
             reasons += find_differences(self.table, self.rules.contents, self.sides, pair)
+            reasons += find_unmatched(self.table, self.rules.contents, self.sides, pair, reasons)
         return OutputProof(name, not reasons, tuple(dict.fromkeys(reasons)))
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from proof_graphs import (
     FLOAT,
+    HALF,
     INT32,
     INT64,
     STRING,
@@ -27,6 +28,7 @@ from proof_graphs import (
 from pipeline.errors import DataError
 from pipeline.graph.lazy import load_lazily
 from pipeline.graph.protos import AttrValue, GraphDef, NodeDef
+from pipeline.validation.proof.float16 import CONDITION
 from pipeline.validation.proof.model import Model
 from pipeline.validation.proof.prove import compare_models
 
@@ -90,6 +92,19 @@ CONDITIONS = {
 }
 
 
+CULPRITS = {
+    "a batch of 3": "the constant three (int32 [], 3)",
+    "a batch of 65 to 255": "the constant high (int32 [], 255)",
+    "a batch over 256": "the constant most (int32 [], 256)",
+    "an x over 8": "the constant eight (float32 [], 8.0)",
+    "ids between 100,000 and 200,000": "the constant low (int64 [], 100000)",
+    "text of 500 to 5,000 bytes": "AsString text, the constant low (int32 [], 500)",
+    "another row before": "the constant one (int32 [], 1)",
+    "the year 2027": "Timestamp reads the clock when it runs: node now",
+    "a thousand calls": "variable calls is changed while the outputs are computed",
+}
+
+
 @pytest.mark.parametrize("name", CONDITIONS)
 @pytest.mark.parametrize("is_last", [True, False], ids=["the answer", "a weight"])
 def test_what_is_wrong_under_a_condition_is_not_proved_and_the_condition_is_named(name: str, is_last: bool) -> None:
@@ -108,6 +123,7 @@ def test_what_is_wrong_under_a_condition_is_not_proved_and_the_condition_is_name
     found = prove(TIMES_W, [*right, *wrong], *WEIGHTS)
     assert found.word == "tested"
     assert any("SelectV2 y" in reason or "SelectV2 chosen" in reason for reason in found.reasons)
+    assert any(CULPRITS[name] in reason for reason in found.reasons), found.reasons
 
 
 @pytest.mark.parametrize(
@@ -151,6 +167,14 @@ def test_zeros_of_another_sign_and_no_numbers_are_other_constants(other: float) 
     candidate = [X, const("c", other), node("y", "Mul", "x", "c", T=FLOAT)]
     assert prove(TIMES_W, candidate, 0.0).word == "tested"
     assert prove(TIMES_W, candidate, other).word == "proved"
+
+
+@pytest.mark.parametrize(("stored", "is_all"), [(0.1, True), (0.25, False)])
+def test_float16_weights_are_named_as_the_condition_if_they_are_all_that_differs(stored: float, is_all: bool) -> None:
+    half = [X, const("h", stored, 2, dtype=HALF), node("w", "Cast", "h", SrcT=HALF, DstT=FLOAT)]
+    found = prove(TIMES_W, [*half, node("y", "Mul", "x", "w", T=FLOAT)], 0.1, 2)
+    assert found.word == "tested"
+    assert ([*found.reasons] == [CONDITION]) == is_all, found.reasons
 
 
 def test_two_rare_words_that_are_swapped_in_a_large_table_are_named() -> None:
