@@ -23,7 +23,7 @@ UNIT_TESTS := -n 2 -m 'not tensorflow and not stress'
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help run night nights check lint types unit test all-tests docs bench clean clean-output FORCE
+.PHONY: help run night nights check lint types unit test all-tests docs bench runtimes matrix clean clean-output FORCE
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /make \1|/p' $(firstword $(MAKEFILE_LIST)) | awk -F '|' '{ printf "%-18s %s\n", $$1, $$2 }'
@@ -64,6 +64,12 @@ docs: $(VENV)/.installed-dev ## build the documentation into site/; a broken lin
 	$(BIN)/python docs/generate.py --check
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
+runtimes: $(VENV)/.installed ## install TensorFlow 2.15, 2.18 and 2.20 beside this one, for [validation] runtimes (VERSIONS=...)
+	@$(BIN)/python tools/environments.py runtimes $(VERSIONS)
+
+matrix: $(VENV)/.installed ## run the chain under Python 3.11 to 3.13 and TensorFlow 2.20 and 2.21 (CELLS=3.12/2.20.0 ...)
+	@$(BIN)/python tools/environments.py matrix $(CELLS)
+
 bench: $(VENV)/.installed-dev ## run the benchmarks
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/chain.py
@@ -76,7 +82,7 @@ bench: $(VENV)/.installed-dev ## run the benchmarks
 	$(BIN)/python benchmarks/batch.py
 
 clean: ## remove the environment and what tools have stored; artifacts stay
-	rm -rf $(VENV) build site .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	rm -rf $(VENV) .environments build site .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
 
 clean-output: ## remove the artifacts, nights and deployed models in output/, after asking
 	@sh tools/clean_output.sh

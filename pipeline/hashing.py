@@ -499,6 +499,19 @@ def library_versions() -> dict[str, str]:
     return {library: version(library) for library in _LIBRARIES}
 
 
+def runtime_versions(commands: Iterable[str]) -> dict[str, str]:
+    """Return what decides the answers of other interpreters, without starting them: what is installed beside each.
+
+    A command that is no path of a Python (one that starts a container, say) is decided by its text alone.
+    """
+    found = {}
+    for command in commands:
+        folders = Path(command).parent.parent.glob("lib/python3*/*-packages") if os.sep in command else ()
+        names = sorted(one.name for folder in folders for one in folder.glob("*-info"))
+        found[f"runtime {command}"] = hash_values("distributions", names)[:16]
+    return found
+
+
 def extra_versions(extras: Iterable[str]) -> dict[str, str]:
     """Return the versions of the libraries that a stage uses in addition, without those that are not installed."""
     found = {}

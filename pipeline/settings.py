@@ -19,7 +19,7 @@ AUTO, AUTO_SHARE = "auto", 0.8  # the limit that is a share of the machine's mem
 PROVED, TESTED, DIFFERS = "proved", "tested", "differs"
 # The checks whose rows look where those of the others do not; not made of a candidate that is proved, or has failed.
 SEARCHES = ("sizes", "ladders", "boundary", "repeated")
-CHECKS = ("graph", "weights", "equal", "decisions", "edge", "generated", "stable", "golden", *SEARCHES)
+CHECKS = ("graph", "weights", "equal", "decisions", "edge", "generated", "stable", "golden", *SEARCHES, "runtime")
 LADDERS = ("magnitudes", "lengths", "ids", "tables", "unicode")  # kinds of rows of the check ladders
 
 
@@ -166,6 +166,13 @@ class ValidationSettings:
         "memory limit in GB for a candidate's process; it fails if it takes more; auto for 0.8 of the memory of the "
         "machine, or of its container if that has less; 0 for no limit",
     )
+    runtimes: str = setting(
+        "none",
+        "other interpreters that open each candidate too, as production does: comma-separated paths of Pythons (3.8 or "
+        "newer, with NumPy and TensorFlow, LiteRT or onnxruntime), or commands that start one (docker run --rm -i "
+        "IMAGE python), or none. They need nothing of this package",
+    )
+    runtime_rows: int = setting(1000, "validation rows that each of them answers, the first ones; and the edge cases")
     flipped_share: float = setting(
         0.0,
         "share of rows whose decision (at the threshold, or by argmax) may differ from the checkpoint's. Rounding "
@@ -221,7 +228,7 @@ class ValidationSettings:
 
     def __post_init__(self) -> None:
         require(self, "require", self.require in (TESTED, PROVED), f"{TESTED} or {PROVED}")
-        for name in ("batch_size", "search_rows", "repeated_calls"):
+        for name in ("batch_size", "search_rows", "repeated_calls", "runtime_rows"):
             require(self, name, getattr(self, name) >= 1, "at least 1")
         require(self, "batch_mb", 0 < self.batch_mb < math.inf, "above 0")
         for key, what, chosen, known in (
@@ -233,6 +240,13 @@ class ValidationSettings:
                     raise SettingError(
                         f"unknown {what}", where=f"[validation] {key}", got=repr(name), next_step=nearest(name, known)
                     )
+        if not self.is_every_check and "runtime" in self.chosen_checks and not self.other_runtimes:
+            raise SettingError(
+                "no other interpreter was named",
+                where="[validation] checks",
+                got="runtime",
+                next_step="Name one in [validation] runtimes, or leave runtime out",
+            )
         require(self, "time_limit_seconds", 0 <= self.time_limit_seconds < math.inf, "0 or more")
         if self.memory_limit_gb != AUTO:  # "2", 2 and 2.0 are one setting, and have one fingerprint
             limit = read_number(self.memory_limit_gb)
@@ -255,6 +269,11 @@ class ValidationSettings:
     def chosen_ladders(self) -> tuple[str, ...]:
         """The kinds of rows that the check `ladders` makes."""
         return LADDERS if self.ladders.strip() == "all" else tuple(name.strip() for name in self.ladders.split(","))
+
+    @property
+    def other_runtimes(self) -> tuple[str, ...]:
+        """The commands of `runtimes`."""
+        return () if self.runtimes.strip() == "none" else tuple(split_list(self.runtimes))
 
     @property
     def is_every_check(self) -> bool:

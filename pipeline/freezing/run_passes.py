@@ -23,6 +23,7 @@ from .passes.frames import require_outside
 from .passes.function_bodies import prune_functions, require_changes_unread
 from .passes.inputs import feed_inner_tensors
 from .passes.lookup_tables import FILLING_OPS, carry_tables
+from .passes.newer_attributes import leave_out_newer_attributes
 from .passes.prune import STACK_PUSHES, prune, reach
 from .passes.unused_results import leave_out_unused_results
 from .passes.variables_to_constants import Rewriter
@@ -77,6 +78,7 @@ def freeze_graph(
     rewritten = rewriter.rewrite()
     _refuse_inner_variables(rewriter.functions)
     functions = _rename_functions(rewritten, rewriter.functions)
+    leave_out_newer_attributes([*rewritten, *(node for function in functions for node in function.node_def)])
     library = FunctionDefLibrary(function=functions)
     frozen = [_constant(node, bundle, keys) if node.op in VARIABLE_OPS else node for node in rewritten]
     return FrozenGraph(frozen, library, graph.versions)

@@ -38,6 +38,7 @@ CHECK_DESCRIPTIONS = {
     "ladders": "the same on rows over the whole range of magnitudes, lengths, ids, table entries and Unicode",
     "boundary": "the same on rows around the edge between two decisions, found by search",
     "repeated": "the same outputs after a thousand calls, and behind unusual rows",
+    "runtime": "in another interpreter, such as the server's, the same outputs as the checkpoint",
     "decisions": "on every validation row, the same class as the checkpoint",
 }
 

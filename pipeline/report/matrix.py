@@ -59,7 +59,7 @@ def matrix(facts: ReportFacts) -> Matrix:
     """Builds the matrix of all checks of a verdict, with the checkpoint as the last row."""
     found: dict[tuple[str, str], list[tuple[int, Check]]] = {}
     for index, check in enumerate(checks(facts)):
-        found.setdefault((str(check["format"]), str(check["check"])), []).append((index, check))
+        found.setdefault((str(check["format"]), column_of(check)), []).append((index, check))
     skipped = {str(name): str(reason) for name, reason in (facts.verdict.get("skipped") or {}).items()}
     names = {check for _, check in found} | {name for name in skipped if name in ORDER}
     columns = [name for name in ORDER if name in names] + sorted(names - set(ORDER))
@@ -73,6 +73,11 @@ def matrix(facts: ReportFacts) -> Matrix:
         for format in formats
     ]
     return Matrix(columns, rows)
+
+
+def column_of(check: Check) -> str:
+    """Returns the name of a check's column; each other runtime has one of its own."""
+    return str(check.get("runtime") or check["check"])
 
 
 def _cell(

@@ -152,7 +152,8 @@ def _all_passed(facts: ReportFacts) -> str:
 
 def title(check: Check) -> str:
     """Returns a check's format, name and output as text."""
-    return f"{check['format']}, {check['check']}, {check['output']}"
+    place = f" in {check['runtime']}" if check.get("runtime") else ""
+    return f"{check['format']}, {check['check']}{place}, {check['output']}"
 
 
 def reason(check: Check) -> str:

@@ -1,6 +1,6 @@
 """Proves that a candidate is equal to its checkpoint, or reports where it is not.
 
-Twelve checks; the first two compare the files, the others compare outputs:
+Thirteen checks; the first two compare the files, the others compare outputs:
 
     graph      the candidate's graph with the checkpoint's, as functions of the inputs, without running either
     weights    the candidate's constants with the checkpoint's tensors, byte for byte, without running either
@@ -15,6 +15,7 @@ Twelve checks; the first two compare the files, the others compare outputs:
     sizes, ladders, boundary, repeated
                what looks where those rows do not (see `checks.searches`): for a candidate that is neither proved to be
                the checkpoint's function, nor found to differ
+    runtime    the candidate in other interpreters with the checkpoint, where `[validation] runtimes` names some
 
 By default every check that applies is made, and skipped ones are reported. If checks are requested by name, one that
 does not apply fails. Both sides run in their own processes, which see the artifacts but never the model's code. Names
@@ -56,6 +57,7 @@ from .replay.worst_rows import write_worst
 from .results.findings import made_up_alone
 from .results.proofs import proofs_of, record_proof
 from .results.recorder import ResultsRecorder
+from .runtimes.check import Runtimes
 from .sharding import ShardContext, ShardedPass, Sharding
 
 _VERDICT_SCHEMA = 2
@@ -98,7 +100,8 @@ def validate(
     candidates = {format: path for format, path in candidates.items() if format not in refusals}
     classes = {format: tolerance_class_of(format, path) for format, path in candidates.items()}
     recorder = ResultsRecorder(model, material.signature, settings, folder / RESULTS_FILE, classes)
-    skipped = {name: "it was not asked for" for name in CHECKS if name not in settings.chosen_checks}
+    could = [name for name in CHECKS if name != "runtime" or settings.other_runtimes]
+    skipped = {name: "it was not asked for" for name in could if name not in settings.chosen_checks}
     limits, proofs = Limits(*settings.limits), dict[str, Proof]()
     with ExitStack() as opened:
         opened.enter_context(recorder)
@@ -115,6 +118,9 @@ def validate(
             decided = (settings, classes, threads, fixed_size, material.sizes, recorder.precisions)
             context = ShardContext(model, checkpoint.absolute(), paths, *decided)
             material.run_sharded = ShardedPass(executor, sharding.rows, context, folder)
+        runtimes = None
+        if settings.other_runtimes and "runtime" not in skipped:
+            runtimes = opened.enter_context(Runtimes(settings, [*candidates], threads))
         for format, reason in refusals.items():
             recorder.record_unmade_format(format, reason)
         if material.goldens and "golden" not in skipped:
@@ -133,6 +139,8 @@ def validate(
             with whole, SubprocessRunner(format, artifact, threads, limits) as candidate:
                 is_proved = format in proofs and proofs[format].word == PROVED
                 skipped |= _check(recorder, reference, candidate, material, is_proved)
+                if runtimes is not None:
+                    skipped |= runtimes.check(recorder, reference, candidate, material)
     write_worst(folder, recorder, checkpoint, candidates, material, threads)
     causes = explain(recorder, checkpoint, candidates, material, threads)
     data_rows = 0 if material.is_made_up or "equal" in skipped else len(material.rows)

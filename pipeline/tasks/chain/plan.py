@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import PipelineError, SettingError, StoreError, logger, nearest
-from pipeline.hashing import extra_versions, hash_code, hash_values, library_versions
+from pipeline.hashing import extra_versions, hash_code, hash_values, library_versions, runtime_versions
 from pipeline.inputs import split_list
 from pipeline.store import artifact as store
 from pipeline.store.artifact import ArtifactState, ArtifactStatus
@@ -148,7 +148,7 @@ class Chain:
             self._constant_inputs[name] = {
                 "settings": self._settings_of(stage),
                 "code": _hash_package_code(stage.code),
-                "versions": {**library_versions(), **extra_versions(stage.extras)},
+                "versions": {**library_versions(), **extra_versions(stage.extras), **self._runtimes_of(stage)},
                 **({"name": self.job.paths.name} if stage.is_named else {}),
             }
         inputs = dict(self._constant_inputs[name])
@@ -156,6 +156,9 @@ class Chain:
             model = self.job.model
             inputs["model"] = {"class": model.class_name, **hash_code(model.file, model.roots)}
         return inputs
+
+    def _runtimes_of(self, stage: Stage) -> dict[str, str]:
+        return runtime_versions(self.job.settings.validation.other_runtimes) if "validation" in stage.sections else {}
 
     def _settings_of(self, stage: Stage) -> dict[str, Any]:
         """Return the settings and parameters that decide a stage, by section."""

@@ -13,7 +13,7 @@ from pipeline.errors import PipelineError
 
 from ..checks.material import Material
 from ..results.recorder import ResultsRecorder
-from . import crashes, goldens, nodes, outputs, weights
+from . import crashes, goldens, nodes, outputs, runtimes, weights
 from .evidence import Cause, Evidence
 from .exclusion import explain_unknown
 
@@ -46,7 +46,7 @@ DIAGNOSES: tuple[tuple[tuple[str, ...], Callable[[Evidence], Cause | None]], ...
     (("kernel_rounding",), nodes.kernel_rounding),
 )
 _OF_MESSAGES = 4  # the first ones need no answers
-KINDS = tuple(dict.fromkeys([*(kind for kinds, _ in DIAGNOSES for kind in kinds), "unknown"]))
+KINDS = tuple(dict.fromkeys([*(kind for kinds, _ in DIAGNOSES for kind in kinds), "other_runtime", "unknown"]))
 
 
 def explain(
@@ -67,6 +67,8 @@ def explain(
             causes[format] = Cause(original.kind, f"it gives what its checkpoint gives: {original.sentence}")
         elif evidence.failed:
             causes[format] = _find_cause(evidence)
+        elif evidence.failed_elsewhere:
+            causes[format] = runtimes.other_runtime(evidence)
     return causes
 
 

@@ -65,7 +65,16 @@ class Evidence:
 
     @cached_property
     def failed(self) -> list[Finding]:
-        """Findings that failed."""
+        """Findings that failed here, in no other interpreter."""
+        return [one for one in self._failed if not one.runtime]
+
+    @property
+    def failed_elsewhere(self) -> list[Finding]:
+        """Findings that failed in another interpreter."""
+        return [one for one in self._failed if one.runtime]
+
+    @property
+    def _failed(self) -> list[Finding]:
         return [one for one in self.recorder.findings.values() if one.format == self.format and not one.has_passed]
 
     def has_failed(self, *checks: str) -> bool:

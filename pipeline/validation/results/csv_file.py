@@ -21,7 +21,7 @@ from pipeline.signature import Array
 from ..compare.weights import VariableComparison
 
 _PLACE = ("model", "format", "check", "output", "row", "element")
-COLUMNS = [*_PLACE, "reference", "candidate", "abs_diff", "rel_diff", "ulp_diff", "verdict"]
+COLUMNS = [*_PLACE, "reference", "candidate", "abs_diff", "rel_diff", "ulp_diff", "verdict", "runtime"]
 
 
 class ResultsFile:
@@ -41,14 +41,15 @@ class ResultsFile:
         if has_header:
             self._writer.writerow(COLUMNS)
 
-    def write(self, format: str, check: str, columns: Mapping[str, Any], output: str = "") -> None:
+    def write(self, format: str, check: str, columns: Mapping[str, Any], output: str = "", runtime: str = "") -> None:
         """Appends lines.
 
         Args:
             columns: the other columns by name, lists of one length; None for an empty cell.
             output: value of the column `output`, if `columns` lacks it.
+            runtime: value of the column `runtime`: the other runtime that the candidate ran in.
         """
-        constant = {"model": self._model, "format": format, "check": check, "output": output}
+        constant = {"model": self._model, "format": format, "check": check, "output": output, "runtime": runtime}
         cells = [
             write_cells(columns[name]) if name in columns else repeat(write_cell(constant[name])) for name in COLUMNS
         ]

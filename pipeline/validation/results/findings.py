@@ -27,6 +27,7 @@ class Finding:
     Args:
         rows_allowed: number of rows that may fail; above 0 only for decisions.
         worst_rank: whether the worst row failed, and its difference.
+        runtime: the other runtime that the candidate ran in; empty for this process's own.
     """
 
     format: str
@@ -44,6 +45,7 @@ class Finding:
     reason: str | None = None
     worst: dict[str, Any] | None = None
     worst_rank: tuple[bool, float] = (False, -1.0)
+    runtime: str = ""
 
     @property
     def has_passed(self) -> bool:
@@ -84,14 +86,16 @@ class Finding:
             "verdict": PASSED if self.has_passed else FAILED,
             "reason": None if self.has_passed else self.sentence(),
             "worst": self.worst,
+            **({"runtime": self.runtime} if self.runtime else {}),
         }
 
     def sentence(self) -> str:
         """Explains why the check failed."""
         if self.reason is not None:
             return self.reason
+        place = f"{self.check} of {self.output}" + (f" in {self.runtime}" if self.runtime else "")
         if self.rows == 0:
-            return f"{self.check} of {self.output}: no row was compared"
+            return f"{place}: no row was compared"
         worst = self.worst or {}
         where = f"row {worst.get('row')}" + (f", element {worst['element']}" if worst.get("element") else "")
         bound = f"(bound: rtol {self.tolerance.rtol:g}, atol {self.tolerance.atol:g})"
@@ -108,7 +112,7 @@ class Finding:
                 f"{worst.get('candidate')} {bound}. It keeps something from one row, or one call, to another"
             )
         return (
-            f"{self.check} of {self.output}: {self.rows_failed} of {self.rows} rows differ; the worst is {where}: "
+            f"{place}: {self.rows_failed} of {self.rows} rows differ; the worst is {where}: "
             f"reference {worst.get('reference')}, {self.format} {worst.get('candidate')} {bound}"
         )
 

@@ -25,7 +25,7 @@ def record_proof(recorder: ResultsRecorder, format: str, proof: Proof) -> None:
     for output in proof.outputs:
         has_passed = output.is_proved or not is_required
         finding = Finding(format, "graph", output.name, "", EXACT)
-        recorder.findings[format, "graph", output.name] = finding
+        recorder.findings[format, "graph", output.name, ""] = finding
         proved = f"{PROVED}, {output.within}" if output.within else PROVED
         word = proved if output.is_proved else f"{TESTED}: {'; '.join(output.reasons)}"
         recorder.add_line(finding, text_line("graph", "", word, has_passed), has_passed)
@@ -48,7 +48,7 @@ def proofs_of(
         own.setdefault(finding.format, []).append(finding)
     found = {}
     for format in formats:
-        has_failed = any(not finding.has_passed for finding in own.get(format, ()))
+        has_failed = any(not finding.has_passed for finding in own.get(format, ()) if not finding.runtime)
         proof = proofs.get(format)
         is_proved = proof is not None and proof.word == PROVED
         word = DIFFERS if has_failed else PROVED if is_proved else TESTED

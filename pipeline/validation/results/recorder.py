@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,11 +41,12 @@ class ResultsRecorder(AbstractContextManager["ResultsRecorder"]):
         model: its name in results.csv.
         results: the path of results.csv.
         tolerance_classes: by format, see `tolerance.tolerance_class_of`.
-        findings: by format, check and output.
+        findings: by format, check, output and runtime.
         skipped: reasons, by check.
         notes: sentences, by format.
         is_part: write no header, because the file is a part of another.
         precisions: narrow float types that outputs are computed in, by output.
+        runtime: the other runtime that answers now; see `answering_in`.
     """
 
     model: str
@@ -53,11 +54,12 @@ class ResultsRecorder(AbstractContextManager["ResultsRecorder"]):
     settings: ValidationSettings
     results: Path
     tolerance_classes: Mapping[str, str] = field(default_factory=dict)
-    findings: dict[tuple[str, str, str], Finding] = field(default_factory=dict)
+    findings: dict[tuple[str, str, str, str], Finding] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
     notes: dict[str, list[str]] = field(default_factory=dict)
     is_part: bool = False
     precisions: Mapping[str, Precision] = field(default_factory=dict)
+    runtime: str = ""
 
     def __post_init__(self) -> None:
         self._file = ResultsFile(self.results, self.model, has_header=not self.is_part)
@@ -71,20 +73,31 @@ class ResultsRecorder(AbstractContextManager["ResultsRecorder"]):
             self.finding(one.format, one.check, one.output).merge(one)
         self._file.append(results)
 
+    @contextmanager
+    def answering_in(self, runtime: str) -> Iterator[None]:
+        """Records as answers of another runtime what is recorded in the block."""
+        self.runtime = runtime
+        try:
+            yield
+        finally:
+            self.runtime = ""
+
     def note(self, format: str, sentence: str) -> None:
         """Adds a sentence that is worth knowing and no failure."""
         self.notes.setdefault(format, []).append(sentence)
 
     def finding(self, format: str, check: str, output: str) -> Finding:
         """Returns the finding of a check on an output; creates it at first use."""
-        key = (format, check, output)
+        key = (format, check, output, self.runtime)
         if key not in self.findings:
             spec = next(spec for spec in self.signature.outputs if spec.name == output)
-            self.findings[key] = Finding(format, check, output, spec.dtype, self._tolerance(format, spec))
+            bounds = self._tolerance(format, spec)
+            self.findings[key] = Finding(format, check, output, spec.dtype, bounds, runtime=self.runtime)
         return self.findings[key]
 
     def _tolerance(self, format: str, spec: TensorSpec) -> Tolerance:
-        bounds = tolerance_for(self.settings, spec.dtype, self.tolerance_classes.get(format, ""), spec.name)
+        kind = self.tolerance_classes.get(format, "") or ("runtime" if self.runtime else "")
+        bounds = tolerance_for(self.settings, spec.dtype, kind, spec.name)
         return widen(self.settings, bounds, spec.dtype, spec.name, self.precisions.get(spec.name))
 
     def note_precisions(self, format: str) -> None:
@@ -252,7 +265,7 @@ class ResultsRecorder(AbstractContextManager["ResultsRecorder"]):
     def judge_decisions(self, format: str, output: str, flips: Flips) -> None:
         """Makes the finding of the decisions: failed if more rows flipped than allowed."""
         finding = Finding(format, "decisions", output, "int64", EXACT, flips.rows, flips.flipped)
-        self.findings[format, "decisions", output] = finding
+        self.findings[format, "decisions", output, ""] = finding
         share = flipped_share_for(self.settings, self.tolerance_classes.get(format, ""))
         finding.rows_allowed = int(share * flips.rows)
         finding.is_bit_equal = not flips.flipped
@@ -275,7 +288,7 @@ class ResultsRecorder(AbstractContextManager["ResultsRecorder"]):
     def record_unmade_format(self, format: str, reason: str) -> None:
         """Records why a format has no file: one line, and a failed check."""
         finding = Finding(format, "made", "file", "", EXACT)
-        self.findings[format, "made", "file"] = finding
+        self.findings[format, "made", "file", ""] = finding
         self.add_line(finding, text_line("", "", reason, False), False)
         finding.fail(f"{format} could not be made: {reason}")
 
@@ -288,7 +301,7 @@ class ResultsRecorder(AbstractContextManager["ResultsRecorder"]):
             return
         dtypes = ", ".join(sorted({variable.dtype for variable in found.variables}))
         finding = Finding(format, "weights", "variables", dtypes, EXACT)
-        self.findings[format, "weights", "variables"] = finding
+        self.findings[format, "weights", "variables", ""] = finding
         unequal = [variable for variable in found.variables if not variable.is_equal]
         finding.rows, finding.rows_failed = len(found.variables), len(unequal)
         finding.is_bit_equal = not any(variable.is_float16 for variable in found.variables)
@@ -329,7 +342,7 @@ class ResultsRecorder(AbstractContextManager["ResultsRecorder"]):
         return f"weights was asked for ([validation] checks), and does not apply: {title}: {reason}"
 
     def _write(self, finding: Finding, columns: Mapping[str, Any]) -> None:
-        self._file.write(finding.format, finding.check, columns, finding.output)
+        self._file.write(finding.format, finding.check, columns, finding.output, finding.runtime)
 
 
 def _fail_with_worst(finding: Finding, unequal: Sequence[VariableComparison], unmatched: int) -> None:

@@ -379,7 +379,7 @@ def test_an_unknown_check_is_refused(checks: str) -> None:
 
 
 def test_every_check_that_can_be_asked_for_is_there() -> None:
-    assert ("graph", "weights", *CHECK_FUNCTIONS) == CHECKS
+    assert ("graph", "weights", *CHECK_FUNCTIONS, "runtime") == CHECKS
 
 
 def test_a_candidate_that_differs_on_made_up_rows_alone_fails_and_is_told_as_that(tmp_path: Path) -> None:

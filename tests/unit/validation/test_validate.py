@@ -160,7 +160,7 @@ def test_what_is_equal_passes_bit_by_bit(equal: tuple[dict[str, Any], Path]) -> 
     assert all(found["rows_failed"] == 0 for found in verdict["checks"])
     checks = [found for found in verdict["checks"] if found["check"] not in SEARCHES]
     names = {(found["format"], found["check"]) for found in checks}
-    assert names == {("checkpoint", "golden"), *(("frozen", name) for name in CHECKS if name not in SEARCHES)}
+    assert names == {("checkpoint", "golden"), *(("frozen", name) for name in CHECKS if name not in (*SEARCHES, "runtime"))}
     # No row has a level of its own; and weights and decisions.
     assert len(checks) == 7 * len(SIGNATURE.outputs) - 1 + 2
 
@@ -182,7 +182,7 @@ def test_rows_that_both_sides_refuse_pass(equal: tuple[dict[str, Any], Path]) ->
 def test_results_hold_one_line_for_each_row_and_output_in_a_fixed_order_of_columns(
     equal: tuple[dict[str, Any], Path],
 ) -> None:
-    wanted = "model,format,check,output,row,element,reference,candidate,abs_diff,rel_diff,ulp_diff,verdict"
+    wanted = "model,format,check,output,row,element,reference,candidate,abs_diff,rel_diff,ulp_diff,verdict,runtime"
     assert equal[1].read_bytes().split(b"\n", 1)[0].decode() == wanted == ",".join(COLUMNS)
     frame = read_results(equal[1])
     lines = frame.query("check == 'equal'").groupby("output")["row"].apply(list).to_dict()
