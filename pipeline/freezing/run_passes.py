@@ -12,6 +12,7 @@ from pipeline.checkpoint.source import open_source
 from pipeline.errors import CheckpointError, FreezeError, nearest
 from pipeline.graph.dtypes import DTYPES
 from pipeline.graph.graph import Graph
+from pipeline.graph.lazy_nodes import copy_node
 from pipeline.graph.nodes import node_of, require_tensor_names
 from pipeline.graph.protos import FunctionDef, FunctionDefLibrary, NodeDef
 from pipeline.graph.variables import VARIABLE_OPS, Saved, variable_of
@@ -22,6 +23,7 @@ from .passes.dead_branches import remove_dead_branches, resolve_gradients
 from .passes.frames import require_outside
 from .passes.function_bodies import prune_functions, require_changes_unread
 from .passes.inputs import feed_inner_tensors
+from .passes.layer_norm import keep_epsilons
 from .passes.lookup_tables import FILLING_OPS, carry_tables
 from .passes.newer_attributes import leave_out_newer_attributes
 from .passes.prune import STACK_PUSHES, prune, reach
@@ -78,6 +80,13 @@ def freeze_graph(
     rewritten = rewriter.rewrite()
     _refuse_inner_variables(rewriter.functions)
     functions = _rename_functions(rewritten, rewriter.functions)
+    rewritten = keep_epsilons(rewritten)
+    for function in functions:
+        inner = keep_epsilons(function.node_def)
+        if len(inner) > len(function.node_def):
+            copies = [copy_node(node) for node in inner]
+            del function.node_def[:]
+            function.node_def.extend(copies)
     leave_out_newer_attributes([*rewritten, *(node for function in functions for node in function.node_def)])
     library = FunctionDefLibrary(function=functions)
     frozen = [_constant(node, bundle, keys) if node.op in VARIABLE_OPS else node for node in rewritten]
