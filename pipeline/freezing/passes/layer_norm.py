@@ -50,9 +50,10 @@ def _variances(nodes: Mapping[str, NodeDef], root: NodeDef) -> Iterator[tuple[No
             continue
         square, axis = _producer(nodes, mean, 0), _producer(nodes, mean, 1)
         is_variance = square is not None and square.op in ("SquaredDifference", "Square")
-        if is_variance and axis is not None and axis.op == "Const" and _axis_of(axis) is not None:
-            if epsilon is None or epsilon.op != "Const" or not _is_fused_epsilon(epsilon.attr["value"].tensor):
-                yield mean, axis
+        if not is_variance or axis is None or axis.op != "Const" or _axis_of(axis) is None:
+            continue
+        if epsilon is None or epsilon.op != "Const" or not _is_fused_epsilon(epsilon.attr["value"].tensor):
+            yield mean, axis
 
 
 def _producer(nodes: Mapping[str, NodeDef], node: NodeDef, at: int) -> NodeDef | None:
@@ -81,7 +82,7 @@ def _axis_of(axis: NodeDef) -> int | None:
 
 def _is_fused_epsilon(tensor: Any) -> bool:
     if tensor.tensor_content:
-        return tensor.tensor_content == _FUSED_EPSILON.tobytes()
+        return bytes(tensor.tensor_content) == _FUSED_EPSILON.tobytes()
     return len(tensor.float_val) == 1 and np.float32(tensor.float_val[0]) == _FUSED_EPSILON
 
 

@@ -191,10 +191,14 @@ def pack_one(rules: Rules, table: TermTable, term: Term) -> int | None:
 
 
 def expand(rules: Rules, table: TermTable, term: Term) -> int | None:
-    """The dtype and the shape, () or (1,), of a constant axis do not matter."""
+    """A mean over an axis that is put back keeps it; the dtype and the shape, () or (1,), of an axis do not matter."""
     found = _array(rules, table, term.inputs[1])
     if found is None or found[0].size != 1:
         return None
+    inner = table[term.inputs[0]]
+    over = _array(rules, table, inner.inputs[1]) if inner.op == "Mean" and not _flag(inner, "keep_dims") else None
+    if over is not None and over[0].ravel().tolist() == found[0].ravel().tolist():
+        return table.make("Mean", _with(inner, keep_dims=AttrValue(b=True)), inner.inputs)
     if found[0].shape:
         axis = rules.constant(table, found[0].reshape(()), found[1])
         return table.make(term.op, term.attributes, [term.inputs[0], axis])

@@ -19,6 +19,7 @@ from pipeline.errors import RunnerError, SettingError, StageCrashed, first_line
 from pipeline.signature import Array, Batch, Signature
 from pipeline.workers.child import Limits
 from pipeline.workers.sandbox import kept_environment
+from pipeline.workers.worker import WORKER_ENVIRONMENT
 
 from . import server
 from .requests import LIBRARIES, OpenRequest
@@ -232,6 +233,8 @@ def _environment() -> dict[str, str]:
     import os
 
     kept = {name: value for name, value in kept_environment(os.environ).items() if not name.startswith("PYTHON")}
+    for name in WORKER_ENVIRONMENT:  # which this process may have set for its own workers
+        kept.pop(name, None)
     return {**kept, "TF_CPP_MIN_LOG_LEVEL": kept.get("TF_CPP_MIN_LOG_LEVEL", "3")}
 
 

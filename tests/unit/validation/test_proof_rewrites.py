@@ -128,6 +128,17 @@ PAIRS: dict[str, tuple[Nodes, Nodes, Nodes]] = {
         chain(ints("a", -1, shape=[]), y("ExpandDims", "x", "a", Tdim=INT32)),
         chain(ints("a", 1, shape=[]), y("ExpandDims", "x", "a", Tdim=INT32)),
     ),
+    "expand a mean": (
+        chain(ints("a", 1, shape=[1]), y("Mean", "x", "a", Tidx=INT32, keep_dims=AttrValue(b=True))),
+        chain(
+            *(ints("a", 1, shape=[1]), node("n", "Mean", "x", "a", T=FLOAT, Tidx=INT32), ints("d", 1, shape=[])),
+            y("ExpandDims", "n", "d", Tdim=INT32),
+        ),
+        chain(
+            *(ints("a", 1, shape=[1]), node("n", "Mean", "x", "a", T=FLOAT, Tidx=INT32), ints("d", 0, shape=[])),
+            y("ExpandDims", "n", "d", Tdim=INT32),
+        ),
+    ),
     "reshape": (
         chain(ints("s", 2, 8), ints("t", 16), node("r", "Reshape", "x", "s", T=FLOAT), y("Reshape", "r", "t")),
         chain(ints("t", 16), y("Reshape", "x", "t")),
