@@ -9,16 +9,16 @@ the dimension back: the same bits, and no fusion.
 
 from __future__ import annotations
 
+import math
+import struct
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
-
-import numpy as np
 
 from pipeline.graph.nodes import is_control, node_of
 from pipeline.graph.protos import DataType, NodeDef
 
 _PASSING = ("Identity", "StopGradient", "PreventGradient", "Snapshot")  # which the optimizer removes
-_FUSED_EPSILON = np.float32(0.001)
+_FUSED_EPSILON = struct.pack("<f", 0.001)
 
 
 def keep_epsilons(nodes: Sequence[NodeDef]) -> list[NodeDef]:
@@ -71,19 +71,18 @@ def _producer(nodes: Mapping[str, NodeDef], node: NodeDef, at: int) -> NodeDef |
 def _axis_of(axis: NodeDef) -> int | None:
     """Returns the one axis of a constant; None if it has none or several."""
     tensor = axis.attr["value"].tensor
-    count = int(np.prod([dim.size for dim in tensor.tensor_shape.dim], dtype=np.int64))
-    if count != 1:
+    if math.prod(dim.size for dim in tensor.tensor_shape.dim) != 1:
         return None
     if tensor.tensor_content:
-        return int(np.frombuffer(tensor.tensor_content, "<i4" if len(tensor.tensor_content) == 4 else "<i8")[0])
+        return int.from_bytes(tensor.tensor_content, "little", signed=True)
     values = [*tensor.int_val, *tensor.int64_val]
     return int(values[0]) if values else 0
 
 
 def _is_fused_epsilon(tensor: Any) -> bool:
     if tensor.tensor_content:
-        return bytes(tensor.tensor_content) == _FUSED_EPSILON.tobytes()
-    return len(tensor.float_val) == 1 and np.float32(tensor.float_val[0]) == _FUSED_EPSILON
+        return bytes(tensor.tensor_content) == _FUSED_EPSILON
+    return len(tensor.float_val) == 1 and struct.pack("<f", tensor.float_val[0]) == _FUSED_EPSILON
 
 
 def _split(mean: NodeDef, axis: NodeDef, nodes: Mapping[str, NodeDef]) -> list[NodeDef]:
