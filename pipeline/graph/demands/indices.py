@@ -138,6 +138,9 @@ def range_(step: Step) -> Value:
     """Numbers up to an input: a length."""
     ends = [step.single(number) for number in range(3)]
     start, limit, delta = ends
+    upto = step.value(1).numbers
+    if (start, delta) == (0, 1) and upto and isinstance(upto[0], Open) and upto[0].size.largest is not None:
+        return Value((upto[0],))
     if start is None or limit is None or not delta or (limit - start) // delta > _MOST_NUMBERS:
         return Value((anything(),), rows=1 if (start, limit, delta) == (0, None, 1) else None)
     numbers = tuple(range(start, limit, delta))

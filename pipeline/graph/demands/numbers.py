@@ -161,7 +161,9 @@ def _larger(one: Dim, other: Dim) -> Dim | None:
     if isinstance(one, int) and isinstance(other, int):
         return max(one, other)
     least, length = (one, other) if isinstance(one, int) else (other, one)
-    return length if isinstance(least, int) and least <= 0 and isinstance(length, Open) and length.changes else None
+    if not isinstance(least, int) or least > 0 or not isinstance(length, Open):
+        return None
+    return length if length.changes or length.size.largest is not None else None
 
 
 def negate(step: Step) -> Value:

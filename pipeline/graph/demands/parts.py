@@ -90,24 +90,24 @@ def strided_slice(step: Step) -> Value:
     if value.numbers is not None and len(begins) == 1:
         return _slice_numbers(step, value, begins[0], ends[0], strides[0])
     masks = {name: step.number(f"{name}_mask") for name in ("begin", "end", "ellipsis", "new_axis", "shrink_axis")}
-    if masks["ellipsis"] or masks["new_axis"]:
-        return Value(origins=value.origins)
-    dims = step.rank_from(0, len(begins))
+    added = [axis for axis in range(len(begins)) if masks["new_axis"] & 1 << axis]
+    dims = step.rank_from(0, max(1, len(begins) - len(added))) if not masks["ellipsis"] else None
     if dims is None:
         return Value(origins=value.origins)
     made: list[Dim] = []
-    for axis, dim in enumerate(dims):
-        if axis >= len(begins):
-            made.append(dim)
-            continue
+    rest = list(dims)
+    for axis, (begin, end, stride) in enumerate(zip(begins, ends, strides, strict=True)):
         bit = 1 << axis
-        begin, end, stride = begins[axis], ends[axis], strides[axis]
+        if axis in added:
+            made.append(1)
+            continue
+        dim = rest.pop(0)
         if masks["shrink_axis"] & bit:
             step.facts.at_least(dim, begin + 1 if begin >= 0 else -begin)
             continue
         is_whole = bool(masks["begin"] & bit) and bool(masks["end"] & bit)
         made.append(dim if is_whole and stride == 1 else _sliced(step, dim, begin, end, stride, masks, bit))
-    return value.shaped(tuple(made))
+    return value.shaped((*made, *rest))
 
 
 def _note_splits(step: Step, begins: Sequence[int] | None, ends: Sequence[int] | None) -> None:

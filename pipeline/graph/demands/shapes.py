@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from .step import Made, Rules, Step
-from .tensors import UNKNOWN, Area, Dim, Dims, Open, Value, anything, product
+from .tensors import UNKNOWN, Area, Dim, Dims, Open, Size, Value, anything, product
 
 _KEEPING = """Abs Acos Acosh Asin Asinh Atan Atanh Ceil Cos Cosh Digamma Elu Erf Erfc Exp Expm1 Floor Inv Invert
     IsFinite IsInf IsNan LeakyRelu Lgamma Log Log1p LogSoftmax LogicalNot Neg NextAfter OnesLike Reciprocal Relu Relu6
@@ -223,6 +223,9 @@ def reduce(step: Step) -> Value:
     if step.node.op in ("Prod",) and step.value(0).numbers is not None:
         dims = [each for each in step.value(0).numbers or () if isinstance(each, int | tuple)]
         return Value((), numbers=(product(dims),)) if len(dims) == len(step.value(0).numbers or ()) else Value(())
+    leaf = step.sole_origin(0) if step.node.op == "Max" and not step.flag("keep_dims") else None
+    if leaf is not None and "int" in leaf.dtype and step.dims(0) is not None and len(axes) == len(step.dims(0) or ()):
+        return Value((), numbers=(Open(Size(largest=leaf)),))
     needed = max((axis + 1 if axis >= 0 else -axis for axis in axes), default=0)
     shape = step.rank_from(0, max(2, needed)) if needed else step.dims(0)
     if shape is None:

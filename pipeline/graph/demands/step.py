@@ -11,6 +11,8 @@ from ..ops import dtype_name
 from ..protos import AttrValue, NodeDef
 from .tensors import UNKNOWN, Area, Dim, Dims, Leaf, Open, Origin, Size, Value, anything, root
 
+_LENGTH = 8  # of rows that are as long as the largest number of an input says, where nothing else decides it
+
 Made: TypeAlias = "Value | Sequence[Value] | Mapping[str, Sequence[Value]]"
 
 
@@ -38,8 +40,12 @@ class Facts:
         self.groups: dict[tuple[Leaf, ...], tuple[str, Dims]] = {}
 
     def require(self, dim: Dim | None, length: int) -> None:
-        """Demands that a length is this one, if it is open."""
-        if isinstance(dim, Area):
+        """Demands that a length is this one, if it is open; the largest value of a leaf is that of each of its rows."""
+        if isinstance(dim, Open) and dim.size.largest is not None:
+            if not dim.changes:
+                dim.size.largest.at_least(length)
+                dim.size.largest.at_most(length)
+        elif isinstance(dim, Area):
             sides = [side for side in dim.sides if not side.size.is_batch]
             side = root(length // dim.factor, len(sides)) if dim.factor and length % dim.factor == 0 else None
             if len(sides) < len(dim.sides) or not dim.factor or length % dim.factor:
@@ -65,6 +71,10 @@ class Facts:
             self.require(other, one)
         elif isinstance(other, int):
             self.require(one, other)
+        elif isinstance(one, Open) and isinstance(other, Open):
+            for length, largest in ((one, other), (other, one)):
+                if largest.size.largest is not None and length.size.largest is None:
+                    self.guesses.append((length, _LENGTH))
 
     def at_least(self, dim: Dim | None, length: int) -> None:
         """Demands that a length is not below this one."""

@@ -21,13 +21,14 @@ class Size:
         value: the length that was found; None as long as none was.
         least: the smallest length that the graph can compute with.
         is_batch: it is the number of rows, which stays open.
+        largest: the leaf whose largest value it is, as the longest of the rows of a mask; None for all others.
     """
 
-    __slots__ = ("is_batch", "least", "value")
+    __slots__ = ("is_batch", "largest", "least", "value")
 
-    def __init__(self, is_batch: bool = False) -> None:
+    def __init__(self, is_batch: bool = False, largest: Leaf | None = None) -> None:
         self.value: int | None = None
-        self.least, self.is_batch = 1, is_batch
+        self.least, self.is_batch, self.largest = 1, is_batch, largest
 
 
 class Change(NamedTuple):

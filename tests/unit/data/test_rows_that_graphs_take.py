@@ -223,6 +223,14 @@ CASES: Mapping[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
         lambda x: tf.strings.to_number(tf.io.decode_compressed(x, "GZIP")),
         (S([None], TEXT),),
     ),
+    "lengths of a mask without a length": (
+        lambda x, n: tf.reduce_sum(tf.gather(w(50, 4), x) * tf.cast(tf.sequence_mask(n), FLOAT)[:, :, None], 1),
+        (S([None, None], WHOLE, "x"), S([None], WHOLE, "n")),
+    ),
+    "lengths of a mask of known steps": (
+        lambda x, n: tf.matmul(x * tf.cast(tf.sequence_mask(n), FLOAT), w(5, 2)),
+        (S([None, 5], FLOAT, "x"), S([None], tf.int64, "n")),
+    ),
     "numbers as text": (lambda x: tf.matmul(tf.strings.to_number(x), w(2, 2)), (S([None, 2], TEXT),)),
     "numbers between commas": (split_numbers, (S([None], TEXT),)),
     "lines of a table": (csv, (S([None], TEXT),)),
