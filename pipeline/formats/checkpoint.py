@@ -23,7 +23,7 @@ from pipeline.errors import CheckpointError, first_line
 from pipeline.signature import Signature, read_origin
 from pipeline.store.file_names import CHECKPOINT_PREFIX, SAVED_MODEL_FOLDER, SIGNATURE_FILE
 
-from .origin import pinned_feeds
+from .origin import pinned_feeds, with_idle_feeds
 from .runner import Runner
 from .savedmodel import open_saved_model
 from .session import SessionRunner, session_config
@@ -61,7 +61,8 @@ def _open_with_averages(folder: Path, signature: Signature, config: v1.ConfigPro
         _restore_variables(
             session, f"{place}/variables/variables", _restored_from(session.graph.get_operations()), AVERAGE
         )
-    return SessionRunner(session, signature, read_pins(session.graph, folder))
+    pins = read_pins(session.graph, folder)
+    return SessionRunner(session, signature, with_idle_feeds(session.graph, signature, pins))
 
 
 def open_session(folder: Path, signature: Signature, config: v1.ConfigProto) -> tuple[v1.Session, dict[str, Any]]:
@@ -89,7 +90,7 @@ def open_session(folder: Path, signature: Signature, config: v1.ConfigProto) -> 
             with session.graph.as_default(), checkpoint_errors(prefix):
                 restore(session, prefix, cuts)
             pins |= cuts.feeds
-    return session, pins
+    return session, with_idle_feeds(session.graph, signature, pins)
 
 
 def restore(session: v1.Session, prefix: Path, cuts: Cuts | None = None) -> None:

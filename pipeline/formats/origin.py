@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from pipeline.errors import RunnerError, first_line
-from pipeline.signature import read_origin
+from pipeline.signature import Signature, read_origin
 from pipeline.store.file_names import SIGNATURE_FILE
 
 
@@ -34,6 +34,43 @@ def pinned_feeds(graph: tf.Graph, pins: Mapping[str, str]) -> dict[str, Any]:
         except KeyError as exc:
             raise RunnerError("the graph lacks a placeholder that is pinned", where=name) from exc
     return feeds
+
+
+def with_idle_feeds(graph: tf.Graph, signature: Signature, feeds: Mapping[str, Any]) -> dict[str, Any]:
+    """Adds a value for each placeholder that TensorFlow asks for though no answer depends on it.
+
+    What a branch that is not taken reads is asked for all the same, such as the rate of a dropout that a pin switches
+    off. The frozen graph does without it: if an output did depend on it, the two would differ.
+
+    Args:
+        feeds: values that are fed with every batch beside the rows, by tensor.
+    """
+    known, found, seen = {*feeds, *(spec.tensor_name for spec in signature.inputs)}, dict(feeds), set[str]()
+    try:
+        tensors = [graph.get_tensor_by_name(spec.tensor_name) for spec in signature.outputs]
+    except (KeyError, ValueError):  # the runner says which tensor the graph lacks
+        return found
+    waiting = [tensor.op for tensor in tensors if tensor.name not in known]
+    while waiting:
+        operation = waiting.pop()
+        if operation.name in seen:
+            continue
+        seen.add(operation.name)
+        value = _idle_value(operation.outputs[0]) if operation.type in ("Placeholder", "PlaceholderV2") else None
+        if value is not None:
+            found[operation.outputs[0].name] = value
+        waiting += operation.control_inputs
+        waiting += [tensor.op for tensor in operation.inputs if tensor.name not in known]
+    return found
+
+
+def _idle_value(tensor: tf.Tensor) -> Any:
+    """Returns a value that is valid as a rate or a size, and that no frozen graph has by itself; None for handles."""
+    kind = tensor.dtype
+    values = ((kind.is_bool, False), (kind.is_integer, 1), (kind.is_floating or kind.is_complex, 0.5))
+    value = next((value for is_kind, value in values if is_kind), b"" if kind == tf.string else None)
+    sizes = [size or 1 for size in tensor.shape.as_list()] if tensor.shape.rank is not None else []
+    return None if value is None else np.full(sizes, value, kind.as_numpy_dtype)
 
 
 def pinned_value(tensor: tf.Tensor | tf.TensorSpec, text: str) -> Any:

@@ -25,7 +25,7 @@ from pipeline.graph.protos import SignatureDef
 from pipeline.signature import Array, Batch, Signature, TensorSpec
 from pipeline.store.file_names import FROZEN_FILE, SAVED_MODEL_FILE, SIGNATURE_FILE
 
-from .origin import candidate_of, pinned_feeds, pinned_value
+from .origin import candidate_of, pinned_feeds, pinned_value, with_idle_feeds
 from .refusals import not_imported
 from .row_bytes import stored_row_bytes
 from .runner import Runner, check_batch
@@ -174,7 +174,8 @@ def open_saved_model(
                 inputs=_rename_tensors(signature.inputs, own.inputs, names),
                 outputs=_rename_tensors(signature.outputs, own.outputs, names),
             )
-        return SessionRunner(session, signature, pinned_feeds(session.graph, pins))
+        feeds = pinned_feeds(session.graph, pins)
+        return SessionRunner(session, signature, with_idle_feeds(session.graph, signature, feeds))
     except (*_ERRORS, DecodeError) as exc:
         raise _load_error(folder, refusal or exc) from exc
 

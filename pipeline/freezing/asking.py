@@ -221,7 +221,7 @@ def meet_needs(
     """Finds what a refused graph needs.
 
     Returns:
-        The needs, if they are nothing but defaults of the graph's own placeholders.
+        The needs, if they are nothing but the graph's own placeholders, with their defaults or to be fed.
 
     Raises:
         FreezeError: it needs more; the message has the whole command. Or no command helps: then as it was refused.

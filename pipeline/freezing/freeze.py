@@ -268,6 +268,10 @@ def prepare(
         require_vocabularies(source.graph, list(fetched.values()))  # without its file no command helps
         needs = meet_needs(source, asked, fetched, fed, refused)
         notes += [f"{name} is pinned to its default, {value}" for name, value in needs.pins.items()]
+        if needs.inputs:
+            told = "they are inputs" if needs.inputs[1:] else "it is an input"
+            notes.append(f"no .pb can carry the default of {', '.join(needs.inputs)}, such as rows: {told}")
+        fed |= _map_names({}, needs.inputs, {})
         pins = {**pins, **needs.pins}
         source = replace(source, graph=pin_placeholders(source.graph, needs.pins))
         frozen = freeze_source(source, list(fetched.values()), list(fed.values()))

@@ -20,7 +20,7 @@ from pipeline.graph.graph import Graph
 from pipeline.graph.lazy_nodes import whole_node
 from pipeline.graph.nodes import PLACEHOLDERS, node_of
 from pipeline.graph.protos import DataType, NodeDef
-from pipeline.graph.unsupported import CALLS_PYTHON, DRAWS, refusal_of
+from pipeline.graph.unsupported import CALLS_PYTHON, CHANGES_STATE, DRAWS, refusal_of
 
 from .masks import DropoutJudge, Effect, drops
 from .passes.constant_folding import find_ranges
@@ -39,9 +39,9 @@ class Needs:
     """What freezing needs beside the outputs.
 
     Args:
-        inputs: inner tensors that become inputs.
+        inputs: inner tensors that become inputs, and placeholders whose default no .pb can carry.
         pins: values of modes.
-        defaults: those of the pins that are the placeholder's own default.
+        defaults: those of the pins that are the placeholder's own default, and of the inputs that are placeholders.
         reasons: a sentence for each.
         others: needs that are as likely as these: the graph does not tell which of them is for use.
     """
@@ -55,7 +55,7 @@ class Needs:
     @property
     def is_by_default(self) -> bool:
         """True if nothing is needed but what the graph does by itself."""
-        return not self.inputs and self.pins.keys() == self.defaults
+        return {*self.inputs, *self.pins} == self.defaults
 
     def options(self) -> str:
         """Returns the options of the command that meet the needs."""
@@ -117,8 +117,13 @@ def _find_needs(
         if one.op not in PLACEHOLDERS and one.op != "Const" and node_of(one.tensor) not in given
     ]
     modes = [one for one in candidates if one.is_mode and node_of(one.tensor) not in given]
-    cuts = [one.tensor for one in cut]
-    reasons = [*_reasons_to_cut(cut), *(f"{one.tensor} is {one.reasons[0]}" for one in modes)]
+    asking = [
+        one for one in candidates if one not in modes and one.tensor not in given and _asks(source.graph, one.tensor)
+    ]
+    fed = [one.tensor for one in asking]
+    cuts = [*fed, *(one.tensor for one in cut)]
+    reasons = [f"{one.tensor} is a placeholder whose default no .pb can carry: it is an input" for one in asking]
+    reasons += [*_reasons_to_cut(cut), *(f"{one.tensor} is {one.reasons[0]}" for one in modes)]
     error: PipelineError | None = None
     best: tuple[int, Needs] | None = None  # with the fewest norms over the batch, which are for training
     guesses = _Guesses(source.graph, modes, DropoutJudge(source.graph, outputs, [*inputs, *cuts]) if modes else None)
@@ -131,7 +136,7 @@ def _find_needs(
         count = _count_batch_norms(frozen)
         if best is None or count < best[0]:
             own = frozenset(name for name, (_, is_own) in values.items() if is_own)
-            best = count, Needs(tuple(cuts), found, own, tuple(reasons))
+            best = count, Needs(tuple(cuts), found, own.union(fed), tuple(reasons))
         if not count:
             break
     if best is None:
@@ -148,6 +153,17 @@ def _find_needs(
         return needs
     unclear = f"the graph does not tell which value of {', '.join(guesses.undecided)} switches dropout off"
     return replace(needs, others=tuple(others), reasons=(*needs.reasons, unclear))
+
+
+def _asks(graph: Graph, name: str) -> bool:
+    """Returns True for a placeholder that has to be fed: its default is made of what no .pb can carry, such as rows.
+
+    Numbers that are drawn alone leave it open whether the draw is the model's own or stands for what is fed.
+    """
+    if name not in graph.nodes or graph.nodes[name].op != "PlaceholderWithDefault":
+        return False
+    above = graph.ancestors([name], with_control=False)
+    return not {refusal_of(graph.nodes[one].op) for one in above} <= {None, DRAWS, CHANGES_STATE}
 
 
 def _reasons_to_cut(cut: Iterable[Candidate]) -> Iterator[str]:

@@ -63,6 +63,7 @@ class ShardContext:
         fixed_size: the only batch size that a candidate accepts; None if it accepts any.
         sizes: how many rows are held at a time, the same on every worker; None for those of rows without bytes.
         precisions: what outputs are computed in.
+        proved: outputs whose graph was proved equal, by format.
     """
 
     model: str
@@ -74,6 +75,7 @@ class ShardContext:
     fixed_size: int | None
     sizes: Sizes | None = None
     precisions: Mapping[str, Precision] = field(default_factory=dict)
+    proved: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -132,8 +134,9 @@ class ShardedPass:
             set_score_bins(material, reference.run(first), first.stop)
         segment = SEGMENT_BATCHES * material.batch_size
         step = max(1, self.rows // segment) * segment
+        context = replace(self.context, proved=dict(recorder.proved))
         items = [
-            (self.context, format, check, start, min(start + step, count), material.score_bins)
+            (context, format, check, start, min(start + step, count), material.score_bins)
             for start in range(0, count, step)
         ]
         is_first_candidate, resolved = not material.flips, OptimizerDifferences()
@@ -225,7 +228,7 @@ def compare_shard(
         recorder = ResultsRecorder(
             context.model, material.signature, context.settings, results, context.tolerance_classes, is_part=True
         )
-        recorder.precisions = context.precisions
+        recorder.precisions, recorder.proved = context.precisions, dict(context.proved)
         with recorder, _open_runners(context, format) as runners:
             reference, candidate, *unoptimized_pair = runners
             recorder.expect(format, check, None if check == "equal" else ())

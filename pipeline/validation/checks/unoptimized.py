@@ -4,6 +4,9 @@ The checkpoint's variables are constants in a .pb, and for constants the optimiz
 it folds a batch norm into the weights of a convolution. Graph and weights are equal, but the last bits differ, and in a
 deep net they can exceed the bound of an element that is much smaller than its neighbours. With the optimizer off on
 both sides, every node runs unchanged, so a remaining difference comes from the graph or its weights.
+
+Where the graph of an output is proved equal to the checkpoint's, two more differences are worth the question: what is
+left of a NaN, and a decision that turns where a number is rounded.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from ..results.recorder import ResultsRecorder
 Answer: TypeAlias = "Batch | RunnerError"
 Answers: TypeAlias = "tuple[Answer, Answer]"
 
-OPTIMIZER_KINDS = frozenset({"overflow", "rounding"})
+OPTIMIZER_KINDS = frozenset({"decision", "overflow", "rounding"})
 
 
 def run_both(reference: SubprocessRunner, candidate: SubprocessRunner, batch: Batch | RowRange) -> Answers:
@@ -107,7 +110,8 @@ class UnoptimizedPair(AbstractContextManager["UnoptimizedPair"]):
         expected, actual = answers
         if not self._is_useful or isinstance(expected, RunnerError) or isinstance(actual, RunnerError):
             return answers
-        found = self._recorder.difference_kinds(self._sides[1].format, expected, actual, rows)
+        inputs = None if isinstance(batch, RowRange) else batch
+        found = self._recorder.difference_kinds(self._sides[1].format, expected, actual, rows, inputs)
         if not found or not set(found) <= OPTIMIZER_KINDS:
             return answers
         if not self._unoptimized:
@@ -117,7 +121,7 @@ class UnoptimizedPair(AbstractContextManager["UnoptimizedPair"]):
             # Other batches of the segment most likely fail too, so they are not run twice.
             self._is_useful = False
             return answers
-        labels, largest = [label] if label else [], found.get("rounding", 0.0)
+        labels, largest = [label] if label else [], max(found.get(kind, 0.0) for kind in ("rounding", "decision"))
         self.resolved.merge(OptimizerDifferences(rows, labels, largest))
         return again
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.signature import Array
+from pipeline.signature import Array, Batch
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,15 @@ def is_finite(array: Array) -> Array:
     """Marks elements that are neither infinite nor NaN: bool `[rows, elements]`; all where the dtype is no float."""
     flat = by_row(array)
     return np.isfinite(flat.astype(np.float64)) if flat.dtype.kind in "fV" else np.ones(flat.shape, bool)
+
+
+def has_numbers(values: Batch, rows: int) -> Array:
+    """Finds the rows without a NaN or an infinity: bool `[rows]`."""
+    found = np.ones(rows, bool)
+    for one in values.values():
+        if one.shape[:1] == (rows,):
+            found &= is_finite(one).all(axis=1)
+    return found
 
 
 def _measure_floats(a: Array, b: Array) -> Differences:

@@ -22,6 +22,9 @@ def record_proof(recorder: ResultsRecorder, format: str, proof: Proof) -> None:
     An output that is not proved fails only if a proof is required (`[validation] require`).
     """
     is_required = recorder.settings.require == PROVED
+    recorder.proved[format] = frozenset(
+        output.name for output in proof.outputs if output.is_proved and not output.within
+    )
     for output in proof.outputs:
         has_passed = output.is_proved or not is_required
         finding = Finding(format, "graph", output.name, "", EXACT)

@@ -14,7 +14,16 @@ from pipeline.settings import FAILED, PASSED, ValidationSettings
 from pipeline.signature import Array, Batch, Decision, Signature, TensorSpec
 
 from ..compare.decisions import Flips
-from ..compare.differences import by_row, disagreement, is_finite, is_identical, measure, row_blocks, worst_elements
+from ..compare.differences import (
+    by_row,
+    disagreement,
+    has_numbers,
+    is_finite,
+    is_identical,
+    measure,
+    row_blocks,
+    worst_elements,
+)
 from ..compare.precision import Precision
 from ..compare.tolerance import EXACT, Tolerance, flipped_share_for, tolerance_for, widen, within_tolerance
 from ..compare.weights import VariableComparison, WeightsComparison
@@ -47,6 +56,7 @@ class ResultsRecorder(AbstractContextManager["ResultsRecorder"]):
         is_part: write no header, because the file is a part of another.
         precisions: narrow float types that outputs are computed in, by output.
         runtime: the other runtime that answers now; see `answering_in`.
+        proved: outputs whose graph was proved equal to the checkpoint's, by format.
     """
 
     model: str
@@ -60,6 +70,7 @@ class ResultsRecorder(AbstractContextManager["ResultsRecorder"]):
     is_part: bool = False
     precisions: Mapping[str, Precision] = field(default_factory=dict)
     runtime: str = ""
+    proved: dict[str, frozenset[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._file = ResultsFile(self.results, self.model, has_header=not self.is_part)
@@ -108,19 +119,25 @@ class ResultsRecorder(AbstractContextManager["ResultsRecorder"]):
             if bounds != plain:
                 self.note(format, self.precisions[spec.name].sentence(spec.name, bounds.rtol, bounds.atol))
 
-    def difference_kinds(self, format: str, reference: Batch, candidate: Batch, rows: int) -> dict[str, float]:
+    def difference_kinds(
+        self, format: str, reference: Batch, candidate: Batch, rows: int, inputs: Batch | None = None
+    ) -> dict[str, float]:
         """Classifies the differences of a batch beyond its bounds; records nothing.
 
         Args:
             rows: number of rows in the batch.
+            inputs: the batch, if it is at hand.
 
         Returns:
             The largest absolute difference by kind, empty where both sides agree: `names`, `kinds` (dtype or shape),
             `values`, `overflow` (see `_overflowing`) and `rounding`, where the difference is within the relative bound
-            of the largest number of its row: the error of a sum grows with its terms, not its result.
+            of the largest number of its row: the error of a sum grows with its terms, not its result. Of an output
+            whose graph is proved equal, a row with a NaN counts as `overflow`, for a kernel may drop a NaN on the way;
+            and integers, bools and strings are `decision`: they turn where a number is rounded.
         """
         found: dict[str, float] = {}
         overflows: Array | None = None
+        proved = self.proved.get(format, frozenset())
         for spec in self.signature.outputs:
             if spec.name not in candidate or spec.name not in reference:
                 found["names"] = np.inf
@@ -134,8 +151,14 @@ class ResultsRecorder(AbstractContextManager["ResultsRecorder"]):
                     continue
                 if overflows is None:
                     overflows = _overflowing(reference, rows) | _overflowing(candidate, rows)
-                by_block = overflows[block] if len(expected) == rows else np.array([overflows.any()])
+                is_proved, is_over = spec.name in proved, overflows
+                if is_proved:
+                    is_over = is_over | ~has_numbers(inputs or {}, rows)
+                    is_over |= ~(has_numbers(reference, rows) & has_numbers(candidate, rows))
+                by_block = is_over[block] if len(expected) == rows else np.array([is_over.any()])
                 kinds = _difference_kinds(expected[block], actual[block], self._tolerance(format, spec), by_block)
+                if is_proved and expected.dtype.kind in "biuOSU" and "values" in kinds:
+                    kinds["decision"] = kinds.pop("values")
                 found |= {kind: max(found.get(kind, 0.0), largest) for kind, largest in kinds.items()}
         return found
 

@@ -13,6 +13,7 @@ import pytest
 from pipeline.settings import ValidationSettings
 from pipeline.signature import Signature, TensorSpec
 from pipeline.validation.checks import passes
+from pipeline.validation.checks.unoptimized import UnoptimizedPair
 from pipeline.validation.results.findings import Finding
 from pipeline.validation.results.recorder import ResultsRecorder
 
@@ -98,6 +99,36 @@ def test_a_difference_on_a_row_that_is_about_to_overflow_is_of_a_kind_of_its_own
         assert set(recorder.difference_kinds("frozen", reference, candidate, 3)) == kinds
         candidate["z"][2, 1] = 0.5  # another row
         assert "values" in recorder.difference_kinds("frozen", reference, candidate, 3)
+
+
+def test_what_is_left_of_a_nan_in_a_proved_output_is_asked_again_without_the_optimizer(tmp_path: Path) -> None:
+    """A kernel may drop a NaN, and a decision on it turns; of an output that is not proved that is a difference."""
+    signature = Signature([TensorSpec("x", "float32")], [TensorSpec("y", "float32"), TensorSpec("on", "bool")])
+    batch = {"x": np.array([1.0, np.nan], np.float32)}
+    plain = {"y": np.array([1.0, np.nan], np.float32), "on": np.array([True, False])}
+    kept = {"y": np.array([1.0, 0.5], np.float32), "on": np.array([True, True])}
+    turned = {"y": plain["y"], "on": np.array([False, False])}
+    wrong = {"y": np.array([2.0, 0.5], np.float32), "on": plain["on"]}
+
+    def resolve(proved: set[str], candidate: Any, without: Any = plain) -> Any:
+        sides: list[Any] = [
+            SimpleNamespace(
+                format="frozen",
+                unoptimized=lambda answer=answer: SimpleNamespace(run=lambda rows: answer, close=lambda: None),
+            )
+            for answer in (plain, without)
+        ]
+        recorder = ResultsRecorder("m", signature, ValidationSettings(), tmp_path / "results.csv")
+        recorder.proved["frozen"] = frozenset(proved)
+        with recorder, UnoptimizedPair(recorder, "edge", *sides) as pair:
+            return pair.resolve_differences(batch, (plain, candidate), 2)[1]
+
+    assert resolve({"y", "on"}, kept) is plain
+    assert resolve({"y", "on"}, turned) is plain
+    assert resolve({"y"}, kept) is kept  # `on` may have other weights
+    assert resolve(set(), kept) is kept
+    assert resolve({"y", "on"}, kept, without=kept) is kept  # it differs for another reason
+    assert resolve({"y", "on"}, wrong) is wrong  # a number of a row without a NaN
 
 
 def test_outputs_without_elements_on_rows_that_were_made_up_are_noted(tmp_path: Path) -> None:
