@@ -100,7 +100,8 @@ def _choose_of_head(roles: NodeRoles, ends: list[ModelEnd]) -> tuple[list[ModelE
     doubt = next((end.doubt for end in ends if end.doubt), "")
     if doubt:
         return [], doubt
-    return (ends, "") if len(ends) == 1 else ([], "several tensors of one head feed the loss or metrics")
+    own = [end for end in ends if not end.is_beside]
+    return (ends, "") if len(own) == 1 else ([], "several tensors of one head feed the loss or metrics")
 
 
 def is_sampled(roles: NodeRoles, end: ModelEnd) -> bool:

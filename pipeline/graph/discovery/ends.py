@@ -25,6 +25,7 @@ class ModelEnd:
         decides_on: for a decision, the tensor that it is about.
         doubt: the reason why it is ambiguous by itself; empty if it is clear.
         is_bool: whether it is of bools.
+        is_beside: whether it is made of another end, and named by the author, so that either does not stand for both.
         note: what is to be known of it, such as what is drawn from it; empty if there is nothing.
     """
 
@@ -35,6 +36,7 @@ class ModelEnd:
     decides_on: Tensor | None = None
     doubt: str = ""
     is_bool: bool = False
+    is_beside: bool = False
     note: str = ""
 
 

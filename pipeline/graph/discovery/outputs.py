@@ -20,7 +20,8 @@ from .alternatives import (
     find_made_of_weights,
     find_middles,
 )
-from .ends import LOSS, MODEL, NOTHING, SEEN, UNANCHORED, ModelEnd, ModelEnds
+from .ends import LOSS, METRIC_NAME, MODEL, NOTHING, SEEN, UNANCHORED, ModelEnd, ModelEnds
+from .loss_steps import PIECES, adds_axes, find_compared_base, stands_for_named
 from .losses import DECIDES, LIKES, RESHAPES, LayerContext
 from .named import find_unweighted
 from .names import is_named
@@ -38,10 +39,9 @@ _DIFFERENCES = frozenset(["SquaredDifference", "Sub"])
 _PENALTIES = frozenset(["Abs", "Log1p", "Maximum", "Relu", "Softplus", "Square"])
 _LOSS_MATH = ELEMENTWISE | REDUCTIONS
 _WITHOUT_GRADIENT_NODES = frozenset(["AddN", "Identity", "Neg"])  # the gradient may pass them unchanged
-_PIECES = frozenset(
-    ["AsString", "StringFormat", "ConcatV2", "GatherNd", "GatherV2", "Pack", "Slice", "StridedSlice", "Tile"]
+_LINKS = frozenset(  # from what a layer gives to a mean, a rate or another unit
+    ["Add", "AddV2", "Div", "Exp", "Expm1", "Mul", "RealDiv", "Sigmoid", "Softplus", "Sub", "Tanh"]
 )
-_LINKS = frozenset(["Exp", "Expm1", "Sigmoid", "Softplus", "Tanh"])  # from what a layer gives to a mean or a rate
 _FIRST_ONLY = re.compile(r"FusedBatchNorm(V\d)?|(Ref)?Merge")  # the other outputs are for gradients
 _CROSS_ENTROPY = re.compile(r"(Sparse)?SoftmaxCrossEntropyWithLogits")
 _DT_BOOL, _DT_FLOAT = DataType.Value("DT_BOOL"), DataType.Value("DT_FLOAT")
@@ -186,7 +186,7 @@ class _EndFinder:
     def _is_part(self, index: int, feeds: _Feeds) -> bool:
         """Returns True if an end belongs to what surrounds the model, not to the model."""
         op, roles = self.graph.ops[index], self.roles
-        is_start = op in _PIECES or (roles.is_scalar[index] and roles.has_training)
+        is_start = op in PIECES or (roles.is_scalar[index] and roles.has_training)
         if is_start and not feeds.kinds and index in roles.differentiated_by_model:
             self.is_differentiated.add(index)
             return True
@@ -202,7 +202,7 @@ class _EndFinder:
         if not feeds.kinds:
             return False
         if LOSS not in feeds.kinds:
-            return op in _LOSS_MATH | RESHAPES | _PIECES and not (op in ELEMENTWISE and self._is_scored(index))
+            return op in _LOSS_MATH | RESHAPES | PIECES and not (op in ELEMENTWISE and self._is_scored(index))
         return self._begins_loss(index, feeds)
 
     def _is_scored(self, index: int) -> bool:
@@ -212,7 +212,7 @@ class _EndFinder:
             if not self.inner[consumer]:
                 if graph.ops[consumer] in _DIFFERENCES and self.roles.above[consumer] & labels:
                     return not self.roles.is_scalar[index]
-            elif graph.ops[consumer] in _PIECES | RESHAPES and self._is_scored(consumer):
+            elif graph.ops[consumer] in PIECES | RESHAPES and self._is_scored(consumer):
                 return True
         return False
 
@@ -229,19 +229,22 @@ class _EndFinder:
             if self.graph.ops[shape] != "Const" and self._is_for_cross_entropy(index):
                 self.is_flattening.add(index)
                 return True  # tf.nn makes a matrix of logits of any rank
-        if op in RESHAPES or self._adds_axes(index):
+        if self._is_step_beside(index, feeds) or stands_for_named(self.context, index):
+            return True
+        if op in RESHAPES or adds_axes(self.graph, index):
             before = self.graph.inputs[index][0][0]
             return self._has_other_uses(before, index) or self._meets_loss_earlier(before)
         is_form = op in ELEMENTWISE and self._meets_loss_earlier(index)
-        if is_form and is_named(self.graph.nodes[index]) and op in _LINKS:
+        node = self.graph.nodes[index]
+        if is_form and is_named(node) and op in _LINKS and not METRIC_NAME.search(node.name.rpartition("/")[2]):
             self.links.setdefault(self.context.base[index], []).append(index)
         return is_form
 
-    def _adds_axes(self, index: int) -> bool:
-        """Returns True for x[None], which takes nothing away."""
-        attributes = self.graph.nodes[index].attr
-        is_slice = self.graph.ops[index] == "StridedSlice"
-        return is_slice and bool(attributes["new_axis_mask"].i) and not attributes["shrink_axis_mask"].i
+    def _is_step_beside(self, index: int, feeds: _Feeds) -> bool:
+        """Returns True if the loss alone takes an unnamed tensor that is made of another one that the loss takes."""
+        if not feeds.kinds <= {LOSS, SEEN} or is_named(self.graph.nodes[index]):
+            return False
+        return find_compared_base(self.context, index, self._is_in_loss) >= 0
 
     def _is_weighted_penalty(self, index: int, labels: int) -> bool:
         """Returns True if weights of rows multiply a step of a loss, made of one tensor, and no label meets it."""
@@ -308,13 +311,25 @@ class _EndFinder:
         for port, dtype in self._ports(index, bool(feeds.kinds)):
             head, is_bool = self.context.head[index], dtype == _DT_BOOL
             end = ModelEnd((index, port), kind, head, feeds.labels, decides_on, is_bool=is_bool, note=note)
-            if kind == LOSS:
+            base = find_compared_base(self.context, index, self._is_in_loss) if kind == LOSS and feeds.labels else -1
+            if base >= 0:
+                self._add_compared(end, base)
+            elif kind == LOSS:
                 end.doubt = self._doubt(index, feeds)
             self.ends.append(end)
         if decides_on is not None and self.roles.has_training:
             self.alternatives.append(
                 ModelEnd(decides_on, MODEL, self.context.head[decides_on[0]], doubt="a decision is made on it")
             )
+
+    def _add_compared(self, end: ModelEnd, base: int) -> None:
+        """Adds what a named end is made of, which the loss takes too: both are taken if the author named it as well."""
+        name, both = self.graph.name, is_named(self.graph.nodes[base])
+        end.doubt = "" if both else f"the loss also takes {name((base, 0))}, which it is made of"
+        end.is_beside, end.note = both, f"the loss takes it beside {name((base, 0))}"
+        if all(one.tensor != (base, 0) for one in self.ends):
+            note = "the loss is made of it"
+            self.ends.append(ModelEnd((base, 0), LOSS, self.context.head[base], end.labels, note=note))
 
     def _add_named(self, index: int) -> None:
         """Adds a tensor that its author named, and that metrics or summaries take, to what may be meant."""

@@ -10,6 +10,7 @@ from .scaled_rows import LOOK_UP
 from .shapes import ELEMENTWISE
 from .topology import Tensor
 
+_SLICES = frozenset({"Slice", "StridedSlice"})
 _LOOPS = frozenset({"StatelessWhile", "While"})
 
 
@@ -33,15 +34,20 @@ def join_forms(context: LayerContext, ends: list[ModelEnd]) -> list[ModelEnd]:
 
 
 def _chain(context: LayerContext, tensor: Tensor) -> list[Tensor]:
-    """Returns a tensor, the one that it is computed from element by element, and so on."""
+    """Returns a tensor, the one that it is computed from element by element, or an unnamed slice of, and so on."""
     found = [tensor]
-    while context.graph.ops[tensor[0]] in ELEMENTWISE and not context.roles.is_layer[tensor[0]]:
+    while _is_form(context, tensor[0]) and not context.roles.is_layer[tensor[0]]:
         given = {source for source in context.graph.inputs[tensor[0]] if context.inner[source[0]]}
         if len(given) != 1:
             break
         tensor = given.pop()
         found.append(tensor)
     return found
+
+
+def _is_form(context: LayerContext, index: int) -> bool:
+    op = context.graph.ops[index]
+    return op in ELEMENTWISE or (op in _SLICES and not is_named(context.graph.nodes[index]))
 
 
 def without_rehearsals(context: LayerContext, ends: list[ModelEnd]) -> list[ModelEnd]:

@@ -638,7 +638,7 @@ def an_iterator_that_gives_labels_first() -> None:
 # ------------------------------------------------------------------------------------------------- what stays unclear
 
 
-@style(unclear=["Reshape_1", "logits"], flow=(False, True))
+@style("logits", flow=(False, True))
 def a_language_model_that_is_flattened_for_its_loss() -> None:
     x, y_ = (v1.placeholder(tf.int32, [4, 5], name=name) for name in ("x", "y_"))
     h = tf.nn.embedding_lookup(v1.get_variable("table", [30, 8], use_resource=False), x)
