@@ -145,7 +145,7 @@ class ValidationSettings:
         f"kinds of rows of the check ladders: all, or a comma-separated list of {', '.join(LADDERS)}",
     )
     search_rows: int = setting(
-        2048, "most rows that the checks sizes and boundary, and each kind of ladders, feed to both sides"
+        4096, "most rows that the checks sizes and boundary, and each kind of ladders, feed to both sides"
     )
     repeated_calls: int = setting(
         1000,

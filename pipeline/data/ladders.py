@@ -1,6 +1,6 @@
 """Ladders: rows that climb over the whole range of what an input takes, where random rows stay in its middle.
 
-    magnitudes  floats from a millionth to ten thousand, in all elements, in one, or a row of the data at that scale
+    magnitudes  floats from a millionth to a million, in all elements, in one, or a row of the data at that scale
     lengths     texts from nothing to 100,000 bytes; sequences from 1 to 2,000 where the signature leaves that open
     ids         indices over all rows of their tables, each one if there are not too many; other whole numbers to 10^6
     tables      each key of each lookup table, as few in one row as there is room for
@@ -26,7 +26,7 @@ from .unusual_text import unusual_texts
 _SEED = 2011
 _MAGNITUDES: tuple[float, ...] = (
     *(1e-6, 1e-3, 1e-2, 0.1, 0.25, 0.5, 0.75, 1, 1.5, 2, 3, 4, 5, 6, 7, 8.5, 10, 12, 16, 20, 33, 50, 88),
-    *(100, 128, 200, 255, 256, 500, 1000, 10_000),
+    *(100, 128, 200, 255, 256, 500, 1000, 3000, 10_000, 100_000, 1_000_000),
 )
 _ALONE, _MOST_ALONE = (8.5, -8.5, 100.0, -100.0), 64  # magnitudes of one element; elements
 _STEPS = 8  # between two bounds
@@ -82,7 +82,7 @@ class Ground:
     demands: Demands = NOTHING
     keys: Mapping[str, Sequence[Any]] | None = None
     fixed: frozenset[str] = frozenset()
-    most: int = 2048
+    most: int = 4096
     room: float = math.inf
 
     def demand(self, spec: TensorSpec) -> Demand:

@@ -15,7 +15,7 @@ from pipeline.signature import Array, Batch, batch_size_of
 from .material import Material
 from .stability import BATCH_SIZES
 
-_FURTHER_SIZES = (3, 5, 13, 16, 31, 33, 100, 128, 200)
+_FURTHER_SIZES = (*range(1, 17), 24, 31, 32, 33, 48, 63, 65, 100, 127, 128, 129, 150, 200, 300, 1025)
 _USUAL, _LEAST_ROWS, _SEED = 64, 24, 2017
 _PAIRS = 16
 _OFFSETS = (2.0**-18, 2.0**-14, 2.0**-10, 2.0**-7, 2.0**-4)  # of the way between two rows, on both sides of an edge
@@ -54,9 +54,8 @@ class SearchRows:
         """The sizes of batches to feed, and those for which there is no room."""
         size, held = self._material.batch_size, self._material.sizes.held
         wanted = [*BATCH_SIZES, 3, size - 1, size, size + 1, 2 * size + 1]
-        further = [each for each in _FURTHER_SIZES if each < 2 * size]
         taken, left_out, rows = list[int](), list[int](), 0
-        for each in dict.fromkeys(one for one in (*wanted, *further) if one > 0):
+        for each in dict.fromkeys(one for one in (*wanted, *_FURTHER_SIZES) if one > 0):
             if each <= held and rows + each <= self._material.settings.search_rows:
                 taken.append(each)
                 rows += each

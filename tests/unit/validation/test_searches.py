@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from pipeline.data.npz import NpzReader, save_arrays
-from pipeline.errors import RunnerError
-from pipeline.formats.runner import RepeatedBatch
+from pipeline.errors import PipelineError, RunnerError, StageCrashed
+from pipeline.formats.runner import RepeatedBatch, RowRange
 from pipeline.formats.runner_process import run_repeatedly
 from pipeline.graph.demands import Demand, Demands
 from pipeline.settings import SEARCHES, ValidationSettings
@@ -22,6 +22,7 @@ from pipeline.validation.checks.material import Material
 from pipeline.validation.checks.registry import CHECK_FUNCTIONS
 from pipeline.validation.checks.sizes import Sizes
 from pipeline.validation.results.recorder import ResultsRecorder
+from pipeline.validation.validate import _check as check_candidate
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # edge cases overflow
 Array = np.ndarray[Any, Any]
@@ -41,9 +42,19 @@ class FunctionRunner:
     model: Model
     folder: Path = Path()
     has_ended: bool = False
+    asked: list[Batch | RowRange] = field(default_factory=list)
 
-    def run(self, batch: Batch) -> dict[str, Array]:
-        return self.model(dict(batch))
+    def run(self, batch: Batch | RowRange) -> dict[str, Array]:
+        return self.model(batch.rows.read(batch.start, batch.stop) if isinstance(batch, RowRange) else dict(batch))
+
+    def ask(self, batch: Batch | RowRange) -> None:
+        self.asked.append(batch)
+
+    def answer(self) -> dict[str, Array]:
+        return self.run(self.asked.pop(0))
+
+    def discard_pending(self) -> None:
+        self.asked.clear()
 
     def run_repeatedly(self, batch: Batch, calls: int) -> dict[int, dict[str, Array]]:
         return run_repeatedly(self, RepeatedBatch(batch, calls))
@@ -380,3 +391,51 @@ def test_a_column_that_is_the_label_is_a_warning_and_chance_is_none(tmp_path: Pa
     numbers[:, 1] = LABELS
     [sentence] = leaks_of(tmp_path, {"x": numbers, "text": texts}, LABELS, ("ham", "spam"))
     assert "x[1] is the label in all 60 rows" in sentence
+
+
+@dataclass
+class Crashing(FunctionRunner):
+    """A checkpoint whose process ends over rows with large numbers."""
+
+    last_error: PipelineError | None = None
+    starts: int = 1
+
+    def run(self, batch: Batch | RowRange) -> dict[str, Array]:
+        assert not isinstance(batch, RowRange)
+        if np.abs(batch["x"]).max() > 1000:
+            self.has_ended, self.last_error = True, StageCrashed("its process ended")
+            raise self.last_error
+        return self.model(dict(batch))
+
+    def restart(self) -> None:
+        self.has_ended, self.starts = False, self.starts + 1
+
+
+def test_a_checkpoint_whose_process_ends_over_rows_that_were_made_up_proves_nothing(tmp_path: Path) -> None:
+    kind, settings = KINDS["classes"], ValidationSettings(checks=",".join(SEARCHES))
+    signature = Signature(kind.inputs, (kind.output,), kind.decision)
+    save_arrays(tmp_path / "rows.npz", dict(kind.rows))
+    material = Material(signature, NpzReader(tmp_path / "rows.npz"), None, {}, Sizes(256, 1_000_000), settings=settings)
+    reference: Any = Crashing("checkpoint", kind.model)
+    candidate: Any = FunctionRunner("frozen", kind.model)
+    with ResultsRecorder("m", signature, settings, tmp_path / "results.csv") as recorder:
+        skipped = check_candidate(recorder, reference, candidate, material, is_proved=False)
+    assert {name for name in skipped if "its process ended" in skipped[name]} >= {"ladders of frozen"}
+    assert reference.starts > 1
+    assert recorder.findings["frozen", "sizes", "y"].has_passed
+    assert recorder.findings["frozen", "boundary", "y"].has_passed
+
+
+@pytest.mark.parametrize(("is_proved", "has_failed"), [(True, False), (False, True), (False, False)])
+def test_what_is_proved_or_differs_already_is_not_searched(is_proved: bool, has_failed: bool, tmp_path: Path) -> None:
+    kind = KINDS["classes"]
+    signature = Signature(kind.inputs, (kind.output,), kind.decision)
+    save_arrays(tmp_path / "rows.npz", dict(kind.rows))
+    material = Material(signature, NpzReader(tmp_path / "rows.npz"), None, {}, Sizes(256, 1_000_000))
+    candidate = off("classes", lambda row: True) if has_failed else kind.model
+    sides: Any = FunctionRunner("checkpoint", kind.model), FunctionRunner("frozen", candidate)
+    with ResultsRecorder("m", signature, ValidationSettings(), tmp_path / "results.csv") as recorder:
+        skipped = check_candidate(recorder, *sides, material, is_proved=is_proved)
+    why = skipped.get("sizes, ladders, boundary, repeated of frozen", "")
+    assert ("proved" in why, "differs already" in why) == (is_proved, has_failed)
+    assert bool(material.searched) == (not is_proved and not has_failed)
