@@ -61,7 +61,7 @@ def judged(flips: Flips, kind: str, path: Path) -> Finding:
     signature = Signature((TensorSpec("x", "float32", (None,)),), (TensorSpec("p", "float32", (None, 3)),), ARGMAX)
     with ResultsRecorder("m", signature, ValidationSettings(), path, {"tflite_int8": kind}) as recorder:
         recorder.judge_decisions("tflite_int8", "p", flips)
-        return recorder.findings["tflite_int8", "decisions", "p"]
+        return recorder.finding("tflite_int8", "decisions", "p")
 
 
 @pytest.mark.parametrize(("kept", "has_passed"), [(3, False), (11, False), (12, True), (15, True)])

@@ -307,7 +307,7 @@ def test_a_row_that_the_candidate_alone_refuses_is_a_failure_and_named(tmp_path:
 
     ended, recorder = search(tmp_path, KINDS["classes"], picky)
     assert ended["ladders"] == "failed"
-    finding = recorder.findings["frozen", "ladders", "y"]
+    finding = recorder.finding("frozen", "ladders", "y")
     assert finding.worst is not None
     assert "10000" in finding.worst["row"]
 
@@ -331,7 +331,7 @@ def test_the_rows_are_the_same_in_every_run(tmp_path: Path) -> None:
 def test_kinds_of_rows_can_be_chosen_and_bounded(settings: dict[str, Any], rows: int, tmp_path: Path) -> None:
     chosen = ValidationSettings(checks=",".join(SEARCHES), **settings)
     _, recorder = search(tmp_path, KINDS["text"], KINDS["text"].model, settings=chosen)
-    assert recorder.findings["frozen", "ladders", "y"].rows == rows
+    assert recorder.finding("frozen", "ladders", "y").rows == rows
     if "search_rows" in settings:
         assert any(note.startswith("sizes: no batches of ") for note in recorder.notes["frozen"])
 
@@ -422,8 +422,8 @@ def test_a_checkpoint_whose_process_ends_over_rows_that_were_made_up_proves_noth
         skipped = check_candidate(recorder, reference, candidate, material, is_proved=False)
     assert {name for name in skipped if "its process ended" in skipped[name]} >= {"ladders of frozen"}
     assert reference.starts > 1
-    assert recorder.findings["frozen", "sizes", "y"].has_passed
-    assert recorder.findings["frozen", "boundary", "y"].has_passed
+    assert recorder.finding("frozen", "sizes", "y").has_passed
+    assert recorder.finding("frozen", "boundary", "y").has_passed
 
 
 @pytest.mark.parametrize(("is_proved", "has_failed"), [(True, False), (False, True), (False, False)])
