@@ -83,8 +83,13 @@ def variables_below(objects: Sequence[StoredObject], start: int = 0) -> Iterator
         one = objects[number]
         if one.key is not None:
             yield one
-        if "iter" not in one.children and "_iterations" not in one.children:  # an optimizer, whatever it is called
+        if not _is_optimizer(one):
             waiting += [child for name, child in one.children.items() if not is_of_training(name)]
+
+
+def _is_optimizer(one: StoredObject) -> bool:
+    """Returns True for an optimizer, whatever it is called."""
+    return "iter" in one.children or "_iterations" in one.children
 
 
 def is_of_training(name: str) -> bool:
@@ -137,12 +142,25 @@ def _fits(stored: Sequence[int], shape: Shape) -> bool:
 
 
 def stored_shapes(bundle: Bundle) -> dict[str, Shape]:
-    """Returns the shapes of the stored variables, by their paths. Raises: as `read_objects`."""
-    return {
-        one.path: bundle.tensors[one.key].shape
-        for one in sorted(variables_below(read_objects(bundle)), key=lambda one: one.path)
-        if one.key is not None and one.key in bundle.tensors
-    }
+    """Returns the shapes of the stored variables, by the attributes that lead to them. Raises: as `read_objects`.
+
+    The key of a variable may be the path through an optimizer, which holds it too.
+    """
+    objects = read_objects(bundle)
+    found: dict[str, Shape] = {}
+    waiting, seen = [(0, "")] if objects else [], set[int]()
+    while waiting:
+        number, path = waiting.pop(0)
+        if number in seen:
+            continue
+        seen.add(number)
+        one = objects[number]
+        if one.key is not None and one.key in bundle.tensors:
+            found[path] = bundle.tensors[one.key].shape
+        if not _is_optimizer(one):
+            inner = ((child, f"{path}/{name}".lstrip("/")) for name, child in one.children.items())
+            waiting += [(child, way) for child, way in inner if not is_of_training(way.rpartition("/")[2])]
+    return dict(sorted(found.items()))
 
 
 def misfit(bundle: Bundle, wanted: Mapping[str, Shape], what: str, next_step: str) -> CheckpointError:

@@ -32,6 +32,7 @@ from .file_kinds import broken_file
 from .files import complete_prefixes, find_prefix, folder_of, has_files, name_of, stem_of, step_of
 from .objects import holds_objects, listed, stored_shapes
 from .opened import Source
+from .served import served_class
 from .tables import fill_from_checkpoint
 from .vocabularies import find_vocabularies
 
@@ -135,7 +136,9 @@ def _without_graph(bundle: Bundle) -> CheckpointError:
         next_step=f"It is a SavedModel's: give {quote(str(home))}"
         if _is_saved_model(home)
         else "Write its class in a file, with build or forward (docs/own_model.md), and give both: luigi --module "
-        f"pipeline WriteReport --model FILE.py:CLASS --checkpoint {quote(str(bundle.prefix))}",
+        f"pipeline WriteReport --model FILE.py:CLASS --checkpoint {quote(str(bundle.prefix))}\n"
+        "For a Keras model these lines are enough, with your names, dtypes and shapes:\n"
+        + served_class("MyModel()", "from my_code import MyModel", ["x"], ["y"]),
     )
 
 

@@ -138,7 +138,9 @@ class Job:
     @property
     def has_made_up_rows(self) -> bool:
         """True if the checkpoint brings no rows and nobody gave any: the rows to compare are generated."""
-        return not _has_graph(self.source) and self.data is None
+        is_trained = self.source is not None and self.imported is None
+        needs_rows = self.source is not None and not self.source.is_keras  # a graph's own code reads them
+        return self.data is None and not is_trained and not needs_rows
 
     @property
     def candidates(self) -> Mapping[str, str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -90,7 +91,7 @@ def import_model_weights(
     """Writes a checkpoint of a model with third-party weights.
 
     Args:
-        data: the data file; all of its rows are used for validation.
+        data: the data file; all of its rows are used for validation. None to make rows up.
         weights: a Keras file, or a checkpoint with the weights by name.
         folder: receives `saved_model/`, the signature, the rows and the goldens.
 
@@ -102,8 +103,8 @@ def import_model_weights(
         DataError, FreezeError, ModelError, SettingError: see `read_examples`, `write_checkpoint`, `build_model`.
     """
     make_deterministic()
-    contract = cast(KerasModel, load_model(source))
-    examples = read_examples(contract, source, data)
+    contract = cast(KerasModel, load_model(source, reads_rows=data is not None))
+    examples = None if data is None else read_examples(contract, source, data)
     named_model = build_model(contract, graph_settings)
     found, left_out = list[str](), tuple[str, ...]()
     if is_keras_file(weights):
@@ -119,16 +120,19 @@ def import_model_weights(
     else:
         served = serve(named_model)
         left_out = load_weights(named_model.model, find_checkpoint(weights), variables_of(served)).left_out
-    write_checkpoint(named_model, folder, served=served)
-    save_validation(examples, folder)
-    rows = {name: values[:ROWS] for name, values in examples.inputs.items()}
-    record_goldens(named_model, rows, folder / GOLDENS_FILE)
+    keys = write_checkpoint(named_model, folder, served=served)
+    if examples is None:
+        rows = _make_rows(named_model, keys, graph_settings.seed, folder)
+    else:
+        save_validation(examples, folder)
+        rows = dict(examples.inputs)
+    _record(named_model, rows, folder, data)
     variables = sorted(named_weights(named_model.model))
     notes: dict[str, list[str]] = {"found": found, "left_out": list(left_out)}
     return {
         "adopted": weights,
         "variables": variables,
-        "rows": len(examples),
+        "rows": len(next(iter(rows.values()))),
         **{name: told for name, told in notes.items() if told},
     }
 
@@ -165,12 +169,7 @@ def import_file(
     if demands.groups:
         _declare_whole(named_model, folder / SIGNATURE_FILE)
     rows = write_rows(named_model.signature, given or data, seed, folder, keys, demands)
-    try:
-        record_goldens(named_model, {name: values[:ROWS] for name, values in rows.items()}, folder / GOLDENS_FILE)
-    except (tf.errors.OpError, ValueError, TypeError) as exc:
-        if data is None:
-            raise refused_rows(named_model.signature, first_line(exc)) from exc
-        raise DataError("the model refuses these rows", where=data.path, got=first_line(exc)) from exc
+    _record(named_model, rows, folder, data)
     reader = "tf_keras" if isinstance(named_model, NamedKeras2Model) else "Keras"
     found = [f"inputs and outputs are those of the Keras model, read with {reader}"]
     return {
@@ -179,6 +178,28 @@ def import_file(
         **({"allowed": allowed} if allowed else {}),
         "rows": len(next(iter(rows.values()))),
     }
+
+
+def _make_rows(named_model: NamedModel, keys: Mapping[str, Sequence[Any]], seed: int, folder: Path) -> dict[str, Any]:
+    """Writes rows that the exported graph takes; returns them by input."""
+    demands = demands_of_artifact(folder)
+    if demands.groups:
+        _declare_whole(named_model, folder / SIGNATURE_FILE)
+    return write_rows(named_model.signature, None, seed, folder, keys, demands)
+
+
+def _record(named_model: NamedModel, rows: Mapping[str, Any], folder: Path, data: DataSource | None) -> None:
+    """Records what Keras answers to the first rows.
+
+    Raises:
+        DataError: the model refuses them.
+    """
+    try:
+        record_goldens(named_model, {name: values[:ROWS] for name, values in rows.items()}, folder / GOLDENS_FILE)
+    except (tf.errors.OpError, ValueError, TypeError) as exc:
+        if data is None:
+            raise refused_rows(named_model.signature, first_line(exc)) from exc
+        raise DataError("the model refuses these rows", where=data.path, got=first_line(exc)) from exc
 
 
 def _declare_whole(named_model: NamedModel, path: Path) -> None:

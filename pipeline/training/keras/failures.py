@@ -21,6 +21,12 @@ _UNKNOWN = re.compile(
 _MOST = 400  # letters of a cause
 # What Keras says: what that means, and what to do.
 _CAUSES: tuple[tuple[str, str, str], ...] = (
+    (
+        r"Unable to revive model|returned config contains all items",
+        "a class of the file cannot be made again from what the file holds of it",
+        "Let its __init__ take **options and hand them to super().__init__(**options), and its get_config return its "
+        "own arguments; or write a class whose build returns the model (docs/own_model.md)",
+    ),
     (r"Unrecognized keyword arguments|unexpected keyword argument", "a layer has options that this Keras lacks", ""),
     (
         r"expected \d+ (?:variables|weights)|could not be loaded|[Ss]hape mismatch|incompatible|count mismatch",

@@ -40,7 +40,7 @@ def write_graph(
         SettingError: a setting does not apply to Keras models.
     """
     require_all_variables(export_settings)
-    named_model = build_model(cast(KerasModel, load_model(source)), settings)
+    named_model = build_model(cast(KerasModel, load_model(source, reads_rows=False)), settings)
     (folder / ARCHITECTURE_FILE).write_text(architecture_json(named_model.model), encoding="utf-8")
     named_model.signature.write(folder / SIGNATURE_FILE)
     model = named_model.model

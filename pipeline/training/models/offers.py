@@ -15,7 +15,7 @@ def models_in(tree: ast.Module, file: Path, asked: str = "") -> str:
     Args:
         asked: what was asked for in their place.
     """
-    place = _short(file)
+    place = typed_path(file)
     models = [node.name for node in tree.body if isinstance(node, ast.ClassDef) and _is_model(node)]
     if models:
         return f"The models in it: {', '.join(f'--model {place}:{name}' for name in sorted(models))}"
@@ -35,6 +35,29 @@ def is_layer(tree: ast.Module, class_name: str) -> bool:
         if isinstance(node, ast.ClassDef) and node.name == class_name:
             return _is_of_keras(node) and not _assigns(node.body, "signature")
     return False
+
+
+def names_of_call(tree: ast.Module, class_name: str) -> tuple[list[str], list[str]]:
+    """Returns the names that the method `call` of a class reads from dicts, and returns in them; else `x`, `y`."""
+    classes = (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == class_name)
+    methods = (one for node in classes for one in node.body if isinstance(one, ast.FunctionDef) and one.name == "call")
+    called = next(methods, None)
+    if called is None:
+        return ["x"], ["y"]
+    arguments = [one.arg for one in called.args.args[1:] if one.arg not in ("training", "mask")]
+    read, returned = list[str](), list[str]()
+    for node in ast.walk(called):
+        if (
+            isinstance(node, ast.Subscript)
+            and isinstance(node.slice, ast.Constant)
+            and isinstance(node.slice.value, str)
+        ):
+            read += [node.slice.value] if isinstance(node.value, ast.Name) and node.value.id in arguments else []
+        if isinstance(node, ast.Return) and isinstance(node.value, ast.Dict):
+            returned += [
+                key.value for key in node.value.keys if isinstance(key, ast.Constant) and isinstance(key.value, str)
+            ]
+    return list(dict.fromkeys(read)) or arguments[:1] or ["x"], list(dict.fromkeys(returned)) or ["y"]
 
 
 def _is_of_keras(node: ast.ClassDef) -> bool:
@@ -60,7 +83,7 @@ def _assigns(body: Iterable[ast.stmt], name: str) -> bool:
     return False
 
 
-def _short(file: Path) -> str:
+def typed_path(file: Path) -> str:
     """Returns a path as it is typed in the current folder."""
     here = Path.cwd()
     return str(file.relative_to(here) if file.is_relative_to(here) else file)

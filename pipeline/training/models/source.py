@@ -29,7 +29,7 @@ from pathlib import Path
 from types import CodeType
 from typing import TYPE_CHECKING, Any, cast
 
-from pipeline.errors import ModelError, nearest
+from pipeline.errors import ModelError, nearest, this_command
 from pipeline.safety.own_classes import export_module_commands
 
 from . import Model
@@ -270,8 +270,11 @@ def _importable(folder: Path) -> Iterator[None]:
         sys.dont_write_bytecode = writes_no_bytecode
 
 
-def load_model(source: ModelSource) -> Model:
+def load_model(source: ModelSource, *, reads_rows: bool = True) -> Model:
     """Imports a model's code and creates the model.
+
+    Args:
+        reads_rows: False if it needs no method `examples`, as where its rows are made up.
 
     Raises:
         ModelError: the code cannot be imported, the class is missing or takes arguments, or it lacks
@@ -312,7 +315,7 @@ def load_model(source: ModelSource) -> Model:
         )
     if not model.signature.inputs:
         raise ModelError("the model's signature needs at least one input", where=where, got="none")
-    for method in ("build" if source.is_keras else "forward", "examples"):
+    for method in ("build" if source.is_keras else "forward", *(["examples"] if reads_rows else [])):
         if not callable(getattr(model, method, None)):
             is_elsewhere = method == "forward" and callable(getattr(model, "build", None))
             raise ModelError(
@@ -365,9 +368,16 @@ def _lacking_arguments(kind: object) -> list[str]:
 def _describe_it(source: ModelSource, model: object) -> str | None:
     """Says what to do with a class that is the model itself, and describes no inputs and outputs."""
     if any(hasattr(sys.modules.get(name), "Model") and isinstance(model, sys.modules[name].Model) for name in _KERAS):
+        from pipeline.checkpoint.served import served_class
+
+        from .offers import names_of_call, typed_path
+
+        name, place = source.class_name, typed_path(source.file.with_name("served.py"))
+        imported = f"from {source.module or source.file.stem} import {name}"
+        text = served_class(f"{name}()", imported, *names_of_call(_parse(source.file), name))
         return (
-            f"Write a class beside it with signature and examples (docs/own_model.md), whose build returns "
-            f"{source.class_name}()"
+            f"Write a class whose build returns {name}() (docs/own_model.md) into {place}, with your dtypes and "
+            f"shapes:\n{text}\nand then: {this_command({'--model': f'{place}:Served'})}"
         )
     tensorflow = sys.modules.get("tensorflow")
     is_module = tensorflow is not None and isinstance(model, tensorflow.Module)

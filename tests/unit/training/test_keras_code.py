@@ -14,12 +14,14 @@ import h5py
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from pipeline.errors import CheckpointError, ModelError, PipelineError, UnsafeModel
-from pipeline.settings import Settings
+from pipeline.settings import GraphSettings, Settings
 from pipeline.tasks.chain.job import Job
 from pipeline.tasks.chain.parameters import Parameters
 from pipeline.tasks.chain.stages import stages_of
+from pipeline.training.keras import export
 from pipeline.training.keras.code import Code
 from pipeline.training.keras.load import load_file
 from pipeline.training.models.source import find_model, load_model
@@ -215,5 +217,43 @@ def test_a_keras_model_without_a_signature_is_not_offered_as_a_module(library: s
     """TensorFlow cannot save it before it was called, and nothing tells on what."""
     pytest.importorskip(library)
     (tmp_path / "own.py").write_text(OWN.format(library=library), encoding="utf-8")
-    with pytest.raises(ModelError, match=r"has no signature.*whose build returns Net\(\)"):
+    with pytest.raises(ModelError, match=r"(?s)has no signature.*whose build returns Net\(\)"):
         load_model(find_model(f"{tmp_path}/own.py:Net"))
+
+
+def test_the_printed_class_takes_a_checkpoint_of_objects_without_a_reader_of_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The five lines that the message has need nothing but the user's shapes; the rows are made up."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [str(tmp_path), *sys.path])
+    monkeypatch.setattr(export, "make_deterministic", lambda: None)  # it is for a new process
+    model = _saved("keras", "class", tmp_path / "net.keras")
+    prefix = tf.train.Checkpoint(step=tf.Variable(1), net=model).save("run/ck")
+    monkeypatch.setattr("sys.argv", shlex.split(f"luigi --module pipeline WriteReport --checkpoint {prefix}"))
+    with pytest.raises(ModelError, match="has no signature") as error:
+        load_model(find_model("own.py:Net"))
+    text, command = str(error.value).split("your dtypes and shapes:\n")[1].split("\nand then: ")
+    assert command == f"luigi --module pipeline WriteReport --checkpoint {prefix} --model served.py:Served"
+    assert [name in text for name in ('"x"', '"logits"', '"scores"')] == [True] * 3
+    fed, fetched = text.replace("[None, 1]", "[None, 3]", 1).split("], [")
+    (tmp_path / "served.py").write_text(f"{fed}], [{fetched.replace('[None, 1]', '[None, 2]')}", encoding="utf-8")
+    job = _job(command)
+    assert job.has_made_up_rows
+    (tmp_path / "made").mkdir()
+    notes = export.import_model_weights(job.model, None, GraphSettings(), prefix, tmp_path / "made")
+    assert notes["rows"] == 64
+    with np.load("made/goldens.npz") as goldens:
+        wanted = model(goldens["input/x"], training=False)
+        np.testing.assert_allclose(goldens["output/scores"], wanted["scores"], rtol=1e-5)
+
+
+def test_a_class_that_keras_cannot_make_again_is_told_as_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.path", [*sys.path])
+    _saved("keras", "class", tmp_path / "net.keras")
+    text = (tmp_path / "own.py").read_text().replace("**options", "")
+    (tmp_path / "own.py").write_text(text, encoding="utf-8")
+    job = _job(f"luigi --module pipeline WriteReport --checkpoint {tmp_path}/net.keras --model {tmp_path}/own.py")
+    assert job.imported is not None
+    with pytest.raises(CheckpointError, match=r"cannot be made again.*Let its __init__ take \*\*options"):
+        load_file(tmp_path / "net.keras", Code.of(job.imported, job.source))
