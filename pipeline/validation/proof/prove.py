@@ -6,6 +6,7 @@ and no code of freezing takes part: an error of freezing is found here, not repe
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -95,6 +96,16 @@ def compare_models(reference: Model, candidate: Model, compute: Fold | None = No
     Args:
         compute: computes constants, where outputs are not equal without; by default nothing is computed.
     """
+    is_collected = gc.isenabled()
+    gc.disable()  # terms live to the end, so that collecting garbage only costs time
+    try:
+        return _compare(reference, candidate, compute)
+    finally:
+        if is_collected:
+            gc.enable()
+
+
+def _compare(reference: Model, candidate: Model, compute: Fold | None) -> Proof:
     comparison = _Comparison(reference, candidate)
     found, refused = comparison.proof(), set[int]()
     halved = _with_halved_weights(comparison, found)

@@ -69,15 +69,17 @@ class TermTable:
         if number is None:
             number = self._numbers[term] = len(self.terms)
             self.terms.append(term)
-            below = {number} if term.op == "leaf" else set[int]()
-            for one in term.inputs:
-                if one in self.leaves:
-                    below |= self.leaves[one]
-            if below:
-                self.leaves[number] = frozenset(below)
-            level = max((self.levels.get(one, 0) for one in term.inputs), default=0) + (term.op in _BINDERS)
-            if level:
-                self.levels[number] = level
+            if self.leaves or term.op == "leaf":
+                below = {number} if term.op == "leaf" else set[int]()
+                for one in term.inputs:
+                    if one in self.leaves:
+                        below |= self.leaves[one]
+                if below:
+                    self.leaves[number] = frozenset(below)
+            if self.levels or term.op in _BINDERS:
+                level = max((self.levels.get(one, 0) for one in term.inputs), default=0) + (term.op in _BINDERS)
+                if level:
+                    self.levels[number] = level
         return number
 
     def leaf(self, kind: str) -> int:
