@@ -152,7 +152,7 @@ def test_on_the_command_line_the_run_fails_with_the_reason(words: Job) -> None:
         *("--model", f"{words.source.file}:M", "--output-root", str(words.paths.root), "--name", "typed"),
         *("--training-steps", "1", "--training-goldens", "8", "--costs-seconds", "0"),
     ]
-    made = luigi("WriteReport", *common, "--formats", "frozen,tflite")
+    made = luigi("ValidateModel", *common, "--formats", "frozen,tflite")
     assert made.returncode == 30
     assert "tflite       refused: node measured" in made.stdout
     assert "verdict      failed" in made.stdout
@@ -162,7 +162,7 @@ def test_on_the_command_line_the_run_fails_with_the_reason(words: Job) -> None:
         r"failed       MakeFormat: node measured: no TFLite file can be made of this .*StringLength", again.stdout
     )
     assert luigi("MakeFormat", *common, "--format", "mmap").returncode == 0
-    told = pipeline("why", "WriteReport", *common, "--formats", "frozen,tflite")
+    told = pipeline("why", "ValidateModel", *common, "--formats", "frozen,tflite")
     assert re.search(r"tflite\s+is complete: it was refused: node measured", told.stdout)
 
 

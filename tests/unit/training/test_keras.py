@@ -340,12 +340,12 @@ def test_the_outputs_of_one_layer_are_numbered_and_a_shape_that_keras_infers_wro
 def test_luigi_takes_a_keras_file_and_says_what_is_wrong_with_one(tmp_path: Path) -> None:
     keras_models.write("images", tmp_path / "clicks.keras")
     root = ["--output-root", str(tmp_path / "out"), "--costs-seconds", "0"]
-    done = commands.luigi("WriteReport", "--checkpoint", str(tmp_path / "clicks.keras"), *root)
+    done = commands.luigi("ValidateModel", "--checkpoint", str(tmp_path / "clicks.keras"), *root)
     assert done.returncode == 0, done.stdout
     assert "verdict      passed" in done.stdout
     assert (tmp_path / "out" / "clicks" / "frozen" / "model.pb").is_file()
     cut_off(tmp_path / "clicks.keras")
-    refused = commands.luigi("WriteReport", "--checkpoint", str(tmp_path / "clicks.keras"), *root)
+    refused = commands.luigi("ValidateModel", "--checkpoint", str(tmp_path / "clicks.keras"), *root)
     assert (refused.returncode, "the file is cut off" in refused.stdout) == (30, True)
 
 
