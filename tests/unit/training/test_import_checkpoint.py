@@ -20,7 +20,7 @@ from small_graphs import control_flow
 from pipeline.data.npz import load_arrays, save_arrays
 from pipeline.errors import DataError, FreezeError, StoreError
 from pipeline.inputs import Candidate, DataSource, ImportedCheckpoint
-from pipeline.settings import CostsSettings, Settings
+from pipeline.settings import SEARCHES, CostsSettings, Settings
 from pipeline.store.artifact import ArtifactPaths, ArtifactStatus
 from pipeline.tasks.chain import results
 from pipeline.tasks.chain.job import Job
@@ -99,6 +99,7 @@ def test_the_whole_chain_proves_a_foreign_checkpoint_frozen_right(make: Any, tmp
     assert verdict["skipped"] == {
         "golden": "no outputs were recorded when the model was trained",
         "decisions": "no output decides",
+        f"{', '.join(SEARCHES)} of frozen": "its graph is proved to be the checkpoint's function, for every input",
     }
     assert (job.folder("frozen") / "model.pb").is_file()
     assert "taken over from" in (job.folder("report") / "report.html").read_text()
