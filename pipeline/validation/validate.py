@@ -142,6 +142,7 @@ def validate(
                 if runtimes is not None:
                     skipped |= runtimes.check(recorder, reference, candidate, material)
     write_worst(folder, recorder, checkpoint, candidates, material, threads)
+    recorder.note_rounding()
     causes = explain(recorder, checkpoint, candidates, material, threads)
     data_rows = 0 if material.is_made_up or "equal" in skipped else len(material.rows)
     words = proofs_of(proofs, candidates, recorder.findings.values(), data_rows)

@@ -87,6 +87,13 @@ def within_tolerance(differences: Differences, tolerance: Tolerance) -> Array:
     return np.asarray(np.isfinite(differences.absolute) & (differences.absolute <= bound))
 
 
+def is_rounding(differences: Differences, tolerance: Tolerance) -> Array:
+    """Compares each element with the relative bound of the largest number of its row: bool `[rows, elements]`."""
+    largest = differences.magnitude.max(axis=1, keepdims=True, initial=0)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.asarray(np.isfinite(differences.absolute) & (differences.absolute <= tolerance.rtol * largest))
+
+
 def all_within(reference: Array, candidate: Array, tolerance: Tolerance) -> bool:
     """Returns True if two arrays have the same dtype and shape, and all elements are within the tolerance."""
     if disagreement(reference, candidate) is not None:

@@ -27,6 +27,7 @@ class Finding:
     Args:
         rows_allowed: number of rows that may fail; above 0 only for decisions.
         worst_rank: whether the worst row failed, and its difference.
+        rows_rounded: rows that passed by the largest number of their row alone; see `ResultsRecorder.proved`.
         runtime: the other runtime that the candidate ran in; empty for this process's own.
     """
 
@@ -45,6 +46,7 @@ class Finding:
     reason: str | None = None
     worst: dict[str, Any] | None = None
     worst_rank: tuple[bool, float] = (False, -1.0)
+    rows_rounded: int = 0
     runtime: str = ""
 
     @property
@@ -59,6 +61,7 @@ class Finding:
         """Adds the result of the same check on later rows."""
         self.rows += later.rows
         self.rows_failed += later.rows_failed
+        self.rows_rounded += later.rows_rounded
         self.is_bit_equal = self.is_bit_equal and later.is_bit_equal
         for name in ("max_abs_diff", "max_rel_diff", "max_ulp_diff"):
             values = [value for value in (getattr(self, name), getattr(later, name)) if value is not None]

@@ -149,3 +149,32 @@ def test_outputs_without_elements_on_rows_that_were_made_up_are_noted(tmp_path: 
             passes.compare_rows(recorder, side, side, material, range(4), pair, prefetch=0)
         told = recorder.notes.get("frozen", [])
         assert [note.partition(" for ")[0] for note in told] == ["equal: y has no elements"] * is_made_up
+
+
+@pytest.mark.parametrize(
+    ("check", "is_proved", "off", "verdict"),
+    [
+        ("equal", True, 5e-5, "passed"),  # of an element near 0: the rounding of 255
+        ("golden", True, 5e-5, "passed"),
+        ("equal", False, 5e-5, "failed"),
+        ("stable", True, 5e-5, "failed"),  # a candidate with itself: its graph says nothing of that
+        ("equal", True, 5e-2, "failed"),  # more than rounding
+        ("equal", True, np.nan, "failed"),
+    ],
+)
+def test_a_proved_output_is_judged_by_the_largest_number_of_its_row_too(
+    check: str, is_proved: bool, off: float, verdict: str, tmp_path: Path
+) -> None:
+    signature = Signature([], [TensorSpec("y", "float32", [None, 2])])
+    reference = np.array([[255, 1], [3, 1]], np.float32)
+    candidate = reference + np.array([[0, off], [0, 0]], np.float32)
+    with ResultsRecorder("m", signature, ValidationSettings(), tmp_path / "results.csv") as recorder:
+        recorder.proved["frozen"] = frozenset({"y"} if is_proved else ())
+        recorder.compare("frozen", check, {"y": reference}, {"y": candidate}, range(2))
+        recorder.note_rounding()
+    finding = recorder.finding("frozen", check, "y")
+    assert finding.has_passed == (verdict == "passed")
+    assert finding.rows_failed == (verdict == "failed")
+    assert ("1 rows differ by more than the bound of an element near 0" in str(recorder.notes)) == finding.has_passed
+    if off == 5e-5:
+        assert finding.max_abs_diff == pytest.approx(off, rel=1e-2)  # as it is, whatever the verdict
