@@ -191,6 +191,7 @@ class ImportedCheckpoint:
         signature: the signature to use, if a SavedModel has several.
         allow_ops: ops to allow in its graph although they can do more than compute.
         averages: take the moving averages of variables that the checkpoint holds beside them.
+        inference: rewrite a graph that was built for training, so that it computes as the model is used.
         tags: those of the graph to take, if a SavedModel has several.
         options: what else was given with it on the command line, for messages that repeat the command.
     """
@@ -203,6 +204,7 @@ class ImportedCheckpoint:
     signature: str | None = None
     allow_ops: tuple[str, ...] = ()
     averages: bool = False
+    inference: bool = False
     tags: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
 

@@ -8,10 +8,27 @@ from pathlib import Path
 
 from pipeline.graph.graph import Graph
 from pipeline.graph.meta_graph import MetaGraph
-from pipeline.graph.protos import OpDef, TensorInfo
+from pipeline.graph.protos import NodeDef, OpDef, TensorInfo
 from pipeline.graph.variables import VARIABLE_OPS, Saved
 
 from .bundle import Bundle
+
+
+@dataclass(frozen=True)
+class Inference:
+    """What was rewritten in a graph that was built for training, so that it computes as the model is used.
+
+    Args:
+        nodes: those that replace nodes of their names, and new ones.
+        batch_norms: number of batch norms that take their moving averages now.
+        dropouts: number of dropouts that pass on what they get.
+        statistics: nodes that batch norm took its statistics from, and that no output may need.
+    """
+
+    nodes: Mapping[str, NodeDef]
+    batch_norms: int
+    dropouts: int
+    statistics: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -35,6 +52,7 @@ class Source:
         assets: files by the tensors of the graph that hold their paths.
         metas: all graphs of the file, unchanged, this one first.
         has_averages: the variables have the values of their moving averages.
+        inference: what was rewritten in the graph, if it was built for training.
         notes: sentences on what was chosen, where there was a choice.
     """
 
@@ -53,6 +71,7 @@ class Source:
     assets: Mapping[str, Path] = field(default_factory=dict)
     metas: tuple[MetaGraph, ...] = ()
     has_averages: bool = False
+    inference: Inference | None = None
     notes: tuple[str, ...] = ()
 
     @property

@@ -62,6 +62,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="take the moving averages (VARIABLE/ExponentialMovingAverage) that the checkpoint holds beside variables",
     )
     parser.add_argument(
+        "--inference",
+        action="store_true",
+        help="for a graph that was built for training: batch norm takes its moving averages, and dropout is off",
+    )
+    parser.add_argument(
         "--allow-ops",
         default="",
         help="comma-separated ops that may stand in the graph though they could do more than compute, such as PyFunc",
@@ -86,6 +91,7 @@ def run(given: argparse.Namespace) -> int:
         weights=given.weights,
         allow_ops=split_list(given.allow_ops),
         averages=given.averages,
+        inference=given.inference,
         tags=split_list(given.tags),
     )
     for line in _lines(done):

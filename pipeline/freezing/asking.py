@@ -30,6 +30,7 @@ from pipeline.signature import Signature
 
 from .beside import find_beside
 from .dropouts import find_dropout_pins
+from .inference.mode import offer_inference, training_norm
 from .masks import DropoutJudge, drops
 from .needs import Needs, find_draws, find_needs, join_options
 from .passes.batch_norms import find_norm_pins, find_training_norms
@@ -37,6 +38,7 @@ from .passes.frames import refuse_inner_draw
 from .passes.inputs import hangs_on_updates
 from .quantized import find_assigned_ranges, find_evaluation_graphs, refuse_training_graph
 from .state import Kept, find_results, find_state, passed_on
+from .write.constants import Constant, FrozenGraph
 
 _ALLOWS = r" --allow-ops (\S+)"
 _MOST_CANDIDATES = 5
@@ -69,7 +71,13 @@ class Asked:
         """Returns the whole command for some outputs, with the ops that it has to allow."""
         pins, outputs, inputs = {**(self.pins or {}), **needs.pins}, [*outputs], [*self.inputs, *needs.inputs]
         ops = self.gate.ops_for(outputs or self.gate.source.outputs.values(), inputs) if self.gate else []
-        return f"{_allowing(self.door, ops)} {join_options(outputs, inputs, pins)}".rstrip()
+        door = f"{self.door} {self.inference_option}" if needs.is_inference else self.door
+        return f"{_allowing(door, ops)} {join_options(outputs, inputs, pins)}".rstrip()
+
+    @property
+    def inference_option(self) -> str:
+        """The option that rewrites a training graph, as this command has it."""
+        return "--inference yes" if self.door.startswith("luigi") else "--inference"
 
     def commands(self, outputs: Collection[str], needs: Needs) -> list[str]:
         """Returns the whole commands, of which one is right; more than one if the graph does not tell which."""
@@ -79,8 +87,12 @@ class Asked:
         """Returns what to add, and the whole command."""
         commands = self.commands(outputs, needs)
         if len(commands) == 1:
-            return f"{_add(needs)}. The whole command: {commands[0]}"
+            return f"{self._add(needs)}. The whole command: {commands[0]}"
         return "\n  ".join([f"{'; '.join(needs.reasons)}. One of these is the whole command:", *commands])
+
+    def _add(self, needs: Needs) -> str:
+        options = " ".join(filter(None, [self.inference_option if needs.is_inference else "", needs.options()]))
+        return f"add {options} ({'; '.join(needs.reasons)})"
 
 
 def _allowing(door: str, ops: Sequence[str]) -> str:
@@ -229,7 +241,7 @@ def meet_needs(
     outputs = list(fetched.values())
     needs = find_needs(source, outputs, list(fed.values()), {})
     if isinstance(needs, Needs):
-        if not needs.inputs and not needs.pins:
+        if not needs.inputs and not needs.pins and not needs.is_inference:
             raise refused
         if needs.is_by_default:
             return needs
@@ -325,12 +337,13 @@ def _also(source: Source, asked: Asked, outputs: Sequence[str], inputs: Sequence
     """Returns the line on what may be wanted beside outputs that were found, for the end of a command."""
     if asked.outputs or source.outputs:
         return ""
-    beside = find_beside(source, outputs, [*inputs, *needs.inputs], needs.pins)
+    beside = find_beside(_meant(source, needs), outputs, [*inputs, *needs.inputs], needs.pins)
     return f"\n  also there: {beside}: {asked.command(beside.outputs, needs)}" if beside else ""
 
 
-def _add(needs: Needs) -> str:
-    return f"add {needs.options()} ({'; '.join(needs.reasons)})"
+def _meant(source: Source, needs: Needs) -> Source:
+    """Returns the source as the command of these needs takes it."""
+    return (offer_inference(source) or source) if needs.is_inference else source
 
 
 def _with_step(error: FreezeError, next_step: str) -> FreezeError:
@@ -388,16 +401,32 @@ def _norm_pins(source: Source, outputs: Sequence[str], fed: Sequence[str]) -> di
     return {} if source.kind == "SavedModel" else find_norm_pins(source.graph, outputs, fed)
 
 
+def training_note(source: Source, asked: Asked, fetched: Mapping[str, str], fed: list[str], frozen: FrozenGraph) -> str:
+    """Returns the sentence on a frozen graph whose batch norm takes the batch's own statistics; empty if none does.
+
+    Args:
+        fetched: the outputs' tensors by name.
+        fed: the inputs' tensors.
+    """
+    nodes = [node for node in frozen.nodes if not isinstance(node, Constant)]
+    name = training_norm(source, nodes)
+    needs = find_needs(source, list(fetched.values()), fed, {}) if name is not None else None
+    if not isinstance(needs, Needs) or not needs.is_inference:
+        return ""
+    return (
+        f"batch norm is in training mode: {name} takes the statistics of the batch, so that a row's answer depends on "
+        f"the rows beside it; {needs.reasons[0]}: {asked.command(fetched, needs)}"
+    )
+
+
 def _without_dropout(source: Source, asked: Asked, fetched: Mapping[str, str], fed: list[str]) -> Iterator[str]:
-    """Yields the command that switches dropouts of a constant rate off, and batch norms to their averages."""
+    """Yields the command that switches dropouts of a constant rate off."""
     outputs = list(fetched.values())
-    pins, norms = find_dropout_pins(source.graph, outputs, fed), _norm_pins(source, outputs, fed)
-    needs = find_needs(source, outputs, fed, {**pins, **norms}) if pins or norms else None
+    pins = find_dropout_pins(source.graph, outputs, fed)
+    needs = find_needs(source, outputs, fed, pins) if pins else None
     if isinstance(needs, Needs):
-        whole = asked.command(fetched, replace(needs, pins={**pins, **norms, **needs.pins}))
-        done = ["dropout switched off"] if pins else []
-        done += ["batch norm by the averages that the training kept"] if norms else []
-        yield f"the same outputs, with {' and '.join(done)}, as a model is used\n    {whole}"
+        whole = asked.command(fetched, replace(needs, pins={**pins, **needs.pins}))
+        yield f"the same outputs, with dropout switched off, as a model is used\n    {whole}"
 
 
 def _instead_of_all(source: Source, asked: Asked, fetched: Mapping[str, str], fed: list[str]) -> Iterator[str]:
@@ -547,7 +576,7 @@ def line_beside(source: Source, door: str, gate: Gate | None = None) -> str:
     except FreezeError:
         return ""
     needs = find_needs(source, found, [], {})
-    beside = find_beside(source, found, needs.inputs, needs.pins) if isinstance(needs, Needs) else None
+    beside = find_beside(_meant(source, needs), found, needs.inputs, needs.pins) if isinstance(needs, Needs) else None
     asked = Asked(door, gate=gate)
     return f"{beside}: {asked.command(beside.outputs, needs)}" if beside and isinstance(needs, Needs) else ""
 

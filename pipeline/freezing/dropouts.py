@@ -23,13 +23,15 @@ _CLOSE = 1e-3
 
 def find_dropout_pins(graph: Graph, outputs: Sequence[str], inputs: Iterable[str]) -> dict[str, str]:
     """Returns the constants of dropouts on the way to outputs, with the values that switch these off."""
+    return {name: value for pins in find_dropouts(graph, outputs, inputs) for name, value in pins.items()}
+
+
+def find_dropouts(graph: Graph, outputs: Sequence[str], inputs: Iterable[str]) -> list[dict[str, str]]:
+    """Returns for each dropout of a constant rate the constants, with the values that switch it off."""
     above = graph.ancestors(map(node_of, outputs), with_control=False, stop=set(map(node_of, inputs)))
     graph = graph.replace_nodes(node for node in graph.node if node.name in above)  # gradients take masks as well
-    pins: dict[str, str] = {}
-    for node in graph.node:
-        if refusal_of(node.op) is DRAWS:
-            pins.update(_pins_of(graph, node))
-    return pins
+    found = [_pins_of(graph, node) for node in graph.node if refusal_of(node.op) is DRAWS]
+    return [pins for pins in found if pins]
 
 
 def _pins_of(graph: Graph, draw: NodeDef) -> dict[str, str]:

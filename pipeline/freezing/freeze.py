@@ -14,7 +14,7 @@ from typing import Any
 
 from pipeline.checkpoint.averages import averages_note, take_averages
 from pipeline.checkpoint.bundle import Bundle
-from pipeline.checkpoint.opened import Source
+from pipeline.checkpoint.opened import Inference, Source
 from pipeline.checkpoint.source import open_artifact
 from pipeline.errors import FreezeError, SettingError, StoreError, nearest
 from pipeline.graph.graph import Graph
@@ -26,7 +26,16 @@ from pipeline.signature import Signature, read_origin
 from pipeline.store.file_names import FROZEN_FILE, GRAPH_FILE, SIGNATURE_FILE
 from pipeline.workers.progress import tell
 
-from .asking import Asked, ask_for_outputs, freeze_door, meet_needs, open_asked, require_allowed, require_kept
+from .asking import (
+    Asked,
+    ask_for_outputs,
+    freeze_door,
+    meet_needs,
+    open_asked,
+    require_allowed,
+    require_kept,
+    training_note,
+)
 from .beside import Beside, find_beside
 from .describe import Describer, describe_origin, describe_signature, find_inner_rows
 from .harmless import left_out_notes, require_harmless
@@ -144,6 +153,7 @@ def freeze(
     weights: str = "exact",
     allow_ops: Sequence[str] = (),
     averages: bool = False,
+    inference: bool = False,
     tags: Sequence[str] = (),
 ) -> Frozen:
     """Freezes a Saver's checkpoint or a SavedModel into one file or folder, which appears complete or not at all.
@@ -165,6 +175,7 @@ def freeze(
         weights: `exact`; or `float16`, which stores floats at half the size or less and adds Casts.
         allow_ops: ops allowed in the graph although they could do more than compute, such as WriteFile.
         averages: take the moving averages of variables that the checkpoint holds beside them.
+        inference: rewrite a graph that was built for training, so that it computes as the model is used.
         tags: those of the graph to freeze, of a SavedModel with several; by default the one to serve.
 
     Returns:
@@ -182,8 +193,12 @@ def freeze(
     _require_known("weights", weights, WEIGHTS)
     graph_file, door = Path(graph) if graph is not None else None, freeze_door(checkpoint, graph, None, averages, tags)
     source = open_asked(checkpoint, graph_file, signature, outputs, door, tags)
+    if inference:
+        from .inference.mode import take_inference  # needed only here
+
+        source = take_inference(source)
     ops = read_allowed("--allow-ops", allow_ops)
-    door = freeze_door(checkpoint, graph, signature, averages, tags)
+    door = freeze_door(checkpoint, graph, signature, averages, tags) + (" --inference" if inference else "")
     door += f" --allow-ops {','.join(ops)}" if ops else ""
     gate = Gate(source, ops)
     require_allowed(gate, Asked(door, outputs, inputs, pins, gate))
@@ -292,14 +307,21 @@ def prepare(
         "weights": weights,
         **({"resized": dict(opened.resized)} if opened.resized else {}),
         **({"averages": True} if source.has_averages else {}),
+        **({"inference": _counts(source.inference)} if source.inference is not None else {}),
     }
     if not described.inputs:
         origin["inner_rows"] = find_inner_rows(frozen)
         notes.append(no_inputs_note(origin["inner_rows"]))
     written = convert_to_float16(frozen) if weights == "float16" else frozen
+    if is_beside:  # for a reader
+        notes += filter(None, [training_note(source, asked, fetched, list(fed.values()), frozen)])
     is_found = is_beside and not outputs and not source.outputs
     beside = find_beside(source, list(fetched.values()), list(fed.values()), {}) if is_found else None
     return Prepared(written, source.bundle, described, origin, (*notes, *_defaults(source.graph, frozen, fed)), beside)
+
+
+def _counts(found: Inference) -> dict[str, int]:
+    return {"batch_norms": found.batch_norms, "dropouts": found.dropouts}
 
 
 def no_inputs_note(inner_rows: str | None) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import shlex
 import struct
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice, product
 
@@ -22,6 +22,7 @@ from pipeline.graph.nodes import PLACEHOLDERS, node_of
 from pipeline.graph.protos import DataType, NodeDef
 from pipeline.graph.unsupported import CALLS_PYTHON, CHANGES_STATE, DRAWS, refusal_of
 
+from .inference.mode import batch_statistics, offer_inference, told
 from .masks import DropoutJudge, Effect, drops
 from .passes.constant_folding import find_ranges
 from .passes.pin_placeholders import pin_placeholders
@@ -44,6 +45,8 @@ class Needs:
         defaults: those of the pins that are the placeholder's own default, and of the inputs that are placeholders.
         reasons: a sentence for each.
         others: needs that are as likely as these: the graph does not tell which of them is for use.
+        norms: number of norms over the batch that are left.
+        is_inference: the graph was built for training, and has to be rewritten (`inference.mode`).
     """
 
     inputs: tuple[str, ...] = ()
@@ -51,11 +54,13 @@ class Needs:
     defaults: frozenset[str] = frozenset()
     reasons: tuple[str, ...] = ()
     others: tuple[Needs, ...] = ()
+    norms: int = 0
+    is_inference: bool = False
 
     @property
     def is_by_default(self) -> bool:
         """True if nothing is needed but what the graph does by itself."""
-        return {*self.inputs, *self.pins} == self.defaults
+        return not self.is_inference and {*self.inputs, *self.pins} == self.defaults
 
     def options(self) -> str:
         """Returns the options of the command that meet the needs."""
@@ -76,9 +81,25 @@ def find_needs(
 
     Python code on the way to an output is cut away: what it gives becomes an input.
 
+    Of a graph that was built for training, and has all for inference in it, the needs say so.
+
     Returns:
         The needs; an error if the graph cannot be frozen this way, whatever is pinned or cut.
     """
+    found = _find_needs_around_calls(source, outputs, inputs, pins)
+    if isinstance(found, Needs) and not found.norms:
+        return found
+    switched = offer_inference(source)
+    needs = _find_needs_around_calls(switched, outputs, inputs, pins) if switched is not None else None
+    if switched is None or switched.inference is None or not isinstance(needs, Needs):
+        return found
+    reason = f"the graph is built for training, and can be switched: {told(switched.inference)}"
+    return replace(needs, is_inference=True, reasons=(reason, *needs.reasons))
+
+
+def _find_needs_around_calls(
+    source: Source, outputs: Sequence[str], inputs: Sequence[str], pins: Mapping[str, str]
+) -> Needs | PipelineError:
     found = _find_needs(source, outputs, inputs, pins)
     calls = find_python_calls(source.graph, outputs, inputs) if isinstance(found, PipelineError) else []
     if not 0 < len(calls) <= _MOST_DRAWS:
@@ -86,8 +107,8 @@ def find_needs(
     needs = _find_needs(source, outputs, [*inputs, *calls], pins)
     if isinstance(needs, PipelineError):
         return found
-    told = f"{', '.join(calls)}: a .pb cannot carry the Python code, so what it gives becomes an input"
-    return replace(needs, inputs=(*calls, *needs.inputs), reasons=(told, *needs.reasons))
+    reason = f"{', '.join(calls)}: a .pb cannot carry the Python code, so what it gives becomes an input"
+    return replace(needs, inputs=(*calls, *needs.inputs), reasons=(reason, *needs.reasons))
 
 
 def find_python_calls(graph: Graph, outputs: Sequence[str], inputs: Sequence[str]) -> list[str]:
@@ -124,6 +145,7 @@ def _find_needs(
     cuts = [*fed, *(one.tensor for one in cut)]
     reasons = [f"{one.tensor} is a placeholder whose default no .pb can carry: it is an input" for one in asking]
     reasons += [*_reasons_to_cut(cut), *(f"{one.tensor} is {one.reasons[0]}" for one in modes)]
+    statistics = batch_statistics(source)
     error: PipelineError | None = None
     best: tuple[int, Needs] | None = None  # with the fewest norms over the batch, which are for training
     guesses = _Guesses(source.graph, modes, DropoutJudge(source.graph, outputs, [*inputs, *cuts]) if modes else None)
@@ -133,10 +155,10 @@ def _find_needs(
         if isinstance(frozen, PipelineError):
             error = error or frozen
             continue
-        count = _count_batch_norms(frozen)
+        count = _count_batch_norms(frozen, statistics)
         if best is None or count < best[0]:
             own = frozenset(name for name, (_, is_own) in values.items() if is_own)
-            best = count, Needs(tuple(cuts), found, own.union(fed), tuple(reasons))
+            best = count, Needs(tuple(cuts), found, own.union(fed), tuple(reasons), norms=count)
         if not count:
             break
     if best is None:
@@ -189,11 +211,15 @@ def try_freezing(
         return error
 
 
-def _count_batch_norms(frozen: FrozenGraph) -> int:
-    """Counts what normalizes by the batch, as batch norm does in training."""
+def _count_batch_norms(frozen: FrozenGraph, statistics: Collection[str]) -> int:
+    """Counts what normalizes by the batch, as batch norm does in training.
+
+    Args:
+        statistics: names of nodes that are known to.
+    """
     inner = (node for function in frozen.library.function for node in function.node_def)
     nodes = [node for node in (*frozen.nodes, *inner) if not isinstance(node, Constant)]
-    moments = [node for node in nodes if node.op == "Mean" and "moments/" in node.name]
+    moments = [node for node in nodes if node.name in statistics or (node.op == "Mean" and "moments/" in node.name)]
     fused = [whole_node(node) for node in nodes if re.fullmatch(r"FusedBatchNorm(V\d)?", node.op)]
     return len([*moments, *(node for node in fused if "is_training" not in node.attr or node.attr["is_training"].b)])
 

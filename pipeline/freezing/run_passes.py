@@ -54,7 +54,12 @@ def freeze_source(source: Source, outputs: Sequence[str], inputs: Sequence[str])
     require_tensor_names([*outputs, *inputs])
     require_outside(source.graph, inputs, outputs)
     graph = feed_inner_tensors(source.graph, inputs, outputs, source.definitions)
-    return freeze_graph(graph, source.bundle, source.keys, outputs, [node_of(tensor) for tensor in inputs])
+    frozen = freeze_graph(graph, source.bundle, source.keys, outputs, [node_of(tensor) for tensor in inputs])
+    if source.inference is not None:
+        from .inference.mode import require_inference  # needed only here
+
+        require_inference(source, (node for node in frozen.nodes if not isinstance(node, Constant)))
+    return frozen
 
 
 def freeze_graph(

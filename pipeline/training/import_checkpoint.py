@@ -32,6 +32,7 @@ from pipeline.freezing.asking import Asked, command_beside, open_asked, report_d
 from pipeline.freezing.demands import demands_of_frozen
 from pipeline.freezing.freeze import prepare
 from pipeline.freezing.harmless import cut_away, left_out_notes
+from pipeline.freezing.inference.mode import take_inference, write_inference
 from pipeline.freezing.passes.batch_norms import norm_pins, switch_norms
 from pipeline.freezing.rows import ask_for_rows, placeholders_beside, point_to_rows
 from pipeline.freezing.table_keys import keys_of_tables
@@ -69,6 +70,7 @@ def import_checkpoint(
         DataError: the rows do not fit the inputs.
     """
     source = _open(imported)
+    source = take_inference(source) if imported.inference else source
     outputs, reasons = list(imported.outputs), list[str]()
     if candidate is not None and not outputs and not source.outputs:
         outputs, reasons = outputs_from_candidate(source.graph, candidate)
@@ -193,7 +195,7 @@ def _copy_checkpoint(source: Source, gate: Gate, signature: Signature, norms: Ma
     name = name_of(source.path)
     for path in files_of(source.path) if source.bundle.tensors else ():
         shutil.copyfile(path, folder / f"{CHECKPOINT_PREFIX}{path.name.removeprefix(name)}")
-    meta = cut_away(read_message(source.graph_file), gate, signature)
+    meta = cut_away(write_inference(read_message(source.graph_file), source.inference), gate, signature)
     if norms:
         meta.graph_def.CopyFrom(switch_norms(Graph.of(meta.graph_def), norms).to_proto())
     carry_vocabularies(meta.graph_def, vocabularies_of(source.graph), folder)

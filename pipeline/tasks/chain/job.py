@@ -90,11 +90,11 @@ class Job:
                 got=given.allow_ops,
                 next_step="Leave it out, or name a checkpoint alone (--checkpoint), or a candidate (--candidate)",
             )
-        if imported is not None and source is not None and (imported.averages or imported.tags):
+        if imported is not None and source is not None and (imported.averages or imported.inference or imported.tags):
             raise SettingError(
                 "this is for a checkpoint that brings its own graph",
-                where="--averages" if imported.averages else "--tags",
-                got=given.averages or given.tags,
+                where="--averages" if imported.averages else "--inference" if imported.inference else "--tags",
+                got=given.averages or given.inference or given.tags,
                 next_step="Leave it out, or leave out --model",
             )
         own_name = (
@@ -260,6 +260,7 @@ def _import(given: Parameters) -> ImportedCheckpoint | None:
             signature=given.signature or None,
             allow_ops=_allowed(given),
             averages=parse_switch("--averages", given.averages),
+            inference=parse_switch("--inference", given.inference),
             tags=tuple(split_list(given.tags)),
             options=tuple(_repeat(given)),
         )
@@ -271,7 +272,7 @@ def _import(given: Parameters) -> ImportedCheckpoint | None:
         )
     _require_unused(
         given,
-        ("inputs", "outputs", "pin", "signature", "graph_file", "tags", "averages"),
+        ("inputs", "outputs", "pin", "signature", "graph_file", "tags", "averages", "inference"),
         "this is for a chain that starts at a checkpoint",
         "Name it with --checkpoint",
     )

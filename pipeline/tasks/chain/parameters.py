@@ -40,6 +40,11 @@ class Parameters:
         "with --checkpoint: yes to take the moving averages (VARIABLE/ExponentialMovingAverage) that it holds beside "
         "its variables",
     )
+    inference: str = setting(
+        "",
+        "with --checkpoint: yes if its graph was built for training: batch norm takes its moving averages, and dropout "
+        "is off",
+    )
     graph_file: str = setting(
         "",
         "with --checkpoint: the file of its graph (.meta, .pb, .pbtxt), if it is in another folder or has another name",

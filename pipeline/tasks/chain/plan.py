@@ -174,7 +174,8 @@ class Chain:
             settings["warm_start_map"] = dict(job.warm_start.keys)
         if stage.uses_data and job.imported is not None:
             settings["adopted"] = _select(job.imported, ("inputs", "outputs", "pins", "signature", "allow_ops"))
-            more = _select(job.imported, ("averages", "tags"))  # artifacts that were made before them stay complete
+            # Artifacts that were made before these stay complete.
+            more = _select(job.imported, ("averages", "inference", "tags"))
             settings["adopted"] |= {name: value for name, value in more.items() if value}
         return settings
 

@@ -217,6 +217,7 @@ def _refuse_tensor_names(imported: ImportedCheckpoint) -> None:
         "--signature": imported.signature,
         "--tags": ", ".join(imported.tags),
         "--averages": "yes" if imported.averages else "",
+        "--inference": "yes" if imported.inference else "",
     }
     for flag, value in given.items():
         if value:

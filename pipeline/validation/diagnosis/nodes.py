@@ -73,8 +73,7 @@ def _training_norms(evidence: Evidence) -> list[Any]:
 
 def _batch_norm(name: str, op: str, norms: Sequence[Any]) -> Cause:
     how = "is_training is true" if op.startswith("FusedBatchNorm") else "it is taken over the batch"
-    pins = ",".join(sorted(f"{node.name}=false" for node in norms))
-    averages = f", or take the averages that the checkpoint keeps, if it does (--pin {pins})" if pins else ""
+    averages = ", or take the averages that the checkpoint keeps, if it does (--inference yes)" if norms else ""
     return Cause(
         "batch_norm_in_training",
         f"batch norm is in training mode: the node {name} ({op}) normalises by the batch's own statistics ({how}), so "

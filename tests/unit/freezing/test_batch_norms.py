@@ -77,7 +77,7 @@ def test_the_printed_command_takes_the_averages_and_switches_dropout_off(is_reso
     with pytest.raises(FreezeError, match="draws random numbers") as caught:
         pipeline.freeze(tmp_path, ["tower_0/prob"], to=pb)
     assert "no command below changes that" not in str(caught.value)
-    command = re.findall(r"with dropout switched off and batch norm by the averages .*\n +(.*)", str(caught.value))[0]
+    [command] = re.findall(r"The whole command: (.* --inference .*)", str(caught.value))
     assert cli.main([*shlex.split(command)[3:], "-o", str(pb)]) == 0
     given = small_graphs.answer(pb, {"tower_0/x:0": ROWS}, "tower_0/prob:0")
     assert np.allclose(given, wanted, rtol=1e-5, atol=1e-6)
