@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import tensorflow as tf
+
 from pipeline.inputs import ImportedCheckpoint
 
 from ..models.source import ModelSource, load_code
+
+# The modules in which Keras makes functions of a Lambda's code, and the library that they are part of.
+_MAKERS = {
+    "keras.src.utils.python_utils": "keras",
+    "tf_keras.src.utils.generic_utils": "tf_keras",
+    "tf_keras.src.layers.core.lambda_layer": "tf_keras",
+}
 
 
 @dataclass(frozen=True)
@@ -45,6 +57,24 @@ class Code:
     def allows(self, kind: str) -> bool:
         """Returns True if layers of a kind may be made."""
         return kind in self.allowed
+
+    def share_names(self) -> None:
+        """Gives the code of Lambda layers the names that it uses, for this process, which is for one model.
+
+        A file holds such code without what its own file imports. Keras runs it among the names of the module that makes
+        a function of it; there, the usual names and those of the user's file are added.
+        """
+        for place, library in _MAKERS.items():
+            if self.allows("Lambda") and place in sys.modules:
+                names = vars(sys.modules[place])
+                for name, value in {**self.objects, **_usual_names(library)}.items():
+                    names.setdefault(name, value)
+
+
+def _usual_names(library: str) -> dict[str, Any]:
+    own = sys.modules[library]
+    parts = {name: getattr(own, name) for name in ("layers", "backend", "ops") if hasattr(own, name)}
+    return {"tf": tf, "tensorflow": tf, "np": np, "numpy": np, "math": math, "keras": own, "K": own.backend, **parts}
 
 
 NO_CODE = Code()

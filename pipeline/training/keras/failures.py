@@ -22,6 +22,11 @@ _MOST = 400  # letters of a cause
 # What Keras says: what that means, and what to do.
 _CAUSES: tuple[tuple[str, str, str], ...] = (
     (
+        r"infer the shape of the Lambda|name '\w+' is not defined",
+        "the code of a Lambda layer does not run here",
+        "Give the file whose names it uses (--model FILE.py); or save the model with output_shape of that layer",
+    ),
+    (
         r"Unable to revive model|returned config contains all items",
         "a class of the file cannot be made again from what the file holds of it",
         "Let its __init__ take **options and hand them to super().__init__(**options), and its get_config return its "

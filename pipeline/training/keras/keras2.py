@@ -73,6 +73,7 @@ def load_model(path: Path, code: Code) -> Any:
 
     public = {name for module in _MODULES for name in dir(getattr(tf_keras, module))}
     own = code.classes
+    code.share_names()
     require_known_objects(path, (public | _INNER) - _CODE, own, code.allowed, code.file)
     model = tf_keras.models.load_model(
         str(path), custom_objects=own, compile=False, safe_mode=not code.allows("Lambda")

@@ -56,6 +56,7 @@ def load_file(path: Path, code: Code = NO_CODE) -> NamedModel:
         if keras2.is_keras2(path) and keras2.is_installed():
             loaded = keras2.load_model(named, code)
             return named_by_call(loaded) if is_open(loaded) else keras2.NamedKeras2Model.from_own_names(loaded)
+        code.share_names()
         model = keras.saving.load_model(
             named, custom_objects=code.classes, compile=False, safe_mode=not code.allows("Lambda")
         )

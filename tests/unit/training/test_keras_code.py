@@ -63,7 +63,12 @@ def _saved(library: str, kind: str, path: Path) -> Any:
         inner = layers.Dropout(0.5)(own.Twice()(layers.GaussianNoise(0.5)(x)))
         model = k.Model(x, {"low": layers.Dense(1, name="a")(inner), "high": layers.Dense(1, name="b")(inner)})
     else:
-        steps = [layers.GaussianNoise(0.5), own.Twice(), layers.Lambda(lambda one: one + 1.0), layers.Dropout(0.5)]
+        steps = [
+            layers.GaussianNoise(0.5),
+            own.Twice(),
+            layers.Lambda(lambda one: one + tf.ones([]) * np.float32(2)),
+            layers.Dropout(0.5),
+        ]
         model = k.Sequential([x, *steps, layers.Dense(2, name="scores")])
     model.save(path)
     for name in ("own>Twice", "own>Net"):
