@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import corpus
@@ -20,9 +18,9 @@ from pipeline.freezing.passes.prune import prune
 from pipeline.graph.graph import Graph
 from pipeline.graph.ops import TABLE, dtype_name, output_dtypes
 from pipeline.graph.protos import AttrValue, DataType, GraphDef, MetaGraphDef, NodeDef, OpDef
+from pipeline.workers.child import run_in_subprocess
 
 v1 = tf.compat.v1
-PROJECT = Path(__file__).resolve().parents[3]
 FLOAT, INT32, INT64, STRING = (DataType.Value(f"DT_{name}") for name in ("FLOAT", "INT32", "INT64", "STRING"))
 
 
@@ -59,11 +57,9 @@ def dtypes_of(graph: tf.Graph) -> dict[str, list[str] | None]:
 
 
 def test_the_table_is_what_the_installed_tensorflow_registers() -> None:
-    # In a process of its own: other libraries register ops too, where they are loaded.
-    command = [sys.executable, "-c", "import op_table; print(op_table.table(), end='')"]
-    path = os.pathsep.join(map(str, (PROJECT / "tests" / "helpers", PROJECT)))
-    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, check=True)
-    assert done.stdout == TABLE.read_text(), "python tests/helpers/op_table.py writes it anew"
+    # In a process of the fork server: other libraries register ops too, where they are loaded.
+    table = run_in_subprocess("op_table:table")
+    assert table == TABLE.read_text(), "python tests/helpers/op_table.py writes it anew"
 
 
 @pytest.mark.parametrize("group", corpus.GROUPS)
