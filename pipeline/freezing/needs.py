@@ -16,9 +16,10 @@ from pipeline.checkpoint.opened import Source
 from pipeline.errors import CheckpointError, FreezeError, PipelineError
 from pipeline.graph.discovery import Candidate, rank_inputs
 from pipeline.graph.discovery.branches import FOR_USE
+from pipeline.graph.discovery.names import is_named
 from pipeline.graph.graph import Graph
 from pipeline.graph.lazy_nodes import whole_node
-from pipeline.graph.nodes import PLACEHOLDERS, node_of
+from pipeline.graph.nodes import PLACEHOLDERS, data_inputs, node_of, normalize_tensor
 from pipeline.graph.protos import DataType, NodeDef
 from pipeline.graph.unsupported import CALLS_PYTHON, CHANGES_STATE, DRAWS, refusal_of
 
@@ -138,6 +139,7 @@ def _find_needs(
         if one.op not in PLACEHOLDERS and one.op != "Const" and node_of(one.tensor) not in given
     ]
     modes = [one for one in candidates if one.is_mode and node_of(one.tensor) not in given]
+    cut = [one for one in (_named_form(source.graph, each) for each in cut) if node_of(one.tensor) not in given]
     asking = [
         one for one in candidates if one not in modes and one.tensor not in given and _asks(source.graph, one.tensor)
     ]
@@ -186,6 +188,16 @@ def _asks(graph: Graph, name: str) -> bool:
         return False
     above = graph.ancestors([name], with_control=False)
     return not {refusal_of(graph.nodes[one].op) for one in above} <= {None, DRAWS, CHANGES_STATE}
+
+
+def _named_form(graph: Graph, rows: Candidate) -> Candidate:
+    """Returns the tensor that the author named and that alone takes rows, as `tf.identity(images, "images")` does."""
+    name, port = node_of(rows.tensor), normalize_tensor(rows.tensor)
+    users = graph.consumers.get(name, ())
+    takers = [node for node in users if port in map(normalize_tensor, data_inputs(node))]
+    if len(takers) != 1 or takers[0].op != "Identity" or not is_named(takers[0]):
+        return rows
+    return replace(rows, tensor=takers[0].name)
 
 
 def _reasons_to_cut(cut: Iterable[Candidate]) -> Iterator[str]:

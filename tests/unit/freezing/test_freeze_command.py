@@ -277,6 +277,27 @@ def test_a_reader_of_files_that_feeds_the_rows_is_cut_away_and_one_behind_other_
         pipeline.freeze(tmp_path, ["prob", "labels"], ["rows"], to=tmp_path / "model.pb")
 
 
+def test_rows_that_the_author_named_are_the_input_in_place_of_the_iterator(tmp_path: Path) -> None:
+    def build(_: Any) -> None:
+        rows = tf.data.Dataset.from_tensor_slices((tf.zeros([40, 3]), tf.zeros([40], tf.int32)))
+        x, y = v1.data.make_initializable_iterator(rows.batch(8, drop_remainder=True)).get_next()
+        z = small_graphs.product(tf.identity(x, "pictures"))
+        tf.nn.softmax(z, name="prob")
+        loss = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=tf.identity(y), logits=z)
+        v1.train.GradientDescentOptimizer(0.1).minimize(tf.reduce_mean(loss))
+
+    save_untold(tmp_path / "model.ckpt", build)
+    with pytest.raises(FreezeError, match="reads rows from a queue") as caught:
+        pipeline.freeze(tmp_path, to=tmp_path / "model.pb")
+    [command] = re.findall("python -m .*", str(caught.value))
+    assert command.endswith("--outputs prob --inputs pictures")
+    run_printed(command, tmp_path / "model.pb")
+    given = small_graphs.answer(tmp_path / "model.pb", {"pictures:0": small_graphs.X}, "prob:0")
+    w, b = (tf.train.load_variable(str(tmp_path), name) for name in "wb")
+    wanted = np.exp(small_graphs.X @ w + b)
+    assert np.allclose(given, wanted / wanted.sum(1, keepdims=True), rtol=1e-5, atol=1e-6)
+
+
 def test_python_code_in_a_function_is_said_to_be_none_that_can_be_allowed(tmp_path: Path) -> None:
     module = tf.Module()
     module.w = tf.Variable([[1.0], [2.0]])
