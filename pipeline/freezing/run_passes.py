@@ -76,7 +76,10 @@ def freeze_graph(
     ends = [*outputs, *inputs]
     require_tensor_names(ends)
     graph = reach(graph, ends, FILLING_OPS | STACK_PUSHES)
-    whole = remove_dead_branches(fold_constants(resolve_gradients(graph), ends))
+    folded = fold_constants(resolve_gradients(graph), ends)
+    whole = remove_dead_branches(folded)
+    if whole is not folded:  # what a cond gives may be constant now, such as the rate of a dropout
+        whole = fold_constants(whole, ends)
     whole = leave_out_unused_results(whole, outputs)
     pruned = prune_functions(whole)
     kept = prune(whole, ends, bodies=pruned)

@@ -116,3 +116,23 @@ def test_what_the_graph_does_not_tell_is_asked_with_a_command_for_each_value(tmp
     assert any("drop_rate=VALUE" in line for line in inspect(tmp_path).inputs)
     for command in commands:
         assert cli.main([*shlex.split(command)[3:], "-o", str(tmp_path / "model.pb")]) == 0
+
+
+def test_a_dropout_in_a_loop_whose_rate_a_cond_gives_is_off_after_the_pin(tmp_path: Path) -> None:
+    def build(x: Any) -> None:
+        is_training = v1.placeholder(tf.bool, [], name="is_training")
+        rate = v1.cond(is_training, lambda: tf.constant(0.5), lambda: tf.constant(0.0))
+        z = small_graphs.product(x)
+
+        def turn(i: Any, state: Any) -> tuple[Any, Any]:
+            return i + 1, v1.nn.dropout(tf.tanh(state + z), rate=rate)
+
+        tf.identity(v1.while_loop(lambda i, _: i < 3, turn, [0, tf.zeros_like(z)])[1], name="end")
+
+    with small_graphs.control_flow(False), tf.Graph().as_default(), v1.Session() as session:
+        build(v1.placeholder(tf.float32, [None, 3], name="x"))
+        session.run(v1.global_variables_initializer())
+        v1.train.Saver().save(session, str(tmp_path / "model.ckpt"))
+        wanted = session.run("end:0", {"x:0": small_graphs.X, "is_training:0": False})
+    done = pipeline.freeze(tmp_path, ["end"], to=tmp_path / "model.pb", pins={"is_training": "false"})
+    assert np.array_equal(small_graphs.answer(done.path, {"x:0": small_graphs.X}, "end:0"), wanted)
