@@ -15,7 +15,7 @@ from pipeline.signature import Signature, TensorSpec
 from .asking import Asked, report_door
 from .needs import Needs, find_needs
 
-_MOST_OUTPUTS = 6
+_MOST_OUTPUTS = 10
 
 
 def ask_for_rows(

@@ -34,7 +34,7 @@ from .calls import inputs_of_output
 from .choice import choose, is_sampled
 from .constants import find_constant_labels, find_constant_rows
 from .ends import LOSS, MODEL, NOTHING, SEEN, ModelEnd, ModelEnds
-from .inner import find_inner_answers
+from .groups import named_of_branches, with_inner, with_trained
 from .input_gradients import find_input_gradients
 from .left_out import find_left_out, find_made_of
 from .losses import ADDS, DROPS
@@ -45,7 +45,7 @@ from .outputs import find_model_ends
 from .roles import NodeRoles, classify_nodes, union
 from .shapes import shape_of
 from .topology import Tensor, find_descendants
-from .trained import add_trained, find_untold
+from .trained import add_trained
 
 _OUTPUT_NAME = re.compile(r"logit|predict|prob|softmax|output|score|y_?pred|y_?hat|embedding|result", re.IGNORECASE)
 _OWN_NAMES = re.compile(r"embedding_lookup\w*|\w*cross_entropy\w*with_logits\w*")  # TensorFlow's, which tell nothing
@@ -55,6 +55,7 @@ _PASSED = "no output is made of it, but a call on the way takes it for a loss or
 _MOST_SHOWN = 8
 UNCLEAR = "it is not clear which tensors are the outputs"
 _MOST_TOGETHER = 6
+_MOST_NAMED = 10
 _MOST_GROUPS = 3
 
 
@@ -135,6 +136,7 @@ def find_together(graph: Graph | GraphDef) -> list[tuple[list[str], str]]:
     ends = find_model_ends(roles, view.functions)
     chosen, _, left = _choose(roles, ends, view.functions)
     left = [] if chosen or any(not one.doubt for one in left) else left
+    left = [one for one in left if is_named(roles.graph.nodes[one.tensor[0]])] or left
     idle = [one for one in ends.found if not one.is_bool]
     idle = [one for one in idle if one.feeds == NOTHING or (one.feeds == LOSS and one.labels)]
     own = [one for one in idle if is_named(roles.graph.nodes[one.tensor[0]])]
@@ -146,6 +148,7 @@ def find_together(graph: Graph | GraphDef) -> list[tuple[list[str], str]]:
     given = union(roles.above[one.tensor[0]] for one in left)
     beside = [one for one in own if one.feeds == NOTHING and not roles.above[one.tensor[0]] & ~given]
     groups: list[tuple[list[ModelEnd], str]] = [
+        (named_of_branches(roles, ends, left), "what the author named in all branches"),
         ([*left, *beside], "what is made with an input that no loss explains"),
         (
             find_siblings(roles, [*left, *beside], [*ends.found, *ends.alternatives]),
@@ -154,47 +157,21 @@ def find_together(graph: Graph | GraphDef) -> list[tuple[list[str], str]]:
     ]
     for group in by_inputs.values():
         if len(by_inputs) == 1 or any(one.feeds == NOTHING for one in group):
-            pairs = _with_trained(roles, ends, group)
-            groups += [*pairs, *_with_inner(roles, ends, next((pair for pair in pairs if pair[0]), pairs[-1]))]
+            pairs = with_trained(roles, ends, group)
+            groups += [*pairs, *with_inner(roles, ends, next((pair for pair in pairs if pair[0]), pairs[-1]))]
     found = [(sorted({one.tensor for one in group}), what) for group, what in groups]
     return [
         (list(map(roles.graph.name, tensors)), what)
         for at, (tensors, what) in enumerate(found)
-        if 1 < len(tensors) <= _MOST_TOGETHER and tensors not in [before for before, _ in found[:at]]
+        if 1 < len(tensors) <= (_MOST_TOGETHER if at else _MOST_NAMED)
+        and tensors not in [before for before, _ in found[:at]]
     ][:_MOST_GROUPS]
-
-
-def _with_inner(
-    roles: NodeRoles, ends: ModelEnds, pair: tuple[list[ModelEnd], str]
-) -> list[tuple[list[ModelEnd], str]]:
-    """Returns a group of ends with the answers on the way to them; nothing if there are none."""
-    group, what = pair
-    inner = [ModelEnd(tensor, MODEL, -1) for tensor in find_inner_answers(roles, [one.tensor for one in group])]
-    known = {one.tensor for one in (*inner, *group)}
-    others = [one for one in ends.alternatives if one.feeds == MODEL and is_named(roles.graph.nodes[one.tensor[0]])]
-    inner += [one for one in others if one.tensor not in known]
-    return [([*group, *inner], f"{what}, and what is named on the way there")] if inner else []
-
-
-def _with_trained(roles: NodeRoles, ends: ModelEnds, group: list[ModelEnd]) -> list[tuple[list[ModelEnd], str]]:
-    """Returns the ends of a group that nothing uses, with what was named in their scope; and all, with the trained."""
-    idle = [one for one in group if one.feeds == NOTHING]
-    above = {roles.above[one.tensor[0]] for one in group}
-    named = [one for one in ends.named if idle and not one.is_bool and roles.above[one.tensor[0]] in above]
-    decided = find_decided(roles, group)
-    within = find_trained_within(roles, ends, group)
-    trained = [] if len(idle) < len(group) or within else find_untold(roles, idle, ends.trained)
-    unused = "what nothing else uses"
-    if named:
-        unused += ", with what is named in its scope"
-    return [
-        (idle + named if named else [], unused),
-        ([*group, *named, *decided, *within, *trained], f"{unused}, and what the loss is computed from"),
-    ]
 
 
 def find_outputs_of(graph: Graph | GraphDef, inputs: Iterable[str]) -> list[str]:
     """Returns the last tensors of the model that need exactly some inputs, beside settings and modes.
+
+    If the author named one of them, these are what the author named in all branches that need no other inputs.
 
     Args:
         inputs: names of placeholders' nodes.
@@ -203,8 +180,12 @@ def find_outputs_of(graph: Graph | GraphDef, inputs: Iterable[str]) -> list[str]
     roles = _classify(view)
     fixed = roles.settings | sum(roles.modes)
     wanted = sum(bit for tensor, bit in roles.sources.items() if roles.graph.name(tensor) in names) & ~fixed
-    ends = find_model_ends(roles, view.functions).found
-    return [roles.graph.name(tensor) for tensor in find_made_of(roles, ends, wanted)] if wanted else []
+    ends = find_model_ends(roles, view.functions)
+    found = find_made_of(roles, ends.found, wanted) if wanted else []
+    named = [one.tensor for one in named_of_branches(roles, ends, []) if not roles.above[one.tensor[0]] & ~wanted]
+    if wanted and any(roles.above[index] == wanted for index, _ in named):  # served without an unnamed critic's end
+        found = sorted(set(named))
+    return [roles.graph.name(tensor) for tensor in found]
 
 
 def find_answers_beside(graph: Graph | GraphDef, outputs: Sequence[str]) -> list[tuple[str, str]]:

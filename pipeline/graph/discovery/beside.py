@@ -1,8 +1,9 @@
 """Finds what a caller may want beside the outputs that were found: answers of the same model, on the same inputs.
 
 These are named tensors that feed nothing; that only metrics, summaries or a random choice take; decisions on an
-output, such as the ArgMax of its logits; and answers on the way to the outputs (see `inner`). A loss, a step of
-training, a copy of the model with other weights (a target network) and what is inside a loop are none of them.
+output, such as the ArgMax of its logits; the logits that its softmax is made of; and answers on the way to the outputs
+(see `inner`). A loss, a step of training, a copy of the model with other weights (a target network) and what is inside
+a loop are none of them.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Collection, Iterable, Mapping
 from ..ops import output_dtypes
 from ..protos import FunctionDef
 from ..variables import VARIABLE_OPS
-from .inner import find_inner_answers
+from .inner import find_inner_answers, find_logits, keeps_order
 from .left_out import find_random
 from .names import is_named
 from .op_kinds import changes_state, draws
@@ -21,9 +22,9 @@ from .roles import NodeRoles, union
 from .shapes import ELEMENTWISE
 from .topology import NumberedGraph, Tensor
 
-_DECISION, _WEIGHTED, _BARE, _INNER = range(4)  # the likeliest first
+_DECISION, _WEIGHTED, _BARE = range(3)  # the likeliest first
 _DECIDES = frozenset({"ArgMax", "ArgMin", "TopK", "TopKV2"})
-_FORMS = ELEMENTWISE | {"ExpandDims", "Identity", "LogSoftmax", "Reshape", "Softmax", "Squeeze"}
+_FORMS = ELEMENTWISE | {"ExpandDims", "Identity", "LogSoftmax", "Reshape", "Sigmoid", "Softmax", "Squeeze"}
 _ASIDE = re.compile(
     r"loss|cost|accuracy|error|entropy|metric|regulariz|gradient|summar|train|confusion|assert|broadcast_weights",
     re.IGNORECASE,
@@ -38,8 +39,21 @@ def find_beside(
     Args:
         functions: of the graph's library.
     """
-    inner = [(_INNER, tensor, None) for tensor in find_inner_answers(roles, outputs)]
-    return [(tensor, decided) for _, tensor, decided in [*_find(roles, outputs, functions), *inner]]
+    found = [
+        (tensor, decided and _named_form(roles, decided, outputs))
+        for _, tensor, decided in _find(roles, outputs, functions)
+    ]
+    inner = [*find_logits(roles, sorted(outputs)), *find_inner_answers(roles, outputs)]
+    return [*found, *((tensor, None) for tensor in inner if all(tensor != known for known, _ in found))]
+
+
+def _named_form(roles: NodeRoles, decided: Tensor, outputs: Collection[Tensor]) -> Tensor:
+    """Returns what a decision is made on; if it has no name of its own, the named output that is a form of it."""
+    graph = roles.graph
+    if is_named(graph.nodes[decided[0]]):
+        return decided
+    forms = [one for one in sorted(outputs) if is_named(graph.nodes[one[0]]) and keeps_order(roles, one, decided)]
+    return forms[0] if forms else decided
 
 
 def find_idle(roles: NodeRoles, outputs: Collection[Tensor], functions: Mapping[str, FunctionDef]) -> list[Tensor]:

@@ -24,6 +24,8 @@ _OF_FEATURES = re.compile(
     r"BiasAdd|Concat\w*|Conv\w*|Elu|Erf|FusedBatchNorm\w*|Gelu|LRN|LeakyRelu|MatMul|(Max|Avg)Pool\w*|Relu6?"
     r"|Selu|Sigmoid|Softmax|Softplus|Split\w*|Tanh|TensorArray\w*|\w*RNN\w*|\w*LSTM\w*|While|Stateless\w*|Enter|Switch"
 )
+_SQUASHES = frozenset({"LogSoftmax", "Sigmoid", "Softmax"})
+_SAME_ORDER = _SQUASHES | {"Identity", "Reshape", "Squeeze"}
 _LOOKS_UP = re.compile(r"(Resource)?Gather\w*|Conv\w*|LRN|Relu6?")
 _OF_LIBRARIES = re.compile(
     r"moments/|batch_?norm|/bn\w*/|(^|/)(sequence_length|CheckSeqLen|conv\w*|Conv\w*|depthwise|broadcast_weights\w*)(_\d+)?$"
@@ -65,6 +67,42 @@ def find_inner_answers(roles: NodeRoles, outputs: Collection[Tensor]) -> list[Te
         found.append((index, 0))
         told.add((index, 0))
     return found if len(found) <= _MOST else []
+
+
+def find_logits(roles: NodeRoles, outputs: Collection[Tensor]) -> list[Tensor]:
+    """Returns what the softmax or the sigmoid of an output is made of, in the order of the outputs."""
+    graph, found = roles.graph, dict[Tensor, None]()
+    for output in outputs:
+        chain = chain_of(roles, output)
+        for at, (index, _) in enumerate(chain[:-1]):
+            if graph.ops[index] not in _SQUASHES:
+                if graph.ops[index] in _SAME_ORDER:
+                    continue
+                break
+            before = chain[at + 1]
+            if graph.ops[before[0]] == "Reshape" and len(chain) > at + 2 and not is_named(graph.nodes[before[0]]):
+                before = chain[at + 2]
+            is_own = roles.is_inner(before[0]) and not roles.depth[before[0]] and graph.ops[before[0]] != ""
+            if is_own and before not in outputs and not roles.is_scalar[before[0]]:
+                found[_first_twin(roles, before)] = None
+            break
+    return [one for one in found if one not in outputs]
+
+
+def _first_twin(roles: NodeRoles, tensor: Tensor) -> Tensor:
+    """Returns the first tensor that is computed by the same op of the same, such as a sum that is written twice."""
+    graph, (index, port) = roles.graph, tensor
+    own = graph.ops[index], graph.inputs[index]
+    takers = graph.consumers[graph.inputs[index][0][0]] if graph.inputs[index] else []
+    twins = [taker for taker, _ in takers if (graph.ops[taker], graph.inputs[taker]) == own]
+    has_same = all(graph.nodes[one].attr == graph.nodes[index].attr for one in twins)
+    return (min(twins), port) if twins and has_same else tensor
+
+
+def keeps_order(roles: NodeRoles, output: Tensor, decided: Tensor) -> bool:
+    """Returns True if the largest value of an output stands where that of what a decision is made on stands."""
+    chain = chain_of(roles, output)
+    return decided in chain and all(roles.graph.ops[index] in _SAME_ORDER for index, _ in chain[: chain.index(decided)])
 
 
 def _is_of_features(roles: NodeRoles, index: int, masks: set[int]) -> bool:

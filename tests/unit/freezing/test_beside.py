@@ -73,12 +73,12 @@ def test_other_answers_of_the_same_inputs_are_named_with_the_command_that_takes_
     run_printed(f"python -m pipeline freeze {prefix} -o {pb}")
     [line] = re.findall("^also there   (.*)$", capsys.readouterr().out, re.MULTILINE)
     words, _, command = line.partition(": ")
-    assert words == "class (ArgMax of logits), only_seen, focus"
+    assert words == "class (ArgMax of logits), only_seen, logits, focus"
     assert inspect(prefix).beside == f"{words}: {command.replace(f' -o {pb}', '')}"
     run_printed(command)
     with tf.Graph().as_default(), v1.Session() as session:
         v1.train.import_meta_graph(f"{prefix}.meta").restore(session, str(prefix))
-        names = [f"{name}:0" for name in ("prob", "yield_loss_pct", "class", "only_seen", "focus")]
+        names = [f"{name}:0" for name in ("prob", "yield_loss_pct", "class", "only_seen", "logits", "focus")]
         wanted = session.run(names, {"x:0": small_graphs.X})
     for own, right in zip(small_graphs.answer(pb, fetch=names), wanted, strict=True):
         assert np.array_equal(own, right)
@@ -90,11 +90,11 @@ def test_a_refusal_that_prints_a_command_names_the_other_answers_too(tmp_path: P
         pipeline.freeze(prefix)
     *_, command, also = str(caught.value).splitlines()
     command, (words, whole) = command.partition("The whole command: ")[2], also.split(": ")[1:]
-    assert words == "class (ArgMax of logits), only_seen, focus"
+    assert words == "class (ArgMax of logits), only_seen, logits, focus"
     assert command.endswith("--outputs prob,yield_loss_pct --pin keep_prob=1")  # what feeds nothing is taken untold
     for one in (command, whole):
         run_printed(f"{one} -o {tmp_path / 'model.pb'}")
-    assert whole == command.replace("yield_loss_pct", "yield_loss_pct,class,only_seen,focus")
+    assert whole == command.replace("yield_loss_pct", "yield_loss_pct,class,only_seen,logits,focus")
     assert inspect(prefix).beside == f"{words}: {whole}"
 
 
@@ -116,8 +116,27 @@ def named_on_the_way(is_wide: bool) -> None:
 @pytest.mark.parametrize("is_wide", [False, True])
 def test_what_is_named_on_the_way_and_is_no_layer_is_offered_where_it_is_little(is_wide: bool, tmp_path: Path) -> None:
     save(tmp_path / "model.ckpt", lambda: named_on_the_way(is_wide))
-    beside = inspect(tmp_path).beside
-    assert beside.partition(":")[0] == ("" if is_wide else "place")
+    words = inspect(tmp_path).beside.partition(":")[0]
+    assert re.fullmatch(r"add\w*" if is_wide else r"MatMul_2, place", words)  # the logits, and what is named
+
+
+@pytest.mark.parametrize("squash", [tf.nn.softmax, tf.sigmoid])
+def test_the_logits_of_an_output_are_named_and_a_decision_is_told_by_the_named_output(
+    squash: Callable[..., Any], tmp_path: Path
+) -> None:
+    def build() -> None:
+        logits = small_graphs.product(v1.placeholder(tf.float32, [None, 3], name="x"))
+        one = tf.constant(1.0)
+        twice = [logits + one, logits + one]
+        v1.summary.histogram("copy", tf.argmax(twice[1], 1, name="class"))
+        labels = tf.one_hot(v1.placeholder(tf.int64, [None], name="label"), 2)
+        loss = tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(labels=labels, logits=twice[0]))
+        squash(twice[1], name="prob")
+        v1.train.GradientDescentOptimizer(0.1).minimize(loss)
+
+    words, _, command = inspect(save(tmp_path / "model.ckpt", build)).beside.partition(": ")
+    assert words == "class (ArgMax of prob), add"
+    assert command.endswith("--outputs prob,class,add")
 
 
 def test_scores_that_a_found_decision_is_made_on_are_taken_in_a_graph_without_training(tmp_path: Path) -> None:
@@ -142,8 +161,8 @@ def test_a_run_closes_with_what_else_is_there_and_the_options_that_were_given(tm
     chain.build("checkpoint")
     [line] = [line for line in summary_lines(chain, "checkpoint") if line.startswith("also there ")]
     assert line == (
-        "also there   class (ArgMax of logits), only_seen, focus: luigi --module pipeline WriteReport --checkpoint"
-        f" {job.imported.path} --name own --outputs prob,yield_loss_pct,class,only_seen,focus"
+        "also there   class (ArgMax of logits), only_seen, logits, focus: luigi --module pipeline WriteReport"
+        f" --checkpoint {job.imported.path} --name own --outputs prob,yield_loss_pct,class,only_seen,logits,focus"
     )
 
 

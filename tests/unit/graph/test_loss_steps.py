@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from pipeline.errors import FreezeError
-from pipeline.graph.discovery import discover_outputs, rank_inputs, rank_outputs
+from pipeline.graph.discovery import discover_outputs, find_outputs_of, find_together, rank_inputs, rank_outputs
 from pipeline.graph.protos import GraphDef
 
 v1 = tf.compat.v1
@@ -106,3 +106,32 @@ def test_a_named_step_is_not_taken_in_place_of_an_unnamed_answer() -> None:
     with pytest.raises(FreezeError, match="the loss also takes Softmax"):
         discover_outputs(graph)
     assert [one.tensor for one in rank_outputs(graph)] == ["Softmax", "moved"]
+
+
+def test_what_the_author_named_in_all_branches_comes_first_and_without_the_unnamed_critic() -> None:
+    """A picture and its bytes are made of noise and a kind; an unnamed critic judges real ones and these."""
+
+    def critic() -> Any:
+        noise, kind, real = rows(4, "noise"), rows(2, "kind"), rows(6, "real")
+        weights = v1.get_variable("weights", [6, 6])
+        made, sampled = (tf.tanh(tf.concat([noise, kind], 1) @ weights) for _ in range(2))
+        judge = v1.get_variable("judge", [6, 1])
+        logits = [tf.matmul(one, judge) for one in (real, made)]
+        for one in logits:
+            tf.sigmoid(one)
+        with tf.name_scope("sample"):
+            picture = tf.identity(sampled, name="picture")
+            tf.cast(tf.round(picture * 255.0), tf.uint8, name="bytes")
+            tf.reduce_sum(kind @ v1.get_variable("names", [2, 3]), 1, name="shade")
+        pairs = zip((tf.ones_like, tf.zeros_like), logits, strict=True)
+        return tf.add_n(
+            [
+                tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(labels=like(one), logits=one))
+                for like, one in pairs
+            ]
+        )
+
+    graph = built(critic)
+    named = ["sample/picture", "sample/bytes", "sample/shade"]
+    assert find_together(graph)[0] == (named, "what the author named in all branches")
+    assert find_outputs_of(graph, ["noise", "kind"]) == named
