@@ -18,6 +18,7 @@ from pipeline.formats.registry import CANDIDATES, FORMATS, Format
 from pipeline.formats.runner import SubprocessRunner
 from pipeline.signature import Signature, TensorSpec
 from pipeline.validation.compare.tolerance import tolerance_for
+from pipeline.workers import child
 
 SIGNATURE = Signature([TensorSpec("x", "float32", [None])], [TensorSpec("y", "float32", [None])])
 SPY = """
@@ -127,7 +128,8 @@ def test_a_runner_that_ends_says_how(word: str, named: str, spy: Path) -> None:
             runner.run(ask("who"))
 
 
-def test_a_closed_runner_leaves_no_process(spy: Path) -> None:
+def test_a_closed_runner_leaves_no_process(spy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(child, "_idle", None)  # not in the block that all tests are in, which keeps processes
     with SubprocessRunner("spy", spy, 1) as runner:
         pid = int(runner.run(ask("who"))["pid"])
         os.kill(pid, 0)
