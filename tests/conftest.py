@@ -18,6 +18,7 @@ from commands import clean, sharing_module
 from hypothesis import settings
 from loading import loads_tensorflow
 
+from pipeline.workers import child
 from pipeline.workers.child import keep_processes
 
 # The machines that run these are shared: how long an example takes says nothing.
@@ -75,6 +76,12 @@ def _processes_serve_one_test_after_the_other() -> Iterator[None]:
     """Keeps those that only open artifacts, as a batch does: a new one costs a tenth of a second of a processor."""
     with keep_processes():
         yield
+
+
+@pytest.fixture
+def no_kept_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets each process end with its call: for tests that count processes, or that need a new one."""
+    monkeypatch.setattr(child, "_idle", None)
 
 
 def _is_quick(config: pytest.Config) -> bool:

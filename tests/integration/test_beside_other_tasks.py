@@ -155,7 +155,7 @@ def test_a_failure_below_a_teams_task_is_our_sentence_and_no_traceback(team: Pat
     where = ["--output-root", str(team / "out"), "--local-scheduler"]
     when_scheduled = luigi_of_team(team, "Deploy", "--model", f"{team}/broken.py:Modle", *where)
     when_run = luigi_of_team(team, "Deploy", "--model", f"{team}/broken.py:Model", *where)
-    assert "Did you mean 'Model'?" in when_scheduled.stderr
+    assert "No class in it is a model (it has Model)" in when_scheduled.stderr
     assert "no such weather" in when_run.stderr
     assert "Traceback" not in when_scheduled.stderr + when_run.stderr
     on_demand = luigi_of_team(team, "Deploy", "--model", f"{team}/broken.py:Modle", *where, "--log-level", "DEBUG")

@@ -50,7 +50,7 @@ def test_results_have_a_row_for_each_validation_row_and_output(fruit_root: Path)
     results = pd.read_csv(fruit_root / "fruit/validation/results.csv")
     verdict = json.loads((fruit_root / "fruit/validation/verdict.json").read_text())
     assert ",".join(results.columns) == (
-        "model,format,check,output,row,element,reference,candidate,abs_diff,rel_diff,ulp_diff,verdict"
+        "model,format,check,output,row,element,reference,candidate,abs_diff,rel_diff,ulp_diff,verdict,runtime"
     )
     assert (results["check"] == "equal").sum() == verdict["rows"]["validation"] > 0
     assert set(results["verdict"]) == {"passed"}

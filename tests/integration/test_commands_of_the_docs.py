@@ -184,7 +184,7 @@ def shown(command: str) -> str:
 def test_a_target_of_the_pages_exists(folder: Path, block: Block) -> None:
     for command in block.commands:
         told = shown(command)
-        if command.startswith("make run"):
+        if command.split()[:2] == ["make", "run"]:
             assert "luigi --module pipeline WriteReport" in told
     if block.shown:  # the main job is that of the folder
         given = masked(typed(folder, "luigi --module pipeline WriteReport").stdout)

@@ -18,7 +18,6 @@ from pipeline.formats.registry import CANDIDATES, FORMATS, Format
 from pipeline.formats.runner import SubprocessRunner
 from pipeline.signature import Signature, TensorSpec
 from pipeline.validation.compare.tolerance import tolerance_for
-from pipeline.workers import child
 
 SIGNATURE = Signature([TensorSpec("x", "float32", [None])], [TensorSpec("y", "float32", [None])])
 SPY = """
@@ -49,7 +48,7 @@ def ask(word: str) -> dict[str, np.ndarray]:
 
 
 @pytest.fixture
-def spy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def spy(no_kept_processes: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Writes a folder in the format `spy`, whose runner reports its process and obeys commands."""
     (tmp_path / "spy_format.py").write_text(textwrap.dedent(SPY))
     monkeypatch.syspath_prepend(tmp_path)
@@ -128,8 +127,7 @@ def test_a_runner_that_ends_says_how(word: str, named: str, spy: Path) -> None:
             runner.run(ask("who"))
 
 
-def test_a_closed_runner_leaves_no_process(spy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(child, "_idle", None)  # not in the block that all tests are in, which keeps processes
+def test_a_closed_runner_leaves_no_process(spy: Path) -> None:
     with SubprocessRunner("spy", spy, 1) as runner:
         pid = int(runner.run(ask("who"))["pid"])
         os.kill(pid, 0)

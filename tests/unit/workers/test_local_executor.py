@@ -14,7 +14,6 @@ import pytest
 
 from pipeline.errors import DataError, PipelineError, StageCrashed
 from pipeline.settings import EngineSettings
-from pipeline.workers import child
 from pipeline.workers.child import Child, Limits, keep_processes, run_in_subprocess
 from pipeline.workers.executor import open_executor
 from pipeline.workers.executor.interface import Ended, Started
@@ -146,8 +145,7 @@ def conversation(first: int, *, is_hasty: bool = False) -> int:
         return int(pid)
 
 
-def test_processes_are_kept_from_one_call_to_the_next_in_a_block_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(child, "_idle", None)  # not in the block that all tests are in
+def test_processes_are_kept_from_one_call_to_the_next_in_a_block_alone(no_kept_processes: None) -> None:
     with keep_processes():
         one, other = conversation(1), conversation(2, is_hasty=True)  # with an answer that nobody took
         third = conversation(3)
