@@ -41,7 +41,7 @@ def add_trained(
     twins = find_twins(graph, [end.tensor[0] for end in (*chosen, *named, *added)])
     told = {_twin(twins, one) for end in (*idle, *named) for one in _told_by(roles, end)}
     rest = [end for end in added if all(_twin(twins, one) not in told for one in chain_of(roles, end.tensor))]
-    extra = [*(named if len(rest) < len(added) else []), *rest]
+    extra = list({end.tensor: end for end in (*named, *rest)}.values())  # what was named beside is not dropped for it
     given = union(roles.above[end.tensor[0]] for end in chosen)
     has_names = all(is_named(graph.nodes[end.tensor[0]]) for end in idle)
     is_unnamed = has_names and any(not is_named(graph.nodes[end.tensor[0]]) for end in rest)
