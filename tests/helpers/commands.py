@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -20,6 +21,11 @@ QUICK = [
     *("--training-save-every-steps", "20"),
     *("--costs-seconds", "0"),
 ]
+
+
+def asked(refusal: BaseException) -> list[str]:
+    """The commands `python -m …` that a refusal prints, without those that take what else is there."""
+    return re.findall("python -m .*", str(refusal).partition("also there:")[0])
 
 
 def luigi(*arguments: str, cwd: Path = PROJECT, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -69,6 +69,9 @@ def find_inner_answers(roles: NodeRoles, outputs: Collection[Tensor]) -> list[Te
     return found if len(found) <= _MOST else []
 
 
+_OF_DROPOUT = ("Select", "SelectV2", "Mul", "")  # a dropout ends with one; and no op at all
+
+
 def find_logits(roles: NodeRoles, outputs: Collection[Tensor]) -> list[Tensor]:
     """Returns what the softmax or the sigmoid of an output is made of, in the order of the outputs."""
     graph, found = roles.graph, dict[Tensor, None]()
@@ -82,7 +85,9 @@ def find_logits(roles: NodeRoles, outputs: Collection[Tensor]) -> list[Tensor]:
             before = chain[at + 1]
             if graph.ops[before[0]] == "Reshape" and len(chain) > at + 2 and not is_named(graph.nodes[before[0]]):
                 before = chain[at + 2]
-            is_own = roles.is_inner(before[0]) and not roles.depth[before[0]] and graph.ops[before[0]] != ""
+            is_own = (
+                roles.is_inner(before[0]) and not roles.depth[before[0]] and graph.ops[before[0]] not in _OF_DROPOUT
+            )
             if is_own and before not in outputs and not roles.is_scalar[before[0]]:
                 found[_first_twin(roles, before)] = None
             break

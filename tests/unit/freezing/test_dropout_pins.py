@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import commands as typed
 import numpy as np
 import pytest
 import small_graphs
@@ -82,7 +82,7 @@ def test_a_dropout_is_pinned_to_what_keeps_all_and_never_by_its_name(name: str, 
     save(tmp_path / "model.ckpt", lambda: chain(name))
     with pytest.raises(FreezeError) as caught:
         pipeline.freeze(tmp_path, to=tmp_path / "model.pb")
-    [command] = re.findall("python -m .*", str(caught.value))
+    [command] = typed.asked(caught.value)
     pins = dict(one.split("=") for one in shlex.split(command)[-1].split(","))
     assert pins == {f"form{number}/{name}": right for number, (_, right) in enumerate(FORMS.values())}
     assert cli.main([*shlex.split(command)[3:], "-o", str(tmp_path / "model.pb")]) == 0
@@ -94,7 +94,7 @@ def test_a_dropout_is_pinned_to_what_keeps_all_and_never_by_its_name(name: str, 
     wrong = {**pins, "form2/" + name: "0", "form6/" + name: "1"}
     with pytest.raises(FreezeError, match="drop everything") as caught:
         pipeline.freeze(tmp_path, ["probs"], pins=wrong, to=tmp_path / "wrong.pb")
-    [told] = re.findall("python -m .*", str(caught.value))
+    [told] = typed.asked(caught.value)
     assert dict(one.split("=") for one in shlex.split(told)[-1].split(",")) == pins
 
 
@@ -110,7 +110,7 @@ def test_what_the_graph_does_not_tell_is_asked_with_a_command_for_each_value(tmp
     save(tmp_path / "model.ckpt", build)
     with pytest.raises(FreezeError, match="graph does not tell which value of drop_rate") as caught:
         pipeline.freeze(tmp_path, to=tmp_path / "model.pb")
-    commands = re.findall("python -m .*", str(caught.value))
+    commands = typed.asked(caught.value)
     assert {command.rpartition("drop_rate=")[2] for command in commands} == {"0", "1"}
     assert commands == [*inspect(tmp_path).commands]
     assert any("drop_rate=VALUE" in line for line in inspect(tmp_path).inputs)

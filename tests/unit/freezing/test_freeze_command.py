@@ -134,7 +134,7 @@ def test_all_that_is_needed_is_told_at_once_as_a_command_that_works(tmp_path: Pa
         save_untold(tmp_path / "model.ckpt", build)
     with pytest.raises(FreezeError) as caught:
         pipeline.freeze(tmp_path, to=tmp_path / "model.pb")
-    [command] = re.findall("python -m .*", str(caught.value))
+    [command] = commands.asked(caught.value)
     assert "--inputs rows/batch --pin keep=1,is_training=false" in command
     assert "add --inputs rows/batch --pin keep=1,is_training=false" in str(caught.value).lower()
     assert list(inspect(tmp_path).lines())[-1].strip() == command
@@ -228,7 +228,7 @@ def test_an_op_that_is_to_be_allowed_and_a_mode_are_answered_by_one_command(tmp_
     save_untold(tmp_path / "model.ckpt", build)
     with pytest.raises(UnsafeModel) as caught:
         pipeline.freeze(tmp_path, to=tmp_path / "model.pb")
-    command = str(caught.value).rpartition("The whole command: ")[2]
+    [command] = commands.asked(caught.value)
     assert "--allow-ops WriteFile" in command
     assert cli.main([*shlex.split(command)[3:], "-o", str(tmp_path / "told.pb")]) == 0
     with pytest.raises(UnsafeModel, match=r"--allow-ops WriteFile --outputs prob --pin hidden_share=0$"):
@@ -249,14 +249,14 @@ def test_python_code_on_the_way_is_answered_with_the_command_that_cuts_it_away(h
     inputs = ["fingerprint", "fingerprint:1"][: 1 + has_two]
     with pytest.raises(UnsafeModel, match=r"A \.pb cannot carry Python code: .* becomes an input") as caught:
         pipeline.freeze(tmp_path, to=tmp_path / "model.pb")
-    [command] = re.findall("python -m .*", str(caught.value))
+    [command] = commands.asked(caught.value)
     assert command.endswith(f"--outputs prob --inputs {','.join(inputs)}")
     assert "--allow-ops" not in command  # what is cut away is not run
     run_printed(command, tmp_path / "model.pb")
     [ops] = re.findall(r"could call Python code: op (\w+)", str(caught.value))
     with pytest.raises(FreezeError, match=r"a \.pb cannot carry") as refused:  # nothing is left out of the next command
         pipeline.freeze(tmp_path, allow_ops=[ops], to=tmp_path / "model.pb")
-    assert re.findall("python -m .*", str(refused.value)) == [command.replace(" --out", f" --allow-ops {ops} --out")]
+    assert commands.asked(refused.value) == [command.replace(" --out", f" --allow-ops {ops} --out")]
 
 
 def test_a_reader_of_files_that_feeds_the_rows_is_cut_away_and_one_behind_other_outputs_is_not_asked_for(
@@ -289,7 +289,7 @@ def test_rows_that_the_author_named_are_the_input_in_place_of_the_iterator(tmp_p
     save_untold(tmp_path / "model.ckpt", build)
     with pytest.raises(FreezeError, match="reads rows from a queue") as caught:
         pipeline.freeze(tmp_path, to=tmp_path / "model.pb")
-    [command] = re.findall("python -m .*", str(caught.value))
+    [command] = commands.asked(caught.value)
     assert command.endswith("--outputs prob --inputs pictures")
     run_printed(command, tmp_path / "model.pb")
     given = small_graphs.answer(tmp_path / "model.pb", {"pictures:0": small_graphs.X}, "prob:0")
@@ -359,7 +359,7 @@ def test_a_batch_norm_that_always_takes_the_batch_is_named_before_the_commands(t
         FreezeError, match=r"built for training: .*\(node norm\).*--graph\)(.|\n)*switched off"
     ) as caught:
         pipeline.freeze(tmp_path, to=tmp_path / "model.pb")
-    run_printed(re.findall("python -m .*", str(caught.value))[0], tmp_path / "model.pb")
+    run_printed(commands.asked(caught.value)[0], tmp_path / "model.pb")
 
 
 def test_a_mask_that_is_drawn_but_not_scaled_is_no_dropout(tmp_path: Path) -> None:
@@ -436,7 +436,7 @@ def test_a_draw_before_the_last_layer_is_answered_by_what_stands_before_it(tmp_p
     save_untold(tmp_path / "model.ckpt", lambda _: build(v1.placeholder(tf.float32, [None, 3], name="x")))
     with pytest.raises(FreezeError, match="draws random numbers") as caught:
         pipeline.freeze(tmp_path, to=tmp_path / "model.pb")
-    printed = re.findall("python -m .*", str(caught.value))
+    printed = commands.asked(caught.value)
     assert [command.split("--", 1)[1] for command in printed] == [
         "outputs mean",
         "outputs image --inputs noise/RandomStandardNormal",
