@@ -12,12 +12,13 @@ from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
-from pipeline.errors import this_command
+from pipeline.errors import PipelineError, this_command
 from pipeline.inputs import is_keras_file
 
 _MOST_FILES, _MOST_BYTES = 200, 1_000_000
 _NAME = re.compile(r"[A-Za-z_]\w{0,80}")
 _COPY = "my_layers"
+_MATCHED = ".assert_existing_objects_matched().expect_partial()"
 
 
 def code_commands(path: Path, names: Sequence[str], file: Path | None, kinds: Sequence[str] = ()) -> str:
@@ -116,12 +117,23 @@ def export_built_commands(file: str, name: str) -> str:
 
 def _loading(weights: str) -> str:
     """Returns the code that gives a model of Keras 2 the weights of a file, or of a checkpoint of its objects."""
+    if not weights or is_keras_file(weights):
+        return f"m.load_weights({weights!r}); " if weights else ""
+    prefix, holder = _stored(weights)
+    if not holder:  # as save_weights writes it
+        return f"m.load_weights({prefix!r}){_MATCHED}; "
+    return f"tf.train.Checkpoint({holder}=m).restore({prefix!r}){_MATCHED}; "
+
+
+def _stored(weights: str) -> tuple[str, str]:
+    """Returns the newest prefix of a checkpoint of objects, and the name that the model has in it; empty for its root.
+
+    Raises:
+        CheckpointError: there is no such checkpoint.
+    """
     from pipeline.checkpoint.objects import is_of_training, read_objects, variables_below
     from pipeline.checkpoint.values import find_checkpoint
 
-    if not weights or is_keras_file(weights):
-        return f"m.load_weights({weights!r}); " if weights else ""
-    matched = ".assert_existing_objects_matched().expect_partial(); "
     bundle = find_checkpoint(weights)
     objects = read_objects(bundle)
     held = {
@@ -129,10 +141,8 @@ def _loading(weights: str) -> str:
         for name, number in (objects[0].children.items() if objects else ())
         if not is_of_training(name)
     }
-    if "root" in held or not any(held.values()):  # as save_weights writes it
-        return f"m.load_weights({str(bundle.prefix)!r}){matched}"
-    holder = max(held, key=lambda name: held[name])
-    return f"tf.train.Checkpoint({holder}=m).restore({str(bundle.prefix)!r}){matched}"
+    is_root = "root" in held or not any(held.values())
+    return str(bundle.prefix), "" if is_root else max(held, key=lambda name: held[name])
 
 
 def export_module_commands(file: Path, name: str) -> str:
@@ -144,14 +154,18 @@ def export_module_commands(file: Path, name: str) -> str:
     """
     words, target = [*sys.argv, ""], f"{file.stem}_export"
     prefix = next((words[at + 1] for at, word in enumerate(words) if word == "--checkpoint"), "") or "PREFIX"
+    holder = name.lower()
+    with suppress(PipelineError):
+        prefix, found = _stored(prefix)
+        holder = found or holder
     code = (
         f"import sys; sys.path.insert(0, {str(file.absolute().parent)!r}); import tensorflow as tf, {file.stem}; "
-        f"net = {file.stem}.{name}(); tf.train.Checkpoint({name.lower()}=net).restore({prefix!r})"
-        f".assert_existing_objects_matched().expect_partial(); tf.saved_model.save(net, {target!r})"
+        f"net = {file.stem}.{name}(); tf.train.Checkpoint({holder}=net).restore({prefix!r}){_MATCHED}; "
+        f"tf.saved_model.save(net, {target!r})"
     )
-    saved = f"tf.train.Checkpoint({name.lower()}=…)"
+    saved = f"tf.train.Checkpoint({holder}=…)"
     return (
-        f"Have TensorFlow write a SavedModel ({name.lower()} is the name in {saved} where it was saved): "
+        f"Have TensorFlow write a SavedModel ({holder} is the name in {saved} where it was saved): "
         f"python -c {_quoted(code)}\n{again(target)}"
     )
 

@@ -27,7 +27,15 @@ from .code import Code
 INSTALL = "Run pip install 'freeze-pipeline[keras2]', and then this again"
 _CODE = {"Lambda", "DenseFeatures", "Layer", "Wrapper", "AbstractRNNCell"}  # they run or read what a file says
 _INNER = {"Model", "Functional", "Sequential", "Policy", "TFOpLambda", "SlicingOpLambda", "CuDNNLSTM", "CuDNNGRU"}
-_INNER |= {"BatchNormalizationV1", "BatchNormalizationV2", "TensorShape", "__tuple__", "function"}
+_INNER |= {
+    "BatchNormalizationV1",
+    "BatchNormalizationV2",
+    "TensorShape",
+    "__tuple__",
+    "__ellipsis__",
+    "__bytes__",
+    "function",
+}
 _MODULES = ("layers", "initializers", "regularizers", "constraints", "optimizers", "losses", "metrics")
 
 

@@ -18,6 +18,7 @@ import pytest
 from pipeline.errors import CheckpointError, ModelError, PipelineError, UnsafeModel
 from pipeline.hashing import extra_versions
 from pipeline.inputs import DataSource, ImportedCheckpoint
+from pipeline.safety.own_classes import export_module_commands
 from pipeline.settings import GraphSettings, Settings
 from pipeline.tasks.chain.job import Job
 from pipeline.tasks.chain.parameters import Parameters
@@ -209,3 +210,43 @@ def test_a_class_that_builds_a_model_of_keras_2_is_told_what_to_do(
     )
     with pytest.raises(ModelError, match=r"leave the class out: luigi .* --checkpoint a.h5 --model \S*test_keras2.py$"):
         build_model(cast(KerasModel, Net()), GraphSettings())
+
+
+def test_an_ellipsis_in_a_slice_is_no_class_of_anybody(k2: Any, tmp_path: Path) -> None:
+    """`x[..., 0]` is stored as an object of the class `__ellipsis__`, which is the reader's own spelling."""
+    inputs = k2.Input((3, 2), name="visits")
+    model = k2.Model(inputs, k2.layers.Dense(1, name="risk")(inputs[..., 0]))
+    model.save(tmp_path / "model.h5")
+    assert b"__ellipsis__" in (tmp_path / "model.h5").read_bytes()
+    given = np.arange(12, dtype=np.float32).reshape(2, 3, 2)
+    np.testing.assert_allclose(
+        load_file(tmp_path / "model.h5").predict({"visits": given})["risk"], model(given), rtol=1e-6
+    )
+
+
+def test_a_module_is_restored_from_the_newest_checkpoint_of_a_folder_under_the_name_that_it_has_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The printed code is run."""
+    import tensorflow as tf
+
+    (tmp_path / "net.py").write_text(
+        "import tensorflow as tf\n\nclass Net(tf.Module):\n    def __init__(self):\n        super().__init__()\n"
+        "        self.w = tf.Variable([0.0])\n\n    @tf.function(input_signature=[tf.TensorSpec([None])])\n"
+        "    def __call__(self, x):\n        return x * self.w\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [str(tmp_path), *sys.path])
+    monkeypatch.delitem(sys.modules, "net", raising=False)
+    trained = __import__("net").Net()
+    saved = tf.train.Checkpoint(agent=trained, step=tf.Variable(1))
+    for weight in (1.0, 3.0):
+        trained.w.assign([weight])
+        saved.save("runs/ckpt")
+    monkeypatch.setattr(
+        "sys.argv", shlex.split("luigi --module pipeline WriteReport --checkpoint runs --model net.py:Net")
+    )
+    first, second = export_module_commands(tmp_path / "net.py", "Net").split("python -c ")[1].split("\n")
+    assert second == "luigi --module pipeline WriteReport --checkpoint net_export"
+    exec(shlex.split(first)[0], {})
+    np.testing.assert_array_equal(tf.saved_model.load("net_export")(tf.constant([2.0])), [6.0])
