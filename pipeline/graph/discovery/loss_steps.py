@@ -24,7 +24,7 @@ def find_compared_base(context: LayerContext, index: int, is_in_loss: Callable[[
     """Returns the tensor that an end is made of by arithmetic alone, if a loss compares that one with labels; or -1.
 
     Args:
-        is_in_loss: tells of a node fed by labels whether it leads to a loss.
+        is_in_loss: returns True for a node fed by labels that leads to a loss.
     """
     roles, graph, at = context.roles, context.graph, index
     while graph.ops[at] in _STEPS and not roles.is_layer[at]:

@@ -54,7 +54,7 @@ def fold(table: TermTable, rules: Rules, outputs: Iterable[int], compute: Fold, 
         refused: terms that were tried and have no value; those that are found are added.
 
     Returns:
-        True if something was computed: the terms have to be made anew.
+        True if something was computed: the terms have to be made again.
     """
     wanted = [number for number in _targets(table, outputs) if number not in refused]
     if not wanted:

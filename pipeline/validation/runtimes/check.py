@@ -24,7 +24,7 @@ from ..compare.differences import is_finite
 from ..results.csv_file import text_line
 from ..results.recorder import ResultsRecorder
 from .client import Runtime
-from .requests import LIBRARIES, OpenRequest
+from .requests import LIBRARIES, OpenRequest, kind_of
 
 CHECK = "runtime"
 _LIBRARY_NAMES = {"tensorflow-cpu": "tensorflow", "tensorflow-intel": "tensorflow"}
@@ -94,11 +94,6 @@ class Runtimes(AbstractContextManager["Runtimes"]):
 
     def __exit__(self, *exc_info: object) -> None:
         self._stack.close()
-
-
-def kind_of(format: str) -> str:
-    """Returns the kind of file that a format is to another interpreter."""
-    return {"frozen": "graph", "mmap": "graph"}.get(format, format.partition("_")[0])
 
 
 def _edge_cases(

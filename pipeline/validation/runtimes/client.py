@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import select
 import shlex
 import shutil
@@ -230,8 +231,7 @@ def _not_started(command: str, cause: object) -> SettingError:
 
 
 def _environment() -> dict[str, str]:
-    import os
-
+    """Returns the environment of the interpreter: no secrets, no settings of Python, none of our own workers."""
     kept = {name: value for name, value in kept_environment(os.environ).items() if not name.startswith("PYTHON")}
     for name in WORKER_ENVIRONMENT:  # which this process may have set for its own workers
         kept.pop(name, None)

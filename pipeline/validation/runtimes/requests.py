@@ -63,7 +63,7 @@ class OpenRequest:
 
     @classmethod
     def of_artifact(cls, format: str, folder: Path, threads: int) -> OpenRequest:
-        """Reads what there is to tell of an artifact.
+        """Reads from an artifact all that a server is sent.
 
         Args:
             format: a key of `FORMATS`.
@@ -78,25 +78,30 @@ class OpenRequest:
         )
         files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in _NOT_SENT]
         common: dict[str, Any] = {"inputs": inputs, "outputs": outputs, "threads": threads, "files": files}
-        if format in ("frozen", "mmap"):
+        kind = kind_of(format)
+        if kind == "graph":
             file = file_names.GRAPH_FILE if format == "mmap" else file_names.FROZEN_FILE
             graph = load_lazily(folder / file).graph
-            common |= {"fed": candidate.get("fed", {}), "fillers": candidate.get("fillers", []), "kind": "graph"}
+            common |= {"fed": candidate.get("fed", {}), "fillers": candidate.get("fillers", []), "kind": kind}
             consumer = int(graph.versions.min_consumer)
             return cls(folder, file=file, is_mapped=format == "mmap", ops=_ops(graph), consumer=consumer, **common)
-        if format == "savedmodel":
+        if kind == "savedmodel":
             chosen = read_meta_graphs(folder)[1][0]
             key = candidate["signature"] if candidate else _OWN_SIGNATURE
             names = {**inputs, **outputs} if candidate else {}
             tags, ops = list(chosen.rest.meta_info_def.tags), dict.fromkeys(_ops(chosen.graph), ())
-            return cls(folder, kind=format, file="", key=key, names=names, tags=tags, ops=ops, **common)
-        entry = FORMATS[format]
-        return cls(folder, kind=entry.family, file=entry.model_file, key=candidate.get("signature"), **common)
+            return cls(folder, kind=kind, file="", key=key, names=names, tags=tags, ops=ops, **common)
+        return cls(folder, kind=kind, file=FORMATS[format].model_file, key=candidate.get("signature"), **common)
 
     def to_message(self) -> dict[str, Any]:
         """Returns what the server's openers take."""
         left_out = ("folder", "files", "ops", "consumer")
         return {name: value for name, value in asdict(self).items() if name not in left_out}
+
+
+def kind_of(format: str) -> str:
+    """Returns the kind of file that a format is to another interpreter: a key of `LIBRARIES`."""
+    return "graph" if format in ("frozen", "mmap") else FORMATS[format].family
 
 
 def _ops(graph: Graph) -> dict[str, list[str]]:

@@ -7,7 +7,7 @@ container.
 A message is one line of JSON and then the bytes that the line announces. The requests, each with one answer:
 
     {"do": "describe"}                              the versions of Python and of the libraries
-    {"do": "file", "path": str, "bytes": [...]}     writes a part of a file into the folder; not answered
+    {"do": "file", "path": str, "content": int}     appends the bytes that follow to a file; not answered
     {"do": "open", "folder": str, "kind": str, ...} opens what was written there, by `OPENERS[kind]`
     {"do": "run", arrays}                           runs a batch; the answer has the outputs
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:  # Python 3.8 has not all of it
 
 KNOWN = "tensorflow", "tensorflow-cpu", "tensorflow-intel", "ai-edge-litert", "tflite-runtime", "onnxruntime"
 TOO_MUCH_MEMORY = 87  # exit code
+WATCH = "watch"
 
 
 def write_message(
@@ -333,7 +334,13 @@ def sentence_of(exc: Exception) -> str:
 
 
 def keep_watch(memory_bytes: int) -> None:
-    """Ends the process when it takes too much memory, or when the one that started it is gone."""
+    """Ends the process when it takes too much memory, or when the one that started it is gone; begins once.
+
+    Args:
+        memory_bytes: the most resident memory; 0 for no limit. Enforced only on Linux.
+    """
+    if any(thread.name == WATCH for thread in threading.enumerate()):
+        return
     parent = os.getppid()
 
     def watch() -> None:
@@ -345,7 +352,7 @@ def keep_watch(memory_bytes: int) -> None:
             time.sleep(0.2)
         os._exit(1)
 
-    threading.Thread(target=watch, daemon=True).start()
+    threading.Thread(target=watch, name=WATCH, daemon=True).start()
 
 
 def write_file(folder: str, path: str, content: bytes) -> None:
