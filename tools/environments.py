@@ -46,7 +46,7 @@ def make(folder: Path, python: str, packages: list[str], again: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / UNFINISHED).touch()
     uv, settings = find_uv(again), pip_settings()
-    found = None if uv is None else captured(uv, "python", "find", "--no-project", python).stdout.strip()
+    found = None if uv is None else find_python(uv, python)
     if not found:
         raise SetupError(f"there is no Python {python} here.", f"install it (pyenv install {python}), then: {again}")
     assert uv is not None
@@ -61,6 +61,19 @@ def make(folder: Path, python: str, packages: list[str], again: str) -> None:
             print(done.stderr, file=sys.stderr)
             raise SetupError("installing broke off; the lines above say why.", again)
     (folder / UNFINISHED).unlink()
+
+
+def find_python(uv: str, version: str) -> str | None:
+    """Return the path of a Python on the PATH, or of one that pyenv has; None if there is none.
+
+    Args:
+        version: such as `3.12`.
+    """
+    found = captured(uv, "python", "find", "--no-project", version)
+    if found.returncode == 0:
+        return found.stdout.strip()
+    versions = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+    return next((str(path) for path in sorted(versions.glob(f"{version}.*/bin/python"), reverse=True)), None)
 
 
 def tensorflow(version: str) -> str:
